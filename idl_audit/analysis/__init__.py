@@ -1,0 +1,1 @@
+"""IMPLICIT MODEL -> NUMBERS: bounds, sensitivity, relaxations, attacks, verdicts; no files, no printing."""

@@ -1,0 +1,1 @@
+"""Samples and their preprocessing: what the user's numbers mean."""

@@ -1,0 +1,1 @@
+"""MODEL FILE -> GRAPH: safe readers, one vocabulary (ONNX), and the original network as the oracle."""

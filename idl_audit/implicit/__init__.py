@@ -1,0 +1,1 @@
+"""GRAPH -> IMPLICIT MODEL: x = phi(A x + B u + b), y = C x + D u + d."""
