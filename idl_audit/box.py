@@ -87,8 +87,7 @@ class Box:
 
     def contains(self, points: FloatArray | Float32Array) -> BoolArray:
         """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
-        inside: BoolArray = ((points >= self.inner_lo) & (points <= self.inner_hi)).all(axis=-1)
-        return inside
+        return np.asarray(((points >= self.inner_lo) & (points <= self.inner_hi)).all(axis=-1))
 
     def float32_bounds(self) -> tuple[Float32Array, Float32Array]:
         """Return (lo, hi), the least and greatest float32 points inside the exact set; lo > hi where there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +12,12 @@ from idl_audit.arrays import AnyArray
 
 Attribute: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | AnyArray
 Dimension: TypeAlias = int | str | None
+
+
+def shown(name: str, *, longest: int = 120) -> str:
+    """Return a name from a model file as messages may print it: one line, printable, not endless."""
+    short = name if len(name) <= longest else name[:longest] + "..."
+    return short if short.isprintable() else ascii(short)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Provenance:
     opset: int
     producer: str
     external_files: tuple[str, ...] = ()
+    external_sha256: tuple[str, ...] = ()  # one per external file: `sha256` does not change when they do
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,15 @@ class Graph:
     def n_parameters(self) -> int:
         """Count of the numbers in floating-point constants."""
         return sum(int(value.size) for value in self.constants.values() if value.dtype.kind == "f")
+
+
+def live_nodes(nodes: Sequence[Node], wanted: Iterable[str]) -> tuple[Node, ...]:
+    """Return, in the same order, the nodes that the values `wanted` depend on; `nodes` is in topological order."""
+    needed = set(wanted) - {""}
+    kept = []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            kept.append(node)
+            needed.update(node.inputs)
+            needed.discard("")
+    return tuple(reversed(kept))

@@ -1,1 +1,74 @@
-"""LOWERINGS: which operators become linear maps or blocks of states, and how; one file per family."""
+"""LOWERINGS: every operator that has an implicit form, and the function that makes it; one file per family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from idl_audit.graph.ir import Node
+from idl_audit.implicit.lowering import arithmetic, linear, movement, nonlinear, pooling
+from idl_audit.implicit.walk import TensorValue, Walk
+
+Lowering: TypeAlias = Callable[[Node, Sequence[TensorValue | None], Walk], tuple[TensorValue, ...]]
+
+LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
+    {
+        # linear layers
+        "BatchNormalization": linear.lower_batch_normalization,
+        "Conv": linear.lower_conv,
+        "ConvTranspose": linear.lower_conv_transpose,
+        "Gemm": linear.lower_gemm,
+        "MatMul": linear.lower_matmul,
+        # arithmetic
+        "Add": arithmetic.lower_add,
+        "Div": arithmetic.lower_div,
+        "Mean": arithmetic.lower_mean,
+        "Mul": arithmetic.lower_mul,
+        "Neg": arithmetic.lower_neg,
+        "Sub": arithmetic.lower_sub,
+        "Sum": arithmetic.lower_sum,
+        # nonlinear, a block of states each
+        "Abs": nonlinear.lower_abs,
+        "Clip": nonlinear.lower_clip,
+        "LeakyRelu": nonlinear.lower_leaky_relu,
+        "PRelu": nonlinear.lower_prelu,
+        "Relu": nonlinear.lower_relu,
+        "Sigmoid": nonlinear.lower_sigmoid,
+        "Tanh": nonlinear.lower_tanh,
+        # pooling and reductions
+        "AveragePool": pooling.lower_average_pool,
+        "GlobalAveragePool": pooling.lower_global_average_pool,
+        "GlobalMaxPool": pooling.lower_global_max_pool,
+        "Max": pooling.lower_max,
+        "MaxPool": pooling.lower_max_pool,
+        "Min": pooling.lower_min,
+        "ReduceMax": pooling.lower_reduce,
+        "ReduceMean": pooling.lower_reduce,
+        "ReduceMin": pooling.lower_reduce,
+        "ReduceSum": pooling.lower_reduce,
+        # data movement
+        "Concat": movement.lower_concat,
+        "DepthToSpace": movement.lower_movement,
+        "Expand": movement.lower_movement,
+        "Flatten": movement.lower_movement,
+        "Gather": movement.lower_movement,
+        "GatherND": movement.lower_movement,
+        "Pad": movement.lower_pad,
+        "Reshape": movement.lower_movement,
+        "Slice": movement.lower_movement,
+        "SpaceToDepth": movement.lower_movement,
+        "Split": movement.lower_movement,
+        "Squeeze": movement.lower_movement,
+        "Tile": movement.lower_movement,
+        "Transpose": movement.lower_movement,
+        "Unsqueeze": movement.lower_movement,
+        # the same number
+        "Cast": movement.lower_cast,
+        "Dropout": movement.lower_dropout,
+        "Identity": movement.lower_identity,
+        # shapes
+        "Shape": movement.lower_shape,
+        "Size": movement.lower_size,
+    }
+)

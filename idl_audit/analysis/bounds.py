@@ -1,0 +1,58 @@
+"""StateBounds: what is known of every state's pre-activation z and value x over a batch of input boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.box import Box
+from idl_audit.implicit.model import StateBlock
+
+
+@dataclass(frozen=True)
+class Interval:
+    """lo <= value <= hi for each of m boxes: two arrays of shape (m, n)."""
+
+    lo: FloatArray
+    hi: FloatArray
+
+    @classmethod
+    def of_boxes(cls, boxes: Box | list[Box]) -> Interval:
+        """Return the inputs' interval for one box or a batch of boxes."""
+        several = [boxes] if isinstance(boxes, Box) else boxes
+        return cls(np.stack([box.lo for box in several]), np.stack([box.hi for box in several]))
+
+    @property
+    def largest(self) -> FloatArray:
+        """Largest absolute value inside, shape (m, n)."""
+        return np.maximum(np.abs(self.lo), np.abs(self.hi))
+
+    @property
+    def width(self) -> FloatArray:
+        """hi - lo."""
+        return self.hi - self.lo
+
+    def intersected(self, other: Interval) -> Interval:
+        """Return the intersection; both are bounds of the same values, so it is not empty."""
+        return Interval(np.maximum(self.lo, other.lo), np.minimum(self.hi, other.hi))
+
+
+@dataclass(frozen=True)
+class StateBounds:
+    """Bounds of pre-activations z and of states x = phi(z), block number -> Interval, for the same batch of boxes."""
+
+    z: Mapping[int, Interval] = field(default_factory=dict)
+    x: Mapping[int, Interval] = field(default_factory=dict)
+
+    def with_block(self, k: int, block: StateBlock, z: Interval) -> StateBounds:
+        """Return these bounds with those of block k put in (x follows from z)."""
+        x = Interval(*block.interval(z.lo, z.hi))
+        return replace(self, z={**self.z, k: z}, x={**self.x, k: x})
+
+    def unstable(self, k: int, block: StateBlock) -> BoolArray:
+        """Return which states of block k bend within their bounds, shape (m, n_k): their slope is not one number."""
+        least, most = block.slopes(self.z[k].lo, self.z[k].hi)
+        return np.asarray(least < most)

@@ -1,0 +1,263 @@
+"""Verdicts: a ladder of methods for one sample, cheap first, each on what is still open.
+
+certified: the margin to every rival is proved positive over the whole set, by our own re-evaluated bound.
+falsified: the original network misclassifies a point of the set. clean_wrong: it misclassifies the sample itself.
+unknown: neither, with the reason.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from idl_audit.analysis.attacks import ATTACKS, AttackOptions, Found, Network, Target, is_success, run_attack
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.certificate import Functionals, lower_bound
+from idl_audit.analysis.intervals import interval_bounds
+from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
+from idl_audit.analysis.linprog import Outcome
+from idl_audit.analysis.margins import margin_functionals
+from idl_audit.analysis.relaxation import TriangleRelaxation
+from idl_audit.arrays import FloatArray
+from idl_audit.box import Box
+from idl_audit.errors import OptionError, SolverError
+from idl_audit.implicit.model import ImplicitModel
+
+
+class Verdict(enum.Enum):
+    """What is known of one sample."""
+
+    CERTIFIED = "certified"
+    FALSIFIED = "falsified"
+    UNKNOWN = "unknown"
+    CLEAN_WRONG = "clean_wrong"
+
+
+class Reason(enum.Enum):
+    """Why a sample is undecided."""
+
+    TIME_LIMIT = "time_limit"
+    MEMORY_LIMIT = "memory_limit"
+    SOLVER_FAILED = "solver_failed"
+    RELAXATION_GAP = "relaxation_gap"
+    ATTACKS_FAILED = "attacks_failed"
+
+
+REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
+    {
+        Outcome.TIME_LIMIT: Reason.TIME_LIMIT,
+        Outcome.MEMORY_LIMIT: Reason.MEMORY_LIMIT,
+        Outcome.INFEASIBLE: Reason.SOLVER_FAILED,
+        Outcome.UNBOUNDED: Reason.SOLVER_FAILED,
+        Outcome.INTERRUPTED: Reason.SOLVER_FAILED,
+        Outcome.FAILED: Reason.SOLVER_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which rungs to climb, in this order, and how long."""
+
+    methods: tuple[str, ...] = ("interval", "sign", "pgd", "linear", "lp")
+    time_limit: float = 60.0
+    """Seconds a sample and radius."""
+    attack: AttackOptions = field(default_factory=AttackOptions)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if name not in METHODS:
+                raise OptionError(f"there is no method '{name}'; known are {', '.join(METHODS)}")
+        if not self.time_limit > 0:
+            raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict of one sample at one radius."""
+
+    verdict: Verdict
+    predicted: int
+    method: str | None = None
+    lower: float | None = None
+    """Proved lower bound of the smallest margin over the set."""
+    found: Found | None = None
+    """The point with the smallest margin that any attack found."""
+    reason: Reason | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class _Case:
+    """What is known of one sample so far."""
+
+    target: Target
+    options: Options
+    rng: np.random.Generator
+    deadline: float
+    lowers: FloatArray
+    """Proved lower bound of each rival's margin, shape (q - 1,)."""
+    inputs: Interval
+    bounds: StateBounds | None = None
+    tightened: bool = False
+    found: Found | None = None
+    reason: Reason = Reason.RELAXATION_GAP
+
+    @property
+    def functionals(self) -> FloatArray:
+        return margin_functionals(self.target.model.n_outputs, self.target.label)
+
+    @property
+    def open(self) -> np.ndarray:
+        """Rivals whose margin is not yet proved positive, the most dangerous first."""
+        order = np.argsort(self.lowers, kind="stable")
+        return order[self.lowers[order] <= 0]
+
+    @property
+    def time_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    @property
+    def is_falsified(self) -> bool:
+        return is_success(self.found, self.target.label)
+
+    def note(self, found: Found | None) -> None:
+        """Keep the point with the smallest margin, a success before all others."""
+        if found is None:
+            return
+        if self.found is None or (found.predicted == self.target.label, found.margin) < (
+            self.found.predicted == self.target.label,
+            self.found.margin,
+        ):
+            self.found = found
+
+
+def decide(
+    model: ImplicitModel, network: Network, sample: FloatArray, label: int, box: Box, options: Options
+) -> Result:
+    """Return the verdict of one sample over one input set.
+
+    Args:
+        model: the implicit model in data units, with at least two outputs.
+        network: the original network in data units, the judge of attacks.
+        sample: shape (p,), inside the box.
+        label: the right class.
+        box: the input set.
+        options: the rungs and their limits.
+    """
+    start = time.monotonic()
+    predicted = int(network(sample[None].astype(np.float32))[0].argmax())
+    if predicted != label:
+        return Result(Verdict.CLEAN_WRONG, predicted, seconds=time.monotonic() - start)
+    case = _Case(
+        target=Target(model, box, sample, label, network),
+        options=options,
+        rng=np.random.default_rng(options.seed),
+        deadline=start + options.time_limit,
+        lowers=np.full(model.n_outputs - 1, -np.inf),
+        inputs=Interval.of_boxes(box),
+    )
+    method = _climb(case)
+    return _result(case, predicted, method, time.monotonic() - start)
+
+
+def _climb(case: _Case) -> str | None:
+    """Go through the rungs; return the one that decided."""
+    for name in case.options.methods:
+        if case.time_left <= 0:
+            case.reason = Reason.TIME_LIMIT
+            return None
+        try:
+            METHODS[name](case)
+        except SolverError:
+            case.reason = Reason.SOLVER_FAILED
+        except MemoryError:
+            case.reason = Reason.MEMORY_LIMIT
+        if case.is_falsified or not case.open.size:
+            return name
+    if not PROOFS.intersection(case.options.methods):
+        case.reason = Reason.ATTACKS_FAILED
+    return None
+
+
+def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> Result:
+    lower = float(case.lowers.min())
+    known = lower if np.isfinite(lower) else None
+    if case.is_falsified:
+        return Result(Verdict.FALSIFIED, predicted, method, known, case.found, None, seconds)
+    if not case.open.size:
+        return Result(Verdict.CERTIFIED, predicted, method, known, case.found, None, seconds)
+    return Result(Verdict.UNKNOWN, predicted, method, known, case.found, case.reason, seconds)
+
+
+def _interval(case: _Case) -> None:
+    """Intervals forward; the margin by the last layer's interval (multipliers 0)."""
+    model = case.target.model
+    bounds = interval_bounds(model, case.inputs)
+    functionals = Functionals.of_outputs(model, case.functionals)
+    lowers = lower_bound(model, case.inputs, bounds, functionals, lambda _, v: np.zeros_like(v))
+    case.bounds = bounds
+    case.lowers = np.maximum(case.lowers, lowers[0])
+
+
+def _state_bounds(case: _Case) -> StateBounds:
+    """Return backward bounds of all states, computed once."""
+    if case.bounds is None or not case.tightened:
+        case.bounds, case.tightened = backward_state_bounds(case.target.model, case.inputs), True
+    return case.bounds
+
+
+def _linear(case: _Case) -> None:
+    """Backward linear bounds of states and margins."""
+    bounds = _state_bounds(case)
+    lowers = output_lower_bounds(case.target.model, case.inputs, bounds, case.functionals)
+    case.lowers = np.maximum(case.lowers, lowers[0])
+
+
+def _lp(case: _Case) -> None:
+    """The triangle LP for each open rival: its duals for a proof, its minimiser for an attack."""
+    relaxation = TriangleRelaxation(case.target.model, case.inputs, _state_bounds(case))
+    for rival in case.open:
+        if case.time_left <= 0:
+            case.reason = Reason.TIME_LIMIT
+            return
+        answer = relaxation.minimise(case.functionals[rival], time_limit=case.time_left)
+        if answer.outcome is not Outcome.OPTIMAL:
+            case.reason = REASONS[answer.outcome]
+            continue
+        case.lowers[rival] = max(case.lowers[rival], answer.lower)
+        if case.lowers[rival] <= 0 and answer.point is not None:
+            case.note(case.target.replay(answer.point, "lp"))
+            if case.is_falsified:
+                return
+
+
+def _attack(name: str) -> Rung:
+    def rung(case: _Case) -> None:
+        case.note(run_attack(name, case.target, case.options.attack, case.rng))
+
+    return rung
+
+
+Rung: TypeAlias = Callable[[_Case], None]
+
+PROOFS: Final = frozenset({"interval", "linear", "lp"})
+"""The methods that can certify."""
+
+METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
+    {"interval": _interval, **{name: _attack(name) for name in ATTACKS}, "linear": _linear, "lp": _lp}
+)
+"""Name -> rung, in the order of their cost."""
+
+
+def in_order_of_cost(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the methods without repetition, cheap ones first; unknown names stay, for `Options` to refuse."""
+    known = [name for name in METHODS if name in names]
+    return (*known, *(name for name in names if name not in METHODS))

@@ -1,0 +1,125 @@
+"""From the user's numbers to the network's own input: z = (u scale - mean) / std."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.data.numbers import parse_bounds, parse_number, parse_number_list
+from idl_audit.errors import DataError, OptionError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The network's input is (u * scale - mean) / std, where u is in data units (the user's own numbers).
+
+    `mean` and `std` hold nothing (0 and 1), one number for all inputs, one per channel, or one per input; they are in
+    units of u * scale. `bounds` is the valid range (lo, hi) of u in data units, None where it is not known.
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale != 0):
+            raise OptionError(
+                f"--scale must be a finite number other than 0, not {self.scale}; write for example 1/255"
+            )
+        if not all(math.isfinite(value) for value in self.mean):
+            raise OptionError(f"--mean must hold finite numbers, not {_listed(self.mean)}")
+        if not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise OptionError(f"--std must hold finite numbers above zero, not {_listed(self.std)}")
+        if self.bounds is not None:
+            lo, hi = self.bounds
+            if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
+                raise OptionError(f"--bounds needs finite LO,HI with LO < HI, not {lo:g},{hi:g}")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the network takes the user's numbers as they are; `bounds` has no part in it."""
+        return self.scale == 1 and all(m == 0 for m in self.mean) and all(s == 1 for s in self.std)
+
+    def affine(self, input_shape: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
+        """Return (factor, offset), float64 vectors of length p: the network's input is factor * u + offset.
+
+        factor = scale / std and offset = -mean / std, each rounded once.
+
+        Raises:
+            OptionError: where mean or std fit neither the channels nor the inputs of `input_shape`.
+        """
+        mean, std = self._per_input(input_shape)
+        return self.scale / std, -mean / std + 0.0  # + 0.0 turns -0.0 into 0.0
+
+    def apply(self, inputs: FloatArray, input_shape: tuple[int, ...]) -> Float32Array:
+        """Return (inputs * scale - mean) / std in the shape of `inputs`, (..., p).
+
+        Computed in float64 and rounded to float32 once. A pipeline that works in float32 throughout can differ from
+        this in the last digits.
+
+        Raises:
+            OptionError: where mean or std do not fit `input_shape`.
+            DataError: where a result lies outside float32's range.
+        """
+        mean, std = self._per_input(input_shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = ((inputs * self.scale - mean) / std).astype(np.float32)
+        if not np.isfinite(result).all():
+            sample = int(np.flatnonzero(~np.isfinite(result.reshape(-1, mean.size)).all(axis=1))[0])
+            raise DataError(
+                f"row {sample} of the inputs leaves the range of float32 after preprocessing; "
+                "check the data and --scale, --mean and --std"
+            )
+        return result
+
+    def _per_input(self, input_shape: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
+        return _spread(self.mean or (0.0,), input_shape, "--mean"), _spread(self.std or (1.0,), input_shape, "--std")
+
+
+def parse_preprocessing(
+    *, scale: str | None = None, mean: str | None = None, std: str | None = None, bounds: str | None = None
+) -> Preprocessing:
+    """Return the preprocessing that the options `--scale 1/255 --mean 0.5 --std 0.5 --bounds 0,1` describe.
+
+    Raises:
+        OptionError: where a text is no number, or a number makes no sense there.
+    """
+    return Preprocessing(
+        scale=1.0 if scale is None else parse_number(scale, option="--scale"),
+        mean=() if mean is None else parse_number_list(mean, option="--mean"),
+        std=() if std is None else parse_number_list(std, option="--std"),
+        bounds=None if bounds is None else parse_bounds(bounds),
+    )
+
+
+def channel_axis(input_shape: tuple[int, ...]) -> int:
+    """Return the axis of the channels: 1 after a leading batch axis of length 1, otherwise 0."""
+    return 1 if len(input_shape) >= 2 and input_shape[0] == 1 else 0
+
+
+def _spread(values: tuple[float, ...], input_shape: tuple[int, ...], option: str) -> FloatArray:
+    """Return one value per input, a flat vector of length p, from one value, one per channel or one per input."""
+    size = math.prod(input_shape)
+    axis = channel_axis(input_shape)
+    channels = input_shape[axis] if input_shape else 1
+    given = np.array(values, np.float64)
+    if given.size == 1:
+        return np.full(size, given[0])
+    if given.size == channels:
+        along = [-1 if other == axis else 1 for other in range(len(input_shape))]
+        return np.broadcast_to(given.reshape(along), input_shape).ravel()
+    if given.size == size:
+        return given
+    wanted = f"one per channel ({channels})" if channels != 1 else f"one per input ({size})"
+    raise OptionError(
+        f"{option} has {given.size} numbers, but the model's input has shape {input_shape}; "
+        f"give one number, or {wanted}"
+    )
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)

@@ -1,0 +1,183 @@
+"""The samples of an audit: the user's numbers, one flat row per sample in the model's own order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from idl_audit.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile, read_arrays
+from idl_audit.data.labels import check_labels
+from idl_audit.errors import DataError
+
+Layout: TypeAlias = Literal["native", "nchw", "nhwc", "flat"]
+"""The order of the data's axes: the model's own, or said explicitly."""
+
+INPUT_NAMES = ("inputs", "images", "x", "X")
+LABEL_NAMES = ("labels", "y")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n samples out of a file, in the order they were asked for.
+
+    inputs: (n, p) float64 in data units (before scale, mean and std); pixels of 0..255 stay 0..255.
+    labels: (n,) class numbers from 0, or None where the file has none.
+    indices: (n,) positions in the file.
+    sha256: of the whole file that the inputs come from.
+    """
+
+    inputs: FloatArray
+    labels: IntArray | None
+    indices: IntArray
+    source: str
+    sha256: str
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return int(self.indices.size)
+
+
+def read_samples(
+    path: Path,
+    *,
+    input_shape: tuple[int, ...],
+    n_classes: int | None,
+    labels: Path | None = None,
+    limit: int | None = None,
+    index: Sequence[int] | None = None,
+    layout: Layout = "native",
+) -> Samples:
+    """Read samples, and labels where there are any, for a model whose input for one sample has `input_shape`.
+
+    `input_shape` includes the leading batch axis of length 1 where the model has one; p is its product. A sample with
+    p numbers is reshaped, never transposed, except that layout "nhwc" moves the channels of (H, W, C) samples to the
+    front for a model that reads (1, C, H, W). An array that is one sample as a whole counts as n = 1.
+
+    `labels` names a file whose labels replace those in `path`; `index` selects positions, `limit` the first few of
+    what is selected. Inputs are checked where they are selected, labels throughout.
+
+    Raises:
+        DataError: where a file cannot be read or does not fit the model; the message says what would work.
+    """
+    read = read_arrays(path, (INPUT_NAMES, LABEL_NAMES))
+    raw = read.arrays[0]
+    if raw is None:
+        raise DataError(f"{path} has no array named {_either(INPUT_NAMES)}; it has {_names(read)}")
+    rows = _in_model_order(raw, input_shape, layout, path)
+    chosen = _select(rows.shape[0], limit, index, path)
+    found = read.arrays[1] if labels is None else _read_labels(labels)
+    checked = None if found is None else check_labels(found, rows.shape[0], n_classes, labels or path)
+    return Samples(
+        inputs=_to_float64(rows, chosen, path),
+        labels=None if checked is None else checked[chosen],
+        indices=chosen,
+        source=str(path),
+        sha256=read.sha256,
+    )
+
+
+def _read_labels(path: Path) -> AnyArray:
+    read = read_arrays(path, (LABEL_NAMES,))
+    if read.arrays[0] is None:
+        raise DataError(f"{path} has no array named {_either(LABEL_NAMES)}; it has {_names(read)}")
+    return read.arrays[0]
+
+
+def _in_model_order(array: AnyArray, input_shape: tuple[int, ...], layout: Layout, path: Path) -> AnyArray:
+    """Return the samples as rows, shape (n, p), in the file's own number type."""
+    p = math.prod(input_shape)
+    if array.size == 0:
+        raise DataError(f"{path} holds no samples: its array has shape {array.shape}; give at least one")
+    sample_shape = array.shape[1:]
+    if array.ndim == 0 or math.prod(sample_shape) != p:
+        if array.size != p:
+            raise DataError(
+                f"{path}: each sample has {math.prod(sample_shape)} numbers (the array has shape {array.shape}), but "
+                f"the model's input {input_shape} takes {p}; give samples with {p} numbers each"
+            )
+        sample_shape = array.shape  # one sample without an axis to count it
+    n = array.size // p
+    if layout == "native":
+        return array.reshape(n, p)
+    expected = _expected_shape(layout, input_shape, path)
+    if _without_ones(sample_shape) != _without_ones(expected):
+        raise DataError(
+            f"{path}: --layout {layout} expects samples of shape {expected} for the model's input {input_shape}, not "
+            f"{sample_shape}; leave --layout out where the numbers are in the model's order already"
+        )
+    if layout == "nhwc":
+        return array.reshape(n, *expected).transpose(0, 3, 1, 2).reshape(n, p)
+    return array.reshape(n, p)
+
+
+def _expected_shape(layout: Layout, input_shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    """Return the shape that one sample has in that layout, for the input (1, C, H, W) of a model."""
+    if layout == "flat":
+        return (math.prod(input_shape),)
+    if len(input_shape) != 4 or input_shape[0] != 1:
+        raise DataError(
+            f"{path}: --layout {layout} needs a model that reads images (1, C, H, W), and this one reads "
+            f"{input_shape}; leave --layout out"
+        )
+    channels, height, width = input_shape[1:]
+    return (height, width, channels) if layout == "nhwc" else (channels, height, width)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Drop the axes of length 1: they have no part in the order of the numbers."""
+    return tuple(extent for extent in shape if extent != 1)
+
+
+def _select(n: int, limit: int | None, index: Sequence[int] | None, path: Path) -> IntArray:
+    """Return the positions in the file that were asked for."""
+    if limit is not None and limit <= 0:
+        raise DataError(f"--limit must be 1 or more, not {limit}; {path} has {n} samples")
+    if index is None:
+        return np.arange(n if limit is None else min(limit, n), dtype=np.int64)
+    if not index:
+        raise DataError(f"--index selects no sample; give positions from 0 to {n - 1} in {path}")
+    seen: set[int] = set()
+    for position in index:
+        if not 0 <= position < n:
+            raise DataError(f"--index {position} is not in {path}; it has {n} samples, numbered 0 to {n - 1}")
+        if position in seen:
+            raise DataError(f"--index has {position} twice; give every position in {path} once")
+        seen.add(position)
+    return np.array(index, np.int64)[:limit]
+
+
+def _to_float64(rows: AnyArray, chosen: IntArray, path: Path) -> FloatArray:
+    needed = chosen.size * rows.shape[1] * 8
+    if needed > MAX_ARRAY_BYTES:
+        raise DataError(
+            f"{path}: {chosen.size} samples of {rows.shape[1]} numbers take {needed / 2**30:.1f} GiB as float64, above "
+            f"the limit of {MAX_ARRAY_BYTES / 2**30:g} GiB; take fewer with --limit"
+        )
+    with np.errstate(over="ignore"):  # long doubles beyond float64's range become infinity, and are refused below
+        inputs = rows[chosen].astype(np.float64)
+    finite = np.isfinite(inputs)
+    if not finite.all():
+        row, column = (int(axis[0]) for axis in np.nonzero(~finite))
+        what = "NaN" if np.isnan(inputs[row, column]) else "infinity"
+        raise DataError(
+            f"{path}: sample {int(chosen[row])} has {what} at input {column}; every number must be finite, so mend the "
+            "file or leave the sample out with --index"
+        )
+    return inputs
+
+
+def _either(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _names(read: ArrayFile) -> str:
+    """List the first few array names of the file."""
+    shown = ", ".join(repr(name[:60]) for name in read.names[:10])
+    return (shown + (f" and {len(read.names) - 10} more" if len(read.names) > 10 else "")) or "none"

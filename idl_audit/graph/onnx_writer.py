@@ -1,0 +1,134 @@
+"""Our nodes back in onnx's words: to evaluate one of them, or to hand a clean copy of a graph to somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+
+from idl_audit.arrays import AnyArray
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.graph.ir import Attribute, Graph, Node, Value, live_nodes, shown
+
+# Weights of 16 bits were widened when they were read, so their network computes in float32 here.
+_WIDENED: Final = {"float16": "float32", "bfloat16": "float32"}
+
+
+def operator_schema(node: Node, opset: int) -> onnx.defs.OpSchema:
+    """Return onnx's own description of the operator. Raises UnsupportedModelError where this version has none."""
+    try:
+        return onnx.defs.get_schema(node.op, opset)
+    except onnx.defs.SchemaError as error:
+        raise UnsupportedModelError(
+            [f"{shown(node.label)}: operator set {opset} has no {shown(node.op)}; export with ONNX's own operators"]
+        ) from error
+
+
+def node_proto(node: Node, inputs: Sequence[str], outputs: Sequence[str], opset: int) -> NodeProto:
+    """Return the node in onnx's form, with other tensor names and no name of its own."""
+    proto = helper.make_node(node.op, inputs, outputs)
+    declared = operator_schema(node, opset).attributes
+    for key, value in node.attributes.items():
+        # An empty tuple does not say what it is a tuple of; the schema does.
+        kind = None
+        if isinstance(value, tuple) and not value and key in declared:
+            kind = int(declared[key].type)  # type: ignore[call-overload]  # an enum, which onnx's stub does not say
+        proto.attribute.append(helper.make_attribute(key, _attribute(value), attr_type=kind))
+    return proto
+
+
+def _attribute(value: Attribute) -> Any:
+    return numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+
+
+def array_type(array: AnyArray) -> TypeProto:
+    """Return the onnx type of an array: element type and full shape."""
+    return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+
+def clean_model(graph: Graph, output: str) -> ModelProto:
+    """Return a model of what `output` depends on, with names n0, n1, ... for nodes and t0, t1, ... for tensors.
+
+    No string of the file is left but operator names that onnx knows and string attributes. The output is made by a
+    node with no other output: by an Identity where it is not so in the file.
+    """
+    nodes = tuple(_without_allowzero(node, graph) for node in live_nodes(graph.nodes, [output]))
+    names: dict[str, str] = {"": ""}
+
+    def rename(name: str) -> str:
+        return names.setdefault(name, f"t{len(names) - 1}")
+
+    inputs = [_value_info(value, rename(value.name)) for value in graph.inputs]
+    wanted = {name for node in nodes for name in node.inputs} | {output}
+    weights = [
+        numpy_helper.from_array(np.asarray(array), rename(name))
+        for name, array in graph.constants.items()
+        if name in wanted
+    ]
+    protos = [
+        node_proto(node, [rename(name) for name in node.inputs], [rename(name) for name in node.outputs], graph.opset)
+        for node in nodes
+    ]
+    result = rename(output)
+    if not any(node.outputs == (output,) for node in nodes):
+        result = "t_out"
+        protos.append(helper.make_node("Identity", [rename(output)], [result]))
+    for index, proto in enumerate(protos):
+        proto.name = f"n{index}"
+    (declared,) = (value for value in graph.outputs if value.name == output)
+    out = helper.make_tensor_value_info(result, _element_type(declared), None)
+    version = helper.make_opsetid("", graph.opset)
+    return helper.make_model(
+        helper.make_graph(protos, "g", inputs, [out], initializer=weights),
+        opset_imports=[version],
+        # Up to format 3 every weight must be declared as an input as well, and onnx's converter insists on it.
+        ir_version=max(4, helper.find_min_ir_version_for([version])),
+    )
+
+
+def _without_allowzero(node: Node, graph: Graph) -> Node:
+    """Return a Reshape without `allowzero` where its target has no 0: the same, and what onnx2torch can convert.
+
+    torch.onnx.export writes allowzero=1 into every Reshape.
+    """
+    target = graph.constants.get(node.inputs[1]) if node.op == "Reshape" and len(node.inputs) > 1 else None
+    if target is None or not np.all(target):
+        return node
+    attributes = {key: value for key, value in node.attributes.items() if key != "allowzero"}
+    return replace(node, attributes=attributes)
+
+
+def with_fresh_names(model: ModelProto) -> ModelProto:
+    """Return a copy with names n0, n1, ... and t0, t1, ... once more, for after somebody else worked on it."""
+    renamed = ModelProto()
+    renamed.CopyFrom(model)
+    graph = renamed.graph
+    names: dict[str, str] = {"": ""}
+
+    def rename(name: str) -> str:
+        return names.setdefault(name, f"t{len(names) - 1}")
+
+    for value in (*graph.input, *graph.initializer, *graph.output):
+        value.name = rename(value.name)
+    for index, node in enumerate(graph.node):
+        node.name = f"n{index}"
+        node.input[:] = [rename(name) for name in node.input]
+        node.output[:] = [rename(name) for name in node.output]
+    del graph.value_info[:]
+    return renamed
+
+
+def _value_info(value: Value, name: str) -> onnx.ValueInfoProto:
+    """Return the declaration with its symbols left out: they are strings of the file."""
+    shape = None if value.shape is None else [size if isinstance(size, int) else None for size in value.shape]
+    return helper.make_tensor_value_info(name, _element_type(value), shape)
+
+
+def _element_type(value: Value) -> int:
+    if value.dtype == "undefined":
+        return TensorProto.UNDEFINED
+    return helper.np_dtype_to_tensor_dtype(np.dtype(_WIDENED.get(value.dtype, value.dtype)))

@@ -1,0 +1,215 @@
+"""The original network, run as its users run it: the oracle that every other answer is checked against."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from idl_audit.arrays import AnyArray, Float32Array, FloatArray
+from idl_audit.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.graph.ir import Graph, Value, shown
+
+_SAME: Final = 1e-5  # of max|y|: what another order of summation may change, and mixed samples exceed
+_BATCH: Final = 256
+_PREAMBLE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+_FLOATS: Final = ("float16", "float32", "float64")
+
+
+class OriginalNetwork(Protocol):
+    """A network as a function of rows: one row is one flattened sample, one flattened output."""
+
+    @property
+    def name(self) -> str:
+        """What ran it, with its version: a report says so."""
+
+    def __call__(self, inputs: Float32Array) -> FloatArray:
+        """Return the outputs, shape (n, q), for inputs of shape (n, p)."""
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """The one input of a graph: its shape for a single sample, its type, and whether its leading axis is free."""
+
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+    free_leading_axis: bool
+
+    @property
+    def size(self) -> int:
+        """The number p of elements of one sample."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+class _Batching(enum.Enum):
+    """Whether several samples may go through the network at once."""
+
+    UNTRIED = "untried"
+    TRUSTED = "trusted"
+    OFF = "off"
+
+
+class BatchedNetwork:
+    """Runs samples in batches where that gives what single samples give, and one by one otherwise.
+
+    Some files bake the batch size into a Reshape and others mix samples, so a batch is believed only after its first
+    and last sample came out the same alone.
+    """
+
+    def __init__(self, name: str, path: Path, form: InputForm, run: Callable[[AnyArray], AnyArray]) -> None:
+        self._name = name
+        self._path = path
+        self._form = form
+        self._run = run
+        self._batching = _Batching.UNTRIED if form.free_leading_axis else _Batching.OFF
+
+    @property
+    def name(self) -> str:
+        """What ran it, with its version."""
+        return self._name
+
+    def __call__(self, inputs: Float32Array) -> FloatArray:
+        """Return the outputs, shape (n, q), for inputs of shape (n, p).
+
+        Raises DataError for another p, and UnsupportedModelError where the network cannot be run.
+        """
+        inputs = np.asarray(inputs)
+        if inputs.ndim != 2 or inputs.shape[1] != self._form.size:
+            raise DataError(
+                f"{self._path}: the network takes rows of {self._form.size} numbers and the inputs have shape "
+                f"{inputs.shape}; flatten each sample"
+            )
+        samples = inputs.astype(self._form.dtype)
+        if not len(samples):
+            return np.empty((0, len(self._single(np.zeros(self._form.size, self._form.dtype)))))
+        return np.concatenate([self._rows(samples[at : at + _BATCH]) for at in range(0, len(samples), _BATCH)])
+
+    def _rows(self, samples: AnyArray) -> FloatArray:
+        if len(samples) > 1 and self._batching is not _Batching.OFF:
+            rows = self._batch(samples)
+            if rows is not None and self._believes(samples, rows):
+                return rows
+            self._batching = _Batching.OFF
+        return np.stack([self._single(sample) for sample in samples])
+
+    def _believes(self, samples: AnyArray, rows: FloatArray) -> bool:
+        """Compare the first and the last row with single runs, until two samples that differ have agreed."""
+        if self._batching is _Batching.TRUSTED:
+            return True
+        alone = np.stack([self._single(samples[0]), self._single(samples[-1])])
+        together = rows[[0, -1]]
+        if alone.shape != together.shape:
+            return False
+        if not np.allclose(together, alone, rtol=0, atol=_SAME * np.abs(alone).max(initial=0), equal_nan=True):
+            return False
+        # Equal samples would hide that samples are mixed (a mean over the batch, say).
+        if not np.array_equal(samples[0], samples[-1]):
+            self._batching = _Batching.TRUSTED
+        return True
+
+    def _batch(self, samples: AnyArray) -> FloatArray | None:
+        try:
+            outputs = self._run(samples.reshape(len(samples), *self._form.shape[1:]))
+        except Exception:  # whatever it was: one sample at a time is the answer, and fails with the reason if it must
+            return None
+        if outputs.ndim == 0 or outputs.shape[0] != len(samples):
+            return None
+        return outputs.reshape(len(samples), -1).astype(np.float64)
+
+    def _single(self, sample: AnyArray) -> FloatArray:
+        try:
+            return self._run(sample.reshape(self._form.shape)).reshape(-1).astype(np.float64)
+        except Exception as error:
+            raise UnsupportedModelError(
+                [f"{self._path}: {self._name} cannot run one sample of shape {self._form.shape}: {first_line(error)}"]
+            ) from error
+
+
+def onnxruntime_network(path: Path, graph: Graph, *, output: str | None = None, threads: int = 1) -> OriginalNetwork:
+    """Return the network in the file `path`, run by onnxruntime; `output` names one of several outputs.
+
+    `graph` is what read_onnx made of the same file: it has refused what onnxruntime would follow (links, paths).
+    Raises UnsupportedModelError where onnxruntime refuses the file, and OptionError for an unknown output.
+    """
+    import onnxruntime  # 0.2 s and 100 MB
+
+    name = chosen_output(path, graph, output)
+    form = input_form(path, graph)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    quiet = onnxruntime.RunOptions()
+    quiet.log_severity_level = 4  # a failing batch is expected, and a failing sample is told by our own error
+    onnxruntime.disable_telemetry_events()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base class
+        raise UnsupportedModelError(
+            [f"{path}: onnxruntime {onnxruntime.__version__} refuses the model: {first_line(error)}"]
+        ) from error
+
+    def run(batch: AnyArray) -> AnyArray:
+        return np.asarray(session.run([name], {graph.inputs[0].name: batch}, quiet)[0])
+
+    return BatchedNetwork(f"onnxruntime {onnxruntime.__version__}", path, form, run)
+
+
+def onnx2torch_network(path: Path, graph: Graph, *, output: str | None = None) -> OriginalNetwork:
+    """Return the same network, run by onnx2torch and torch: a second, independent opinion.
+
+    It is handed a copy without the file's names, made from `graph`. Raises UnsupportedModelError where onnx2torch can
+    convert the model in no operator set version, which is so for a few in a hundred.
+    """
+    from idl_audit.graph.torch_copy import torch_function  # imports torch: seconds
+
+    run = torch_function(path, graph, chosen_output(path, graph, output))
+    return BatchedNetwork(f"onnx2torch {metadata.version('onnx2torch')}", path, _widened(input_form(path, graph)), run)
+
+
+def _widened(form: InputForm) -> InputForm:
+    """Return the form for the copy, whose 16-bit weights were widened when they were read."""
+    return InputForm(form.shape, np.result_type(form.dtype, np.float32), form.free_leading_axis)
+
+
+def input_form(path: Path, graph: Graph) -> InputForm:
+    """Return the form of the graph's one input, unknown sizes replaced by 1. Raises UnsupportedModelError."""
+    if len(graph.inputs) != 1:
+        raise UnsupportedModelError(
+            [f"{path}: the network has {len(graph.inputs)} inputs ({_names(graph.inputs)}) where one is needed"]
+        )
+    (value,) = graph.inputs
+    if value.shape is None or value.dtype not in _FLOATS:
+        what = "a declared shape" if value.shape is None else f"a type among {', '.join(_FLOATS)}"
+        raise UnsupportedModelError([f"{path}: the input {shown(value.name)} needs {what}; export the model again"])
+    shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
+    return InputForm(shape, np.dtype(value.dtype), bool(value.shape) and not isinstance(value.shape[0], int))
+
+
+def chosen_output(path: Path, graph: Graph, output: str | None) -> str:
+    """Return the name of the output to compute: the one asked for, or the only one. Raises OptionError."""
+    names = [value.name for value in graph.outputs]
+    if output is None and len(names) == 1:
+        return names[0]
+    if output is None:
+        raise OptionError(f"{path}: the network has {len(names)} outputs; choose one of {_names(graph.outputs)}")
+    if output not in names:
+        raise OptionError(f"{path}: there is no output {shown(output)!r}; choose one of {_names(graph.outputs)}")
+    return output
+
+
+def _names(values: Sequence[Value]) -> str:
+    return ", ".join(shown(value.name) for value in values)
+
+
+def first_line(error: Exception) -> str:
+    """Return what another library's exception says, as one printable line."""
+    lines = _PREAMBLE.sub("", str(error)).strip().splitlines()
+    return shown(lines[0], longest=300) if lines else type(error).__name__

@@ -1,0 +1,112 @@
+"""The network once more, by onnx2torch: a clean copy for it to convert, and its import where torchvision is broken.
+
+onnx2torch turns node names into Python source, so a crafted name would run code: it only ever sees clean copies.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+import torch
+
+from idl_audit.arrays import AnyArray
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.graph.ir import Graph
+from idl_audit.graph.onnx_writer import clean_model, with_fresh_names
+from idl_audit.graph.original import first_line
+
+# No one version suits all models: these together convert 147 of 155 public ones.
+_OTHER_OPSETS: Final = (17, 13, 11, 9)
+
+_TORCHVISION_NAMES: Final = ("nms", "roi_align", "box_convert")
+
+
+def torch_function(path: Path, graph: Graph, output: str) -> Callable[[AnyArray], AnyArray]:
+    """Return the function from the network's input to its output `output`, both arrays of the file's own shapes.
+
+    Raises UnsupportedModelError where onnx2torch can convert no version of the model.
+    """
+    onnx2torch = _import_onnx2torch()
+    model = clean_model(graph, output)
+    reasons: list[str] = []
+    for version, candidate in _candidates(model, graph.opset, reasons):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                module = onnx2torch.convert(candidate).eval()
+        except Exception as error:  # NotImplementedError, KeyError, AssertionError, whatever its converters meet
+            reasons.append(f"{version}: {first_line(error)}")
+            continue
+        return _function(module)
+    raise UnsupportedModelError(
+        [f"{path}: onnx2torch cannot convert the model (operator set {reasons[0]}); use onnxruntime's answer alone"]
+    )
+
+
+def _candidates(model: onnx.ModelProto, opset: int, reasons: list[str]) -> Iterator[tuple[int, onnx.ModelProto]]:
+    """Yield the model as it is, then in other operator set versions, each with names of our own."""
+    yield opset, model
+    for version in _OTHER_OPSETS:
+        if version == opset:
+            continue
+        try:
+            converted = onnx.version_converter.convert_version(model, version)
+        except Exception as error:  # the converter is C++ and raises many kinds
+            reasons.append(f"{version}: {first_line(error)}")
+            continue
+        yield version, with_fresh_names(converted)
+
+
+def _function(module: Any) -> Callable[[AnyArray], AnyArray]:
+    def run(batch: AnyArray) -> AnyArray:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how onnx2torch writes its torch, not about the network
+            found: AnyArray = module(torch.from_numpy(batch.copy())).numpy()
+        return found
+
+    return run
+
+
+def _import_onnx2torch() -> Any:
+    """Import onnx2torch; where torchvision cannot load, stand-ins take the place of the names that it asks for.
+
+    pip may pair a torchvision built for CUDA with a torch built for the CPU: the import then fails, although only
+    detection networks, which have no implicit form, need what it lacks.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if "onnx2torch" in sys.modules:
+            return sys.modules["onnx2torch"]
+        try:
+            importlib.import_module("torchvision")
+        except Exception:  # ImportError, OSError, RuntimeError ("operator torchvision::nms does not exist")
+            return _import_with_stand_ins()
+        return importlib.import_module("onnx2torch")
+
+
+def _import_with_stand_ins() -> Any:
+    vision, ops = types.ModuleType("torchvision"), types.ModuleType("torchvision.ops")
+    for name in _TORCHVISION_NAMES:
+        setattr(ops, name, _absent)
+    vision.ops = ops  # type: ignore[attr-defined]  # a module made by hand
+    stand_ins = {"torchvision": vision, "torchvision.ops": ops}
+    hidden = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        return importlib.import_module("onnx2torch")
+    finally:
+        # Whoever imports torchvision later shall meet its own error, not our stand-in.
+        for name in stand_ins:
+            del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _absent(*_: object, **__: object) -> None:
+    raise NotImplementedError("torchvision cannot be loaded here; install the build that belongs to this torch")

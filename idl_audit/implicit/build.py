@@ -1,0 +1,173 @@
+"""GRAPH -> IMPLICIT MODEL in one walk (paper section 3); every problem is collected before anything is raised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.graph.folding import fold_node
+from idl_audit.graph.ir import Graph, Node, Value, live_nodes
+from idl_audit.graph.original import chosen_output
+from idl_audit.implicit.affine import INPUT, AffineForm
+from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.lowering import LOWERINGS
+from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
+from idl_audit.implicit.walk import TensorValue, Walk, refuse
+
+NEVER_FOLDED = frozenset({"Shape", "Size"})
+"""Operators that are lowered even where their input is constant: their result never depends on the numbers."""
+
+STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
+"""Operators that keep the order of the outputs; where one ends the network, the model stops before it and says so."""
+
+
+def sample_shape(value: Value) -> tuple[int, ...]:
+    """Return the shape of one sample: the declared one with every symbolic dimension (the batch) set to 1.
+
+    Raises:
+        UnsupportedModelError: where the file declares no shape, or a symbolic dimension behind the first.
+    """
+    if value.shape is None:
+        raise UnsupportedModelError(
+            (f"the input '{value.name}' declares no shape; export the model with a fixed shape",)
+        )
+    symbolic = [axis for axis, dim in enumerate(value.shape) if not isinstance(dim, int)]
+    if any(axis > 0 for axis in symbolic):
+        raise UnsupportedModelError(
+            (
+                f"the input '{value.name}' has the shape {_shape_text(value.shape)}; only the first axis (the batch) "
+                "may be symbolic: export the model with fixed sizes",
+            )
+        )
+    return tuple(dim if isinstance(dim, int) else 1 for dim in value.shape)
+
+
+def _shape_text(shape: Sequence[int | str | None]) -> str:
+    return "(" + ", ".join("?" if dim is None else str(dim) for dim in shape) + ")"
+
+
+def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | None = None) -> ImplicitModel:
+    """Return the implicit model (A, B, C, D, b, d) of a network: x = phi(A x + B u + b), y = C x + D u + d.
+
+    Args:
+        graph: the network; one input that is not constant.
+        output: name of the output to audit where there are several.
+        max_bytes: refuse what would need a matrix larger than this.
+
+    Raises:
+        UnsupportedModelError: with every operator, or use of one, that has no implicit form.
+        MemoryLimitError: where a matrix would exceed `max_bytes`.
+    """
+    path = graph.provenance.path or Path("the model")
+    if len(graph.inputs) != 1:
+        names = ", ".join(f"'{value.name}'" for value in graph.inputs)
+        raise UnsupportedModelError(
+            (f"the network has {len(graph.inputs)} inputs ({names}); networks with exactly one input can be audited",)
+        )
+    entry = graph.inputs[0]
+    values: dict[str, TensorValue] = {**graph.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
+    walk = Walk(graph.opset, max_bytes)
+    problems: list[str] = []
+    target, stripped = _strip(graph, chosen_output(path, graph, output))
+    for node in live_nodes(graph.nodes, [target]):
+        _lower(node, values, walk, problems)
+    if problems:
+        raise UnsupportedModelError(problems)
+    result = values.get(target)
+    if not isinstance(result, AffineForm):
+        raise UnsupportedModelError((f"the output '{target}' does not depend on the input '{entry.name}'",))
+    return _assemble(walk, result, sample_shape(entry), stripped)
+
+
+def _strip(graph: Graph, target: str) -> tuple[str, str]:
+    """Return (tensor to stop at, operator left out): a softmax at the very end is left out."""
+    makers = {name: node for node in graph.nodes for name in node.outputs}
+    last = makers.get(target)
+    while last is not None and last.op == "Identity":
+        last = makers.get(last.inputs[0])
+    if last is not None and last.op in STRIPPED_AT_THE_END:
+        return last.inputs[0], last.op
+    return target, ""
+
+
+def _lower(node: Node, values: dict[str, TensorValue], walk: Walk, problems: list[str]) -> None:
+    """Lower one node, or note why it cannot be; what depends on an unknown tensor is only looked up by name."""
+    known = all(not name or name in values for name in node.inputs)
+    try:
+        if not known:
+            if node.op not in LOWERINGS and not _may_be_constant(node, values):
+                _refuse_operator(node)
+            return
+        arguments = [values[name] if name else None for name in node.inputs]
+        results = _results(node, arguments, walk)
+    except UnsupportedModelError as error:
+        problems.extend(error.problems)
+        return
+    for name, result in zip(node.outputs, results, strict=False):
+        if name:
+            values[name] = result
+
+
+def _may_be_constant(node: Node, values: Mapping[str, TensorValue]) -> bool:
+    return not node.inputs or not any(isinstance(values.get(name), AffineForm) for name in node.inputs)
+
+
+def _results(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    forms = [value for value in arguments if isinstance(value, AffineForm)]
+    if not forms and node.op not in NEVER_FOLDED:
+        return fold_node(node, [value for value in arguments if not isinstance(value, AffineForm)], walk.opset)
+    if node.op not in LOWERINGS:
+        _refuse_operator(node)
+    return LOWERINGS[node.op](node, arguments, walk)
+
+
+def _refuse_operator(node: Node) -> None:
+    refuse(node, "has no implicit form here; the README's operator table lists those that have one")
+
+
+def _assemble(walk: Walk, result: AffineForm, input_shape: tuple[int, ...], stripped: str) -> ImplicitModel:
+    """Put the blocks that the output depends on into the paper's order, newest first."""
+    used = _reachable(walk, result)
+    newest_first = sorted(used, reverse=True)
+    number = {made: k for k, made in enumerate(newest_first)}
+    blocks = tuple(_renumbered(walk.pending[made].block, number) for made in newest_first)
+    rows = tuple(_affine(walk.pending[made].form, number) for made in newest_first)
+    return ImplicitModel(
+        blocks=blocks,
+        rows=rows,
+        output=_affine(result, number),
+        input_shape=input_shape,
+        output_shape=result.shape,
+        stripped_output=stripped,
+    )
+
+
+def _reachable(walk: Walk, result: AffineForm) -> set[int]:
+    used: set[int] = set()
+    open_sources = [source for source in result.terms if source != INPUT]
+    while open_sources:
+        source = open_sources.pop()
+        if source not in used:
+            used.add(source)
+            open_sources.extend(s for s in walk.pending[source].form.terms if s != INPUT)
+    return used
+
+
+def _renumbered(block: StateBlock, number: Mapping[int, int]) -> StateBlock:
+    if block.maximum is None:
+        return block
+    source = number.get(block.maximum.source)
+    enclosure = None if source is None else PoolWindows(source, block.maximum.windows)
+    return StateBlock(block.name, block.op, block.activation, block.shape, enclosure, block.exponent)
+
+
+def _affine(form: AffineForm, number: Mapping[int, int]) -> Affine:
+    states: dict[int, LinearMap] = {number[source]: term for source, term in form.terms.items() if source != INPUT}
+    constant = np.ascontiguousarray(form.constant)
+    if constant.size != math.prod(form.shape):
+        raise AssertionError("an affine form's constant has as many entries as the form")
+    return Affine(states, form.terms.get(INPUT), constant, form.constant_error)

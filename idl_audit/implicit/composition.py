@@ -1,0 +1,262 @@
+"""Products and sums of linear maps: one table of pairs, with an estimate before anything is allocated.
+
+`compose(outer, inner)` multiplies out, so that |W2 W1| is taken and not |W2||W1| (mathematics: composed affine layers
+are one block). The caller compares `product_nnz` with the factors first and cuts the graph by an identity block where
+multiplying out would cost more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.implicit.convolution import Convolution, TransposedConvolution
+from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
+from idl_audit.rounding import gamma
+
+
+def product_nnz(outer: LinearMap, inner: LinearMap) -> int:
+    """Return an upper bound on the entries that `compose(outer, inner)` would hold, without computing anything."""
+    whole = outer.n_out * inner.n_in
+    if isinstance(outer, Dense) or isinstance(inner, Dense):
+        return whole
+    return min(whole, outer.nnz * inner.row_terms, inner.nnz * outer.column_terms)
+
+
+def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
+    """Return outer o inner as one map whose absolute value is exact, shape (outer.n_out, inner.n_in).
+
+    The result's `error` covers the errors of the factors and the rounding of this product.
+    """
+    if outer.n_in != inner.n_out:
+        raise ValueError(f"cannot compose maps of shapes {_shape(outer)} and {_shape(inner)}")
+    if isinstance(inner, Selection) and inner.is_identity:
+        return outer
+    if isinstance(outer, Selection) and outer.is_identity:
+        return inner
+    product = _TABLE.get((type(outer), type(inner)), _through_sparse)(outer, inner)
+    return product.with_error(_product_error(outer, inner))
+
+
+def add(first: LinearMap, second: LinearMap) -> LinearMap:
+    """Return first + second as one map whose absolute value is exact."""
+    if (
+        isinstance(first, Selection)
+        and isinstance(second, Selection)
+        and not ((first.index >= 0) & (second.index >= 0)).any()
+    ):
+        return _merge(first, second)
+    if isinstance(first, Dense) or isinstance(second, Dense):
+        total: LinearMap = Dense(matrix=_matrix(first) + _matrix(second))
+    elif isinstance(first, Convolution) and isinstance(second, Convolution) and _same_geometry(first, second):
+        total = replace(first, kernel=first.kernel + second.kernel)
+    else:
+        total = Sparse(matrix=_csr(first.to_sparse() + second.to_sparse()))
+    rounding = gamma(2) * (first.norm_inf + second.norm_inf)
+    return total.with_error((first.error + second.error + rounding) * (1 + gamma(8)))
+
+
+def _fill_different_rows(first: Selection, second: Selection) -> bool:
+    return not bool(((first.index >= 0) & (second.index >= 0)).any())
+
+
+def _merge(first: Selection, second: Selection) -> Selection:
+    """Return the sum of two Selections that fill different rows."""
+    weights = None
+    if first.weights is not None or second.weights is not None:
+        weights = first.row_weights + second.row_weights
+    index = np.maximum(first.index, second.index)
+    return Selection(index=index, size_in=first.size_in, weights=weights, error=max(first.error, second.error))
+
+
+def negate(linear_map: LinearMap) -> LinearMap:
+    """Return -W; nothing is rounded."""
+    minus = Selection.diagonal(-np.ones(linear_map.n_out))
+    return compose(minus, linear_map).with_error(linear_map.error)
+
+
+def _shape(linear_map: LinearMap) -> tuple[int, int]:
+    return linear_map.n_out, linear_map.n_in
+
+
+def _product_error(outer: LinearMap, inner: LinearMap) -> float:
+    """Bound ||true product - computed product||_inf from the factors' norms and errors."""
+    is_exact = _moves_only(outer) or _moves_only(inner)
+    rounding = 0.0 if is_exact else gamma(outer.row_terms + 2) * outer.norm_inf * inner.norm_inf
+    carried = outer.error * (inner.norm_inf + inner.error) + outer.norm_inf * inner.error
+    return (rounding + carried) * (1 + gamma(8))
+
+
+def _moves_only(linear_map: LinearMap) -> bool:
+    """Whether multiplying by this map is exact: every nonzero is a power of two and nothing is summed."""
+    if not isinstance(linear_map, Selection) or not linear_map.is_column_monomial:
+        return False
+    if linear_map.weights is None:
+        return True
+    mantissa, _ = np.frexp(linear_map.row_weights[linear_map.row_weights != 0])
+    return bool((np.abs(mantissa) == 0.5).all())
+
+
+def _matrix(linear_map: LinearMap) -> FloatArray:
+    if isinstance(linear_map, Dense):
+        return linear_map.matrix
+    return np.asarray(linear_map.to_sparse().toarray())
+
+
+def _csr(matrix: sp.csr_array) -> sp.csr_array:
+    result = sp.csr_array(matrix)
+    result.sum_duplicates()
+    return result
+
+
+def _same_geometry(first: Convolution, second: Convolution) -> bool:
+    return (
+        first.kernel.shape == second.kernel.shape
+        and first.spatial_in == second.spatial_in
+        and first.strides == second.strides
+        and first.pads == second.pads
+        and first.dilations == second.dilations
+        and first.groups == second.groups
+    )
+
+
+def _select_selection(outer: Selection, inner: Selection) -> LinearMap:
+    read = outer.index >= 0
+    index = np.where(read, inner.index[np.where(read, outer.index, 0)], -1)
+    if outer.weights is None and inner.weights is None:
+        weights = None
+    else:
+        weights = np.where(index >= 0, outer.row_weights * inner.row_weights[np.where(read, outer.index, 0)], 0.0)
+    return Selection(index=index, size_in=inner.n_in, weights=weights)
+
+
+def _select_dense(outer: Selection, inner: Dense) -> LinearMap:
+    return Dense(matrix=inner.matrix[outer.index] * outer.row_weights[:, None])
+
+
+def _dense_select(outer: Dense, inner: Selection) -> LinearMap:
+    return Dense(matrix=inner.adjoint(outer.matrix))
+
+
+def _dense_any(outer: Dense, inner: LinearMap) -> LinearMap:
+    return Dense(matrix=np.ascontiguousarray(inner.adjoint(outer.matrix)))
+
+
+def _any_dense(outer: LinearMap, inner: Dense) -> LinearMap:
+    return Dense(matrix=np.ascontiguousarray(outer.apply(np.ascontiguousarray(inner.matrix.T)).T))
+
+
+def _through_sparse(outer: LinearMap, inner: LinearMap) -> LinearMap:
+    return Sparse(matrix=_csr(outer.to_sparse() @ inner.to_sparse()))
+
+
+def _select_structured(outer: Selection, inner: LinearMap) -> LinearMap:
+    """Selection o Convolution: a scaling per channel folds into the kernel; anything else stays in front of it."""
+    if isinstance(inner, Convolution) and outer.is_diagonal:
+        per_channel = _per_channel(outer.row_weights, inner.channels_out)
+        if per_channel is not None:
+            return inner.scale_channels(per_channel, None)
+    if isinstance(inner, TransposedConvolution) and outer.is_diagonal:
+        per_channel = _per_channel(outer.row_weights, inner.forward.channels_in)
+        if per_channel is not None:
+            return TransposedConvolution(forward=inner.forward.scale_channels(None, per_channel))
+    return Reindexed(left=outer, core=inner, right=Selection.identity(inner.n_in))
+
+
+def _structured_select(outer: LinearMap, inner: Selection) -> LinearMap:
+    """Convolution o Selection: scalings per channel and zero padding fold into it; reading twice multiplies out."""
+    if isinstance(outer, Convolution):
+        if inner.is_diagonal:
+            per_channel = _per_channel(inner.row_weights, outer.channels_in)
+            if per_channel is not None:
+                return outer.scale_channels(None, per_channel)
+        padded = _absorb_padding(outer, inner)
+        if padded is not None:
+            return padded
+    if isinstance(outer, TransposedConvolution) and inner.is_diagonal:
+        per_channel = _per_channel(inner.row_weights, outer.forward.channels_out)
+        if per_channel is not None:
+            return TransposedConvolution(forward=outer.forward.scale_channels(per_channel, None))
+    if inner.is_column_monomial:
+        return Reindexed(left=Selection.identity(outer.n_out), core=outer, right=inner)
+    return _through_sparse(outer, inner)
+
+
+def _select_reindexed(outer: Selection, inner: Reindexed) -> LinearMap:
+    left = compose(outer, inner.left)
+    if isinstance(left, Selection) and inner.right.is_identity:
+        return (
+            compose(left, inner.core) if left.is_diagonal else Reindexed(left=left, core=inner.core, right=inner.right)
+        )
+    return Reindexed(left=_as_selection(left), core=inner.core, right=inner.right)
+
+
+def _reindexed_select(outer: Reindexed, inner: Selection) -> LinearMap:
+    right = _as_selection(compose(outer.right, inner))
+    if not right.is_column_monomial:
+        return _through_sparse(outer, inner)
+    return Reindexed(left=outer.left, core=outer.core, right=right)
+
+
+def _as_selection(linear_map: LinearMap) -> Selection:
+    if not isinstance(linear_map, Selection):
+        raise TypeError(f"a product of two Selections must be a Selection, not {type(linear_map).__name__}")
+    return linear_map
+
+
+def _per_channel(weights: FloatArray, channels: int) -> FloatArray | None:
+    """Return the weight of each channel where it is constant over the channel, else None."""
+    table = weights.reshape(channels, -1)
+    return table[:, 0] if bool((table == table[:, :1]).all()) else None
+
+
+def _absorb_padding(outer: Convolution, inner: Selection) -> Convolution | None:
+    """Return the convolution with wider pads where `inner` only puts zeros around an image, else None."""
+    if inner.weights is not None:
+        return None
+    channels, rank = outer.channels_in, outer.rank
+    image: IntArray = inner.index.reshape(channels, *outer.spatial_in)
+    kept = image[0] >= 0
+    corners = [np.flatnonzero(kept.any(axis=tuple(b for b in range(rank) if b != a))) for a in range(rank)]
+    if not kept.any():
+        return None
+    before = tuple(int(c[0]) for c in corners)
+    sizes = tuple(int(c[-1] - c[0] + 1) for c in corners)
+    behind = tuple(outer.spatial_in[a] - before[a] - sizes[a] for a in range(rank))
+    expected = np.full_like(image, -1)
+    window = tuple(slice(b, b + s) for b, s in zip(before, sizes, strict=True))
+    if inner.n_in != channels * int(np.prod(sizes)):
+        return None
+    expected[(slice(None), *window)] = np.arange(inner.n_in).reshape(channels, *sizes)
+    if not bool((expected == image).all()):
+        return None
+    pads = tuple(p + q for p, q in zip(outer.pads, (*before, *behind), strict=True))
+    return replace(outer, spatial_in=sizes, pads=pads)
+
+
+_TABLE: dict[tuple[type[LinearMap], type[LinearMap]], Callable[..., LinearMap]] = {
+    (Selection, Selection): _select_selection,
+    (Selection, Dense): _select_dense,
+    (Selection, Sparse): _through_sparse,
+    (Selection, Convolution): _select_structured,
+    (Selection, TransposedConvolution): _select_structured,
+    (Selection, Reindexed): _select_reindexed,
+    (Dense, Selection): _dense_select,
+    (Dense, Dense): _dense_any,
+    (Dense, Sparse): _dense_any,
+    (Dense, Convolution): _dense_any,
+    (Dense, TransposedConvolution): _dense_any,
+    (Dense, Reindexed): _dense_any,
+    (Sparse, Selection): _through_sparse,
+    (Sparse, Dense): _any_dense,
+    (Convolution, Selection): _structured_select,
+    (TransposedConvolution, Selection): _structured_select,
+    (Reindexed, Selection): _reindexed_select,
+    (Convolution, Dense): _any_dense,
+    (TransposedConvolution, Dense): _any_dense,
+    (Reindexed, Dense): _any_dense,
+}

@@ -1,0 +1,258 @@
+"""Convolutions that stay convolutions: a kernel, never 10^8 numbers, until a linear program asks for the matrix.
+
+A door to torch: its float64 convolutions are im2col and a BLAS product, so that the usual bound on the rounding of a
+dot product holds for each entry (no Winograd or Fourier transform is used in float64).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.implicit.linear_maps import LinearMap
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _for_torch(array: FloatArray) -> FloatArray:
+    """Return the array contiguous and writable, as torch wants it, copied only where it is neither."""
+    return np.require(array, np.float64, ["C", "W"])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Convolution(LinearMap):
+    """y[o, t] = sum over c, k of kernel[o, c, k] x[group(o) + c, stride t + dilation k - pads], zero outside.
+
+    Vectors are images flattened from (channels, *spatial); 1, 2 or 3 spatial axes.
+    """
+
+    kernel: FloatArray
+    """(out channels, in channels / groups, *taps)"""
+    spatial_in: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    """Zeros before each spatial axis, then zeros behind each (ONNX's order)."""
+    dilations: tuple[int, ...]
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.spatial_out, default=1) < 1:
+            raise ValueError(f"the kernel {self.kernel.shape[2:]} does not fit into the padded input {self.spatial_in}")
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.spatial_in)
+
+    @cached_property
+    def spatial_out(self) -> tuple[int, ...]:
+        """Spatial shape of the output."""
+        return tuple(
+            (size + self.pads[a] + self.pads[self.rank + a] - self.dilations[a] * (self.kernel.shape[2 + a] - 1) - 1)
+            // self.strides[a]
+            + 1
+            for a, size in enumerate(self.spatial_in)
+        )
+
+    @property
+    def channels_in(self) -> int:
+        """Channels of the input."""
+        return int(self.kernel.shape[1]) * self.groups
+
+    @property
+    def channels_out(self) -> int:
+        """Channels of the output."""
+        return int(self.kernel.shape[0])
+
+    @property
+    def n_in(self) -> int:
+        """Length of the flattened input."""
+        return self.channels_in * math.prod(self.spatial_in)
+
+    @property
+    def n_out(self) -> int:
+        """Length of the flattened output."""
+        return self.channels_out * math.prod(self.spatial_out)
+
+    @cached_property
+    def nnz(self) -> int:
+        """Number of (output, tap) pairs that fall inside the input."""
+        inside = math.prod(int(self._axis_taps(axis)[1].sum()) for axis in range(self.rank))
+        return self.channels_out * int(self.kernel.shape[1]) * inside
+
+    @property
+    def row_terms(self) -> int:
+        """Taps times input channels of a group."""
+        return math.prod(self.kernel.shape[1:])
+
+    @property
+    def column_terms(self) -> int:
+        """An upper bound: every tap of every output channel of the group."""
+        return math.prod(self.kernel.shape[2:]) * (self.channels_out // self.groups)
+
+    def _axis_taps(self, axis: int) -> tuple[IntArray, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+        """Return (position, inside), each (out, taps): which input a tap reads along an axis, and whether it is one."""
+        out = np.arange(self.spatial_out[axis])[:, None] * self.strides[axis] - self.pads[axis]
+        position = out + np.arange(self.kernel.shape[2 + axis])[None, :] * self.dilations[axis]
+        return position, (position >= 0) & (position < self.spatial_in[axis])
+
+    @property
+    def _torch_pads(self) -> list[int]:
+        return [p for axis in reversed(range(self.rank)) for p in (self.pads[axis], self.pads[self.rank + axis])]
+
+    @cached_property
+    def _torch_kernel(self) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(_for_torch(self.kernel))
+
+    def apply(self, x: FloatArray) -> FloatArray:
+        """Return W x for each row of x."""
+        import torch
+        import torch.nn.functional as functional
+
+        image = torch.from_numpy(_for_torch(x)).reshape(len(x), self.channels_in, *self.spatial_in)
+        if any(self.pads):
+            image = functional.pad(image, self._torch_pads)
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[self.rank - 1]
+        with torch.no_grad():
+            result = convolve(
+                image, self._torch_kernel, stride=self.strides, dilation=self.dilations, groups=self.groups
+            )
+        return np.asarray(result.reshape(len(x), -1).numpy())
+
+    def adjoint(self, y: FloatArray) -> FloatArray:
+        """Return W^T y for each row of y."""
+        import torch
+        import torch.nn.functional as functional
+
+        image = torch.from_numpy(_for_torch(y)).reshape(len(y), self.channels_out, *self.spatial_out)
+        transposed = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+        with torch.no_grad():
+            padded = transposed[self.rank - 1](
+                image,
+                self._torch_kernel,
+                stride=self.strides,
+                dilation=self.dilations,
+                groups=self.groups,
+                output_padding=self._unread,
+            )
+        result = padded.numpy()
+        window = tuple(slice(self.pads[a], self.pads[a] + size) for a, size in enumerate(self.spatial_in))
+        return np.ascontiguousarray(result[(slice(None), slice(None), *window)]).reshape(len(y), -1)
+
+    @property
+    def _unread(self) -> tuple[int, ...]:
+        """How many entries at the end of each padded axis no window reaches."""
+        return tuple(
+            (size + self.pads[a] + self.pads[self.rank + a] - self.dilations[a] * (self.kernel.shape[2 + a] - 1) - 1)
+            % self.strides[a]
+            for a, size in enumerate(self.spatial_in)
+        )
+
+    def absolute(self) -> Convolution:
+        """Return |W|: the convolution with |kernel|, since every tap meets another input."""
+        return replace(self, kernel=np.abs(self.kernel))
+
+    def scale_channels(self, rows: FloatArray | None, columns: FloatArray | None) -> Convolution:
+        """Return diag(rows per output channel) W diag(columns per input channel)."""
+        kernel = self.kernel
+        tail = (1,) * (self.rank + 1)
+        if rows is not None:
+            kernel = kernel * rows.reshape(-1, *tail)
+        if columns is not None:
+            per_group = columns.reshape(self.groups, 1, -1, *(1,) * self.rank)
+            shape = (self.groups, -1, *self.kernel.shape[1:])
+            kernel = (kernel.reshape(shape) * per_group).reshape(self.kernel.shape)
+        return replace(self, kernel=kernel)
+
+    def to_sparse(self) -> sp.csr_array:
+        """Return W in CSR form; every output channel of a group repeats one pattern of column indices."""
+        taps_per_row, columns, taps = self._pattern()
+        per_group = self.channels_out // self.groups
+        n_columns = columns.size
+        weights = self.kernel.reshape(self.channels_out, -1)
+        indices = np.empty((self.channels_out, n_columns), dtype=np.int32 if self.n_in < 2**31 else np.int64)
+        for group in range(self.groups):
+            rows = slice(group * per_group, (group + 1) * per_group)
+            indices[rows] = columns + group * int(self.kernel.shape[1]) * math.prod(self.spatial_in)
+        indptr = np.concatenate([[0], np.cumsum(np.tile(taps_per_row, self.channels_out))])
+        if indptr[-1] < 2**31:
+            indptr = indptr.astype(indices.dtype)
+        data = weights[:, taps].reshape(-1)
+        return sp.csr_array((data, indices.reshape(-1), indptr), shape=(self.n_out, self.n_in))
+
+    def _pattern(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Return (entries a row, column of each entry, tap of each entry) for one output channel of the first group."""
+        position = np.zeros((1, 1), dtype=np.int64)
+        inside = np.ones((1, 1), dtype=np.bool_)
+        for axis in range(self.rank):
+            here, valid = self._axis_taps(axis)
+            shape = (position.shape[0] * here.shape[0], position.shape[1] * here.shape[1])
+            flat = position[:, None, :, None] * self.spatial_in[axis] + here[None, :, None, :]
+            position = flat.reshape(shape)
+            inside = (inside[:, None, :, None] & valid[None, :, None, :]).reshape(shape)
+        n_pixels, n_taps = position.shape
+        n_channels = int(self.kernel.shape[1])
+        offsets = (np.arange(n_channels) * math.prod(self.spatial_in))[None, :, None]
+        columns = np.broadcast_to(position[:, None, :] + offsets, (n_pixels, n_channels, n_taps))
+        taps = np.broadcast_to(np.arange(n_channels * n_taps).reshape(1, n_channels, n_taps), columns.shape)
+        used = np.broadcast_to(inside[:, None, :], columns.shape)
+        return inside.sum(axis=1) * n_channels, columns[used], taps[used]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TransposedConvolution(LinearMap):
+    """W^T of a convolution W: ConvTranspose, and nothing else."""
+
+    forward: Convolution
+
+    @property
+    def n_in(self) -> int:
+        """Length of the convolution's output."""
+        return self.forward.n_out
+
+    @property
+    def n_out(self) -> int:
+        """Length of the convolution's input."""
+        return self.forward.n_in
+
+    @property
+    def nnz(self) -> int:
+        """As many as the convolution has."""
+        return self.forward.nnz
+
+    @property
+    def row_terms(self) -> int:
+        """The convolution's column terms."""
+        return self.forward.column_terms
+
+    @property
+    def column_terms(self) -> int:
+        """The convolution's row terms."""
+        return self.forward.row_terms
+
+    def apply(self, x: FloatArray) -> FloatArray:
+        """Return W^T x for each row of x."""
+        return self.forward.adjoint(x)
+
+    def adjoint(self, y: FloatArray) -> FloatArray:
+        """Return W y for each row of y."""
+        return self.forward.apply(y)
+
+    def absolute(self) -> TransposedConvolution:
+        """Return |W^T|."""
+        return replace(self, forward=self.forward.absolute())
+
+    def to_sparse(self) -> sp.csr_array:
+        """Return W^T in CSR form."""
+        result = sp.csr_array(self.forward.to_sparse().T)
+        result.sort_indices()
+        return result

@@ -1,0 +1,361 @@
+"""Converted models on disk: an .npz with every block in its own form and a JSON `meta`, read without trusting it.
+
+Arrays are named by their place: `A.2.0.kernel` is the kernel of the map from block 2 to block 0, `B.0.matrix`,
+`C.1.data`, `b.0`, `d`. `--flat` adds A, B, C, D as one CSR matrix each (`A_data`, `A_indices`, `A_indptr`, `A_shape`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import scipy.sparse as sp
+
+from idl_audit.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.errors import IdlAuditError, ModelFileError, OptionError
+from idl_audit.implicit.activations import ACTIVATIONS, Activation
+from idl_audit.implicit.convolution import Convolution, TransposedConvolution
+from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
+from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, Scaling, StateBlock
+
+SCHEMA_VERSION: Final = "1.0"
+LARGEST_FILE: Final = 2**36
+"""No array of a converted model may claim more bytes than this."""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A converted model with what was noted about the network it came from."""
+
+    model: ImplicitModel
+    origin: Mapping[str, Any]
+
+
+def save_model(
+    path: Path, model: ImplicitModel, *, origin: Mapping[str, Any], flat: bool = False, force: bool = False
+) -> None:
+    """Write the model; the file appears whole or not at all.
+
+    Raises:
+        OptionError: where the file exists and `force` is not set, or its folder does not exist.
+    """
+    arrays: dict[str, AnyArray] = {}
+    meta = {
+        "schema_version": SCHEMA_VERSION,
+        "origin": dict(origin),
+        "input_shape": model.input_shape,
+        "output_shape": model.output_shape,
+        "stripped_output": model.stripped_output,
+        "blocks": [_block_meta(k, block, arrays) for k, block in enumerate(model.blocks)],
+        "rows": [_row_meta(f"{k}", row, arrays) for k, row in enumerate(model.rows)],
+        "output": _row_meta("y", model.output, arrays),
+        "scaling": _scaling_meta(model.scaling, arrays),
+    }
+    if flat:
+        a, b, c, d, *_ = model.matrices
+        for name, matrix in (("A", a), ("B", b), ("C", c), ("D", d)):
+            arrays |= {f"{name}_data": matrix.data, f"{name}_indices": matrix.indices, f"{name}_indptr": matrix.indptr}
+            arrays[f"{name}_shape"] = np.asarray(matrix.shape)
+    arrays["meta"] = np.asarray(json.dumps(meta))
+    write_npz(path, arrays, force=force)
+
+
+def write_npz(path: Path, arrays: Mapping[str, AnyArray], *, force: bool) -> None:
+    """Write arrays to an .npz file through a temporary neighbour, so that no half-written file is left behind."""
+    if path.exists() and not force:
+        raise OptionError(f"{path} exists already; give another name or --force to overwrite it")
+    if not path.parent.is_dir():
+        raise OptionError(f"the folder {path.parent} does not exist; create it first")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # names are free
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _block_meta(k: int, block: StateBlock, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for name, value in block.activation.parameters.items():
+        if isinstance(value, np.ndarray):
+            arrays[f"phi.{k}.{name}"] = value
+            parameters[name] = None
+        else:
+            parameters[name] = float(value)
+    if block.maximum is not None:
+        arrays[f"max.{k}"] = block.maximum.windows
+    return {
+        "name": block.name,
+        "op": block.op,
+        "activation": block.activation.name,
+        "parameters": parameters,
+        "shape": block.shape,
+        "exponent": block.exponent,
+        "maximum_of": None if block.maximum is None else block.maximum.source,
+    }
+
+
+def _row_meta(name: str, row: Affine, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    letters = ("C", "D", "d") if name == "y" else (f"A.{name}", f"B.{name}", f"b.{name}")
+    arrays[letters[2]] = row.constant
+    return {
+        "states": {str(k): _map_meta(f"{letters[0]}.{k}", linear_map, arrays) for k, linear_map in row.states.items()},
+        "input": None if row.input is None else _map_meta(letters[1], row.input, arrays),
+        "constant_error": row.constant_error,
+    }
+
+
+def _map_meta(key: str, linear_map: LinearMap, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    """Note a map's arrays under `key.` and return the rest of it."""
+    meta: dict[str, Any] = {"error": linear_map.error}
+    match linear_map:
+        case Selection():
+            arrays[f"{key}.index"] = linear_map.index
+            if linear_map.weights is not None:
+                arrays[f"{key}.weights"] = linear_map.weights
+            meta |= {"kind": "selection", "n_in": linear_map.n_in}
+        case Dense():
+            arrays[f"{key}.matrix"] = linear_map.matrix
+            meta |= {"kind": "dense"}
+        case Sparse():
+            matrix = linear_map.matrix
+            arrays |= {f"{key}.data": matrix.data, f"{key}.indices": matrix.indices, f"{key}.indptr": matrix.indptr}
+            meta |= {"kind": "sparse", "shape": matrix.shape}
+        case Convolution():
+            arrays[f"{key}.kernel"] = linear_map.kernel
+            names = ("spatial_in", "strides", "pads", "dilations", "groups")
+            meta |= {"kind": "convolution", **{name: getattr(linear_map, name) for name in names}}
+        case TransposedConvolution():
+            meta |= {"kind": "transposed", "of": _map_meta(key, linear_map.forward, arrays)}
+        case Reindexed():
+            parts = {"left": linear_map.left, "core": linear_map.core, "right": linear_map.right}
+            meta |= {"kind": "reindexed", **{name: _map_meta(f"{key}.{name}", p, arrays) for name, p in parts.items()}}
+        case _:
+            raise TypeError(f"no stored form for {type(linear_map).__name__}")
+    return meta
+
+
+def _scaling_meta(scaling: Scaling | None, arrays: dict[str, AnyArray]) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    for k, exponents in scaling.exponents.items():
+        arrays[f"exponents.{k}"] = exponents
+    return {
+        "kappa": scaling.kappa,
+        "norm_before": scaling.norm_before,
+        "norm_after": scaling.norm_after,
+        "reason": scaling.reason,
+    }
+
+
+def load_model(path: Path) -> StoredModel:
+    """Read a converted model back; every array's size, type and place is checked against `meta`.
+
+    Raises:
+        ModelFileError: where the file is no converted model, or contradicts itself.
+    """
+    try:
+        reader = _Reader(path, _arrays(path))
+        return reader.model()
+    except IdlAuditError:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelFileError(
+            f"{path} is no converted model that this version can read ({why}); make it anew with idl-audit convert"
+        ) from error
+
+
+def _arrays(path: Path) -> dict[str, AnyArray]:
+    """Read every array of the file after a look at the sizes that its headers claim."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+            stored = path.stat().st_size
+            if claimed > LARGEST_FILE or claimed > 2000 * stored + 2**20:
+                raise ModelFileError(
+                    f"{path} claims {claimed:,} bytes in a file of {stored:,}: no model is compressed like that"
+                )
+            return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in archive.infolist()}
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path} does not exist; check the name") from error
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ModelFileError(f"{path} cannot be read as an .npz file: {error}") from error
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> AnyArray:
+    with archive.open(entry) as file:
+        head = io.BytesIO(file.read(min(entry.file_size, 2**16)))
+        version = np.lib.format.read_magic(head)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(head)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise ModelFileError(f"{archive.filename}: the array '{entry.filename}' is not what its header says")
+    with archive.open(entry) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+class _Reader:
+    """One converted model, as its arrays and its `meta`."""
+
+    def __init__(self, path: Path, arrays: dict[str, AnyArray]) -> None:
+        self._path, self._arrays = path, arrays
+        if "meta" not in arrays:
+            raise ModelFileError(f"{path} is no converted model: it has no array 'meta'")
+        self._meta = json.loads(str(arrays["meta"][()]))
+        version = self._meta.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ModelFileError(
+                f"{path} has schema_version {version!r}, this version reads {SCHEMA_VERSION!r}; convert the model anew"
+            )
+        if "rows" not in self._meta:
+            raise ModelFileError(f"{path} holds plain matrices A, B, C, D; only models written by convert can be read")
+
+    def model(self) -> StoredModel:
+        meta = self._meta
+        input_shape = tuple(int(n) for n in meta["input_shape"])
+        blocks = tuple(self._block(k, entry) for k, entry in enumerate(meta["blocks"]))
+        sizes = [block.size for block in blocks]
+        p = math.prod(input_shape)
+        rows = tuple(self._row(str(k), entry, sizes, p, sizes[k]) for k, entry in enumerate(meta["rows"]))
+        output_shape = tuple(int(n) for n in meta["output_shape"])
+        output = self._row("y", meta["output"], sizes, p, math.prod(output_shape))
+        self._check(len(rows) == len(blocks), "it has as many rows as blocks")
+        model = ImplicitModel(
+            blocks, rows, output, input_shape, output_shape, self._scaling(sizes), str(meta["stripped_output"])
+        )
+        self._check(model.is_feed_forward, "A is strictly upper block triangular")
+        return StoredModel(model, dict(meta["origin"]))
+
+    def _check(self, holds: bool, claim: str) -> None:
+        if not holds:
+            raise ModelFileError(f"{self._path} contradicts itself: not true that {claim}; make it anew with convert")
+
+    def _floats(self, key: str, shape: tuple[int, ...] | None = None) -> FloatArray:
+        array = np.asarray(self._arrays[key], np.float64)
+        self._check(bool(np.isfinite(array).all()), f"'{key}' holds finite numbers")
+        self._check(shape is None or array.shape == shape, f"'{key}' has the shape {shape}")
+        return array
+
+    def _integers(self, key: str, below: int) -> IntArray:
+        array = self._arrays[key]
+        self._check(array.dtype.kind in "iu", f"'{key}' holds integers")
+        values = array.astype(np.int64)
+        self._check(bool(((values >= -1) & (values < below)).all()), f"'{key}' lies between -1 and {below - 1}")
+        return values
+
+    def _block(self, k: int, entry: Mapping[str, Any]) -> StateBlock:
+        shape = tuple(int(n) for n in entry["shape"])
+        size = math.prod(shape)
+        self._check(min(shape, default=1) >= 0, f"block {k} has a shape")
+        self._check(entry["activation"] in ACTIVATIONS, f"'{entry['activation']}' is a known activation")
+        parameters = {
+            name: self._floats(f"phi.{k}.{name}", (size,)) if value is None else float(value)
+            for name, value in entry["parameters"].items()
+        }
+        activation: Activation = ACTIVATIONS[entry["activation"]](**parameters)
+        maximum = None
+        if entry["maximum_of"] is not None:
+            source = int(entry["maximum_of"])
+            self._check(k < source < len(self._meta["blocks"]), f"block {k} takes maxima of an older block")
+            count = math.prod(int(n) for n in self._meta["blocks"][source]["shape"])
+            windows = self._integers(f"max.{k}", count)
+            self._check(windows.ndim == 2 and len(windows) == size, f"'max.{k}' has one window a state")
+            maximum = PoolWindows(source, windows)
+        return StateBlock(str(entry["name"]), str(entry["op"]), activation, shape, maximum, int(entry["exponent"]))
+
+    def _row(self, name: str, entry: Mapping[str, Any], sizes: list[int], p: int, size: int) -> Affine:
+        letters = ("C", "D", "d") if name == "y" else (f"A.{name}", f"B.{name}", f"b.{name}")
+        states = {}
+        for text, meta in entry["states"].items():
+            k = int(text)
+            self._check(0 <= k < len(sizes), f"there is a block {k}")
+            states[k] = self._map(f"{letters[0]}.{k}", meta, size, sizes[k])
+        inputs = None if entry["input"] is None else self._map(letters[1], entry["input"], size, p)
+        return Affine(states, inputs, self._floats(letters[2], (size,)), self._error(entry["constant_error"]))
+
+    def _error(self, value: Any) -> float:
+        error = float(value)
+        self._check(math.isfinite(error) and error >= 0, "error bounds are finite and not negative")
+        return error
+
+    def _map(self, key: str, meta: Mapping[str, Any], n_out: int | None, n_in: int | None) -> LinearMap:
+        kinds: dict[str, Callable[[str, Mapping[str, Any]], LinearMap]] = {
+            "selection": self._selection,
+            "dense": lambda key, _: Dense(matrix=self._floats(f"{key}.matrix")),
+            "sparse": self._sparse,
+            "convolution": self._convolution,
+            "transposed": self._transposed,
+            "reindexed": self._reindexed,
+        }
+        result = kinds[meta["kind"]](key, meta).with_error(self._error(meta["error"]))
+        self._check(n_out is None or result.n_out == n_out, f"'{key}' has {n_out} rows")
+        self._check(n_in is None or result.n_in == n_in, f"'{key}' has {n_in} columns")
+        return result
+
+    def _selection(self, key: str, meta: Mapping[str, Any]) -> Selection:
+        n_in = int(meta["n_in"])
+        index = self._integers(f"{key}.index", n_in)
+        self._check(index.ndim == 1, f"'{key}.index' is a vector")
+        weights = self._floats(f"{key}.weights", index.shape) if f"{key}.weights" in self._arrays else None
+        return Selection(index=index, size_in=n_in, weights=weights)
+
+    def _sparse(self, key: str, meta: Mapping[str, Any]) -> Sparse:
+        rows, columns = (int(n) for n in meta["shape"])
+        data = self._floats(f"{key}.data")
+        indices, indptr = self._integers(f"{key}.indices", columns), self._integers(f"{key}.indptr", data.size + 1)
+        matrix = sp.csr_array((data, indices, indptr), shape=(rows, columns))
+        matrix.check_format(full_check=True)
+        matrix.sort_indices()
+        return Sparse(matrix=matrix)
+
+    def _convolution(self, key: str, meta: Mapping[str, Any]) -> Convolution:
+        kernel = self._floats(f"{key}.kernel")
+        spatial, strides, pads, dilations = (
+            tuple(int(n) for n in meta[name]) for name in ("spatial_in", "strides", "pads", "dilations")
+        )
+        rank, groups = kernel.ndim - 2, int(meta["groups"])
+        lengths = (len(spatial), len(strides), len(dilations), len(pads) // 2)
+        self._check(1 <= rank <= 3 and lengths == (rank,) * 4, f"'{key}' is a convolution in 1, 2 or 3 dimensions")
+        self._check(min(*spatial, *strides, *dilations, groups) >= 1 and min(pads) >= 0, f"'{key}' has sizes above 0")
+        self._check(kernel.shape[0] % groups == 0, f"the groups of '{key}' divide its channels")
+        return Convolution(
+            kernel=kernel, spatial_in=spatial, strides=strides, pads=pads, dilations=dilations, groups=groups
+        )
+
+    def _transposed(self, key: str, meta: Mapping[str, Any]) -> TransposedConvolution:
+        forward = self._map(key, meta["of"], None, None)
+        if not isinstance(forward, Convolution):
+            raise ValueError(f"'{key}' transposes a {type(forward).__name__}")
+        return TransposedConvolution(forward=forward)
+
+    def _reindexed(self, key: str, meta: Mapping[str, Any]) -> Reindexed:
+        left, core, right = (self._map(f"{key}.{name}", meta[name], None, None) for name in ("left", "core", "right"))
+        if not (isinstance(left, Selection) and isinstance(right, Selection)):
+            raise ValueError(f"'{key}' is no selection of a selection")
+        self._check(left.n_in == core.n_out and core.n_in == right.n_out, f"the parts of '{key}' fit")
+        return Reindexed(left=left, core=core, right=right)
+
+    def _scaling(self, sizes: list[int]) -> Scaling | None:
+        meta = self._meta["scaling"]
+        if meta is None:
+            return None
+        exponents = {
+            k: self._integers(f"exponents.{k}", 2**20) for k in range(len(sizes)) if f"exponents.{k}" in self._arrays
+        }
+        after = None if meta["norm_after"] is None else float(meta["norm_after"])
+        return Scaling(float(meta["kappa"]), float(meta["norm_before"]), after, exponents, str(meta["reason"]))

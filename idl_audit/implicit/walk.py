@@ -1,0 +1,162 @@
+"""Walk: what a lowering may do while the graph is walked - read shapes, map forms, make blocks of states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeAlias
+
+import numpy as np
+
+from idl_audit.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.errors import MemoryLimitError, UnsupportedModelError
+from idl_audit.graph.ir import Attribute, Node
+from idl_audit.implicit.activations import Activation, identity
+from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.linear_maps import LinearMap, Selection
+from idl_audit.implicit.model import PoolWindows, StateBlock
+
+TensorValue: TypeAlias = AffineForm | AnyArray
+"""A tensor of the network: constant, or an affine form over states and input."""
+
+BYTES_PER_ENTRY = 12
+"""A float64 and a 32-bit column index."""
+
+
+@dataclass(frozen=True)
+class PendingBlock:
+    """A block as it is made: its description and the affine form that is its pre-activation."""
+
+    block: StateBlock
+    form: AffineForm
+
+
+@dataclass
+class Walk:
+    """The state of one walk over a graph; blocks are numbered in the order they are made."""
+
+    opset: int
+    max_bytes: int | None = None
+    pending: list[PendingBlock] = field(default_factory=list)
+
+    def states(
+        self,
+        node: Node,
+        activation: Activation,
+        form: AffineForm,
+        *,
+        suffix: str = "",
+        maximum: PoolWindows | None = None,
+    ) -> AffineForm:
+        """Make the block x = phi(form) and return the form "x", of the same shape."""
+        block = StateBlock(node.label + suffix, node.op, activation, form.shape, maximum)
+        self.pending.append(PendingBlock(block, form))
+        return AffineForm.of_source(len(self.pending) - 1, form.shape)
+
+    def cut(
+        self, node: Node, form: AffineForm, *, suffix: str = "/cut", maximum: PoolWindows | None = None
+    ) -> AffineForm:
+        """Make an identity block of the form, so that what follows is not multiplied with what came before."""
+        return self.states(node, identity(), form, suffix=suffix, maximum=maximum)
+
+    def linear(
+        self,
+        node: Node,
+        linear_map: LinearMap,
+        form: AffineForm,
+        shape: Sequence[int],
+        *,
+        offset: FloatArray | None = None,
+        offset_error: float = 0.0,
+    ) -> AffineForm:
+        """Return linear_map (form) + offset: multiplied out where that holds no more entries than the factors."""
+        if form.product_nnz(linear_map) > linear_map.nnz + form.nnz:
+            form = self.cut(node, form)
+        self.allow(node, form.product_nnz(linear_map))
+        return form.mapped(linear_map, tuple(shape), offset=offset, offset_error=offset_error)
+
+    def select(self, node: Node, form: AffineForm, index: IntArray, fill: float = 0.0) -> AffineForm:
+        """Return the entries of the form at `index` (-1 gives `fill`); entries that are costly and repeated are cut."""
+        used = int((index >= 0).sum())
+        if form.product_nnz(Selection(index=index.reshape(-1), size_in=form.size)) > used + form.nnz:
+            form = self.cut(node, form)
+        return form.selected(index, fill)
+
+    def allow(self, node: Node, entries: int) -> None:
+        """Raise MemoryLimitError where the node would need more entries of a matrix than the limit leaves room for."""
+        if self.max_bytes is not None and entries * BYTES_PER_ENTRY > self.max_bytes:
+            needed = entries * BYTES_PER_ENTRY / 1e9
+            raise MemoryLimitError(
+                f"{node.op} node '{node.label}' has about {entries:,} nonzeros ({needed:.2f} GB), above the limit of "
+                f"{self.max_bytes / 1e9:.2f} GB; raise --max-memory or audit a smaller model"
+            )
+
+
+def refuse(node: Node, why: str) -> NoReturn:
+    """Raise the refusal of one node in one sentence."""
+    raise UnsupportedModelError((f"{node.op} node '{node.label}' {why}",))
+
+
+def form_input(node: Node, values: Sequence[TensorValue | None], k: int) -> AffineForm:
+    """Return input k, which must depend on the network's input."""
+    value = values[k] if k < len(values) else None
+    if isinstance(value, AffineForm):
+        return value
+    refuse(node, f"needs its input {k} to depend on the network's input, but it is a constant or left out")
+
+
+def constant_input(node: Node, values: Sequence[TensorValue | None], k: int, what: str) -> AnyArray:
+    """Return input k, which must be a constant."""
+    value = optional_constant(node, values, k, what)
+    if value is None:
+        refuse(node, f"has no {what} (input {k})")
+    return value
+
+
+def optional_constant(node: Node, values: Sequence[TensorValue | None], k: int, what: str) -> AnyArray | None:
+    """Return input k, a constant, or None where it is left out."""
+    value = values[k] if k < len(values) else None
+    if isinstance(value, AffineForm):
+        refuse(
+            node, f"has a {what} (input {k}) that depends on the network's input; only constants can be handled there"
+        )
+    return value
+
+
+def int_attribute(node: Node, name: str, default: int) -> int:
+    """Return an integer attribute."""
+    value = node.attributes.get(name, default)
+    if not isinstance(value, int):
+        refuse(node, f"has an attribute {name} that is no integer")
+    return value
+
+
+def float_attribute(node: Node, name: str, default: float) -> float:
+    """Return a float attribute."""
+    value = node.attributes.get(name, default)
+    if not isinstance(value, (int, float)):
+        refuse(node, f"has an attribute {name} that is no number")
+    return float(value)
+
+
+def text_attribute(node: Node, name: str, default: str) -> str:
+    """Return a string attribute."""
+    value = node.attributes.get(name, default)
+    if not isinstance(value, str):
+        refuse(node, f"has an attribute {name} that is no text")
+    return value
+
+
+def ints_attribute(node: Node, name: str, default: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Return a list-of-integers attribute, or the default where it is absent."""
+    value: Attribute | None = node.attributes.get(name, default)
+    if value is None:
+        return None
+    if not isinstance(value, tuple) or not all(isinstance(item, int) for item in value):
+        refuse(node, f"has an attribute {name} that is no list of integers")
+    return tuple(int(item) for item in value)
+
+
+def flat_indices(shape: Sequence[int]) -> IntArray:
+    """Return 0, 1, 2, ... in the given shape."""
+    return np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.int64).reshape(tuple(shape))

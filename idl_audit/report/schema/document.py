@@ -1,0 +1,70 @@
+"""The whole report: one document, whichever command wrote it; sections that it did not fill are null or empty."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Self
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from idl_audit.report.schema.base import Part, Seconds, Status, Text
+from idl_audit.report.schema.results import (
+    BlockBounds,
+    Compression,
+    Diagnostic,
+    Gate,
+    Prediction,
+    PropertyReport,
+    SampleReport,
+    Sensitivity,
+    Summary,
+    Verification,
+)
+from idl_audit.report.schema.subject import Conversion, DataInfo, Environment, ModelInfo, ThreatModel, Tool
+
+SCHEMA_VERSION: Final = "1.0"
+
+
+class Timing(Part):
+    """Where the time went."""
+
+    total: Seconds = Field(description="Wall time of the command.")
+    steps: dict[Text, Seconds] = Field(default_factory=dict, description="Wall time of each step.")
+
+
+class Report(Part):
+    """What one command of idl-audit found. Counts, never rounded rates; times in seconds; eps in data units."""
+
+    schema_version: Literal["1.0"] = Field(default="1.0", description="Version of this schema.")
+    tool: Tool = Field(description="The program that wrote the report.")
+    command: Text = Field(description="The command, without its options: certify, attack, convert, ...")
+    created: AwareDatetime = Field(description="When the report was written, with time zone.")
+    status: Status = Field(description="`incomplete` where a time limit or an interruption cut the work short.")
+    environment: Environment = Field(description="What the figures depend on besides model, data and options.")
+    model: ModelInfo | None = Field(default=None, description="The model file.")
+    conversion: Conversion | None = Field(default=None, description="The implicit model.")
+    data: DataInfo | None = Field(default=None, description="The samples.")
+    threat_model: ThreatModel | None = Field(default=None, description="How an input may be perturbed.")
+    summary: Summary | None = Field(default=None, description="Counts of verdicts.")
+    samples: tuple[SampleReport, ...] = Field(default=(), description="Every sample with its verdicts.")
+    sensitivity: Sensitivity | None = Field(default=None, description="The sensitivity matrix.")
+    bounds: tuple[BlockBounds, ...] = Field(default=(), description="Bounds on the states, per block and radius.")
+    verification: Verification | None = Field(default=None, description="A file that was checked again.")
+    compression: Compression | None = Field(default=None, description="A smaller model.")
+    properties: tuple[PropertyReport, ...] = Field(default=(), description="VNN-LIB properties.")
+    predictions: tuple[Prediction, ...] = Field(default=(), description="Outputs of the implicit model.")
+    gate: Gate | None = Field(default=None, description="Rules that were judged over the report.")
+    diagnostics: tuple[Diagnostic, ...] = Field(default=(), description="What the user should know.")
+    artifacts: tuple[Text, ...] = Field(default=(), description="Files that the command wrote besides this one.")
+    timing: Timing | None = Field(default=None, description="Where the time went.")
+
+    @model_validator(mode="after")
+    def _check_radii(self) -> Self:
+        """Every radius that results speak of is one of the threat model's."""
+        known = {eps.value for eps in self.threat_model.eps} if self.threat_model else set()
+        used = {entry.eps for entry in self.summary.per_eps} if self.summary else set()
+        used |= {result.eps for sample in self.samples for result in sample.results}
+        used |= {entry.eps for entry in self.bounds}
+        strangers = sorted(used - known)
+        if strangers:
+            raise ValueError(f"eps {strangers[0]:g} has results, but threat_model.eps does not list it")
+        return self

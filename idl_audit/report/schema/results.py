@@ -1,0 +1,228 @@
+"""What was found: verdicts, sensitivity, bounds, checks, properties, predictions, gate rules, diagnostics."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from idl_audit.report.schema.base import (
+    Count,
+    Level,
+    NonNegative,
+    Part,
+    Positive,
+    PropertyResult,
+    Reason,
+    Seconds,
+    Text,
+    Verdict,
+)
+
+
+class CleanAccuracy(Part):
+    """Samples that the network gets right without any perturbation."""
+
+    k: Count = Field(description="Samples whose prediction is their label.")
+    n: Count = Field(description="Samples that have a label.")
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        if self.k > self.n:
+            raise ValueError(f"clean.k = {self.k} exceeds clean.n = {self.n}")
+        return self
+
+
+class EpsSummary(Part):
+    """How many samples have which verdict at one radius; the four counts sum to n."""
+
+    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    n: Count = Field(description="Samples that were audited.")
+    clean_wrong: Count = Field(description="Misclassified without any perturbation.")
+    certified: Count = Field(description="Proved: no input of the set changes the prediction.")
+    falsified: Count = Field(description="An input of the set is misclassified by the original network.")
+    unknown: Count = Field(description="Neither.")
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        total = self.clean_wrong + self.certified + self.falsified + self.unknown
+        if total != self.n:
+            raise ValueError(f"the four counts at eps {self.eps:g} sum to {total}, not to n = {self.n}")
+        return self
+
+
+class Summary(Part):
+    """The counts that gates and baselines read."""
+
+    clean: CleanAccuracy | None = Field(default=None, description="Clean accuracy; null where there are no labels.")
+    per_eps: tuple[EpsSummary, ...] = Field(default=(), description="One entry per radius.")
+
+
+class Adversarial(Part):
+    """An input of the set that the original network misclassifies."""
+
+    class_: int = Field(
+        validation_alias="class", serialization_alias="class", ge=0, description="The class that is predicted there."
+    )
+    linf: NonNegative = Field(description="Largest change of an input, in data units.")
+    l0: Count = Field(description="Number of inputs that change.")
+    margin: float = Field(description="Output of the right class minus the largest other one; at most 0.")
+    confirmed_by: tuple[Text, ...] = Field(default=(), description="What ran the original network on it.")
+    survives_8bit: bool | None = Field(default=None, description="Still misclassified after rounding to 8-bit pixels.")
+    key: Text | None = Field(default=None, description="Name of the input in the file that --save wrote.")
+
+
+class SampleResult(Part):
+    """The verdict on one sample at one radius."""
+
+    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    verdict: Verdict = Field(description="What is known.")
+    method: Text | None = Field(default=None, description="The method that decided it, or came closest.")
+    lower_bound: float | None = Field(default=None, description="Proved lower bound of the margin over the set.")
+    margin_found: float | None = Field(default=None, description="Smallest margin that an attack found in the set.")
+    adversarial: Adversarial | None = Field(default=None, description="For `falsified`: the input that was found.")
+    reason: Reason | None = Field(default=None, description="For `unknown`: why.")
+    seconds: Seconds | None = Field(default=None, description="Time spent on it.")
+
+    @model_validator(mode="after")
+    def _check_verdict(self) -> Self:
+        if (self.adversarial is not None) != (self.verdict is Verdict.FALSIFIED):
+            raise ValueError(f"a falsified result, and no other, has an adversarial; this one is {self.verdict}")
+        if (self.reason is not None) != (self.verdict is Verdict.UNKNOWN):
+            raise ValueError(f"an unknown result, and no other, has a reason; this one is {self.verdict}")
+        if self.verdict is Verdict.CERTIFIED and not (self.lower_bound is not None and self.lower_bound > 0):
+            raise ValueError(f"a certified result needs lower_bound > 0, not {self.lower_bound}")
+        return self
+
+
+class SampleReport(Part):
+    """One sample with its verdicts."""
+
+    index: Count = Field(description="Position in the data file.")
+    label: int | None = Field(default=None, ge=0, description="The right class; null where the data has none.")
+    predicted: int | None = Field(default=None, ge=0, description="The class that the network predicts unperturbed.")
+    results: tuple[SampleResult, ...] = Field(default=(), description="One entry per radius that was tried.")
+
+
+class TopInput(Part):
+    """An input that moves an output much: one entry of the sensitivity matrix S."""
+
+    output: Count = Field(description="Output, a row of S.")
+    input: Count = Field(description="Input, a column of S, flat in the model's own order.")
+    value: NonNegative = Field(description="The entry: output change per unit of input change, in data units.")
+
+
+class Sensitivity(Part):
+    """The sensitivity matrix: |y(u) - y(v)| <= S |u - v|, entry by entry."""
+
+    kind: Literal["global", "local"] = Field(description="For all inputs, or within the boxes of the samples.")
+    method: Text = Field(description="paper, centre-radius, half-step, best.")
+    norm_inf: NonNegative | None = Field(default=None, description="||S||_inf, the largest row sum.")
+    rho_norm_bound: NonNegative | None = Field(
+        default=None, description="||B|| ||C|| / (1 - ||A||) + ||D|| after scaling: the much looser bound by norms."
+    )
+    row_sums: tuple[NonNegative, ...] = Field(default=(), description="Row sums of S, one per output.")
+    top_inputs: tuple[TopInput, ...] = Field(default=(), description="The largest entries of each row.")
+    independent_pairs: Count | None = Field(default=None, description="Zero entries of S: pairs proved independent.")
+    matrix_file: Text | None = Field(default=None, description="File that --save wrote S to.")
+    witness: Text | None = Field(default=None, description="File of the witness that `verify` checks.")
+
+
+class BlockBounds(Part):
+    """How far the states of one block can move within the boxes of one radius."""
+
+    block: Text = Field(description="Name of the block.")
+    eps: Positive = Field(description="The radius in data units.")
+    mean_width: NonNegative = Field(description="Mean width of the states' intervals.")
+    max_width: NonNegative = Field(description="Largest width.")
+    dead: Count = Field(description="States whose activation is constant on its interval.")
+    active: Count = Field(description="States whose activation is linear with full slope on its interval.")
+    unstable: Count = Field(description="All others: what relaxations are loose on.")
+
+
+class Verification(Part):
+    """A witness or certificate that was checked again, without a solver."""
+
+    file: Text = Field(description="The file that was checked.")
+    accepted: bool = Field(description="Whether every claim holds.")
+    checked: Count = Field(description="Claims that were checked.")
+    refused: tuple[Text, ...] = Field(default=(), description="Claims that do not hold, and why.")
+
+
+class NonzeroChange(Part):
+    """Nonzero entries before and after compression."""
+
+    before: Count = Field(description="Of the model that was read.")
+    after: Count = Field(description="Of the smaller model.")
+
+
+class Drift(Part):
+    """Largest change of an output by compression."""
+
+    guaranteed: NonNegative | None = Field(default=None, description="Proved upper bound over the input set.")
+    measured: NonNegative | None = Field(default=None, description="Largest that was seen on samples.")
+
+
+class Compression(Part):
+    """A smaller model and how far it can stray."""
+
+    kind: Text = Field(description="reduce, prune, quantize, rank.")
+    nonzeros: NonzeroChange = Field(description="Nonzero entries of the matrices.")
+    drift: Drift = Field(description="Change of the output.")
+
+
+class PropertyReport(Part):
+    """One VNN-LIB property: sat means that a counterexample exists."""
+
+    onnx: Text = Field(description="The model file.")
+    vnnlib: Text = Field(description="The property file.")
+    result: PropertyResult = Field(description="In the competition's words.")
+    truth: PropertyResult | None = Field(default=None, description="The published answer, where there is one.")
+    method: Text | None = Field(default=None, description="The method that decided it.")
+    seconds: Seconds | None = Field(default=None, description="Time spent on it.")
+    witness: Text | None = Field(default=None, description="For sat: the input, or the file that holds it.")
+
+
+class Prediction(Part):
+    """The implicit model's output for one sample."""
+
+    index: Count = Field(description="Position in the data file.")
+    output: tuple[float, ...] = Field(description="The output y.")
+    iterations: Count | None = Field(default=None, description="Steps to the state; null where one pass gives it.")
+    residual: NonNegative | None = Field(default=None, description="Largest entry of |x - phi(A x + B u + b)|.")
+
+
+class RuleResult(Part):
+    """One rule of the gate."""
+
+    rule: Text = Field(description="The rule, as it was written.")
+    level: Literal["warning", "error"] = Field(default="error", description="Whether its failure fails the gate.")
+    passed: bool = Field(description="Whether it holds.")
+    expected: Text | None = Field(default=None, description="What was asked for.")
+    found: Text | None = Field(default=None, description="What the report says.")
+    k: Count | None = Field(default=None, description="Samples that count in favour.")
+    n: Count | None = Field(default=None, description="Samples in all.")
+
+
+class Gate(Part):
+    """Rules and a baseline, judged over the report."""
+
+    passed: bool = Field(description="Whether every rule of level error holds.")
+    baseline: Text | None = Field(default=None, description="The baseline's file.")
+    rules: tuple[RuleResult, ...] = Field(default=(), description="Every rule with its outcome.")
+
+    @model_validator(mode="after")
+    def _check_passed(self) -> Self:
+        if self.passed and any(rule.level == "error" and not rule.passed for rule in self.rules):
+            raise ValueError("gate.passed is true although a rule of level error failed")
+        return self
+
+
+class Diagnostic(Part):
+    """Something the user should know."""
+
+    code: str = Field(pattern=r"^IDL[0-9]{3}$", description="IDLnnn, stable across versions.")
+    level: Level = Field(description="How much it matters.")
+    message: Text = Field(description="One sentence: what and where.")
+    hint: Text | None = Field(default=None, description="What would work.")
+    where: Text | None = Field(default=None, description="File, node, block or sample.")

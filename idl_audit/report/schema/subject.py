@@ -1,0 +1,144 @@
+"""What was audited, with what, and under which threat: tool, environment, model, conversion, data, threat model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Seconds, Sha256, Text
+
+
+class Tool(Part):
+    """The program that wrote the report."""
+
+    name: Text = Field(default="idl-audit", description="The program's name.")
+    version: Text = Field(description="The program's version.")
+
+
+class Environment(Part):
+    """What the figures depend on besides model, data and options."""
+
+    python: Text = Field(description="Version of Python.")
+    platform: Text = Field(description="Operating system and processor.")
+    versions: dict[Text, Text] = Field(default_factory=dict, description="Versions of the libraries that did the work.")
+    threads: int | None = Field(default=None, ge=1, description="Threads that numerical libraries could use.")
+    seed: int | None = Field(default=None, description="Seed of every random choice.")
+
+
+class ModelInfo(Part):
+    """The model file as it was read; nothing of it was run."""
+
+    path: Text = Field(description="The file, as it was given.")
+    format: Text = Field(description="Decided by content: onnx, torch, implicit, ...")
+    sha256: Sha256 = Field(description="SHA-256 of the file.")
+    external_files: tuple[Text, ...] = Field(default=(), description="Files beside the model that hold its weights.")
+    input_shape: tuple[int, ...] = Field(description="Shape of the input for one sample, a batch axis of 1 included.")
+    n_outputs: Count = Field(description="Numbers in the output for one sample.")
+    n_parameters: Count = Field(description="Numbers in floating-point constants.")
+    opset: int | None = Field(default=None, description="Version of ONNX's operator set.")
+    producer: Text = Field(default="", description="The program that wrote the file, by its own account.")
+    ops: dict[Text, int] = Field(default_factory=dict, description="How often each operator occurs.")
+    unsupported: tuple[Text, ...] = Field(default=(), description="What has no implicit form here: node and operator.")
+    stripped_output: Text | None = Field(
+        default=None, description="A last operator that analyses leave out, such as Softmax: it changes no ranking."
+    )
+
+
+class Nonzeros(Part):
+    """Nonzero entries of the four matrices in x = phi(A x + B u + b), y = C x + D u + d."""
+
+    A: Count = Field(description="State to state.")
+    B: Count = Field(description="Input to state.")
+    C: Count = Field(description="State to output.")
+    D: Count = Field(description="Input to output.")
+
+
+class BlockInfo(Part):
+    """One block of states: the neurons of one activation."""
+
+    name: Text = Field(description="The block's name, after its node in the model file.")
+    op: Text = Field(description="The operator that the block comes from.")
+    activation: Text = Field(description="The activation phi of the block.")
+    shape: tuple[int, ...] = Field(description="Shape of the states for one sample.")
+    size: Count = Field(description="Number of states.")
+
+
+class WellPosed(Part):
+    """The proof that x = phi(A x + B u + b) has exactly one solution for every input."""
+
+    proof: Text = Field(description="The argument: strictly triangular, norm below one, Perron-Frobenius, ...")
+    value: float | None = Field(default=None, description="Its figure, such as the bound on the spectral radius.")
+    witness: Text | None = Field(default=None, description="File of the witness that `verify` checks.")
+
+
+class Rescaling(Part):
+    """The largest row sum of |A| before and after positive diagonal scaling of the states."""
+
+    before: NonNegative | None = Field(default=None, description="||A||_inf of the model as it was read.")
+    after: NonNegative | None = Field(default=None, description="||A||_inf after scaling; null where none exists.")
+    kappa: Positive | None = Field(default=None, description="The value that was asked for (--kappa).")
+
+
+class AgreementCheck(Part):
+    """The implicit model compared with the original network."""
+
+    n: Count = Field(description="Inputs that were compared.")
+    reference: Text = Field(description="What ran the original network, such as onnxruntime 1.20.")
+    max_rel_error: NonNegative = Field(description="Largest difference of an output, relative to max|y|.")
+    argmax_agreement: Count = Field(description="Inputs where both predict the same class, ties within error included.")
+
+
+class Conversion(Part):
+    """The implicit model that the analyses speak of."""
+
+    n_states: Count = Field(description="Length of the state x.")
+    n_inputs: Count = Field(description="Length p of the input u.")
+    n_outputs: Count = Field(description="Length q of the output y.")
+    nnz: Nonzeros = Field(description="Nonzero entries of A, B, C, D.")
+    blocks: tuple[BlockInfo, ...] = Field(default=(), description="Blocks of states, in order of evaluation.")
+    structure: Literal["strictly block triangular", "cyclic"] = Field(description="The shape of A.")
+    well_posed: WellPosed = Field(description="Why the model has exactly one state for every input.")
+    norm_inf_A: Rescaling = Field(description="||A||_inf before and after scaling.")
+    check: AgreementCheck | None = Field(default=None, description="Agreement with the original network.")
+    seconds: Seconds | None = Field(default=None, description="Time that the conversion took.")
+    peak_mb: NonNegative | None = Field(default=None, description="Peak memory of the process, in MB (10^6 bytes).")
+
+
+class PreprocessingInfo(Part):
+    """The network's own input is (u * scale - mean) / std, u in data units."""
+
+    scale: float = Field(default=1.0, description="Factor on the user's numbers.")
+    mean: tuple[float, ...] = Field(default=(), description="One number, one per channel, or one per input.")
+    std: tuple[Positive, ...] = Field(default=(), description="One number, one per channel, or one per input.")
+
+
+class DataInfo(Part):
+    """The samples that were audited."""
+
+    source: Text = Field(description="The file, as it was given.")
+    sha256: Sha256 = Field(description="SHA-256 of the file.")
+    n: Count = Field(description="Number of samples that were audited.")
+    indices: tuple[Count, ...] = Field(default=(), description="Their positions in the file.")
+    layout: Literal["native", "nchw", "nhwc", "flat"] = Field(default="native", description="Order of the data's axes.")
+    preprocessing: PreprocessingInfo = Field(
+        default_factory=PreprocessingInfo, description="From data units to the network's own input."
+    )
+    bounds: tuple[float, float] | None = Field(default=None, description="Valid range of the data, in data units.")
+
+
+class EpsPoint(Part):
+    """One perturbation radius."""
+
+    value: Positive = Field(description="The radius in data units.")
+    text: Text = Field(description="How it was written: 8/255, 0.03.")
+
+
+class ThreatModel(Part):
+    """How an input may be perturbed."""
+
+    set: Literal["box", "card"] = Field(description="Every input at once (box), or at most k of them (card).")
+    norm: Literal["linf"] = Field(default="linf", description="The norm that eps bounds.")
+    eps: tuple[EpsPoint, ...] = Field(description="The radii, in data units.")
+    k: int | None = Field(default=None, ge=1, description="For `card`: how many inputs may change.")
+    clip: tuple[float, float] | None = Field(default=None, description="Perturbed inputs stay in this range.")

@@ -1,0 +1,139 @@
+"""The report as sections: a sentence on top, then a table for each part that the command filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from idl_audit.report.schema import AgreementCheck, Conversion, Diagnostic, ModelInfo, Report, Rescaling, Sensitivity
+from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, grid, heading, pair, table
+from idl_audit.report.terminal.verdicts import verdict_sections
+from idl_audit.report.wording import figure, plain, verdict_sentence
+
+_LEVELS: Final[Mapping[str, str]] = MappingProxyType({"info": "cyan", "warning": "yellow", "error": "red"})
+
+
+def render(report: Report, *, console: Console, verbose: bool = False) -> None:
+    """Print the report on the console, within its width.
+
+    `verbose` prints every row of long tables and, whatever the command, the model's blocks.
+    """
+    console.print(Text(verdict_sentence(report), style="bold"))
+    for title, body in _sections(report, wide=console.width >= WIDE, verbose=verbose):
+        console.print()
+        console.print(Text(title, style="bold"))
+        console.print(Padding(body, (0, 0, 0, 2), expand=False))
+
+
+def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]:
+    most = None if verbose else MAX_ROWS
+    if report.model is not None:
+        yield "Model", _model(report.model, report.conversion)
+    if report.conversion is not None and report.conversion.blocks and (verbose or report.command == "convert"):
+        yield heading("Blocks", len(report.conversion.blocks), most), _blocks(report.conversion, most)
+    if report.sensitivity is not None:
+        yield "Sensitivity", _sensitivity(report.sensitivity)
+        if report.sensitivity.row_sums:
+            yield heading("Outputs", len(report.sensitivity.row_sums), most), _outputs(report.sensitivity, most)
+    if report.summary is not None and report.summary.per_eps:
+        yield from verdict_sections(report, report.summary, most, wide=wide)
+    if report.diagnostics:
+        yield "Diagnostics", _diagnostics(report.diagnostics)
+    if report.artifacts:
+        yield "Files written", Text("\n".join(plain(name) for name in report.artifacts))
+
+
+def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
+    rows = grid()
+    pair(rows, "file", f"{plain(model.path)} ({plain(model.format)}, sha256 {model.sha256[:12]})")
+    opset = "" if model.opset is None else f"opset {model.opset}"
+    if model.producer or opset:
+        pair(rows, "written by", ", ".join(filter(None, (plain(model.producer), opset))))
+    pair(rows, "input", _shape(model.input_shape))
+    pair(rows, "outputs", f"{model.n_outputs:,}")
+    pair(rows, "parameters", f"{model.n_parameters:,}")
+    if model.stripped_output:
+        pair(rows, "left out", f"{plain(model.stripped_output)} at the output")
+    if model.unsupported:
+        pair(rows, "unsupported", Text("\n".join(plain(part) for part in model.unsupported), style="red"))
+    if conversion is not None:
+        _add_conversion(rows, conversion)
+    return rows
+
+
+def _add_conversion(rows: Table, found: Conversion) -> None:
+    nnz, proof = found.nnz, found.well_posed
+    pair(rows, "states", f"{found.n_states:,} ({found.structure})")
+    pair(rows, "nonzeros", f"A {nnz.A:,}, B {nnz.B:,}, C {nnz.C:,}, D {nnz.D:,}")
+    pair(rows, "well posed", plain(proof.proof) + ("" if proof.value is None else f" ({figure(proof.value)})"))
+    pair(rows, "||A||_inf", _rescaling(found.norm_inf_A))
+    pair(rows, "agreement", Text("not checked", style="yellow") if found.check is None else _agreement(found.check))
+    cost = [] if found.seconds is None else [f"{figure(found.seconds)} s"]
+    cost += [] if found.peak_mb is None else [f"{found.peak_mb:,.0f} MB at most"]
+    if cost:
+        pair(rows, "cost", ", ".join(cost))
+
+
+def _rescaling(found: Rescaling) -> str:
+    kappa = "" if found.kappa is None else f" (kappa {figure(found.kappa)})"
+    return f"{figure(found.before)}; after scaling {figure(found.after)}{kappa}"
+
+
+def _agreement(found: AgreementCheck) -> str:
+    return (
+        f"relative error {figure(found.max_rel_error)}, {found.argmax_agreement} of {found.n} classes equal, "
+        f"against {plain(found.reference)}"
+    )
+
+
+def _blocks(found: Conversion, most: int | None) -> Table:
+    blocks = table(
+        ("block", "left"), ("operator", "left"), ("activation", "left"), ("shape", "left"), ("states", "right")
+    )
+    for block in found.blocks[:most]:
+        add_row(blocks, (block.name, block.op, block.activation, _shape(block.shape), f"{block.size:,}"))
+    return blocks
+
+
+def _sensitivity(found: Sensitivity) -> Table:
+    rows = grid()
+    where = "all inputs" if found.kind == "global" else "inputs within the samples' boxes"
+    pair(rows, "||S||_inf", f"{figure(found.norm_inf)} (method {plain(found.method)}, {where})")
+    pair(rows, "rho", f"{figure(found.rho_norm_bound)} (the bound by norms alone)")
+    if found.independent_pairs is not None:
+        pair(rows, "independent", f"{found.independent_pairs:,} pairs of an output and an input")
+    for name, file in (("matrix", found.matrix_file), ("witness", found.witness)):
+        if file is not None:
+            pair(rows, name, file)
+    return rows
+
+
+def _outputs(found: Sensitivity, most: int | None) -> Table:
+    """One row per output: its row sum in S, and the inputs that move it most, the largest first."""
+    outputs = table(("output", "right"), ("row sum", "right"), ("inputs that move it most (entry of S)", "left"))
+    for output, total in list(enumerate(found.row_sums))[:most]:
+        top = sorted((entry for entry in found.top_inputs if entry.output == output), key=lambda entry: -entry.value)
+        add_row(outputs, (output, figure(total), ", ".join(f"{e.input} ({figure(e.value)})" for e in top) or None))
+    return outputs
+
+
+def _diagnostics(found: Sequence[Diagnostic]) -> Table:
+    rows = table(("code", "left"), ("level", "left"), ("message", "left"))
+    for entry in found:
+        message = Text(plain(entry.message))
+        if entry.where is not None:
+            message.append(f" [{plain(entry.where)}]", style="dim")
+        if entry.hint is not None:
+            message.append(f"\n{plain(entry.hint)}", style="italic")
+        add_row(rows, (entry.code, Text(entry.level, style=_LEVELS[entry.level]), message))
+    return rows
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"

@@ -1,0 +1,122 @@
+"""Tables of verdicts: the counts per radius, why some are undecided, and the samples, worst first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from idl_audit.report.schema import Report, SampleReport, SampleResult, Summary, Verdict
+from idl_audit.report.terminal.layout import (
+    Cell,
+    Section,
+    add_columns,
+    add_row,
+    heading,
+    in_colour,
+    table,
+    verdict_name,
+)
+from idl_audit.report.wording import REASONS, eps_text, figure, percent
+
+_WORST_FIRST: Final = (Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG, Verdict.CERTIFIED)
+
+
+def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide: bool) -> Iterable[Section]:
+    """Yield the sections of `attack` and `certify`; `most` limits the rows of samples, `wide` adds columns."""
+    yield "Verdicts", _counts(report, summary)
+    reasons = Counter(result.reason for sample in report.samples for result in sample.results if result.reason)
+    if reasons:
+        why = table(("reason", "left"), ("verdicts", "right"), ("what it means", "left"))
+        for reason, count in reasons.most_common():
+            add_row(why, (in_colour(Verdict.UNKNOWN, reason.value), count, REASONS[reason]))
+        yield "Why undecided", why
+    tried = [sample for sample in report.samples if sample.results]
+    if tried:
+        several = any(len(sample.results) > 1 for sample in tried)
+        body = _by_radius(report, tried, most) if several else _by_verdict(report, tried, most, wide=wide)
+        yield heading("Samples, worst first", len(tried), most), body
+
+
+def _counts(report: Report, summary: Summary) -> Table:
+    made = table(("eps", "right"), ("n", "right"), *((verdict_name(verdict), "right") for verdict in Verdict))
+    for entry in summary.per_eps:
+        counts = {
+            Verdict.CERTIFIED: entry.certified,
+            Verdict.FALSIFIED: entry.falsified,
+            Verdict.UNKNOWN: entry.unknown,
+            Verdict.CLEAN_WRONG: entry.clean_wrong,
+        }
+        cells = [in_colour(verdict, f"{counts[verdict]} ({percent(counts[verdict], entry.n)})") for verdict in Verdict]
+        add_row(made, (eps_text(report, entry.eps), entry.n, *cells))
+    if summary.clean is not None:
+        clean = summary.clean
+        made.caption = Text(f"clean accuracy: {clean.k} of {clean.n} ({percent(clean.k, clean.n)})")
+        made.caption_justify = "left"
+    return made
+
+
+def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | None, *, wide: bool) -> Table:
+    """One row per sample, each of which was tried at one radius."""
+    made = table(("sample", "right"), ("label", "right"), ("predicted", "right"), ("verdict", "left"))
+    add_columns(made, ("margin", "right"), ("becomes", "right"), ("reason", "left"))
+    if wide:
+        add_columns(made, ("eps", "right"), ("method", "left"), ("inputs changed", "right"))
+        add_columns(made, ("confirmed by", "left"), ("seconds", "right"))
+    for sample in sorted(samples, key=lambda sample: _badness(sample.results[0]))[:most]:
+        result = sample.results[0]
+        found = result.adversarial
+        cells: list[Cell] = [sample.index, sample.label, sample.predicted]
+        cells += [in_colour(result.verdict, verdict_name(result.verdict)), figure(_margin(result))]
+        cells += [found.class_ if found else None, result.reason.value if result.reason else None]
+        if wide:
+            cells += [eps_text(report, result.eps), result.method, found.l0 if found else None]
+            cells += [(", ".join(found.confirmed_by) or None) if found else None, figure(result.seconds)]
+        add_row(made, cells)
+    return made
+
+
+def _by_radius(report: Report, samples: Sequence[SampleReport], most: int | None) -> Table:
+    """One row per sample: the largest radius with a proof, the smallest with an attack."""
+    made = table(("sample", "right"), ("label", "right"), ("predicted", "right"))
+    add_columns(made, ("certified up to", "right"), ("attacked from", "right"), ("radii undecided", "right"))
+    for sample in sorted(samples, key=_frailty)[:most]:
+        proved, broken = _largest_certified(sample), _smallest_falsified(sample)
+        undecided = sum(result.verdict is Verdict.UNKNOWN for result in sample.results)
+        attacked: Cell = None if broken is None else in_colour(Verdict.FALSIFIED, eps_text(report, broken))
+        if any(result.verdict is Verdict.CLEAN_WRONG for result in sample.results):
+            attacked = in_colour(Verdict.CLEAN_WRONG, verdict_name(Verdict.CLEAN_WRONG))
+        cells: list[Cell] = [sample.index, sample.label, sample.predicted]
+        cells += [None if proved is None else in_colour(Verdict.CERTIFIED, eps_text(report, proved)), attacked]
+        cells += [in_colour(Verdict.UNKNOWN, str(undecided)) if undecided else None]
+        add_row(made, cells)
+    return made
+
+
+def _margin(result: SampleResult) -> float | None:
+    """Return what the verdict rests on: the margin at the adversarial input, else the proved bound."""
+    return result.adversarial.margin if result.adversarial is not None else result.lower_bound
+
+
+def _badness(result: SampleResult) -> tuple[int, float]:
+    margin = _margin(result)
+    return _WORST_FIRST.index(result.verdict), -math.inf if margin is None else margin
+
+
+def _frailty(sample: SampleReport) -> tuple[float, float]:
+    """Order by the smallest radius with an attack, then by the largest with a proof; clean wrong after those."""
+    wrong = any(result.verdict is Verdict.CLEAN_WRONG for result in sample.results)
+    broken, proved = _smallest_falsified(sample), _largest_certified(sample)
+    return math.inf if broken is None else broken, math.inf if wrong else proved or 0.0
+
+
+def _largest_certified(sample: SampleReport) -> float | None:
+    return max((result.eps for result in sample.results if result.verdict is Verdict.CERTIFIED), default=None)
+
+
+def _smallest_falsified(sample: SampleReport) -> float | None:
+    return min((result.eps for result in sample.results if result.verdict is Verdict.FALSIFIED), default=None)

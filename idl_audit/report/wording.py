@@ -1,0 +1,181 @@
+"""The words of a report, for any output: its one-sentence verdict, figures, and strings made safe to print."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import Final
+
+from idl_audit.report.schema import (
+    Conversion,
+    EpsSummary,
+    PropertyResult,
+    Reason,
+    Report,
+    Sensitivity,
+    Summary,
+)
+
+REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
+    {
+        Reason.TIME_LIMIT: "the time ran out: raise --time-limit",
+        Reason.MEMORY_LIMIT: "it would need more memory: raise --max-memory",
+        Reason.SOLVER_FAILED: "the solver gave no usable answer: try another --method",
+        Reason.WORKER_FAILED: "the process working on it ended early: run it again with fewer --jobs",
+        Reason.NO_UNIQUENESS_PROOF: "no proof that the model has exactly one state there",
+        Reason.RELAXATION_GAP: "no attack was found, and the bounds are too loose for a proof: try a stronger --method",
+    }
+)
+"""What each reason for an unknown verdict means, and what would help."""
+
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # colours, cursor movements
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
+    r"|\x1b[ -/]*[0-~]?"
+)
+_LONGEST = 500
+
+
+def plain(value: object, *, longest: int = _LONGEST) -> str:
+    """Return a string from a file as one line without escape sequences, control or direction characters."""
+    text = _ESCAPES.sub("", str(value)[: 4 * longest])
+    text = "".join(" " if char in "\t\n\r\v\f\x85\u2028\u2029" else char for char in text)
+    text = "".join(char for char in text if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def percent(k: int, n: int) -> str:
+    """Return k of n in per cent; 100 and 0 only where they are exact, `-` for n = 0."""
+    if n == 0:
+        return "-"
+    if k in (0, n):
+        return "0 %" if k == 0 else "100 %"
+    return f"{min(max(100 * k / n, 0.1), 99.9):.1f} %"
+
+
+def figure(value: float | None) -> str:
+    """Return four significant digits, `-` for None."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def eps_text(report: Report, value: float) -> str:
+    """Return the text that the threat model writes this radius in."""
+    known = report.threat_model.eps if report.threat_model else ()
+    return next((plain(eps.text) for eps in known if eps.value == value), f"{value:g}")
+
+
+def verdict_sentence(report: Report) -> str:
+    """Return the one sentence that says what was found, for who reads only one line."""
+    sentence = _sentence(report)
+    return sentence if report.status == "complete" else f"Incomplete, the work was cut short. {sentence}"
+
+
+def _sentence(report: Report) -> str:
+    if report.gate is not None:
+        held = sum(rule.passed for rule in report.gate.rules)
+        return (
+            f"The gate {'passed' if report.gate.passed else 'failed'}: {held} of {len(report.gate.rules)} rules hold."
+        )
+    if report.verification is not None:
+        found = report.verification
+        claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
+        return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
+    if report.properties:
+        return _properties_sentence(report)
+    if report.summary is not None and report.summary.per_eps:
+        return _summary_sentence(report, report.summary)
+    if report.sensitivity is not None:
+        return _sensitivity_sentence(report.sensitivity)
+    if report.conversion is not None:
+        return _conversion_sentence(report, report.conversion)
+    if report.model is not None:
+        lacking = len(report.model.unsupported)
+        read = f"{_file_name(report)} was read"
+        return (
+            f"{read}; {lacking} of its parts have no implicit form here."
+            if lacking
+            else f"{read}; every part is supported."
+        )
+    return "Nothing was measured."
+
+
+def _summary_sentence(report: Report, summary: Summary) -> str:
+    entries = sorted(summary.per_eps, key=lambda entry: entry.eps)
+    if len(entries) > 1:
+        return _range_sentence(report, entries[0], entries[-1])
+    entry = entries[0]
+    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}: "
+    images = _noun(report, entry.n)
+    wrong = f"{entry.clean_wrong} misclassified to begin with"
+    if _only_attacked(report):
+        return (
+            f"{start}{entry.falsified} of {entry.n} {images} can be attacked, {entry.unknown} withstood these attacks "
+            f"(which is no proof), {wrong}."
+        )
+    verb = "is" if entry.certified == 1 else "are"
+    return (
+        f"{start}{entry.certified} of {entry.n} {images} {verb} certified, {entry.falsified} can be attacked, "
+        f"{entry.unknown} undecided, {wrong}."
+    )
+
+
+def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:
+    start = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}{_sparsity(report)}: "
+    images = _noun(report, first.n)
+    wrong = f"{first.clean_wrong} misclassified to begin with"
+    attacked = f"from {first.falsified} to {last.falsified}"
+    if _only_attacked(report):
+        return f"{start}{images} that can be attacked go {attacked} of {first.n}; {wrong}."
+    certified = f"certified {images} go from {first.certified} to {last.certified} of {first.n}"
+    return f"{start}{certified}, attacked ones {attacked}; {wrong}."
+
+
+def _properties_sentence(report: Report) -> str:
+    counts: Counter[PropertyResult] = Counter(entry.result for entry in report.properties)
+    undecided = counts["unknown"] + counts["timeout"]
+    noun = "property" if len(report.properties) == 1 else "properties"
+    return (
+        f"{counts['unsat']} of {len(report.properties)} {noun} hold (unsat), {counts['sat']} violated (sat), "
+        f"{undecided} undecided."
+    )
+
+
+def _sensitivity_sentence(found: Sensitivity) -> str:
+    if found.norm_inf is None:
+        return "No bound on the sensitivity was found."
+    where = "whatever the input" if found.kind == "global" else "within the boxes around the samples"
+    return f"No output moves by more than {figure(found.norm_inf)} times the largest change of an input, {where}."
+
+
+def _conversion_sentence(report: Report, found: Conversion) -> str:
+    size = f"{found.n_states:,} states, {found.n_inputs:,} inputs and {found.n_outputs:,} outputs"
+    start = f"{_file_name(report)} is one implicit model with {size}"
+    if found.check is None:
+        return f"{start}; it was not compared with the original network."
+    check = found.check
+    return (
+        f"{start}; on {check.n} inputs it differs from the original network by at most "
+        f"{figure(check.max_rel_error)} of the largest output, and {check.argmax_agreement} of {check.n} classes agree."
+    )
+
+
+def _only_attacked(report: Report) -> bool:
+    return report.command.split(" ")[0] == "attack"
+
+
+def _sparsity(report: Report) -> str:
+    k = report.threat_model.k if report.threat_model else None
+    return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
+
+
+def _noun(report: Report, n: int) -> str:
+    image = report.model is not None and len(report.model.input_shape) == 4
+    return ("image" if image else "sample") + ("" if n == 1 else "s")
+
+
+def _file_name(report: Report) -> str:
+    return plain(PurePath(report.model.path).name) if report.model is not None else "The model"
