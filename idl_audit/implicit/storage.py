@@ -78,7 +78,7 @@ def write_npz(path: Path, arrays: Mapping[str, AnyArray], *, force: bool) -> Non
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # names are free
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)

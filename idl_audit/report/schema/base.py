@@ -32,6 +32,7 @@ class Reason(StrEnum):
     WORKER_FAILED = "worker_failed"
     NO_UNIQUENESS_PROOF = "no_uniqueness_proof"
     RELAXATION_GAP = "relaxation_gap"
+    ATTACKS_FAILED = "attacks_failed"
 
 
 def _without_surrogates(value: object) -> object:

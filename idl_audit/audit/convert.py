@@ -1,0 +1,71 @@
+"""convert: a network file becomes an .npz with A, B, C, D, b, d, checked against the original network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.samples import DataOptions, describe_data, open_samples
+from idl_audit.audit.subject import check_agreement, describe_conversion, open_subject, peak_megabytes, random_inputs
+from idl_audit.errors import OptionError
+from idl_audit.implicit.scaling import rescale
+from idl_audit.implicit.storage import save_model
+from idl_audit.report.schema import Diagnostic, Report
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What convert is asked for."""
+
+    kappa: float = 0.5
+    rescale: bool = True
+    flat: bool = False
+    force: bool = False
+    output_name: str | None = None
+    max_bytes: int | None = None
+    seed: int = 0
+
+
+def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | None = None) -> Report:
+    """Convert the network at `path`, check it, write it to `out` and report on it.
+
+    Raises:
+        InvalidInputError: where the file, the data or an option is refused; nothing is written.
+        AgreementError: where the implicit model is not the network; nothing is written.
+    """
+    if out.exists() and not options.force:
+        raise OptionError(f"{out} exists already; give another name or --force to overwrite it")
+    clock = Clock()
+    with clock.step("read and convert"):
+        subject = open_subject(path, output_name=options.output_name, max_bytes=options.max_bytes)
+    samples = None
+    inputs = random_inputs(subject.model.n_inputs, seed=options.seed)
+    if data is not None:
+        samples = open_samples(subject, data)
+        inputs = data.preprocessing.apply(samples.inputs, subject.input_shape).astype(float)
+    with clock.step("check"):
+        check = check_agreement(subject, inputs)
+    model, diagnostics = subject.model, []
+    if options.rescale:
+        with clock.step("rescale"):
+            model = rescale(subject.model, kappa=options.kappa)
+        if model.scaling is not None and model.scaling.norm_after is None:
+            diagnostics.append(
+                Diagnostic(code="IDL301", level="warning", message=f"the model is not rescaled: {model.scaling.reason}")
+            )
+    with clock.step("write"):
+        origin = subject.info.model_dump(mode="json")
+        save_model(out, model, origin=origin, flat=options.flat, force=options.force)
+    seconds = sum(clock.timing().steps.values())
+    conversion = describe_conversion(subject, model if options.rescale else None, check, seconds)
+    return framed_report(
+        "convert",
+        clock,
+        seed=options.seed,
+        model=subject.info,
+        conversion=conversion.model_copy(update={"peak_mb": peak_megabytes()}),
+        data=None if samples is None or data is None else describe_data(samples, data),
+        diagnostics=tuple(diagnostics),
+        artifacts=(str(out),),
+    )

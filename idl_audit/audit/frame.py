@@ -1,0 +1,66 @@
+"""What every report has: tool, time, environment, and where the time went."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from idl_audit import __version__
+from idl_audit.report.schema import Environment, Report, Timing, Tool
+
+LIBRARIES = ("numpy", "scipy", "highspy", "onnx", "onnxruntime", "onnx2torch", "torch")
+"""Libraries whose version a figure may depend on."""
+
+
+class Clock:
+    """Wall time of a command, and of each step in it."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._steps: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Count what happens inside towards one step."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._steps[name] = self._steps.get(name, 0.0) + time.monotonic() - start
+
+    def timing(self) -> Timing:
+        """Return the times so far."""
+        return Timing(total=time.monotonic() - self._start, steps=dict(self._steps))
+
+
+def framed_report(
+    command: str, clock: Clock, *, seed: int | None = None, complete: bool = True, **parts: Any
+) -> Report:
+    """Return a report with the given sections inside the frame that all of them share."""
+    return Report(
+        tool=Tool(version=__version__),
+        command=command,
+        created=datetime.now(UTC).replace(microsecond=0),
+        status="complete" if complete else "incomplete",
+        environment=Environment(
+            python=platform.python_version(),
+            platform=f"{platform.system()} {platform.machine()}",
+            versions=dict(_versions()),
+            seed=seed,
+        ),
+        timing=clock.timing(),
+        **parts,
+    )
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in LIBRARIES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue

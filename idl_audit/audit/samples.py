@@ -1,0 +1,50 @@
+"""The user's samples and what was said about them on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idl_audit.audit.subject import Subject
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.samples import Layout, Samples, read_samples
+from idl_audit.report.schema import DataInfo, PreprocessingInfo
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which samples, and how the network reads them."""
+
+    path: Path
+    labels: Path | None = None
+    limit: int | None = None
+    index: tuple[int, ...] | None = None
+    layout: Layout = "native"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+
+def open_samples(subject: Subject, options: DataOptions) -> Samples:
+    """Read the samples for a model. Raises DataError where they do not fit it."""
+    return read_samples(
+        options.path,
+        input_shape=subject.input_shape,
+        n_classes=subject.model.n_outputs,
+        labels=options.labels,
+        limit=options.limit,
+        index=options.index,
+        layout=options.layout,
+    )
+
+
+def describe_data(samples: Samples, options: DataOptions) -> DataInfo:
+    """Return the report's section on the data."""
+    chosen = options.preprocessing
+    return DataInfo(
+        source=samples.source,
+        sha256=samples.sha256,
+        n=samples.n,
+        indices=tuple(int(i) for i in samples.indices),
+        layout=options.layout,
+        preprocessing=PreprocessingInfo(scale=chosen.scale, mean=chosen.mean, std=chosen.std),
+        bounds=chosen.bounds,
+    )

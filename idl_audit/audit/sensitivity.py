@@ -1,0 +1,87 @@
+"""sensitivity: the matrix S of a model in data units, and what to read off it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from idl_audit.analysis.sensitivity import Sensitivity, norm_bound, sensitivity_matrix
+from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.subject import check_agreement, describe_conversion, open_subject, random_inputs
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.errors import OptionError
+from idl_audit.implicit.scaling import rescale
+from idl_audit.implicit.storage import write_npz
+from idl_audit.report.schema import Report, TopInput
+from idl_audit.report.schema import Sensitivity as SensitivitySection
+
+
+@dataclass(frozen=True)
+class SensitivityOptions:
+    """What sensitivity is asked for."""
+
+    top: int = 5
+    save: Path | None = None
+    force: bool = False
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    output_name: str | None = None
+    max_bytes: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise OptionError(f"--top must be at least 1, not {self.top}")
+        if self.save is not None and self.save.exists() and not self.force:
+            raise OptionError(f"{self.save} exists already; give another name or --force to overwrite it")
+
+
+def audit_sensitivity(path: Path, options: SensitivityOptions) -> Report:
+    """Compute S of the network at `path` (paper Thm 4.2) and report on it.
+
+    Raises:
+        InvalidInputError: where the file or an option is refused; nothing is written.
+        AgreementError: where the implicit model is not the network.
+    """
+    clock = Clock()
+    with clock.step("read and convert"):
+        subject = open_subject(path, output_name=options.output_name, max_bytes=options.max_bytes)
+    with clock.step("check"):
+        check = check_agreement(subject, random_inputs(subject.model.n_inputs, seed=options.seed))
+    model = subject.in_data_units(options.preprocessing)
+    rescaled = rescale(model)
+    with clock.step("sensitivity"):
+        found = Sensitivity(sensitivity_matrix(model), norm_bound(rescaled))
+    if options.save is not None:
+        arrays = {"S": found.matrix, "row_sums": found.row_sums}
+        write_npz(options.save, arrays, force=options.force)
+    return framed_report(
+        "sensitivity",
+        clock,
+        seed=options.seed,
+        model=subject.info,
+        conversion=describe_conversion(subject, rescaled, check, subject.seconds),
+        sensitivity=_section(found, options),
+        artifacts=() if options.save is None else (str(options.save),),
+    )
+
+
+def _section(found: Sensitivity, options: SensitivityOptions) -> SensitivitySection:
+    return SensitivitySection(
+        kind="global",
+        method="paper",
+        norm_inf=found.norm_inf,
+        rho_norm_bound=found.norm_bound,
+        row_sums=tuple(float(value) for value in found.row_sums),
+        top_inputs=tuple(_top_inputs(found, options.top)),
+        matrix_file=None if options.save is None else str(options.save),
+    )
+
+
+def _top_inputs(found: Sensitivity, top: int) -> list[TopInput]:
+    """Return the largest entries of each row, largest first; equal ones in the order of the inputs."""
+    order = np.argsort(-found.matrix, axis=1, kind="stable")[:, :top]
+    return [
+        TopInput(output=i, input=int(j), value=float(found.matrix[i, j])) for i, row in enumerate(order) for j in row
+    ]

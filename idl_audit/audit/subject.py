@@ -1,0 +1,226 @@
+"""The subject of an audit: a model file, its implicit model, the original network, and whether the two agree."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from idl_audit.analysis.attacks import Network
+from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.errors import AgreementError, ModelFileError, UnsupportedModelError
+from idl_audit.graph.ir import Graph
+from idl_audit.graph.original import OriginalNetwork, onnx2torch_network, onnxruntime_network
+from idl_audit.graph.reader import read_graph, sniff
+from idl_audit.implicit.build import build_implicit
+from idl_audit.implicit.input_units import in_data_units
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.scaling import norm_inf_a
+from idl_audit.implicit.storage import StoredModel, load_model
+from idl_audit.report.schema import (
+    AgreementCheck,
+    BlockInfo,
+    Conversion,
+    ModelInfo,
+    Nonzeros,
+    Rescaling,
+    WellPosed,
+)
+
+TOLERANCE = 1e-4
+"""Largest difference of an output between implicit model and original network, relative to max|y|."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model file with everything that audits ask of it."""
+
+    path: Path
+    model: ImplicitModel
+    """Reads what the network reads: preprocessing is not part of it."""
+    original: OriginalNetwork
+    info: ModelInfo
+    seconds: float
+    """Time that reading and converting took."""
+    graph: Graph | None
+    """The network's graph; None where the file is an implicit model itself."""
+    output_name: str | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.model.input_shape
+
+    def in_data_units(self, preprocessing: Preprocessing) -> ImplicitModel:
+        """Return the implicit model that reads the user's numbers."""
+        return in_data_units(self.model, *preprocessing.affine(self.input_shape))
+
+    def network(self, preprocessing: Preprocessing) -> Network:
+        """Return the original network as a function of the user's numbers, float32 (m, p) -> (m, q)."""
+        return _in_data_units(self.original, preprocessing, self.input_shape)
+
+    def second_opinion(self, preprocessing: Preprocessing) -> tuple[str, Network] | None:
+        """Return another implementation of the original network, or None where there is none for this file."""
+        if self.graph is None:
+            return None
+        try:
+            second = onnx2torch_network(self.path, self.graph, output=self.output_name)
+        except UnsupportedModelError:
+            return None
+        return second.name, _in_data_units(second, preprocessing, self.input_shape)
+
+
+def _in_data_units(network: OriginalNetwork, preprocessing: Preprocessing, shape: tuple[int, ...]) -> Network:
+    if preprocessing.is_identity:
+        return network
+    return lambda points: network(preprocessing.apply(points.astype(np.float64), shape))
+
+
+@dataclass(frozen=True)
+class _ImplicitOriginal:
+    """A converted model is its own original: nothing else is in the file."""
+
+    model: ImplicitModel
+    name: str = "the implicit model itself"
+
+    def __call__(self, inputs: Float32Array) -> FloatArray:
+        return self.model(inputs.astype(np.float64))
+
+
+def open_subject(
+    path: Path, *, output_name: str | None = None, max_bytes: int | None = None, threads: int = 1
+) -> Subject:
+    """Read a model file (ONNX or a converted .npz) and build its implicit model.
+
+    Raises:
+        ModelFileError: where the file cannot be read, or must not be.
+        UnsupportedModelError: where parts of the network have no implicit form; all of them are named.
+        MemoryLimitError: where a matrix would exceed `max_bytes`.
+    """
+    start = time.monotonic()
+    if sniff(path) == "npz":
+        return _open_implicit(path, start)
+    graph = read_graph(path)
+    try:
+        model = build_implicit(graph, output=output_name, max_bytes=max_bytes)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError([f"{path}: {error.problems[0]}", *error.problems[1:]]) from error
+    original = onnxruntime_network(path, graph, output=output_name, threads=threads)
+    info = ModelInfo(
+        path=str(path),
+        format=graph.provenance.format,
+        sha256=graph.provenance.sha256,
+        external_files=graph.provenance.external_files,
+        input_shape=model.input_shape,
+        n_outputs=model.n_outputs,
+        n_parameters=graph.n_parameters,
+        opset=graph.opset,
+        producer=graph.provenance.producer,
+        ops=dict(sorted(Counter(node.op for node in graph.nodes).items())),
+        stripped_output=model.stripped_output or None,
+    )
+    return Subject(path, model, original, info, time.monotonic() - start, graph, output_name)
+
+
+def _open_implicit(path: Path, start: float) -> Subject:
+    stored: StoredModel = load_model(path)
+    try:
+        info = ModelInfo.model_validate({**stored.origin, "path": str(path), "format": "implicit"})
+    except ValueError as error:
+        raise ModelFileError(f"{path} does not say where it came from; make it anew with convert") from error
+    original = _ImplicitOriginal(stored.model)
+    return Subject(path, stored.model, original, info, time.monotonic() - start, None)
+
+
+def random_inputs(n_inputs: int, *, n: int = 20, seed: int = 0) -> FloatArray:
+    """Return n inputs for a check, the first half standard normal, the rest even on [0, 1]; shape (n, p)."""
+    rng = np.random.default_rng(seed)
+    return np.vstack([rng.standard_normal((n - n // 2, n_inputs)), rng.random((n // 2, n_inputs))])
+
+
+def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
+    """Compare the implicit model with the original network on inputs in the network's own units, shape (n, p).
+
+    Raises:
+        AgreementError: where an output differs by more than 1e-4 of max|y|, or another class wins although the two
+            best outputs are not that close.
+    """
+    single = np.asarray(inputs, np.float32)
+    theirs = subject.original(single)
+    ours = subject.model(single.astype(np.float64))
+    if subject.graph is not None:
+        ours = _with_last_operator(ours, subject.model.stripped_output)
+    if not (np.isfinite(theirs).all() and np.isfinite(ours).all()):
+        raise AgreementError(f"{subject.path}: {subject.original.name} gives NaN or infinity on the checked inputs")
+    size = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
+    error = float(np.abs(ours - theirs).max()) / size
+    allowed = np.abs(np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0] - theirs.max(axis=1)) / size
+    same = allowed <= TOLERANCE
+    if error > TOLERANCE or not same.all():
+        raise AgreementError(
+            f"{subject.path}: the implicit model and {subject.original.name} differ by {error:.1e} of max|y| on "
+            f"{len(single)} inputs ({int(same.sum())} of them predict the same class), more than {TOLERANCE:g} allows; "
+            "please report this model"
+        )
+    return AgreementCheck(
+        n=len(single), reference=subject.original.name, max_rel_error=error, argmax_agreement=int(same.sum())
+    )
+
+
+def _with_last_operator(outputs: FloatArray, operator: str) -> FloatArray:
+    """Apply what the implicit model leaves out at the end, so that the file's own output is compared."""
+    if operator not in ("Softmax", "LogSoftmax"):
+        return outputs
+    shifted = outputs - outputs.max(axis=1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.asarray(logs if operator == "LogSoftmax" else np.exp(logs))
+
+
+def describe_conversion(
+    subject: Subject, rescaled: ImplicitModel | None, check: AgreementCheck | None, seconds: float
+) -> Conversion:
+    """Return the report's section on the implicit model."""
+    model = subject.model
+    own = model.scaling
+    scaling = rescaled.scaling if rescaled is not None else own
+    return Conversion(
+        n_states=model.n_states,
+        n_inputs=model.n_inputs,
+        n_outputs=model.n_outputs,
+        nnz=_nonzeros(model),
+        blocks=tuple(
+            BlockInfo(name=b.name, op=b.op, activation=b.activation.name, shape=b.shape, size=b.size)
+            for b in model.blocks[::-1]
+        ),
+        structure="strictly block triangular" if model.is_feed_forward else "cyclic",
+        well_posed=WellPosed(proof="strictly block triangular: one pass over the blocks gives the only state"),
+        norm_inf_A=Rescaling(
+            before=norm_inf_a(model) if scaling is None else scaling.norm_before,
+            after=None if scaling is None else scaling.norm_after,
+            kappa=None if scaling is None else scaling.kappa,
+        ),
+        check=check,
+        seconds=seconds,
+        peak_mb=peak_megabytes(),
+    )
+
+
+def _nonzeros(model: ImplicitModel) -> Nonzeros:
+    return Nonzeros(
+        A=sum(linear_map.nnz for row in model.rows for linear_map in row.states.values()),
+        B=sum(row.input.nnz for row in model.rows if row.input is not None),
+        C=sum(linear_map.nnz for linear_map in model.output.states.values()),
+        D=0 if model.output.input is None else model.output.input.nnz,
+    )
+
+
+def peak_megabytes() -> float:
+    """Return the peak memory of this process in MB (10^6 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,62 @@
+"""idl-audit convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idl_audit.audit.convert import ConvertOptions
+from idl_audit.audit.convert import convert as run
+from idl_audit.cli import options as o
+from idl_audit.cli.show import check_output, command, deliver
+
+
+@command
+def convert(
+    model: o.ModelArgument,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.", show_default=False)],
+    data: o.OptionalDataOption = None,
+    kappa: Annotated[float, typer.Option("--kappa", help="Rescale so that ||A||_inf is at most this.")] = 0.5,
+    rescale: Annotated[bool, typer.Option("--rescale/--no-rescale", help="Rescale the states.")] = True,
+    flat: Annotated[bool, typer.Option("--flat", help="Also store A, B, C, D as one CSR matrix each.")] = False,
+    output_name: o.OutputNameOption = None,
+    labels: o.LabelsOption = None,
+    limit: o.LimitOption = None,
+    index: o.IndexOption = None,
+    scale: o.ScaleOption = None,
+    mean: o.MeanOption = None,
+    std: o.StdOption = None,
+    layout: o.LayoutOption = o.LayoutName.NATIVE,
+    bounds: o.BoundsOption = None,
+    format: o.FormatOption = o.Format.TABLE,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Also write the report (JSON) to this file.", rich_help_panel=o.OUTPUT),
+    ] = None,
+    force: o.ForceOption = False,
+    verbose: o.VerboseOption = False,
+    max_memory: o.MaxMemoryOption = None,
+    seed: o.SeedOption = 0,
+) -> None:
+    """Turn a network into its implicit model A, B, C, D, b, d and check that it gives the same outputs.
+
+    The model x = relu(Ax + Bu + b), y = Cx + Du + d is compared with the network on 20 random inputs, or on --data.
+    """
+    check_output(report)
+    given = None
+    if data is not None:
+        given = o.data_options(
+            data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
+        )
+    chosen = ConvertOptions(
+        kappa=kappa,
+        rescale=rescale,
+        flat=flat,
+        force=force,
+        output_name=output_name,
+        max_bytes=o.parse_memory(max_memory),
+        seed=seed,
+    )
+    deliver(run(model, out, chosen, given), format=format, output=report, verbose=verbose)

@@ -1,0 +1,200 @@
+"""The options that several commands share, each with its help; one place, one wording."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idl_audit.audit.samples import DataOptions
+from idl_audit.data.numbers import parse_number
+from idl_audit.data.preprocessing import parse_preprocessing
+from idl_audit.errors import OptionError
+
+DATA = "Data"
+OUTPUT = "Output"
+LIMITS = "Limits"
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class LayoutName(StrEnum):
+    """The order of the data's axes."""
+
+    NATIVE = "native"
+    NCHW = "nchw"
+    NHWC = "nhwc"
+    FLAT = "flat"
+
+
+ModelArgument = Annotated[
+    Path, typer.Argument(help="An ONNX file, or an .npz that `convert` wrote.", show_default=False)
+]
+DataOption = Annotated[
+    Path, typer.Option("-d", "--data", help="Samples: .npz (inputs, labels) or .npy.", show_default=False)
+]
+OptionalDataOption = Annotated[
+    Path | None, typer.Option("-d", "--data", help="Samples: .npz (inputs, labels) or .npy.", show_default=False)
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-y", "--labels", help="Labels, where the data file has none.", show_default=False, rich_help_panel=DATA
+    ),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", help="Only the first N samples.", metavar="N", show_default=False, rich_help_panel=DATA),
+]
+IndexOption = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        help="Only these samples: numbers and ranges such as 0,3,10-19.",
+        metavar="LIST",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        help="The network reads (data * SCALE - MEAN) / STD; 1/255 for bytes.",
+        metavar="SCALE",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        help="One number, or one a channel: 0.485,0.456,0.406.",
+        metavar="MEAN",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+StdOption = Annotated[
+    str | None,
+    typer.Option("--std", help="Like --mean.", metavar="STD", show_default=False, rich_help_panel=DATA),
+]
+LayoutOption = Annotated[
+    LayoutName,
+    typer.Option("--layout", help="Order of the data's axes; native: the model's own.", rich_help_panel=DATA),
+]
+BoundsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bounds",
+        help="Valid range of the data; perturbed inputs stay within it: 0,1.",
+        metavar="LO,HI",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+EpsOption = Annotated[
+    str,
+    typer.Option(
+        "-e",
+        "--eps",
+        help="How far every input may move, in data units: 8/255, 0.03, a list, or start:stop:count.",
+        metavar="EPS",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option("-f", "--format", help="Print tables, or the report as one JSON document.", rich_help_panel=OUTPUT),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", help="Also write the report (JSON) to this file.", show_default=False, rich_help_panel=OUTPUT
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.", rich_help_panel=OUTPUT)]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.", rich_help_panel=OUTPUT)]
+VerboseOption = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Print every row of long tables.", rich_help_panel=OUTPUT)
+]
+OutputNameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output-name", help="Which output to audit, where there are several.", metavar="NAME", show_default=False
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", rich_help_panel=LIMITS)]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        help="Refuse what needs a larger matrix: 1GB, 500MB.",
+        metavar="SIZE",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
+TimeLimitOption = Annotated[
+    float, typer.Option("--time-limit", help="Seconds for one sample at one radius.", rich_help_panel=LIMITS)
+]
+
+
+def data_options(
+    data: Path,
+    *,
+    labels: Path | None,
+    limit: int | None,
+    index: str | None,
+    layout: LayoutName,
+    scale: str | None,
+    mean: str | None,
+    std: str | None,
+    bounds: str | None,
+) -> DataOptions:
+    """Return the data options that these texts describe. Raises OptionError where one makes no sense."""
+    return DataOptions(
+        path=data,
+        labels=labels,
+        limit=limit,
+        index=None if index is None else parse_index(index),
+        layout=layout.value,
+        preprocessing=parse_preprocessing(scale=scale, mean=mean, std=std, bounds=bounds),
+    )
+
+
+def parse_index(text: str) -> tuple[int, ...]:
+    """Return the positions that `0,3,10-19` names, in that order. Raises OptionError."""
+    positions: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise OptionError(f"--index must list positions such as 0,3,10-19, not {text!r}")
+        stop = int(last) if dash else int(first)
+        if not int(first) <= stop < int(first) + 10**7:
+            raise OptionError(f"--index has the range {part.strip()}, which is empty or too long")
+        positions.extend(range(int(first), stop + 1))
+    return tuple(positions)
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Return bytes for 1GB, 500MB, 2GiB, or a plain number of bytes. Raises OptionError."""
+    if text is None:
+        return None
+    units = {"GIB": 2**30, "MIB": 2**20, "KIB": 2**10, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1, "": 1}
+    number = text.strip().upper().rstrip("BIKMG")
+    unit = text.strip().upper()[len(number) :]
+    if unit not in units:
+        raise OptionError(f"--max-memory must be a size such as 500MB or 1GB, not {text!r}")
+    size = parse_number(number, option="--max-memory") * units[unit]
+    if size < 1:
+        raise OptionError(f"--max-memory must be a positive size, not {text!r}")
+    return int(size)
