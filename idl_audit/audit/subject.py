@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 import time
@@ -131,11 +132,24 @@ def open_subject(
 def _open_implicit(path: Path, start: float) -> Subject:
     stored: StoredModel = load_model(path)
     try:
-        info = ModelInfo.model_validate({**stored.origin, "path": str(path), "format": "implicit"})
+        own = {"path": str(path), "format": "implicit", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        info = ModelInfo.model_validate({**stored.origin, **own})
     except ValueError as error:
         raise ModelFileError(f"{path} does not say where it came from; make it anew with convert") from error
     original = _ImplicitOriginal(stored.model)
     return Subject(path, stored.model, original, info, time.monotonic() - start, None)
+
+
+def load(path: str | Path, *, output_name: str | None = None) -> ImplicitModel:
+    """Return the implicit model of a network file, checked against the original network on 20 random inputs.
+
+    Raises:
+        InvalidInputError: where the file cannot be read or has parts without an implicit form.
+        AgreementError: where the implicit model is not the network.
+    """
+    subject = open_subject(Path(path), output_name=output_name)
+    check_agreement(subject, random_inputs(subject.model.n_inputs))
+    return subject.model
 
 
 def random_inputs(n_inputs: int, *, n: int = 20, seed: int = 0) -> FloatArray:

@@ -1,0 +1,109 @@
+"""Small networks for the tests of the implicit model, and the oracle that they are compared with."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from idl_audit.graph.ir import Graph
+from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.graph.original import onnxruntime_network
+from idl_audit.implicit.build import build_implicit
+from idl_audit.implicit.model import ImplicitModel
+
+Array = np.ndarray[Any, Any]
+FLOAT = TensorProto.FLOAT
+NEWEST = min(onnx.defs.onnx_opset_version(), 24)
+"""The newest operator set that onnxruntime runs too."""
+
+
+def node(op: str, inputs: str, outputs: str = "y", **attributes: Any) -> NodeProto:
+    """Return a node; names are separated by blanks, and "-" leaves an input out."""
+    names = ["" if name == "-" else name for name in inputs.split()]
+    return helper.make_node(op, names, outputs.split(), **attributes)
+
+
+def proto(
+    nodes: Sequence[NodeProto],
+    shape: Sequence[int | str | None],
+    constants: dict[str, Any] | None = None,
+    *,
+    opset: int = 17,
+    outputs: Sequence[str] = ("y",),
+    dtype: int = FLOAT,
+) -> onnx.ModelProto:
+    """Return a model with the input `x` of this shape."""
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", dtype, shape)],
+        [helper.make_tensor_value_info(name, dtype, None) for name in outputs],
+        initializer=[numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+class Network:
+    """An ONNX model as a file, as a graph, as an implicit model, and run by onnxruntime."""
+
+    def __init__(self, model: onnx.ModelProto, *, output: str | None = None, max_bytes: int | None = None) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.onnx")
+            path.write_bytes(model.SerializeToString())
+            self.graph: Graph = read_onnx(path)
+            self.implicit: ImplicitModel = build_implicit(self.graph, output=output, max_bytes=max_bytes)
+            self.original = onnxruntime_network(path, self.graph, output=output)
+        shape = self.graph.inputs[0].shape or ()
+        self.n_inputs = int(np.prod([size if isinstance(size, int) else 1 for size in shape]))
+
+    def samples(self, n: int = 4, seed: int = 0) -> Array:
+        """Return rows with values on both sides of every kink; the first row is 0."""
+        rows = np.random.default_rng(seed).normal(size=(n, self.n_inputs)).astype(np.float32)
+        rows[0] = 0
+        return rows
+
+    def check(self, *, tolerance: float = 1e-5, n: int = 4, seed: int = 0) -> ImplicitModel:
+        """Compare both, relative to the largest output of all samples; return the implicit model."""
+        rows = self.samples(n, seed)
+        expected = self.original(rows)
+        found = self.implicit(rows)
+        assert found.shape == expected.shape, f"{found.shape} outputs where the original has {expected.shape}"
+        scale = max(float(np.abs(expected).max(initial=0.0)), 1e-6)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+        return self.implicit
+
+
+def checked(nodes: Sequence[NodeProto], shape: Sequence[int | str | None], constants: dict[str, Any] | None = None,
+            *, tolerance: float = 1e-5, **options: Any) -> ImplicitModel:
+    """Return the implicit model of a network after it was compared with onnxruntime."""
+    return Network(proto(nodes, shape, constants, **options)).check(tolerance=tolerance)
+
+
+def built(nodes: Sequence[NodeProto], shape: Sequence[int | str | None], constants: dict[str, Any] | None = None,
+          *, output: str | None = None, max_bytes: int | None = None, **options: Any) -> ImplicitModel:
+    """Return the implicit model alone: onnxruntime is not asked."""
+    return build_implicit(read(proto(nodes, shape, constants, **options)), output=output, max_bytes=max_bytes)
+
+
+def read(model: onnx.ModelProto) -> Graph:
+    """Return the graph in a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        path.write_bytes(model.SerializeToString())
+        return read_onnx(path)
+
+
+def floats(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Array:
+    """Return weights as files hold them."""
+    return (scale * rng.normal(size=shape)).astype(np.float32)
+
+
+def ints(*values: int) -> Array:
+    """Return a shape, axes, pads: int64."""
+    return np.asarray(values, np.int64)
