@@ -11,7 +11,8 @@ import numpy as np
 from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.errors import MemoryLimitError, UnsupportedModelError
 from idl_audit.graph.ir import Attribute, Node
-from idl_audit.implicit.activations import Activation, identity
+from idl_audit.implicit.activations import Activation
+from idl_audit.implicit.activations.kinked import identity
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import PoolWindows, StateBlock

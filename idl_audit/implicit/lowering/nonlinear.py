@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import absolute, leaky_relu, relu, sigmoid, tanh
+from idl_audit.implicit.activations.curve import sigmoid, tanh
+from idl_audit.implicit.activations.kinked import absolute, leaky_relu, relu
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.walk import (
     TensorValue,

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import absolute
+from idl_audit.implicit.activations.kinked import absolute
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Sparse
 from idl_audit.implicit.lowering.arithmetic import broadcast, negated

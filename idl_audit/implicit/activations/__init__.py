@@ -1,0 +1,35 @@
+"""ACTIVATIONS: every nonlinearity on one screen; analyses ask for traits, never for names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from idl_audit.implicit.activations import curve, kinked
+from idl_audit.implicit.activations.base import Activation, Line
+
+ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
+    {
+        "identity": kinked.identity,
+        "relu": kinked.relu,
+        "leaky_relu": kinked.leaky_relu,
+        "abs": kinked.absolute,
+        "celu": curve.celu,
+        "elu": curve.elu,
+        "erf": curve.erf,
+        "gelu": curve.gelu,
+        "gelu_tanh": curve.gelu_tanh,
+        "hard_swish": curve.hard_swish,
+        "mish": curve.mish,
+        "selu": curve.selu,
+        "sigmoid": curve.sigmoid,
+        "silu": curve.silu,
+        "softplus": curve.softplus,
+        "softsign": curve.softsign,
+        "tanh": curve.tanh,
+    }
+)
+"""Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
+
+__all__ = ["ACTIVATIONS", "Activation", "Line"]

@@ -1,0 +1,60 @@
+"""What analyses may ask of an activation: values, slopes on an interval, lines around its graph, proved bounds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from idl_audit.arrays import FloatArray
+
+Line: TypeAlias = tuple[FloatArray, FloatArray]
+"""(slope, intercept) of x = slope z + intercept, for each state."""
+
+
+class Activation(ABC):
+    """A function phi of one variable, applied to every state of a block."""
+
+    name: str
+    positively_homogeneous: bool
+    piecewise_linear: bool
+
+    @property
+    def parameters(self) -> Mapping[str, float | FloatArray]:
+        """The keyword arguments that `ACTIVATIONS[name]` takes to make this one again."""
+        return {}
+
+    @property
+    @abstractmethod
+    def lipschitz(self) -> float | FloatArray:
+        """gamma: the largest |slope| anywhere, for all states or for each."""
+
+    @abstractmethod
+    def __call__(self, z: FloatArray) -> FloatArray:
+        """Return phi(z)."""
+
+    @abstractmethod
+    def derivative(self, z: FloatArray) -> FloatArray:
+        """Return a slope of phi at z (one of them at a kink); used to search, never to prove."""
+
+    @abstractmethod
+    def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (a, g) with a <= (phi(s) - phi(t)) / (s - t) <= g for all s <> t in [lo, hi]."""
+
+    @abstractmethod
+    def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return bounds of phi over [lo, hi], rounded outward."""
+
+    @abstractmethod
+    def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (s, t): good slopes for a line below and a line above the graph over [lo, hi]; any are sound."""
+
+    @abstractmethod
+    def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
+        """Return the lines that the relaxation over [lo, hi] lies above, and those it lies below."""
+
+    @abstractmethod
+    def lower_support(
+        self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> FloatArray:
+        """Return a proved lower bound of min over z in [lo, hi] of (v' phi(z) - lam z), for all |v' - v| <= v_error."""
