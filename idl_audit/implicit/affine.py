@@ -48,7 +48,7 @@ class AffineForm:
     @property
     def is_bare(self) -> bool:
         """Whether the form is one source as it is, up to reordering: no sums, no weights, no constant."""
-        if len(self.terms) != 1 or self.constant.any():
+        if len(self.terms) != 1 or self.constant.any() or self.constant_error:
             return False
         (term,) = self.terms.values()
         return isinstance(term, Selection) and term.weights is None and bool((term.index >= 0).all())

@@ -10,6 +10,7 @@ import numpy as np
 
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.folding import fold_node
+from idl_audit.graph.fusion import fuse_activations
 from idl_audit.graph.ir import Graph, Node, Value, live_nodes
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm
@@ -62,6 +63,7 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
         UnsupportedModelError: with every operator, or use of one, that has no implicit form.
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
+    graph = fuse_activations(graph)
     path = graph.provenance.path or Path("the model")
     if len(graph.inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in graph.inputs)

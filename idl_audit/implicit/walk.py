@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
 import numpy as np
 
 from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.errors import MemoryLimitError, UnsupportedModelError
+from idl_audit.graph.fusion import FUSION_ERROR
 from idl_audit.graph.ir import Attribute, Node
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.kinked import identity
@@ -52,7 +53,8 @@ class Walk:
         """Make the block x = phi(form) and return the form "x", of the same shape."""
         block = StateBlock(node.label + suffix, node.op, activation, form.shape, maximum)
         self.pending.append(PendingBlock(block, form))
-        return AffineForm.of_source(len(self.pending) - 1, form.shape)
+        made = AffineForm.of_source(len(self.pending) - 1, form.shape)
+        return replace(made, constant_error=float_attribute(node, FUSION_ERROR, 0.0))
 
     def cut(
         self, node: Node, form: AffineForm, *, suffix: str = "/cut", maximum: PoolWindows | None = None

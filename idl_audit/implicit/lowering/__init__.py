@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.lowering import arithmetic, linear, movement, nonlinear, pooling
+from idl_audit.implicit.lowering import arithmetic, linear, movement, nonlinear, pooling, resize
 from idl_audit.implicit.walk import TensorValue, Walk
 
 Lowering: TypeAlias = Callable[[Node, Sequence[TensorValue | None], Walk], tuple[TensorValue, ...]]
@@ -29,13 +29,17 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Sub": arithmetic.lower_sub,
         "Sum": arithmetic.lower_sum,
         # nonlinear, a block of states each
-        "Abs": nonlinear.lower_abs,
+        **dict.fromkeys(nonlinear.PLAIN, nonlinear.lower_componentwise),
+        "Celu": nonlinear.lower_elu,
         "Clip": nonlinear.lower_clip,
+        "Elu": nonlinear.lower_elu,
+        "Gelu": nonlinear.lower_gelu,
+        "HardSigmoid": nonlinear.lower_hard_sigmoid,
         "LeakyRelu": nonlinear.lower_leaky_relu,
         "PRelu": nonlinear.lower_prelu,
-        "Relu": nonlinear.lower_relu,
-        "Sigmoid": nonlinear.lower_sigmoid,
-        "Tanh": nonlinear.lower_tanh,
+        "Selu": nonlinear.lower_elu,
+        "Swish": nonlinear.lower_swish,
+        "ThresholdedRelu": nonlinear.lower_thresholded_relu,
         # pooling and reductions
         "AveragePool": pooling.lower_average_pool,
         "GlobalAveragePool": pooling.lower_global_average_pool,
@@ -63,6 +67,8 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Tile": movement.lower_movement,
         "Transpose": movement.lower_movement,
         "Unsqueeze": movement.lower_movement,
+        "Resize": resize.lower_resize,
+        "Upsample": resize.lower_upsample,
         # the same number
         "Cast": movement.lower_cast,
         "Dropout": movement.lower_dropout,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations.curve import sigmoid, tanh
-from idl_audit.implicit.activations.kinked import absolute, leaky_relu, relu
+from idl_audit.implicit.activations import Activation, curve, kinked
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.walk import (
     TensorValue,
@@ -18,22 +19,35 @@ from idl_audit.implicit.walk import (
     form_input,
     optional_constant,
     refuse,
+    text_attribute,
 )
 
 
-def lower_relu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Relu: x = max(z, 0)."""
-    return (walk.states(node, relu(), form_input(node, values, 0)),)
+def lower_componentwise(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """An activation without parameters, by the operator's name."""
+    return (walk.states(node, PLAIN[node.op](), form_input(node, values, 0)),)
 
 
-def lower_abs(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Abs: a state of its own."""
-    return (walk.states(node, absolute(), form_input(node, values, 0)),)
+PLAIN: Final[Mapping[str, Callable[[], Activation]]] = MappingProxyType(
+    {
+        "Abs": kinked.absolute,
+        "Erf": curve.erf,
+        "HardSwish": curve.hard_swish,
+        "Mish": curve.mish,
+        "Relu": kinked.relu,
+        "Sigmoid": curve.sigmoid,
+        "Silu": curve.silu,
+        "Softplus": curve.softplus,
+        "Softsign": curve.softsign,
+        "Tanh": curve.tanh,
+    }
+)
+"""Operators that are one activation and have no attributes."""
 
 
 def lower_leaky_relu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """LeakyRelu: slope alpha below 0."""
-    return (walk.states(node, leaky_relu(float_attribute(node, "alpha", 0.01)), form_input(node, values, 0)),)
+    return (walk.states(node, kinked.leaky_relu(float_attribute(node, "alpha", 0.01)), form_input(node, values, 0)),)
 
 
 def lower_prelu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -44,17 +58,53 @@ def lower_prelu(node: Node, values: Sequence[TensorValue | None], walk: Walk) ->
         alpha = np.broadcast_to(slope, form.shape).reshape(-1).copy()
     except ValueError:
         refuse(node, f"has slopes of shape {slope.shape} for a tensor of shape {form.shape}")
-    return (walk.states(node, leaky_relu(alpha), form),)
+    return (walk.states(node, kinked.leaky_relu(alpha), form),)
 
 
-def lower_sigmoid(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Sigmoid."""
-    return (walk.states(node, sigmoid(), form_input(node, values, 0)),)
+def lower_elu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Elu, Selu and Celu: a line above 0, an exponential below."""
+    form = form_input(node, values, 0)
+    default_alpha, default_gamma = (
+        (1.67326319217681884765625, 1.05070102214813232421875) if node.op == "Selu" else (1.0, 1.0)
+    )
+    alpha, gamma = float_attribute(node, "alpha", default_alpha), float_attribute(node, "gamma", default_gamma)
+    if alpha < 0 or gamma <= 0 or (node.op == "Celu" and alpha == 0):
+        refuse(node, f"has alpha = {alpha} and gamma = {gamma}; only increasing functions are handled")
+    if node.op == "Celu":
+        return (walk.states(node, curve.celu(alpha), form),)
+    return (walk.states(node, curve.elu(alpha) if node.op == "Elu" else curve.selu(alpha, gamma), form),)
 
 
-def lower_tanh(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Tanh."""
-    return (walk.states(node, tanh(), form_input(node, values, 0)),)
+def lower_gelu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Gelu, exact or by tanh."""
+    approximation = text_attribute(node, "approximate", "none")
+    if approximation not in ("none", "tanh"):
+        refuse(node, f"has the approximation '{approximation}'; known are none and tanh")
+    activation = curve.gelu_tanh() if approximation == "tanh" else curve.gelu()
+    return (walk.states(node, activation, form_input(node, values, 0)),)
+
+
+def lower_swish(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Swish: z Sigmoid(alpha z) = SiLU(alpha z) / alpha."""
+    form, alpha = form_input(node, values, 0), float_attribute(node, "alpha", 1.0)
+    if alpha == 0:
+        return (form.scaled(0.5),)
+    return (walk.states(node, curve.silu(), form.scaled(alpha)).scaled(1.0 / alpha),)
+
+
+def lower_hard_sigmoid(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """HardSigmoid: clip(alpha z + beta, 0, 1), as nested ReLUs."""
+    form = form_input(node, values, 0)
+    alpha, beta = float_attribute(node, "alpha", 0.2), float_attribute(node, "beta", 0.5)
+    return (_clipped(node, form.scaled(alpha, beta), 0.0, 1.0, walk),)
+
+
+def lower_thresholded_relu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """ThresholdedRelu: continuous, and then ReLU, only for alpha = 0."""
+    alpha = float_attribute(node, "alpha", 1.0)
+    if alpha != 0:
+        refuse(node, f"jumps at alpha = {alpha}: no bound on its slope exists, so nothing can be certified behind it")
+    return (walk.states(node, kinked.relu(), form_input(node, values, 0)),)
 
 
 def lower_clip(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -79,9 +129,9 @@ def _clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> 
     if lo <= -huge and hi >= huge:
         return form
     if hi >= huge:
-        return walk.states(node, relu(), form.scaled(1.0, -lo), suffix="/low").scaled(1.0, lo)
+        return walk.states(node, kinked.relu(), form.scaled(1.0, -lo), suffix="/low").scaled(1.0, lo)
     if lo <= -huge:
-        return walk.states(node, relu(), form.scaled(-1.0, hi), suffix="/high").scaled(-1.0, hi)
-    above = walk.states(node, relu(), form.scaled(1.0, -lo), suffix="/low")
-    below = walk.states(node, relu(), above.scaled(-1.0, hi - lo), suffix="/high")
+        return walk.states(node, kinked.relu(), form.scaled(-1.0, hi), suffix="/high").scaled(-1.0, hi)
+    above = walk.states(node, kinked.relu(), form.scaled(1.0, -lo), suffix="/low")
+    below = walk.states(node, kinked.relu(), above.scaled(-1.0, hi - lo), suffix="/high")
     return below.scaled(-1.0, hi)

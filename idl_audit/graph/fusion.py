@@ -1,0 +1,225 @@
+"""Fusion: products of a tensor with a function of itself that are one activation - SiLU, GELU, Mish, hard-swish.
+
+Exporters write `x * Sigmoid(x)` or `0.5 * x * (1 + Erf(x / sqrt(2)))` as chains. A product of two tensors that depend
+on the input has no implicit form, but these are functions of one variable. The chain's last Mul is replaced by one node
+of the activation's own operator, scaled where a constant factor is left over. Constants such as sqrt(2) stand in files
+as float32: what that changes is bounded, and travels with the node as the attribute `fusion_error`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from idl_audit.arrays import AnyArray
+from idl_audit.graph.ir import Attribute, Graph, Node
+from idl_audit.rounding import UNIT_ROUNDOFF
+
+RELATIVE_TOLERANCE = 1e-6
+"""How far a constant in the file may be from the one of the formula."""
+
+FUSION_ERROR = "fusion_error"
+"""Bounds |chain(x) - activation(x)| over all x, before the leftover factor."""
+
+
+def fuse_activations(graph: Graph) -> Graph:
+    """Return the graph with every chain that is one activation replaced by a node of that operator."""
+    chains = _Chains(graph)
+    constants = dict(graph.constants)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        found = chains.activation(node) if node.op in ("Mul", "Div") else None
+        nodes.extend([node] if found is None else found.nodes(node, constants))
+    return replace(graph, nodes=tuple(nodes), constants=MappingProxyType(constants))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """factor * op(inner * tensor)."""
+
+    op: str
+    tensor: str
+    factor: float = 1.0
+    inner: float = 1.0
+    attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
+
+    def nodes(self, node: Node, constants: dict[str, AnyArray]) -> list[Node]:
+        """Return the nodes that take the place of the chain's last one; fresh constants are put into `constants`."""
+        made: list[Node] = []
+        source, base = self.tensor, node.outputs[0]
+        if self.inner != 1.0:
+            constants[f"{base}/inner"] = np.array(self.inner)
+            made.append(Node("Mul", f"{node.label}/inner", (source, f"{base}/inner"), (f"{base}/scaled",)))
+            source = f"{base}/scaled"
+        target = base if self.factor == 1.0 else f"{base}/activation"
+        made.append(Node(self.op, node.label, (source,), (target,), self.attributes))
+        if self.factor != 1.0:
+            constants[f"{base}/factor"] = np.array(self.factor)
+            made.append(Node("Mul", f"{node.label}/factor", (target, f"{base}/factor"), (base,)))
+        return made
+
+
+class _Chains:
+    """The graph, read backwards from a product."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._constants = graph.constants
+        self._makers = {name: node for node in graph.nodes for name in node.outputs}
+        self._uses = Counter(name for node in graph.nodes for name in node.inputs)
+        self._uses.update(value.name for value in graph.outputs)
+
+    def activation(self, node: Node) -> _Found | None:
+        """Return the activation that the product ending at this node is, if it is one."""
+        factor, tensors = self._factors(node.outputs[0], last=True)
+        if len(tensors) != 2:
+            return None
+        for tensor, other in (tensors, tensors[::-1]):
+            for recognise in _PATTERNS:
+                found = recognise(self, tensor, other, factor)
+                if found is not None:
+                    return found
+        return None
+
+    def scalar(self, name: str) -> float | None:
+        """Return a constant of one number."""
+        value = self._constants.get(name)
+        return None if value is None or value.size != 1 else float(value.reshape(-1)[0])
+
+    def maker(self, name: str, *ops: str) -> Node | None:
+        """Return the node that makes a tensor, where it is one of these operators."""
+        node = self._makers.get(name)
+        return node if node is not None and node.op in ops else None
+
+    def _factors(self, name: str, *, last: bool = False) -> tuple[float, list[str]]:
+        """Return (constant, tensors) whose product a tensor is, going through products that nothing else reads."""
+        node = self.maker(name, "Mul", "Div")
+        if node is None or (not last and self._uses[name] > 1):
+            return 1.0, [name]
+        left, right = node.inputs
+        constant = self.scalar(right)
+        if node.op == "Div":
+            if constant is None or constant == 0:
+                return 1.0, [name]
+            factor, tensors = self._factors(left)
+            return factor / constant, tensors
+        if constant is None and (constant := self.scalar(left)) is not None:
+            left = right
+        if constant is not None:
+            factor, tensors = self._factors(left)
+            return factor * constant, tensors
+        (one, some), (two, more) = self._factors(left), self._factors(right)
+        return one * two, [*some, *more]
+
+    def scaled(self, name: str, tensor: str) -> float | None:
+        """Return c where the tensor `name` is c times `tensor`."""
+        if name == tensor:
+            return 1.0
+        factor, tensors = self._factors(name, last=True)
+        return factor if tensors == [tensor] else None
+
+    def plus_constant(self, name: str) -> tuple[str, float] | None:
+        """Return (tensor, c) where `name` is tensor + c."""
+        node = self.maker(name, "Add")
+        if node is None:
+            return None
+        for tensor, other in (node.inputs, node.inputs[::-1]):
+            constant = self.scalar(other)
+            if constant is not None:
+                return tensor, constant
+        return None
+
+
+def _deviation(value: float | None, expected: float) -> float | None:
+    """Return |value / expected - 1|, rounded upward, where it is within the tolerance."""
+    if value is None or not math.isclose(value, expected, rel_tol=RELATIVE_TOLERANCE):
+        return None
+    return abs(value / expected - 1) + 4 * UNIT_ROUNDOFF
+
+
+def _error(bound: float) -> Mapping[str, Attribute]:
+    return MappingProxyType({FUSION_ERROR: bound})
+
+
+def _silu(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
+    """x * Sigmoid(c x) = SiLU(c x) / c."""
+    node = chains.maker(other, "Sigmoid")
+    inner = None if node is None else chains.scaled(node.inputs[0], x)
+    return None if not inner else _Found("Silu", x, factor / inner, inner)
+
+
+def _gelu(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
+    """x * (1 + Erf(x / sqrt(2))) = 2 GELU(x)."""
+    shifted = chains.plus_constant(other)
+    node = None if shifted is None else chains.maker(shifted[0], "Erf")
+    if shifted is None or node is None or shifted[1] != 1.0:
+        return None
+    off = _deviation(chains.scaled(node.inputs[0], x), 1 / math.sqrt(2))
+    # |d GELU / d log c| = x^2 times the normal density <= 0.3
+    return None if off is None else _Found("Gelu", x, 2 * factor, attributes=_error(0.5 * off))
+
+
+def _gelu_tanh(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
+    """x * (1 + Tanh(sqrt(2/pi) (x + 0.044715 x^3))) = 2 GELU(x), tanh form."""
+    shifted = chains.plus_constant(other)
+    node = None if shifted is None else chains.maker(shifted[0], "Tanh")
+    if shifted is None or node is None or shifted[1] != 1.0:
+        return None
+    outer, tensors = chains._factors(node.inputs[0], last=True)
+    total = chains.maker(tensors[0], "Add") if len(tensors) == 1 else None
+    off = _deviation(outer, math.sqrt(2 / math.pi))
+    if total is None or off is None or x not in total.inputs:
+        return None
+    cubic = total.inputs[1] if total.inputs[0] == x else total.inputs[0]
+    inner, powers = chains._factors(cubic, last=True)
+    also_off = _deviation(inner, 0.044715)
+    if also_off is None or not _is_cube(chains, powers, x):
+        return None
+    # |x t| sech(t)^2 / 2 <= 0.28 with t the argument of tanh
+    attributes = {"approximate": "tanh", **_error(0.5 * (off + also_off))}
+    return _Found("Gelu", x, 2 * factor, attributes=MappingProxyType(attributes))
+
+
+def _is_cube(chains: _Chains, factors: list[str], x: str) -> bool:
+    if factors == [x, x, x]:
+        return True
+    power = chains.maker(factors[0], "Pow") if len(factors) == 1 else None
+    return power is not None and power.inputs[0] == x and chains.scalar(power.inputs[1]) == 3.0
+
+
+def _mish(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
+    """x * Tanh(Softplus(x)) = Mish(x)."""
+    outer = chains.maker(other, "Tanh")
+    inner = None if outer is None else chains.maker(outer.inputs[0], "Softplus")
+    return _Found("Mish", x, factor) if inner is not None and inner.inputs[0] == x else None
+
+
+def _hard_swish(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
+    """x * HardSigmoid(x), alpha = 1/6, beta = 1/2, or x * Clip(x + 3, 0, 6) / 6, is HardSwish(x)."""
+    node = chains.maker(other, "HardSigmoid")
+    if node is not None and node.inputs[0] == x:
+        alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
+        off = _deviation(alpha if isinstance(alpha, float) else None, 1 / 6)
+        # x^2 / 6 <= 1.5 where the clip is open, and as much again where it opens earlier or later
+        return _Found("HardSwish", x, factor, attributes=_error(4 * off)) if off is not None and beta == 0.5 else None
+    clip = chains.maker(other, "Clip")
+    shifted = None if clip is None else chains.plus_constant(clip.inputs[0])
+    if clip is None or shifted != (x, 3.0):
+        return None
+    limits = [chains.scalar(name) for name in clip.inputs[1:3]] or [
+        value if isinstance(value := clip.attributes.get(name), float) else None for name in ("min", "max")
+    ]
+    return _Found("HardSwish", x, 6 * factor) if limits == [0.0, 6.0] else None
+
+
+_PATTERNS: tuple[Callable[[_Chains, str, str, float], _Found | None], ...] = (
+    _silu,
+    _gelu,
+    _gelu_tanh,
+    _mish,
+    _hard_swish,
+)
