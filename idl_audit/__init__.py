@@ -14,12 +14,22 @@ _HOMES = {
     "Box": "idl_audit.box",
     "IdlAuditError": "idl_audit.errors",
     "ImplicitModel": "idl_audit.implicit.model",
+    "from_torch": "idl_audit.audit.subject",
     "load": "idl_audit.audit.subject",
     "rescale": "idl_audit.implicit.scaling",
     "sensitivity_matrix": "idl_audit.analysis.sensitivity",
 }
 
-__all__ = ["Box", "IdlAuditError", "ImplicitModel", "__version__", "load", "rescale", "sensitivity_matrix"]
+__all__ = [
+    "Box",
+    "IdlAuditError",
+    "ImplicitModel",
+    "__version__",
+    "from_torch",
+    "load",
+    "rescale",
+    "sensitivity_matrix",
+]
 
 
 def __getattr__(name: str) -> Any:

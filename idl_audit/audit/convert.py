@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
-from idl_audit.audit.subject import check_agreement, describe_conversion, open_subject, peak_megabytes, random_inputs
+from idl_audit.audit.subject import (
+    ModelOptions,
+    check_agreement,
+    describe_conversion,
+    open_subject,
+    peak_megabytes,
+    random_inputs,
+)
 from idl_audit.errors import OptionError
-from idl_audit.implicit.scaling import rescale
+from idl_audit.implicit.scaling import norm_inf_a, rescale
 from idl_audit.implicit.storage import save_model
-from idl_audit.report.schema import Diagnostic, Report
+from idl_audit.report.schema import Diagnostic, Report, Rescaling
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,7 @@ class ConvertOptions:
     rescale: bool = True
     flat: bool = False
     force: bool = False
-    output_name: str | None = None
-    max_bytes: int | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
     seed: int = 0
 
 
@@ -38,7 +44,7 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
         raise OptionError(f"{out} exists already; give another name or --force to overwrite it")
     clock = Clock()
     with clock.step("read and convert"):
-        subject = open_subject(path, output_name=options.output_name, max_bytes=options.max_bytes)
+        subject = open_subject(path, options.model)
     samples = None
     inputs = random_inputs(subject.model.n_inputs, seed=options.seed)
     if data is not None:
@@ -58,7 +64,10 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
         origin = subject.info.model_dump(mode="json")
         save_model(out, model, origin=origin, flat=options.flat, force=options.force)
     seconds = sum(clock.timing().steps.values())
-    conversion = describe_conversion(subject, model if options.rescale else None, check, seconds)
+    conversion = describe_conversion(subject.model, model if options.rescale else None, check, seconds)
+    if not options.rescale:
+        unscaled = Rescaling(before=norm_inf_a(model))
+        conversion = conversion.model_copy(update={"norm_inf_A": unscaled})
     return framed_report(
         "convert",
         clock,

@@ -14,7 +14,7 @@ from idl_audit.analysis.verdicts import Options, Result, Verdict, decide
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
-from idl_audit.audit.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import Box
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.preprocessing import Preprocessing
@@ -55,8 +55,7 @@ class RobustnessOptions:
     verdicts: Options = field(default_factory=Options)
     save: Path | None = None
     force: bool = False
-    output_name: str | None = None
-    max_bytes: int | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
 
     def __post_init__(self) -> None:
         if self.save is not None and self.save.exists() and not self.force:
@@ -108,7 +107,7 @@ def audit_robustness(
     """
     clock = Clock()
     with clock.step("read and convert"):
-        subject = open_subject(path, output_name=options.output_name, max_bytes=options.max_bytes)
+        subject = open_subject(path, options.model)
         samples = open_samples(subject, options.data)
     labels = _labels(subject, samples, options)
     preprocessing = options.data.preprocessing
@@ -133,7 +132,7 @@ def audit_robustness(
         seed=options.verdicts.seed,
         complete=complete,
         model=subject.info,
-        conversion=describe_conversion(subject, rescale(subject.model), check, subject.seconds),
+        conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
         threat_model=_threat_model(options),
         summary=_summary(decided, options.eps),

@@ -9,7 +9,7 @@ import numpy as np
 
 from idl_audit.analysis.sensitivity import Sensitivity, norm_bound, sensitivity_matrix
 from idl_audit.audit.frame import Clock, framed_report
-from idl_audit.audit.subject import check_agreement, describe_conversion, open_subject, random_inputs
+from idl_audit.audit.subject import ModelOptions, check_agreement, describe_conversion, open_subject, random_inputs
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import OptionError
 from idl_audit.implicit.scaling import rescale
@@ -26,8 +26,7 @@ class SensitivityOptions:
     save: Path | None = None
     force: bool = False
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    output_name: str | None = None
-    max_bytes: int | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,7 +45,7 @@ def audit_sensitivity(path: Path, options: SensitivityOptions) -> Report:
     """
     clock = Clock()
     with clock.step("read and convert"):
-        subject = open_subject(path, output_name=options.output_name, max_bytes=options.max_bytes)
+        subject = open_subject(path, options.model)
     with clock.step("check"):
         check = check_agreement(subject, random_inputs(subject.model.n_inputs, seed=options.seed))
     model = subject.in_data_units(options.preprocessing)
@@ -61,7 +60,7 @@ def audit_sensitivity(path: Path, options: SensitivityOptions) -> Report:
         clock,
         seed=options.seed,
         model=subject.info,
-        conversion=describe_conversion(subject, rescaled, check, subject.seconds),
+        conversion=describe_conversion(subject.model, rescaled, check, subject.seconds),
         sensitivity=_section(found, options),
         artifacts=() if options.save is None else (str(options.save),),
     )

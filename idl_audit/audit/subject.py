@@ -7,8 +7,9 @@ import resource
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +20,12 @@ from idl_audit.errors import AgreementError, ModelFileError, UnsupportedModelErr
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.original import OriginalNetwork, onnx2torch_network, onnxruntime_network
 from idl_audit.graph.reader import read_graph, sniff
+from idl_audit.graph.torch_reader import TORCH_KINDS, TorchOptions, network_of, read_torch
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.implicit.scaling import norm_inf_a
 from idl_audit.implicit.storage import StoredModel, load_model
+from idl_audit.implicit.walk import BYTES_PER_ENTRY
 from idl_audit.report.schema import (
     AgreementCheck,
     BlockInfo,
@@ -33,6 +35,9 @@ from idl_audit.report.schema import (
     Rescaling,
     WellPosed,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 TOLERANCE = 1e-4
 """Largest difference of an output between implicit model and original network, relative to max|y|."""
@@ -68,7 +73,7 @@ class Subject:
 
     def second_opinion(self, preprocessing: Preprocessing) -> tuple[str, Network] | None:
         """Return another implementation of the original network, or None where there is none for this file."""
-        if self.graph is None:
+        if self.graph is None or self.graph.provenance.format != "onnx":
             return None
         try:
             second = onnx2torch_network(self.path, self.graph, output=self.output_name)
@@ -94,10 +99,20 @@ class _ImplicitOriginal:
         return self.model(inputs.astype(np.float64))
 
 
-def open_subject(
-    path: Path, *, output_name: str | None = None, max_bytes: int | None = None, threads: int = 1
-) -> Subject:
-    """Read a model file (ONNX or a converted .npz) and build its implicit model.
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to read a model file."""
+
+    output_name: str | None = None
+    """Which output to audit, where there are several."""
+    max_bytes: int | None = None
+    """Refuse what would need a larger matrix."""
+    threads: int = 1
+    torch: TorchOptions = field(default_factory=TorchOptions)
+
+
+def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
+    """Read a model file (ONNX, PyTorch, or a converted .npz) and build its implicit model.
 
     Raises:
         ModelFileError: where the file cannot be read, or must not be.
@@ -105,28 +120,47 @@ def open_subject(
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
     start = time.monotonic()
-    if sniff(path) == "npz":
+    options = options or ModelOptions()
+    kind = sniff(path)
+    if kind == "npz":
         return _open_implicit(path, start)
-    graph = read_graph(path)
+    if kind in TORCH_KINDS:
+        network = read_torch(path, kind, options.torch)
+        graph, original = network.graph, network.original
+        model = _build(path, graph, options)
+    else:
+        graph = read_graph(path)
+        model = _build(path, graph, options)
+        original = onnxruntime_network(path, graph, output=options.output_name, threads=options.threads)
+    return Subject(
+        path, model, original, describe_model(path, graph, model), time.monotonic() - start, graph, options.output_name
+    )
+
+
+def _build(path: Path, graph: Graph, options: ModelOptions) -> ImplicitModel:
     try:
-        model = build_implicit(graph, output=output_name, max_bytes=max_bytes)
+        return build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes)
     except UnsupportedModelError as error:
         raise UnsupportedModelError([f"{path}: {error.problems[0]}", *error.problems[1:]]) from error
-    original = onnxruntime_network(path, graph, output=output_name, threads=threads)
-    info = ModelInfo(
+
+
+def describe_model(path: Path, graph: Graph, model: ImplicitModel | None) -> ModelInfo:
+    """Return the report's section on the model file; `model` None stands for a network without an implicit form."""
+    declared = graph.inputs[0].shape if graph.inputs else None
+    shape = tuple(size if isinstance(size, int) else 1 for size in declared or ())
+    return ModelInfo(
         path=str(path),
         format=graph.provenance.format,
         sha256=graph.provenance.sha256,
         external_files=graph.provenance.external_files,
-        input_shape=model.input_shape,
-        n_outputs=model.n_outputs,
+        input_shape=shape if model is None else model.input_shape,
+        n_outputs=0 if model is None else model.n_outputs,
         n_parameters=graph.n_parameters,
         opset=graph.opset,
         producer=graph.provenance.producer,
         ops=dict(sorted(Counter(node.op for node in graph.nodes).items())),
-        stripped_output=model.stripped_output or None,
+        stripped_output=(model.stripped_output or None) if model is not None else None,
     )
-    return Subject(path, model, original, info, time.monotonic() - start, graph, output_name)
 
 
 def _open_implicit(path: Path, start: float) -> Subject:
@@ -147,9 +181,29 @@ def load(path: str | Path, *, output_name: str | None = None) -> ImplicitModel:
         InvalidInputError: where the file cannot be read or has parts without an implicit form.
         AgreementError: where the implicit model is not the network.
     """
-    subject = open_subject(Path(path), output_name=output_name)
+    subject = open_subject(Path(path), ModelOptions(output_name=output_name))
     check_agreement(subject, random_inputs(subject.model.n_inputs))
     return subject.model
+
+
+def from_torch(module: torch.nn.Module, example_input: torch.Tensor) -> ImplicitModel:
+    """Return the implicit model of a torch module, checked against the module on 20 random inputs.
+
+    Args:
+        module: the network; it is put into evaluation mode.
+        example_input: an input of the network with its batch axis.
+
+    Raises:
+        UnsupportedModelError: where no exporter turns it into ONNX, or parts of it have no implicit form.
+        AgreementError: where the implicit model is not the network.
+    """
+    network = network_of(module, example_input)
+    path = Path(type(module).__name__)
+    model = _build(path, network.graph, ModelOptions())
+    info = describe_model(path, network.graph, model)
+    subject = Subject(path, model, network.original, info, 0.0, network.graph)
+    check_agreement(subject, random_inputs(model.n_inputs))
+    return model
 
 
 def random_inputs(n_inputs: int, *, n: int = 20, seed: int = 0) -> FloatArray:
@@ -197,17 +251,16 @@ def _with_last_operator(outputs: FloatArray, operator: str) -> FloatArray:
 
 
 def describe_conversion(
-    subject: Subject, rescaled: ImplicitModel | None, check: AgreementCheck | None, seconds: float
+    model: ImplicitModel, rescaled: ImplicitModel | None, check: AgreementCheck | None, seconds: float
 ) -> Conversion:
-    """Return the report's section on the implicit model."""
-    model = subject.model
-    own = model.scaling
-    scaling = rescaled.scaling if rescaled is not None else own
+    """Return the report's section on the implicit model; `rescaled` None leaves the norms of A out."""
+    scaling = rescaled.scaling if rescaled is not None else model.scaling
+    nnz = _nonzeros(model)
     return Conversion(
         n_states=model.n_states,
         n_inputs=model.n_inputs,
         n_outputs=model.n_outputs,
-        nnz=_nonzeros(model),
+        nnz=nnz,
         blocks=tuple(
             BlockInfo(name=b.name, op=b.op, activation=b.activation.name, shape=b.shape, size=b.size)
             for b in model.blocks[::-1]
@@ -215,11 +268,12 @@ def describe_conversion(
         structure="strictly block triangular" if model.is_feed_forward else "cyclic",
         well_posed=WellPosed(proof="strictly block triangular: one pass over the blocks gives the only state"),
         norm_inf_A=Rescaling(
-            before=norm_inf_a(model) if scaling is None else scaling.norm_before,
+            before=None if scaling is None else scaling.norm_before,
             after=None if scaling is None else scaling.norm_after,
             kappa=None if scaling is None else scaling.kappa,
         ),
         check=check,
+        estimated_mb=(nnz.A + nnz.B + nnz.C + nnz.D) * BYTES_PER_ENTRY / 1e6,
         seconds=seconds,
         peak_mb=peak_megabytes(),
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from idl_audit import __version__
-from idl_audit.cli import convert, robustness, schema, sensitivity
+from idl_audit.cli import convert, inspect, robustness, schema, sensitivity
 
 app = typer.Typer(
     name="idl-audit",
@@ -23,6 +23,7 @@ app.command("certify")(robustness.certify)
 app.command("attack")(robustness.attack)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.command("convert")(convert.convert)
+app.command("inspect")(inspect.inspect)
 app.command("schema")(schema.schema)
 
 

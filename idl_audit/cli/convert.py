@@ -22,6 +22,9 @@ def convert(
     rescale: Annotated[bool, typer.Option("--rescale/--no-rescale", help="Rescale the states.")] = True,
     flat: Annotated[bool, typer.Option("--flat", help="Also store A, B, C, D as one CSR matrix each.")] = False,
     output_name: o.OutputNameOption = None,
+    arch: o.ArchOption = None,
+    input_shape: o.InputShapeOption = None,
+    allow_code_execution: o.AllowCodeOption = False,
     labels: o.LabelsOption = None,
     limit: o.LimitOption = None,
     index: o.IndexOption = None,
@@ -55,8 +58,9 @@ def convert(
         rescale=rescale,
         flat=flat,
         force=force,
-        output_name=output_name,
-        max_bytes=o.parse_memory(max_memory),
+        model=o.model_options(
+            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+        ),
         seed=seed,
     )
     deliver(run(model, out, chosen, given), format=format, output=report, verbose=verbose)

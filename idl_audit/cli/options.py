@@ -9,13 +9,16 @@ from typing import Annotated
 import typer
 
 from idl_audit.audit.samples import DataOptions
+from idl_audit.audit.subject import ModelOptions
 from idl_audit.data.numbers import parse_number
 from idl_audit.data.preprocessing import parse_preprocessing
 from idl_audit.errors import OptionError
+from idl_audit.graph.torch_reader import TorchOptions
 
 DATA = "Data"
 OUTPUT = "Output"
 LIMITS = "Limits"
+PYTORCH = "PyTorch files"
 
 
 class Format(StrEnum):
@@ -35,7 +38,7 @@ class LayoutName(StrEnum):
 
 
 ModelArgument = Annotated[
-    Path, typer.Argument(help="An ONNX file, or an .npz that `convert` wrote.", show_default=False)
+    Path, typer.Argument(help="An ONNX file, a PyTorch file, or an .npz that `convert` wrote.", show_default=False)
 ]
 DataOption = Annotated[
     Path, typer.Option("-d", "--data", help="Samples: .npz (inputs, labels) or .npy.", show_default=False)
@@ -132,6 +135,34 @@ OutputNameOption = Annotated[
         "--output-name", help="Which output to audit, where there are several.", metavar="NAME", show_default=False
     ),
 ]
+ArchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        help="For PyTorch weights: the function without arguments that returns the network.",
+        metavar="MODULE:FACTORY",
+        show_default=False,
+        rich_help_panel=PYTORCH,
+    ),
+]
+InputShapeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input-shape",
+        help="For PyTorch files: the shape of one input, batch axis included: 1,3,32,32.",
+        metavar="SHAPE",
+        show_default=False,
+        rich_help_panel=PYTORCH,
+    ),
+]
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code-execution",
+        help="Run code from --arch or the file. Only if you trust it.",
+        rich_help_panel=PYTORCH,
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", rich_help_panel=LIMITS)]
 MaxMemoryOption = Annotated[
     str | None,
@@ -169,6 +200,28 @@ def data_options(
         layout=layout.value,
         preprocessing=parse_preprocessing(scale=scale, mean=mean, std=std, bounds=bounds),
     )
+
+
+def model_options(
+    output_name: str | None,
+    max_memory: str | None,
+    *,
+    arch: str | None,
+    input_shape: str | None,
+    allow_code_execution: bool,
+) -> ModelOptions:
+    """Return how to read the model. Raises OptionError where a text makes no sense."""
+    shape = None if input_shape is None else parse_shape(input_shape)
+    given = TorchOptions(arch=arch, input_shape=shape, allow_code_execution=allow_code_execution)
+    return ModelOptions(output_name=output_name, max_bytes=parse_memory(max_memory), torch=given)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Return the shape that `1,3,32,32` (or 1x3x32x32) names. Raises OptionError."""
+    parts = text.replace("x", ",").split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise OptionError(f"--input-shape must be positive numbers such as 1,3,32,32, not {text!r}")
+    return tuple(int(part) for part in parts)
 
 
 def parse_index(text: str) -> tuple[int, ...]:

@@ -37,6 +37,9 @@ def certify(
         str, typer.Option("--method", help=f"Which methods to use, a list of: {', '.join(METHODS)}.", metavar="LIST")
     ] = "interval,sign,pgd,linear,lp",
     output_name: o.OutputNameOption = None,
+    arch: o.ArchOption = None,
+    input_shape: o.InputShapeOption = None,
+    allow_code_execution: o.AllowCodeOption = False,
     labels: o.LabelsOption = None,
     limit: o.LimitOption = None,
     index: o.IndexOption = None,
@@ -70,8 +73,9 @@ def certify(
         verdicts=Options(methods=_methods(method), time_limit=time_limit, seed=seed),
         save=save,
         force=force,
-        output_name=output_name,
-        max_bytes=o.parse_memory(max_memory),
+        model=o.model_options(
+            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+        ),
     )
     _run("certify", model, chosen, format, output, quiet=quiet, verbose=verbose)
 
@@ -89,6 +93,9 @@ def attack(
         str, typer.Option("--fraction", help="Share of the inputs that sensitivity and gradient may change.")
     ] = "0.1",
     output_name: o.OutputNameOption = None,
+    arch: o.ArchOption = None,
+    input_shape: o.InputShapeOption = None,
+    allow_code_execution: o.AllowCodeOption = False,
     labels: o.LabelsOption = None,
     limit: o.LimitOption = None,
     index: o.IndexOption = None,
@@ -129,8 +136,9 @@ def attack(
         verdicts=Options(methods=methods, time_limit=time_limit, attack=AttackOptions(fraction=share), seed=seed),
         save=save,
         force=force,
-        output_name=output_name,
-        max_bytes=o.parse_memory(max_memory),
+        model=o.model_options(
+            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+        ),
     )
     _run("attack", model, chosen, format, output, quiet=quiet, verbose=verbose)
 

@@ -22,6 +22,9 @@ def sensitivity(
         typer.Option("--save", help="Write S to this .npz file.", show_default=False, rich_help_panel=o.OUTPUT),
     ] = None,
     output_name: o.OutputNameOption = None,
+    arch: o.ArchOption = None,
+    input_shape: o.InputShapeOption = None,
+    allow_code_execution: o.AllowCodeOption = False,
     scale: o.ScaleOption = None,
     mean: o.MeanOption = None,
     std: o.StdOption = None,
@@ -42,8 +45,9 @@ def sensitivity(
         save=save,
         force=force,
         preprocessing=parse_preprocessing(scale=scale, mean=mean, std=std),
-        output_name=output_name,
-        max_bytes=o.parse_memory(max_memory),
+        model=o.model_options(
+            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+        ),
         seed=seed,
     )
     deliver(audit_sensitivity(model, chosen), format=format, output=output, verbose=verbose)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -45,6 +46,7 @@ class ExternalData:
         self._digests: dict[str, str] = {}
         self._claimed: dict[str, int] = {}
         self._read: dict[tuple[_Place, int], ByteArray] = {}
+        self._checked: set[tuple[_Place, int]] = set()
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -58,13 +60,25 @@ class ExternalData:
         """
         place = self._place(entries, n_bytes, tensor)
         if (place, n_bytes) not in self._read:
-            with open_below(self._model_path.parent, place.parts) as file:
-                self._claim(place, n_bytes, os.fstat(file.fileno()).st_size, tensor)
+            with self._claimed_file(place, n_bytes, tensor) as file:
                 self._read[place, n_bytes] = _bytes_at(file, place, n_bytes)
-                if place.location not in self._digests:
-                    file.seek(0)
-                    self._digests[place.location] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._read[place, n_bytes]
+
+    def check(self, entries: Mapping[str, str], n_bytes: int, tensor: str) -> None:
+        """Check all that `read` checks, and hash the file, without keeping its bytes."""
+        place = self._place(entries, n_bytes, tensor)
+        if (place, n_bytes) not in self._checked:
+            self._checked.add((place, n_bytes))
+            with self._claimed_file(place, n_bytes, tensor):
+                pass
+
+    @contextmanager
+    def _claimed_file(self, place: _Place, n_bytes: int, tensor: str) -> Iterator[BufferedReader]:
+        with open_below(self._model_path.parent, place.parts) as file:
+            self._claim(place, n_bytes, os.fstat(file.fileno()).st_size, tensor)
+            if place.location not in self._digests:
+                self._digests[place.location] = hashlib.file_digest(file, "sha256").hexdigest()
+            yield file
 
     def _place(self, entries: Mapping[str, str], n_bytes: int, tensor: str) -> _Place:
         location = entries.get("location", "")

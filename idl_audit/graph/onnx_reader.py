@@ -44,10 +44,13 @@ class _Source:
 
     path: Path
     external: ExternalData
+    outline: bool
 
 
-def read_onnx(path: Path) -> Graph:
+def read_onnx(path: Path, *, outline: bool = False) -> Graph:
     """Return the graph in an ONNX file, its weights as read-only arrays, without the nodes that no output needs.
+
+    With `outline`, large weights are checked but not read, and stand as one repeated number: enough to tell shapes.
 
     External data is read from regular files below the model's folder only; nothing in the file is run.
     Raises ModelFileError for a file that is missing, damaged or unsafe, and UnsupportedModelError, listing everything,
@@ -56,7 +59,7 @@ def read_onnx(path: Path) -> Graph:
     path = Path(path)
     model, sha256 = _read_model(path)
     opset = _opset(model, path)
-    source = _Source(path, ExternalData(path))
+    source = _Source(path, ExternalData(path), outline)
     problems = [*model_problems(model), *node_problems(model.graph)]
     if problems:
         raise UnsupportedModelError(problems)
@@ -152,7 +155,9 @@ def _contents(graph: GraphProto, source: _Source) -> _Contents:
     outputs = _values(graph.output, problems)
     for tensor in graph.initializer:
         with _collecting(problems):
-            constants[tensor.name] = tensor_array(tensor, tensor.name, source.external, source.path)
+            constants[tensor.name] = tensor_array(
+                tensor, tensor.name, source.external, source.path, outline=source.outline
+            )
     for proto in graph.node:
         with _collecting(problems):
             node = _node(proto, source)

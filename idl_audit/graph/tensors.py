@@ -55,8 +55,16 @@ def element_type_name(number: int) -> str:
     return TensorProto.DataType.Name(number).lower() if number in TensorProto.DataType.values() else f"type {number}"
 
 
-def tensor_array(tensor: TensorProto, name: str, external: ExternalData, path: object) -> AnyArray:
+OUTLINED: Final = 4096
+"""An outline replaces weights with more elements than this; smaller tensors may be scales, sizes, shapes."""
+
+
+def tensor_array(
+    tensor: TensorProto, name: str, external: ExternalData, path: object, *, outline: bool = False
+) -> AnyArray:
     """Return the tensor's values, shape `tensor.dims`, read-only; float16 and bfloat16 become float32.
+
+    With `outline`, large floating-point tensors are checked but not read: they come back as one repeated number.
 
     `name` is what messages call it, `path` the model file. Raises ModelFileError where sizes do not fit together, and
     UnsupportedModelError for element types without an array form here, for NaN and for infinities.
@@ -72,6 +80,10 @@ def tensor_array(tensor: TensorProto, name: str, external: ExternalData, path: o
     shape = _shape(tensor, name, path)
     if tensor.HasField("segment"):
         raise ModelFileError(f"{path}: tensor {shown(name)} is one segment of several; save it as one tensor")
+    if outline and math.prod(shape) > OUTLINED:
+        placeholder = _placeholder(tensor, kind, shape, name, external, path)
+        if placeholder is not None:
+            return placeholder
     stored = _stored(tensor, kind, math.prod(shape), name, external, path)
     array = _native(stored, kind, name, path).reshape(shape)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -111,6 +123,22 @@ def _stored(
     if found != count:
         raise ModelFileError(_wrong_size(path, name, tensor, f"{count} elements", found))
     return _from_field(tensor, kind, dtype, name, path)
+
+
+def _placeholder(
+    tensor: TensorProto, kind: ElementType, shape: tuple[int, ...], name: str, external: ExternalData, path: object
+) -> AnyArray | None:
+    """Return an array of the tensor's shape that takes no memory, where its bytes lie in one piece."""
+    if kind.name not in ("float16", "bfloat16", "float32", "float64"):
+        return None
+    n_bytes = math.prod(shape) * np.dtype(kind.stored).itemsize
+    if tensor.data_location == TensorProto.EXTERNAL:
+        external.check(_external_entries(tensor, name, path), n_bytes, name)
+    elif not tensor.HasField("raw_data"):
+        return None
+    elif len(tensor.raw_data) != n_bytes:
+        raise ModelFileError(_wrong_size(path, name, tensor, f"{n_bytes} bytes", len(tensor.raw_data)))
+    return np.broadcast_to(np.float32(0.5), shape)
 
 
 def _wrong_size(path: object, name: str, tensor: TensorProto, needed: str, found: int) -> str:

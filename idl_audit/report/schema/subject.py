@@ -101,6 +101,9 @@ class Conversion(Part):
     well_posed: WellPosed = Field(description="Why the model has exactly one state for every input.")
     norm_inf_A: Rescaling = Field(description="||A||_inf before and after scaling.")
     check: AgreementCheck | None = Field(default=None, description="Agreement with the original network.")
+    estimated_mb: NonNegative | None = Field(
+        default=None, description="Memory that A, B, C, D would take as sparse matrices, in MB (10^6 bytes)."
+    )
     seconds: Seconds | None = Field(default=None, description="Time that the conversion took.")
     peak_mb: NonNegative | None = Field(default=None, description="Peak memory of the process, in MB (10^6 bytes).")
 

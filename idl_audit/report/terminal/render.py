@@ -58,6 +58,10 @@ def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
     pair(rows, "input", _shape(model.input_shape))
     pair(rows, "outputs", f"{model.n_outputs:,}")
     pair(rows, "parameters", f"{model.n_parameters:,}")
+    if model.ops:
+        pair(rows, "operators", ", ".join(f"{plain(op)} {count}" for op, count in model.ops.items()))
+    if model.external_files:
+        pair(rows, "weights in", ", ".join(plain(name) for name in model.external_files))
     if model.stripped_output:
         pair(rows, "left out", f"{plain(model.stripped_output)} at the output")
     if model.unsupported:
@@ -70,7 +74,8 @@ def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
 def _add_conversion(rows: Table, found: Conversion) -> None:
     nnz, proof = found.nnz, found.well_posed
     pair(rows, "states", f"{found.n_states:,} ({found.structure})")
-    pair(rows, "nonzeros", f"A {nnz.A:,}, B {nnz.B:,}, C {nnz.C:,}, D {nnz.D:,}")
+    memory = "" if found.estimated_mb is None else f" ({figure(found.estimated_mb)} MB as sparse matrices)"
+    pair(rows, "nonzeros", f"A {nnz.A:,}, B {nnz.B:,}, C {nnz.C:,}, D {nnz.D:,}{memory}")
     pair(rows, "well posed", plain(proof.proof) + ("" if proof.value is None else f" ({figure(proof.value)})"))
     pair(rows, "||A||_inf", _rescaling(found.norm_inf_A))
     pair(rows, "agreement", Text("not checked", style="yellow") if found.check is None else _agreement(found.check))

@@ -1,0 +1,279 @@
+"""PyTorch models -> ONNX -> Graph; the module itself stays the oracle. A door to torch.
+
+Weights alone are safe to read. A pickled module, a TorchScript archive, an exported program and the factory that
+--arch names are code: they are run only where the caller allows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from idl_audit.arrays import AnyArray
+from idl_audit.errors import ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.graph.ir import Graph, Provenance, shown
+from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.graph.original import BatchedNetwork, InputForm, OriginalNetwork, first_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+TORCH_KINDS: Final = frozenset({"torch-zip", "torchscript", "torch-export", "pickle", "safetensors"})
+"""The kinds of `reader.sniff` that this module reads."""
+
+_EXPORT: Final = 'torch.onnx.export(model.eval(), (example_input,), "model.onnx")'
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """What the user says about a PyTorch file."""
+
+    arch: str | None = None
+    """MODULE:FACTORY, a function without arguments that returns the untrained module."""
+    input_shape: tuple[int, ...] | None = None
+    """Shape of one input, batch axis included."""
+    allow_code_execution: bool = False
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A module as a graph, with the module itself as the oracle."""
+
+    graph: Graph
+    original: OriginalNetwork
+
+
+def read_torch(path: Path, kind: str, options: TorchOptions) -> TorchNetwork:
+    """Return the network in a PyTorch file; `kind` is what `reader.sniff` says of it.
+
+    Raises:
+        ModelFileError: where the file cannot be read, or would have to run code that is not allowed.
+        OptionError: where --arch or --input-shape is missing or wrong.
+        UnsupportedModelError: where no exporter turns the module into ONNX.
+    """
+    module, example = _module(Path(path), kind, options)
+    if example is None:
+        if options.input_shape is None:
+            raise OptionError(f"{path} does not say what its input looks like; give --input-shape, such as 1,3,32,32")
+        import torch
+
+        example = torch.zeros(options.input_shape)
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return network_of(module, example, path=Path(path), sha256=digest)
+
+
+def network_of(
+    module: nn.Module, example: torch.Tensor, *, path: Path | None = None, sha256: str | None = None
+) -> TorchNetwork:
+    """Return the graph of a module for inputs like `example` (one sample, batch axis of 1), module as the oracle."""
+    import torch
+
+    single = example[:1] if example.ndim > 1 else example
+    module = _in_evaluation(module)
+    with tempfile.TemporaryDirectory(prefix="idl-audit-") as folder:
+        file = Path(folder) / "model.onnx"
+        _export(module, single, file, str(path or type(module).__name__))
+        graph = read_onnx(file)
+    name = f"torch {torch.__version__}"
+    provenance = Provenance(
+        path=path,
+        format="torch",
+        sha256=sha256 or graph.provenance.sha256,
+        opset=graph.opset,
+        producer=name,
+    )
+    form = InputForm(tuple(single.shape), np.dtype(np.float32), example.ndim > 1)
+
+    def run(batch: AnyArray) -> AnyArray:
+        with torch.no_grad():
+            return np.asarray(module(torch.from_numpy(np.ascontiguousarray(batch))).numpy())
+
+    return TorchNetwork(replace(graph, provenance=provenance), BatchedNetwork(name, path or Path("model"), form, run))
+
+
+def _in_evaluation(module: nn.Module) -> nn.Module:
+    try:
+        return module.eval()
+    except NotImplementedError:  # modules of exported programs are in the mode that they were exported in
+        return module
+
+
+def _export(module: nn.Module, example: torch.Tensor, file: Path, what: str) -> None:
+    """Write the module as ONNX by today's exporter, or by the older one where that fails."""
+    import torch
+
+    reasons = []
+    for dynamo in (True, False):
+        try:
+            with _silence():
+                torch.onnx.export(module, (example,), str(file), dynamo=dynamo)
+            return
+        except Exception as error:  # the exporters raise whatever the module leads them to
+            reasons.append(f"{'new' if dynamo else 'old'} exporter: {first_line(error)}")
+    raise UnsupportedModelError([f"{what}: torch.onnx.export fails ({'; '.join(reasons)})"])
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporters' progress, warnings and logging to themselves."""
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        quiet.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            quiet.setLevel(level)
+
+
+def _module(path: Path, kind: str, options: TorchOptions) -> tuple[nn.Module, torch.Tensor | None]:
+    """Return the module in a file and, where the file knows one, an example input."""
+    if options.arch is not None:
+        if not options.allow_code_execution:
+            raise OptionError(
+                f"--arch {options.arch} runs code of yours; say so with --allow-code-execution, or {_advice('it')}"
+            )
+        return _filled(_factory(options.arch), _weights(path, kind), path), None
+    if not options.allow_code_execution:
+        raise ModelFileError(_refusal(path, kind))
+    return _loaded(path, kind)
+
+
+def _advice(what: str) -> str:
+    return f"export {what} to ONNX instead: {_EXPORT}"
+
+
+def _refusal(path: Path, kind: str) -> str:
+    """Say why a file is not loaded, what it would import, and what would work."""
+    if kind == "safetensors":
+        return (
+            f"{path} holds weights without the network; give --arch MODULE:FACTORY --allow-code-execution, "
+            f"or {_advice('the model')}"
+        )
+    if kind == "torchscript" or kind == "torch-export":
+        return f"{path} is code ({kind}); load it with --allow-code-execution if you trust it, or {_advice('it')}"
+    found = _imports(path)
+    if found == []:
+        return (
+            f"{path} holds weights without the network; give --arch MODULE:FACTORY --allow-code-execution, "
+            f"or {_advice('the model')}"
+        )
+    listed = "names that cannot be listed" if found is None else ", ".join(shown(name) for name in found[:20])
+    return (
+        f"{path} is a pickle, and loading it would run code: it imports {listed}; "
+        f"load it with --allow-code-execution if you trust it, or {_advice('the model')}"
+    )
+
+
+def _imports(path: Path) -> list[str] | None:
+    """Return what a checkpoint would import beyond plain weights, without running it; None where that fails."""
+    import torch
+
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except Exception:  # a file of torch before 1.6, which cannot be listed: plain weights load safely all the same
+        pass
+    try:
+        torch.load(str(path), map_location="cpu", weights_only=True)
+    except Exception:
+        return None
+    return []
+
+
+def _weights(path: Path, kind: str) -> Mapping[str, Any]:
+    """Return the state dict in a file, read without running anything."""
+    import torch
+
+    try:
+        if kind == "safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(str(path)))
+        content = torch.load(str(path), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} cannot be read as weights ({first_line(error)}); save it with torch.save(model.state_dict(), ...)"
+        ) from error
+    for name in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ModelFileError(f"{path} holds no state dict; save one with torch.save(model.state_dict(), ...)")
+    return content
+
+
+def _factory(arch: str) -> nn.Module:
+    """Return what the function MODULE:FACTORY returns. The caller has allowed code to run."""
+    import torch
+
+    module_name, colon, factory = arch.partition(":")
+    if not colon or not re.fullmatch(r"[\w.]+", module_name) or not factory.isidentifier():
+        raise OptionError(f"--arch must look like package.module:factory, not {arch!r}")
+    sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module_name), factory)()
+    except Exception as error:  # the user's code may raise anything
+        raise OptionError(f"--arch {arch} fails: {type(error).__name__}: {first_line(error)}") from error
+    finally:
+        sys.path.remove(os.getcwd())
+    if not isinstance(made, torch.nn.Module):
+        raise OptionError(f"--arch {arch} must return a torch.nn.Module, not {type(made).__name__}")
+    return made
+
+
+def _filled(module: nn.Module, weights: Mapping[str, Any], path: Path) -> nn.Module:
+    """Return the module with the weights; a prefix that all names share (`module.`) is taken off."""
+    state = dict(weights)
+    for prefix in ("module.", "model.", "_orig_mod."):
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        lines = " ".join(str(error).split())
+        raise ModelFileError(
+            f"the weights in {path} do not fit the architecture: {shown(lines, longest=400)}"
+        ) from error
+    return module
+
+
+def _loaded(path: Path, kind: str) -> tuple[nn.Module, torch.Tensor | None]:
+    """Load a file that is code. The caller has allowed it."""
+    import torch
+
+    try:
+        if kind == "torch-export":
+            program = torch.export.load(str(path))
+            args = program.example_inputs[0] if program.example_inputs else ()
+            return program.module(), args[0] if args and isinstance(args[0], torch.Tensor) else None
+        if kind == "torchscript":
+            return torch.jit.load(str(path), map_location="cpu"), None  # type: ignore[no-untyped-call]
+        content = torch.load(str(path), map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise ModelFileError(f"{path} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(content, torch.nn.Module):
+        raise ModelFileError(
+            f"{path} holds a {type(content).__name__} and no network; give --arch MODULE:FACTORY for its weights"
+        )
+    return content, None
