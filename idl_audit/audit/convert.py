@@ -15,9 +15,11 @@ from idl_audit.audit.subject import (
     peak_megabytes,
     random_inputs,
 )
-from idl_audit.errors import OptionError
+from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import norm_inf_a, rescale
-from idl_audit.implicit.storage import save_model
+from idl_audit.implicit.storage import check_new_file, save_model
+from idl_audit.implicit.structure import structure
+from idl_audit.report.pictures import draw_structure
 from idl_audit.report.schema import Diagnostic, Report, Rescaling
 
 
@@ -29,6 +31,8 @@ class ConvertOptions:
     rescale: bool = True
     flat: bool = False
     force: bool = False
+    spy: Path | None = None
+    """Draw the structure of [[A, B], [C, D]] into this PNG file."""
     model: ModelOptions = field(default_factory=ModelOptions)
     seed: int = 0
 
@@ -40,8 +44,8 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
         InvalidInputError: where the file, the data or an option is refused; nothing is written.
         AgreementError: where the implicit model is not the network; nothing is written.
     """
-    if out.exists() and not options.force:
-        raise OptionError(f"{out} exists already; give another name or --force to overwrite it")
+    for file in filter(None, (out, options.spy)):
+        check_new_file(file, force=options.force)
     clock = Clock()
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
@@ -63,6 +67,9 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
     with clock.step("write"):
         origin = subject.info.model_dump(mode="json")
         save_model(out, model, origin=origin, flat=options.flat, force=options.force)
+    if options.spy is not None:
+        with clock.step("draw"):
+            _draw(options.spy, model, path)
     seconds = sum(clock.timing().steps.values())
     conversion = describe_conversion(subject.model, model if options.rescale else None, check, seconds)
     if not options.rescale:
@@ -76,5 +83,19 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
         conversion=conversion.model_copy(update={"peak_mb": peak_megabytes()}),
         data=None if samples is None or data is None else describe_data(samples, data),
         diagnostics=tuple(diagnostics),
-        artifacts=(str(out),),
+        artifacts=tuple(str(file) for file in (out, options.spy) if file is not None),
+    )
+
+
+def _draw(file: Path, model: ImplicitModel, path: Path) -> None:
+    found = structure(model)
+    title = f"{path.name}: {model.n_states:,} states, {model.n_inputs:,} inputs, {model.n_outputs:,} outputs"
+    draw_structure(
+        file,
+        density=found.density,
+        row_edges=found.row_edges,
+        column_edges=found.column_edges,
+        row_names=found.row_names,
+        column_names=found.column_names,
+        title=title,
     )

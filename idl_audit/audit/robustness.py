@@ -19,10 +19,10 @@ from idl_audit.box import Box
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Samples
-from idl_audit.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.errors import DataError, UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
-from idl_audit.implicit.storage import write_npz
+from idl_audit.implicit.storage import check_new_file, write_npz
 from idl_audit.report.schema import (
     Adversarial,
     AgreementCheck,
@@ -58,8 +58,8 @@ class RobustnessOptions:
     model: ModelOptions = field(default_factory=ModelOptions)
 
     def __post_init__(self) -> None:
-        if self.save is not None and self.save.exists() and not self.force:
-            raise OptionError(f"{self.save} exists already; give another name or --force to overwrite it")
+        if self.save is not None:
+            check_new_file(self.save, force=self.force)
 
 
 @dataclass(frozen=True)

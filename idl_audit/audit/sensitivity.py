@@ -13,7 +13,7 @@ from idl_audit.audit.subject import ModelOptions, check_agreement, describe_conv
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import OptionError
 from idl_audit.implicit.scaling import rescale
-from idl_audit.implicit.storage import write_npz
+from idl_audit.implicit.storage import check_new_file, write_npz
 from idl_audit.report.schema import Report, TopInput
 from idl_audit.report.schema import Sensitivity as SensitivitySection
 
@@ -32,8 +32,8 @@ class SensitivityOptions:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise OptionError(f"--top must be at least 1, not {self.top}")
-        if self.save is not None and self.save.exists() and not self.force:
-            raise OptionError(f"{self.save} exists already; give another name or --force to overwrite it")
+        if self.save is not None:
+            check_new_file(self.save, force=self.force)
 
 
 def audit_sensitivity(path: Path, options: SensitivityOptions) -> Report:

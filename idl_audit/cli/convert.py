@@ -21,6 +21,10 @@ def convert(
     kappa: Annotated[float, typer.Option("--kappa", help="Rescale so that ||A||_inf is at most this.")] = 0.5,
     rescale: Annotated[bool, typer.Option("--rescale/--no-rescale", help="Rescale the states.")] = True,
     flat: Annotated[bool, typer.Option("--flat", help="Also store A, B, C, D as one CSR matrix each.")] = False,
+    spy: Annotated[
+        Path | None,
+        typer.Option("--spy", help="Draw the structure of A, B, C, D into this PNG file.", show_default=False),
+    ] = None,
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
@@ -58,6 +62,7 @@ def convert(
         rescale=rescale,
         flat=flat,
         force=force,
+        spy=spy,
         model=o.model_options(
             output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
         ),

@@ -69,12 +69,19 @@ def save_model(
     write_npz(path, arrays, force=force)
 
 
-def write_npz(path: Path, arrays: Mapping[str, AnyArray], *, force: bool) -> None:
-    """Write arrays to an .npz file through a temporary neighbour, so that no half-written file is left behind."""
+def check_new_file(path: Path, *, force: bool) -> None:
+    """Raise OptionError where a file cannot be written, or would replace another without being told to."""
+    if path.is_dir():
+        raise OptionError(f"{path} is a folder; give the name of a file")
     if path.exists() and not force:
         raise OptionError(f"{path} exists already; give another name or --force to overwrite it")
-    if not path.parent.is_dir():
-        raise OptionError(f"the folder {path.parent} does not exist; create it first")
+    if not path.absolute().parent.is_dir():
+        raise OptionError(f"the folder {path.absolute().parent} does not exist; create it first")
+
+
+def write_npz(path: Path, arrays: Mapping[str, AnyArray], *, force: bool) -> None:
+    """Write arrays to an .npz file through a temporary neighbour, so that no half-written file is left behind."""
+    check_new_file(path, force=force)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
