@@ -15,7 +15,7 @@ from idl_audit.graph.ir import Graph, Node, Value, live_nodes
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.linear_maps import LinearMap
-from idl_audit.implicit.lowering import LOWERINGS
+from idl_audit.implicit.lowering import LOWERINGS, REFUSED
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
 from idl_audit.implicit.walk import TensorValue, Walk, refuse
 
@@ -128,7 +128,8 @@ def _results(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tup
 
 
 def _refuse_operator(node: Node) -> None:
-    refuse(node, "has no implicit form here; the README's operator table lists those that have one")
+    why = REFUSED.get(node.op, "has no implicit form here")
+    refuse(node, f"{why}; the README's operator table lists what can be read")
 
 
 def _assemble(walk: Walk, result: AffineForm, input_shape: tuple[int, ...], stripped: str) -> ImplicitModel:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.lowering import arithmetic, linear, movement, nonlinear, pooling, resize
+from idl_audit.implicit.lowering import arithmetic, linear, movement, nonlinear, pooling, recurrent, resize
 from idl_audit.implicit.walk import TensorValue, Walk
 
 Lowering: TypeAlias = Callable[[Node, Sequence[TensorValue | None], Walk], tuple[TensorValue, ...]]
@@ -69,6 +69,8 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Unsqueeze": movement.lower_movement,
         "Resize": resize.lower_resize,
         "Upsample": resize.lower_upsample,
+        # recurrent layers of fixed length
+        "RNN": recurrent.lower_rnn,
         # the same number
         "Cast": movement.lower_cast,
         "Dropout": movement.lower_dropout,
@@ -78,3 +80,19 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Size": movement.lower_size,
     }
 )
+
+_JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
+_GATES: Final = "multiplies tensors that depend on the input with each other, which no implicit form here has"
+
+REFUSED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("ArgMax", "ArgMin", "Ceil", "Floor", "Greater", "Less", "Round", "Sign", "TopK"), _JUMPS),
+        **dict.fromkeys(("Attention", "Einsum", "GRU", "LSTM", "Pow", "Reciprocal"), _GATES),
+        "If": "chooses between subgraphs",
+        "Loop": "runs a subgraph",
+        "QuantizeLinear": _JUMPS,
+        "Softmax": "stands inside the network; only a last Softmax, which changes no ranking, can be left out",
+        "LogSoftmax": "stands inside the network; only a last LogSoftmax, which changes no ranking, can be left out",
+    }
+)
+"""Operators without an implicit form here, and why; everything else that LOWERINGS lacks is simply not known."""
