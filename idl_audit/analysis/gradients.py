@@ -20,7 +20,7 @@ def gradient(model: ImplicitModel, inputs: FloatArray, functionals: FloatArray) 
     for k, block in enumerate(model.blocks):
         v = sums.pop(k, None)
         if v is not None:
-            total = _push(model.rows[k], v * block.derivative(z[k]), sums, total)
+            total = _push(model.rows[k], block.pull_back(z[k], v), sums, total)
     return total
 
 

@@ -57,7 +57,7 @@ def sensitivity_matrix(model: ImplicitModel, *, functionals: FloatArray | None =
     for k in range(len(model.blocks)):
         r = sums.pop(k, None)
         if r is not None:
-            inputs = _push(model.rows[k], r * model.blocks[k].activation.lipschitz, sums, inputs)
+            inputs = _push(model.rows[k], model.blocks[k].activation.spread(r), sums, inputs)
     return inputs * (1 + 2 * gamma(_roundings(model)))
 
 

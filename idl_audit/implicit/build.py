@@ -63,7 +63,6 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
         UnsupportedModelError: with every operator, or use of one, that has no implicit form.
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
-    graph = fuse_activations(graph)
     path = graph.provenance.path or Path("the model")
     if len(graph.inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in graph.inputs)
@@ -73,9 +72,11 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     entry = graph.inputs[0]
     values: dict[str, TensorValue] = {**graph.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
     walk = Walk(graph.opset, max_bytes)
-    problems: list[str] = []
     target, stripped = _strip(graph, chosen_output(path, graph, output))
-    for node in live_nodes(graph.nodes, [target]):
+    problems = _mixed_types(live_nodes(graph.nodes, [target]), graph)
+    fused = fuse_activations(graph)
+    values |= fused.constants
+    for node in live_nodes(fused.nodes, [target]):
         _lower(node, values, walk, problems)
     if problems:
         raise UnsupportedModelError(problems)
@@ -85,15 +86,52 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     return _assemble(walk, result, sample_shape(entry), stripped)
 
 
+_ONE_TYPE = frozenset(
+    {"Add", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub", "Sum"}
+)
+"""Operators whose inputs must have one type, so that a file that mixes them is invalid."""
+
+
+def _mixed_types(nodes: Sequence[Node], graph: Graph) -> list[str]:
+    """Return what is wrong with nodes that mix float32 and float64: no runtime takes them."""
+    if any(node.op == "Cast" for node in nodes):
+        return []
+    own = np.dtype(graph.inputs[0].dtype) if graph.inputs[0].dtype in ("float32", "float64") else None
+    problems = []
+    for node in nodes:
+        types = {graph.constants[name].dtype for name in node.inputs if name in graph.constants}
+        other = [t for t in types if own is not None and t.kind == "f" and t != own]
+        if node.op in _ONE_TYPE and other:
+            problems.append(
+                f"{node.op} node '{node.label}' mixes {own} inputs with {other[0]} weights; export it again"
+            )
+    return problems
+
+
 def _strip(graph: Graph, target: str) -> tuple[str, str]:
     """Return (tensor to stop at, operator left out): a softmax at the very end is left out."""
     makers = {name: node for node in graph.nodes for name in node.outputs}
+    declared = {value.name: value.shape for value in graph.outputs}[target]
     last = makers.get(target)
     while last is not None and last.op == "Identity":
         last = makers.get(last.inputs[0])
-    if last is not None and last.op in STRIPPED_AT_THE_END:
+    if last is not None and last.op in STRIPPED_AT_THE_END and _all_outputs_compete(last, declared, graph.opset):
         return last.inputs[0], last.op
     return target, ""
+
+
+def _all_outputs_compete(node: Node, declared: Sequence[int | str | None] | None, opset: int) -> bool:
+    """Return whether a last softmax runs over all outputs of a sample, so that leaving it out changes no ranking."""
+    axis = node.attributes.get("axis", -1 if opset >= 13 else 1)
+    if declared is None:
+        return axis in (-1, 1)
+    rank = len(declared)
+    sizes = [size if isinstance(size, int) else 1 for size in declared]
+    if not isinstance(axis, int) or not -rank <= axis < rank:
+        return False
+    first = axis % rank
+    group = sizes[first:] if opset < 13 else sizes[first : first + 1]
+    return math.prod(group) == math.prod(sizes)
 
 
 def _lower(node: Node, values: dict[str, TensorValue], walk: Walk, problems: list[str]) -> None:

@@ -52,9 +52,9 @@ class StateBlock:
             return self.activation(z)
         return np.ldexp(self.activation(np.ldexp(z, self.exponent)), -self.exponent)
 
-    def derivative(self, z: FloatArray) -> FloatArray:
-        """Return phi'(z)."""
-        return self.activation.derivative(np.ldexp(z, self.exponent) if self.exponent else z)
+    def pull_back(self, z: FloatArray, v: FloatArray) -> FloatArray:
+        """Return Phi^T v, Phi the Jacobian of phi at z; a kept scale does not change slopes."""
+        return self.activation.pull_back(np.ldexp(z, self.exponent) if self.exponent else z, v)
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and greatest slope of phi on [lo, hi]; a kept scale does not change slopes."""

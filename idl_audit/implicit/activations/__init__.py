@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import curve, kinked
+from idl_audit.implicit.activations import coupled, curve, kinked
 from idl_audit.implicit.activations.base import Activation, Line
 
 ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
@@ -25,6 +25,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
         "selu": curve.selu,
         "sigmoid": curve.sigmoid,
         "silu": curve.silu,
+        "softmax": coupled.softmax,
         "softplus": curve.softplus,
         "softsign": curve.softsign,
         "tanh": curve.tanh,

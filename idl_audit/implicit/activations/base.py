@@ -13,7 +13,7 @@ Line: TypeAlias = tuple[FloatArray, FloatArray]
 
 
 class Activation(ABC):
-    """A function phi of one variable, applied to every state of a block."""
+    """A function phi of one variable applied to every state of a block, or (`coupled`) of a group of states."""
 
     name: str
     positively_homogeneous: bool
@@ -36,6 +36,14 @@ class Activation(ABC):
     @abstractmethod
     def derivative(self, z: FloatArray) -> FloatArray:
         """Return a slope of phi at z (one of them at a kink); used to search, never to prove."""
+
+    def pull_back(self, z: FloatArray, v: FloatArray) -> FloatArray:
+        """Return Phi^T v, Phi the Jacobian of phi at z; used to search, never to prove."""
+        return v * self.derivative(z)
+
+    def spread(self, r: FloatArray) -> FloatArray:
+        """Return Gamma^T r for r >= 0, where |phi(s) - phi(t)| <= Gamma |s - t| entrywise."""
+        return r * self.lipschitz
 
     @abstractmethod
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:

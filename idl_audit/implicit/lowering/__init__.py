@@ -38,6 +38,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "LeakyRelu": nonlinear.lower_leaky_relu,
         "PRelu": nonlinear.lower_prelu,
         "Selu": nonlinear.lower_elu,
+        "Softmax": nonlinear.lower_softmax,
         "Swish": nonlinear.lower_swish,
         "ThresholdedRelu": nonlinear.lower_thresholded_relu,
         # pooling and reductions
@@ -91,7 +92,6 @@ REFUSED: Final[Mapping[str, str]] = MappingProxyType(
         "If": "chooses between subgraphs",
         "Loop": "runs a subgraph",
         "QuantizeLinear": _JUMPS,
-        "Softmax": "stands inside the network; only a last Softmax, which changes no ranking, can be left out",
         "LogSoftmax": "stands inside the network; only a last LogSoftmax, which changes no ranking, can be left out",
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
@@ -9,14 +10,16 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import Activation, curve, kinked
+from idl_audit.implicit.activations import Activation, coupled, curve, kinked
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.walk import (
     TensorValue,
     Walk,
     constant_input,
+    flat_indices,
     float_attribute,
     form_input,
+    int_attribute,
     optional_constant,
     refuse,
     text_attribute,
@@ -105,6 +108,23 @@ def lower_thresholded_relu(node: Node, values: Sequence[TensorValue | None], wal
     if alpha != 0:
         refuse(node, f"jumps at alpha = {alpha}: no bound on its slope exists, so nothing can be certified behind it")
     return (walk.states(node, kinked.relu(), form_input(node, values, 0)),)
+
+
+def lower_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Softmax inside a network: a block whose states compete in groups."""
+    form = form_input(node, values, 0)
+    rank = len(form.shape)
+    axis = int_attribute(node, "axis", -1 if walk.opset >= 13 else 1)
+    if not -rank <= axis < rank:
+        refuse(node, f"has the axis {axis} for a tensor of shape {form.shape}")
+    axis %= rank
+    if walk.opset < 13:  # everything from the axis on competes
+        width = math.prod(form.shape[axis:])
+        return (walk.states(node, coupled.softmax(width), form),)
+    order = flat_indices(form.shape).swapaxes(axis, rank - 1)
+    made = walk.states(node, coupled.softmax(form.shape[axis]), walk.select(node, form, np.ascontiguousarray(order)))
+    back = flat_indices(made.shape).swapaxes(axis, rank - 1)
+    return (walk.select(node, made, np.ascontiguousarray(back)),)
 
 
 def lower_clip(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
