@@ -33,7 +33,7 @@ def fuse_activations(graph: Graph) -> Graph:
     constants = dict(graph.constants)
     nodes: list[Node] = []
     for node in graph.nodes:
-        found = chains.activation(node) if node.op in ("Mul", "Div") else None
+        found = chains.activation(node)
         nodes.extend([node] if found is None else found.nodes(node, constants))
     return replace(graph, nodes=tuple(nodes), constants=MappingProxyType(constants))
 
@@ -74,7 +74,14 @@ class _Chains:
         self._uses.update(value.name for value in graph.outputs)
 
     def activation(self, node: Node) -> _Found | None:
-        """Return the activation that the product ending at this node is, if it is one."""
+        """Return the activation that the chain ending at this node is, if it is one."""
+        if node.op == "Where":
+            return _thresholded_softplus(self, node)
+        if node.op == "Div" and self.scalar(node.inputs[1]) is None:
+            return _softsign(self, node)
+        return self._product(node) if node.op in ("Mul", "Div") else None
+
+    def _product(self, node: Node) -> _Found | None:
         factor, tensors = self._factors(node.outputs[0], last=True)
         if len(tensors) != 2:
             return None
@@ -214,6 +221,32 @@ def _hard_swish(chains: _Chains, x: str, other: str, factor: float) -> _Found | 
         value if isinstance(value := clip.attributes.get(name), float) else None for name in ("min", "max")
     ]
     return _Found("HardSwish", x, 6 * factor) if limits == [0.0, 6.0] else None
+
+
+def _softsign(chains: _Chains, node: Node) -> _Found | None:
+    """x / (1 + |x|) = Softsign(x)."""
+    shifted = chains.plus_constant(node.inputs[1])
+    inner = None if shifted is None else chains.maker(shifted[0], "Abs")
+    if shifted is None or inner is None or shifted[1] != 1.0 or inner.inputs[0] != node.inputs[0]:
+        return None
+    return _Found("Softsign", node.inputs[0])
+
+
+def _thresholded_softplus(chains: _Chains, node: Node) -> _Found | None:
+    """Where(b x > t, x, Softplus(b x) / b): PyTorch's softplus, which differs from Softplus by exp(-t) / b at most."""
+    condition, x, other = node.inputs
+    greater = chains.maker(condition, "Greater")
+    outer, tensors = chains._factors(other, last=True)
+    inner = chains.maker(tensors[0], "Softplus") if len(tensors) == 1 else None
+    if greater is None or inner is None:
+        return None
+    slope, threshold = chains.scaled(inner.inputs[0], x), chains.scalar(greater.inputs[1])
+    if not slope or slope < 0 or chains.scaled(greater.inputs[0], x) != slope or threshold is None:
+        return None
+    off = _deviation(outer * slope, 1.0)
+    if off is None or off > 4 * UNIT_ROUNDOFF or threshold < 10:
+        return None
+    return _Found("Softplus", x, 1 / slope, slope, _error(1.001 * math.exp(-threshold)))
 
 
 _PATTERNS: tuple[Callable[[_Chains, str, str, float], _Found | None], ...] = (

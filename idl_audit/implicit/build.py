@@ -76,8 +76,9 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     problems = _mixed_types(live_nodes(graph.nodes, [target]), graph)
     fused = fuse_activations(graph)
     values |= fused.constants
+    lost: set[str] = set()
     for node in live_nodes(fused.nodes, [target]):
-        _lower(node, values, walk, problems)
+        _lower(node, values, lost, walk, problems)
     if problems:
         raise UnsupportedModelError(problems)
     result = values.get(target)
@@ -134,26 +135,24 @@ def _all_outputs_compete(node: Node, declared: Sequence[int | str | None] | None
     return math.prod(group) == math.prod(sizes)
 
 
-def _lower(node: Node, values: dict[str, TensorValue], walk: Walk, problems: list[str]) -> None:
-    """Lower one node, or note why it cannot be; what depends on an unknown tensor is only looked up by name."""
-    known = all(not name or name in values for name in node.inputs)
+def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Walk, problems: list[str]) -> None:
+    """Lower one node, or note why it cannot be; `lost` are tensors that depend on the input and have no form."""
+    depends = any(name in lost or isinstance(values.get(name), AffineForm) for name in node.inputs)
     try:
-        if not known:
-            if node.op not in LOWERINGS and not _may_be_constant(node, values):
+        if any(name and name not in values for name in node.inputs):  # something before failed: only the name is known
+            if depends and node.op not in LOWERINGS:
                 _refuse_operator(node)
-            return
-        arguments = [values[name] if name else None for name in node.inputs]
-        results = _results(node, arguments, walk)
+            results: tuple[TensorValue, ...] = ()
+        else:
+            results = _results(node, [values[name] if name else None for name in node.inputs], walk)
     except UnsupportedModelError as error:
         problems.extend(error.problems)
-        return
+        results = ()
     for name, result in zip(node.outputs, results, strict=False):
         if name:
             values[name] = result
-
-
-def _may_be_constant(node: Node, values: Mapping[str, TensorValue]) -> bool:
-    return not node.inputs or not any(isinstance(values.get(name), AffineForm) for name in node.inputs)
+    if depends and not results:
+        lost.update(node.outputs)
 
 
 def _results(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -67,12 +67,12 @@ class Softmax(Activation):
 
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return phi_i where i is lowest and the others are highest, and the other way round, rounded outward."""
-        low, high = self._extreme(lo, hi), self._extreme(hi, lo)
+        low, high = self._extreme(lo, hi, 1.0), self._extreme(hi, lo, -1.0)
         error = LIBRARY_ERROR * (self.width + 4)
         return np.maximum(low - error * (low + TINY), 0.0), np.minimum(high + error * (high + TINY), 1.0)
 
-    def _extreme(self, own: FloatArray, others: FloatArray) -> FloatArray:
-        """Return exp(own_i) / (exp(own_i) + sum over j <> i of exp(others_j))."""
+    def _extreme(self, own: FloatArray, others: FloatArray, direction: float) -> FloatArray:
+        """Return exp(own_i) / (exp(own_i) + sum over j <> i of exp(others_j)), too small (1) or too large (-1)."""
         mine, rest = self._grouped(own), self._grouped(others)
         top = np.maximum(mine.max(axis=-1, keepdims=True), rest.max(axis=-1, keepdims=True))
         own_weight, weights = np.exp(mine - top), np.exp(rest - top)
@@ -81,8 +81,7 @@ class Softmax(Activation):
         total = np.maximum(before, 0.0) + np.maximum(behind, 0.0)
         # the difference of running sums loses digits: give back what it may have lost, in the unfavourable direction
         lost = gamma(2 * self.width + 4) * weights.sum(axis=-1, keepdims=True)
-        is_low = own is not others and bool((mine <= rest).all())
-        total = total + lost if is_low else np.maximum(total - lost, 0.0)
+        total = np.maximum(total + direction * lost, 0.0)
         return np.asarray((own_weight / np.maximum(own_weight + total, TINY)).reshape(own.shape))
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:

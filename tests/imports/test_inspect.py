@@ -1,0 +1,93 @@
+"""inspect tells shapes and sizes without reading weights, and estimates come before allocation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from idl_audit.audit.inspect import InspectOptions, inspect
+from idl_audit.audit.subject import open_subject
+from idl_audit.errors import MemoryLimitError, ModelFileError
+from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.graph.reader import read_graph
+from idl_audit.implicit.build import build_implicit
+
+SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> Path:
+    """Two convolutions 64 -> 64, 3x3, on 56x56 pixels: 116 million nonzeros each."""
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.normal(size=(64, 64, 3, 3)).astype(np.float32), f"w{k}") for k in range(2)]
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], name="one", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w1"], ["c"], name="two", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64, 56, 56]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64, 1, 1]),
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    path = tmp_path_factory.mktemp("wide") / "wide.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_wide_convolution_is_estimated_and_refused_with_the_figure(wide):
+    assert inspect(wide, InspectOptions()).conversion.nnz.A == 64 * 64 * (3 * 56 - 2) ** 2
+    with pytest.raises(MemoryLimitError, match=r"Conv node 'one' has about 112,\d{3},\d{3} nonzeros \(1\.35 GB\)"):
+        build_implicit(read_graph(wide), max_bytes=10**9)
+    assert "above the limit of 1.00 GB" in inspect(wide, InspectOptions(max_bytes=10**9)).model.unsupported[0]
+
+
+@pytest.mark.parametrize("name", ["digits_mlp", "digits_conv", "digits_resnet"])
+def test_inspect_and_import_tell_the_same_story(name):
+    path = SAMPLES / f"{name}.onnx"
+    looked, opened = inspect(path, InspectOptions()), open_subject(path)
+    assert looked.model == opened.info
+    assert looked.conversion.n_states == opened.model.n_states
+    assert [b.size for b in looked.conversion.blocks] == [b.size for b in opened.model.blocks[::-1]]
+    assert looked.conversion.check is None
+
+
+def test_an_outline_checks_the_weights_it_does_not_read(tmp_path):
+    weights = numpy_helper.from_array(np.ones((100, 100), np.float32), "w")
+    weights.dims[0] = 200
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, s]) for n, s in (("x", 200), ("y", 100))]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], [weights]), ir_version=8)
+    path = tmp_path / "short.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match="needs 80000 bytes and has 40000"):
+        read_onnx(path, outline=True)
+
+
+def test_all_that_is_unsupported_is_listed_at_once(tmp_path):
+    nodes = [
+        helper.make_node("Sin", ["x"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Det", ["b"], ["c"]),
+        helper.make_node("Cos", ["x"], ["y"], name="last"),
+        helper.make_node("Add", ["y", "c"], ["z"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in ("x", "z")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(model.SerializeToString())
+    found = inspect(path, InspectOptions())
+    assert found.conversion is None
+    assert [text.split()[:3] for text in found.model.unsupported] == [
+        ["Sin", "node", "'first'"],
+        ["Det", "node", "'c'"],
+        ["Cos", "node", "'last'"],
+    ]
