@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line."""
-    from idl_audit.cli.app import app
+    try:
+        from idl_audit.cli.app import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # before or after a command: commands handle it themselves
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

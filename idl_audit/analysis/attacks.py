@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.analysis.gradients import gradient
-from idl_audit.analysis.margins import margin_functionals, margins
+from idl_audit.analysis.margins import margin_functionals, margins, predictions
 from idl_audit.analysis.sensitivity import sensitivity_matrix
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.box import Box
@@ -31,8 +31,9 @@ class Found:
 
     point: Float32Array
     predicted: int
+    """The class that the network predicts there; -1 where an output is no number."""
     margin: float
-    """y_label - max over the others; negative or zero where the network errs."""
+    """y_label - max over the others; negative or zero where the network errs, -inf where an output is no number."""
     method: str
 
 
@@ -54,8 +55,8 @@ class Target:
         if not len(inside):
             return None
         outputs = self.network(inside)
-        margin = margins(outputs, self.label)
-        predicted = outputs.argmax(axis=1)
+        predicted = predictions(outputs)
+        margin = np.where(predicted < 0, -np.inf, margins(outputs, self.label))
         # a wrong prediction first, then the smallest margin: with ties, argmax may err at margin 0
         worst = int(np.lexsort((margin, predicted == self.label))[0])
         return Found(inside[worst], int(predicted[worst]), float(margin[worst]), method)

@@ -21,6 +21,7 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
@@ -65,8 +66,10 @@ def lower_bound(
         functionals: what to bound.
         choose: the multipliers; any are sound.
     """
+    if not model.is_feed_forward:
+        raise UnsupportedModelError(("the model has cycles; bounds of feed-forward models are known",))
     m, n_rows = len(inputs.lo), len(functionals.seeds)
-    tally = _Tally(model, inputs, bounds, m, n_rows)
+    tally = _Tally(model, m, n_rows)
     tally.push(functionals.row, np.broadcast_to(functionals.seeds, (m, *functionals.seeds.shape)))
     for k in range(functionals.newest, len(model.blocks)):
         v = tally.sums.pop(k, None)
@@ -93,14 +96,12 @@ def _over_box(w: FloatArray, error: FloatArray, inputs: Interval) -> FloatArray:
 class _Tally:
     """The running sums of one backward pass, each with a bound on its rounding error."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, m: int, n_rows: int) -> None:
+    def __init__(self, model: ImplicitModel, m: int, n_rows: int) -> None:
         self.sums: dict[int, FloatArray] = {}
         """Source -> v, shape (m, R, n)."""
         self.errors: dict[int, FloatArray] = {}
         """Source -> bound on |v - exact v|, shape (m, R, n)."""
         self._model = model
-        self._largest = {INPUT: inputs.largest.max(axis=1, initial=0.0)}
-        self._largest.update({k: x.largest.max(axis=1, initial=0.0) for k, x in bounds.x.items()})
         self._constants: list[FloatArray] = []
         self._shape = (m, n_rows)
         self._slack = np.zeros((m, n_rows))
@@ -109,18 +110,15 @@ class _Tally:
         """Add lam . (sum_k P_k x_k + Q u + r): lam P_k to the sums, lam . r to the constant."""
         self._add_constant(row, lam)
         greatest = np.abs(lam).max(axis=-1, initial=0.0)[..., None]
-        weight = np.abs(lam).sum(axis=-1) * (1 + gamma(row.size + 2))
         for source, linear_map in _sources(row):
             terms = self._terms(source)
             product = self._adjoint(linear_map, lam)
-            error = greatest * (linear_map.column_sums * gamma(terms + 4))
+            error = greatest * (linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums) + TINY
             if source in self.sums:
                 self.sums[source] = self.sums[source] + product
                 self.errors[source] = self.errors[source] + error
             else:
                 self.sums[source], self.errors[source] = product, error
-            if linear_map.error:
-                self._slack += weight * linear_map.error * self._largest[source][:, None] * (1 + gamma(8))
 
     def _add_constant(self, row: Affine, lam: FloatArray) -> None:
         self._constants.append(lam @ row.constant)
@@ -137,10 +135,11 @@ class _Tally:
 
     def total(self) -> FloatArray:
         """Return the sum of everything, rounded downward, shape (m, R)."""
-        parts = np.stack([*self._constants, -self._slack * (1 + gamma(len(self._constants) * 4 + 8))])
+        parts = np.stack([*self._constants, -self._slack * (1 + gamma(len(self._constants) * 64 + 64))])
         result = parts.sum(axis=0)
         rounding = gamma(len(parts) + 4) * np.abs(parts).sum(axis=0)
-        return np.asarray(np.nextafter(result - 2 * rounding, -np.inf))
+        lower = np.nextafter(result - 2 * rounding, -np.inf)
+        return np.where(np.isfinite(lower), lower, -np.inf)  # an overflow proves nothing
 
     def _terms(self, source: int) -> int:
         return _column_terms(self._model)[source]
@@ -156,7 +155,7 @@ def _sources(row: Affine) -> list[tuple[int, LinearMap]]:
     return [*pairs, (INPUT, row.input)] if row.input is not None else pairs
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _column_terms(model: ImplicitModel) -> Mapping[int, int]:
     """Return, for each source, how many products are added up for one entry of v, over all rows of blocks."""
     terms: dict[int, int] = {}

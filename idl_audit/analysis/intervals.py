@@ -55,11 +55,15 @@ def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interva
     for linear_map, interval in parts:
         middle, half = centre_and_radius(interval)
         centre += linear_map.apply(middle)
-        radius += linear_map.magnitude.apply(half + rounding * np.abs(middle))
-        if linear_map.error:
-            radius += linear_map.error * interval.largest.max(axis=1, initial=0.0)[:, None]
+        relative = linear_map.relative
+        radius += linear_map.magnitude.apply(half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle))
+        if linear_map.slack is not None:
+            radius += linear_map.slack.apply(interval.largest)
     radius *= 1 + 2 * rounding
-    return Interval(np.nextafter(centre - radius, -np.inf), np.nextafter(centre + radius, np.inf))
+    known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
+    with np.errstate(invalid="ignore"):
+        lo, hi = np.nextafter(centre - radius, -np.inf), np.nextafter(centre + radius, np.inf)
+    return Interval(np.where(known, lo, -np.inf), np.where(known, hi, np.inf))
 
 
 def centre_and_radius(interval: Interval) -> tuple[FloatArray, FloatArray]:

@@ -62,8 +62,8 @@ def _tightened(model: ImplicitModel, k: int, states: IntArray, bounds: StateBoun
             )
             for sign in (1.0, -1.0)
         )
-        lo[:, some] = np.maximum(lo[:, some], least)
-        hi[:, some] = np.minimum(hi[:, some], -most)
+        lo[:, some] = np.fmax(lo[:, some], least)
+        hi[:, some] = np.fmin(hi[:, some], -most)
     return Interval(lo, hi)
 
 

@@ -20,6 +20,11 @@ def rivals(n_outputs: int, label: int) -> IntArray:
     return np.delete(np.arange(n_outputs), label)
 
 
+def predictions(outputs: FloatArray) -> IntArray:
+    """Return the class with the largest output for each row, shape (m, q) -> (m,); -1 where an output is no number."""
+    return np.asarray(np.where(np.isfinite(outputs).all(axis=-1), outputs.argmax(axis=-1), -1), np.int64)
+
+
 def margins(outputs: FloatArray, label: int) -> FloatArray:
     """Return min over j <> label of y_label - y_j for each row of outputs, shape (m, q) -> (m,)."""
     others = np.delete(outputs, label, axis=-1)

@@ -1,8 +1,9 @@
 """The LP relaxation over a box (mathematics 7, paper section 4.4), in the complementarity form.
 
-Variables u, x and the slack s = x - z. Rows (I - A) x - B u - s = b; every line of the activation's relaxation over
-[l, h] is (1 - slope) x + slope s >= intercept (or <=): a bound of a column where the slope is 0 or 1, which for ReLU
-leaves one row for each unstable state: the triangle's chord.
+Variables t, x and the slack s = x - z, with u = centre + radius t and t in [-1, 1], so that data in bytes and data in
+[0, 1] give the same program. Rows (I - A) x - B diag(radius) t - s = b + B centre; every line of the activation's
+relaxation over [l, h] is (1 - slope) x + slope s >= intercept (or <=): a bound of a column where the slope is 0 or 1,
+which for ReLU leaves one row for each unstable state: the triangle's chord.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import scipy.sparse as sp
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
-from idl_audit.analysis.linear_bounds import line_multipliers
 from idl_audit.analysis.linprog import LinearProgram, Outcome, Solution
 from idl_audit.arrays import BoolArray, FloatArray
 from idl_audit.implicit.activations import Line
@@ -26,7 +26,7 @@ _SMALLEST_WIDTH = 1e-9
 
 @dataclass
 class Columns:
-    """Bounds of the columns u, x, s while the relaxation is put together, and its rows of lines."""
+    """Bounds of the columns t, x, s while the relaxation is put together, and its rows of lines."""
 
     lo: FloatArray
     hi: FloatArray
@@ -43,15 +43,19 @@ class TriangleRelaxation:
         self._model, self._inputs, self._bounds = model, inputs, bounds
         p, n = model.n_inputs, model.n_states
         matrices = model.matrices
-        equations = sp.hstack([-matrices.B, sp.eye_array(n) - matrices.A, -sp.eye_array(n)])
+        self._centre = (inputs.lo[0] + inputs.hi[0]) / 2
+        self._radius = (inputs.hi[0] - inputs.lo[0]) / 2
+        from_input = matrices.B @ sp.dia_array((self._radius[None], [0]), shape=(p, p))
+        equations = sp.hstack([-from_input, sp.eye_array(n) - matrices.A, -sp.eye_array(n)])
+        constant = matrices.b + matrices.B @ self._centre
         columns = self._columns()
         rows = [sp.csr_array(equations), *columns.rows]
         self._program = LinearProgram(
             sp.csr_array(sp.vstack(rows)),
             lo=columns.lo,
             hi=columns.hi,
-            row_lo=np.concatenate([matrices.b, *columns.row_lo]),
-            row_hi=np.concatenate([matrices.b, *columns.row_hi]),
+            row_lo=np.concatenate([constant, *columns.row_lo]),
+            row_hi=np.concatenate([constant, *columns.row_hi]),
         )
         self._sizes = p, n
 
@@ -67,8 +71,8 @@ class TriangleRelaxation:
                 {k: x.hi[0] for k, x in bounds.x.items()},
             )
         )
-        lo = np.concatenate([self._inputs.lo[0], x_lo, x_lo - z_hi])
-        hi = np.concatenate([self._inputs.hi[0], x_hi, x_hi - z_lo])
+        lo = np.concatenate([np.full(p, -1.0), x_lo, x_lo - z_hi])
+        hi = np.concatenate([np.full(p, 1.0), x_hi, x_hi - z_lo])
         columns = Columns(lo, hi, [], [], [])
         for k, block in enumerate(model.blocks):
             states = np.arange(model.offsets[k], model.offsets[k + 1])
@@ -83,24 +87,21 @@ class TriangleRelaxation:
         model = self._model
         p, n = self._sizes
         c, d = model.matrices.C.T @ functional, model.matrices.D.T @ functional
-        solution = self._program.minimise(np.concatenate([d, c, np.zeros(n)]), time_limit=time_limit)
+        solution = self._program.minimise(np.concatenate([self._radius * d, c, np.zeros(n)]), time_limit=time_limit)
         if solution.outcome is not Outcome.OPTIMAL or solution.point is None or solution.row_duals is None:
             return LpBound(solution.outcome, None, -np.inf, solution)
         functionals = Functionals.of_outputs(model, functional[None])
         multipliers = self._multipliers(solution.row_duals[:n])
         proved = lower_bound(model, self._inputs, self._bounds, functionals, multipliers)
-        return LpBound(solution.outcome, solution.point[:p], float(proved[0, 0]), solution)
+        point = self._centre + self._radius * solution.point[:p]
+        return LpBound(solution.outcome, point, float(proved[0, 0]), solution)
 
     def _multipliers(self, duals: FloatArray) -> Multipliers:
-        """Return the solver's duals for the states that bend, and the exact slope times v for those that do not."""
-        model, bounds = self._model, self._bounds
-        lines = line_multipliers(model, bounds)
+        """Return the solver's duals of the rows of each block; any numbers are sound."""
+        offsets = self._model.offsets
 
         def choose(k: int, v: FloatArray) -> FloatArray:
-            ours = lines(k, v)
-            bends: BoolArray = bounds.unstable(k, model.blocks[k])
-            given = duals[model.offsets[k] : model.offsets[k + 1]]
-            return np.where(bends[:, None, :], given, ours)
+            return np.broadcast_to(duals[offsets[k] : offsets[k + 1]], v.shape)
 
         return choose
 

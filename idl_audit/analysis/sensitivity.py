@@ -7,12 +7,13 @@ constants of the activations).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from idl_audit.arrays import FloatArray
-from idl_audit.errors import UnsupportedModelError
+from idl_audit.errors import OptionError, UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.scaling import norm_inf_a
@@ -38,54 +39,93 @@ class Sensitivity:
         return float(self.row_sums.max(initial=0.0))
 
 
-def sensitivity_matrix(model: ImplicitModel, *, functionals: FloatArray | None = None) -> FloatArray:
-    """Return S = |C| (I - |A|)^-1 |B| + |D|, shape (q, p), rounded upward (paper Thm 4.2; unchanged by rescale).
+def sensitivity_matrix(
+    model: ImplicitModel, method: str = "paper", *, functionals: FloatArray | None = None
+) -> FloatArray:
+    """Return a sensitivity matrix S, |y(u) - y(u0)| <= S |u - u0|, shape (q, p), rounded upward; unchanged by rescale.
 
     Args:
         model: a feed-forward model.
+        method: "paper" for |C| (I - |A|)^-1 |B| + |D| (Thm 4.2), "centre-radius", "half-step" (both sharper,
+            `centre_radius`), or "best" for the entrywise least of those that apply and fit into memory.
         functionals: rows F, shape (r, q); bounds |F (y - y0)| by the matrix of F y instead of y.
 
     Raises:
-        UnsupportedModelError: where the model has cycles.
+        UnsupportedModelError: where the model has cycles, or the method does not apply to it.
+        OptionError: for an unknown method.
     """
+    from idl_audit.analysis.centre_radius import METHODS
+
     if not model.is_feed_forward:
         raise UnsupportedModelError(("the model has cycles; the sensitivity matrix of feed-forward models is known",))
+    if method not in METHODS:
+        raise OptionError(f"there is no method '{method}' for S; known are {', '.join(METHODS)}")
+    return METHODS[method](model, functionals)
+
+
+def paper_matrix(
+    model: ImplicitModel,
+    functionals: FloatArray | None = None,
+    steepest: Mapping[int, FloatArray] | None = None,
+    *,
+    uncertain: bool = True,
+) -> FloatArray:
+    """Return |C| (I - Gamma |A|)^-1 Gamma |B| + |D|, shape (q, p), rounded upward (paper Thm 4.2).
+
+    Gamma holds the Lipschitz constants of the activations, or the `steepest` slopes of each block where they are given.
+    Without `uncertain`, what rounding did to the model's coefficients is left out: then it bounds nothing by itself.
+    """
     n_rows = model.n_outputs if functionals is None else len(functionals)
     sums: dict[int, FloatArray] = {}
     inputs = np.zeros((n_rows, model.n_inputs))
-    inputs = _push_output(model, functionals, sums, inputs)
-    for k in range(len(model.blocks)):
+    inputs = _push_output(model, functionals, sums, inputs, uncertain)
+    for k, block in enumerate(model.blocks):
         r = sums.pop(k, None)
         if r is not None:
-            inputs = _push(model.rows[k], model.blocks[k].activation.spread(r), sums, inputs)
-    return inputs * (1 + 2 * gamma(_roundings(model)))
+            behind = block.activation.spread(r) if steepest is None else r * steepest[k]
+            inputs = _push(model.rows[k], behind, sums, inputs, uncertain)
+    return inputs * (1 + 2 * gamma(roundings(model)))
 
 
-def _push(row: Affine, r: FloatArray, sums: dict[int, FloatArray], inputs: FloatArray) -> FloatArray:
+def _push(row: Affine, r: FloatArray, sums: dict[int, FloatArray], inputs: FloatArray, uncertain: bool) -> FloatArray:
     """Add |P_k|^T r to the sums of every source of the row; return the inputs' sum."""
     for k in sorted(row.states):
-        term = row.states[k].magnitude.adjoint(r)
+        term = _pulled(row.states[k], r, uncertain)
         sums[k] = sums[k] + term if k in sums else term
-    return inputs if row.input is None else inputs + row.input.magnitude.adjoint(r)
+    return inputs if row.input is None else inputs + _pulled(row.input, r, uncertain)
+
+
+def _pulled(linear_map: LinearMap, r: FloatArray, uncertain: bool) -> FloatArray:
+    """Return |W_true|^T r at least: what rounding did to the coefficients is paid for."""
+    term = linear_map.magnitude.adjoint(r)
+    if not uncertain:
+        return term
+    term = term * (1 + linear_map.relative)
+    return term if linear_map.slack is None else term + linear_map.slack.adjoint(r)
 
 
 def _push_output(
-    model: ImplicitModel, functionals: FloatArray | None, sums: dict[int, FloatArray], inputs: FloatArray
+    model: ImplicitModel,
+    functionals: FloatArray | None,
+    sums: dict[int, FloatArray],
+    inputs: FloatArray,
+    uncertain: bool,
 ) -> FloatArray:
     """Start the recursion with |F C|^T and |F D|^T, F the identity where no functionals are asked for."""
     if functionals is None:
-        return _push(model.output, np.eye(model.n_outputs), sums, inputs)
+        return _push(model.output, np.eye(model.n_outputs), sums, inputs, uncertain)
 
     def magnitude(linear_map: LinearMap) -> FloatArray:
         rounding = gamma(linear_map.column_terms + 2) * linear_map.magnitude.adjoint(np.abs(functionals))
-        return np.abs(linear_map.adjoint(functionals)) + rounding
+        uncertainty = linear_map.pull_uncertainty(np.abs(functionals)) if uncertain else 0.0
+        return np.abs(linear_map.adjoint(functionals)) + rounding + uncertainty
 
     for k in sorted(model.output.states):
         sums[k] = magnitude(model.output.states[k])
     return inputs if model.output.input is None else inputs + magnitude(model.output.input)
 
 
-def _roundings(model: ImplicitModel) -> int:
+def roundings(model: ImplicitModel) -> int:
     """Return how many roundings one product of the recursion goes through, at most, over all blocks."""
     total = 8
     for row in (*model.rows, model.output):

@@ -22,7 +22,7 @@ from idl_audit.analysis.certificate import Functionals, lower_bound
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.analysis.linprog import Outcome
-from idl_audit.analysis.margins import margin_functionals
+from idl_audit.analysis.margins import margin_functionals, predictions
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box
@@ -118,7 +118,7 @@ class _Case:
     def open(self) -> np.ndarray:
         """Rivals whose margin is not yet proved positive, the most dangerous first."""
         order = np.argsort(self.lowers, kind="stable")
-        return order[self.lowers[order] <= 0]
+        return order[~(self.lowers[order] > 0)]  # NaN, which an overflow may leave, proves nothing
 
     @property
     def time_left(self) -> float:
@@ -153,7 +153,7 @@ def decide(
         options: the rungs and their limits.
     """
     start = time.monotonic()
-    predicted = int(network(sample[None].astype(np.float32))[0].argmax())
+    predicted = int(predictions(network(sample[None].astype(np.float32)))[0])
     if predicted != label:
         return Result(Verdict.CLEAN_WRONG, predicted, seconds=time.monotonic() - start)
     case = _Case(
@@ -203,8 +203,9 @@ def _interval(case: _Case) -> None:
     bounds = interval_bounds(model, case.inputs)
     functionals = Functionals.of_outputs(model, case.functionals)
     lowers = lower_bound(model, case.inputs, bounds, functionals, lambda _, v: np.zeros_like(v))
-    case.bounds = bounds
-    case.lowers = np.maximum(case.lowers, lowers[0])
+    if not case.tightened:
+        case.bounds = bounds
+    case.lowers = np.fmax(case.lowers, lowers[0])
 
 
 def _state_bounds(case: _Case) -> StateBounds:
@@ -218,7 +219,7 @@ def _linear(case: _Case) -> None:
     """Backward linear bounds of states and margins."""
     bounds = _state_bounds(case)
     lowers = output_lower_bounds(case.target.model, case.inputs, bounds, case.functionals)
-    case.lowers = np.maximum(case.lowers, lowers[0])
+    case.lowers = np.fmax(case.lowers, lowers[0])
 
 
 def _lp(case: _Case) -> None:
@@ -232,7 +233,7 @@ def _lp(case: _Case) -> None:
         if answer.outcome is not Outcome.OPTIMAL:
             case.reason = REASONS[answer.outcome]
             continue
-        case.lowers[rival] = max(case.lowers[rival], answer.lower)
+        case.lowers[rival] = np.fmax(case.lowers[rival], answer.lower)
         if case.lowers[rival] <= 0 and answer.point is not None:
             case.note(case.target.replay(answer.point, "lp"))
             if case.is_falsified:

@@ -15,9 +15,11 @@ from idl_audit.audit.subject import (
     peak_megabytes,
     random_inputs,
 )
+from idl_audit.errors import OptionError
+from idl_audit.files import check_distinct, check_new_file, write_whole
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import norm_inf_a, rescale
-from idl_audit.implicit.storage import check_new_file, save_model
+from idl_audit.implicit.storage import save_model
 from idl_audit.implicit.structure import structure
 from idl_audit.report.pictures import draw_structure
 from idl_audit.report.schema import Diagnostic, Report, Rescaling
@@ -44,8 +46,11 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
         InvalidInputError: where the file, the data or an option is refused; nothing is written.
         AgreementError: where the implicit model is not the network; nothing is written.
     """
+    check_distinct((path, None if data is None else data.path), (out, options.spy))
     for file in filter(None, (out, options.spy)):
         check_new_file(file, force=options.force)
+    if options.spy is not None and options.spy.suffix.lower() != ".png":
+        raise OptionError(f"--spy draws a PNG file; name it {options.spy.with_suffix('.png')}")
     clock = Clock()
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
@@ -90,12 +95,15 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
 def _draw(file: Path, model: ImplicitModel, path: Path) -> None:
     found = structure(model)
     title = f"{path.name}: {model.n_states:,} states, {model.n_inputs:,} inputs, {model.n_outputs:,} outputs"
-    draw_structure(
+    write_whole(
         file,
-        density=found.density,
-        row_edges=found.row_edges,
-        column_edges=found.column_edges,
-        row_names=found.row_names,
-        column_names=found.column_names,
-        title=title,
+        lambda stream: draw_structure(
+            stream,
+            density=found.density,
+            row_edges=found.row_edges,
+            column_edges=found.column_edges,
+            row_names=found.row_names,
+            column_names=found.column_names,
+            title=title,
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from idl_audit.analysis.attacks import Found, Network
+from idl_audit.analysis.margins import predictions
 from idl_audit.analysis.verdicts import Options, Result, Verdict, decide
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.audit.frame import Clock, framed_report
@@ -20,9 +22,10 @@ from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Samples
 from idl_audit.errors import DataError, UnsupportedModelError
+from idl_audit.files import check_new_file
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
-from idl_audit.implicit.storage import check_new_file, write_npz
+from idl_audit.implicit.storage import write_npz
 from idl_audit.report.schema import (
     Adversarial,
     AgreementCheck,
@@ -93,7 +96,7 @@ class _Opinions:
 
     def of(self, point: Float32Array, label: int) -> tuple[str, ...]:
         """Return the names of those that misclassify the point."""
-        return tuple(name for name, network in self.networks if int(network(point[None])[0].argmax()) != label)
+        return tuple(name for name, network in self.networks if int(predictions(network(point[None]))[0]) != label)
 
 
 def audit_robustness(
@@ -108,8 +111,9 @@ def audit_robustness(
     clock = Clock()
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
+        _check_classifier(subject)
         samples = open_samples(subject, options.data)
-    labels = _labels(subject, samples, options)
+    labels = _labels(samples, options)
     preprocessing = options.data.preprocessing
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
@@ -124,7 +128,10 @@ def audit_robustness(
         except KeyboardInterrupt:
             complete = False
     with clock.step("second opinion"):
-        opinions = _opinions(subject, decided, preprocessing)
+        try:
+            opinions = _opinions(subject, decided, preprocessing)
+        except KeyboardInterrupt:
+            opinions, complete = _Opinions(((subject.original.name, subject.network(preprocessing)),)), False
     artifacts = _save(options, decided)
     return framed_report(
         command,
@@ -142,13 +149,18 @@ def audit_robustness(
     )
 
 
-def _labels(subject: Subject, samples: Samples, options: RobustnessOptions) -> IntArray:
+def _check_classifier(subject: Subject) -> None:
     if subject.model.n_outputs < 2:
         raise UnsupportedModelError(
             [f"{subject.path} has one output; verdicts compare the outputs of a classifier with at least two"]
         )
+
+
+def _labels(samples: Samples, options: RobustnessOptions) -> IntArray:
     if samples.labels is None:
-        raise DataError(f"{samples.source} has no labels; add an array 'labels' or give a file with --labels")
+        raise DataError(
+            f"{samples.source} has no labels; put an array 'labels' into an .npz, or give a file with --labels"
+        )
     check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
     return samples.labels
 
@@ -230,7 +242,8 @@ def _sample_report(sample: _Decided, options: RobustnessOptions, opinions: _Opin
         for eps in options.eps
         if eps.value in sample.results
     )
-    return SampleReport(index=sample.index, label=sample.label, predicted=sample.predicted, results=results)
+    predicted = sample.predicted if sample.predicted >= 0 else None
+    return SampleReport(index=sample.index, label=sample.label, predicted=predicted, results=results)
 
 
 def _result_report(
@@ -249,7 +262,7 @@ def _result_report(
         verdict=ReportedVerdict(result.verdict.value),
         method=result.method,
         lower_bound=result.lower,
-        margin_found=None if result.found is None else result.found.margin,
+        margin_found=None if result.found is None or not math.isfinite(result.found.margin) else result.found.margin,
         adversarial=adversarial,
         reason=None if result.reason is None else Reason(result.reason.value),
         seconds=result.seconds,
@@ -262,10 +275,10 @@ def _adversarial(
     change = np.abs(found.point.astype(np.float64) - sample.centre)
     moved = found.point != sample.centre.astype(np.float32)
     return Adversarial(
-        class_=found.predicted,
+        class_=found.predicted if found.predicted >= 0 else None,
         linf=float(change.max()),
         l0=int(moved.sum()),
-        margin=found.margin,
+        margin=found.margin if math.isfinite(found.margin) else None,
         confirmed_by=opinions.of(found.point, sample.label),
         survives_8bit=None if bounds is None else _survives_8bit(found.point, sample.label, network, bounds),
     )

@@ -7,16 +7,17 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from idl_audit.analysis.attacks import Network
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.errors import AgreementError, ModelFileError, UnsupportedModelError
+from idl_audit.errors import AgreementError, ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.original import OriginalNetwork, onnx2torch_network, onnxruntime_network
 from idl_audit.graph.reader import read_graph, sniff
@@ -37,7 +38,9 @@ from idl_audit.report.schema import (
 )
 
 if TYPE_CHECKING:
-    import torch
+    from idl_audit.graph.torch_reader import Module, Tensor
+
+Step = TypeVar("Step")
 
 TOLERANCE = 1e-4
 """Largest difference of an output between implicit model and original network, relative to max|y|."""
@@ -129,7 +132,8 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
         graph, original = network.graph, network.original
         model = _build(path, graph, options)
     else:
-        graph = read_graph(path)
+        _refuse_torch_options(path, options.torch)
+        graph = _named(path, lambda: read_graph(path))
         model = _build(path, graph, options)
         original = onnxruntime_network(path, graph, output=options.output_name, threads=options.threads)
     return Subject(
@@ -137,10 +141,23 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
     )
 
 
+def _refuse_torch_options(path: Path, given: TorchOptions) -> None:
+    for option, value in (("--arch", given.arch), ("--input-shape", given.input_shape)):
+        if value is not None:
+            raise OptionError(f"{option} belongs to PyTorch files, and {path} says itself what it is; leave it out")
+
+
 def _build(path: Path, graph: Graph, options: ModelOptions) -> ImplicitModel:
+    return _named(path, lambda: build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes))
+
+
+def _named(path: Path, step: Callable[[], Step]) -> Step:
+    """Run a step; what it refuses is told with the file's name in front."""
     try:
-        return build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes)
+        return step()
     except UnsupportedModelError as error:
+        if str(error).startswith(str(path)):
+            raise
         raise UnsupportedModelError([f"{path}: {error.problems[0]}", *error.problems[1:]]) from error
 
 
@@ -186,7 +203,7 @@ def load(path: str | Path, *, output_name: str | None = None) -> ImplicitModel:
     return subject.model
 
 
-def from_torch(module: torch.nn.Module, example_input: torch.Tensor) -> ImplicitModel:
+def from_torch(module: Module, example_input: Tensor) -> ImplicitModel:
     """Return the implicit model of a torch module, checked against the module on 20 random inputs.
 
     Args:

@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from idl_audit import __version__
 from idl_audit.cli import convert, inspect, robustness, schema, sensitivity
+from idl_audit.cli.show import EXIT_INTERRUPTED, EXIT_USAGE
+from idl_audit.report.wording import plain
+
+
+class _Group(TyperGroup):
+    """Tells wrong usage like every other error: one sentence on stderr, exit code 2."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line."""
+        run = functools.partial(
+            super().main, args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args
+        )
+        if not standalone_mode:
+            return run(**extra)
+        code = 0
+        try:
+            code = run(**extra)
+        except typer.TyperException as error:
+            told = error.format_message() if hasattr(error, "format_message") else str(error)
+            message = " ".join(str(told).split())
+            if message:  # a bare `idl-audit` shows its help and has nothing to say
+                typer.echo(f"error: {plain(message, longest=1000)} (see --help)", err=True)
+            sys.exit(EXIT_USAGE)
+        except typer.Abort:
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
 
 app = typer.Typer(
     name="idl-audit",
+    cls=_Group,
+    add_completion=False,
     help="How robust is the neural network in a file? Bounds, sensitivities, attacks and checked proofs, on a CPU.",
     epilog="Start with: idl-audit certify MODEL.onnx -d DATA.npz -e 0.03 --bounds 0,1",
     no_args_is_help=True,

@@ -11,6 +11,36 @@ from idl_audit.audit.convert import ConvertOptions
 from idl_audit.audit.convert import convert as run
 from idl_audit.cli import options as o
 from idl_audit.cli.show import check_output, command, deliver
+from idl_audit.errors import OptionError
+
+
+def _refuse_without_data(
+    labels: Path | None,
+    limit: int | None,
+    index: str | None,
+    scale: str | None,
+    mean: str | None,
+    std: str | None,
+    bounds: str | None,
+    layout: o.LayoutName,
+) -> None:
+    """Refuse options that say how to read samples where there are none: they would silently do nothing."""
+    given = {
+        "--labels": labels,
+        "--limit": limit,
+        "--index": index,
+        "--scale": scale,
+        "--mean": mean,
+        "--std": std,
+        "--bounds": bounds,
+        "--layout": None if layout is o.LayoutName.NATIVE else layout,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise OptionError(
+            f"{named[0]} says how to read samples, and there are none: give them with --data "
+            "(the converted model reads what the network itself reads)"
+        )
 
 
 @command
@@ -51,9 +81,11 @@ def convert(
 
     The model x = relu(Ax + Bu + b), y = Cx + Du + d is compared with the network on 20 random inputs, or on --data.
     """
-    check_output(report)
+    check_output(report, read=(model, data, labels), written=(out, spy))
     given = None
-    if data is not None:
+    if data is None:
+        _refuse_without_data(labels, limit, index, scale, mean, std, bounds, layout)
+    else:
         given = o.data_options(
             data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
         )

@@ -18,6 +18,6 @@ def inspect(
     max_memory: o.MaxMemoryOption = None,
 ) -> None:
     """Look at a model file without running it: operators, shapes, states, memory, and what is unsupported."""
-    check_output(output)
+    check_output(output, read=(model,))
     chosen = InspectOptions(output_name=output_name, max_bytes=o.parse_memory(max_memory))
     deliver(run(model, chosen), format=format, output=output, verbose=verbose)

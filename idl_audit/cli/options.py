@@ -10,7 +10,6 @@ import typer
 
 from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.subject import ModelOptions
-from idl_audit.data.numbers import parse_number
 from idl_audit.data.preprocessing import parse_preprocessing
 from idl_audit.errors import OptionError
 from idl_audit.graph.torch_reader import TorchOptions
@@ -121,7 +120,11 @@ FormatOption = Annotated[
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--output", help="Also write the report (JSON) to this file.", show_default=False, rich_help_panel=OUTPUT
+        "-o",
+        "--output",
+        help="Write the report (JSON) to this file; with -f json nothing else is printed.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.", rich_help_panel=OUTPUT)]
@@ -163,7 +166,7 @@ AllowCodeOption = Annotated[
         rich_help_panel=PYTORCH,
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", rich_help_panel=LIMITS)]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.", rich_help_panel=LIMITS)]
 MaxMemoryOption = Annotated[
     str | None,
     typer.Option(
@@ -219,7 +222,7 @@ def model_options(
 def parse_shape(text: str) -> tuple[int, ...]:
     """Return the shape that `1,3,32,32` (or 1x3x32x32) names. Raises OptionError."""
     parts = text.replace("x", ",").split(",")
-    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    if not all(_is_number(part.strip()) and int(part) > 0 for part in parts):
         raise OptionError(f"--input-shape must be positive numbers such as 1,3,32,32, not {text!r}")
     return tuple(int(part) for part in parts)
 
@@ -229,13 +232,17 @@ def parse_index(text: str) -> tuple[int, ...]:
     positions: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not _is_number(first) or (dash and not _is_number(last)):
             raise OptionError(f"--index must list positions such as 0,3,10-19, not {text!r}")
         stop = int(last) if dash else int(first)
         if not int(first) <= stop < int(first) + 10**7:
             raise OptionError(f"--index has the range {part.strip()}, which is empty or too long")
         positions.extend(range(int(first), stop + 1))
     return tuple(positions)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def parse_memory(text: str | None) -> int | None:
@@ -245,9 +252,10 @@ def parse_memory(text: str | None) -> int | None:
     units = {"GIB": 2**30, "MIB": 2**20, "KIB": 2**10, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1, "": 1}
     number = text.strip().upper().rstrip("BIKMG")
     unit = text.strip().upper()[len(number) :]
-    if unit not in units:
+    try:
+        size = float(number) * units[unit]
+    except (KeyError, ValueError):
+        size = 0.0
+    if not 1 <= size < 2**63:
         raise OptionError(f"--max-memory must be a size such as 500MB or 1GB, not {text!r}")
-    size = parse_number(number, option="--max-memory") * units[unit]
-    if size < 1:
-        raise OptionError(f"--max-memory must be a positive size, not {text!r}")
     return int(size)

@@ -63,14 +63,14 @@ def certify(
     certified: proved that none can. falsified: one was found, and the original network confirms it.
     clean_wrong: the network is wrong without any change. unknown: neither, with the reason.
     """
-    check_output(output)
+    check_output(output, read=(model, data, labels), written=(save,))
     given = o.data_options(
         data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
     )
     chosen = RobustnessOptions(
         eps=parse_eps(eps),
         data=given,
-        verdicts=Options(methods=_methods(method), time_limit=time_limit, seed=seed),
+        verdicts=Options(methods=_methods(method, tuple(METHODS), "method"), time_limit=time_limit, seed=seed),
         save=save,
         force=force,
         model=o.model_options(
@@ -119,14 +119,11 @@ def attack(
     The attack lp is the paper's: the minimiser of an LP relaxation; where its bound proves that there is no such
     input, the sample is certified.
     """
-    check_output(output)
+    check_output(output, read=(model, data, labels), written=(save,))
     share = parse_number(fraction, option="--fraction")
     if not 0 < share <= 1:
         raise OptionError(f"--fraction must lie above 0 and be at most 1, not {fraction}")
-    methods = _methods(method)
-    for name in methods:
-        if name not in ATTACK_METHODS:
-            raise OptionError(f"there is no attack '{name}'; known are {', '.join(ATTACK_METHODS)}")
+    methods = _methods(method, ATTACK_METHODS, "attack")
     given = o.data_options(
         data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
     )
@@ -143,10 +140,13 @@ def attack(
     _run("attack", model, chosen, format, output, quiet=quiet, verbose=verbose)
 
 
-def _methods(text: str) -> tuple[str, ...]:
+def _methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise OptionError(f"--method must name at least one of {', '.join(METHODS)}")
+        raise OptionError(f"--method must name at least one of {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise OptionError(f"there is no {noun} '{name}'; known are {', '.join(known)}")
     return in_order_of_cost(names)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from idl_audit.analysis.centre_radius import METHODS
 from idl_audit.audit.sensitivity import SensitivityOptions, audit_sensitivity
 from idl_audit.cli import options as o
 from idl_audit.cli.show import check_output, command, deliver
@@ -16,6 +17,9 @@ from idl_audit.data.preprocessing import parse_preprocessing
 @command
 def sensitivity(
     model: o.ModelArgument,
+    method: Annotated[
+        str, typer.Option("--method", help=f"How to bound S: {', '.join(METHODS)}; all are valid.", metavar="NAME")
+    ] = "best",
     top: Annotated[int, typer.Option("--top", help="Inputs to list for each output.", metavar="K")] = 5,
     save: Annotated[
         Path | None,
@@ -39,8 +43,9 @@ def sensitivity(
 
     |y(u) - y(v)| <= S |u - v| holds for every pair of inputs u, v, in the units of the data.
     """
-    check_output(output)
+    check_output(output, read=(model,), written=(save,))
     chosen = SensitivityOptions(
+        method=method,
         top=top,
         save=save,
         force=force,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TextIO
 
 import typer
 from rich.console import Console
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from idl_audit.cli.options import Format
 from idl_audit.errors import IncompleteError, InvalidInputError, OptionError
+from idl_audit.files import check_distinct, check_place, write_whole
 from idl_audit.report.json_text import to_json
 from idl_audit.report.schema import Report
 from idl_audit.report.wording import plain
@@ -77,28 +77,48 @@ def _internal(error: Exception) -> None:
     )
 
 
-def check_output(output: Path | None) -> None:
-    """Refuse, before any work, a report file that cannot be written."""
+def check_output(output: Path | None, *, read: Iterable[Path | None] = (), written: Iterable[Path | None] = ()) -> None:
+    """Refuse, before any work, a report file that cannot be written or would destroy something else.
+
+    An earlier report is replaced; any other file that exists is not.
+    """
+    check_distinct(read, (*written, output))
     if output is None:
         return
-    if output.is_dir():
-        raise OptionError(f"{output} is a folder; give the name of a file for the report")
-    if not output.absolute().parent.is_dir():
-        raise OptionError(f"the folder {output.absolute().parent} does not exist; create it first")
+    check_place(output)
+    if output.is_file() and output.stat().st_size:
+        with output.open("rb") as file:
+            if not file.read(64).lstrip().startswith(b"{"):
+                raise OptionError(f"{output} exists and is no report; give another name for the report")
 
 
 def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False) -> None:
     """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
     if output is not None:
-        write_text(output, to_json(report))
+        text = to_json(report)
+        write_whole(output, lambda file: file.write(text.encode("utf-8")))
     if format is Format.JSON:
         if output is None:
-            sys.stdout.write(to_json(report))
-            sys.stdout.flush()
+            _stdout().write(to_json(report))
+            _stdout().flush()
         return
+    _stdout()
     from idl_audit.report.terminal import render
 
     render(report, console=console(), verbose=verbose)
+
+
+def _stdout() -> TextIO:
+    if sys.stdout is None:
+        raise OptionError("there is no standard output; write the report to a file with -o FILE -f json")
+    return sys.stdout
+
+
+class _Console(Console):
+    """A console that leaves it to us what a reader that went away means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def console() -> Console:
@@ -106,22 +126,7 @@ def console() -> Console:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OFF_TERMINAL
-    return Console(width=width, highlight=False, soft_wrap=False)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    return _Console(width=width, highlight=False, soft_wrap=False)
 
 
 @contextmanager
@@ -140,7 +145,9 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
         task = bar.add_task(escape(title), total=None, counts="")
 
         def watch(progress: Any) -> None:
-            counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(progress.verdicts.items()))
+            counts = ", ".join(
+                f"{count} {verdict.replace('_', ' ')}" for verdict, count in sorted(progress.verdicts.items())
+            )
             bar.update(task, completed=progress.done, total=progress.total, counts=counts)
 
         yield watch

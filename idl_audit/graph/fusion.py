@@ -3,7 +3,7 @@
 Exporters write `x * Sigmoid(x)` or `0.5 * x * (1 + Erf(x / sqrt(2)))` as chains. A product of two tensors that depend
 on the input has no implicit form, but these are functions of one variable. The chain's last Mul is replaced by one node
 of the activation's own operator, scaled where a constant factor is left over. Constants such as sqrt(2) stand in files
-as float32: what that changes is bounded, and travels with the node as the attribute `fusion_error`.
+as float32: what that changes is bounded, and travels with the node as its `uncertainty`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from idl_audit.rounding import UNIT_ROUNDOFF
 
 RELATIVE_TOLERANCE = 1e-6
 """How far a constant in the file may be from the one of the formula."""
-
-FUSION_ERROR = "fusion_error"
-"""Bounds |chain(x) - activation(x)| over all x, before the leftover factor."""
 
 
 def fuse_activations(graph: Graph) -> Graph:
@@ -47,6 +44,8 @@ class _Found:
     factor: float = 1.0
     inner: float = 1.0
     attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
+    uncertainty: float = 0.0
+    """Bounds |chain(x) - op(inner x)| over all x, before `factor`."""
 
     def nodes(self, node: Node, constants: dict[str, AnyArray]) -> list[Node]:
         """Return the nodes that take the place of the chain's last one; fresh constants are put into `constants`."""
@@ -57,7 +56,7 @@ class _Found:
             made.append(Node("Mul", f"{node.label}/inner", (source, f"{base}/inner"), (f"{base}/scaled",)))
             source = f"{base}/scaled"
         target = base if self.factor == 1.0 else f"{base}/activation"
-        made.append(Node(self.op, node.label, (source,), (target,), self.attributes))
+        made.append(Node(self.op, node.label, (source,), (target,), self.attributes, self.uncertainty))
         if self.factor != 1.0:
             constants[f"{base}/factor"] = np.array(self.factor)
             made.append(Node("Mul", f"{node.label}/factor", (target, f"{base}/factor"), (base,)))
@@ -148,10 +147,6 @@ def _deviation(value: float | None, expected: float) -> float | None:
     return abs(value / expected - 1) + 4 * UNIT_ROUNDOFF
 
 
-def _error(bound: float) -> Mapping[str, Attribute]:
-    return MappingProxyType({FUSION_ERROR: bound})
-
-
 def _silu(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
     """x * Sigmoid(c x) = SiLU(c x) / c."""
     node = chains.maker(other, "Sigmoid")
@@ -167,7 +162,7 @@ def _gelu(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
         return None
     off = _deviation(chains.scaled(node.inputs[0], x), 1 / math.sqrt(2))
     # |d GELU / d log c| = x^2 times the normal density <= 0.3
-    return None if off is None else _Found("Gelu", x, 2 * factor, attributes=_error(0.5 * off))
+    return None if off is None else _Found("Gelu", x, 2 * factor, uncertainty=0.5 * off)
 
 
 def _gelu_tanh(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
@@ -187,8 +182,8 @@ def _gelu_tanh(chains: _Chains, x: str, other: str, factor: float) -> _Found | N
     if also_off is None or not _is_cube(chains, powers, x):
         return None
     # |x t| sech(t)^2 / 2 <= 0.28 with t the argument of tanh
-    attributes = {"approximate": "tanh", **_error(0.5 * (off + also_off))}
-    return _Found("Gelu", x, 2 * factor, attributes=MappingProxyType(attributes))
+    attributes = MappingProxyType({"approximate": "tanh"})
+    return _Found("Gelu", x, 2 * factor, attributes=attributes, uncertainty=0.5 * (off + also_off))
 
 
 def _is_cube(chains: _Chains, factors: list[str], x: str) -> bool:
@@ -212,7 +207,7 @@ def _hard_swish(chains: _Chains, x: str, other: str, factor: float) -> _Found | 
         alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
         off = _deviation(alpha if isinstance(alpha, float) else None, 1 / 6)
         # x^2 / 6 <= 1.5 where the clip is open, and as much again where it opens earlier or later
-        return _Found("HardSwish", x, factor, attributes=_error(4 * off)) if off is not None and beta == 0.5 else None
+        return _Found("HardSwish", x, factor, uncertainty=4 * off) if off is not None and beta == 0.5 else None
     clip = chains.maker(other, "Clip")
     shifted = None if clip is None else chains.plus_constant(clip.inputs[0])
     if clip is None or shifted != (x, 3.0):
@@ -246,7 +241,7 @@ def _thresholded_softplus(chains: _Chains, node: Node) -> _Found | None:
     off = _deviation(outer * slope, 1.0)
     if off is None or off > 4 * UNIT_ROUNDOFF or threshold < 10:
         return None
-    return _Found("Softplus", x, 1 / slope, slope, _error(1.001 * math.exp(-threshold)))
+    return _Found("Softplus", x, 1 / slope, slope, uncertainty=1.001 * math.exp(-threshold))
 
 
 _PATTERNS: tuple[Callable[[_Chains, str, str, float], _Found | None], ...] = (

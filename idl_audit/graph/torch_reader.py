@@ -30,7 +30,10 @@ from idl_audit.graph.original import BatchedNetwork, InputForm, OriginalNetwork,
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.nn import Module
+
+    __all__ = ["Module", "Tensor"]
 
 TORCH_KINDS: Final = frozenset({"torch-zip", "torchscript", "torch-export", "pickle", "safetensors"})
 """The kinds of `reader.sniff` that this module reads."""

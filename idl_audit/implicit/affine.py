@@ -78,7 +78,9 @@ class AffineForm:
         constant = linear_map.apply(self.constant[None])[0]
         size = float(np.abs(self.constant).max(initial=0.0))
         error = (
-            linear_map.norm_inf * self.constant_error + linear_map.error * (size + self.constant_error) + offset_error
+            linear_map.norm_inf * self.constant_error
+            + linear_map.uncertain_norm * (size + self.constant_error)
+            + offset_error
         )
         if size:
             error += gamma(linear_map.row_terms + 2) * linear_map.norm_inf * size

@@ -30,34 +30,96 @@ def product_nnz(outer: LinearMap, inner: LinearMap) -> int:
 def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
     """Return outer o inner as one map whose absolute value is exact, shape (outer.n_out, inner.n_in).
 
-    The result's `error` covers the errors of the factors and the rounding of this product.
+    The result's `relative` and `slack` cover those of the factors and the rounding of this product.
     """
     if outer.n_in != inner.n_out:
         raise ValueError(f"cannot compose maps of shapes {_shape(outer)} and {_shape(inner)}")
-    if isinstance(inner, Selection) and inner.is_identity:
+    if isinstance(inner, Selection) and inner.is_identity and _is_exact(inner):
         return outer
-    if isinstance(outer, Selection) and outer.is_identity:
+    if isinstance(outer, Selection) and outer.is_identity and _is_exact(outer):
         return inner
-    product = _TABLE.get((type(outer), type(inner)), _through_sparse)(outer, inner)
-    return product.with_error(_product_error(outer, inner))
+    product = _product(outer, inner)
+    if _moves_only(outer):
+        return product.uncertain(inner.relative, inner.slack and _product(outer.magnitude, inner.slack))
+    if _moves_only(inner):
+        return product.uncertain(outer.relative, outer.slack and _product(outer.slack, inner.magnitude))
+    if _sums_nothing(outer, inner):
+        relative = _compounded(outer.relative, inner.relative, gamma(2))
+        return product.uncertain(relative, _carried_slack(outer, inner))
+    relative = _compounded(outer.relative, inner.relative, gamma(outer.row_terms + 2))
+    slack = _times(_product(outer.magnitude, inner.magnitude), relative)
+    carried = _carried_slack(outer, inner)
+    return product.uncertain(0.0, slack if carried is None else _plain_sum(slack, carried))
+
+
+def _product(outer: LinearMap, inner: LinearMap) -> LinearMap:
+    return _TABLE.get((type(outer), type(inner)), _through_sparse)(outer, inner)
+
+
+def _is_exact(linear_map: LinearMap) -> bool:
+    return not linear_map.relative and linear_map.slack is None
+
+
+def _sums_nothing(outer: LinearMap, inner: LinearMap) -> bool:
+    """Whether every entry of the product is one product of entries, so that |outer inner| = |outer||inner|."""
+    return isinstance(outer, Selection) or (isinstance(inner, Selection) and inner.is_column_monomial)
+
+
+def _compounded(*relatives: float) -> float:
+    """Return (1 + a)(1 + b)... - 1, rounded upward; 0 where all are."""
+    if not any(relatives):
+        return 0.0
+    return sum(relatives) * (1 + 2 * max(relatives) * len(relatives)) * (1 + gamma(8))
+
+
+def _carried_slack(outer: LinearMap, inner: LinearMap) -> LinearMap | None:
+    """Return (|outer| + its uncertainty) (|inner| + its uncertainty) - (relative part), from the factors' slacks."""
+    parts: list[LinearMap] = []
+    if outer.slack is not None:
+        parts.append(_times(_product(outer.slack, inner.magnitude), 1 + inner.relative))
+    if inner.slack is not None:
+        parts.append(_times(_product(outer.magnitude, inner.slack), 1 + outer.relative))
+    if outer.slack is not None and inner.slack is not None:
+        parts.append(_product(outer.slack, inner.slack))
+    if not parts:
+        return None
+    total = parts[0]
+    for part in parts[1:]:
+        total = _plain_sum(total, part)
+    return _times(total, 1 + gamma(outer.row_terms + 8))
+
+
+def _times(linear_map: LinearMap, factor: float) -> LinearMap:
+    """Return factor * W, each entry rounded upward, without uncertainty of its own."""
+    weights = np.full(linear_map.n_out, factor * (1 + gamma(4)))
+    return _product(Selection.diagonal(weights), linear_map).uncertain(0.0)
 
 
 def add(first: LinearMap, second: LinearMap) -> LinearMap:
     """Return first + second as one map whose absolute value is exact."""
-    if (
-        isinstance(first, Selection)
-        and isinstance(second, Selection)
-        and not ((first.index >= 0) & (second.index >= 0)).any()
-    ):
-        return _merge(first, second)
-    if isinstance(first, Dense) or isinstance(second, Dense):
-        total: LinearMap = Dense(matrix=_matrix(first) + _matrix(second))
-    elif isinstance(first, Convolution) and isinstance(second, Convolution) and _same_geometry(first, second):
-        total = replace(first, kernel=first.kernel + second.kernel)
+    if isinstance(first, Selection) and isinstance(second, Selection) and _fill_different_rows(first, second):
+        total: LinearMap = _merge(first, second)
+        relative, slack = max(first.relative, second.relative), None
     else:
-        total = Sparse(matrix=_csr(first.to_sparse() + second.to_sparse()))
-    rounding = gamma(2) * (first.norm_inf + second.norm_inf)
-    return total.with_error((first.error + second.error + rounding) * (1 + gamma(8)))
+        total = _plain_sum(first, second)
+        relative = 0.0
+        slack = _plain_sum(
+            _times(first.magnitude, _compounded(first.relative, gamma(2))),
+            _times(second.magnitude, _compounded(second.relative, gamma(2))),
+        )
+    for part in (first.slack, second.slack):
+        if part is not None:
+            slack = part if slack is None else _times(_plain_sum(slack, part), 1.0)
+    return total.uncertain(relative, slack)
+
+
+def _plain_sum(first: LinearMap, second: LinearMap) -> LinearMap:
+    """Return first + second, uncertainties left out."""
+    if isinstance(first, Dense) or isinstance(second, Dense):
+        return Dense(matrix=_matrix(first) + _matrix(second))
+    if isinstance(first, Convolution) and isinstance(second, Convolution) and _same_geometry(first, second):
+        return replace(first, kernel=first.kernel + second.kernel, relative=0.0, slack=None)
+    return Sparse(matrix=_csr(first.to_sparse() + second.to_sparse()))
 
 
 def _fill_different_rows(first: Selection, second: Selection) -> bool:
@@ -69,31 +131,16 @@ def _merge(first: Selection, second: Selection) -> Selection:
     weights = None
     if first.weights is not None or second.weights is not None:
         weights = first.row_weights + second.row_weights
-    index = np.maximum(first.index, second.index)
-    return Selection(index=index, size_in=first.size_in, weights=weights, error=max(first.error, second.error))
-
-
-def negate(linear_map: LinearMap) -> LinearMap:
-    """Return -W; nothing is rounded."""
-    minus = Selection.diagonal(-np.ones(linear_map.n_out))
-    return compose(minus, linear_map).with_error(linear_map.error)
+    return Selection(index=np.maximum(first.index, second.index), size_in=first.size_in, weights=weights)
 
 
 def _shape(linear_map: LinearMap) -> tuple[int, int]:
     return linear_map.n_out, linear_map.n_in
 
 
-def _product_error(outer: LinearMap, inner: LinearMap) -> float:
-    """Bound ||true product - computed product||_inf from the factors' norms and errors."""
-    is_exact = _moves_only(outer) or _moves_only(inner)
-    rounding = 0.0 if is_exact else gamma(outer.row_terms + 2) * outer.norm_inf * inner.norm_inf
-    carried = outer.error * (inner.norm_inf + inner.error) + outer.norm_inf * inner.error
-    return (rounding + carried) * (1 + gamma(8))
-
-
 def _moves_only(linear_map: LinearMap) -> bool:
-    """Whether multiplying by this map is exact: every nonzero is a power of two and nothing is summed."""
-    if not isinstance(linear_map, Selection) or not linear_map.is_column_monomial:
+    """Whether multiplying by this map is exact: its nonzeros are exact powers of two and nothing is summed."""
+    if not isinstance(linear_map, Selection) or not linear_map.is_column_monomial or not _is_exact(linear_map):
         return False
     if linear_map.weights is None:
         return True
@@ -196,7 +243,7 @@ def _select_reindexed(outer: Selection, inner: Reindexed) -> LinearMap:
 
 
 def _reindexed_select(outer: Reindexed, inner: Selection) -> LinearMap:
-    right = _as_selection(compose(outer.right, inner))
+    right = _as_selection(_product(outer.right, inner))
     if not right.is_column_monomial:
         return _through_sparse(outer, inner)
     return Reindexed(left=outer.left, core=outer.core, right=right)
@@ -235,7 +282,7 @@ def _absorb_padding(outer: Convolution, inner: Selection) -> Convolution | None:
     if not bool((expected == image).all()):
         return None
     pads = tuple(p + q for p, q in zip(outer.pads, (*before, *behind), strict=True))
-    return replace(outer, spatial_in=sizes, pads=pads)
+    return replace(outer, spatial_in=sizes, pads=pads, relative=0.0, slack=None)
 
 
 _TABLE: dict[tuple[type[LinearMap], type[LinearMap]], Callable[..., LinearMap]] = {

@@ -159,7 +159,7 @@ class Convolution(LinearMap):
 
     def absolute(self) -> Convolution:
         """Return |W|: the convolution with |kernel|, since every tap meets another input."""
-        return replace(self, kernel=np.abs(self.kernel))
+        return replace(self, kernel=np.abs(self.kernel), relative=0.0, slack=None)
 
     def scale_channels(self, rows: FloatArray | None, columns: FloatArray | None) -> Convolution:
         """Return diag(rows per output channel) W diag(columns per input channel)."""
@@ -171,7 +171,7 @@ class Convolution(LinearMap):
             per_group = columns.reshape(self.groups, 1, -1, *(1,) * self.rank)
             shape = (self.groups, -1, *self.kernel.shape[1:])
             kernel = (kernel.reshape(shape) * per_group).reshape(self.kernel.shape)
-        return replace(self, kernel=kernel)
+        return replace(self, kernel=kernel, relative=0.0, slack=None)
 
     def to_sparse(self) -> sp.csr_array:
         """Return W in CSR form; every output channel of a group repeats one pattern of column indices."""
@@ -249,7 +249,7 @@ class TransposedConvolution(LinearMap):
 
     def absolute(self) -> TransposedConvolution:
         """Return |W^T|."""
-        return replace(self, forward=self.forward.absolute())
+        return TransposedConvolution(forward=self.forward.absolute())
 
     def to_sparse(self) -> sp.csr_array:
         """Return W^T in CSR form."""

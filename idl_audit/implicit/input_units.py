@@ -23,14 +23,14 @@ def in_data_units(model: ImplicitModel, factor: FloatArray, offset: FloatArray) 
     """
     if bool((factor == 1).all()) and not offset.any():
         return model
-    diagonal = Selection.diagonal(factor).with_error(gamma(4) * float(np.abs(factor).max(initial=0.0)))
+    diagonal = Selection.diagonal(factor).uncertain(gamma(4))
 
     def folded(row: Affine) -> Affine:
         if row.input is None:
             return row
         shift = row.input.apply(offset[None])[0]
         reach = float(np.abs(offset).max(initial=0.0))
-        error = gamma(row.input.row_terms + 8) * row.input.norm_inf * reach + row.input.error * reach
+        error = (gamma(row.input.row_terms + 8) * row.input.norm_inf + row.input.uncertain_norm) * reach
         error += gamma(2) * float((np.abs(row.constant) + np.abs(shift)).max(initial=0.0))
         return Affine(
             row.states, compose(row.input, diagonal), row.constant + shift, row.constant_error + error * (1 + gamma(8))

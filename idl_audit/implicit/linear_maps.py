@@ -31,11 +31,12 @@ from idl_audit.rounding import gamma
 class LinearMap(ABC):
     """A linear map R^n_in -> R^n_out.
 
-    `error` bounds ||W_true - W||_inf (the largest row sum of absolute differences), where W_true is what the file's
-    weights give in exact arithmetic: folding a batch-norm or multiplying two layers out rounds.
+    Folding a batch-norm or multiplying two layers out rounds. What the file's weights give in exact arithmetic, W_true,
+    is within |W_true - W| <= relative |W| + slack, entrywise; a slack of None is zero.
     """
 
-    error: float = 0.0
+    relative: float = 0.0
+    slack: LinearMap | None = None
 
     @property
     @abstractmethod
@@ -100,9 +101,26 @@ class LinearMap(ABC):
         """||W||_inf, the largest row sum of absolute values, rounded upward."""
         return float(self.row_sums.max(initial=0.0))
 
-    def with_error(self, error: float) -> Self:
-        """Return the same map with another bound on what rounding did to it."""
-        return replace(self, error=error)
+    def uncertain(self, relative: float, slack: LinearMap | None = None) -> Self:
+        """Return the same map with other bounds on what rounding did to it."""
+        return replace(self, relative=relative, slack=slack)
+
+    def pull_uncertainty(self, y: FloatArray) -> FloatArray:
+        """Return a bound of |(W_true - W)^T y'| over all |y'| <= y, beside rounding: relative |W|^T y + slack^T y."""
+        result = self.relative * self.magnitude.adjoint(y) if self.relative else np.zeros((len(y), self.n_in))
+        return result if self.slack is None else result + self.slack.adjoint(y)
+
+    @cached_property
+    def uncertain_column_sums(self) -> FloatArray:
+        """Column sums of |W_true - W|, rounded upward, shape (n_in,)."""
+        sums = self.relative * self.column_sums
+        return sums if self.slack is None else sums + self.slack.column_sums
+
+    @cached_property
+    def uncertain_norm(self) -> float:
+        """||W_true - W||_inf, rounded upward."""
+        sums = self.relative * self.row_sums
+        return float((sums if self.slack is None else sums + self.slack.row_sums).max(initial=0.0))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -200,7 +218,7 @@ class Selection(LinearMap):
 
     def absolute(self) -> Selection:
         """Return |W|."""
-        return self if self.weights is None else replace(self, weights=np.abs(self.weights))
+        return replace(self, weights=None if self.weights is None else np.abs(self.weights), relative=0.0, slack=None)
 
     def to_sparse(self) -> sp.csr_array:
         """Return W in CSR form."""
@@ -250,7 +268,7 @@ class Dense(LinearMap):
 
     def absolute(self) -> Dense:
         """Return |W|."""
-        return replace(self, matrix=np.abs(self.matrix))
+        return replace(self, matrix=np.abs(self.matrix), relative=0.0, slack=None)
 
     def to_sparse(self) -> sp.csr_array:
         """Return W in CSR form."""
@@ -302,7 +320,7 @@ class Sparse(LinearMap):
 
     def absolute(self) -> Sparse:
         """Return |W|."""
-        return replace(self, matrix=abs(self.matrix))
+        return replace(self, matrix=abs(self.matrix), relative=0.0, slack=None)
 
     def to_sparse(self) -> sp.csr_array:
         """Return the matrix itself."""
@@ -359,7 +377,7 @@ class Reindexed(LinearMap):
 
     def absolute(self) -> Reindexed:
         """Return |W|."""
-        return replace(self, left=self.left.absolute(), core=self.core.absolute(), right=self.right.absolute())
+        return Reindexed(left=self.left.absolute(), core=self.core.absolute(), right=self.right.absolute())
 
     def to_sparse(self) -> sp.csr_array:
         """Return W in CSR form."""

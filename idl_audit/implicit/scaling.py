@@ -113,9 +113,7 @@ def _scaled_row(row: Affine, exponents: Mapping[int, IntArray], own: IntArray | 
             result = compose(result, Selection.diagonal(np.ldexp(1.0, columns)))
         if own is not None and own.any():
             result = compose(Selection.diagonal(np.ldexp(1.0, -own)), result)
-        return result.with_error(
-            linear_map.error * (2.0 ** int(columns.max(initial=0)) if columns is not None else 1.0)
-        )
+        return result
 
     return Affine(
         {k: scaled(linear_map, exponents[k]) for k, linear_map in row.states.items()},
@@ -126,6 +124,7 @@ def _scaled_row(row: Affine, exponents: Mapping[int, IntArray], own: IntArray | 
 
 
 def _scaled_block(block: StateBlock, exponents: IntArray) -> StateBlock:
+    block = replace(block, maximum=None)  # source and maximum are divided by different powers of two
     if block.activation.positively_homogeneous or not exponents.size:
         return block
     return replace(block, exponent=block.exponent + int(exponents[0]))

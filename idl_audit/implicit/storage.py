@@ -1,7 +1,9 @@
 """Converted models on disk: an .npz with every block in its own form and a JSON `meta`, read without trusting it.
 
 Arrays are named by their place: `A.2.0.kernel` is the kernel of the map from block 2 to block 0, `B.0.matrix`,
-`C.1.data`, `b.0`, `d`. `--flat` adds A, B, C, D as one CSR matrix each (`A_data`, `A_indices`, `A_indptr`, `A_shape`).
+`C.1.data`, `b.0`, `d`. `--flat` adds A, B, C, D as one CSR matrix each (`A_data`, `A_indices`, `A_indptr`, `A_shape`)
+and `b` as one vector, states newest block first. That a block holds the maxima of another is not stored: a file could
+claim it falsely, and bounds would believe it.
 """
 
 from __future__ import annotations
@@ -9,8 +11,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,11 +21,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.arrays import AnyArray, FloatArray, IntArray
-from idl_audit.errors import IdlAuditError, ModelFileError, OptionError
+from idl_audit.errors import IdlAuditError, ModelFileError
+from idl_audit.files import check_new_file, write_whole
 from idl_audit.implicit.activations import ACTIVATIONS, Activation
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
-from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, Scaling, StateBlock
+from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
 
 SCHEMA_VERSION: Final = "1.0"
 LARGEST_FILE: Final = 2**36
@@ -61,7 +62,7 @@ def save_model(
         "scaling": _scaling_meta(model.scaling, arrays),
     }
     if flat:
-        a, b, c, d, *_ = model.matrices
+        a, b, c, d, arrays["b"], _ = model.matrices
         for name, matrix in (("A", a), ("B", b), ("C", c), ("D", d)):
             arrays |= {f"{name}_data": matrix.data, f"{name}_indices": matrix.indices, f"{name}_indptr": matrix.indptr}
             arrays[f"{name}_shape"] = np.asarray(matrix.shape)
@@ -69,30 +70,10 @@ def save_model(
     write_npz(path, arrays, force=force)
 
 
-def check_new_file(path: Path, *, force: bool) -> None:
-    """Raise OptionError where a file cannot be written, or would replace another without being told to."""
-    if path.is_dir():
-        raise OptionError(f"{path} is a folder; give the name of a file")
-    if path.exists() and not force:
-        raise OptionError(f"{path} exists already; give another name or --force to overwrite it")
-    if not path.absolute().parent.is_dir():
-        raise OptionError(f"the folder {path.absolute().parent} does not exist; create it first")
-
-
 def write_npz(path: Path, arrays: Mapping[str, AnyArray], *, force: bool) -> None:
-    """Write arrays to an .npz file through a temporary neighbour, so that no half-written file is left behind."""
+    """Write arrays to a compressed .npz file, whole or not at all. Raises OptionError where that cannot be."""
     check_new_file(path, force=force)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def _block_meta(k: int, block: StateBlock, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -103,8 +84,6 @@ def _block_meta(k: int, block: StateBlock, arrays: dict[str, AnyArray]) -> dict[
             parameters[name] = None
         else:
             parameters[name] = float(value)
-    if block.maximum is not None:
-        arrays[f"max.{k}"] = block.maximum.windows
     return {
         "name": block.name,
         "op": block.op,
@@ -112,7 +91,6 @@ def _block_meta(k: int, block: StateBlock, arrays: dict[str, AnyArray]) -> dict[
         "parameters": parameters,
         "shape": block.shape,
         "exponent": block.exponent,
-        "maximum_of": None if block.maximum is None else block.maximum.source,
     }
 
 
@@ -128,7 +106,9 @@ def _row_meta(name: str, row: Affine, arrays: dict[str, AnyArray]) -> dict[str, 
 
 def _map_meta(key: str, linear_map: LinearMap, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     """Note a map's arrays under `key.` and return the rest of it."""
-    meta: dict[str, Any] = {"error": linear_map.error}
+    meta: dict[str, Any] = {"relative": linear_map.relative, "slack": None}
+    if linear_map.slack is not None:
+        meta["slack"] = _map_meta(f"{key}.slack", linear_map.slack, arrays)
     match linear_map:
         case Selection():
             arrays[f"{key}.index"] = linear_map.index
@@ -275,15 +255,7 @@ class _Reader:
             for name, value in entry["parameters"].items()
         }
         activation: Activation = ACTIVATIONS[entry["activation"]](**parameters)
-        maximum = None
-        if entry["maximum_of"] is not None:
-            source = int(entry["maximum_of"])
-            self._check(k < source < len(self._meta["blocks"]), f"block {k} takes maxima of an older block")
-            count = math.prod(int(n) for n in self._meta["blocks"][source]["shape"])
-            windows = self._integers(f"max.{k}", count)
-            self._check(windows.ndim == 2 and len(windows) == size, f"'max.{k}' has one window a state")
-            maximum = PoolWindows(source, windows)
-        return StateBlock(str(entry["name"]), str(entry["op"]), activation, shape, maximum, int(entry["exponent"]))
+        return StateBlock(str(entry["name"]), str(entry["op"]), activation, shape, exponent=int(entry["exponent"]))
 
     def _row(self, name: str, entry: Mapping[str, Any], sizes: list[int], p: int, size: int) -> Affine:
         letters = ("C", "D", "d") if name == "y" else (f"A.{name}", f"B.{name}", f"b.{name}")
@@ -309,7 +281,9 @@ class _Reader:
             "transposed": self._transposed,
             "reindexed": self._reindexed,
         }
-        result = kinds[meta["kind"]](key, meta).with_error(self._error(meta["error"]))
+        result = kinds[meta["kind"]](key, meta)
+        slack = None if meta["slack"] is None else self._map(f"{key}.slack", meta["slack"], result.n_out, result.n_in)
+        result = result.uncertain(self._error(meta["relative"]), slack)
         self._check(n_out is None or result.n_out == n_out, f"'{key}' has {n_out} rows")
         self._check(n_in is None or result.n_in == n_in, f"'{key}' has {n_in} columns")
         return result

@@ -10,7 +10,6 @@ import numpy as np
 
 from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.errors import MemoryLimitError, UnsupportedModelError
-from idl_audit.graph.fusion import FUSION_ERROR
 from idl_audit.graph.ir import Attribute, Node
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.kinked import identity
@@ -54,7 +53,7 @@ class Walk:
         block = StateBlock(node.label + suffix, node.op, activation, form.shape, maximum)
         self.pending.append(PendingBlock(block, form))
         made = AffineForm.of_source(len(self.pending) - 1, form.shape)
-        return replace(made, constant_error=float_attribute(node, FUSION_ERROR, 0.0))
+        return replace(made, constant_error=node.uncertainty)
 
     def cut(
         self, node: Node, form: AffineForm, *, suffix: str = "/cut", maximum: PoolWindows | None = None

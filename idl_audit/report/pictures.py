@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def draw_structure(
-    path: Path,
+    stream: BinaryIO,
     *,
     density: npt.NDArray[np.float64],
     row_edges: npt.NDArray[np.int64],
@@ -46,7 +45,7 @@ def draw_structure(
     _name(axes, "y", row_edges, row_names)
     _name(axes, "x", column_edges, column_names)
     axes.set_title(plain(title).replace("$", r"\$"), fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(stream, format="png", metadata={"Software": None})
 
 
 def _name(axes: Axes, which: str, edges: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:

@@ -97,7 +97,7 @@ def _sentence(report: Report) -> str:
         lacking = len(report.model.unsupported)
         read = f"{_file_name(report)} was read"
         return (
-            f"{read}; {lacking} of its parts have no implicit form here."
+            f"{read}; {lacking} of its parts {'has' if lacking == 1 else 'have'} no implicit form here."
             if lacking
             else f"{read}; every part is supported."
         )
@@ -113,15 +113,24 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     images = _noun(report, entry.n)
     wrong = f"{entry.clean_wrong} misclassified to begin with"
     if _only_attacked(report):
+        proved = f"{entry.certified} certified by the LP's bound, " if entry.certified else ""
+        withstood = _withstood(report)
+        failed = f"{entry.unknown - withstood} not decided, " if entry.unknown > withstood else ""
         return (
-            f"{start}{entry.falsified} of {entry.n} {images} can be attacked, {entry.unknown} withstood these attacks "
-            f"(which is no proof), {wrong}."
+            f"{start}{entry.falsified} of {entry.n} {images} can be attacked, {proved}{withstood} withstood these "
+            f"attacks (which is no proof), {failed}{wrong}."
         )
     verb = "is" if entry.certified == 1 else "are"
     return (
         f"{start}{entry.certified} of {entry.n} {images} {verb} certified, {entry.falsified} can be attacked, "
         f"{entry.unknown} undecided, {wrong}."
     )
+
+
+def _withstood(report: Report) -> int:
+    """Return how many verdicts are unknown although every attack was tried."""
+    tried = (Reason.ATTACKS_FAILED, Reason.RELAXATION_GAP)
+    return sum(result.reason in tried for sample in report.samples for result in sample.results)
 
 
 def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:

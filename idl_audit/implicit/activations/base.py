@@ -18,6 +18,8 @@ class Activation(ABC):
     name: str
     positively_homogeneous: bool
     piecewise_linear: bool
+    coupled: bool = False
+    """Whether states depend on each other's pre-activations."""
 
     @property
     def parameters(self) -> Mapping[str, float | FloatArray]:

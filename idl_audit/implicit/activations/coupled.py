@@ -15,6 +15,9 @@ from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.implicit.activations.curve import LIBRARY_ERROR
 from idl_audit.rounding import TINY, gamma
 
+EXPONENT_ERROR = 2.0**-42
+"""What rounding a difference of up to 745 does to its exponential, relative."""
+
 
 @dataclass(frozen=True, eq=False)
 class Softmax(Activation):
@@ -24,6 +27,7 @@ class Softmax(Activation):
     name: str = "softmax"
     positively_homogeneous: bool = False
     piecewise_linear: bool = False
+    coupled: bool = True
 
     @property
     def parameters(self) -> Mapping[str, float | FloatArray]:
@@ -67,22 +71,19 @@ class Softmax(Activation):
 
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return phi_i where i is lowest and the others are highest, and the other way round, rounded outward."""
-        low, high = self._extreme(lo, hi, 1.0), self._extreme(hi, lo, -1.0)
-        error = LIBRARY_ERROR * (self.width + 4)
-        return np.maximum(low - error * (low + TINY), 0.0), np.minimum(high + error * (high + TINY), 1.0)
+        error = LIBRARY_ERROR * (self.width + 4) + EXPONENT_ERROR
+        low, high = self._extreme(lo, hi) * (1 - error), self._extreme(hi, lo) * (1 + error)
+        return np.maximum(low - TINY, 0.0), np.minimum(high + TINY, 1.0)
 
-    def _extreme(self, own: FloatArray, others: FloatArray, direction: float) -> FloatArray:
-        """Return exp(own_i) / (exp(own_i) + sum over j <> i of exp(others_j)), too small (1) or too large (-1)."""
+    def _extreme(self, own: FloatArray, others: FloatArray) -> FloatArray:
+        """Return 1 / (1 + sum over j <> i of exp(others_j - own_i))."""
         mine, rest = self._grouped(own), self._grouped(others)
-        top = np.maximum(mine.max(axis=-1, keepdims=True), rest.max(axis=-1, keepdims=True))
-        own_weight, weights = np.exp(mine - top), np.exp(rest - top)
-        before = np.cumsum(weights, axis=-1) - weights
-        behind = np.cumsum(weights[..., ::-1], axis=-1)[..., ::-1] - weights
-        total = np.maximum(before, 0.0) + np.maximum(behind, 0.0)
-        # the difference of running sums loses digits: give back what it may have lost, in the unfavourable direction
-        lost = gamma(2 * self.width + 4) * weights.sum(axis=-1, keepdims=True)
-        total = np.maximum(total + direction * lost, 0.0)
-        return np.asarray((own_weight / np.maximum(own_weight + total, TINY)).reshape(own.shape))
+        spread = np.zeros(np.broadcast_shapes(mine.shape, rest.shape))
+        for i in range(self.width):
+            # beyond 700 the value is below 1e-300: the exponent is cut off, and TINY pays for it
+            exponents = np.clip(np.delete(rest, i, axis=-1) - mine[..., i : i + 1], -745.0, 700.0)
+            spread[..., i] = np.exp(exponents).sum(axis=-1)
+        return np.asarray((1.0 / (1.0 + spread)).reshape(own.shape))
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return 0 and 0: constant bounds."""

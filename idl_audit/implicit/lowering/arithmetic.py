@@ -68,7 +68,7 @@ def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     if isinstance(second, AffineForm) or not isinstance(first, AffineForm):
         refuse(node, "multiplies two tensors that both depend on the input; only products with constants are linear")
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
-    return (_times(node, first, second.astype(np.float64), shape, walk, error=0.0),)
+    return (_times(node, first, second.astype(np.float64), shape, walk, relative=0.0),)
 
 
 def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -80,14 +80,14 @@ def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
         refuse(node, "divides by zero")
     inverse = 1.0 / second.astype(np.float64)
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
-    return (_times(node, first, inverse, shape, walk, error=gamma(2) * float(np.abs(inverse).max(initial=0.0))),)
+    return (_times(node, first, inverse, shape, walk, relative=gamma(2)),)
 
 
 def _times(
-    node: Node, form: AffineForm, weights: np.ndarray, shape: tuple[int, ...], walk: Walk, *, error: float
+    node: Node, form: AffineForm, weights: np.ndarray, shape: tuple[int, ...], walk: Walk, *, relative: float
 ) -> AffineForm:
     flat = np.broadcast_to(weights, shape).reshape(-1).copy()
-    return walk.linear(node, Selection.diagonal(flat).with_error(error), broadcast(form, shape), shape)
+    return walk.linear(node, Selection.diagonal(flat).uncertain(relative), broadcast(form, shape), shape)
 
 
 def lower_neg(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -118,4 +118,4 @@ def lower_mean(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> 
     if not isinstance(total, AffineForm):
         refuse(node, "has only constants")
     share = 1.0 / len(values)
-    return (_times(node, total, np.asarray(share), total.shape, walk, error=gamma(2) * share),)
+    return (_times(node, total, np.asarray(share), total.shape, walk, relative=gamma(2)),)

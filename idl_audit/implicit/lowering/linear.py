@@ -257,6 +257,6 @@ def lower_batch_normalization(node: Node, values: Sequence[TensorValue | None], 
     per_channel = (1, -1, *(1,) * (len(form.shape) - 2))
     weights = np.broadcast_to(factor.reshape(per_channel), form.shape).reshape(-1)
     shift = np.broadcast_to(offset.reshape(per_channel), form.shape).reshape(-1)
-    diagonal = Selection.diagonal(weights).with_error(gamma(4) * float(np.abs(factor).max(initial=0.0)))
+    diagonal = Selection.diagonal(weights).uncertain(gamma(6))
     offset_error = gamma(8) * float((np.abs(bias) + np.abs(mean * factor)).max(initial=0.0))
     return (walk.linear(node, diagonal, form, form.shape, offset=shift.copy(), offset_error=offset_error),)

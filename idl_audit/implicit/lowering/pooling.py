@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations.kinked import absolute
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.linear_maps import Sparse
 from idl_audit.implicit.lowering.arithmetic import broadcast, negated
 from idl_audit.implicit.lowering.linear import padding, spatial_shape
@@ -93,8 +93,8 @@ def _weighted_sum(
     matrix = sp.csr_array((data, windows[used], indptr), shape=(len(windows), form.size))
     matrix.sort_indices()
     mantissa, _ = np.frexp(weights)
-    error = 0.0 if bool((np.abs(mantissa) == 0.5).all()) else gamma(2)  # rows sum to at most 1
-    return walk.linear(node, Sparse(matrix=matrix, error=error), form, shape)
+    relative = 0.0 if bool((np.abs(mantissa) == 0.5).all()) else gamma(2)
+    return walk.linear(node, Sparse(matrix=matrix, relative=relative), form, shape)
 
 
 def lower_average_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -201,9 +201,8 @@ def maximum_of_windows(
     """Return the tensor whose entry i is the largest entry at windows[i]: a tournament, then an identity block."""
     if not (windows >= 0).any(axis=1).all():
         refuse(node, "has a window that lies wholly in the padding")
-    if not form.is_bare:
-        form = walk.cut(node, form, suffix="/in")
-    (source,) = form.terms
+    if windows.shape[1] > 1 and not (form.is_bare and INPUT not in form.terms):
+        form = walk.cut(node, form, suffix="/in")  # so that the windows' places are states, with bounds of their own
     current = [walk.select(node, form, column) for column in windows.T]
     present = list((windows >= 0).T)
     rounds = 0
@@ -213,11 +212,11 @@ def maximum_of_windows(
     result = current[0].reshaped(shape)
     if rounds == 0:
         return result
+    (source,) = form.terms
     position = form.selected(windows).terms[source].to_sparse()  # where the windows' places stand among the states
     states = np.full(windows.size, OUTSIDE)
     states[np.diff(position.indptr) > 0] = position.indices
-    enclosure = None if source < 0 else PoolWindows(source, states.reshape(windows.shape))
-    return walk.cut(node, result, suffix="/max", maximum=enclosure)
+    return walk.cut(node, result, suffix="/max", maximum=PoolWindows(source, states.reshape(windows.shape)))
 
 
 def _round(

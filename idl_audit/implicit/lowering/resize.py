@@ -107,8 +107,7 @@ def _resized(
     for matrix in matrices:
         product = sp.csr_array(sp.kron(product, sp.csr_array(matrix)))
     product.sort_indices()
-    error = gamma(16) * float(abs(product).sum(axis=1).max())
-    return walk.linear(node, Sparse(matrix=product, error=error), form, shape)
+    return walk.linear(node, Sparse(matrix=product, relative=gamma(64)), form, shape)
 
 
 def _axis_matrix(

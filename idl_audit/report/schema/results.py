@@ -61,12 +61,17 @@ class Summary(Part):
 class Adversarial(Part):
     """An input of the set that the original network misclassifies."""
 
-    class_: int = Field(
-        validation_alias="class", serialization_alias="class", ge=0, description="The class that is predicted there."
+    class_: int | None = Field(
+        validation_alias="class",
+        serialization_alias="class",
+        ge=0,
+        description="The class that is predicted there; null where an output is no number.",
     )
     linf: NonNegative = Field(description="Largest change of an input, in data units.")
     l0: Count = Field(description="Number of inputs that change.")
-    margin: float = Field(description="Output of the right class minus the largest other one; at most 0.")
+    margin: float | None = Field(
+        description="Output of the right class minus the largest other one, at most 0; null where one is no number."
+    )
     confirmed_by: tuple[Text, ...] = Field(default=(), description="What ran the original network on it.")
     survives_8bit: bool | None = Field(default=None, description="Still misclassified after rounding to 8-bit pixels.")
     key: Text | None = Field(default=None, description="Name of the input in the file that --save wrote.")
@@ -116,7 +121,7 @@ class Sensitivity(Part):
     """The sensitivity matrix: |y(u) - y(v)| <= S |u - v|, entry by entry."""
 
     kind: Literal["global", "local"] = Field(description="For all inputs, or within the boxes of the samples.")
-    method: Text = Field(description="paper, centre-radius, half-step, best.")
+    method: Text = Field(description="paper, centre-radius, half-step, or best of several.")
     norm_inf: NonNegative | None = Field(default=None, description="||S||_inf, the largest row sum.")
     rho_norm_bound: NonNegative | None = Field(
         default=None, description="||B|| ||C|| / (1 - ||A||) + ||D|| after scaling: the much looser bound by norms."

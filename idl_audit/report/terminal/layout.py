@@ -17,6 +17,9 @@ from idl_audit.report.wording import plain
 MAX_ROWS: Final = 20
 """Rows of a long table unless all were asked for."""
 
+UNBROKEN: Final = frozenset({"eps", "reason", "verdict"})
+"""Headings of columns whose words are never folded."""
+
 WIDE: Final = 110
 """From this console width on, tables show their less important columns as well."""
 
@@ -45,7 +48,7 @@ def table(*columns: Column) -> Table:
 def add_columns(to: Table, *columns: Column) -> None:
     """Append columns; long words are folded, never cut."""
     for heading, justify in columns:
-        to.add_column(Text(heading), justify=justify, overflow="fold")
+        to.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=heading in UNBROKEN)
 
 
 def add_row(to: Table, cells: Iterable[Cell]) -> None:

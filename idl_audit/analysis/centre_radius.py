@@ -1,0 +1,212 @@
+"""Sharper sensitivity matrices: by centre and radius of the slopes, and by half a step (mathematics 5.3).
+
+If every slope of phi_i lies in [c_i - r_i, c_i + r_i], then dx = c dz + w with |w| <= r |dz|. Eliminating dz,
+
+    S(c, r) = |Cr| (I - |R|)^-1 |Br| + |Dr|,     G = (I - A diag(c))^-1,
+    R = diag(r) G A,   Br = diag(r) G B,   Cr = C + C diag(c) G A,   Dr = D + C diag(c) G B,
+
+which is never larger than the paper's S = S(0, gamma): signs cancel along the part of each slope that is common to all
+inputs. Where all slopes lie in [0, g], |J| <= (S + |C (I - diag(g) A)^-1 diag(g) B + D|) / 2 holds as well (half-step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from idl_audit.analysis.sensitivity import paper_matrix, roundings
+from idl_audit.arrays import FloatArray
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.model import Affine, ImplicitModel
+from idl_audit.rounding import gamma
+
+FAR = 1e300
+"""Stands for the whole axis where slopes on all of it are asked for."""
+
+BYTES_PER_NUMBER = 8
+
+
+def global_slopes(model: ImplicitModel) -> dict[int, tuple[FloatArray, FloatArray]]:
+    """Return the least and greatest slope of every state over all inputs: block -> two vectors (n_k,)."""
+    return {
+        k: block.slopes(np.full(block.size, -FAR), np.full(block.size, FAR)) for k, block in enumerate(model.blocks)
+    }
+
+
+def global_centre_radius(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+    """Return S(c, r) for all inputs."""
+    return centre_radius_matrix(model, global_slopes(model), functionals)
+
+
+def centre_radius_bytes(model: ImplicitModel) -> int:
+    """Return the memory that `centre_radius_matrix` needs, in bytes: a matrix for each pair of blocks that meet."""
+    reach: dict[int, set[int]] = {}
+    numbers = 0
+    for k in model.evaluation_order:
+        sources = set(model.rows[k].states)
+        for j in model.rows[k].states:
+            sources |= reach[j]
+        reach[k] = sources
+        numbers += model.blocks[k].size * (2 * model.n_inputs + sum(model.blocks[j].size for j in sources))
+    return numbers * BYTES_PER_NUMBER
+
+
+def centre_radius_matrix(
+    model: ImplicitModel, slopes: Mapping[int, tuple[FloatArray, FloatArray]], functionals: FloatArray | None = None
+) -> FloatArray:
+    """Return S(c, r) for slopes in [c - r, c + r], shape (q, p), rounded upward; at most the paper's S entrywise.
+
+    Z_k, |dz_k| <= Z_k |du|, comes block by block: Z_k = |N_k| + sum over j of |M_kj| diag(r_j) Z_j with the matrices
+    M_kj (from w_j to z_k) and N_k (from u to z_k) of the network whose slopes are the centres.
+
+    Args:
+        model: a feed-forward model.
+        slopes: bounds of every state's slope; block -> (least, greatest). Local ones give a local S.
+        functionals: rows F, shape (r, q), to bound F y in place of y.
+
+    Raises:
+        UnsupportedModelError: where states are coupled (softmax).
+    """
+    if any(block.activation.coupled for block in model.blocks):
+        raise UnsupportedModelError(("centre and radius of slopes are known for componentwise activations only",))
+    centres = {k: (least + most) / 2 for k, (least, most) in slopes.items()}
+    # the radius reaches both ends of the slope interval, whatever rounding did to the centre
+    radii = {
+        k: np.nextafter(np.maximum(most - centres[k], centres[k] - least), np.inf)
+        for k, (least, most) in slopes.items()
+    }
+    reach: dict[int, FloatArray] = {}
+    paths: dict[int, dict[int, FloatArray]] = {}
+    direct: dict[int, FloatArray] = {}
+    for k in model.evaluation_order:
+        direct[k], paths[k] = _linear_part(model.rows[k], model.n_inputs, centres, direct, paths)
+        reach[k] = _bounded(model, k, np.abs(direct[k]), paths[k], radii, reach)
+    d, c = _linear_part(model.output, model.n_inputs, centres, direct, paths)
+    if functionals is not None:
+        d, c = functionals @ d, {j: functionals @ path for j, path in c.items()}
+    found = np.abs(d)
+    for j, path in c.items():
+        found = found + np.abs(path) @ (radii[j][:, None] * reach[j])
+    steepest = {k: np.abs(centres[k]) + radii[k] for k in slopes}
+    return np.asarray(found * (1 + gamma(8)) + _losses(model, functionals, steepest))
+
+
+def _losses(model: ImplicitModel, functionals: FloatArray | None, steepest: Mapping[int, FloatArray]) -> FloatArray:
+    """Return what rounding, here and in the model's coefficients, may have taken from a matrix with cancellations.
+
+    gamma times the same sums without any cancellation, and what those sums gain from the coefficients' uncertainty.
+    """
+    worst = paper_matrix(model, functionals, steepest)
+    certain = paper_matrix(model, functionals, steepest, uncertain=False)
+    rounding = gamma(4 * roundings(model) + 128)
+    return np.asarray(np.maximum(worst - certain, 0.0) * (1 + rounding) + rounding * worst)
+
+
+def _linear_part(
+    row: Affine,
+    n_inputs: int,
+    centres: Mapping[int, FloatArray],
+    direct: Mapping[int, FloatArray],
+    paths: Mapping[int, Mapping[int, FloatArray]],
+) -> tuple[FloatArray, dict[int, FloatArray]]:
+    """Return (from u, from each w_j) of an affine map behind the network whose slopes are the centres."""
+    from_input = np.zeros((row.size, n_inputs))
+    if row.input is not None:
+        from_input += row.input.adjoint(np.eye(row.size))
+    found: dict[int, FloatArray] = {}
+    for k, linear_map in row.states.items():
+        from_input += _times(linear_map, centres[k][:, None] * direct[k])
+        found[k] = found.get(k, 0.0) + linear_map.adjoint(np.eye(row.size))
+        for j, path in paths[k].items():
+            found[j] = found.get(j, 0.0) + _times(linear_map, centres[k][:, None] * path)
+    return from_input, found
+
+
+def _times(linear_map: LinearMap, matrix: FloatArray) -> FloatArray:
+    return linear_map.apply(np.ascontiguousarray(matrix.T)).T
+
+
+def _bounded(
+    model: ImplicitModel,
+    k: int,
+    direct: FloatArray,
+    paths: Mapping[int, FloatArray],
+    radii: Mapping[int, FloatArray],
+    reach: Mapping[int, FloatArray],
+) -> FloatArray:
+    total = direct
+    for j, path in paths.items():
+        if radii[j].any():
+            total = total + np.abs(path) @ (radii[j][:, None] * reach[j])
+    return total
+
+
+def half_step_applies(model: ImplicitModel) -> bool:
+    """Return whether all slopes lie in [0, g], state by state; with abs, GELU or softmax the half-step is false."""
+    slopes = global_slopes(model)
+    coupled = any(block.activation.coupled for block in model.blocks)
+    return not coupled and all(bool((least >= 0).all()) for least, _ in slopes.values())
+
+
+def half_step_matrix(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+    """Return (S + |C (I - diag(g) A)^-1 diag(g) B + D|) / 2, shape (q, p), rounded upward.
+
+    Raises:
+        UnsupportedModelError: where a slope may be negative or states are coupled: the formula is false there.
+    """
+    if not half_step_applies(model):
+        raise UnsupportedModelError(("the half-step needs slopes that are never negative; use method centre-radius",))
+    slopes = global_slopes(model)
+    greatest = {k: most for k, (_, most) in slopes.items()}
+    rows = np.eye(model.n_outputs) if functionals is None else functionals
+    sums: dict[int, FloatArray] = {}
+    signed = _push(model.output, rows, sums, np.zeros((len(rows), model.n_inputs)))
+    for k in range(len(model.blocks)):
+        v = sums.pop(k, None)
+        if v is not None:
+            signed = _push(model.rows[k], v * greatest[k], sums, signed)
+    whole = paper_matrix(model, functionals, greatest)
+    total = whole * (1 + gamma(8)) + np.abs(signed) + _losses(model, functionals, greatest)
+    return np.asarray(total / 2)
+
+
+def _push(row: Affine, v: FloatArray, sums: dict[int, FloatArray], total: FloatArray) -> FloatArray:
+    for k in sorted(row.states):
+        term = row.states[k].adjoint(v)
+        sums[k] = sums[k] + term if k in sums else term
+    return total if row.input is None else total + row.input.adjoint(v)
+
+
+LARGEST = 4 * 10**9
+"""Bytes that "best" grants to the centre-radius matrix."""
+
+
+def best_matrix(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+    """Return the entrywise least of the matrices that apply to the model and fit into memory: all are valid."""
+    return np.asarray(np.minimum.reduce([METHODS[name](model, functionals) for name in applicable_methods(model)]))
+
+
+def applicable_methods(model: ImplicitModel) -> tuple[str, ...]:
+    """Return the methods that "best" takes the least of."""
+    coupled = any(block.activation.coupled for block in model.blocks)
+    names = ["paper"]
+    if not coupled and centre_radius_bytes(model) <= LARGEST:
+        names.append("centre-radius")
+    elif half_step_applies(model):  # never below the centre-radius matrix, but there for models of any size
+        names.append("half-step")
+    return tuple(names)
+
+
+METHODS: Final[Mapping[str, Callable[[ImplicitModel, FloatArray | None], FloatArray]]] = MappingProxyType(
+    {
+        "paper": paper_matrix,
+        "half-step": half_step_matrix,
+        "centre-radius": global_centre_radius,
+        "best": best_matrix,
+    }
+)
+"""Name -> sensitivity matrix, cheap ones first."""

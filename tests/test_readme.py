@@ -1,0 +1,95 @@
+"""The README against the code: its commands run in CI, its operators are lowered, its options exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from idl_audit.cli import show
+from idl_audit.cli.app import app
+from idl_audit.implicit.lowering import LOWERINGS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
+COMMANDS = typer.main.get_command(app).commands
+
+LEFT_OUT_AT_THE_END = {"Softmax", "LogSoftmax"}
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of every row of the tables in `text`, without headings' rules."""
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in cells if not set("".join(row)) <= set("-: ")]
+
+
+def table_after(heading: str) -> list[list[str]]:
+    """Return the rows below the heading row that starts with `heading`."""
+    start = README.index(heading)
+    return rows(README[start : README.index("\n\n", start)])[1:]
+
+
+def options_of(command) -> set[str]:
+    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+
+
+def test_ci_runs_the_readme_s_commands():
+    blocks = re.findall(r"^```sh\n(.*?)\n```$", README, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    assert [line for line in CI.splitlines() if line.startswith("python3 ")] == blocks
+
+
+def test_the_files_that_the_commands_name_exist():
+    block = re.search(r"^```sh\n(.*?)\n```$", README, flags=re.DOTALL | re.MULTILINE)[1]
+    names = re.search(r"for name in ([^;]+);", block)[1].split()
+    for pattern in re.findall(r"sample_models/\$name\.\w+", block):
+        for name in names:
+            assert (ROOT / pattern.replace("$name", name)).is_file()
+    assert (ROOT / "constraints.txt").is_file()
+
+
+def test_the_operator_table_is_the_table_of_lowerings():
+    text = README[README.index("<!-- operators") : README.index("<!-- end of operators -->")]
+    cells = " ".join(row[1] for row in rows(text)[1:])
+    named = re.findall(r"\b[A-Z][A-Za-z]+\b", cells)
+    assert set(named) == set(LOWERINGS) | LEFT_OUT_AT_THE_END
+    assert len(named) == len(set(named))
+
+
+def test_the_table_of_commands_is_complete():
+    assert {row[0].strip("`") for row in table_after("| command |")} == set(COMMANDS)
+
+
+def test_the_verdicts_are_those_of_the_reports():
+    from idl_audit.report.schema import Verdict
+
+    assert [row[0] for row in table_after("| verdict |")] == [verdict.value for verdict in Verdict]
+
+
+def test_the_exit_codes_are_documented():
+    sentence = re.search(r"Exit codes: (.*?)\.\s", README)[1]
+    documented = {int(code) for code in re.findall(r"(?:^|; )(\d+) ", sentence)}
+    assert documented == {0, show.EXIT_USAGE, show.EXIT_INCOMPLETE, show.EXIT_INTERRUPTED}
+
+
+def test_every_option_in_the_readme_exists():
+    known = set().union(*map(options_of, COMMANDS.values())) | {"--version", "--help"}
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
+    assert mentioned
+    assert mentioned <= known
+
+
+@pytest.mark.parametrize("name", ["attack", "sensitivity", "convert"])
+def test_options_stand_beside_the_command_that_has_them(name):
+    (text,) = (row[1] for row in table_after("| command |") if row[0] == f"`{name}`")
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= options_of(COMMANDS[name])
+
+
+def test_the_folders_in_the_readme_exist():
+    names = re.findall(r"`((?:idl_audit|sample_models|reports)[\w/]*)`", README)
+    assert names
+    for name in names:
+        assert (ROOT / name).is_dir(), name
