@@ -24,6 +24,10 @@ RELATIVE_TOLERANCE = 1e-6
 """How far a constant in the file may be from the one of the formula."""
 
 
+DEEPEST = 16
+"""No exporter writes more factors than this for one activation."""
+
+
 def fuse_activations(graph: Graph) -> Graph:
     """Return the graph with every chain that is one activation replaced by a node of that operator."""
     chains = _Chains(graph)
@@ -101,24 +105,25 @@ class _Chains:
         node = self._makers.get(name)
         return node if node is not None and node.op in ops else None
 
-    def _factors(self, name: str, *, last: bool = False) -> tuple[float, list[str]]:
+    def _factors(self, name: str, *, last: bool = False, depth: int = 0) -> tuple[float, list[str]]:
         """Return (constant, tensors) whose product a tensor is, going through products that nothing else reads."""
         node = self.maker(name, "Mul", "Div")
-        if node is None or (not last and self._uses[name] > 1):
+        if node is None or depth > DEEPEST or (not last and self._uses[name] > 1):
             return 1.0, [name]
         left, right = node.inputs
         constant = self.scalar(right)
         if node.op == "Div":
             if constant is None or constant == 0:
                 return 1.0, [name]
-            factor, tensors = self._factors(left)
+            factor, tensors = self._factors(left, depth=depth + 1)
             return factor / constant, tensors
         if constant is None and (constant := self.scalar(left)) is not None:
             left = right
         if constant is not None:
-            factor, tensors = self._factors(left)
+            factor, tensors = self._factors(left, depth=depth + 1)
             return factor * constant, tensors
-        (one, some), (two, more) = self._factors(left), self._factors(right)
+        one, some = self._factors(left, depth=depth + 1)
+        two, more = self._factors(right, depth=depth + 1)
         return one * two, [*some, *more]
 
     def scaled(self, name: str, tensor: str) -> float | None:

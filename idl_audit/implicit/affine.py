@@ -62,7 +62,8 @@ class AffineForm:
         flat = index.reshape(-1)
         selection = Selection(index=flat, size_in=self.size)
         terms = {source: compose(selection, term) for source, term in self.terms.items()}
-        constant = np.where(flat >= 0, self.constant[np.where(flat >= 0, flat, 0)], fill)
+        constant = np.full(flat.size, float(fill))
+        constant[flat >= 0] = self.constant[flat[flat >= 0]]
         return AffineForm(index.shape, terms, constant, self.constant_error)
 
     def mapped(

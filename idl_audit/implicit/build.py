@@ -11,7 +11,7 @@ import numpy as np
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.fusion import fuse_activations
-from idl_audit.graph.ir import Graph, Node, Value, live_nodes
+from idl_audit.graph.ir import Graph, Node, Value, live_nodes, shown
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.linear_maps import LinearMap
@@ -72,13 +72,21 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     entry = graph.inputs[0]
     values: dict[str, TensorValue] = {**graph.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
     walk = Walk(graph.opset, max_bytes)
-    target, stripped = _strip(graph, chosen_output(path, graph, output))
+    target = chosen_output(path, graph, output)
     problems = _mixed_types(live_nodes(graph.nodes, [target]), graph)
     fused = fuse_activations(graph)
     values |= fused.constants
     lost: set[str] = set()
-    for node in live_nodes(fused.nodes, [target]):
+    last = _last_softmax(graph, target)
+    body = live_nodes(fused.nodes, [target if last is None else last.inputs[0]])
+    for node in body:
         _lower(node, values, lost, walk, problems)
+    stripped = ""
+    if last is not None and _all_outputs_compete(last, values.get(last.inputs[0]), graph.opset):
+        target, stripped = last.inputs[0], last.op
+    else:
+        for node in live_nodes(fused.nodes, [target])[len(body) :]:
+            _lower(node, values, lost, walk, problems)
     if problems:
         raise UnsupportedModelError(problems)
     result = values.get(target)
@@ -109,30 +117,26 @@ def _mixed_types(nodes: Sequence[Node], graph: Graph) -> list[str]:
     return problems
 
 
-def _strip(graph: Graph, target: str) -> tuple[str, str]:
-    """Return (tensor to stop at, operator left out): a softmax at the very end is left out."""
+def _last_softmax(graph: Graph, target: str) -> Node | None:
+    """Return the softmax that ends the network, if there is one."""
     makers = {name: node for node in graph.nodes for name in node.outputs}
-    declared = {value.name: value.shape for value in graph.outputs}[target]
     last = makers.get(target)
     while last is not None and last.op == "Identity":
         last = makers.get(last.inputs[0])
-    if last is not None and last.op in STRIPPED_AT_THE_END and _all_outputs_compete(last, declared, graph.opset):
-        return last.inputs[0], last.op
-    return target, ""
+    return last if last is not None and last.op in STRIPPED_AT_THE_END else None
 
 
-def _all_outputs_compete(node: Node, declared: Sequence[int | str | None] | None, opset: int) -> bool:
+def _all_outputs_compete(node: Node, value: TensorValue | None, opset: int) -> bool:
     """Return whether a last softmax runs over all outputs of a sample, so that leaving it out changes no ranking."""
-    axis = node.attributes.get("axis", -1 if opset >= 13 else 1)
-    if declared is None:
-        return axis in (-1, 1)
-    rank = len(declared)
-    sizes = [size if isinstance(size, int) else 1 for size in declared]
-    if not isinstance(axis, int) or not -rank <= axis < rank:
+    if value is None:
         return False
-    first = axis % rank
-    group = sizes[first:] if opset < 13 else sizes[first : first + 1]
-    return math.prod(group) == math.prod(sizes)
+    shape = value.shape
+    axis = node.attributes.get("axis", -1 if opset >= 13 else 1)
+    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+        return False
+    first = axis % len(shape)
+    group = shape[first:] if opset < 13 else shape[first : first + 1]
+    return math.prod(group) == math.prod(shape)
 
 
 def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Walk, problems: list[str]) -> None:
@@ -147,6 +151,11 @@ def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Wal
             results = _results(node, [values[name] if name else None for name in node.inputs], walk)
     except UnsupportedModelError as error:
         problems.extend(error.problems)
+        results = ()
+    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
+        # a node whose attributes and inputs contradict each other in a way that no check foresaw
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        problems.append(f"{node.op} node '{shown(node.label)}' has inputs or attributes that do not fit ({why})")
         results = ()
     for name, result in zip(node.outputs, results, strict=False):
         if name:

@@ -173,6 +173,8 @@ def _same_geometry(first: Convolution, second: Convolution) -> bool:
 
 def _select_selection(outer: Selection, inner: Selection) -> LinearMap:
     read = outer.index >= 0
+    if not inner.n_out:
+        return Selection(index=outer.index, size_in=inner.n_in)
     index = np.where(read, inner.index[np.where(read, outer.index, 0)], -1)
     if outer.weights is None and inner.weights is None:
         weights = None
@@ -182,6 +184,8 @@ def _select_selection(outer: Selection, inner: Selection) -> LinearMap:
 
 
 def _select_dense(outer: Selection, inner: Dense) -> LinearMap:
+    if not inner.n_out:
+        return Dense(matrix=np.zeros((outer.n_out, inner.n_in)))
     return Dense(matrix=inner.matrix[outer.index] * outer.row_weights[:, None])
 
 

@@ -126,7 +126,7 @@ class Convolution(LinearMap):
             result = convolve(
                 image, self._torch_kernel, stride=self.strides, dilation=self.dilations, groups=self.groups
             )
-        return np.asarray(result.reshape(len(x), -1).numpy())
+        return np.asarray(result.reshape(len(x), self.n_out).numpy())
 
     def adjoint(self, y: FloatArray) -> FloatArray:
         """Return W^T y for each row of y."""
@@ -146,7 +146,7 @@ class Convolution(LinearMap):
             )
         result = padded.numpy()
         window = tuple(slice(self.pads[a], self.pads[a] + size) for a, size in enumerate(self.spatial_in))
-        return np.ascontiguousarray(result[(slice(None), slice(None), *window)]).reshape(len(y), -1)
+        return np.ascontiguousarray(result[(slice(None), slice(None), *window)]).reshape(len(y), self.n_in)
 
     @property
     def _unread(self) -> tuple[int, ...]:

@@ -196,6 +196,8 @@ class Selection(LinearMap):
         """Return W x for each row of x."""
         if self.is_identity:
             return x
+        if not self.size_in:
+            return np.zeros((len(x), self.n_out))
         taken = x[:, self.index]
         return taken if self._is_plain else taken * self.row_weights
 

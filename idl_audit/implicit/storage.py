@@ -12,6 +12,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def _map_meta(key: str, linear_map: LinearMap, arrays: dict[str, AnyArray]) -> d
             arrays[f"{key}.index"] = linear_map.index
             if linear_map.weights is not None:
                 arrays[f"{key}.weights"] = linear_map.weights
-            meta |= {"kind": "selection", "n_in": linear_map.n_in}
+            meta |= {"kind": "selection", "n_in": linear_map.n_in, "weighted": linear_map.weights is not None}
         case Dense():
             arrays[f"{key}.matrix"] = linear_map.matrix
             meta |= {"kind": "dense"}
@@ -146,6 +147,7 @@ def _scaling_meta(scaling: Scaling | None, arrays: dict[str, AnyArray]) -> dict[
         "norm_before": scaling.norm_before,
         "norm_after": scaling.norm_after,
         "reason": scaling.reason,
+        "scaled": bool(scaling.exponents),
     }
 
 
@@ -160,7 +162,7 @@ def load_model(path: Path) -> StoredModel:
         return reader.model()
     except IdlAuditError:
         raise
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+    except Exception as error:  # a damaged archive makes zipfile, zlib, json and numpy raise what they like
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelFileError(
             f"{path} is no converted model that this version can read ({why}); make it anew with idl-audit convert"
@@ -180,7 +182,7 @@ def _arrays(path: Path) -> dict[str, AnyArray]:
             return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in archive.infolist()}
     except FileNotFoundError as error:
         raise ModelFileError(f"{path} does not exist; check the name") from error
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise ModelFileError(f"{path} cannot be read as an .npz file: {error}") from error
 
 
@@ -233,6 +235,7 @@ class _Reader:
             raise ModelFileError(f"{self._path} contradicts itself: not true that {claim}; make it anew with convert")
 
     def _floats(self, key: str, shape: tuple[int, ...] | None = None) -> FloatArray:
+        self._check(self._arrays[key].dtype.kind in "fiu", f"'{key}' holds numbers")
         array = np.asarray(self._arrays[key], np.float64)
         self._check(bool(np.isfinite(array).all()), f"'{key}' holds finite numbers")
         self._check(shape is None or array.shape == shape, f"'{key}' has the shape {shape}")
@@ -254,6 +257,11 @@ class _Reader:
             name: self._floats(f"phi.{k}.{name}", (size,)) if value is None else float(value)
             for name, value in entry["parameters"].items()
         }
+        for name, value in parameters.items():
+            self._check(bool(np.isfinite(value).all()), f"the {name} of block {k} is a number")
+        if entry["activation"] != "leaky_relu":  # only there may a slope be negative
+            self._check(all(np.all(value > 0) for value in parameters.values()), f"block {k} has positive parameters")
+        self._check(abs(int(entry["exponent"])) <= 2**11, f"the exponent of block {k} is within range")
         activation: Activation = ACTIVATIONS[entry["activation"]](**parameters)
         return StateBlock(str(entry["name"]), str(entry["op"]), activation, shape, exponent=int(entry["exponent"]))
 
@@ -292,7 +300,7 @@ class _Reader:
         n_in = int(meta["n_in"])
         index = self._integers(f"{key}.index", n_in)
         self._check(index.ndim == 1, f"'{key}.index' is a vector")
-        weights = self._floats(f"{key}.weights", index.shape) if f"{key}.weights" in self._arrays else None
+        weights = self._floats(f"{key}.weights", index.shape) if meta["weighted"] else None
         return Selection(index=index, size_in=n_in, weights=weights)
 
     def _sparse(self, key: str, meta: Mapping[str, Any]) -> Sparse:
@@ -335,8 +343,9 @@ class _Reader:
         meta = self._meta["scaling"]
         if meta is None:
             return None
-        exponents = {
-            k: self._integers(f"exponents.{k}", 2**20) for k in range(len(sizes)) if f"exponents.{k}" in self._arrays
-        }
+        exponents: dict[int, IntArray] = {}
+        for k in range(len(sizes)) if meta["scaled"] else ():
+            exponents[k] = self._integers(f"exponents.{k}", 2**11)
+            self._check(exponents[k].shape == (sizes[k],), f"'exponents.{k}' has one exponent a state")
         after = None if meta["norm_after"] is None else float(meta["norm_after"])
         return Scaling(float(meta["kappa"]), float(meta["norm_before"]), after, exponents, str(meta["reason"]))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from idl_audit.arrays import AnyArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Selection
@@ -97,19 +98,26 @@ def lower_neg(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
 
 def lower_sum(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """Sum of any number of tensors, with broadcasting."""
-    total: TensorValue | None = None
+    total: AffineForm | None = None
     for value in values:
         if value is None:
             refuse(node, "leaves an input out")
+        form = value if isinstance(value, AffineForm) else _constant_form(value)
         if total is None:
-            total = value
-        elif isinstance(total, AffineForm) or isinstance(value, AffineForm):
-            total = add_values(*_pair(node, (total, value)))
-        else:
-            total = total.astype(np.float64) + value
+            total = form
+            continue
+        first, second = _pair(node, (total, form))
+        summed = add_values(first, second)
+        assert isinstance(summed, AffineForm)
+        total = summed
     if total is None:
         refuse(node, "has no input")
     return (total,)
+
+
+def _constant_form(value: AnyArray) -> AffineForm:
+    """Return a constant as a form, so that what sums of constants round is kept account of."""
+    return AffineForm(value.shape, {}, value.astype(np.float64).reshape(-1))
 
 
 def lower_mean(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -43,6 +43,8 @@ def lower_pad(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     if text_attribute(node, "mode", "constant") == "constant":
         rest = inputs[3:]
         inputs = [*inputs[:2], np.asarray(NOWHERE, np.float64), *rest]
+    elif len(inputs) > 2:
+        inputs[2] = None  # a value that no entry gets
     moved = Node(node.op, node.name, tuple(f"input{k}" for k in range(len(inputs))), node.outputs, attributes)
     return _moved(moved, inputs, (0,), walk, fill=fill, opset=max(walk.opset, 11))
 
@@ -95,7 +97,8 @@ def lower_dropout(node: Node, values: Sequence[TensorValue | None], walk: Walk) 
         refuse(node, "is in training mode; export the model after model.eval()")
     if len(node.outputs) > 1 and node.outputs[1]:
         shape = values[0].shape if values[0] is not None else ()
-        return (*lower_identity(node, values, walk), np.ones(shape, np.bool_))
+        mask = np.full(shape, walk.opset >= 12)  # before, runtimes return a mask of nothing
+        return (*lower_identity(node, values, walk), mask)
     return lower_identity(node, values, walk)
 
 

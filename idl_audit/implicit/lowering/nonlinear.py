@@ -153,5 +153,5 @@ def _clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> 
     if lo <= -huge:
         return walk.states(node, kinked.relu(), form.scaled(-1.0, hi), suffix="/high").scaled(-1.0, hi)
     above = walk.states(node, kinked.relu(), form.scaled(1.0, -lo), suffix="/low")
-    below = walk.states(node, kinked.relu(), above.scaled(-1.0, hi - lo), suffix="/high")
+    below = walk.states(node, kinked.relu(), above.scaled(-1.0, hi).scaled(1.0, -lo), suffix="/high")
     return below.scaled(-1.0, hi)

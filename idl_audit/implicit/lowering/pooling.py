@@ -102,6 +102,8 @@ def lower_average_pool(node: Node, values: Sequence[TensorValue | None], walk: W
     form = form_input(node, values, 0)
     shape, windows, within = _windows(node, form)
     counted = within if int_attribute(node, "count_include_pad", 0) else windows >= 0
+    if not counted.any(axis=1).all():
+        refuse(node, "has a window that lies wholly in the padding, whose average is 0 / 0")
     return (_weighted_sum(node, form, shape, windows, 1.0 / counted.sum(axis=1), walk),)
 
 
@@ -228,7 +230,8 @@ def _round(
     matches = [_stacked_difference(current[i], current[j], both) for (i, j), both in zip(pairs, playing, strict=True)]
     size = sum(match.size for match in matches)
     abs_states = _stack(matches, size)
-    reached = walk.states(node, absolute(), abs_states, suffix=f"/abs{number}")
+    # where every window has one entry, nobody plays and there are no states
+    reached = walk.states(node, absolute(), abs_states, suffix=f"/abs{number}") if size else abs_states
     winners: list[AffineForm] = []
     start = 0
     for (i, j), both in zip(pairs, playing, strict=True):
