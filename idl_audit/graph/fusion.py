@@ -32,10 +32,18 @@ def fuse_activations(graph: Graph) -> Graph:
     """Return the graph with every chain that is one activation replaced by a node of that operator."""
     chains = _Chains(graph)
     constants = dict(graph.constants)
+    taken = {*constants, *(value.name for value in graph.inputs), *(n for node in graph.nodes for n in node.outputs)}
+
+    def fresh(wanted: str) -> str:
+        while wanted in taken:
+            wanted += "'"
+        taken.add(wanted)
+        return wanted
+
     nodes: list[Node] = []
     for node in graph.nodes:
         found = chains.activation(node)
-        nodes.extend([node] if found is None else found.nodes(node, constants))
+        nodes.extend([node] if found is None else found.nodes(node, constants, fresh))
     return replace(graph, nodes=tuple(nodes), constants=MappingProxyType(constants))
 
 
@@ -51,19 +59,24 @@ class _Found:
     uncertainty: float = 0.0
     """Bounds |chain(x) - op(inner x)| over all x, before `factor`."""
 
-    def nodes(self, node: Node, constants: dict[str, AnyArray]) -> list[Node]:
-        """Return the nodes that take the place of the chain's last one; fresh constants are put into `constants`."""
+    def nodes(self, node: Node, constants: dict[str, AnyArray], fresh: Callable[[str], str]) -> list[Node]:
+        """Return the nodes that take the place of the chain's last one.
+
+        New constants are put into `constants`; `fresh` makes names that the file does not use.
+        """
         made: list[Node] = []
         source, base = self.tensor, node.outputs[0]
         if self.inner != 1.0:
-            constants[f"{base}/inner"] = np.array(self.inner)
-            made.append(Node("Mul", f"{node.label}/inner", (source, f"{base}/inner"), (f"{base}/scaled",)))
-            source = f"{base}/scaled"
-        target = base if self.factor == 1.0 else f"{base}/activation"
+            inner, scaled = fresh(f"{base}/inner"), fresh(f"{base}/scaled")
+            constants[inner] = np.array(self.inner)
+            made.append(Node("Mul", f"{node.label}/inner", (source, inner), (scaled,)))
+            source = scaled
+        target = base if self.factor == 1.0 else fresh(f"{base}/activation")
         made.append(Node(self.op, node.label, (source,), (target,), self.attributes, self.uncertainty))
         if self.factor != 1.0:
-            constants[f"{base}/factor"] = np.array(self.factor)
-            made.append(Node("Mul", f"{node.label}/factor", (target, f"{base}/factor"), (base,)))
+            factor = fresh(f"{base}/factor")
+            constants[factor] = np.array(self.factor)
+            made.append(Node("Mul", f"{node.label}/factor", (target, factor), (base,)))
         return made
 
 

@@ -19,14 +19,14 @@ from idl_audit.implicit.model import ImplicitModel
 
 Array = np.ndarray[Any, Any]
 FLOAT = TensorProto.FLOAT
-NEWEST = min(onnx.defs.onnx_opset_version(), 24)
-"""The newest operator set that onnxruntime runs too."""
+NEWEST = 26
+"""The newest operator set that onnxruntime is asked to run; onnx itself may know newer ones."""
 
 
 def node(op: str, inputs: str, outputs: str = "y", **attributes: Any) -> NodeProto:
     """Return a node; names are separated by blanks, and "-" leaves an input out."""
     names = ["" if name == "-" else name for name in inputs.split()]
-    return helper.make_node(op, names, outputs.split(), **attributes)
+    return helper.make_node(op, names, ["" if name == "-" else name for name in outputs.split()], **attributes)
 
 
 def proto(
@@ -37,12 +37,13 @@ def proto(
     opset: int = 17,
     outputs: Sequence[str] = ("y",),
     dtype: int = FLOAT,
+    source: str = "x",
 ) -> onnx.ModelProto:
-    """Return a model with the input `x` of this shape."""
+    """Return a model with one input of this shape."""
     graph = helper.make_graph(
         list(nodes),
         "g",
-        [helper.make_tensor_value_info("x", dtype, shape)],
+        [helper.make_tensor_value_info(source, dtype, shape)],
         [helper.make_tensor_value_info(name, dtype, None) for name in outputs],
         initializer=[numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
     )
@@ -79,14 +80,27 @@ class Network:
         return self.implicit
 
 
-def checked(nodes: Sequence[NodeProto], shape: Sequence[int | str | None], constants: dict[str, Any] | None = None,
-            *, tolerance: float = 1e-5, **options: Any) -> ImplicitModel:
+def checked(
+    nodes: Sequence[NodeProto],
+    shape: Sequence[int | str | None],
+    constants: dict[str, Any] | None = None,
+    *,
+    tolerance: float = 1e-5,
+    **options: Any,
+) -> ImplicitModel:
     """Return the implicit model of a network after it was compared with onnxruntime."""
     return Network(proto(nodes, shape, constants, **options)).check(tolerance=tolerance)
 
 
-def built(nodes: Sequence[NodeProto], shape: Sequence[int | str | None], constants: dict[str, Any] | None = None,
-          *, output: str | None = None, max_bytes: int | None = None, **options: Any) -> ImplicitModel:
+def built(
+    nodes: Sequence[NodeProto],
+    shape: Sequence[int | str | None],
+    constants: dict[str, Any] | None = None,
+    *,
+    output: str | None = None,
+    max_bytes: int | None = None,
+    **options: Any,
+) -> ImplicitModel:
     """Return the implicit model alone: onnxruntime is not asked."""
     return build_implicit(read(proto(nodes, shape, constants, **options)), output=output, max_bytes=max_bytes)
 
