@@ -18,11 +18,14 @@ import numpy as np
 
 from idl_audit.arrays import AnyArray
 from idl_audit.graph.ir import Attribute, Graph, Node
-from idl_audit.rounding import UNIT_ROUNDOFF
+from idl_audit.rounding import UNIT_ROUNDOFF, gamma
 
 RELATIVE_TOLERANCE = 1e-6
 """How far a constant in the file may be from the one of the formula."""
 
+
+OF_PRODUCTS = gamma(64)
+"""Relative error of a leftover constant: a product and quotient of a few constants of the file."""
 
 DEEPEST = 16
 """No exporter writes more factors than this for one activation."""
@@ -69,14 +72,14 @@ class _Found:
         if self.inner != 1.0:
             inner, scaled = fresh(f"{base}/inner"), fresh(f"{base}/scaled")
             constants[inner] = np.array(self.inner)
-            made.append(Node("Mul", f"{node.label}/inner", (source, inner), (scaled,)))
+            made.append(Node("Mul", f"{node.label}/inner", (source, inner), (scaled,), uncertainty=OF_PRODUCTS))
             source = scaled
         target = base if self.factor == 1.0 else fresh(f"{base}/activation")
         made.append(Node(self.op, node.label, (source,), (target,), self.attributes, self.uncertainty))
         if self.factor != 1.0:
             factor = fresh(f"{base}/factor")
             constants[factor] = np.array(self.factor)
-            made.append(Node("Mul", f"{node.label}/factor", (target, factor), (base,)))
+            made.append(Node("Mul", f"{node.label}/factor", (target, factor), (base,), uncertainty=OF_PRODUCTS))
         return made
 
 
@@ -91,6 +94,8 @@ class _Chains:
 
     def activation(self, node: Node) -> _Found | None:
         """Return the activation that the chain ending at this node is, if it is one."""
+        if len(node.inputs) != (3 if node.op == "Where" else 2):
+            return None
         if node.op == "Where":
             return _thresholded_softplus(self, node)
         if node.op == "Div" and self.scalar(node.inputs[1]) is None:
@@ -121,7 +126,7 @@ class _Chains:
     def _factors(self, name: str, *, last: bool = False, depth: int = 0) -> tuple[float, list[str]]:
         """Return (constant, tensors) whose product a tensor is, going through products that nothing else reads."""
         node = self.maker(name, "Mul", "Div")
-        if node is None or depth > DEEPEST or (not last and self._uses[name] > 1):
+        if node is None or len(node.inputs) != 2 or depth > DEEPEST or (not last and self._uses[name] > 1):
             return 1.0, [name]
         left, right = node.inputs
         constant = self.scalar(right)
@@ -149,7 +154,7 @@ class _Chains:
     def plus_constant(self, name: str) -> tuple[str, float] | None:
         """Return (tensor, c) where `name` is tensor + c."""
         node = self.maker(name, "Add")
-        if node is None:
+        if node is None or len(node.inputs) != 2:
             return None
         for tensor, other in (node.inputs, node.inputs[::-1]):
             constant = self.scalar(other)

@@ -39,7 +39,8 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
     uncertainty: float = 0.0
-    """Bounds |the file's function - this node's| per entry, where `fusion` rewrote it; never read from a file."""
+    """Bounds |the file's function - this node's| per entry, where `fusion` rewrote it (for a Mul, relative to the
+    constant); never read from a file."""
 
     @property
     def label(self) -> str:

@@ -152,7 +152,7 @@ def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Wal
     except UnsupportedModelError as error:
         problems.extend(error.problems)
         results = ()
-    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         # a node whose attributes and inputs contradict each other in a way that no check foresaw
         why = " ".join(f"{type(error).__name__}: {error}".split())
         problems.append(f"{node.op} node '{shown(node.label)}' has inputs or attributes that do not fit ({why})")

@@ -32,7 +32,8 @@ class LinearMap(ABC):
     """A linear map R^n_in -> R^n_out.
 
     Folding a batch-norm or multiplying two layers out rounds. What the file's weights give in exact arithmetic, W_true,
-    is within |W_true - W| <= relative |W| + slack, entrywise; a slack of None is zero.
+    is within |W_true - W| <= relative |W| + slack, entrywise; a slack of None is zero. Constants that the file computes
+    from constants alone count as weights, with the values that their operators give in the file's own type.
     """
 
     relative: float = 0.0

@@ -260,7 +260,11 @@ class _Reader:
         for name, value in parameters.items():
             self._check(bool(np.isfinite(value).all()), f"the {name} of block {k} is a number")
         if entry["activation"] != "leaky_relu":  # only there may a slope be negative
-            self._check(all(np.all(value > 0) for value in parameters.values()), f"block {k} has positive parameters")
+            self._check(
+                all(np.all(value >= 0) for value in parameters.values()), f"block {k} has no negative parameter"
+            )
+            dividing = entry["activation"] in ("celu", "softmax")
+            self._check(not dividing or all(value != 0 for value in parameters.values()), f"block {k} divides by 0")
         self._check(abs(int(entry["exponent"])) <= 2**11, f"the exponent of block {k} is within range")
         activation: Activation = ACTIVATIONS[entry["activation"]](**parameters)
         return StateBlock(str(entry["name"]), str(entry["op"]), activation, shape, exponent=int(entry["exponent"]))

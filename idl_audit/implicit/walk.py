@@ -99,6 +99,17 @@ def refuse(node: Node, why: str) -> NoReturn:
     raise UnsupportedModelError((f"{node.op} node '{node.label}' {why}",))
 
 
+LARGEST_BOUND = 1e12
+"""Beside constants beyond this, sums lose the digits of what a network computes."""
+
+
+def refuse_swallowing(node: Node, *constants: float) -> None:
+    """Refuse constants so large (-1e30, meant as "none") that sums with them swallow the network's numbers."""
+    for constant in constants:
+        if abs(constant) > LARGEST_BOUND:
+            refuse(node, f"has the bound {constant:g}, beside which all digits are lost; export it without that bound")
+
+
 def form_input(node: Node, values: Sequence[TensorValue | None], k: int) -> AffineForm:
     """Return input k, which must depend on the network's input."""
     value = values[k] if k < len(values) else None

@@ -18,6 +18,7 @@ from idl_audit.report.schema import (
     Report,
     Sensitivity,
     Summary,
+    Verdict,
 )
 
 REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -114,7 +115,7 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     wrong = f"{entry.clean_wrong} misclassified to begin with"
     if _only_attacked(report):
         proved = f"{entry.certified} certified by the LP's bound, " if entry.certified else ""
-        withstood = _withstood(report)
+        withstood = entry.unknown - _not_tried(report)
         failed = f"{entry.unknown - withstood} not decided, " if entry.unknown > withstood else ""
         return (
             f"{start}{entry.falsified} of {entry.n} {images} can be attacked, {proved}{withstood} withstood these "
@@ -127,10 +128,11 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     )
 
 
-def _withstood(report: Report) -> int:
-    """Return how many verdicts are unknown although every attack was tried."""
-    tried = (Reason.ATTACKS_FAILED, Reason.RELAXATION_GAP)
-    return sum(result.reason in tried for sample in report.samples for result in sample.results)
+def _not_tried(report: Report) -> int:
+    """Return how many verdicts are unknown because attacks were cut short."""
+    tried = (Reason.ATTACKS_FAILED, Reason.RELAXATION_GAP, None)
+    results = [result for sample in report.samples for result in sample.results]
+    return sum(result.verdict is Verdict.UNKNOWN and result.reason not in tried for result in results)
 
 
 def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:

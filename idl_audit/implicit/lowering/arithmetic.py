@@ -69,7 +69,7 @@ def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     if isinstance(second, AffineForm) or not isinstance(first, AffineForm):
         refuse(node, "multiplies two tensors that both depend on the input; only products with constants are linear")
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
-    return (_times(node, first, second.astype(np.float64), shape, walk, relative=0.0),)
+    return (_times(node, first, second.astype(np.float64), shape, walk, relative=node.uncertainty),)
 
 
 def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -22,6 +22,7 @@ from idl_audit.implicit.walk import (
     int_attribute,
     optional_constant,
     refuse,
+    refuse_swallowing,
     text_attribute,
 )
 
@@ -148,6 +149,7 @@ def _clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> 
     huge = float(np.finfo(np.float32).max)
     if lo <= -huge and hi >= huge:
         return form
+    refuse_swallowing(node, lo if lo > -huge else 0.0, hi if hi < huge else 0.0)
     if hi >= huge:
         return walk.states(node, kinked.relu(), form.scaled(1.0, -lo), suffix="/low").scaled(1.0, lo)
     if lo <= -huge:

@@ -29,6 +29,7 @@ from idl_audit.implicit.walk import (
     ints_attribute,
     optional_constant,
     refuse,
+    refuse_swallowing,
 )
 from idl_audit.rounding import gamma
 
@@ -184,6 +185,7 @@ def _elementwise_max(node: Node, values: list[TensorValue | None], walk: Walk) -
             forms.append(broadcast(value, shape))
         else:
             constant = np.broadcast_to(value.astype(np.float64), shape).reshape(-1).copy()
+            refuse_swallowing(node, float(constant.min(initial=0.0)), float(constant.max(initial=0.0)))
             forms.append(AffineForm(shape, {}, constant))
     best = forms[0]
     for k, form in enumerate(forms[1:]):

@@ -116,7 +116,11 @@ def _axis_matrix(
     """Return the matrix of one axis, shape (new size, size)."""
     scales, sizes = given
     inputs: list[AnyArray | None] = [np.eye(size), None]
-    if scales is not None:
+    if scales is not None and attributes.get("coordinate_transformation_mode") == "align_corners":
+        # corners are aligned to the new length, which is a whole number
+        new_size = int(np.floor(size * float(np.float32(scales.reshape(-1)[position]))))
+        inputs += [None, np.array([size, new_size], np.int64)]
+    elif scales is not None:
         inputs.append(np.array([1.0, float(scales.reshape(-1)[position])], np.float32))
     else:
         assert sizes is not None

@@ -1,0 +1,9 @@
+"""Settings of the whole test run."""
+
+from __future__ import annotations
+
+import os
+
+# Two processes run the tests; more threads in each would only wait for one another. Read when numpy is first imported.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
