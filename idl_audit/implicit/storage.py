@@ -31,7 +31,9 @@ from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
 
 SCHEMA_VERSION: Final = "1.0"
 LARGEST_FILE: Final = 2**36
-"""No array of a converted model may claim more bytes than this."""
+"""No converted model may claim more bytes than this."""
+SMALL_FILE: Final = 2**28
+"""Up to this size any compression is believed; above it, a hundredfold."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _arrays(path: Path) -> dict[str, AnyArray]:
         with zipfile.ZipFile(path) as archive:
             claimed = sum(entry.file_size for entry in archive.infolist())
             stored = path.stat().st_size
-            if claimed > LARGEST_FILE or claimed > 2000 * stored + 2**20:
+            if claimed > LARGEST_FILE or claimed > max(SMALL_FILE, 100 * stored):
                 raise ModelFileError(
                     f"{path} claims {claimed:,} bytes in a file of {stored:,}: no model is compressed like that"
                 )
