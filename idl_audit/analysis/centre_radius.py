@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from idl_audit.analysis.gradients import push_back
 from idl_audit.analysis.sensitivity import paper_matrix, roundings
 from idl_audit.arrays import FloatArray
 from idl_audit.errors import UnsupportedModelError
@@ -164,21 +165,14 @@ def half_step_matrix(model: ImplicitModel, functionals: FloatArray | None = None
     greatest = {k: most for k, (_, most) in slopes.items()}
     rows = np.eye(model.n_outputs) if functionals is None else functionals
     sums: dict[int, FloatArray] = {}
-    signed = _push(model.output, rows, sums, np.zeros((len(rows), model.n_inputs)))
+    signed = push_back(model.output, rows, sums, np.zeros((len(rows), model.n_inputs)))
     for k in range(len(model.blocks)):
         v = sums.pop(k, None)
         if v is not None:
-            signed = _push(model.rows[k], v * greatest[k], sums, signed)
+            signed = push_back(model.rows[k], v * greatest[k], sums, signed)
     whole = paper_matrix(model, functionals, greatest)
     total = whole * (1 + gamma(8)) + np.abs(signed) + _losses(model, functionals, greatest)
     return np.asarray(total / 2)
-
-
-def _push(row: Affine, v: FloatArray, sums: dict[int, FloatArray], total: FloatArray) -> FloatArray:
-    for k in sorted(row.states):
-        term = row.states[k].adjoint(v)
-        sums[k] = sums[k] + term if k in sums else term
-    return total if row.input is None else total + row.input.adjoint(v)
 
 
 LARGEST = 4 * 10**9

@@ -16,15 +16,16 @@ def gradient(model: ImplicitModel, inputs: FloatArray, functionals: FloatArray) 
     """
     z = model.pre_activations(inputs)
     sums: dict[int, FloatArray] = {}
-    total = _push(model.output, functionals, sums, np.zeros_like(inputs))
+    total = push_back(model.output, functionals, sums, np.zeros_like(inputs))
     for k, block in enumerate(model.blocks):
         v = sums.pop(k, None)
         if v is not None:
-            total = _push(model.rows[k], block.pull_back(z[k], v), sums, total)
+            total = push_back(model.rows[k], block.pull_back(z[k], v), sums, total)
     return total
 
 
-def _push(row: Affine, v: FloatArray, sums: dict[int, FloatArray], total: FloatArray) -> FloatArray:
+def push_back(row: Affine, v: FloatArray, sums: dict[int, FloatArray], total: FloatArray) -> FloatArray:
+    """Add P_k^T v to the sums of every block that the row reads; return total + Q^T v, the inputs' sum."""
     for k in sorted(row.states):
         term = row.states[k].adjoint(v)
         sums[k] = sums[k] + term if k in sums else term

@@ -28,7 +28,7 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.SOLVER_FAILED: "the solver gave no usable answer: try another --method",
         Reason.WORKER_FAILED: "the process working on it ended early: run it again with fewer --jobs",
         Reason.NO_UNIQUENESS_PROOF: "no proof that the model has exactly one state there",
-        Reason.RELAXATION_GAP: "no attack was found, and the bounds are too loose for a proof: try a stronger --method",
+        Reason.RELAXATION_GAP: "no attack was found, and the bounds are too loose for a proof: try a smaller eps",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
     }
 )

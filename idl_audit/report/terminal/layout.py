@@ -17,7 +17,7 @@ from idl_audit.report.wording import plain
 MAX_ROWS: Final = 20
 """Rows of a long table unless all were asked for."""
 
-UNBROKEN: Final = frozenset({"eps", "reason", "verdict"})
+UNBROKEN: Final = frozenset({"eps", "margin", "reason", "verdict"})
 """Headings of columns whose words are never folded."""
 
 WIDE: Final = 110

@@ -62,7 +62,7 @@ def _counts(report: Report, summary: Summary) -> Table:
 
 def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | None, *, wide: bool) -> Table:
     """One row per sample, each of which was tried at one radius."""
-    made = table(("sample", "right"), ("label", "right"), ("predicted", "right"), ("verdict", "left"))
+    made = table(("sample", "right"), ("label", "right"), ("predicts", "right"), ("verdict", "left"))
     add_columns(made, ("margin", "right"), ("becomes", "right"), ("reason", "left"))
     if wide:
         add_columns(made, ("eps", "right"), ("method", "left"), ("inputs changed", "right"))
@@ -82,7 +82,7 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
 
 def _by_radius(report: Report, samples: Sequence[SampleReport], most: int | None) -> Table:
     """One row per sample: the largest radius with a proof, the smallest with an attack."""
-    made = table(("sample", "right"), ("label", "right"), ("predicted", "right"))
+    made = table(("sample", "right"), ("label", "right"), ("predicts", "right"))
     add_columns(made, ("certified up to", "right"), ("attacked from", "right"), ("radii undecided", "right"))
     for sample in sorted(samples, key=_frailty)[:most]:
         proved, broken = _largest_certified(sample), _smallest_falsified(sample)
