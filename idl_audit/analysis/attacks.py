@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -115,8 +116,13 @@ def sensitivity_ranking(target: Target, options: AttackOptions, rng: np.random.G
 
     The inputs are ranked by the label's row of S; a share `fraction` of them goes to random ends of their intervals.
     """
-    ranking = sensitivity_matrix(target.model, functionals=np.eye(target.model.n_outputs)[[target.label]])[0]
-    return _ranked(target, ranking, options, rng)
+    return _ranked(target, _sensitivity_of_output(target.model, target.label), options, rng)
+
+
+@lru_cache(maxsize=16)
+def _sensitivity_of_output(model: ImplicitModel, output: int) -> FloatArray:
+    """Return one row of S; it is the same for every sample of a class."""
+    return np.asarray(sensitivity_matrix(model, functionals=np.eye(model.n_outputs)[[output]])[0])
 
 
 def gradient_ranking(target: Target, options: AttackOptions, rng: np.random.Generator) -> FloatArray:

@@ -8,7 +8,6 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.arrays import FloatArray
-from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.rounding import TINY, gamma
 
@@ -74,5 +73,4 @@ def centre_and_radius(interval: Interval) -> tuple[FloatArray, FloatArray]:
 
 def row_terms(row: Affine) -> int:
     """Return how many numbers are added up for one entry of an affine map, at most."""
-    maps: list[LinearMap] = [*row.states.values(), *([row.input] if row.input is not None else [])]
-    return sum(linear_map.row_terms + 1 for linear_map in maps) + 1
+    return sum(linear_map.row_terms + 1 for linear_map in row.maps) + 1

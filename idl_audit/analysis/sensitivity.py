@@ -129,8 +129,7 @@ def roundings(model: ImplicitModel) -> int:
     """Return how many roundings one product of the recursion goes through, at most, over all blocks."""
     total = 8
     for row in (*model.rows, model.output):
-        maps = [*row.states.values(), *([] if row.input is None else [row.input])]
-        total += max((linear_map.column_terms for linear_map in maps), default=0) + len(maps) + 2
+        total += max((linear_map.column_terms for linear_map in row.maps), default=0) + len(row.maps) + 2
     return total
 
 
@@ -150,8 +149,3 @@ def norm_bound(model: ImplicitModel) -> float | None:
         c_rows = c_rows + linear_map.row_sums
     d = 0.0 if model.output.input is None else model.output.input.norm_inf
     return b * float(c_rows.max(initial=0.0)) / (1 - a) + d
-
-
-def audit_sensitivity(model: ImplicitModel, rescaled: ImplicitModel) -> Sensitivity:
-    """Return S of the model with the norm bound of its rescaled form."""
-    return Sensitivity(sensitivity_matrix(model), norm_bound(rescaled))

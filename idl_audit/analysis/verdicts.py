@@ -106,7 +106,7 @@ class _Case:
     """Proved lower bound of each rival's margin, shape (q - 1,)."""
     inputs: Interval
     bounds: StateBounds | None = None
-    tightened: bool = False
+    """Backward bounds of all states, once a rung has asked for them."""
     found: Found | None = None
     reason: Reason = Reason.RELAXATION_GAP
 
@@ -203,15 +203,13 @@ def _interval(case: _Case) -> None:
     bounds = interval_bounds(model, case.inputs)
     functionals = Functionals.of_outputs(model, case.functionals)
     lowers = lower_bound(model, case.inputs, bounds, functionals, lambda _, v: np.zeros_like(v))
-    if not case.tightened:
-        case.bounds = bounds
     case.lowers = np.fmax(case.lowers, lowers[0])
 
 
 def _state_bounds(case: _Case) -> StateBounds:
     """Return backward bounds of all states, computed once."""
-    if case.bounds is None or not case.tightened:
-        case.bounds, case.tightened = backward_state_bounds(case.target.model, case.inputs), True
+    if case.bounds is None:
+        case.bounds = backward_state_bounds(case.target.model, case.inputs)
     return case.bounds
 
 

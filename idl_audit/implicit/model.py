@@ -104,6 +104,11 @@ class Affine:
         """Number of rows."""
         return int(self.constant.size)
 
+    @property
+    def maps(self) -> list[LinearMap]:
+        """Every linear map of the row, that of the input last."""
+        return [*self.states.values(), *([] if self.input is None else [self.input])]
+
     def __call__(self, states: Mapping[int, FloatArray], inputs: FloatArray) -> FloatArray:
         """Return the values for each row of a batch, shape (m, size)."""
         total: FloatArray | None = None

@@ -23,7 +23,7 @@ from small_networks import (
     random_network,
 )
 
-from idl_audit.analysis.sensitivity import audit_sensitivity, norm_bound, sensitivity_matrix
+from idl_audit.analysis.sensitivity import Sensitivity, norm_bound, sensitivity_matrix
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.build import build_implicit
@@ -154,7 +154,7 @@ def test_rescaling_changes_nothing_and_rho_is_at_least_the_norm(seed: int) -> No
     model = random_network(rng, p=3, widths=(5, 4, 4), activations=["relu", "abs", "tanh", "sigmoid", "leaky"])
     scaled = rescale(model)
     np.testing.assert_array_equal(sensitivity_matrix(scaled), sensitivity_matrix(model))
-    answer = audit_sensitivity(model, scaled)
+    answer = Sensitivity(sensitivity_matrix(model), norm_bound(scaled))
     assert answer.norm_bound is not None
     assert answer.norm_bound >= answer.norm_inf * (1 - 1e-12)
     assert answer.norm_inf == pytest.approx(np.abs(answer.matrix).sum(axis=1).max())
