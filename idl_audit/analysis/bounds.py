@@ -47,9 +47,11 @@ class StateBounds:
     z: Mapping[int, Interval] = field(default_factory=dict)
     x: Mapping[int, Interval] = field(default_factory=dict)
 
-    def with_block(self, k: int, block: StateBlock, z: Interval) -> StateBounds:
-        """Return these bounds with those of block k put in (x follows from z)."""
+    def with_block(self, k: int, block: StateBlock, z: Interval, within: Interval | None = None) -> StateBounds:
+        """Return these bounds with those of block k put in: x follows from z, and lies `within` what is known of it."""
         x = Interval(*block.interval(z.lo, z.hi))
+        if within is not None:
+            x = x.intersected(within)
         return replace(self, z={**self.z, k: z}, x={**self.x, k: x})
 
     def unstable(self, k: int, block: StateBlock) -> BoolArray:

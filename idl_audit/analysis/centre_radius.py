@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from idl_audit.analysis.flat import flat_sensitivity, monotone_sensitivity
 from idl_audit.analysis.gradients import push_back
 from idl_audit.analysis.sensitivity import paper_matrix, roundings
 from idl_audit.arrays import FloatArray
@@ -25,22 +26,31 @@ from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.rounding import gamma
 
-FAR = 1e300
-"""Stands for the whole axis where slopes on all of it are asked for."""
-
 BYTES_PER_NUMBER = 8
 
 
 def global_slopes(model: ImplicitModel) -> dict[int, tuple[FloatArray, FloatArray]]:
     """Return the least and greatest slope of every state over all inputs: block -> two vectors (n_k,)."""
-    return {
-        k: block.slopes(np.full(block.size, -FAR), np.full(block.size, FAR)) for k, block in enumerate(model.blocks)
-    }
+    return {k: block.everywhere for k, block in enumerate(model.blocks)}
+
+
+def global_paper(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+    """Return the paper's S for all inputs."""
+    if model.is_feed_forward:
+        return paper_matrix(model, functionals)
+    return flat_sensitivity(model, functionals=functionals, middle=False)
+
+
+def global_monotone(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+    """Return the S of a monotone model for all inputs."""
+    return monotone_sensitivity(model, functionals=functionals)
 
 
 def global_centre_radius(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
     """Return S(c, r) for all inputs."""
-    return centre_radius_matrix(model, global_slopes(model), functionals)
+    if model.is_feed_forward:
+        return centre_radius_matrix(model, global_slopes(model), functionals)
+    return flat_sensitivity(model, functionals=functionals)
 
 
 def centre_radius_bytes(model: ImplicitModel) -> int:
@@ -65,7 +75,7 @@ def centre_radius_matrix(
     M_kj (from w_j to z_k) and N_k (from u to z_k) of the network whose slopes are the centres.
 
     Args:
-        model: a feed-forward model.
+        model: the model; one with loops is bounded by one dense system (`flat`).
         slopes: bounds of every state's slope; block -> (least, greatest). Local ones give a local S.
         functionals: rows F, shape (r, q), to bound F y in place of y.
 
@@ -74,6 +84,8 @@ def centre_radius_matrix(
     """
     if any(block.activation.coupled for block in model.blocks):
         raise UnsupportedModelError(("centre and radius of slopes are known for componentwise activations only",))
+    if not model.is_feed_forward:
+        return flat_sensitivity(model, slopes, functionals)
     centres = {k: (least + most) / 2 for k, (least, most) in slopes.items()}
     # the radius reaches both ends of the slope interval, whatever rounding did to the centre
     radii = {
@@ -159,6 +171,8 @@ def half_step_matrix(model: ImplicitModel, functionals: FloatArray | None = None
     Raises:
         UnsupportedModelError: where a slope may be negative or states are coupled: the formula is false there.
     """
+    if not model.is_feed_forward:
+        raise UnsupportedModelError(("the half-step is for feed-forward models; use the method centre-radius",))
     if not half_step_applies(model):
         raise UnsupportedModelError(("the half-step needs slopes that are never negative; use method centre-radius",))
     slopes = global_slopes(model)
@@ -181,12 +195,25 @@ LARGEST = 4 * 10**9
 
 def best_matrix(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
     """Return the entrywise least of the matrices that apply to the model and fit into memory: all are valid."""
-    return np.asarray(np.minimum.reduce([METHODS[name](model, functionals) for name in applicable_methods(model)]))
+    names = applicable_methods(model)
+    if model.is_feed_forward:
+        return np.asarray(np.minimum.reduce([METHODS[name](model, functionals) for name in names]))
+    found, refusals = [], []
+    for name in names:  # what proves a bound of a loop is known only once it was tried
+        try:
+            found.append(METHODS[name](model, functionals))
+        except UnsupportedModelError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return np.asarray(np.minimum.reduce(found))
 
 
 def applicable_methods(model: ImplicitModel) -> tuple[str, ...]:
     """Return the methods that "best" takes the least of."""
     coupled = any(block.activation.coupled for block in model.blocks)
+    if not model.is_feed_forward:
+        return ("paper",) if coupled else ("centre-radius", "monotone")
     names = ["paper"]
     if not coupled and centre_radius_bytes(model) <= LARGEST:
         names.append("centre-radius")
@@ -197,9 +224,10 @@ def applicable_methods(model: ImplicitModel) -> tuple[str, ...]:
 
 METHODS: Final[Mapping[str, Callable[[ImplicitModel, FloatArray | None], FloatArray]]] = MappingProxyType(
     {
-        "paper": paper_matrix,
+        "paper": global_paper,
         "half-step": half_step_matrix,
         "centre-radius": global_centre_radius,
+        "monotone": global_monotone,
         "best": best_matrix,
     }
 )

@@ -5,7 +5,8 @@ For the functional f = seed . (C x + D u + d) and any multipliers lam, one vecto
     f = lam.b + seed.d + (B^T lam + D^T seed).u + sum over states i of (v_i x_i - lam_i z_i),   v = A^T lam + C^T seed,
 
 and each summand is bounded below on its own: u over the box, (z_i, x_i) over the hull of phi's graph over [l_i, h_i].
-Blocks are visited newest first, so that lam of a block may depend on its v: `choose(k, v)` gives it. Whatever it gives
+Blocks are visited newest first, so that lam of a block may depend on its v: `choose(k, v)` gives it (in a loop, v is
+what arrives from other blocks, and A_kk^T lam is added to it afterwards). Whatever it gives
 (lines of backward linear bounds, a solver's duals, noise), the result is a valid bound: it is evaluated in float64 and
 rounded outward, and nothing that a solver says enters it.
 """
@@ -21,7 +22,6 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
@@ -51,7 +51,7 @@ class Functionals:
         """Return sign * z_i for some states i of block k."""
         seeds = np.zeros((states.size, model.blocks[k].size))
         seeds[np.arange(states.size), states] = sign
-        return cls(model.rows[k], seeds, k + 1)
+        return cls(model.rows[k], seeds, k if k in model.rows[k].states else k + 1)
 
 
 def lower_bound(
@@ -60,27 +60,23 @@ def lower_bound(
     """Return proved lower bounds, shape (m, R), of R functionals over each of m boxes, by the formula above.
 
     Args:
-        model: a feed-forward model.
+        model: the model; one with loops is bounded for all its equilibria that lie within `bounds`.
         inputs: the boxes, (m, p).
         bounds: proved bounds of every block that occurs, over the same boxes.
         functionals: what to bound.
         choose: the multipliers; any are sound.
     """
-    if not model.is_feed_forward:
-        raise UnsupportedModelError(("the model has cycles; bounds of feed-forward models are known",))
     m, n_rows = len(inputs.lo), len(functionals.seeds)
     tally = _Tally(model, m, n_rows)
     tally.push(functionals.row, np.broadcast_to(functionals.seeds, (m, *functionals.seeds.shape)))
     for k in range(functionals.newest, len(model.blocks)):
-        v = tally.sums.pop(k, None)
-        if v is None:
+        arriving = tally.sums.get(k)
+        if arriving is None:
             continue
-        lam = choose(k, v)
-        z = bounds.z[k]
-        error = tally.errors.pop(k)
-        least = model.blocks[k].lower_support(v, error, lam, z.lo[:, None, :], z.hi[:, None, :])
-        tally.add(least)
-        tally.push(model.rows[k], lam)
+        lam = choose(k, arriving)
+        tally.push(model.rows[k], lam)  # a loop adds A_kk^T lam to the block's own v
+        v, error, z = tally.sums.pop(k), tally.errors.pop(k), bounds.z[k]
+        tally.add(model.blocks[k].lower_support(v, error, lam, z.lo[:, None, :], z.hi[:, None, :]))
     if INPUT in tally.sums:
         tally.add(_over_box(tally.sums[INPUT], tally.errors[INPUT], inputs))
     return tally.total()

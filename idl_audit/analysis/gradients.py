@@ -5,23 +5,49 @@ from __future__ import annotations
 import numpy as np
 
 from idl_audit.arrays import FloatArray
-from idl_audit.implicit.model import Affine, ImplicitModel
+from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 
 
 def gradient(model: ImplicitModel, inputs: FloatArray, functionals: FloatArray) -> FloatArray:
     """Return d(functionals . y)/du for each row of a batch: (m, p) and (m, q) -> (m, p).
 
     v = Phi (A^T v + C^T g), gradient = B^T v + D^T g, where Phi holds the slopes of phi at the state; one backward
-    pass in block order for feed-forward models. Used to search for attacks, never to prove.
+    pass in block order, and a linear system for each loop. Used to search for attacks, never to prove.
     """
     z = model.pre_activations(inputs)
     sums: dict[int, FloatArray] = {}
     total = push_back(model.output, functionals, sums, np.zeros_like(inputs))
     for k, block in enumerate(model.blocks):
         v = sums.pop(k, None)
-        if v is not None:
+        if v is None:
+            continue
+        if k in model.loops:
+            pulled = _through_loop(block, model.loops[k].A.matrix, z[k], v)
+            total = push_back(model.loops[k].drive, pulled, sums, total)
+        else:
             total = push_back(model.rows[k], block.pull_back(z[k], v), sums, total)
     return total
+
+
+ADJOINT_STEPS = 500
+
+
+def _through_loop(block: StateBlock, A: FloatArray, z: FloatArray, v: FloatArray) -> FloatArray:
+    """Return w = Phi^T (v + A^T w) for each row: what arrives at i in x = phi(A x + i)."""
+    if block.activation.coupled:  # no diagonal to solve with: iterate, which converges under the Perron-Frobenius proof
+        w = block.pull_back(z, v)
+        for _ in range(ADJOINT_STEPS):
+            new = block.pull_back(z, v + w @ A)
+            if np.allclose(new, w, rtol=1e-12, atol=0):
+                break
+            w = new
+        return w
+    slopes = block.derivative(z)
+    identity = np.eye(len(A))
+    rows = [
+        np.linalg.lstsq(identity - s[:, None] * A.T, s * own, rcond=None)[0] for s, own in zip(slopes, v, strict=True)
+    ]
+    return np.asarray(rows).reshape(v.shape)
 
 
 def push_back(row: Affine, v: FloatArray, sums: dict[int, FloatArray], total: FloatArray) -> FloatArray:

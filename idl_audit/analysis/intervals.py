@@ -8,7 +8,9 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.arrays import FloatArray
-from idl_audit.implicit.model import Affine, ImplicitModel
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.implicit.model import Affine, ImplicitModel, Loop
+from idl_audit.implicit.wellposed import gain
 from idl_audit.rounding import TINY, gamma
 
 
@@ -16,13 +18,118 @@ def interval_bounds(model: ImplicitModel, inputs: Interval) -> StateBounds:
     """Return bounds of every state over each of m input boxes, l = A+ x_lo + A- x_hi + B+ u_lo + B- u_hi + b.
 
     Args:
-        model: a feed-forward model.
+        model: the model; one with loops needs proofs that bound them.
         inputs: the boxes, arrays of shape (m, p).
+
+    Raises:
+        UnsupportedModelError: where nothing bounds a loop.
     """
     bounds = StateBounds()
     for k in model.evaluation_order:
-        bounds = bounds.with_block(k, model.blocks[k], block_interval(model, k, bounds, inputs))
+        bounds = with_interval(model, k, bounds, inputs)
     return bounds
+
+
+def with_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval) -> StateBounds:
+    """Return the bounds with block k's put in, from those of the blocks before it."""
+    block = model.blocks[k]
+    if k not in model.loops:
+        return bounds.with_block(k, block, block_interval(model, k, bounds, inputs))
+    loop = model.loops[k]
+    drive = affine_interval(loop.drive, bounds.x, inputs)
+    x = loop_interval(loop, drive)
+    for _ in range(LOOP_STEPS):
+        bounds = bounds.with_block(k, block, affine_interval(model.rows[k], {**bounds.x, k: x}, inputs), x)
+        x = bounds.x[k]
+    return bounds
+
+
+LOOP_STEPS = 4
+"""How often a loop's own interval goes through it once more."""
+LOCAL_STEPS = 6
+"""How often the slopes over a loop's interval bound it anew."""
+LARGEST_LOCAL = 512
+"""States of a loop up to which that is affordable for every box."""
+
+
+def loop_interval(loop: Loop, drive: Interval) -> Interval:
+    """Return bounds of x = phi(A x + i) for i in m boxes, shape (m, n) (mathematics 6.1).
+
+    |x - x0| <= N |i - i0| around the equilibrium x0 at the middle i0 of the box. For any z and delta = z - A phi(z) -
+    i0, phi(z) is the equilibrium of i0 + delta, so that |phi(z) - x0| <= N |delta| pays for the solver's residual. The
+    slopes over the box of z that follows give a smaller N, and so on.
+
+    Raises:
+        UnsupportedModelError: where nothing bounds the loop.
+    """
+    N = loop.gain
+    if N is None:
+        raise UnsupportedModelError(
+            (f"nothing proves that the loop '{loop.block.name}' has one state for every input",)
+        )
+    middle, radius = centre_and_radius(drive)
+    if not (np.isfinite(middle).all() and np.isfinite(radius).all()):
+        raise UnsupportedModelError((f"what drives the loop '{loop.block.name}' has no finite bounds over the box",))
+    z = loop.solve(middle).z
+    x = Interval(*loop.block.interval(z, z))
+    through = _loop_affine(loop, x, Interval(middle, middle))
+    delta = np.maximum(np.abs(z - through.lo), np.abs(z - through.hi)) * (1 + gamma(4))
+    rounding = 1 + gamma(4 * len(N) + 16)
+    off = delta @ N.T * rounding
+    reach = off + radius @ N.T * rounding
+    found = _around(x, reach)
+    if loop.coupling is not None or len(N) > LARGEST_LOCAL:
+        return found
+    for i in range(len(middle)):
+        found = _narrowed(loop, found, i, Interval(middle, middle), drive, x, off, radius)
+    return found
+
+
+def _around(x: Interval, reach: FloatArray) -> Interval:
+    return Interval(np.nextafter(x.lo - reach, -np.inf), np.nextafter(x.hi + reach, np.inf))
+
+
+def _narrowed(
+    loop: Loop,
+    found: Interval,
+    i: int,
+    middle: Interval,
+    drive: Interval,
+    x: Interval,
+    off: FloatArray,
+    radius: FloatArray,
+) -> Interval:
+    """Return the bounds with those of box i narrowed by the slopes over them."""
+    row = slice(i, i + 1)
+    own = Interval(found.lo[row], found.hi[row])
+    for _ in range(LOCAL_STEPS):
+        z = _loop_affine(loop, own, Interval(drive.lo[row], drive.hi[row]))
+        least, most = loop.block.slopes(z.lo[0], z.hi[0])
+        N = gain(loop.A, least, most, search=False)
+        if N is None:
+            break
+        reach = off[row] + radius[row] @ N.T * (1 + gamma(4 * len(N) + 16))
+        narrower = _around(Interval(x.lo[row], x.hi[row]), reach).intersected(own)
+        gained = float((own.width - narrower.width).sum())
+        own = narrower
+        if gained <= 0.02 * float(own.width.sum()):
+            break
+    lo, hi = found.lo.copy(), found.hi.copy()
+    lo[row], hi[row] = own.lo, own.hi
+    return Interval(lo, hi)
+
+
+def _loop_affine(loop: Loop, x: Interval, drive: Interval) -> Interval:
+    """Return bounds of A x + i."""
+    middle, radius = centre_and_radius(x)
+    size = loop.A.magnitude if loop.A.error is None else loop.A.magnitude + loop.A.error
+    rounding = gamma(len(size) + 8)
+    centre = middle @ loop.A.matrix.T
+    reach = radius @ size.T + rounding * (np.abs(middle) @ size.T)
+    if loop.A.error is not None:
+        reach = reach + np.abs(middle) @ loop.A.error.T
+    reach = reach * (1 + 2 * rounding) + gamma(4) * (np.abs(centre) + np.abs(drive.lo) + np.abs(drive.hi)) + TINY
+    return Interval(np.nextafter(centre + drive.lo - reach, -np.inf), np.nextafter(centre + drive.hi + reach, np.inf))
 
 
 def block_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval) -> Interval:

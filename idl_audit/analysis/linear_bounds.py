@@ -10,7 +10,7 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
-from idl_audit.analysis.intervals import block_interval
+from idl_audit.analysis.intervals import with_interval
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.implicit.model import ImplicitModel
 
@@ -19,13 +19,51 @@ ROWS_AT_ONCE = 2**24
 
 
 def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
-    """Return lam = s v where v >= 0 and t v where v < 0, s and t the slopes of the lines below and above."""
+    """Return lam = s v where v >= 0 and t v where v < 0, s and t the slopes of the lines below and above.
+
+    In a loop v = (what arrives) + A^T lam depends on lam: the equilibrium of the adjoint model, found by policy
+    iteration (solve with the slopes that the last signs of v chose, until the signs stay).
+    """
 
     def choose(k: int, v: FloatArray) -> FloatArray:
         below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
-        return v * np.where(v >= 0, below[:, None, :], above[:, None, :])
+        below, above = below[:, None, :], above[:, None, :]
+        if k not in model.loops:
+            return v * np.where(v >= 0, below, above)
+        return _adjoint_equilibrium(model.loops[k].A.matrix, v, below, above)
 
     return choose
+
+
+POLICY_STEPS = 12
+
+
+def _adjoint_equilibrium(A: FloatArray, arriving: FloatArray, below: FloatArray, above: FloatArray) -> FloatArray:
+    """Return lam with lam = D(v) v, v = arriving + A^T lam, as near as a few steps come; any lam is sound."""
+    n = len(A)
+    shape = arriving.shape
+    flat = arriving.reshape(-1, n)
+    low, high = (np.broadcast_to(side, shape).reshape(-1, n) for side in (below, above))
+    lam = np.zeros_like(flat)
+    at_once = max(1, ROWS_AT_ONCE // (n * n))
+    for start in range(0, len(flat), at_once):
+        rows = slice(start, start + at_once)
+        v = flat[rows]
+        slopes = np.where(v >= 0, low[rows], high[rows])
+        for _ in range(POLICY_STEPS):
+            try:
+                lam[rows] = np.linalg.solve(np.eye(n) - slopes[:, :, None] * A.T, (slopes * flat[rows])[:, :, None])[
+                    :, :, 0
+                ]
+            except np.linalg.LinAlgError:
+                lam[rows] = 0.0
+                break
+            v = flat[rows] + lam[rows] @ A
+            again = np.where(v >= 0, low[rows], high[rows])
+            if np.array_equal(again, slopes):
+                break
+            slopes = again
+    return np.asarray(np.nan_to_num(lam, nan=0.0, posinf=0.0, neginf=0.0).reshape(shape))
 
 
 def backward_state_bounds(model: ImplicitModel, inputs: Interval) -> StateBounds:
@@ -36,12 +74,12 @@ def backward_state_bounds(model: ImplicitModel, inputs: Interval) -> StateBounds
     bounds = StateBounds()
     for k in model.evaluation_order:
         block = model.blocks[k]
-        bounds = bounds.with_block(k, block, block_interval(model, k, bounds, inputs))
+        bounds = with_interval(model, k, bounds, inputs)
         if not model.rows[k].states:
             continue  # an affine map of the box: the interval is exact
         bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
         if bending.size:
-            bounds = bounds.with_block(k, block, _tightened(model, k, bending, bounds, inputs))
+            bounds = bounds.with_block(k, block, _tightened(model, k, bending, bounds, inputs), bounds.x[k])
     return bounds
 
 

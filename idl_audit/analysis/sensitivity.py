@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.arrays import FloatArray
-from idl_audit.errors import OptionError, UnsupportedModelError
+from idl_audit.errors import OptionError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.scaling import norm_inf_a
@@ -45,19 +45,17 @@ def sensitivity_matrix(
     """Return a sensitivity matrix S, |y(u) - y(u0)| <= S |u - u0|, shape (q, p), rounded upward; unchanged by rescale.
 
     Args:
-        model: a feed-forward model.
+        model: the model; one with loops needs a proof that it is well-posed.
         method: "paper" for |C| (I - |A|)^-1 |B| + |D| (Thm 4.2), "centre-radius", "half-step" (both sharper,
             `centre_radius`), or "best" for the entrywise least of those that apply and fit into memory.
         functionals: rows F, shape (r, q); bounds |F (y - y0)| by the matrix of F y instead of y.
 
     Raises:
-        UnsupportedModelError: where the model has cycles, or the method does not apply to it.
+        UnsupportedModelError: where the method does not apply to the model.
         OptionError: for an unknown method.
     """
     from idl_audit.analysis.centre_radius import METHODS
 
-    if not model.is_feed_forward:
-        raise UnsupportedModelError(("the model has cycles; the sensitivity matrix of feed-forward models is known",))
     if method not in METHODS:
         raise OptionError(f"there is no method '{method}' for S; known are {', '.join(METHODS)}")
     return METHODS[method](model, functionals)

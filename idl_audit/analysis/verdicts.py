@@ -47,6 +47,7 @@ class Reason(enum.Enum):
     SOLVER_FAILED = "solver_failed"
     RELAXATION_GAP = "relaxation_gap"
     ATTACKS_FAILED = "attacks_failed"
+    NO_UNIQUENESS_PROOF = "no_uniqueness_proof"
 
 
 REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
@@ -156,6 +157,8 @@ def decide(
     predicted = int(predictions(network(sample[None].astype(np.float32)))[0])
     if predicted != label:
         return Result(Verdict.CLEAN_WRONG, predicted, seconds=time.monotonic() - start)
+    if not model.is_well_posed:  # several states for one input: nothing said of one of them holds for all
+        return Result(Verdict.UNKNOWN, predicted, reason=Reason.NO_UNIQUENESS_PROOF, seconds=time.monotonic() - start)
     case = _Case(
         target=Target(model, box, sample, label, network),
         options=options,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,8 +12,18 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation, Line
+from idl_audit.implicit.equilibrium import Equilibrium, solve
 from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
+from idl_audit.rounding import gamma
+
+FAR = 1e300
+"""Stands for the whole axis where slopes on all of it are asked for."""
+
+LARGEST_RESIDUAL = 1e-6
+"""Of the state's size: an equilibrium with a larger residual is no answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +41,8 @@ class PoolWindows:
 class StateBlock:
     """States that share one activation, with the operator of the network that made them.
 
-    `exponent` e is the kept scale of a block whose activation is not positively homogeneous: x = 2^-e phi(2^e z).
+    `exponent` e is the kept scale of a block whose activation is not positively homogeneous: x = 2^-e phi(2^e z); one
+    number, or one a state.
     """
 
     name: str
@@ -39,22 +50,35 @@ class StateBlock:
     activation: Activation
     shape: tuple[int, ...]
     maximum: PoolWindows | None = None
-    exponent: int = 0
+    exponent: int | IntArray = 0
 
     @property
     def size(self) -> int:
         """Number of states."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @cached_property
+    def _is_scaled(self) -> bool:
+        return bool(np.any(self.exponent))
+
     def __call__(self, z: FloatArray) -> FloatArray:
         """Return phi(z)."""
-        if not self.exponent:
+        if not self._is_scaled:
             return self.activation(z)
         return np.ldexp(self.activation(np.ldexp(z, self.exponent)), -self.exponent)
 
+    def derivative(self, z: FloatArray) -> FloatArray:
+        """Return a slope of phi at z; used to search, never to prove."""
+        return self.activation.derivative(np.ldexp(z, self.exponent) if self._is_scaled else z)
+
+    @cached_property
+    def everywhere(self) -> tuple[FloatArray, FloatArray]:
+        """The least and greatest slope of each state over all z."""
+        return self.slopes(np.full(self.size, -FAR), np.full(self.size, FAR))
+
     def pull_back(self, z: FloatArray, v: FloatArray) -> FloatArray:
         """Return Phi^T v, Phi the Jacobian of phi at z; a kept scale does not change slopes."""
-        return self.activation.pull_back(np.ldexp(z, self.exponent) if self.exponent else z, v)
+        return self.activation.pull_back(np.ldexp(z, self.exponent) if self._is_scaled else z, v)
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and greatest slope of phi on [lo, hi]; a kept scale does not change slopes."""
@@ -63,7 +87,7 @@ class StateBlock:
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of phi on [lo, hi], rounded outward."""
         low, high = self.activation.interval(*self._unscaled(lo, hi))
-        return (np.ldexp(low, -self.exponent), np.ldexp(high, -self.exponent)) if self.exponent else (low, high)
+        return (np.ldexp(low, -self.exponent), np.ldexp(high, -self.exponent)) if self._is_scaled else (low, high)
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return slopes for a line below and a line above phi on [lo, hi]."""
@@ -72,7 +96,7 @@ class StateBlock:
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""
         below, above = self.activation.lines(*self._unscaled(lo, hi))
-        if not self.exponent:
+        if not self._is_scaled:
             return below, above
         unscaled = [[(slope, np.ldexp(cut, -self.exponent)) for slope, cut in side] for side in (below, above)]
         return unscaled[0], unscaled[1]
@@ -82,10 +106,10 @@ class StateBlock:
     ) -> FloatArray:
         """Return a proved lower bound of min over z in [lo, hi] of (v' phi(z) - lam z), |v' - v| <= v_error."""
         least = self.activation.lower_support(v, v_error, lam, *self._unscaled(lo, hi))
-        return np.ldexp(least, -self.exponent) if self.exponent else least
+        return np.ldexp(least, -self.exponent) if self._is_scaled else least
 
     def _unscaled(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        if not self.exponent:
+        if not self._is_scaled:
             return lo, hi
         return np.ldexp(lo, self.exponent), np.ldexp(hi, self.exponent)
 
@@ -109,6 +133,10 @@ class Affine:
         """Every linear map of the row, that of the input last."""
         return [*self.states.values(), *([] if self.input is None else [self.input])]
 
+    def without(self, k: int) -> Affine:
+        """Return the row without what it reads of block k."""
+        return replace(self, states={j: linear_map for j, linear_map in self.states.items() if j != k})
+
     def __call__(self, states: Mapping[int, FloatArray], inputs: FloatArray) -> FloatArray:
         """Return the values for each row of a batch, shape (m, size)."""
         total: FloatArray | None = None
@@ -125,7 +153,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What `rescale` did: x = diag(2^exponents) x', block by block, and the norms before and after."""
+    """What `rescale` did: x = diag(2^exponents weights) x', block by block, and the norms before and after."""
 
     kappa: float
     norm_before: float
@@ -133,6 +161,18 @@ class Scaling:
     exponents: Mapping[int, IntArray] = field(default_factory=lambda: MappingProxyType({}))
     reason: str = ""
     """Why there is no `norm_after`; empty where there is one."""
+    weights: Mapping[int, FloatArray] = field(default_factory=lambda: MappingProxyType({}))
+    """Factors in [1, 2) of the loops that no powers of two suit; ones elsewhere."""
+
+
+def dense(linear_map: LinearMap) -> Coefficients:
+    """Return a map's entries as a dense array, with the bounds of what rounding did to them."""
+    matrix = linear_map.to_sparse().toarray()
+    error = None if not linear_map.relative else linear_map.relative * np.abs(matrix)
+    if linear_map.slack is not None:
+        slack = linear_map.slack.to_sparse().toarray()
+        error = slack if error is None else error + slack
+    return Coefficients(matrix, None if error is None else error * (1 + gamma(4)))
 
 
 class Matrices(NamedTuple):
@@ -147,11 +187,64 @@ class Matrices(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Loop:
+    """A block that reads its own states: x = phi(A x + i), i everything else that its row reads."""
+
+    block: StateBlock
+    A: Coefficients
+    """Dense, (n, n)."""
+    drive: Affine
+    """i, as a row of blocks."""
+
+    @cached_property
+    def coupling(self) -> FloatArray | None:
+        """Gamma, (n, n), with |dx| <= Gamma |dz|, where the activation couples states; None otherwise."""
+        return self.block.activation.spread(np.eye(self.block.size)) if self.block.activation.coupled else None
+
+    @cached_property
+    def proof(self) -> Proof | None:
+        """The first proof of the ladder (mathematics 3) that there is one x for every i; None where none holds."""
+        return prove(self.A, *self.block.everywhere, self.coupling)
+
+    @cached_property
+    def gain(self) -> FloatArray | None:
+        """N, (n, n), with |dx| <= N |di| for all i, rounded upward; None where nothing proves one."""
+        return gain(self.A, *self.block.everywhere, self.coupling)
+
+    def solve(self, drive: FloatArray) -> Equilibrium:
+        """Return x = phi(A x + i) for each row i, shape (m, n)."""
+        activation = self.block.activation
+        return solve(
+            self.block,
+            self.A.matrix,
+            drive,
+            self.proof,
+            homogeneous=activation.positively_homogeneous,
+            coupled=activation.coupled,
+        )
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The states for a batch of inputs, and how they were found."""
+
+    pre_activations: tuple[FloatArray, ...]
+    """z, one (m, n_k) array a block."""
+    states: tuple[FloatArray, ...]
+    """x, likewise."""
+    iterations: int = 0
+    """Steps of the longest iteration; 0 where one pass gives the states."""
+    residual: float = 0.0
+    """max |x - phi(A x + B u + b)| over all loops."""
+
+
+@dataclass(frozen=True, eq=False)
 class ImplicitModel:
     """x = phi(A x + B u + b), y = C x + D u + d (paper section 1, with vectors b, d of their own).
 
-    `blocks` stand in the paper's order, newest first, so that A is strictly upper block triangular for a feed-forward
-    network: rows[i].states only has keys k > i. Vectors are flat; a batch is an array of rows.
+    `blocks` stand in the paper's order, newest first: rows[i].states has keys k > i, so that A is strictly upper block
+    triangular for a feed-forward network. In a cyclic model some blocks also read themselves (k = i): their loops are
+    within a block, never between blocks. Vectors are flat; a batch is an array of rows.
     """
 
     blocks: tuple[StateBlock, ...]
@@ -195,25 +288,62 @@ class ImplicitModel:
         """The word for it in reports."""
         return "strictly block triangular" if self.is_feed_forward else "cyclic"
 
+    @cached_property
+    def loops(self) -> Mapping[int, Loop]:
+        """The blocks that read themselves; empty for a feed-forward model."""
+        found: dict[int, Loop] = {}
+        for k, row in enumerate(self.rows):
+            if k in row.states:
+                found[k] = Loop(self.blocks[k], dense(row.states[k]), row.without(k))
+        return MappingProxyType(found)
+
+    @property
+    def is_well_posed(self) -> bool:
+        """Whether it is proved that there is exactly one state for every input."""
+        return all(loop.proof is not None for loop in self.loops.values())
+
+    def solve(self, inputs: FloatArray) -> Solution:
+        """Return z = A x + B u + b and x = phi(z) for each row of `inputs`, shape (m, p).
+
+        Raises:
+            UnsupportedModelError: where no equilibrium of a loop was found.
+        """
+        states: dict[int, FloatArray] = {}
+        z: dict[int, FloatArray] = {}
+        iterations, residual = 0, 0.0
+        for k in self.evaluation_order:
+            if k not in self.loops:
+                z[k] = self.rows[k](states, inputs)
+                states[k] = self.blocks[k](z[k])
+                continue
+            found = self.loops[k].solve(self.loops[k].drive(states, inputs))
+            size = 1e-3 + float(np.abs(found.x).max(initial=0.0))
+            if not found.residual <= LARGEST_RESIDUAL * size:
+                raise UnsupportedModelError(
+                    (
+                        f"no equilibrium of '{self.blocks[k].name}' was found: after {found.iterations} steps the "
+                        f"residual is still {found.residual:.1e}",
+                    )
+                )
+            z[k], states[k] = found.z, found.x
+            iterations, residual = max(iterations, found.iterations), max(residual, found.residual)
+        order = range(len(self.blocks))
+        return Solution(tuple(z[k] for k in order), tuple(states[k] for k in order), iterations, residual)
+
     def pre_activations(self, inputs: FloatArray) -> tuple[FloatArray, ...]:
         """Return z = A x + B u + b for each row of `inputs`, shape (m, p): one (m, n_k) array a block."""
-        states: dict[int, FloatArray] = {}
-        result: dict[int, FloatArray] = {}
-        for k in self.evaluation_order:
-            result[k] = self.rows[k](states, inputs)
-            states[k] = self.blocks[k](result[k])
-        return tuple(result[k] for k in range(len(self.blocks)))
+        return self.solve(inputs).pre_activations
 
     def state(self, inputs: FloatArray) -> tuple[FloatArray, ...]:
         """Return the equilibrium x for each row of `inputs`, shape (m, p): one (m, n_k) array a block."""
-        return tuple(block(z) for block, z in zip(self.blocks, self.pre_activations(inputs), strict=True))
+        return self.solve(inputs).states
 
     def __call__(self, inputs: FloatArray) -> FloatArray:
         """Return y = C x + D u + d for each row of `inputs`, shape (m, p) -> (m, q)."""
         inputs = np.asarray(inputs, np.float64)
         return self.output(dict(enumerate(self.state(inputs))), inputs)
 
-    @property
+    @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Where each block starts in the flat state, the paper's order; the last entry is n."""
         return tuple(int(s) for s in np.concatenate([[0], np.cumsum([block.size for block in self.blocks])]))
@@ -221,21 +351,22 @@ class ImplicitModel:
     @cached_property
     def matrices(self) -> Matrices:
         """A, B, C, D (CSR), b, d over the flat state, newest block first; made once."""
-        rows = [self._sparse_row(row, block.size) for row, block in zip(self.rows, self.blocks, strict=True)]
-        c, d_matrix = self._sparse_row(self.output, self.n_outputs)
-        return Matrices(
-            sp.csr_array(sp.vstack([row[0] for row in rows])) if rows else sp.csr_array((0, 0)),
-            sp.csr_array(sp.vstack([row[1] for row in rows])) if rows else sp.csr_array((0, self.n_inputs)),
-            c,
-            d_matrix,
-            np.concatenate([row.constant for row in self.rows]) if rows else np.zeros(0),
-            self.output.constant,
-        )
+        c, d_matrix = self._sparse_row(self.output)
+        rows = [self._sparse_row(row) for row in self.rows]
+        a = sp.csr_array(sp.vstack([row[0] for row in rows])) if rows else sp.csr_array((0, 0))
+        b = sp.csr_array(sp.vstack([row[1] for row in rows])) if rows else sp.csr_array((0, self.n_inputs))
+        constants = np.concatenate([np.zeros(0), *(row.constant for row in self.rows)])
+        return Matrices(a, b, c, d_matrix, constants, self.output.constant)
 
-    def _sparse_row(self, row: Affine, size: int) -> tuple[sp.csr_array, sp.csr_array]:
-        parts = [
-            row.states[k].to_sparse() if k in row.states else sp.csr_array((size, block.size))
-            for k, block in enumerate(self.blocks)
-        ]
-        states = sp.csr_array(sp.hstack(parts)) if parts else sp.csr_array((size, 0))
-        return states, row.input.to_sparse() if row.input is not None else sp.csr_array((size, self.n_inputs))
+    def _sparse_row(self, row: Affine) -> tuple[sp.csr_array, sp.csr_array]:
+        """Return a row of blocks over the flat state, and over the input."""
+        inputs = row.input.to_sparse() if row.input is not None else sp.csr_array((row.size, self.n_inputs))
+        if not row.states:
+            return sp.csr_array((row.size, self.n_states)), inputs
+        parts: list[sp.csr_array] = []
+        reached = 0
+        for k in sorted(row.states):  # blocks that are not read become columns of zeros
+            parts += [sp.csr_array((row.size, self.offsets[k] - reached)), row.states[k].to_sparse()]
+            reached = self.offsets[k + 1]
+        parts.append(sp.csr_array((row.size, self.n_states - reached)))
+        return sp.csr_array(sp.hstack(parts)), inputs

@@ -9,8 +9,7 @@ that rounds to 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -20,6 +19,7 @@ from idl_audit.errors import OptionError
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
+from idl_audit.implicit.wellposed import perron_root
 from idl_audit.rounding import gamma
 
 LARGEST_EXPONENT = 800
@@ -49,35 +49,110 @@ def rescale(model: ImplicitModel, *, kappa: float = 0.5) -> ImplicitModel:
     if not 0 < kappa < 1:
         raise OptionError(f"kappa must lie between 0 and 1, not {kappa}")
     before = norm_inf_a(model)
-    exponents = channel_exponents(model, kappa)
-    reason = _out_of_range(model, exponents)
-    if reason:
-        return replace(model, scaling=Scaling(kappa, before, None, reason=reason))
-    rows = tuple(_scaled_row(row, exponents, exponents[k]) for k, row in enumerate(model.rows))
+    try:
+        scale = channel_exponents(model, kappa)
+        _check_range(model, scale)
+    except _NoScalingError as error:
+        return replace(model, scaling=Scaling(kappa, before, None, reason=str(error)))
+    rows = tuple(_scaled_row(row, scale, k) for k, row in enumerate(model.rows))
     scaled = replace(
         model,
-        blocks=tuple(_scaled_block(block, exponents[k]) for k, block in enumerate(model.blocks)),
+        blocks=tuple(_scaled_block(block, scale.exponents[k]) for k, block in enumerate(model.blocks)),
         rows=rows,
-        output=_scaled_row(model.output, exponents, None),
+        output=_scaled_row(model.output, scale, None),
     )
-    return replace(scaled, scaling=Scaling(kappa, before, norm_inf_a(scaled), MappingProxyType(exponents)))
+    after = norm_inf_a(scaled)
+    if not after < 1:
+        return replace(model, scaling=Scaling(kappa, before, None, reason=f"rounding leaves ||A||_inf = {after:.17g}"))
+    return replace(
+        scaled,
+        scaling=Scaling(
+            kappa, before, after, MappingProxyType(scale.exponents), weights=MappingProxyType(scale.weights)
+        ),
+    )
 
 
-def channel_exponents(model: ImplicitModel, kappa: float) -> dict[int, IntArray]:
-    """Return integers e with |A| 2^e <= kappa 2^e, e >= 0, constant over each channel: block -> one a state."""
-    exponents: dict[int, IntArray] = {}
+class _NoScalingError(Exception):
+    """Why a model stays as it is; told in its report, no error of the user's."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """s = 2^exponents weights, block by block; no weights means ones. |A| s <= kappa s, or a little more in loops."""
+
+    exponents: dict[int, IntArray] = field(default_factory=dict)
+    weights: dict[int, FloatArray] = field(default_factory=dict)
+    """Only for loops that no powers of two suit."""
+
+    def of(self, k: int) -> FloatArray | None:
+        """Return s of a block; None where it is 1."""
+        if k in self.weights:
+            return np.ldexp(self.weights[k], self.exponents[k])
+        return np.ldexp(1.0, self.exponents[k]) if self.exponents[k].any() else None
+
+    def relative(self, k: int, most: int) -> FloatArray:
+        """Return s of a block divided by 2^most."""
+        return np.ldexp(self.weights.get(k, np.ones(self.exponents[k].size)), self.exponents[k] - most)
+
+
+def channel_exponents(model: ImplicitModel, kappa: float) -> Scale:
+    """Return s >= 1 with |A| s <= kappa s, powers of two that are constant over each channel.
+
+    A loop has kappa = max(kappa, (1 + lambda_PF) / 2) of its own; where no powers of two suit it, s_c = (I - |A_cc| /
+    kappa)^-1 max(1, |A_ce| s_e / kappa) for a positively homogeneous activation.
+    """
+    scale = Scale()
     for k in model.evaluation_order:
         block, row = model.blocks[k], model.rows[k]
-        # numbers s_j / 2^most stay within the range of float64, however large the exponents grow
-        most = max((int(exponents[j].max(initial=0)) for j in row.states), default=0)
-        sums = np.zeros(block.size)
-        for j, linear_map in row.states.items():
-            sums += linear_map.magnitude.apply(np.ldexp(1.0, exponents[j] - most)[None])[0]
-        terms = sum(linear_map.row_terms + 1 for linear_map in row.states.values())
-        mantissa, exponent = np.frexp(sums * (1 + 2 * gamma(terms + 2)) / kappa * (1 + gamma(4)))
-        least = np.where(sums > 0, exponent - (mantissa == 0.5) + most, 0)  # the least e with 2^e >= value
-        exponents[k] = _per_channel_maximum(block, np.maximum(least, 0).astype(np.int64))
-    return exponents
+        if k in row.states:
+            _scale_loop(model, k, scale, kappa)
+        else:
+            scale.exponents[k] = _per_channel_maximum(block, _least_exponents(row, scale, kappa))
+    return scale
+
+
+def _scale_loop(model: ImplicitModel, k: int, scale: Scale, kappa: float) -> None:
+    """Put in the scale of a block that reads itself. Raises _NoScalingError where lambda_PF(|A|) >= 1."""
+    block, row, loop = model.blocks[k], model.rows[k], model.loops[k]
+    root = perron_root(loop.A.magnitude)
+    if not root < 1:
+        proof = (
+            "no proof of well-posedness holds" if loop.proof is None else f"the proof that holds is {loop.proof.name}"
+        )
+        raise _NoScalingError(f"none exists: lambda_PF(|A|) = {root:.5g} in the loop '{block.name}', {proof}")
+    kappa = max(kappa, (1 + root) / 2)
+    scale.exponents[k] = np.zeros(block.size, np.int64)
+    for _ in range(4 * LARGEST_EXPONENT):
+        found = np.maximum(_least_exponents(row, scale, kappa), scale.exponents[k])
+        if block.activation.coupled:
+            found = np.full_like(found, found.max(initial=0))
+        if np.array_equal(found, scale.exponents[k]):
+            return
+        if found.max() > LARGEST_EXPONENT:
+            break
+        scale.exponents[k] = found
+    if not block.activation.positively_homogeneous:
+        raise _NoScalingError(f"no powers of two suit the loop '{block.name}', and {block.activation.name} needs them")
+    most = max((int(scale.exponents[j].max(initial=0)) for j in loop.drive.states), default=0)
+    reach = np.zeros(block.size)
+    for j, linear_map in loop.drive.states.items():
+        reach += linear_map.magnitude.apply(scale.relative(j, most)[None])[0]
+    least = np.linalg.solve(np.eye(block.size) - loop.A.magnitude / kappa, np.maximum(2.0**-most, reach / kappa))
+    mantissa, exponent = np.frexp(least)
+    scale.exponents[k], scale.weights[k] = exponent.astype(np.int64) + most - 1, 2 * mantissa
+
+
+def _least_exponents(row: Affine, scale: Scale, kappa: float) -> IntArray:
+    """Return the least e >= 0 with (|A| s)_i <= kappa 2^e_i for the states of one row of blocks."""
+    # numbers s_j / 2^most stay within the range of float64, however large the exponents grow
+    most = max((int(scale.exponents[j].max(initial=0)) for j in row.states), default=0)
+    sums = np.zeros(row.size)
+    for j, linear_map in row.states.items():
+        sums += linear_map.magnitude.apply(scale.relative(j, most)[None])[0]
+    terms = sum(linear_map.row_terms + 1 for linear_map in row.states.values())
+    mantissa, exponent = np.frexp(sums * (1 + 2 * gamma(terms + 2)) / kappa * (1 + gamma(4)))
+    least = np.where(sums > 0, exponent - (mantissa == 0.5) + most, 0)  # the least e with 2^e >= value
+    return np.asarray(np.maximum(least, 0), np.int64)
 
 
 def _per_channel_maximum(block: StateBlock, exponents: IntArray) -> IntArray:
@@ -92,39 +167,47 @@ def _per_channel_maximum(block: StateBlock, exponents: IntArray) -> IntArray:
     return np.repeat(channels.max(axis=1), channels.shape[1])
 
 
-def _out_of_range(model: ImplicitModel, exponents: Mapping[int, IntArray]) -> str:
-    """Return why the scaling would leave the range of float64, or nothing where it does not."""
-    largest = max((int(e.max(initial=0)) for e in exponents.values()), default=0)
+def _check_range(model: ImplicitModel, scale: Scale) -> None:
+    """Raise _NoScalingError where the scaling would leave the range of float64."""
+    largest = max((int(e.max(initial=0)) for e in scale.exponents.values()), default=0)
     if largest > LARGEST_EXPONENT:
-        return f"a state would be scaled by 2^{largest}, beyond 2^{LARGEST_EXPONENT}"
+        raise _NoScalingError(f"a state would be scaled by 2^{largest}, beyond 2^{LARGEST_EXPONENT}")
     for k, row in enumerate(model.rows):  # weights are float32 in files: 2^-149 * 2^-800 is still a normal number
         nonzero = np.abs(row.constant[row.constant != 0])
-        if nonzero.size and float(np.ldexp(nonzero.min(), -int(exponents[k].max()))) < 2 * np.finfo(np.float64).tiny:
-            return f"the constant of block '{model.blocks[k].name}' would be scaled below the range of float64"
-    return ""
+        exponent = int(scale.exponents[k].max(initial=0)) + 1
+        if nonzero.size and float(np.ldexp(nonzero.min(), -exponent)) < 2 * np.finfo(np.float64).tiny:
+            name = model.blocks[k].name
+            raise _NoScalingError(f"the constant of block '{name}' would be scaled below the range of float64")
 
 
-def _scaled_row(row: Affine, exponents: Mapping[int, IntArray], own: IntArray | None) -> Affine:
-    """Return diag(2^-own) (row) diag(2^exponents); `own` None stands for the outputs, which keep their scale."""
+def _scaled_row(row: Affine, scale: Scale, own: int | None) -> Affine:
+    """Return diag(1/s_own) (row) diag(s); `own` None stands for the outputs, which keep their scale."""
+    mine = None if own is None else scale.of(own)
+    exact = own not in scale.weights
 
-    def scaled(linear_map: LinearMap, columns: IntArray | None) -> LinearMap:
+    def scaled(linear_map: LinearMap, columns: FloatArray | None) -> LinearMap:
         result = linear_map
-        if columns is not None and columns.any():
-            result = compose(result, Selection.diagonal(np.ldexp(1.0, columns)))
-        if own is not None and own.any():
-            result = compose(Selection.diagonal(np.ldexp(1.0, -own)), result)
+        if columns is not None:
+            result = compose(result, Selection.diagonal(columns))
+        if mine is not None:
+            result = compose(Selection.diagonal(1 / mine).uncertain(0.0 if exact else gamma(2)), result)
         return result
 
+    constant, error = row.constant, row.constant_error
+    if mine is not None:
+        constant = constant / mine
+        error = error if exact else error + gamma(2) * float(np.abs(constant).max(initial=0.0))
     return Affine(
-        {k: scaled(linear_map, exponents[k]) for k, linear_map in row.states.items()},
+        {k: scaled(linear_map, scale.of(k)) for k, linear_map in row.states.items()},
         None if row.input is None else scaled(row.input, None),
-        row.constant if own is None else np.ldexp(row.constant, -own),
-        row.constant_error,
+        constant,
+        error,
     )
 
 
 def _scaled_block(block: StateBlock, exponents: IntArray) -> StateBlock:
     block = replace(block, maximum=None)  # source and maximum are divided by different powers of two
-    if block.activation.positively_homogeneous or not exponents.size:
+    if block.activation.positively_homogeneous or not exponents.any():
         return block
-    return replace(block, exponent=block.exponent + int(exponents[0]))
+    same = bool((exponents == exponents[0]).all())
+    return replace(block, exponent=block.exponent + (int(exponents[0]) if same else exponents))

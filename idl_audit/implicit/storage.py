@@ -1,9 +1,9 @@
-"""Converted models on disk: an .npz with every block in its own form and a JSON `meta`, read without trusting it.
+"""Implicit models on disk: an .npz with every block in its own form and a JSON `meta`, read without trusting it.
 
 Arrays are named by their place: `A.2.0.kernel` is the kernel of the map from block 2 to block 0, `B.0.matrix`,
 `C.1.data`, `b.0`, `d`. `--flat` adds A, B, C, D as one CSR matrix each (`A_data`, `A_indices`, `A_indptr`, `A_shape`)
 and `b` as one vector, states newest block first. That a block holds the maxima of another is not stored: a file could
-claim it falsely, and bounds would believe it.
+claim it falsely, and bounds would believe it. A user's own model has plain A, B, C, D, b, d instead (`plain`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import scipy.sparse as sp
 from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.errors import IdlAuditError, ModelFileError
 from idl_audit.files import check_new_file, write_whole
-from idl_audit.implicit.activations import ACTIVATIONS, Activation
+from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
+from idl_audit.implicit.plain import PlainReader
+from idl_audit.implicit.wellposed import MOST_STATES
 
 SCHEMA_VERSION: Final = "1.0"
 LARGEST_FILE: Final = 2**36
@@ -80,21 +82,35 @@ def write_npz(path: Path, arrays: Mapping[str, AnyArray], *, force: bool) -> Non
 
 
 def _block_meta(k: int, block: StateBlock, arrays: dict[str, AnyArray]) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    for name, value in block.activation.parameters.items():
-        if isinstance(value, np.ndarray):
-            arrays[f"phi.{k}.{name}"] = value
-            parameters[name] = None
-        else:
-            parameters[name] = float(value)
+    exponent: int | None = None
+    if isinstance(block.exponent, np.ndarray):
+        arrays[f"exponent.{k}"] = block.exponent
+    else:
+        exponent = int(block.exponent)
     return {
         "name": block.name,
         "op": block.op,
-        "activation": block.activation.name,
-        "parameters": parameters,
+        **_activation_meta(f"phi.{k}", block.activation, arrays),
         "shape": block.shape,
-        "exponent": block.exponent,
+        "exponent": exponent,
     }
+
+
+def _activation_meta(key: str, activation: Activation, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    if isinstance(activation, Mixed):
+        parts = [
+            {**_activation_meta(f"{key}.{j}", part, arrays), "size": size}
+            for j, (part, size) in enumerate(zip(activation.parts, activation.sizes, strict=True))
+        ]
+        return {"activation": activation.name, "parameters": {}, "parts": parts}
+    parameters: dict[str, Any] = {}
+    for name, value in activation.parameters.items():
+        if isinstance(value, np.ndarray):
+            arrays[f"{key}.{name}"] = value
+            parameters[name] = None
+        else:
+            parameters[name] = float(value)
+    return {"activation": activation.name, "parameters": parameters}
 
 
 def _row_meta(name: str, row: Affine, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -144,12 +160,15 @@ def _scaling_meta(scaling: Scaling | None, arrays: dict[str, AnyArray]) -> dict[
         return None
     for k, exponents in scaling.exponents.items():
         arrays[f"exponents.{k}"] = exponents
+    for k, weights in scaling.weights.items():
+        arrays[f"weights.{k}"] = weights
     return {
         "kappa": scaling.kappa,
         "norm_before": scaling.norm_before,
         "norm_after": scaling.norm_after,
         "reason": scaling.reason,
         "scaled": bool(scaling.exponents),
+        "weighted": sorted(scaling.weights),
     }
 
 
@@ -206,18 +225,21 @@ class _Reader:
     def __init__(self, path: Path, arrays: dict[str, AnyArray]) -> None:
         self._path, self._arrays = path, arrays
         if "meta" not in arrays:
-            raise ModelFileError(f"{path} is no converted model: it has no array 'meta'")
+            hint = ""
+            if "A" in arrays:
+                hint = """; add meta='{"schema_version": "1.0", "activation": "relu"}' for a model of your own"""
+            raise ModelFileError(f"{path} is no implicit model: it has no array 'meta'{hint}")
         self._meta = json.loads(str(arrays["meta"][()]))
         version = self._meta.get("schema_version")
         if version != SCHEMA_VERSION:
             raise ModelFileError(
                 f"{path} has schema_version {version!r}, this version reads {SCHEMA_VERSION!r}; convert the model anew"
             )
-        if "rows" not in self._meta:
-            raise ModelFileError(f"{path} holds plain matrices A, B, C, D; only models written by convert can be read")
 
     def model(self) -> StoredModel:
         meta = self._meta
+        if "rows" not in meta:
+            return self._plain()
         input_shape = tuple(int(n) for n in meta["input_shape"])
         blocks = tuple(self._block(k, entry) for k, entry in enumerate(meta["blocks"]))
         sizes = [block.size for block in blocks]
@@ -229,8 +251,18 @@ class _Reader:
         model = ImplicitModel(
             blocks, rows, output, input_shape, output_shape, self._scaling(sizes), str(meta["stripped_output"])
         )
-        self._check(model.is_feed_forward, "A is strictly upper block triangular")
+        forward = all(k >= i for i, row in enumerate(rows) for k in row.states)
+        self._check(forward, "A is upper block triangular")
+        loops = [sizes[k] for k, row in enumerate(rows) if k in row.states]
+        self._check(max(loops, default=0) <= MOST_STATES, f"loops have at most {MOST_STATES:,} states")
         return StoredModel(model, dict(meta["origin"]))
+
+    def _plain(self) -> StoredModel:
+        """Read a user's own A, B, C, D, b, d."""
+        model = PlainReader(str(self._path), self._arrays, self._meta).model()
+        parameters = sum(int(np.asarray(self._arrays[name]).size) for name in "ABCDbd" if name in self._arrays)
+        origin = {"input_shape": model.input_shape, "n_outputs": model.n_outputs, "n_parameters": parameters}
+        return StoredModel(model, origin)
 
     def _check(self, holds: bool, claim: str) -> None:
         if not holds:
@@ -254,22 +286,43 @@ class _Reader:
         shape = tuple(int(n) for n in entry["shape"])
         size = math.prod(shape)
         self._check(min(shape, default=1) >= 0, f"block {k} has a shape")
+        activation = self._activation(f"phi.{k}", entry, size)
+        exponent: int | IntArray
+        if entry["exponent"] is None:
+            exponent = self._exponents(f"exponent.{k}", size)
+        else:
+            exponent = int(entry["exponent"])
+            self._check(abs(exponent) <= 2**11, f"the exponent of block {k} is within range")
+        return StateBlock(str(entry["name"]), str(entry["op"]), activation, shape, exponent=exponent)
+
+    def _exponents(self, key: str, size: int) -> IntArray:
+        exponents = self._integers(key, 2**11)
+        self._check(exponents.shape == (size,), f"'{key}' has one exponent a state")
+        return exponents
+
+    def _activation(self, key: str, entry: Mapping[str, Any], size: int) -> Activation:
+        if "parts" in entry:
+            sizes = tuple(int(part["size"]) for part in entry["parts"])
+            self._check(min(sizes, default=0) >= 1 and sum(sizes) == size, f"the parts of '{key}' have {size} states")
+            self._check(all("parts" not in part for part in entry["parts"]), f"the parts of '{key}' have no parts")
+            pairs = enumerate(zip(entry["parts"], sizes, strict=True))
+            return Mixed(tuple(self._activation(f"{key}.{j}", part, n) for j, (part, n) in pairs), sizes)
         self._check(entry["activation"] in ACTIVATIONS, f"'{entry['activation']}' is a known activation")
         parameters = {
-            name: self._floats(f"phi.{k}.{name}", (size,)) if value is None else float(value)
+            name: self._floats(f"{key}.{name}", (size,)) if value is None else float(value)
             for name, value in entry["parameters"].items()
         }
         for name, value in parameters.items():
-            self._check(bool(np.isfinite(value).all()), f"the {name} of block {k} is a number")
+            self._check(bool(np.isfinite(value).all()), f"the {name} of '{key}' is a number")
         if entry["activation"] != "leaky_relu":  # only there may a slope be negative
-            self._check(
-                all(np.all(value >= 0) for value in parameters.values()), f"block {k} has no negative parameter"
-            )
+            self._check(all(np.all(value >= 0) for value in parameters.values()), f"'{key}' has no negative parameter")
             dividing = entry["activation"] in ("celu", "softmax")
-            self._check(not dividing or all(value != 0 for value in parameters.values()), f"block {k} divides by 0")
-        self._check(abs(int(entry["exponent"])) <= 2**11, f"the exponent of block {k} is within range")
+            self._check(not dividing or all(value != 0 for value in parameters.values()), f"'{key}' divides by 0")
+        if entry["activation"] == "softmax":
+            width = parameters.get("width", 1.0)
+            self._check(isinstance(width, float) and size % width == 0, f"the width of '{key}' divides its states")
         activation: Activation = ACTIVATIONS[entry["activation"]](**parameters)
-        return StateBlock(str(entry["name"]), str(entry["op"]), activation, shape, exponent=int(entry["exponent"]))
+        return activation
 
     def _row(self, name: str, entry: Mapping[str, Any], sizes: list[int], p: int, size: int) -> Affine:
         letters = ("C", "D", "d") if name == "y" else (f"A.{name}", f"B.{name}", f"b.{name}")
@@ -351,7 +404,7 @@ class _Reader:
             return None
         exponents: dict[int, IntArray] = {}
         for k in range(len(sizes)) if meta["scaled"] else ():
-            exponents[k] = self._integers(f"exponents.{k}", 2**11)
-            self._check(exponents[k].shape == (sizes[k],), f"'exponents.{k}' has one exponent a state")
+            exponents[k] = self._exponents(f"exponents.{k}", sizes[k])
         after = None if meta["norm_after"] is None else float(meta["norm_after"])
-        return Scaling(float(meta["kappa"]), float(meta["norm_before"]), after, exponents, str(meta["reason"]))
+        weights = {int(k): self._floats(f"weights.{int(k)}", (sizes[int(k)],)) for k in meta.get("weighted", ())}
+        return Scaling(float(meta["kappa"]), float(meta["norm_before"]), after, exponents, str(meta["reason"]), weights)

@@ -212,9 +212,12 @@ def test_the_matrix_bounds_the_network_in_the_file_where_layers_were_multiplied_
     assert Fraction(float(sensitivity_matrix(model)[0, 0])) >= truth
 
 
-def test_models_with_cycles_are_refused() -> None:
+def test_a_loop_without_the_perron_frobenius_proof_has_no_such_matrix() -> None:
     block = StateBlock("b", "Relu", ACTIVATIONS["relu"](), (1,))
-    row = Affine({0: dense([[0.5]])}, dense([[1.0]]), np.zeros(1))
-    model = ImplicitModel((block,), (row,), Affine({0: dense([[1.0]])}, None, np.zeros(1)), (1,), (1,))
-    with pytest.raises(UnsupportedModelError, match="cycles"):
-        sensitivity_matrix(model)
+    rest = (dense([[1.0]]), np.zeros(1))
+    output = Affine({0: dense([[1.0]])}, None, np.zeros(1))
+    well, ill = (ImplicitModel((block,), (Affine({0: dense([[a]])}, *rest),), output, (1,), (1,)) for a in (0.5, -2.0))
+    assert sensitivity_matrix(well)[0, 0] == pytest.approx(2.0)
+    assert sensitivity_matrix(ill, "centre-radius")[0, 0] == pytest.approx(1 / 3)
+    with pytest.raises(UnsupportedModelError, match="lambda_PF"):
+        sensitivity_matrix(ill)

@@ -8,6 +8,7 @@ from typing import Final
 
 from idl_audit.implicit.activations import coupled, curve, kinked
 from idl_audit.implicit.activations.base import Activation, Line
+from idl_audit.implicit.activations.mixed import Mixed
 
 ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
     {
@@ -33,4 +34,4 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 )
 """Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
 
-__all__ = ["ACTIVATIONS", "Activation", "Line"]
+__all__ = ["ACTIVATIONS", "Activation", "Line", "Mixed"]

@@ -1,0 +1,133 @@
+"""Solving x = phi(A x + i) inside a loop: a contraction to come near, then the exact equations of the active pieces.
+
+Nothing that is computed here is a proof; the residual says how good the answer is, and bounds pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.implicit.wellposed import Contraction, Monotone, Proof
+
+MOST_STEPS = 5000
+POLISHING_STEPS = 20
+NEAR = 1e-7
+"""Change, relative to the state's size, at which the polishing takes over."""
+BATCH_NUMBERS = 2**24
+"""Numbers that the matrices of one batch of linear systems may hold."""
+
+
+class Function(Protocol):
+    """What is asked of phi here: a block of states."""
+
+    def __call__(self, z: FloatArray) -> FloatArray:
+        """Return phi(z)."""
+
+    def derivative(self, z: FloatArray) -> FloatArray:
+        """Return a slope of phi at z."""
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """The states of a loop for a batch of right-hand sides."""
+
+    x: FloatArray
+    z: FloatArray
+    """A x + i."""
+    iterations: int
+    residual: float
+    """max |x - phi(A x + i)|."""
+
+
+def solve(
+    phi: Function, A: FloatArray, drive: FloatArray, proof: Proof | None, *, homogeneous: bool, coupled: bool
+) -> Equilibrium:
+    """Return x with x = phi(A x + i) for each row i of `drive`, shape (m, n).
+
+    Args:
+        phi: the activation.
+        A: the loop, (n, n).
+        drive: i = (everything but the loop), (m, n).
+        proof: the proof of well-posedness; it says which iteration converges.
+        homogeneous: whether phi is positively homogeneous, so that a change of variable keeps its form.
+        coupled: whether phi couples its states, so that there is no diagonal of slopes to polish with.
+    """
+    x, iterations = _iterate(phi, A, drive, proof, homogeneous)
+    if not coupled:
+        for start in range(0, len(x), max(1, BATCH_NUMBERS // (len(A) ** 2 + 1))):
+            rows = slice(start, start + max(1, BATCH_NUMBERS // (len(A) ** 2 + 1)))
+            x[rows] = _polished(phi, A, drive[rows], x[rows])
+    z = x @ A.T + drive
+    return Equilibrium(x, z, iterations, float(np.abs(x - phi(z)).max(initial=0.0)))
+
+
+def _iterate(
+    phi: Function, A: FloatArray, drive: FloatArray, proof: Proof | None, homogeneous: bool
+) -> tuple[FloatArray, int]:
+    """Iterate t <- E^-1 ((I - M)(x(t) - c t) + alpha i), averaged where no contraction is known."""
+    n = len(A)
+    alpha, centre = np.ones(n), np.zeros(n)
+    averaged = not isinstance(proof, Contraction)
+    if isinstance(proof, Contraction) and (homogeneous or bool((proof.alpha == 1).all())):
+        alpha, centre = proof.alpha, proof.centre
+    elif homogeneous:  # Peaceman-Rachford splitting with the step that suits m and the norm
+        least = proof.least_eigenvalue if isinstance(proof, Monotone) else 1.0
+        norm = float(np.linalg.norm(np.eye(n) - A, 2)) or 1.0
+        alpha, centre, averaged = np.full(n, 1 / np.sqrt(max(least, 1e-3) * norm)), np.full(n, 0.5), True
+    else:
+        centre, averaged = np.full(n, 0.5), True
+    shifted = alpha[:, None] * A
+    shifted[np.arange(n), np.arange(n)] += 1 - alpha
+    inverse = np.linalg.inv(np.eye(n) - shifted * centre)
+    step, push = (inverse @ shifted).T, (drive * alpha) @ inverse.T
+    value = _in_t(phi, alpha) if homogeneous else phi
+    t = push.copy()
+    x = value(t)
+    for count in range(1, MOST_STEPS + 1):
+        new = (x - centre * t) @ step + push
+        t = (t + new) / 2 if averaged else new
+        before, x = x, value(t)
+        change = np.abs(x - before).max(initial=0.0)
+        if change <= NEAR * (1e-3 + np.abs(x).max(initial=0.0)):
+            return x, count
+        if not np.isfinite(change):
+            return np.nan_to_num(before), count
+    return x, MOST_STEPS
+
+
+def _in_t(phi: Function, alpha: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """Return x as a function of t = x + alpha (z - x): two slopes, those of phi on both sides of 0."""
+    ones = np.ones_like(alpha)
+    above, below = phi(ones), -phi(-ones)
+    steep, flat = (slope / (slope * (1 - alpha) + alpha) for slope in (above, below))
+    return lambda t: t * np.where(t >= 0, steep, flat)
+
+
+def _polished(phi: Function, A: FloatArray, drive: FloatArray, x: FloatArray) -> FloatArray:
+    """Newton's method for x - phi(A x + i); exact in one step on the right pieces of a piecewise linear phi."""
+    identity = np.eye(len(A))
+    z = x @ A.T + drive
+    residual = np.abs(x - phi(z)).max(axis=1, initial=0.0)
+    open_rows: BoolArray = np.ones(len(x), np.bool_)
+    for _ in range(POLISHING_STEPS):
+        rows = np.flatnonzero(open_rows)
+        if not rows.size:
+            break
+        slopes = phi.derivative(z[rows])
+        right = phi(z[rows]) + slopes * (drive[rows] - z[rows])
+        try:
+            tried = np.linalg.solve(identity - slopes[:, :, None] * A, right[:, :, None])[:, :, 0]
+        except np.linalg.LinAlgError:
+            break
+        tried_z = tried @ A.T + drive[rows]
+        left = np.abs(tried - phi(tried_z)).max(axis=1, initial=0.0)
+        better = left < residual[rows]  # NaN is not better
+        taken = rows[better]
+        x[taken], z[taken], residual[taken] = tried[better], tried_z[better], left[better]
+        open_rows[rows[~better]] = False
+    return x

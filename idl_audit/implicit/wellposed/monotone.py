@@ -1,0 +1,144 @@
+"""The monotone proof (paper 8.1, monotone operator networks): Q = diag(1/g) - (A + A^T) / 2 >= m I with m > 0.
+
+For slopes in [0, g], (dz - dx / g) . dx >= 0, hence dx . Q dx <= dx . di: one x for every i, and dx in the ellipsoid
+around Q^-1 di / 2 with (dx - Q^-1 di / 2) . Q (dx - Q^-1 di / 2) <= di . Q^-1 di / 4. For i = B u and every row f
+
+    |f dx + g du| <= sum over j of (|f Q^-1 B_j / 2 + g_j| + sqrt(f Q^-1 f) sqrt(B_j . Q^-1 B_j) / 2) |du_j|.
+
+The witness is a factor L with ||Q - L L^T - m I||_inf < m: it shows that Q's least eigenvalue is positive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from idl_audit.arrays import FloatArray
+from idl_audit.implicit.wellposed.contraction import Coefficients
+from idl_audit.rounding import TINY, gamma
+
+
+@dataclass(frozen=True, eq=False)
+class Monotone:
+    """A loop, a claimed m, and the factor L that proves it."""
+
+    loop: Coefficients
+    steepest: FloatArray
+    """g: slopes of phi lie in [0, g], (n,)."""
+    m: float
+    factor: FloatArray
+    name: str = "monotone"
+
+    @property
+    def A(self) -> FloatArray:
+        """The loop's matrix."""
+        return self.loop.matrix
+
+    @cached_property
+    def _rounding(self) -> float:
+        return gamma(4 * len(self.A) + 64)
+
+    @cached_property
+    def symmetric(self) -> FloatArray:
+        """Q = diag(1/g) - (A + A^T) / 2, as computed: each entry is off by at most `_entry_error`."""
+        return _symmetric(self.A, self.steepest)
+
+    @cached_property
+    def _entry_error(self) -> FloatArray:
+        error = gamma(6) * (np.diag(1 / self.steepest) + np.abs(self.A) / 2 + np.abs(self.A.T) / 2) + TINY
+        if self.loop.error is not None:
+            error = error + (self.loop.error / 2 + self.loop.error.T / 2) * (1 + gamma(4))
+        return np.asarray(error)
+
+    @cached_property
+    def least_eigenvalue(self) -> float:
+        """m - ||Q - L L^T - m I||_inf, rounded downward: a proved lower bound of Q's least eigenvalue."""
+        n = len(self.A)
+        if not (np.isfinite(self.factor).all() and np.isfinite(self.A).all()):
+            return float("-inf")
+        off = np.abs(self.symmetric - self.factor @ self.factor.T - self.m * np.eye(n))
+        size = np.abs(self.factor) @ np.abs(self.factor).T + np.abs(self.symmetric) + abs(self.m) * np.eye(n)
+        rows = (off + self._rounding * size + self._entry_error).sum(axis=1) * (1 + gamma(n + 8))
+        return float(np.nextafter(self.m - float(rows.max(initial=0.0)), -np.inf))
+
+    @property
+    def holds(self) -> bool:
+        """Whether the proof holds."""
+        return self.least_eigenvalue > 0
+
+    def response(self, B: Coefficients, C: Coefficients, D: Coefficients) -> FloatArray | None:
+        """Return the proved bound S, |C dx + D du| <= S |du|, shape (q, p); None where it proves nothing."""
+        n = len(self.A)
+        if not self.holds:
+            return None
+        if C.error is not None:
+            reach = self.response(B, Coefficients(np.eye(n)), Coefficients(np.zeros((n, B.matrix.shape[1]))))
+            plain = self.response(B, Coefficients(C.matrix), D)
+            if reach is None or plain is None:
+                return None
+            return np.asarray((plain + C.error @ reach * (1 + self._rounding)) * (1 + gamma(4)))
+        inverse = np.linalg.inv(self.symmetric)
+        inverse = inverse / 2 + inverse.T / 2
+        size = np.eye(n) + np.abs(inverse) @ np.abs(self.symmetric)
+        defect = np.abs(np.eye(n) - inverse @ self.symmetric) + self._rounding * size
+        defect = defect + np.abs(inverse) @ self._entry_error
+        epsilon = float(defect.sum(axis=1).max(initial=0.0)) * (1 + gamma(n + 8))
+        if not epsilon < 0.5:
+            return None
+        # |Q^-1 - inverse| <= columns, column by column: (I - E)^-1 E inverse with ||E||_inf <= epsilon
+        columns = epsilon / (1 - epsilon) * np.abs(inverse).max(axis=0, initial=0.0) * (1 + gamma(8)) + TINY
+        reach = np.abs(B.matrix) if B.error is None else np.abs(B.matrix) + B.error
+        middle = C.matrix @ inverse @ B.matrix / 2 + D.matrix
+        rows_of_c = np.abs(C.matrix).sum(axis=1, keepdims=True) * (1 + gamma(n + 4))
+        slack = rows_of_c * (columns @ reach)[None, :] + self._rounding * (
+            np.abs(C.matrix) @ np.abs(inverse) @ reach + np.abs(D.matrix)
+        )
+        if B.error is not None:
+            slack = slack + np.abs(C.matrix) @ np.abs(inverse) @ B.error
+        if D.error is not None:
+            slack = slack + D.error
+        outputs = self._energy(np.abs(C.matrix), inverse, columns, C.matrix)
+        inputs = self._energy(reach.T, inverse, columns, B.matrix.T)
+        if B.error is not None:  # |b Q^-1 b' - b0 Q^-1 b0'| <= (2 |b0| + e) |Q^-1| e
+            spread = np.abs(inverse) + columns
+            inputs = np.sqrt(inputs**2 + ((2 * reach.T) @ spread * B.error.T).sum(axis=1)) * (1 + self._rounding)
+        product = outputs[:, None] * inputs[None, :] / 2
+        return np.asarray((np.abs(middle) + slack + product) * (1 + self._rounding) + TINY)
+
+    def _energy(self, magnitude: FloatArray, inverse: FloatArray, columns: FloatArray, rows: FloatArray) -> FloatArray:
+        """Return sqrt(f Q^-1 f) at least, for each row f."""
+        value = ((rows @ inverse) * rows).sum(axis=1)
+        slack = magnitude.sum(axis=1) * (magnitude @ columns)
+        slack += self._rounding * ((magnitude @ np.abs(inverse)) * magnitude).sum(axis=1)
+        return np.asarray(np.sqrt(np.maximum(value, 0.0) + slack * (1 + self._rounding)) * (1 + gamma(16)) + TINY)
+
+
+def _symmetric(A: FloatArray, steepest: FloatArray) -> FloatArray:
+    return np.asarray(np.diag(1 / steepest) - (A / 2 + A.T / 2))
+
+
+def monotone(A: Coefficients, least: FloatArray, most: FloatArray) -> Monotone | None:
+    """Return a checked monotone proof of a loop, or None where there is none.
+
+    Args:
+        A: the loop, (n, n).
+        least, most: bounds of phi's slopes, (n,); none may be negative.
+    """
+    if not len(A.matrix) or bool((least < 0).any()):
+        return None
+    steepest = np.maximum(most, 1e-300)
+    symmetric = _symmetric(A.matrix, steepest)
+    m = float(np.linalg.eigvalsh(symmetric)[0]) * (1 - 1e-6)
+    if not m > 0:
+        return None
+    for share in (1 - 1e-9, 0.999, 0.5):  # the factor of a matrix that is almost singular fails by rounding
+        try:
+            factor = np.asarray(np.linalg.cholesky(symmetric - share * m * np.eye(len(symmetric))), np.float64)
+        except np.linalg.LinAlgError:
+            continue
+        found = Monotone(A, steepest, share * m, factor)
+        if found.holds:
+            return found
+    return None
