@@ -17,7 +17,7 @@ PACKAGE = Path(idl_audit.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "arrays", "rounding"}),
-    frozenset({"box", "files"}),
+    frozenset({"box", "files", "npz"}),
     frozenset({"graph"}),
     frozenset({"implicit"}),
     frozenset({"analysis", "data"}),

@@ -25,7 +25,7 @@ from idl_audit.errors import DataError, UnsupportedModelError
 from idl_audit.files import check_new_file
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
-from idl_audit.implicit.storage import write_npz
+from idl_audit.npz import write_npz
 from idl_audit.report.schema import (
     Adversarial,
     AgreementCheck,

@@ -47,6 +47,11 @@ class InputForm:
         """The number p of elements of one sample."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def fixed_batch(self) -> int:
+        """The fixed leading size N > 1, which may count samples or be part of one; 0 where there is none."""
+        return self.shape[0] if len(self.shape) > 1 and not self.free_leading_axis and self.shape[0] > 1 else 0
+
 
 class _Batching(enum.Enum):
     """Whether several samples may go through the network at once."""
@@ -61,6 +66,10 @@ class BatchedNetwork:
 
     Some files bake the batch size into a Reshape and others mix samples, so a batch is believed only after its first
     and last sample came out the same alone.
+
+    Where the file fixes the leading axis to N > 1, the caller says by the width of its rows what a sample is: the whole
+    input, or one of N samples (`implicit.lowering.fixed_batch` decides). In the second case runs are filled up to N
+    samples by repeating them, and "alone" is a batch of N copies, whose outputs must be the same.
     """
 
     def __init__(self, name: str, path: Path, form: InputForm, run: Callable[[AnyArray], AnyArray]) -> None:
@@ -69,6 +78,7 @@ class BatchedNetwork:
         self._form = form
         self._run = run
         self._batching = _Batching.UNTRIED if form.free_leading_axis else _Batching.OFF
+        self._fixed_batching = _Batching.UNTRIED
 
     @property
     def name(self) -> str:
@@ -76,11 +86,15 @@ class BatchedNetwork:
         return self._name
 
     def __call__(self, inputs: Float32Array) -> FloatArray:
-        """Return the outputs, shape (n, q), for inputs of shape (n, p).
+        """Return the outputs, shape (n, q), for inputs of shape (n, p), or (n, p/N) for one of a fixed batch of N.
 
-        Raises DataError for another p, and UnsupportedModelError where the network cannot be run.
+        Raises DataError for another p, and UnsupportedModelError where the network cannot be run, or does not treat
+        the samples of a fixed batch alike and alone.
         """
         inputs = np.asarray(inputs)
+        fixed = self._form.fixed_batch
+        if fixed and inputs.ndim == 2 and inputs.shape[1] * fixed == self._form.size:
+            return self._in_fixed_batches(inputs.astype(self._form.dtype))
         if inputs.ndim != 2 or inputs.shape[1] != self._form.size:
             raise DataError(
                 f"{self._path}: the network takes rows of {self._form.size} numbers and the inputs have shape "
@@ -90,6 +104,49 @@ class BatchedNetwork:
         if not len(samples):
             return np.empty((0, len(self._single(np.zeros(self._form.size, self._form.dtype)))))
         return np.concatenate([self._rows(samples[at : at + _BATCH]) for at in range(0, len(samples), _BATCH)])
+
+    def _in_fixed_batches(self, samples: AnyArray) -> FloatArray:
+        fixed = self._form.fixed_batch
+        if not len(samples):
+            return np.empty((0, self._copies(np.zeros(samples.shape[1], samples.dtype)).size))
+        found = []
+        for at in range(0, len(samples), fixed):
+            chunk = samples[at : at + fixed]
+            rows = self._fixed(chunk[np.arange(fixed) % len(chunk)])[: len(chunk)]
+            if self._fixed_batching is not _Batching.TRUSTED:
+                self._trust(chunk, rows)
+            found.append(rows)
+        return np.concatenate(found)
+
+    def _trust(self, samples: AnyArray, rows: FloatArray) -> None:
+        """Compare the first and the last sample with batches of their copies."""
+        for k in (0, -1):
+            if not _same(rows[k], self._copies(samples[k])):
+                raise self._unlike()
+        if not np.array_equal(samples[0], samples[-1]):
+            self._fixed_batching = _Batching.TRUSTED
+
+    def _copies(self, sample: AnyArray) -> FloatArray:
+        """Return the output of one sample: that of every place in a batch of its copies."""
+        rows = self._fixed(np.broadcast_to(sample, (self._form.fixed_batch, len(sample))))
+        if not _same(rows, np.broadcast_to(rows[0], rows.shape)):
+            raise self._unlike()
+        first: FloatArray = rows[0]
+        return first
+
+    def _fixed(self, samples: AnyArray) -> FloatArray:
+        outputs = self._tried(samples, f"{len(samples)} samples")
+        if outputs.ndim == 0 or outputs.shape[0] != len(samples):
+            raise self._unlike()
+        return outputs.reshape(len(samples), -1).astype(np.float64)
+
+    def _unlike(self) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            [
+                f"{self._path}: the network takes {self._form.fixed_batch} samples at a time and its answer for one "
+                "depends on the others or on its place among them; export it with batch size 1"
+            ]
+        )
 
     def _rows(self, samples: AnyArray) -> FloatArray:
         if len(samples) > 1 and self._batching is not _Batching.OFF:
@@ -107,7 +164,7 @@ class BatchedNetwork:
         together = rows[[0, -1]]
         if alone.shape != together.shape:
             return False
-        if not np.allclose(together, alone, rtol=0, atol=_SAME * np.abs(alone).max(initial=0), equal_nan=True):
+        if not _same(together, alone):
             return False
         # Equal samples would hide that samples are mixed (a mean over the batch, say).
         if not np.array_equal(samples[0], samples[-1]):
@@ -124,12 +181,21 @@ class BatchedNetwork:
         return outputs.reshape(len(samples), -1).astype(np.float64)
 
     def _single(self, sample: AnyArray) -> FloatArray:
+        output: FloatArray = self._tried(sample, "one sample").reshape(-1).astype(np.float64)
+        return output
+
+    def _tried(self, numbers: AnyArray, what: str) -> AnyArray:
         try:
-            return self._run(sample.reshape(self._form.shape)).reshape(-1).astype(np.float64)
+            return self._run(numbers.reshape(self._form.shape))
         except Exception as error:
             raise UnsupportedModelError(
-                [f"{self._path}: {self._name} cannot run one sample of shape {self._form.shape}: {first_line(error)}"]
+                [f"{self._path}: {self._name} cannot run {what} of shape {self._form.shape}: {first_line(error)}"]
             ) from error
+
+
+def _same(found: FloatArray, expected: FloatArray) -> bool:
+    """Return whether two runs gave the same numbers, but for another order of summation."""
+    return np.allclose(found, expected, rtol=0, atol=_SAME * np.abs(expected).max(initial=0), equal_nan=True)
 
 
 def onnxruntime_network(path: Path, graph: Graph, *, output: str | None = None, threads: int = 1) -> OriginalNetwork:

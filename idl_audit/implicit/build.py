@@ -16,6 +16,7 @@ from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.lowering import LOWERINGS, REFUSED
+from idl_audit.implicit.lowering.fixed_batch import one_row
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
 from idl_audit.implicit.walk import TensorValue, Walk, refuse
 
@@ -28,6 +29,8 @@ STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
 
 def sample_shape(value: Value) -> tuple[int, ...]:
     """Return the shape of one sample: the declared one with every symbolic dimension (the batch) set to 1.
+
+    A fixed batch [N, ...] is not told by its shape: `lowering.fixed_batch` looks at the whole graph.
 
     Raises:
         UnsupportedModelError: where the file declares no shape, or a symbolic dimension behind the first.
@@ -54,6 +57,9 @@ def _shape_text(shape: Sequence[int | str | None]) -> str:
 def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | None = None) -> ImplicitModel:
     """Return the implicit model (A, B, C, D, b, d) of a network: x = phi(A x + B u + b), y = C x + D u + d.
 
+    The model is that of one sample. Where the file fixes a batch of N > 1 samples and treats each of them alike and
+    alone, which `lowering.fixed_batch.one_row` proves, one sample is one row of that batch; else the whole input is.
+
     Args:
         graph: the network; one input that is not constant.
         output: name of the output to audit where there are several.
@@ -69,11 +75,13 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
         raise UnsupportedModelError(
             (f"the network has {len(graph.inputs)} inputs ({names}); networks with exactly one input can be audited",)
         )
+    sample_shape(graph.inputs[0])
+    target = chosen_output(path, graph, output)
+    problems = _mixed_types(live_nodes(graph.nodes, [target]), graph)
+    graph = one_row(graph, target) or graph
     entry = graph.inputs[0]
     values: dict[str, TensorValue] = {**graph.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
     walk = Walk(graph.opset, max_bytes)
-    target = chosen_output(path, graph, output)
-    problems = _mixed_types(live_nodes(graph.nodes, [target]), graph)
     fused = fuse_activations(graph)
     values |= fused.constants
     lost: set[str] = set()

@@ -7,6 +7,7 @@ multiplying out would cost more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ import scipy.sparse as sp
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
-from idl_audit.rounding import gamma
+from idl_audit.rounding import TINY, gamma
 
 
 def product_nnz(outer: LinearMap, inner: LinearMap) -> int:
@@ -30,7 +31,7 @@ def product_nnz(outer: LinearMap, inner: LinearMap) -> int:
 def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
     """Return outer o inner as one map whose absolute value is exact, shape (outer.n_out, inner.n_in).
 
-    The result's `relative` and `slack` cover those of the factors and the rounding of this product.
+    The result's `relative` and `slack` cover those of the factors, the rounding of this product, and its underflow.
     """
     if outer.n_in != inner.n_out:
         raise ValueError(f"cannot compose maps of shapes {_shape(outer)} and {_shape(inner)}")
@@ -38,6 +39,16 @@ def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
         return outer
     if isinstance(outer, Selection) and outer.is_identity and _is_exact(outer):
         return inner
+    found = _composed(outer, inner)
+    if not _may_underflow(outer, inner):
+        return found
+    # each product, in the map and in its slack, loses less than TINY where it falls below the range of float64, and a
+    # Reindexed multiplies that by entries of its other parts
+    lost = _times(_product(_pattern(outer), _pattern(inner)), 8 * TINY * _most(outer) * _most(inner))
+    return found.uncertain(found.relative, lost if found.slack is None else _times(_plain_sum(found.slack, lost), 1.0))
+
+
+def _composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
     product = _product(outer, inner)
     if _moves_only(outer):
         return product.uncertain(inner.relative, inner.slack and _product(outer.magnitude, inner.slack))
@@ -50,6 +61,62 @@ def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
     slack = _times(_product(outer.magnitude, inner.magnitude), relative)
     carried = _carried_slack(outer, inner)
     return product.uncertain(0.0, slack if carried is None else _plain_sum(slack, carried))
+
+
+SMALL = 2.0**-900
+"""Products of entries above this keep all their digits, and so do their rounding errors."""
+
+
+def _may_underflow(outer: LinearMap, inner: LinearMap) -> bool:
+    """Whether a product of entries, or of what bounds their errors, may lose digits to the range of float64."""
+    return least_entry(outer) * least_entry(inner) < SMALL
+
+
+def least_entry(linear_map: LinearMap) -> float:
+    """Return the smallest nonzero among the entries and what bounds their errors, at most 1."""
+    values = _entries(linear_map)
+    least = min(1.0, float(np.min(np.abs(values), where=values != 0, initial=1.0)))
+    return least if linear_map.slack is None else min(least, least_entry(linear_map.slack))
+
+
+def _most(linear_map: LinearMap) -> float:
+    """Return the largest of the entries' absolute values, at least 1; for a Reindexed, of the product of its parts."""
+    if isinstance(linear_map, Reindexed):
+        return _most(linear_map.left) * _most(linear_map.core) * _most(linear_map.right)
+    return float(np.abs(_entries(linear_map)).max(initial=1.0))
+
+
+def _entries(linear_map: LinearMap) -> FloatArray:
+    match linear_map:
+        case Dense():
+            return linear_map.matrix
+        case Sparse():
+            return np.asarray(linear_map.matrix.data)
+        case Selection():
+            return np.ones(1) if linear_map.weights is None else linear_map.weights
+        case Convolution():
+            return linear_map.kernel
+        case TransposedConvolution():
+            return linear_map.forward.kernel
+        case Reindexed():
+            parts = (linear_map.left, linear_map.core, linear_map.right)
+            return np.array([math.prod(least_entry(part) for part in parts)])
+        case _:
+            return np.asarray(linear_map.to_sparse().data)
+
+
+def _pattern(linear_map: LinearMap) -> LinearMap:
+    """Return the map with 1 in place of every entry that is not zero, in itself or in its slack."""
+    if isinstance(linear_map, Reindexed):  # whose own product may underflow
+        parts = [_pattern(part).to_sparse() for part in (linear_map.left, linear_map.core, linear_map.right)]
+        matrix = sp.csr_array(parts[0] @ parts[1] @ parts[2])
+    else:
+        matrix = linear_map.to_sparse().copy()
+    matrix.data = np.ones_like(matrix.data)
+    if linear_map.slack is not None:
+        matrix = sp.csr_array(matrix + _pattern(linear_map.slack).to_sparse())
+        matrix.data = np.ones_like(matrix.data)
+    return Sparse(matrix=_csr(matrix))
 
 
 def _product(outer: LinearMap, inner: LinearMap) -> LinearMap:

@@ -16,7 +16,7 @@ import numpy as np
 
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.errors import OptionError
-from idl_audit.implicit.composition import compose
+from idl_audit.implicit.composition import compose, least_entry
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
 from idl_audit.implicit.wellposed import perron_root
@@ -172,12 +172,13 @@ def _check_range(model: ImplicitModel, scale: Scale) -> None:
     largest = max((int(e.max(initial=0)) for e in scale.exponents.values()), default=0)
     if largest > LARGEST_EXPONENT:
         raise _NoScalingError(f"a state would be scaled by 2^{largest}, beyond 2^{LARGEST_EXPONENT}")
-    for k, row in enumerate(model.rows):  # weights are float32 in files: 2^-149 * 2^-800 is still a normal number
-        nonzero = np.abs(row.constant[row.constant != 0])
-        exponent = int(scale.exponents[k].max(initial=0)) + 1
-        if nonzero.size and float(np.ldexp(nonzero.min(), -exponent)) < 2 * np.finfo(np.float64).tiny:
-            name = model.blocks[k].name
-            raise _NoScalingError(f"the constant of block '{name}' would be scaled below the range of float64")
+    for k, row in enumerate(model.rows):
+        constants = np.abs(row.constant[row.constant != 0])
+        least = {"constant": float(constants.min(initial=1.0)), "weights": min(map(least_entry, row.maps), default=1.0)}
+        for what, value in least.items():
+            if np.ldexp(value, -int(scale.exponents[k].max(initial=0)) - 1) < 2 * np.finfo(np.float64).tiny:
+                name = model.blocks[k].name
+                raise _NoScalingError(f"the {what} of block '{name}' would be scaled below the range of float64")
 
 
 def _scaled_row(row: Affine, scale: Scale, own: int | None) -> Affine:

@@ -8,11 +8,8 @@ claim it falsely, and bounds would believe it. A user's own model has plain A, B
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +20,15 @@ import scipy.sparse as sp
 
 from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.errors import IdlAuditError, ModelFileError
-from idl_audit.files import check_new_file, write_whole
 from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
 from idl_audit.implicit.plain import PlainReader
 from idl_audit.implicit.wellposed import MOST_STATES
+from idl_audit.npz import read_npz, write_npz
 
 SCHEMA_VERSION: Final = "1.0"
-LARGEST_FILE: Final = 2**36
-"""No converted model may claim more bytes than this."""
-SMALL_FILE: Final = 2**28
-"""Up to this size any compression is believed; above it, a hundredfold."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +66,6 @@ def save_model(
             arrays[f"{name}_shape"] = np.asarray(matrix.shape)
     arrays["meta"] = np.asarray(json.dumps(meta))
     write_npz(path, arrays, force=force)
-
-
-def write_npz(path: Path, arrays: Mapping[str, AnyArray], *, force: bool) -> None:
-    """Write arrays to a compressed .npz file, whole or not at all. Raises OptionError where that cannot be."""
-    check_new_file(path, force=force)
-    write_whole(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def _block_meta(k: int, block: StateBlock, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -179,7 +166,7 @@ def load_model(path: Path) -> StoredModel:
         ModelFileError: where the file is no converted model, or contradicts itself.
     """
     try:
-        reader = _Reader(path, _arrays(path))
+        reader = _Reader(path, read_npz(path))
         return reader.model()
     except IdlAuditError:
         raise
@@ -188,35 +175,6 @@ def load_model(path: Path) -> StoredModel:
         raise ModelFileError(
             f"{path} is no converted model that this version can read ({why}); make it anew with idl-audit convert"
         ) from error
-
-
-def _arrays(path: Path) -> dict[str, AnyArray]:
-    """Read every array of the file after a look at the sizes that its headers claim."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(entry.file_size for entry in archive.infolist())
-            stored = path.stat().st_size
-            if claimed > LARGEST_FILE or claimed > max(SMALL_FILE, 100 * stored):
-                raise ModelFileError(
-                    f"{path} claims {claimed:,} bytes in a file of {stored:,}: no model is compressed like that"
-                )
-            return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in archive.infolist()}
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path} does not exist; check the name") from error
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise ModelFileError(f"{path} cannot be read as an .npz file: {error}") from error
-
-
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> AnyArray:
-    with archive.open(entry) as file:
-        head = io.BytesIO(file.read(min(entry.file_size, 2**16)))
-        version = np.lib.format.read_magic(head)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(head)
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize > entry.file_size:
-            raise ModelFileError(f"{archive.filename}: the array '{entry.filename}' is not what its header says")
-    with archive.open(entry) as file:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 class _Reader:

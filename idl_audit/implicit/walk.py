@@ -100,14 +100,24 @@ def refuse(node: Node, why: str) -> NoReturn:
 
 
 LARGEST_BOUND = 1e12
-"""Beside constants beyond this, sums lose the digits of what a network computes."""
+"""Beside constants beyond this, sums lose the digits of what a network computes.
+
+They cannot be left out either: no bound that holds for every input says that the network stays on one side of them.
+"""
+
+NO_BOUND = float(np.finfo(np.float32).max)
+"""No float32 lies beyond this, so that a bound as large is none."""
 
 
 def refuse_swallowing(node: Node, *constants: float) -> None:
     """Refuse constants so large (-1e30, meant as "none") that sums with them swallow the network's numbers."""
     for constant in constants:
         if abs(constant) > LARGEST_BOUND:
-            refuse(node, f"has the bound {constant:g}, beside which all digits are lost; export it without that bound")
+            refuse(
+                node,
+                f"has the bound {constant:g}, beyond {LARGEST_BOUND:g}: sums with it lose the digits of the network's "
+                "own numbers; if it means no bound, export the model without it",
+            )
 
 
 def form_input(node: Node, values: Sequence[TensorValue | None], k: int) -> AffineForm:

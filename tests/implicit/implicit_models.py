@@ -60,8 +60,7 @@ class Network:
             self.graph: Graph = read_onnx(path)
             self.implicit: ImplicitModel = build_implicit(self.graph, output=output, max_bytes=max_bytes)
             self.original = onnxruntime_network(path, self.graph, output=output)
-        shape = self.graph.inputs[0].shape or ()
-        self.n_inputs = int(np.prod([size if isinstance(size, int) else 1 for size in shape]))
+        self.n_inputs = self.implicit.n_inputs
 
     def samples(self, n: int = 4, seed: int = 0) -> Array:
         """Return rows with values on both sides of every kink; the first row is 0."""

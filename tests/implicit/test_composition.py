@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product as pairs
 from typing import ClassVar
 
@@ -361,11 +362,62 @@ def test_an_error_of_an_identity_is_not_forgotten() -> None:
         assert found.uncertain_norm >= 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="composition.compose has no term (rounding.TINY) for products that underflow")
-def test_underflowing_products_are_paid_for() -> None:
-    tiny = Dense(matrix=np.array([[1e-200]]))
-    found = compose(tiny, tiny)
-    assert admits(found, product(exact(tiny), exact(tiny)))
+@EVERY_PAIR
+@given(seed=SEEDS, power=st.integers(-1074, -850))
+@FEW
+def test_underflowing_products_are_paid_for(outer: str, inner: str, seed: int, power: int) -> None:
+    """Entries from 2^power up to 1, so that products, and what bounds their rounding, vanish here and there."""
+    rng = np.random.default_rng(seed)
+    first, second = tiny(drawn(outer, inner, seed)[0], power // 2, rng), tiny(drawn(outer, inner, seed)[1], power, rng)
+    if max(first.n_out * first.n_in, second.n_out * second.n_in) > 400:
+        return
+    true = product(exact(first), exact(second))
+    assert admits(compose(first, second), true)
+    first = first.uncertain(1e-10, Sparse(matrix=first.magnitude.to_sparse() * 2.0**-500))
+    assert admits(compose(first, second), product(exact(first) + allowance(first), exact(second)))
+
+
+def tiny(found: LinearMap, power: int, rng: np.random.Generator) -> LinearMap:
+    """Return the matrix of a map with its entries made smaller by up to 2^power, or its Selection or kernel."""
+
+    def small(values: np.ndarray) -> np.ndarray:
+        return np.ldexp(values, rng.integers(power, 1, size=values.shape))
+
+    match found:
+        case Selection() if found.weights is not None:
+            return replace(found, weights=small(found.weights))
+        case Convolution():
+            return replace(found, kernel=small(found.kernel))
+        case TransposedConvolution():
+            return TransposedConvolution(forward=replace(found.forward, kernel=small(found.forward.kernel)))
+        case Reindexed():
+            return Reindexed(left=tiny_selection(found.left, small), core=found.core, right=found.right)
+        case Dense():
+            return Dense(matrix=small(found.matrix))
+        case Sparse():
+            matrix = found.matrix.copy()
+            matrix.data = small(matrix.data)
+            return Sparse(matrix=matrix)
+    return found
+
+
+def tiny_selection(found: Selection, small: Callable[[np.ndarray], np.ndarray]) -> Selection:
+    return found if found.weights is None else replace(found, weights=small(found.weights))
+
+
+def test_two_tiny_numbers() -> None:
+    number = Dense(matrix=np.array([[1e-200]]))
+    found = compose(number, number)
+    assert found.slack is not None
+    assert admits(found, product(exact(number), exact(number)))
+    assert found.uncertain_norm < 1e-290
+
+
+def test_ordinary_weights_pay_nothing_for_underflow() -> None:
+    """Three float32 layers of the smallest weights there are."""
+    number = Selection.diagonal(np.array([2.0**-149, 1.0]))
+    found = compose(number, compose(number, number))
+    assert found.slack is None
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.scaling import rescale
-from idl_audit.implicit.storage import SCHEMA_VERSION, load_model, save_model, write_npz
+from idl_audit.implicit.storage import SCHEMA_VERSION, load_model, save_model
+from idl_audit.npz import write_npz
 
 ORIGIN = {"path": "net.onnx", "sha256": "0" * 64, "note": "with ümlauts, \u0000 and \ud800"}
 Meta = dict[str, Any]

@@ -111,7 +111,9 @@ def spatial_shape(node: Node, form: AffineForm, kernel_rank: int) -> tuple[int, 
         refuse(node, f"has an input of shape {form.shape}, which does not fit a kernel with {kernel_rank} spatial axes")
     if form.shape[0] != 1:
         refuse(
-            node, f"works on {form.shape[0]} images at a time (input shape {form.shape}); one sample must be one image"
+            node,
+            f"works on {form.shape[0]} images at a time (input shape {form.shape}); one sample must be one image, and "
+            "that the network treats them one by one could not be proved: export it with batch size 1",
         )
     return form.shape[2:]
 

@@ -5,7 +5,7 @@ The operator runs on an array of positions instead of numbers; what comes out sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -13,7 +13,16 @@ from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
-from idl_audit.implicit.walk import TensorValue, Walk, flat_indices, optional_constant, refuse, text_attribute
+from idl_audit.implicit.walk import (
+    TensorValue,
+    Walk,
+    constant_input,
+    flat_indices,
+    form_input,
+    optional_constant,
+    refuse,
+    text_attribute,
+)
 
 NOWHERE = -1
 """The position of what padding puts in."""
@@ -30,7 +39,7 @@ def lower_concat(node: Node, values: Sequence[TensorValue | None], walk: Walk) -
 
 
 def lower_pad(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Pad with a constant, by reflection, by the edge, or around."""
+    """Pad with a constant, by reflection, by the edge, or around; negative pads crop, before the others are put on."""
     fill = 0.0
     inputs = list(values)
     attributes = dict(node.attributes)
@@ -40,6 +49,11 @@ def lower_pad(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
         inputs = [values[0], np.asarray(attributes.pop("pads"), np.int64)]
     elif (given := optional_constant(node, values, 2, "padding value")) is not None and given.size:
         fill = float(given.reshape(-1)[0])
+    form, pads = form_input(node, inputs, 0), constant_input(node, inputs, 1, "list of pads").reshape(-1)
+    if pads.size and pads.min() < 0:
+        axes = optional_constant(node, inputs, 3, "list of axes")
+        inputs[0] = _cropped(node, form, pads, range(len(form.shape)) if axes is None else axes.reshape(-1), walk)
+        inputs[1] = np.maximum(pads, 0)
     if text_attribute(node, "mode", "constant") == "constant":
         rest = inputs[3:]
         inputs = [*inputs[:2], np.asarray(NOWHERE, np.float64), *rest]
@@ -47,6 +61,20 @@ def lower_pad(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
         inputs[2] = None  # a value that no entry gets
     moved = Node(node.op, node.name, tuple(f"input{k}" for k in range(len(inputs))), node.outputs, attributes)
     return _moved(moved, inputs, (0,), walk, fill=fill, opset=max(walk.opset, 11))
+
+
+def _cropped(node: Node, form: AffineForm, pads: AnyArray, axes: Iterable[int], walk: Walk) -> AffineForm:
+    """Return the form without what negative pads take off its ends."""
+    kept = [slice(0, size) for size in form.shape]
+    axes = [int(axis) for axis in axes]
+    if pads.size != 2 * len(axes) or any(not -len(kept) <= axis < len(kept) for axis in axes):
+        refuse(node, f"has the pads {pads.tolist()} for the axes {axes} of a tensor of shape {form.shape}")
+    for k, axis in enumerate(axes):
+        before, behind = (max(0, -int(pads[j])) for j in (k, len(axes) + k))
+        if before + behind > form.shape[axis]:
+            refuse(node, f"crops {before + behind} entries of axis {axis}, which has {form.shape[axis]}")
+        kept[axis] = slice(before, form.shape[axis] - behind)
+    return walk.select(node, form, np.ascontiguousarray(flat_indices(form.shape)[tuple(kept)]))
 
 
 def lower_shape(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -13,6 +13,7 @@ from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import Activation, coupled, curve, kinked
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.walk import (
+    NO_BOUND,
     TensorValue,
     Walk,
     constant_input,
@@ -146,7 +147,7 @@ def lower_clip(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> 
 
 
 def _clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> AffineForm:
-    huge = float(np.finfo(np.float32).max)
+    huge = NO_BOUND
     if lo <= -huge and hi >= huge:
         return form
     refuse_swallowing(node, lo if lo > -huge else 0.0, hi if hi < huge else 0.0)

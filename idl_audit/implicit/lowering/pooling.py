@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations.kinked import absolute
 from idl_audit.implicit.affine import INPUT, AffineForm
@@ -21,6 +21,7 @@ from idl_audit.implicit.lowering.arithmetic import broadcast, negated
 from idl_audit.implicit.lowering.linear import padding, spatial_shape
 from idl_audit.implicit.model import PoolWindows
 from idl_audit.implicit.walk import (
+    NO_BOUND,
     TensorValue,
     Walk,
     flat_indices,
@@ -135,17 +136,21 @@ _REDUCTIONS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "Re
 def lower_reduce(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """ReduceMean, ReduceSum, ReduceMax, ReduceMin over any axes (an attribute before, an input from opset 13 or 18)."""
     form = form_input(node, values, 0)
-    given = optional_constant(node, values, 1, "list of axes")
+    axes = reduced_axes(node, optional_constant(node, values, 1, "list of axes"), form.shape)
+    if not axes:
+        return (form,)
+    return (_reduced(node, form, axes, bool(int_attribute(node, "keepdims", 1)), _REDUCTIONS[node.op], walk),)
+
+
+def reduced_axes(node: Node, given: AnyArray | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes that a reduction runs over, ascending and from 0 on; empty where it does nothing."""
     axes = tuple(int(a) for a in given.reshape(-1)) if given is not None else ints_attribute(node, "axes", None)
     if not axes:
-        if int_attribute(node, "noop_with_empty_axes", 0):
-            return (form,)
-        axes = tuple(range(len(form.shape)))
-    rank = len(form.shape)
+        return () if int_attribute(node, "noop_with_empty_axes", 0) else tuple(range(len(shape)))
+    rank = len(shape)
     if any(not -rank <= a < rank for a in axes):
-        refuse(node, f"reduces over axes {axes} of a tensor of shape {form.shape}")
-    positive = tuple(sorted({a % rank for a in axes}))
-    return (_reduced(node, form, positive, bool(int_attribute(node, "keepdims", 1)), _REDUCTIONS[node.op], walk),)
+        refuse(node, f"reduces over axes {axes} of a tensor of shape {shape}")
+    return tuple(sorted({a % rank for a in axes}))
 
 
 def _reduced(node: Node, form: AffineForm, axes: tuple[int, ...], keep: bool, how: str, walk: Walk) -> AffineForm:
@@ -185,6 +190,8 @@ def _elementwise_max(node: Node, values: list[TensorValue | None], walk: Walk) -
             forms.append(broadcast(value, shape))
         else:
             constant = np.broadcast_to(value.astype(np.float64), shape).reshape(-1).copy()
+            if constant.size and constant.max() <= -NO_BOUND:
+                continue  # never the largest
             refuse_swallowing(node, float(constant.min(initial=0.0)), float(constant.max(initial=0.0)))
             forms.append(AffineForm(shape, {}, constant))
     best = forms[0]
