@@ -1,14 +1,18 @@
-"""The input sets of a threat model: boxes (every input moves within its own interval)."""
+"""The input sets of a threat model: boxes (every input moves within its own interval), and U_card (at most k move).
+
+Both know their *support*: the greatest value of a linear function over the set, in closed form (mathematics 6).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from idl_audit.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.errors import DataError, OptionError
-from idl_audit.rounding import down, up
+from idl_audit.rounding import TINY, down, gamma, up
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,37 @@ class Box:
 
     @classmethod
     def around(
-        cls, centre: FloatArray, eps: float, *, valid_lo: float | None = None, valid_hi: float | None = None
+        cls,
+        centre: FloatArray,
+        eps: float,
+        *,
+        sigma: FloatArray | None = None,
+        valid_lo: float | None = None,
+        valid_hi: float | None = None,
     ) -> Box:
-        """Return {u : |u - centre| <= eps, valid_lo <= u <= valid_hi}, the l_inf ball clipped to the data range.
+        """Return {u : |u - centre| <= eps sigma, valid_lo <= u <= valid_hi}, the l_inf ball clipped to the data range.
+
+        Args:
+            centre: shape (p,).
+            eps: the radius, in data units where there is no sigma.
+            sigma: how far each input moves for eps = 1, shape (p,); 0 for inputs that stay. None stands for ones.
+            valid_lo: least valid value of an input.
+            valid_hi: greatest valid value of an input.
 
         Raises:
-            OptionError: where eps is not a positive finite number.
-            DataError: where the centre lies outside the data range, or is not finite.
+            OptionError: where eps is not a positive finite number, or eps sigma exceeds float64's range.
+            DataError: where the centre lies outside the data range or is not finite, or sigma is no radius.
         """
         if not (np.isfinite(eps) and eps > 0):
             raise OptionError(f"eps must be a positive number, not {eps}")
         centre = np.asarray(centre, np.float64)
-        low, low_error = _two_sum(centre, -eps)
-        high, high_error = _two_sum(centre, eps)
-        lo, inner_lo = np.where(low_error < 0, down(low), low), np.where(low_error > 0, up(low), low)
-        hi, inner_hi = np.where(high_error > 0, up(high), high), np.where(high_error < 0, down(high), high)
+        outer, inner = _radii(centre.size, eps, sigma)
+        low, low_error = _two_sum(centre, -outer)
+        high, high_error = _two_sum(centre, outer)
+        lo, hi = np.where(low_error < 0, down(low), low), np.where(high_error > 0, up(high), high)
+        low, low_error = _two_sum(centre, -inner)
+        high, high_error = _two_sum(centre, inner)
+        inner_lo, inner_hi = np.where(low_error > 0, up(low), low), np.where(high_error < 0, down(high), high)
         for name, limit, outside in (("below", valid_lo, np.less), ("above", valid_hi, np.greater)):
             if limit is not None and outside(centre, limit).any():
                 where = int(np.argmax(outside(centre, limit)))
@@ -85,6 +105,26 @@ class Box:
         centre = self.centre
         return up(np.maximum(self.hi - centre, centre - self.lo))
 
+    @property
+    def hull(self) -> Box:
+        """The box itself."""
+        return self
+
+    def rise(self, rows: FloatArray, error: FloatArray | float = 0.0) -> FloatArray:
+        """Return max of m . (u - centre) over the box for each row m, shape (..., p) -> (...), rounded upward.
+
+        It holds for every m' with |m' - m| <= error as well.
+        """
+        return _total(_gains(rows, error, self.centre, self))
+
+    def reach(self, magnitudes: FloatArray) -> FloatArray:
+        """Return max of m . |u - centre| over the box for each row m >= 0, (..., p) -> (...), rounded upward."""
+        return self.rise(np.zeros_like(magnitudes), magnitudes)
+
+    def support(self, rows: FloatArray) -> FloatArray:
+        """Return max of m . u over the box for each row m, shape (..., p) -> (...), rounded upward."""
+        return _support(self, rows)
+
     def contains(self, points: FloatArray | Float32Array) -> BoolArray:
         """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
         return np.asarray(((points >= self.inner_lo) & (points <= self.inner_hi)).all(axis=-1))
@@ -106,7 +146,135 @@ class Box:
         return np.asarray(nearest, np.float32)
 
 
-def _two_sum(a: FloatArray, b: float) -> tuple[FloatArray, FloatArray]:
+@dataclass(frozen=True)
+class SparseBall:
+    """U_card = {u in box : at most k inputs differ from the centre} (paper 4.2), flat vectors in data units.
+
+    The box is that of all changes, clipped to the valid range: each input alone moves as far in either set.
+    """
+
+    centre: FloatArray
+    box: Box
+    k: int
+    """The cardinality; p or more makes it the box."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise OptionError(f"the cardinality must be 1 or more, not {self.k}")
+        if self.centre.shape != self.box.lo.shape:
+            raise DataError(f"the centre has shape {self.centre.shape}, and its box {self.box.lo.shape}")
+        if not bool(self.box.contains(self.centre)):
+            raise DataError("the centre of U_card must lie in its box")
+
+    @classmethod
+    def around(
+        cls,
+        centre: FloatArray,
+        eps: float,
+        k: int,
+        *,
+        sigma: FloatArray | None = None,
+        valid_lo: float | None = None,
+        valid_hi: float | None = None,
+    ) -> SparseBall:
+        """Return the set of inputs in `Box.around(...)` with at most k entries that differ from the centre.
+
+        Raises:
+            OptionError: where k is below 1, or eps is not a positive finite number.
+            DataError: where the centre lies outside the data range or is not finite, or sigma is no radius.
+        """
+        box = Box.around(centre, eps, sigma=sigma, valid_lo=valid_lo, valid_hi=valid_hi)
+        return cls(np.asarray(centre, np.float64), box, k)
+
+    @property
+    def size(self) -> int:
+        """Number of inputs p."""
+        return self.box.size
+
+    @property
+    def hull(self) -> Box:
+        """The least box around the set."""
+        return self.box
+
+    @property
+    def radius(self) -> FloatArray:
+        """How far each input moves from the centre at most, rounded upward."""
+        return up(np.maximum(self.box.hi - self.centre, self.centre - self.box.lo))
+
+    def rise(self, rows: FloatArray, error: FloatArray | float = 0.0) -> FloatArray:
+        """Return max of m . (u - centre) over the set for each row m, shape (..., p) -> (...), rounded upward.
+
+        The sum of the k largest gains, gain_i = max(m_i (hi_i - u0_i), m_i (lo_i - u0_i)) >= 0 (mathematics 6). It
+        holds for every m' with |m' - m| <= error as well.
+        """
+        gains = _gains(rows, error, self.centre, self.box)
+        if self.k < self.size:
+            gains = np.partition(gains, self.size - self.k, axis=-1)[..., self.size - self.k :]
+        return _total(gains)
+
+    def reach(self, magnitudes: FloatArray) -> FloatArray:
+        """Return max of m . |u - centre| over the set for each row m >= 0, (..., p) -> (...), rounded upward."""
+        return self.rise(np.zeros_like(magnitudes), magnitudes)
+
+    def support(self, rows: FloatArray) -> FloatArray:
+        """Return max of m . u over the set for each row m, shape (..., p) -> (...), rounded upward."""
+        return _support(self, rows)
+
+    def contains(self, points: FloatArray | Float32Array) -> BoolArray:
+        """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
+        changed = (points.astype(np.float64) != self.centre).sum(axis=-1)
+        return np.asarray(self.box.contains(points) & (changed <= self.k))
+
+
+InputSet: TypeAlias = Box | SparseBall
+"""What an input may become."""
+
+
+def _radii(size: int, eps: float, sigma: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    """Return eps sigma rounded upward and rounded downward; both are eps where there is no sigma."""
+    if sigma is None:
+        return np.full(size, eps), np.full(size, eps)
+    sigma = np.asarray(sigma, np.float64)
+    if sigma.shape != (size,):
+        raise DataError(f"sigma has shape {sigma.shape} for {size} inputs; give one radius for each input")
+    if not (np.isfinite(sigma).all() and (sigma >= 0).all()):
+        where = int(np.argmin(np.isfinite(sigma) & (sigma >= 0)))
+        raise DataError(f"sigma has {sigma[where]} at input {where}; every radius must be a finite number, 0 or more")
+    with np.errstate(over="ignore"):
+        product = eps * sigma
+    if not np.isfinite(product).all():
+        raise OptionError(f"eps = {eps} times sigma exceeds the range of float64; give smaller ones")
+    exact = (sigma == 0) | (sigma == 1)
+    return np.where(exact, product, up(product)), np.where(exact, product, np.maximum(down(product), 0.0))
+
+
+def _gains(rows: FloatArray, error: FloatArray | float, centre: FloatArray, box: Box) -> FloatArray:
+    """Return how much each input adds to m . (u - centre) at most, entry by entry, up to rounding; never negative."""
+    above = np.where(box.hi > centre, up(box.hi - centre), 0.0)
+    below = np.where(box.lo < centre, up(centre - box.lo), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gains = np.where(rows >= 0, rows * above, -rows * below) + error * np.maximum(above, below)
+    return np.where((above == 0) & (below == 0), 0.0, gains)
+
+
+def _total(gains: FloatArray) -> FloatArray:
+    """Return the sum over the last axis, rounded upward; infinity where it is no number."""
+    with np.errstate(over="ignore"):
+        total = gains.sum(axis=-1) * (1 + 2 * gamma(gains.shape[-1] + 8)) + TINY
+    return np.where(np.isnan(total), np.inf, total)
+
+
+def _support(inputs: InputSet, rows: FloatArray) -> FloatArray:
+    """Return max of m . u over the set for each row m, rounded upward: m . centre + rise."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        at_centre = (rows * inputs.centre).sum(axis=-1)
+        size = np.abs(rows * inputs.centre).sum(axis=-1)
+        total = at_centre + inputs.rise(rows)
+        total = total + gamma(inputs.size + 8) * (size + np.abs(total)) + TINY
+    return np.where(np.isnan(total), np.inf, total)
+
+
+def _two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return (s, e) with s = fl(a + b) and a + b = s + e exactly (Knuth's two-sum)."""
     s = a + b
     a_part = s - b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.box import Box
+from idl_audit.box import Box, InputSet, SparseBall
 from idl_audit.errors import DataError, OptionError
 
 numbers = st.floats(-1e30, 1e30, allow_nan=False, allow_subnormal=True)
@@ -204,3 +205,142 @@ def test_bounds_that_make_no_box_are_refused(lo: np.ndarray, hi: np.ndarray, wha
 def test_an_empty_data_range_is_refused() -> None:
     with pytest.raises(DataError):
         Box.around(np.array([0.5]), 0.1, valid_lo=1.0, valid_hi=0.0)
+
+
+# ---------------------------------------------------------------------------------------------- radii of single inputs
+
+
+@settings(deadline=None, max_examples=200)
+@given(centre=st.floats(-1e3, 1e3), eps=st.floats(1e-9, 1e3), sigma=st.floats(0, 1e3, allow_subnormal=True))
+def test_own_radii_are_multiplied_by_eps_and_rounded_to_the_right_side(centre: float, eps: float, sigma: float) -> None:
+    box = Box.around(np.array([centre]), eps, sigma=np.array([sigma]))
+    least, most = (Fraction(centre) + sign * Fraction(eps) * Fraction(sigma) for sign in (-1, 1))
+    assert Fraction(box.lo[0]) <= least <= Fraction(box.inner_lo[0]) <= Fraction(box.inner_hi[0]) <= most
+    assert most <= Fraction(box.hi[0])
+    assert box.hi[0] - box.inner_hi[0] <= 4 * math.ulp(abs(box.hi[0]) + eps * sigma)
+    assert box.inner_lo[0] - box.lo[0] <= 4 * math.ulp(abs(box.lo[0]) + eps * sigma)
+
+
+def test_inputs_with_radius_zero_stay_where_they_are() -> None:
+    box = Box.around(np.array([0.1, 0.2, 0.3]), 0.5, sigma=np.array([0.0, 1.0, 0.5]), valid_lo=0.0, valid_hi=1.0)
+    assert box.lo[0] == box.hi[0] == box.inner_lo[0] == box.inner_hi[0] == 0.1
+    np.testing.assert_allclose([box.lo, box.hi], [[0.1, 0.0, 0.05], [0.1, 0.7, 0.55]], atol=1e-15)
+
+
+def test_radii_of_one_give_the_plain_ball() -> None:
+    centre = np.random.default_rng(0).normal(size=20)
+    one, plain = Box.around(centre, 0.1, sigma=np.ones(20)), Box.around(centre, 0.1)
+    for name in ("lo", "hi", "inner_lo", "inner_hi"):
+        assert (getattr(one, name) == getattr(plain, name)).all()
+
+
+@pytest.mark.parametrize(
+    ("sigma", "error", "what"),
+    [
+        (np.ones(3), DataError, "one radius for each input"),
+        (np.array([1.0, -1.0]), DataError, "-1.0 at input 1"),
+        (np.array([np.nan, 1.0]), DataError, "nan at input 0"),
+        (np.array([1.0, np.inf]), DataError, "inf at input 1"),
+        (np.array([1.0, 1e308]), OptionError, "range of float64"),
+    ],
+)
+def test_radii_that_are_none_are_refused(sigma: np.ndarray, error: type[Exception], what: str) -> None:
+    with pytest.raises(error, match=what):
+        Box.around(np.zeros(2), 10.0, sigma=sigma)
+
+
+# ---------------------------------------------------------------------------------------------- support and U_card
+
+
+def vertices(inputs: InputSet) -> list[tuple[float, ...]]:
+    """Every point whose inputs are the centre or an end, as many changed as the set allows."""
+    if isinstance(inputs, Box):
+        return list(itertools.product(*zip(inputs.lo, inputs.hi, strict=True)))
+    ends = zip(inputs.centre, inputs.box.lo, inputs.box.hi, strict=True)
+    points = itertools.product(*ends)
+    return [u for u in points if sum(a != b for a, b in zip(u, inputs.centre, strict=True)) <= inputs.k]
+
+
+def product(row: np.ndarray, point: tuple[float, ...]) -> Fraction:
+    return sum((Fraction(float(a)) * Fraction(float(b)) for a, b in zip(row, point, strict=True)), Fraction(0))
+
+
+def random_set(rng: np.random.Generator, p: int) -> InputSet:
+    centre, eps, sigma = rng.random(p), float(rng.uniform(0.1, 2)), rng.choice([0.0, 0.3, 1.0, 2.0], p)
+    clip = (0.0, 1.0) if rng.random() < 0.5 else (None, None)
+    if rng.random() < 0.3:
+        return Box.around(centre, eps, sigma=sigma, valid_lo=clip[0], valid_hi=clip[1])
+    k = int(rng.integers(1, p + 2))
+    return SparseBall.around(centre, eps, k, sigma=sigma, valid_lo=clip[0], valid_hi=clip[1])
+
+
+@settings(deadline=None, max_examples=100)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_support_is_the_greatest_value_at_a_vertex_and_hardly_more(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = int(rng.integers(1, 5))
+    inputs = random_set(rng, p)
+    rows = rng.normal(size=(2, 3, p)) * 10.0 ** rng.integers(-3, 4, size=(2, 3, p))
+    found, risen = inputs.support(rows), inputs.rise(rows)
+    assert found.shape == risen.shape == (2, 3)
+    corners = vertices(inputs)
+    for place in np.ndindex(2, 3):
+        greatest = max(product(rows[place], u) for u in corners)
+        start = product(rows[place], tuple(inputs.centre))
+        size = float(np.abs(rows[place]).sum()) * 4 + 1e-300
+        assert 0 <= Fraction(float(found[place])) - greatest <= size * 1e-13
+        assert 0 <= Fraction(float(risen[place])) - (greatest - start) <= size * 1e-13
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_rise_holds_for_every_row_within_the_error(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs = random_set(rng, 4)
+    row, error = rng.normal(size=4), rng.random(4)
+    allowed = Fraction(float(inputs.rise(row, error)))
+    for signs in itertools.product([-1.0, 1.0], repeat=4):
+        other = row + np.array(signs) * error * (1 - 1e-12)
+        start = product(other, tuple(inputs.centre))
+        assert max(product(other, u) for u in vertices(inputs)) - start <= allowed
+
+
+def test_the_reach_sums_the_largest_changes() -> None:
+    ball = SparseBall.around(np.array([0.5, 0.9, 0.5]), 0.4, 2, valid_lo=0.0, valid_hi=1.0)
+    np.testing.assert_allclose(ball.reach(np.array([[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]])), [2.0, 0.4])
+    np.testing.assert_allclose(ball.box.reach(np.array([1.0, 0.0, 1.0])), 0.8)
+
+
+def test_gains_are_one_sided_where_the_valid_range_cuts() -> None:
+    """At 0.9 in [0, 1] an input can fall by 0.4 but only rise by 0.1."""
+    ball = SparseBall.around(np.array([0.9, 0.5]), 0.4, 1, valid_lo=0.0, valid_hi=1.0)
+    np.testing.assert_allclose(
+        ball.rise(np.array([[1.0, 0.0], [-1.0, 0.0], [5.0, -1.0], [1.0, -1.0]])), [0.1, 0.4, 0.5, 0.4]
+    )
+
+
+def test_membership_counts_the_changed_inputs() -> None:
+    ball = SparseBall.around(np.zeros(4), 0.5, 2)
+    points = np.array([[0, 0, 0, 0], [0.5, 0, -0.5, 0], [0.5, 0.1, -0.5, 0], [0.6, 0, 0, 0], [np.nan, 0, 0, 0]])
+    assert ball.contains(points).tolist() == [True, True, False, False, False]
+    assert ball.size == 4
+    assert ball.hull is ball.box
+
+
+def test_an_overflowing_support_is_infinite_and_no_number_is_never_returned() -> None:
+    ball = SparseBall.around(np.full(3, 1e200), 1e200, 1)
+    assert ball.support(np.array([1e200, -1e200, 0.0])) == np.inf
+    assert ball.rise(np.array([np.nan, 0.0, 0.0])) == np.inf
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_cardinality_below_one_is_refused(k: int) -> None:
+    with pytest.raises(OptionError, match="1 or more"):
+        SparseBall.around(np.zeros(2), 0.1, k)
+
+
+def test_a_centre_outside_its_box_is_refused() -> None:
+    with pytest.raises(DataError, match="must lie in its box"):
+        SparseBall(np.array([2.0]), Box.between(np.zeros(1), np.ones(1)), 1)
+    with pytest.raises(DataError, match="shape"):
+        SparseBall(np.zeros(2), Box.between(np.zeros(1), np.ones(1)), 1)

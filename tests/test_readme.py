@@ -72,7 +72,7 @@ def test_the_verdicts_are_those_of_the_reports():
 def test_the_exit_codes_are_documented():
     sentence = re.search(r"Exit codes: (.*?)\.\s", README)[1]
     documented = {int(code) for code in re.findall(r"(?:^|; )(\d+) ", sentence)}
-    assert documented == {0, show.EXIT_USAGE, show.EXIT_INCOMPLETE, show.EXIT_INTERRUPTED}
+    assert documented == {0, show.EXIT_REFUSED, show.EXIT_USAGE, show.EXIT_INCOMPLETE, show.EXIT_INTERRUPTED}
 
 
 def test_every_option_in_the_readme_exists():

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.analysis.flat import flat_sensitivity, monotone_sensitivity
+from idl_audit.analysis.flat import flat_bytes, flat_sensitivity, monotone_sensitivity
 from idl_audit.analysis.gradients import push_back
 from idl_audit.analysis.sensitivity import paper_matrix, roundings
 from idl_audit.arrays import FloatArray
@@ -55,6 +55,8 @@ def global_centre_radius(model: ImplicitModel, functionals: FloatArray | None = 
 
 def centre_radius_bytes(model: ImplicitModel) -> int:
     """Return the memory that `centre_radius_matrix` needs, in bytes: a matrix for each pair of blocks that meet."""
+    if not model.is_feed_forward:
+        return flat_bytes(model)
     reach: dict[int, set[int]] = {}
     numbers = 0
     for k in model.evaluation_order:
@@ -111,12 +113,14 @@ def centre_radius_matrix(
 def _losses(model: ImplicitModel, functionals: FloatArray | None, steepest: Mapping[int, FloatArray]) -> FloatArray:
     """Return what rounding, here and in the model's coefficients, may have taken from a matrix with cancellations.
 
-    gamma times the same sums without any cancellation, and what those sums gain from the coefficients' uncertainty.
+    gamma times the same sums without any cancellation, and what those sums gain from the coefficients' uncertainty. Of
+    every output, then times |F|: in differences of outputs the values cancel, their errors do not.
     """
-    worst = paper_matrix(model, functionals, steepest)
-    certain = paper_matrix(model, functionals, steepest, uncertain=False)
-    rounding = gamma(4 * roundings(model) + 128)
-    return np.asarray(np.maximum(worst - certain, 0.0) * (1 + rounding) + rounding * worst)
+    worst = paper_matrix(model, None, steepest)
+    certain = paper_matrix(model, None, steepest, uncertain=False)
+    rounding = gamma(4 * roundings(model) + model.n_outputs + 128)
+    losses = np.maximum(worst - certain, 0.0) * (1 + rounding) + rounding * worst
+    return np.asarray(losses if functionals is None else np.abs(functionals) @ losses * (1 + rounding))
 
 
 def _linear_part(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.arrays import FloatArray
+from idl_audit.box import Box
 from idl_audit.errors import OptionError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.implicit.scaling import norm_inf_a
 from idl_audit.rounding import gamma
 
 
@@ -30,8 +30,8 @@ class Sensitivity:
 
     @property
     def row_sums(self) -> FloatArray:
-        """How far each output moves at most when every input moves by 1."""
-        return np.asarray(self.matrix.sum(axis=1))
+        """How far each output moves at most when every input moves by 1, rounded upward."""
+        return np.asarray(self.matrix.sum(axis=1) * (1 + 2 * gamma(self.matrix.shape[1])))
 
     @property
     def norm_inf(self) -> float:
@@ -40,14 +40,20 @@ class Sensitivity:
 
 
 def sensitivity_matrix(
-    model: ImplicitModel, method: str = "paper", *, functionals: FloatArray | None = None
+    model: ImplicitModel,
+    method: str = "paper",
+    box: Box | None = None,
+    *,
+    functionals: FloatArray | None = None,
 ) -> FloatArray:
     """Return a sensitivity matrix S, |y(u) - y(u0)| <= S |u - u0|, shape (q, p), rounded upward; unchanged by rescale.
 
     Args:
         model: the model; one with loops needs a proof that it is well-posed.
         method: "paper" for |C| (I - |A|)^-1 |B| + |D| (Thm 4.2), "centre-radius", "half-step" (both sharper,
-            `centre_radius`), or "best" for the entrywise least of those that apply and fit into memory.
+            `centre_radius`), "monotone" (of a monotone loop), or "best" for the entrywise least of those that apply
+            and fit into memory.
+        box: where u and u0 lie; all inputs where it is left out. A box makes S local (`local_sensitivity`).
         functionals: rows F, shape (r, q); bounds |F (y - y0)| by the matrix of F y instead of y.
 
     Raises:
@@ -56,6 +62,10 @@ def sensitivity_matrix(
     """
     from idl_audit.analysis.centre_radius import METHODS
 
+    if box is not None:
+        from idl_audit.analysis.local_sensitivity import local_sensitivity
+
+        return local_sensitivity(model, box, method, functionals=functionals)
     if method not in METHODS:
         raise OptionError(f"there is no method '{method}' for S; known are {', '.join(METHODS)}")
     return METHODS[method](model, functionals)
@@ -129,21 +139,3 @@ def roundings(model: ImplicitModel) -> int:
     for row in (*model.rows, model.output):
         total += max((linear_map.column_terms for linear_map in row.maps), default=0) + len(row.maps) + 2
     return total
-
-
-def norm_bound(model: ImplicitModel) -> float | None:
-    """Return rho = ||B|| ||C|| / (1 - ||A||) + ||D||, infinity norms (paper 4.7); None where ||A||_inf >= 1.
-
-    It depends on the scaling: give the rescaled model. For activations with slopes above 1, A and B are multiplied by
-    their Lipschitz constants.
-    """
-    steepest = max((float(np.max(block.activation.lipschitz)) for block in model.blocks), default=1.0)
-    a = norm_inf_a(model) * max(steepest, 1.0)
-    if a >= 1:
-        return None
-    b = max((row.input.norm_inf for row in model.rows if row.input is not None), default=0.0) * max(steepest, 1.0)
-    c_rows = np.zeros(model.n_outputs)
-    for linear_map in model.output.states.values():
-        c_rows = c_rows + linear_map.row_sums
-    d = 0.0 if model.output.input is None else model.output.input.norm_inf
-    return b * float(c_rows.max(initial=0.0)) / (1 - a) + d

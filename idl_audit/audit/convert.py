@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from idl_audit.analysis.witness import make_witness
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.subject import (
@@ -15,6 +17,8 @@ from idl_audit.audit.subject import (
     peak_megabytes,
     random_inputs,
 )
+from idl_audit.audit.witness import write_witness
+from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import OptionError
 from idl_audit.files import check_distinct, check_new_file, write_whole
 from idl_audit.implicit.model import ImplicitModel
@@ -33,6 +37,8 @@ class ConvertOptions:
     rescale: bool = True
     flat: bool = False
     force: bool = False
+    witness: Path | None = None
+    """Write what proves well-posedness and S of the written model into this .npz file."""
     spy: Path | None = None
     """Draw the structure of [[A, B], [C, D]] into this PNG file."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -46,8 +52,9 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
         InvalidInputError: where the file, the data or an option is refused; nothing is written.
         AgreementError: where the implicit model is not the network; nothing is written.
     """
-    check_distinct((path, None if data is None else data.path), (out, options.spy))
-    for file in filter(None, (out, options.spy)):
+    written = (out, options.spy, options.witness)
+    check_distinct((path, None if data is None else data.path), written)
+    for file in filter(None, written):
         check_new_file(file, force=options.force)
     if options.spy is not None and options.spy.suffix.lower() != ".png":
         raise OptionError(f"--spy draws a PNG file; name it {options.spy.with_suffix('.png')}")
@@ -69,9 +76,23 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
             diagnostics.append(
                 Diagnostic(code="IDL301", level="warning", message=f"the model is not rescaled: {model.scaling.reason}")
             )
+    witness = None
+    if options.witness is not None:
+        with clock.step("witness"):
+            witness = make_witness(model)
     with clock.step("write"):
         origin = subject.info.model_dump(mode="json")
         save_model(out, model, origin=origin, flat=options.flat, force=options.force)
+    if options.witness is not None and witness is not None:
+        sha256 = hashlib.sha256(out.read_bytes()).hexdigest()
+        write_witness(
+            options.witness,
+            witness,
+            sha256=sha256,
+            output_name=None,
+            preprocessing=Preprocessing(),
+            force=options.force,
+        )
     if options.spy is not None:
         with clock.step("draw"):
             _draw(options.spy, model, path)
@@ -88,7 +109,7 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
         conversion=conversion.model_copy(update={"peak_mb": peak_megabytes()}),
         data=None if samples is None or data is None else describe_data(samples, data),
         diagnostics=tuple(diagnostics),
-        artifacts=tuple(str(file) for file in (out, options.spy) if file is not None),
+        artifacts=tuple(str(file) for file in written if file is not None),
     )
 
 

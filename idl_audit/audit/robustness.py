@@ -14,6 +14,7 @@ from idl_audit.analysis.attacks import Found, Network
 from idl_audit.analysis.margins import predictions
 from idl_audit.analysis.verdicts import Options, Result, Verdict, decide
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray, IntArray
+from idl_audit.audit.boxes import box_threat_model, sample_boxes
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
@@ -31,14 +32,12 @@ from idl_audit.report.schema import (
     AgreementCheck,
     CleanAccuracy,
     Diagnostic,
-    EpsPoint,
     EpsSummary,
     Reason,
     Report,
     SampleReport,
     SampleResult,
     Summary,
-    ThreatModel,
 )
 from idl_audit.report.schema import Verdict as ReportedVerdict
 
@@ -118,7 +117,8 @@ def audit_robustness(
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))
-    boxes = _boxes(samples, options)  # refuses samples outside the valid range before any work is done
+    # refuses samples outside the valid range before any work is done
+    boxes = sample_boxes(samples, options.eps, preprocessing.bounds)
     decided: list[_Decided] = []
     complete = True
     with clock.step("verdicts"):
@@ -141,7 +141,7 @@ def audit_robustness(
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
-        threat_model=_threat_model(options),
+        threat_model=box_threat_model(options.eps, preprocessing.bounds),
         summary=_summary(decided, options.eps),
         samples=tuple(_sample_report(sample, options, opinions, subject) for sample in decided),
         diagnostics=tuple(_diagnostics(decided, check, samples, subject, options)),
@@ -163,18 +163,6 @@ def _labels(samples: Samples, options: RobustnessOptions) -> IntArray:
         )
     check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
     return samples.labels
-
-
-def _boxes(samples: Samples, options: RobustnessOptions) -> list[list[Box]]:
-    lo, hi = options.data.preprocessing.bounds or (None, None)
-    return [_sample_boxes(int(i), x, options.eps, lo, hi) for i, x in zip(samples.indices, samples.inputs, strict=True)]
-
-
-def _sample_boxes(index: int, x: FloatArray, eps: Sequence[Eps], lo: float | None, hi: float | None) -> list[Box]:
-    try:
-        return [Box.around(x, radius.value, valid_lo=lo, valid_hi=hi) for radius in eps]
-    except DataError as error:
-        raise DataError(f"sample {index}: {error}") from error
 
 
 def _decide_all(
@@ -217,11 +205,6 @@ def _opinions(subject: Subject, decided: list[_Decided], preprocessing: Preproce
         return _Opinions((own,))
     second = subject.second_opinion(preprocessing)
     return _Opinions((own,) if second is None else (own, second))
-
-
-def _threat_model(options: RobustnessOptions) -> ThreatModel:
-    points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in options.eps)
-    return ThreatModel(set="box", eps=points, clip=options.data.preprocessing.bounds)
 
 
 def _summary(decided: list[_Decided], eps: Sequence[Eps]) -> Summary:

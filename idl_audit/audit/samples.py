@@ -23,7 +23,7 @@ class DataOptions:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
 
-def open_samples(subject: Subject, options: DataOptions) -> Samples:
+def open_samples(subject: Subject, options: DataOptions, *, with_labels: bool = True) -> Samples:
     """Read the samples for a model. Raises DataError where they do not fit it."""
     return read_samples(
         options.path,
@@ -33,6 +33,7 @@ def open_samples(subject: Subject, options: DataOptions) -> Samples:
         limit=options.limit,
         index=options.index,
         layout=options.layout,
+        with_labels=with_labels,
     )
 
 

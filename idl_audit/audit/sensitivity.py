@@ -1,99 +1,142 @@
-"""sensitivity: the matrix S of a model in data units, and what to read off it."""
+"""sensitivity: the matrix S of a model in data units, for all inputs or on boxes, and what to read off it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
 from pathlib import Path
 
 import numpy as np
 
-from idl_audit.analysis.centre_radius import METHODS, applicable_methods
-from idl_audit.analysis.sensitivity import Sensitivity, norm_bound, sensitivity_matrix
+from idl_audit.analysis.margins import margin_functionals
+from idl_audit.analysis.sensitivity import sensitivity_matrix
+from idl_audit.analysis.witness import make_witness
+from idl_audit.arrays import FloatArray
+from idl_audit.audit.boxes import box_threat_model, sample_boxes
 from idl_audit.audit.frame import Clock, framed_report
-from idl_audit.audit.subject import ModelOptions, check_agreement, describe_conversion, open_subject, random_inputs
-from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.audit.local_sensitivity import Rows, worst_case
+from idl_audit.audit.robustness import CHECKED_SAMPLES, Watcher
+from idl_audit.audit.samples import describe_data, open_samples
+from idl_audit.audit.sensitivity_options import SensitivityOptions
+from idl_audit.audit.sensitivity_pictures import draw_rows
+from idl_audit.audit.sensitivity_section import Found, Inputs, saved_arrays, sensitivity_section
+from idl_audit.audit.subject import Subject, check_agreement, describe_conversion, open_subject, random_inputs
+from idl_audit.audit.witness import write_witness
+from idl_audit.data.groups import parse_groups
+from idl_audit.data.numbers import check_eps_units
+from idl_audit.data.samples import Samples
 from idl_audit.errors import OptionError
-from idl_audit.files import check_new_file
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
-from idl_audit.implicit.storage import write_npz
-from idl_audit.report.schema import Report, TopInput
-from idl_audit.report.schema import Sensitivity as SensitivitySection
+from idl_audit.npz import write_npz
+from idl_audit.report.schema import Diagnostic, Report
 
 
-@dataclass(frozen=True)
-class SensitivityOptions:
-    """What sensitivity is asked for."""
+def audit_sensitivity(path: Path, options: SensitivityOptions, *, watch: Watcher = lambda progress: None) -> Report:
+    """Compute S of the network at `path` (paper Thm 4.2; locally mathematics 6.3) and report on it.
 
-    method: str = "best"
-    top: int = 5
-    save: Path | None = None
-    force: bool = False
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    model: ModelOptions = field(default_factory=ModelOptions)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise OptionError(f"there is no method '{self.method}' for S; known are {', '.join(METHODS)}")
-        if self.top < 1:
-            raise OptionError(f"--top must be at least 1, not {self.top}")
-        if self.save is not None:
-            check_new_file(self.save, force=self.force)
-
-
-def audit_sensitivity(path: Path, options: SensitivityOptions) -> Report:
-    """Compute S of the network at `path` (paper Thm 4.2) and report on it.
+    Ctrl-C within the samples leaves a valid, incomplete report.
 
     Raises:
-        InvalidInputError: where the file or an option is refused; nothing is written.
+        InvalidInputError: where the file, the data or an option is refused; nothing is written.
         AgreementError: where the implicit model is not the network.
     """
     clock = Clock()
+    local = options.local
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
+        inputs = _inputs(subject, options)
+        samples = None if local is None else open_samples(subject, local.data)
     with clock.step("check"):
-        check = check_agreement(subject, random_inputs(subject.model.n_inputs, seed=options.seed))
+        check = check_agreement(subject, _checked_inputs(subject, samples, options))
     model = subject.in_data_units(options.preprocessing)
     rescaled = rescale(model)
     with clock.step("sensitivity"):
-        found = Sensitivity(sensitivity_matrix(model, options.method), norm_bound(rescaled))
-    if options.save is not None:
-        arrays = {"S": found.matrix, "row_sums": found.row_sums}
-        write_npz(options.save, arrays, force=options.force)
+        found = _find(model, samples, options, watch)
+    proof = None
+    if options.witness is not None:
+        with clock.step("witness"):
+            proof = make_witness(model)
+    artifacts, images = _write(found, inputs, path, options)
+    if options.witness is not None and proof is not None:
+        write_witness(
+            options.witness,
+            proof,
+            sha256=subject.info.sha256,
+            output_name=subject.output_name,
+            preprocessing=options.preprocessing,
+            force=options.force,
+        )
+        artifacts = (*artifacts, str(options.witness))
     return framed_report(
         "sensitivity",
         clock,
         seed=options.seed,
+        complete=found.local is None or found.local.complete,
         model=subject.info,
         conversion=describe_conversion(subject.model, rescaled, check, subject.seconds),
-        sensitivity=_section(found, _method(model, options), options),
-        artifacts=() if options.save is None else (str(options.save),),
+        data=None if samples is None or local is None else describe_data(samples, local.data),
+        threat_model=None if local is None else box_threat_model([local.eps], options.preprocessing.bounds),
+        sensitivity=sensitivity_section(found, model, rescaled, inputs, images, options),
+        diagnostics=tuple(_diagnostics(found)),
+        artifacts=artifacts,
     )
 
 
-def _method(model: ImplicitModel, options: SensitivityOptions) -> str:
-    """Return the method, and for `best` what it is the least of."""
-    if options.method != "best":
-        return options.method
-    return f"best of {' and '.join(applicable_methods(model))}"
+def _inputs(subject: Subject, options: SensitivityOptions) -> Inputs:
+    """Return how the inputs are looked at. Raises InvalidInputError where an option does not fit the model."""
+    model = subject.model
+    if options.label is not None and not (options.label < model.n_outputs and model.n_outputs > 1):
+        raise OptionError(f"--class {options.label} is none of the {model.n_outputs} outputs of {subject.path}")
+    shape = options.image_shape or model.input_shape
+    if math.prod(shape) != model.n_inputs:
+        size = " x ".join(map(str, shape))
+        raise OptionError(f"--image-shape {size} has {math.prod(shape)} numbers, and an input has {model.n_inputs}")
+    return Inputs(shape, None if options.groups is None else parse_groups(options.groups, shape))
 
 
-def _section(found: Sensitivity, method: str, options: SensitivityOptions) -> SensitivitySection:
-    return SensitivitySection(
-        kind="global",
-        method=method,
-        norm_inf=found.norm_inf,
-        rho_norm_bound=found.norm_bound,
-        row_sums=tuple(float(value) for value in found.row_sums),
-        top_inputs=tuple(_top_inputs(found, options.top)),
-        matrix_file=None if options.save is None else str(options.save),
-    )
+def _checked_inputs(subject: Subject, samples: Samples | None, options: SensitivityOptions) -> FloatArray:
+    """Return what the implicit model and the network are compared on, in the network's own units."""
+    if samples is None:
+        return random_inputs(subject.model.n_inputs, seed=options.seed)
+    inputs = options.preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
+    return inputs.astype(np.float64)
 
 
-def _top_inputs(found: Sensitivity, top: int) -> list[TopInput]:
-    """Return the largest entries of each row, largest first; equal ones in the order of the inputs."""
-    order = np.argsort(-found.matrix, axis=1, kind="stable")[:, :top]
-    return [
-        TopInput(output=i, input=int(j), value=float(found.matrix[i, j])) for i, row in enumerate(order) for j in row
-    ]
+def _find(model: ImplicitModel, samples: Samples | None, options: SensitivityOptions, watch: Watcher) -> Found:
+    functionals = None if options.label is None else margin_functionals(model.n_outputs, options.label)
+    boxes = None
+    if options.local is not None and samples is not None:  # refuses samples outside the valid range before any work
+        check_eps_units((options.local.eps,), float(samples.inputs.min()), float(samples.inputs.max()))
+        boxes = [several[0] for several in sample_boxes(samples, [options.local.eps], options.preprocessing.bounds)]
+    asked = [Rows(None, sensitivity_matrix(model, options.method))]
+    if functionals is not None:
+        asked.append(Rows(functionals, sensitivity_matrix(model, options.method, functionals=functionals)))
+    whole, margins = asked[0].whole, None if functionals is None else asked[1].whole
+    if options.local is None or samples is None or boxes is None:
+        return Found(whole, margins, whole)
+    kind = options.local.state_bounds
+    local = worst_case(model, boxes, samples.indices, asked, method=options.method, state_bounds=kind, watch=watch)
+    return Found(local.matrices[0], None if functionals is None else local.matrices[1], whole, local)
+
+
+def _write(
+    found: Found, inputs: Inputs, path: Path, options: SensitivityOptions
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write what was asked for; return the names of all files, and of the pictures among them."""
+    written: list[str] = []
+    pictures: tuple[str, ...] = ()
+    if options.save is not None and found.is_finite:
+        write_npz(options.save, saved_arrays(found, inputs.groups, options), force=options.force)
+        written.append(str(options.save))
+    if options.images is not None and found.is_finite:
+        where = "all inputs" if options.local is None else f"within {options.local.eps.text} of the samples"
+        files = draw_rows(options.images, found.matrix, shape=inputs.shape, name=path.name, where=where)
+        pictures = tuple(str(file) for file in files)
+    return (*written, *pictures), pictures
+
+
+def _diagnostics(found: Found) -> list[Diagnostic]:
+    if np.isfinite(found.matrix).all():
+        return []
+    message = "entries of S are beyond the range of float64: nothing is said about how far the outputs move"
+    return [Diagnostic(code="IDL302", level="warning", message=message)]

@@ -7,10 +7,11 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -27,10 +28,12 @@ from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import StoredModel, load_model
 from idl_audit.implicit.walk import BYTES_PER_ENTRY
+from idl_audit.implicit.wellposed import Contraction, Monotone
 from idl_audit.report.schema import (
     AgreementCheck,
     BlockInfo,
     Conversion,
+    EquilibriumCheck,
     ModelInfo,
     Nonzeros,
     Rescaling,
@@ -283,17 +286,54 @@ def describe_conversion(
             for b in model.blocks[::-1]
         ),
         structure="strictly block triangular" if model.is_feed_forward else "cyclic",
-        well_posed=WellPosed(proof="strictly block triangular: one pass over the blocks gives the only state"),
+        well_posed=describe_proof(model),
         norm_inf_A=Rescaling(
             before=None if scaling is None else scaling.norm_before,
             after=None if scaling is None else scaling.norm_after,
             kappa=None if scaling is None else scaling.kappa,
         ),
         check=check,
+        equilibrium=None if check is None or model.is_feed_forward else _equilibria(model),
         estimated_mb=(nnz.A + nnz.B + nnz.C + nnz.D) * BYTES_PER_ENTRY / 1e6,
         seconds=seconds,
         peak_mb=peak_megabytes(),
     )
+
+
+def _equilibria(model: ImplicitModel) -> EquilibriumCheck:
+    inputs = random_inputs(model.n_inputs)
+    found = model.solve(inputs)
+    return EquilibriumCheck(n=len(inputs), iterations=found.iterations, residual=found.residual)
+
+
+def describe_proof(model: ImplicitModel) -> WellPosed:
+    """Return why the model has exactly one state for every input, loop by loop, or that nothing proves it."""
+    if model.is_feed_forward:
+        return WellPosed(proof="strictly block triangular: one pass over the blocks gives the only state")
+    open_loops = [f"'{loop.block.name}'" for loop in model.loops.values() if loop.proof is None]
+    if open_loops:
+        return WellPosed(proof=f"none: no proof holds for the loop {', '.join(open_loops[:3])}; verdicts stay unknown")
+    found = [loop.proof for loop in model.loops.values() if loop.proof is not None]
+    texts = Counter(_PROOFS[proof.name] for proof in found)
+    text = "; ".join(name if count == 1 else f"{name} ({count} loops)" for name, count in texts.items())
+    kappas = [proof.kappa for proof in found if isinstance(proof, Contraction)]
+    if len(kappas) == len(found):
+        return WellPosed(proof=text, value=max(kappas))
+    return WellPosed(proof=text, value=min(p.least_eigenvalue for p in found if isinstance(p, Monotone)))
+
+
+_PROOFS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "one state": "one state a loop: closed form",
+        "PF": "PF: lambda_PF(Gamma |A|) < 1",
+        "loop(diag)": "loop(diag): contraction with alpha = 1 / (1 - A_ii)",
+        "loop(1)": "loop(1): contraction around the middle of the slopes",
+        "centre-radius": "centre-radius: contraction around the middle of the slopes",
+        "loop(alpha)": "loop(alpha): contraction after a change of variable",
+        "monotone": "monotone: diag(1/g) - (A + A^T)/2 is positive definite",
+    }
+)
+"""What a proof of the ladder says, by its name."""
 
 
 def _nonzeros(model: ImplicitModel) -> Nonzeros:

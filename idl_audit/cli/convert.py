@@ -55,6 +55,10 @@ def convert(
         Path | None,
         typer.Option("--spy", help="Draw the structure of A, B, C, D into this PNG file.", show_default=False),
     ] = None,
+    witness: Annotated[
+        Path | None,
+        typer.Option("--witness", help="Write what `verify` checks S and well-posedness by.", show_default=False),
+    ] = None,
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
@@ -81,7 +85,7 @@ def convert(
 
     The model x = relu(Ax + Bu + b), y = Cx + Du + d is compared with the network on 20 random inputs, or on --data.
     """
-    check_output(report, read=(model, data, labels), written=(out, spy))
+    check_output(report, read=(model, data, labels), written=(out, spy, witness))
     given = None
     if data is None:
         _refuse_without_data(labels, limit, index, scale, mean, std, bounds, layout)
@@ -95,6 +99,7 @@ def convert(
         flat=flat,
         force=force,
         spy=spy,
+        witness=witness,
         model=o.model_options(
             output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
         ),

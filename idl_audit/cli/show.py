@@ -23,6 +23,7 @@ from idl_audit.report.json_text import to_json
 from idl_audit.report.schema import Report
 from idl_audit.report.wording import plain
 
+EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
 EXIT_INTERRUPTED = 130

@@ -53,6 +53,7 @@ def read_samples(
     limit: int | None = None,
     index: Sequence[int] | None = None,
     layout: Layout = "native",
+    with_labels: bool = True,
 ) -> Samples:
     """Read samples, and labels where there are any, for a model whose input for one sample has `input_shape`.
 
@@ -72,7 +73,9 @@ def read_samples(
         raise DataError(f"{path} has no array named {_either(INPUT_NAMES)}; it has {_names(read)}")
     rows = _in_model_order(raw, input_shape, layout, path)
     chosen = _select(rows.shape[0], limit, index, path)
-    found = read.arrays[1] if labels is None else _read_labels(labels)
+    found = None
+    if with_labels:
+        found = read.arrays[1] if labels is None else _read_labels(labels)
     checked = None if found is None else check_labels(found, rows.shape[0], n_classes, labels or path)
     return Samples(
         inputs=_to_float64(rows, chosen, path),

@@ -83,7 +83,11 @@ def _iterate(
         centre, averaged = np.full(n, 0.5), True
     shifted = alpha[:, None] * A
     shifted[np.arange(n), np.arange(n)] += 1 - alpha
-    inverse = np.linalg.inv(np.eye(n) - shifted * centre)
+    system = np.eye(n) - shifted * centre
+    try:
+        inverse = np.linalg.inv(system)
+    except np.linalg.LinAlgError:  # no proof holds then, and any iteration is a mere attempt
+        inverse = np.linalg.pinv(system)
     step, push = (inverse @ shifted).T, (drive * alpha) @ inverse.T
     value = _in_t(phi, alpha) if homogeneous else phi
     t = push.copy()

@@ -74,7 +74,7 @@ class StateBlock:
     @cached_property
     def everywhere(self) -> tuple[FloatArray, FloatArray]:
         """The least and greatest slope of each state over all z."""
-        return self.slopes(np.full(self.size, -FAR), np.full(self.size, FAR))
+        return self.activation.slopes(np.full(self.size, -FAR), np.full(self.size, FAR))
 
     def pull_back(self, z: FloatArray, v: FloatArray) -> FloatArray:
         """Return Phi^T v, Phi the Jacobian of phi at z; a kept scale does not change slopes."""

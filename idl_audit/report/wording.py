@@ -34,6 +34,15 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
 )
 """What each reason for an unknown verdict means, and what would help."""
 
+SCALARS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "norm_inf": "the largest row sum of S",
+        "rho_norm_bound": "rho",
+        "spectral_inf": "sqrt(p) times spectral norms",
+    }
+)
+"""What each bound of the outputs' change by the largest change of an input is called."""
+
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # colours, cursor movements
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
@@ -90,6 +99,8 @@ def _sentence(report: Report) -> str:
         return _properties_sentence(report)
     if report.summary is not None and report.summary.per_eps:
         return _summary_sentence(report, report.summary)
+    if any(entry.part == "outputs" for entry in report.bounds):
+        return _bounds_sentence(report)
     if report.sensitivity is not None:
         return _sensitivity_sentence(report.sensitivity)
     if report.conversion is not None:
@@ -156,15 +167,31 @@ def _properties_sentence(report: Report) -> str:
     )
 
 
+def _bounds_sentence(report: Report) -> str:
+    entries = sorted((entry for entry in report.bounds if entry.part == "outputs"), key=lambda entry: entry.eps)
+    n = max(len(entry.samples) for entry in entries)
+    parts = [f"{figure(entry.mean_width)} at eps {eps_text(report, entry.eps)}" for entry in (entries[0], entries[-1])]
+    widths = " and ".join(dict.fromkeys(parts))
+    return f"Over {n} {_noun(report, n)}{_sparsity(report)}, an output's interval is {widths} wide in the mean."
+
+
 def _sensitivity_sentence(found: Sensitivity) -> str:
-    if found.norm_inf is None:
+    best = found.norm_inf if found.smallest is None else found.smallest.value
+    if best is None:
         return "No bound on the sensitivity was found."
-    where = "whatever the input" if found.kind == "global" else "within the boxes around the samples"
-    return f"No output moves by more than {figure(found.norm_inf)} times the largest change of an input, {where}."
+    where = "whatever the input"
+    if found.kind == "local":
+        where = "within the boxes around the samples"
+        everywhere = (found.global_norm_inf, found.rho_norm_bound, found.spectral_inf)
+        if found.global_norm_inf is not None:
+            where = f"{where} ({figure(min(value for value in everywhere if value is not None))} for all inputs)"
+    return f"No output moves by more than {figure(best)} times the largest change of an input, {where}."
 
 
 def _conversion_sentence(report: Report, found: Conversion) -> str:
-    size = f"{found.n_states:,} states, {found.n_inputs:,} inputs and {found.n_outputs:,} outputs"
+    size = (
+        f"{_count(found.n_states, 'state')}, {_count(found.n_inputs, 'input')} and {_count(found.n_outputs, 'output')}"
+    )
     start = f"{_file_name(report)} is one implicit model with {size}"
     if found.check is None:
         return f"{start}; it was not compared with the original network."
@@ -182,6 +209,10 @@ def _only_attacked(report: Report) -> bool:
 def _sparsity(report: Report) -> str:
     k = report.threat_model.k if report.threat_model else None
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _noun(report: Report, n: int) -> str:

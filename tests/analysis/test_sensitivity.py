@@ -23,7 +23,8 @@ from small_networks import (
     random_network,
 )
 
-from idl_audit.analysis.sensitivity import Sensitivity, norm_bound, sensitivity_matrix
+from idl_audit.analysis.norm_matrix import norm_bound
+from idl_audit.analysis.sensitivity import Sensitivity, sensitivity_matrix
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.build import build_implicit

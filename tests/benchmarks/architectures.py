@@ -77,3 +77,63 @@ def load_resnet20(path: str) -> nn.Module:
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
     return model.eval()
+
+
+class _Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut, which is a strided 1x1 convolution where the shape changes."""
+
+    def __init__(self, channels_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        channels = 4 * width
+        self.conv1, self.bn1 = nn.Conv2d(channels_in, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride > 1 or channels_in != channels:
+            strided = nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(strided, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)))
+        out = functional.relu(self.bn2(self.conv2(out)))
+        return functional.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
+
+
+class BottleneckNet(nn.Module):
+    """A residual network of bottleneck blocks behind a 7x7 convolution and a 3x3 max-pool."""
+
+    def __init__(self, blocks: tuple[int, ...], width: int = 64, n_outputs: int = 1000) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        layers: list[nn.Module] = []
+        channels = width
+        for stage, count in enumerate(blocks):
+            for place in range(count):
+                layers.append(_Bottleneck(channels, width << stage, 2 if stage and not place else 1))
+                channels = 4 * width << stage
+        self.layers = nn.Sequential(*layers)
+        self.linear = nn.Linear(channels, n_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.pool(functional.relu(self.bn1(self.conv1(x))))
+        return self.linear(self.layers(out).mean(dim=(2, 3)))
+
+
+def random_batch_norms(module: nn.Module) -> None:
+    """Give every batch norm random statistics and weights, as training would."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.1)
+            layer.get_buffer("running_mean").normal_(std=0.1)
+            layer.get_buffer("running_var").uniform_(0.5, 1.5)
+
+
+def resnet50(seed: int = 0) -> nn.Module:
+    """Return a network of ResNet-50's size with random weights: 224x224 images, 1,000 outputs."""
+    torch.manual_seed(seed)
+    model = BottleneckNet((3, 4, 6, 3))
+    random_batch_norms(model)
+    return model.eval()

@@ -73,6 +73,7 @@ def write_files(folder: Path) -> None:
     """Fill a folder with everything that the tests hand to the commands."""
     _write_models(folder)
     _write_samples(folder)
+    assert run("sensitivity", MODEL, "--witness", folder / "witness.npz").code == 0
 
 
 def _write_models(folder: Path) -> None:

@@ -42,7 +42,7 @@ MODELS = (
     case("certify state_dict.pt -d good.npz -e 0.02", "state_dict.pt", "weights", "torch.onnx.export"),
     case("certify old.pt -d good.npz -e 0.02", "old.pt", "pickle", "torch.onnx.export"),
     case("certify array.npy -d good.npz -e 0.02", "array.npy", "NumPy array", "torch.onnx.export"),
-    case("certify good.npz -d good.npz -e 0.02", "good.npz", "no converted model"),
+    case("certify good.npz -d good.npz -e 0.02", "good.npz", "no implicit model"),
     case("certify no_weights.onnx -d good.npz -e 0.02", "digits_mlp.onnx.data", "external data", "no such file"),
     case("certify unknown_operator.onnx -d small.npz -e 0.02", "unknown_operator.onnx", "Sin", "odd"),
     case("convert unknown_operator.onnx -o out/x.npz", "unknown_operator.onnx", "Sin", "odd"),
@@ -76,7 +76,7 @@ SAMPLES = (
     case("certify MODEL -d missing.npz -e 0.02", "missing.npz", "no such file", ".npz"),
     case("certify MODEL -d out -e 0.02", "out", "not a regular file", ".npz"),
     case("certify MODEL -d MODEL -e 0.02", "digits_mlp.onnx", "neither .npz nor .npy"),
-    case("certify good.npz -d small.onnx -e 0.02", "good.npz", "no converted model"),
+    case("certify good.npz -d small.onnx -e 0.02", "good.npz", "no implicit model"),
     case("certify MODEL -d data.csv -e 0.02", "data.csv", "neither .npz nor .npy"),
     case("certify MODEL -d empty.npz -e 0.02", "empty.npz", "is empty"),
     case("certify MODEL -d truncated.npz -e 0.02", "truncated.npz", "cannot be read", "numpy.savez"),
@@ -223,6 +223,29 @@ TORCH = (
     case("convert small.onnx -o out/x.npz --input-shape 1,3", "--input-shape"),
 )
 
+BOUNDS = "bounds MODEL -d good.npz -e 0.02"
+
+STATES = (
+    case(f"{BOUNDS} --method foo", "'foo'", "norm", "linear"),
+    case(f"{BOUNDS} --method ''", "--method", "norm", "linear"),
+    case(f"{BOUNDS} --cardinality 0", "--cardinality", "1 or more"),
+    case(f"{BOUNDS} --cardinality two", "--cardinality", "integer"),
+    case(f"{BOUNDS} --sigma missing.npy", "missing.npy", "no such file"),
+    case(f"{BOUNDS} --sigma array.npy", "array.npy", "640 radii", "64 inputs"),
+    case(f"{BOUNDS} --sigma data.csv", "data.csv", "640 radii", "64 inputs"),
+    case(f"{BOUNDS} --sigma good.npz", "good.npz", "sigma"),
+    case(f"{BOUNDS} --sigma text.onnx", "text.onnx", "'not'", "no number"),
+    case(f"{BOUNDS} --bounds 0,0.5", "sample 0", "above", "0.5", "--bounds"),
+    case("bounds MODEL -d good.npz -e 8", "--eps 8", "8/255", "data units"),
+    case("bounds MODEL -d wrong_shape.npz -e 0.02", "wrong_shape.npz", "63", "(1, 64)"),
+    case(f"{BOUNDS} --save good.npz", "good.npz", "named twice"),
+    case(f"{BOUNDS} --save small.npz", "small.npz", "exists already", "--force"),
+    case(f"{BOUNDS} --save nowhere/b.npz", "nowhere", "does not exist"),
+    case(f"{BOUNDS} --sigma array.npy --save array.npy --force", "array.npy", "named twice"),
+    case(f"{BOUNDS} --time-limit 0", "--time-limit", "positive"),
+    case("bounds MODEL -d good.npz", "--eps"),
+)
+
 USAGE = (
     case("certify", "model"),
     case("certify MODEL -d good.npz", "--eps"),
@@ -254,7 +277,7 @@ def snapshot(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("entry", parameters(MODELS, SAMPLES, NUMBERS, OUTPUTS, TORCH, USAGE))
+@pytest.mark.parametrize("entry", parameters(MODELS, SAMPLES, NUMBERS, OUTPUTS, TORCH, STATES, USAGE))
 def test_a_wrong_input_gives_one_sentence_and_exit_code_2(files, entry):
     before = snapshot(files)
     found = run(*arguments(entry.line))

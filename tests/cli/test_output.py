@@ -28,12 +28,22 @@ COMMANDS = {
     "certify": f"certify {MODEL} -d {DATA} -e 0.02,0.05 --bounds 0,1 --limit 15",
     "attack": f"attack {MODEL} -d {DATA} -e 0.05 --bounds 0,1 --limit 30",
     "sensitivity": f"sensitivity {MODEL}",
+    "bounds": f"bounds {MODEL} -d {DATA} -e 0.02,0.05 --bounds 0,1 --limit 3",
     "convert": f"convert {MODEL} -o out/x.npz --force",
     "inspect": f"inspect {MODEL}",
+    "verify": f"verify witness.npz {MODEL}",
 }
 """Name -> a command line that succeeds."""
 
-REPORT_FILE = {"certify": "-o", "attack": "-o", "sensitivity": "-o", "convert": "--report", "inspect": "-o"}
+REPORT_FILE = {
+    "certify": "-o",
+    "attack": "-o",
+    "sensitivity": "-o",
+    "bounds": "-o",
+    "convert": "--report",
+    "inspect": "-o",
+    "verify": "-o",
+}
 """Name -> the option that writes the report."""
 
 MEASURED = {"created", "timing", "seconds", "peak_mb"}
@@ -140,9 +150,10 @@ def test_help_mentions_every_option(name, columns):
 
 def test_help_names_every_method(files):
     from idl_audit.analysis.attacks import ATTACKS
+    from idl_audit.analysis.state_bounds import METHODS as RUNGS
     from idl_audit.analysis.verdicts import METHODS
 
-    for name, methods in (("certify", METHODS), ("attack", [*ATTACKS, "lp"])):
+    for name, methods in (("certify", METHODS), ("attack", [*ATTACKS, "lp"]), ("bounds", RUNGS)):
         (option,) = (option for option in options_of(name) if option.name == "method")
         assert set(re.split(r"[^a-z]+", option.help)).issuperset(methods)
 
@@ -428,3 +439,24 @@ def test_the_named_output_is_audited(files):
     u = np.ones((1, 4))
     expected = np.maximum(u @ w["w"] + w["b"], 0)
     np.testing.assert_allclose(load_model(files / "out/x.npz").model(u), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_printed_bounds_are_rounded_outward(files):
+    line = ("bounds", MODEL, "-d", DATA, "-e", "0.02", "--bounds", "0,1", "--index", "0,3")
+    (outputs,) = (entry for entry in run(*line, "-f", "json").report.bounds if entry.part == "outputs")
+    printed = run(*line, COLUMNS="160").out
+    rows = [row.split() for row in printed[printed.index("Outputs") :].splitlines() if row.split()[:1] == ["0.02"]]
+    assert [int(row[1]) for row in rows] == [0, 3]
+    for row, sample in zip(rows, outputs.samples, strict=True):
+        for place in range(8):
+            lo, dots, hi = row[2 + 3 * place : 5 + 3 * place]
+            assert dots == ".."
+            assert sample.lower[place] * (1.01 if sample.lower[place] < 0 else 0.99) <= float(lo) <= sample.lower[place]
+            assert sample.upper[place] <= float(hi) <= sample.upper[place] * (0.99 if sample.upper[place] < 0 else 1.01)
+
+
+def test_bounds_over_few_inputs_say_so(files):
+    line = ("bounds", MODEL, "-d", DATA, "-e", "0.3", "--bounds", "0,1", "--limit", "1", "--cardinality", "2")
+    report = run(*line, "-f", "json").report
+    assert (report.threat_model.set, report.threat_model.k) == ("card", 2)
+    assert run(*line).code == 0

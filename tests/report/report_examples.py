@@ -7,6 +7,8 @@ from idl_audit.report.schema import (
     AgreementCheck,
     BlockBounds,
     BlockInfo,
+    Cardinality,
+    ClassMargin,
     CleanAccuracy,
     Compression,
     Conversion,
@@ -17,6 +19,9 @@ from idl_audit.report.schema import (
     EpsPoint,
     EpsSummary,
     Gate,
+    InputGroups,
+    InputMap,
+    LocalSensitivity,
     ModelInfo,
     NonzeroChange,
     Nonzeros,
@@ -30,10 +35,12 @@ from idl_audit.report.schema import (
     SampleReport,
     SampleResult,
     Sensitivity,
+    SmallestScalar,
     Summary,
     ThreatModel,
     Timing,
     Tool,
+    TopGroup,
     TopInput,
     Verdict,
     Verification,
@@ -152,6 +159,34 @@ def sensitivity(**changes):
     return Sensitivity(**(fields | changes))
 
 
+def local_sensitivity(**changes):
+    """Two samples at eps 0.02, with everything that can be asked for."""
+    tops = (TopInput(output=0, input=345, value=1.1), TopInput(output=0, input=12, value=2.5))
+    fields = {
+        "kind": "local",
+        "method": "best of paper and centre-radius",
+        "norm_inf": 12.345,
+        "spectral_inf": 20.0,
+        "smallest": SmallestScalar(name="norm_inf", value=12.345),
+        "global_norm_inf": 123.45,
+        "state_bounds": "interval",
+        "margins": (ClassMargin(label=1, rival=0, row_sum=10.0, sum_of_rows=15.345, top_inputs=tops),),
+        "cardinality": Cardinality(k=3, sigma=0.02, bounds=(0.5, 0.25)),
+        "groups": InputGroups(
+            source="rows",
+            names=("row 0", "row 1"),
+            top=(TopGroup(output=0, group="row 0", value=1.0), TopGroup(output=0, group="row 1", value=4.0)),
+        ),
+        "input_map": InputMap(height=1, width=2, values=(1.0, 2.0)),
+        "samples": (
+            LocalSensitivity(index=4, norm_inf=6.1725, row_sums=(6.1725, 1.0)),
+            LocalSensitivity(index=9, norm_inf=12.345, row_sums=(12.345, 3.0)),
+        ),
+        "images": ("out/sensitivity-class-0.png",),
+    }
+    return sensitivity(**(fields | changes))
+
+
 def everything():
     """A report with every section filled."""
     return certify(
@@ -164,7 +199,7 @@ def everything():
             preprocessing=PreprocessingInfo(scale=1 / 255, mean=(0.1307,), std=(0.3081,)),
             bounds=(0.0, 1.0),
         ),
-        sensitivity=sensitivity(),
+        sensitivity=local_sensitivity(),
         bounds=(BlockBounds(block="relu", eps=0.03, mean_width=0.1, max_width=0.4, dead=1, active=2, unstable=37),),
         verification=Verification(file="w.npz", accepted=False, checked=4, refused=("claim 2: bound is too large",)),
         compression=Compression(

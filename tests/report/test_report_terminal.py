@@ -15,10 +15,14 @@ from idl_audit.report.schema import (
     Diagnostic,
     EpsSummary,
     Gate,
+    InputGroups,
+    InputMap,
     PropertyReport,
     Reason,
     RuleResult,
+    SmallestScalar,
     Summary,
+    TopGroup,
     Verification,
 )
 from idl_audit.report.terminal import render
@@ -44,7 +48,13 @@ def hostile():
                 path=HOSTILE, format=HOSTILE, producer=HOSTILE, unsupported=(HOSTILE,), stripped_output=HOSTILE
             ),
             "conversion": examples.conversion(blocks=(block,)),
-            "sensitivity": examples.sensitivity(matrix_file=HOSTILE, method=HOSTILE),
+            "sensitivity": examples.local_sensitivity(
+                matrix_file=HOSTILE,
+                method=HOSTILE,
+                groups=InputGroups(
+                    source=HOSTILE, names=(HOSTILE,), top=(TopGroup(output=0, group=HOSTILE, value=1.0),)
+                ),
+            ),
             "diagnostics": (Diagnostic(code="IDL001", level="error", message=HOSTILE, hint=HOSTILE, where=HOSTILE),),
             "artifacts": (HOSTILE, "x" * 1000),
             "gate": None,
@@ -143,8 +153,68 @@ def test_blocks_are_shown_to_who_asks():
 def test_sensitivity_shows_norm_rho_and_the_largest_inputs_first():
     text = rendered(REPORTS["sensitivity"])
     assert "12.35 (method paper, all inputs)" in text
-    assert "1234 (the bound by norms alone)" in text
+    assert "1234 (the bound by norms alone, all inputs)" in text
     assert "12 (2.5), 345 (1.1)" in text
+
+
+def local_sensitivity(**changes):
+    return examples.report("sensitivity", sensitivity=examples.local_sensitivity(**changes))
+
+
+def test_local_sensitivity_shows_the_scalars_and_the_worst_samples_first():
+    text = " ".join(rendered(local_sensitivity(), 160).split())
+    for part in (
+        "12.35 (method best of paper and centre-radius, within the samples' boxes)",
+        "for all inputs 123.5 (10 times as large)",
+        "spectral 20 (sqrt(p) times spectral norms, all inputs)",
+        "smallest 12.35, the largest row sum of S",
+        "0.5 is the most that an output moves when 3 inputs change by 0.02 at most",
+        "17 pairs of an output and an input",
+    ):
+        assert part in text
+    assert text.index("9 12.35 10") < text.index("4 6.173 20")
+
+
+def test_pairs_of_classes_and_groups_are_listed_the_largest_first():
+    text = " ".join(rendered(local_sensitivity(), 160).split())
+    assert "Differences of output 1 to the others, the most sensitive first" in text
+    assert "0 10 15.35 12 (2.5), 345 (1.1)" in text
+    assert "Groups of inputs (rows)" in text
+    assert "0 row 1 (4), row 0 (1)" in text
+
+
+def test_a_map_is_characters_without_colour_and_half_blocks_with_it(monkeypatch):
+    report = local_sensitivity(input_map=InputMap(height=3, width=2, values=(0.0, 1.0, 2.0, 4.0, 3.0, 0.5)))
+    lines = [line.rstrip() for line in rendered(report).splitlines()]
+    start = lines.index("Inputs, summed over outputs")
+    assert lines[start + 1 : start + 5] == ["    ::", "  ++@@", "  ##..", "  one scale from 0 to 4"]
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = in_truecolor(report)
+    assert coloured.count("▀") == 20 * 15  # 2 x 3 pixels of 10 x 10: 20 characters wide, 30 half lines high
+    assert "38;2;0;0;4;48;2;0;0;4" in coloured  # 0 is the darkest, in both halves
+    assert "38;2;252;253;191" in coloured  # 4 the brightest
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "▀" not in in_truecolor(report)
+
+
+def in_truecolor(report):
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="truecolor")
+    render(report, console=console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 80, 160])
+@pytest.mark.parametrize("colour", [False, True])
+def test_large_maps_are_reduced_to_the_width(monkeypatch, columns, colour):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    wide = InputMap(height=4, width=64, values=(0.0,) * 255 + (1.0,))
+    text = rendered(local_sensitivity(input_map=wide, samples=(), margins=(), groups=None), columns, colour=colour)
+    plain_text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert max(map(len, plain_text.splitlines())) <= columns
+    if not colour:
+        assert "@@" in plain_text  # the one bright pixel survives
 
 
 def test_samples_are_limited_and_the_worst_come_first():
@@ -228,6 +298,17 @@ SENTENCES = {
     "local": (
         examples.report(sensitivity=examples.sensitivity(kind="local")),
         "No output moves by more than 12.35 times the largest change of an input, within the boxes around the samples.",
+    ),
+    "local beside global": (
+        examples.report(sensitivity=examples.local_sensitivity()),
+        "No output moves by more than 12.35 times the largest change of an input, within the boxes around the samples "
+        "(20 for all inputs).",
+    ),
+    "smaller by spectral norms": (
+        examples.report(
+            sensitivity=examples.sensitivity(spectral_inf=5.0, smallest=SmallestScalar(name="spectral_inf", value=5.0))
+        ),
+        "No output moves by more than 5 times the largest change of an input, whatever the input.",
     ),
     "no bound": (
         examples.report(sensitivity=examples.sensitivity(norm_inf=None)),

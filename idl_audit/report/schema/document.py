@@ -15,10 +15,10 @@ from idl_audit.report.schema.results import (
     Prediction,
     PropertyReport,
     SampleReport,
-    Sensitivity,
     Summary,
     Verification,
 )
+from idl_audit.report.schema.sensitivity import Sensitivity
 from idl_audit.report.schema.subject import Conversion, DataInfo, Environment, ModelInfo, ThreatModel, Tool
 
 SCHEMA_VERSION: Final = "1.0"

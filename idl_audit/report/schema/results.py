@@ -1,4 +1,4 @@
-"""What was found: verdicts, sensitivity, bounds, checks, properties, predictions, gate rules, diagnostics."""
+"""What was found: verdicts, bounds, checks, properties, predictions, gate rules, diagnostics."""
 
 from __future__ import annotations
 
@@ -109,46 +109,61 @@ class SampleReport(Part):
     results: tuple[SampleResult, ...] = Field(default=(), description="One entry per radius that was tried.")
 
 
-class TopInput(Part):
-    """An input that moves an output much: one entry of the sensitivity matrix S."""
+class MethodBounds(Part):
+    """How tight the outputs' bounds are once a method has been used on all samples."""
 
-    output: Count = Field(description="Output, a row of S.")
-    input: Count = Field(description="Input, a column of S, flat in the model's own order.")
-    value: NonNegative = Field(description="The entry: output change per unit of input change, in data units.")
-
-
-class Sensitivity(Part):
-    """The sensitivity matrix: |y(u) - y(v)| <= S |u - v|, entry by entry."""
-
-    kind: Literal["global", "local"] = Field(description="For all inputs, or within the boxes of the samples.")
-    method: Text = Field(description="paper, centre-radius, half-step, or best of several.")
-    norm_inf: NonNegative | None = Field(default=None, description="||S||_inf, the largest row sum.")
-    rho_norm_bound: NonNegative | None = Field(
-        default=None, description="||B|| ||C|| / (1 - ||A||) + ||D|| after scaling: the much looser bound by norms."
+    method: Text = Field(description="norm, norm-matrix, sensitivity, interval or linear, in the order of use.")
+    n: Count = Field(description="Samples that it was used on.")
+    mean_width: NonNegative | None = Field(
+        description="Mean width of the outputs' intervals, those of earlier methods included; of norm's own for norm. "
+        "Null where one is infinite."
     )
-    row_sums: tuple[NonNegative, ...] = Field(default=(), description="Row sums of S, one per output.")
-    top_inputs: tuple[TopInput, ...] = Field(default=(), description="The largest entries of each row.")
-    independent_pairs: Count | None = Field(default=None, description="Zero entries of S: pairs proved independent.")
-    matrix_file: Text | None = Field(default=None, description="File that --save wrote S to.")
-    witness: Text | None = Field(default=None, description="File of the witness that `verify` checks.")
+    max_width: NonNegative | None = Field(description="Largest width; null where one is infinite.")
+    unstable: NonNegative | None = Field(
+        default=None, description="Unstable states of a sample, mean over the samples; null where some have no bounds."
+    )
+    seconds: Seconds | None = Field(default=None, description="Time spent on the samples.")
+
+
+class OutputBounds(Part):
+    """Where the outputs of one sample lie, whatever input of its set is chosen."""
+
+    index: Count = Field(description="Position in the data file.")
+    lower: tuple[float | None, ...] = Field(description="Proved lower bounds, one per output; null where none is.")
+    upper: tuple[float | None, ...] = Field(description="Proved upper bounds, likewise.")
 
 
 class BlockBounds(Part):
-    """How far the states of one block can move within the boxes of one radius."""
+    """How far the states of one block, or the outputs, can move within the sets of one radius.
 
-    block: Text = Field(description="Name of the block.")
+    Widths are of pre-activations z = A x + B u + b, or of outputs, over all states and samples.
+    """
+
+    block: Text = Field(description="Name of the block; `outputs` for the outputs.")
+    part: Literal["states", "outputs"] = Field(default="states", description="What the entry speaks of.")
     eps: Positive = Field(description="The radius in data units.")
-    mean_width: NonNegative = Field(description="Mean width of the states' intervals.")
-    max_width: NonNegative = Field(description="Largest width.")
-    dead: Count = Field(description="States whose activation is constant on its interval.")
-    active: Count = Field(description="States whose activation is linear with full slope on its interval.")
-    unstable: Count = Field(description="All others: what relaxations are loose on.")
+    size: Count | None = Field(default=None, description="Number of states or outputs.")
+    mean_width: NonNegative | None = Field(description="Mean width of the intervals; null where one is infinite.")
+    max_width: NonNegative | None = Field(description="Largest width; null where one is infinite.")
+    dead: Count = Field(
+        default=0,
+        description="States whose activation is constant on its interval, on the sample with the most unstable ones.",
+    )
+    active: Count = Field(default=0, description="States whose activation is linear on its interval, on that sample.")
+    unstable: Count = Field(default=0, description="All others, on that sample: what relaxations are loose on.")
+    mean_unstable: NonNegative | None = Field(default=None, description="Unstable states, mean over the samples.")
+    methods: tuple[MethodBounds, ...] = Field(default=(), description="For the outputs: what each method gave.")
+    samples: tuple[OutputBounds, ...] = Field(default=(), description="For the outputs: the interval of each sample.")
 
 
 class Verification(Part):
     """A witness or certificate that was checked again, without a solver."""
 
     file: Text = Field(description="The file that was checked.")
+    claim: Text | None = Field(default=None, description="What it claims, and by which proofs.")
+    norm_inf: NonNegative | None = Field(
+        default=None, description="||S||_inf of an accepted S: how far an output moves at most, in data units."
+    )
     accepted: bool = Field(description="Whether every claim holds.")
     checked: Count = Field(description="Claims that were checked.")
     refused: tuple[Text, ...] = Field(default=(), description="Claims that do not hold, and why.")

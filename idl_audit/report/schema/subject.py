@@ -89,6 +89,14 @@ class AgreementCheck(Part):
     argmax_agreement: Count = Field(description="Inputs where both predict the same class, ties within error included.")
 
 
+class EquilibriumCheck(Part):
+    """How well the states of a cyclic model are computed: x against phi(A x + B u + b)."""
+
+    n: Count = Field(description="Inputs that were tried.")
+    iterations: Count = Field(description="Steps that the slowest of them took.")
+    residual: NonNegative = Field(description="Largest entry of |x - phi(A x + B u + b)|.")
+
+
 class Conversion(Part):
     """The implicit model that the analyses speak of."""
 
@@ -101,6 +109,9 @@ class Conversion(Part):
     well_posed: WellPosed = Field(description="Why the model has exactly one state for every input.")
     norm_inf_A: Rescaling = Field(description="||A||_inf before and after scaling.")
     check: AgreementCheck | None = Field(default=None, description="Agreement with the original network.")
+    equilibrium: EquilibriumCheck | None = Field(
+        default=None, description="For a cyclic model: how well its states are computed."
+    )
     estimated_mb: NonNegative | None = Field(
         default=None, description="Memory that A, B, C, D would take as sparse matrices, in MB (10^6 bytes)."
     )

@@ -11,8 +11,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from idl_audit.report.schema import AgreementCheck, Conversion, Diagnostic, ModelInfo, Report, Rescaling, Sensitivity
+from idl_audit.report.schema import (
+    AgreementCheck,
+    Conversion,
+    Diagnostic,
+    EquilibriumCheck,
+    ModelInfo,
+    Report,
+    Rescaling,
+    Verification,
+)
+from idl_audit.report.terminal.bounds import bounds_sections
 from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, grid, heading, pair, table
+from idl_audit.report.terminal.sensitivity import sensitivity_sections
 from idl_audit.report.terminal.verdicts import verdict_sections
 from idl_audit.report.wording import figure, plain, verdict_sentence
 
@@ -38,9 +49,11 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
     if report.conversion is not None and report.conversion.blocks and (verbose or report.command == "convert"):
         yield heading("Blocks", len(report.conversion.blocks), most), _blocks(report.conversion, most)
     if report.sensitivity is not None:
-        yield "Sensitivity", _sensitivity(report.sensitivity)
-        if report.sensitivity.row_sums:
-            yield heading("Outputs", len(report.sensitivity.row_sums), most), _outputs(report.sensitivity, most)
+        yield from sensitivity_sections(report, report.sensitivity, most)
+    if report.bounds:
+        yield from bounds_sections(report, most, wide=wide)
+    if report.verification is not None:
+        yield "Verification", _verification(report.verification)
     if report.summary is not None and report.summary.per_eps:
         yield from verdict_sections(report, report.summary, most, wide=wide)
     if report.diagnostics:
@@ -53,10 +66,13 @@ def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
     rows = grid()
     pair(rows, "file", f"{plain(model.path)} ({plain(model.format)}, sha256 {model.sha256[:12]})")
     opset = "" if model.opset is None else f"opset {model.opset}"
-    if model.producer or opset:
+    if model.producer:
         pair(rows, "written by", ", ".join(filter(None, (plain(model.producer), opset))))
+    elif opset:
+        pair(rows, "operators of", opset)
     pair(rows, "input", _shape(model.input_shape))
-    pair(rows, "outputs", f"{model.n_outputs:,}")
+    if model.n_outputs:
+        pair(rows, "outputs", f"{model.n_outputs:,}")
     pair(rows, "parameters", f"{model.n_parameters:,}")
     if model.ops:
         pair(rows, "operators", ", ".join(f"{plain(op)} {count}" for op, count in model.ops.items()))
@@ -77,8 +93,11 @@ def _add_conversion(rows: Table, found: Conversion) -> None:
     memory = "" if found.estimated_mb is None else f" ({figure(found.estimated_mb)} MB as sparse matrices)"
     pair(rows, "nonzeros", f"A {nnz.A:,}, B {nnz.B:,}, C {nnz.C:,}, D {nnz.D:,}{memory}")
     pair(rows, "well posed", plain(proof.proof) + ("" if proof.value is None else f" ({figure(proof.value)})"))
-    pair(rows, "||A||_inf", _rescaling(found.norm_inf_A))
+    if found.norm_inf_A.before is not None:
+        pair(rows, "||A||_inf", _rescaling(found.norm_inf_A))
     pair(rows, "agreement", Text("not checked", style="yellow") if found.check is None else _agreement(found.check))
+    if found.equilibrium is not None:
+        pair(rows, "equilibria", _equilibria(found.equilibrium))
     cost = [] if found.seconds is None else [f"{figure(found.seconds)} s"]
     cost += [] if found.peak_mb is None else [f"{found.peak_mb:,.0f} MB at most"]
     if cost:
@@ -88,6 +107,22 @@ def _add_conversion(rows: Table, found: Conversion) -> None:
 def _rescaling(found: Rescaling) -> str:
     kappa = "" if found.kappa is None else f" (kappa {figure(found.kappa)})"
     return f"{figure(found.before)}; after scaling {figure(found.after)}{kappa}"
+
+
+def _verification(found: Verification) -> Table:
+    rows = grid()
+    if found.claim is not None:
+        pair(rows, "claim", plain(found.claim))
+    if found.norm_inf is not None:
+        pair(rows, "||S||_inf", f"{figure(found.norm_inf)}, proved")
+    pair(rows, "checked", f"{found.checked} claims, {len(found.refused)} refused")
+    if found.refused:
+        pair(rows, "refused", Text("\n".join(plain(reason) for reason in found.refused[:MAX_ROWS]), style="red"))
+    return rows
+
+
+def _equilibria(found: EquilibriumCheck) -> str:
+    return f"residual {figure(found.residual)} after at most {found.iterations} steps, on {found.n} inputs"
 
 
 def _agreement(found: AgreementCheck) -> str:
@@ -104,28 +139,6 @@ def _blocks(found: Conversion, most: int | None) -> Table:
     for block in found.blocks[:most]:
         add_row(blocks, (block.name, block.op, block.activation, _shape(block.shape), f"{block.size:,}"))
     return blocks
-
-
-def _sensitivity(found: Sensitivity) -> Table:
-    rows = grid()
-    where = "all inputs" if found.kind == "global" else "inputs within the samples' boxes"
-    pair(rows, "||S||_inf", f"{figure(found.norm_inf)} (method {plain(found.method)}, {where})")
-    pair(rows, "rho", f"{figure(found.rho_norm_bound)} (the bound by norms alone)")
-    if found.independent_pairs is not None:
-        pair(rows, "independent", f"{found.independent_pairs:,} pairs of an output and an input")
-    for name, file in (("matrix", found.matrix_file), ("witness", found.witness)):
-        if file is not None:
-            pair(rows, name, file)
-    return rows
-
-
-def _outputs(found: Sensitivity, most: int | None) -> Table:
-    """One row per output: its row sum in S, and the inputs that move it most, the largest first."""
-    outputs = table(("output", "right"), ("row sum", "right"), ("inputs that move it most (entry of S)", "left"))
-    for output, total in list(enumerate(found.row_sums))[:most]:
-        top = sorted((entry for entry in found.top_inputs if entry.output == output), key=lambda entry: -entry.value)
-        add_row(outputs, (output, figure(total), ", ".join(f"{e.input} ({figure(e.value)})" for e in top) or None))
-    return outputs
 
 
 def _diagnostics(found: Sequence[Diagnostic]) -> Table:

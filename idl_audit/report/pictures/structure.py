@@ -1,4 +1,4 @@
-"""Pictures as PNG files. A door to matplotlib."""
+"""The structure of an implicit model as a PNG file: where A, B, C, D have nonzeros."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from idl_audit.report.wording import plain
+from idl_audit.report.pictures.canvas import label, new_figure, write_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,11 +27,7 @@ def draw_structure(
 
     A cell with a single nonzero is visible: shades start well above white and follow the cube root of the share.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 9), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 9)
     axes = figure.add_subplot()
     shade = np.where(density > 0, 0.25 + 0.75 * np.cbrt(density), 0.0)
     height, width = density.shape
@@ -44,8 +40,8 @@ def draw_structure(
             line(float(edge), color="black" if heavy else "0.75", linewidth=1.2 if heavy else 0.5)
     _name(axes, "y", row_edges, row_names)
     _name(axes, "x", column_edges, column_names)
-    axes.set_title(plain(title).replace("$", r"\$"), fontsize=11)
-    figure.savefig(stream, format="png", metadata={"Software": None})
+    axes.set_title(label(title), fontsize=11)
+    write_png(figure, stream)
 
 
 def _name(axes: Axes, which: str, edges: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
@@ -60,7 +56,7 @@ def _name(axes: Axes, which: str, edges: npt.NDArray[np.int64], names: tuple[str
             del places[-1], texts[-1]
         if is_last or (size > 0 and (not places or place - places[-1] >= room)):
             places.append(float(place))
-            texts.append(plain(name, longest=24).replace("$", r"\$"))
+            texts.append(label(name, longest=24))
     if which == "y":
         axes.set_yticks(places, texts, fontsize=7)
     else:

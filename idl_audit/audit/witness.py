@@ -1,0 +1,156 @@
+"""Witness files: written beside a sensitivity matrix or a converted model, and checked again by `verify`.
+
+A witness is an .npz file: S, a JSON `meta` (schema_version, model_sha256, preprocessing, what each part is) and the
+arrays of the parts, `loop.K.Y`, `adjoint.K`, `flat.J.Y`, `flat.J.r`, `monotone.factor`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from idl_audit.analysis.sensitivity import Sensitivity as Norms
+from idl_audit.analysis.witness import Checked, ProofWitness, Witness, check_witness
+from idl_audit.arrays import AnyArray
+from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.subject import ModelOptions, open_subject
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.errors import IdlAuditError, ModelFileError
+from idl_audit.npz import read_npz, write_npz
+from idl_audit.report.schema import Report, Verification
+
+SCHEMA_VERSION: Final = "1.0"
+KIND: Final = "witness"
+
+
+def write_witness(
+    path: Path, witness: Witness, *, sha256: str, output_name: str | None, preprocessing: Preprocessing, force: bool
+) -> None:
+    """Write a witness for the model file with this hash, in data units.
+
+    Raises:
+        OptionError: where the file cannot be written.
+    """
+    arrays: dict[str, AnyArray] = {"S": witness.S}
+    meta: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "model_sha256": sha256,
+        "output_name": output_name,
+        "preprocessing": asdict(preprocessing),
+        "loops": {str(k): _packed(f"loop.{k}", part, arrays) for k, part in witness.loops.items()},
+        "adjoint": None if witness.adjoint is None else sorted(witness.adjoint),
+        "flat": [_packed(f"flat.{j}", part, arrays) for j, (part, _) in enumerate(witness.flat)],
+        "monotone": None if witness.monotone is None else _packed("monotone", witness.monotone, arrays),
+    }
+    for k, rows in (witness.adjoint or {}).items():
+        arrays[f"adjoint.{k}"] = rows
+    for j, (_, rows) in enumerate(witness.flat):
+        arrays[f"flat.{j}.r"] = rows
+    arrays["meta"] = np.asarray(json.dumps(meta))
+    write_npz(path, arrays, force=force)
+
+
+def _packed(key: str, part: ProofWitness, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    for name, array in part.arrays.items():
+        arrays[f"{key}.{name}"] = array
+    return {"kind": part.kind, "middle": part.middle, "arrays": sorted(part.arrays)}
+
+
+def verify(file: Path, model: Path, options: ModelOptions) -> Report:
+    """Check a witness against the model it was made for, without any solver, and report on it.
+
+    Raises:
+        InvalidInputError: where a file cannot be read; a witness that proves nothing is reported, not raised.
+    """
+    clock = Clock()
+    with clock.step("read"):
+        meta, arrays = _read(file)
+        if options.output_name is None:
+            options = ModelOptions(meta["output_name"], options.max_bytes, options.threads, options.torch)
+        subject = open_subject(model, options)
+    with clock.step("check"):
+        witness, preprocessing = _opened(file, meta, arrays)
+        found = check_witness(subject.in_data_units(preprocessing), witness)
+    if not found.accepted and meta["model_sha256"] != subject.info.sha256:
+        note = f"the witness was made for another file (sha256 {str(meta['model_sha256'])[:12]})"
+        found = Checked(found.checked, (*found.refused, note))
+    return framed_report(
+        "verify",
+        clock,
+        model=subject.info,
+        verification=Verification(
+            file=str(file),
+            claim=f"S, {witness.S.shape[0]} x {witness.S.shape[1]} ({' and '.join(_parts(witness))})",
+            norm_inf=Norms(witness.S, None).norm_inf if found.accepted else None,
+            accepted=found.accepted,
+            checked=found.checked,
+            refused=found.refused,
+        ),
+    )
+
+
+def _parts(witness: Witness) -> list[str]:
+    parts = [] if witness.adjoint is None else ["adjoint rows"]
+    parts += [f"{len(witness.flat)} contraction{'s' if len(witness.flat) > 1 else ''}"] if witness.flat else []
+    parts += [] if witness.monotone is None else ["a monotone proof"]
+    return parts or ["no proof"]
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, AnyArray]]:
+    arrays = read_npz(file)
+    try:
+        meta = json.loads(str(arrays["meta"][()]))
+        missing = {"output_name", "model_sha256", "preprocessing"} - set(meta)
+        if missing or meta["kind"] != KIND or meta["schema_version"] != SCHEMA_VERSION:
+            raise KeyError("kind")
+    except (LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{file} is no witness of version {SCHEMA_VERSION}; write one with idl-audit sensitivity MODEL --witness "
+            "FILE.npz"
+        ) from error
+    return meta, arrays
+
+
+def _opened(file: Path, meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> tuple[Witness, Preprocessing]:
+    """Return the witness in the file; what does not fit the model is for the check to refuse."""
+    try:
+        numbers = {name: _floats(array) for name, array in arrays.items() if name != "meta"}
+        given = meta["preprocessing"]
+        bounds = given["bounds"]
+        preprocessing = Preprocessing(
+            float(given["scale"]),
+            tuple(float(m) for m in given["mean"]),
+            tuple(float(s) for s in given["std"]),
+            None if bounds is None else (float(bounds[0]), float(bounds[1])),
+        )
+
+        def part(key: str, entry: Mapping[str, Any]) -> ProofWitness:
+            found = {str(name): numbers[f"{key}.{name}"] for name in entry["arrays"]}
+            return ProofWitness(str(entry["kind"]), found, bool(entry["middle"]))
+
+        adjoint = meta["adjoint"]
+        witness = Witness(
+            numbers["S"],
+            {int(k): part(f"loop.{int(k)}", entry) for k, entry in meta["loops"].items()},
+            None if adjoint is None else {int(k): numbers[f"adjoint.{int(k)}"] for k in adjoint},
+            tuple((part(f"flat.{j}", entry), numbers[f"flat.{j}.r"]) for j, entry in enumerate(meta["flat"])),
+            None if meta["monotone"] is None else part("monotone", meta["monotone"]),
+        )
+    except IdlAuditError:
+        raise
+    except Exception as error:  # whatever a damaged file does to the lines above
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelFileError(f"{file} is a damaged witness ({why}); write it anew") from error
+    return witness, preprocessing
+
+
+def _floats(array: AnyArray) -> AnyArray:
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"an array of {array.dtype}")
+    return array.astype(np.float64)

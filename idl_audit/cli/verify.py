@@ -1,0 +1,41 @@
+"""idl-audit verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idl_audit.audit.witness import verify as run
+from idl_audit.cli import options as o
+from idl_audit.cli.show import EXIT_REFUSED, check_output, command, deliver
+
+
+@command
+def verify(
+    file: Annotated[
+        Path, typer.Argument(help="Witness that `sensitivity --witness` or `convert --witness` wrote.", metavar="FILE")
+    ],
+    model: o.ModelArgument,
+    output_name: o.OutputNameOption = None,
+    arch: o.ArchOption = None,
+    input_shape: o.InputShapeOption = None,
+    allow_code_execution: o.AllowCodeOption = False,
+    format: o.FormatOption = o.Format.TABLE,
+    output: o.OutputOption = None,
+    verbose: o.VerboseOption = False,
+    max_memory: o.MaxMemoryOption = None,
+) -> None:
+    """Check a witness against its model: a few products in float64, rounded outward; no search, no solver.
+
+    Exit code 0: every claim holds. 1: a claim does not hold.
+    """
+    check_output(output, read=(file, model))
+    options = o.model_options(
+        output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+    )
+    report = run(file, model, options)
+    deliver(report, format=format, output=output, verbose=verbose)
+    if report.verification is not None and not report.verification.accepted:
+        raise typer.Exit(EXIT_REFUSED)

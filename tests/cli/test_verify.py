@@ -1,0 +1,99 @@
+"""verify: a witness is written by sensitivity or convert, checked by another command, and refused with exit code 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.command_line import MODEL, run
+
+META = '{"schema_version": "1.0", "activation": "relu"}'
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(6, 6))
+    path = tmp_path / "loop.npz"
+    a = -4 * np.eye(6) - a @ a.T / 6 + (a - a.T)
+    np.savez(path, A=a, B=rng.normal(size=(6, 3)), C=rng.normal(size=(2, 6)), meta=META)
+    return path
+
+
+def rewritten(path: Path, name: str, place: tuple[int, ...], factor: float) -> Path:
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays[name] = arrays[name].copy()
+    arrays[name][place] *= factor
+    changed = path.with_name("changed.npz")
+    np.savez(changed, **arrays)
+    return changed
+
+
+@pytest.mark.parametrize("command", ["sensitivity", "convert"])
+def test_a_feed_forward_model(tmp_path: Path, command: str) -> None:
+    witness, out = tmp_path / "w.npz", tmp_path / "out.npz"
+    more = ["--out", out] if command == "convert" else []
+    assert run(command, MODEL, "--witness", witness, *more).code == 0
+    subject = out if more else MODEL
+    found = run("verify", witness, subject, "-f", "json")
+    assert found.code == 0
+    assert found.report.verification is not None
+    assert found.report.verification.accepted
+    assert found.report.verification.checked == 10
+    refused = run("verify", rewritten(witness, "S", (3, 20), 1 - 1e-6), subject)
+    assert refused.code == 1
+    assert "S[3, 20]" in " ".join(refused.out.split())
+
+
+def test_data_units_are_kept_in_the_witness(tmp_path: Path) -> None:
+    plain, scaled = tmp_path / "plain.npz", tmp_path / "scaled.npz"
+    assert run("sensitivity", MODEL, "--witness", plain).code == 0
+    assert run("sensitivity", MODEL, "--witness", scaled, "--scale", "1/4", "--mean", "0.1", "--std", "0.5").code == 0
+    assert run("verify", scaled, MODEL).code == 0
+    with np.load(plain) as first, np.load(scaled) as second:
+        np.testing.assert_allclose(second["S"], first["S"] / 2, rtol=1e-8)
+
+
+def test_a_cyclic_model(loop: Path, tmp_path: Path) -> None:
+    witness = tmp_path / "w.npz"
+    assert run("sensitivity", loop, "--witness", witness).code == 0
+    assert run("verify", witness, loop).code == 0
+    for name, place, factor in (("S", (0, 0), 0.999), ("loop.0.v", (0,), -1.0), ("flat.0.r", (0, 0), 0.5)):
+        assert run("verify", rewritten(witness, name, place, factor), loop).code == 1, name
+
+
+def test_a_witness_of_another_model_says_so(loop: Path, tmp_path: Path) -> None:
+    witness = tmp_path / "w.npz"
+    run("sensitivity", MODEL, "--witness", witness)
+    found = run("verify", witness, loop)
+    assert found.code == 1
+    assert "another file" in found.out
+
+
+def test_what_is_no_witness_is_refused(loop: Path) -> None:
+    found = run("verify", loop, loop)
+    assert found.code == 2
+    assert "is no witness" in found.err
+
+
+def test_a_damaged_witness_is_refused(loop: Path, tmp_path: Path) -> None:
+    witness = tmp_path / "w.npz"
+    run("sensitivity", loop, "--witness", witness)
+    with np.load(witness) as file:
+        arrays = {name: array for name, array in file.items() if name != "S"}
+    np.savez(witness, **arrays)
+    found = run("verify", witness, loop)
+    assert found.code == 2
+    assert "damaged" in found.err
+
+
+def test_an_ill_posed_model_has_no_witness(tmp_path: Path) -> None:
+    path, witness = tmp_path / "ill.npz", tmp_path / "w.npz"
+    np.savez(path, A=[[2.0]], B=[[1.0]], C=[[1.0]], b=[-1.0], meta=META)
+    found = run("convert", path, "-o", tmp_path / "out.npz", "--witness", witness)
+    assert found.code == 2
+    assert not witness.exists()
+    assert not (tmp_path / "out.npz").exists()
