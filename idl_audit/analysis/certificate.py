@@ -37,7 +37,7 @@ class Functionals:
 
     row: Affine
     seeds: FloatArray
-    """(R, rows of the affine map), exact numbers."""
+    """(R, rows of the affine map), exact numbers; (m, R, rows) where each box has its own."""
     newest: int
     """Blocks with a number below this one do not occur in the functionals."""
 
@@ -66,9 +66,9 @@ def lower_bound(
         functionals: what to bound.
         choose: the multipliers; any are sound.
     """
-    m, n_rows = len(inputs.lo), len(functionals.seeds)
+    m, n_rows = len(inputs.lo), functionals.seeds.shape[-2]
     tally = _Tally(model, m, n_rows)
-    tally.push(functionals.row, np.broadcast_to(functionals.seeds, (m, *functionals.seeds.shape)))
+    tally.push(functionals.row, np.broadcast_to(functionals.seeds, (m, n_rows, functionals.seeds.shape[-1])))
     for k in range(functionals.newest, len(model.blocks)):
         arriving = tally.sums.get(k)
         if arriving is None:

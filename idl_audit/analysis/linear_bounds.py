@@ -79,11 +79,14 @@ def backward_state_bounds(model: ImplicitModel, inputs: Interval) -> StateBounds
             continue  # an affine map of the box: the interval is exact
         bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
         if bending.size:
-            bounds = bounds.with_block(k, block, _tightened(model, k, bending, bounds, inputs), bounds.x[k])
+            bounds = bounds.with_block(k, block, tightened_by_lines(model, k, bending, bounds, inputs), bounds.x[k])
     return bounds
 
 
-def _tightened(model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval) -> Interval:
+def tightened_by_lines(
+    model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval
+) -> Interval:
+    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
     m = len(inputs.lo)
     widest = max([model.n_inputs, *(block.size for block in model.blocks)])
     at_once = max(1, ROWS_AT_ONCE // (widest * m))

@@ -142,14 +142,14 @@ class Convolution(LinearMap):
                 stride=self.strides,
                 dilation=self.dilations,
                 groups=self.groups,
-                output_padding=self._unread,
+                output_padding=self.unread,
             )
         result = padded.numpy()
         window = tuple(slice(self.pads[a], self.pads[a] + size) for a, size in enumerate(self.spatial_in))
         return np.ascontiguousarray(result[(slice(None), slice(None), *window)]).reshape(len(y), self.n_in)
 
     @property
-    def _unread(self) -> tuple[int, ...]:
+    def unread(self) -> tuple[int, ...]:
         """How many entries at the end of each padded axis no window reaches."""
         return tuple(
             (size + self.pads[a] + self.pads[self.rank + a] - self.dilations[a] * (self.kernel.shape[2 + a] - 1) - 1)

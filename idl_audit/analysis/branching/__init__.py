@@ -1,0 +1,123 @@
+"""Branching on hidden states: is there a point of a box with one of a query's alternatives? (mathematics 8)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.ascent import ascend
+from idl_audit.analysis.branching.network import SearchNet, state_tensors
+from idl_audit.analysis.branching.proof import prove_leaves
+from idl_audit.analysis.branching.root import root_bounds
+from idl_audit.analysis.branching.tree import Tree
+from idl_audit.analysis.query import Conjunction, Query
+from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.implicit.model import ImplicitModel
+
+Network = Callable[[Float32Array], FloatArray]
+
+OUTPUT_STEPS = 40
+MOST_STATES = 60_000
+"""Models with more states would spend their time at the root."""
+
+
+@dataclass(frozen=True)
+class BranchOutcome:
+    """What branching came to."""
+
+    proved: bool
+    """Whether no point of the box satisfies any alternative."""
+    point: Float32Array | None
+    """A counterexample, by the original network's word."""
+    leaves: int
+    """Leaves that were closed by a proof."""
+    open: int
+    """Leaves, or alternatives, that are still open."""
+    lowers: tuple[float, ...]
+    """For each alternative, the largest proved lower bound of one of its rows (with its offset)."""
+
+
+def applies(model: ImplicitModel) -> bool:
+    """Return whether a model can be searched by branching: feed-forward, and not too large."""
+    return model.is_feed_forward and model.n_states <= MOST_STATES
+
+
+def branch(model: ImplicitModel, query: Query, *, deadline: float, network: Network) -> BranchOutcome:
+    """Refute every alternative of a query, or find a counterexample, until the deadline.
+
+    Bounds of the states with optimised slopes; optimised bounds of the alternatives' rows; a tree for each alternative
+    that is still open. All refutations are the certificate's.
+
+    Args:
+        model: the implicit model in data units.
+        query: the box and the alternatives.
+        deadline: on the clock of `time.monotonic`.
+        network: the original network in data units, which has the last word on counterexamples.
+
+    Raises:
+        UnsupportedModelError: where the model has loops.
+    """
+    if not model.is_feed_forward:
+        raise UnsupportedModelError(("branching is for feed-forward models",))
+    found: list[Float32Array] = []
+
+    def candidate(points: FloatArray) -> bool:
+        inside = query.box.project(points)
+        inside = inside[query.box.contains(inside)]
+        if not len(inside):
+            return False
+        promising = query.distance(model(inside.astype(np.float64)))
+        best = inside[np.argsort(promising)[:4]]
+        hits = np.flatnonzero(query.holds(network(best)))
+        found.extend(best[hits[:1]])
+        return bool(hits.size)
+
+    net = SearchNet(model, query.box)
+    inputs = Interval.of_boxes(query.box)
+    bounds = root_bounds(net, inputs, deadline=time.monotonic() + 0.5 * (deadline - time.monotonic()))
+    lowers = [_row_bounds(net, inputs, bounds, alternative) for alternative in query.alternatives]
+    leaves, left = 0, 0
+    for number in np.argsort([rows.max() for rows in lowers]):  # the hardest first: it may have the counterexample
+        rows = lowers[number]
+        if rows.max() > 0:
+            leaves += 1
+            continue
+        if time.monotonic() > deadline:
+            left += 1
+            continue
+        alternative = query.alternatives[number]
+        row = int(rows.argmax())
+        tree = Tree(net, inputs, bounds, alternative.rows[row], float(alternative.offsets[row]), candidate)
+        outcome = tree.grow(deadline=deadline)
+        leaves, left = leaves + outcome.leaves, left + outcome.open
+        if found:
+            return BranchOutcome(False, found[0], leaves, left, tuple(_best(lowers)))
+        if outcome.proved:
+            lowers[number] = np.array([outcome.lower])
+    return BranchOutcome(not left, None, leaves, left, tuple(_best(lowers)))
+
+
+def _best(lowers: list[FloatArray]) -> Iterator[float]:
+    return (float(rows.max()) for rows in lowers)
+
+
+def _row_bounds(net: SearchNet, inputs: Interval, bounds: StateBounds, alternative: Conjunction) -> FloatArray:
+    """Return proved lower bounds of every row of an alternative, offsets added, with optimised slopes."""
+    import torch
+
+    tensors = state_tensors(bounds)
+    lines = {k: net.lines(k, *tensors[k]) for k in tensors}
+    seeds = torch.from_numpy(alternative.rows.astype(np.float32))
+    enough = float(1e-4 - alternative.offsets.min())
+    found = ascend(net, net.output, 0, seeds, lines, steps=OUTPUT_STEPS, enough=enough)
+    m = len(alternative.rows)
+    z = {k: Interval(np.repeat(own.lo, m, axis=0), np.repeat(own.hi, m, axis=0)) for k, own in bounds.z.items()}
+    boxes = Interval(np.repeat(inputs.lo, m, axis=0), np.repeat(inputs.hi, m, axis=0))
+    slopes = {k: value.numpy() for k, value in found.slopes.items()}
+    proved = prove_leaves(net.model, boxes, StateBounds(z), alternative.rows, slopes, {})
+    return np.nextafter(proved + alternative.offsets, -np.inf)

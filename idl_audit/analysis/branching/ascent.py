@@ -1,0 +1,99 @@
+"""First-order ascent on slopes and split multipliers: every row of a batch has its own (verification: the bound)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(eq=False)
+class Found:
+    """The best bound of each row, (N,), with the slopes and multipliers that gave it: block -> (N, n)."""
+
+    bound: torch.Tensor
+    slopes: dict[int, torch.Tensor]
+    multipliers: dict[int, torch.Tensor] = field(default_factory=dict)
+    """sigma * beta."""
+    seen: dict[int, torch.Tensor] = field(default_factory=dict)
+    """The coefficients v of the states in the last pass; -1 stands for the input."""
+
+
+def ascend(
+    net: SearchNet,
+    row: SearchRow,
+    newest: int,
+    seeds: torch.Tensor,
+    lines: Mapping[int, Lines],
+    *,
+    steps: int,
+    enough: float = 0.0,
+    signs: Mapping[int, torch.Tensor] | None = None,
+    start: Found | None = None,
+    rate: float = 0.25,
+) -> Found:
+    """Raise the bounds of all rows, a row of `seeds` each, by Adam on its slopes and its split multipliers.
+
+    Args:
+        net: the network.
+        row, newest, seeds, lines: as for `SearchNet.bound`.
+        steps: passes; the first is at the given slopes.
+        enough: rows above this no longer pull.
+        signs: block -> sigma, (N, n): +1 where a state is split to z >= 0, -1 to z <= 0, 0 elsewhere.
+        start: slopes and multipliers to begin with.
+        rate: Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients.
+    """
+    import torch
+
+    n_rows = len(seeds)
+    chosen: dict[int, torch.Tensor] = {}
+    for k, own in lines.items():
+        if k in net.convex and bool(own.free.any()):
+            given = None if start is None else start.slopes.get(k)
+            chosen[k] = (own.low.expand(n_rows, -1) if given is None else given).clone().requires_grad_(steps > 1)
+    betas: dict[int, torch.Tensor] = {}
+    for k, sigma in (signs or {}).items():
+        if bool((sigma != 0).any()):
+            given = None if start is None else start.multipliers.get(k)
+            first = torch.zeros_like(sigma) if given is None else given.abs()
+            betas[k] = first.clone().requires_grad_(steps > 1)
+    best = Found(torch.full((n_rows,), -float("inf")), {k: v.detach().clone() for k, v in chosen.items()})
+    best.multipliers = {k: torch.zeros_like(b) for k, b in betas.items()}
+    parameters = [
+        {"params": list(chosen.values()), "lr": rate},
+        {"params": list(betas.values()), "lr": rate / 2},
+    ]
+    parameters = [group for group in parameters if group["params"]]
+    optimizer = torch.optim.Adam(parameters) if steps > 1 and parameters else None
+    for step in range(steps):
+        splits = {k: signs[k] * betas[k] for k in betas} if signs else {}
+        seen: dict[int, torch.Tensor] = {}
+        last = step == steps - 1 or optimizer is None
+        with torch.set_grad_enabled(not last):
+            bound = net.bound(row, newest, seeds, lines, chosen, splits, seen)
+        better = bound.detach() > best.bound
+        best.bound = torch.where(better, bound.detach(), best.bound)
+        for k, value in chosen.items():
+            best.slopes[k][better] = value.detach()[better]
+        for k, value in splits.items():
+            best.multipliers[k][better] = value.detach()[better]
+        best.seen = {k: v.detach() for k, v in seen.items()}
+        if last or bool((best.bound > enough).all()):
+            break
+        optimizer.zero_grad()
+        (-torch.clamp(bound, max=enough + 1e-3).sum()).backward()
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.95
+        with torch.no_grad():
+            for k, value in chosen.items():
+                below, above = net.convex[k]
+                value.copy_(torch.minimum(torch.maximum(value, below), above))
+            for value in betas.values():
+                value.clamp_(min=0)
+    return best

@@ -1,0 +1,97 @@
+"""The proof pass: what the search chose, evaluated by the certificate in float64 with outward rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
+from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.implicit.model import ImplicitModel
+
+PROOF_NUMBERS = 2**23
+"""Numbers that one array of a proof pass may hold: small batches stay in cache."""
+
+
+def chosen_multipliers(
+    model: ImplicitModel,
+    bounds: StateBounds,
+    slopes: Mapping[int, FloatArray],
+    splits: Mapping[int, FloatArray],
+) -> Multipliers:
+    """Return lam = v s - sigma beta: s the chosen slope where v >= 0 and that of the upper line where v < 0.
+
+    Args:
+        model: the model.
+        bounds: bounds of the states, with phases: lo = 0 where a split says z >= 0, hi = 0 where it says z <= 0.
+        slopes: block -> lower slopes of the rows, shape (m, R, n); the usual ones elsewhere.
+        splits: block -> sigma beta, shape (m, R, n).
+    """
+
+    def choose(k: int, v: FloatArray) -> FloatArray:
+        z = bounds.z[k]
+        below, above = model.blocks[k].relaxation_slopes(z.lo, z.hi)
+        low = below[:, None, :]
+        if k in slopes:
+            bends = ((z.lo < 0) & (z.hi > 0))[:, None, :]
+            low = np.where(bends, slopes[k], low)
+        lam = v * np.where(v >= 0, low, above[:, None, :])
+        return lam - splits[k] if k in splits else lam
+
+    return choose
+
+
+def prove_states(
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    k: int,
+    states: IntArray,
+    sign: float,
+    slopes: Mapping[int, FloatArray],
+) -> FloatArray:
+    """Return proved lower bounds of sign * z_i for some states i of block k over one box, shape (R,)."""
+    widest = max([model.n_inputs, *(block.size for block in model.blocks)])
+    at_once = max(1, PROOF_NUMBERS // widest)
+    found = []
+    for start in range(0, states.size, at_once):
+        rows = slice(start, start + at_once)
+        own = {j: value[rows].astype(np.float64)[None] for j, value in slopes.items()}
+        functionals = Functionals.of_pre_activations(model, k, states[rows], sign)
+        found.append(lower_bound(model, inputs, bounds, functionals, chosen_multipliers(model, bounds, own, {}))[0])
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def prove_leaves(
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    seeds: FloatArray,
+    slopes: Mapping[int, FloatArray],
+    splits: Mapping[int, FloatArray],
+) -> FloatArray:
+    """Return proved lower bounds of one output functional a leaf, shape (m,).
+
+    Args:
+        model: the model.
+        inputs: the box of every leaf, (m, p).
+        bounds: bounds of the states in every leaf, its phases put in, (m, n).
+        seeds: (m, q), one functional a leaf.
+        slopes, splits: block -> (m, n).
+    """
+    widest = max([model.n_inputs, *(block.size for block in model.blocks)])
+    at_once = max(1, PROOF_NUMBERS // widest)
+    found = []
+    for start in range(0, len(seeds), at_once):
+        rows = slice(start, start + at_once)
+        here = StateBounds({k: Interval(z.lo[rows], z.hi[rows]) for k, z in bounds.z.items()})
+        own = [
+            {k: value[rows].astype(np.float64)[:, None, :] for k, value in values.items()} for values in (slopes, splits)
+        ]
+        functionals = Functionals(model.output, seeds[rows][:, None, :], 0)
+        choose = chosen_multipliers(model, here, own[0], own[1])
+        box = Interval(inputs.lo[rows], inputs.hi[rows])
+        found.append(lower_bound(model, box, here, functionals, choose)[:, 0])
+    return np.concatenate(found) if found else np.zeros(0)

@@ -1,0 +1,72 @@
+"""Bounds of all states at the root: intervals, backward lines, then optimised slopes for what is still unstable."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.ascent import ascend
+from idl_audit.analysis.branching.network import SearchNet, state_tensors
+from idl_audit.analysis.branching.proof import prove_states
+from idl_audit.analysis.intervals import with_interval
+from idl_audit.analysis.linear_bounds import tightened_by_lines
+from idl_audit.arrays import IntArray
+
+ROOT_STEPS = 20
+SEARCH_NUMBERS = 2**23
+"""Numbers that one tensor of a search pass may hold."""
+
+
+def root_bounds(net: SearchNet, inputs: Interval, *, deadline: float, steps: int = ROOT_STEPS) -> StateBounds:
+    """Return proved bounds of all states over one box; the slopes behind them were found by first-order ascent.
+
+    Past the deadline the remaining blocks keep their plain backward bounds.
+    """
+    model = net.model
+    bounds = StateBounds()
+    for k in model.evaluation_order:
+        block = model.blocks[k]
+        bounds = with_interval(model, k, bounds, inputs)
+        if not model.rows[k].states:
+            continue  # an affine map of the box: the interval is exact
+        for optimise in (False, True):
+            bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
+            if not bending.size or (optimise and (time.monotonic() > deadline or steps <= 1)):
+                break
+            if optimise:
+                found = _by_ascent(net, k, bending, bounds, inputs, steps, deadline)
+            else:
+                found = tightened_by_lines(model, k, bending, bounds, inputs)
+            bounds = bounds.with_block(k, block, found, bounds.x[k])
+    return bounds
+
+
+def _by_ascent(
+    net: SearchNet, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, steps: int, deadline: float
+) -> Interval:
+    model = net.model
+    tensors = state_tensors(bounds)
+    newest = k + 1
+    lines = {j: net.lines(j, *tensors[j]) for j in range(newest, len(model.blocks))}
+    widest = max([model.n_inputs, *(block.size for block in model.blocks)])
+    at_once = max(1, SEARCH_NUMBERS // widest)
+    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+    import torch
+
+    for start in range(0, states.size, at_once):
+        some = states[start : start + at_once]
+        for sign in (1.0, -1.0):
+            if time.monotonic() > deadline:
+                return Interval(lo, hi)
+            seeds = torch.zeros((some.size, model.blocks[k].size))
+            seeds[torch.arange(some.size), torch.from_numpy(some)] = sign
+            found = ascend(net, net.rows[k], newest, seeds, lines, steps=steps)
+            slopes = {j: value.numpy() for j, value in found.slopes.items()}
+            proved = prove_states(model, inputs, bounds, k, some, sign, slopes)
+            if sign > 0:
+                lo[0, some] = np.fmax(lo[0, some], proved)
+            else:
+                hi[0, some] = np.fmin(hi[0, some], -proved)
+    return Interval(lo, hi)

@@ -1,0 +1,217 @@
+"""Branching on the phases of hidden states: a tree of leaves, each with its own slopes and split multipliers.
+
+A leaf fixes the sign of z for some states of convex kinks (ReLU, leaky ReLU, abs). A leaf is closed when the proof pass
+gives its functional a positive lower bound; the functional is then positive on the whole box once all leaves are.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.ascent import Found, ascend
+from idl_audit.analysis.branching.network import Lines, SearchNet, state_tensors
+from idl_audit.analysis.branching.proof import prove_leaves
+from idl_audit.arrays import FloatArray
+
+if TYPE_CHECKING:
+    import torch
+
+LEAF_STEPS = 14
+BATCH = 128
+MOST_LEAVES = 200_000
+
+Phases = npt.NDArray[np.int8]
+Candidate = Callable[[FloatArray], bool]
+"""Is given points of the box that may be counterexamples, (m, p); says whether one is."""
+
+
+@dataclass(order=True)
+class Leaf:
+    """An open leaf, ordered by its bound: the worst first."""
+
+    bound: float
+    number: int
+    phases: Phases = field(compare=False)
+    """+1 for z >= 0, -1 for z <= 0, 0 for open, over all states."""
+    split: int = field(compare=False)
+    """The state to split next; -1 where none is left."""
+    slopes: dict[int, npt.NDArray[np.float32]] = field(compare=False)
+    multipliers: dict[int, npt.NDArray[np.float32]] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class TreeOutcome:
+    """What a tree came to."""
+
+    proved: bool
+    lower: float
+    """Proved lower bound of the functional over the box; -inf where leaves are open."""
+    leaves: int
+    """Leaves that were closed."""
+    open: int
+    found: bool = False
+    """Whether a candidate was a counterexample."""
+
+
+class Tree:
+    """The tree of one output functional f = seed . y + offset, to be proved positive over the box."""
+
+    def __init__(
+        self,
+        net: SearchNet,
+        inputs: Interval,
+        bounds: StateBounds,
+        seed: FloatArray,
+        offset: float,
+        candidate: Candidate,
+    ) -> None:
+        """Start with one leaf, the root; `bounds` are proved and stay fixed."""
+        self._net, self._inputs, self._bounds = net, inputs, bounds
+        self._seed, self._offset, self._candidate = seed, offset, candidate
+        self._tensors = state_tensors(bounds)
+        self._order = [k for k in sorted(net.convex) if k in self._tensors]
+        sizes = [net.model.blocks[k].size for k in self._order]
+        self._edges = dict(zip(self._order, itertools.pairwise([0, *np.cumsum(sizes).tolist()]), strict=True))
+        self._count = itertools.count()
+        self.closed = 0
+
+    def grow(self, *, deadline: float, root_steps: int = 30) -> TreeOutcome:
+        """Split leaves until all are closed, a counterexample is found, or the time is over."""
+        total = sum(hi - lo for lo, hi in self._edges.values())
+        heap: list[Leaf] = []
+        lower = np.inf
+
+        def settle(phases: npt.NDArray[np.int8], parents: list[Leaf | None], steps: int) -> bool:
+            """Bound a batch of leaves; keep the open ones. Return whether a counterexample came up."""
+            nonlocal lower
+            found, scores = self._search(phases, parents, steps)
+            bound = found.bound.double().numpy() + self._offset
+            floor = np.array([-np.inf if parent is None else parent.bound for parent in parents])
+            bound = np.fmax(bound, floor)
+            hopeful = np.flatnonzero(bound > 0)
+            proved = np.full(len(phases), -np.inf)
+            if hopeful.size:
+                proved[hopeful] = self._prove(phases[hopeful], found, hopeful)
+                lower = min(lower, float(np.where(proved > 0, proved, np.inf).min()))
+            self.closed += int((proved > 0).sum())
+            still = np.flatnonzero(~(proved > 0))
+            if not still.size:
+                return False
+            corner = self._net.centre - self._net.radius * torch_sign(found.seen[-1][still.tolist()])
+            if self._candidate(corner.double().numpy()):
+                return True
+            for i in still:
+                leaf = Leaf(
+                    min(float(bound[i]), 0.0) if np.isfinite(bound[i]) else -1e30,
+                    next(self._count),
+                    phases[i],
+                    int(scores[i]),
+                    {k: value[i].numpy().copy() for k, value in found.slopes.items()},
+                    {k: value[i].numpy().copy() for k, value in found.multipliers.items()},
+                )
+                heapq.heappush(heap, leaf)
+            return False
+
+        if settle(np.zeros((1, total), np.int8), [None], root_steps):
+            return TreeOutcome(False, -np.inf, self.closed, 1, found=True)
+        while heap:
+            if time.monotonic() > deadline or len(heap) > MOST_LEAVES:
+                break
+            taken = [heapq.heappop(heap) for _ in range(min(BATCH // 2, len(heap)))]
+            stuck = [leaf for leaf in taken if leaf.split < 0]
+            if stuck:
+                for leaf in taken:
+                    heapq.heappush(heap, leaf)
+                break
+            children = np.repeat(np.stack([leaf.phases for leaf in taken]), 2, axis=0)
+            rows = np.arange(len(taken))
+            where = np.array([leaf.split for leaf in taken])
+            children[2 * rows, where], children[2 * rows + 1, where] = 1, -1
+            parents = [leaf for leaf in taken for _ in range(2)]
+            if settle(children, list(parents), LEAF_STEPS):
+                return TreeOutcome(False, -np.inf, self.closed, len(heap), found=True)
+        return TreeOutcome(not heap, float(lower) if not heap else -np.inf, self.closed, len(heap))
+
+    def _search(self, phases: Phases, parents: list[Leaf | None], steps: int) -> tuple[Found, npt.NDArray[np.int64]]:
+        """Return the best bounds that ascent finds for the leaves, and the state that each should split next."""
+        import torch
+
+        lines: dict[int, Lines] = {}
+        signs: dict[int, torch.Tensor] = {}
+        start = Found(torch.zeros(0), {})
+        for k, (lo, hi) in self._tensors.items():
+            if k not in self._edges:
+                lines[k] = self._net.lines(k, lo, hi)
+                continue
+            sigma = torch.from_numpy(phases[:, slice(*self._edges[k])].astype(np.float32))
+            own_lo = torch.where(sigma > 0, torch.clamp(lo, min=0), lo)
+            own_hi = torch.where(sigma < 0, torch.clamp(hi, max=0), hi)
+            lines[k] = self._net.lines(k, own_lo, own_hi)
+            if bool((sigma != 0).any()):
+                signs[k] = sigma
+            for name, values in (("slopes", start.slopes), ("multipliers", start.multipliers)):
+                if parents[0] is not None and all(k in getattr(parent, name) for parent in parents if parent):
+                    values[k] = torch.from_numpy(np.stack([getattr(parent, name)[k] for parent in parents if parent]))
+        seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
+        found = ascend(
+            self._net,
+            self._net.output,
+            0,
+            seeds,
+            lines,
+            steps=steps,
+            enough=1e-4 - self._offset,
+            signs=signs,
+            start=start if parents[0] is not None else None,
+        )
+        return found, self._scores(found, lines, len(phases))
+
+    def _scores(self, found: Found, lines: dict[int, Lines], count: int) -> npt.NDArray[np.int64]:
+        """Return the state whose upper line costs most, -1 where every state has a phase."""
+        import torch
+
+        best = torch.full((count,), -1.0)
+        where = torch.full((count,), -1, dtype=torch.long)
+        for k, (first, _) in self._edges.items():
+            own = lines[k]
+            if k not in found.seen or not bool(own.free.any()):
+                continue
+            v = found.seen[k]
+            score = torch.clamp(-v, min=0) * own.c_up + torch.clamp(v, min=0) * 1e-3 * own.c_up
+            score = torch.where(own.free.expand_as(score), score, torch.full_like(score, -1.0))
+            value, index = score.max(dim=1)
+            better = value > best
+            best = torch.where(better, value, best)
+            where = torch.where(better, index + first, where)
+        return where.numpy()
+
+    def _prove(self, phases: Phases, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
+        """Return proved lower bounds of the functional in some leaves."""
+        z = {}
+        m = len(phases)
+        for k, known in self._bounds.z.items():
+            lo, hi = np.repeat(known.lo, m, axis=0), np.repeat(known.hi, m, axis=0)
+            if k in self._edges:
+                own = phases[:, slice(*self._edges[k])]
+                lo, hi = np.where(own > 0, np.maximum(lo, 0.0), lo), np.where(own < 0, np.minimum(hi, 0.0), hi)
+            z[k] = Interval(lo, hi)
+        inputs = Interval(np.repeat(self._inputs.lo, m, axis=0), np.repeat(self._inputs.hi, m, axis=0))
+        slopes = {k: value[rows].numpy() for k, value in found.slopes.items()}
+        splits = {k: value[rows].numpy() for k, value in found.multipliers.items()}
+        seeds = np.tile(self._seed, (m, 1))
+        bound = prove_leaves(self._net.model, inputs, StateBounds(z), seeds, slopes, splits)
+        return np.nextafter(bound + self._offset, -np.inf)
+
+
+def torch_sign(values: torch.Tensor) -> torch.Tensor:
+    """Return the signs of a tensor."""
+    return values.sign()
