@@ -49,6 +49,8 @@ class StateBounds:
 
     def with_block(self, k: int, block: StateBlock, z: Interval, within: Interval | None = None) -> StateBounds:
         """Return these bounds with those of block k put in: x follows from z, and lies `within` what is known of it."""
+        if within is not None:
+            z = Interval(*block.preimage(within.lo, within.hi, z.lo, z.hi))
         x = Interval(*block.interval(z.lo, z.hi))
         if within is not None:
             x = x.intersected(within)

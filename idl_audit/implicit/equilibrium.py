@@ -18,6 +18,8 @@ MOST_STEPS = 5000
 POLISHING_STEPS = 20
 NEAR = 1e-7
 """Change, relative to the state's size, at which the polishing takes over."""
+COUPLED_NEAR = 1e-13
+"""The same where nothing polishes."""
 BATCH_NUMBERS = 2**24
 """Numbers that the matrices of one batch of linear systems may hold."""
 
@@ -57,17 +59,19 @@ def solve(
         homogeneous: whether phi is positively homogeneous, so that a change of variable keeps its form.
         coupled: whether phi couples its states, so that there is no diagonal of slopes to polish with.
     """
-    x, iterations = _iterate(phi, A, drive, proof, homogeneous)
-    if not coupled:
-        for start in range(0, len(x), max(1, BATCH_NUMBERS // (len(A) ** 2 + 1))):
-            rows = slice(start, start + max(1, BATCH_NUMBERS // (len(A) ** 2 + 1)))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # without a proof it may run away
+        x, iterations = _iterate(phi, A, drive, proof, homogeneous, COUPLED_NEAR if coupled else NEAR)
+        at_once = max(1, BATCH_NUMBERS // (len(A) ** 2 + 1))
+        for start in () if coupled else range(0, len(x), at_once):
+            rows = slice(start, start + at_once)
             x[rows] = _polished(phi, A, drive[rows], x[rows])
-    z = x @ A.T + drive
-    return Equilibrium(x, z, iterations, float(np.abs(x - phi(z)).max(initial=0.0)))
+        z = x @ A.T + drive
+        residual = float(np.abs(x - phi(z)).max(initial=0.0))
+    return Equilibrium(x, z, iterations, residual)
 
 
 def _iterate(
-    phi: Function, A: FloatArray, drive: FloatArray, proof: Proof | None, homogeneous: bool
+    phi: Function, A: FloatArray, drive: FloatArray, proof: Proof | None, homogeneous: bool, near: float
 ) -> tuple[FloatArray, int]:
     """Iterate t <- E^-1 ((I - M)(x(t) - c t) + alpha i), averaged where no contraction is known."""
     n = len(A)
@@ -75,7 +79,9 @@ def _iterate(
     averaged = not isinstance(proof, Contraction)
     if isinstance(proof, Contraction) and (homogeneous or bool((proof.alpha == 1).all())):
         alpha, centre = proof.alpha, proof.centre
-    elif homogeneous:  # Peaceman-Rachford splitting with the step that suits m and the norm
+    elif homogeneous and bool(
+        (phi(-np.ones(n)) <= 0).all()
+    ):  # Peaceman-Rachford splitting with the step that suits m and the norm
         least = proof.least_eigenvalue if isinstance(proof, Monotone) else 1.0
         norm = float(np.linalg.norm(np.eye(n) - A, 2)) or 1.0
         alpha, centre, averaged = np.full(n, 1 / np.sqrt(max(least, 1e-3) * norm)), np.full(n, 0.5), True
@@ -89,7 +95,7 @@ def _iterate(
     except np.linalg.LinAlgError:  # no proof holds then, and any iteration is a mere attempt
         inverse = np.linalg.pinv(system)
     step, push = (inverse @ shifted).T, (drive * alpha) @ inverse.T
-    value = _in_t(phi, alpha) if homogeneous else phi
+    value = _in_t(phi, alpha) if homogeneous and not bool((alpha == 1).all()) else phi
     t = push.copy()
     x = value(t)
     for count in range(1, MOST_STEPS + 1):
@@ -97,7 +103,7 @@ def _iterate(
         t = (t + new) / 2 if averaged else new
         before, x = x, value(t)
         change = np.abs(x - before).max(initial=0.0)
-        if change <= NEAR * (1e-3 + np.abs(x).max(initial=0.0)):
+        if change <= near * (1e-3 + np.abs(x).max(initial=0.0)):
             return x, count
         if not np.isfinite(change):
             return np.nan_to_num(before), count

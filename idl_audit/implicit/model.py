@@ -89,6 +89,12 @@ class StateBlock:
         low, high = self.activation.interval(*self._unscaled(lo, hi))
         return (np.ldexp(low, -self.exponent), np.ldexp(high, -self.exponent)) if self._is_scaled else (low, high)
 
+    def preimage(
+        self, x_lo: FloatArray, x_hi: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return bounds within [lo, hi] of every z there with phi(z) in [x_lo, x_hi]."""
+        return (lo, hi) if self._is_scaled else self.activation.preimage(x_lo, x_hi, lo, hi)
+
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return slopes for a line below and a line above phi on [lo, hi]."""
         return self.activation.relaxation_slopes(*self._unscaled(lo, hi))

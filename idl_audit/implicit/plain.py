@@ -215,7 +215,7 @@ class PlainReader:
         return [block for block in blocks if block.size]
 
     def _declared(self, entry: Any, n: int) -> DeclaredBlock:
-        if not isinstance(entry, dict) or not isinstance(entry.get("size"), int) or not 0 <= entry["size"] <= n:
+        if not isinstance(entry, dict) or type(entry.get("size")) is not int or not 0 <= entry["size"] <= n:
             raise ModelFileError(
                 f'{self._path}: a block is {entry!r} and should be like {{"activation": "relu", "size": {n}}}'
             )
@@ -246,6 +246,11 @@ class PlainReader:
             raise ModelFileError(
                 f"{self._path}: '{block.activation}' does not take these parameters: {given}"
             ) from error
+        for name, value in block.parameters.items():
+            if value and not 1e-50 <= abs(value) <= 1e50:
+                raise ModelFileError(
+                    f"{self._path}: the {name} of '{block.activation}' is {value:g}, beyond 1e50 or below 1e-50"
+                )
         if block.activation == "leaky_relu":
             return
         for name, value in block.parameters.items():

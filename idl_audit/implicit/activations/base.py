@@ -55,6 +55,12 @@ class Activation(ABC):
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of phi over [lo, hi], rounded outward."""
 
+    def preimage(
+        self, x_lo: FloatArray, x_hi: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return bounds within [lo, hi] of every z there with phi(z) in [x_lo, x_hi]; [lo, hi] where none are known."""
+        return lo, hi
+
     @abstractmethod
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (s, t): good slopes for a line below and a line above the graph over [lo, hi]; any are sound."""

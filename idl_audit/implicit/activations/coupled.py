@@ -40,7 +40,7 @@ class Softmax(Activation):
         return 0.5
 
     def _grouped(self, values: FloatArray) -> FloatArray:
-        return values.reshape(*values.shape[:-1], -1, self.width)
+        return values.reshape(*values.shape[:-1], values.shape[-1] // self.width, self.width)
 
     def __call__(self, z: FloatArray) -> FloatArray:
         """Return phi(z), groups along the last axis."""

@@ -60,6 +60,16 @@ class Kinked(Activation):
             return low, high
         return np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
 
+    def preimage(
+        self, x_lo: FloatArray, x_hi: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the tighter bounds where phi(z) = z above 0 and phi(z) <= 0 below."""
+        known = (np.asarray(self.above) == 1) & (np.asarray(self.below) >= 0)
+        return (
+            np.where(known & (x_lo > 0), np.maximum(lo, x_lo), lo),
+            np.where(known, np.minimum(hi, np.maximum(x_hi, 0.0)), hi),
+        )
+
     @property
     def _products_are_exact(self) -> bool:
         """Whether both slopes are -1, 0 or 1."""

@@ -31,6 +31,9 @@ MOST_STATES = 8192
 """Dense matrices of this size take half a gigabyte each; loops with more states are refused."""
 
 
+LEAST_WEIGHT = 2.0**-500
+
+
 @dataclass(frozen=True, eq=False)
 class Coefficients:
     """A matrix and what its true entries may differ from it, entry by entry."""
@@ -67,7 +70,11 @@ def slopes_in_t(least: FloatArray, most: FloatArray, alpha: FloatArray) -> tuple
 
 @dataclass(frozen=True, eq=False)
 class Contraction:
-    """A change of variable, a centre, an approximate inverse and a weight: a proof, once `kappa` has been checked."""
+    """A change of variable, a centre, an approximate inverse and a weight: a proof, once `kappa` has been checked.
+
+    That [centre - radius, centre + radius] encloses the slopes in t is for its maker to see to: both follow from the
+    model and from alpha, and are never read from a file.
+    """
 
     A: Coefficients
     alpha: FloatArray
@@ -137,7 +144,9 @@ class Contraction:
     @cached_property
     def kappa(self) -> float:
         """The least kappa with Q v <= kappa v, rounded upward; infinity where v proves nothing."""
-        if not (np.isfinite(self.v).all() and (self.v > 0).all() and np.isfinite(self.Q).all()):
+        if not (np.isfinite(self.v).all() and (self.v >= LEAST_WEIGHT).all() and np.isfinite(self.Q).all()):
+            return float("inf")  # below it, Q v might underflow
+        if not (self.alpha > 0).all():
             return float("inf")
         ratio = (self.Q @ self.v) / self.v * (1 + 2 * self._rounding)
         largest = float(ratio.max(initial=0.0))
