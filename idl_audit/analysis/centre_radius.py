@@ -41,6 +41,11 @@ def global_paper(model: ImplicitModel, functionals: FloatArray | None = None) ->
     return flat_sensitivity(model, functionals=functionals, middle=False)
 
 
+def global_gains(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+    """Return the S of the paper's recursion with each loop's own gain in it; for feed-forward models the paper's S."""
+    return paper_matrix(model, functionals)
+
+
 def global_monotone(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
     """Return the S of a monotone model for all inputs."""
     return monotone_sensitivity(model, functionals=functionals)
@@ -217,7 +222,7 @@ def applicable_methods(model: ImplicitModel) -> tuple[str, ...]:
     """Return the methods that "best" takes the least of."""
     coupled = any(block.activation.coupled for block in model.blocks)
     if not model.is_feed_forward:
-        return ("paper",) if coupled else ("centre-radius", "monotone")
+        return ("paper", "gains") if coupled else ("centre-radius", "monotone", "gains")
     names = ["paper"]
     if not coupled and centre_radius_bytes(model) <= LARGEST:
         names.append("centre-radius")
@@ -232,6 +237,7 @@ METHODS: Final[Mapping[str, Callable[[ImplicitModel, FloatArray | None], FloatAr
         "half-step": half_step_matrix,
         "centre-radius": global_centre_radius,
         "monotone": global_monotone,
+        "gains": global_gains,
         "best": best_matrix,
     }
 )

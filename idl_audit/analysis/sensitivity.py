@@ -14,7 +14,7 @@ import numpy as np
 
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box
-from idl_audit.errors import OptionError
+from idl_audit.errors import OptionError, UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.rounding import gamma
@@ -82,6 +82,10 @@ def paper_matrix(
 
     Gamma holds the Lipschitz constants of the activations, or the `steepest` slopes of each block where they are given.
     Without `uncertain`, what rounding did to the model's coefficients is left out: then it bounds nothing by itself.
+    A loop takes part with its gain N, |dx| <= N |di|, in place of (I - Gamma |A_kk|)^-1 Gamma.
+
+    Raises:
+        UnsupportedModelError: where nothing bounds a loop.
     """
     n_rows = model.n_outputs if functionals is None else len(functionals)
     sums: dict[int, FloatArray] = {}
@@ -89,9 +93,17 @@ def paper_matrix(
     inputs = _push_output(model, functionals, sums, inputs, uncertain)
     for k, block in enumerate(model.blocks):
         r = sums.pop(k, None)
-        if r is not None:
-            behind = block.activation.spread(r) if steepest is None else r * steepest[k]
-            inputs = _push(model.rows[k], behind, sums, inputs, uncertain)
+        if r is None:
+            continue
+        if k in model.loops:
+            gain = model.loops[k].gain
+            if gain is None:
+                raise UnsupportedModelError((f"nothing bounds the loop '{block.name}' entry by entry",))
+            behind = r @ gain * (1 + gamma(len(gain) + 2))
+            inputs = _push(model.loops[k].drive, behind, sums, inputs, uncertain)
+            continue
+        behind = block.activation.spread(r) if steepest is None else r * steepest[k]
+        inputs = _push(model.rows[k], behind, sums, inputs, uncertain)
     return inputs * (1 + 2 * gamma(roundings(model)))
 
 

@@ -17,10 +17,13 @@ import numpy as np
 from idl_audit.analysis.sensitivity import Sensitivity as Norms
 from idl_audit.analysis.witness import Checked, ProofWitness, Witness, check_witness
 from idl_audit.arrays import AnyArray
+from idl_audit.audit.certificates import KIND as CERTIFICATE
+from idl_audit.audit.certificates import Certificate, opened_certificate
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.subject import ModelOptions, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import IdlAuditError, ModelFileError
+from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import read_npz, write_npz
 from idl_audit.report.schema import Report, Verification
 
@@ -63,10 +66,10 @@ def _packed(key: str, part: ProofWitness, arrays: dict[str, AnyArray]) -> dict[s
 
 
 def verify(file: Path, model: Path, options: ModelOptions) -> Report:
-    """Check a witness against the model it was made for, without any solver, and report on it.
+    """Check a witness or a certificate against the model it was made for, without any solver, and report on it.
 
     Raises:
-        InvalidInputError: where a file cannot be read; a witness that proves nothing is reported, not raised.
+        InvalidInputError: where a file cannot be read; one that proves nothing is reported, not raised.
     """
     clock = Clock()
     with clock.step("read"):
@@ -75,10 +78,13 @@ def verify(file: Path, model: Path, options: ModelOptions) -> Report:
             options = ModelOptions(meta["output_name"], options.max_bytes, options.threads, options.torch)
         subject = open_subject(model, options)
     with clock.step("check"):
-        witness, preprocessing = _opened(file, meta, arrays)
-        found = check_witness(subject.in_data_units(preprocessing), witness)
+        read = subject.in_data_units(_preprocessing(file, meta))
+        if meta["kind"] == CERTIFICATE:
+            claim, norm_inf, found = _check_certificate(opened_certificate(file, meta, arrays), read)
+        else:
+            claim, norm_inf, found = _check_witness(_opened(file, meta, arrays), read)
     if not found.accepted and meta["model_sha256"] != subject.info.sha256:
-        note = f"the witness was made for another file (sha256 {str(meta['model_sha256'])[:12]})"
+        note = f"it was made for another file (sha256 {str(meta['model_sha256'])[:12]})"
         found = Checked(found.checked, (*found.refused, note))
     return framed_report(
         "verify",
@@ -86,13 +92,24 @@ def verify(file: Path, model: Path, options: ModelOptions) -> Report:
         model=subject.info,
         verification=Verification(
             file=str(file),
-            claim=f"S, {witness.S.shape[0]} x {witness.S.shape[1]} ({' and '.join(_parts(witness))})",
-            norm_inf=Norms(witness.S, None).norm_inf if found.accepted else None,
+            claim=claim,
+            norm_inf=norm_inf if found.accepted else None,
             accepted=found.accepted,
             checked=found.checked,
             refused=found.refused,
         ),
     )
+
+
+def _check_witness(witness: Witness, model: ImplicitModel) -> tuple[str, float | None, Checked]:
+    claim = f"S, {witness.S.shape[0]} x {witness.S.shape[1]} ({' and '.join(_parts(witness))})"
+    return claim, Norms(witness.S, None).norm_inf, check_witness(model, witness)
+
+
+def _check_certificate(found: Certificate, model: ImplicitModel) -> tuple[str, float | None, Checked]:
+    leaves = sum(sum(tree.sizes) for tree in found.chain.trees.values())
+    claim = f"class {found.label} in the box of eps {found.eps:g} around sample {found.index}, by {leaves} leaves"
+    return claim, None, Checked(model.n_outputs - 1, tuple(found.refused(model)))
 
 
 def _parts(witness: Witness) -> list[str]:
@@ -107,28 +124,31 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, AnyArray]]:
     try:
         meta = json.loads(str(arrays["meta"][()]))
         missing = {"output_name", "model_sha256", "preprocessing"} - set(meta)
-        if missing or meta["kind"] != KIND or meta["schema_version"] != SCHEMA_VERSION:
+        if missing or meta["kind"] not in (KIND, CERTIFICATE) or meta["schema_version"] != SCHEMA_VERSION:
             raise KeyError("kind")
     except (LookupError, TypeError, ValueError) as error:
         raise ModelFileError(
-            f"{file} is no witness of version {SCHEMA_VERSION}; write one with idl-audit sensitivity MODEL --witness "
-            "FILE.npz"
+            f"{file} is no witness or certificate of version {SCHEMA_VERSION}; write one with idl-audit sensitivity "
+            "--witness or idl-audit certify --certificates"
         ) from error
     return meta, arrays
 
 
-def _opened(file: Path, meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> tuple[Witness, Preprocessing]:
+def _preprocessing(file: Path, meta: Mapping[str, Any]) -> Preprocessing:
+    """Return the data units that the claim is made in."""
+    try:
+        given = meta["preprocessing"]
+        return Preprocessing(
+            float(given["scale"]), tuple(float(m) for m in given["mean"]), tuple(float(s) for s in given["std"])
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{file} does not say which data units it speaks of; write it anew") from error
+
+
+def _opened(file: Path, meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Witness:
     """Return the witness in the file; what does not fit the model is for the check to refuse."""
     try:
         numbers = {name: _floats(array) for name, array in arrays.items() if name != "meta"}
-        given = meta["preprocessing"]
-        bounds = given["bounds"]
-        preprocessing = Preprocessing(
-            float(given["scale"]),
-            tuple(float(m) for m in given["mean"]),
-            tuple(float(s) for s in given["std"]),
-            None if bounds is None else (float(bounds[0]), float(bounds[1])),
-        )
 
         def part(key: str, entry: Mapping[str, Any]) -> ProofWitness:
             found = {str(name): numbers[f"{key}.{name}"] for name in entry["arrays"]}
@@ -147,7 +167,7 @@ def _opened(file: Path, meta: Mapping[str, Any], arrays: Mapping[str, AnyArray])
     except Exception as error:  # whatever a damaged file does to the lines above
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelFileError(f"{file} is a damaged witness ({why}); write it anew") from error
-    return witness, preprocessing
+    return witness
 
 
 def _floats(array: AnyArray) -> AnyArray:

@@ -15,7 +15,7 @@ from idl_audit.cli.show import EXIT_REFUSED, check_output, command, deliver
 @command
 def verify(
     file: Annotated[
-        Path, typer.Argument(help="Witness that `sensitivity --witness` or `convert --witness` wrote.", metavar="FILE")
+        Path, typer.Argument(help="Witness or certificate that --witness or --certificates wrote.", metavar="FILE")
     ],
     model: o.ModelArgument,
     output_name: o.OutputNameOption = None,
@@ -27,7 +27,7 @@ def verify(
     verbose: o.VerboseOption = False,
     max_memory: o.MaxMemoryOption = None,
 ) -> None:
-    """Check a witness against its model: a few products in float64, rounded outward; no search, no solver.
+    """Check a witness or a certificate against its model, in float64 rounded outward: no search, no solver.
 
     Exit code 0: every claim holds. 1: a claim does not hold.
     """

@@ -76,7 +76,7 @@ def test_a_witness_of_another_model_says_so(loop: Path, tmp_path: Path) -> None:
 def test_what_is_no_witness_is_refused(loop: Path) -> None:
     found = run("verify", loop, loop)
     assert found.code == 2
-    assert "is no witness" in found.err
+    assert "is no witness or certificate" in found.err
 
 
 def test_a_damaged_witness_is_refused(loop: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.ascent import ascend
+from idl_audit.analysis.branching.chain import Chain, Leaves, check_chain, repeated, rows_of, with_phases
 from idl_audit.analysis.branching.network import SearchNet, state_tensors
 from idl_audit.analysis.branching.proof import prove_leaves
 from idl_audit.analysis.branching.root import root_bounds
@@ -18,6 +19,8 @@ from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
+
+__all__ = ["BranchOutcome", "Chain", "applies", "branch", "check_chain"]
 
 Network = Callable[[Float32Array], FloatArray]
 
@@ -47,7 +50,9 @@ def applies(model: ImplicitModel) -> bool:
     return model.is_feed_forward and model.n_states <= MOST_STATES
 
 
-def branch(model: ImplicitModel, query: Query, *, deadline: float, network: Network) -> BranchOutcome:
+def branch(
+    model: ImplicitModel, query: Query, *, deadline: float, network: Network, record: Chain | None = None
+) -> BranchOutcome:
     """Refute every alternative of a query, or find a counterexample, until the deadline.
 
     Bounds of the states with optimised slopes; optimised bounds of the alternatives' rows; a tree for each alternative
@@ -58,6 +63,7 @@ def branch(model: ImplicitModel, query: Query, *, deadline: float, network: Netw
         query: the box and the alternatives.
         deadline: on the clock of `time.monotonic`.
         network: the original network in data units, which has the last word on counterexamples.
+        record: takes the choices that `check_chain` evaluates again.
 
     Raises:
         UnsupportedModelError: where the model has loops.
@@ -79,8 +85,15 @@ def branch(model: ImplicitModel, query: Query, *, deadline: float, network: Netw
 
     net = SearchNet(model, query.box)
     inputs = Interval.of_boxes(query.box)
-    bounds = root_bounds(net, inputs, deadline=time.monotonic() + 0.5 * (deadline - time.monotonic()))
-    lowers = [_row_bounds(net, inputs, bounds, alternative) for alternative in query.alternatives]
+    chain = Chain() if record is None else record
+    halfway = time.monotonic() + 0.5 * (deadline - time.monotonic())
+    bounds = root_bounds(net, inputs, deadline=halfway, record=None if record is None else chain.steps)
+    lowers = []
+    for number, alternative in enumerate(query.alternatives):
+        proved, leaf = _row_bounds(net, inputs, bounds, alternative)
+        lowers.append(proved)
+        if proved.max() > 0:
+            chain.trees[number] = leaf
     leaves, left = 0, 0
     for number in np.argsort([rows.max() for rows in lowers]):  # the hardest first: it may have the counterexample
         rows = lowers[number]
@@ -92,13 +105,16 @@ def branch(model: ImplicitModel, query: Query, *, deadline: float, network: Netw
             continue
         alternative = query.alternatives[number]
         row = int(rows.argmax())
-        tree = Tree(net, inputs, bounds, alternative.rows[row], float(alternative.offsets[row]), candidate)
+        kept = None if record is None else Leaves(row)
+        tree = Tree(net, inputs, bounds, alternative.rows[row], float(alternative.offsets[row]), candidate, kept)
         outcome = tree.grow(deadline=deadline)
         leaves, left = leaves + outcome.leaves, left + outcome.open
         if found:
             return BranchOutcome(False, found[0], leaves, left, tuple(_best(lowers)))
         if outcome.proved:
             lowers[number] = np.array([outcome.lower])
+            if kept is not None:
+                chain.trees[number] = kept
     return BranchOutcome(not left, None, leaves, left, tuple(_best(lowers)))
 
 
@@ -106,8 +122,10 @@ def _best(lowers: list[FloatArray]) -> Iterator[float]:
     return (float(rows.max()) for rows in lowers)
 
 
-def _row_bounds(net: SearchNet, inputs: Interval, bounds: StateBounds, alternative: Conjunction) -> FloatArray:
-    """Return proved lower bounds of every row of an alternative, offsets added, with optimised slopes."""
+def _row_bounds(
+    net: SearchNet, inputs: Interval, bounds: StateBounds, alternative: Conjunction
+) -> tuple[FloatArray, Leaves]:
+    """Return proved lower bounds of every row of an alternative, offsets added, and the best row's only leaf."""
     import torch
 
     tensors = state_tensors(bounds)
@@ -116,8 +134,8 @@ def _row_bounds(net: SearchNet, inputs: Interval, bounds: StateBounds, alternati
     enough = float(1e-4 - alternative.offsets.min())
     found = ascend(net, net.output, 0, seeds, lines, steps=OUTPUT_STEPS, enough=enough)
     m = len(alternative.rows)
-    z = {k: Interval(np.repeat(own.lo, m, axis=0), np.repeat(own.hi, m, axis=0)) for k, own in bounds.z.items()}
-    boxes = Interval(np.repeat(inputs.lo, m, axis=0), np.repeat(inputs.hi, m, axis=0))
     slopes = {k: value.numpy() for k, value in found.slopes.items()}
-    proved = prove_leaves(net.model, boxes, StateBounds(z), alternative.rows, slopes, {})
-    return np.nextafter(proved + alternative.offsets, -np.inf)
+    proved = prove_leaves(net.model, repeated(inputs, m), with_phases(bounds, {}, m), alternative.rows, slopes, {})
+    lower = np.nextafter(proved + alternative.offsets, -np.inf)
+    best = np.array([int(lower.argmax())])
+    return lower, Leaves(int(best[0]), [{}], [rows_of(slopes, best)], [{}], [1])

@@ -85,8 +85,9 @@ def ascend(
         best.seen = {k: v.detach() for k, v in seen.items()}
         if last or bool((best.bound > enough).all()):
             break
+        assert optimizer is not None  # else this pass was the last
         optimizer.zero_grad()
-        (-torch.clamp(bound, max=enough + 1e-3).sum()).backward()
+        torch.autograd.backward(-torch.clamp(bound, max=enough + 1e-3).sum())
         optimizer.step()
         for group in optimizer.param_groups:
             group["lr"] *= 0.95

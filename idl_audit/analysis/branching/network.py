@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import scipy.sparse as sp
 
 from idl_audit.analysis.bounds import StateBounds
-from idl_audit.arrays import FloatArray
+from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.box import Box
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.convolution import Convolution
@@ -57,8 +58,6 @@ class SearchNet:
 
     def __init__(self, model: ImplicitModel, box: Box) -> None:
         """Put the maps of the model into torch."""
-        import torch
-
         self.model = model
         self.rows = [_search_row(row) for row in model.rows]
         self.output = _search_row(model.output)
@@ -69,7 +68,9 @@ class SearchNet:
         for k, block in enumerate(model.blocks):
             phi = block.activation
             if isinstance(phi, Kinked) and bool((np.asarray(phi.above) >= np.asarray(phi.below)).all()):
-                below, above = (np.broadcast_to(np.asarray(side, np.float64), block.size) for side in (phi.below, phi.above))
+                below, above = (
+                    np.broadcast_to(np.asarray(side, np.float64), block.size) for side in (phi.below, phi.above)
+                )
                 self.convex[k] = _tensor(below), _tensor(above)
 
     def lines(self, k: int, lo: torch.Tensor, hi: torch.Tensor) -> Lines:
@@ -207,8 +208,8 @@ def _pull(linear_map: LinearMap) -> Pull:
     return lambda v: (sparse @ v.T).T
 
 
-def _transposed_csr(matrix):  # type: ignore[no-untyped-def]
-    transposed = matrix.T.tocsr()
+def _transposed_csr(matrix: sp.csr_array) -> tuple[AnyArray, AnyArray, AnyArray]:
+    transposed = sp.csr_array(matrix.T)
     return transposed.indptr, transposed.indices, transposed.data
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
-from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.implicit.model import ImplicitModel
 
 PROOF_NUMBERS = 2**23
@@ -18,8 +18,8 @@ PROOF_NUMBERS = 2**23
 def chosen_multipliers(
     model: ImplicitModel,
     bounds: StateBounds,
-    slopes: Mapping[int, FloatArray],
-    splits: Mapping[int, FloatArray],
+    slopes: Mapping[int, FloatArray | Float32Array],
+    splits: Mapping[int, FloatArray | Float32Array],
 ) -> Multipliers:
     """Return lam = v s - sigma beta: s the chosen slope where v >= 0 and that of the upper line where v < 0.
 
@@ -33,7 +33,7 @@ def chosen_multipliers(
     def choose(k: int, v: FloatArray) -> FloatArray:
         z = bounds.z[k]
         below, above = model.blocks[k].relaxation_slopes(z.lo, z.hi)
-        low = below[:, None, :]
+        low = np.broadcast_to(below[:, None, :], v.shape)
         if k in slopes:
             bends = ((z.lo < 0) & (z.hi > 0))[:, None, :]
             low = np.where(bends, slopes[k], low)
@@ -50,7 +50,7 @@ def prove_states(
     k: int,
     states: IntArray,
     sign: float,
-    slopes: Mapping[int, FloatArray],
+    slopes: Mapping[int, FloatArray | Float32Array],
 ) -> FloatArray:
     """Return proved lower bounds of sign * z_i for some states i of block k over one box, shape (R,)."""
     widest = max([model.n_inputs, *(block.size for block in model.blocks)])
@@ -69,8 +69,8 @@ def prove_leaves(
     inputs: Interval,
     bounds: StateBounds,
     seeds: FloatArray,
-    slopes: Mapping[int, FloatArray],
-    splits: Mapping[int, FloatArray],
+    slopes: Mapping[int, FloatArray | Float32Array],
+    splits: Mapping[int, FloatArray | Float32Array],
 ) -> FloatArray:
     """Return proved lower bounds of one output functional a leaf, shape (m,).
 
@@ -88,7 +88,8 @@ def prove_leaves(
         rows = slice(start, start + at_once)
         here = StateBounds({k: Interval(z.lo[rows], z.hi[rows]) for k, z in bounds.z.items()})
         own = [
-            {k: value[rows].astype(np.float64)[:, None, :] for k, value in values.items()} for values in (slopes, splits)
+            {k: value[rows].astype(np.float64)[:, None, :] for k, value in values.items()}
+            for values in (slopes, splits)
         ]
         functionals = Functionals(model.output, seeds[rows][:, None, :], 0)
         choose = chosen_multipliers(model, here, own[0], own[1])

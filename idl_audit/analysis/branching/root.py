@@ -8,6 +8,7 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.ascent import ascend
+from idl_audit.analysis.branching.chain import StateStep
 from idl_audit.analysis.branching.network import SearchNet, state_tensors
 from idl_audit.analysis.branching.proof import prove_states
 from idl_audit.analysis.intervals import with_interval
@@ -19,10 +20,12 @@ SEARCH_NUMBERS = 2**23
 """Numbers that one tensor of a search pass may hold."""
 
 
-def root_bounds(net: SearchNet, inputs: Interval, *, deadline: float, steps: int = ROOT_STEPS) -> StateBounds:
+def root_bounds(
+    net: SearchNet, inputs: Interval, *, deadline: float, steps: int = ROOT_STEPS, record: list[StateStep] | None = None
+) -> StateBounds:
     """Return proved bounds of all states over one box; the slopes behind them were found by first-order ascent.
 
-    Past the deadline the remaining blocks keep their plain backward bounds.
+    Past the deadline the remaining blocks keep their plain backward bounds. `record` takes the slopes that were chosen.
     """
     model = net.model
     bounds = StateBounds()
@@ -36,7 +39,7 @@ def root_bounds(net: SearchNet, inputs: Interval, *, deadline: float, steps: int
             if not bending.size or (optimise and (time.monotonic() > deadline or steps <= 1)):
                 break
             if optimise:
-                found = _by_ascent(net, k, bending, bounds, inputs, steps, deadline)
+                found = _by_ascent(net, k, bending, bounds, inputs, steps, deadline, record)
             else:
                 found = tightened_by_lines(model, k, bending, bounds, inputs)
             bounds = bounds.with_block(k, block, found, bounds.x[k])
@@ -44,7 +47,14 @@ def root_bounds(net: SearchNet, inputs: Interval, *, deadline: float, steps: int
 
 
 def _by_ascent(
-    net: SearchNet, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, steps: int, deadline: float
+    net: SearchNet,
+    k: int,
+    states: IntArray,
+    bounds: StateBounds,
+    inputs: Interval,
+    steps: int,
+    deadline: float,
+    record: list[StateStep] | None,
 ) -> Interval:
     model = net.model
     tensors = state_tensors(bounds)
@@ -65,6 +75,8 @@ def _by_ascent(
             found = ascend(net, net.rows[k], newest, seeds, lines, steps=steps)
             slopes = {j: value.numpy() for j, value in found.slopes.items()}
             proved = prove_states(model, inputs, bounds, k, some, sign, slopes)
+            if record is not None:
+                record.append(StateStep(k, some, sign, slopes))
             if sign > 0:
                 lo[0, some] = np.fmax(lo[0, some], proved)
             else:

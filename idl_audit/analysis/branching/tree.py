@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.ascent import Found, ascend
+from idl_audit.analysis.branching.chain import Leaves, Phases, repeated, rows_of, with_phases
 from idl_audit.analysis.branching.network import Lines, SearchNet, state_tensors
 from idl_audit.analysis.branching.proof import prove_leaves
 from idl_audit.arrays import FloatArray
@@ -29,7 +30,6 @@ LEAF_STEPS = 14
 BATCH = 128
 MOST_LEAVES = 200_000
 
-Phases = npt.NDArray[np.int8]
 Candidate = Callable[[FloatArray], bool]
 """Is given points of the box that may be counterexamples, (m, p); says whether one is."""
 
@@ -73,8 +73,10 @@ class Tree:
         seed: FloatArray,
         offset: float,
         candidate: Candidate,
+        record: Leaves | None = None,
     ) -> None:
-        """Start with one leaf, the root; `bounds` are proved and stay fixed."""
+        """Start with one leaf, the root; `bounds` are proved and stay fixed. `record` takes the leaves that close."""
+        self._record = record
         self._net, self._inputs, self._bounds = net, inputs, bounds
         self._seed, self._offset, self._candidate = seed, offset, candidate
         self._tensors = state_tensors(bounds)
@@ -101,12 +103,13 @@ class Tree:
             proved = np.full(len(phases), -np.inf)
             if hopeful.size:
                 proved[hopeful] = self._prove(phases[hopeful], found, hopeful)
+                self._note(phases, found, np.flatnonzero(proved > 0))
                 lower = min(lower, float(np.where(proved > 0, proved, np.inf).min()))
             self.closed += int((proved > 0).sum())
             still = np.flatnonzero(~(proved > 0))
             if not still.size:
                 return False
-            corner = self._net.centre - self._net.radius * torch_sign(found.seen[-1][still.tolist()])
+            corner = self._net.centre - self._net.radius * found.seen[-1][still.tolist()].sign()
             if self._candidate(corner.double().numpy()):
                 return True
             for i in still:
@@ -196,22 +199,24 @@ class Tree:
 
     def _prove(self, phases: Phases, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
         """Return proved lower bounds of the functional in some leaves."""
-        z = {}
         m = len(phases)
-        for k, known in self._bounds.z.items():
-            lo, hi = np.repeat(known.lo, m, axis=0), np.repeat(known.hi, m, axis=0)
-            if k in self._edges:
-                own = phases[:, slice(*self._edges[k])]
-                lo, hi = np.where(own > 0, np.maximum(lo, 0.0), lo), np.where(own < 0, np.minimum(hi, 0.0), hi)
-            z[k] = Interval(lo, hi)
-        inputs = Interval(np.repeat(self._inputs.lo, m, axis=0), np.repeat(self._inputs.hi, m, axis=0))
-        slopes = {k: value[rows].numpy() for k, value in found.slopes.items()}
-        splits = {k: value[rows].numpy() for k, value in found.multipliers.items()}
+        leaves = with_phases(self._bounds, self._by_block(phases), m)
+        slopes, splits = (
+            rows_of({k: value.numpy() for k, value in values.items()}, rows)
+            for values in (found.slopes, found.multipliers)
+        )
         seeds = np.tile(self._seed, (m, 1))
-        bound = prove_leaves(self._net.model, inputs, StateBounds(z), seeds, slopes, splits)
+        bound = prove_leaves(self._net.model, repeated(self._inputs, m), leaves, seeds, slopes, splits)
         return np.nextafter(bound + self._offset, -np.inf)
 
+    def _by_block(self, phases: Phases) -> dict[int, Phases]:
+        return {k: phases[:, slice(*edges)] for k, edges in self._edges.items()}
 
-def torch_sign(values: torch.Tensor) -> torch.Tensor:
-    """Return the signs of a tensor."""
-    return values.sign()
+    def _note(self, phases: Phases, found: Found, closed: npt.NDArray[np.int64]) -> None:
+        """Record leaves that were closed."""
+        if self._record is None or not closed.size:
+            return
+        self._record.phases.append({k: own for k, own in self._by_block(phases[closed]).items() if own.any()})
+        self._record.slopes.append(rows_of({k: value.numpy() for k, value in found.slopes.items()}, closed))
+        self._record.multipliers.append(rows_of({k: value.numpy() for k, value in found.multipliers.items()}, closed))
+        self._record.sizes.append(int(closed.size))

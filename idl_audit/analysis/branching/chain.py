@@ -1,0 +1,167 @@
+"""Chains: what a search chose, in the order in which it must be evaluated again to prove the same (mathematics 7).
+
+A chain holds no bound, only choices: slopes for the bounds of hidden states, block after block, and for each
+alternative of the query the leaves of a tree with their phases, slopes and split multipliers. `check_chain` evaluates
+it with the certificate alone, in float64 with outward rounding: no search, no solver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.proof import prove_leaves, prove_states
+from idl_audit.analysis.intervals import with_interval
+from idl_audit.analysis.linear_bounds import tightened_by_lines
+from idl_audit.analysis.query import Conjunction, Query
+from idl_audit.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.implicit.model import ImplicitModel
+
+Phases = npt.NDArray[np.int8]
+
+
+@dataclass(eq=False)
+class StateStep:
+    """Slopes for the bounds of some states of a block, from one side."""
+
+    block: int
+    states: IntArray
+    sign: float
+    slopes: dict[int, Float32Array]
+    """Block -> (R, n)."""
+
+
+@dataclass(eq=False)
+class Leaves:
+    """Leaves whose phases cover the box, for one row of one alternative; arrays with one row a leaf."""
+
+    row: int
+    phases: list[dict[int, Phases]] = field(default_factory=list)
+    """Batches: block -> (m, n)."""
+    slopes: list[dict[int, Float32Array]] = field(default_factory=list)
+    multipliers: list[dict[int, Float32Array]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """m of each batch."""
+
+
+@dataclass(eq=False)
+class Chain:
+    """Everything that the proof of a query needs beside the model and the query."""
+
+    steps: list[StateStep] = field(default_factory=list)
+    trees: dict[int, Leaves] = field(default_factory=dict)
+    """Alternative -> its leaves."""
+
+
+def checked_bounds(model: ImplicitModel, inputs: Interval, steps: list[StateStep]) -> StateBounds:
+    """Return the bounds of all states that intervals, backward lines and the recorded slopes prove over one box."""
+    bounds = StateBounds()
+    for k in model.evaluation_order:
+        block = model.blocks[k]
+        bounds = with_interval(model, k, bounds, inputs)
+        if not model.rows[k].states:
+            continue
+        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
+        if bending.size:
+            found = tightened_by_lines(model, k, bending, bounds, inputs)
+            bounds = bounds.with_block(k, block, found, bounds.x[k])
+        own = [step for step in steps if step.block == k]
+        if own:
+            lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+            for step in own:
+                proved = prove_states(model, inputs, bounds, k, step.states, step.sign, step.slopes)
+                if step.sign > 0:
+                    lo[0, step.states] = np.fmax(lo[0, step.states], proved)
+                else:
+                    hi[0, step.states] = np.fmin(hi[0, step.states], -proved)
+            bounds = bounds.with_block(k, block, Interval(lo, hi), bounds.x[k])
+    return bounds
+
+
+def check_chain(model: ImplicitModel, query: Query, chain: Chain) -> list[str]:
+    """Return why a chain does not prove that no point of the box satisfies an alternative; empty where it does."""
+    inputs = Interval.of_boxes(query.box)
+    bounds = checked_bounds(model, inputs, chain.steps)
+    refused = []
+    for number, alternative in enumerate(query.alternatives):
+        why = _why_open(model, inputs, bounds, alternative, chain.trees.get(number))
+        if why:
+            refused.append(f"alternative {number}: {why}")
+    return refused
+
+
+def _why_open(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, alternative: Conjunction, leaves: Leaves | None
+) -> str:
+    if leaves is None or not 0 <= leaves.row < len(alternative.rows):
+        return "the chain has no leaves for it"
+    if not covers(all_phases(model, leaves)):
+        return "its leaves do not cover the box"
+    seed, offset = alternative.rows[leaves.row], float(alternative.offsets[leaves.row])
+    batches = zip(leaves.phases, leaves.slopes, leaves.multipliers, leaves.sizes, strict=True)
+    for phases, slopes, multipliers, m in batches:
+        proved = prove_leaves(
+            model, repeated(inputs, m), with_phases(bounds, phases, m), np.tile(seed, (m, 1)), slopes, multipliers
+        )
+        lower = np.nextafter(proved + offset, -np.inf)
+        if not (lower > 0).all():
+            return f"a leaf has the lower bound {float(np.nanmin(lower)):.3g}"
+    return ""
+
+
+def repeated(inputs: Interval, m: int) -> Interval:
+    """Return m copies of one box."""
+    return Interval(np.repeat(inputs.lo, m, axis=0), np.repeat(inputs.hi, m, axis=0))
+
+
+def with_phases(bounds: StateBounds, phases: Mapping[int, Phases], m: int) -> StateBounds:
+    """Return the bounds of z in m leaves: lo at least 0 where the phase is +1, hi at most 0 where it is -1."""
+    z = {}
+    for k, known in bounds.z.items():
+        lo, hi = np.repeat(known.lo, m, axis=0), np.repeat(known.hi, m, axis=0)
+        if k in phases:
+            lo = np.where(phases[k] > 0, np.maximum(lo, 0.0), lo)
+            hi = np.where(phases[k] < 0, np.minimum(hi, 0.0), hi)
+        z[k] = Interval(lo, hi)
+    return StateBounds(z)
+
+
+def all_phases(model: ImplicitModel, leaves: Leaves) -> Phases:
+    """Return the phases of every leaf over all states, (number of leaves, n)."""
+    parts = []
+    for phases, m in zip(leaves.phases, leaves.sizes, strict=True):
+        whole = np.zeros((m, model.n_states), np.int8)
+        for k, own in phases.items():
+            whole[:, model.offsets[k] : model.offsets[k + 1]] = own
+        parts.append(whole)
+    return np.concatenate(parts) if parts else np.zeros((0, model.n_states), np.int8)
+
+
+def covers(phases: Phases) -> bool:
+    """Return whether leaves with these phases cover everything: a state that all of them split, and both sides do.
+
+    A leaf without phases covers all by itself.
+    """
+    waiting = [phases[:, (phases != 0).any(axis=0)] if len(phases) else phases]
+    while waiting:
+        here = waiting.pop()
+        if not len(here):
+            return False
+        if not here.any(axis=1).all():
+            continue  # one of the leaves has no phase left
+        split = np.flatnonzero((here != 0).all(axis=0))
+        if not split.size:
+            return False
+        first = int(split[0])
+        rest = np.delete(here, first, axis=1)
+        waiting += [rest[here[:, first] == side] for side in (1, -1)]
+    return True
+
+
+def rows_of(values: Mapping[int, FloatArray | Float32Array], rows: IntArray) -> dict[int, Float32Array]:
+    """Return some rows of every array, as they are stored."""
+    return {k: np.ascontiguousarray(value[rows], np.float32) for k, value in values.items()}
