@@ -16,16 +16,19 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.analysis.attacks import ATTACKS, AttackOptions, Found, Network, Target, is_success, run_attack
+from idl_audit.analysis import branching
+from idl_audit.analysis.attacks import ATTACKS, AttackOptions, Found, Network, Target, is_success, is_worse, run_attack
 from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching import Chain
 from idl_audit.analysis.certificate import Functionals, lower_bound
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.analysis.linprog import Outcome
-from idl_audit.analysis.margins import margin_functionals, predictions
+from idl_audit.analysis.margins import margin_functionals, predictions, rivals
+from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import FloatArray
-from idl_audit.box import Box
+from idl_audit.box import Box, InputSet
 from idl_audit.errors import OptionError, SolverError
 from idl_audit.implicit.model import ImplicitModel
 
@@ -66,11 +69,13 @@ REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
 class Options:
     """Which rungs to climb, in this order, and how long."""
 
-    methods: tuple[str, ...] = ("interval", "sign", "pgd", "linear", "lp")
+    methods: tuple[str, ...] = ("interval", "sign", "pgd", "linear", "branch")
     time_limit: float = 60.0
     """Seconds a sample and radius."""
     attack: AttackOptions = field(default_factory=AttackOptions)
     seed: int = 0
+    record: bool = False
+    """Keep what a proof by branching needs to be checked again."""
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -93,6 +98,8 @@ class Result:
     """The point with the smallest margin that any attack found."""
     reason: Reason | None = None
     seconds: float = 0.0
+    chain: Chain | None = None
+    """What proved the rivals that branching was asked about, where it was recorded."""
 
 
 @dataclass
@@ -110,6 +117,7 @@ class _Case:
     """Backward bounds of all states, once a rung has asked for them."""
     found: Found | None = None
     reason: Reason = Reason.RELAXATION_GAP
+    chain: Chain | None = None
 
     @property
     def functionals(self) -> FloatArray:
@@ -127,30 +135,30 @@ class _Case:
 
     @property
     def is_falsified(self) -> bool:
-        return is_success(self.found, self.target.label)
+        return is_success(self.found, self.target.label, self.options.attack.target)
 
     def note(self, found: Found | None) -> None:
         """Keep the point with the smallest margin, a success before all others."""
         if found is None:
             return
-        if self.found is None or (found.predicted == self.target.label, found.margin) < (
-            self.found.predicted == self.target.label,
-            self.found.margin,
-        ):
+        if self.found is None or is_worse(found, self.found, self.target.label, self.options.attack.target):
             self.found = found
 
 
 def decide(
-    model: ImplicitModel, network: Network, sample: FloatArray, label: int, box: Box, options: Options
+    model: ImplicitModel, network: Network, sample: FloatArray, label: int, inputs: InputSet, options: Options
 ) -> Result:
-    """Return the verdict of one sample over one input set.
+    """Return the verdict of one sample over one input set: a box, or U_card, whose proofs are those of its box.
+
+    With a target class, falsified means that the network predicts it somewhere, certified that y_label > y_target
+    everywhere.
 
     Args:
         model: the implicit model in data units, with at least two outputs.
         network: the original network in data units, the judge of attacks.
-        sample: shape (p,), inside the box.
+        sample: shape (p,), inside the set.
         label: the right class.
-        box: the input set.
+        inputs: the input set.
         options: the rungs and their limits.
     """
     start = time.monotonic()
@@ -160,15 +168,25 @@ def decide(
     if not model.is_well_posed:  # several states for one input: nothing said of one of them holds for all
         return Result(Verdict.UNKNOWN, predicted, reason=Reason.NO_UNIQUENESS_PROOF, seconds=time.monotonic() - start)
     case = _Case(
-        target=Target(model, box, sample, label, network),
+        target=Target(model, inputs, sample, label, network),
         options=options,
         rng=np.random.default_rng(options.seed),
         deadline=start + options.time_limit,
-        lowers=np.full(model.n_outputs - 1, -np.inf),
-        inputs=Interval.of_boxes(box),
+        lowers=_unproved(model, label, options.attack.target),
+        inputs=Interval.of_boxes(inputs.hull),
     )
     method = _climb(case)
     return _result(case, predicted, method, time.monotonic() - start)
+
+
+def _unproved(model: ImplicitModel, label: int, goal: int | None) -> FloatArray:
+    """Return -inf for every rival to be looked at, infinity for those that a targeted attack passes over."""
+    if goal is None:
+        return np.full(model.n_outputs - 1, -np.inf)
+    lowers = np.where(rivals(model.n_outputs, label) == goal, -np.inf, np.inf)
+    if (lowers > 0).all():
+        raise OptionError(f"class {goal} is no target for a sample of class {label} of {model.n_outputs} classes")
+    return lowers
 
 
 def _climb(case: _Case) -> str | None:
@@ -196,7 +214,7 @@ def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> 
     if case.is_falsified:
         return Result(Verdict.FALSIFIED, predicted, method, known, case.found, None, seconds)
     if not case.open.size:
-        return Result(Verdict.CERTIFIED, predicted, method, known, case.found, None, seconds)
+        return Result(Verdict.CERTIFIED, predicted, method, known, case.found, None, seconds, case.chain)
     return Result(Verdict.UNKNOWN, predicted, method, known, case.found, case.reason, seconds)
 
 
@@ -236,9 +254,33 @@ def _lp(case: _Case) -> None:
             continue
         case.lowers[rival] = np.fmax(case.lowers[rival], answer.lower)
         if case.lowers[rival] <= 0 and answer.point is not None:
-            case.note(case.target.replay(answer.point, "lp"))
+            case.note(case.target.replay(answer.point, "lp", case.options.attack.target))
             if case.is_falsified:
                 return
+
+
+def _branch(case: _Case) -> None:
+    """Optimised slopes, then a tree over the phases of hidden states for every rival that is still open.
+
+    Where no tree can be grown (loops, very many states, U_card) the triangle LP stands in for it.
+    """
+    model = case.target.model
+    if not branching.applies(model) or not isinstance(case.target.inputs, Box):
+        _lp(case)
+        return
+    rivals_left = case.open
+    query = Query(case.target.box, tuple(Conjunction(case.functionals[[j]], np.zeros(1)) for j in rivals_left))
+    record = Chain() if case.options.record else None
+    outcome = branching.branch(model, query, deadline=case.deadline, network=case.target.network, record=record)
+    if record is not None:  # the chain counts the alternatives that were open; the certificate counts all rivals
+        trees = {int(rival): record.trees[j] for j, rival in enumerate(rivals_left) if j in record.trees}
+        case.chain = Chain(record.steps, trees)
+    for rival, lower in zip(rivals_left, outcome.lowers, strict=True):
+        case.lowers[rival] = np.fmax(case.lowers[rival], lower)
+    if outcome.point is not None:
+        case.note(case.target.replay(outcome.point.astype(np.float64), "branch", case.options.attack.target))
+    elif not outcome.proved and case.time_left <= 0:
+        case.reason = Reason.TIME_LIMIT
 
 
 def _attack(name: str) -> Rung:
@@ -250,11 +292,17 @@ def _attack(name: str) -> Rung:
 
 Rung: TypeAlias = Callable[[_Case], None]
 
-PROOFS: Final = frozenset({"interval", "linear", "lp"})
+PROOFS: Final = frozenset({"interval", "linear", "lp", "branch"})
 """The methods that can certify."""
 
 METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
-    {"interval": _interval, **{name: _attack(name) for name in ATTACKS}, "linear": _linear, "lp": _lp}
+    {
+        "interval": _interval,
+        **{name: _attack(name) for name in ATTACKS},
+        "linear": _linear,
+        "lp": _lp,
+        "branch": _branch,
+    }
 )
 """Name -> rung, in the order of their cost."""
 

@@ -15,14 +15,15 @@ import numpy as np
 from idl_audit.analysis.bounds import Interval
 from idl_audit.analysis.state_bounds import METHODS, Counts, Prepared, SetBounds, bound_set, counts, prepare
 from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.audit.boxes import threat_model
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.robustness import CHECKED_SAMPLES, Progress, Watcher
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import Box, InputSet, SparseBall
-from idl_audit.data.array_files import read_arrays
 from idl_audit.data.numbers import Eps, check_eps_units
-from idl_audit.data.samples import Layout, Samples
+from idl_audit.data.radii import read_radii
+from idl_audit.data.samples import Samples
 from idl_audit.errors import DataError, OptionError
 from idl_audit.files import check_new_file
 from idl_audit.implicit.model import ImplicitModel
@@ -31,11 +32,9 @@ from idl_audit.npz import write_npz
 from idl_audit.report.schema import (
     BlockBounds,
     Diagnostic,
-    EpsPoint,
     MethodBounds,
     OutputBounds,
     Report,
-    ThreatModel,
 )
 
 OUTPUTS: Final = "outputs"
@@ -43,9 +42,6 @@ OUTPUTS: Final = "outputs"
 
 LARGEST_SAVED: Final = 4 * 2**30
 """Bytes that --save may collect."""
-
-LARGEST_TEXT: Final = 64 * 2**20
-"""Bytes of a radius file that is text."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def audit_bounds(path: Path, options: BoundsOptions, *, watch: Watcher = lambda 
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
-        threat_model=_threat_model(options),
+        threat_model=threat_model(options.eps, preprocessing.bounds, sigma=options.sigma, k=options.cardinality),
         bounds=tuple(entry for one in found for entry in one.entries()),
         diagnostics=tuple(_diagnostics(subject, prepared, found, options)),
         artifacts=() if options.save is None else (str(options.save),),
@@ -145,69 +141,6 @@ class _Sets:
             return SparseBall.around(x, radius.value, k, sigma=self._sigma, valid_lo=lo, valid_hi=hi)
         except DataError as error:
             raise DataError(f"sample {int(self.samples.indices[place])}: {error}") from error
-
-
-def read_radii(path: Path, input_shape: tuple[int, ...], layout: Layout = "native") -> FloatArray:
-    """Return how far each input moves for eps = 1, shape (p,), from .npy, .npz (array 'sigma') or text with commas.
-
-    The numbers stand in the order of the samples: of the model's own input, or (H, W, C) where the layout is nhwc.
-
-    Raises:
-        DataError: where the file cannot be read, or holds anything but one finite number >= 0 for each input, not all
-            of them 0.
-    """
-    given = _numbers(path)
-    p = math.prod(input_shape)
-    if given.size != p:
-        raise DataError(f"{path} has {given.size} radii, and the model has {p} inputs; give one number for each input")
-    shape = tuple(size for size in given.shape if size != 1)
-    if layout == "nhwc" and len(input_shape) == 4:
-        _, channels, height, width = input_shape
-        wanted = (height, width, channels)
-        if shape != tuple(size for size in wanted if size != 1):
-            raise DataError(f"{path} has shape {given.shape}; with --layout nhwc give radii of shape {wanted}")
-        given = given.reshape(wanted).transpose(2, 0, 1)
-    sigma = given.astype(np.float64).reshape(-1)
-    usable = np.isfinite(sigma) & (sigma >= 0)
-    if not usable.all():
-        where = int(np.argmin(usable))
-        raise DataError(
-            f"{path} has {sigma[where]:g} for input {where}; every radius must be a finite number, 0 or more"
-        )
-    if not sigma.any():
-        raise DataError(f"{path} has no radius above 0: no input would move; give at least one")
-    return sigma
-
-
-def _numbers(path: Path) -> AnyArray:
-    if path.is_file():
-        with path.open("rb") as stream:
-            start = stream.read(8)
-        if start and not start.startswith((b"\x93NUMPY", b"PK")):
-            return _text_numbers(path)
-    array = read_arrays(path, (("sigma",),)).arrays[0]
-    if array is None:
-        raise DataError(f"{path} has no array named sigma; save it with numpy.savez({path.name!r}, sigma=...)")
-    return array
-
-
-def _text_numbers(path: Path) -> FloatArray:
-    """Return the numbers of a text file, separated by commas, semicolons, spaces or line ends."""
-    if path.stat().st_size > LARGEST_TEXT:
-        raise DataError(f"{path} has more than {LARGEST_TEXT / 2**20:g} MiB of text; save the radii with numpy.save")
-    try:
-        words = path.read_text("utf-8-sig").replace(",", " ").replace(";", " ").split()
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path} is neither .npy, .npz nor text with numbers; save it with numpy.save") from error
-    numbers = np.empty(len(words))
-    for place, word in enumerate(words):
-        try:
-            numbers[place] = float(word)
-        except ValueError:
-            raise DataError(
-                f"{path} has {word[:40]!r} as entry {place}, which is no number; give numbers only"
-            ) from None
-    return numbers
 
 
 def _bound_all(
@@ -368,14 +301,6 @@ class _Found:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _threat_model(options: BoundsOptions) -> ThreatModel:
-    points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in options.eps)
-    kind: str = "box" if options.cardinality is None else "card"
-    return ThreatModel.model_validate(
-        {"set": kind, "eps": points, "k": options.cardinality, "clip": options.data.preprocessing.bounds}
-    )
 
 
 def _diagnostics(

@@ -8,6 +8,7 @@ JSON `meta` that says which there are. It holds no bound: the check computes the
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from idl_audit.analysis import branching
+from idl_audit.analysis.attacks import Network
 from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep, check_chain
 from idl_audit.analysis.query import Query
 from idl_audit.arrays import AnyArray, FloatArray
@@ -66,6 +69,36 @@ def complete(chain: Chain, n_alternatives: int) -> None:
     """Add a leaf with the usual lines for every alternative that has none."""
     for number in range(n_alternatives):
         chain.trees.setdefault(number, Leaves(0, [{}], [{}], [{}], [1]))
+
+
+def certificate_of(
+    model: ImplicitModel,
+    network: Network,
+    box: Box,
+    label: int,
+    chain: Chain | None,
+    *,
+    index: int,
+    eps: float,
+    seconds: float,
+) -> Certificate | None:
+    """Return a certificate that was checked, for a sample that is certified; None where no chain proves it.
+
+    What intervals, lines or the LP proved is proved again by the usual lines or, where these do not reach, by
+    branching, for at most so many seconds.
+    """
+    tried = trivial_chain(model) if chain is None else chain
+    complete(tried, model.n_outputs - 1)
+    found = Certificate(box, label, tried, index, eps)
+    if not found.refused(model):
+        return found
+    if not branching.applies(model):
+        return None
+    again = Chain()
+    query = Query.misclassification(box, model.n_outputs, label)
+    branching.branch(model, query, deadline=time.monotonic() + seconds, network=network, record=again)
+    found = Certificate(box, label, again, index, eps)
+    return None if found.refused(model) else found
 
 
 def write_certificate(

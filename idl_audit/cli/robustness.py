@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,13 @@ import typer
 
 from idl_audit.analysis.attacks import ATTACKS, AttackOptions
 from idl_audit.analysis.verdicts import METHODS, Options, in_order_of_cost
+from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
 from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar
 from idl_audit.data.numbers import parse_eps, parse_number
 from idl_audit.errors import OptionError
+from idl_audit.report.wording import plain
 
 SaveOption = Annotated[
     Path | None,
@@ -25,17 +28,46 @@ SaveOption = Annotated[
     ),
 ]
 
+SigmaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sigma",
+        help="One radius for each input, multiplied by EPS; 0 holds it fixed. .npy, .npz (array sigma) or .csv.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+
 ATTACK_METHODS = (*ATTACKS, "lp")
+DEFAULT_METHODS = "interval,sign,pgd,linear,branch"
 
 
 @command
 def certify(
     model: o.ModelArgument,
-    data: o.DataOption,
-    eps: o.EpsOption,
+    property: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A VNN-LIB property (.vnnlib or .vnnlib.gz) to decide, in place of samples.",
+            metavar="[PROPERTY]",
+            show_default=False,
+        ),
+    ] = None,
+    data: o.OptionalDataOption = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            "-e",
+            "--eps",
+            help="How far every input may move, in data units: 8/255, 0.03, a list, or start:stop:count.",
+            metavar="EPS",
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option("--method", help=f"Which methods to use, a list of: {', '.join(METHODS)}.", metavar="LIST")
-    ] = "interval,sign,pgd,linear,lp",
+    ] = DEFAULT_METHODS,
+    sigma: SigmaOption = None,
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
@@ -51,6 +83,16 @@ def certify(
     format: o.FormatOption = o.Format.TABLE,
     output: o.OutputOption = None,
     save: SaveOption = None,
+    certificates: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificates",
+            help="Write what proves each certified sample into this folder; `verify` checks it without search.",
+            metavar="DIR",
+            show_default=False,
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -62,22 +104,87 @@ def certify(
 
     certified: proved that none can. falsified: one was found, and the original network confirms it.
     clean_wrong: the network is wrong without any change. unknown: neither, with the reason.
+
+    With a PROPERTY in place of -d and -e: sat (the network violates it, with a witness), unsat (proved that it holds),
+    unknown or timeout, on the first line.
     """
-    check_output(output, read=(model, data, labels), written=(save,))
+    reading = o.model_options(
+        output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+    )
+    if property is not None:
+        samples_only = {
+            "--data": data,
+            "--eps": eps,
+            "--labels": labels,
+            "--limit": limit,
+            "--index": index,
+            "--scale": scale,
+            "--mean": mean,
+            "--std": std,
+            "--layout": None if layout is o.LayoutName.NATIVE else layout,
+            "--bounds": bounds,
+            "--method": None if method == DEFAULT_METHODS else method,
+            "--save": save,
+            "--certificates": certificates,
+            "--sigma": sigma,
+        }
+        _refuse_beside(property, samples_only)
+        _certify_property(
+            model,
+            property,
+            PropertyOptions(time_limit=time_limit, seed=seed, model=reading),
+            format,
+            output,
+        )
+        return
+    if data is None or eps is None:
+        missing = "--data" if data is None else "--eps"
+        raise OptionError(f"{missing} is missing: give samples with -d DATA and a radius with -e EPS, or a PROPERTY")
+    check_output(output, read=(model, data, labels, sigma), written=(save,))
     given = o.data_options(
         data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
     )
     chosen = RobustnessOptions(
         eps=parse_eps(eps),
         data=given,
-        verdicts=Options(methods=_methods(method, tuple(METHODS), "method"), time_limit=time_limit, seed=seed),
-        save=save,
-        force=force,
-        model=o.model_options(
-            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+        verdicts=Options(
+            methods=_methods(method, tuple(METHODS), "method"),
+            time_limit=time_limit,
+            seed=seed,
+            record=certificates is not None,
         ),
+        sigma=sigma,
+        save=save,
+        certificates=certificates,
+        force=force,
+        model=reading,
     )
     _run("certify", model, chosen, format, output, quiet=quiet, verbose=verbose)
+
+
+def _refuse_beside(property: Path, given: Mapping[str, object]) -> None:
+    """Refuse options that speak of samples: a property says itself what is asked."""
+    named = [option for option, value in given.items() if value is not None]
+    if named:
+        raise OptionError(
+            f"unexpected {', '.join(named)} beside the property {property}: it says itself what is asked; "
+            "leave one or the other out; samples are given with --data"
+        )
+
+
+def _certify_property(
+    model: Path, property: Path, options: PropertyOptions, format: o.Format, output: Path | None
+) -> None:
+    """Print sat, unsat, unknown or timeout, and for sat the witness, as the competition asks for."""
+    check_output(output, read=(model, property))
+    report = audit_property(model, property, options)
+    (found,) = report.properties
+    if format is o.Format.JSON or output is not None:
+        deliver(report, format=o.Format.JSON, output=output)
+    if format is o.Format.TABLE:
+        for told in report.diagnostics:
+            typer.echo(f"{told.level}: {plain(told.message)}", err=True)
+        typer.echo(found.result if found.witness is None else f"{found.result}\n{found.witness}")
 
 
 @command
@@ -92,6 +199,25 @@ def attack(
     fraction: Annotated[
         str, typer.Option("--fraction", help="Share of the inputs that sensitivity and gradient may change.")
     ] = "0.1",
+    target: Annotated[
+        int | None,
+        typer.Option(
+            "--target",
+            help="Only this class counts: the network must predict it. Samples of the class itself are left out.",
+            metavar="CLASS",
+            show_default=False,
+        ),
+    ] = None,
+    sparse: Annotated[
+        int | None,
+        typer.Option(
+            "--sparse",
+            help="At most K inputs change at once, each by at most EPS; without it, all of them may.",
+            metavar="K",
+            show_default=False,
+        ),
+    ] = None,
+    sigma: SigmaOption = None,
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
@@ -107,6 +233,26 @@ def attack(
     format: o.FormatOption = o.Format.TABLE,
     output: o.OutputOption = None,
     save: SaveOption = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            help="Draw sample, change (changed pixels in red) and adversarial input as PNGs in this folder.",
+            metavar="DIR",
+            show_default=False,
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
+    image_shape: Annotated[
+        str | None,
+        typer.Option(
+            "--image-shape",
+            help="Shape of an input as an image, where the model reads it flat: 28,28 or 3,32,32.",
+            metavar="SHAPE",
+            show_default=False,
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -117,9 +263,9 @@ def attack(
     """Look for inputs within EPS of each sample that the network misclassifies, and let the network confirm them.
 
     The attack lp is the paper's: the minimiser of an LP relaxation; where its bound proves that there is no such
-    input, the sample is certified.
+    input, the sample is certified. With --sparse every attack changes at most K inputs: those that matter most.
     """
-    check_output(output, read=(model, data, labels), written=(save,))
+    check_output(output, read=(model, data, labels, sigma), written=(save,))
     share = parse_number(fraction, option="--fraction")
     if not 0 < share <= 1:
         raise OptionError(f"--fraction must lie above 0 and be at most 1, not {fraction}")
@@ -130,14 +276,27 @@ def attack(
     chosen = RobustnessOptions(
         eps=parse_eps(eps),
         data=given,
-        verdicts=Options(methods=methods, time_limit=time_limit, attack=AttackOptions(fraction=share), seed=seed),
+        verdicts=Options(
+            methods=methods, time_limit=time_limit, attack=AttackOptions(fraction=share, target=target), seed=seed
+        ),
+        sparse=sparse,
+        sigma=sigma,
         save=save,
+        images=images,
+        image_shape=None if image_shape is None else _image_shape(image_shape),
         force=force,
         model=o.model_options(
             output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
         ),
     )
     _run("attack", model, chosen, format, output, quiet=quiet, verbose=verbose)
+
+
+def _image_shape(text: str) -> tuple[int, ...]:
+    try:
+        return o.parse_shape(text)
+    except OptionError:
+        raise OptionError(f"--image-shape must be positive numbers such as 28,28 or 3,32,32, not {text!r}") from None
 
 
 def _methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:

@@ -29,6 +29,10 @@ MIXED = (14, 0, 37, 10, 3, 25)
 ALL = ("certify", "attack")
 
 
+METHODS = {"certify": ("interval", "sign", "pgd", "linear", "lp"), "attack": ("sign", "pgd", "lp")}
+"""Without branching, which leaves nothing undecided."""
+
+
 def audit(
     command="certify",
     *,
@@ -45,7 +49,7 @@ def audit(
     chosen = RobustnessOptions(
         eps=parse_eps(eps),
         data=DataOptions(data, index=index, limit=limit, preprocessing=Preprocessing(bounds=bounds)),
-        verdicts=Options(**({"methods": ("sign", "pgd", "lp")} if command == "attack" else {}) | options),
+        verdicts=Options(**({"methods": METHODS[command]} | options)),
         save=save,
     )
     return audit_robustness(command, model, chosen, watch=watch)

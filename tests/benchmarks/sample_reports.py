@@ -27,13 +27,15 @@ from idl_audit.report.terminal import render
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("digits_mlp", "digits_conv", "digits_resnet")
+SECONDS = 5.0
+"""For a sample and radius: what is undecided by then stays so in the report."""
 
 
 def sample_report(name: str) -> Report:
     """Return the report of one sample network: 100 held-out images, eps 0.02 and 0.05, inputs in [0, 1]."""
     folder = Path("sample_models")
     data = DataOptions(folder / f"{name}.npz", limit=100, preprocessing=Preprocessing(bounds=(0.0, 1.0)))
-    options = RobustnessOptions(eps=parse_eps("0.02,0.05"), data=data, verdicts=Options())
+    options = RobustnessOptions(eps=parse_eps("0.02,0.05"), data=data, verdicts=Options(time_limit=SECONDS))
     return audit_robustness("certify", folder / f"{name}.onnx", options)
 
 
@@ -43,7 +45,7 @@ def mnist_report(folder: Path) -> Report:
         path = Path(scratch) / "mnist_20.npz"
         np.savez(path, inputs=archive["test_images"][:20] / 255.0, labels=archive["test_labels"][:20])
         data = DataOptions(path, preprocessing=Preprocessing(bounds=(0.0, 1.0)))
-        options = RobustnessOptions(eps=parse_eps("0.02"), data=data, verdicts=Options())
+        options = RobustnessOptions(eps=parse_eps("0.02"), data=data, verdicts=Options(time_limit=SECONDS))
         report = audit_robustness("certify", folder / "vnncomp/mnist_fc/mnist-net_256x2.onnx", options)
     model = report.model and report.model.model_copy(update={"path": "mnist-net_256x2.onnx"})
     source = report.data and report.data.model_copy(update={"source": "mnist.npz, test images 0-19"})

@@ -101,6 +101,11 @@ def _write_models(folder: Path) -> None:
     network(folder / "nan_weights.onnx", [gemm()], w | {"b": [0, np.nan, 0]})
     network(folder / "hostile_operator.onnx", [helper.make_node("Sin", ["x"], ["h"], name=HOSTILE), gemm("h")], w)
     network(folder / "hostile_names.onnx", [gemm(target="h", name=HOSTILE), _named(relu, f"2{HOSTILE}")], w)
+    names = [*(f"X_{i}" for i in range(4)), *(f"Y_{j}" for j in range(3))]
+    lines = [f"(declare-const {name} Real)" for name in names]
+    lines += [f"(assert (>= X_{i} 0)) (assert (<= X_{i} 1))" for i in range(4)]
+    (folder / "rule.vnnlib").write_text("\n".join([*lines, "(assert (<= Y_0 -1))"]))
+    (folder / "rules.csv").write_text("onnx,vnnlib,timeout\nsmall.onnx,rule.vnnlib,20\n")
 
 
 def _named(node, name):

@@ -32,6 +32,7 @@ COMMANDS = {
     "convert": f"convert {MODEL} -o out/x.npz --force",
     "inspect": f"inspect {MODEL}",
     "verify": f"verify witness.npz {MODEL}",
+    "bench": "bench rules.csv",
 }
 """Name -> a command line that succeeds."""
 
@@ -43,6 +44,7 @@ REPORT_FILE = {
     "convert": "--report",
     "inspect": "-o",
     "verify": "-o",
+    "bench": "-o",
 }
 """Name -> the option that writes the report."""
 
@@ -113,7 +115,19 @@ def test_tables_stay_within_the_width(files, name, columns):
 @pytest.mark.parametrize("columns", [80, 120, 160])
 def test_words_are_not_broken(files, columns):
     out = run(
-        "certify", MODEL, "-d", DATA, "-e", "0.05", "--bounds", "0,1", "--index", "14,26,37", COLUMNS=str(columns)
+        "certify",
+        MODEL,
+        "-d",
+        DATA,
+        "-e",
+        "0.05",
+        "--bounds",
+        "0,1",
+        "--index",
+        "14,26,37",
+        "--method",
+        "interval,sign,pgd,linear,lp",
+        COLUMNS=str(columns),
     ).out
     assert out.count("relaxation_gap") == 2
 
@@ -174,7 +188,9 @@ def test_findings_are_no_failure(files):
 
 @pytest.mark.parametrize("name", ["certify", "attack"])
 def test_the_first_sentence_has_all_four_counts(files, name):
-    line = (name, MODEL, "-d", DATA, "-e", "0.05", "--bounds", "0,1", "--index", "0,1,10,14,37", "-f")
+    method = "sign,pgd,lp" if name == "attack" else "interval,sign,pgd,linear,lp"  # branching leaves nothing undecided
+    line = (name, MODEL, "-d", DATA, "-e", "0.05", "--bounds", "0,1", "--index", "0,1,10,14,37")
+    line = (*line, "--method", method, "-f")
     (counts,) = run(*line, "json").report.summary.per_eps
     assert (counts.certified, counts.falsified, counts.unknown, counts.clean_wrong) == (2, 1, 1, 1)
     numbers = re.findall(r"\b\d+\b", run(*line, "table", COLUMNS="300").out.splitlines()[0].split(": ")[1])
@@ -317,7 +333,7 @@ def test_verdicts_do_not_depend_on_the_units_of_the_data(files, name, index, fac
     for ours, theirs in zip(other.samples, plain.samples, strict=True):
         (found,), (expected,) = ours.results, theirs.results
         assert found.method == expected.method
-        if expected.verdict is Verdict.CERTIFIED:
+        if expected.verdict is Verdict.CERTIFIED and expected.method != "branch":  # a search in float32 stops anywhere
             assert found.lower_bound == pytest.approx(expected.lower_bound, rel=1e-6)
         if expected.adversarial is not None:
             assert found.adversarial.linf <= Fraction(eps) * (1 + Fraction(1, 10**12))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,8 +89,7 @@ def branch(
     halfway = time.monotonic() + 0.5 * (deadline - time.monotonic())
     bounds = root_bounds(net, inputs, deadline=halfway, record=None if record is None else chain.steps)
     lowers = []
-    for number, alternative in enumerate(query.alternatives):
-        proved, leaf = _row_bounds(net, inputs, bounds, alternative)
+    for number, (proved, leaf) in enumerate(_row_bounds(net, inputs, bounds, query.alternatives)):
         lowers.append(proved)
         if proved.max() > 0:
             chain.trees[number] = leaf
@@ -123,19 +122,28 @@ def _best(lowers: list[FloatArray]) -> Iterator[float]:
 
 
 def _row_bounds(
-    net: SearchNet, inputs: Interval, bounds: StateBounds, alternative: Conjunction
-) -> tuple[FloatArray, Leaves]:
-    """Return proved lower bounds of every row of an alternative, offsets added, and the best row's only leaf."""
+    net: SearchNet, inputs: Interval, bounds: StateBounds, alternatives: Sequence[Conjunction]
+) -> list[tuple[FloatArray, Leaves]]:
+    """Return for each alternative the proved lower bounds of its rows, offsets added, and the best row's only leaf."""
     import torch
 
+    if not alternatives:
+        return []
+    rows = np.concatenate([alternative.rows for alternative in alternatives])
+    offsets = np.concatenate([alternative.offsets for alternative in alternatives])
     tensors = state_tensors(bounds)
     lines = {k: net.lines(k, *tensors[k]) for k in tensors}
-    seeds = torch.from_numpy(alternative.rows.astype(np.float32))
-    enough = float(1e-4 - alternative.offsets.min())
+    seeds, enough = (torch.from_numpy(values.astype(np.float32)) for values in (rows, 1e-4 - offsets))
     found = ascend(net, net.output, 0, seeds, lines, steps=OUTPUT_STEPS, enough=enough)
-    m = len(alternative.rows)
+    m = len(rows)
     slopes = {k: value.numpy() for k, value in found.slopes.items()}
-    proved = prove_leaves(net.model, repeated(inputs, m), with_phases(bounds, {}, m), alternative.rows, slopes, {})
-    lower = np.nextafter(proved + alternative.offsets, -np.inf)
-    best = np.array([int(lower.argmax())])
-    return lower, Leaves(int(best[0]), [{}], [rows_of(slopes, best)], [{}], [1])
+    proved = prove_leaves(net.model, repeated(inputs, m), with_phases(bounds, {}, m), rows, slopes, {})
+    lower = np.nextafter(proved + offsets, -np.inf)
+    result = []
+    start = 0
+    for alternative in alternatives:
+        own = lower[start : start + len(alternative.rows)]
+        best = np.array([start + int(own.argmax())])
+        result.append((own, Leaves(int(best[0]) - start, [{}], [rows_of(slopes, best)], [{}], [1])))
+        start += len(alternative.rows)
+    return result

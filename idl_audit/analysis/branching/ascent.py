@@ -32,7 +32,7 @@ def ascend(
     lines: Mapping[int, Lines],
     *,
     steps: int,
-    enough: float = 0.0,
+    enough: float | torch.Tensor = 0.0,
     signs: Mapping[int, torch.Tensor] | None = None,
     start: Found | None = None,
     rate: float = 0.25,
@@ -43,7 +43,7 @@ def ascend(
         net: the network.
         row, newest, seeds, lines: as for `SearchNet.bound`.
         steps: passes; the first is at the given slopes.
-        enough: rows above this no longer pull.
+        enough: rows above this no longer pull; a number, or one a row.
         signs: block -> sigma, (N, n): +1 where a state is split to z >= 0, -1 to z <= 0, 0 elsewhere.
         start: slopes and multipliers to begin with.
         rate: Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients.
@@ -83,11 +83,11 @@ def ascend(
         for k, value in splits.items():
             best.multipliers[k][better] = value.detach()[better]
         best.seen = {k: v.detach() for k, v in seen.items()}
-        if last or bool((best.bound > enough).all()):
+        if last or not bound.requires_grad or bool((best.bound > enough).all()):
             break
         assert optimizer is not None  # else this pass was the last
         optimizer.zero_grad()
-        torch.autograd.backward(-torch.clamp(bound, max=enough + 1e-3).sum())
+        torch.autograd.backward(-torch.minimum(bound, torch.as_tensor(enough + 1e-3)).sum())
         optimizer.step()
         for group in optimizer.param_groups:
             group["lr"] *= 0.95

@@ -69,7 +69,7 @@ def checked_bounds(model: ImplicitModel, inputs: Interval, steps: list[StateStep
         if bending.size:
             found = tightened_by_lines(model, k, bending, bounds, inputs)
             bounds = bounds.with_block(k, block, found, bounds.x[k])
-        own = [step for step in steps if step.block == k]
+        own = [step for step in steps if step.block == k and step.sign in (1.0, -1.0)]
         if own:
             lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
             for step in own:
@@ -102,6 +102,8 @@ def _why_open(
     if not covers(all_phases(model, leaves)):
         return "its leaves do not cover the box"
     seed, offset = alternative.rows[leaves.row], float(alternative.offsets[leaves.row])
+    if any(array.dtype != np.int8 for phases in leaves.phases for array in phases.values()):
+        return "its phases are no signs"
     batches = zip(leaves.phases, leaves.slopes, leaves.multipliers, leaves.sizes, strict=True)
     for phases, slopes, multipliers, m in batches:
         proved = prove_leaves(

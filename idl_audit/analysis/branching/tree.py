@@ -21,6 +21,7 @@ from idl_audit.analysis.branching.ascent import Found, ascend
 from idl_audit.analysis.branching.chain import Leaves, Phases, repeated, rows_of, with_phases
 from idl_audit.analysis.branching.network import Lines, SearchNet, state_tensors
 from idl_audit.analysis.branching.proof import prove_leaves
+from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import FloatArray
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 LEAF_STEPS = 14
 BATCH = 128
+LARGEST_BATCH = 512
+"""Leaves of one pass, where many are open."""
+RETRIES = 8
+RETRY_STEPS = 40
 MOST_LEAVES = 200_000
 
 Candidate = Callable[[FloatArray], bool]
@@ -85,6 +90,8 @@ class Tree:
         self._edges = dict(zip(self._order, itertools.pairwise([0, *np.cumsum(sizes).tolist()]), strict=True))
         self._count = itertools.count()
         self.closed = 0
+        self._lowest = np.inf
+        self._left = 0
 
     def grow(self, *, deadline: float, root_steps: int = 30) -> TreeOutcome:
         """Split leaves until all are closed, a counterexample is found, or the time is over."""
@@ -109,8 +116,7 @@ class Tree:
             still = np.flatnonzero(~(proved > 0))
             if not still.size:
                 return False
-            corner = self._net.centre - self._net.radius * found.seen[-1][still.tolist()].sign()
-            if self._candidate(corner.double().numpy()):
+            if self._candidate(self._corners(found, still)):
                 return True
             for i in still:
                 leaf = Leaf(
@@ -129,12 +135,20 @@ class Tree:
         while heap:
             if time.monotonic() > deadline or len(heap) > MOST_LEAVES:
                 break
-            taken = [heapq.heappop(heap) for _ in range(min(BATCH // 2, len(heap)))]
-            stuck = [leaf for leaf in taken if leaf.split < 0]
-            if stuck:
-                for leaf in taken:
-                    heapq.heappush(heap, leaf)
-                break
+            count = min(len(heap), max(BATCH, min(len(heap) // 2, LARGEST_BATCH)) // 2)
+            taken = [heapq.heappop(heap) for _ in range(count)]
+            for leaf in (leaf for leaf in taken if leaf.split < 0):
+                if time.monotonic() > deadline:
+                    self._left += 1
+                    continue
+                closed, hit = self._exhausted(leaf)
+                if hit:
+                    return TreeOutcome(False, -np.inf, self.closed, len(heap) + len(taken) + self._left, found=True)
+                self.closed += closed
+                self._left += not closed
+            taken = [leaf for leaf in taken if leaf.split >= 0]
+            if not taken:
+                continue
             children = np.repeat(np.stack([leaf.phases for leaf in taken]), 2, axis=0)
             rows = np.arange(len(taken))
             where = np.array([leaf.split for leaf in taken])
@@ -142,9 +156,12 @@ class Tree:
             parents = [leaf for leaf in taken for _ in range(2)]
             if settle(children, list(parents), LEAF_STEPS):
                 return TreeOutcome(False, -np.inf, self.closed, len(heap), found=True)
-        return TreeOutcome(not heap, float(lower) if not heap else -np.inf, self.closed, len(heap))
+        left = len(heap) + self._left
+        return TreeOutcome(not left, -np.inf if left else float(min(lower, self._lowest)), self.closed, left)
 
-    def _search(self, phases: Phases, parents: list[Leaf | None], steps: int) -> tuple[Found, npt.NDArray[np.int64]]:
+    def _search(
+        self, phases: Phases, parents: list[Leaf | None], steps: int, rate: float = 0.25
+    ) -> tuple[Found, npt.NDArray[np.int64]]:
         """Return the best bounds that ascent finds for the leaves, and the state that each should split next."""
         import torch
 
@@ -175,6 +192,7 @@ class Tree:
             enough=1e-4 - self._offset,
             signs=signs,
             start=start if parents[0] is not None else None,
+            rate=rate,
         )
         return found, self._scores(found, lines, len(phases))
 
@@ -208,6 +226,32 @@ class Tree:
         seeds = np.tile(self._seed, (m, 1))
         bound = prove_leaves(self._net.model, repeated(self._inputs, m), leaves, seeds, slopes, splits)
         return np.nextafter(bound + self._offset, -np.inf)
+
+    def _corners(self, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
+        import torch
+
+        signs = found.seen[-1][rows.tolist()].sign() if -1 in found.seen else torch.zeros(len(rows), 1)
+        return np.asarray((self._net.centre - self._net.radius * signs).double().numpy())
+
+    def _exhausted(self, leaf: Leaf) -> tuple[bool, bool]:
+        """Return (closed, found) of a leaf that has no state left to split: a linear program, solved for its point."""
+        phases = leaf.phases[None]
+        for attempt in range(RETRIES):
+            found, _ = self._search(phases, [leaf], RETRY_STEPS, rate=0.25 * 2.0 ** (attempt % 4))
+            if float(found.bound[0]) + self._offset > 0:
+                rows = np.zeros(1, np.int64)
+                proved = self._prove(phases, found, rows)
+                if proved[0] > 0:
+                    self._note(phases, found, rows)
+                    self._lowest = min(self._lowest, float(proved[0]))
+                    return True, False
+            leaf.slopes = {k: value[0].numpy().copy() for k, value in found.slopes.items()}
+            leaf.multipliers = {k: value[0].numpy().copy() for k, value in found.multipliers.items()}
+        bounds = StateBounds()
+        for k, z in with_phases(self._bounds, self._by_block(phases), 1).z.items():
+            bounds = bounds.with_block(k, self._net.model.blocks[k], z)
+        answer = TriangleRelaxation(self._net.model, self._inputs, bounds).minimise(self._seed, time_limit=10.0)
+        return False, answer.point is not None and self._candidate(answer.point[None])
 
     def _by_block(self, phases: Phases) -> dict[int, Phases]:
         return {k: phases[:, slice(*edges)] for k, edges in self._edges.items()}

@@ -155,4 +155,12 @@ class ThreatModel(Part):
     norm: Literal["linf"] = Field(default="linf", description="The norm that eps bounds.")
     eps: tuple[EpsPoint, ...] = Field(description="The radii, in data units.")
     k: int | None = Field(default=None, ge=1, description="For `card`: how many inputs may change.")
+    sigma: Text | None = Field(
+        default=None, description="File of per-input radii: an input moves by at most eps times its own."
+    )
+    target: int | None = Field(
+        default=None,
+        ge=0,
+        description="Only this class counts as an attack's success; null stands for any but the label.",
+    )
     clip: tuple[float, float] | None = Field(default=None, description="Perturbed inputs stay in this range.")

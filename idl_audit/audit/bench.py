@@ -1,0 +1,231 @@
+"""bench: every property of an instances file, each in a process that may die without ending the run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from idl_audit.analysis.fast_gradients import searched
+from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.properties import PropertyOptions, check_on_box, decide_property, read_property
+from idl_audit.audit.robustness import Progress, Watcher
+from idl_audit.audit.subject import Subject, open_subject
+from idl_audit.audit.workers import Done, Lost, work_through
+from idl_audit.data.instances import Instance, read_instances
+from idl_audit.errors import IdlAuditError, OptionError
+from idl_audit.report.schema import Diagnostic, PropertyReport, Report
+
+DEFAULT_SECONDS: Final = 60.0
+"""For rows without a timeout where there is no cap."""
+GRACE: Final = 30.0
+"""Seconds beyond its time after which a process is ended: some steps do not look at the clock."""
+
+WRONG: Final = "IDL502"
+"""The code of a result that contradicts the truth."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How the properties are to be decided."""
+
+    cap: float | None = None
+    """Seconds for a property at most; None leaves each row its own timeout."""
+    jobs: int = 1
+    seed: int = 0
+    earlier: Report | None = None
+    """A report whose rows are kept and not decided again."""
+
+    def __post_init__(self) -> None:
+        if self.cap is not None and not self.cap > 0:
+            raise OptionError(f"--cap must be a positive number of seconds, not {self.cap}")
+        if self.jobs < 1:
+            raise OptionError(f"--jobs must be 1 or more, not {self.jobs}")
+
+    def seconds(self, instance: Instance) -> float:
+        """Return the time that a row gets."""
+        own = DEFAULT_SECONDS if instance.timeout is None and self.cap is None else instance.timeout
+        return min(seconds for seconds in (own, self.cap) if seconds is not None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One property to decide, as it is handed to another process."""
+
+    number: int
+    instance: Instance
+    folder: Path
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One property with what was found, and what the user should know."""
+
+    report: PropertyReport
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+def audit_bench(
+    path: Path,
+    options: BenchOptions,
+    *,
+    watch: Watcher = lambda progress: None,
+    save: Callable[[Report], None] = lambda report: None,
+    decide: Callable[[Row], Decided] | None = None,
+) -> Report:
+    """Decide every property of an instances file; Ctrl-C leaves a valid, incomplete report.
+
+    Args:
+        path: the CSV file; networks and properties lie relative to its folder.
+        options: limits, processes, and what was found before.
+        watch: told after each row how far the work has come.
+        save: given the incomplete report after each row, so that a later run can resume.
+        decide: what decides one row in its process; `decide_row` where it is None.
+
+    Raises:
+        DataError: where the file is refused. Networks and properties that are refused are unknown, with a diagnostic.
+    """
+    clock = Clock()
+    instances = read_instances(path)
+    found = dict(_kept(instances, options.earlier))
+    rows = [
+        Row(number, instance, path.absolute().parent, options.seconds(instance), options.seed)
+        for number, instance in enumerate(instances)
+        if number not in found
+    ]
+    complete = True
+
+    def report(*, complete: bool) -> Report:
+        return _report(clock, options, found, complete=complete)
+
+    _tell(watch, found, len(instances))
+    with clock.step("verdicts"):
+        try:
+            work = work_through(rows, decide or decide_row, jobs=options.jobs, allowed=lambda row: row.seconds + GRACE)
+            with closing(work):
+                for done in work:
+                    found[done.task.number] = _decided(done)
+                    _tell(watch, found, len(instances))
+                    save(report(complete=False))
+        except KeyboardInterrupt:
+            complete = False
+    return report(complete=complete)
+
+
+def _kept(instances: tuple[Instance, ...], earlier: Report | None) -> Iterator[tuple[int, Decided]]:
+    """Yield the rows that an earlier report has, with its diagnostics on them and the truth as it is known now."""
+    if earlier is None:
+        return
+    known = {(entry.onnx, entry.vnnlib): entry for entry in earlier.properties}
+    for number, instance in enumerate(instances):
+        entry = known.get((instance.onnx, instance.vnnlib))
+        if entry is not None:
+            own = tuple(d for d in earlier.diagnostics if d.where == _where(instance) and d.code != WRONG)
+            yield number, Decided(entry.model_copy(update={"truth": instance.truth}), own)
+
+
+def _where(instance: Instance) -> str:
+    return f"{instance.onnx}, {instance.vnnlib}"
+
+
+def _tell(watch: Watcher, found: dict[int, Decided], total: int) -> None:
+    watch(Progress(len(found), total, Counter(row.report.result for row in found.values())))
+
+
+def _decided(done: Done[Row, Decided]) -> Decided:
+    """Return what the process answered, or that it was lost."""
+    if not isinstance(done.answer, Lost):
+        return done.answer
+    instance = done.task.instance
+    told = Diagnostic(
+        code="IDL504",
+        level="warning" if done.answer.overtime else "error",
+        message=done.answer.why,
+        hint=None if done.answer.overtime else "run it again with fewer --jobs, or alone with certify",
+        where=_where(instance),
+    )
+    return Decided(
+        PropertyReport(
+            onnx=instance.onnx,
+            vnnlib=instance.vnnlib,
+            result="timeout" if done.answer.overtime else "unknown",
+            truth=instance.truth,
+            seconds=done.seconds,
+        ),
+        (told,),
+    )
+
+
+def _report(clock: Clock, options: BenchOptions, found: dict[int, Decided], *, complete: bool) -> Report:
+    rows = [found[number] for number in sorted(found)]
+    wrong = [_contradiction(row.report) for row in rows if is_wrong(row.report)]
+    return framed_report(
+        "bench",
+        clock,
+        seed=options.seed,
+        complete=complete,
+        properties=tuple(row.report for row in rows),
+        diagnostics=(*wrong, *(told for row in rows for told in row.diagnostics)),
+    )
+
+
+def is_wrong(entry: PropertyReport) -> bool:
+    """Return whether a result contradicts the truth: one says sat, the other unsat."""
+    return {entry.result, entry.truth} == {"sat", "unsat"}
+
+
+def _contradiction(entry: PropertyReport) -> Diagnostic:
+    return Diagnostic(
+        code=WRONG,
+        level="error",
+        message=f"WRONG: {entry.result} by {entry.method}, and the truth is {entry.truth}",
+        hint="either the truth is mistaken or idl-audit is; please report it with both files",
+        where=f"{entry.onnx}, {entry.vnnlib}",
+    )
+
+
+def decide_row(row: Row) -> Decided:
+    """Decide one property in this process; what is refused is unknown, with the sentence that says why."""
+    entry = PropertyReport(
+        onnx=row.instance.onnx, vnnlib=row.instance.vnnlib, result="unknown", truth=row.instance.truth
+    )
+    start = time.monotonic()
+    try:
+        subject = _subject(row.folder / row.instance.onnx)
+        start = time.monotonic()  # the network is read once for all of its rows
+        asked = read_property(subject, _property_file(row.folder / row.instance.vnnlib))
+        check_on_box(subject, asked, row.seed)
+        options = PropertyOptions(time_limit=row.seconds, seed=row.seed)
+        decision = decide_property(subject, asked, options, deadline=start + row.seconds)
+    except IdlAuditError as error:
+        told = Diagnostic(code="IDL503", level="error", message=str(error), where=_where(row.instance))
+        return Decided(entry.model_copy(update={"seconds": time.monotonic() - start}), (told,))
+    found = {
+        "result": decision.result,
+        "method": decision.method,
+        "witness": decision.witness,
+        "seconds": time.monotonic() - start,
+    }
+    diagnostics = tuple(told.model_copy(update={"where": _where(row.instance)}) for told in decision.diagnostics)
+    return Decided(entry.model_copy(update=found), diagnostics)
+
+
+@lru_cache(maxsize=1)
+def _subject(path: Path) -> Subject:
+    """Return the network, ready to be searched; neighbouring rows often have the same one."""
+    subject = open_subject(path)
+    searched(subject.model)  # loads what the search needs: seconds that are no row's own
+    return subject
+
+
+def _property_file(path: Path) -> Path:
+    """Return the property's file; lists often name it without the .gz that it has, or with one that it lacks."""
+    other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
+    return other if other.is_file() and not path.exists() else path

@@ -1,0 +1,250 @@
+"""certify with a property, and the rows of bench: one network against one VNN-LIB file."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from idl_audit.analysis.properties import RUNGS, Answer, QueryOptions, QueryResult, decide_query
+from idl_audit.analysis.query import Conjunction, Query
+from idl_audit.analysis.verdicts import Reason
+from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.box import Box
+from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
+from idl_audit.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.implicit.scaling import rescale
+from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, Report
+
+CHECKED_POINTS: Final = 20
+"""Implicit model and network are compared on so many points of the property's first box."""
+
+RANKING: Final = frozenset({"Softmax", "LogSoftmax"})
+"""Last operators that are left out of the model, and change no comparison of two outputs."""
+
+
+@dataclass(frozen=True)
+class PropertyOptions:
+    """How a property is to be decided."""
+
+    time_limit: float = 60.0
+    """Seconds in all, reading and converting included."""
+    seed: int = 0
+    model: ModelOptions = field(default_factory=ModelOptions)
+
+    def __post_init__(self) -> None:
+        if not self.time_limit > 0:
+            raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What is known of one property."""
+
+    result: Answer
+    method: str | None = None
+    witness: str | None = None
+    """For sat: the counterexample in the competition's format."""
+    reason: Reason | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:
+    """Decide one property of one network and report on it.
+
+    Raises:
+        InvalidInputError: where the model or the property is refused.
+        AgreementError: where the implicit model is not the network.
+    """
+    clock = Clock()
+    start = time.monotonic()
+    with clock.step("read and convert"):
+        subject = open_subject(path, options.model)
+        asked = read_property(subject, vnnlib)
+    with clock.step("check"):
+        check = check_on_box(subject, asked, options.seed)
+    with clock.step("verdict"):
+        decision = decide_property(subject, asked, options, deadline=start + options.time_limit)
+    return framed_report(
+        "certify",
+        clock,
+        seed=options.seed,
+        model=subject.info,
+        conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
+        properties=(
+            PropertyReport(
+                onnx=str(path),
+                vnnlib=str(vnnlib),
+                result=decision.result,
+                method=decision.method,
+                seconds=time.monotonic() - start,
+                witness=decision.witness,
+            ),
+        ),
+        diagnostics=decision.diagnostics,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class AskedProperty:
+    """A property in the model's terms: one query a box."""
+
+    source: str
+    queries: tuple[Query, ...]
+    stripped: str
+    """The last operator, where the model leaves it out."""
+
+
+def read_property(subject: Subject, path: Path) -> AskedProperty:
+    """Return the queries of a property file for a model.
+
+    Raises:
+        DataError: where the file is refused, or its inputs and outputs are not the model's.
+        UnsupportedModelError: where it speaks of the values that a softmax gives, which the model leaves out.
+    """
+    given = read_vnnlib(path)
+    model = subject.model
+    for noun, has, wants in (("inputs", model.n_inputs, given.n_inputs), ("outputs", model.n_outputs, given.n_outputs)):
+        if has != wants:
+            raise DataError(
+                f"{path} speaks of {wants} {noun}, and {subject.path} has {has}; give the property's network"
+            )
+    if model.stripped_output:
+        _check_ranking(subject, given)
+    queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
+    return AskedProperty(str(path), queries, model.stripped_output)
+
+
+def _check_ranking(subject: Subject, given: Property) -> None:
+    """Refuse what is not unchanged by the operator that the model leaves out."""
+    operator = subject.model.stripped_output
+    rows = [row for box in given.boxes for alternative in box.alternatives for row in alternative]
+    if operator not in RANKING or not all(_is_comparison(row) for row in rows):
+        raise UnsupportedModelError(
+            [
+                f"{subject.path} ends in {operator}, which is left out: properties of it may only compare two outputs, "
+                "such as (<= Y_0 Y_1)"
+            ]
+        )
+
+
+def _is_comparison(row: OutputRow) -> bool:
+    """Return whether a row says Y_i <= Y_j."""
+    return not row.offset and len(row.coefficients) == 2 and not sum(c for _, c in row.coefficients)
+
+
+def to_query(box: PropertyBox, n_outputs: int, source: str) -> Query:
+    """Return a box of exact fractions as a query: bounds rounded outward and inward, offsets downward.
+
+    Raises:
+        DataError: where float64 does not hold the coefficients of a row, whatever it is multiplied by.
+    """
+    cache: dict[OutputRow, OutputRow] = {}
+    alternatives = []
+    for rows in box.alternatives:
+        scaled = [cache.setdefault(row, scaled_row(row, source)) for row in rows]
+        matrix = np.zeros((len(rows), n_outputs))
+        for number, row in enumerate(scaled):
+            for j, coefficient in row.coefficients:
+                matrix[number, j] = float(coefficient)
+        exact = tuple(row.offset for row in scaled)
+        alternatives.append(Conjunction(matrix, np.array([rounded(c, up=False) for c in exact]), exact))
+    lo, inner_lo = (np.array([rounded(value, up=up) for value in box.lo]) for up in (False, True))
+    inner_hi, hi = (np.array([rounded(value, up=up) for value in box.hi]) for up in (False, True))
+    return Query(Box(lo, hi, inner_lo, inner_hi), tuple(alternatives))
+
+
+def scaled_row(row: OutputRow, source: str) -> OutputRow:
+    """Return an inequality with the same solutions whose coefficients float64 holds: 0.1 Y_0 <= 1 is Y_0 <= 10.
+
+    Raises:
+        DataError: where no multiple does.
+    """
+    numbers = [c for _, c in row.coefficients]
+    if all(Fraction(float(c)) == c for c in numbers):
+        return row
+    multiple = math.lcm(*(c.denominator for c in numbers))
+    factor = Fraction(multiple, math.gcd(*(int(c * multiple) for c in numbers)))
+    if not all(abs(c * factor) < 2**53 for c in numbers) or not abs(row.offset * factor) < Fraction(10) ** 300:
+        raise DataError(f"{source}: coefficients of an output constraint have too many digits; round them to 15 digits")
+    return OutputRow(tuple((j, c * factor) for j, c in row.coefficients), row.offset * factor)
+
+
+def rounded(value: Fraction, *, up: bool) -> float:
+    """Return the nearest float64 that is not below the value (`up`), or not above it."""
+    nearest = float(value)
+    error = Fraction(nearest) - value
+    if up and error < 0:
+        return float(np.nextafter(nearest, np.inf))
+    if not up and error > 0:
+        return float(np.nextafter(nearest, -np.inf))
+    return nearest
+
+
+def check_on_box(subject: Subject, asked: AskedProperty, seed: int) -> AgreementCheck:
+    """Compare the implicit model with the original network on points of the property's first box.
+
+    Raises:
+        AgreementError: where they differ.
+    """
+    box = asked.queries[0].box
+    points = box.lo + np.random.default_rng(seed).random((CHECKED_POINTS, box.size)) * (box.hi - box.lo)
+    return check_agreement(subject, points)
+
+
+def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOptions, *, deadline: float) -> Decision:
+    """Decide the queries of a property one after the other until one is sat or the time (time.monotonic) is over.
+
+    Each gets an equal part of the time that is left. unsat: all of them are.
+    """
+    diagnostics = tuple(_diagnostics(asked))
+    results: list[QueryResult] = []
+    for number, query in enumerate(asked.queries):
+        left = (deadline - time.monotonic()) / (len(asked.queries) - number)
+        if left <= 0:
+            return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
+        found = decide_query(subject.model, subject.original, query, QueryOptions(time_limit=left, seed=options.seed))
+        if found.point is not None and found.outputs is not None:
+            return Decision("sat", found.method, witness_text(found.point, found.outputs), diagnostics=diagnostics)
+        results.append(found)
+    undecided = [found for found in results if found.result != "unsat"]
+    if undecided:
+        worst = next((found for found in undecided if found.result == "unknown"), undecided[0])
+        return Decision(worst.result, reason=worst.reason, diagnostics=diagnostics)
+    hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
+    return Decision("unsat", hardest, diagnostics=diagnostics)
+
+
+def witness_text(point: Float32Array, outputs: FloatArray) -> str:
+    """Return a counterexample as the competition writes it: ((X_0 value) ... (Y_0 value) ...), one number a line."""
+    named = [*((f"X_{i}", value) for i, value in enumerate(point)), *((f"Y_{j}", v) for j, v in enumerate(outputs))]
+    return "(" + "\n".join(f"({name} {float(value)!r})" for name, value in named) + ")"
+
+
+def _diagnostics(asked: AskedProperty) -> Iterator[Diagnostic]:
+    if asked.stripped:
+        yield Diagnostic(
+            code="IDL201",
+            level="info",
+            message=f"the last operator, {asked.stripped}, is left out: it changes no comparison of outputs",
+        )
+    for query in asked.queries:
+        lo, hi = query.box.float32_bounds()
+        if (lo > hi).any():
+            yield Diagnostic(
+                code="IDL501",
+                level="warning",
+                message=f"no float32 number lies between the bounds of X_{int(np.argmax(lo > hi))}, "
+                "so no counterexample can be handed to the network and sat cannot be found",
+                hint="widen the bounds to numbers that float32 holds",
+                where=asked.source,
+            )
+            return

@@ -1,0 +1,96 @@
+"""idl-audit bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idl_audit.audit.bench import BenchOptions, audit_bench, is_wrong
+from idl_audit.cli import options as o
+from idl_audit.cli.show import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    check_output,
+    command,
+    deliver,
+    progress_bar,
+)
+from idl_audit.errors import InvalidInputError, OptionError
+from idl_audit.files import write_whole
+from idl_audit.report.json_text import from_json, to_json
+from idl_audit.report.schema import Report
+
+LARGEST_REPORT = 2**30
+
+
+@command
+def bench(
+    instances: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV file with the columns onnx, vnnlib, timeout and perhaps truth; files relative to its folder.",
+            metavar="INSTANCES",
+            show_default=False,
+        ),
+    ],
+    cap: Annotated[
+        float | None,
+        typer.Option(
+            "--cap",
+            help="Seconds for a property at most; otherwise each row's own timeout.",
+            metavar="SECONDS",
+            show_default=False,
+            rich_help_panel=o.LIMITS,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows that the report at -o has, and decide the others.")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", help="Properties decided at the same time.", rich_help_panel=o.LIMITS)
+    ] = 1,
+    format: o.FormatOption = o.Format.TABLE,
+    output: o.OutputOption = None,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+    seed: o.SeedOption = 0,
+) -> None:
+    """Decide every VNN-LIB property of a list, each in a process of its own, and compare with the truth.
+
+    The report at -o is written after each row. A row that is refused or whose process dies is unknown, with a
+    diagnostic. Exit code 3: a result contradicts the truth.
+    """
+    check_output(output, read=(instances,))
+    earlier = _earlier(output) if resume else None
+    options = BenchOptions(cap=cap, jobs=jobs, seed=seed, earlier=earlier)
+
+    def save(report: Report) -> None:
+        if output is not None:
+            write_whole(output, lambda file: file.write(to_json(report).encode("utf-8")))
+
+    with progress_bar("bench", quiet=quiet) as watch:
+        report = audit_bench(instances, options, watch=watch, save=save)
+    deliver(report, format=format, output=output, verbose=verbose)
+    if report.status == "incomplete":
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if any(map(is_wrong, report.properties)):
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _earlier(output: Path | None) -> Report | None:
+    """Return the report that a run is to be resumed from; None where there is none yet."""
+    if output is None:
+        raise OptionError("--resume needs the report of the earlier run; name it with -o FILE")
+    if not output.is_file() or not output.stat().st_size:
+        return None
+    if output.stat().st_size > LARGEST_REPORT:
+        raise OptionError(f"{output} is too large for a report of bench; give another name")
+    try:
+        report = from_json(output.read_text(encoding="utf-8"))
+    except (InvalidInputError, UnicodeDecodeError, OSError) as error:
+        raise OptionError(f"{output} cannot be resumed from: {error}") from error
+    if report.command != "bench":
+        raise OptionError(f"{output} cannot be resumed from: it is a report of {report.command}, not of bench")
+    return report

@@ -1,0 +1,145 @@
+"""Certificates: checked as they were made, and refused once they no longer prove their claim."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idl_audit.analysis.branching.chain import covers
+from idl_audit.analysis.verdicts import Options, Verdict, decide
+from idl_audit.audit.certificates import Certificate, complete, opened_certificate, trivial_chain, write_certificate
+from idl_audit.audit.subject import open_subject
+from idl_audit.box import Box
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.errors import ModelFileError
+from idl_audit.npz import read_npz
+
+ROOT = Path(__file__).resolve().parents[2]
+EPS = 0.08
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return open_subject(ROOT / "sample_models/digits_mlp.onnx")
+
+
+@pytest.fixture(scope="module")
+def certified(subject):
+    """A sample that is certified by a tree with many leaves for some rival."""
+    with np.load(ROOT / "sample_models/digits_mlp.npz") as file:
+        inputs, labels = file["inputs"].reshape(len(file["inputs"]), -1).astype(float), file["labels"]
+    i = 30
+    box = Box.around(inputs[i], EPS, valid_lo=0.0, valid_hi=1.0)
+    options = Options(methods=("branch",), record=True)
+    found = decide(subject.model, subject.original, inputs[i], int(labels[i]), box, options)
+    assert found.verdict is Verdict.CERTIFIED
+    assert max(sum(tree.sizes) for tree in found.chain.trees.values()) > 3
+    complete(found.chain, 9)
+    return Certificate(box, int(labels[i]), found.chain, i, EPS)
+
+
+def test_a_chain_is_accepted(subject, certified):
+    assert certified.refused(subject.model) == []
+
+
+def widest(found):
+    return max(found.chain.trees, key=lambda a: sum(found.chain.trees[a].sizes))
+
+
+def changed(found, change):
+    other = Certificate(found.box, found.label, copy.deepcopy(found.chain), found.index, found.eps)
+    change(other.chain.trees[widest(found)])
+    return other
+
+
+def test_a_missing_leaf_is_noticed(subject, certified):
+    def drop(leaves):
+        for values in (leaves.phases, leaves.slopes, leaves.multipliers):
+            values[-1] = {k: array[1:] for k, array in values[-1].items()}
+        leaves.sizes[-1] -= 1
+
+    assert any("do not cover" in why for why in changed(certified, drop).refused(subject.model))
+
+
+def test_a_missing_rival_is_noticed(subject, certified):
+    other = Certificate(certified.box, certified.label, copy.deepcopy(certified.chain), certified.index, EPS)
+    del other.chain.trees[3]
+    assert other.refused(subject.model) == ["alternative 3: the chain has no leaves for it"]
+
+
+def test_a_leaf_without_its_phases_proves_less(subject, certified):
+    def forget(leaves):
+        leaves.phases = [{} for _ in leaves.phases]
+
+    assert any("a leaf has the lower bound" in why for why in changed(certified, forget).refused(subject.model))
+
+
+def test_slopes_and_multipliers_that_are_no_numbers_prove_nothing(subject, certified):
+    def spoil(leaves):
+        leaves.slopes[0] = {k: np.full_like(array, np.nan) for k, array in leaves.slopes[0].items()}
+
+    assert changed(certified, spoil).refused(subject.model)
+
+
+def test_another_class_or_a_larger_box_is_refused(subject, certified):
+    wrong = Certificate(certified.box, (certified.label + 1) % 10, certified.chain, certified.index, EPS)
+    assert wrong.refused(subject.model)
+    everything = Box.between(np.zeros(64), np.ones(64))
+    assert Certificate(everything, certified.label, certified.chain, certified.index, EPS).refused(subject.model)
+
+
+def test_the_usual_lines_do_not_prove_what_needs_a_tree(subject, certified):
+    plain = Certificate(certified.box, certified.label, trivial_chain(subject.model), certified.index, EPS)
+    assert plain.refused(subject.model)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_mutation_proves_what_is_false(subject, certified, seed):
+    """The box of a class that is not the sample's own: whatever the chain says, nothing proves it."""
+    rng = np.random.default_rng(seed)
+    other = Certificate(certified.box, (certified.label + 1 + seed % 9) % 10, copy.deepcopy(certified.chain), 0, EPS)
+    for leaves in other.chain.trees.values():
+        for values in (leaves.slopes, leaves.multipliers):
+            for batch in values:
+                for k in batch:
+                    batch[k] = (batch[k] * 10 ** rng.uniform(-3, 3) * rng.choice([-1, 1])).astype(np.float32)
+    for step in other.chain.steps:
+        step.sign *= rng.choice([-1.0, 1.0])
+        step.states = rng.permutation(step.states)
+    assert other.refused(subject.model)
+
+
+def test_what_is_written_comes_back(tmp_path, subject, certified):
+    path = tmp_path / "c.npz"
+    write_certificate(path, certified, sha256="0" * 64, output_name=None, preprocessing=Preprocessing(), force=False)
+    arrays = read_npz(path)
+    meta = json.loads(str(arrays["meta"][()]))
+    back = opened_certificate(path, meta, arrays)
+    assert back.refused(subject.model) == []
+    assert (back.index, back.label, back.eps) == (certified.index, certified.label, EPS)
+    np.testing.assert_array_equal(back.box.lo, certified.box.lo)
+    del arrays["lo"]
+    with pytest.raises(ModelFileError, match="damaged"):
+        opened_certificate(path, meta, arrays)
+
+
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [
+        ([[0, 0]], True),
+        ([[1, 0], [-1, 0]], True),
+        ([[1, 0]], False),
+        ([[1, 0], [-1, 1]], False),
+        ([[1, 0], [-1, 1], [-1, -1]], True),
+        ([[1, 1], [-1, -1]], False),
+        ([[0, 1], [0, -1], [1, 0]], False),
+        ([[1, 0], [0, 0]], True),
+        ([], False),
+    ],
+)
+def test_what_covers(phases, expected):
+    assert covers(np.array(phases, np.int8).reshape(len(phases), 2)) is expected

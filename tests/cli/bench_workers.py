@@ -1,0 +1,52 @@
+"""What bench's processes do in the tests of its faults; apart from them, so that a process loads little."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from idl_audit.audit.bench import Decided, Row
+from idl_audit.report.schema import PropertyReport
+
+
+def decided(row: Row) -> Decided:
+    """Answer unsat at once."""
+    return Decided(
+        PropertyReport(onnx=row.instance.onnx, vnnlib=row.instance.vnnlib, result="unsat", truth=row.instance.truth)
+    )
+
+
+def die_at_the_second(row: Row) -> Decided:
+    """End as the system ends a process that takes too much memory."""
+    if row.number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decided(row)
+
+
+def leave_at_the_second(row: Row) -> Decided:
+    """End the process in an orderly way, without an answer."""
+    if row.number == 1:
+        os._exit(7)
+    return decided(row)
+
+
+def err_at_the_second(row: Row) -> Decided:
+    """Raise what nobody expects."""
+    if row.number == 1:
+        raise ZeroDivisionError("one over nothing")
+    return decided(row)
+
+
+def run_out_of_memory_at_the_second(row: Row) -> Decided:
+    """Run out of memory."""
+    if row.number == 1:
+        raise MemoryError
+    return decided(row)
+
+
+def hang_at_the_second(row: Row) -> Decided:
+    """Never answer."""
+    if row.number == 1:
+        time.sleep(1000)
+    return decided(row)
