@@ -41,14 +41,14 @@ def sample_report(monkeypatch):
 
 
 def repeatable(value):
-    """Drop what is measured, and what an LP's vertex decides."""
+    """Drop what is measured, and what an LP's vertex or a search in float32 decides."""
     if isinstance(value, list):
         return [repeatable(entry) for entry in value]
     if not isinstance(value, dict):
         return value
     dropped = MEASURED
-    if "verdict" in value and value["method"] in (None, "lp"):
-        dropped = MEASURED | FROM_VERTICES | ({"adversarial"} if value["method"] == "lp" else set())
+    if "verdict" in value and value["method"] in (None, "lp", "branch"):
+        dropped = MEASURED | FROM_VERTICES | ({"adversarial"} if value["method"] else set())
     return {key: repeatable(entry) for key, entry in value.items() if key not in dropped}
 
 
@@ -77,11 +77,13 @@ def test_a_report_made_again_is_the_one_in_the_repository(sample_report):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits_conv", "digits_resnet"])
 def test_the_other_reports_made_again_have_the_same_verdicts(sample_report, name):
-    found = sample_report(name)
+    """What branching decides within its time may differ from one machine to the next, but never contradicts."""
+    found = sample_report(name, 12)
     expected = from_json((ROOT / f"reports/{name}.json").read_text(encoding="utf-8"))
-    assert found.summary == expected.summary
-    for ours, theirs in zip(found.samples, expected.samples, strict=True):
-        assert [result.verdict for result in ours.results] == [result.verdict for result in theirs.results]
+    for ours, theirs in zip(found.samples, expected.samples[:12], strict=True):
+        for mine, other in zip(ours.results, theirs.results, strict=True):
+            verdicts = {mine.verdict.value, other.verdict.value}
+            assert len(verdicts) == 1 or ("unknown" in verdicts and "branch" in (mine.method, other.method))
 
 
 def test_each_sample_network_has_a_report():

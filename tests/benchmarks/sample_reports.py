@@ -31,10 +31,10 @@ SECONDS = 5.0
 """For a sample and radius: what is undecided by then stays so in the report."""
 
 
-def sample_report(name: str) -> Report:
-    """Return the report of one sample network: 100 held-out images, eps 0.02 and 0.05, inputs in [0, 1]."""
+def sample_report(name: str, limit: int = 100) -> Report:
+    """Return the report of one sample network: held-out images, eps 0.02 and 0.05, inputs in [0, 1]."""
     folder = Path("sample_models")
-    data = DataOptions(folder / f"{name}.npz", limit=100, preprocessing=Preprocessing(bounds=(0.0, 1.0)))
+    data = DataOptions(folder / f"{name}.npz", limit=limit, preprocessing=Preprocessing(bounds=(0.0, 1.0)))
     options = RobustnessOptions(eps=parse_eps("0.02,0.05"), data=data, verdicts=Options(time_limit=SECONDS))
     return audit_robustness("certify", folder / f"{name}.onnx", options)
 

@@ -376,7 +376,7 @@ def test_an_interrupted_run_leaves_a_valid_report(folder: Path) -> None:
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        time.sleep(2)
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
