@@ -22,6 +22,7 @@ from idl_audit.analysis.query import Query
 from idl_audit.analysis.splitting.box_bounds import BoxBounds, RowBounds, bounded
 from idl_audit.analysis.splitting.contraction import Rows, contracted
 from idl_audit.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.box import Box
 from idl_audit.implicit.model import ImplicitModel
 
 BOXES_AT_ONCE = 64
@@ -34,6 +35,11 @@ REPLAYS = 8
 
 Progress = Callable[[int, int], None]
 """(boxes bounded so far, boxes still open)."""
+
+
+def moving_inputs(box: Box) -> IntArray:
+    """Return the inputs worth splitting: wider than what rounding a decimal outward makes of a fixed one."""
+    return np.flatnonzero(box.hi - box.lo > 1e-12 * (np.abs(box.lo) + np.abs(box.hi)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class _Search:
     def __post_init__(self) -> None:
         box = self.query.box
         self.rows = Rows.of(self.query)
-        self.free = np.flatnonzero(box.hi > box.lo)
+        self.free = moving_inputs(box)
         self.stack = [_Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))]
 
     def run(self, deadline: float, progress: Progress | None) -> SplitOutcome:

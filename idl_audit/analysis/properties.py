@@ -22,7 +22,7 @@ from idl_audit.analysis.attacks import Network
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
 from idl_audit.analysis.gradients import gradient
-from idl_audit.analysis.input_splitting import split_inputs
+from idl_audit.analysis.input_splitting import moving_inputs, split_inputs
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import ROWS_AT_ONCE, backward_state_bounds, line_multipliers
 from idl_audit.analysis.query import Conjunction, Query
@@ -329,7 +329,7 @@ def _rounded_down(value: Fraction) -> float:
 
 def _split_inputs(case: _Case, deadline: float) -> None:
     """Split the box of the inputs, where few of them can move."""
-    if not 0 < int((case.query.box.hi > case.query.box.lo).sum()) <= FEW_INPUTS:
+    if not 0 < moving_inputs(case.query.box).size <= FEW_INPUTS:
         return
     outcome = split_inputs(case.model, case.open_query, deadline=deadline, network=case.network)
     if outcome.point is not None and case.replay(outcome.point[None]):
