@@ -148,6 +148,17 @@ ArchOption = Annotated[
         rich_help_panel=PYTORCH,
     ),
 ]
+ImageShapeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-shape",
+        help="Shape of an input as an image, where the model reads it flat: 28,28 or 3,32,32.",
+        metavar="SHAPE",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+
 InputShapeOption = Annotated[
     str | None,
     typer.Option(
@@ -259,3 +270,13 @@ def parse_memory(text: str | None) -> int | None:
     if not 1 <= size < 2**63:
         raise OptionError(f"--max-memory must be a size such as 500MB or 1GB, not {text!r}")
     return int(size)
+
+
+def parse_image_shape(text: str | None) -> tuple[int, ...] | None:
+    """Return the shape that --image-shape gives; None where it is left out. Raises OptionError."""
+    if text is None:
+        return None
+    try:
+        return parse_shape(text)
+    except OptionError:
+        raise OptionError(f"--image-shape must be positive numbers such as 28,28 or 3,32,32, not {text!r}") from None

@@ -243,16 +243,7 @@ def attack(
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
-    image_shape: Annotated[
-        str | None,
-        typer.Option(
-            "--image-shape",
-            help="Shape of an input as an image, where the model reads it flat: 28,28 or 3,32,32.",
-            metavar="SHAPE",
-            show_default=False,
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = None,
+    image_shape: o.ImageShapeOption = None,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -283,20 +274,13 @@ def attack(
         sigma=sigma,
         save=save,
         images=images,
-        image_shape=None if image_shape is None else _image_shape(image_shape),
+        image_shape=o.parse_image_shape(image_shape),
         force=force,
         model=o.model_options(
             output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
         ),
     )
     _run("attack", model, chosen, format, output, quiet=quiet, verbose=verbose)
-
-
-def _image_shape(text: str) -> tuple[int, ...]:
-    try:
-        return o.parse_shape(text)
-    except OptionError:
-        raise OptionError(f"--image-shape must be positive numbers such as 28,28 or 3,32,32, not {text!r}") from None
 
 
 def _methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:

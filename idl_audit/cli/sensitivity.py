@@ -118,16 +118,7 @@ def sensitivity(
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
-    image_shape: Annotated[
-        str | None,
-        typer.Option(
-            "--image-shape",
-            help="Shape of an input as an image, where the model reads it flat: 28,28 or 3,32,32.",
-            metavar="SHAPE",
-            show_default=False,
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = None,
+    image_shape: o.ImageShapeOption = None,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -156,7 +147,7 @@ def sensitivity(
         cardinality=cardinality,
         groups=groups,
         local=local,
-        image_shape=None if image_shape is None else _image_shape(image_shape),
+        image_shape=o.parse_image_shape(image_shape),
         save=save,
         witness=witness,
         images=images,
@@ -203,10 +194,3 @@ def _refuse_without_data(
             raise OptionError(
                 f"{name} speaks of samples; give them with --data, or leave it out for all inputs at once"
             )
-
-
-def _image_shape(text: str) -> tuple[int, ...]:
-    try:
-        return o.parse_shape(text)
-    except OptionError:
-        raise OptionError(f"--image-shape must be positive numbers such as 28,28 or 3,32,32, not {text!r}") from None
