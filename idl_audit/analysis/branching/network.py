@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -59,8 +60,7 @@ class SearchNet:
     def __init__(self, model: ImplicitModel, box: Box) -> None:
         """Put the maps of the model into torch."""
         self.model = model
-        self.rows = [_search_row(row) for row in model.rows]
-        self.output = _search_row(model.output)
+        *self.rows, self.output = _search_rows(model)
         self.centre = _tensor(box.centre)
         self.radius = _tensor(box.radius)
         self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -169,6 +169,12 @@ class SearchNet:
 def state_tensors(bounds: StateBounds, i: int = 0) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Return block -> (lo, hi) of box i."""
     return {k: (_tensor(z.lo[i]), _tensor(z.hi[i])) for k, z in bounds.z.items()}
+
+
+@lru_cache(maxsize=2)
+def _search_rows(model: ImplicitModel) -> tuple[SearchRow, ...]:
+    """Return every row of blocks, the output's last: made once, for all boxes of a model."""
+    return tuple(_search_row(row) for row in (*model.rows, model.output))
 
 
 def _search_row(row: Affine) -> SearchRow:
