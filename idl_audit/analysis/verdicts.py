@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -274,7 +274,7 @@ def _branch(case: _Case) -> None:
     outcome = branching.branch(model, query, deadline=case.deadline, network=case.target.network, record=record)
     if record is not None:  # the chain counts the alternatives that were open; the certificate counts all rivals
         trees = {int(rival): record.trees[j] for j, rival in enumerate(rivals_left) if j in record.trees}
-        case.chain = Chain(record.steps, trees)
+        case.chain = replace(record, trees=trees)
     for rival, lower in zip(rivals_left, outcome.lowers, strict=True):
         case.lowers[rival] = np.fmax(case.lowers[rival], lower)
     if outcome.point is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,11 @@ from small_networks import (
 
 from idl_audit.analysis import branching
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching import BranchOutcome, branch, network, root, tree
+from idl_audit.analysis.branching import BranchOutcome, branch, network, phased, root
 from idl_audit.analysis.branching.ascent import Found, ascend
 from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep, check_chain
 from idl_audit.analysis.branching.network import SearchNet, state_tensors
+from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.proof import prove_leaves
 from idl_audit.analysis.branching.root import root_bounds
 from idl_audit.analysis.branching.tree import Tree
@@ -557,7 +559,7 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lie, int], None]:
         def false_ascend(*args: Any, **options: Any) -> Found:
             return lie(ascend(*args, **{**options, "steps": min(options["steps"], 3)}), rng)
 
-        for module in (branching, root, tree):
+        for module in (branching, root, phased):
             monkeypatch.setattr(module, "ascend", false_ascend)
 
     return install
@@ -589,11 +591,11 @@ def test_any_state_may_be_split_even_one_that_has_a_phase(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model, box, functional, truth = small_case(seed)
 
-    def anything(self: Tree, found: Found, lines: object, count: int) -> Any:
-        return rng.integers(0, max(1, sum(hi - lo for lo, hi in self._edges.values())), count)
+    def anything(self: PhasedSearch, found: Found, lines: object, count: int) -> Any:
+        return rng.integers(0, max(1, self.n_phases), count)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tree, "_scores", anything)
+        patch.setattr(PhasedSearch, "_splits", anything)
         net = SearchNet(model, box)
         inputs = Interval.of_boxes(box)
         bounds = interval_bounds(model, inputs)
@@ -696,7 +698,7 @@ def test_leaves_cover_the_box(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(leaves) == len({tuple(a) for a in leaves}) == outcome.leaves + outcome.open
     assert len(leaves) > 2
     z, _, _ = long_double(model, some_points(rng, box, 2000))
-    signs = np.hstack([np.sign(z[k]) for k in grown._order])
+    signs = np.hstack([np.sign(z[k]) for k in sorted(net.convex)])
     assert ((signs[:, None, :] * leaves[None] >= 0).all(axis=2)).any(axis=1).all()
 
 
@@ -726,7 +728,7 @@ def test_a_recorded_chain_proves_the_same_and_nothing_that_is_false() -> None:
             *([*own[:number], *own[number + 1 :]] for own in (leaves.phases, leaves.slopes, leaves.multipliers)),
         )
         less.sizes = [*leaves.sizes[:number], *leaves.sizes[number + 1 :]]
-        assert check_chain(model, query, Chain(chain.steps, {0: less}))
+        assert check_chain(model, query, replace(chain, trees={0: less}))
 
 
 def plain_relu() -> tuple[ImplicitModel, Query]:
@@ -746,7 +748,7 @@ def plain_relu() -> tuple[ImplicitModel, Query]:
 def test_half_of_the_box_is_no_proof(phase: Any) -> None:
     model, query = plain_relu()  # y >= 1/2 occurs, but not where z <= 0
     assert query.holds(model(np.ones((1, 1))))[0]
-    chain = Chain([], {0: Leaves(0, [{0: phase}], [{}], [{}], [1])})
+    chain = Chain(trees={0: Leaves(0, [{0: phase}], [{}], [{}], [1])})
     assert check_chain(model, query, chain)
 
 
@@ -758,7 +760,7 @@ def test_a_step_has_a_sign_and_not_a_factor(sign: float) -> None:
     query = Query(line, (below([[1.0]], [0.5]),))
     assert query.holds(model(np.ones((1, 1))))[0]
     steps = [StateStep(0, np.array([0]), sign, {})]
-    chain = Chain(steps, {0: Leaves(0, [{}], [{}], [{}], [1])})
+    chain = Chain(steps, trees={0: Leaves(0, [{}], [{}], [{}], [1])})
     assert check_chain(model, query, chain)
 
 

@@ -11,10 +11,12 @@ import numpy as np
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.ascent import ascend
 from idl_audit.analysis.branching.chain import Chain, Leaves, check_chain, repeated, rows_of, with_phases
+from idl_audit.analysis.branching.hidden import tree_bounds
 from idl_audit.analysis.branching.network import SearchNet, state_tensors
 from idl_audit.analysis.branching.proof import prove_leaves
+from idl_audit.analysis.branching.restriction import living_states, restricted, restricted_bounds
 from idl_audit.analysis.branching.root import root_bounds
-from idl_audit.analysis.branching.tree import Tree
+from idl_audit.analysis.branching.tree import MOST_LEAVES, Tree
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.errors import UnsupportedModelError
@@ -25,6 +27,14 @@ __all__ = ["BranchOutcome", "Chain", "applies", "branch", "check_chain"]
 Network = Callable[[Float32Array], FloatArray]
 
 OUTPUT_STEPS = 40
+STAGES = ((0, 0.2), (16, 0.3), (96, 1.0))
+"""Leaves that a hidden state's tree may have, and the share of the time left that the outputs' trees then get."""
+HIDDEN_SHARE = 0.5
+"""Of the time left, for the trees of hidden states."""
+LARGEST_GAP = -1.0
+"""Below this lower bound the states' bounds come first."""
+FEW_LEAVES = 32
+"""That a tree without hope may have: its corners may be counterexamples."""
 MOST_STATES = 60_000
 """Models with more states would spend their time at the root."""
 
@@ -88,33 +98,61 @@ def branch(
     chain = Chain() if record is None else record
     halfway = time.monotonic() + 0.5 * (deadline - time.monotonic())
     bounds = root_bounds(net, inputs, deadline=halfway, record=None if record is None else chain.steps)
-    lowers = []
-    for number, (proved, leaf) in enumerate(_row_bounds(net, inputs, bounds, query.alternatives)):
-        lowers.append(proved)
-        if proved.max() > 0:
-            chain.trees[number] = leaf
-    leaves, left = 0, 0
-    for number in np.argsort([rows.max() for rows in lowers]):  # the hardest first: it may have the counterexample
-        rows = lowers[number]
-        if rows.max() > 0:
-            leaves += 1
-            continue
-        if time.monotonic() > deadline:
-            left += 1
-            continue
-        alternative = query.alternatives[number]
-        row = int(rows.argmax())
-        kept = None if record is None else Leaves(row)
-        tree = Tree(net, inputs, bounds, alternative.rows[row], float(alternative.offsets[row]), candidate, kept)
-        outcome = tree.grow(deadline=deadline)
-        leaves, left = leaves + outcome.leaves, left + outcome.open
-        if found:
-            return BranchOutcome(False, found[0], leaves, left, tuple(_best(lowers)))
-        if outcome.proved:
-            lowers[number] = np.array([outcome.lower])
-            if kept is not None:
-                chain.trees[number] = kept
-    return BranchOutcome(not left, None, leaves, left, tuple(_best(lowers)))
+    chain.kept = living_states(model, bounds)
+    if chain.kept:
+        net = SearchNet(restricted(model, chain.kept), query.box)
+        bounds = restricted_bounds(bounds, chain.kept)
+    lowers = [np.full(len(alternative.rows), -np.inf) for alternative in query.alternatives]
+    left = list(range(len(lowers)))
+    forest: dict[int, Tree] = {}
+    closed = 0
+    pays = True
+    for most, share in STAGES:
+        if most and pays:
+            until = time.monotonic() + HIDDEN_SHARE * (deadline - time.monotonic())
+            tighter, trees = tree_bounds(net, inputs, bounds, most, deadline=until)
+            if trees:
+                bounds, forest = tighter, {}
+                chain.rounds.append(trees)
+            pays = bool(trees)
+        if not forest:
+            found_rows = _row_bounds(net, inputs, bounds, [query.alternatives[number] for number in left])
+            for number, (proved, leaf) in zip(left, found_rows, strict=True):
+                lowers[number] = np.fmax(lowers[number], proved)
+                if proved.max() > 0:
+                    leaf.after = len(chain.rounds)
+                    chain.trees[number] = leaf
+                    closed += 1
+            left = [number for number in left if not lowers[number].max() > 0]
+        last = most == STAGES[-1][0]
+        hopeless = not last and min((lowers[number].max() for number in left), default=0.0) < LARGEST_GAP
+        until = time.monotonic() + share * (deadline - time.monotonic())
+        for number in sorted(left, key=lambda n: float(lowers[n].max())):  # the hardest may have the counterexample
+            if time.monotonic() > until:
+                break
+            alternative = query.alternatives[number]
+            row = int(lowers[number].argmax())
+            if number not in forest:
+                kept = None if record is None else Leaves(row, after=len(chain.rounds))
+                forest[number] = Tree(
+                    net, inputs, bounds, alternative.rows[row], float(alternative.offsets[row]), candidate, kept
+                )
+            outcome = forest[number].grow(deadline=until, most_open=FEW_LEAVES if hopeless else MOST_LEAVES)
+            if found:
+                return BranchOutcome(False, found[0], closed + outcome.leaves, outcome.open, tuple(_best(lowers)))
+            if outcome.proved:
+                closed += outcome.leaves
+                lowers[number] = np.array([outcome.lower])
+                kept = forest.pop(number).record
+                if kept is not None:
+                    chain.trees[number] = kept
+            elif not last:
+                break  # tighter bounds of the states serve all alternatives
+        left = [number for number in left if not lowers[number].max() > 0]
+        if not left or time.monotonic() > deadline:
+            break
+    waiting = sum(tree.open for tree in forest.values())
+    return BranchOutcome(not left, None, closed, max(waiting, len(left)), tuple(_best(lowers)))
 
 
 def _best(lowers: list[FloatArray]) -> Iterator[float]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.proof import prove_leaves, prove_states
+from idl_audit.analysis.branching.restriction import is_dead_elsewhere, restricted, restricted_bounds
 from idl_audit.analysis.intervals import with_interval
 from idl_audit.analysis.linear_bounds import tightened_by_lines
 from idl_audit.analysis.query import Conjunction, Query
@@ -36,6 +37,21 @@ class StateStep:
 
 
 @dataclass(eq=False)
+class StateTrees:
+    """Leaves for the bounds of some states of a block: objective j is signs[j] * z of states[j]."""
+
+    block: int
+    states: IntArray
+    signs: FloatArray
+    owner: IntArray
+    """The objective of each leaf."""
+    phases: dict[int, Phases]
+    """Block -> (leaves, n)."""
+    slopes: dict[int, Float32Array]
+    multipliers: dict[int, Float32Array]
+
+
+@dataclass(eq=False)
 class Leaves:
     """Leaves whose phases cover the box, for one row of one alternative; arrays with one row a leaf."""
 
@@ -46,6 +62,8 @@ class Leaves:
     multipliers: list[dict[int, Float32Array]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     """m of each batch."""
+    after: int = 0
+    """Rounds whose bounds the leaves rely on."""
 
 
 @dataclass(eq=False)
@@ -53,6 +71,10 @@ class Chain:
     """Everything that the proof of a query needs beside the model and the query."""
 
     steps: list[StateStep] = field(default_factory=list)
+    kept: dict[int, IntArray] = field(default_factory=dict)
+    """Block -> the states that are not dead by the bounds of `steps`; all that follows speaks of these alone."""
+    rounds: list[list[StateTrees]] = field(default_factory=list)
+    """Each goes through the blocks once, oldest first, and starts from the bounds of the one before it."""
     trees: dict[int, Leaves] = field(default_factory=dict)
     """Alternative -> its leaves."""
 
@@ -62,15 +84,9 @@ def checked_bounds(model: ImplicitModel, inputs: Interval, steps: list[StateStep
     bounds = StateBounds()
     for k in model.evaluation_order:
         block = model.blocks[k]
-        bounds = with_interval(model, k, bounds, inputs)
-        if not model.rows[k].states:
-            continue
-        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
-        if bending.size:
-            found = tightened_by_lines(model, k, bending, bounds, inputs)
-            bounds = bounds.with_block(k, block, found, bounds.x[k])
+        bounds = retightened(model, k, bounds, None, inputs)
         own = [step for step in steps if step.block == k and step.sign in (1.0, -1.0)]
-        if own:
+        if own and model.rows[k].states:
             lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
             for step in own:
                 proved = prove_states(model, inputs, bounds, k, step.states, step.sign, step.slopes)
@@ -82,13 +98,104 @@ def checked_bounds(model: ImplicitModel, inputs: Interval, steps: list[StateStep
     return bounds
 
 
+def retightened(
+    model: ImplicitModel, k: int, bounds: StateBounds, known: StateBounds | None, inputs: Interval
+) -> StateBounds:
+    """Return bounds with block k's put in: its interval and its backward lines, intersected with what is known."""
+    block = model.blocks[k]
+    bounds = with_interval(model, k, bounds, inputs)
+    if known is not None:
+        bounds = bounds.with_block(k, block, bounds.z[k].intersected(known.z[k]), bounds.x[k].intersected(known.x[k]))
+    if model.rows[k].states:  # else an affine map of the box: the interval is exact
+        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
+        if bending.size:
+            found = tightened_by_lines(model, k, bending, bounds, inputs)
+            bounds = bounds.with_block(k, block, found, bounds.x[k])
+    return bounds
+
+
+LEAVES_AT_ONCE = 4096
+
+
+def proved_by_trees(model: ImplicitModel, inputs: Interval, bounds: StateBounds, trees: StateTrees) -> Interval:
+    """Return the bounds of z of a block that the leaves prove over one box; `bounds` hold all blocks up to it.
+
+    The bound of an objective is that of its worst leaf; its leaves must cover the box (`why_no_trees`).
+    """
+    k = trees.block
+    worst = np.full(trees.states.size, np.inf)
+    for start in range(0, trees.owner.size, LEAVES_AT_ONCE):
+        rows = slice(start, start + LEAVES_AT_ONCE)
+        owner = trees.owner[rows]
+        m = owner.size
+        seeds = np.zeros((m, model.blocks[k].size))
+        seeds[np.arange(m), trees.states[owner]] = trees.signs[owner]
+        here = {
+            name: {j: value[rows] for j, value in values.items()}
+            for name, values in (("slopes", trees.slopes), ("multipliers", trees.multipliers))
+        }
+        leaves = with_phases(bounds, {j: value[rows] for j, value in trees.phases.items()}, m)
+        proved = prove_leaves(model, repeated(inputs, m), leaves, seeds, here["slopes"], here["multipliers"], block=k)
+        np.minimum.at(worst, owner, np.where(np.isnan(proved), -np.inf, proved))
+    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+    for sign, state, value in zip(trees.signs, trees.states, worst, strict=True):
+        if sign > 0:
+            lo[0, state] = max(lo[0, state], value)
+        else:
+            hi[0, state] = min(hi[0, state], -value)
+    return Interval(lo, hi)
+
+
+def why_no_trees(model: ImplicitModel, trees: StateTrees) -> str:
+    """Return what keeps leaves of hidden states from being a proof; empty where nothing does."""
+    k, m = trees.block, trees.owner.size
+    if not 0 <= k < len(model.blocks) or not np.isin(trees.signs, (1.0, -1.0)).all():
+        return "a tree of states without block or sign"
+    if trees.states.shape != trees.signs.shape or not _are_numbers(trees.states, model.blocks[k].size):
+        return "a tree of states that the block does not have"
+    if not _are_numbers(trees.owner, trees.states.size):
+        return "leaves of no tree"
+    if any(phases.dtype != np.int8 or len(phases) != m for phases in trees.phases.values()):
+        return "phases that are no signs"
+    if any(j <= k for values in (trees.phases, trees.slopes, trees.multipliers) for j in values):
+        return "a tree of states that depends on later blocks"
+    whole = np.concatenate([np.zeros((m, 0), np.int8), *trees.phases.values()], axis=1)
+    for objective in range(trees.states.size):
+        if not covers(whole[trees.owner == objective]):
+            return f"the leaves of state {trees.states[objective]} of block {k} do not cover the box"
+    return ""
+
+
+def _are_numbers(values: IntArray, limit: int) -> bool:
+    return values.ndim == 1 and bool(((values >= 0) & (values < limit)).all())
+
+
 def check_chain(model: ImplicitModel, query: Query, chain: Chain) -> list[str]:
     """Return why a chain does not prove that no point of the box satisfies an alternative; empty where it does."""
     inputs = Interval.of_boxes(query.box)
     bounds = checked_bounds(model, inputs, chain.steps)
+    if not is_dead_elsewhere(model, bounds, chain.kept):
+        return ["it leaves out states that are not proved dead"]
+    model = restricted(model, chain.kept)
+    stages = [restricted_bounds(bounds, chain.kept)]
+    for trees in chain.rounds:
+        known, bounds = stages[-1], StateBounds()
+        for k in model.evaluation_order:
+            bounds = retightened(model, k, bounds, known, inputs)
+            for own in (tree for tree in trees if tree.block == k):
+                why = why_no_trees(model, own)
+                if why:
+                    return [why]
+                found = proved_by_trees(model, inputs, bounds, own)
+                bounds = bounds.with_block(k, model.blocks[k], found, bounds.x[k])
+        stages.append(bounds)
     refused = []
     for number, alternative in enumerate(query.alternatives):
-        why = _why_open(model, inputs, bounds, alternative, chain.trees.get(number))
+        leaves = chain.trees.get(number)
+        if leaves is not None and not 0 <= leaves.after < len(stages):
+            refused.append(f"alternative {number}: it relies on a round that the chain does not have")
+            continue
+        why = _why_open(model, inputs, stages[leaves.after if leaves else 0], alternative, leaves)
         if why:
             refused.append(f"alternative {number}: {why}")
     return refused

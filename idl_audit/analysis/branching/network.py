@@ -7,6 +7,7 @@ and max(v, 0) c_low + min(v, 0) c_up to the constant; behind the last block the 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.analysis.bounds import StateBounds
-from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.arrays import FloatArray
 from idl_audit.box import Box
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.convolution import Convolution
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     import torch
 
 LARGEST_DENSE = 2**25
-"""Maps with at most so many entries become dense matrices, which small convolutions are faster as."""
+"""Maps with at most so many entries become matrices, which small convolutions are faster as."""
+SMALL = 2**14
+"""Matrices with so few entries are dense, however many of them are zero."""
+SPARSE = 0.08
+"""Below this share of nonzeros, sparse products are faster."""
 
 Pull: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 """v -> W^T v, for each row: (N, n_out) -> (N, n_in)."""
@@ -183,7 +188,6 @@ def _search_row(row: Affine) -> SearchRow:
 
 
 def _pull(linear_map: LinearMap) -> Pull:
-    import torch
     import torch.nn.functional as functional
 
     if isinstance(linear_map, Convolution) and linear_map.n_in * linear_map.n_out > LARGEST_DENSE:
@@ -206,17 +210,44 @@ def _pull(linear_map: LinearMap) -> Pull:
 
         return by_convolution
     matrix = linear_map.to_sparse()
-    if matrix.shape[0] * matrix.shape[1] <= LARGEST_DENSE:
+    entries = matrix.shape[0] * matrix.shape[1]
+    if entries <= LARGEST_DENSE and (matrix.nnz > SPARSE * entries or entries < SMALL):
         dense = _tensor(matrix.toarray())
         return lambda v: v @ dense
-    crow, col, values = (torch.from_numpy(np.asarray(part)) for part in _transposed_csr(matrix))
-    sparse = torch.sparse_csr_tensor(crow, col, values.float(), size=matrix.shape[::-1])
-    return lambda v: (sparse @ v.T).T
+    return _sparse_pull(matrix)
 
 
-def _transposed_csr(matrix: sp.csr_array) -> tuple[AnyArray, AnyArray, AnyArray]:
-    transposed = sp.csr_array(matrix.T)
-    return transposed.indptr, transposed.indices, transposed.data
+def _sparse_pull(matrix: sp.csr_array) -> Pull:
+    """Return v -> W^T v for a sparse W, with a gradient that multiplies by W."""
+    import torch
+
+    forward, backward = _sparse_tensor(sp.csr_array(matrix.T)), _sparse_tensor(matrix)
+
+    class Pulled(torch.autograd.Function):
+        """torch's own gradient of a sparse product transposes the matrix anew each time."""
+
+        @staticmethod
+        def forward(ctx: object, v: torch.Tensor) -> torch.Tensor:
+            return (forward @ v.T).T
+
+        @staticmethod
+        def backward(ctx: object, *gradients: torch.Tensor) -> torch.Tensor:
+            return (backward @ gradients[0].T).T
+
+    def pull(v: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = Pulled.apply(v)  # type: ignore[no-untyped-call]
+        return result
+
+    return pull
+
+
+def _sparse_tensor(matrix: sp.csr_array) -> torch.Tensor:
+    import torch
+
+    starts, columns = (torch.from_numpy(np.asarray(part, np.int64)) for part in (matrix.indptr, matrix.indices))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "in beta state"
+        return torch.sparse_csr_tensor(starts, columns, _tensor(matrix.data), size=matrix.shape)
 
 
 def _tensor(array: FloatArray) -> torch.Tensor:

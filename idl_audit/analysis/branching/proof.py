@@ -71,15 +71,17 @@ def prove_leaves(
     seeds: FloatArray,
     slopes: Mapping[int, FloatArray | Float32Array],
     splits: Mapping[int, FloatArray | Float32Array],
+    block: int | None = None,
 ) -> FloatArray:
-    """Return proved lower bounds of one output functional a leaf, shape (m,).
+    """Return proved lower bounds of one functional a leaf, shape (m,): of the outputs, or of z of a block.
 
     Args:
         model: the model.
         inputs: the box of every leaf, (m, p).
         bounds: bounds of the states in every leaf, its phases put in, (m, n).
-        seeds: (m, q), one functional a leaf.
+        seeds: (m, q) or (m, n of the block), one functional a leaf.
         slopes, splits: block -> (m, n).
+        block: whose z; one that reads no state of its own.
     """
     widest = max([model.n_inputs, *(block.size for block in model.blocks)])
     at_once = max(1, PROOF_NUMBERS // widest)
@@ -91,7 +93,8 @@ def prove_leaves(
             {k: value[rows].astype(np.float64)[:, None, :] for k, value in values.items()}
             for values in (slopes, splits)
         ]
-        functionals = Functionals(model.output, seeds[rows][:, None, :], 0)
+        row, newest = (model.output, 0) if block is None else (model.rows[block], block + 1)
+        functionals = Functionals(row, seeds[rows][:, None, :], newest)
         choose = chosen_multipliers(model, here, own[0], own[1])
         box = Interval(inputs.lo[rows], inputs.hi[rows])
         found.append(lower_bound(model, box, here, functionals, choose)[:, 0])

@@ -8,11 +8,9 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.ascent import ascend
-from idl_audit.analysis.branching.chain import StateStep
+from idl_audit.analysis.branching.chain import StateStep, retightened
 from idl_audit.analysis.branching.network import SearchNet, state_tensors
 from idl_audit.analysis.branching.proof import prove_states
-from idl_audit.analysis.intervals import with_interval
-from idl_audit.analysis.linear_bounds import tightened_by_lines
 from idl_audit.arrays import IntArray
 
 ROOT_STEPS = 20
@@ -31,17 +29,12 @@ def root_bounds(
     bounds = StateBounds()
     for k in model.evaluation_order:
         block = model.blocks[k]
-        bounds = with_interval(model, k, bounds, inputs)
-        if not model.rows[k].states:
-            continue  # an affine map of the box: the interval is exact
-        for optimise in (False, True):
-            bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
-            if not bending.size or (optimise and (time.monotonic() > deadline or steps <= 1)):
-                break
-            if optimise:
-                found = _by_ascent(net, k, bending, bounds, inputs, steps, deadline, record)
-            else:
-                found = tightened_by_lines(model, k, bending, bounds, inputs)
+        bounds = retightened(model, k, bounds, None, inputs)
+        if not model.rows[k].states or time.monotonic() > deadline or steps <= 1:
+            continue
+        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
+        if bending.size:
+            found = _by_ascent(net, k, bending, bounds, inputs, steps, deadline, record)
             bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching.ascent import Found, ascend
+from idl_audit.analysis.branching.ascent import Found
 from idl_audit.analysis.branching.chain import Leaves, Phases, repeated, rows_of, with_phases
-from idl_audit.analysis.branching.network import Lines, SearchNet, state_tensors
+from idl_audit.analysis.branching.network import SearchNet
+from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.proof import prove_leaves
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import FloatArray
@@ -27,6 +28,7 @@ from idl_audit.arrays import FloatArray
 if TYPE_CHECKING:
     import torch
 
+ROOT_STEPS = 30
 LEAF_STEPS = 14
 BATCH = 128
 LARGEST_BATCH = 512
@@ -81,71 +83,32 @@ class Tree:
         record: Leaves | None = None,
     ) -> None:
         """Start with one leaf, the root; `bounds` are proved and stay fixed. `record` takes the leaves that close."""
-        self._record = record
+        self.record = record
         self._net, self._inputs, self._bounds = net, inputs, bounds
         self._seed, self._offset, self._candidate = seed, offset, candidate
-        self._tensors = state_tensors(bounds)
-        self._order = [k for k in sorted(net.convex) if k in self._tensors]
-        sizes = [net.model.blocks[k].size for k in self._order]
-        self._edges = dict(zip(self._order, itertools.pairwise([0, *np.cumsum(sizes).tolist()]), strict=True))
+        self._searcher = PhasedSearch(net, net.output, 0, bounds)
         self._count = itertools.count()
         self.closed = 0
-        self._lowest = np.inf
+        self._lowest = float(np.inf)
         self._left = 0
+        self._heap: list[Leaf] = []
+        """The open leaves."""
 
-    def grow(self, *, deadline: float, root_steps: int = 30) -> TreeOutcome:
-        """Split leaves until all are closed, a counterexample is found, or the time is over."""
-        total = sum(hi - lo for lo, hi in self._edges.values())
-        heap: list[Leaf] = []
-        lower = np.inf
+    def grow(self, *, deadline: float, most_open: int = MOST_LEAVES) -> TreeOutcome:
+        """Split leaves until all are closed, a counterexample is found, too many are open, or the time is over.
 
-        def settle(phases: npt.NDArray[np.int8], parents: list[Leaf | None], steps: int) -> bool:
-            """Bound a batch of leaves; keep the open ones. Return whether a counterexample came up."""
-            nonlocal lower
-            found, scores = self._search(phases, parents, steps)
-            bound = found.bound.double().numpy() + self._offset
-            floor = np.array([-np.inf if parent is None else parent.bound for parent in parents])
-            bound = np.fmax(bound, floor)
-            hopeful = np.flatnonzero(bound > 0)
-            proved = np.full(len(phases), -np.inf)
-            if hopeful.size:
-                proved[hopeful] = self._prove(phases[hopeful], found, hopeful)
-                self._note(phases, found, np.flatnonzero(proved > 0))
-                lower = min(lower, float(np.where(proved > 0, proved, np.inf).min()))
-            self.closed += int((proved > 0).sum())
-            still = np.flatnonzero(~(proved > 0))
-            if not still.size:
-                return False
-            if self._candidate(self._corners(found, still)):
-                return True
-            for i in still:
-                leaf = Leaf(
-                    min(float(bound[i]), 0.0) if np.isfinite(bound[i]) else -1e30,
-                    next(self._count),
-                    phases[i],
-                    int(scores[i]),
-                    {k: value[i].numpy().copy() for k, value in found.slopes.items()},
-                    {k: value[i].numpy().copy() for k, value in found.multipliers.items()},
-                )
-                heapq.heappush(heap, leaf)
-            return False
-
-        if settle(np.zeros((1, total), np.int8), [None], root_steps):
-            return TreeOutcome(False, -np.inf, self.closed, 1, found=True)
-        while heap:
-            if time.monotonic() > deadline or len(heap) > MOST_LEAVES:
-                break
+        A tree goes on from its open leaves when it is asked again.
+        """
+        heap = self._heap
+        if not self.closed and not heap:
+            root = np.zeros((1, self._searcher.n_phases), np.int8)
+            if self._settle(root, [None], ROOT_STEPS):
+                return self._outcome(found=True)
+        while heap and time.monotonic() <= deadline and len(heap) <= most_open:
             count = min(len(heap), max(BATCH, min(len(heap) // 2, LARGEST_BATCH)) // 2)
             taken = [heapq.heappop(heap) for _ in range(count)]
-            for leaf in (leaf for leaf in taken if leaf.split < 0):
-                if time.monotonic() > deadline:
-                    self._left += 1
-                    continue
-                closed, hit = self._exhausted(leaf)
-                if hit:
-                    return TreeOutcome(False, -np.inf, self.closed, len(heap) + len(taken) + self._left, found=True)
-                self.closed += closed
-                self._left += not closed
+            if self._try_exhausted([leaf for leaf in taken if leaf.split < 0], deadline):
+                return self._outcome(found=True)
             taken = [leaf for leaf in taken if leaf.split >= 0]
             if not taken:
                 continue
@@ -153,72 +116,78 @@ class Tree:
             rows = np.arange(len(taken))
             where = np.array([leaf.split for leaf in taken])
             children[2 * rows, where], children[2 * rows + 1, where] = 1, -1
-            parents = [leaf for leaf in taken for _ in range(2)]
-            if settle(children, list(parents), LEAF_STEPS):
-                return TreeOutcome(False, -np.inf, self.closed, len(heap), found=True)
-        left = len(heap) + self._left
-        return TreeOutcome(not left, -np.inf if left else float(min(lower, self._lowest)), self.closed, left)
+            if self._settle(children, [leaf for leaf in taken for _ in range(2)], LEAF_STEPS):
+                return self._outcome(found=True)
+        return self._outcome()
+
+    @property
+    def open(self) -> int:
+        """Leaves that are not closed."""
+        return len(self._heap) + self._left
+
+    def _outcome(self, *, found: bool = False) -> TreeOutcome:
+        proved = not self.open and not found
+        return TreeOutcome(proved, self._lowest if proved else -np.inf, self.closed, self.open, found)
+
+    def _settle(self, phases: Phases, parents: Sequence[Leaf | None], steps: int) -> bool:
+        """Bound a batch of leaves; keep the open ones. Return whether a counterexample came up."""
+        found, scores = self._search(phases, parents, steps)
+        bound = found.bound.double().numpy() + self._offset
+        floor = np.array([-np.inf if parent is None else parent.bound for parent in parents])
+        bound = np.fmax(bound, floor)
+        hopeful = np.flatnonzero(bound > 0)
+        proved = np.full(len(phases), -np.inf)
+        if hopeful.size:
+            proved[hopeful] = self._prove(phases[hopeful], found, hopeful)
+            self._note(phases, found, np.flatnonzero(proved > 0))
+            self._lowest = min(self._lowest, float(np.where(proved > 0, proved, np.inf).min()))
+        self.closed += int((proved > 0).sum())
+        still = np.flatnonzero(~(proved > 0))
+        if not still.size:
+            return False
+        for i in still:
+            leaf = Leaf(
+                min(float(bound[i]), 0.0) if np.isfinite(bound[i]) else -1e30,
+                next(self._count),
+                phases[i],
+                int(scores[i]),
+                {k: value[i].numpy().copy() for k, value in found.slopes.items()},
+                {k: value[i].numpy().copy() for k, value in found.multipliers.items()},
+            )
+            heapq.heappush(self._heap, leaf)
+        return self._candidate(self._corners(found, still))
+
+    def _try_exhausted(self, leaves: list[Leaf], deadline: float) -> bool:
+        """Close leaves that have no state left to split, or leave them. Return whether a counterexample came up."""
+        for leaf in leaves:
+            if time.monotonic() > deadline:
+                self._left += 1
+                continue
+            closed, hit = self._exhausted(leaf)
+            if hit:
+                return True
+            self.closed += closed
+            self._left += not closed
+        return False
 
     def _search(
-        self, phases: Phases, parents: list[Leaf | None], steps: int, rate: float = 0.25
+        self, phases: Phases, parents: Sequence[Leaf | None], steps: int, rate: float = 0.25
     ) -> tuple[Found, npt.NDArray[np.int64]]:
         """Return the best bounds that ascent finds for the leaves, and the state that each should split next."""
         import torch
 
-        lines: dict[int, Lines] = {}
-        signs: dict[int, torch.Tensor] = {}
-        start = Found(torch.zeros(0), {})
-        for k, (lo, hi) in self._tensors.items():
-            if k not in self._edges:
-                lines[k] = self._net.lines(k, lo, hi)
-                continue
-            sigma = torch.from_numpy(phases[:, slice(*self._edges[k])].astype(np.float32))
-            own_lo = torch.where(sigma > 0, torch.clamp(lo, min=0), lo)
-            own_hi = torch.where(sigma < 0, torch.clamp(hi, max=0), hi)
-            lines[k] = self._net.lines(k, own_lo, own_hi)
-            if bool((sigma != 0).any()):
-                signs[k] = sigma
-            for name, values in (("slopes", start.slopes), ("multipliers", start.multipliers)):
-                if parents[0] is not None and all(k in getattr(parent, name) for parent in parents if parent):
-                    values[k] = torch.from_numpy(np.stack([getattr(parent, name)[k] for parent in parents if parent]))
+        start = None
+        known = [parent for parent in parents if parent is not None]
+        if known:
+            start = Found(torch.zeros(0), _stacked([leaf.slopes for leaf in known]))
+            start.multipliers = _stacked([leaf.multipliers for leaf in known])
         seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
-        found = ascend(
-            self._net,
-            self._net.output,
-            0,
-            seeds,
-            lines,
-            steps=steps,
-            enough=1e-4 - self._offset,
-            signs=signs,
-            start=start if parents[0] is not None else None,
-            rate=rate,
-        )
-        return found, self._scores(found, lines, len(phases))
-
-    def _scores(self, found: Found, lines: dict[int, Lines], count: int) -> npt.NDArray[np.int64]:
-        """Return the state whose upper line costs most, -1 where every state has a phase."""
-        import torch
-
-        best = torch.full((count,), -1.0)
-        where = torch.full((count,), -1, dtype=torch.long)
-        for k, (first, _) in self._edges.items():
-            own = lines[k]
-            if k not in found.seen or not bool(own.free.any()):
-                continue
-            v = found.seen[k]
-            score = torch.clamp(-v, min=0) * own.c_up + torch.clamp(v, min=0) * 1e-3 * own.c_up
-            score = torch.where(own.free.expand_as(score), score, torch.full_like(score, -1.0))
-            value, index = score.max(dim=1)
-            better = value > best
-            best = torch.where(better, value, best)
-            where = torch.where(better, index + first, where)
-        return where.numpy()
+        return self._searcher(seeds, phases, start, steps=steps, enough=1e-4 - self._offset, rate=rate)
 
     def _prove(self, phases: Phases, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
         """Return proved lower bounds of the functional in some leaves."""
         m = len(phases)
-        leaves = with_phases(self._bounds, self._by_block(phases), m)
+        leaves = with_phases(self._bounds, self._searcher.by_block(phases), m)
         slopes, splits = (
             rows_of({k: value.numpy() for k, value in values.items()}, rows)
             for values in (found.slopes, found.multipliers)
@@ -248,19 +217,24 @@ class Tree:
             leaf.slopes = {k: value[0].numpy().copy() for k, value in found.slopes.items()}
             leaf.multipliers = {k: value[0].numpy().copy() for k, value in found.multipliers.items()}
         bounds = StateBounds()
-        for k, z in with_phases(self._bounds, self._by_block(phases), 1).z.items():
+        for k, z in with_phases(self._bounds, self._searcher.by_block(phases), 1).z.items():
             bounds = bounds.with_block(k, self._net.model.blocks[k], z)
         answer = TriangleRelaxation(self._net.model, self._inputs, bounds).minimise(self._seed, time_limit=10.0)
         return False, answer.point is not None and self._candidate(answer.point[None])
 
-    def _by_block(self, phases: Phases) -> dict[int, Phases]:
-        return {k: phases[:, slice(*edges)] for k, edges in self._edges.items()}
-
     def _note(self, phases: Phases, found: Found, closed: npt.NDArray[np.int64]) -> None:
         """Record leaves that were closed."""
-        if self._record is None or not closed.size:
+        if self.record is None or not closed.size:
             return
-        self._record.phases.append({k: own for k, own in self._by_block(phases[closed]).items() if own.any()})
-        self._record.slopes.append(rows_of({k: value.numpy() for k, value in found.slopes.items()}, closed))
-        self._record.multipliers.append(rows_of({k: value.numpy() for k, value in found.multipliers.items()}, closed))
-        self._record.sizes.append(int(closed.size))
+        self.record.phases.append({k: own for k, own in self._searcher.by_block(phases[closed]).items() if own.any()})
+        self.record.slopes.append(rows_of({k: value.numpy() for k, value in found.slopes.items()}, closed))
+        self.record.multipliers.append(rows_of({k: value.numpy() for k, value in found.multipliers.items()}, closed))
+        self.record.sizes.append(int(closed.size))
+
+
+def _stacked(leaves: list[dict[int, npt.NDArray[np.float32]]]) -> dict[int, torch.Tensor]:
+    """Return block -> (N, n) of the blocks that all leaves know."""
+    import torch
+
+    common = [k for k in leaves[0] if all(k in leaf for leaf in leaves)]
+    return {k: torch.from_numpy(np.stack([leaf[k] for leaf in leaves])) for k in common}

@@ -1,0 +1,222 @@
+"""Branching on hidden states: tighter bounds of a block's own z, by a small tree for each of its unstable states.
+
+Blocks are visited oldest first, each with the bounds of the ones before it as they now are. All states of a block and
+both sides of each are searched in one batch of (objective, leaf) rows; a round splits the worst third of every
+objective's leaves. The bound of an objective is that of its worst leaf, and the proof pass's word alone counts.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.ascent import Found
+from idl_audit.analysis.branching.chain import Phases, StateTrees, proved_by_trees, retightened
+from idl_audit.analysis.branching.network import SearchNet
+from idl_audit.analysis.branching.phased import PhasedSearch
+from idl_audit.arrays import Float32Array, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+FIRST_STEPS = 20
+LATER_STEPS = 8
+SEARCH_ROWS = 1024
+"""Leaves of one pass: few enough to stay in cache."""
+PROBE = 8
+LEAST_GAIN = 0.1
+"""Blocks with many unstable states are searched where so large a share of the width goes for a few of them."""
+HOPELESS = -30.0
+"""Blocks all of whose states stay unstable beyond this on both sides are left alone."""
+
+
+def tree_bounds(
+    net: SearchNet, inputs: Interval, bounds: StateBounds, leaves: int, *, deadline: float
+) -> tuple[StateBounds, list[StateTrees]]:
+    """Return proved bounds of all states over one box, `bounds` tightened block by block, and the leaves behind them.
+
+    Args:
+        net: the network.
+        inputs: the box.
+        bounds: proved bounds of all states.
+        leaves: how many leaves an objective may have.
+        deadline: past it the remaining blocks get backward lines alone.
+    """
+    model = net.model
+    fresh = StateBounds()
+    grown: list[StateTrees] = []
+    for k in model.evaluation_order:
+        fresh = retightened(model, k, fresh, bounds, inputs)
+        block = model.blocks[k]
+        unstable = np.flatnonzero(fresh.unstable(k, block)[0])
+        older = any(fresh.unstable(j, model.blocks[j]).any() for j in net.convex if j > k and j in fresh.z)
+        if not unstable.size or not older or time.monotonic() > deadline:
+            continue
+        z = fresh.z[k]
+        if (z.hi[0, unstable] > -HOPELESS).all() and (z.lo[0, unstable] < HOPELESS).all():
+            continue
+        if unstable.size > 4 * PROBE and not _pays(net, k, unstable, fresh, leaves, deadline):
+            continue
+        found = _grow(net, k, unstable, fresh, leaves, deadline)[0]
+        grown.append(found)
+        fresh = fresh.with_block(k, block, proved_by_trees(model, inputs, fresh, found), fresh.x[k])
+    return fresh, grown
+
+
+def _pays(net: SearchNet, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float) -> bool:
+    """Return whether trees for a few of the states narrow them enough."""
+    few = states[np.linspace(0, states.size - 1, PROBE).astype(np.int64)]
+    worst = _grow(net, k, few, bounds, min(most, 16), deadline)[1]
+    z = bounds.z[k]
+    before = z.hi[0, few] - z.lo[0, few]
+    after = np.minimum(z.hi[0, few], -worst[PROBE:]) - np.maximum(z.lo[0, few], worst[:PROBE])
+    return bool((after / before).mean() < 1 - LEAST_GAIN)
+
+
+def _grow(
+    net: SearchNet, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float
+) -> tuple[StateTrees, FloatArray]:
+    """Return leaves for both sides of some states of block k, found in float32, and the worst leaf of each."""
+    import torch
+
+    search = PhasedSearch(net, net.rows[k], k + 1, bounds)
+    n = states.size
+    targets = torch.zeros((2 * n, net.model.blocks[k].size))
+    targets[torch.arange(n), torch.from_numpy(states)] = 1.0
+    targets[torch.arange(n) + n, torch.from_numpy(states)] = -1.0
+    batch = _Batch.of(search, targets, np.arange(2 * n), np.zeros((2 * n, search.n_phases), np.int8), None, FIRST_STEPS)
+    while time.monotonic() < deadline:
+        chosen = _worst_third(batch, 2 * n, most)
+        if not chosen.size:
+            break
+        phases = np.repeat(batch.phases[chosen], 2, axis=0)
+        rows = np.arange(chosen.size)
+        phases[2 * rows, batch.split[chosen]], phases[2 * rows + 1, batch.split[chosen]] = 1, -1
+        twice = np.repeat(chosen, 2)
+        children = _Batch.of(search, targets, batch.owner[twice], phases, batch.start(twice), LATER_STEPS)
+        children.bound = np.fmax(children.bound, batch.bound[twice])
+        batch = batch.without(chosen).joined(children)
+    signs = np.repeat(np.array([1.0, -1.0]), n)
+    worst = np.full(2 * n, np.inf)
+    np.minimum.at(worst, batch.owner, batch.bound)
+    found = StateTrees(
+        k,
+        np.tile(states, 2),
+        signs,
+        batch.owner,
+        {j: own for j, own in search.by_block(batch.phases).items() if own.any()},
+        batch.slopes,
+        {j: own for j, own in batch.multipliers.items() if own.any()},
+    )
+    return found, worst
+
+
+def _worst_third(batch: _Batch, n_objectives: int, most: int) -> IntArray:
+    """Return the leaves to split: of every objective that is still open and has room, the worst third."""
+    order = np.lexsort((batch.bound, batch.owner))
+    owner = batch.owner[order]
+    count = np.bincount(owner, minlength=n_objectives)
+    first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    place = np.arange(owner.size) - first[owner]
+    room = np.minimum(-(-count // 3), most - count)
+    worst = batch.bound[order]
+    chosen = order[(place < room[owner]) & (worst <= 0)]
+    return np.asarray(chosen[batch.split[chosen] >= 0])
+
+
+class _Batch:
+    """Leaves of many objectives, one row each."""
+
+    def __init__(
+        self,
+        owner: IntArray,
+        phases: Phases,
+        bound: Float32Array,
+        split: npt.NDArray[np.int64],
+        slopes: dict[int, Float32Array],
+        multipliers: dict[int, Float32Array],
+    ) -> None:
+        self.owner, self.phases, self.bound, self.split = owner, phases, bound, split
+        self.slopes, self.multipliers = slopes, multipliers
+
+    @classmethod
+    def of(
+        cls,
+        search: PhasedSearch,
+        targets: torch.Tensor,
+        owner: IntArray,
+        phases: Phases,
+        start: Found | None,
+        steps: int,
+    ) -> _Batch:
+        """Search leaves, a cache's worth at a time."""
+        import torch
+
+        parts = []
+        for first in range(0, len(owner), SEARCH_ROWS):
+            rows = slice(first, first + SEARCH_ROWS)
+            own = None
+            if start is not None:
+                own = Found(torch.zeros(0), {j: v[rows] for j, v in start.slopes.items()})
+                own.multipliers = {j: v[rows] for j, v in start.multipliers.items()}
+            found, split = search(targets[owner[rows].tolist()], phases[rows], own, steps=steps, enough=1e-4)
+            m = len(split)
+            parts.append(
+                cls(
+                    owner[rows],
+                    phases[rows],
+                    found.bound.numpy(),
+                    split,
+                    {j: v.numpy() for j, v in found.slopes.items()},
+                    {j: np.broadcast_to(v.numpy(), (m, v.shape[-1])) for j, v in found.multipliers.items()},
+                )
+            )
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole.joined(part)
+        return whole
+
+    def start(self, rows: IntArray) -> Found:
+        """Return some leaves' slopes and multipliers to begin with."""
+        import torch
+
+        found = Found(torch.zeros(0), {j: torch.from_numpy(v[rows]) for j, v in self.slopes.items()})
+        found.multipliers = {j: torch.from_numpy(v[rows]) for j, v in self.multipliers.items()}
+        return found
+
+    def without(self, rows: IntArray) -> _Batch:
+        """Return the other leaves."""
+        kept = np.setdiff1d(np.arange(self.owner.size), rows)
+        return _Batch(
+            self.owner[kept],
+            self.phases[kept],
+            self.bound[kept],
+            self.split[kept],
+            {j: v[kept] for j, v in self.slopes.items()},
+            {j: v[kept] for j, v in self.multipliers.items()},
+        )
+
+    def joined(self, other: _Batch) -> _Batch:
+        """Return the leaves of both; multipliers that one does not know are 0."""
+
+        def union(mine: dict[int, Float32Array], theirs: dict[int, Float32Array]) -> dict[int, Float32Array]:
+            result = {}
+            for j in sorted({*mine, *theirs}):
+                width = (mine[j] if j in mine else theirs[j]).shape[1]
+                a = mine.get(j, np.zeros((self.owner.size, width), np.float32))
+                b = theirs.get(j, np.zeros((other.owner.size, width), np.float32))
+                result[j] = np.concatenate([a, b])
+            return result
+
+        return _Batch(
+            np.concatenate([self.owner, other.owner]),
+            np.concatenate([self.phases, other.phases]),
+            np.concatenate([self.bound, other.bound]),
+            np.concatenate([self.split, other.split]),
+            union(self.slopes, other.slopes),
+            union(self.multipliers, other.multipliers),
+        )

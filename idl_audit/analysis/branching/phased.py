@@ -1,0 +1,107 @@
+"""Batches of leaves as the search sees them: their lines, their ascent, and the state that each should split next."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from idl_audit.analysis.bounds import StateBounds
+from idl_audit.analysis.branching.ascent import Found, ascend
+from idl_audit.analysis.branching.chain import Phases
+from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow, state_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PhasedSearch:
+    """Functionals of one row of blocks in leaves that fix phases of the states behind it; `bounds` stay fixed."""
+
+    def __init__(self, net: SearchNet, row: SearchRow, newest: int, bounds: StateBounds) -> None:
+        """Take the blocks from `newest` on; those with convex kinks have phases."""
+        self.net, self._row, self._newest = net, row, newest
+        self._tensors = {k: value for k, value in state_tensors(bounds).items() if k >= newest}
+        self._order = [k for k in sorted(net.convex) if k in self._tensors]
+        sizes = [net.model.blocks[k].size for k in self._order]
+        self._edges = dict(zip(self._order, itertools.pairwise([0, *np.cumsum(sizes).tolist()]), strict=True))
+
+    @property
+    def n_phases(self) -> int:
+        """States that have phases."""
+        return max((hi for _, hi in self._edges.values()), default=0)
+
+    def by_block(self, phases: Phases) -> dict[int, Phases]:
+        """Return block -> its phases, (m, n)."""
+        return {k: phases[:, slice(*edges)] for k, edges in self._edges.items()}
+
+    def __call__(
+        self,
+        seeds: torch.Tensor,
+        phases: Phases,
+        start: Found | None,
+        *,
+        steps: int,
+        enough: float | torch.Tensor,
+        rate: float = 0.25,
+    ) -> tuple[Found, npt.NDArray[np.int64]]:
+        """Return the best bounds that ascent finds for a batch of leaves, and the state that each should split next.
+
+        Args:
+            seeds: (N, rows).
+            phases: +1 for z >= 0, -1 for z <= 0, 0 for open, (N, n_phases).
+            start: slopes and multipliers to begin with, where there are any.
+            steps, enough, rate: as for `ascend`.
+        """
+        import torch
+
+        lines: dict[int, Lines] = {}
+        signs: dict[int, torch.Tensor] = {}
+        for k, (lo, hi) in self._tensors.items():
+            if k not in self._edges:
+                lines[k] = self.net.lines(k, lo, hi)
+                continue
+            own = phases[:, slice(*self._edges[k])]
+            if not own.any():
+                lines[k] = self.net.lines(k, lo, hi)
+                continue
+            sigma = torch.from_numpy(own.astype(np.float32))
+            own_lo = torch.where(sigma > 0, torch.clamp(lo, min=0), lo)
+            own_hi = torch.where(sigma < 0, torch.clamp(hi, max=0), hi)
+            lines[k] = self.net.lines(k, own_lo, own_hi)
+            signs[k] = sigma
+        found = ascend(
+            self.net,
+            self._row,
+            self._newest,
+            seeds,
+            lines,
+            steps=steps,
+            enough=enough,
+            signs=signs,
+            start=start,
+            rate=rate,
+        )
+        return found, self._splits(found, lines, len(phases))
+
+    def _splits(self, found: Found, lines: Mapping[int, Lines], count: int) -> npt.NDArray[np.int64]:
+        """Return the state whose upper line costs most, -1 where every state has a phase."""
+        import torch
+
+        best = torch.full((count,), -1.0)
+        where = torch.full((count,), -1, dtype=torch.long)
+        for k, (first, _) in self._edges.items():
+            own = lines[k]
+            if k not in found.seen or not bool(own.free.any()):
+                continue
+            v = found.seen[k]
+            score = torch.clamp(-v, min=0) * own.c_up + torch.clamp(v, min=0) * 1e-3 * own.c_up
+            score = torch.where(own.free.expand_as(score), score, torch.full_like(score, -1.0))
+            value, index = score.max(dim=1)
+            better = value > best
+            best = torch.where(better, value, best)
+            where = torch.where(better, index + first, where)
+        return where.numpy()
