@@ -35,6 +35,8 @@ RETRIES = 8
 RETRY_STEPS = 40
 MOST_LEAVES = 200_000
 
+Watch = Callable[[float], None]
+"""Is told the share of a tree that is proved, in [0, 1]: the sum of 2^-depth over its closed leaves."""
 Candidate = Callable[[FloatArray], bool]
 """Is given points of the box that may be counterexamples, (m, p); says whether one is."""
 
@@ -79,9 +81,11 @@ class Tree:
         offset: float,
         candidate: Candidate,
         record: Leaves | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Start with one leaf, the root; `bounds` are proved and stay fixed. `record` takes the leaves that close."""
-        self._record = record
+        self._record, self._watch = record, watch
+        self._share = 0.0
         self._net, self._inputs, self._bounds = net, inputs, bounds
         self._seed, self._offset, self._candidate = seed, offset, candidate
         self._tensors = state_tensors(bounds)
@@ -113,6 +117,7 @@ class Tree:
                 self._note(phases, found, np.flatnonzero(proved > 0))
                 lower = min(lower, float(np.where(proved > 0, proved, np.inf).min()))
             self.closed += int((proved > 0).sum())
+            self._tell(phases[proved > 0])
             still = np.flatnonzero(~(proved > 0))
             if not still.size:
                 return False
@@ -145,6 +150,7 @@ class Tree:
                 if hit:
                     return TreeOutcome(False, -np.inf, self.closed, len(heap) + len(taken) + self._left, found=True)
                 self.closed += closed
+                self._tell(leaf.phases[None] if closed else leaf.phases[None][:0])
                 self._left += not closed
             taken = [leaf for leaf in taken if leaf.split >= 0]
             if not taken:
@@ -255,6 +261,12 @@ class Tree:
 
     def _by_block(self, phases: Phases) -> dict[int, Phases]:
         return {k: phases[:, slice(*edges)] for k, edges in self._edges.items()}
+
+    def _tell(self, closed: Phases) -> None:
+        """Tell the share of the tree that is proved, now that leaves with these phases are closed."""
+        self._share += float(np.ldexp(1.0, -np.count_nonzero(closed, axis=1)).sum())
+        if self._watch is not None:
+            self._watch(min(self._share, 1.0))
 
     def _note(self, phases: Phases, found: Found, closed: npt.NDArray[np.int64]) -> None:
         """Record leaves that were closed."""
