@@ -13,8 +13,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Journal:
     """An open journal. Close it, or use it as a context."""
 
     path: Path
-    _file: BinaryIO
+    _file: FileIO
     lines: list[dict[str, Any]] = field(default_factory=list)
     """What an earlier run wrote."""
     failure: str | None = None
@@ -74,7 +75,7 @@ class Journal:
         """
         check_place(path)
         try:
-            file = path.open("a+b")
+            file = path.open("a+b", buffering=0)
         except OSError as error:
             raise OptionError(
                 f"the journal {path} cannot be written ({error.strerror}); choose another place"
@@ -105,8 +106,9 @@ class Journal:
         if self.failure is not None:
             return
         try:
-            self._file.write(json.dumps(entry).encode() + b"\n")
-            self._file.flush()
+            line = json.dumps(entry).encode() + b"\n"
+            if self._file.write(line) != len(line):
+                self.failure = "no space left"
         except OSError as error:
             self.failure = error.strerror or str(error)
 
@@ -120,7 +122,7 @@ class Journal:
             self.failure = self.failure or error.strerror
 
 
-def _lock(path: Path, file: BinaryIO) -> None:
+def _lock(path: Path, file: FileIO) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
