@@ -16,7 +16,7 @@ from idl_audit.analysis.attacks import Network
 from idl_audit.analysis.margins import predictions
 from idl_audit.analysis.verdicts import Options, Reason, Result, Verdict, decide
 from idl_audit.arrays import FloatArray
-from idl_audit.audit.certificates import certificate_of, write_certificate
+from idl_audit.audit.certificates import Ball, certificate_of, write_certificate
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.subject import ModelOptions, Subject, open_subject
 from idl_audit.audit.workers import Lost, tell, work_through
@@ -50,6 +50,8 @@ class Setting:
     certificates: Path | None = None
     """Folder for a certificate of each certified sample."""
     overwrite: bool = False
+    sigma: FloatArray | None = None
+    """How far each input moves for eps = 1; None stands for ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,11 +141,10 @@ class Decider:
         found = certificate_of(
             model,
             network,
-            inputs,
+            Ball(sample.centre, radius.value, self.setting.sigma, self.setting.preprocessing.bounds),
             sample.label,
             result.chain,
             index=sample.index,
-            eps=radius.value,
             seconds=self.setting.verdicts.time_limit,
         )
         if found is None:

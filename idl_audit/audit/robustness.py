@@ -166,7 +166,9 @@ def audit_robustness(
     complete = True
     with clock.step("verdicts"):
         try:
-            told.extend(_decide_with_journal(_setting(subject, options), subject, tasks, key, options, watch, found))
+            told.extend(
+                _decide_with_journal(_setting(subject, sigma, options), subject, tasks, key, options, watch, found)
+            )
         except KeyboardInterrupt:
             complete = False
     decided = [found[position] for position in sorted(found)]
@@ -201,7 +203,7 @@ def audit_robustness(
     )
 
 
-def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
+def _setting(subject: Subject, sigma: FloatArray | None, options: RobustnessOptions) -> Setting:
     return Setting(
         subject.path,
         options.model,
@@ -211,6 +213,7 @@ def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
         options.verdicts,
         options.certificates,
         options.force or options.resume,
+        sigma,
     )
 
 

@@ -100,7 +100,7 @@ def certify(
         Path | None,
         typer.Option(
             "--certificates",
-            help="Write what proves each certified sample into this folder; `verify` checks it without search.",
+            help="Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.",
             metavar="DIR",
             show_default=False,
             rich_help_panel=o.OUTPUT,
@@ -140,7 +140,6 @@ def certify(
             "--bounds": bounds,
             "--method": None if method == DEFAULT_METHODS else method,
             "--save": save,
-            "--certificates": certificates,
             "--sigma": sigma,
             "--jobs": None if jobs == 1 else jobs,
             "--resume": resume or None,
@@ -149,7 +148,7 @@ def certify(
         _certify_property(
             model,
             property,
-            PropertyOptions(time_limit=time_limit, seed=seed, model=reading),
+            PropertyOptions(time_limit=time_limit, seed=seed, model=reading, certificates=certificates, force=force),
             format,
             output,
         )

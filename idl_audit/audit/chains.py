@@ -1,0 +1,108 @@
+"""Chains and trees of boxes as arrays of an .npz file, and back.
+
+A chain: `step.J.states`, `step.J.slopes.K`, `tree.A.B.phases.K`, `tree.A.B.slopes.K`, `tree.A.B.multipliers.K`, and
+entries of the file's JSON `meta` that say which there are; a tree of boxes: `split.inputs`, `split.cuts`,
+`split.children`. Every name begins with the prefix of its part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep
+from idl_audit.analysis.splitting.split_tree import SplitTree
+from idl_audit.arrays import AnyArray, Float32Array, FloatArray
+
+
+def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    """Put the arrays of a chain into `arrays` and return its entries of meta."""
+    steps: list[dict[str, Any]] = []
+    trees: dict[str, Any] = {}
+    for j, step in enumerate(chain.steps):
+        arrays[f"{prefix}step.{j}.states"] = step.states
+        for k, slopes in step.slopes.items():
+            arrays[f"{prefix}step.{j}.slopes.{k}"] = slopes
+        steps.append({"block": step.block, "sign": step.sign, "slopes": sorted(step.slopes)})
+    for a, leaves in chain.trees.items():
+        batches = []
+        for b, m in enumerate(leaves.sizes):
+            parts: dict[str, Mapping[int, AnyArray]] = {
+                "phases": leaves.phases[b],
+                "slopes": leaves.slopes[b],
+                "multipliers": leaves.multipliers[b],
+            }
+            for name, values in parts.items():
+                for k, array in values.items():
+                    arrays[f"{prefix}tree.{a}.{b}.{name}.{k}"] = array
+            batches.append({"size": m, **{name: sorted(values) for name, values in parts.items()}})
+        trees[str(a)] = {"row": leaves.row, "batches": batches}
+    return {"steps": steps, "trees": trees}
+
+
+def opened_chain(meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyArray]) -> Chain:
+    """Return a chain. Raises LookupError, TypeError or ValueError where it is damaged."""
+    chain = Chain()
+    for j, entry in enumerate(meta["steps"]):
+        key = f"{prefix}step.{j}"
+        slopes = {whole(k): _single(arrays, f"{key}.slopes.{whole(k)}") for k in entry["slopes"]}
+        states = integers(arrays, f"{key}.states")
+        if (states < 0).any() or entry["sign"] not in (1.0, -1.0) or whole(entry["block"]) < 0:
+            raise ValueError("a step without states, block or sign")
+        chain.steps.append(StateStep(whole(entry["block"]), states, float(entry["sign"]), slopes))
+    for a, entry in meta["trees"].items():
+        leaves = Leaves(whole(entry["row"]))
+        for b, batch in enumerate(entry["batches"]):
+            key = f"{prefix}tree.{int(a)}.{b}"
+            phases = {whole(k): integers(arrays, f"{key}.phases.{whole(k)}") for k in batch["phases"]}
+            leaves.phases.append({k: np.sign(array).astype(np.int8) for k, array in phases.items()})
+            leaves.slopes.append({whole(k): _single(arrays, f"{key}.slopes.{whole(k)}") for k in batch["slopes"]})
+            multipliers = {whole(k): _single(arrays, f"{key}.multipliers.{whole(k)}") for k in batch["multipliers"]}
+            leaves.multipliers.append(multipliers)
+            leaves.sizes.append(whole(batch["size"]))
+        chain.trees[int(a)] = leaves
+    return chain
+
+
+def packed_splits(tree: SplitTree, prefix: str, arrays: dict[str, AnyArray]) -> None:
+    """Put the arrays of a tree of boxes into `arrays`."""
+    arrays[f"{prefix}split.inputs"] = np.asarray(tree.inputs, np.int64)
+    arrays[f"{prefix}split.cuts"] = np.asarray(tree.cuts, np.float64)
+    arrays[f"{prefix}split.children"] = np.asarray(tree.children, np.int64)
+
+
+def opened_splits(prefix: str, arrays: Mapping[str, AnyArray]) -> SplitTree:
+    """Return a tree of boxes. Raises LookupError, TypeError or ValueError where it is damaged."""
+    cuts = floats(arrays, f"{prefix}split.cuts")
+    parts = [integers(arrays, f"{prefix}split.{name}") for name in ("inputs", "children")]
+    if any(part.ndim != 1 for part in (*parts, cuts)):
+        raise ValueError("splits of another shape")
+    return SplitTree(parts[0].tolist(), cuts.tolist(), parts[1].tolist())
+
+
+def whole(value: object) -> int:
+    """Return a whole number of meta. Raises TypeError for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("a number that is not whole")
+    return value
+
+
+def floats(arrays: Mapping[str, AnyArray], key: str) -> FloatArray:
+    """Return an array of floating-point numbers. Raises LookupError or TypeError."""
+    if arrays[key].dtype.kind != "f":
+        raise TypeError(f"an array of {arrays[key].dtype}")
+    return arrays[key].astype(np.float64)
+
+
+def integers(arrays: Mapping[str, AnyArray], key: str) -> np.ndarray:
+    """Return an array of signed whole numbers. Raises LookupError or TypeError."""
+    if arrays[key].dtype.kind != "i":
+        raise TypeError(f"an array of {arrays[key].dtype}")
+    return arrays[key].astype(np.int64)
+
+
+def _single(arrays: Mapping[str, AnyArray], key: str) -> Float32Array:
+    with np.errstate(over="ignore"):
+        return floats(arrays, key).astype(np.float32)
