@@ -144,11 +144,11 @@ def _check_property(found: PropertyCertificate, subject: Subject, vnnlib: Path |
     alternatives = sum(len(part.query.alternatives) for part in found.parts)
     refused = found.refused(subject.model)
     if vnnlib is None:
-        which = f"the {len(found.parts)} boxes in the file, said to be those of {found.name} (not compared)"
+        which = f"the input boxes of the file ({len(found.parts)}), said to be those of {found.name} (not compared)"
     else:
         refused = [*found.refused_for(read_property(subject, vnnlib).queries), *refused]
-        which = f"{vnnlib}, {len(found.parts)} boxes"
-    claim = f"unsat: none of {alternatives} alternatives holds anywhere in {which}"
+        which = f"the input boxes of {vnnlib} ({len(found.parts)})"
+    claim = f"unsat: none of {alternatives} alternatives holds in {which}"
     return claim, Checked(alternatives, tuple(refused))
 
 
