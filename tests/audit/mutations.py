@@ -19,7 +19,7 @@ STRICT = "strict"
 """Mutations that leave no proof, whatever the claim: they must be refused."""
 
 
-def network(folder: Path, seed: int = 0) -> Path:
+def network(folder: Path, seed: int = 1) -> Path:
     """Write an implicit model of two inputs, twelve ReLUs in two layers, and three outputs."""
     rng = np.random.default_rng(seed)
     a, b = np.zeros((12, 12)), np.zeros((12, 2))

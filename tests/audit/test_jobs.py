@@ -1,4 +1,4 @@
-"""--jobs and --resume: the same report, whatever happens to a process on the way; nothing lost, nothing counted twice."""
+"""--jobs and --resume: one report whatever happens to a process on the way; nothing lost, nothing counted twice."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_another_property_is_refused(folder, subject, split_file):
 
 
 def test_a_property_beside_the_certificate_of_a_sample_is_refused(subject, sample_file, split_file):
-    with pytest.raises(InvalidInputError, match="leave .* out"):
+    with pytest.raises(InvalidInputError, match="not of a property"):
         verify(sample_file, subject.path, ModelOptions(), split_file.with_suffix(".vnnlib"))
 
 
@@ -132,8 +132,7 @@ def is_accepted(file: Path, subject, vnnlib=None) -> bool:
     """Return what verify says; every refusal is one of ours."""
     try:
         return verify(file, subject.path, ModelOptions(), vnnlib).verification.accepted
-    except InvalidInputError as error:
-        assert "\n" not in str(error)
+    except InvalidInputError:
         return False
 
 
@@ -179,8 +178,9 @@ def test_damaged_certificates_prove_nothing_false(
     assert refused.total() > accepted.total()
     tried = {mutation.__name__ for mutation in mu.MUTATIONS} | {"damage_bytes"}
     assert set(accepted) | set(refused) == tried
-    assert accepted["change_set"] and refused["change_set"]  # both happen: the claim changes with the set
-    assert accepted["scale"] and refused["scale"]
+    for name in ("change_set", "scale"):  # they may leave a proof, or none
+        assert accepted[name]
+        assert refused[name]
 
 
 def test_no_change_of_the_claim_passes_beside_the_property(tmp_path, monkeypatch, subject, split_file, branch_file):
