@@ -8,13 +8,15 @@ entries of the file's JSON `meta` that say which there are; a tree of boxes: `sp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep
 from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray
+
+Rows = TypeVar("Rows", bound=AnyArray)
 
 
 def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -47,21 +49,21 @@ def opened_chain(meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyA
     chain = Chain()
     for j, entry in enumerate(meta["steps"]):
         key = f"{prefix}step.{j}"
-        slopes = {whole(k): _single(arrays, f"{key}.slopes.{whole(k)}") for k in entry["slopes"]}
         states = integers(arrays, f"{key}.states")
-        if (states < 0).any() or entry["sign"] not in (1.0, -1.0) or whole(entry["block"]) < 0:
+        slopes = {whole(k): _rows(_single(arrays, f"{key}.slopes.{whole(k)}"), states.size) for k in entry["slopes"]}
+        if states.ndim != 1 or (states < 0).any() or entry["sign"] not in (1.0, -1.0) or whole(entry["block"]) < 0:
             raise ValueError("a step without states, block or sign")
         chain.steps.append(StateStep(whole(entry["block"]), states, float(entry["sign"]), slopes))
     for a, entry in meta["trees"].items():
         leaves = Leaves(whole(entry["row"]))
         for b, batch in enumerate(entry["batches"]):
             key = f"{prefix}tree.{int(a)}.{b}"
-            phases = {whole(k): integers(arrays, f"{key}.phases.{whole(k)}") for k in batch["phases"]}
+            m = whole(batch["size"])
+            phases = {whole(k): _rows(integers(arrays, f"{key}.phases.{whole(k)}"), m) for k in batch["phases"]}
             leaves.phases.append({k: np.sign(array).astype(np.int8) for k, array in phases.items()})
-            leaves.slopes.append({whole(k): _single(arrays, f"{key}.slopes.{whole(k)}") for k in batch["slopes"]})
-            multipliers = {whole(k): _single(arrays, f"{key}.multipliers.{whole(k)}") for k in batch["multipliers"]}
-            leaves.multipliers.append(multipliers)
-            leaves.sizes.append(whole(batch["size"]))
+            for name, into in (("slopes", leaves.slopes), ("multipliers", leaves.multipliers)):
+                into.append({whole(k): _rows(_single(arrays, f"{key}.{name}.{whole(k)}"), m) for k in batch[name]})
+            leaves.sizes.append(m)
         chain.trees[int(a)] = leaves
     return chain
 
@@ -106,3 +108,10 @@ def integers(arrays: Mapping[str, AnyArray], key: str) -> np.ndarray:
 def _single(arrays: Mapping[str, AnyArray], key: str) -> Float32Array:
     with np.errstate(over="ignore"):
         return floats(arrays, key).astype(np.float32)
+
+
+def _rows(array: Rows, m: int) -> Rows:
+    """Return a table of m rows. Raises ValueError where it is none: what is repeated to fit was not written by us."""
+    if array.ndim != 2 or len(array) != m:
+        raise ValueError(f"an array of shape {array.shape} for {m} rows")
+    return array

@@ -338,6 +338,10 @@ MUTATIONS = (
 )
 
 
+PAIRED = (scale, no_number, flip_phase, forget_phase, change_steps, change_splits, change_set, change_claim)
+"""Mutations of which two are made at once, too: they leave a file that can be read."""
+
+
 def damage_bytes(content: bytes, rng: np.random.Generator) -> bytes:
     """Return the file cut short, or with some bytes changed."""
     if rng.random() < 0.4:

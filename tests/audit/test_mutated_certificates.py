@@ -52,7 +52,7 @@ def radius_of(subject):
     for eps in radii:
         y = mu.outputs(subject.path, mu.points_of(CENTRE - eps, CENTRE + eps))
         good.append(bool((np.delete(y, label, axis=1) < y[:, [label]]).all()))
-    return label, float(0.97 * radii[np.argmin(good) - 1])
+    return label, float(0.94 * radii[np.argmin(good) - 1])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def written_property(folder, subject, name, rungs):
     y = mu.outputs(subject.path, mu.points_of(np.full(2, -1.0), np.full(2, 1.0)))[:, 1]
     spread = float(y.max() - y.min())
     vnnlib = folder / f"{name}.vnnlib"
-    bounds = {"greatest": f"{y.max() + 0.01 * spread:.6f}", "least": f"{y.min() - 0.01 * spread:.6f}"}
+    bounds = {"greatest": f"{y.max() + 0.02 * spread:.6f}", "least": f"{y.min() - 0.02 * spread:.6f}"}
     text = PROPERTY
     for word, value in {"a": "1", **bounds}.items():
         text = text.replace(f"{{{word}}}", value)
@@ -150,14 +150,14 @@ def mutated(files, rng):
             demand = mutation(mutant)
             if demand is None:
                 continue
-            if demand != mu.STRICT and rng.random() < 0.3:  # two at once
-                demand = mu.MUTATIONS[rng.integers(len(mu.MUTATIONS))](mutant) or ""
+            if mutation in mu.PAIRED and rng.random() < 0.5:
+                demand = mu.PAIRED[rng.integers(len(mu.PAIRED))](mutant) or ""
             yield mutation.__name__, demand, mu.packed(mutant.arrays, mutant.meta)
         content = mu.packed(*contents[rng.integers(len(contents))])
         yield "damage_bytes", "", mu.damage_bytes(content, rng)
 
 
-@pytest.mark.parametrize(("count", "seed"), [(150, 0), pytest.param(1000, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "seed"), [(100, 0), pytest.param(1000, 1, marks=pytest.mark.slow)])
 def test_damaged_certificates_prove_nothing_false(
     tmp_path, monkeypatch, subject, sample_file, split_file, branch_file, count, seed
 ):
@@ -233,12 +233,18 @@ def test_shared_children_are_no_tree():
 
 
 BLOCKED = """
-import sys
+import sys, types
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "highspy"):
+        if name.partition(".")[0] == "torch":
             raise ImportError(f"{name} is blocked")
+class Solver(types.ModuleType):
+    def __getattr__(self, name):
+        if not name.startswith("__"):
+            raise AssertionError(f"the solver is asked for {name}")
+        raise AttributeError(name)
 sys.meta_path.insert(0, Blocker())
+sys.modules["highspy"] = Solver("highspy")
 from idl_audit.analysis import branching, input_splitting, properties, query_attacks, verdicts
 def search(*_, **__):
     raise AssertionError("a search")

@@ -59,7 +59,7 @@ class SplitTree:
     def is_tree(self, n_inputs: int) -> bool:
         """Return whether the lists are those of one tree over so many inputs: every node but the root has a parent."""
         n = len(self.inputs)
-        if not n or len(self.cuts) != n or len(self.children) != n:
+        if not n or len(self.cuts) != n or len(self.children) != n or not np.isfinite(self.cuts).all():
             return False
         inner = [i for i in range(n) if self.inputs[i] != NO_INPUT]
         if any(not 0 <= self.inputs[i] < n_inputs or not i < self.children[i] for i in inner):
