@@ -307,12 +307,12 @@ def test_a_full_disk_costs_the_journal_and_not_the_run(tmp_path):
 def test_kill_9_and_resume(tmp_path):
     """The command itself, killed twice: at the end the report is that of a run in peace."""
     common = [sys.executable, "-m", "idl_audit", "certify", MODEL, "-d", DATA, "-e", "0.05", "--bounds", "0,1"]
-    common += ["--limit", "30", "--method", "interval,sign,pgd,linear,lp", "-f", "json"]
+    common += ["--limit", "16", "--method", "interval,sign,pgd,linear,lp", "-f", "json"]
     out, saved = tmp_path / "r.json", tmp_path / "adv.npz"
     command = list(map(str, [*common, "-o", out, "--save", saved, "--jobs", "2"]))
     path = journal_beside(out)
     lines = 0
-    for wanted in (4, 12):
+    for wanted in (4, 9):
         more = ["--resume"] if path.exists() else []
         with subprocess.Popen([*command, *more]) as process:
             deadline = time.monotonic() + 120
@@ -329,8 +329,29 @@ def test_kill_9_and_resume(tmp_path):
     report = from_json(out.read_text())
     assert report.status == "complete"
     assert not path.exists()
-    whole = audit(eps="0.05", index=tuple(range(30)), methods=("interval", "sign", "pgd", "linear", "lp"))
+    whole = audit(eps="0.05", index=tuple(range(16)), methods=("interval", "sign", "pgd", "linear", "lp"))
     assert verdicts_of(report) == verdicts_of(whole)
     with np.load(saved) as file:
         falsified = [sample.index for sample in report.samples if sample.results[0].verdict is Verdict.FALSIFIED]
         assert file["indices"].tolist() == falsified
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_valid_report_and_a_journal(tmp_path):
+    out = tmp_path / "r.json"
+    command = [sys.executable, "-m", "idl_audit", "certify", MODEL, "-d", DATA, "-e", "0.09", "--bounds", "0,1"]
+    command += ["--limit", "200", "-f", "json", "-o", out, "--jobs", "2"]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (path := journal_beside(out)).exists() or path.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err
+    report = from_json(out.read_text())
+    assert report.status == "incomplete"
+    assert len(report.samples) == path.read_bytes().count(b"\n") - 1 >= 2
+    assert sum(report.summary.per_eps[0].model_dump()[verdict.value] for verdict in Verdict) == len(report.samples)
