@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -36,14 +37,20 @@ def subject():
 
 
 @pytest.fixture(scope="module")
-def certified(subject):
+def shares():
+    """What was told of the share of a tree that is proved, while the sample was certified."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def certified(subject, shares):
     """A sample that is certified by a tree with many leaves for some rival."""
     with np.load(ROOT / "sample_models/digits_mlp.npz") as file:
         inputs, labels = file["inputs"].reshape(len(file["inputs"]), -1).astype(float), file["labels"]
     i = 30
     box = Box.around(inputs[i], EPS, valid_lo=0.0, valid_hi=1.0)
     options = Options(methods=("branch",), record=True)
-    found = decide(subject.model, subject.original, inputs[i], int(labels[i]), box, options)
+    found = decide(subject.model, subject.original, inputs[i], int(labels[i]), box, options, shares.append)
     assert found.verdict is Verdict.CERTIFIED
     assert max(sum(tree.sizes) for tree in found.chain.trees.values()) > 3
     complete(found.chain, 9)
@@ -52,6 +59,15 @@ def certified(subject):
 
 def test_a_chain_is_accepted(subject, certified):
     assert certified.refused(subject.model) == []
+
+
+def test_the_proved_share_of_a_tree_grows_to_one(certified, shares):
+    assert certified.chain.trees
+    assert all(0 <= share <= 1 for share in shares)
+    assert any(0 < share < 1 for share in shares)
+    assert shares[-1] == 1
+    falls = sum(later < earlier for earlier, later in itertools.pairwise(shares))
+    assert falls < shares.count(1.0)  # only a new tree begins again
 
 
 def widest(found):
