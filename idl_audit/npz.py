@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -45,7 +46,7 @@ def read_npz(path: Path) -> dict[str, AnyArray]:
             return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in archive.infolist()}
     except FileNotFoundError as error:
         raise ModelFileError(f"{path} does not exist; check the name") from error
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise ModelFileError(f"{path} cannot be read as an .npz file: {error}") from error
 
 

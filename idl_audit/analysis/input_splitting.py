@@ -21,6 +21,7 @@ from idl_audit.analysis.bounds import Interval
 from idl_audit.analysis.query import Query
 from idl_audit.analysis.splitting.box_bounds import BoxBounds, RowBounds, bounded
 from idl_audit.analysis.splitting.contraction import Rows, contracted
+from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.box import Box
 from idl_audit.implicit.model import ImplicitModel
@@ -65,6 +66,8 @@ class _Open:
     hi: FloatArray
     alternatives: BoolArray
     """Those that are not refuted yet, shape (a,)."""
+    node: int = 0
+    """Its number in the recorded tree."""
     states: tuple[FloatArray, FloatArray] | None = None
     """Bounds of all pre-activations over the parent, flat, in the model's order; None for the first box."""
 
@@ -76,6 +79,7 @@ def split_inputs(
     deadline: float,
     network: Network | None = None,
     progress: Progress | None = None,
+    record: SplitTree | None = None,
 ) -> SplitOutcome:
     """Return a proof that no input of the box makes an alternative of the query hold, or a point that does.
 
@@ -86,10 +90,11 @@ def split_inputs(
         network: the original, float32 (m, p) -> (m, q); points are inside the exact box and replayed through it. None
             makes the model itself the judge.
         progress: called after every batch.
+        record: takes the splits.
     """
     if not query.alternatives:
         return SplitOutcome(True, None, 0, 0, "")
-    return _Search(model, query, network).run(deadline, progress)
+    return _Search(model, query, network, record or SplitTree()).run(deadline, progress)
 
 
 @dataclass(eq=False)
@@ -99,6 +104,7 @@ class _Search:
     model: ImplicitModel
     query: Query
     network: Network | None
+    tree: SplitTree
     rows: Rows = field(init=False)
     free: IntArray = field(init=False)
     stack: list[_Open] = field(init=False)
@@ -162,7 +168,8 @@ class _Search:
         flat = self._flat(found)
         for i in np.argsort(-worst, kind="stable"):
             if is_open[i].any() and not empty[i]:
-                self._split(rest.lo[i], rest.hi[i], scores[i], is_open[i], (flat[0][i], flat[1][i]))
+                node = self.tree.cut_down(batch[i].node, _one(inputs, i), _one(rest, i))
+                self._split(node, rest.lo[i], rest.hi[i], scores[i], is_open[i], (flat[0][i], flat[1][i]))
         return None
 
     def _known(self, batch: list[_Open]) -> Mapping[int, Interval] | None:
@@ -223,6 +230,7 @@ class _Search:
 
     def _split(
         self,
+        node: int,
         lo: FloatArray,
         hi: FloatArray,
         scores: FloatArray,
@@ -240,7 +248,13 @@ class _Search:
         widths = ((hi - lo) / np.maximum(whole.hi - whole.lo, np.finfo(float).tiny))[self.free]
         ranking = scores if (scores[usable] > 0).any() else widths
         j = self.free[np.argmax(np.where(usable, ranking, -np.inf))]
+        first = self.tree.split(node, int(j), float(middle[j]))
         for keep_low in (True, False):
             ends = lo.copy(), hi.copy()
             ends[1 if keep_low else 0][j] = middle[j]
-            self.stack.append(_Open(ends[0], ends[1], alternatives, states))
+            child = first if keep_low else first + 1
+            self.stack.append(_Open(ends[0], ends[1], alternatives, child, states))
+
+
+def _one(boxes: Interval, i: int) -> Interval:
+    return Interval(boxes.lo[i : i + 1], boxes.hi[i : i + 1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import combinations
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import ROWS_AT_ONCE, backward_state_bounds, line_multipliers
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.query_attacks import attack_query
+from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.analysis.verdicts import Reason
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.errors import OptionError, SolverError, UnsupportedModelError
@@ -56,6 +57,8 @@ class QueryOptions:
     seed: int = 0
     rungs: tuple[str, ...] | None = None
     """None stands for all of them."""
+    record: bool = False
+    """Keep what a proof by splitting or branching needs to be checked again."""
 
     def __post_init__(self) -> None:
         for name in self.rungs or ():
@@ -63,6 +66,16 @@ class QueryOptions:
                 raise OptionError(f"there is no rung '{name}'; known are {', '.join(RUNGS)}")
         if not self.time_limit > 0:
             raise OptionError(f"the time limit must be a positive number of seconds, not {self.time_limit}")
+
+
+@dataclass(eq=False)
+class Recorded:
+    """What the search chose for a proof: any of it may be missing, or more than is needed."""
+
+    splits: SplitTree | None = None
+    """Of the input box, for the alternatives that no other rung refuted."""
+    chain: branching.Chain | None = None
+    """Its trees by the number of the alternative in the query."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +92,8 @@ class QueryResult:
     seconds: float = 0.0
     reason: Reason | None = None
     """For unknown and timeout: why."""
+    recorded: Recorded | None = None
+    """For unsat: what was recorded."""
 
 
 @dataclass
@@ -98,6 +113,7 @@ class _Case:
     point: Float32Array | None = None
     outputs: FloatArray | None = None
     reason: Reason = field(default=Reason.RELAXATION_GAP)
+    recorded: Recorded | None = None
 
     @property
     def open_query(self) -> Query:
@@ -147,13 +163,14 @@ def decide_query(model: ImplicitModel, network: Network, query: Query, options: 
         start + options.time_limit,
         Interval.of_boxes(query.box),
         query.alternatives,
+        recorded=Recorded() if options.record else None,
     )
     method = _climb(case, options.rungs or tuple(RUNGS))
     seconds = time.monotonic() - start
     if case.point is not None:
         return QueryResult("sat", method, case.point, case.outputs, seconds)
     if not case.open:
-        return QueryResult("unsat", method, seconds=seconds)
+        return QueryResult("unsat", method, seconds=seconds, recorded=case.recorded)
     if time.monotonic() >= case.deadline:
         return QueryResult("timeout", seconds=seconds, reason=Reason.TIME_LIMIT)
     return QueryResult("unknown", seconds=seconds, reason=case.reason)
@@ -331,10 +348,13 @@ def _split_inputs(case: _Case, deadline: float) -> None:
     """Split the box of the inputs, where few of them can move."""
     if not 0 < moving_inputs(case.query.box).size <= FEW_INPUTS:
         return
-    outcome = split_inputs(case.model, case.open_query, deadline=deadline, network=case.network)
+    tree = None if case.recorded is None else SplitTree()
+    outcome = split_inputs(case.model, case.open_query, deadline=deadline, network=case.network, record=tree)
     if outcome.point is not None and case.replay(outcome.point[None]):
         return
     if outcome.proved:
+        if case.recorded is not None:
+            case.recorded.splits = tree
         case.open = ()
 
 
@@ -342,10 +362,15 @@ def _branch(case: _Case, deadline: float) -> None:
     """Optimised slopes, then branching on hidden states."""
     if not branching.applies(case.model):
         return
-    outcome = branching.branch(case.model, case.open_query, deadline=deadline, network=case.network)
+    chain = None if case.recorded is None else branching.Chain()
+    outcome = branching.branch(case.model, case.open_query, deadline=deadline, network=case.network, record=chain)
     if outcome.point is not None and case.replay(outcome.point[None]):
         return
     if outcome.proved:
+        if case.recorded is not None and chain is not None:
+            numbers = [next(i for i, c in enumerate(case.query.alternatives) if c is own) for own in case.open]
+            trees = {numbers[j]: leaves for j, leaves in chain.trees.items()}
+            case.recorded.chain = replace(chain, trees=trees)
         case.open = ()
 
 

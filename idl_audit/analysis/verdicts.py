@@ -19,7 +19,7 @@ import numpy as np
 from idl_audit.analysis import branching
 from idl_audit.analysis.attacks import ATTACKS, AttackOptions, Found, Network, Target, is_success, is_worse, run_attack
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching import Chain
+from idl_audit.analysis.branching import Chain, Watch
 from idl_audit.analysis.certificate import Functionals, lower_bound
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
@@ -50,6 +50,7 @@ class Reason(enum.Enum):
     SOLVER_FAILED = "solver_failed"
     RELAXATION_GAP = "relaxation_gap"
     ATTACKS_FAILED = "attacks_failed"
+    WORKER_FAILED = "worker_failed"
     NO_UNIQUENESS_PROOF = "no_uniqueness_proof"
 
 
@@ -118,6 +119,7 @@ class _Case:
     found: Found | None = None
     reason: Reason = Reason.RELAXATION_GAP
     chain: Chain | None = None
+    watch: Watch | None = None
 
     @property
     def functionals(self) -> FloatArray:
@@ -146,7 +148,13 @@ class _Case:
 
 
 def decide(
-    model: ImplicitModel, network: Network, sample: FloatArray, label: int, inputs: InputSet, options: Options
+    model: ImplicitModel,
+    network: Network,
+    sample: FloatArray,
+    label: int,
+    inputs: InputSet,
+    options: Options,
+    watch: Watch | None = None,
 ) -> Result:
     """Return the verdict of one sample over one input set: a box, or U_card, whose proofs are those of its box.
 
@@ -160,6 +168,7 @@ def decide(
         label: the right class.
         inputs: the input set.
         options: the rungs and their limits.
+        watch: told the share of the current tree that is proved.
     """
     start = time.monotonic()
     predicted = int(predictions(network(sample[None].astype(np.float32)))[0])
@@ -174,6 +183,7 @@ def decide(
         deadline=start + options.time_limit,
         lowers=_unproved(model, label, options.attack.target),
         inputs=Interval.of_boxes(inputs.hull),
+        watch=watch,
     )
     method = _climb(case)
     return _result(case, predicted, method, time.monotonic() - start)
@@ -271,7 +281,9 @@ def _branch(case: _Case) -> None:
     rivals_left = case.open
     query = Query(case.target.box, tuple(Conjunction(case.functionals[[j]], np.zeros(1)) for j in rivals_left))
     record = Chain() if case.options.record else None
-    outcome = branching.branch(model, query, deadline=case.deadline, network=case.target.network, record=record)
+    outcome = branching.branch(
+        model, query, deadline=case.deadline, network=case.target.network, record=record, watch=case.watch
+    )
     if record is not None:  # the chain counts the alternatives that were open; the certificate counts all rivals
         trees = {int(rival): record.trees[j] for j, rival in enumerate(rivals_left) if j in record.trees}
         case.chain = replace(record, trees=trees)

@@ -13,8 +13,8 @@ from typing import Final
 
 from idl_audit.analysis.fast_gradients import searched
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.properties import PropertyOptions, check_on_box, decide_property, read_property
-from idl_audit.audit.robustness import Progress, Watcher
 from idl_audit.audit.subject import Subject, open_subject
 from idl_audit.audit.workers import Done, Lost, work_through
 from idl_audit.data.instances import Instance, read_instances

@@ -17,7 +17,8 @@ from idl_audit.analysis.state_bounds import METHODS, Counts, Prepared, SetBounds
 from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.audit.boxes import threat_model
 from idl_audit.audit.frame import Clock, framed_report
-from idl_audit.audit.robustness import CHECKED_SAMPLES, Progress, Watcher
+from idl_audit.audit.progress import Progress, Watcher
+from idl_audit.audit.robustness import CHECKED_SAMPLES
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import Box, InputSet, SparseBall

@@ -1,8 +1,8 @@
 """Certificate files: what proves one certified sample, written by `certify --certificates` and checked by `verify`.
 
-A certificate is an .npz file: the box (lo, hi), the label, and the chain of choices (`analysis.branching.chain`) as
-arrays `step.J.states`, `step.J.slopes.K`, `tree.A.B.phases.K`, `tree.A.B.slopes.K`, `tree.A.B.multipliers.K`, with a
-JSON `meta` that says which there are. It holds no bound: the check computes them all.
+A certificate is an .npz file: the sample (centre), eps, perhaps radii (sigma) and the valid range of the data, which
+together are the set; the label; and the chain of choices (`analysis.branching.chain`, as arrays: `audit.chains`), with
+a JSON `meta`. It holds no bound: the check computes them all.
 """
 
 from __future__ import annotations
@@ -18,44 +18,68 @@ import numpy as np
 
 from idl_audit.analysis import branching
 from idl_audit.analysis.attacks import Network
-from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep, check_chain
+from idl_audit.analysis.branching.chain import Chain, Leaves, check_chain
 from idl_audit.analysis.query import Query
 from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.audit.chains import floats, opened_chain, packed_chain, whole
 from idl_audit.box import Box
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import ModelFileError
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import write_npz
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 KIND: Final = "certificate"
 
 
 @dataclass(frozen=True, eq=False)
-class Certificate:
-    """The claim that the network gives every input of a box the same class, and what proves it."""
+class Ball:
+    """The set around a sample: within eps sigma of it, and within the valid range."""
 
-    box: Box
+    centre: FloatArray
+    eps: float
+    sigma: FloatArray | None = None
+    clip: tuple[float, float] | None = None
+
+    @property
+    def box(self) -> Box:
+        """The set. Raises InvalidInputError where it makes no sense."""
+        lo, hi = self.clip or (None, None)
+        return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """The claim that the network gives every input of a set the same class, and what proves it."""
+
+    ball: Ball
     label: int
     chain: Chain
     index: int
     """Which sample of the data it is."""
-    eps: float
 
     def query(self, model: ImplicitModel) -> Query:
         """Return the query without counterexamples, if the claim holds."""
-        return Query.misclassification(self.box, model.n_outputs, self.label)
+        return Query.misclassification(self.ball.box, model.n_outputs, self.label)
 
     def refused(self, model: ImplicitModel) -> list[str]:
         """Return why the chain does not prove the claim; empty where it does. The model reads data units."""
-        if not 0 <= self.label < model.n_outputs or self.box.size != model.n_inputs:
-            return [f"it speaks of class {self.label} and {self.box.size} inputs, which the model does not have"]
-        if not model.is_well_posed:
-            return ["nothing proves that the model has one state for every input"]
-        try:
-            return check_chain(model, self.query(model), self.chain)
-        except (ValueError, IndexError, KeyError, TypeError) as error:  # arrays that do not fit the model
-            return [f"its arrays do not fit the model ({type(error).__name__}: {error})"]
+        if not 0 <= self.label < model.n_outputs or self.ball.centre.shape != (model.n_inputs,):
+            return [
+                f"it speaks of class {self.label} and {self.ball.centre.size} inputs, which the model does not have"
+            ]
+        return refused_chain(model, self.query(model), self.chain)
+
+
+def refused_chain(model: ImplicitModel, query: Query, chain: Chain) -> list[str]:
+    """Return why a chain does not prove that a query has no counterexample; empty where it does."""
+    if not model.is_well_posed:
+        return ["nothing proves that the model has one state for every input"]
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that no search would choose prove nothing
+            return check_chain(model, query, chain)
+    except (ValueError, IndexError, KeyError, TypeError) as error:  # arrays that do not fit the model
+        return [f"its arrays do not fit the model ({type(error).__name__}: {error})"]
 
 
 def trivial_chain(model: ImplicitModel) -> Chain:
@@ -74,12 +98,11 @@ def complete(chain: Chain, n_alternatives: int) -> None:
 def certificate_of(
     model: ImplicitModel,
     network: Network,
-    box: Box,
+    ball: Ball,
     label: int,
     chain: Chain | None,
     *,
     index: int,
-    eps: float,
     seconds: float,
 ) -> Certificate | None:
     """Return a certificate that was checked, for a sample that is certified; None where no chain proves it.
@@ -89,15 +112,14 @@ def certificate_of(
     """
     tried = trivial_chain(model) if chain is None else chain
     complete(tried, model.n_outputs - 1)
-    found = Certificate(box, label, tried, index, eps)
+    found = Certificate(ball, label, tried, index)
     if not found.refused(model):
         return found
     if not branching.applies(model):
         return None
     again = Chain()
-    query = Query.misclassification(box, model.n_outputs, label)
-    branching.branch(model, query, deadline=time.monotonic() + seconds, network=network, record=again)
-    found = Certificate(box, label, again, index, eps)
+    branching.branch(model, found.query(model), deadline=time.monotonic() + seconds, network=network, record=again)
+    found = Certificate(ball, label, again, index)
     return None if found.refused(model) else found
 
 
@@ -105,26 +127,10 @@ def write_certificate(
     path: Path, found: Certificate, *, sha256: str, output_name: str | None, preprocessing: Preprocessing, force: bool
 ) -> None:
     """Write a certificate for the model file with this hash. Raises OptionError where the file cannot be written."""
-    arrays: dict[str, AnyArray] = {"lo": found.box.lo, "hi": found.box.hi}
-    steps, trees = [], {}
-    for j, step in enumerate(found.chain.steps):
-        arrays[f"step.{j}.states"] = step.states
-        for k, slopes in step.slopes.items():
-            arrays[f"step.{j}.slopes.{k}"] = slopes
-        steps.append({"block": step.block, "sign": step.sign, "slopes": sorted(step.slopes)})
-    for a, leaves in found.chain.trees.items():
-        batches = []
-        for b, m in enumerate(leaves.sizes):
-            parts: dict[str, Mapping[int, AnyArray]] = {
-                "phases": leaves.phases[b],
-                "slopes": leaves.slopes[b],
-                "multipliers": leaves.multipliers[b],
-            }
-            for name, values in parts.items():
-                for k, array in values.items():
-                    arrays[f"tree.{a}.{b}.{name}.{k}"] = array
-            batches.append({"size": m, **{name: sorted(values) for name, values in parts.items()}})
-        trees[str(a)] = {"row": leaves.row, "batches": batches}
+    ball = found.ball
+    arrays: dict[str, AnyArray] = {"centre": ball.centre}
+    if ball.sigma is not None:
+        arrays["sigma"] = ball.sigma
     meta = {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
@@ -132,10 +138,10 @@ def write_certificate(
         "output_name": output_name,
         "preprocessing": asdict(preprocessing),
         "index": found.index,
-        "eps": found.eps,
+        "eps": ball.eps,
+        "clip": ball.clip,
         "label": found.label,
-        "steps": steps,
-        "trees": trees,
+        **packed_chain(found.chain, "", arrays),
     }
     arrays["meta"] = np.asarray(json.dumps(meta))
     write_npz(path, arrays, force=force)
@@ -144,41 +150,16 @@ def write_certificate(
 def opened_certificate(file: Path, meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Certificate:
     """Return the certificate in a file. Raises ModelFileError where it is damaged."""
     try:
-
-        def floats(key: str) -> FloatArray:
-            if arrays[key].dtype.kind != "f":
-                raise TypeError(f"an array of {arrays[key].dtype}")
-            return arrays[key].astype(np.float64)
-
-        def whole(key: str) -> AnyArray:
-            if arrays[key].dtype.kind != "i":
-                raise TypeError(f"an array of {arrays[key].dtype}")
-            return arrays[key]
-
-        chain = Chain()
-        for j, entry in enumerate(meta["steps"]):
-            slopes = {int(k): floats(f"step.{j}.slopes.{int(k)}").astype(np.float32) for k in entry["slopes"]}
-            states = whole(f"step.{j}.states").astype(np.int64)
-            if (states < 0).any() or entry["sign"] not in (1.0, -1.0):
-                raise ValueError("a step without states or sign")
-            chain.steps.append(StateStep(int(entry["block"]), states, float(entry["sign"]), slopes))
-        for a, entry in meta["trees"].items():
-            leaves = Leaves(int(entry["row"]))
-            for b, batch in enumerate(entry["batches"]):
-                key = f"tree.{int(a)}.{b}"
-                leaves.phases.append(
-                    {int(k): np.sign(whole(f"{key}.phases.{int(k)}")).astype(np.int8) for k in batch["phases"]}
-                )
-                leaves.slopes.append(
-                    {int(k): floats(f"{key}.slopes.{int(k)}").astype(np.float32) for k in batch["slopes"]}
-                )
-                leaves.multipliers.append(
-                    {int(k): floats(f"{key}.multipliers.{int(k)}").astype(np.float32) for k in batch["multipliers"]}
-                )
-                leaves.sizes.append(int(batch["size"]))
-            chain.trees[int(a)] = leaves
-        box = Box.between(floats("lo"), floats("hi"))
-        return Certificate(box, int(meta["label"]), chain, int(meta["index"]), float(meta["eps"]))
+        clip = meta["clip"]
+        ball = Ball(
+            floats(arrays, "centre"),
+            float(meta["eps"]),
+            floats(arrays, "sigma") if "sigma" in arrays else None,
+            None if clip is None else (float(clip[0]), float(clip[1])),
+        )
+        found = Certificate(ball, whole(meta["label"]), opened_chain(meta, "", arrays), whole(meta["index"]))
+        assert found.ball.box.size == ball.centre.size  # refuses a set that makes no sense
     except Exception as error:  # whatever a damaged file does to the lines above
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelFileError(f"{file} is a damaged certificate ({why}); write it anew") from error
+    return found

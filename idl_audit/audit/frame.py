@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -58,9 +59,10 @@ def framed_report(
     )
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = []
     for name in LIBRARIES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue
+        with suppress(PackageNotFoundError):
+            found.append((name, version(name)))
+    return tuple(found)

@@ -11,7 +11,7 @@ import numpy as np
 from idl_audit.analysis.local_sensitivity import local_sensitivity
 from idl_audit.analysis.sensitivity import Sensitivity
 from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.audit.robustness import Progress, Watcher
+from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.box import Box
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import LocalSensitivity

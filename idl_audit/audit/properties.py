@@ -12,11 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.analysis.properties import RUNGS, Answer, QueryOptions, QueryResult, decide_query
+from idl_audit.analysis.properties import RUNGS, Answer, QueryOptions, QueryResult, Recorded, decide_query
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.verdicts import Reason
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.property_certificates import part_of, write_property_certificate
+from idl_audit.audit.sensitivity_pictures import check_new_folder
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import Box
 from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
@@ -39,10 +41,15 @@ class PropertyOptions:
     """Seconds in all, reading and converting included."""
     seed: int = 0
     model: ModelOptions = field(default_factory=ModelOptions)
+    certificates: Path | None = None
+    """Folder for the certificate of a property that is unsat."""
+    force: bool = False
 
     def __post_init__(self) -> None:
         if not self.time_limit > 0:
             raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
+        if self.certificates is not None:
+            check_new_folder(self.certificates, force=self.force)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +62,8 @@ class Decision:
     """For sat: the counterexample in the competition's format."""
     reason: Reason | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
+    recorded: tuple[Recorded | None, ...] = ()
+    """For unsat: what was recorded, one entry a query."""
 
 
 def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:
@@ -73,6 +82,9 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
         check = check_on_box(subject, asked, options.seed)
     with clock.step("verdict"):
         decision = decide_property(subject, asked, options, deadline=start + options.time_limit)
+    seconds = time.monotonic() - start
+    with clock.step("certificates"):
+        artifacts, uncertified = _certificate(subject, asked, decision, vnnlib, options)
     return framed_report(
         "certify",
         clock,
@@ -85,12 +97,33 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
                 vnnlib=str(vnnlib),
                 result=decision.result,
                 method=decision.method,
-                seconds=time.monotonic() - start,
+                seconds=seconds,
                 witness=decision.witness,
             ),
         ),
-        diagnostics=decision.diagnostics,
+        diagnostics=(*decision.diagnostics, *uncertified),
+        artifacts=artifacts,
     )
+
+
+def _certificate(
+    subject: Subject, asked: AskedProperty, decision: Decision, vnnlib: Path, options: PropertyOptions
+) -> tuple[tuple[str, ...], tuple[Diagnostic, ...]]:
+    """Write the certificate of a property that is unsat; return the file, or say that there is none."""
+    if options.certificates is None or decision.result != "unsat":
+        return (), ()
+    parts = []
+    for query, recorded in zip(asked.queries, decision.recorded, strict=True):
+        part = part_of(subject.model, subject.original, query, recorded, seconds=options.time_limit)
+        if part is None:
+            message = f"unsat, but no certificate that stands alone was found within {options.time_limit:g} s"
+            return (), (Diagnostic(code="IDL505", level="warning", message=message, where=asked.source),)
+        parts.append(part)
+    options.certificates.mkdir(exist_ok=True)
+    path = options.certificates / f"{vnnlib.name.removesuffix('.gz').removesuffix('.vnnlib')}.npz"
+    sha256, name = subject.info.sha256, options.model.output_name
+    write_property_certificate(path, parts, vnnlib=vnnlib, sha256=sha256, output_name=name, force=options.force)
+    return (str(path),), ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +244,8 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         left = (deadline - time.monotonic()) / (len(asked.queries) - number)
         if left <= 0:
             return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
-        found = decide_query(subject.model, subject.original, query, QueryOptions(time_limit=left, seed=options.seed))
+        chosen = QueryOptions(time_limit=left, seed=options.seed, record=options.certificates is not None)
+        found = decide_query(subject.model, subject.original, query, chosen)
         if found.point is not None and found.outputs is not None:
             return Decision("sat", found.method, witness_text(found.point, found.outputs), diagnostics=diagnostics)
         results.append(found)
@@ -220,7 +254,7 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         worst = next((found for found in undecided if found.result == "unknown"), undecided[0])
         return Decision(worst.result, reason=worst.reason, diagnostics=diagnostics)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
-    return Decision("unsat", hardest, diagnostics=diagnostics)
+    return Decision("unsat", hardest, diagnostics=diagnostics, recorded=tuple(found.recorded for found in results))
 
 
 def witness_text(point: Float32Array, outputs: FloatArray) -> str:

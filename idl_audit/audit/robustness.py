@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from idl_audit import __version__
 from idl_audit.analysis.attacks import Found, Network
 from idl_audit.analysis.margins import margins, predictions
-from idl_audit.analysis.verdicts import Options, Result, Verdict, decide
+from idl_audit.analysis.verdicts import Options, Result, Verdict
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.audit.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.audit.boxes import sample_sets, threat_model
-from idl_audit.audit.certificates import certificate_of, write_certificate
+from idl_audit.audit.deciding import Decided, SampleTask, Setting, decide_all
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.journal import Journal, digest, entry_of, samples_of
+from idl_audit.audit.progress import Watcher
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.sensitivity_pictures import check_new_folder
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
-from idl_audit.box import Box, InputSet
+from idl_audit.box import InputSet
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
 from idl_audit.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.files import check_new_file
-from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
 from idl_audit.npz import write_npz
 from idl_audit.report.schema import (
@@ -71,16 +74,27 @@ class RobustnessOptions:
     """Of an input as an image, where the model reads it flat."""
     force: bool = False
     model: ModelOptions = field(default_factory=ModelOptions)
+    jobs: int = 1
+    """Processes that decide samples."""
+    journal: Path | None = None
+    """File that takes the samples as they are decided; whoever writes the report removes it (`drop_journal`)."""
+    resume: bool = False
+    """Go on from the samples in the journal of an earlier run; files of that run may be written again."""
 
     def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise OptionError(f"--jobs must be 1 or more, not {self.jobs}")
+        if self.resume and self.journal is None:
+            raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
+        force = self.force or self.resume
         if self.sparse is not None and self.sparse < 1:
             raise OptionError(f"--sparse must be 1 or more, not {self.sparse}")
         if self.image_shape is not None and self.images is None:
             raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
         if self.save is not None:
-            check_new_file(self.save, force=self.force)
+            check_new_file(self.save, force=force)
         for folder in filter(None, (self.images, self.certificates)):
-            check_new_folder(folder, force=self.force)
+            check_new_folder(folder, force=force)
         if self.certificates is not None and (self.sparse is not None or self.target is not None):
             raise OptionError("--certificates are written for boxes and for all rivals at once")
 
@@ -88,29 +102,6 @@ class RobustnessOptions:
     def target(self) -> int | None:
         """The only class that counts as success; None stands for any but the label."""
         return self.verdicts.attack.target
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the work has come, for whoever shows it."""
-
-    done: int
-    total: int
-    verdicts: Counter[str]
-
-
-Watcher = Callable[[Progress], None]
-
-
-@dataclass
-class _Decided:
-    """One sample with its results so far, radius by radius."""
-
-    index: int
-    label: int
-    centre: FloatArray
-    predicted: int
-    results: dict[float, Result] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,25 +157,28 @@ def audit_robustness(
         check = check_agreement(subject, inputs.astype(float))
     # refuses samples outside the valid range before any work is done
     sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
-    decided: list[_Decided] = []
+    tasks = _tasks(samples, labels, sets)
+    key = _key(command, subject, tasks, sigma, options)
+    if options.certificates is not None:
+        options.certificates.mkdir(exist_ok=True)
+    found: dict[int, Decided] = {}
+    told: list[Diagnostic] = []
     complete = True
     with clock.step("verdicts"):
         try:
-            for sample in _decide_all(subject, samples, labels, sets, options, watch):
-                decided.append(sample)
+            told.extend(
+                _decide_with_journal(_setting(subject, sigma, options), subject, tasks, key, options, watch, found)
+            )
         except KeyboardInterrupt:
             complete = False
+    decided = [found[position] for position in sorted(found)]
     with clock.step("second opinion"):
         try:
             opinions = _opinions(subject, decided, options)
         except KeyboardInterrupt:
             own = (subject.original.name, subject.network(preprocessing))
             opinions, complete = _Opinions((own,), options.target), False
-    certificates: tuple[str, ...] = ()
-    unwritten: list[Diagnostic] = []
-    if options.certificates is not None:
-        with clock.step("certificates"):
-            certificates, unwritten = _certificates(subject, decided, sets, options)
+    certificates = [file for sample in decided for file in sample.certificates]
     artifacts = (*_save(options, decided), *_draw(options, decided, subject), *certificates)
     return framed_report(
         command,
@@ -202,53 +196,98 @@ def audit_robustness(
         diagnostics=(
             *_left_out(given, samples, options),
             *_diagnostics(decided, check, samples, subject, options),
-            *unwritten,
+            *told,
+            *_faults(decided, options),
         ),
         artifacts=artifacts,
     )
 
 
-def _certificates(
-    subject: Subject, decided: list[_Decided], all_sets: list[list[InputSet]], options: RobustnessOptions
-) -> tuple[tuple[str, ...], list[Diagnostic]]:
-    """Write a certificate for every certified sample and radius; return the files, and what has none."""
-    assert options.certificates is not None
-    preprocessing = options.data.preprocessing
-    model, network = subject.in_data_units(preprocessing), subject.network(preprocessing)
-    options.certificates.mkdir(exist_ok=True)
-    files, missing = [], []
-    for sample, sets in zip(decided, all_sets, strict=False):  # an interrupted audit has fewer samples
-        for radius, box in zip(options.eps, sets, strict=True):
-            result = sample.results.get(radius.value)
-            if result is None or result.verdict is not Verdict.CERTIFIED or not isinstance(box, Box):
-                continue
-            found = certificate_of(
-                model,
-                network,
-                box,
-                sample.label,
-                result.chain,
-                index=sample.index,
-                eps=radius.value,
-                seconds=options.verdicts.time_limit,
+def _setting(subject: Subject, sigma: FloatArray | None, options: RobustnessOptions) -> Setting:
+    return Setting(
+        subject.path,
+        options.model,
+        subject.info.sha256,
+        options.data.preprocessing,
+        options.eps,
+        options.verdicts,
+        options.certificates,
+        options.force or options.resume,
+        sigma,
+    )
+
+
+def _tasks(samples: Samples, labels: IntArray, all_sets: list[list[InputSet]]) -> list[SampleTask]:
+    each = zip(samples.indices, labels, samples.inputs, all_sets, strict=True)
+    return [SampleTask(i, int(index), int(label), x, tuple(sets)) for i, (index, label, x, sets) in enumerate(each)]
+
+
+def _key(
+    command: str, subject: Subject, tasks: Sequence[SampleTask], sigma: FloatArray | None, options: RobustnessOptions
+) -> dict[str, str]:
+    """Return what a run must have in common with the one whose journal it goes on from."""
+    beside = [(subject.path.parent / name).read_bytes() for name in subject.info.external_files]
+    arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]))]
+    reading, data, chosen = options.model, options.data, replace(options.verdicts)
+    asked = (options.eps, chosen, options.sparse, options.certificates, data.layout, asdict(data.preprocessing))
+    return {
+        "version of idl-audit": __version__,
+        "command": command,
+        "model": digest(subject.info.sha256.encode(), repr((reading.output_name, reading.torch)).encode(), *beside),
+        "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
+        "set of options": digest(repr(asked).encode()),
+    }
+
+
+def _decide_with_journal(
+    setting: Setting,
+    subject: Subject,
+    tasks: list[SampleTask],
+    key: Mapping[str, str],
+    options: RobustnessOptions,
+    watch: Watcher,
+    decided: dict[int, Decided],
+) -> Iterator[Diagnostic]:
+    """Put the samples into `decided` as they are decided, those of the journal first; yield what is to be told."""
+    with ExitStack() as stack:
+        journal: Journal | None = None
+        if options.journal is not None:
+            journal = stack.enter_context(Journal.open(options.journal, key, resume=options.resume))
+            earlier = samples_of(journal, tasks, [radius.value for radius in options.eps])
+            decided.update((i, one) for i, one in earlier.items() if all(Path(c).is_file() for c in one.certificates))
+        if decided:
+            message = (
+                f"{len(decided)} of {len(tasks)} samples were decided by an earlier run and taken from its journal"
             )
-            if found is None:
-                missing.append(f"{sample.index} (eps {radius.text})")
-                continue
-            path = options.certificates / f"sample-{sample.index}-eps-{radius.value:g}.npz"
-            write_certificate(
-                path,
-                found,
-                sha256=subject.info.sha256,
-                output_name=subject.output_name,
-                preprocessing=preprocessing,
-                force=options.force,
+            yield Diagnostic(code="IDL207", level="info", message=message)
+        left = [task for task in tasks if task.position not in decided]
+        known = list(decided.values())
+        work = decide_all(setting, subject, left, jobs=options.jobs, earlier=known, watch=watch)
+        with closing(work):
+            for sample in work:
+                decided[sample.position] = sample
+                if journal is not None and sample.lost is None:
+                    journal.append(entry_of(sample))
+        if journal is not None and journal.failure is not None:
+            message = f"the journal {journal.path} could not be written to the end ({journal.failure})"
+            yield Diagnostic(code="IDL208", level="warning", message=message, hint="make room on the disk")
+
+
+def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[Diagnostic]:
+    """Name the samples that could not be decided, and those that have no certificate."""
+    for sample in decided:
+        if sample.lost is not None:
+            yield Diagnostic(
+                code="IDL206",
+                level="error",
+                message=f"sample {sample.index} could not be decided: {sample.lost}",
+                hint="run it again alone with --index, with fewer --jobs" if options.jobs > 1 else None,
+                where=f"samples {sample.index}",
             )
-            files.append(str(path))
-    if not missing:
-        return tuple(files), []
-    message = f"certified, but no certificate that stands alone was found for the samples {', '.join(missing[:10])}"
-    return tuple(files), [Diagnostic(code="IDL205", level="warning", message=message)]
+    missing = [f"{sample.index} (eps {eps:g})" for sample in decided for eps in sample.uncertified]
+    if missing:
+        message = f"certified, but no certificate that stands alone was found for the samples {', '.join(missing[:10])}"
+        yield Diagnostic(code="IDL205", level="warning", message=message)
 
 
 def _check_classifier(subject: Subject) -> None:
@@ -336,40 +375,7 @@ def _left_out(given: Samples, samples: Samples, options: RobustnessOptions) -> I
         )
 
 
-def _decide_all(
-    subject: Subject,
-    samples: Samples,
-    labels: IntArray,
-    all_sets: list[list[InputSet]],
-    options: RobustnessOptions,
-    watch: Watcher,
-) -> Iterator[_Decided]:
-    """Yield the samples as they are decided, all radii of one before the next."""
-    preprocessing = options.data.preprocessing
-    model, network = subject.in_data_units(preprocessing), subject.network(preprocessing)
-    counts: Counter[str] = Counter()
-    total = samples.n * len(options.eps)
-    watch(Progress(0, total, counts))
-    for index, x, label, sets in zip(samples.indices, samples.inputs, labels, all_sets, strict=True):
-        sample = _Decided(int(index), int(label), x, -1)
-        for radius, inputs in sorted(zip(options.eps, sets, strict=True), key=lambda pair: pair[0].value):
-            result = _decide(model, network, sample, inputs, options.verdicts)
-            sample.results[radius.value], sample.predicted = result, result.predicted
-            counts[result.verdict.value] += 1
-            watch(Progress(counts.total(), total, counts))
-        yield sample
-
-
-def _decide(model: ImplicitModel, network: Network, sample: _Decided, inputs: InputSet, options: Options) -> Result:
-    """Decide one radius; what flips the class within a smaller set flips it within this one."""
-    for smaller in sample.results.values():
-        settled = smaller.verdict in (Verdict.FALSIFIED, Verdict.CLEAN_WRONG)
-        if settled and (smaller.found is None or bool(inputs.contains(smaller.found.point))):
-            return replace(smaller, lower=None, seconds=0.0)
-    return decide(model, network, sample.centre, sample.label, inputs, options)
-
-
-def _opinions(subject: Subject, decided: list[_Decided], options: RobustnessOptions) -> _Opinions:
+def _opinions(subject: Subject, decided: list[Decided], options: RobustnessOptions) -> _Opinions:
     """Return who is asked about attacks: the original network and, where an attack succeeded, a second opinion."""
     preprocessing = options.data.preprocessing
     own = (subject.original.name, subject.network(preprocessing))
@@ -379,7 +385,7 @@ def _opinions(subject: Subject, decided: list[_Decided], options: RobustnessOpti
     return _Opinions((own,) if second is None else (own, second), options.target)
 
 
-def _summary(decided: list[_Decided], eps: Sequence[Eps]) -> Summary:
+def _summary(decided: list[Decided], eps: Sequence[Eps]) -> Summary:
     right = sum(sample.predicted == sample.label for sample in decided)
     per_eps = []
     for radius in eps:
@@ -389,7 +395,7 @@ def _summary(decided: list[_Decided], eps: Sequence[Eps]) -> Summary:
     return Summary(clean=CleanAccuracy(k=right, n=len(decided)), per_eps=tuple(per_eps))
 
 
-def _sample_report(sample: _Decided, options: RobustnessOptions, opinions: _Opinions) -> SampleReport:
+def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opinions) -> SampleReport:
     bounds = options.data.preprocessing.bounds
     results = tuple(
         _result_report(eps, sample, sample.results[eps.value], opinions, bounds)
@@ -402,7 +408,7 @@ def _sample_report(sample: _Decided, options: RobustnessOptions, opinions: _Opin
 
 def _result_report(
     eps: Eps,
-    sample: _Decided,
+    sample: Decided,
     result: Result,
     opinions: _Opinions,
     bounds: tuple[float, float] | None,
@@ -422,9 +428,7 @@ def _result_report(
     )
 
 
-def _adversarial(
-    sample: _Decided, found: Found, opinions: _Opinions, bounds: tuple[float, float] | None
-) -> Adversarial:
+def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tuple[float, float] | None) -> Adversarial:
     change = np.abs(found.point.astype(np.float64) - sample.centre)
     moved = found.point != sample.centre.astype(np.float32)
     return Adversarial(
@@ -437,7 +441,7 @@ def _adversarial(
     )
 
 
-def _successes(decided: list[_Decided]) -> list[tuple[_Decided, float, Found]]:
+def _successes(decided: list[Decided]) -> list[tuple[Decided, float, Found]]:
     """Return every sample, radius and point where an attack succeeded."""
     return [
         (sample, eps, result.found)
@@ -447,7 +451,7 @@ def _successes(decided: list[_Decided]) -> list[tuple[_Decided, float, Found]]:
     ]
 
 
-def _draw(options: RobustnessOptions, decided: list[_Decided], subject: Subject) -> tuple[str, ...]:
+def _draw(options: RobustnessOptions, decided: list[Decided], subject: Subject) -> tuple[str, ...]:
     """Draw the adversarial inputs for --images and return the names of written files."""
     if options.images is None:
         return ()
@@ -461,7 +465,7 @@ def _draw(options: RobustnessOptions, decided: list[_Decided], subject: Subject)
     return tuple(str(file) for file in files)
 
 
-def _save(options: RobustnessOptions, decided: list[_Decided]) -> tuple[str, ...]:
+def _save(options: RobustnessOptions, decided: list[Decided]) -> tuple[str, ...]:
     """Write the adversarial inputs to --save and return the names of written files."""
     if options.save is None:
         return ()
@@ -474,12 +478,12 @@ def _save(options: RobustnessOptions, decided: list[_Decided]) -> tuple[str, ...
         "eps": np.array([eps for _, eps, _ in rows], np.float64),
         "indices": np.array([sample.index for sample, _, _ in rows], np.int64),
     }
-    write_npz(options.save, arrays, force=options.force)
+    write_npz(options.save, arrays, force=options.force or options.resume)
     return (str(options.save),)
 
 
 def _diagnostics(
-    decided: list[_Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
+    decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
     right = sum(sample.predicted == sample.label for sample in decided)
     if decided and right < POOR_ACCURACY * len(decided):
@@ -500,7 +504,7 @@ def _diagnostics(
 
 
 def _close_calls(
-    decided: list[_Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
+    decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
     """Name certified samples whose margin is smaller than what float32 inference may differ by."""
     if not decided:

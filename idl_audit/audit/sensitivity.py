@@ -14,7 +14,8 @@ from idl_audit.arrays import FloatArray
 from idl_audit.audit.boxes import box_threat_model, sample_boxes
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.local_sensitivity import Rows, worst_case
-from idl_audit.audit.robustness import CHECKED_SAMPLES, Watcher
+from idl_audit.audit.progress import Watcher
+from idl_audit.audit.robustness import CHECKED_SAMPLES
 from idl_audit.audit.samples import describe_data, open_samples
 from idl_audit.audit.sensitivity_options import SensitivityOptions
 from idl_audit.audit.sensitivity_pictures import draw_rows

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -18,17 +19,25 @@ from idl_audit.analysis.sensitivity import Sensitivity as Norms
 from idl_audit.analysis.witness import Checked, ProofWitness, Witness, check_witness
 from idl_audit.arrays import AnyArray
 from idl_audit.audit.certificates import KIND as CERTIFICATE
+from idl_audit.audit.certificates import SCHEMA_VERSION as CERTIFICATE_VERSION
 from idl_audit.audit.certificates import Certificate, opened_certificate
 from idl_audit.audit.frame import Clock, framed_report
-from idl_audit.audit.subject import ModelOptions, open_subject
+from idl_audit.audit.properties import read_property
+from idl_audit.audit.property_certificates import KIND as PROPERTY
+from idl_audit.audit.property_certificates import PropertyCertificate, opened_property_certificate
+from idl_audit.audit.subject import ModelOptions, Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.errors import IdlAuditError, ModelFileError
+from idl_audit.errors import IdlAuditError, ModelFileError, OptionError
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import read_npz, write_npz
 from idl_audit.report.schema import Report, Verification
 
 SCHEMA_VERSION: Final = "1.0"
 KIND: Final = "witness"
+VERSIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {KIND: SCHEMA_VERSION, CERTIFICATE: CERTIFICATE_VERSION, PROPERTY: CERTIFICATE_VERSION}
+)
+"""What `verify` reads: kind -> version."""
 
 
 def write_witness(
@@ -65,8 +74,14 @@ def _packed(key: str, part: ProofWitness, arrays: dict[str, AnyArray]) -> dict[s
     return {"kind": part.kind, "middle": part.middle, "arrays": sorted(part.arrays)}
 
 
-def verify(file: Path, model: Path, options: ModelOptions) -> Report:
+def verify(file: Path, model: Path, options: ModelOptions, vnnlib: Path | None = None) -> Report:
     """Check a witness or a certificate against the model it was made for, without any solver, and report on it.
+
+    Args:
+        file: the witness or certificate.
+        model: the model file.
+        options: how to read it.
+        vnnlib: the property that a certificate must be about; None takes the certificate's word for it.
 
     Raises:
         InvalidInputError: where a file cannot be read; one that proves nothing is reported, not raised.
@@ -74,16 +89,24 @@ def verify(file: Path, model: Path, options: ModelOptions) -> Report:
     clock = Clock()
     with clock.step("read"):
         meta, arrays = _read(file)
+        if vnnlib is not None and meta["kind"] != PROPERTY:
+            raise OptionError(f"{file} is a {meta['kind']} and not of a property; leave {vnnlib} out")
         if options.output_name is None:
             options = ModelOptions(meta["output_name"], options.max_bytes, options.threads, options.torch)
         subject = open_subject(model, options)
     with clock.step("check"):
-        read = subject.in_data_units(_preprocessing(file, meta))
-        if meta["kind"] == CERTIFICATE:
-            claim, norm_inf, found = _check_certificate(opened_certificate(file, meta, arrays), read)
+        norm_inf = None
+        if meta["kind"] == PROPERTY:
+            claim, found = _check_property(opened_property_certificate(file, meta, arrays), subject, vnnlib)
+        elif meta["kind"] == CERTIFICATE:
+            read = subject.in_data_units(_preprocessing(file, meta))
+            claim, found = _check_certificate(opened_certificate(file, meta, arrays), read)
         else:
+            read = subject.in_data_units(_preprocessing(file, meta))
             claim, norm_inf, found = _check_witness(_opened(file, meta, arrays), read)
-    if not found.accepted and meta["model_sha256"] != subject.info.sha256:
+    # a witness holds for any model that it proves; a certificate names the file that it speaks of
+    is_certificate = meta["kind"] in (CERTIFICATE, PROPERTY)
+    if meta["model_sha256"] != subject.info.sha256 and (is_certificate or not found.accepted):
         note = f"it was made for another file (sha256 {str(meta['model_sha256'])[:12]})"
         found = Checked(found.checked, (*found.refused, note))
     return framed_report(
@@ -106,10 +129,27 @@ def _check_witness(witness: Witness, model: ImplicitModel) -> tuple[str, float |
     return claim, Norms(witness.S, None).norm_inf, check_witness(model, witness)
 
 
-def _check_certificate(found: Certificate, model: ImplicitModel) -> tuple[str, float | None, Checked]:
+def _check_certificate(found: Certificate, model: ImplicitModel) -> tuple[str, Checked]:
+    ball = found.ball
     leaves = sum(sum(tree.sizes) for tree in found.chain.trees.values())
-    claim = f"class {found.label} in the box of eps {found.eps:g} around sample {found.index}, by {leaves} leaves"
-    return claim, None, Checked(model.n_outputs - 1, tuple(found.refused(model)))
+    within = "" if ball.clip is None else f" within [{ball.clip[0]:g}, {ball.clip[1]:g}]"
+    radius = f"eps {ball.eps:g}" if ball.sigma is None else f"eps {ball.eps:g} times the radii of the file"
+    claim = (
+        f"class {found.label} in the box of {radius}{within} around the file's sample {found.index}, by {leaves} leaves"
+    )
+    return claim, Checked(model.n_outputs - 1, tuple(found.refused(model)))
+
+
+def _check_property(found: PropertyCertificate, subject: Subject, vnnlib: Path | None) -> tuple[str, Checked]:
+    alternatives = sum(len(part.query.alternatives) for part in found.parts)
+    refused = found.refused(subject.model)
+    if vnnlib is None:
+        which = f"the input boxes of the file ({len(found.parts)}), said to be those of {found.name} (not compared)"
+    else:
+        refused = [*found.refused_for(read_property(subject, vnnlib).queries), *refused]
+        which = f"the input boxes of {vnnlib} ({len(found.parts)})"
+    claim = f"unsat: none of {alternatives} alternatives holds in {which}"
+    return claim, Checked(alternatives, tuple(refused))
 
 
 def _parts(witness: Witness) -> list[str]:
@@ -123,12 +163,14 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, AnyArray]]:
     arrays = read_npz(file)
     try:
         meta = json.loads(str(arrays["meta"][()]))
-        missing = {"output_name", "model_sha256", "preprocessing"} - set(meta)
-        if missing or meta["kind"] not in (KIND, CERTIFICATE) or meta["schema_version"] != SCHEMA_VERSION:
+        missing = {"output_name", "model_sha256"} - set(meta)
+        if missing or meta["schema_version"] != VERSIONS[meta["kind"]]:
             raise KeyError("kind")
-    except (LookupError, TypeError, ValueError) as error:
+        if not isinstance(meta["output_name"], str | None):
+            raise TypeError("output_name")
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(
-            f"{file} is no witness or certificate of version {SCHEMA_VERSION}; write one with idl-audit sensitivity "
+            f"{file} is no witness or certificate of this version of idl-audit; write one with idl-audit sensitivity "
             "--witness or idl-audit certify --certificates"
         ) from error
     return meta, arrays

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Generic, TypeVar
 
+from idl_audit.errors import IdlAuditError
+
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
@@ -30,6 +32,8 @@ class Lost:
     """What happened to the process, in words."""
     overtime: bool = False
     """Whether it was ended because it took much too long."""
+    memory: bool = False
+    """Whether there was too little memory."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ def work_through(
     *,
     jobs: int,
     allowed: Callable[[Task], float],
+    heard: Callable[[Task, Any], None] = lambda task, message: None,
 ) -> Generator[Done[Task, Answer], None, None]:
     """Yield every task with its answer, as they come.
 
@@ -55,6 +60,7 @@ def work_through(
         work: a function that the other process can import.
         jobs: how many processes.
         allowed: seconds after which the process of a task is ended.
+        heard: given what the work of a task said by `tell`, before its answer.
     """
     waiting = deque(tasks)
     busy: list[_Worker[Task, Answer]] = []
@@ -68,7 +74,7 @@ def work_through(
                 busy.append(worker)
             wait([worker.pipe for worker in busy], timeout=WAIT)
             for worker in list(busy):
-                done = worker.done()
+                done = worker.done(heard)
                 if done is None:
                     continue
                 busy.remove(worker)
@@ -101,14 +107,17 @@ class _Worker(Generic[Task, Answer]):
         with suppress(OSError):  # it died while idle: `done` will see the end of its pipe
             self.pipe.send(task)
 
-    def done(self) -> Done[Task, Answer] | None:
+    def done(self, heard: Callable[[Task, Any], None]) -> Done[Task, Answer] | None:
         """Return the task with its answer, or that it is lost; None while it is being worked on."""
         answer: Answer | Lost
         if self.pipe.poll():
             try:
                 answer = self.pipe.recv()
-            except (EOFError, OSError):
+            except Exception:  # a broken pipe, or half a message of a process that died
                 answer = self._lost()
+            if isinstance(answer, _Told):
+                heard(self._task, answer.message)
+                return None
         elif time.monotonic() > self._deadline:
             answer = Lost("it took much longer than it was allowed to and was ended", overtime=True)
             self.end()
@@ -133,8 +142,35 @@ class _Worker(Generic[Task, Answer]):
         self.pipe.close()
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What a process says of its task before it answers."""
+
+    message: Any
+
+
+_to_parent: list[Connection[Any, Any]] = []
+"""In a process that was started here: the pipe to the one that started it."""
+
+
+def tell(message: Any) -> None:
+    """Say something to the process that handed out the task: it arrives at the `heard` of `work_through`."""
+    for pipe in _to_parent:
+        pipe.send(_Told(message))
+
+
+def _end_with_parent() -> None:
+    """End this process once its parent is gone: nobody is left to read the answer."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _serve(pipe: Connection[Any, Any], work: Callable[[Any], Any]) -> None:
     """Answer tasks until the pipe ends."""
+    _to_parent.append(pipe)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             task = pipe.recv()
@@ -143,7 +179,9 @@ def _serve(pipe: Connection[Any, Any], work: Callable[[Any], Any]) -> None:
         try:
             answer = work(task)
         except MemoryError:
-            answer = Lost("it ran out of memory")
+            answer = Lost("it ran out of memory", memory=True)
+        except IdlAuditError as error:
+            answer = Lost(str(error))
         except Exception as error:
             answer = Lost(f"internal error: {type(error).__name__}: {error}; please report it")
         try:

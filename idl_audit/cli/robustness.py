@@ -10,6 +10,7 @@ import typer
 
 from idl_audit.analysis.attacks import ATTACKS, AttackOptions
 from idl_audit.analysis.verdicts import METHODS, Options, in_order_of_cost
+from idl_audit.audit.journal import drop_journal, journal_beside
 from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
@@ -35,6 +36,18 @@ SigmaOption = Annotated[
         help="One radius for each input, multiplied by EPS; 0 holds it fixed. .npy, .npz (array sigma) or .csv.",
         metavar="FILE",
         show_default=False,
+    ),
+]
+
+JobsOption = Annotated[
+    int, typer.Option("--jobs", help="Samples decided at the same time, in processes.", rich_help_panel=o.LIMITS)
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on from the samples that an interrupted run with the same -o has decided (OUTPUT.journal).",
+        rich_help_panel=o.OUTPUT,
     ),
 ]
 
@@ -87,7 +100,7 @@ def certify(
         Path | None,
         typer.Option(
             "--certificates",
-            help="Write what proves each certified sample into this folder; `verify` checks it without search.",
+            help="Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.",
             metavar="DIR",
             show_default=False,
             rich_help_panel=o.OUTPUT,
@@ -98,6 +111,8 @@ def certify(
     verbose: o.VerboseOption = False,
     time_limit: o.TimeLimitOption = 60.0,
     max_memory: o.MaxMemoryOption = None,
+    jobs: JobsOption = 1,
+    resume: ResumeOption = False,
     seed: o.SeedOption = 0,
 ) -> None:
     """Decide for each sample whether any change of its inputs by at most EPS can change the predicted class.
@@ -125,14 +140,15 @@ def certify(
             "--bounds": bounds,
             "--method": None if method == DEFAULT_METHODS else method,
             "--save": save,
-            "--certificates": certificates,
             "--sigma": sigma,
+            "--jobs": None if jobs == 1 else jobs,
+            "--resume": resume or None,
         }
         _refuse_beside(property, samples_only)
         _certify_property(
             model,
             property,
-            PropertyOptions(time_limit=time_limit, seed=seed, model=reading),
+            PropertyOptions(time_limit=time_limit, seed=seed, model=reading, certificates=certificates, force=force),
             format,
             output,
         )
@@ -157,6 +173,9 @@ def certify(
         save=save,
         certificates=certificates,
         force=force,
+        jobs=jobs,
+        journal=None if output is None else journal_beside(output),
+        resume=resume,
         model=reading,
     )
     _run("certify", model, chosen, format, output, quiet=quiet, verbose=verbose)
@@ -249,6 +268,8 @@ def attack(
     verbose: o.VerboseOption = False,
     time_limit: o.TimeLimitOption = 60.0,
     max_memory: o.MaxMemoryOption = None,
+    jobs: JobsOption = 1,
+    resume: ResumeOption = False,
     seed: o.SeedOption = 0,
 ) -> None:
     """Look for inputs within EPS of each sample that the network misclassifies, and let the network confirm them.
@@ -276,6 +297,9 @@ def attack(
         images=images,
         image_shape=o.parse_image_shape(image_shape),
         force=force,
+        jobs=jobs,
+        journal=None if output is None else journal_beside(output),
+        resume=resume,
         model=o.model_options(
             output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
         ),
@@ -306,5 +330,8 @@ def _run(
     with progress_bar(name, quiet=quiet) as watch:
         report = audit_robustness(name, model, chosen, watch=watch)
     deliver(report, format=format, output=output, verbose=verbose)
+    drop_journal(chosen.journal, report)
     if report.status == "incomplete":
+        if chosen.journal is not None:
+            typer.echo("interrupted: the same command with --resume goes on from here", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)

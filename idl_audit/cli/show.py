@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from idl_audit.cli.options import Format
 from idl_audit.errors import IncompleteError, InvalidInputError, OptionError
@@ -130,25 +132,56 @@ def console() -> Console:
     return _Console(width=width, highlight=False, soft_wrap=False)
 
 
+LINES_EVERY = 30.0
+"""Seconds between two lines on progress where stderr is no terminal."""
+
+
 @contextmanager
 def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Show a bar on stderr that is moved by calling what this yields with the work's progress."""
+    """Show a bar on stderr that is moved by calling what this yields with the work's progress.
+
+    Off a terminal there is a plain line now and then in its place.
+    """
     stderr = Console(stderr=True, highlight=False)
+    if quiet or not stderr.is_terminal:
+        yield (lambda progress: None) if quiet else _lines(title)
+        return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
+        TextColumn("{task.fields[counts]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
-    with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
+    with Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task(escape(title), total=None, counts="")
 
         def watch(progress: Any) -> None:
-            counts = ", ".join(
-                f"{count} {verdict.replace('_', ' ')}" for verdict, count in sorted(progress.verdicts.items())
-            )
-            bar.update(task, completed=progress.done, total=progress.total, counts=counts)
+            bar.update(task, completed=progress.done, total=progress.total, counts=_counts(progress))
 
         yield watch
+
+
+def _counts(progress: Any) -> str:
+    """Return what is decided, what is open, and how much of the trees that are being grown is proved."""
+    counted = [f"{count} {verdict.replace('_', ' ')}" for verdict, count in sorted(progress.verdicts.items())]
+    trees = ", ".join(f"{share:.0%}" for share in progress.shares)
+    tree = [f"tree {trees} proved"] if trees else []
+    return ", ".join([*tree, *counted, f"{progress.total - progress.done} open"])
+
+
+def _lines(title: str) -> Callable[[Any], None]:
+    start = last = time.monotonic()
+
+    def watch(progress: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < LINES_EVERY:
+            return
+        last = now
+        typer.echo(
+            f"{title}: {progress.done} of {progress.total} after {now - start:.0f} s: {_counts(progress)}", err=True
+        )
+
+    return watch

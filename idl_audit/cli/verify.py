@@ -18,6 +18,14 @@ def verify(
         Path, typer.Argument(help="Witness or certificate that --witness or --certificates wrote.", metavar="FILE")
     ],
     model: o.ModelArgument,
+    property: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The property that a certificate must be about; without it, its boxes are those in FILE.",
+            metavar="[PROPERTY]",
+            show_default=False,
+        ),
+    ] = None,
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
@@ -31,11 +39,11 @@ def verify(
 
     Exit code 0: every claim holds. 1: a claim does not hold.
     """
-    check_output(output, read=(file, model))
+    check_output(output, read=(file, model, property))
     options = o.model_options(
         output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
     )
-    report = run(file, model, options)
+    report = run(file, model, options, property)
     deliver(report, format=format, output=output, verbose=verbose)
     if report.verification is not None and not report.verification.accepted:
         raise typer.Exit(EXIT_REFUSED)

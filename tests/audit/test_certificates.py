@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,14 @@ import pytest
 
 from idl_audit.analysis.branching.chain import covers
 from idl_audit.analysis.verdicts import Options, Verdict, decide
-from idl_audit.audit.certificates import Certificate, complete, opened_certificate, trivial_chain, write_certificate
+from idl_audit.audit.certificates import (
+    Ball,
+    Certificate,
+    complete,
+    opened_certificate,
+    trivial_chain,
+    write_certificate,
+)
 from idl_audit.audit.subject import open_subject
 from idl_audit.box import Box
 from idl_audit.data.preprocessing import Preprocessing
@@ -28,22 +37,37 @@ def subject():
 
 
 @pytest.fixture(scope="module")
-def certified(subject):
+def shares():
+    """What was told of the share of a tree that is proved, while the sample was certified."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def certified(subject, shares):
     """A sample that is certified by a tree with many leaves for some rival."""
     with np.load(ROOT / "sample_models/digits_mlp.npz") as file:
         inputs, labels = file["inputs"].reshape(len(file["inputs"]), -1).astype(float), file["labels"]
     i = 30
     box = Box.around(inputs[i], EPS, valid_lo=0.0, valid_hi=1.0)
     options = Options(methods=("branch",), record=True)
-    found = decide(subject.model, subject.original, inputs[i], int(labels[i]), box, options)
+    found = decide(subject.model, subject.original, inputs[i], int(labels[i]), box, options, shares.append)
     assert found.verdict is Verdict.CERTIFIED
     assert max(sum(tree.sizes) for tree in found.chain.trees.values()) > 3
     complete(found.chain, 9)
-    return Certificate(box, int(labels[i]), found.chain, i, EPS)
+    return Certificate(Ball(inputs[i], EPS, clip=(0.0, 1.0)), int(labels[i]), found.chain, i)
 
 
 def test_a_chain_is_accepted(subject, certified):
     assert certified.refused(subject.model) == []
+
+
+def test_the_proved_share_of_a_tree_grows_to_one(certified, shares):
+    assert certified.chain.trees
+    assert all(0 <= share <= 1 for share in shares)
+    assert any(0 < share < 1 for share in shares)
+    assert shares[-1] == 1
+    falls = sum(later < earlier for earlier, later in itertools.pairwise(shares))
+    assert falls < shares.count(1.0)  # only a new tree begins again
 
 
 def widest(found):
@@ -51,7 +75,7 @@ def widest(found):
 
 
 def changed(found, change):
-    other = Certificate(found.box, found.label, copy.deepcopy(found.chain), found.index, found.eps)
+    other = replace(found, chain=copy.deepcopy(found.chain))
     change(other.chain.trees[widest(found)])
     return other
 
@@ -66,7 +90,7 @@ def test_a_missing_leaf_is_noticed(subject, certified):
 
 
 def test_a_missing_rival_is_noticed(subject, certified):
-    other = Certificate(certified.box, certified.label, copy.deepcopy(certified.chain), certified.index, EPS)
+    other = replace(certified, chain=copy.deepcopy(certified.chain))
     del other.chain.trees[3]
     assert other.refused(subject.model) == ["alternative 3: the chain has no leaves for it"]
 
@@ -86,14 +110,14 @@ def test_slopes_and_multipliers_that_are_no_numbers_prove_nothing(subject, certi
 
 
 def test_another_class_or_a_larger_box_is_refused(subject, certified):
-    wrong = Certificate(certified.box, (certified.label + 1) % 10, certified.chain, certified.index, EPS)
+    wrong = replace(certified, label=(certified.label + 1) % 10)
     assert wrong.refused(subject.model)
-    everything = Box.between(np.zeros(64), np.ones(64))
-    assert Certificate(everything, certified.label, certified.chain, certified.index, EPS).refused(subject.model)
+    everything = replace(certified.ball, eps=1.0)
+    assert replace(certified, ball=everything).refused(subject.model)
 
 
 def test_the_usual_lines_do_not_prove_what_needs_a_tree(subject, certified):
-    plain = Certificate(certified.box, certified.label, trivial_chain(subject.model), certified.index, EPS)
+    plain = replace(certified, chain=trivial_chain(subject.model))
     assert plain.refused(subject.model)
 
 
@@ -101,7 +125,7 @@ def test_the_usual_lines_do_not_prove_what_needs_a_tree(subject, certified):
 def test_no_mutation_proves_what_is_false(subject, certified, seed):
     """The box of a class that is not the sample's own: whatever the chain says, nothing proves it."""
     rng = np.random.default_rng(seed)
-    other = Certificate(certified.box, (certified.label + 1 + seed % 9) % 10, copy.deepcopy(certified.chain), 0, EPS)
+    other = replace(certified, label=(certified.label + 1 + seed % 9) % 10, chain=copy.deepcopy(certified.chain))
     for leaves in other.chain.trees.values():
         for values in (leaves.slopes, leaves.multipliers):
             for batch in values:
@@ -120,9 +144,9 @@ def test_what_is_written_comes_back(tmp_path, subject, certified):
     meta = json.loads(str(arrays["meta"][()]))
     back = opened_certificate(path, meta, arrays)
     assert back.refused(subject.model) == []
-    assert (back.index, back.label, back.eps) == (certified.index, certified.label, EPS)
-    np.testing.assert_array_equal(back.box.lo, certified.box.lo)
-    del arrays["lo"]
+    assert (back.index, back.label, back.ball.eps) == (certified.index, certified.label, EPS)
+    np.testing.assert_array_equal(back.ball.box.lo, certified.ball.box.lo)
+    del arrays["centre"]
     with pytest.raises(ModelFileError, match="damaged"):
         opened_certificate(path, meta, arrays)
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from idl_audit.analysis.verdicts import Options
-from idl_audit.audit import robustness
+from idl_audit.audit import deciding, robustness
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.subject import open_subject
@@ -184,14 +184,14 @@ def test_falsified_is_confirmed_by_two_implementations():
 @pytest.mark.parametrize("done", [0, 1, 3])
 @pytest.mark.parametrize("command", ALL)
 def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeypatch, tmp_path):
-    real, calls = robustness.decide, itertools.count()
+    real, calls = deciding.decide, itertools.count()
 
     def decide(*arguments):
         if next(calls) == done * 2:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(robustness, "decide", decide)
+    monkeypatch.setattr(deciding, "decide", decide)
     index = (0, 1, 2, 3, 4)
     report = audit(command, eps="0.001,0.002", index=index, save=tmp_path / "adv.npz")
     assert report.status == "incomplete"
@@ -203,14 +203,14 @@ def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeyp
 
 
 def test_a_sample_that_was_cut_short_is_left_out_whole(monkeypatch):
-    real, calls = robustness.decide, itertools.count()
+    real, calls = deciding.decide, itertools.count()
 
     def decide(*arguments):
         if next(calls) == 3:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(robustness, "decide", decide)
+    monkeypatch.setattr(deciding, "decide", decide)
     report = audit(eps="0.001,0.002", index=(0, 1, 2))
     assert [len(sample.results) for sample in report.samples] == [2]
 
@@ -303,7 +303,7 @@ def test_a_margin_below_the_noise_of_float32_is_told(tmp_path):
 
 
 def test_a_sample_outside_the_valid_range_is_named_before_any_work(monkeypatch):
-    monkeypatch.setattr(robustness, "decide", lambda *_: pytest.fail("a sample was decided"))
+    monkeypatch.setattr(deciding, "decide", lambda *_: pytest.fail("a sample was decided"))
     with pytest.raises(DataError, match=r"sample 3: input \d+ is .* above the valid data range's 0.5"):
         audit(index=(3,), bounds=(0.0, 0.5))
 

@@ -128,6 +128,23 @@ def test_the_report_has_the_property(folder: Path) -> None:
     assert both.out == "unsat\n"
 
 
+def test_an_unsat_property_has_a_certificate(folder: Path) -> None:
+    for name in ("holds", "two_boxes", "zipped"):
+        suffix = ".vnnlib.gz" if name == "zipped" else ".vnnlib"
+        found = run("certify", "small.onnx", name + suffix, "--certificates", "out/c", "--force")
+        assert (found.code, found.out) == (0, "unsat\n")
+        for more in ([], [name + suffix]):
+            assert run("verify", f"out/c/{name}.npz", "small.onnx", *more).code == 0
+    other = run("verify", "out/c/holds.npz", "small.onnx", "two_boxes.vnnlib")
+    assert other.code == 1
+    assert "another property" in other.out
+    assert run("certify", "small.onnx", "fails.vnnlib", "--certificates", "out/c", "--force").out.startswith("sat\n")
+    assert not (folder / "out/c/fails.npz").exists()
+    refused = run("certify", "small.onnx", "holds.vnnlib", "--certificates", "out/c")
+    assert refused.code == 2
+    assert "not empty" in refused.err
+
+
 def test_a_softmax_is_only_compared(folder: Path) -> None:
     """The implicit model leaves it out, which changes no comparison; values of probabilities are refused."""
     nodes = [

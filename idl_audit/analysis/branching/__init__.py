@@ -16,13 +16,13 @@ from idl_audit.analysis.branching.network import SearchNet, state_tensors
 from idl_audit.analysis.branching.proof import prove_leaves
 from idl_audit.analysis.branching.restriction import living_states, restricted, restricted_bounds
 from idl_audit.analysis.branching.root import root_bounds
-from idl_audit.analysis.branching.tree import MOST_LEAVES, Tree
+from idl_audit.analysis.branching.tree import MOST_LEAVES, Tree, Watch
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
-__all__ = ["BranchOutcome", "Chain", "applies", "branch", "check_chain"]
+__all__ = ["BranchOutcome", "Chain", "Watch", "applies", "branch", "check_chain"]
 
 Network = Callable[[Float32Array], FloatArray]
 
@@ -61,7 +61,13 @@ def applies(model: ImplicitModel) -> bool:
 
 
 def branch(
-    model: ImplicitModel, query: Query, *, deadline: float, network: Network, record: Chain | None = None
+    model: ImplicitModel,
+    query: Query,
+    *,
+    deadline: float,
+    network: Network,
+    record: Chain | None = None,
+    watch: Watch | None = None,
 ) -> BranchOutcome:
     """Refute every alternative of a query, or find a counterexample, until the deadline.
 
@@ -74,6 +80,7 @@ def branch(
         deadline: on the clock of `time.monotonic`.
         network: the original network in data units, which has the last word on counterexamples.
         record: takes the choices that `check_chain` evaluates again.
+        watch: told the share of the current tree that is proved.
 
     Raises:
         UnsupportedModelError: where the model has loops.
@@ -135,7 +142,7 @@ def branch(
             if number not in forest:
                 kept = None if record is None else Leaves(row, after=len(chain.rounds))
                 forest[number] = Tree(
-                    net, inputs, bounds, alternative.rows[row], float(alternative.offsets[row]), candidate, kept
+                    net, inputs, bounds, alternative.rows[row], float(alternative.offsets[row]), candidate, kept, watch
                 )
             outcome = forest[number].grow(deadline=until, most_open=FEW_LEAVES if hopeless else MOST_LEAVES)
             if found:

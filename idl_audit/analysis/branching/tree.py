@@ -37,6 +37,8 @@ RETRIES = 8
 RETRY_STEPS = 40
 MOST_LEAVES = 200_000
 
+Watch = Callable[[float], None]
+"""Is told the share of a tree that is proved, in [0, 1]: the sum of 2^-depth over its closed leaves."""
 Candidate = Callable[[FloatArray], bool]
 """Is given points of the box that may be counterexamples, (m, p); says whether one is."""
 
@@ -81,9 +83,11 @@ class Tree:
         offset: float,
         candidate: Candidate,
         record: Leaves | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Start with one leaf, the root; `bounds` are proved and stay fixed. `record` takes the leaves that close."""
-        self.record = record
+        self.record, self._watch = record, watch
+        self._share = 0.0
         self._net, self._inputs, self._bounds = net, inputs, bounds
         self._seed, self._offset, self._candidate = seed, offset, candidate
         self._searcher = PhasedSearch(net, net.output, 0, bounds)
@@ -142,6 +146,7 @@ class Tree:
             self._note(phases, found, np.flatnonzero(proved > 0))
             self._lowest = min(self._lowest, float(np.where(proved > 0, proved, np.inf).min()))
         self.closed += int((proved > 0).sum())
+        self._tell(phases[proved > 0])
         still = np.flatnonzero(~(proved > 0))
         if not still.size:
             return False
@@ -167,6 +172,7 @@ class Tree:
             if hit:
                 return True
             self.closed += closed
+            self._tell(leaf.phases[None] if closed else leaf.phases[None][:0])
             self._left += not closed
         return False
 
@@ -221,6 +227,12 @@ class Tree:
             bounds = bounds.with_block(k, self._net.model.blocks[k], z)
         answer = TriangleRelaxation(self._net.model, self._inputs, bounds).minimise(self._seed, time_limit=10.0)
         return False, answer.point is not None and self._candidate(answer.point[None])
+
+    def _tell(self, closed: Phases) -> None:
+        """Tell the share of the tree that is proved, now that leaves with these phases are closed."""
+        self._share += float(np.ldexp(1.0, -np.count_nonzero(closed, axis=1)).sum())
+        if self._watch is not None:
+            self._watch(min(self._share, 1.0))
 
     def _note(self, phases: Phases, found: Found, closed: npt.NDArray[np.int64]) -> None:
         """Record leaves that were closed."""

@@ -43,7 +43,7 @@ class Rows:
     @classmethod
     def of(cls, query: Query) -> Rows:
         """Return the rows of every alternative, the sums of two of them, and the sum of all."""
-        parts = [_with_sums(c) for c in query.alternatives]
+        parts = [with_sums(c) for c in query.alternatives]
         ends = np.cumsum([len(rows) for rows, _ in parts])
         members = tuple(np.arange(end - len(rows), end) for (rows, _), end in zip(parts, ends, strict=True))
         return cls(np.concatenate([rows for rows, _ in parts]), np.concatenate([c for _, c in parts]), members)
@@ -58,7 +58,7 @@ class Rows:
         return np.stack(columns, axis=1)
 
 
-def _with_sums(alternative: Conjunction) -> tuple[FloatArray, FloatArray]:
+def with_sums(alternative: Conjunction) -> tuple[FloatArray, FloatArray]:
     """Return the rows and offsets with those sums of rows that are exact in float64."""
     count = len(alternative.rows)
     groups: list[tuple[int, ...]] = list(combinations(range(count), 2)) if count <= MOST_SUMMED else []

@@ -1,0 +1,255 @@
+"""The journal of an audit: samples are written to it as they are decided, so that a run that was killed can go on.
+
+A journal is a text file beside the report: a first line that says what it belongs to (hashes of model, data and
+options), then one line of JSON a sample, flushed. A last line that was cut short is ignored.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import fcntl
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from idl_audit.analysis.attacks import Found
+from idl_audit.analysis.verdicts import Reason, Result, Verdict
+from idl_audit.audit.deciding import Decided, SampleTask
+from idl_audit.errors import OptionError
+from idl_audit.files import check_place
+from idl_audit.report.schema import Report
+
+VERSION: Final = 1
+HEAD: Final = b'{"idl_audit_journal"'
+
+
+def journal_beside(report: Path) -> Path:
+    """Return the place of the journal of the run that writes this report."""
+    return report.with_name(f"{report.name}.journal")
+
+
+def drop_journal(path: Path | None, report: Report) -> None:
+    """Remove the journal of a report that is complete and written; that of an incomplete one is kept for a resume."""
+    if path is not None and report.status == "complete":
+        path.unlink(missing_ok=True)
+
+
+def digest(*parts: bytes) -> str:
+    """Return a hash of some bytes, for the key of a journal."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+@dataclass(eq=False)
+class Journal:
+    """An open journal. Close it, or use it as a context."""
+
+    path: Path
+    _file: FileIO
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """What an earlier run wrote."""
+    failure: str | None = None
+    """Why nothing more is written to it."""
+
+    @classmethod
+    def open(cls, path: Path, key: Mapping[str, str], *, resume: bool) -> Journal:
+        """Open the journal of the run with this key: the earlier one with `resume`, else a new one.
+
+        Args:
+            path: the file.
+            key: what must be the same in the run that goes on, as words -> hash: "model" -> ...
+            resume: whether to go on from what the file has; where there is none, everything is still to be done.
+
+        Raises:
+            OptionError: where the file belongs to another run, is no journal, or cannot be written.
+        """
+        check_place(path)
+        try:
+            file = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise OptionError(
+                f"the journal {path} cannot be written ({error.strerror}); choose another place"
+            ) from error
+        try:
+            _lock(path, file)
+            file.seek(0)
+            whole, newline, rest = file.read().rpartition(b"\n")
+            if not newline and not rest.startswith(HEAD[: len(rest)]):
+                raise OptionError(f"{path} is no journal; move it away to start anew")
+            lines = _lines(path, whole)
+            if resume and lines:
+                _compare(path, lines[0].get("key"), key)
+                file.truncate(len(whole) + 1)
+                if not _ends_well(whole):  # its last line was damaged
+                    file.truncate(whole.rfind(b"\n") + 1)
+                return cls(path, file, lines[1:])
+            file.truncate(0)
+            journal = cls(path, file)
+            journal.append({"idl_audit_journal": VERSION, "key": dict(key)})
+        except BaseException:
+            file.close()
+            raise
+        return journal
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write one line. Where the disk refuses, the run goes on without, and `failure` says so."""
+        if self.failure is not None:
+            return
+        try:
+            line = json.dumps(entry).encode() + b"\n"
+            if self._file.write(line) != len(line):
+                self.failure = "no space left"
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self.failure = self.failure or error.strerror
+
+
+def _lock(path: Path, file: FileIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise OptionError(f"another run is writing the journal {path}; wait for it, or name another -o") from error
+        # a file system without locks
+
+
+def _lines(path: Path, whole: bytes) -> list[dict[str, Any]]:
+    """Return the lines of a journal, the last one only where it is whole. Raises OptionError."""
+    if not whole:
+        return []
+    texts = whole.split(b"\n")
+    found: list[dict[str, Any]] = []
+    for number, text in enumerate(texts):
+        line = _parsed(text)
+        if line is None or (number == 0 and line.get("idl_audit_journal") != VERSION):
+            if 0 < number == len(texts) - 1:
+                break
+            what = "is no journal of this version of idl-audit" if number == 0 else f"is damaged in line {number + 1}"
+            raise OptionError(f"{path} {what}; move it away to start anew")
+        found.append(line)
+    return found
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def _ends_well(whole: bytes) -> bool:
+    return _parsed(whole.rpartition(b"\n")[2]) is not None
+
+
+def _compare(path: Path, found: object, key: Mapping[str, str]) -> None:
+    known = found if isinstance(found, dict) else {}
+    other = [word for word in key if known.get(word) != key[word]]
+    if other:
+        raise OptionError(
+            f"{path} is the journal of a run with another {' and another '.join(other)}; give what that run was "
+            "given, or leave --resume out to start anew"
+        )
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def entry_of(sample: Decided) -> dict[str, Any]:
+    """Return a decided sample as a line of the journal."""
+    return {
+        "position": sample.position,
+        "index": sample.index,
+        "predicted": sample.predicted,
+        "results": [{"eps": eps, **_result_entry(result)} for eps, result in sample.results.items()],
+        "certificates": sample.certificates,
+        "uncertified": sample.uncertified,
+    }
+
+
+def _result_entry(result: Result) -> dict[str, Any]:
+    found = result.found
+    return {
+        "verdict": result.verdict.value,
+        "predicted": result.predicted,
+        "method": result.method,
+        "lower": result.lower,
+        "reason": None if result.reason is None else result.reason.value,
+        "seconds": result.seconds,
+        "found": None
+        if found is None
+        else {
+            "point": base64.b64encode(np.asarray(found.point, "<f4").tobytes()).decode(),
+            "predicted": found.predicted,
+            "margin": found.margin,
+            "method": found.method,
+        },
+    }
+
+
+def samples_of(journal: Journal, tasks: Sequence[SampleTask], eps: Sequence[float]) -> dict[int, Decided]:
+    """Return position -> sample for what an earlier run decided. Raises OptionError where it is not of these tasks."""
+    by_position = {task.position: task for task in tasks}
+    found: dict[int, Decided] = {}
+    for number, entry in enumerate(journal.lines):
+        try:
+            sample = _decided(entry, by_position, eps)
+        except (LookupError, TypeError, ValueError) as error:
+            raise OptionError(f"{journal.path} is damaged in line {number + 2}; move it away to start anew") from error
+        found.setdefault(sample.position, sample)
+    return found
+
+
+def _decided(entry: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
+    task = tasks[entry["position"]]
+    results = {float(one["eps"]): _result(one, task) for one in entry["results"]}
+    if set(results) != set(eps) or entry["index"] != task.index:
+        raise ValueError("another sample")
+    return Decided(
+        task.position,
+        task.index,
+        task.label,
+        task.centre,
+        int(entry["predicted"]),
+        results,
+        [str(name) for name in entry["certificates"]],
+        [float(radius) for radius in entry["uncertified"]],
+    )
+
+
+def _result(entry: Mapping[str, Any], task: SampleTask) -> Result:
+    told = entry["found"]
+    found = None
+    if told is not None:
+        point = np.frombuffer(base64.b64decode(told["point"], validate=True), "<f4").astype(np.float32)
+        if point.shape != task.centre.shape:
+            raise ValueError("a point of another size")
+        found = Found(point, int(told["predicted"]), float(told["margin"]), str(told["method"]))
+    lower, reason = entry["lower"], entry["reason"]
+    return Result(
+        Verdict(entry["verdict"]),
+        int(entry["predicted"]),
+        entry["method"],
+        None if lower is None else float(lower),
+        found,
+        None if reason is None else Reason(reason),
+        float(entry["seconds"]),
+    )
