@@ -204,7 +204,10 @@ class MixedIntegerProgram(_Program):
 
         def stop(event: Any) -> None:
             nonlocal denied
-            denied = denied or event.data_out.mip_dual_bound + offset > 0
+            try:
+                denied = denied or event.data_out.mip_dual_bound + offset > 0
+            except BaseException as error:  # Ctrl-C comes up here
+                failed.append(error)
             event.data_in.user_interrupt = bool(accepted or denied or failed)
 
         self._solver.cbMipImprovingSolution.subscribe(look)

@@ -25,11 +25,12 @@ from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.margins import margin_functionals, predictions, rivals
+from idl_audit.analysis.mixed_integer import PhaseProgram, is_piecewise_linear
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box, InputSet
-from idl_audit.errors import OptionError, SolverError
+from idl_audit.errors import OptionError, SolverError, UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
 
@@ -51,6 +52,7 @@ class Reason(enum.Enum):
     RELAXATION_GAP = "relaxation_gap"
     ATTACKS_FAILED = "attacks_failed"
     NO_UNIQUENESS_PROOF = "no_uniqueness_proof"
+    SOLVER_ONLY = "solver_only"
 
 
 REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
@@ -60,6 +62,7 @@ REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
         Outcome.INFEASIBLE: Reason.SOLVER_FAILED,
         Outcome.UNBOUNDED: Reason.SOLVER_FAILED,
         Outcome.INTERRUPTED: Reason.SOLVER_FAILED,
+        Outcome.STOPPED: Reason.SOLVER_FAILED,
         Outcome.FAILED: Reason.SOLVER_FAILED,
     }
 )
@@ -160,8 +163,16 @@ def decide(
         label: the right class.
         inputs: the input set.
         options: the rungs and their limits.
+
+    Raises:
+        UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
     """
     start = time.monotonic()
+    if "mip" in options.methods and not is_piecewise_linear(model):
+        bent = next(block for block in model.blocks if not block.activation.piecewise_linear)
+        raise UnsupportedModelError(
+            (f"the method mip needs piecewise linear states, and '{bent.name}' ({bent.op}) has none; leave mip out",)
+        )
     predicted = int(predictions(network(sample[None].astype(np.float32)))[0])
     if predicted != label:
         return Result(Verdict.CLEAN_WRONG, predicted, seconds=time.monotonic() - start)
@@ -203,7 +214,7 @@ def _climb(case: _Case) -> str | None:
             case.reason = Reason.MEMORY_LIMIT
         if case.is_falsified or not case.open.size:
             return name
-    if not PROOFS.intersection(case.options.methods):
+    if case.reason is Reason.RELAXATION_GAP and not PROOFS.intersection(case.options.methods):
         case.reason = Reason.ATTACKS_FAILED
     return None
 
@@ -283,6 +294,32 @@ def _branch(case: _Case) -> None:
         case.reason = Reason.TIME_LIMIT
 
 
+def _mip(case: _Case) -> None:
+    """A mixed-integer program for each open rival: its points are tried, its word that there are none proves nothing.
+
+    Over U_card it is that of the box around the set.
+    """
+    program = PhaseProgram(case.target.model, case.inputs, _state_bounds(case))
+    denied = True
+
+    def propose(point: FloatArray) -> bool:
+        case.note(case.target.replay(point, "mip", case.options.attack.target))
+        return case.is_falsified
+
+    for rival in case.open:
+        if case.time_left <= 0:
+            case.reason = Reason.TIME_LIMIT
+            return
+        answer = program.find_negative(case.functionals[rival], time_limit=case.time_left, propose=propose)
+        if case.is_falsified:
+            return
+        denied = denied and answer.denied
+        if answer.outcome not in (Outcome.OPTIMAL, Outcome.STOPPED):
+            case.reason = REASONS[answer.outcome]
+    if denied:
+        case.reason = Reason.SOLVER_ONLY
+
+
 def _attack(name: str) -> Rung:
     def rung(case: _Case) -> None:
         case.note(run_attack(name, case.target, case.options.attack, case.rng))
@@ -293,7 +330,7 @@ def _attack(name: str) -> Rung:
 Rung: TypeAlias = Callable[[_Case], None]
 
 PROOFS: Final = frozenset({"interval", "linear", "lp", "branch"})
-"""The methods that can certify."""
+"""The methods that can certify; the others only find points."""
 
 METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
     {
@@ -302,6 +339,7 @@ METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
         "linear": _linear,
         "lp": _lp,
         "branch": _branch,
+        "mip": _mip,
     }
 )
 """Name -> rung, in the order of their cost."""
