@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import KINKED, ExactModel, layered, long_double, random_box, random_network, some_points
+from small_networks import (
+    KINKED,
+    ExactModel,
+    layered,
+    long_double,
+    minimum_by_patterns,
+    random_box,
+    random_network,
+    some_points,
+)
 from test_relaxation import LIES, lie
 
 from idl_audit.analysis.bounds import Interval, StateBounds
@@ -78,6 +87,22 @@ def test_the_least_of_all_leaves_is_the_exact_minimum_and_one_leaf_has_its_point
     assert min(lowers) <= truth
     assert min(lowers) == pytest.approx(float(truth), abs=1e-5)
     assert min(reached) == pytest.approx(float(truth), abs=1e-5)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=3)
+@given(seed=seeds)
+def test_twelve_states_have_the_minimum_of_all_patterns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model = random_network(rng, p=3, widths=(4, 4, 4), activations=["relu"])
+    box, functional = random_box(rng, 3, radius=0.3), rng.normal(size=3)
+    inputs = Interval.of_boxes(box)
+    bounds = backward_state_bounds(model, inputs)
+    program = LeafProgram(model, inputs, bounds)
+    leaves = (with_phases(bounds, phases, 1) for phases in all_leaves(model, bounds))
+    answers = [program.solve(leaf, functional) for leaf in leaves]
+    least = min(answer.lower for answer in answers if not answer.is_empty)
+    assert least == pytest.approx(minimum_by_patterns(model, functional, box), abs=1e-5)
 
 
 @settings(deadline=None, max_examples=10)
