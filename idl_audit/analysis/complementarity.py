@@ -5,6 +5,9 @@ Variables t, x and the slack s = x - z, with u = centre + radius t and t in [-1,
 relaxation over [l, h] is (1 - slope) x + slope s >= intercept (or <=): a bound of a column where the slope is 0 or 1,
 which for ReLU leaves one row for each unstable state: the triangle's chord.
 
+Over U_card (at most k inputs differ from u0) u = u0 + diag(up) p - diag(down) n with p, n in [0, 1] and one row more,
+sum p + sum n <= k: its convex hull, as an input that moves both ways at once only wastes what others could use.
+
 States that are constant over the box take no part: what others read of them is a number. Case distinctions (a phase of
 a kinked state, tighter bounds) change bounds of columns and rows, never the matrix.
 """
@@ -19,6 +22,7 @@ import scipy.sparse as sp
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.box import SparseBall
 from idl_audit.implicit.activations import Line
 from idl_audit.implicit.model import ImplicitModel
 
@@ -48,25 +52,41 @@ class _Lines:
 
 
 class ComplementarityForm:
-    """Matrix and limits of the relaxation over one box."""
+    """Matrix and limits of the relaxation over one set."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds) -> None:
-        """Put the form together from proved bounds of all states over one box (arrays with a batch axis of 1)."""
-        self.model, self.bounds = model, bounds
+    def __init__(
+        self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, *, sparse: SparseBall | None = None
+    ) -> None:
+        """Put the form together.
+
+        Args:
+            model: the model.
+            inputs: the box, arrays with a batch axis of 1.
+            bounds: proved bounds of all states over the same set, likewise.
+            sparse: the set, where it is U_card; `inputs` is then the box around it.
+        """
+        self.model, self.bounds, self._sparse = model, bounds, sparse
         matrices = model.matrices
-        self.centre = (inputs.lo[0] + inputs.hi[0]) / 2
-        self.radius = (inputs.hi[0] - inputs.lo[0]) / 2
+        box = inputs.lo[0], inputs.hi[0]
+        if sparse is None:
+            self.centre = (box[0] + box[1]) / 2
+            self._steps = _diagonal((box[1] - box[0]) / 2)
+        else:
+            self.centre = sparse.centre
+            self._steps = sp.csr_array(sp.hstack([_diagonal(box[1] - self.centre), -_diagonal(self.centre - box[0])]))
         x = _flat(model, bounds.x)
         self.live = np.flatnonzero(x.lo < x.hi)
         """The states that are not constant; k of them."""
         self.constant = np.where(x.lo < x.hi, 0.0, x.lo)
         """The values of the others, 0 for the live ones, shape (n,)."""
-        k, p = self.live.size, model.n_inputs
-        self.sizes = p, k
+        k = self.live.size
+        self.sizes = int(self._steps.shape[1]), k
+        """Columns of the inputs, and of the states."""
         own = matrices.A[self.live]
         from_input = matrices.B[self.live]
-        scaled = from_input @ sp.dia_array((self.radius[None], [0]), shape=(p, p))
-        self._equations = sp.csr_array(sp.hstack([-scaled, sp.eye_array(k) - own[:, self.live], -sp.eye_array(k)]))
+        self._equations = sp.csr_array(
+            sp.hstack([-(from_input @ self._steps), sp.eye_array(k) - own[:, self.live], -sp.eye_array(k)])
+        )
         self._right = matrices.b[self.live] + from_input @ self.centre + own @ self.constant
         self._lines: list[_Lines] = []
         self._limits = self._root_limits()
@@ -81,6 +101,8 @@ class ComplementarityForm:
             data = np.stack([1.0 - lines.slopes, lines.slopes], axis=1).reshape(-1)
             indptr = np.arange(lines.states.size + 1) * 2
             rows.append(sp.csr_array((data, indices, indptr), shape=(lines.states.size, p + 2 * k)))
+        if self._sparse is not None:
+            rows.append(sp.csr_array(np.concatenate([np.ones(p), np.zeros(2 * k)])[None]))
         return sp.csr_array(sp.vstack(rows, format="csr"))
 
     @property
@@ -105,12 +127,12 @@ class ComplementarityForm:
     def cost(self, of_states: FloatArray, of_inputs: FloatArray) -> tuple[FloatArray, float]:
         """Return of_states . x + of_inputs . u as a cost of the columns and a constant."""
         k = self.live.size
-        cost = np.concatenate([self.radius * of_inputs, of_states[self.live], np.zeros(k)])
+        cost = np.concatenate([self._steps.T @ of_inputs, of_states[self.live], np.zeros(k)])
         return cost, float(of_inputs @ self.centre + of_states @ self.constant)
 
     def inputs_of(self, columns: FloatArray) -> FloatArray:
         """Return u, shape (p,), of a point."""
-        return np.asarray(self.centre + self.radius * columns[: self.sizes[0]])
+        return np.asarray(self.centre + self._steps @ columns[: self.sizes[0]])
 
     def states_of(self, columns: FloatArray) -> FloatArray:
         """Return x, shape (n,), of a point."""
@@ -163,7 +185,8 @@ class ComplementarityForm:
     def _root_limits(self) -> Limits:
         model, (p, k) = self.model, self.sizes
         z, x = (Interval(side.lo[self.live], side.hi[self.live]) for side in _flats(model, self.bounds))
-        lo = np.concatenate([np.full(p, -1.0), x.lo, x.lo - z.hi])
+        least = -1.0 if self._sparse is None else 0.0
+        lo = np.concatenate([np.full(p, least), x.lo, x.lo - z.hi])
         hi = np.concatenate([np.full(p, 1.0), x.hi, x.hi - z.lo])
         number = np.full(model.n_states, -1, np.int64)
         number[self.live] = np.arange(k)
@@ -179,6 +202,9 @@ class ComplementarityForm:
             lines.intercepts if lines.is_lower else np.full(lines.states.size, -infinite) for lines in self._lines
         ]
         row_hi = [np.full(lines.states.size, infinite) if lines.is_lower else lines.intercepts for lines in self._lines]
+        if self._sparse is not None:
+            row_lo.append(np.full(1, -infinite))
+            row_hi.append(np.full(1, float(self._sparse.k)))
         return Limits(lo, hi, np.concatenate([self._right, *row_lo]), np.concatenate([self._right, *row_hi]))
 
     def _add_line(
@@ -195,6 +221,10 @@ class ComplementarityForm:
         rows = np.flatnonzero((slope != 0.0) & (slope != 1.0) & wide & (own >= 0))
         if rows.size:
             self._lines.append(_Lines(own[rows], slope[rows], intercept[rows], is_lower))
+
+
+def _diagonal(entries: FloatArray) -> sp.csr_array:
+    return sp.csr_array(sp.dia_array((entries[None], [0]), shape=(entries.size, entries.size)))
 
 
 def _flat(model: ImplicitModel, parts: Mapping[int, Interval]) -> Interval:

@@ -20,6 +20,7 @@ from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.complementarity import ComplementarityForm
 from idl_audit.analysis.linprog import MixedIntegerProgram, SignSearch
 from idl_audit.arrays import FloatArray
+from idl_audit.box import SparseBall
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
@@ -32,7 +33,9 @@ def is_piecewise_linear(model: ImplicitModel) -> bool:
 class PhaseProgram:
     """The mixed-integer program of one box."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds) -> None:
+    def __init__(
+        self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, *, sparse: SparseBall | None = None
+    ) -> None:
         """Keep proved bounds of all states over one box: they are the big-M's (arrays with a batch axis of 1).
 
         Raises:
@@ -43,7 +46,7 @@ class PhaseProgram:
                 ("a mixed-integer program needs piecewise linear states; leave the method mip out",)
             )
         self._model = model
-        self._form = ComplementarityForm(model, inputs, bounds)
+        self._form = ComplementarityForm(model, inputs, bounds, sparse=sparse)
         self._build()
 
     def find_negative(

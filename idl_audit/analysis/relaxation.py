@@ -14,17 +14,24 @@ from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
 from idl_audit.analysis.complementarity import ComplementarityForm
 from idl_audit.analysis.linprog import LinearProgram, Outcome, Solution
+from idl_audit.analysis.state_bounds import lower_bound_over
 from idl_audit.arrays import FloatArray
+from idl_audit.box import SparseBall
 from idl_audit.implicit.model import ImplicitModel
 
 
 class TriangleRelaxation:
     """The LP of one box: built once, solved for one linear functional after the other."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds) -> None:
-        """Build the LP from proved bounds of all states over one box (arrays with a batch axis of 1)."""
-        self._model, self._inputs, self._bounds = model, inputs, bounds
-        self.form = ComplementarityForm(model, inputs, bounds)
+    def __init__(
+        self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, *, sparse: SparseBall | None = None
+    ) -> None:
+        """Build the LP from proved bounds of all states over one box (arrays with a batch axis of 1).
+
+        `sparse` is the set itself where it is U_card and the model is feed-forward; `inputs` is then the box around it.
+        """
+        self._model, self._inputs, self._bounds, self._sparse = model, inputs, bounds, sparse
+        self.form = ComplementarityForm(model, inputs, bounds, sparse=sparse)
         limits = self.form.limits
         self.program = LinearProgram(
             self.form.matrix, lo=limits.lo, hi=limits.hi, row_lo=limits.row_lo, row_hi=limits.row_hi
@@ -46,7 +53,10 @@ class TriangleRelaxation:
             return LpBound(solution.outcome, None, -np.inf, solution)
         functionals = Functionals.of_outputs(model, functional[None])
         multipliers = as_multipliers(model, self.form.multipliers_of(solution.row_duals))
-        proved = lower_bound(model, self._inputs, self._bounds, functionals, multipliers)
+        if self._sparse is None:
+            proved = lower_bound(model, self._inputs, self._bounds, functionals, multipliers)
+        else:
+            proved = lower_bound_over(model, self._sparse, self._bounds, functionals, multipliers)
         return LpBound(
             solution.outcome,
             self.form.inputs_of(solution.point),

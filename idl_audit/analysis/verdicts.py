@@ -11,6 +11,7 @@ import enum
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -22,14 +23,15 @@ from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching import Chain
 from idl_audit.analysis.certificate import Functionals, lower_bound
 from idl_audit.analysis.intervals import interval_bounds
-from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
+from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers, output_lower_bounds
 from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.margins import margin_functionals, predictions, rivals
 from idl_audit.analysis.mixed_integer import PhaseProgram, is_piecewise_linear
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.relaxation import TriangleRelaxation
+from idl_audit.analysis.state_bounds import Prepared, bound_set, lower_bound_over, prepare
 from idl_audit.arrays import FloatArray
-from idl_audit.box import Box, InputSet
+from idl_audit.box import Box, InputSet, SparseBall
 from idl_audit.errors import OptionError, SolverError, UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
@@ -123,6 +125,12 @@ class _Case:
     chain: Chain | None = None
 
     @property
+    def sparse(self) -> SparseBall | None:
+        """The set, where it is U_card and bounds know it: loops are bounded over the box around it."""
+        inputs = self.target.inputs
+        return inputs if isinstance(inputs, SparseBall) and self.target.model.is_feed_forward else None
+
+    @property
     def functionals(self) -> FloatArray:
         return margin_functionals(self.target.model.n_outputs, self.target.label)
 
@@ -151,7 +159,7 @@ class _Case:
 def decide(
     model: ImplicitModel, network: Network, sample: FloatArray, label: int, inputs: InputSet, options: Options
 ) -> Result:
-    """Return the verdict of one sample over one input set: a box, or U_card, whose proofs are those of its box.
+    """Return the verdict of one sample over one input set: a box, or U_card.
 
     With a target class, falsified means that the network predicts it somewhere, certified that y_label > y_target
     everywhere.
@@ -241,20 +249,35 @@ def _interval(case: _Case) -> None:
 def _state_bounds(case: _Case) -> StateBounds:
     """Return backward bounds of all states, computed once."""
     if case.bounds is None:
-        case.bounds = backward_state_bounds(case.target.model, case.inputs)
+        if case.sparse is None:
+            case.bounds = backward_state_bounds(case.target.model, case.inputs)
+        else:
+            prepared = _prepared_for_sparse(case.target.model)
+            case.bounds = bound_set(prepared, case.sparse, deadline=case.deadline).states
     return case.bounds
+
+
+@lru_cache(maxsize=2)
+def _prepared_for_sparse(model: ImplicitModel) -> Prepared:
+    """Return what bounds over U_card need for every sample of a model."""
+    return prepare(model, ("interval", "linear"), sparse=True)
 
 
 def _linear(case: _Case) -> None:
     """Backward linear bounds of states and margins."""
     bounds = _state_bounds(case)
-    lowers = output_lower_bounds(case.target.model, case.inputs, bounds, case.functionals)
+    model = case.target.model
+    if case.sparse is None:
+        lowers = output_lower_bounds(model, case.inputs, bounds, case.functionals)
+    else:
+        functionals = Functionals.of_outputs(model, case.functionals)
+        lowers = lower_bound_over(model, case.sparse, bounds, functionals, line_multipliers(model, bounds))
     case.lowers = np.fmax(case.lowers, lowers[0])
 
 
 def _lp(case: _Case) -> None:
     """The triangle LP for each open rival: its duals for a proof, its minimiser for an attack."""
-    relaxation = TriangleRelaxation(case.target.model, case.inputs, _state_bounds(case))
+    relaxation = TriangleRelaxation(case.target.model, case.inputs, _state_bounds(case), sparse=case.sparse)
     for rival in case.open:
         if case.time_left <= 0:
             case.reason = Reason.TIME_LIMIT
@@ -297,9 +320,9 @@ def _branch(case: _Case) -> None:
 def _mip(case: _Case) -> None:
     """A mixed-integer program for each open rival: its points are tried, its word that there are none proves nothing.
 
-    Over U_card it is that of the box around the set.
+    Over U_card it is that of the convex hull; the points are made sparse before they are tried.
     """
-    program = PhaseProgram(case.target.model, case.inputs, _state_bounds(case))
+    program = PhaseProgram(case.target.model, case.inputs, _state_bounds(case), sparse=case.sparse)
     denied = True
 
     def propose(point: FloatArray) -> bool:

@@ -265,12 +265,14 @@ def attack(
 ) -> None:
     """Look for inputs within EPS of each sample that the network misclassifies, and let the network confirm them.
 
-    The attack lp is the paper's: the minimiser of an LP relaxation; where its bound proves that there is no such
-    input, the sample is certified. mip searches all activation patterns of small networks. With --sparse every attack
-    changes at most K inputs: those that matter most.
+    The attack lp is the paper's: the minimiser of an LP relaxation; where
+    its bound proves that there is no such input, the sample is certified.
+    mip searches all activation patterns of small networks. With --sparse
+    every attack changes at most K inputs: those that matter most.
 
-    With --objective other than margin nothing is judged: the table says how far the objective moves, and how far it
-    provably cannot. It is sought by pgd and lp, and needs no labels.
+    With --objective other than margin nothing is judged: the table says how
+    far the objective moves, and how far it provably cannot. pgd and lp look
+    for it; no labels are needed.
     """
     check_output(output, read=(model, data, labels, sigma), written=(save,))
     share = parse_number(fraction, option="--fraction")
