@@ -224,7 +224,8 @@ class ComplementarityForm:
 
 
 def _diagonal(entries: FloatArray) -> sp.csr_array:
-    return sp.csr_array(sp.dia_array((entries[None], [0]), shape=(entries.size, entries.size)))
+    n = entries.size
+    return sp.csr_array((entries, (np.arange(n), np.arange(n))), shape=(n, n))
 
 
 def _flat(model: ImplicitModel, parts: Mapping[int, Interval]) -> Interval:

@@ -14,7 +14,6 @@ from small_networks import (
     ExactModel,
     layered,
     long_double,
-    minimum_by_patterns,
     random_box,
     random_network,
     some_points,
@@ -94,15 +93,15 @@ def test_the_least_of_all_leaves_is_the_exact_minimum_and_one_leaf_has_its_point
 @given(seed=seeds)
 def test_twelve_states_have_the_minimum_of_all_patterns(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=3, widths=(4, 4, 4), activations=["relu"])
-    box, functional = random_box(rng, 3, radius=0.3), rng.normal(size=3)
+    model = random_network(rng, p=2, widths=(4, 4, 4), activations=["relu"])
+    box, functional = random_box(rng, 2, radius=0.3), rng.normal(size=3)
     inputs = Interval.of_boxes(box)
     bounds = backward_state_bounds(model, inputs)
     program = LeafProgram(model, inputs, bounds)
     leaves = (with_phases(bounds, phases, 1) for phases in all_leaves(model, bounds))
     answers = [program.solve(leaf, functional) for leaf in leaves]
     least = min(answer.lower for answer in answers if not answer.is_empty)
-    assert least == pytest.approx(minimum_by_patterns(model, functional, box), abs=1e-5)
+    assert least == pytest.approx(float(ExactModel(model).minimum(functional, box)), abs=1e-5)
 
 
 @settings(deadline=None, max_examples=10)
