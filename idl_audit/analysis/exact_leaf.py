@@ -2,7 +2,7 @@
 
 Where all states are linear over a leaf, the relaxation is the leaf itself: its optimum is the least value of the
 functional there, and its point is where the network attains it. The duals prove that bound; for a leaf without points,
-a dual ray lam (the solver's, or the duals of the least violation) does, by p(lam; 0, 0) < 0: 0 is then bounded below by a positive number over all points of the leaf.
+a dual ray lam does, by p(lam; 0, 0) < 0: 0 is then bounded below by a positive number over all points of the leaf.
 Both come out as split multipliers, the form in which `branching` records a leaf, evaluated by the certificate.
 """
 
@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
-from idl_audit.analysis.linprog import LinearProgram, Outcome
+from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.relaxation import TriangleRelaxation, as_multipliers
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.implicit.model import ImplicitModel
@@ -70,28 +69,10 @@ class LeafProgram:
             lower, splits = self._as_splits(bounds, seed, as_multipliers(model, form.multipliers_of(duals)))
             return LeafAnswer(answer.outcome, lower, False, splits, answer.point)
         if answer.outcome is Outcome.INFEASIBLE:
-            for ray in (self._relaxation.program.dual_ray, lambda: self._elastic_duals(bounds, time_limit)):
-                found = ray()
-                if found is not None:
-                    proof = self._empty(bounds, seed, wanted, form.multipliers_of(found))
-                    if proof.is_empty:
-                        return proof
+            ray = self._relaxation.program.dual_ray()
+            if ray is not None:
+                return self._empty(bounds, seed, wanted, form.multipliers_of(ray))
         return LeafAnswer(answer.outcome, -np.inf, False, {}, None)
-
-    def _elastic_duals(self, bounds: StateBounds, time_limit: float | None) -> FloatArray | None:
-        """Return the duals of the least sum of violations of the equations: a ray where that of the solver fails."""
-        form = self._relaxation.form
-        matrix, limits, k = form.matrix, form.leaf_limits(bounds), form.live.size
-        give = sp.csr_array(sp.vstack([sp.eye_array(k), sp.csr_array((matrix.shape[0] - k, k))]))
-        program = LinearProgram(
-            sp.csr_array(sp.hstack([matrix, give, -give])),
-            lo=np.concatenate([limits.lo, np.zeros(2 * k)]),
-            hi=np.concatenate([limits.hi, np.full(2 * k, np.inf)]),
-            row_lo=limits.row_lo,
-            row_hi=limits.row_hi,
-        )
-        cost = np.concatenate([np.zeros(limits.lo.size), np.ones(2 * k)])
-        return program.minimise(cost, time_limit=time_limit).row_duals
 
     def _empty(self, bounds: StateBounds, seed: FloatArray, wanted: float, ray: FloatArray) -> LeafAnswer:
         """Return the proof that a ray gives, either sign of it tried.

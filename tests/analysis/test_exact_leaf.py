@@ -93,8 +93,8 @@ def test_the_least_of_all_leaves_is_the_exact_minimum_and_one_leaf_has_its_point
 @given(seed=seeds)
 def test_twelve_states_have_the_minimum_of_all_patterns(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=2, widths=(4, 4, 4), activations=["relu"])
-    box, functional = random_box(rng, 2, radius=0.3), rng.normal(size=3)
+    model = random_network(rng, p=2, widths=(4, 4, 4), activations=["relu"], skips=False)
+    box, functional = random_box(rng, 2, radius=0.15), rng.normal(size=3)
     inputs = Interval.of_boxes(box)
     bounds = backward_state_bounds(model, inputs)
     program = LeafProgram(model, inputs, bounds)
