@@ -321,7 +321,7 @@ def run_attack(name: str, target: Target, options: AttackOptions, rng: np.random
         OptionError: for an unknown name, and a target that is no other class than the label.
     """
     if name not in ATTACKS:
-        raise OptionError(f"there is no attack '{name}'; known are {', '.join(ATTACKS)} and lp")
+        raise OptionError(f"there is no attack '{name}'; known are {', '.join(ATTACKS)}, lp and mip")
     if options.target is not None:
         _aims(target, options)
     worst: Found | None = None

@@ -7,15 +7,15 @@ objective, bound or status of the solver is ever part of a verdict.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
-import highspy
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray
+from idl_audit.arrays import BoolArray, FloatArray
 from idl_audit.errors import SolverError
 
 
@@ -28,6 +28,7 @@ class Outcome(enum.Enum):
     TIME_LIMIT = "the time limit was reached; raise --time-limit"
     MEMORY_LIMIT = "the memory limit was reached; audit a smaller model"
     INTERRUPTED = "interrupted"
+    STOPPED = "stopped early: the sign of the optimum is known"
     FAILED = "the solver failed"
 
 
@@ -40,7 +41,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     "kIterationLimit": Outcome.TIME_LIMIT,
     "kSolutionLimit": Outcome.TIME_LIMIT,
     "kObjectiveBound": Outcome.TIME_LIMIT,
-    "kObjectiveTarget": Outcome.TIME_LIMIT,
+    "kObjectiveTarget": Outcome.STOPPED,
     "kMemoryLimit": Outcome.MEMORY_LIMIT,
     "kInterrupt": Outcome.INTERRUPTED,
     "kHighsInterrupt": Outcome.INTERRUPTED,
@@ -66,8 +67,19 @@ class Solution:
     iterations: int = 0
 
 
-class LinearProgram:
-    """min cost.x over row_lo <= M x <= row_hi, lo <= x <= hi: one model, many costs, each solve warm from the last."""
+@dataclass(frozen=True)
+class SignSearch:
+    """How the search for a point with a negative objective ended."""
+
+    outcome: Outcome
+    accepted: bool
+    """Whether a point was accepted."""
+    denied: bool
+    """Whether the solver says that there is no such point: its word, and no proof."""
+
+
+class _Program:
+    """A model that HiGHS holds: a sparse matrix, bounds of rows and columns."""
 
     def __init__(
         self,
@@ -77,7 +89,11 @@ class LinearProgram:
         hi: FloatArray,
         row_lo: FloatArray,
         row_hi: FloatArray,
+        integer: BoolArray | None = None,
     ) -> None:
+        """Hand over the model; `integer` says which columns hold integers."""
+        import highspy
+
         program = highspy.HighsLp()
         program.num_row_, program.num_col_ = matrix.shape
         program.col_lower_, program.col_upper_ = lo, hi
@@ -87,20 +103,63 @@ class LinearProgram:
         program.a_matrix_.start_ = matrix.indptr
         program.a_matrix_.index_ = matrix.indices
         program.a_matrix_.value_ = matrix.data
-        self._n_columns = int(matrix.shape[1])
-        self._solver = highspy.Highs()  # type: ignore[no-untyped-call]  # its class has no annotations
-        for name, value in _OPTIONS.items():
+        self._has_integers = integer is not None and bool(integer.any())
+        if integer is not None:
+            kinds = highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger
+            program.integrality_ = [kinds[bool(value)] for value in integer]
+        self._n_rows, self._n_columns = (int(size) for size in matrix.shape)
+        self._solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]  # its class has no annotations
+        for name, value in self.options.items():
             self._solver.setOptionValue(name, value)
         if self._solver.passModel(program) == highspy.HighsStatus.kError:
             raise SolverError(f"HiGHS refuses a linear program with {matrix.shape[0]} rows, {matrix.shape[1]} columns")
 
-    def minimise(self, cost: FloatArray, *, time_limit: float | None = None) -> Solution:
-        """Solve for another cost; a point and duals come back only where HiGHS calls them optimal."""
+    options: Mapping[str, Any] = {}
+
+    def _run(self, cost: FloatArray, time_limit: float | None) -> Outcome:
         self._solver.changeColsCost(self._n_columns, np.arange(self._n_columns, dtype=np.int32), cost)
         if time_limit is not None:  # HiGHS counts from the first run of this model
             self._solver.setOptionValue("time_limit", self._solver.getRunTime() + max(time_limit, 0.0))
         self._solver.run()
-        outcome = outcome_of(self._solver.getModelStatus())
+        return outcome_of(self._solver.getModelStatus())
+
+
+class LinearProgram(_Program):
+    """min cost.x over row_lo <= M x <= row_hi, lo <= x <= hi: one model, many costs, each solve warm from the last.
+
+    Costs, and bounds of columns and rows, change between solves; the matrix never does, and the basis stays.
+    """
+
+    options = MappingProxyType(
+        {
+            "output_flag": False,
+            "presolve": "off",  # a changed cost keeps the basis only without it
+            "solver": "simplex",
+            "simplex_scale_strategy": 0,  # 3 times faster on these models than the default
+            "small_matrix_value": 1e-12,  # smaller coefficients are dropped: the least that HiGHS allows
+            "threads": 1,
+        }
+    )
+
+    def start_from(self, columns: BoolArray, rows: BoolArray) -> None:
+        """Start the first solve at a basis: which columns and rows are basic, as many as there are rows."""
+        import highspy
+
+        basis, status = highspy.HighsBasis(), highspy.HighsBasisStatus
+        kinds = status.kLower, status.kBasic
+        basis.col_status = [kinds[bool(value)] for value in columns]
+        basis.row_status = [kinds[bool(value)] for value in rows]
+        basis.valid = True
+        self._solver.setBasis(basis)
+
+    def change_bounds(self, lo: FloatArray, hi: FloatArray, row_lo: FloatArray, row_hi: FloatArray) -> None:
+        """Put other bounds in place of all bounds of the columns and rows."""
+        self._solver.changeColsBounds(self._n_columns, np.arange(self._n_columns, dtype=np.int32), lo, hi)
+        self._solver.changeRowsBounds(self._n_rows, np.arange(self._n_rows, dtype=np.int32), row_lo, row_hi)
+
+    def minimise(self, cost: FloatArray, *, time_limit: float | None = None) -> Solution:
+        """Solve for another cost; a point and duals come back only where HiGHS calls them optimal."""
+        outcome = self._run(cost, time_limit)
         iterations = int(self._solver.getInfo().simplex_iteration_count)
         if outcome is not Outcome.OPTIMAL:
             return Solution(outcome, iterations=iterations)
@@ -110,15 +169,67 @@ class LinearProgram:
             return Solution(Outcome.FAILED, iterations=iterations)
         return Solution(outcome, point, duals, iterations)
 
+    def dual_ray(self) -> FloatArray | None:
+        """Return multipliers of the rows that show why the last solve was infeasible, where HiGHS has them."""
+        _, there, ray = self._solver.getDualRay()
+        return np.array(ray) if there and np.isfinite(ray).all() else None
 
-_OPTIONS: Final[Mapping[str, Any]] = {
-    "output_flag": False,
-    "presolve": "off",  # a changed cost keeps the basis only without it
-    "solver": "simplex",
-    "simplex_scale_strategy": 0,  # 3 times faster on these models than the default
-    "small_matrix_value": 1e-12,  # smaller coefficients are dropped: the least that HiGHS allows
-    "threads": 1,
-}
+
+class MixedIntegerProgram(_Program):
+    """min cost.x over row_lo <= M x <= row_hi, lo <= x <= hi, some columns integers; only the sign of it is wanted."""
+
+    options = MappingProxyType({"output_flag": False, "threads": 1, "small_matrix_value": 1e-12})
+
+    def find_negative(
+        self, cost: FloatArray, *, offset: float, time_limit: float, propose: Callable[[FloatArray], bool]
+    ) -> SignSearch:
+        """Look for a point with cost.x + offset < 0, until one is accepted or the solver says that there is none.
+
+        Args:
+            cost: one number a column.
+            offset: added to cost.x.
+            time_limit: in seconds.
+            propose: is given every better point that the solver comes to, shape (columns,); says whether to stop.
+        """
+        accepted, denied = False, False
+        failed: list[BaseException] = []
+
+        def offer(point: FloatArray) -> None:
+            nonlocal accepted
+            if not accepted and point.size == self._n_columns and np.isfinite(point).all():
+                accepted = propose(point)
+
+        def look(event: Any) -> None:
+            try:
+                offer(np.array(event.data_out.mip_solution))
+            except BaseException as error:  # it must not pass through the solver's own code
+                failed.append(error)
+
+        def stop(event: Any) -> None:
+            nonlocal denied
+            try:
+                denied = denied or event.data_out.mip_dual_bound + offset > 0
+            except BaseException as error:  # Ctrl-C comes up here
+                failed.append(error)
+            event.data_in.user_interrupt = bool(accepted or denied or failed)
+
+        self._solver.cbMipImprovingSolution.subscribe(look)
+        self._solver.cbMipInterrupt.subscribe(stop)
+        try:
+            outcome = self._run(cost, time_limit)
+        finally:
+            self._solver.cbMipImprovingSolution.unsubscribe(look)
+            self._solver.cbMipInterrupt.unsubscribe(stop)
+        if failed:
+            raise failed[0]
+        if outcome is Outcome.OPTIMAL:
+            info = self._solver.getInfo()
+            # without integers HiGHS solves a linear program, and fills no bound in
+            denied = (info.mip_dual_bound if self._has_integers else info.objective_function_value) + offset > 0
+            offer(np.array(self._solver.getSolution().col_value))
+        if accepted or (denied and outcome is Outcome.INTERRUPTED):
+            outcome = Outcome.STOPPED
+        return SignSearch(outcome, accepted, denied and not accepted)
 
 
 def outcome_of(status: Any) -> Outcome:

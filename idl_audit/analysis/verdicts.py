@@ -11,6 +11,7 @@ import enum
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -22,14 +23,16 @@ from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching import Chain, Watch
 from idl_audit.analysis.certificate import Functionals, lower_bound
 from idl_audit.analysis.intervals import interval_bounds
-from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
+from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers, output_lower_bounds
 from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.margins import margin_functionals, predictions, rivals
+from idl_audit.analysis.mixed_integer import PhaseProgram, is_piecewise_linear
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.relaxation import TriangleRelaxation
+from idl_audit.analysis.state_bounds import Prepared, bound_set, lower_bound_over, prepare
 from idl_audit.arrays import FloatArray
-from idl_audit.box import Box, InputSet
-from idl_audit.errors import OptionError, SolverError
+from idl_audit.box import Box, InputSet, SparseBall
+from idl_audit.errors import OptionError, SolverError, UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
 
@@ -52,6 +55,7 @@ class Reason(enum.Enum):
     ATTACKS_FAILED = "attacks_failed"
     WORKER_FAILED = "worker_failed"
     NO_UNIQUENESS_PROOF = "no_uniqueness_proof"
+    SOLVER_ONLY = "solver_only"
 
 
 REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
@@ -61,6 +65,7 @@ REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
         Outcome.INFEASIBLE: Reason.SOLVER_FAILED,
         Outcome.UNBOUNDED: Reason.SOLVER_FAILED,
         Outcome.INTERRUPTED: Reason.SOLVER_FAILED,
+        Outcome.STOPPED: Reason.SOLVER_FAILED,
         Outcome.FAILED: Reason.SOLVER_FAILED,
     }
 )
@@ -122,6 +127,12 @@ class _Case:
     watch: Watch | None = None
 
     @property
+    def sparse(self) -> SparseBall | None:
+        """The set, where it is U_card and bounds know it: loops are bounded over the box around it."""
+        inputs = self.target.inputs
+        return inputs if isinstance(inputs, SparseBall) and self.target.model.is_feed_forward else None
+
+    @property
     def functionals(self) -> FloatArray:
         return margin_functionals(self.target.model.n_outputs, self.target.label)
 
@@ -156,7 +167,7 @@ def decide(
     options: Options,
     watch: Watch | None = None,
 ) -> Result:
-    """Return the verdict of one sample over one input set: a box, or U_card, whose proofs are those of its box.
+    """Return the verdict of one sample over one input set: a box, or U_card.
 
     With a target class, falsified means that the network predicts it somewhere, certified that y_label > y_target
     everywhere.
@@ -169,8 +180,16 @@ def decide(
         inputs: the input set.
         options: the rungs and their limits.
         watch: told the share of the current tree that is proved.
+
+    Raises:
+        UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
     """
     start = time.monotonic()
+    if "mip" in options.methods and not is_piecewise_linear(model):
+        bent = next(block for block in model.blocks if not block.activation.piecewise_linear)
+        raise UnsupportedModelError(
+            (f"the method mip needs piecewise linear states, and '{bent.name}' ({bent.op}) has none; leave mip out",)
+        )
     predicted = int(predictions(network(sample[None].astype(np.float32)))[0])
     if predicted != label:
         return Result(Verdict.CLEAN_WRONG, predicted, seconds=time.monotonic() - start)
@@ -213,7 +232,7 @@ def _climb(case: _Case) -> str | None:
             case.reason = Reason.MEMORY_LIMIT
         if case.is_falsified or not case.open.size:
             return name
-    if not PROOFS.intersection(case.options.methods):
+    if case.reason is Reason.RELAXATION_GAP and not PROOFS.intersection(case.options.methods):
         case.reason = Reason.ATTACKS_FAILED
     return None
 
@@ -240,20 +259,35 @@ def _interval(case: _Case) -> None:
 def _state_bounds(case: _Case) -> StateBounds:
     """Return backward bounds of all states, computed once."""
     if case.bounds is None:
-        case.bounds = backward_state_bounds(case.target.model, case.inputs)
+        if case.sparse is None:
+            case.bounds = backward_state_bounds(case.target.model, case.inputs)
+        else:
+            prepared = _prepared_for_sparse(case.target.model)
+            case.bounds = bound_set(prepared, case.sparse, deadline=case.deadline).states
     return case.bounds
+
+
+@lru_cache(maxsize=2)
+def _prepared_for_sparse(model: ImplicitModel) -> Prepared:
+    """Return what bounds over U_card need for every sample of a model."""
+    return prepare(model, ("interval", "linear"), sparse=True)
 
 
 def _linear(case: _Case) -> None:
     """Backward linear bounds of states and margins."""
     bounds = _state_bounds(case)
-    lowers = output_lower_bounds(case.target.model, case.inputs, bounds, case.functionals)
+    model = case.target.model
+    if case.sparse is None:
+        lowers = output_lower_bounds(model, case.inputs, bounds, case.functionals)
+    else:
+        functionals = Functionals.of_outputs(model, case.functionals)
+        lowers = lower_bound_over(model, case.sparse, bounds, functionals, line_multipliers(model, bounds))
     case.lowers = np.fmax(case.lowers, lowers[0])
 
 
 def _lp(case: _Case) -> None:
     """The triangle LP for each open rival: its duals for a proof, its minimiser for an attack."""
-    relaxation = TriangleRelaxation(case.target.model, case.inputs, _state_bounds(case))
+    relaxation = TriangleRelaxation(case.target.model, case.inputs, _state_bounds(case), sparse=case.sparse)
     for rival in case.open:
         if case.time_left <= 0:
             case.reason = Reason.TIME_LIMIT
@@ -295,6 +329,32 @@ def _branch(case: _Case) -> None:
         case.reason = Reason.TIME_LIMIT
 
 
+def _mip(case: _Case) -> None:
+    """A mixed-integer program for each open rival: its points are tried, its word that there are none proves nothing.
+
+    Over U_card it is that of the convex hull; the points are made sparse before they are tried.
+    """
+    program = PhaseProgram(case.target.model, case.inputs, _state_bounds(case), sparse=case.sparse)
+    denied = True
+
+    def propose(point: FloatArray) -> bool:
+        case.note(case.target.replay(point, "mip", case.options.attack.target))
+        return case.is_falsified
+
+    for rival in case.open:
+        if case.time_left <= 0:
+            case.reason = Reason.TIME_LIMIT
+            return
+        answer = program.find_negative(case.functionals[rival], time_limit=case.time_left, propose=propose)
+        if case.is_falsified:
+            return
+        denied = denied and answer.denied
+        if answer.outcome not in (Outcome.OPTIMAL, Outcome.STOPPED):
+            case.reason = REASONS[answer.outcome]
+    if denied:
+        case.reason = Reason.SOLVER_ONLY
+
+
 def _attack(name: str) -> Rung:
     def rung(case: _Case) -> None:
         case.note(run_attack(name, case.target, case.options.attack, case.rng))
@@ -305,7 +365,7 @@ def _attack(name: str) -> Rung:
 Rung: TypeAlias = Callable[[_Case], None]
 
 PROOFS: Final = frozenset({"interval", "linear", "lp", "branch"})
-"""The methods that can certify."""
+"""The methods that can certify; the others only find points."""
 
 METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
     {
@@ -314,6 +374,7 @@ METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
         "linear": _linear,
         "lp": _lp,
         "branch": _branch,
+        "mip": _mip,
     }
 )
 """Name -> rung, in the order of their cost."""

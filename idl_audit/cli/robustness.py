@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from idl_audit.analysis.attacks import ATTACKS, AttackOptions
+from idl_audit.analysis.objectives import SEARCHES
 from idl_audit.analysis.verdicts import METHODS, Options, in_order_of_cost
 from idl_audit.audit.journal import drop_journal, journal_beside
+from idl_audit.audit.objectives import ObjectiveOptions, audit_objectives
 from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
@@ -51,7 +53,8 @@ ResumeOption = Annotated[
     ),
 ]
 
-ATTACK_METHODS = (*ATTACKS, "lp")
+ATTACK_METHODS = (*ATTACKS, "lp", "mip")
+DEFAULT_ATTACKS = "sign,pgd,lp"
 DEFAULT_METHODS = "interval,sign,pgd,linear,branch"
 
 
@@ -214,7 +217,16 @@ def attack(
     method: Annotated[
         str,
         typer.Option("--method", help=f"Which attacks to use, a list of: {', '.join(ATTACK_METHODS)}.", metavar="LIST"),
-    ] = "sign,pgd,lp",
+    ] = DEFAULT_ATTACKS,
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            help="What to look for: margin, a misclassified input; l1, the state with the least l1 norm; state, the "
+            "one farthest from the sample's (l2); FILE (.npy, .csv, .npz with c and perhaps w), the largest c.y + w.x.",
+            metavar="NAME|FILE",
+        ),
+    ] = "margin",
     fraction: Annotated[
         str, typer.Option("--fraction", help="Share of the inputs that sensitivity and gradient may change.")
     ] = "0.1",
@@ -274,17 +286,43 @@ def attack(
 ) -> None:
     """Look for inputs within EPS of each sample that the network misclassifies, and let the network confirm them.
 
-    The attack lp is the paper's: the minimiser of an LP relaxation; where its bound proves that there is no such
-    input, the sample is certified. With --sparse every attack changes at most K inputs: those that matter most.
+    The attack lp is the paper's: the minimiser of an LP relaxation; where
+    its bound proves that there is no such input, the sample is certified.
+    mip searches all activation patterns of small networks. With --sparse
+    every attack changes at most K inputs: those that matter most.
+
+    With --objective other than margin nothing is judged: the table says how
+    far the objective moves, and how far it provably cannot. pgd and lp look
+    for it; no labels are needed.
     """
     check_output(output, read=(model, data, labels, sigma), written=(save,))
     share = parse_number(fraction, option="--fraction")
     if not 0 < share <= 1:
         raise OptionError(f"--fraction must lie above 0 and be at most 1, not {fraction}")
-    methods = _methods(method, ATTACK_METHODS, "attack")
     given = o.data_options(
         data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
     )
+    reading = o.model_options(
+        output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+    )
+    if objective != "margin":
+        _refuse_beside_objective(objective, {"--target": target, "--images": images, "--labels": labels})
+        measured = ObjectiveOptions(
+            objective=objective,
+            eps=parse_eps(eps),
+            data=given,
+            searches=SEARCHES if method == DEFAULT_ATTACKS else _methods(method, SEARCHES, "search for an objective"),
+            sparse=sparse,
+            sigma=sigma,
+            time_limit=time_limit,
+            seed=seed,
+            save=save,
+            force=force,
+            model=reading,
+        )
+        _measure(model, measured, format, output, quiet=quiet, verbose=verbose)
+        return
+    methods = _methods(method, ATTACK_METHODS, "attack")
     chosen = RobustnessOptions(
         eps=parse_eps(eps),
         data=given,
@@ -300,11 +338,15 @@ def attack(
         jobs=jobs,
         journal=None if output is None else journal_beside(output),
         resume=resume,
-        model=o.model_options(
-            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
-        ),
+        model=reading,
     )
     _run("attack", model, chosen, format, output, quiet=quiet, verbose=verbose)
+
+
+def _refuse_beside_objective(objective: str, given: Mapping[str, object]) -> None:
+    named = [option for option, value in given.items() if value is not None]
+    if named:
+        raise OptionError(f"{', '.join(named)} goes with the objective margin, not with {objective}: leave one out")
 
 
 def _methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:
@@ -315,6 +357,16 @@ def _methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:
         if name not in known:
             raise OptionError(f"there is no {noun} '{name}'; known are {', '.join(known)}")
     return in_order_of_cost(names)
+
+
+def _measure(
+    model: Path, chosen: ObjectiveOptions, format: o.Format, output: Path | None, *, quiet: bool, verbose: bool
+) -> None:
+    with progress_bar("attack", quiet=quiet) as watch:
+        report = audit_objectives(model, chosen, watch=watch)
+    deliver(report, format=format, output=output, verbose=verbose)
+    if report.status == "incomplete":
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _run(

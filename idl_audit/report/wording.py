@@ -29,6 +29,7 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.WORKER_FAILED: "the process working on it ended early: run it again with fewer --jobs",
         Reason.NO_UNIQUENESS_PROOF: "no proof that the model has exactly one state there",
         Reason.RELAXATION_GAP: "no attack was found, and the bounds are too loose for a proof: try a smaller eps",
+        Reason.SOLVER_ONLY: "only the MIP solver says that there is no attack, which is no proof: certify with branch",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
     }
 )
@@ -95,6 +96,8 @@ def _sentence(report: Report) -> str:
         found = report.verification
         claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
+    if report.objectives:
+        return _objectives_sentence(report)
     if report.properties:
         return _properties_sentence(report)
     if report.summary is not None and report.summary.per_eps:
@@ -141,7 +144,7 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
 
 def _not_tried(report: Report) -> int:
     """Return how many verdicts are unknown because attacks were cut short."""
-    tried = (Reason.ATTACKS_FAILED, Reason.RELAXATION_GAP, None)
+    tried = (Reason.ATTACKS_FAILED, Reason.RELAXATION_GAP, Reason.SOLVER_ONLY, None)
     results = [result for sample in report.samples for result in sample.results]
     return sum(result.verdict is Verdict.UNKNOWN and result.reason not in tried for result in results)
 
@@ -164,6 +167,28 @@ def _properties_sentence(report: Report) -> str:
     return (
         f"{counts['unsat']} of {len(report.properties)} {noun} hold (unsat), {counts['sat']} violated (sat), "
         f"{undecided} undecided."
+    )
+
+
+_OBJECTIVES: Final[Mapping[str, str]] = MappingProxyType(
+    {"l1": "the l1 norm of the state", "state": "the squared distance from the sample's state"}
+)
+
+
+def _objectives_sentence(report: Report) -> str:
+    found = report.objectives
+    first = found[0]
+    values = [entry.reached for entry in found if entry.reached is not None]
+    bounds = [entry.proved for entry in found if entry.proved is not None]
+    what = _OBJECTIVES.get(first.objective, f"the objective of {plain(PurePath(first.objective).name)}")
+    if not values:
+        return f"No value of {what} was found."
+    n = len({entry.index for entry in found})
+    far, word = (max, "at most") if first.sense == "largest" else (min, "at least")
+    proved = f", and {word} {figure(far(bounds))} is proved" if len(bounds) == len(found) else ""
+    return (
+        f"Around {n} {_noun(report, n)}{_sparsity(report)}, the {first.sense} value found of {what} is "
+        f"{figure(far(values))}{proved}."
     )
 
 

@@ -467,9 +467,7 @@ def test_loops_are_refused() -> None:
         (5, -0.02),
         (17, -0.002),
         (17, 0.002),
-        pytest.param(
-            45, 0.002, marks=pytest.mark.xfail(reason="a leaf whose states all have phases is an LP, found by ascent")
-        ),
+        (45, 0.002),
     ],
 )
 def test_leaves_without_a_state_to_split_are_decided(seed: int, share: float) -> None:
@@ -488,8 +486,7 @@ def folded_by_concave_kinks() -> ImplicitModel:
     return layered([(first, np.zeros(4)), (second, shifts)], (output, [0.0]), ACTIVATIONS["leaky_relu"](2.0))
 
 
-@pytest.mark.xfail(strict=True, reason="states of a concave kink (leaky ReLU with alpha > 1) are never split")
-def test_concave_kinks_are_split() -> None:
+def test_concave_kinks_do_not_keep_a_property_open() -> None:
     model = folded_by_concave_kinks()
     points = some_points(np.random.default_rng(0), SQUARE, 200)
     np.testing.assert_allclose(model(points), folded()(points), atol=1e-12)

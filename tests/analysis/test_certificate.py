@@ -187,9 +187,10 @@ def test_with_the_lps_duals_the_bound_is_the_lps_optimum(seed: int) -> None:
     inputs = Interval.of_boxes(box)
     bounds = backward_state_bounds(model, inputs)
     functional = rng.normal(size=3)
-    answer = TriangleRelaxation(model, inputs, bounds).minimise(functional)
+    relaxation = TriangleRelaxation(model, inputs, bounds)
+    answer = relaxation.minimise(functional)
     assert answer.solution.row_duals is not None
-    duals = answer.solution.row_duals
+    duals = relaxation.form.multipliers_of(answer.solution.row_duals)
 
     def given_by_the_lp(k: int, v: np.ndarray) -> np.ndarray:
         return np.broadcast_to(duals[model.offsets[k] : model.offsets[k + 1]], v.shape)
@@ -201,12 +202,11 @@ def test_with_the_lps_duals_the_bound_is_the_lps_optimum(seed: int) -> None:
 
 
 def lp_optimum(model: ImplicitModel, answer: LpBound, functional: np.ndarray) -> float:
-    """Return the LP's objective at its own point; its columns are inputs, states, slacks."""
+    """Return the LP's objective at its own point."""
     assert answer.point is not None
-    assert answer.solution.point is not None
-    p, matrices = model.n_inputs, model.matrices
-    x = answer.solution.point[p : p + model.n_states]
-    return float(functional @ (matrices.C @ x + matrices.D @ answer.point + matrices.d))
+    assert answer.states is not None
+    matrices = model.matrices
+    return float(functional @ (matrices.C @ answer.states + matrices.D @ answer.point + matrices.d))
 
 
 def example_of_section_7() -> tuple[ImplicitModel, Box]:

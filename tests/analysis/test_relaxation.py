@@ -23,12 +23,13 @@ from small_networks import (
 )
 from test_certificate import lp_optimum
 
-from idl_audit.analysis.bounds import Interval
+from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.analysis.linprog import LinearProgram, Outcome, Solution
 from idl_audit.analysis.relaxation import TriangleRelaxation
-from idl_audit.box import Box
+from idl_audit.analysis.state_bounds import bound_set, prepare
+from idl_audit.box import Box, SparseBall
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.scaling import rescale
 
@@ -208,3 +209,35 @@ def test_a_lying_solver_never_gives_a_bound_above_the_truth(lying: str) -> None:
         functional = rng.normal(size=3)
         answer = relaxed(model, box).minimise(functional)
         assert not answer.lower > ExactModel(model).minimum(functional, box)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=seeds, k=st.integers(1, 5))
+def test_the_lp_over_few_changed_inputs_is_below_every_such_point_and_above_that_of_the_box(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    model = random_network(rng, p=5, widths=(5, 4), activations=list(KINKED))
+    sample = rng.normal(size=5)
+    ball = SparseBall.around(sample, 0.5, k)
+    inputs = Interval.of_boxes(ball.hull)
+    bounds = bound_set(prepare(model, ("interval", "linear"), sparse=True), ball).states
+    functional = rng.normal(size=3)
+    sparse = TriangleRelaxation(model, inputs, bounds, sparse=ball).minimise(functional)
+    dense_bound = TriangleRelaxation(model, inputs, bounds).minimise(functional)
+    assert sparse.outcome is Outcome.OPTIMAL
+    assert sparse.lower >= dense_bound.lower - 1e-7
+    points = some_points(rng, ball.box, 300)
+    kept = rng.random(points.shape).argsort(axis=1) < k
+    y = long_double(model, np.where(kept, points, sample))[2] @ functional.astype(np.longdouble)
+    assert not sparse.lower > y.min()
+    assert sparse.point is not None
+    assert np.abs((sparse.point - sample) / 0.5).sum() <= k + 1e-6
+
+
+def test_a_linear_model_over_few_changed_inputs_is_bounded_exactly() -> None:
+    """y = u1 - 2 u2 + 3 u3 about 0, two inputs of three change by at most 1: -5."""
+    model = ImplicitModel((), (), Affine({}, dense([[1.0, -2.0, 3.0]]), np.zeros(1)), (3,), (1,))
+    ball = SparseBall.around(np.zeros(3), 1.0, 2)
+    answer = TriangleRelaxation(model, Interval.of_boxes(ball.hull), StateBounds(), sparse=ball).minimise(np.ones(1))
+    assert answer.lower == pytest.approx(-5.0, abs=1e-9)
+    assert answer.lower <= -5.0
+    assert answer.point == pytest.approx(np.array([0.0, 1.0, -1.0]), abs=1e-9)

@@ -13,7 +13,7 @@ from idl_audit.audit import bounds as audit_module
 from idl_audit.audit.bounds import BoundsOptions, audit_bounds
 from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.subject import ModelOptions, open_subject
-from idl_audit.data import radii
+from idl_audit.data import vectors
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.radii import read_radii
@@ -252,7 +252,7 @@ def test_radius_files_that_are_missing_or_have_other_names_are_refused(tmp_path,
     with pytest.raises(DataError, match="no array named sigma"):
         read_radii(tmp_path / "s.npz", (4,))
     (tmp_path / "s.csv").write_text("1,2,3,4")
-    monkeypatch.setattr(radii, "LARGEST_TEXT", 3)
+    monkeypatch.setattr(vectors, "LARGEST_TEXT", 3)
     with pytest.raises(DataError, match=r"numpy\.save"):
         read_radii(tmp_path / "s.csv", (4,))
 

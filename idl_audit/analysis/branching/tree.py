@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from idl_audit.analysis.branching.chain import Leaves, Phases, repeated, rows_of
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.proof import prove_leaves
-from idl_audit.analysis.relaxation import TriangleRelaxation
+from idl_audit.analysis.exact_leaf import LeafProgram
 from idl_audit.arrays import FloatArray
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ LEAF_STEPS = 14
 BATCH = 128
 LARGEST_BATCH = 512
 """Leaves of one pass, where many are open."""
-RETRIES = 8
-RETRY_STEPS = 40
+LEAF_SECONDS = 10.0
+"""For the linear program of a leaf without a state to split."""
 MOST_LEAVES = 200_000
 
 Watch = Callable[[float], None]
@@ -177,7 +178,7 @@ class Tree:
         return False
 
     def _search(
-        self, phases: Phases, parents: Sequence[Leaf | None], steps: int, rate: float = 0.25
+        self, phases: Phases, parents: Sequence[Leaf | None], steps: int
     ) -> tuple[Found, npt.NDArray[np.int64]]:
         """Return the best bounds that ascent finds for the leaves, and the state that each should split next."""
         import torch
@@ -188,7 +189,7 @@ class Tree:
             start = Found(torch.zeros(0), _stacked([leaf.slopes for leaf in known]))
             start.multipliers = _stacked([leaf.multipliers for leaf in known])
         seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
-        return self._searcher(seeds, phases, start, steps=steps, enough=1e-4 - self._offset, rate=rate)
+        return self._searcher(seeds, phases, start, steps=steps, enough=1e-4 - self._offset)
 
     def _prove(self, phases: Phases, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
         """Return proved lower bounds of the functional in some leaves."""
@@ -209,24 +210,28 @@ class Tree:
         return np.asarray((self._net.centre - self._net.radius * signs).double().numpy())
 
     def _exhausted(self, leaf: Leaf) -> tuple[bool, bool]:
-        """Return (closed, found) of a leaf that has no state left to split: a linear program, solved for its point."""
+        """Return (closed, found) of a leaf that has no state left to split: a linear program, exact there.
+
+        Its multipliers are proved as any others are; its point may be a counterexample.
+        """
+        import torch
+
         phases = leaf.phases[None]
-        for attempt in range(RETRIES):
-            found, _ = self._search(phases, [leaf], RETRY_STEPS, rate=0.25 * 2.0 ** (attempt % 4))
-            if float(found.bound[0]) + self._offset > 0:
-                rows = np.zeros(1, np.int64)
-                proved = self._prove(phases, found, rows)
-                if proved[0] > 0:
-                    self._note(phases, found, rows)
-                    self._lowest = min(self._lowest, float(proved[0]))
-                    return True, False
-            leaf.slopes = {k: value[0].numpy().copy() for k, value in found.slopes.items()}
-            leaf.multipliers = {k: value[0].numpy().copy() for k, value in found.multipliers.items()}
-        bounds = StateBounds()
-        for k, z in with_phases(self._bounds, self._searcher.by_block(phases), 1).z.items():
-            bounds = bounds.with_block(k, self._net.model.blocks[k], z)
-        answer = TriangleRelaxation(self._net.model, self._inputs, bounds).minimise(self._seed, time_limit=10.0)
+        own = with_phases(self._bounds, self._searcher.by_block(phases), 1)
+        answer = self._leaves.solve(own, self._seed, wanted=-self._offset, time_limit=LEAF_SECONDS)
+        if answer.splits:
+            splits = {k: torch.from_numpy(v[None]) for k, v in answer.splits.items()}
+            found, rows = Found(torch.tensor([answer.lower]), {}, splits), np.zeros(1, np.int64)
+            proved = self._prove(phases, found, rows)
+            if proved[0] > 0:
+                self._note(phases, found, rows)
+                self._lowest = min(self._lowest, float(proved[0]))
+                return True, False
         return False, answer.point is not None and self._candidate(answer.point[None])
+
+    @cached_property
+    def _leaves(self) -> LeafProgram:
+        return LeafProgram(self._net.model, self._inputs, self._bounds)
 
     def _tell(self, closed: Phases) -> None:
         """Tell the share of the tree that is proved, now that leaves with these phases are closed."""

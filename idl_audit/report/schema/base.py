@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NO_UNIQUENESS_PROOF = "no_uniqueness_proof"
     RELAXATION_GAP = "relaxation_gap"
     ATTACKS_FAILED = "attacks_failed"
+    SOLVER_ONLY = "solver_only"
 
 
 def _without_surrogates(value: object) -> object:

@@ -12,6 +12,7 @@ from idl_audit.report.schema.results import (
     Compression,
     Diagnostic,
     Gate,
+    ObjectiveReport,
     Prediction,
     PropertyReport,
     SampleReport,
@@ -48,6 +49,9 @@ class Report(Part):
     samples: tuple[SampleReport, ...] = Field(default=(), description="Every sample with its verdicts.")
     sensitivity: Sensitivity | None = Field(default=None, description="The sensitivity matrix.")
     bounds: tuple[BlockBounds, ...] = Field(default=(), description="Bounds on the states, per block and radius.")
+    objectives: tuple[ObjectiveReport, ...] = Field(
+        default=(), description="How far an objective moves, per sample and radius."
+    )
     verification: Verification | None = Field(default=None, description="A file that was checked again.")
     compression: Compression | None = Field(default=None, description="A smaller model.")
     properties: tuple[PropertyReport, ...] = Field(default=(), description="VNN-LIB properties.")
@@ -63,7 +67,7 @@ class Report(Part):
         known = {eps.value for eps in self.threat_model.eps} if self.threat_model else set()
         used = {entry.eps for entry in self.summary.per_eps} if self.summary else set()
         used |= {result.eps for sample in self.samples for result in sample.results}
-        used |= {entry.eps for entry in self.bounds}
+        used |= {entry.eps for entry in self.bounds} | {entry.eps for entry in self.objectives}
         strangers = sorted(used - known)
         if strangers:
             raise ValueError(f"eps {strangers[0]:g} has results, but threat_model.eps does not list it")

@@ -109,6 +109,27 @@ class SampleReport(Part):
     results: tuple[SampleResult, ...] = Field(default=(), description="One entry per radius that was tried.")
 
 
+class ObjectiveReport(Part):
+    """How far an objective moves around one sample: the largest or smallest value that was reached, and a bound."""
+
+    index: Count = Field(description="Position in the data file.")
+    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    objective: Text = Field(
+        description="l1: the l1 norm of the state; state: its squared distance from the sample's state; else the file "
+        "that holds c and perhaps w of c . y + w . x, y the outputs, x the states."
+    )
+    sense: Literal["largest", "smallest"] = Field(description="Which end of the objective was looked for.")
+    at_sample: float | None = Field(description="The objective at the sample itself; null where it is no number.")
+    reached: float | None = Field(
+        description="The farthest value that was found in the set, by the original network where it reads outputs "
+        "alone, else by the implicit model."
+    )
+    proved: float | None = Field(default=None, description="No input of the set goes beyond it; null where none is.")
+    method: Text | None = Field(default=None, description="What found it; null where nothing beat the sample.")
+    reason: Reason | None = Field(default=None, description="Why the linear program gave nothing, where it did not.")
+    seconds: Seconds | None = Field(default=None, description="Time spent on it.")
+
+
 class MethodBounds(Part):
     """How tight the outputs' bounds are once a method has been used on all samples."""
 

@@ -23,6 +23,7 @@ from idl_audit.report.schema import (
 )
 from idl_audit.report.terminal.bounds import bounds_sections
 from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, grid, heading, pair, table
+from idl_audit.report.terminal.objectives import objective_sections
 from idl_audit.report.terminal.properties import property_sections
 from idl_audit.report.terminal.sensitivity import sensitivity_sections
 from idl_audit.report.terminal.verdicts import verdict_sections
@@ -57,6 +58,8 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield "Verification", _verification(report.verification)
     if report.summary is not None and report.summary.per_eps:
         yield from verdict_sections(report, report.summary, most, wide=wide)
+    if report.objectives:
+        yield from objective_sections(report, most, wide=wide)
     if report.properties:
         yield from property_sections(report, None if report.command == "bench" else most, wide=wide)
     if report.diagnostics:

@@ -1,0 +1,66 @@
+"""Small files of numbers: .npy, .npz with named arrays, or text; radii and weights of objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.data.array_files import read_arrays
+from idl_audit.errors import DataError
+
+LARGEST_TEXT: Final = 64 * 2**20
+"""Bytes of such a file that is text."""
+
+
+def read_numbers(path: Path, wanted: Sequence[Sequence[str]]) -> tuple[AnyArray | None, ...]:
+    """Return of each group of names the first array that the file has; .npy and text are the first group's.
+
+    Raises:
+        DataError: where the file cannot be read, or has no array of the first group.
+    """
+    if path.is_file():
+        with path.open("rb") as stream:
+            start = stream.read(8)
+        if start and not start.startswith((b"\x93NUMPY", b"PK")):
+            return (_text_numbers(path), *(None for _ in wanted[1:]))
+    arrays = read_arrays(path, wanted).arrays
+    if arrays[0] is None:
+        name = wanted[0][0]
+        raise DataError(f"{path} has no array named {name}; save it with numpy.savez({path.name!r}, {name}=...)")
+    return arrays
+
+
+def read_objective(path: Path) -> tuple[FloatArray, FloatArray | None]:
+    """Return (c, w) of the objective c . y + w . x: weights of the outputs and, where the file has them, of the states.
+
+    Arrays `c` and `w` of an .npz file; an .npy or text file holds c alone.
+
+    Raises:
+        DataError: where the file cannot be read or has no c.
+    """
+    c, w = read_numbers(path, (("c",), ("w",)))
+    assert c is not None
+    return c.astype(np.float64).reshape(-1), None if w is None else w.astype(np.float64).reshape(-1)
+
+
+def _text_numbers(path: Path) -> FloatArray:
+    """Return the numbers of a text file, separated by commas, semicolons, spaces or line ends."""
+    if path.stat().st_size > LARGEST_TEXT:
+        raise DataError(f"{path} has more than {LARGEST_TEXT / 2**20:g} MiB of text; save the numbers with numpy.save")
+    try:
+        words = path.read_text("utf-8-sig").replace(",", " ").replace(";", " ").split()
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path} is neither .npy, .npz nor text with numbers; save it with numpy.save") from error
+    numbers = np.empty(len(words))
+    for place, word in enumerate(words):
+        try:
+            numbers[place] = float(word)
+        except ValueError:
+            raise DataError(
+                f"{path} has {word[:40]!r} as entry {place}, which is no number; give numbers only"
+            ) from None
+    return numbers
