@@ -18,6 +18,7 @@ from idl_audit.audit.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.audit.boxes import sample_sets, threat_model
 from idl_audit.audit.certificates import certificate_of, write_certificate
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.preflight import Teller, preflight, tell_nobody
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.sensitivity_pictures import check_new_folder
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
@@ -46,9 +47,6 @@ from idl_audit.report.schema import Verdict as ReportedVerdict
 
 CHECKED_SAMPLES = 100
 """The agreement check runs on the first so many samples."""
-
-POOR_ACCURACY = 0.5
-"""Below this share of correct predictions the data are probably not read as the network was trained to."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,12 @@ class _Opinions:
 
 
 def audit_robustness(
-    command: str, path: Path, options: RobustnessOptions, *, watch: Watcher = lambda progress: None
+    command: str,
+    path: Path,
+    options: RobustnessOptions,
+    *,
+    watch: Watcher = lambda progress: None,
+    tell: Teller = tell_nobody,
 ) -> Report:
     """Decide every sample at every radius and report on it; Ctrl-C leaves a valid, incomplete report.
 
@@ -164,6 +167,9 @@ def audit_robustness(
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))
+    with clock.step("preflight"):
+        radii = () if sigma is not None else options.eps
+        noted = preflight(subject, given, options.data, eps=radii, tell=tell)
     # refuses samples outside the valid range before any work is done
     sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
     decided: list[_Decided] = []
@@ -200,6 +206,7 @@ def audit_robustness(
         summary=_summary(decided, options.eps),
         samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
         diagnostics=(
+            *noted,
             *_left_out(given, samples, options),
             *_diagnostics(decided, check, samples, subject, options),
             *unwritten,
@@ -481,15 +488,6 @@ def _save(options: RobustnessOptions, decided: list[_Decided]) -> tuple[str, ...
 def _diagnostics(
     decided: list[_Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
-    right = sum(sample.predicted == sample.label for sample in decided)
-    if decided and right < POOR_ACCURACY * len(decided):
-        yield Diagnostic(
-            code="IDL101",
-            level="warning",
-            message=f"the network predicts the label of only {right} of {len(decided)} samples",
-            hint="give the preprocessing it was trained with: --scale, --mean, --std, --layout",
-            where=samples.source,
-        )
     if subject.info.stripped_output:
         yield Diagnostic(
             code="IDL201",

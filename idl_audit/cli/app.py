@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from idl_audit import __version__
-from idl_audit.cli import bench, bounds, convert, inspect, robustness, schema, sensitivity, verify
+from idl_audit.cli import bench, bounds, convert, explain, inspect, robustness, schema, sensitivity, verify
 from idl_audit.cli.show import EXIT_INTERRUPTED, EXIT_USAGE
 from idl_audit.report.wording import plain
 
@@ -71,6 +71,7 @@ app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
+app.command("explain")(explain.explain)
 app.command("schema")(schema.schema)
 
 

@@ -39,6 +39,8 @@ class Samples:
     indices: IntArray
     source: str
     sha256: str
+    dtype: str = "float64"
+    """The number type in the file."""
 
     @property
     def n(self) -> int:
@@ -89,6 +91,7 @@ def read_samples(
         indices=chosen,
         source=str(path),
         sha256=read.sha256,
+        dtype=raw.dtype.name,
     )
 
 
@@ -119,6 +122,7 @@ def _read_folder(
         indices=chosen,
         source=str(path),
         sha256=digest(folder, chosen),
+        dtype="uint8",
     )
 
 
@@ -159,7 +163,8 @@ def _in_model_order(array: AnyArray, input_shape: tuple[int, ...], layout: Layou
         if array.size != p:
             raise DataError(
                 f"{path}: each sample has {math.prod(sample_shape)} numbers (the array has shape {array.shape}), but "
-                f"the model's input {input_shape} takes {p}; give samples with {p} numbers each"
+                f"the model's input {input_shape} takes {p}; give samples with {p} numbers each",
+                code="IDL115",
             )
         sample_shape = array.shape  # one sample without an axis to count it
     n = array.size // p
@@ -227,7 +232,8 @@ def _to_float64(rows: AnyArray, chosen: IntArray, path: Path) -> FloatArray:
         what = "NaN" if np.isnan(inputs[row, column]) else "infinity"
         raise DataError(
             f"{path}: sample {int(chosen[row])} has {what} at input {column}; every number must be finite, so mend the "
-            "file or leave the sample out with --index"
+            "file or leave the sample out with --index",
+            code="IDL116",
         )
     return inputs
 
