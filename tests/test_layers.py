@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"analysis", "data"}),
     frozenset({"report"}),
     frozenset({"gate", "config"}),
-    frozenset({"audit"}),
+    frozenset({"audit", "api"}),
     frozenset({"cli", "__init__", "__main__"}),
 )
 """A module imports its own layer and those before it."""
