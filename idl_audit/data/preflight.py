@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -170,7 +171,8 @@ def _repeated(samples: Samples) -> Iterator[Finding]:
     repeats = np.zeros(samples.n, bool)
     contradicted = 0
     for row in range(samples.n):
-        earlier = first.setdefault(samples.inputs[row].tobytes(), row)
+        digest = hashlib.blake2b(samples.inputs[row].tobytes()).digest()  # the rows themselves would double the memory
+        earlier = first.setdefault(digest, row)
         repeats[row] = earlier != row
         contradicted += samples.labels is not None and samples.labels[earlier] != samples.labels[row]
     if repeats.any():
