@@ -1,12 +1,22 @@
 """idl-audit: how robust is the neural network in a file, with proofs that can be checked.
 
 Public names are resolved on first use, so that reading a report does not import solvers and networks.
+`idl_audit.api` has examples.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from idl_audit.analysis.sensitivity import sensitivity_matrix
+    from idl_audit.api import Robustness, SampleVerdict, attack, audit, certify, load
+    from idl_audit.audit.subject import from_torch
+    from idl_audit.box import Box
+    from idl_audit.errors import IdlAuditError
+    from idl_audit.implicit.model import ImplicitModel
+    from idl_audit.implicit.scaling import rescale
 
 __version__ = "0.1.0"
 
@@ -14,8 +24,12 @@ _HOMES = {
     "Box": "idl_audit.box",
     "IdlAuditError": "idl_audit.errors",
     "ImplicitModel": "idl_audit.implicit.model",
+    "Robustness": "idl_audit.api",
+    "SampleVerdict": "idl_audit.api",
+    "attack": "idl_audit.api",
+    "certify": "idl_audit.api",
     "from_torch": "idl_audit.audit.subject",
-    "load": "idl_audit.audit.subject",
+    "load": "idl_audit.api",
     "rescale": "idl_audit.implicit.scaling",
     "sensitivity_matrix": "idl_audit.analysis.sensitivity",
 }
@@ -24,7 +38,12 @@ __all__ = [
     "Box",
     "IdlAuditError",
     "ImplicitModel",
+    "Robustness",
+    "SampleVerdict",
     "__version__",
+    "attack",
+    "audit",
+    "certify",
     "from_torch",
     "load",
     "rescale",
@@ -34,6 +53,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for (PEP 562)."""
+    if name == "audit":  # the folder of that name, which can be called
+        return import_module("idl_audit.audit")
     if name not in _HOMES:
         raise AttributeError(f"module 'idl_audit' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -23,6 +23,11 @@ from collections.abc import Iterable
 class IdlAuditError(Exception):
     """The family of every error that idl-audit raises on purpose."""
 
+    def __init__(self, message: object = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        """IDLnnn, where `codes.CODES` says more about it."""
+
 
 class InvalidInputError(IdlAuditError):
     """The input or an option is wrong and the user can mend it."""

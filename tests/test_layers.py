@@ -16,14 +16,14 @@ import idl_audit
 PACKAGE = Path(idl_audit.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "arrays", "rounding"}),
+    frozenset({"errors", "arrays", "codes", "rounding"}),
     frozenset({"box", "files", "npz"}),
     frozenset({"graph"}),
     frozenset({"implicit"}),
     frozenset({"analysis", "data"}),
     frozenset({"report"}),
     frozenset({"gate", "config"}),
-    frozenset({"audit"}),
+    frozenset({"audit", "api"}),
     frozenset({"cli", "__init__", "__main__"}),
 )
 """A module imports its own layer and those before it."""
@@ -54,7 +54,9 @@ DOORS: dict[str, tuple[str, ...]] = {
         "implicit.convolution",
         "analysis.branching",
         "analysis.fast_gradients",
+        "data.tensor_files",
     ),
+    "PIL": ("data.image_folder",),
     "safetensors": ("graph.torch_reader", "data"),
     "highspy": ("analysis.linprog",),
     "typer": ("cli",),

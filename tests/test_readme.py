@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_the_exit_codes_are_documented():
 
 
 def test_every_option_in_the_readme_exists():
-    known = set().union(*map(options_of, COMMANDS.values())) | {"--version", "--help"}
+    known = set().union(*map(options_of, COMMANDS.values())) | {"--version", "--help", "--install-completion"}
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     assert mentioned
     assert mentioned <= known
@@ -86,6 +87,14 @@ def test_every_option_in_the_readme_exists():
 def test_options_stand_beside_the_command_that_has_them(name):
     (text,) = (row[1] for row in table_after("| command |") if row[0] == f"`{name}`")
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= options_of(COMMANDS[name])
+
+
+def test_the_examples_from_python_hold(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    found = doctest.DocTestParser().get_doctest(code, {}, "README", "README.md", 0)
+    assert len(found.examples) == 12
+    assert doctest.DocTestRunner().run(found).failed == 0
 
 
 def test_the_folders_in_the_readme_exist():

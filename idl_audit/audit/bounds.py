@@ -17,6 +17,7 @@ from idl_audit.analysis.state_bounds import METHODS, Counts, Prepared, SetBounds
 from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.audit.boxes import threat_model
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.preflight import Teller, preflight, tell_nobody
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.robustness import CHECKED_SAMPLES
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
@@ -76,7 +77,9 @@ class BoundsOptions:
             check_new_file(self.save, force=self.force)
 
 
-def audit_bounds(path: Path, options: BoundsOptions, *, watch: Watcher = lambda progress: None) -> Report:
+def audit_bounds(
+    path: Path, options: BoundsOptions, *, watch: Watcher = lambda progress: None, tell: Teller = tell_nobody
+) -> Report:
     """Bound states and outputs around every sample at every radius; Ctrl-C leaves a valid, incomplete report.
 
     Raises:
@@ -92,6 +95,9 @@ def audit_bounds(path: Path, options: BoundsOptions, *, watch: Watcher = lambda 
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))
+    with clock.step("preflight"):
+        radii = () if options.sigma is not None else options.eps
+        noted = preflight(subject, samples, options.data, eps=radii, tell=tell)
     model = subject.in_data_units(preprocessing)
     _check_save(model, samples, options)
     with clock.step("matrices"):
@@ -112,7 +118,7 @@ def audit_bounds(path: Path, options: BoundsOptions, *, watch: Watcher = lambda 
         data=describe_data(samples, options.data),
         threat_model=threat_model(options.eps, preprocessing.bounds, sigma=options.sigma, k=options.cardinality),
         bounds=tuple(entry for one in found for entry in one.entries()),
-        diagnostics=tuple(_diagnostics(subject, prepared, found, options)),
+        diagnostics=(*noted, *_diagnostics(subject, prepared, found, options)),
         artifacts=() if options.save is None else (str(options.save),),
     )
 

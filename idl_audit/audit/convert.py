@@ -8,6 +8,7 @@ from pathlib import Path
 
 from idl_audit.analysis.witness import make_witness
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.preflight import Teller, preflight, tell_nobody
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.subject import (
     ModelOptions,
@@ -45,7 +46,14 @@ class ConvertOptions:
     seed: int = 0
 
 
-def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | None = None) -> Report:
+def convert(
+    path: Path,
+    out: Path,
+    options: ConvertOptions,
+    data: DataOptions | None = None,
+    *,
+    tell: Teller = tell_nobody,
+) -> Report:
     """Convert the network at `path`, check it, write it to `out` and report on it.
 
     Raises:
@@ -68,7 +76,11 @@ def convert(path: Path, out: Path, options: ConvertOptions, data: DataOptions | 
         inputs = data.preprocessing.apply(samples.inputs, subject.input_shape).astype(float)
     with clock.step("check"):
         check = check_agreement(subject, inputs)
-    model, diagnostics = subject.model, []
+    diagnostics: list[Diagnostic] = []
+    if samples is not None and data is not None:
+        with clock.step("preflight"):
+            diagnostics.extend(preflight(subject, samples, data, tell=tell))
+    model = subject.model
     if options.rescale:
         with clock.step("rescale"):
             model = rescale(subject.model, kappa=options.kappa)

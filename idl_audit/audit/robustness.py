@@ -21,6 +21,7 @@ from idl_audit.audit.boxes import sample_sets, threat_model
 from idl_audit.audit.deciding import Decided, SampleTask, Setting, decide_all
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.journal import Journal, digest, entry_of, samples_of
+from idl_audit.audit.preflight import Teller, preflight, tell_nobody
 from idl_audit.audit.progress import Watcher
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.sensitivity_pictures import check_new_folder
@@ -49,9 +50,6 @@ from idl_audit.report.schema import Verdict as ReportedVerdict
 
 CHECKED_SAMPLES = 100
 """The agreement check runs on the first so many samples."""
-
-POOR_ACCURACY = 0.5
-"""Below this share of correct predictions the data are probably not read as the network was trained to."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,12 @@ class _Opinions:
 
 
 def audit_robustness(
-    command: str, path: Path, options: RobustnessOptions, *, watch: Watcher = lambda progress: None
+    command: str,
+    path: Path,
+    options: RobustnessOptions,
+    *,
+    watch: Watcher = lambda progress: None,
+    tell: Teller = tell_nobody,
 ) -> Report:
     """Decide every sample at every radius and report on it; Ctrl-C leaves a valid, incomplete report.
 
@@ -155,6 +158,9 @@ def audit_robustness(
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))
+    with clock.step("preflight"):
+        radii = () if sigma is not None else options.eps
+        noted = preflight(subject, given, options.data, eps=radii, tell=tell)
     # refuses samples outside the valid range before any work is done
     sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
     tasks = _tasks(samples, labels, sets)
@@ -194,6 +200,7 @@ def audit_robustness(
         summary=_summary(decided, options.eps),
         samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
         diagnostics=(
+            *noted,
             *_left_out(given, samples, options),
             *_diagnostics(decided, check, samples, subject, options),
             *told,
@@ -485,15 +492,6 @@ def _save(options: RobustnessOptions, decided: list[Decided]) -> tuple[str, ...]
 def _diagnostics(
     decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
-    right = sum(sample.predicted == sample.label for sample in decided)
-    if decided and right < POOR_ACCURACY * len(decided):
-        yield Diagnostic(
-            code="IDL101",
-            level="warning",
-            message=f"the network predicts the label of only {right} of {len(decided)} samples",
-            hint="give the preprocessing it was trained with: --scale, --mean, --std, --layout",
-            where=samples.source,
-        )
     if subject.info.stripped_output:
         yield Diagnostic(
             code="IDL201",

@@ -14,6 +14,7 @@ from idl_audit.arrays import FloatArray
 from idl_audit.audit.boxes import box_threat_model, sample_boxes
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.local_sensitivity import Rows, worst_case
+from idl_audit.audit.preflight import Teller, preflight, tell_nobody
 from idl_audit.audit.progress import Watcher
 from idl_audit.audit.robustness import CHECKED_SAMPLES
 from idl_audit.audit.samples import describe_data, open_samples
@@ -32,7 +33,9 @@ from idl_audit.npz import write_npz
 from idl_audit.report.schema import Diagnostic, Report
 
 
-def audit_sensitivity(path: Path, options: SensitivityOptions, *, watch: Watcher = lambda progress: None) -> Report:
+def audit_sensitivity(
+    path: Path, options: SensitivityOptions, *, watch: Watcher = lambda progress: None, tell: Teller = tell_nobody
+) -> Report:
     """Compute S of the network at `path` (paper Thm 4.2; locally mathematics 6.3) and report on it.
 
     Ctrl-C within the samples leaves a valid, incomplete report.
@@ -49,6 +52,10 @@ def audit_sensitivity(path: Path, options: SensitivityOptions, *, watch: Watcher
         samples = None if local is None else open_samples(subject, local.data)
     with clock.step("check"):
         check = check_agreement(subject, _checked_inputs(subject, samples, options))
+    noted: tuple[Diagnostic, ...] = ()
+    if samples is not None and local is not None:
+        with clock.step("preflight"):
+            noted = preflight(subject, samples, local.data, eps=(local.eps,), tell=tell)
     model = subject.in_data_units(options.preprocessing)
     rescaled = rescale(model)
     with clock.step("sensitivity"):
@@ -78,7 +85,7 @@ def audit_sensitivity(path: Path, options: SensitivityOptions, *, watch: Watcher
         data=None if samples is None or local is None else describe_data(samples, local.data),
         threat_model=None if local is None else box_threat_model([local.eps], options.preprocessing.bounds),
         sensitivity=sensitivity_section(found, model, rescaled, inputs, images, options),
-        diagnostics=tuple(_diagnostics(found)),
+        diagnostics=(*noted, *_diagnostics(found)),
         artifacts=artifacts,
     )
 

@@ -12,7 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from idl_audit import __version__
-from idl_audit.cli import bench, bounds, convert, inspect, robustness, schema, sensitivity, verify
+from idl_audit.cli import bench, bounds, convert, explain, inspect, robustness, schema, sensitivity, verify
+from idl_audit.cli.first_steps import examples_of, what_next
 from idl_audit.cli.show import EXIT_INTERRUPTED, EXIT_USAGE
 from idl_audit.report.wording import plain
 
@@ -41,7 +42,7 @@ class _Group(TyperGroup):
         except typer.TyperException as error:
             told = error.format_message() if hasattr(error, "format_message") else str(error)
             message = " ".join(str(told).split())
-            if message:  # a bare `idl-audit` shows its help and has nothing to say
+            if message:
                 typer.echo(f"error: {plain(message, longest=1000)} (see --help)", err=True)
             sys.exit(EXIT_USAGE)
         except typer.Abort:
@@ -50,14 +51,26 @@ class _Group(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Say what to do next where nothing was asked for."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(what_next())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, with its examples below its help."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None:
+            found.epilog = examples_of(cmd_name)
+        return found
+
 
 app = typer.Typer(
     name="idl-audit",
     cls=_Group,
-    add_completion=False,
     help="How robust is the neural network in a file? Bounds, sensitivities, attacks and checked proofs, on a CPU.",
     epilog="Start with: idl-audit certify MODEL.onnx -d DATA.npz -e 0.03 --bounds 0,1",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -71,6 +84,7 @@ app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
+app.command("explain")(explain.explain)
 app.command("schema")(schema.schema)
 
 

@@ -10,7 +10,7 @@ import typer
 from idl_audit.audit.convert import ConvertOptions
 from idl_audit.audit.convert import convert as run
 from idl_audit.cli import options as o
-from idl_audit.cli.show import check_output, command, deliver
+from idl_audit.cli.show import check_output, command, deliver, teller
 from idl_audit.errors import OptionError
 
 
@@ -77,6 +77,7 @@ def convert(
         typer.Option("--report", help="Also write the report (JSON) to this file.", rich_help_panel=o.OUTPUT),
     ] = None,
     force: o.ForceOption = False,
+    quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
     max_memory: o.MaxMemoryOption = None,
     seed: o.SeedOption = 0,
@@ -105,4 +106,5 @@ def convert(
         ),
         seed=seed,
     )
-    deliver(run(model, out, chosen, given), format=format, output=report, verbose=verbose)
+    converted = run(model, out, chosen, given, tell=teller(quiet=quiet))
+    deliver(converted, format=format, output=report, verbose=verbose)

@@ -39,12 +39,9 @@ class LayoutName(StrEnum):
 ModelArgument = Annotated[
     Path, typer.Argument(help="An ONNX file, a PyTorch file, or an .npz that `convert` wrote.", show_default=False)
 ]
-DataOption = Annotated[
-    Path, typer.Option("-d", "--data", help="Samples: .npz (inputs, labels) or .npy.", show_default=False)
-]
-OptionalDataOption = Annotated[
-    Path | None, typer.Option("-d", "--data", help="Samples: .npz (inputs, labels) or .npy.", show_default=False)
-]
+_DATA_HELP = "Samples: .npz (inputs, labels), .npy, .csv, .safetensors, .pt, or a folder of images."
+DataOption = Annotated[Path, typer.Option("-d", "--data", help=_DATA_HELP, show_default=False)]
+OptionalDataOption = Annotated[Path | None, typer.Option("-d", "--data", help=_DATA_HELP, show_default=False)]
 LabelsOption = Annotated[
     Path | None,
     typer.Option(

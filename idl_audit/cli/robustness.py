@@ -16,7 +16,7 @@ from idl_audit.audit.objectives import ObjectiveOptions, audit_objectives
 from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
-from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar
+from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar, teller
 from idl_audit.data.numbers import parse_eps, parse_number
 from idl_audit.errors import OptionError
 from idl_audit.report.wording import plain
@@ -380,7 +380,7 @@ def _run(
     verbose: bool,
 ) -> None:
     with progress_bar(name, quiet=quiet) as watch:
-        report = audit_robustness(name, model, chosen, watch=watch)
+        report = audit_robustness(name, model, chosen, watch=watch, tell=teller(quiet=quiet))
     deliver(report, format=format, output=output, verbose=verbose)
     drop_journal(chosen.journal, report)
     if report.status == "incomplete":

@@ -19,10 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from idl_audit.cli.options import Format
-from idl_audit.errors import IncompleteError, InvalidInputError, OptionError
+from idl_audit.errors import IdlAuditError, IncompleteError, InvalidInputError, OptionError
 from idl_audit.files import check_distinct, check_place, write_whole
 from idl_audit.report.json_text import to_json
-from idl_audit.report.schema import Report
+from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.report.wording import plain
 
 EXIT_REFUSED = 1
@@ -44,7 +44,7 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         try:
             function(*args, **kwargs)
         except InvalidInputError as error:
-            _fail(str(error), EXIT_USAGE)
+            _fail(_with_code(error), EXIT_USAGE)
         except IncompleteError as error:
             _fail(str(error), EXIT_INCOMPLETE)
         except KeyboardInterrupt:
@@ -66,6 +66,11 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
 def _fail(message: str, code: int) -> None:
     typer.echo(f"error: {plain(message, longest=4000)}", err=True)
     raise typer.Exit(code)
+
+
+def _with_code(error: IdlAuditError) -> str:
+    """Return the sentence with the code that `explain` knows more about, where it has one."""
+    return f"{error} [{error.code}]" if error.code else str(error)
 
 
 def _internal(error: Exception) -> None:
@@ -93,6 +98,17 @@ def check_output(output: Path | None, *, read: Iterable[Path | None] = (), writt
         with output.open("rb") as file:
             if not file.read(64).lstrip().startswith(b"{"):
                 raise OptionError(f"{output} exists and is no report; give another name for the report")
+
+
+def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
+    """Return what tells a warning at once on stderr, before the work that it may make worthless begins."""
+
+    def tell(found: Diagnostic) -> None:
+        if not quiet and found.level != "info":
+            hint = f" ({plain(found.hint)})" if found.hint else ""
+            print(f"{found.level}: {plain(found.message)}{hint} [{found.code}]", file=sys.stderr)
+
+    return tell
 
 
 def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False) -> None:

@@ -23,7 +23,8 @@ def check_labels(labels: AnyArray, n: int, n_classes: int | None, path: Path) ->
     """
     if labels.ndim == 2 and labels.shape[0] == n and labels.shape[1] > 1:
         raise DataError(
-            f"{path}: labels have shape {labels.shape} and look one-hot; save class numbers, labels.argmax(axis=1)"
+            f"{path}: labels have shape {labels.shape} and look one-hot; save class numbers, labels.argmax(axis=1)",
+            code="IDL111",
         )
     if labels.size != n or labels.ndim > 2:
         raise DataError(f"{path}: labels have shape {labels.shape} for {n} samples; give one class number per sample")
@@ -46,11 +47,13 @@ def _check_range(labels: AnyArray, n_classes: int | None, path: Path) -> None:
     if n_classes is not None and labels.min() == 1 and labels.max() == n_classes:
         raise DataError(
             f"{path}: labels run from 1 to {n_classes} (1-based), but the model's classes are 0 to {n_classes - 1}; "
-            "subtract 1 from every label"
+            "subtract 1 from every label",
+            code="IDL112",
         )
     where = int(np.argmax(outside))
     classes = f"0 to {(_MOST_CLASSES if n_classes is None else n_classes) - 1}"
     raise DataError(
         f"{path}: the label of sample {where} is {int(labels[where])}, but the model's classes are {classes}; "
-        "check that labels and model belong together"
+        "check that labels and model belong together",
+        code="IDL113",
     )

@@ -108,7 +108,8 @@ def check_eps_units(eps: tuple[Eps, ...], data_lo: float, data_hi: float) -> Non
         if radius.value >= 1 and "/" not in radius.text:
             raise OptionError(
                 f"--eps {radius.text} covers the whole range of data within [0, 1]; eps is in data units, "
-                f"so write {radius.text}/255 for {radius.text} of 255 grey levels"
+                f"so write {radius.text}/255 for {radius.text} of 255 grey levels",
+                code="IDL114",
             )
 
 

@@ -11,8 +11,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from idl_audit.arrays import AnyArray, FloatArray, IntArray
-from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile, read_arrays
+from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile
+from idl_audit.data.image_folder import ImageFolder, digest, list_images, read_images
 from idl_audit.data.labels import check_labels
+from idl_audit.data.sample_files import read_sample_file
 from idl_audit.errors import DataError
 
 Layout: TypeAlias = Literal["native", "nchw", "nhwc", "flat"]
@@ -29,7 +31,7 @@ class Samples:
     inputs: (n, p) float64 in data units (before scale, mean and std); pixels of 0..255 stay 0..255.
     labels: (n,) class numbers from 0, or None where the file has none.
     indices: (n,) positions in the file.
-    sha256: of the whole file that the inputs come from.
+    sha256: of the whole file that the inputs come from; of a folder, of all names and of the chosen images.
     """
 
     inputs: FloatArray
@@ -37,6 +39,8 @@ class Samples:
     indices: IntArray
     source: str
     sha256: str
+    dtype: str = "float64"
+    """The number type in the file."""
 
     @property
     def n(self) -> int:
@@ -61,16 +65,20 @@ def read_samples(
     p numbers is reshaped, never transposed, except that layout "nhwc" moves the channels of (H, W, C) samples to the
     front for a model that reads (1, C, H, W). An array that is one sample as a whole counts as n = 1.
 
+    `path` is a file (.npz, .npy, .csv, .safetensors, .pt) or a folder of images, whose pixels are numbers 0 to 255.
     `labels` names a file whose labels replace those in `path`; `index` selects positions, `limit` the first few of
     what is selected. Inputs are checked where they are selected, labels throughout.
 
     Raises:
         DataError: where a file cannot be read or does not fit the model; the message says what would work.
     """
-    read = read_arrays(path, (INPUT_NAMES, LABEL_NAMES))
+    if path.is_dir():
+        return _read_folder(path, input_shape, n_classes, labels, limit, index, layout, with_labels=with_labels)
+    read = read_sample_file(path, (INPUT_NAMES, LABEL_NAMES))
     raw = read.arrays[0]
     if raw is None:
         raise DataError(f"{path} has no array named {_either(INPUT_NAMES)}; it has {_names(read)}")
+    _check_label_column(raw, read, input_shape, path)
     rows = _in_model_order(raw, input_shape, layout, path)
     chosen = _select(rows.shape[0], limit, index, path)
     found = None
@@ -83,11 +91,63 @@ def read_samples(
         indices=chosen,
         source=str(path),
         sha256=read.sha256,
+        dtype=raw.dtype.name,
     )
 
 
+def _read_folder(
+    path: Path,
+    input_shape: tuple[int, ...],
+    n_classes: int | None,
+    labels: Path | None,
+    limit: int | None,
+    index: Sequence[int] | None,
+    layout: Layout,
+    *,
+    with_labels: bool,
+) -> Samples:
+    """Return the samples of a folder of images; only the chosen ones are decoded."""
+    if layout != "native":
+        raise DataError(f"{path} is a folder of images, whose order of axes is known; leave --layout out")
+    folder = list_images(path)
+    n = len(folder.files)
+    chosen = _select(n, limit, index, path)
+    found = None
+    if with_labels:
+        found = _folder_labels(folder, n_classes) if labels is None else _read_labels(labels)
+    checked = None if found is None else check_labels(found, n, n_classes, labels or path)
+    return Samples(
+        inputs=_to_float64(read_images(folder, chosen, input_shape), np.arange(chosen.size), path),
+        labels=None if checked is None else checked[chosen],
+        indices=chosen,
+        source=str(path),
+        sha256=digest(folder, chosen),
+        dtype="uint8",
+    )
+
+
+def _folder_labels(folder: ImageFolder, n_classes: int | None) -> AnyArray | None:
+    """Return the folders' labels; names that are no numbers say which class is meant only where all are there."""
+    if folder.classes and n_classes is not None and len(folder.classes) != n_classes:
+        raise DataError(
+            f"{folder.path} has {len(folder.classes)} class folders and the model {n_classes} classes: which is which? "
+            "Name the folders by class number, or give labels.csv with the columns file, label"
+        )
+    return folder.labels
+
+
+def _check_label_column(array: AnyArray, read: ArrayFile, input_shape: tuple[int, ...], path: Path) -> None:
+    """Refuse a table without a heading that has one column too many: it is the labels, first or last."""
+    p = math.prod(input_shape)
+    if not read.names and array.ndim == 2 and array.shape[1] == p + 1:
+        raise DataError(
+            f"{path}: each sample has {p + 1} numbers, one more than the model's input takes; if one column is the "
+            "label, say which by a heading with the name label, or save inputs and labels with numpy.savez"
+        )
+
+
 def _read_labels(path: Path) -> AnyArray:
-    read = read_arrays(path, (LABEL_NAMES,))
+    read = read_sample_file(path, (LABEL_NAMES,))
     if read.arrays[0] is None:
         raise DataError(f"{path} has no array named {_either(LABEL_NAMES)}; it has {_names(read)}")
     return read.arrays[0]
@@ -103,7 +163,8 @@ def _in_model_order(array: AnyArray, input_shape: tuple[int, ...], layout: Layou
         if array.size != p:
             raise DataError(
                 f"{path}: each sample has {math.prod(sample_shape)} numbers (the array has shape {array.shape}), but "
-                f"the model's input {input_shape} takes {p}; give samples with {p} numbers each"
+                f"the model's input {input_shape} takes {p}; give samples with {p} numbers each",
+                code="IDL115",
             )
         sample_shape = array.shape  # one sample without an axis to count it
     n = array.size // p
@@ -171,7 +232,8 @@ def _to_float64(rows: AnyArray, chosen: IntArray, path: Path) -> FloatArray:
         what = "NaN" if np.isnan(inputs[row, column]) else "infinity"
         raise DataError(
             f"{path}: sample {int(chosen[row])} has {what} at input {column}; every number must be finite, so mend the "
-            "file or leave the sample out with --index"
+            "file or leave the sample out with --index",
+            code="IDL116",
         )
     return inputs
 

@@ -74,10 +74,11 @@ MODELS = (
 
 SAMPLES = (
     case("certify MODEL -d missing.npz -e 0.02", "missing.npz", "no such file", ".npz"),
-    case("certify MODEL -d out -e 0.02", "out", "not a regular file", ".npz"),
-    case("certify MODEL -d MODEL -e 0.02", "digits_mlp.onnx", "neither .npz nor .npy"),
+    case("certify MODEL -d out -e 0.02", "out", "folder without images", ".png"),
+    case("certify MODEL -d MODEL -e 0.02", "digits_mlp.onnx", "no file of samples", ".npz"),
+    case("certify MODEL -d module.pt -e 0.02", "module.pt", "more than plain tensors", "torch.save"),
     case("certify good.npz -d small.onnx -e 0.02", "good.npz", "no implicit model"),
-    case("certify MODEL -d data.csv -e 0.02", "data.csv", "neither .npz nor .npy"),
+    case("certify MODEL -d data.csv -e 0.02", "data.csv", "no labels", "--labels"),
     case("certify MODEL -d empty.npz -e 0.02", "empty.npz", "is empty"),
     case("certify MODEL -d truncated.npz -e 0.02", "truncated.npz", "cannot be read", "numpy.savez"),
     case("certify MODEL -d no_labels.npz -e 0.02", "no_labels.npz", "no labels", "--labels"),

@@ -57,7 +57,7 @@ def lines(name: str) -> list[str]:
 
 
 def test_every_command_that_reports_is_tested_here():
-    assert {*COMMANDS, "schema"} == set(typer.main.get_command(app).commands)
+    assert {*COMMANDS, "explain", "schema"} == set(typer.main.get_command(app).commands)
 
 
 def settled(value):

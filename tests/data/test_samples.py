@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from idl_audit.data import array_files, samples
+from idl_audit.data.sample_files import READABLE
 from idl_audit.data.samples import read_samples
 from idl_audit.errors import DataError
 
@@ -414,9 +415,14 @@ def flipped():
 
 ONE_ROW = np.zeros(P, np.float32).tobytes()
 CONTENTS = {
-    "empty": (b"", " is empty; give an .npz file (inputs, labels) or an .npy file"),
-    "text": (b"1,2,3\n", " is neither .npz nor .npy; give an .npz file (inputs, labels) or an .npy file"),
-    "pickle": (pickle.dumps([1]), " is neither .npz nor .npy; give an .npz file (inputs, labels) or an .npy file"),
+    "empty": (b"", f" is empty; {READABLE}"),
+    "text": (b"some text\n", " holds no samples: it has only a heading"),
+    "bytes": (b"\x00\x01\x02", f" is no file of samples; {READABLE}"),
+    "pickle": (
+        pickle.dumps([1]),
+        " holds more than plain tensors, and is not loaded; save a dict of tensors with "
+        "torch.save({'inputs': x, 'labels': y}, path), or use numpy.savez",
+    ),
     "no known name": (as_npz(a=npy((1,)), b=b""), " has no array named inputs, images, x or X; it has 'a', 'b'"),
     "many names": (
         as_npz(**{f"a{k}": b"" for k in range(12)}),
@@ -517,8 +523,6 @@ def test_a_bomb_is_refused_by_its_declared_size(tmp_path, monkeypatch):
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(DataError) as caught:
         read(tmp_path / "none.npz")
-    assert str(caught.value) == (
-        f"{tmp_path / 'none.npz'}: no such file; give an .npz file (inputs, labels) or an .npy file"
-    )
-    with pytest.raises(DataError, match="is not a regular file"):
+    assert str(caught.value) == f"{tmp_path / 'none.npz'}: no such file; {READABLE}"
+    with pytest.raises(DataError, match="is a folder without images"):
         read(tmp_path)

@@ -20,7 +20,7 @@ MAX_ROWS: Final = 20
 UNBROKEN: Final = frozenset({"eps", "margin", "reason", "verdict"})
 """Headings of columns whose words are never folded."""
 
-WIDE: Final = 110
+WIDE: Final = 140
 """From this console width on, tables show their less important columns as well."""
 
 COLOURS: Final[Mapping[Verdict, str]] = MappingProxyType(

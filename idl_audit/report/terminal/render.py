@@ -63,7 +63,7 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
     if report.properties:
         yield from property_sections(report, None if report.command == "bench" else most, wide=wide)
     if report.diagnostics:
-        yield "Diagnostics", _diagnostics(report.diagnostics)
+        yield "Diagnostics (`idl-audit explain CODE` says more)", _diagnostics(report.diagnostics)
     if report.artifacts:
         yield "Files written", Text("\n".join(plain(name) for name in report.artifacts))
 

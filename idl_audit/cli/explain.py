@@ -1,0 +1,29 @@
+"""idl-audit explain."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from idl_audit.cli.show import command
+from idl_audit.codes import CODES
+from idl_audit.errors import OptionError
+
+
+@command
+def explain(
+    code: Annotated[
+        str | None,
+        typer.Argument(help="IDLnnn, from a report or an error; without it, all are listed.", show_default=False),
+    ] = None,
+) -> None:
+    """Say what a diagnostic code means, and what to do about it."""
+    if code is None:
+        for name, entry in CODES.items():
+            typer.echo(f"{name}  {entry.title}")
+        return
+    found = CODES.get(code.strip().upper())
+    if found is None:
+        raise OptionError(f"there is no code {code[:40]!r}; `idl-audit explain` lists all of them, such as IDL101")
+    typer.echo(f"{code.strip().upper()}: {found.title}\n\n{found.meaning}\n\n{found.advice}")

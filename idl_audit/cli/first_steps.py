@@ -1,0 +1,77 @@
+"""What a newcomer sees: what to do next, and examples below the help of every command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from idl_audit import __version__
+
+SAMPLE: Final = "sample_models/digits_mlp"
+
+EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "certify": (
+            f"idl-audit certify {SAMPLE}.onnx -d {SAMPLE}.npz -e 0.02 --bounds 0,1",
+            "idl-audit certify model.onnx -d images/ -e 1,2,4,8 --scale 1/255 --bounds 0,255 -o report.json",
+            "idl-audit certify model.onnx property.vnnlib --time-limit 60",
+        ),
+        "attack": (
+            f"idl-audit attack {SAMPLE}.onnx -d {SAMPLE}.npz -e 0.05 --bounds 0,1 --save adv.npz",
+            "idl-audit attack model.onnx -d data.npz -e 8/255 --bounds 0,1 --sparse 10 --images pictures",
+        ),
+        "sensitivity": (
+            f"idl-audit sensitivity {SAMPLE}.onnx --top 3 --save S.npz",
+            "idl-audit sensitivity model.onnx -d data.npz -e 8/255 --bounds 0,1 --class 3",
+        ),
+        "bounds": (f"idl-audit bounds {SAMPLE}.onnx -d {SAMPLE}.npz -e 0.02 --bounds 0,1 --limit 5",),
+        "bench": ("idl-audit bench instances.csv --cap 60 --jobs 2 -o report.json --resume",),
+        "convert": (
+            f"idl-audit convert {SAMPLE}.onnx -o implicit.npz --spy structure.png",
+            "idl-audit convert model.onnx -o implicit.npz --flat -d data.npz --report report.json",
+        ),
+        "inspect": (f"idl-audit inspect {SAMPLE}.onnx",),
+        "verify": ("idl-audit verify certificates/sample-0-eps-0.02.npz model.onnx",),
+        "init": (f"idl-audit init {SAMPLE}.onnx {SAMPLE}.npz",),
+        "run": ("idl-audit run -o report.json",),
+        "gate": ("idl-audit gate report.json --require 'certified_accuracy@0.02 >= 0.90'",),
+        "diff": ("idl-audit diff old.json new.json --exit-code",),
+        "report": ("idl-audit report report.json -f html -o report.html",),
+        "explain": ("idl-audit explain IDL101",),
+        "schema": ("idl-audit schema > report.schema.json",),
+    }
+)
+"""Command -> lines that work as they stand, or with your own files."""
+
+
+def examples_of(command: str) -> str | None:
+    """Return the text below a command's help; None where there are no examples."""
+    lines = EXAMPLES.get(command)
+    if lines is None:
+        return None
+    heading = "[bold]Example[/]" if len(lines) == 1 else "[bold]Examples[/]"
+    return "\n\n".join([heading, *(f"  {line}".replace("[", r"\[") for line in lines)])
+
+
+def what_next() -> str:
+    """Return what to do first, with commands that work on the samples where these are at hand."""
+    own = (
+        "Your own network:\n"
+        '  1. in Python   torch.onnx.export(model.eval(), (example,), "model.onnx")\n'
+        '                 numpy.savez("data.npz", inputs=x, labels=y)\n'
+        "  2. look        idl-audit inspect model.onnx\n"
+        "  3. ask         idl-audit certify model.onnx -d data.npz -e 8/255 --bounds 0,1"
+    )
+    if Path(f"{SAMPLE}.onnx").is_file():
+        sample = (
+            "A network that comes with the code, 20 samples, some seconds:\n"
+            f"  idl-audit certify {SAMPLE}.onnx -d {SAMPLE}.npz -e 0.02 --bounds 0,1 --limit 20"
+        )
+    else:
+        sample = "No network at hand? The folder sample_models of the source has three, with samples."
+    return (
+        f"idl-audit {__version__}: how robust is the neural network in a file?\n\n{sample}\n\n{own}\n\n"
+        "More: idl-audit --help (all commands), idl-audit certify --help (options and examples), README.md (a tour)"
+    )

@@ -1,0 +1,193 @@
+"""Every diagnostic code on one screen: IDLnnn, what it means, and what to do about it. `explain` prints an entry.
+
+1nn: samples, labels and units. 2nn: verdicts. 3nn: sensitivity and conversion. 4nn: bounds. 5nn: properties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a diagnostic code stands for."""
+
+    title: str
+    meaning: str
+    advice: str
+
+
+CODES: Final[Mapping[str, Code]] = MappingProxyType(
+    {
+        "IDL101": Code(
+            "poor clean accuracy",
+            "The network predicts few of the labels of the unchanged samples. Usually it does not read the data as it "
+            "was trained to; verdicts would then be about numbers that it never sees.",
+            "Where another reading of the data predicts more labels, the hint names the options with both counts; it "
+            "is never applied for you. Otherwise give the preprocessing of the training: --scale, --mean, --std, "
+            "--layout, and check that the labels count the classes from 0.",
+        ),
+        "IDL102": Code(
+            "the range of the data is odd",
+            "The samples look like bytes (whole numbers up to 255) and are read as they are, or they fill only a small "
+            "part of the range that --bounds gives.",
+            "Give --scale 1/255 where the network was trained on numbers from 0 to 1; eps and --bounds stay in the "
+            "units of the data.",
+        ),
+        "IDL103": Code(
+            "the number type may have cut the data",
+            "The inputs are stored as whole numbers and are nothing but 0 and 1: numbers between 0 and 1 that were "
+            "saved as integers look like this.",
+            "Save the inputs as float32, unless they are truly binary.",
+        ),
+        "IDL104": Code(
+            "constant samples",
+            "All inputs of a sample are the same number, as in an empty image.",
+            "Check how the samples were made; leave these out with --index.",
+        ),
+        "IDL105": Code(
+            "repeated samples",
+            "Some samples are equal, number by number; each is counted. Where their labels differ, no network can be "
+            "right on all of them.",
+            "Keep one of each, so that the counts speak of different samples.",
+        ),
+        "IDL106": Code(
+            "outputs are probabilities",
+            "The outputs are positive and sum to 1: a softmax is part of the network, and not its last operator. "
+            "Margins are then differences of probabilities, which saturate.",
+            "Export the network without its softmax; the ranking of the outputs stays the same.",
+        ),
+        "IDL107": Code(
+            "eps is less than one grey level",
+            "The samples are bytes from 0 to 255 and eps, which is in units of the data, is below 1.",
+            "For 8/255 of the range write -e 8, or give the data as numbers from 0 to 1.",
+        ),
+        "IDL111": Code(
+            "one-hot labels", "The labels are rows with one entry for each class.", "Save labels.argmax(axis=1)."
+        ),
+        "IDL112": Code(
+            "labels from 1", "The labels count the classes from 1, and the model's from 0.", "Subtract 1 from each."
+        ),
+        "IDL113": Code(
+            "labels out of range",
+            "A label names a class that the model does not have.",
+            "Check that labels and model belong together.",
+        ),
+        "IDL114": Code(
+            "eps covers the whole range",
+            "The data lie within 0 and 1, and eps, which is in units of the data, is 1 or more.",
+            "Write -e 8/255 for 8 of 255 grey levels.",
+        ),
+        "IDL115": Code(
+            "samples do not fit the model",
+            "A sample has another number of inputs than the model reads.",
+            "Give samples of the shape that `inspect` shows.",
+        ),
+        "IDL116": Code(
+            "NaN or infinity in the data",
+            "An input of a sample is no finite number.",
+            "Mend the file, or leave the sample out with --index.",
+        ),
+        "IDL201": Code(
+            "a last softmax is left out",
+            "The last operator changes no ranking of outputs; margins and bounds are those of its input.",
+            "Nothing needs to be done.",
+        ),
+        "IDL202": Code(
+            "margins below the rounding of float32",
+            "A certified margin is smaller than what inference in float32 may differ by from exact arithmetic.",
+            "The proof holds for the weights in the file in exact arithmetic; a device may still compute the other "
+            "class at the edge of the set.",
+        ),
+        "IDL203": Code(
+            "a targeted attack",
+            "With --target only that class counts as success, and samples of the class are left out.",
+            "Leave --target out for any class.",
+        ),
+        "IDL204": Code(
+            "sparse sets around float32 numbers",
+            "The samples are no float32 numbers; sparse sets are those around the rounded samples.",
+            "Nothing needs to be done; save the samples as float32 to leave no difference.",
+        ),
+        "IDL205": Code(
+            "a certificate is missing",
+            "A sample is certified, but no certificate that stands alone was found in the time.",
+            "Raise --time-limit.",
+        ),
+        "IDL206": Code(
+            "a sample could not be decided",
+            "The process that worked on it died, ran out of memory or met an internal error; the others went on.",
+            "Run it again alone with --index, with fewer --jobs or more --max-memory; --resume tries it again.",
+        ),
+        "IDL207": Code(
+            "the journal was continued",
+            "Some of the verdicts are those of an earlier run that was interrupted; none is counted twice.",
+            "Nothing to do. Without --resume a run starts anew.",
+        ),
+        "IDL208": Code(
+            "the journal could not be written",
+            "The samples decided after this point would be lost if the run were killed; the report is not affected.",
+            "Make room on the disk, or give another place with -o.",
+        ),
+        "IDL221": Code(
+            "an objective of states",
+            "The original network shows its outputs alone, so values of an objective that reads states are those of "
+            "the implicit model.",
+            "Nothing to do: the agreement of the two is in the report.",
+        ),
+        "IDL301": Code(
+            "the model is not rescaled",
+            "No powers of two bring the norm of A below --kappa; the reason is in the message.",
+            "Nothing needs to be done: the model is the same function.",
+        ),
+        "IDL302": Code(
+            "entries of S are not finite",
+            "The bound on the sensitivity is beyond the range of float64, and says nothing.",
+            "Ask for S within boxes: give -d and -e.",
+        ),
+        "IDL401": Code(
+            "a method of bounds is left out",
+            "A method does not apply to the model, or would need too much memory; the reason is in the message.",
+            "Raise --max-memory where the memory is the reason.",
+        ),
+        "IDL402": Code(
+            "bounds were cut short",
+            "The time ran out: some states keep the bounds of an earlier method. They hold, but are wider.",
+            "Raise --time-limit.",
+        ),
+        "IDL403": Code(
+            "outputs without finite bounds",
+            "No method that was used bounds an output on these sets.",
+            "Use more methods, or a smaller eps.",
+        ),
+        "IDL404": Code(
+            "each input has its own radius",
+            "With --sigma an input moves by at most eps times its own radius.",
+            "Nothing needs to be done.",
+        ),
+        "IDL501": Code(
+            "no float32 number in an input's interval",
+            "No input that the network can be given lies in the property's box, so no counterexample can be confirmed.",
+            "Widen the bounds to numbers that float32 holds.",
+        ),
+        "IDL502": Code(
+            "a result contradicts the truth",
+            "A property was decided otherwise than the list that `bench` was given says.",
+            "One of the two is wrong: please report it.",
+        ),
+        "IDL503": Code(
+            "a property or network is refused",
+            "A row of the list names files that cannot be read or have no implicit form.",
+            "The message names what is missing.",
+        ),
+        "IDL504": Code(
+            "the process of a property was lost",
+            "The process that decided a row was killed, perhaps for want of memory, or did not end in time.",
+            "Run it again with fewer --jobs, or alone with `certify`; --resume goes on with what is missing.",
+        ),
+    }
+)
+"""Code -> its meaning. Stable across versions: a code is never used for something else."""

@@ -1,0 +1,71 @@
+"""The arrays of one file of samples, whatever its format: .npz, .npy, .csv, .safetensors, .pt with plain tensors.
+
+The format is decided by content. None of them runs code from the file.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from idl_audit.data.array_files import ArrayFile, read_arrays
+from idl_audit.data.tables import read_table
+from idl_audit.data.tensor_files import read_safetensors, read_torch_tensors
+from idl_audit.errors import DataError
+
+READABLE: Final = "give .npz (arrays inputs and labels), .npy, .csv, .safetensors, .pt, or a folder of images"
+
+_STARTS_OF_ARRAYS = (b"\x93NUMPY", b"PK\x05\x06")
+_PICKLE = b"\x80"
+_CONTROL = frozenset(range(32)) - set(b"\t\n\r\f")
+
+
+def read_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
+    """Return of each group of names in `wanted` the first array that the file has.
+
+    A file with one array without a name answers the first group.
+
+    Raises:
+        DataError: where the file is missing, damaged, too large, of another format, or holds no plain numbers.
+    """
+    try:
+        if not path.exists():
+            raise DataError(f"{path}: no such file; {READABLE}")
+        if not path.is_file():
+            raise DataError(f"{path} is not a regular file; {READABLE}")
+        with path.open("rb") as stream:
+            start = stream.read(4096)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; {READABLE}") from error
+    if not start:
+        raise DataError(f"{path} is empty; {READABLE}")
+    if start.startswith(_STARTS_OF_ARRAYS):
+        return read_arrays(path, wanted)
+    if start.startswith(b"PK\x03\x04"):
+        return read_torch_tensors(path, wanted) if _is_torch_archive(path) else read_arrays(path, wanted)
+    if start.startswith(_PICKLE):
+        return read_torch_tensors(path, wanted)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return read_safetensors(path, wanted)
+    if _is_text(start):
+        return read_table(path, wanted)
+    raise DataError(f"{path} is no file of samples; {READABLE}")
+
+
+def _is_torch_archive(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # the reader of .npz says what is wrong with it
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        start.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4:  # the end may fall within a character
+            return False
+    return not _CONTROL.intersection(start)

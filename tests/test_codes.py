@@ -1,0 +1,32 @@
+"""Every diagnostic code is in one table, and every entry of the table is used somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import idl_audit
+from idl_audit.codes import CODES
+
+SOURCES = [path for path in Path(idl_audit.__file__).parent.rglob("*.py") if path.name != "codes.py"]
+
+
+def test_the_table_holds_the_codes_that_are_used_and_no_others():
+    used = {code for path in SOURCES for code in re.findall(r'"(IDL\d{3})"', path.read_text(encoding="utf-8"))}
+    assert used == set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_entry_says_what_it_means_and_what_to_do(code):
+    entry = CODES[code]
+    assert re.fullmatch(r"IDL[1-5]\d\d", code)
+    assert entry.title == entry.title.strip().rstrip(".")
+    for text in (entry.meaning, entry.advice):
+        assert text.endswith(".")
+        assert text[0].isupper()
+
+
+def test_the_table_is_in_order():
+    assert list(CODES) == sorted(CODES)
