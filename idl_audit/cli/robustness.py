@@ -40,6 +40,7 @@ SigmaOption = Annotated[
 
 ATTACK_METHODS = (*ATTACKS, "lp")
 DEFAULT_METHODS = "interval,sign,pgd,linear,branch"
+DEFAULT_ATTACKS = "sign,pgd,lp"
 
 
 @command
@@ -148,7 +149,7 @@ def certify(
         eps=parse_eps(eps),
         data=given,
         verdicts=Options(
-            methods=_methods(method, tuple(METHODS), "method"),
+            methods=parse_methods(method, tuple(METHODS), "method"),
             time_limit=time_limit,
             seed=seed,
             record=certificates is not None,
@@ -195,7 +196,7 @@ def attack(
     method: Annotated[
         str,
         typer.Option("--method", help=f"Which attacks to use, a list of: {', '.join(ATTACK_METHODS)}.", metavar="LIST"),
-    ] = "sign,pgd,lp",
+    ] = DEFAULT_ATTACKS,
     fraction: Annotated[
         str, typer.Option("--fraction", help="Share of the inputs that sensitivity and gradient may change.")
     ] = "0.1",
@@ -260,7 +261,7 @@ def attack(
     share = parse_number(fraction, option="--fraction")
     if not 0 < share <= 1:
         raise OptionError(f"--fraction must lie above 0 and be at most 1, not {fraction}")
-    methods = _methods(method, ATTACK_METHODS, "attack")
+    methods = parse_methods(method, ATTACK_METHODS, "attack")
     given = o.data_options(
         data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
     )
@@ -283,7 +284,8 @@ def attack(
     _run("attack", model, chosen, format, output, quiet=quiet, verbose=verbose)
 
 
-def _methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:
+def parse_methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:
+    """Return the names in a list, cheap ones first. Raises OptionError where one is unknown."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise OptionError(f"--method must name at least one of {', '.join(known)}")

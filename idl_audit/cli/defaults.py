@@ -1,0 +1,75 @@
+"""Where an option's default comes from: IDL_AUDIT_<COMMAND>_<OPTION>, then the configuration, then the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from idl_audit.errors import InvalidInputError
+from idl_audit.report.wording import plain
+
+if TYPE_CHECKING:
+    from idl_audit.config import Configuration
+
+ENVIRONMENT_PREFIX: Final = "IDL_AUDIT"
+"""IDL_AUDIT_CERTIFY_EPS=8/255 stands for certify --eps 8/255."""
+
+CONFIGURED: Final = frozenset({"certify", "attack", "sensitivity", "bounds", "convert", "inspect", "run", "gate"})
+"""Commands that take defaults from a configuration in the current folder."""
+
+_POSSIBLE: Final = (Path("idl-audit.toml"), Path("pyproject.toml"))
+
+
+def default_map(name: str, command: Any) -> tuple[Path | None, dict[str, Any]]:
+    """Return this folder's configuration and the defaults that it has for a command's parameters, by their names.
+
+    Raises:
+        OptionError: where the configuration is refused.
+    """
+    if name not in CONFIGURED or not any(path.is_file() for path in _POSSIBLE):
+        return None, {}
+    from idl_audit.config import find_configuration, read_configuration
+
+    path = find_configuration()
+    if path is None:
+        return None, {}
+    return path, _by_parameter(read_configuration(path), name, command)
+
+
+def _by_parameter(found: Configuration, name: str, command: Any) -> dict[str, Any]:
+    options = found.options(name)
+    values = {}
+    for parameter in command.params:
+        key = next((opt[2:] for opt in parameter.opts if opt.startswith("--")), parameter.name)
+        if key in options:
+            value = options[key]
+            values[parameter.name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _take(ctx: typer.Context, value: Path | None) -> Path | None:
+    """Replace the defaults by those of the file that -c names."""
+    if value is not None and not ctx.resilient_parsing:
+        from idl_audit.config import read_configuration
+
+        try:
+            ctx.default_map = _by_parameter(read_configuration(value), ctx.info_name or "", ctx.command)
+        except InvalidInputError as error:
+            typer.echo(f"error: {plain(error, longest=4000)}", err=True)
+            raise typer.Exit(2) from None
+    return value
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-c",
+        "--config",
+        help="The configuration; without it idl-audit.toml, or \\[tool.idl-audit] in pyproject.toml, of this folder.",
+        show_default=False,
+        is_eager=True,
+        callback=_take,
+    ),
+]
