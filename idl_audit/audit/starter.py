@@ -69,7 +69,7 @@ def _header(model: Path, data: Path | None, subject: Subject) -> list[str]:
         f"# What `idl-audit run` does with {_comment(model.name)}: {subject.model.n_inputs:,} inputs, "
         f"{subject.model.n_outputs:,} outputs, {subject.model.n_states:,} states.",
         "# Keys are the options' names without dashes; `idl-audit COMMAND --help` explains them.",
-        "# The command line and IDL_AUDIT_<COMMAND>_<OPTION> stand before this file; names of files start at its folder.",
+        "# The command line and IDL_AUDIT_<COMMAND>_<OPTION> stand before this file; file names start at its folder.",
         "",
         "[defaults]",
         f"model = {_quoted(model)}",
@@ -110,7 +110,8 @@ def _with_samples(samples: Samples, subject: Subject) -> list[str]:
     if samples.labels is None:
         return [
             *lines,
-            f'# {_comment(samples.source)} has no labels, which verdicts need: write labels = "labels.npz" under [defaults]',
+            f"# {_comment(samples.source)} has no labels, which verdicts need:",
+            '# labels = "labels.npz"',
             "[run]",
             'steps = "sensitivity"',
             'output = "report.json"',

@@ -206,6 +206,20 @@ def load(path: str | Path, *, output_name: str | None = None) -> ImplicitModel:
     return subject.model
 
 
+def open_module(module: Module, example_input: Tensor) -> Subject:
+    """Build the implicit model of a torch module, unchecked. Raises UnsupportedModelError as `from_torch` does.
+
+    Args:
+        module: the network; it is put into evaluation mode.
+        example_input: an input of the network with its batch axis.
+    """
+    network = network_of(module, example_input)
+    path = Path(type(module).__name__)
+    model = _build(path, network.graph, ModelOptions())
+    info = describe_model(path, network.graph, model)
+    return Subject(path, model, network.original, info, 0.0, network.graph)
+
+
 def from_torch(module: Module, example_input: Tensor) -> ImplicitModel:
     """Return the implicit model of a torch module, checked against the module on 20 random inputs.
 
@@ -217,13 +231,9 @@ def from_torch(module: Module, example_input: Tensor) -> ImplicitModel:
         UnsupportedModelError: where no exporter turns it into ONNX, or parts of it have no implicit form.
         AgreementError: where the implicit model is not the network.
     """
-    network = network_of(module, example_input)
-    path = Path(type(module).__name__)
-    model = _build(path, network.graph, ModelOptions())
-    info = describe_model(path, network.graph, model)
-    subject = Subject(path, model, network.original, info, 0.0, network.graph)
-    check_agreement(subject, random_inputs(model.n_inputs))
-    return model
+    subject = open_module(module, example_input)
+    check_agreement(subject, random_inputs(subject.model.n_inputs))
+    return subject.model
 
 
 def random_inputs(n_inputs: int, *, n: int = 20, seed: int = 0) -> FloatArray:

@@ -115,6 +115,13 @@ def _in_evaluation(module: nn.Module) -> nn.Module:
         return module
 
 
+def example_of(samples: np.ndarray) -> torch.Tensor:
+    """Return the first of several samples, shape (n, ...), as an input of a module, float32 with a batch axis."""
+    import torch
+
+    return torch.from_numpy(np.array(samples[:1], np.float32))
+
+
 def _export(module: nn.Module, example: torch.Tensor, file: Path, what: str) -> None:
     """Write the module as ONNX by today's exporter, or by the older one where that fails."""
     import torch
