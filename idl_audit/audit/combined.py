@@ -75,23 +75,20 @@ def combined(reports: Sequence[Report]) -> Report:
     for report in reports:
         _check_same(report, last)
     diagnostics = {(entry.code, entry.message): entry for report in reports for entry in report.diagnostics}
-    sections: dict[str, Any] = {
-        name: next((value for report in reversed(reports) if (value := getattr(report, name))), None)
-        for name in ("model", "conversion", "data", "threat_model", "summary", "sensitivity")
+    sections: dict[str, Any] = {name: _latest(reports, name) for name in Report.model_fields}
+    sections |= {
+        "command": "run",
+        "status": "complete" if all(report.status == "complete" for report in reports) else "incomplete",
+        "diagnostics": tuple(diagnostics.values()),
+        "artifacts": tuple(dict.fromkeys(name for report in reports for name in report.artifacts)),
+        "timing": _timing(reports),
     }
-    return Report(
-        tool=last.tool,
-        command="run",
-        created=last.created,
-        status="complete" if all(report.status == "complete" for report in reports) else "incomplete",
-        environment=last.environment,
-        samples=next((report.samples for report in reports if report.samples), ()),
-        bounds=next((report.bounds for report in reports if report.bounds), ()),
-        diagnostics=tuple(diagnostics.values()),
-        artifacts=tuple(dict.fromkeys(name for report in reports for name in report.artifacts)),
-        timing=_timing(reports),
-        **sections,
-    )
+    return Report(**sections)
+
+
+def _latest(reports: Sequence[Report], name: str) -> Any:
+    """Return a section from the last report that filled it."""
+    return next((value for report in reversed(reports) if (value := getattr(report, name))), getattr(reports[-1], name))
 
 
 def _check_same(report: Report, last: Report) -> None:

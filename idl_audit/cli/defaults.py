@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from idl_audit.config.finding import find_configuration
 from idl_audit.errors import InvalidInputError
 from idl_audit.report.wording import plain
 
 if TYPE_CHECKING:
-    from idl_audit.config import Configuration
+    from idl_audit.config.files import Configuration
 
 ENVIRONMENT_PREFIX: Final = "IDL_AUDIT"
 """IDL_AUDIT_CERTIFY_EPS=8/255 stands for certify --eps 8/255."""
 
 CONFIGURED: Final = frozenset({"certify", "attack", "sensitivity", "bounds", "convert", "inspect", "run", "gate"})
 """Commands that take defaults from a configuration in the current folder."""
-
-_POSSIBLE: Final = (Path("idl-audit.toml"), Path("pyproject.toml"))
 
 
 def default_map(name: str, command: Any) -> tuple[Path | None, dict[str, Any]]:
@@ -28,13 +27,11 @@ def default_map(name: str, command: Any) -> tuple[Path | None, dict[str, Any]]:
     Raises:
         OptionError: where the configuration is refused.
     """
-    if name not in CONFIGURED or not any(path.is_file() for path in _POSSIBLE):
-        return None, {}
-    from idl_audit.config import find_configuration, read_configuration
-
-    path = find_configuration()
+    path = find_configuration() if name in CONFIGURED else None
     if path is None:
         return None, {}
+    from idl_audit.config.files import read_configuration
+
     return path, _by_parameter(read_configuration(path), name, command)
 
 
@@ -52,7 +49,7 @@ def _by_parameter(found: Configuration, name: str, command: Any) -> dict[str, An
 def _take(ctx: typer.Context, value: Path | None) -> Path | None:
     """Replace the defaults by those of the file that -c names."""
     if value is not None and not ctx.resilient_parsing:
-        from idl_audit.config import read_configuration
+        from idl_audit.config.files import read_configuration
 
         try:
             ctx.default_map = _by_parameter(read_configuration(value), ctx.info_name or "", ctx.command)

@@ -14,6 +14,7 @@ from idl_audit.report.schema import Report
 
 _JOURNAL = "idl_audit.audit.journal"
 _RENDER = "idl_audit.report.render"
+_EXTRAS = "idl_audit.report.extra_files"
 
 
 def worker_options(output: Path | None, *, resume: bool, jobs: int) -> dict[str, Any]:
@@ -42,7 +43,13 @@ def check_renderer() -> None:
         raise OptionError("further formats are not available in this version; leave reports out of [run]")
 
 
-def render(report: Report, format: str) -> str:
-    """Return the report as html, markdown or junit."""
-    text: str = import_module(_RENDER).render(report, format)
+def render(report: Report, format: str, *, folder: Path) -> str:
+    """Return the report as html, markdown or junit; pictures are drawn from files beside it, in `folder`."""
+    more: dict[str, Any] = {}
+    if format == "html" and find_spec(_EXTRAS) is not None:
+        extras, _ = import_module(_EXTRAS).find_extras(
+            report, folder=folder, adversarial=None, matrix=None, image_shape=None
+        )
+        more["extras"] = extras
+    text: str = import_module(_RENDER).render(report, format, **more)
     return text

@@ -30,7 +30,9 @@ from idl_audit.cli.show import (
     progress_bar,
     write_report,
 )
-from idl_audit.config import FILE, STEPS, Configuration, find_configuration, read_configuration
+from idl_audit.config.files import Configuration, read_configuration
+from idl_audit.config.finding import FILE, find_configuration
+from idl_audit.config.settings import STEPS
 from idl_audit.data.numbers import Eps, parse_eps, parse_number
 from idl_audit.data.preprocessing import Preprocessing, parse_preprocessing
 from idl_audit.errors import InvalidInputError, OptionError
@@ -138,7 +140,8 @@ def run(
     deliver(report, format=format, output=output, verbose=verbose)
     drop_journal(options.robustness, report)
     for file, text_format in further.items():
-        _write_rendered(report, file, text_format)
+        folder = Path() if output is None else output.parent
+        _write_rendered(render(report, text_format, folder=folder.absolute()), file)
     if report.status == "incomplete":
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.gate is not None and not report.gate.passed:
@@ -306,8 +309,7 @@ def _further(found: Configuration) -> dict[Path, str]:
     return {file: FORMATS[suffix] for file, suffix in files.items()}
 
 
-def _write_rendered(report: Report, file: Path, format: str) -> None:
-    text = render(report, format)
+def _write_rendered(text: str, file: Path) -> None:
     write_whole(file, lambda stream: stream.write(text.encode("utf-8")))
 
 

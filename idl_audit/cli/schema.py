@@ -26,7 +26,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema of the reports, or of the configuration."""
     if of is Described.CONFIG:
-        from idl_audit.config import Settings
+        from idl_audit.config.settings import Settings
 
         typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
         return

@@ -1,4 +1,4 @@
-"""Finding and reading a configuration; what is wrong in it is told with its key, and the key that was meant."""
+"""Reading a configuration; what is wrong in it is told with its key, and the key that was meant."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from idl_audit.config.finding import FILE, PROJECT
 from idl_audit.config.settings import Settings, Table
 from idl_audit.errors import OptionError
 
-FILE: Final = "idl-audit.toml"
-_PROJECT: Final = "pyproject.toml"
 _LARGEST: Final = 10**6
 
 _OF_MODELS: Final = ("model", "scale", "mean", "std", "output-name", "arch", "input-shape", "max-memory", "seed")
@@ -64,22 +63,6 @@ class Configuration:
         return str(self.path.parent / value)
 
 
-def find_configuration(folder: Path = Path()) -> Path | None:
-    """Return idl-audit.toml, or pyproject.toml with a table [tool.idl-audit], of this folder; None without them."""
-    own, project = folder / FILE, folder / _PROJECT
-    if own.is_file():
-        return own
-    if project.is_file():
-        try:
-            # another tool's file: what cannot be read is that tool's to complain of
-            tool = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {})
-        except (OSError, ValueError):
-            return None
-        if isinstance(tool, dict) and "idl-audit" in tool:
-            return project
-    return None
-
-
 def read_configuration(path: Path) -> Configuration:
     """Return the configuration in a file.
 
@@ -88,7 +71,7 @@ def read_configuration(path: Path) -> Configuration:
             them are named.
     """
     document = _document(path)
-    if path.name == _PROJECT:
+    if path.name == PROJECT:
         tool = document.get("tool")
         if not isinstance(tool, dict) or "idl-audit" not in tool:
             raise OptionError(f"{path} has no table [tool.idl-audit]; write one, or make {FILE} with `idl-audit init`")

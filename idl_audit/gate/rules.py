@@ -57,7 +57,7 @@ EXAMPLE: Final = "certified_accuracy@2/255 >= 0.90"
 _TARGET = r"(?P<{0}>[A-Za-z_]+)(?:\s*@\s*(?P<{0}_eps>[^\s<>=()@%]+))?"
 _RULE = re.compile(
     rf"(?:(?P<drop>drop)(?:\s*\(\s*{_TARGET.format('dropped')}\s*\))?|{_TARGET.format('metric')})"
-    r"\s*(?P<operator>[<>=!~]+)\s*(?P<number>[^%\s](?:[^%]*[^%\s])?)\s*(?P<percent>%)?",
+    r"\s*(?P<operator>[<>=!~]+)\s*(?P<number>[^%\s<>=!~](?:[^%]*[^%\s])?)\s*(?P<percent>%)?",
     re.IGNORECASE,
 )
 _LONGEST = 200

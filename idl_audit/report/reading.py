@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from idl_audit.errors import DataError, InvalidInputError
+from idl_audit.data.numbers import parse_number
+from idl_audit.errors import DataError, InvalidInputError, OptionError
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.wording import plain
@@ -53,6 +55,7 @@ def parse_report(content: bytes, path: Path) -> Report:
 
 def _contradictions(report: Report) -> Iterator[str]:
     """Yield what cannot be true of a report that idl-audit wrote."""
+    yield from _in_radii(report)
     yield from _in_samples(report)
     yield from _in_summary(report)
     yield from _in_data(report)
@@ -61,6 +64,17 @@ def _contradictions(report: Report) -> Iterator[str]:
         largest = max((*found.row_sums, *(entry.value for entry in found.top_inputs)), default=0.0)
         if largest > found.norm_inf:
             yield f"norm_inf is {found.norm_inf:g}, and a row of S has {largest:g}"
+
+
+def _in_radii(report: Report) -> Iterator[str]:
+    """A radius is called by a text that says its value: a range's points by the first few digits."""
+    for point in report.threat_model.eps if report.threat_model is not None else ():
+        try:
+            named = parse_number(point.text, option="eps")
+        except OptionError:
+            named = math.nan
+        if not math.isclose(named, point.value, rel_tol=0.01):
+            yield f"eps {point.value:g} is called '{point.text}'"
 
 
 def _in_samples(report: Report) -> Iterator[str]:
