@@ -46,6 +46,12 @@ def _by_parameter(found: Configuration, name: str, command: Any) -> dict[str, An
     return values
 
 
+def is_typed(ctx: typer.Context, option: str) -> bool:
+    """Return whether an option such as `--eps` is on the command line, not in the environment or the configuration."""
+    source = ctx.get_parameter_source(option.removeprefix("--").replace("-", "_"))
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _take(ctx: typer.Context, value: Path | None) -> Path | None:
     """Replace the defaults by those of the file that -c names."""
     if value is not None and not ctx.resilient_parsing:

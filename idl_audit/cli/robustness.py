@@ -13,6 +13,7 @@ from idl_audit.analysis.verdicts import METHODS, Options, in_order_of_cost
 from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
+from idl_audit.cli.defaults import is_typed
 from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar
 from idl_audit.data.numbers import parse_eps, parse_number
 from idl_audit.errors import OptionError
@@ -45,6 +46,7 @@ DEFAULT_ATTACKS = "sign,pgd,lp"
 
 @command
 def certify(
+    ctx: typer.Context,
     model: o.ModelArgument,
     property: Annotated[
         Path | None,
@@ -129,7 +131,7 @@ def certify(
             "--certificates": certificates,
             "--sigma": sigma,
         }
-        _refuse_beside(property, samples_only)
+        _refuse_beside(property, {option: value for option, value in samples_only.items() if is_typed(ctx, option)})
         _certify_property(
             model,
             property,

@@ -111,7 +111,7 @@ def _write_models(folder: Path) -> None:
 
 def _write_configuration(folder: Path) -> None:
     lines = ["[defaults]", f'model = "{MODEL}"', f'data = "{DATA}"', 'bounds = "0,1"', "eps = [0.02, 0.05]"]
-    lines += ["limit = 10", "[run]", 'steps = ["sensitivity", "bounds", "certify"]']
+    lines += ["limit = 4", "[run]", 'steps = ["sensitivity", "bounds", "certify"]']
     lines += ["[gate]", 'require = "certified_accuracy@0.02 >= 0.9"', 'warn = ["norm_inf_S <= 1"]']
     (folder / "audit.toml").write_text("\n".join(lines))
 
