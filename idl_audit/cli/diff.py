@@ -27,8 +27,9 @@ def diff(
 ) -> None:
     """Tell what changed from one report to the next: counts, and each sample with another verdict.
 
-    The models may differ; data and threat model must not. Worse are: a sample with a worse verdict (certified,
-    unknown, falsified, clean_wrong, from best to worst), a lower clean accuracy, or an incomplete report.
+    The models may differ; data and threat model must not. Worse are: a sample
+    with a worse verdict (certified, unknown, falsified, clean_wrong, from best
+    to worst), a lower clean accuracy, an incomplete report.
     """
     later = read_report(new)
     found = compare(read_report(old), later, old)

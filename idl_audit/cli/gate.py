@@ -54,10 +54,11 @@ def gate(
     output: o.OutputOption = None,
     verbose: o.VerboseOption = False,
 ) -> None:
-    """Judge a report by rules: exit code 0 where all hold, 1 where one fails or the report is incomplete.
+    """Judge a report by rules: exit code 0 where all hold, 1 where one fails.
 
-    Counts are compared exactly: 899 of 1000 are less than 0.90. Metrics of verdicts take a radius, as in
-    certified_accuracy@2/255; drop(clean_accuracy) and drop(certified_accuracy@2/255) compare with --baseline.
+    An incomplete report fails. Counts are compared exactly: 899 of 1000 are
+    less than 0.90. drop(clean_accuracy) and drop(certified_accuracy@2/255)
+    compare with --baseline.
     """
     rules = parse_rules(require or (), warn or (), has_baseline=baseline is not None)
     if update_baseline and baseline is None:

@@ -91,8 +91,8 @@ def run(
 ) -> None:
     """Do everything in the configuration and write one report: for CI.
 
-    Options given here stand before those of the configuration, which `idl-audit init MODEL DATA` writes. Exit code 1
-    where a rule of its [gate] fails.
+    `idl-audit init MODEL DATA` writes a configuration. Options given here
+    stand before what it says. Exit code 1 where one of its rules fails.
     """
     found = _configuration(config)
     if model is None:

@@ -64,6 +64,13 @@ def test_expected_found_counts_and_interval_are_printed(here):
         assert word in out
 
 
+def test_a_weaker_threat_model_is_told(here):
+    threat = PASSING.threat_model.model_copy(update={"set": "card", "k": 3, "target": 7})
+    written(here / "weak.json", PASSING.model_copy(update={"threat_model": threat}))
+    assert "at most 3 inputs change, only class 7 counts" in run("gate", "weak.json", "--require", RULE).out
+    assert "threat model" not in run("gate", "good.json", "--require", RULE).out
+
+
 def test_json_is_the_gate_s_section_and_the_report_takes_it_in(here):
     found = run("gate", "bad.json", "--require", RULE, "-f", "json")
     section = Gate.model_validate_json(found.out)
