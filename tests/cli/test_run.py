@@ -5,7 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import subprocess
+import sys
+import time
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +273,29 @@ def test_a_report_of_another_audit_is_no_baseline(files, monkeypatch):
     found = run("run", "--limit", "2")
     assert (found.code, found.out) == (2, "")
     assert "other data" in found.err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "journal" not in {field.name for field in fields(robustness.RobustnessOptions)}, reason="there is no journal yet"
+)
+def test_a_killed_run_goes_on_from_the_samples_done(files):
+    configured(files, "[run]\nsteps = 'certify, sensitivity'\noutput = 'out/r.json'\n")
+    journal = files / "out/r.json.journal"
+    line = [sys.executable, "-m", "idl_audit", "run", "-q", "--limit", "30", "-e", "0.03,0.05"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 100
+        while not (journal.is_file() and journal.read_bytes().count(b"\n") > 5) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    done = journal.read_bytes().count(b"\n") - 1  # its first line says whose journal it is
+    assert not (files / "out/r.json").exists()
+    assert run("run", "--limit", "30", "-e", "0.03,0.05", "--resume", "-q").code == 0
+    report = from_json((files / "out/r.json").read_text(encoding="utf-8"))
+    assert [sample.index for sample in report.samples] == list(range(30))
+    assert all(entry.n == 30 for entry in report.summary.per_eps)
+    assert any(f"{done} of 30 samples" in entry.message for entry in report.diagnostics)
+    assert not journal.exists()
+    whole = run("run", "--limit", "30", "-e", "0.03,0.05", "-q", "-f", "json", "-o", "out/whole.json")
+    assert whole.code == 0
+    assert from_json((files / "out/whole.json").read_text(encoding="utf-8")).summary == report.summary
