@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"report"}),
     frozenset({"gate", "config"}),
     frozenset({"audit", "api"}),
-    frozenset({"cli", "__init__", "__main__"}),
+    frozenset({"cli", "testing", "__init__", "__main__"}),
 )
 """A module imports its own layer and those before it."""
 
@@ -61,7 +61,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "highspy": ("analysis.linprog",),
     "typer": ("cli",),
     "rich": ("report.terminal", "cli"),
-    "pydantic": ("report.schema",),
+    "pydantic": ("report.schema", "config"),
     "scipy": ("implicit", "analysis"),
     "matplotlib": ("report.pictures",),
 }

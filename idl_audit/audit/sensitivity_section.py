@@ -81,6 +81,7 @@ def sensitivity_section(
     section = SensitivitySection(
         kind="global" if local is None else "local",
         method=_method(model, options),
+        eps=None if options.local is None else options.local.eps.value,
         norm_inf=norm_inf,
         rho_norm_bound=rho,
         spectral_inf=spectral,

@@ -12,14 +12,56 @@ import typer
 from typer.core import TyperGroup
 
 from idl_audit import __version__
-from idl_audit.cli import bench, bounds, convert, explain, inspect, robustness, schema, sensitivity, verify
+from idl_audit.cli.defaults import ENVIRONMENT_PREFIX, default_map
 from idl_audit.cli.first_steps import examples_of, what_next
+from idl_audit.cli.loading import LazyCommands
 from idl_audit.cli.show import EXIT_INTERRUPTED, EXIT_USAGE
+from idl_audit.errors import InvalidInputError
 from idl_audit.report.wording import plain
+
+COMMANDS = {
+    "certify": "robustness",
+    "attack": "robustness",
+    "sensitivity": "sensitivity",
+    "bounds": "bounds",
+    "bench": "bench",
+    "convert": "convert",
+    "inspect": "inspect",
+    "verify": "verify",
+    "init": "init",
+    "run": "run",
+    "gate": "gate",
+    "diff": "diff",
+    "explain": "explain",
+    "schema": "schema",
+}
+"""Command -> the module of this package that has a function of that name; imported when the command is asked for."""
 
 
 class _Group(TyperGroup):
-    """Tells wrong usage like every other error: one sentence on stderr, exit code 2."""
+    """Imports a command when it is asked for, gives it the defaults of the configuration, and tells wrong usage.
+
+    Wrong usage is told like every other error: one sentence on stderr, exit code 2.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = LazyCommands(COMMANDS, self.commands)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands, without importing them."""
+        return list(self.commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is asked for; what its options are in the configuration becomes their default."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None and not {"-h", "--help"}.intersection(rest):
+            source, found = default_map(name, command)
+            if found:
+                ctx.default_map = {name: found}
+                if name not in ("run", "gate") and not {"-q", "--quiet"}.intersection(rest):
+                    typer.echo(f"note: defaults are taken from {source}", err=True)
+        return name, command, rest
 
     def main(
         self,
@@ -44,6 +86,9 @@ class _Group(TyperGroup):
             message = " ".join(str(told).split())
             if message:
                 typer.echo(f"error: {plain(message, longest=1000)} (see --help)", err=True)
+            sys.exit(EXIT_USAGE)
+        except InvalidInputError as error:  # the configuration
+            typer.echo(f"error: {plain(error, longest=4000)}", err=True)
             sys.exit(EXIT_USAGE)
         except typer.Abort:
             sys.exit(EXIT_INTERRUPTED)
@@ -73,19 +118,8 @@ app = typer.Typer(
     epilog="Start with: idl-audit certify MODEL.onnx -d DATA.npz -e 0.03 --bounds 0,1",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": ENVIRONMENT_PREFIX},
 )
-
-app.command("certify")(robustness.certify)
-app.command("attack")(robustness.attack)
-app.command("sensitivity")(sensitivity.sensitivity)
-app.command("bounds")(bounds.bounds)
-app.command("bench")(bench.bench)
-app.command("convert")(convert.convert)
-app.command("inspect")(inspect.inspect)
-app.command("verify")(verify.verify)
-app.command("explain")(explain.explain)
-app.command("schema")(schema.schema)
 
 
 def _version(asked: bool) -> None:
@@ -97,7 +131,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_version, is_eager=True, allow_from_autoenv=False
+        ),
     ] = False,
 ) -> None:
     pass

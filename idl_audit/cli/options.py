@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from idl_audit.audit.samples import DataOptions
-from idl_audit.audit.subject import ModelOptions
-from idl_audit.data.preprocessing import parse_preprocessing
 from idl_audit.errors import OptionError
-from idl_audit.graph.torch_reader import TorchOptions
+
+if TYPE_CHECKING:  # commands that only read reports must not wait for networks and solvers
+    from idl_audit.audit.samples import DataOptions
+    from idl_audit.audit.subject import ModelOptions
 
 DATA = "Data"
 OUTPUT = "Output"
@@ -172,6 +172,7 @@ AllowCodeOption = Annotated[
         "--allow-code-execution",
         help="Run code from --arch or the file. Only if you trust it.",
         rich_help_panel=PYTORCH,
+        allow_from_autoenv=False,
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.", rich_help_panel=LIMITS)]
@@ -203,6 +204,9 @@ def data_options(
     bounds: str | None,
 ) -> DataOptions:
     """Return the data options that these texts describe. Raises OptionError where one makes no sense."""
+    from idl_audit.audit.samples import DataOptions
+    from idl_audit.data.preprocessing import parse_preprocessing
+
     return DataOptions(
         path=data,
         labels=labels,
@@ -222,6 +226,9 @@ def model_options(
     allow_code_execution: bool,
 ) -> ModelOptions:
     """Return how to read the model. Raises OptionError where a text makes no sense."""
+    from idl_audit.audit.subject import ModelOptions
+    from idl_audit.graph.torch_reader import TorchOptions
+
     shape = None if input_shape is None else parse_shape(input_shape)
     given = TorchOptions(arch=arch, input_shape=shape, allow_code_execution=allow_code_execution)
     return ModelOptions(output_name=output_name, max_bytes=parse_memory(max_memory), torch=given)

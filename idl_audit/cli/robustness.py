@@ -16,6 +16,7 @@ from idl_audit.audit.objectives import ObjectiveOptions, audit_objectives
 from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
+from idl_audit.cli.defaults import is_typed
 from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar, teller
 from idl_audit.data.numbers import parse_eps, parse_number
 from idl_audit.errors import OptionError
@@ -60,6 +61,7 @@ DEFAULT_METHODS = "interval,sign,pgd,linear,branch"
 
 @command
 def certify(
+    ctx: typer.Context,
     model: o.ModelArgument,
     property: Annotated[
         Path | None,
@@ -147,7 +149,7 @@ def certify(
             "--jobs": None if jobs == 1 else jobs,
             "--resume": resume or None,
         }
-        _refuse_beside(property, samples_only)
+        _refuse_beside(property, {option: value for option, value in samples_only.items() if is_typed(ctx, option)})
         _certify_property(
             model,
             property,
@@ -167,7 +169,7 @@ def certify(
         eps=parse_eps(eps),
         data=given,
         verdicts=Options(
-            methods=_methods(method, tuple(METHODS), "method"),
+            methods=parse_methods(method, tuple(METHODS), "method"),
             time_limit=time_limit,
             seed=seed,
             record=certificates is not None,
@@ -311,7 +313,9 @@ def attack(
             objective=objective,
             eps=parse_eps(eps),
             data=given,
-            searches=SEARCHES if method == DEFAULT_ATTACKS else _methods(method, SEARCHES, "search for an objective"),
+            searches=SEARCHES
+            if method == DEFAULT_ATTACKS
+            else parse_methods(method, SEARCHES, "search for an objective"),
             sparse=sparse,
             sigma=sigma,
             time_limit=time_limit,
@@ -322,7 +326,7 @@ def attack(
         )
         _measure(model, measured, format, output, quiet=quiet, verbose=verbose)
         return
-    methods = _methods(method, ATTACK_METHODS, "attack")
+    methods = parse_methods(method, ATTACK_METHODS, "attack")
     chosen = RobustnessOptions(
         eps=parse_eps(eps),
         data=given,
@@ -349,7 +353,8 @@ def _refuse_beside_objective(objective: str, given: Mapping[str, object]) -> Non
         raise OptionError(f"{', '.join(named)} goes with the objective margin, not with {objective}: leave one out")
 
 
-def _methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:
+def parse_methods(text: str, known: tuple[str, ...], noun: str) -> tuple[str, ...]:
+    """Return the names in a list, cheap ones first. Raises OptionError where one is unknown."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise OptionError(f"--method must name at least one of {', '.join(known)}")

@@ -15,8 +15,10 @@ from typing import Any, ParamSpec, TextIO
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 from idl_audit.cli.options import Format
 from idl_audit.errors import IdlAuditError, IncompleteError, InvalidInputError, OptionError
@@ -114,8 +116,7 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
 def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False) -> None:
     """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
     if output is not None:
-        text = to_json(report)
-        write_whole(output, lambda file: file.write(text.encode("utf-8")))
+        write_report(report, output)
     if format is Format.JSON:
         if output is None:
             _stdout().write(to_json(report))
@@ -125,6 +126,21 @@ def deliver(report: Report, *, format: Format, output: Path | None, verbose: boo
     from idl_audit.report.terminal import render
 
     render(report, console=console(), verbose=verbose)
+
+
+def write_report(report: Report, output: Path) -> None:
+    """Write the report as JSON, whole or not at all."""
+    text = to_json(report)
+    write_whole(output, lambda file: file.write(text.encode("utf-8")))
+
+
+def print_sections(sentence: str, sections: Iterable[tuple[str, Any]], to: Console) -> None:
+    """Print a sentence and below it headings with their tables, as reports are printed."""
+    to.print(Text(sentence, style="bold"))
+    for title, body in sections:
+        to.print()
+        to.print(Text(title, style="bold"))
+        to.print(Padding(body, (0, 0, 0, 2), expand=False))
 
 
 def _stdout() -> TextIO:

@@ -73,6 +73,7 @@ def write_files(folder: Path) -> None:
     """Fill a folder with everything that the tests hand to the commands."""
     _write_models(folder)
     _write_samples(folder)
+    _write_configuration(folder)
     assert run("sensitivity", MODEL, "--witness", folder / "witness.npz").code == 0
 
 
@@ -106,6 +107,13 @@ def _write_models(folder: Path) -> None:
     lines += [f"(assert (>= X_{i} 0)) (assert (<= X_{i} 1))" for i in range(4)]
     (folder / "rule.vnnlib").write_text("\n".join([*lines, "(assert (<= Y_0 -1))"]))
     (folder / "rules.csv").write_text("onnx,vnnlib,timeout\nsmall.onnx,rule.vnnlib,20\n")
+
+
+def _write_configuration(folder: Path) -> None:
+    lines = ["[defaults]", f'model = "{MODEL}"', f'data = "{DATA}"', 'bounds = "0,1"', "eps = [0.02, 0.05]"]
+    lines += ["limit = 4", "[run]", 'steps = ["sensitivity", "bounds", "certify"]']
+    lines += ["[gate]", 'require = "certified_accuracy@0.02 >= 0.9"', 'warn = ["norm_inf_S <= 1"]']
+    (folder / "audit.toml").write_text("\n".join(lines))
 
 
 def _named(node, name):

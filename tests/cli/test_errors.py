@@ -260,8 +260,8 @@ USAGE = (
     case(f"{CERTIFY} --epsilon 0.1", "--epsilon"),
     case("convert MODEL", "--out"),
     case("sensitivity MODEL -d good.npz", "-d"),
-    case("schema report", "unexpected"),
-    case("gate report.json", "gate"),
+    case("schema nonsense", "nonsense", "report", "config"),
+    case("gate report.json", "--require"),
 )
 
 

@@ -33,8 +33,12 @@ COMMANDS = {
     "inspect": f"inspect {MODEL}",
     "verify": f"verify witness.npz {MODEL}",
     "bench": "bench rules.csv",
+    "run": "run -c audit.toml",
 }
 """Name -> a command line that succeeds."""
+
+OTHERS = ("init", "gate", "diff", "explain", "schema")
+"""Commands that print no report."""
 
 REPORT_FILE = {
     "certify": "-o",
@@ -45,6 +49,7 @@ REPORT_FILE = {
     "inspect": "-o",
     "verify": "-o",
     "bench": "-o",
+    "run": "-o",
 }
 """Name -> the option that writes the report."""
 
@@ -57,7 +62,7 @@ def lines(name: str) -> list[str]:
 
 
 def test_every_command_that_reports_is_tested_here():
-    assert {*COMMANDS, "explain", "schema"} == set(typer.main.get_command(app).commands)
+    assert {*COMMANDS, *OTHERS} == set(typer.main.get_command(app).commands)
 
 
 def settled(value):
@@ -152,7 +157,7 @@ def options_of(name: str):
 
 
 @pytest.mark.parametrize("columns", [80, 160])
-@pytest.mark.parametrize("name", [*COMMANDS, "schema"])
+@pytest.mark.parametrize("name", [*COMMANDS, *OTHERS])
 def test_help_mentions_every_option(name, columns):
     found = run(name, "--help", COLUMNS=str(columns))
     assert found.code == 0

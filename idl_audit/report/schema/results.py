@@ -233,6 +233,14 @@ class Prediction(Part):
     residual: NonNegative | None = Field(default=None, description="Largest entry of |x - phi(A x + B u + b)|.")
 
 
+class ConfidenceInterval(Part):
+    """Where a rate may lie in the population that the samples were drawn from."""
+
+    low: NonNegative = Field(description="Lower end.")
+    high: NonNegative = Field(description="Upper end.")
+    method: Text = Field(description="Name and level of the interval.")
+
+
 class RuleResult(Part):
     """One rule of the gate."""
 
@@ -243,6 +251,15 @@ class RuleResult(Part):
     found: Text | None = Field(default=None, description="What the report says.")
     k: Count | None = Field(default=None, description="Samples that count in favour.")
     n: Count | None = Field(default=None, description="Samples in all.")
+    interval: ConfidenceInterval | None = Field(default=None, description="Of k / n; no rule is judged by it.")
+
+
+class NewlyFalsified(Part):
+    """A sample that can be attacked now, and was not in the baseline."""
+
+    index: Count = Field(description="Position in the data file.")
+    eps: Positive = Field(description="The radius in data units.")
+    before: Verdict = Field(description="Its verdict in the baseline.")
 
 
 class Gate(Part):
@@ -251,6 +268,7 @@ class Gate(Part):
     passed: bool = Field(description="Whether every rule of level error holds.")
     baseline: Text | None = Field(default=None, description="The baseline's file.")
     rules: tuple[RuleResult, ...] = Field(default=(), description="Every rule with its outcome.")
+    newly_falsified: tuple[NewlyFalsified, ...] = Field(default=(), description="Compared with the baseline.")
 
     @model_validator(mode="after")
     def _check_passed(self) -> Self:

@@ -89,6 +89,7 @@ class Sensitivity(Part):
 
     kind: Literal["global", "local"] = Field(description="For all inputs, or within the boxes of the samples.")
     method: Text = Field(description="paper, centre-radius, half-step, or best of several.")
+    eps: Positive | None = Field(default=None, description="For kind local: the radius of the boxes, in data units.")
     norm_inf: NonNegative | None = Field(default=None, description="||S||_inf, the largest row sum.")
     rho_norm_bound: NonNegative | None = Field(
         default=None, description="||B|| ||C|| / (1 - ||A||) + ||D|| after scaling: the much looser bound by norms."
@@ -124,6 +125,6 @@ class Sensitivity(Part):
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        if self.kind == "global" and (self.samples or self.global_norm_inf is not None):
-            raise ValueError("a global sensitivity has no samples; one that has them is of kind local")
+        if self.kind == "global" and (self.samples or self.global_norm_inf is not None or self.eps is not None):
+            raise ValueError("a global sensitivity has no samples and no eps; one that has them is of kind local")
         return self

@@ -22,6 +22,7 @@ from idl_audit.report.schema import (
     Verification,
 )
 from idl_audit.report.terminal.bounds import bounds_sections
+from idl_audit.report.terminal.gate import gate_sections
 from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, grid, heading, pair, table
 from idl_audit.report.terminal.objectives import objective_sections
 from idl_audit.report.terminal.properties import property_sections
@@ -62,6 +63,8 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from objective_sections(report, most, wide=wide)
     if report.properties:
         yield from property_sections(report, None if report.command == "bench" else most, wide=wide)
+    if report.gate is not None:
+        yield from gate_sections(report, report.gate, most)
     if report.diagnostics:
         yield "Diagnostics (`idl-audit explain CODE` says more)", _diagnostics(report.diagnostics)
     if report.artifacts:

@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from idl_audit.report.schema import InputGroups, InputMap, Report, Sensitivity, TopInput
-from idl_audit.report.terminal.heat import HeatMap
 from idl_audit.report.terminal.layout import Section, add_columns, add_row, grid, heading, pair, table
 from idl_audit.report.wording import SCALARS, eps_text, figure, plain
 
@@ -114,4 +113,6 @@ def _samples(found: Sensitivity, most: int | None) -> Table:
 def _map(found: InputMap) -> Group:
     side = "" if found.block == 1 else f"; each the largest of {found.block} x {found.block} pixels"
     largest = max(found.values, default=0.0)
+    from idl_audit.report.terminal.heat import HeatMap  # numpy: not before there is a map
+
     return Group(HeatMap(found), Text(f"one scale from 0 to {figure(largest)}{side}", style="dim"))

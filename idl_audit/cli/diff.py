@@ -1,0 +1,106 @@
+"""idl-audit diff."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from idl_audit.cli import options as o
+from idl_audit.cli.show import EXIT_REFUSED, command, console, print_sections
+from idl_audit.gate.difference import Difference, compare
+from idl_audit.report.reading import read_report
+from idl_audit.report.schema import Report, Verdict
+from idl_audit.report.wording import eps_text, figure, percent
+
+
+@command
+def diff(
+    old: Annotated[Path, typer.Argument(help="The earlier report.json.")],
+    new: Annotated[Path, typer.Argument(help="The later report.json, on the same data.")],
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where the network got worse.")] = False,
+    format: o.FormatOption = o.Format.TABLE,
+    verbose: o.VerboseOption = False,
+) -> None:
+    """Tell what changed from one report to the next: counts, and each sample with another verdict.
+
+    The models may differ; data and threat model must not. Worse are: a sample
+    with a worse verdict (certified, unknown, falsified, clean_wrong, from best
+    to worst), a lower clean accuracy, an incomplete report.
+    """
+    later = read_report(new)
+    found = compare(read_report(old), later, old)
+    if format is o.Format.JSON:
+        typer.echo(json.dumps(_document(found), indent=2, allow_nan=False))
+    else:
+        worse = "; ".join(found.regressions)
+        sentence = f"Worse than before: {worse}." if worse else "Nothing got worse."
+        print_sections(sentence, _sections(found, later, verbose=verbose), console())
+    if exit_code and found.regressions:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _document(found: Difference) -> dict[str, Any]:
+    counts = [
+        {"eps": after.eps, "before": before.model_dump(mode="json"), "after": after.model_dump(mode="json")}
+        for _, before, after in found.counts
+    ]
+    changed = [
+        {
+            "index": one.index,
+            "eps": one.eps,
+            "before": one.before.value,
+            "after": one.after.value,
+            "worse": one.is_worse,
+        }
+        for one in found.changed
+    ]
+    (before, after) = found.clean or (None, None)
+    return {
+        "clean": None if before is None or after is None else {"before": _pair(before), "after": _pair(after)},
+        "per_eps": counts,
+        "norm_inf": None if found.norms is None else {"before": found.norms[0], "after": found.norms[1]},
+        "changed": changed,
+        "regressions": list(found.regressions),
+    }
+
+
+def _pair(counts: tuple[int, int]) -> dict[str, int]:
+    return {"k": counts[0], "n": counts[1]}
+
+
+def _sections(found: Difference, later: Report, *, verbose: bool) -> Iterable[Any]:
+    from idl_audit.report.terminal.layout import (
+        MAX_ROWS,
+        add_row,
+        grid,
+        heading,
+        in_colour,
+        pair,
+        table,
+        verdict_name,
+    )
+
+    if found.clean is not None or found.norms is not None:
+        rows = grid()
+        if found.clean is not None:
+            pair(rows, "clean accuracy", " -> ".join(f"{k} of {n} ({percent(k, n)})" for k, n in found.clean))
+        if found.norms is not None:
+            pair(rows, "||S||_inf", " -> ".join(map(figure, found.norms)))
+        yield "Change", rows
+    if found.counts:
+        made = table(("eps", "right"), *((verdict_name(verdict), "right") for verdict in Verdict))
+        for eps, before, after in found.counts:
+            pairs = ((getattr(before, verdict.value), getattr(after, verdict.value)) for verdict in Verdict)
+            add_row(made, (eps, *(f"{k} -> {later_k}" if k != later_k else str(k) for k, later_k in pairs)))
+        yield "Verdicts", made
+    if found.changed:
+        most = None if verbose else MAX_ROWS
+        made = table(("sample", "right"), ("eps", "right"), ("before", "left"), ("now", "left"), ("", "left"))
+        for one in sorted(found.changed, key=lambda change: not change.is_worse)[:most]:
+            words = [in_colour(verdict, verdict_name(verdict)) for verdict in (one.before, one.after)]
+            add_row(made, (one.index, eps_text(later, one.eps), *words, "worse" if one.is_worse else "better"))
+        yield heading("Samples with another verdict", len(found.changed), most), made

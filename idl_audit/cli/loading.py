@@ -1,0 +1,55 @@
+"""Commands that are imported when they are asked for: `gate` must not wait for what `certify` needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+
+class LazyCommands(MutableMapping[str, Any]):
+    """The commands by name, each built on first use; going through the names imports none of them.
+
+    Args:
+        modules: command -> module of idl_audit.cli that has a function of that name.
+        built: commands that exist already.
+    """
+
+    def __init__(self, modules: Mapping[str, str], built: Mapping[str, Any]) -> None:
+        self._modules = dict(modules)
+        self._built = dict(built)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            self._built[name] = self._build(name)
+        return self._built[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        self._built.pop(name, None)
+        self._modules.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules or name in self._built
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._modules
+        yield from (name for name in self._built if name not in self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules.keys() | self._built.keys())
+
+    def _build(self, name: str) -> Any:
+        function = getattr(import_module(f"idl_audit.cli.{self._modules[name]}"), name)
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+        alone.command(name)(function)
+        command = get_command(alone)
+        for option in command.params:  # that every option has its variable is said once, not sixty times
+            if hasattr(option, "show_envvar"):
+                option.show_envvar = False
+        return command

@@ -1,0 +1,26 @@
+"""Where a folder's configuration is: cheap, for every command asks."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Final
+
+FILE: Final = "idl-audit.toml"
+PROJECT: Final = "pyproject.toml"
+
+
+def find_configuration(folder: Path = Path()) -> Path | None:
+    """Return idl-audit.toml, or pyproject.toml with a table [tool.idl-audit], of this folder; None without them."""
+    own, project = folder / FILE, folder / PROJECT
+    if own.is_file():
+        return own
+    if project.is_file():
+        try:
+            # another tool's file: what cannot be read is that tool's to complain of
+            tool = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {})
+        except (OSError, ValueError, RecursionError):
+            return None
+        if isinstance(tool, dict) and "idl-audit" in tool:
+            return project
+    return None

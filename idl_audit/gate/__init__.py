@@ -1,0 +1,1 @@
+"""Rules over a report, baselines, and what changed from one report to the next: neither networks nor solvers."""

@@ -1,0 +1,100 @@
+"""What a report says of a metric: k of n, or a figure; and how sure k of n is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import NormalDist
+from typing import Final
+
+from idl_audit.data.numbers import parse_number
+from idl_audit.errors import OptionError
+from idl_audit.gate.rules import AT_EPS, Metric
+from idl_audit.report.schema import ConfidenceInterval, EpsSummary, Report
+from idl_audit.report.wording import eps_text, plain
+
+LEVEL: Final = 0.95
+_Z: Final = NormalDist().inv_cdf((1 + LEVEL) / 2)
+
+
+@dataclass(frozen=True)
+class Share:
+    """k of n samples; without samples it has no value."""
+
+    k: int
+    n: int
+
+    @property
+    def value(self) -> Fraction | None:
+        """k / n, exactly."""
+        return Fraction(self.k, self.n) if self.n else None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of the report; None where no finite one was found."""
+
+    number: float | None
+
+    @property
+    def value(self) -> Fraction | None:
+        """The float64 number, exactly."""
+        return None if self.number is None else Fraction(self.number)
+
+
+def wilson(k: int, n: int) -> ConfidenceInterval:
+    """Return the Wilson score interval of k / n at 95 %.
+
+    With p = k/n and z = 1.96: (p + z^2/2n +- z sqrt(p (1-p)/n + z^2/4n^2)) / (1 + z^2/n) (Wilson, 1927).
+    """
+    p, square = k / n, _Z * _Z
+    middle = p + square / (2 * n)
+    half = _Z * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
+    low = 0.0 if k == 0 else max((middle - half) / (1 + square / n), 0.0)
+    high = 1.0 if k == n else min((middle + half) / (1 + square / n), 1.0)
+    return ConfidenceInterval(low=low, high=high, method="Wilson score, 95 %")
+
+
+def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
+    """Return what the report says.
+
+    Raises:
+        OptionError: where it says nothing of the metric, or not at this radius.
+    """
+    if metric in AT_EPS:
+        entry = entry_at(report, metric, eps)
+        if metric is Metric.CERTIFIED_ACCURACY:
+            return Share(entry.certified, entry.n)
+        if metric is Metric.UNKNOWN:
+            return Share(entry.unknown, entry.n)
+        return Share(entry.falsified, entry.n - entry.clean_wrong)
+    if metric is Metric.CLEAN_ACCURACY:
+        if report.summary is None or report.summary.clean is None:
+            raise OptionError("the report has no clean accuracy; write one with certify, attack or run")
+        return Share(report.summary.clean.k, report.summary.clean.n)
+    found = report.sensitivity
+    if found is None:
+        raise OptionError(f"the report has no sensitivity, which {metric} speaks of; write one with sensitivity or run")
+    if metric is Metric.NORM_INF_S or found.norm_inf is None:
+        return Figure(found.norm_inf)
+    if not found.top_inputs:
+        raise OptionError("the report lists no entry of S, which max_sensitivity speaks of; write it anew")
+    return Figure(max(entry.value for entry in found.top_inputs))
+
+
+def entry_at(report: Report, metric: Metric, eps: str | None) -> EpsSummary:
+    """Return the counts at a radius as it is written in a rule. Raises OptionError where there are none."""
+    entries = report.summary.per_eps if report.summary is not None else ()
+    if not entries:
+        raise OptionError(f"the report has no verdicts, which {metric} speaks of; write one with certify or run")
+    known = ", ".join(eps_text(report, entry.eps) for entry in entries)
+    if eps is None:
+        if len(entries) > 1:
+            raise OptionError(f"{metric} needs a radius: write {metric}@ and one of {known}")
+        return entries[0]
+    value = parse_number(eps, option=f"{metric}@{eps}")
+    for entry in entries:
+        if value == entry.eps or eps == eps_text(report, entry.eps):
+            return entry
+    raise OptionError(f"the report has no verdicts at eps {plain(eps)}; it has {known}")

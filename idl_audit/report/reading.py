@@ -1,0 +1,136 @@
+"""A report from a file, with the checks that the schema cannot make: its counts are those of its samples."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from idl_audit.data.numbers import parse_number
+from idl_audit.errors import DataError, InvalidInputError, OptionError
+from idl_audit.report.json_text import from_json
+from idl_audit.report.schema import Report, Verdict
+from idl_audit.report.wording import plain
+
+
+def read_report(path: Path) -> Report:
+    """Return the report in a file.
+
+    Raises:
+        DataError: where it cannot be read, is no report of this schema, or contradicts itself.
+    """
+    return parse_report(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what is in a report's file. Raises DataError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no regular file; give a report.json that idl-audit wrote with -o")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file; write a report with -o, for example `idl-audit run -o {path}`"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give another report") from None
+
+
+def parse_report(content: bytes, path: Path) -> Report:
+    """Return the report that a file's content is. Raises DataError as `read_report` does."""
+    try:
+        report = from_json(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no UTF-8 text; give a report.json that idl-audit wrote with -o") from None
+    except InvalidInputError as error:
+        raise DataError(f"{path}: {error}") from None
+    problem = next(_contradictions(report), None)
+    if problem is not None:
+        raise DataError(
+            f"{path} contradicts itself: {plain(problem)}; it was changed by hand or damaged: write it anew"
+        )
+    return report
+
+
+def _contradictions(report: Report) -> Iterator[str]:
+    """Yield what cannot be true of a report that idl-audit wrote."""
+    yield from _in_radii(report)
+    yield from _in_samples(report)
+    yield from _in_summary(report)
+    yield from _in_data(report)
+    found = report.sensitivity
+    if found is not None and found.norm_inf is not None:
+        largest = max((*found.row_sums, *(entry.value for entry in found.top_inputs)), default=0.0)
+        if largest > found.norm_inf:
+            yield f"norm_inf is {found.norm_inf:g}, and a row of S has {largest:g}"
+
+
+def _in_radii(report: Report) -> Iterator[str]:
+    """A radius is called by a text that says its value: a range's points by the first few digits."""
+    for point in report.threat_model.eps if report.threat_model is not None else ():
+        try:
+            named = parse_number(point.text, option="eps")
+        except OptionError:
+            named = math.nan
+        if not math.isclose(named, point.value, rel_tol=0.01):
+            yield f"eps {point.value:g} is called '{point.text}'"
+
+
+def _in_samples(report: Report) -> Iterator[str]:
+    seen: set[int] = set()
+    for sample in report.samples:
+        if sample.index in seen:
+            yield f"sample {sample.index} is listed twice"
+        seen.add(sample.index)
+        radii = [result.eps for result in sample.results]
+        if len(set(radii)) < len(radii):
+            yield f"sample {sample.index} has two verdicts at one radius"
+        for result in sample.results:
+            right = sample.predicted == sample.label
+            wrong = result.verdict is Verdict.CLEAN_WRONG
+            decided = result.verdict in (Verdict.CERTIFIED, Verdict.FALSIFIED)
+            if (wrong and right) or (decided and not right):
+                yield (
+                    f"sample {sample.index} is {result.verdict}, but class {sample.predicted} is predicted, and its "
+                    f"label is {sample.label}"
+                )
+
+
+def _in_summary(report: Report) -> Iterator[str]:
+    if report.summary is None:
+        if any(sample.results for sample in report.samples):
+            yield "its samples have verdicts, and there is no summary of them"
+        return
+    clean = report.summary.clean
+    if clean is not None:
+        labels = [sample for sample in report.samples if sample.label is not None]
+        counted = (sum(sample.predicted == sample.label for sample in labels), len(labels))
+        if (clean.k, clean.n) != counted:
+            k, n = counted
+            yield f"clean accuracy is given as {clean.k} of {clean.n}, and the samples have {k} of {n}"
+    radii = [entry.eps for entry in report.summary.per_eps]
+    if len(set(radii)) < len(radii):
+        yield "the summary has one radius twice"
+    verdicts = Counter((result.eps, result.verdict) for sample in report.samples for result in sample.results)
+    for entry in report.summary.per_eps:
+        for verdict in Verdict:
+            given, there = getattr(entry, verdict.value), verdicts.pop((entry.eps, verdict), 0)
+            if given != there:
+                yield f"at eps {entry.eps:g} the summary counts {given} {verdict}, and the samples have {there}"
+    for eps, _ in verdicts:
+        yield f"the samples have verdicts at eps {eps:g}, and the summary has not"
+
+
+def _in_data(report: Report) -> Iterator[str]:
+    if report.data is None:
+        return
+    if report.data.indices and len(report.data.indices) != report.data.n:
+        yield f"data.n is {report.data.n}, and {len(report.data.indices)} indices are listed"
+    if report.status != "complete" or report.summary is None or not report.summary.per_eps:
+        return
+    if [sample.index for sample in report.samples] != list(report.data.indices):
+        yield "its samples are not those that data.indices lists, although it is complete"
+    for entry in report.summary.per_eps:
+        if entry.n != report.data.n:
+            yield f"it is complete, but at eps {entry.eps:g} only {entry.n} of {report.data.n} samples have a verdict"

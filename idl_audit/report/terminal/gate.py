@@ -1,0 +1,61 @@
+"""The gate's rules and the samples that can be attacked since the baseline, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from idl_audit.report.schema import Gate, Report, RuleResult
+from idl_audit.report.terminal.layout import Section, add_columns, add_row, heading, in_colour, table, verdict_name
+from idl_audit.report.wording import eps_text, figure, plain
+
+
+def gate_sections(report: Report, gate: Gate, most: int | None) -> Iterable[Section]:
+    """Yield the sections of a report that was judged; `most` limits the rows of samples."""
+    yield "Gate", rules_table(report, gate)
+    if gate.newly_falsified:
+        made = table(("sample", "right"), ("eps", "right"), ("before", "left"))
+        for entry in gate.newly_falsified[:most]:
+            add_row(
+                made, (entry.index, eps_text(report, entry.eps), in_colour(entry.before, verdict_name(entry.before)))
+            )
+        yield heading("Attacked now, and not in the baseline", len(gate.newly_falsified), most), made
+
+
+def rules_table(report: Report, gate: Gate) -> Table:
+    """Return one row per rule: what it asks for, what was found, k of n, and how sure that is."""
+    made = table(("verdict", "left"), ("rule", "left"), ("found", "right"))
+    add_columns(made, ("k of n", "right"), ("95 % interval", "right"))
+    for rule in gate.rules:
+        counts = None if rule.k is None or rule.n is None else f"{rule.k} of {rule.n}"
+        add_row(made, (_outcome(rule), rule.rule, rule.found, counts, _interval(rule)))
+    names = sorted({rule.interval.method for rule in gate.rules if rule.interval is not None})
+    notes = [f"interval: {', '.join(map(plain, names))}; no rule is judged by it"] if names else []
+    notes += _threat(report)
+    notes += [f"baseline: {plain(gate.baseline)}"] if gate.baseline is not None else []
+    if notes:
+        made.caption, made.caption_justify = Text("\n".join(notes)), "left"
+    return made
+
+
+def _threat(report: Report) -> list[str]:
+    """Say what is less than an attacker who changes all inputs towards any class: rules hold against no more."""
+    threat = report.threat_model
+    limits = []
+    if threat is not None and threat.k is not None:
+        limits.append(f"at most {threat.k} inputs change")
+    if threat is not None and threat.target is not None:
+        limits.append(f"only class {threat.target} counts as an attack's success")
+    return [f"threat model: {', '.join(limits)}"] if limits else []
+
+
+def _outcome(rule: RuleResult) -> Text:
+    if rule.passed:
+        return Text("passed", style="green")
+    return Text("warning", style="yellow") if rule.level == "warning" else Text("FAILED", style="bold red")
+
+
+def _interval(rule: RuleResult) -> str | None:
+    return None if rule.interval is None else f"{figure(rule.interval.low)} to {figure(rule.interval.high)}"
