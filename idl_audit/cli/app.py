@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from idl_audit import __version__
-from idl_audit.cli import bench, bounds, convert, inspect, robustness, schema, sensitivity, verify
-from idl_audit.cli.show import EXIT_INTERRUPTED, EXIT_USAGE
+from idl_audit.cli import bench, bounds, convert, inspect, report, robustness, schema, sensitivity, verify
+from idl_audit.cli.show import ARGUMENTS, EXIT_INTERRUPTED, EXIT_USAGE
 from idl_audit.report.wording import plain
 
 
@@ -36,6 +36,7 @@ class _Group(TyperGroup):
         if not standalone_mode:
             return run(**extra)
         code = 0
+        ARGUMENTS.set(tuple(sys.argv[1:] if args is None else args))
         try:
             code = run(**extra)
         except typer.TyperException as error:
@@ -71,6 +72,7 @@ app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
+app.command("report")(report.report)
 app.command("schema")(schema.schema)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO
 
@@ -30,6 +32,9 @@ EXIT_INTERRUPTED = 130
 
 WIDTH_OFF_TERMINAL = 160
 """Tables in a pipe or a file are not squeezed into 80 columns."""
+
+ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("ARGUMENTS", default=())
+"""What was typed behind `idl-audit`: a report says how it came about."""
 
 Parameters = ParamSpec("Parameters")
 
@@ -95,6 +100,7 @@ def check_output(output: Path | None, *, read: Iterable[Path | None] = (), writt
 
 def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False) -> None:
     """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
+    report = report.model_copy(update={"command_line": _command_line()})
     if output is not None:
         text = to_json(report)
         write_whole(output, lambda file: file.write(text.encode("utf-8")))
@@ -107,6 +113,12 @@ def deliver(report: Report, *, format: Format, output: Path | None, verbose: boo
     from idl_audit.report.terminal import render
 
     render(report, console=console(), verbose=verbose)
+
+
+def _command_line() -> str | None:
+    """Return the command as a shell reads it; bytes that are no text become question marks, as everywhere else."""
+    arguments = ARGUMENTS.get()
+    return shlex.join(("idl-audit", *arguments)).encode("utf-8", "replace").decode() if arguments else None
 
 
 def _stdout() -> TextIO:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Final
@@ -71,6 +72,16 @@ def percent(k: int, n: int) -> str:
 def figure(value: float | None) -> str:
     """Return four significant digits, `-` for None."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def interval(lower: float | None, upper: float | None) -> str:
+    """Return both ends with three digits, rounded outward: what is printed is a bound as well."""
+    low = "-inf" if lower is None else _digits(lower, ROUND_FLOOR)
+    return f"{low} .. {'inf' if upper is None else _digits(upper, ROUND_CEILING)}"
+
+
+def _digits(value: float, rounding: str) -> str:
+    return f"{float(Context(prec=3, rounding=rounding).create_decimal(repr(value))) + 0.0:.3g}"
 
 
 def eps_text(report: Report, value: float) -> str:

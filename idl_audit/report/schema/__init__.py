@@ -38,6 +38,7 @@ from idl_audit.report.schema.sensitivity import (
 from idl_audit.report.schema.subject import (
     AgreementCheck,
     BlockInfo,
+    BlockLink,
     Conversion,
     DataInfo,
     Environment,
@@ -58,6 +59,7 @@ __all__ = [
     "AgreementCheck",
     "BlockBounds",
     "BlockInfo",
+    "BlockLink",
     "Cardinality",
     "ClassMargin",
     "CleanAccuracy",
