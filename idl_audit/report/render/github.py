@@ -80,7 +80,7 @@ def _file(report: Report) -> str | None:
 
 
 def _data(text: str) -> str:
-    r"""Return text as the message of a command: % as %25, line breaks as %0D %0A; the old ##[...] commands broken up."""
+    r"""Return text as the message of a command: % as %25, breaks as %0D %0A; the old ##[...] commands broken up."""
     safe = re.sub(r"##(?=\[)", "## ", plain(text, longest=2000))
     return safe.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 

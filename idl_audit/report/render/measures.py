@@ -87,7 +87,9 @@ def _groups(found: Sensitivity) -> Iterator[Table]:
     for output in sorted({entry.output for entry in found.groups.top}):
         top = sorted((entry for entry in found.groups.top if entry.output == output), key=lambda entry: -entry.value)
         rows.append((output, ", ".join(f"{entry.group} ({figure(entry.value)})" for entry in top)))
-    yield table(f"Groups of inputs ({found.groups.source})", (">output", "sum of S over the group, largest first"), rows)
+    yield table(
+        f"Groups of inputs ({found.groups.source})", (">output", "sum of S over the group, largest first"), rows
+    )
 
 
 def _local(found: Sensitivity) -> Iterator[Table]:
@@ -169,7 +171,9 @@ def other_sections(report: Report) -> Iterator[Section]:
         pairs = PairList()
         pairs.add("kind", smaller.kind)
         pairs.add("nonzeros", f"{smaller.nonzeros.before:,} before, {smaller.nonzeros.after:,} after")
-        pairs.add("drift", f"at most {figure(smaller.drift.guaranteed)} (proved), {figure(smaller.drift.measured)} seen")
+        pairs.add(
+            "drift", f"at most {figure(smaller.drift.guaranteed)} (proved), {figure(smaller.drift.measured)} seen"
+        )
         yield Section("compression", "Compression", (pairs.done(),))
     if report.predictions:
         rows = [

@@ -131,7 +131,9 @@ def columns(*titles: str) -> tuple[Column, ...]:
     return tuple(Column(title.removeprefix(">"), title.startswith(">")) for title in titles)
 
 
-def table(caption: str, titles: Sequence[str], rows: Sequence[Sequence[Cell]], *, note: str = "", shown: int = 20) -> Table:
+def table(
+    caption: str, titles: Sequence[str], rows: Sequence[Sequence[Cell]], *, note: str = "", shown: int = 20
+) -> Table:
     """Return a table with these headings."""
     return Table(caption, columns(*titles), tuple(tuple(row) for row in rows), note, shown)
 
