@@ -90,7 +90,9 @@ def _name(axes: Axes, points: Sequence[AccuracyPoint], theme: Theme, size: float
     """Write beside the edges, at the right end, what they are, in their colours."""
     last = points[-1]
     lower = last.certified
-    _beside(axes, last.eps, last.attacked, "not attacked", above=last.attacked < 0.93, colour=theme.falsified, size=size)
+    _beside(
+        axes, last.eps, last.attacked, "not attacked", above=last.attacked < 0.93, colour=theme.falsified, size=size
+    )
     if lower is not None and (lower > 0.09 or last.attacked - lower > 0.2):
         _beside(axes, last.eps, lower, "certified", above=lower <= 0.09, colour=theme.certified, size=size)
 

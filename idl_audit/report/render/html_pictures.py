@@ -147,7 +147,7 @@ def structure_picture(report: Report) -> Picture | None:
     )
     caption = (
         "Structure of the matrices: a row is a block of states, at the bottom the outputs y; a column is what it "
-        "reads, on the right the inputs u. The darker, the larger the share of nonzeros. Blocks stand in order of evaluation."
+        "reads, on the right the inputs u. The darker, the larger the share of nonzeros. Blocks stand in order."
     )
     return _in_four_forms("structure", draw, alt, caption)
 
