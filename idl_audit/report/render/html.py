@@ -20,7 +20,7 @@ from markupsafe import Markup
 from idl_audit.report.json_text import to_json
 from idl_audit.report.render.extras import Extras
 from idl_audit.report.render.html_pictures import MAGMA, accuracy_chart, cards_of_triples, heat_maps, structure_picture
-from idl_audit.report.render.parts import Kind, Mark, Name, Pairs, Share, Stack
+from idl_audit.report.render.parts import Dot, Kind, Mark, Name, Pairs, Share, Stack
 from idl_audit.report.render.sections import sections
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.wording import eps_text, percent, plain, verdict_sentence
@@ -90,7 +90,7 @@ def _environment() -> Environment:
         finalize=_shown,
         trim_blocks=True,
     )
-    kinds = {"mark": Mark, "name": Name, "stack": Stack, "share": Share, "pairs": Pairs}
+    kinds = {"dot": Dot, "mark": Mark, "name": Name, "stack": Stack, "share": Share, "pairs": Pairs}
     made.tests.update({name: (lambda value, kind=kind: isinstance(value, kind)) for name, kind in kinds.items()})
     return made
 
@@ -108,6 +108,11 @@ class _Card:
     value: str
     below: str
     kind: Kind
+
+
+def _short(k: int, n: int) -> str:
+    """Return the share in per cent, without the sign."""
+    return percent(k, n).removesuffix(" %").removesuffix(".0")
 
 
 def _cards(report: Report) -> list[_Card]:
@@ -136,6 +141,6 @@ def _cards(report: Report) -> list[_Card]:
                 _Card(title, percent(k, first.n), f"{k} of {first.n} at eps {eps_text(report, first.eps)}", kind)
             )
         else:
-            value = f"{percent(k, first.n)} → {percent(m, last.n)}"
+            value = f"{_short(k, first.n)} → {_short(m, last.n)} %"
             cards.append(_Card(title, value, f"eps {eps_text(report, first.eps)} → {eps_text(report, last.eps)}", kind))
     return cards

@@ -108,7 +108,7 @@ def accuracy_chart(report: Report) -> Picture | None:
 
     told = "; ".join(
         f"at eps {eps_text(report, entry.eps)}, {percent(entry.certified, entry.n)} certified and "
-        f"{percent(entry.certified + entry.unknown, entry.n)} not attacked"
+        f"{percent(entry.certified + entry.unknown, entry.n)} without an attack"
         for entry in entries
     )
     alt = f"Chart of accuracy over eps: {told}."

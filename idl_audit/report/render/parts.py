@@ -33,6 +33,11 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Dot(Mark):
+    """A mark that is drawn without its word where there is little room."""
+
+
+@dataclass(frozen=True)
 class Name:
     """A name as it stands in a file: a path, a hash, a block. It is set in a typewriter face."""
 

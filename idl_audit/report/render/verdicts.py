@@ -9,6 +9,7 @@ from pathlib import PurePath
 from idl_audit.report.render.parts import (
     VERDICTS,
     Cell,
+    Dot,
     Kind,
     Mark,
     Name,
@@ -22,8 +23,10 @@ from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleRe
 from idl_audit.report.wording import REASONS, eps_text, figure, percent
 from idl_audit.report.worst_first import deciding_margin, largest_certified, smallest_falsified, worst_first
 
-FEW_RADII = 4
-"""Up to so many radii, each has a column of its own among the samples."""
+FEW_RADII = 3
+"""Up to so many radii, verdicts are told in words among the samples."""
+MANY_RADII = 24
+"""Up to so many, each has a column of its own."""
 
 _RESULTS: dict[PropertyResult, Kind] = {
     "unsat": "certified",
@@ -93,20 +96,21 @@ def _by_verdict(report: Report, samples: list[SampleReport]) -> Table:
 def _by_radius(report: Report, samples: list[SampleReport]) -> Table:
     """One row per sample: the verdict at each radius, or where there are many, the radii that matter."""
     radii = sorted({result.eps for sample in samples for result in sample.results})
-    few = len(radii) <= FEW_RADII
+    few, each = len(radii) <= FEW_RADII, len(radii) <= MANY_RADII
     rows: list[tuple[Cell, ...]] = []
     for sample in samples:
-        found = {result.eps: verdict_mark(result.verdict) for result in sample.results}
+        marks = {result.eps: verdict_mark(result.verdict) for result in sample.results}
+        dots = {eps: mark if few else Dot(mark.text, mark.kind) for eps, mark in marks.items()}
         proved, broken = largest_certified(sample), smallest_falsified(sample)
         limits = [None if value is None else eps_text(report, value) for value in (proved, broken)]
-        undecided = sum(result.verdict is Verdict.UNKNOWN for result in sample.results)
-        wrong = any(result.verdict is Verdict.CLEAN_WRONG for result in sample.results)
-        cells: list[Cell] = [found.get(radius) for radius in radii] if few else [*limits, undecided or None]
-        if not few and wrong:
-            cells[1] = verdict_mark(Verdict.CLEAN_WRONG)
+        wrong = Verdict.CLEAN_WRONG in {result.verdict for result in sample.results}
+        cells: list[Cell] = [dots.get(radius) for radius in radii] if each else []
+        cells += [] if few else [limits[0], verdict_mark(Verdict.CLEAN_WRONG) if wrong else limits[1]]
         rows.append((*_who(sample), *cells))
-    each = [f"eps {eps_text(report, radius)}" for radius in radii]
-    titles = each if few else (">certified up to", ">attacked from", ">radii undecided")
+    titles = (
+        [f"eps {eps_text(report, radius)}" if few else eps_text(report, radius) for radius in radii] if each else []
+    )
+    titles += [] if few else [">certified up to", ">attacked from"]
     return table("Samples", (">sample", ">label", ">predicted", *titles), rows)
 
 
