@@ -53,10 +53,14 @@ _LONGEST = 500
 
 
 def plain(value: object, *, longest: int = _LONGEST) -> str:
-    """Return a string from a file as one line without escape sequences, control or direction characters."""
+    """Return a string from a file as one line without escape sequences, control or direction characters.
+
+    Every character left is one that XML can hold.
+    """
     text = _ESCAPES.sub("", str(value)[: 4 * longest])
     text = "".join(" " if char in "\t\n\r\v\f\x85\u2028\u2029" else char for char in text)
     text = "".join(char for char in text if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
+    text = text.replace("\ufffe", "").replace("\uffff", "")
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 

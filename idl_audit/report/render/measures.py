@@ -115,7 +115,9 @@ def _states(report: Report, blocks: Sequence[BlockBounds]) -> Iterator[Table]:
         return
     rows: list[tuple[Cell, ...]] = []
     for entry in blocks:
-        bar = Stack((("unknown", entry.unstable), ("info", entry.active), ("quiet", entry.dead)))
+        bar = Stack(
+            (("unknown", "unstable", entry.unstable), ("info", "active", entry.active), ("quiet", "dead", entry.dead))
+        )
         counts = (f"{entry.unstable:,}", f"{entry.active:,}", f"{entry.dead:,}")
         mean = None if entry.mean_unstable is None else f"{entry.mean_unstable:,.1f}"
         rows.append((eps_text(report, entry.eps), Name(entry.block), bar, *counts, mean, figure(entry.mean_width)))

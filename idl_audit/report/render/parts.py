@@ -54,16 +54,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Stack:
-    """Counts side by side as one bar."""
+    """Counts side by side as one bar: colour, word, count."""
 
-    counts: tuple[tuple[Kind, int], ...]
+    counts: tuple[tuple[Kind, str, int], ...]
 
     @property
     def places(self) -> list[tuple[Kind, float, float]]:
         """Where each count starts and how long it is, in per cent of the whole."""
-        total = sum(count for _, count in self.counts)
+        total = sum(count for _, _, count in self.counts)
         placed, start = [], 0.0
-        for kind, count in self.counts:
+        for kind, _, count in self.counts:
             width = 100 * count / total if total else 0.0
             if count:
                 placed.append((kind, start, width))
@@ -73,7 +73,7 @@ class Stack:
     @property
     def text(self) -> str:
         """The counts in words."""
-        return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self.counts)
+        return ", ".join(f"{count} {word}" for _, word, count in self.counts)
 
 
 Cell: TypeAlias = str | int | Mark | Name | Share | Stack | None

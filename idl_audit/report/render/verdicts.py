@@ -68,7 +68,7 @@ def _counts(report: Report, entries: list[EpsSummary]) -> Table:
     for entry in entries:
         counts = {verdict: getattr(entry, verdict.value) for verdict in Verdict}
         cells = [f"{count} ({percent(count, entry.n)})" for count in counts.values()]
-        bar = Stack(tuple((VERDICTS[verdict], count) for verdict, count in counts.items()))
+        bar = Stack(tuple((VERDICTS[verdict], verdict_mark(verdict).text, count) for verdict, count in counts.items()))
         rows.append((eps_text(report, entry.eps), bar, entry.n, *cells))
     clean = report.summary.clean if report.summary is not None else None
     note = "" if clean is None else f"Clean accuracy: {clean.k} of {clean.n} ({percent(clean.k, clean.n)})."
