@@ -18,7 +18,11 @@ MOST_ROWS: Final = 20
 FOLDED: Final = frozenset({"samples", "model", "provenance", "bounds", "sensitivity"})
 """Sections that are folded away at first."""
 
-_SPECIAL = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:$/=^]")
+_SPECIAL = re.compile(
+    r"[\\`*_{}\[\]#!|~$^]"  # wherever they stand
+    r"|:(?=[\w+-])"  # :smile:
+    r"|^[-+=:]|(?:(?<=^\d)|(?<=^\d\d)|^\d{3,9})[.)](?=\s|$)"  # lists, rules and headings at the start of a line
+)
 _JOINER = "\u2060"
 """No width, no break: a name behind @ and a number behind # are no longer a mention or a link."""
 
@@ -35,9 +39,9 @@ def text(value: object) -> str:
     """Return a string that is shown as it is: one line, every character with a meaning escaped."""
     safe = plain(value, longest=1000).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # entities first: the ampersand of theirs must stay, and no escape below touches it
-    safe = _SPECIAL.sub(r"\\\g<0>", safe)
+    safe = _SPECIAL.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", safe)
     safe = re.sub(r"@(?=\w)|\\#(?=\w)", lambda found: found[0] + _JOINER, safe)
-    return re.sub(r"(?i)\b(www|https?|ftp|mailto|xmpp)(?=\\)", rf"\1{_JOINER}", safe)
+    return re.sub(r"(?i)(www(?=\.)|(?:https?|ftp|mailto|xmpp)(?=\\?:))", rf"\1{_JOINER}", safe)
 
 
 def code(value: object) -> str:
