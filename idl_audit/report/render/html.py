@@ -134,7 +134,8 @@ def _cards(report: Report) -> list[_Card]:
         ("Falsified", Verdict.FALSIFIED, "falsified"),
         ("Unknown", Verdict.UNKNOWN, "unknown"),
     )
-    for title, verdict, kind in named:
+    only_attacked = report.command.split(" ")[0] == "attack" and not any(entry.certified for entry in entries)
+    for title, verdict, kind in named[only_attacked:]:  # where nothing tried to certify, 0 % would mislead
         k, m = getattr(first, verdict.value), getattr(last, verdict.value)
         if len(entries) == 1:
             cards.append(
