@@ -57,9 +57,9 @@ def draw_accuracy(points: Sequence[AccuracyPoint], *, clean: float | None, theme
         axes.fill_between(x, floor, top, color=theme.unknown, alpha=0.16, linewidth=0)
         if proved:
             axes.fill_between(x, 0, floor, color=theme.certified, alpha=0.16, linewidth=0)
-            axes.plot(x, floor, color=theme.certified, linewidth=1.6)
+            axes.plot(x, floor, color=theme.certified, linewidth=1.6, clip_on=False)
             axes.plot(eps, lower, "o", color=theme.certified, markersize=5.5, clip_on=False, zorder=3)
-        axes.plot([*x, eps[-1]], [*top, upper[-1]], color=theme.falsified, linewidth=1.6)
+        axes.plot([*x, eps[-1]], [*top, upper[-1]], color=theme.falsified, linewidth=1.6, clip_on=False)
         axes.plot(eps, upper, "o", color=theme.falsified, markersize=5.5, clip_on=False, zorder=3)
         if clean is not None:
             axes.plot([0], [clean], "D", color=theme.ink, markersize=5.5, clip_on=False, zorder=3)
@@ -90,7 +90,9 @@ def _name(axes: Axes, points: Sequence[AccuracyPoint], theme: Theme, size: float
     """Write beside the edges, at the right end, what they are, in their colours."""
     last = points[-1]
     lower = last.certified
-    _beside(axes, last.eps, last.attacked, "no attack found", above=False, colour=theme.falsified, size=size)
+    _beside(
+        axes, last.eps, last.attacked, "no attack found", above=last.attacked < 0.12, colour=theme.falsified, size=size
+    )
     if lower is not None and (lower > 0.09 or last.attacked - lower > 0.2):
         _beside(axes, last.eps, lower, "certified", above=lower <= 0.09, colour=theme.certified, size=size)
 
