@@ -64,6 +64,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("report.schema", "config"),
     "scipy": ("implicit", "analysis"),
     "matplotlib": ("report.pictures",),
+    "jinja2": ("report.render",),
+    "markupsafe": ("report.render",),
 }
 """Outside library -> the modules (or packages) that may import it."""
 

@@ -484,6 +484,7 @@ def _save(options: RobustnessOptions, decided: list[Decided]) -> tuple[str, ...]
         "predictions": np.array([found.predicted for _, _, found in rows], np.int64),
         "eps": np.array([eps for _, eps, _ in rows], np.float64),
         "indices": np.array([sample.index for sample, _, _ in rows], np.int64),
+        "originals": np.array([sample.centre for sample, _, _ in rows], np.float64).reshape(len(rows), size),
     }
     write_npz(options.save, arrays, force=options.force or options.resume)
     return (str(options.save),)

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,7 @@ from idl_audit.implicit.wellposed import Contraction, Monotone
 from idl_audit.report.schema import (
     AgreementCheck,
     BlockInfo,
+    BlockLink,
     Conversion,
     EquilibriumCheck,
     ModelInfo,
@@ -295,6 +296,7 @@ def describe_conversion(
             BlockInfo(name=b.name, op=b.op, activation=b.activation.name, shape=b.shape, size=b.size)
             for b in model.blocks[::-1]
         ),
+        links=tuple(_links(model)),
         structure="strictly block triangular" if model.is_feed_forward else "cyclic",
         well_posed=describe_proof(model),
         norm_inf_A=Rescaling(
@@ -308,6 +310,16 @@ def describe_conversion(
         seconds=seconds,
         peak_mb=peak_megabytes(),
     )
+
+
+def _links(model: ImplicitModel) -> Iterator[BlockLink]:
+    """Yield the nonzero blocks of [[A, B], [C, D]], blocks in the report's order: the earliest first."""
+    n = len(model.blocks)
+    for place, row in enumerate((*model.rows[::-1], model.output)):
+        for block in sorted(row.states, reverse=True):
+            yield BlockLink(row=place, column=n - 1 - block, nnz=row.states[block].nnz)
+        if row.input is not None:
+            yield BlockLink(row=place, column=n, nnz=row.input.nnz)
 
 
 def _equilibria(model: ImplicitModel) -> EquilibriumCheck:

@@ -15,7 +15,7 @@ from idl_audit import __version__
 from idl_audit.cli.defaults import ENVIRONMENT_PREFIX, default_map
 from idl_audit.cli.first_steps import examples_of, what_next
 from idl_audit.cli.loading import LazyCommands
-from idl_audit.cli.show import EXIT_INTERRUPTED, EXIT_USAGE
+from idl_audit.cli.show import ARGUMENTS, EXIT_INTERRUPTED, EXIT_USAGE
 from idl_audit.errors import InvalidInputError
 from idl_audit.report.wording import plain
 
@@ -32,6 +32,7 @@ COMMANDS = {
     "run": "run",
     "gate": "gate",
     "diff": "diff",
+    "report": "report",
     "explain": "explain",
     "schema": "schema",
 }
@@ -79,6 +80,7 @@ class _Group(TyperGroup):
         if not standalone_mode:
             return run(**extra)
         code = 0
+        ARGUMENTS.set(tuple(sys.argv[1:] if args is None else args))
         try:
             code = run(**extra)
         except typer.TyperException as error:

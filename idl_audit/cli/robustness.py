@@ -26,7 +26,7 @@ SaveOption = Annotated[
     Path | None,
     typer.Option(
         "--save",
-        help="Write the adversarial inputs to this .npz file (inputs, labels, predictions, eps, indices).",
+        help="Write the adversarial inputs to this .npz file (inputs, labels, predictions, eps, indices, originals).",
         show_default=False,
         rich_help_panel=o.OUTPUT,
     ),

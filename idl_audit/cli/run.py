@@ -13,13 +13,13 @@ from idl_audit.analysis.state_bounds import METHODS as BOUNDS_METHODS
 from idl_audit.analysis.verdicts import METHODS, Options
 from idl_audit.audit.bounds import BoundsOptions
 from idl_audit.audit.combined import RunOptions, audit_all
+from idl_audit.audit.journal import drop_journal, journal_beside
 from idl_audit.audit.robustness import RobustnessOptions
 from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.audit.subject import ModelOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import ConfigOption
-from idl_audit.cli.merged import check_renderer, drop_journal, render, worker_options
 from idl_audit.cli.robustness import ATTACK_METHODS, DEFAULT_ATTACKS, DEFAULT_METHODS, parse_methods
 from idl_audit.cli.show import (
     EXIT_INTERRUPTED,
@@ -29,6 +29,7 @@ from idl_audit.cli.show import (
     deliver,
     progress_bar,
     teller,
+    with_command_line,
     write_report,
 )
 from idl_audit.config.files import Configuration, read_configuration
@@ -40,10 +41,12 @@ from idl_audit.errors import InvalidInputError, OptionError
 from idl_audit.files import check_distinct, check_place, write_whole
 from idl_audit.gate.judge import check_measured, judge, parse_rules
 from idl_audit.gate.rules import Rule
+from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
+from idl_audit.report.render import Format, render
 from idl_audit.report.schema import Report
 
-FORMATS: Final = {".html": "html", ".md": "markdown", ".xml": "junit"}
+FORMATS: Final = {".html": Format.HTML, ".md": Format.MARKDOWN, ".xml": Format.JUNIT}
 """Ending of a file in `reports` -> format it is written in."""
 
 DEFAULT_STEPS: Final = "sensitivity,certify"
@@ -129,6 +132,7 @@ def run(
     gate = _gate(found, options, shared.eps)
     check_distinct((model, data, labels, found.path, output, None if gate is None else gate[2]), further)
     report = audit_all(model, options, bar=lambda name: progress_bar(name, quiet=quiet), tell=teller(quiet=quiet))
+    report = with_command_line(report)
     if gate is not None:
         rules, baseline, path = gate
         try:
@@ -136,13 +140,14 @@ def run(
         except InvalidInputError:
             if output is not None:  # hours of work are not thrown away because the baseline does not fit
                 write_report(report, output)
-                drop_journal(options.robustness, report)
+                _drop_journal(options, report)
             raise
     deliver(report, format=format, output=output, verbose=verbose)
-    drop_journal(options.robustness, report)
+    _drop_journal(options, report)
     for file, text_format in further.items():
-        folder = Path() if output is None else output.parent
-        _write_rendered(render(report, text_format, folder=folder.absolute()), file)
+        folder = (Path() if output is None else output.parent).absolute()
+        extras, _ = find_extras(report, folder=folder, adversarial=None, matrix=None, image_shape=None)
+        _write_rendered(render(report, text_format, extras=extras), file)
     if report.status == "incomplete":
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.gate is not None and not report.gate.passed:
@@ -243,8 +248,8 @@ class _Shared:
         self, steps: tuple[str, ...], output: Path | None, *, resume: bool, jobs: int
     ) -> RobustnessOptions | None:
         if "attack" in steps:
-            return self._attack(worker_options(output, resume=resume, jobs=jobs))
-        return self._certify(worker_options(output, resume=resume, jobs=jobs)) if "certify" in steps else None
+            return self._attack(_workers(output, resume=resume, jobs=jobs))
+        return self._certify(_workers(output, resume=resume, jobs=jobs)) if "certify" in steps else None
 
     def _certify(self, workers: dict[str, Any]) -> RobustnessOptions:
         data, table = self._needed("certify"), self._table("certify")
@@ -298,16 +303,25 @@ def _written(options: RunOptions) -> list[Path | None]:
     return [getattr(step, name, None) for step in steps if step is not None for name in names]
 
 
-def _further(found: Configuration) -> dict[Path, str]:
+def _further(found: Configuration) -> dict[Path, Format]:
     """Return the further reports that the file asks for, each with its format."""
     files = {Path(name): Path(name).suffix.lower() for name in found.table("run").get("reports", ())}
     for file, suffix in files.items():
         if suffix not in FORMATS:
             raise OptionError(f"reports has {file}; the ending must be one of {', '.join(FORMATS)}")
         check_place(file)
-    if files:
-        check_renderer()
     return {file: FORMATS[suffix] for file, suffix in files.items()}
+
+
+def _workers(output: Path | None, *, resume: bool, jobs: int) -> dict[str, Any]:
+    """Return the options on processes, and on the journal that a killed run is resumed from."""
+    return {"journal": None if output is None else journal_beside(output), "resume": resume, "jobs": jobs}
+
+
+def _drop_journal(options: RunOptions, report: Report) -> None:
+    """Remove the journal of a report that is written."""
+    if options.robustness is not None and options.robustness.journal is not None:
+        drop_journal(options.robustness.journal, report)
 
 
 def _write_rendered(text: str, file: Path) -> None:

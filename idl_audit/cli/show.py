@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO
 
@@ -34,6 +36,9 @@ EXIT_INTERRUPTED = 130
 
 WIDTH_OFF_TERMINAL = 160
 """Tables in a pipe or a file are not squeezed into 80 columns."""
+
+ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("ARGUMENTS", default=())
+"""What was typed behind `idl-audit`: a report says how it came about."""
 
 Parameters = ParamSpec("Parameters")
 
@@ -115,6 +120,7 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
 
 def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False) -> None:
     """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
+    report = with_command_line(report)
     if output is not None:
         write_report(report, output)
     if format is Format.JSON:
@@ -141,6 +147,17 @@ def print_sections(sentence: str, sections: Iterable[tuple[str, Any]], to: Conso
         to.print()
         to.print(Text(title, style="bold"))
         to.print(Padding(body, (0, 0, 0, 2), expand=False))
+
+
+def with_command_line(report: Report) -> Report:
+    """Return the report with the command that was typed."""
+    return report.model_copy(update={"command_line": _command_line()})
+
+
+def _command_line() -> str | None:
+    """Return the command as a shell reads it; bytes that are no text become question marks, as everywhere else."""
+    arguments = ARGUMENTS.get()
+    return shlex.join(("idl-audit", *arguments)).encode("utf-8", "replace").decode() if arguments else None
 
 
 def _stdout() -> TextIO:

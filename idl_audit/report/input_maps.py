@@ -30,6 +30,16 @@ def as_image(values: FloatArray, shape: Sequence[int]) -> FloatArray:
     return values.reshape(axes) if len(axes) == 2 else values.reshape(1, -1)
 
 
+def channels_last(values: FloatArray, shape: Sequence[int]) -> FloatArray:
+    """Return values per input, shape (p,), of an image as (height, width, channels)."""
+    axes = _axes(shape)
+    if len(axes) == 2:
+        return values.reshape(*axes, 1)
+    if axes[2] <= MOST_CHANNELS < min(axes[0], axes[1]):
+        return values.reshape(axes)
+    return values.reshape(axes).transpose(1, 2, 0)
+
+
 def in_blocks(image: FloatArray, side: int) -> FloatArray:
     """Return the largest value of every square of side x side pixels; those at the edges may be smaller."""
     height, width = (math.ceil(extent / side) for extent in image.shape)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Final
@@ -53,10 +54,14 @@ _LONGEST = 500
 
 
 def plain(value: object, *, longest: int = _LONGEST) -> str:
-    """Return a string from a file as one line without escape sequences, control or direction characters."""
+    """Return a string from a file as one line without escape sequences, control or direction characters.
+
+    Every character left is one that XML can hold.
+    """
     text = _ESCAPES.sub("", str(value)[: 4 * longest])
     text = "".join(" " if char in "\t\n\r\v\f\x85\u2028\u2029" else char for char in text)
     text = "".join(char for char in text if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
+    text = text.replace("\ufffe", "").replace("\uffff", "")
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
@@ -72,6 +77,16 @@ def percent(k: int, n: int) -> str:
 def figure(value: float | None) -> str:
     """Return four significant digits, `-` for None."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def interval(lower: float | None, upper: float | None) -> str:
+    """Return both ends with three digits, rounded outward: what is printed is a bound as well."""
+    low = "-inf" if lower is None else _digits(lower, ROUND_FLOOR)
+    return f"{low} .. {'inf' if upper is None else _digits(upper, ROUND_CEILING)}"
+
+
+def _digits(value: float, rounding: str) -> str:
+    return f"{float(Context(prec=3, rounding=rounding).create_decimal(repr(value))) + 0.0:.3g}"
 
 
 def eps_text(report: Report, value: float) -> str:

@@ -37,7 +37,7 @@ COMMANDS = {
 }
 """Name -> a command line that succeeds."""
 
-OTHERS = ("init", "gate", "diff", "explain", "schema")
+OTHERS = ("init", "gate", "diff", "explain", "report", "schema")
 """Commands that print no report."""
 
 REPORT_FILE = {
@@ -53,7 +53,7 @@ REPORT_FILE = {
 }
 """Name -> the option that writes the report."""
 
-MEASURED = {"created", "timing", "seconds", "peak_mb"}
+MEASURED = {"created", "timing", "seconds", "peak_mb", "command_line"}
 """What differs from one run to the next."""
 
 
@@ -212,13 +212,14 @@ def test_saved_attacks_fool_the_original_network(files, name, options):
     assert report.artifacts == ("out/adv.npz",)
     with np.load("out/adv.npz") as adv, np.load(DATA) as data:
         centres, labels = data["inputs"], data["labels"]
-        kept = {key: adv[key] for key in ("inputs", "labels", "predictions", "eps", "indices")}
+        kept = {key: adv[key] for key in ("inputs", "labels", "predictions", "eps", "indices", "originals")}
         assert set(adv.files) == set(kept)
     found = [(s.index, r.eps) for s in report.samples for r in s.results if r.verdict is Verdict.FALSIFIED]
     assert len(found) >= 4
     assert sorted(zip(kept["indices"].tolist(), kept["eps"].tolist(), strict=True)) == sorted(found)
     assert kept["inputs"].dtype == np.float32
     assert (kept["labels"] == labels[kept["indices"]]).all()
+    assert (kept["originals"] == centres[kept["indices"]].reshape(len(found), -1)).all()
     predictions = answers(kept["inputs"]).argmax(axis=1)
     assert (predictions == kept["predictions"]).all()
     assert (predictions != kept["labels"]).all()

@@ -1,7 +1,26 @@
-"""Pictures as PNG files. The door to matplotlib."""
+"""Pictures as PNG files, and as SVG and small PNGs within a page. The door to matplotlib."""
 
+from idl_audit.report.pictures.accuracy import AccuracyPoint, draw_accuracy
 from idl_audit.report.pictures.adversarial import draw_adversarial
+from idl_audit.report.pictures.blocks import Cell, draw_blocks
 from idl_audit.report.pictures.heat_map import draw_heat_map
 from idl_audit.report.pictures.structure import draw_structure
+from idl_audit.report.pictures.theme import DARK, LIGHT, Theme
+from idl_audit.report.pictures.thumbnails import change_png, heat_png, image_png, largest_pixel
 
-__all__ = ["draw_adversarial", "draw_heat_map", "draw_structure"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "AccuracyPoint",
+    "Cell",
+    "Theme",
+    "change_png",
+    "draw_accuracy",
+    "draw_adversarial",
+    "draw_blocks",
+    "draw_heat_map",
+    "draw_structure",
+    "heat_png",
+    "image_png",
+    "largest_pixel",
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from idl_audit.arrays import FloatArray
-from idl_audit.report.input_maps import MOST_CHANNELS, is_image
+from idl_audit.report.input_maps import channels_last, is_image
 from idl_audit.report.pictures.canvas import label, new_figure, write_png
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _draw_images(
     titles: tuple[str, str],
     caption: str,
 ) -> None:
-    before, after = (_channels_last(values, shape) for values in (original, adversarial))
+    before, after = (channels_last(values, shape) for values in (original, adversarial))
     change = np.abs(after - before).max(axis=2)
     height, width = change.shape
     figure = new_figure(9, 1.0 + 2.7 * float(np.clip(height / width, 0.3, 2.0)))
@@ -97,16 +97,6 @@ def _draw_images(
         axes.set_yticks([])
     figure.suptitle(label(caption), fontsize=10)
     write_png(figure, stream)
-
-
-def _channels_last(values: FloatArray, shape: Sequence[int]) -> FloatArray:
-    """Return the image as (height, width, channels)."""
-    axes = [extent for extent in shape if extent != 1]
-    if len(axes) == 2:
-        return values.reshape(*axes, 1)
-    if axes[2] <= MOST_CHANNELS < min(axes[0], axes[1]):
-        return values.reshape(axes)
-    return values.reshape(axes).transpose(1, 2, 0)
 
 
 def _show(axes: Axes, image: FloatArray, limits: tuple[float, float]) -> None:

@@ -41,6 +41,7 @@ from idl_audit.report.schema.sensitivity import (
 from idl_audit.report.schema.subject import (
     AgreementCheck,
     BlockInfo,
+    BlockLink,
     Conversion,
     DataInfo,
     Environment,
@@ -61,6 +62,7 @@ __all__ = [
     "AgreementCheck",
     "BlockBounds",
     "BlockInfo",
+    "BlockLink",
     "Cardinality",
     "ClassMargin",
     "CleanAccuracy",

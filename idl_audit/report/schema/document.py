@@ -38,6 +38,7 @@ class Report(Part):
     schema_version: Literal["1.0"] = Field(default="1.0", description="Version of this schema.")
     tool: Tool = Field(description="The program that wrote the report.")
     command: Text = Field(description="The command, without its options: certify, attack, convert, ...")
+    command_line: Text | None = Field(default=None, description="The command as it was typed, options included.")
     created: AwareDatetime = Field(description="When the report was written, with time zone.")
     status: Status = Field(description="`incomplete` where a time limit or an interruption cut the work short.")
     environment: Environment = Field(description="What the figures depend on besides model, data and options.")

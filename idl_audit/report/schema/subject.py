@@ -64,6 +64,14 @@ class BlockInfo(Part):
     size: Count = Field(description="Number of states.")
 
 
+class BlockLink(Part):
+    """One nonzero block of [[A, B], [C, D]]: who reads whom."""
+
+    row: Count = Field(description="The block that reads, a position in `blocks`; their number stands for the outputs.")
+    column: Count = Field(description="The block that is read, likewise; their number stands for the inputs.")
+    nnz: Count = Field(description="Nonzero entries.")
+
+
 class WellPosed(Part):
     """The proof that x = phi(A x + B u + b) has exactly one solution for every input."""
 
@@ -105,6 +113,7 @@ class Conversion(Part):
     n_outputs: Count = Field(description="Length q of the output y.")
     nnz: Nonzeros = Field(description="Nonzero entries of A, B, C, D.")
     blocks: tuple[BlockInfo, ...] = Field(default=(), description="Blocks of states, in order of evaluation.")
+    links: tuple[BlockLink, ...] = Field(default=(), description="Which block of A, B, C, D has nonzeros, row by row.")
     structure: Literal["strictly block triangular", "cyclic"] = Field(description="The shape of A.")
     well_posed: WellPosed = Field(description="Why the model has exactly one state for every input.")
     norm_inf_A: Rescaling = Field(description="||A||_inf before and after scaling.")

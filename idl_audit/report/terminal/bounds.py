@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 from rich.table import Table
 from rich.text import Text
 
 from idl_audit.report.schema import BlockBounds, OutputBounds, Report
 from idl_audit.report.terminal.layout import Cell, Section, add_columns, add_row, heading, table
-from idl_audit.report.wording import eps_text, figure
+from idl_audit.report.wording import eps_text, figure, interval
 
 FEW_OUTPUTS = 3
 """Outputs whose interval stands in the samples' table; 80 columns hold no more."""
@@ -87,19 +86,9 @@ def _outputs(report: Report, rows: Sequence[tuple[BlockBounds, OutputBounds]], *
     shown = min(size, MANY_OUTPUTS if wide else FEW_OUTPUTS)
     made = table(("eps", "right"), ("sample", "right"), *((f"y{i}", "right") for i in range(shown)))
     for entry, sample in rows:
-        intervals = [_interval(lo, hi) for lo, hi in zip(sample.lower[:shown], sample.upper[:shown], strict=True)]
+        intervals = [interval(lo, hi) for lo, hi in zip(sample.lower[:shown], sample.upper[:shown], strict=True)]
         add_row(made, [eps_text(report, entry.eps), sample.index, *intervals])
     if size > shown:
         made.caption = Text(f"the first {shown} of {size} outputs; all of them stand in the report (-o FILE, -f json)")
         made.caption_justify = "left"
     return made
-
-
-def _interval(lower: float | None, upper: float | None) -> str:
-    """Return both ends with three digits, rounded outward: what is printed is a bound as well."""
-    low = "-inf" if lower is None else _digits(lower, ROUND_FLOOR)
-    return f"{low} .. {'inf' if upper is None else _digits(upper, ROUND_CEILING)}"
-
-
-def _digits(value: float, rounding: str) -> str:
-    return f"{float(Context(prec=3, rounding=rounding).create_decimal(repr(value))) + 0.0:.3g}"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from rich.table import Table
 from rich.text import Text
 
-from idl_audit.report.schema import Report, SampleReport, SampleResult, Summary, Verdict
+from idl_audit.report.schema import Report, SampleReport, Summary, Verdict
 from idl_audit.report.terminal.layout import (
     Cell,
     Section,
@@ -22,8 +20,7 @@ from idl_audit.report.terminal.layout import (
     verdict_name,
 )
 from idl_audit.report.wording import REASONS, eps_text, figure, percent
-
-_WORST_FIRST: Final = (Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG, Verdict.CERTIFIED)
+from idl_audit.report.worst_first import deciding_margin, largest_certified, smallest_falsified, worst_first
 
 
 def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide: bool) -> Iterable[Section]:
@@ -35,7 +32,7 @@ def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide
         for reason, count in reasons.most_common():
             add_row(why, (in_colour(Verdict.UNKNOWN, reason.value), count, REASONS[reason]))
         yield "Why undecided", why
-    tried = [sample for sample in report.samples if sample.results]
+    tried = worst_first(report.samples)
     if tried:
         several = any(len(sample.results) > 1 for sample in tried)
         body = _by_radius(report, tried, most) if several else _by_verdict(report, tried, most, wide=wide)
@@ -67,11 +64,11 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
     if wide:
         add_columns(made, ("eps", "right"), ("method", "left"), ("inputs changed", "right"))
         add_columns(made, ("confirmed by", "left"), ("seconds", "right"))
-    for sample in sorted(samples, key=lambda sample: _badness(sample.results[0]))[:most]:
+    for sample in samples[:most]:
         result = sample.results[0]
         found = result.adversarial
         cells: list[Cell] = [sample.index, sample.label, sample.predicted]
-        cells += [in_colour(result.verdict, verdict_name(result.verdict)), figure(_margin(result))]
+        cells += [in_colour(result.verdict, verdict_name(result.verdict)), figure(deciding_margin(result))]
         cells += [found.class_ if found else None, result.reason.value if result.reason else None]
         if wide:
             cells += [eps_text(report, result.eps), result.method, found.l0 if found else None]
@@ -84,8 +81,8 @@ def _by_radius(report: Report, samples: Sequence[SampleReport], most: int | None
     """One row per sample: the largest radius with a proof, the smallest with an attack."""
     made = table(("sample", "right"), ("label", "right"), ("predicts", "right"))
     add_columns(made, ("certified up to", "right"), ("attacked from", "right"), ("radii undecided", "right"))
-    for sample in sorted(samples, key=_frailty)[:most]:
-        proved, broken = _largest_certified(sample), _smallest_falsified(sample)
+    for sample in samples[:most]:
+        proved, broken = largest_certified(sample), smallest_falsified(sample)
         undecided = sum(result.verdict is Verdict.UNKNOWN for result in sample.results)
         attacked: Cell = None if broken is None else in_colour(Verdict.FALSIFIED, eps_text(report, broken))
         if any(result.verdict is Verdict.CLEAN_WRONG for result in sample.results):
@@ -95,28 +92,3 @@ def _by_radius(report: Report, samples: Sequence[SampleReport], most: int | None
         cells += [in_colour(Verdict.UNKNOWN, str(undecided)) if undecided else None]
         add_row(made, cells)
     return made
-
-
-def _margin(result: SampleResult) -> float | None:
-    """Return what the verdict rests on: the margin at the adversarial input, else the proved bound."""
-    return result.adversarial.margin if result.adversarial is not None else result.lower_bound
-
-
-def _badness(result: SampleResult) -> tuple[int, float]:
-    margin = _margin(result)
-    return _WORST_FIRST.index(result.verdict), -math.inf if margin is None else margin
-
-
-def _frailty(sample: SampleReport) -> tuple[float, float]:
-    """Order by the smallest radius with an attack, then by the largest with a proof; clean wrong after those."""
-    wrong = any(result.verdict is Verdict.CLEAN_WRONG for result in sample.results)
-    broken, proved = _smallest_falsified(sample), _largest_certified(sample)
-    return math.inf if broken is None else broken, math.inf if wrong else proved or 0.0
-
-
-def _largest_certified(sample: SampleReport) -> float | None:
-    return max((result.eps for result in sample.results if result.verdict is Verdict.CERTIFIED), default=None)
-
-
-def _smallest_falsified(sample: SampleReport) -> float | None:
-    return min((result.eps for result in sample.results if result.verdict is Verdict.FALSIFIED), default=None)

@@ -1,0 +1,110 @@
+"""The band between certified and attacked accuracy over eps, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idl_audit.report.pictures.canvas import label, new_figure
+from idl_audit.report.pictures.theme import Theme, dress, styled, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class AccuracyPoint:
+    """What is known at one radius, as shares of all samples."""
+
+    eps: float
+    text: str
+    certified: float | None
+    """Certified samples; None where nothing tried to certify."""
+    attacked: float
+    """Samples that no attack has toppled."""
+
+
+def draw_accuracy(points: Sequence[AccuracyPoint], *, clean: float | None, theme: Theme, narrow: bool) -> str:
+    """Return the chart as SVG: robust accuracy lies within the band.
+
+    It never grows with eps. So between two radii the certified share of the larger one is a lower bound and the
+    attacked share of the smaller one an upper bound: the band's edges are steps, and nothing in it is interpolated.
+
+    Args:
+        points: one per radius, at least two, in rising order.
+        clean: accuracy at eps 0; None where it is unknown.
+        theme: the colours.
+        narrow: for a phone.
+    """
+    eps = np.array([point.eps for point in points])
+    upper = np.array([point.attacked for point in points])
+    lower = np.array([0.0 if point.certified is None else point.certified for point in points])
+    proved = any(point.certified is not None for point in points)
+    size = 10.5
+    with styled():
+        figure = new_figure(4.4, 3.5) if narrow else new_figure(8.4, 3.5)
+        axes = figure.add_subplot()
+        start = 1.0 if clean is None else clean
+        edges = np.concatenate([[0.0], eps])
+        tops = np.concatenate([[start], upper])
+        floors = np.concatenate([lower, lower[-1:]])
+        # from one radius to the next: the floor is the next one's, the ceiling the last one's
+        x = np.repeat(edges, 2)[1:-1]
+        top, floor = np.repeat(tops[:-1], 2), np.repeat(floors[:-1], 2)
+        axes.fill_between(x, floor, top, color=theme.unknown, alpha=0.16, linewidth=0)
+        if proved:
+            axes.fill_between(x, 0, floor, color=theme.certified, alpha=0.16, linewidth=0)
+            axes.plot(x, floor, color=theme.certified, linewidth=1.6, clip_on=False)
+            axes.plot(eps, lower, "o", color=theme.certified, markersize=5.5, clip_on=False, zorder=3)
+        axes.plot([*x, eps[-1]], [*top, upper[-1]], color=theme.falsified, linewidth=1.6, clip_on=False)
+        axes.plot(eps, upper, "o", color=theme.falsified, markersize=5.5, clip_on=False, zorder=3)
+        if clean is not None:
+            axes.plot([0], [clean], "D", color=theme.ink, markersize=5.5, clip_on=False, zorder=3)
+            axes.annotate("clean", (0, clean), (8, 7), textcoords="offset points", color=theme.ink, fontsize=size)
+        _name(axes, points, theme, size)
+        axes.set_xlim(0, float(eps[-1]) * 1.001)
+        axes.set_ylim(0, 1.0)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100 %"])
+        places = _spread(eps, 0.13 if narrow else 0.06)
+        axes.set_xticks([0.0, *eps[places]], ["0", *(label(points[place].text, longest=12) for place in places)])
+        axes.set_xlabel("eps, in units of the data", color=theme.muted, fontsize=size)
+        axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+        axes.set_axisbelow(True)
+        dress(axes, theme, size=size)
+        return svg(figure)
+
+
+def _spread(eps: np.ndarray[tuple[int], np.dtype[np.float64]], least: float) -> list[int]:
+    """Return the radii whose names have room: at least so far apart, as a share of the axis; the last one always."""
+    kept = [len(eps) - 1]
+    for place in range(len(eps) - 2, -1, -1):
+        if eps[kept[-1]] - eps[place] >= least * eps[-1] and eps[place] >= least * eps[-1]:
+            kept.append(place)
+    return kept[::-1]
+
+
+def _name(axes: Axes, points: Sequence[AccuracyPoint], theme: Theme, size: float) -> None:
+    """Write beside the edges, at the right end, what they are, in their colours."""
+    last = points[-1]
+    lower = last.certified
+    _beside(
+        axes, last.eps, last.attacked, "no attack found", above=last.attacked < 0.12, colour=theme.falsified, size=size
+    )
+    if lower is not None and (lower > 0.09 or last.attacked - lower > 0.2):
+        _beside(axes, last.eps, lower, "certified", above=lower <= 0.09, colour=theme.certified, size=size)
+
+
+def _beside(axes: Axes, x: float, y: float, text: str, *, above: bool, colour: str, size: float) -> None:
+    axes.annotate(
+        text,
+        (x, y),
+        (-4, 8 if above else -8),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if above else "top",
+        color=colour,
+        fontsize=size,
+    )

@@ -1,0 +1,149 @@
+"""Sections on what was decided: the gate, counts per radius, why some are open, every sample, properties."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from idl_audit.report.render.parts import (
+    VERDICTS,
+    Cell,
+    Dot,
+    Kind,
+    Mark,
+    Name,
+    Section,
+    Stack,
+    Table,
+    table,
+    verdict_mark,
+)
+from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
+from idl_audit.report.wording import REASONS, eps_text, figure, percent
+from idl_audit.report.worst_first import deciding_margin, largest_certified, smallest_falsified, worst_first
+
+FEW_RADII = 3
+"""Up to so many radii, verdicts are told in words among the samples."""
+MANY_RADII = 24
+"""Up to so many, each has a column of its own."""
+
+_RESULTS: dict[PropertyResult, Kind] = {
+    "unsat": "certified",
+    "sat": "falsified",
+    "unknown": "unknown",
+    "timeout": "unknown",
+}
+
+
+def gate_section(report: Report) -> Iterator[Section]:
+    """Yield the rules with their outcome."""
+    if report.gate is None:
+        return
+    rows = []
+    for rule in report.gate.rules:
+        failed: Kind = "error" if rule.level == "error" else "warning"
+        outcome = Mark("holds", "good") if rule.passed else Mark("fails" if rule.level == "error" else "warns", failed)
+        counted = None if rule.k is None or rule.n is None else f"{rule.k} of {rule.n}"
+        rows.append((outcome, Name(rule.rule), rule.expected, rule.found, counted))
+    rules = table("Rules", ("outcome", "rule", "expected", "found", ">counts"), rows, shown=100)
+    against = "" if report.gate.baseline is None else f"Compared with the baseline {report.gate.baseline}."
+    yield Section("gate", "Gate", (rules,), against)
+
+
+def verdict_section(report: Report) -> Iterator[Section]:
+    """Yield counts per radius, why verdicts are open, and the samples, worst first."""
+    if report.summary is not None and report.summary.per_eps:
+        entries = sorted(report.summary.per_eps, key=lambda entry: entry.eps)
+        yield Section("verdicts", "Verdicts", (_counts(report, entries), *_reasons(report)))
+    tried = worst_first(report.samples)
+    if tried:
+        several = any(len(sample.results) > 1 for sample in tried)
+        body = _by_radius(report, tried) if several else _by_verdict(report, tried)
+        yield Section("samples", "Samples, worst first", (body,))
+
+
+def _counts(report: Report, entries: list[EpsSummary]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for entry in entries:
+        counts = {verdict: getattr(entry, verdict.value) for verdict in Verdict}
+        cells = [f"{count} ({percent(count, entry.n)})" for count in counts.values()]
+        bar = Stack(tuple((VERDICTS[verdict], verdict_mark(verdict).text, count) for verdict, count in counts.items()))
+        rows.append((eps_text(report, entry.eps), bar, entry.n, *cells))
+    clean = report.summary.clean if report.summary is not None else None
+    note = "" if clean is None else f"Clean accuracy: {clean.k} of {clean.n} ({percent(clean.k, clean.n)})."
+    titles = (">eps", "", ">n", *(f">{verdict_mark(verdict).text}" for verdict in Verdict))
+    return table("Counts at each radius", titles, rows, note=note, shown=100)
+
+
+def _reasons(report: Report) -> Iterator[Table]:
+    reasons = Counter(result.reason for sample in report.samples for result in sample.results if result.reason)
+    if reasons:
+        rows = [(Mark(reason.value, "unknown"), count, REASONS[reason]) for reason, count in reasons.most_common()]
+        yield table("Why verdicts are unknown", ("reason", ">verdicts", "what it means"), rows)
+
+
+def _by_verdict(report: Report, samples: list[SampleReport]) -> Table:
+    """One row per sample, each of which was tried at one radius."""
+    rows: list[tuple[Cell, ...]] = []
+    for sample in samples:
+        result = sample.results[0]
+        rows.append((*_who(sample), verdict_mark(result.verdict), *_why(result)))
+    titles = (">sample", ">label", ">predicted", "verdict", ">margin", ">becomes", "reason or method", ">seconds")
+    return table(f"Samples at eps {eps_text(report, samples[0].results[0].eps)}", titles, rows, note=_MARGIN)
+
+
+def _by_radius(report: Report, samples: list[SampleReport]) -> Table:
+    """One row per sample: the verdict at each radius, or where there are many, the radii that matter."""
+    radii = sorted({result.eps for sample in samples for result in sample.results})
+    few, each = len(radii) <= FEW_RADII, len(radii) <= MANY_RADII
+    rows: list[tuple[Cell, ...]] = []
+    for sample in samples:
+        marks = {result.eps: verdict_mark(result.verdict) for result in sample.results}
+        dots = {eps: mark if few else Dot(mark.text, mark.kind) for eps, mark in marks.items()}
+        proved, broken = largest_certified(sample), smallest_falsified(sample)
+        limits = [None if value is None else eps_text(report, value) for value in (proved, broken)]
+        wrong = Verdict.CLEAN_WRONG in {result.verdict for result in sample.results}
+        cells: list[Cell] = [dots.get(radius) for radius in radii] if each else []
+        cells += [] if few else [limits[0], verdict_mark(Verdict.CLEAN_WRONG) if wrong else limits[1]]
+        rows.append((*_who(sample), *cells))
+    titles = (
+        [f"eps {eps_text(report, radius)}" if few else eps_text(report, radius) for radius in radii] if each else []
+    )
+    titles += [] if few else [">certified up to", ">attacked from"]
+    return table("Samples", (">sample", ">label", ">predicted", *titles), rows)
+
+
+_MARGIN = "Margin: that of the adversarial input where there is one, else the proved lower bound over the whole set."
+
+
+def _who(sample: SampleReport) -> tuple[Cell, ...]:
+    return sample.index, sample.label, sample.predicted
+
+
+def _why(result: SampleResult) -> tuple[Cell, ...]:
+    margin = deciding_margin(result)
+    why = result.reason.value if result.reason is not None else result.method
+    becomes = None if result.adversarial is None else result.adversarial.class_
+    return None if margin is None else figure(margin), becomes, why, _seconds(result.seconds)
+
+
+def property_section(report: Report) -> Iterator[Section]:
+    """Yield the table of VNN-LIB properties: truth, ours, seconds, method."""
+    if not report.properties:
+        return
+    known = any(entry.truth is not None for entry in report.properties)
+    rows: list[tuple[Cell, ...]] = []
+    for entry in report.properties:
+        wrong = {entry.result, entry.truth} == {"sat", "unsat"}
+        ours = Mark(f"{entry.result} (WRONG)", "error") if wrong else Mark(entry.result, _RESULTS[entry.result])
+        truth: list[Cell] = [entry.truth] if known else []
+        files = Name(PurePath(entry.onnx).name), Name(PurePath(entry.vnnlib).name)
+        rows.append((*files, *truth, ours, _seconds(entry.seconds), entry.method))
+    titles = ("network", "property", *(["truth"] if known else []), "result", ">seconds", "method")
+    note = "sat: a counterexample was found and the original network confirms it; unsat: proved that there is none."
+    yield Section("properties", "Properties", (table("Properties", titles, rows, note=note, shown=50),))
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"

@@ -1,0 +1,49 @@
+"""Which sample comes first: the one that an attack needs least for, or that is closest to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from idl_audit.report.schema import SampleReport, SampleResult, Verdict
+
+_WORST_FIRST: Final = (Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG, Verdict.CERTIFIED)
+
+
+def worst_first(samples: Iterable[SampleReport]) -> list[SampleReport]:
+    """Return the samples that have a verdict, worst first.
+
+    At one radius: by verdict, then by margin. At several: by the smallest radius with an attack, then by the largest
+    with a proof, and what is wrong without any change after those.
+    """
+    tried = [sample for sample in samples if sample.results]
+    if any(len(sample.results) > 1 for sample in tried):
+        return sorted(tried, key=_frailty)
+    return sorted(tried, key=lambda sample: _badness(sample.results[0]))
+
+
+def deciding_margin(result: SampleResult) -> float | None:
+    """Return what the verdict rests on: the margin at the adversarial input, else the proved bound."""
+    return result.adversarial.margin if result.adversarial is not None else result.lower_bound
+
+
+def largest_certified(sample: SampleReport) -> float | None:
+    """Return the largest radius with a proof."""
+    return max((result.eps for result in sample.results if result.verdict is Verdict.CERTIFIED), default=None)
+
+
+def smallest_falsified(sample: SampleReport) -> float | None:
+    """Return the smallest radius with an attack."""
+    return min((result.eps for result in sample.results if result.verdict is Verdict.FALSIFIED), default=None)
+
+
+def _badness(result: SampleResult) -> tuple[int, float]:
+    margin = deciding_margin(result)
+    return _WORST_FIRST.index(result.verdict), -math.inf if margin is None else margin
+
+
+def _frailty(sample: SampleReport) -> tuple[float, float]:
+    wrong = any(result.verdict is Verdict.CLEAN_WRONG for result in sample.results)
+    broken, proved = smallest_falsified(sample), largest_certified(sample)
+    return math.inf if broken is None else broken, math.inf if wrong else proved or 0.0

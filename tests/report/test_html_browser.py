@@ -1,0 +1,63 @@
+"""The page in a browser: nothing in its console, nothing requested, nothing wider than the screen."""
+
+import headless
+import numpy as np
+import pytest
+import report_examples as examples
+from test_render import hostile, triple
+
+from idl_audit.report.render import Extras, render
+
+PROGRAM = headless.find_browser()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if PROGRAM is None:
+        pytest.skip("no Chromium (Debian: apt-get install chromium)")
+    made = headless.Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    reports = {
+        "everything": (examples.everything(), Extras((triple(784),), np.eye(2, 784))),
+        "range": (examples.certify_range(), Extras()),
+        "hostile": (hostile(), Extras((triple(),))),
+    }
+    for name, (report, extras) in reports.items():
+        (folder / f"{name}.html").write_text(render(report, "html", extras=extras), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["everything", "range", "hostile"])
+def test_a_page_renders_without_a_word_in_the_console(browser, pages, name, width, dark):
+    assert browser.open(pages / f"{name}.html", width=width, dark=dark) == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert browser.evaluate("document.querySelector('h1').getBoundingClientRect().height") > 10
+    assert browser.evaluate("document.scripts.length") == 0
+    ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")  # the style sheet is let in
+    assert ground == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
+    assert browser.evaluate("document.body.innerText.length") > 500
+
+
+def test_what_the_policy_forbids_would_be_seen(browser, pages):
+    good = (pages / "range.html").read_text(encoding="utf-8")
+    bad = pages / "bad.html"
+    for more in ("<script>document.title = 'run'</script>", "<p style='color: red'>", "<img src='http://127.0.0.1/x'>"):
+        bad.write_text(good.replace("<main>", f"<main>{more}"), encoding="utf-8")
+        assert browser.open(bad, width=1280) != []
+        assert browser.evaluate("document.title") != "run"
+
+
+def test_the_folded_rest_opens_without_scripts(browser, pages):
+    browser.open(pages / "everything.html", width=1280)
+    before = browser.evaluate("document.documentElement.scrollHeight")
+    browser.evaluate("document.querySelectorAll('summary').forEach(summary => summary.click())")
+    assert browser.evaluate("document.documentElement.scrollHeight") > before
