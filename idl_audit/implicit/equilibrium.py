@@ -83,8 +83,9 @@ def _iterate(
         (phi(-np.ones(n)) <= 0).all()
     ):  # Peaceman-Rachford splitting with the step that suits m and the norm
         least = proof.least_eigenvalue if isinstance(proof, Monotone) else 1.0
-        norm = float(np.linalg.norm(np.eye(n) - A, 2)) or 1.0
-        alpha, centre, averaged = np.full(n, 1 / np.sqrt(max(least, 1e-3) * norm)), np.full(n, 0.5), True
+        weights = proof.weights if isinstance(proof, Monotone) and proof.weights is not None else np.ones(n)
+        norm = float(np.linalg.norm(weights[:, None] * (np.eye(n) - A), 2)) or 1.0
+        alpha, centre, averaged = weights / np.sqrt(max(least, 1e-3) * norm), np.full(n, 0.5), True
     else:
         centre, averaged = np.full(n, 0.5), True
     shifted = alpha[:, None] * A

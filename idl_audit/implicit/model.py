@@ -201,6 +201,8 @@ class Loop:
     """Dense, (n, n)."""
     drive: Affine
     """i, as a row of blocks."""
+    weights: FloatArray | None = None
+    """D > 0 of the monotone proof, (n,); ones where left out."""
 
     @cached_property
     def coupling(self) -> FloatArray | None:
@@ -210,12 +212,12 @@ class Loop:
     @cached_property
     def proof(self) -> Proof | None:
         """The first proof of the ladder (mathematics 3) that there is one x for every i; None where none holds."""
-        return prove(self.A, *self.block.everywhere, self.coupling)
+        return prove(self.A, *self.block.everywhere, self.coupling, self.weights)
 
     @cached_property
     def gain(self) -> FloatArray | None:
         """N, (n, n), with |dx| <= N |di| for all i, rounded upward; None where nothing proves one."""
-        return gain(self.A, *self.block.everywhere, self.coupling)
+        return gain(self.A, *self.block.everywhere, self.coupling, weights=self.weights)
 
     def solve(self, drive: FloatArray) -> Equilibrium:
         """Return x = phi(A x + i) for each row i, shape (m, n)."""
@@ -263,6 +265,8 @@ class ImplicitModel:
     scaling: Scaling | None = None
     stripped_output: str = ""
     """The trailing operator that this model leaves out, where it does ("Softmax")."""
+    loop_weights: Mapping[int, FloatArray] = field(default_factory=lambda: MappingProxyType({}))
+    """Weights D that are known to suit the monotone proof of a loop; others are ones."""
 
     @property
     def n_inputs(self) -> int:
@@ -300,7 +304,7 @@ class ImplicitModel:
         found: dict[int, Loop] = {}
         for k, row in enumerate(self.rows):
             if k in row.states:
-                found[k] = Loop(self.blocks[k], dense(row.states[k]), row.without(k))
+                found[k] = Loop(self.blocks[k], dense(row.states[k]), row.without(k), self.loop_weights.get(k))
         return MappingProxyType(found)
 
     @property
