@@ -24,12 +24,15 @@ from idl_audit.analysis.certificate import Functionals, lower_bound
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.analysis.linprog import Outcome
+from idl_audit.analysis.lp_tree.chain import LpChain, widened
+from idl_audit.analysis.lp_tree.tree import LpTree
 from idl_audit.analysis.margins import margin_functionals, predictions, rivals
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box, InputSet
 from idl_audit.errors import OptionError, SolverError
+from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 
 
@@ -98,7 +101,7 @@ class Result:
     """The point with the smallest margin that any attack found."""
     reason: Reason | None = None
     seconds: float = 0.0
-    chain: Chain | None = None
+    chain: Chain | LpChain | None = None
     """What proved the rivals that branching was asked about, where it was recorded."""
 
 
@@ -117,7 +120,12 @@ class _Case:
     """Backward bounds of all states, once a rung has asked for them."""
     found: Found | None = None
     reason: Reason = Reason.RELAXATION_GAP
-    chain: Chain | None = None
+    chain: Chain | LpChain | None = None
+
+    @property
+    def model(self) -> ImplicitModel:
+        """The model that proofs are about: the same function, with its loops in the form that bounds are best in."""
+        return without_self_feedback(self.target.model)
 
     @property
     def functionals(self) -> FloatArray:
@@ -195,6 +203,7 @@ def _climb(case: _Case) -> str | None:
         if case.time_left <= 0:
             case.reason = Reason.TIME_LIMIT
             return None
+        name = _stand_in(case, name)
         try:
             METHODS[name](case)
         except SolverError:
@@ -206,6 +215,11 @@ def _climb(case: _Case) -> str | None:
     if not PROOFS.intersection(case.options.methods):
         case.reason = Reason.ATTACKS_FAILED
     return None
+
+
+def _stand_in(case: _Case, name: str) -> str:
+    """Return the method that does a method's work on this model: no float32 search goes through a loop."""
+    return "exact" if name == "branch" and not case.target.model.is_feed_forward else name
 
 
 def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> Result:
@@ -220,7 +234,7 @@ def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> 
 
 def _interval(case: _Case) -> None:
     """Intervals forward; the margin by the last layer's interval (multipliers 0)."""
-    model = case.target.model
+    model = case.model
     bounds = interval_bounds(model, case.inputs)
     functionals = Functionals.of_outputs(model, case.functionals)
     lowers = lower_bound(model, case.inputs, bounds, functionals, lambda _, v: np.zeros_like(v))
@@ -230,20 +244,20 @@ def _interval(case: _Case) -> None:
 def _state_bounds(case: _Case) -> StateBounds:
     """Return backward bounds of all states, computed once."""
     if case.bounds is None:
-        case.bounds = backward_state_bounds(case.target.model, case.inputs)
+        case.bounds = backward_state_bounds(case.model, case.inputs)
     return case.bounds
 
 
 def _linear(case: _Case) -> None:
     """Backward linear bounds of states and margins."""
     bounds = _state_bounds(case)
-    lowers = output_lower_bounds(case.target.model, case.inputs, bounds, case.functionals)
+    lowers = output_lower_bounds(case.model, case.inputs, bounds, case.functionals)
     case.lowers = np.fmax(case.lowers, lowers[0])
 
 
 def _lp(case: _Case) -> None:
     """The triangle LP for each open rival: its duals for a proof, its minimiser for an attack."""
-    relaxation = TriangleRelaxation(case.target.model, case.inputs, _state_bounds(case))
+    relaxation = TriangleRelaxation(case.model, case.inputs, _state_bounds(case))
     for rival in case.open:
         if case.time_left <= 0:
             case.reason = Reason.TIME_LIMIT
@@ -262,7 +276,7 @@ def _lp(case: _Case) -> None:
 def _branch(case: _Case) -> None:
     """Optimised slopes, then a tree over the phases of hidden states for every rival that is still open.
 
-    Where no tree can be grown (loops, very many states, U_card) the triangle LP stands in for it.
+    Where no tree can be grown (very many states, U_card) the triangle LP stands in for it.
     """
     model = case.target.model
     if not branching.applies(model) or not isinstance(case.target.inputs, Box):
@@ -283,6 +297,45 @@ def _branch(case: _Case) -> None:
         case.reason = Reason.TIME_LIMIT
 
 
+CLOSE = 1e-5
+"""Margins below this share of max|y| are shown to the original network, which may see them otherwise."""
+
+
+def _exact(case: _Case) -> None:
+    """A tree of LPs over the phases of ReLU states, for every open rival: first all roots, then all trees."""
+    bounds = widened(_state_bounds(case))
+    tree = LpTree(case.model, case.inputs, bounds)
+    chain = LpChain(dict(bounds.z))
+
+    def candidate(u: FloatArray) -> bool:
+        y = case.target.model(u[None])[0]
+        if (case.functionals @ y).min() <= CLOSE * np.abs(y).max():
+            case.note(case.target.replay(u, "exact", case.options.attack.target))
+        return case.is_falsified
+
+    for most_nodes in (1, None):
+        for rival in case.open:
+            grown = tree.grow(case.functionals[rival], candidate, deadline=case.deadline, most_nodes=most_nodes)
+            if grown.found:
+                return
+            if grown.lower > 0:
+                case.lowers[rival] = np.fmax(case.lowers[rival], grown.lower)
+                chain.trees[int(rival)] = grown.leaves
+            elif most_nodes is None:
+                case.reason = _GAPS.get(grown.outcome, Reason.RELAXATION_GAP)
+            if case.time_left <= 0:
+                case.reason = Reason.TIME_LIMIT
+                return
+    if case.options.record:
+        case.chain = chain
+
+
+_GAPS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
+    {Outcome.TIME_LIMIT: Reason.TIME_LIMIT, Outcome.MEMORY_LIMIT: Reason.MEMORY_LIMIT}
+)
+"""Why a tree of LPs was left; at a node with nothing left to split, the relaxation of other activations has a gap."""
+
+
 def _attack(name: str) -> Rung:
     def rung(case: _Case) -> None:
         case.note(run_attack(name, case.target, case.options.attack, case.rng))
@@ -292,7 +345,7 @@ def _attack(name: str) -> Rung:
 
 Rung: TypeAlias = Callable[[_Case], None]
 
-PROOFS: Final = frozenset({"interval", "linear", "lp", "branch"})
+PROOFS: Final = frozenset({"interval", "linear", "lp", "branch", "exact"})
 """The methods that can certify."""
 
 METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
@@ -302,6 +355,7 @@ METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
         "linear": _linear,
         "lp": _lp,
         "branch": _branch,
+        "exact": _exact,
     }
 )
 """Name -> rung, in the order of their cost."""

@@ -11,6 +11,7 @@ A_ii of -20 and less) leaves a pre-activation that hardly gets below 0, over whi
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.rounding import TINY, gamma
 
 
+@lru_cache(maxsize=4)
 def without_self_feedback(model: ImplicitModel) -> ImplicitModel:
     """Return the model with z' in place of z in every loop of ReLU states; its states and outputs are the same.
 
