@@ -199,11 +199,10 @@ def _unproved(model: ImplicitModel, label: int, goal: int | None) -> FloatArray:
 
 def _climb(case: _Case) -> str | None:
     """Go through the rungs; return the one that decided."""
-    for name in case.options.methods:
+    for name in _order(case):
         if case.time_left <= 0:
             case.reason = Reason.TIME_LIMIT
             return None
-        name = _stand_in(case, name)
         try:
             METHODS[name](case)
         except SolverError:
@@ -217,9 +216,18 @@ def _climb(case: _Case) -> str | None:
     return None
 
 
-def _stand_in(case: _Case, name: str) -> str:
-    """Return the method that does a method's work on this model: no float32 search goes through a loop."""
-    return "exact" if name == "branch" and not case.target.model.is_feed_forward else name
+def _order(case: _Case) -> tuple[str, ...]:
+    """Return the methods in the order in which they suit the model.
+
+    No float32 search goes through a loop, and there an attack costs more than all proofs together: `exact` does the
+    work of `branch`, and proofs, which propose points of their own, come first.
+    """
+    if case.target.model.is_feed_forward:
+        return case.options.methods
+    names = tuple(dict.fromkeys("exact" if name == "branch" else name for name in case.options.methods))
+    if "linear" in names:  # which begins with the intervals, the costly part of a loop's bounds
+        names = tuple(name for name in names if name != "interval")
+    return (*(name for name in names if name in PROOFS), *(name for name in names if name not in PROOFS))
 
 
 def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> Result:

@@ -107,7 +107,7 @@ def _check_witness(witness: Witness, model: ImplicitModel) -> tuple[str, float |
 
 
 def _check_certificate(found: Certificate, model: ImplicitModel) -> tuple[str, float | None, Checked]:
-    leaves = sum(sum(tree.sizes) for tree in found.chain.trees.values())
+    leaves = found.n_leaves
     claim = f"class {found.label} in the box of eps {found.eps:g} around sample {found.index}, by {leaves} leaves"
     return claim, None, Checked(model.n_outputs - 1, tuple(found.refused(model)))
 

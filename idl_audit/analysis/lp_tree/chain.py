@@ -18,6 +18,7 @@ from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.chain import covers, repeated, with_phases
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
 from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers
+from idl_audit.analysis.witness import ProofWitness, loop_witnesses, why_not_well_posed
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
@@ -47,6 +48,8 @@ class LpChain:
     """Block -> bounds of z, (1, n_k): the box that the leaves speak of."""
     trees: dict[int, LpLeaves] = field(default_factory=dict)
     """Number of the functional -> its leaves."""
+    proofs: dict[int, ProofWitness] = field(default_factory=dict)
+    """Block -> why its loop has one state for every input."""
 
 
 def widened(bounds: StateBounds) -> StateBounds:
@@ -98,10 +101,23 @@ def line_leaf(model: ImplicitModel, inputs: Interval, bounds: StateBounds, funct
     return LpLeaves(np.zeros((1, model.n_states), np.int8), chosen)
 
 
+def complete(model: ImplicitModel, inputs: Interval, functionals: FloatArray, chain: LpChain) -> None:
+    """Add what a chain lacks and closed forms provide: loops' proofs, the box, leaves of the backward linear bounds."""
+    there = without_self_feedback(model)
+    chain.proofs |= loop_witnesses(model)
+    if not chain.z:
+        chain.z |= widened(backward_state_bounds(there, inputs)).z
+    bounds = StateBounds(dict(chain.z))
+    for number, functional in enumerate(functionals):
+        if number not in chain.trees:
+            chain.trees[number] = line_leaf(there, inputs, bounds, functional)
+
+
 def check_lp_chain(model: ImplicitModel, inputs: Interval, functionals: FloatArray, chain: LpChain) -> list[str]:
     """Return why a chain does not prove functionals . y > 0, (R, q), over one box; empty where it does."""
-    if not model.is_well_posed:
-        return ["nothing proves that the model has one state for every input"]
+    open_loops = [why for k in model.loops if (why := why_not_well_posed(model, k, chain.proofs.get(k)))]
+    if open_loops:
+        return [f"nothing proves that the model has one state for every input: {open_loops[0]}"]
     there = without_self_feedback(model)
     proved = backward_state_bounds(there, inputs)
     outside = _outside(there, proved, chain.z)
