@@ -33,6 +33,7 @@ def test_the_public_names_are_these():
         "IdlAuditError",
         "ImplicitModel",
         "__version__",
+        "from_mondeq",
         "from_torch",
         "load",
         "rescale",
