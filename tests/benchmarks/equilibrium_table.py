@@ -163,7 +163,7 @@ def loop_section() -> Iterator[str]:
     y = model(corners)[:, 0]
     gains = ", ".join(f"{value:.4f}" for value in S[0])
     yield (
-        f"Gain .9: {describe_proof(model).proof}. Sensitivity of the plant's output to set point and the two loads, for "
+        f"Gain .9: {describe_proof(model).proof}. Sensitivity of the plant's output to set point and loads, for "
         f"all inputs: {gains}. At set point 1 +- .1 and loads 0 +- .05 the output is proved to lie in "
         f"[{output.lo[0, 0]:.4f}, {output.hi[0, 0]:.4f}]; on a grid of {len(y)} points it takes values in "
         f"[{y.min():.4f}, {y.max():.4f}]."
