@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation, Line
-from idl_audit.implicit.equilibrium import Equilibrium, solve
+from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
 from idl_audit.rounding import gamma
@@ -221,15 +221,13 @@ class Loop:
 
     def solve(self, drive: FloatArray) -> Equilibrium:
         """Return x = phi(A x + i) for each row i, shape (m, n)."""
-        activation = self.block.activation
-        return solve(
-            self.block,
-            self.A.matrix,
-            drive,
-            self.proof,
-            homogeneous=activation.positively_homogeneous,
-            coupled=activation.coupled,
-        )
+        return solve(self.block, self.A.matrix, drive, self._iteration, coupled=self.block.activation.coupled)
+
+    @cached_property
+    def _iteration(self) -> Iteration:
+        homogeneous = self.block.activation.positively_homogeneous
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # without a proof it may run away
+            return iteration_of(self.block, self.A.matrix, self.proof, homogeneous=homogeneous)
 
 
 @dataclass(frozen=True)
