@@ -282,6 +282,9 @@ Operators (the exporter folds batch-norm into the convolutions):
 
 {graphs}
 
+`digits_mondeq.npz` is an equilibrium network (monDEQ) of 90 states on the same images, A, B, C, b, d as a user writes
+them; `train_equilibrium.py` trains it, and the held-out images are those of `digits_mlp.npz`.
+
 Seeds are fixed and one thread is used: the same machine and packages give the same bytes (written with torch {torch},
 onnx {onnx}, scikit-learn {sklearn}). Stack traces and other metadata that name files of the exporting machine
 were removed; nothing else was changed.

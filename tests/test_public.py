@@ -38,6 +38,7 @@ def test_the_public_names_are_these():
         "attack",
         "audit",
         "certify",
+        "from_mondeq",
         "from_torch",
         "load",
         "rescale",

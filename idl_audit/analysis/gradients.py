@@ -43,11 +43,12 @@ def _through_loop(block: StateBlock, A: FloatArray, z: FloatArray, v: FloatArray
             w = new
         return w
     slopes = block.derivative(z)
-    identity = np.eye(len(A))
-    rows = [
-        np.linalg.lstsq(identity - s[:, None] * A.T, s * own, rcond=None)[0] for s, own in zip(slopes, v, strict=True)
-    ]
-    return np.asarray(rows).reshape(v.shape)
+    systems, right = np.eye(len(A)) - slopes[:, :, None] * A.T, slopes * v
+    try:
+        return np.asarray(np.linalg.solve(systems, right[:, :, None])[:, :, 0])
+    except np.linalg.LinAlgError:  # a loop that nothing proves may be singular on some pieces
+        found = [np.linalg.lstsq(system, own, rcond=None)[0] for system, own in zip(systems, right, strict=True)]
+        return np.asarray(found).reshape(v.shape)
 
 
 def push_back(row: Affine, v: FloatArray, sums: dict[int, FloatArray], total: FloatArray) -> FloatArray:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.loop_bounds import narrowed
 from idl_audit.arrays import FloatArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import Affine, ImplicitModel, Loop
-from idl_audit.implicit.wellposed import gain
 from idl_audit.rounding import TINY, gamma
 
 
@@ -41,23 +41,18 @@ def with_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Int
     for _ in range(LOOP_STEPS):
         bounds = bounds.with_block(k, block, affine_interval(model.rows[k], {**bounds.x, k: x}, inputs), x)
         x = bounds.x[k]
-    return bounds
+    return bounds.with_block(k, block, *narrowed(model, k, bounds.z[k], x, bounds.x, inputs))
 
 
 LOOP_STEPS = 4
 """How often a loop's own interval goes through it once more."""
-LOCAL_STEPS = 6
-"""How often the slopes over a loop's interval bound it anew."""
-LARGEST_LOCAL = 512
-"""States of a loop up to which that is affordable for every box."""
 
 
 def loop_interval(loop: Loop, drive: Interval) -> Interval:
     """Return bounds of x = phi(A x + i) for i in m boxes, shape (m, n) (mathematics 6.1).
 
     |x - x0| <= N |i - i0| around the equilibrium x0 at the middle i0 of the box. For any z and delta = z - A phi(z) -
-    i0, phi(z) is the equilibrium of i0 + delta, so that |phi(z) - x0| <= N |delta| pays for the solver's residual. The
-    slopes over the box of z that follows give a smaller N, and so on.
+    i0, phi(z) is the equilibrium of i0 + delta, so that |phi(z) - x0| <= N |delta| pays for the solver's residual.
 
     Raises:
         UnsupportedModelError: where nothing bounds the loop.
@@ -77,46 +72,11 @@ def loop_interval(loop: Loop, drive: Interval) -> Interval:
     rounding = 1 + gamma(4 * len(N) + 16)
     off = delta @ N.T * rounding
     reach = off + radius @ N.T * rounding
-    found = _around(x, reach)
-    if loop.coupling is not None or len(N) > LARGEST_LOCAL:
-        return found
-    for i in range(len(middle)):
-        found = _narrowed(loop, found, i, Interval(middle, middle), drive, x, off, radius)
-    return found
+    return _around(x, reach)
 
 
 def _around(x: Interval, reach: FloatArray) -> Interval:
     return Interval(np.nextafter(x.lo - reach, -np.inf), np.nextafter(x.hi + reach, np.inf))
-
-
-def _narrowed(
-    loop: Loop,
-    found: Interval,
-    i: int,
-    middle: Interval,
-    drive: Interval,
-    x: Interval,
-    off: FloatArray,
-    radius: FloatArray,
-) -> Interval:
-    """Return the bounds with those of box i narrowed by the slopes over them."""
-    row = slice(i, i + 1)
-    own = Interval(found.lo[row], found.hi[row])
-    for _ in range(LOCAL_STEPS):
-        z = _loop_affine(loop, own, Interval(drive.lo[row], drive.hi[row]))
-        least, most = loop.block.slopes(z.lo[0], z.hi[0])
-        N = gain(loop.A, least, most, search=False)
-        if N is None:
-            break
-        reach = off[row] + radius[row] @ N.T * (1 + gamma(4 * len(N) + 16))
-        narrower = _around(Interval(x.lo[row], x.hi[row]), reach).intersected(own)
-        gained = float((own.width - narrower.width).sum())
-        own = narrower
-        if gained <= 0.02 * float(own.width.sum()):
-            break
-    lo, hi = found.lo.copy(), found.hi.copy()
-    lo[row], hi[row] = own.lo, own.hi
-    return Interval(lo, hi)
 
 
 def _loop_affine(loop: Loop, x: Interval, drive: Interval) -> Interval:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.errors import SolverError
 
 
@@ -169,10 +169,15 @@ class LinearProgram(_Program):
             return Solution(Outcome.FAILED, iterations=iterations)
         return Solution(outcome, point, duals, iterations)
 
+    def set_columns(self, columns: IntArray, lo: FloatArray, hi: FloatArray) -> None:
+        """Change the bounds of some columns; the next solve starts from the last basis."""
+        self._solver.changeColsBounds(columns.size, columns.astype(np.int32), lo, hi)
+
     def dual_ray(self) -> FloatArray | None:
-        """Return multipliers of the rows that show why the last solve was infeasible, where HiGHS has them."""
-        _, there, ray = self._solver.getDualRay()
-        return np.array(ray) if there and np.isfinite(ray).all() else None
+        """Return multipliers of the rows that show why the last program has no solution; None where there are none."""
+        _, exists, ray = self._solver.getDualRay()  # type: ignore[attr-defined]  # missing in its stubs
+        values = np.array(ray, np.float64)
+        return values if exists and values.size and np.isfinite(values).all() else None
 
 
 class MixedIntegerProgram(_Program):

@@ -25,6 +25,8 @@ from idl_audit.analysis.certificate import Functionals, lower_bound
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers, output_lower_bounds
 from idl_audit.analysis.linprog import Outcome
+from idl_audit.analysis.lp_tree.chain import LpChain, widened
+from idl_audit.analysis.lp_tree.tree import LpTree
 from idl_audit.analysis.margins import margin_functionals, predictions, rivals
 from idl_audit.analysis.mixed_integer import PhaseProgram, is_piecewise_linear
 from idl_audit.analysis.query import Conjunction, Query
@@ -33,6 +35,7 @@ from idl_audit.analysis.state_bounds import Prepared, bound_set, lower_bound_ove
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box, InputSet, SparseBall
 from idl_audit.errors import OptionError, SolverError, UnsupportedModelError
+from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 
 
@@ -104,7 +107,7 @@ class Result:
     """The point with the smallest margin that any attack found."""
     reason: Reason | None = None
     seconds: float = 0.0
-    chain: Chain | None = None
+    chain: Chain | LpChain | None = None
     """What proved the rivals that branching was asked about, where it was recorded."""
 
 
@@ -123,7 +126,7 @@ class _Case:
     """Backward bounds of all states, once a rung has asked for them."""
     found: Found | None = None
     reason: Reason = Reason.RELAXATION_GAP
-    chain: Chain | None = None
+    chain: Chain | LpChain | None = None
     watch: Watch | None = None
 
     @property
@@ -131,6 +134,11 @@ class _Case:
         """The set, where it is U_card and bounds know it: loops are bounded over the box around it."""
         inputs = self.target.inputs
         return inputs if isinstance(inputs, SparseBall) and self.target.model.is_feed_forward else None
+
+    @property
+    def model(self) -> ImplicitModel:
+        """The model that proofs are about: the same function, with its loops in the form that bounds are best in."""
+        return without_self_feedback(self.target.model)
 
     @property
     def functionals(self) -> FloatArray:
@@ -220,7 +228,7 @@ def _unproved(model: ImplicitModel, label: int, goal: int | None) -> FloatArray:
 
 def _climb(case: _Case) -> str | None:
     """Go through the rungs; return the one that decided."""
-    for name in case.options.methods:
+    for name in _order(case):
         if case.time_left <= 0:
             case.reason = Reason.TIME_LIMIT
             return None
@@ -237,6 +245,20 @@ def _climb(case: _Case) -> str | None:
     return None
 
 
+def _order(case: _Case) -> tuple[str, ...]:
+    """Return the methods in the order in which they suit the model.
+
+    No float32 search goes through a loop, and there an attack costs more than all proofs together: `exact` does the
+    work of `branch`, and proofs, which propose points of their own, come first.
+    """
+    if case.target.model.is_feed_forward:
+        return case.options.methods
+    names = tuple(dict.fromkeys("exact" if name == "branch" else name for name in case.options.methods))
+    if "linear" in names:  # which begins with the intervals, the costly part of a loop's bounds
+        names = tuple(name for name in names if name != "interval")
+    return (*(name for name in names if name in PROOFS), *(name for name in names if name not in PROOFS))
+
+
 def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> Result:
     lower = float(case.lowers.min())
     known = lower if np.isfinite(lower) else None
@@ -249,7 +271,7 @@ def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> 
 
 def _interval(case: _Case) -> None:
     """Intervals forward; the margin by the last layer's interval (multipliers 0)."""
-    model = case.target.model
+    model = case.model
     bounds = interval_bounds(model, case.inputs)
     functionals = Functionals.of_outputs(model, case.functionals)
     lowers = lower_bound(model, case.inputs, bounds, functionals, lambda _, v: np.zeros_like(v))
@@ -260,7 +282,7 @@ def _state_bounds(case: _Case) -> StateBounds:
     """Return backward bounds of all states, computed once."""
     if case.bounds is None:
         if case.sparse is None:
-            case.bounds = backward_state_bounds(case.target.model, case.inputs)
+            case.bounds = backward_state_bounds(case.model, case.inputs)
         else:
             prepared = _prepared_for_sparse(case.target.model)
             case.bounds = bound_set(prepared, case.sparse, deadline=case.deadline).states
@@ -276,7 +298,7 @@ def _prepared_for_sparse(model: ImplicitModel) -> Prepared:
 def _linear(case: _Case) -> None:
     """Backward linear bounds of states and margins."""
     bounds = _state_bounds(case)
-    model = case.target.model
+    model = case.model
     if case.sparse is None:
         lowers = output_lower_bounds(model, case.inputs, bounds, case.functionals)
     else:
@@ -287,7 +309,7 @@ def _linear(case: _Case) -> None:
 
 def _lp(case: _Case) -> None:
     """The triangle LP for each open rival: its duals for a proof, its minimiser for an attack."""
-    relaxation = TriangleRelaxation(case.target.model, case.inputs, _state_bounds(case), sparse=case.sparse)
+    relaxation = TriangleRelaxation(case.model, case.inputs, _state_bounds(case), sparse=case.sparse)
     for rival in case.open:
         if case.time_left <= 0:
             case.reason = Reason.TIME_LIMIT
@@ -306,7 +328,7 @@ def _lp(case: _Case) -> None:
 def _branch(case: _Case) -> None:
     """Optimised slopes, then a tree over the phases of hidden states for every rival that is still open.
 
-    Where no tree can be grown (loops, very many states, U_card) the triangle LP stands in for it.
+    Where no tree can be grown (very many states, U_card) the triangle LP stands in for it.
     """
     model = case.target.model
     if not branching.applies(model) or not isinstance(case.target.inputs, Box):
@@ -334,7 +356,7 @@ def _mip(case: _Case) -> None:
 
     Over U_card it is that of the convex hull; the points are made sparse before they are tried.
     """
-    program = PhaseProgram(case.target.model, case.inputs, _state_bounds(case), sparse=case.sparse)
+    program = PhaseProgram(case.model, case.inputs, _state_bounds(case), sparse=case.sparse)
     denied = True
 
     def propose(point: FloatArray) -> bool:
@@ -355,6 +377,45 @@ def _mip(case: _Case) -> None:
         case.reason = Reason.SOLVER_ONLY
 
 
+CLOSE = 1e-5
+"""Margins below this share of max|y| are shown to the original network, which may see them otherwise."""
+
+
+def _exact(case: _Case) -> None:
+    """A tree of LPs over the phases of ReLU states, for every open rival: first all roots, then all trees."""
+    bounds = widened(_state_bounds(case))
+    tree = LpTree(case.model, case.inputs, bounds)
+    chain = LpChain(dict(bounds.z))
+
+    def candidate(u: FloatArray) -> bool:
+        y = case.target.model(u[None])[0]
+        if (case.functionals @ y).min() <= CLOSE * np.abs(y).max():
+            case.note(case.target.replay(u, "exact", case.options.attack.target))
+        return case.is_falsified
+
+    for most_nodes in (1, None):
+        for rival in case.open:
+            grown = tree.grow(case.functionals[rival], candidate, deadline=case.deadline, most_nodes=most_nodes)
+            if grown.found:
+                return
+            if grown.lower > 0:
+                case.lowers[rival] = np.fmax(case.lowers[rival], grown.lower)
+                chain.trees[int(rival)] = grown.leaves
+            elif most_nodes is None:
+                case.reason = _GAPS.get(grown.outcome, Reason.RELAXATION_GAP)
+            if case.time_left <= 0:
+                case.reason = Reason.TIME_LIMIT
+                return
+    if case.options.record:
+        case.chain = chain
+
+
+_GAPS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
+    {Outcome.TIME_LIMIT: Reason.TIME_LIMIT, Outcome.MEMORY_LIMIT: Reason.MEMORY_LIMIT}
+)
+"""Why a tree of LPs was left; at a node with nothing left to split, the relaxation of other activations has a gap."""
+
+
 def _attack(name: str) -> Rung:
     def rung(case: _Case) -> None:
         case.note(run_attack(name, case.target, case.options.attack, case.rng))
@@ -364,7 +425,7 @@ def _attack(name: str) -> Rung:
 
 Rung: TypeAlias = Callable[[_Case], None]
 
-PROOFS: Final = frozenset({"interval", "linear", "lp", "branch"})
+PROOFS: Final = frozenset({"interval", "linear", "lp", "branch", "exact"})
 """The methods that can certify; the others only find points."""
 
 METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
@@ -374,6 +435,7 @@ METHODS: Final[Mapping[str, Rung]] = MappingProxyType(
         "linear": _linear,
         "lp": _lp,
         "branch": _branch,
+        "exact": _exact,
         "mip": _mip,
     }
 )

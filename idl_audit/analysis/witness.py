@@ -80,7 +80,7 @@ def make_witness(model: ImplicitModel) -> Witness:
     Raises:
         UnsupportedModelError: where nothing bounds S.
     """
-    loops = {k: _packed(loop.proof) for k, loop in model.loops.items() if loop.proof is not None}
+    loops = loop_witnesses(model)
     if len(loops) < len(model.loops):
         raise UnsupportedModelError(("a loop of the model has no proof of well-posedness, so there is no witness",))
     coupled = any(block.activation.coupled for block in model.blocks)
@@ -108,6 +108,11 @@ def make_witness(model: ImplicitModel) -> Witness:
     return Witness(claim, loops, adjoint, tuple(flat), ellipsoid)
 
 
+def loop_witnesses(model: ImplicitModel) -> dict[int, ProofWitness]:
+    """Return block number -> the proof that its loop has one state for every input, for the loops that have one."""
+    return {k: _packed(loop.proof) for k, loop in model.loops.items() if loop.proof is not None}
+
+
 def check_witness(model: ImplicitModel, witness: Witness) -> Checked:
     """Check every claim of a witness against the model, in float64 with outward rounding.
 
@@ -116,7 +121,7 @@ def check_witness(model: ImplicitModel, witness: Witness) -> Checked:
     refused = [
         f"loop '{loop.block.name}': {why}"
         for k, loop in model.loops.items()
-        if (why := _why_not_well_posed(model, k, witness.loops.get(k)))
+        if (why := why_not_well_posed(model, k, witness.loops.get(k)))
     ]
     checked = len(model.loops) + model.n_outputs
     wanted = (model.n_outputs, model.n_inputs)
@@ -144,7 +149,7 @@ def _packed(proof: Proof | None, *, middle: bool | None = None) -> ProofWitness:
     return ProofWitness("contraction", arrays, bool(proof.centre.any()) if middle is None else middle)
 
 
-def _why_not_well_posed(model: ImplicitModel, k: int, proof: ProofWitness | None) -> str:
+def why_not_well_posed(model: ImplicitModel, k: int, proof: ProofWitness | None) -> str:
     """Return why a loop's proof does not hold; nothing where it does."""
     loop = model.loops[k]
     if proof is None:

@@ -2,7 +2,8 @@
 
 A certificate is an .npz file: the sample (centre), eps, perhaps radii (sigma) and the valid range of the data, which
 together are the set; the label; and the chain of choices (`analysis.branching.chain`, as arrays: `audit.chains`), with
-a JSON `meta`. It holds no bound: the check computes them all.
+a JSON `meta`. It holds no bound: the check computes them all. A certificate of a model with loops, or of the method
+`exact`, has the arrays of `lp_certificates` instead: there the box of states is given, and the check proves it anew.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ import numpy as np
 
 from idl_audit.analysis import branching
 from idl_audit.analysis.attacks import Network
+from idl_audit.analysis.bounds import Interval
 from idl_audit.analysis.branching.chain import Chain, Leaves, check_chain
+from idl_audit.analysis.lp_tree.chain import LpChain, check_lp_chain
+from idl_audit.analysis.margins import margin_functionals
 from idl_audit.analysis.query import Query
 from idl_audit.arrays import AnyArray, FloatArray
-from idl_audit.audit.chains import floats, opened_chain, packed_chain, whole
+from idl_audit.audit import lp_certificates
+from idl_audit.audit.chains import floats, integers, opened_chain, packed_chain, whole
 from idl_audit.box import Box
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import ModelFileError
@@ -54,7 +59,7 @@ class Certificate:
 
     ball: Ball
     label: int
-    chain: Chain
+    chain: Chain | LpChain
     index: int
     """Which sample of the data it is."""
 
@@ -62,12 +67,21 @@ class Certificate:
         """Return the query without counterexamples, if the claim holds."""
         return Query.misclassification(self.ball.box, model.n_outputs, self.label)
 
+    @property
+    def n_leaves(self) -> int:
+        """Leaves of all trees."""
+        if isinstance(self.chain, LpChain):
+            return sum(len(leaves.phases) for leaves in self.chain.trees.values())
+        return sum(sum(tree.sizes) for tree in self.chain.trees.values())
+
     def refused(self, model: ImplicitModel) -> list[str]:
         """Return why the chain does not prove the claim; empty where it does. The model reads data units."""
         if not 0 <= self.label < model.n_outputs or self.ball.centre.shape != (model.n_inputs,):
             return [
                 f"it speaks of class {self.label} and {self.ball.centre.size} inputs, which the model does not have"
             ]
+        if isinstance(self.chain, LpChain):
+            return _refused_lp(model, Interval.of_boxes(self.ball.box), self.label, self.chain)
         return refused_chain(model, self.query(model), self.chain)
 
 
@@ -79,6 +93,17 @@ def refused_chain(model: ImplicitModel, query: Query, chain: Chain) -> list[str]
         with np.errstate(over="ignore", invalid="ignore"):  # numbers that no search would choose prove nothing
             return check_chain(model, query, chain)
     except (ValueError, IndexError, KeyError, TypeError) as error:  # arrays that do not fit the model
+        return [f"its arrays do not fit the model ({type(error).__name__}: {error})"]
+
+
+def _refused_lp(model: ImplicitModel, inputs: Interval, label: int, chain: LpChain) -> list[str]:
+    """Return why a tree of LPs does not prove that the label outranks every other class; empty where it does."""
+    if not model.is_well_posed:
+        return ["nothing proves that the model has one state for every input"]
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return check_lp_chain(model, inputs, margin_functionals(model.n_outputs, label), chain)
+    except (ValueError, IndexError, KeyError, TypeError) as error:
         return [f"its arrays do not fit the model ({type(error).__name__}: {error})"]
 
 
@@ -100,7 +125,7 @@ def certificate_of(
     network: Network,
     ball: Ball,
     label: int,
-    chain: Chain | None,
+    chain: Chain | LpChain | None,
     *,
     index: int,
     seconds: float,
@@ -110,6 +135,11 @@ def certificate_of(
     What intervals, lines or the LP proved is proved again by the usual lines or, where these do not reach, by
     branching, for at most so many seconds.
     """
+    if isinstance(chain, LpChain) or not model.is_feed_forward:
+        known = chain if isinstance(chain, LpChain) else None
+        rows = margin_functionals(model.n_outputs, label)
+        proof = lp_certificates.completed(model, Interval.of_boxes(ball.box), rows, known, seconds=seconds)
+        return None if proof is None else Certificate(ball, label, proof, index)
     tried = trivial_chain(model) if chain is None else chain
     complete(tried, model.n_outputs - 1)
     found = Certificate(ball, label, tried, index)
@@ -131,6 +161,10 @@ def write_certificate(
     arrays: dict[str, AnyArray] = {"centre": ball.centre}
     if ball.sigma is not None:
         arrays["sigma"] = ball.sigma
+    if isinstance(found.chain, LpChain):
+        chain: dict[str, Any] = {"lp": lp_certificates.packed(found.chain, arrays)}
+    else:
+        chain = packed_chain(found.chain, "", arrays)
     meta = {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
@@ -141,7 +175,7 @@ def write_certificate(
         "eps": ball.eps,
         "clip": ball.clip,
         "label": found.label,
-        **packed_chain(found.chain, "", arrays),
+        **chain,
     }
     arrays["meta"] = np.asarray(json.dumps(meta))
     write_npz(path, arrays, force=force)
@@ -157,9 +191,14 @@ def opened_certificate(file: Path, meta: Mapping[str, Any], arrays: Mapping[str,
             floats(arrays, "sigma") if "sigma" in arrays else None,
             None if clip is None else (float(clip[0]), float(clip[1])),
         )
-        found = Certificate(ball, whole(meta["label"]), opened_chain(meta, "", arrays), whole(meta["index"]))
+        chain: Chain | LpChain = opened_chain(meta, "", arrays) if "lp" not in meta else _opened_lp(meta["lp"], arrays)
+        found = Certificate(ball, whole(meta["label"]), chain, whole(meta["index"]))
         assert found.ball.box.size == ball.centre.size  # refuses a set that makes no sense
     except Exception as error:  # whatever a damaged file does to the lines above
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelFileError(f"{file} is a damaged certificate ({why}); write it anew") from error
     return found
+
+
+def _opened_lp(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> LpChain:
+    return lp_certificates.unpacked(meta, lambda key: floats(arrays, key), lambda key: integers(arrays, key))

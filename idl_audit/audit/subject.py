@@ -322,9 +322,15 @@ def _links(model: ImplicitModel) -> Iterator[BlockLink]:
             yield BlockLink(row=place, column=n, nnz=row.input.nnz)
 
 
-def _equilibria(model: ImplicitModel) -> EquilibriumCheck:
+def _equilibria(model: ImplicitModel) -> EquilibriumCheck | None:
+    """Return how well equilibria are solved for; None where nothing proves that there are any, and none was found."""
     inputs = random_inputs(model.n_inputs)
-    found = model.solve(inputs)
+    try:
+        found = model.solve(inputs)
+    except UnsupportedModelError:
+        if model.is_well_posed:
+            raise
+        return None
     return EquilibriumCheck(n=len(inputs), iterations=found.iterations, residual=found.residual)
 
 

@@ -131,12 +131,9 @@ def _check_witness(witness: Witness, model: ImplicitModel) -> tuple[str, float |
 
 def _check_certificate(found: Certificate, model: ImplicitModel) -> tuple[str, Checked]:
     ball = found.ball
-    leaves = sum(sum(tree.sizes) for tree in found.chain.trees.values())
     within = "" if ball.clip is None else f" within [{ball.clip[0]:g}, {ball.clip[1]:g}]"
     radius = f"eps {ball.eps:g}" if ball.sigma is None else f"eps {ball.eps:g} times the radii of the file"
-    claim = (
-        f"class {found.label} in the box of {radius}{within} around the file's sample {found.index}, by {leaves} leaves"
-    )
+    claim = f"class {found.label} in the box of {radius}{within} around the file's sample {found.index}, by {found.n_leaves} leaves"
     return claim, Checked(model.n_outputs - 1, tuple(found.refused(model)))
 
 

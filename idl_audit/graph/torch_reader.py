@@ -233,6 +233,17 @@ def _weights(path: Path, kind: str) -> Mapping[str, Any]:
     return content
 
 
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """Return the state dict in a file of weights (.pt, .pth, .safetensors), read without running anything.
+
+    Raises:
+        ModelFileError: where there is none.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path} is no file; give a state dict that torch.save wrote")
+    return _weights(path, "safetensors" if path.suffix == ".safetensors" else "torch-zip")
+
+
 def _factory(arch: str) -> nn.Module:
     """Return what the function MODULE:FACTORY returns. The caller has allowed code to run."""
     import torch

@@ -46,21 +46,32 @@ class Equilibrium:
     """max |x - phi(A x + i)|."""
 
 
-def solve(
-    phi: Function, A: FloatArray, drive: FloatArray, proof: Proof | None, *, homogeneous: bool, coupled: bool
-) -> Equilibrium:
+@dataclass(frozen=True, eq=False)
+class Iteration:
+    """t <- E^-1 ((I - M)(x(t) - c t) + alpha i), x = phi(t) for alpha = 1: what does not depend on i, made once."""
+
+    value: Callable[[FloatArray], FloatArray]
+    """x as a function of t."""
+    centre: FloatArray
+    averaged: bool
+    """Whether t moves half of the way: where no contraction is known."""
+    step: FloatArray
+    push: FloatArray
+    """(n, n): i push is what i adds to t, for rows i."""
+
+
+def solve(phi: Function, A: FloatArray, drive: FloatArray, iteration: Iteration, *, coupled: bool) -> Equilibrium:
     """Return x with x = phi(A x + i) for each row i of `drive`, shape (m, n).
 
     Args:
         phi: the activation.
         A: the loop, (n, n).
         drive: i = (everything but the loop), (m, n).
-        proof: the proof of well-posedness; it says which iteration converges.
-        homogeneous: whether phi is positively homogeneous, so that a change of variable keeps its form.
+        iteration: how to come near, from `iteration_of`.
         coupled: whether phi couples its states, so that there is no diagonal of slopes to polish with.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # without a proof it may run away
-        x, iterations = _iterate(phi, A, drive, proof, homogeneous, COUPLED_NEAR if coupled else NEAR)
+        x, iterations = _iterate(iteration, drive, COUPLED_NEAR if coupled else NEAR)
         at_once = max(1, BATCH_NUMBERS // (len(A) ** 2 + 1))
         for start in () if coupled else range(0, len(x), at_once):
             rows = slice(start, start + at_once)
@@ -70,10 +81,15 @@ def solve(
     return Equilibrium(x, z, iterations, residual)
 
 
-def _iterate(
-    phi: Function, A: FloatArray, drive: FloatArray, proof: Proof | None, homogeneous: bool, near: float
-) -> tuple[FloatArray, int]:
-    """Iterate t <- E^-1 ((I - M)(x(t) - c t) + alpha i), averaged where no contraction is known."""
+def iteration_of(phi: Function, A: FloatArray, proof: Proof | None, *, homogeneous: bool) -> Iteration:
+    """Return the iteration that suits a loop.
+
+    Args:
+        phi: the activation.
+        A: the loop, (n, n).
+        proof: the proof of well-posedness; it says which iteration converges.
+        homogeneous: whether phi is positively homogeneous, so that a change of variable keeps its form.
+    """
     n = len(A)
     alpha, centre = np.ones(n), np.zeros(n)
     averaged = not isinstance(proof, Contraction)
@@ -83,8 +99,9 @@ def _iterate(
         (phi(-np.ones(n)) <= 0).all()
     ):  # Peaceman-Rachford splitting with the step that suits m and the norm
         least = proof.least_eigenvalue if isinstance(proof, Monotone) else 1.0
-        norm = float(np.linalg.norm(np.eye(n) - A, 2)) or 1.0
-        alpha, centre, averaged = np.full(n, 1 / np.sqrt(max(least, 1e-3) * norm)), np.full(n, 0.5), True
+        weights = proof.weights if isinstance(proof, Monotone) and proof.weights is not None else np.ones(n)
+        norm = float(np.linalg.norm(weights[:, None] * (np.eye(n) - A), 2)) or 1.0
+        alpha, centre, averaged = weights / np.sqrt(max(least, 1e-3) * norm), np.full(n, 0.5), True
     else:
         centre, averaged = np.full(n, 0.5), True
     shifted = alpha[:, None] * A
@@ -94,14 +111,19 @@ def _iterate(
         inverse = np.linalg.inv(system)
     except np.linalg.LinAlgError:  # no proof holds then, and any iteration is a mere attempt
         inverse = np.linalg.pinv(system)
-    step, push = (inverse @ shifted).T, (drive * alpha) @ inverse.T
     value = _in_t(phi, alpha) if homogeneous and not bool((alpha == 1).all()) else phi
+    return Iteration(value, centre, averaged, (inverse @ shifted).T, alpha[:, None] * inverse.T)
+
+
+def _iterate(iteration: Iteration, drive: FloatArray, near: float) -> tuple[FloatArray, int]:
+    """Iterate until the change is small relative to the state; return x and the number of steps."""
+    push = drive @ iteration.push
     t = push.copy()
-    x = value(t)
+    x = iteration.value(t)
     for count in range(1, MOST_STEPS + 1):
-        new = (x - centre * t) @ step + push
-        t = (t + new) / 2 if averaged else new
-        before, x = x, value(t)
+        new = (x - iteration.centre * t) @ iteration.step + push
+        t = (t + new) / 2 if iteration.averaged else new
+        before, x = x, iteration.value(t)
         change = np.abs(x - before).max(initial=0.0)
         if change <= near * (1e-3 + np.abs(x).max(initial=0.0)):
             return x, count

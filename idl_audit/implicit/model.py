@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation, Line
-from idl_audit.implicit.equilibrium import Equilibrium, solve
+from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
 from idl_audit.rounding import gamma
@@ -201,6 +201,8 @@ class Loop:
     """Dense, (n, n)."""
     drive: Affine
     """i, as a row of blocks."""
+    weights: FloatArray | None = None
+    """D > 0 of the monotone proof, (n,); ones where left out."""
 
     @cached_property
     def coupling(self) -> FloatArray | None:
@@ -210,24 +212,22 @@ class Loop:
     @cached_property
     def proof(self) -> Proof | None:
         """The first proof of the ladder (mathematics 3) that there is one x for every i; None where none holds."""
-        return prove(self.A, *self.block.everywhere, self.coupling)
+        return prove(self.A, *self.block.everywhere, self.coupling, self.weights)
 
     @cached_property
     def gain(self) -> FloatArray | None:
         """N, (n, n), with |dx| <= N |di| for all i, rounded upward; None where nothing proves one."""
-        return gain(self.A, *self.block.everywhere, self.coupling)
+        return gain(self.A, *self.block.everywhere, self.coupling, weights=self.weights)
 
     def solve(self, drive: FloatArray) -> Equilibrium:
         """Return x = phi(A x + i) for each row i, shape (m, n)."""
-        activation = self.block.activation
-        return solve(
-            self.block,
-            self.A.matrix,
-            drive,
-            self.proof,
-            homogeneous=activation.positively_homogeneous,
-            coupled=activation.coupled,
-        )
+        return solve(self.block, self.A.matrix, drive, self._iteration, coupled=self.block.activation.coupled)
+
+    @cached_property
+    def _iteration(self) -> Iteration:
+        homogeneous = self.block.activation.positively_homogeneous
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # without a proof it may run away
+            return iteration_of(self.block, self.A.matrix, self.proof, homogeneous=homogeneous)
 
 
 @dataclass(frozen=True)
@@ -263,6 +263,8 @@ class ImplicitModel:
     scaling: Scaling | None = None
     stripped_output: str = ""
     """The trailing operator that this model leaves out, where it does ("Softmax")."""
+    loop_weights: Mapping[int, FloatArray] = field(default_factory=lambda: MappingProxyType({}))
+    """Weights D that are known to suit the monotone proof of a loop; others are ones."""
 
     @property
     def n_inputs(self) -> int:
@@ -300,7 +302,7 @@ class ImplicitModel:
         found: dict[int, Loop] = {}
         for k, row in enumerate(self.rows):
             if k in row.states:
-                found[k] = Loop(self.blocks[k], dense(row.states[k]), row.without(k))
+                found[k] = Loop(self.blocks[k], dense(row.states[k]), row.without(k), self.loop_weights.get(k))
         return MappingProxyType(found)
 
     @property

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 from scipy import special
+from scipy.optimize import linprog
 
 from idl_audit.arrays import FloatArray
 from idl_audit.implicit.model import ImplicitModel
@@ -196,7 +197,39 @@ def relu_solutions(A: FloatArray, drive: FloatArray) -> list[FloatArray]:
     return found
 
 
+def least_over_patterns(
+    arrays: Mapping[str, FloatArray], functional: FloatArray, lo: FloatArray, hi: FloatArray
+) -> float:
+    """Return the minimum of functional . y over a box and all equilibria of ReLU states: one LP a pattern."""
+    A, B, C, b = (arrays[name] for name in "ABCb")
+    n, p = B.shape
+    limits = [*zip(lo, hi, strict=True), *[(None, None)] * n]
+    cost = np.concatenate([np.zeros(p) if "D" not in arrays else functional @ arrays["D"], functional @ C])
+    best = np.inf
+    for choice in itertools.product((0.0, 1.0), repeat=n):
+        on = np.asarray(choice)
+        equal = np.hstack([-on[:, None] * B, np.eye(n) - on[:, None] * A])  # x = s (A x + B u + b)
+        sign = 1 - 2 * on  # s = 1: -z <= 0; s = 0: z <= 0
+        answer = linprog(
+            cost,
+            A_ub=sign[:, None] * np.hstack([B, A]),
+            b_ub=-sign * b,
+            A_eq=equal,
+            b_eq=on * b,
+            bounds=limits,
+        )
+        if answer.status == 0:
+            best = min(best, float(answer.fun))
+    return best
+
+
 # ---------------------------------------------------------------------------------------------- random models
+
+
+def monotone_loop(rng: np.random.Generator, n: int, m: float = 1.0, size: float = 1.0) -> FloatArray:
+    """Return W = (1 - m) I - A^T A + B - B^T, the form of monotone equilibrium networks."""
+    a, skew = size * rng.normal(size=(n, n)) / np.sqrt(n), size * rng.normal(size=(n, n))
+    return np.asarray((1 - m) * np.eye(n) - a.T @ a + skew - skew.T)
 
 
 def random_loop(rng: np.random.Generator, n: int) -> FloatArray:

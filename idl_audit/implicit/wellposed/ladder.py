@@ -61,21 +61,33 @@ def contractions(
                 return
 
 
-def prove(A: Coefficients, least: FloatArray, most: FloatArray, coupled: FloatArray | None = None) -> Proof | None:
+def prove(
+    A: Coefficients,
+    least: FloatArray,
+    most: FloatArray,
+    coupled: FloatArray | None = None,
+    weights: FloatArray | None = None,
+) -> Proof | None:
     """Return the first proof of the ladder that holds, or None: then nothing is known of the loop."""
     for found in contractions(A, least, most, coupled):
         return found
-    return monotone(A, least, most) if coupled is None else None
+    return monotone(A, least, most, weights) if coupled is None else None
 
 
 def gain(
-    A: Coefficients, least: FloatArray, most: FloatArray, coupled: FloatArray | None = None, *, search: bool = True
+    A: Coefficients,
+    least: FloatArray,
+    most: FloatArray,
+    coupled: FloatArray | None = None,
+    *,
+    search: bool = True,
+    weights: FloatArray | None = None,
 ) -> FloatArray | None:
     """Return N, (n, n), with |dx| <= N |di| for x = phi(A x + i): the entrywise least of what holds, or None."""
     n = len(least)
     one, zero = Coefficients(np.eye(n)), Coefficients(np.zeros((n, n)))
     found = [proof.response(one, one, zero) for proof in contractions(A, least, most, coupled, search=search)]
-    ellipsoid = monotone(A, least, most) if coupled is None else None
+    ellipsoid = monotone(A, least, most, weights) if coupled is None else None
     if ellipsoid is not None:
         found.append(ellipsoid.response(one, one, zero))
     matrices = [matrix for matrix in found if matrix is not None]

@@ -1,7 +1,8 @@
-"""The monotone proof (paper 8.1, monotone operator networks): Q = diag(1/g) - (A + A^T) / 2 >= m I with m > 0.
+"""The monotone proof (paper 8.1, monotone operator networks): Q = D/g - (D A + A^T D) / 2 >= m I with m > 0.
 
-For slopes in [0, g], (dz - dx / g) . dx >= 0, hence dx . Q dx <= dx . di: one x for every i, and dx in the ellipsoid
-around Q^-1 di / 2 with (dx - Q^-1 di / 2) . Q (dx - Q^-1 di / 2) <= di . Q^-1 di / 4. For i = B u and every row f
+D = diag(w) are weights w > 0, ones unless others are known to suit. For slopes in [0, g], (dz - dx / g) . D dx >= 0,
+hence dx . Q dx <= dx . D di: one x for every i, and dx in the ellipsoid around Q^-1 D di / 2 with
+(dx - Q^-1 D di / 2) . Q (dx - Q^-1 D di / 2) <= D di . Q^-1 D di / 4. For D i = B u and every row f
 
     |f dx + g du| <= sum over j of (|f Q^-1 B_j / 2 + g_j| + sqrt(f Q^-1 f) sqrt(B_j . Q^-1 B_j) / 2) |du_j|.
 
@@ -30,6 +31,8 @@ class Monotone:
     m: float
     factor: FloatArray
     name: str = "monotone"
+    weights: FloatArray | None = None
+    """w > 0, (n,); ones where left out."""
 
     @property
     def A(self) -> FloatArray:
@@ -43,13 +46,18 @@ class Monotone:
     @cached_property
     def symmetric(self) -> FloatArray:
         """Q = diag(1/g) - (A + A^T) / 2, as computed: each entry is off by at most `_entry_error`."""
-        return _symmetric(self.A, self.steepest)
+        return _symmetric(self.A, self.steepest, self._w)
+
+    @cached_property
+    def _w(self) -> FloatArray:
+        return np.ones(len(self.A)) if self.weights is None else self.weights
 
     @cached_property
     def _entry_error(self) -> FloatArray:
-        error = gamma(6) * (np.diag(1 / self.steepest) + np.abs(self.A) / 2 + np.abs(self.A.T) / 2) + TINY
+        size, w = np.abs(self.A), self._w[:, None]
+        error = gamma(8) * (np.diag(self._w / self.steepest) + w * size / 2 + (w * size).T / 2) + TINY
         if self.loop.error is not None:
-            error = error + (self.loop.error / 2 + self.loop.error.T / 2) * (1 + gamma(4))
+            error = error + (w * self.loop.error / 2 + (w * self.loop.error).T / 2) * (1 + gamma(6))
         return np.asarray(error)
 
     @cached_property
@@ -57,6 +65,8 @@ class Monotone:
         """m - ||Q - L L^T - m I||_inf, rounded downward: a proved lower bound of Q's least eigenvalue."""
         n = len(self.A)
         if not (np.isfinite(self.factor).all() and np.isfinite(self.A).all()):
+            return float("-inf")
+        if not (np.isfinite(self._w).all() and (self._w > 0).all()):
             return float("-inf")
         off = np.abs(self.symmetric - self.factor @ self.factor.T - self.m * np.eye(n))
         size = np.abs(self.factor) @ np.abs(self.factor).T + np.abs(self.symmetric) + abs(self.m) * np.eye(n)
@@ -70,12 +80,20 @@ class Monotone:
 
     def response(self, B: Coefficients, C: Coefficients, D: Coefficients) -> FloatArray | None:
         """Return the proved bound S, |C dx + D du| <= S |du|, shape (q, p); None where it proves nothing."""
+        if self.weights is not None:  # the formulas below are for D i in place of i
+            scaled = gamma(2) * np.abs(B.matrix) + (0.0 if B.error is None else B.error)
+            column = self.weights[:, None]
+            B = Coefficients(column * B.matrix, column * scaled * (1 + gamma(4)) + TINY)
+        return self._response(B, C, D)
+
+    def _response(self, B: Coefficients, C: Coefficients, D: Coefficients) -> FloatArray | None:
+        """Return S for D i = B u."""
         n = len(self.A)
         if not self.holds:
             return None
         if C.error is not None:
-            reach = self.response(B, Coefficients(np.eye(n)), Coefficients(np.zeros((n, B.matrix.shape[1]))))
-            plain = self.response(B, Coefficients(C.matrix), D)
+            reach = self._response(B, Coefficients(np.eye(n)), Coefficients(np.zeros((n, B.matrix.shape[1]))))
+            plain = self._response(B, Coefficients(C.matrix), D)
             if reach is None or plain is None:
                 return None
             return np.asarray((plain + C.error @ reach * (1 + self._rounding)) * (1 + gamma(4)))
@@ -115,21 +133,25 @@ class Monotone:
         return np.asarray(np.sqrt(np.maximum(value, 0.0) + slack * (1 + self._rounding)) * (1 + gamma(16)) + TINY)
 
 
-def _symmetric(A: FloatArray, steepest: FloatArray) -> FloatArray:
-    return np.asarray(np.diag(1 / steepest) - (A / 2 + A.T / 2))
+def _symmetric(A: FloatArray, steepest: FloatArray, weights: FloatArray) -> FloatArray:
+    weighted = weights[:, None] * A
+    return np.asarray(np.diag(weights / steepest) - (weighted / 2 + weighted.T / 2))
 
 
-def monotone(A: Coefficients, least: FloatArray, most: FloatArray) -> Monotone | None:
+def monotone(
+    A: Coefficients, least: FloatArray, most: FloatArray, weights: FloatArray | None = None
+) -> Monotone | None:
     """Return a checked monotone proof of a loop, or None where there is none.
 
     Args:
         A: the loop, (n, n).
         least, most: bounds of phi's slopes, (n,); none may be negative.
+        weights: w > 0, (n,); ones where left out.
     """
     if not len(A.matrix) or bool((least < 0).any()):
         return None
     steepest = np.maximum(most, 1e-300)
-    symmetric = _symmetric(A.matrix, steepest)
+    symmetric = _symmetric(A.matrix, steepest, np.ones(len(A.matrix)) if weights is None else weights)
     m = float(np.linalg.eigvalsh(symmetric)[0]) * (1 - 1e-6)
     if not m > 0:
         return None
@@ -138,7 +160,7 @@ def monotone(A: Coefficients, least: FloatArray, most: FloatArray) -> Monotone |
             factor = np.asarray(np.linalg.cholesky(symmetric - share * m * np.eye(len(symmetric))), np.float64)
         except np.linalg.LinAlgError:
             continue
-        found = Monotone(A, steepest, share * m, factor)
+        found = Monotone(A, steepest, share * m, factor, weights=weights)
         if found.holds:
             return found
     return None

@@ -1,0 +1,112 @@
+"""Monotone equilibrium networks (monDEQ) from their weights: x = relu(W x + U u + b), y = C x + d,
+
+    W = (1 - m) I - A^T A + B - B^T,     hence I - W >= m I: one equilibrium for every input.
+
+The parameters are float32 numbers; W, and what the input's normalisation makes of U and b, are computed from them in
+float64, and the results are the model: what is proved of it holds for these numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.errors import ModelFileError, OptionError
+from idl_audit.graph.torch_reader import read_weights
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.plain import DeclaredBlock, plain_model
+from idl_audit.npz import write_npz
+
+NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "A": ("A.weight", "A"),
+    "B": ("B.weight", "B"),
+    "U": ("U.weight", "U"),
+    "b": ("U.bias", "b"),
+    "C": ("Wout.weight", "C"),
+    "d": ("Wout.bias", "d"),
+}
+"""Parameter -> how its name in a state dict ends."""
+
+
+def from_mondeq(
+    weights: Mapping[str, Any] | str | Path,
+    *,
+    m: float,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    save: str | Path | None = None,
+) -> ImplicitModel:
+    """Return the implicit model of a monDEQ that reads (u - mean) / std, as a function of u.
+
+    Args:
+        weights: a state dict (or the file of one) with A.weight, B.weight (both n x n), U.weight (n x p), U.bias,
+            Wout.weight (q x n), Wout.bias, under any prefix.
+        m: the m > 0 of W = (1 - m) I - A^T A + B - B^T that the network was trained with; the file does not hold it.
+        mean, std: the normalisation of the inputs: one number, or one for each of p inputs.
+        save: write A, B, C, b, d to this .npz file too, for every command to read.
+
+    Raises:
+        ModelFileError: where a parameter is missing or does not fit.
+        OptionError: where m, mean or std make no sense, or the file exists.
+    """
+    if not m > 0 or not np.isfinite(m):
+        raise OptionError(f"m of a monDEQ must be a positive number, not {m}")
+    found = read_weights(Path(weights)) if isinstance(weights, str | Path) else weights
+    where = str(weights) if isinstance(weights, str | Path) else "the state dict"
+    part = {name: _parameter(found, name, where) for name in NAMES}
+    n, p, q = len(part["A"]), part["U"].shape[-1], len(part["C"])
+    shapes = {"A": (n, n), "B": (n, n), "U": (n, p), "b": (n,), "C": (q, n), "d": (q,)}
+    for name, shape in shapes.items():
+        if part[name].shape != shape:
+            raise ModelFileError(f"{where}: {NAMES[name][0]} has the shape {part[name].shape} and needs {shape}")
+    shift, scale = _per_input(mean, p, "mean"), _per_input(std, p, "std")
+    if not (scale != 0).all():
+        raise OptionError("std must not be 0")
+    A, skew = part["A"], part["B"]
+    arrays = {
+        "A": (1.0 - m) * np.eye(n) - A.T @ A + skew - skew.T,
+        "B": part["U"] / scale,
+        "C": part["C"],
+        "b": part["b"] - part["U"] @ (shift / scale),
+        "d": part["d"],
+    }
+    model = plain_model(
+        arrays["A"],
+        arrays["B"],
+        arrays["C"],
+        np.zeros((q, p)),
+        arrays["b"],
+        arrays["d"],
+        [DeclaredBlock("relu", n, {})],
+    )
+    if save is not None:
+        meta: AnyArray = np.asarray(json.dumps({"schema_version": "1.0", "activation": "relu"}))
+        write_npz(Path(save), {**arrays, "meta": meta}, force=False)
+    return model
+
+
+def _parameter(weights: Mapping[str, Any], name: str, where: str) -> FloatArray:
+    matches = [key for key in weights for end in NAMES[name] if key == end or (end != name and key.endswith(f".{end}"))]
+    if len(matches) != 1:
+        what = "no" if not matches else f"{len(matches)}"
+        raise ModelFileError(
+            f"{where} has {what} parameters named {NAMES[name][0]}; a monDEQ has "
+            f"{', '.join(long for long, _ in NAMES.values())}"
+        )
+    value = weights[matches[0]]
+    array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    if array.dtype.kind != "f" or not np.isfinite(array).all() or array.ndim not in (1, 2) or not array.size:
+        raise ModelFileError(f"{where}: {matches[0]} is no vector or matrix of finite numbers")
+    return array.astype(np.float64)
+
+
+def _per_input(value: float | Sequence[float], p: int, name: str) -> FloatArray:
+    array = np.asarray(value, np.float64)
+    if array.shape not in ((), (p,)) or not np.isfinite(array).all():
+        raise OptionError(f"{name} must be one number or {p}, one for each input")
+    return np.broadcast_to(array, (p,)).copy()
