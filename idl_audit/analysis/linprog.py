@@ -175,7 +175,7 @@ class LinearProgram(_Program):
 
     def dual_ray(self) -> FloatArray | None:
         """Return multipliers of the rows that show why the last program has no solution; None where there are none."""
-        _, exists, ray = self._solver.getDualRay()  # type: ignore[attr-defined]  # missing in its stubs
+        _, exists, ray = self._solver.getDualRay()
         values = np.array(ray, np.float64)
         return values if exists and values.size and np.isfinite(values).all() else None
 

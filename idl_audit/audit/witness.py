@@ -133,7 +133,8 @@ def _check_certificate(found: Certificate, model: ImplicitModel) -> tuple[str, C
     ball = found.ball
     within = "" if ball.clip is None else f" within [{ball.clip[0]:g}, {ball.clip[1]:g}]"
     radius = f"eps {ball.eps:g}" if ball.sigma is None else f"eps {ball.eps:g} times the radii of the file"
-    claim = f"class {found.label} in the box of {radius}{within} around the file's sample {found.index}, by {found.n_leaves} leaves"
+    where = f"in the box of {radius}{within} around the file's sample {found.index}"
+    claim = f"class {found.label} {where}, by {found.n_leaves} leaves"
     return claim, Checked(model.n_outputs - 1, tuple(found.refused(model)))
 
 
