@@ -42,7 +42,7 @@ def living_states(model: ImplicitModel, bounds: StateBounds) -> dict[int, IntArr
     for k in range(len(model.blocks)):
         if k in whole or k not in bounds.z or not _drops(model, k):
             continue
-        alive = np.flatnonzero(bounds.z[k].hi[0] > 0)
+        alive = np.flatnonzero(~(bounds.z[k].hi[0] <= 0))  # NaN proves nothing
         if alive.size < sizes[k]:
             kept[k] = alive if alive.size else np.zeros(1, np.int64)
     return kept
