@@ -31,7 +31,7 @@ from small_networks import (
 
 from idl_audit.analysis import branching
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching import BranchOutcome, branch, network, phased, root
+from idl_audit.analysis.branching import BranchOutcome, branch, network, phased, root, search
 from idl_audit.analysis.branching.ascent import Found, ascend
 from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep, check_chain
 from idl_audit.analysis.branching.network import SearchNet, state_tensors
@@ -556,7 +556,7 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lie, int], None]:
         def false_ascend(*args: Any, **options: Any) -> Found:
             return lie(ascend(*args, **{**options, "steps": min(options["steps"], 3)}), rng)
 
-        for module in (branching, root, phased):
+        for module in (search, root, phased):
             monkeypatch.setattr(module, "ascend", false_ascend)
 
     return install
