@@ -166,7 +166,7 @@ def test_proofs_and_points_agree_with_exact_minima_and_most_queries_are_decided(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(seed=seeds, share=st.sampled_from(SHARES))
 def test_no_random_query_is_decided_wrongly(seed: int, share: float) -> None:
     decide_small(seed, share)
