@@ -234,6 +234,9 @@ def _key(
 ) -> dict[str, str]:
     """Return what a run must have in common with the one whose journal it goes on from."""
     beside = [(subject.path.parent / name).read_bytes() for name in subject.info.external_files]
+    if options.model.torch.arch is not None and subject.graph is not None:  # code that is in no file we hash
+        nodes = [(n.op, n.inputs, n.outputs, sorted(n.attributes.items())) for n in subject.graph.nodes]
+        beside += [repr(nodes).encode(), *(array.tobytes() for _, array in sorted(subject.graph.constants.items()))]
     arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]))]
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
     asked = (options.eps, chosen, options.sparse, options.certificates, data.layout, asdict(data.preprocessing))
