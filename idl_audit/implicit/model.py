@@ -87,7 +87,9 @@ class StateBlock:
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of phi on [lo, hi], rounded outward."""
         low, high = self.activation.interval(*self._unscaled(lo, hi))
-        return (np.ldexp(low, -self.exponent), np.ldexp(high, -self.exponent)) if self._is_scaled else (low, high)
+        if not self._is_scaled:
+            return low, high
+        return _times_power(low, -self.exponent, -np.inf), _times_power(high, -self.exponent, np.inf)
 
     def preimage(
         self, x_lo: FloatArray, x_hi: FloatArray, lo: FloatArray, hi: FloatArray
@@ -112,12 +114,20 @@ class StateBlock:
     ) -> FloatArray:
         """Return a proved lower bound of min over z in [lo, hi] of (v' phi(z) - lam z), |v' - v| <= v_error."""
         least = self.activation.lower_support(v, v_error, lam, *self._unscaled(lo, hi))
-        return np.ldexp(least, -self.exponent) if self._is_scaled else least
+        return _times_power(least, -self.exponent, -np.inf) if self._is_scaled else least
 
     def _unscaled(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         if not self._is_scaled:
             return lo, hi
-        return np.ldexp(lo, self.exponent), np.ldexp(hi, self.exponent)
+        return _times_power(lo, self.exponent, -np.inf), _times_power(hi, self.exponent, np.inf)
+
+
+def _times_power(values: FloatArray, exponent: int | IntArray, direction: float) -> FloatArray:
+    """Return values 2^exponent, rounded in that direction where the range of float64 ends."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        moved = np.ldexp(values, exponent)
+        is_exact = np.ldexp(moved, -exponent) == values
+    return np.asarray(np.where(is_exact, moved, np.nextafter(moved, direction)))
 
 
 @dataclass(frozen=True, eq=False)

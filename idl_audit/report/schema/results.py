@@ -15,6 +15,7 @@ from idl_audit.report.schema.base import (
     PropertyResult,
     Reason,
     Seconds,
+    Sha256,
     Text,
     Verdict,
 )
@@ -222,6 +223,7 @@ class PropertyReport(Part):
     method: Text | None = Field(default=None, description="The method that decided it.")
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
     witness: Text | None = Field(default=None, description="For sat: the input, or the file that holds it.")
+    sha256: Sha256 | None = Field(default=None, description="Of both files, in a list that can be resumed.")
 
 
 class Prediction(Part):
