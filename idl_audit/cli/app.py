@@ -12,7 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from idl_audit import __version__
-from idl_audit.cli import bench, bounds, convert, explain, inspect, robustness, schema, sensitivity, verify
+from idl_audit.cli import (
+    bench,
+    bounds,
+    compose,
+    compress,
+    convert,
+    explain,
+    inspect,
+    predict,
+    reduce,
+    robustness,
+    schema,
+    sensitivity,
+    verify,
+)
 from idl_audit.cli.first_steps import examples_of, what_next
 from idl_audit.cli.show import EXIT_INTERRUPTED, EXIT_USAGE
 from idl_audit.report.wording import plain
@@ -82,6 +96,10 @@ app.command("sensitivity")(sensitivity.sensitivity)
 app.command("bounds")(bounds.bounds)
 app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
+app.command("predict")(predict.predict)
+app.command("reduce")(reduce.reduce)
+app.command("compress")(compress.compress)
+app.command("compose")(compose.compose)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("explain")(explain.explain)

@@ -52,7 +52,10 @@ def cascade(first: ImplicitModel, second: ImplicitModel) -> ImplicitModel:
         blocks, rows = (cut, *blocks), tuple(_shifted(row, 1) for row in (first.output, *rows))
         between = AffineForm.of_source(0, between.shape)
     moved = AffineForm(
-        between.shape, {_moved(k, offset): m for k, m in between.terms.items()}, between.constant, between.constant_error
+        between.shape,
+        {_moved(k, offset): m for k, m in between.terms.items()},
+        between.constant,
+        between.constant_error,
     )
     return ImplicitModel(
         (*map(_plain_block, second.blocks), *map(_plain_block, blocks)),
@@ -110,7 +113,7 @@ def feedback(plant: ImplicitModel, controller: ImplicitModel) -> ImplicitModel:
     if plant.n_outputs != controller.n_inputs or controller.n_outputs != plant.n_inputs:
         raise OptionError(
             f"a feedback loop needs a controller from the plant's {plant.n_outputs:,} outputs to its "
-            f"{plant.n_inputs:,} inputs; this one has {controller.n_inputs:,} inputs and {controller.n_outputs:,} outputs"
+            f"{plant.n_inputs:,} inputs; this one goes from {controller.n_inputs:,} to {controller.n_outputs:,}"
         )
     for name, model in (("plant", plant), ("controller", controller)):
         _check_whole(model, f"the {name}")
@@ -215,7 +218,7 @@ def _beside(
     )
 
 
-# --- feedback: dense, over all states of a model at once ---------------------------------------------------------------
+# --- feedback: dense, over all states of a model at once --------------------------------------------------------------
 
 
 def _dense_row(model: ImplicitModel, row: Affine) -> LinearMap | None:
@@ -252,7 +255,9 @@ def _flat_states(model: ImplicitModel, source: int, inputs: AffineForm) -> list[
     found = []
     for row in model.rows:
         own = _flat_form(model, row, source)
-        free = AffineForm(own.shape, {k: m for k, m in own.terms.items() if k != INPUT}, own.constant, own.constant_error)
+        free = AffineForm(
+            own.shape, {k: m for k, m in own.terms.items() if k != INPUT}, own.constant, own.constant_error
+        )
         found.append(free.plus(inputs.mapped(own.terms[INPUT], own.shape)) if INPUT in own.terms else free)
     return found
 
@@ -299,7 +304,7 @@ def _inverse(matrix: LinearMap) -> LinearMap:
         )
     X = F @ np.abs(R) * (1 + rounding)
     error = (X + norm / (1 - norm) * X.max(axis=0, initial=0.0)) * (1 + gamma(16)) + TINY
-    return Dense(matrix=R, slack=Dense(matrix=error))
+    return Dense(matrix=np.asarray(R, np.float64), slack=Dense(matrix=error))
 
 
 def _in_blocks(
