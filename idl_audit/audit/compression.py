@@ -132,6 +132,10 @@ def compress(
     model = opened.subject.model
     with clock.step("compress"):
         pair = make(model)
+    if model.is_well_posed and not pair.stored.is_well_posed:
+        raise UnsupportedModelError(
+            [f"{path}: nothing proves that the smaller model has one state for every input; compress it less"]
+        )
     told = list(opened.diagnostics)
     box = input_box(opened, options)
     with clock.step("bound the drift"):

@@ -187,6 +187,11 @@ def _wrapped(inner: _Part, wrap: Callable[[LinearMap], LinearMap], around: Reind
     return _Part(effective, difference if around is None else difference.magnitude)
 
 
+def _is_zero(difference: LinearMap) -> bool:
+    ones = np.ones((1, difference.n_in))
+    return not bool(difference.apply(ones).any())
+
+
 def _matrix(values: FloatArray) -> LinearMap | None:
     share = np.count_nonzero(values)
     if not share:
@@ -259,7 +264,7 @@ def _compressed(model: ImplicitModel, make: Callable[[LinearMap], _Part | None],
 
     def one(linear_map: LinearMap, place: tuple[int, int]) -> LinearMap | None:
         part = make(linear_map)
-        if part is None:
+        if part is None or _is_zero(part.difference):
             return linear_map
         found = [(1 + gamma(4), part.difference)]
         for version in (linear_map, part.effective):

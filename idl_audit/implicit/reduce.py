@@ -19,9 +19,11 @@ import scipy.sparse as sp
 from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.implicit.activations.parts import group_of, restricted
 from idl_audit.implicit.affine import INPUT, AffineForm
+from idl_audit.implicit.components import gathered
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, Loop, StateBlock
+from idl_audit.implicit.wellposed import Coefficients
 from idl_audit.rounding import TINY, gamma
 
 Values = Mapping[int, tuple[BoolArray, FloatArray, FloatArray]]
@@ -109,17 +111,17 @@ def _values(model: ImplicitModel, constant: Mapping[int, BoolArray]) -> Values:
         for j, linear_map in row.states.items():
             if j != k and unknown[j].any():
                 mask &= ~_reads(linear_map, unknown[j])
-        if k in model.loops and not mask.all():
-            mask[:] = False
         values, errors = np.zeros(block.size), np.zeros(block.size)
         if mask.any():
             drive = _known_z(row, k, found)
             if k in model.loops:
-                bounded = _loop_values(model.loops[k], solved.pre_activations[k][0], drive)
-                if bounded is None:
-                    mask[:] = False
-                else:
-                    values, errors = bounded
+                own = np.flatnonzero(_closed_part(row.states[k], mask))
+                part = _loop_part(model.loops[k], own)
+                bounded = _loop_values(part, solved.pre_activations[k][0][own], (drive[0][own], drive[1][own]))
+                mask = np.zeros_like(mask)
+                if bounded is not None:
+                    mask[own] = True
+                    values[own], errors[own] = bounded
             else:
                 low, high = block.interval(*(np.nextafter(drive[0] + s * drive[1], s * np.inf)[None] for s in (-1, 1)))
                 values = (low / 2 + high / 2)[0]
@@ -127,6 +129,24 @@ def _values(model: ImplicitModel, constant: Mapping[int, BoolArray]) -> Values:
         unknown[k] = constant[k] & ~mask
         found[k] = mask, np.where(mask, values, 0.0), np.where(mask, errors, 0.0)
     return found
+
+
+def _closed_part(own: LinearMap, mask: BoolArray) -> BoolArray:
+    """Return the states of the mask that read only states of it in their own block."""
+    while True:
+        smaller = mask & ~_reads(own, ~mask)
+        if bool((smaller == mask).all()):
+            return mask
+        mask = smaller
+
+
+def _loop_part(loop: Loop, states: IntArray) -> Loop:
+    """Return the loop of some of its states, which read no others."""
+    if states.size == loop.block.size:
+        return loop
+    matrix = gathered(loop.A.matrix, states, states)
+    error = None if loop.A.error is None else gathered(loop.A.error, states, states)
+    return Loop(_part(loop.block, states), Coefficients(matrix, error), loop.drive)
 
 
 def _loop_values(

@@ -227,6 +227,8 @@ def _conversion_sentence(report: Report, found: Conversion) -> str:
     size = (
         f"{_count(found.n_states, 'state')}, {_count(found.n_inputs, 'input')} and {_count(found.n_outputs, 'output')}"
     )
+    if report.command == "compose" and report.model is not None:
+        return f"{plain(report.model.path)} are one implicit model with {size}; {plain(found.well_posed.proof)}."
     start = f"{_file_name(report)} is one implicit model with {size}"
     if found.check is None:
         return f"{start}; it was not compared with the original network."
