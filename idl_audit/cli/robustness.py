@@ -197,8 +197,16 @@ def attack(
         typer.Option("--method", help=f"Which attacks to use, a list of: {', '.join(ATTACK_METHODS)}.", metavar="LIST"),
     ] = "sign,pgd,lp",
     fraction: Annotated[
-        str, typer.Option("--fraction", help="Share of the inputs that sensitivity and gradient may change.")
-    ] = "0.1",
+        str | None,
+        typer.Option(
+            "--fraction",
+            help="Share of the inputs that sensitivity, gradient (0.1 unless given) and random may change.",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option("--draws", min=1, help="Points that sensitivity, gradient and random try; 1 is the paper's.")
+    ] = 100,
     target: Annotated[
         int | None,
         typer.Option(
@@ -257,8 +265,8 @@ def attack(
     input, the sample is certified. With --sparse every attack changes at most K inputs: those that matter most.
     """
     check_output(output, read=(model, data, labels, sigma), written=(save,))
-    share = parse_number(fraction, option="--fraction")
-    if not 0 < share <= 1:
+    share = None if fraction is None else parse_number(fraction, option="--fraction")
+    if share is not None and not 0 < share <= 1:
         raise OptionError(f"--fraction must lie above 0 and be at most 1, not {fraction}")
     methods = _methods(method, ATTACK_METHODS, "attack")
     given = o.data_options(
@@ -268,7 +276,10 @@ def attack(
         eps=parse_eps(eps),
         data=given,
         verdicts=Options(
-            methods=methods, time_limit=time_limit, attack=AttackOptions(fraction=share, target=target), seed=seed
+            methods=methods,
+            time_limit=time_limit,
+            attack=AttackOptions(fraction=share, samples=draws, target=target),
+            seed=seed,
         ),
         sparse=sparse,
         sigma=sigma,

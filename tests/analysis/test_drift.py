@@ -135,7 +135,7 @@ def test_low_rank_is_stored_as_factors_and_quantisation_has_few_levels():
     assert weights(pair.stored) < weights(model)
     u = rng.normal(size=(20, 5))
     assert np.abs(pair.stored(u) - pair.model(u)).max() < 1e-9
-    exact = low_rank(model, 2, only=[k for k, row in enumerate(model.rows) if row.states][0])
+    exact = low_rank(model, 2, only=next(k for k, row in enumerate(model.rows) if row.states))
     assert np.abs(exact.stored(u) - model(u)).max() < 1e-9  # that block had rank 2 to begin with
     kept = quantized(model, 3).model
     for row in kept.rows:
@@ -145,8 +145,9 @@ def test_low_rank_is_stored_as_factors_and_quantisation_has_few_levels():
 
 
 @pytest.mark.parametrize(
-    ("make", "value", "words"), [(pruned, 1.0, "--prune"), (pruned, 0.0, "--prune"), (quantized, 1, "bits"), (low_rank, 0, "--rank")]
-)  # fmt: skip
+    ("make", "value", "words"),
+    [(pruned, 1.0, "--prune"), (pruned, 0.0, "--prune"), (quantized, 1, "bits"), (low_rank, 0, "--rank")],
+)
 def test_settings_that_make_no_sense_are_refused(make, value, words):
     with pytest.raises(OptionError, match=words):
         make(random_model(np.random.default_rng(0), cyclic=False), value)

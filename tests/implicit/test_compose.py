@@ -38,11 +38,11 @@ def close(found, expected):
 @pytest.mark.slow
 def test_laws_on_200_random_models():
     rng = np.random.default_rng(0)
-    loops = 0
+    loops = solved = 0
     for _ in range(200):
         p, r, q = (int(k) for k in rng.integers(1, 5, 3))
         f, g, h, k = (random_model(rng, *sizes) for sizes in ((p, r), (r, q), (p, r), (p, q)))
-        u = 2 * rng.normal(size=(8, p))
+        u = 2 * rng.normal(size=(4, p))
         close(cascade(f, g)(u), g(f(u)))
         close(total(f, h)(u), f(u) + h(u))
         close(concat(f, k)(u), np.hstack([f(u), k(u)]))
@@ -56,13 +56,15 @@ def test_laws_on_200_random_models():
         except UnsupportedModelError:
             continue
         loops += 1
-        y = np.zeros((8, r))
-        for _ in range(3000):  # a direct fixed-point solve, apart from the loop's own
-            y = 0.5 * y + 0.5 * plant(u + controller(y))
-        if np.abs(y - plant(u + controller(y))).max() < 1e-10:
+        y = np.zeros((4, r))
+        for _ in range(25):  # a direct fixed-point solve, apart from the loop's own
+            y = plant(u + controller(y))
+        if np.abs(y - plant(u + controller(y))).max() < 1e-11:
+            solved += 1
             close(closed(u), y)
         close(closed(u), plant(u + controller(closed(u))))
     assert loops >= 100
+    assert solved >= 50
 
 
 def test_a_cascade_is_never_more_sensitive_than_the_product():
