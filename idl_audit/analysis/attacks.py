@@ -230,7 +230,8 @@ def largest_entries(values: FloatArray, k: int) -> BoolArray:
 def sensitivity_ranking(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Yield points that change only the inputs to which the label's output is most sensitive (paper 7.3.1).
 
-    The inputs are ranked by the label's row of S; a share `fraction` of them goes to random values and ends of their intervals.
+    The inputs are ranked by the label's row of S; a share `fraction` of them goes to random values, or ends, of their
+    intervals.
     """
     yield _ranked(target, _sensitivity_of_output(target.model, target.label), options, rng)
 
