@@ -275,13 +275,15 @@ def meaning(mnist: Mapping[str, Any], cifar: Mapping[str, Any]) -> list[str]:
         "- At 10 % of the inputs S changes "
         f"{spread_of_pixels(cifar, S, 0.1):.0f} % of the pixels, a random choice "
         f"{spread_of_pixels(cifar, RANDOM, 0.1):.0f} %: S puts its changes into all channels of fewer pixels. The "
-        "global S of ResNet-20 sums products of |weights| over all paths (its row sums are near 1e21): it says how many "
-        "paths leave an input rather than what the network has learnt.",
+        "global S of ResNet-20 sums products of |weights| over all paths (its row sums are near 1e21): it says how "
+        "many paths leave an input rather than what the network has learnt.",
         f"- |gradient| as we compute it, of the label's output, is at {said(cifar, GRADIENT, 0.1)} at 10 % (paper "
         f"{PAPER['cifar'][GRADIENT][2]:.1f} %). The paper does not say of what it takes the gradient, nor how it "
-        'perturbs after ranking: "small random values" is all there is. Its two columns are close to each other, ours are not.',
+        'perturbs after ranking: "small random values" is all there is. Its two '
+        "columns are close to each other, ours are not.",
         f"- On MNIST, at 10 %, S is at {said(mnist, S, 0.1)}, random inputs at {said(mnist, RANDOM, 0.1)}, "
-        f"|gradient| at {said(mnist, GRADIENT, 0.1)}, the centre-radius S, the sharper bound, at {said(mnist, CENTRE_RADIUS, 0.1)}, and "
+        f"|gradient| at {said(mnist, GRADIENT, 0.1)}, the centre-radius S, the sharper bound, at "
+        f"{said(mnist, CENTRE_RADIUS, 0.1)}, and "
         f"the variance of each pixel, which needs no network, at {said(mnist, VARIANCE, 0.1)} (at 30 %: "
         f"{said(mnist, VARIANCE, 0.3)}, S {said(mnist, S, 0.3)}). The paper's networks are not published; other weights "
         "give other columns.",
