@@ -285,8 +285,8 @@ def meaning(mnist: Mapping[str, Any], cifar: Mapping[str, Any]) -> list[str]:
         f"|gradient| at {said(mnist, GRADIENT, 0.1)}, the centre-radius S, the sharper bound, at "
         f"{said(mnist, CENTRE_RADIUS, 0.1)}, and "
         f"the variance of each pixel, which needs no network, at {said(mnist, VARIANCE, 0.1)} (at 30 %: "
-        f"{said(mnist, VARIANCE, 0.3)}, S {said(mnist, S, 0.3)}). The paper's networks are not published; other weights "
-        "give other columns.",
+        f"{said(mnist, VARIANCE, 0.3)}, S {said(mnist, S, 0.3)}). The paper's networks are not published; other "
+        "weights give other columns.",
         "- None of this measures robustness to small changes: with 30 % of an image replaced by noise a person may be "
         "misled as well. `idl-audit attack --method pgd` with a small eps finds weaknesses, `certify` proves their "
         "absence; S is a bound.",
@@ -302,9 +302,9 @@ def report(found: Mapping[str, Mapping[str, Any]], threads: int) -> str:
         f"Made by `python -m tests.benchmarks.table1` on {machine(threads, PACKAGES)}, in "
         f"{sum(part['seconds'] for part in found.values()) / 60:.0f} minutes.",
         "",
-        "A share of the inputs of an image is replaced by uniform random values in [0, 1]. Success: the network got the "
-        "image right and gets the changed one wrong, in per cent of those that it got right. Each figure is the mean and "
-        f"the standard deviation over {len(SEEDS)} seeds; the paper's is in brackets. S: the label's row of the paper's "
+        "A share of the inputs of an image is replaced by uniform random values in [0, 1]. Success: the network got "
+        "the image right and gets the changed one wrong, in per cent of those that it got right. Each figure is the "
+        f"mean and the standard deviation over {len(SEEDS)} seeds; the paper's is in brackets. S: the label's row of its "
         "sensitivity matrix. |gradient|: |d y_label / du| at the image. Random: chosen anew for every image. Variance: "
         "of each input over the training images (MNIST) or the test images (CIFAR-10, where no others were at hand). "
         "An input is one number: one channel of one pixel.",

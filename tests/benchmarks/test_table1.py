@@ -29,7 +29,7 @@ def test_the_inputs_with_the_largest_scores_are_replaced_and_successes_counted()
     assert fooled == [0] * 5
     assert pixels == [1.0, 10.0, 100.0, 200.0, 300.0]
     assert [int((batch[0] != 2).sum()) for batch in seen] == [1, 10, 100, 200, 300]
-    assert all(bool((batch[0].flatten()[-1] < 1)) for batch in seen)
+    assert all(bool(batch[0].flatten()[-1] < 1) for batch in seen)
     fooled, _ = table1.success(predict, images, labels, lambda n, g: -last_first(n, g), seed=0)
     assert fooled == [4] * 5
 
