@@ -15,7 +15,7 @@ from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation, Line
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
-from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.linear_maps import Dense, LinearMap
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
 from idl_audit.rounding import gamma
 
@@ -183,10 +183,10 @@ class Scaling:
 
 def dense(linear_map: LinearMap) -> Coefficients:
     """Return a map's entries as a dense array, with the bounds of what rounding did to them."""
-    matrix = linear_map.to_sparse().toarray()
+    matrix = linear_map.matrix if isinstance(linear_map, Dense) else linear_map.to_sparse().toarray()
     error = None if not linear_map.relative else linear_map.relative * np.abs(matrix)
     if linear_map.slack is not None:
-        slack = linear_map.slack.to_sparse().toarray()
+        slack = dense(linear_map.slack).matrix
         error = slack if error is None else error + slack
     return Coefficients(matrix, None if error is None else error * (1 + gamma(4)))
 
