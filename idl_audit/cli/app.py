@@ -49,6 +49,14 @@ class _Group(TyperGroup):
         super().__init__(**settings)
         self.commands = LazyCommands(COMMANDS, self.commands)
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of the group, those for completion without a variable of the environment."""
+        found: list[Any] = super().get_params(ctx)
+        for option in found:
+            if hasattr(option, "show_envvar"):
+                option.show_envvar = False
+        return found
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands, without importing them."""
         return list(self.commands)

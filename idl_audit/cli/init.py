@@ -19,7 +19,10 @@ from idl_audit.report.wording import plain
 def init(
     model: o.ModelArgument,
     data: Annotated[
-        Path | None, typer.Argument(help="Samples and labels: .npz (inputs, labels).", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Samples and labels: .npz, .npy, .csv, .safetensors, .pt, or a folder of images.", show_default=False
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the configuration.")] = Path(FILE),
     output_name: o.OutputNameOption = None,

@@ -67,7 +67,7 @@ def certify(
         Path | None,
         typer.Argument(
             help="A VNN-LIB property (.vnnlib or .vnnlib.gz) to decide, in place of samples.",
-            metavar="[PROPERTY]",
+            metavar="PROPERTY",
             show_default=False,
         ),
     ] = None,

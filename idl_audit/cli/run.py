@@ -20,7 +20,14 @@ from idl_audit.audit.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.audit.subject import ModelOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import ConfigOption
-from idl_audit.cli.robustness import ATTACK_METHODS, DEFAULT_ATTACKS, DEFAULT_METHODS, parse_methods
+from idl_audit.cli.robustness import (
+    ATTACK_METHODS,
+    DEFAULT_ATTACKS,
+    DEFAULT_METHODS,
+    JobsOption,
+    ResumeOption,
+    parse_methods,
+)
 from idl_audit.cli.show import (
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
@@ -62,7 +69,11 @@ def run(
     eps: Annotated[
         str | None,
         typer.Option(
-            "-e", "--eps", help="Radii in data units: 8/255, 0.03, a list.", metavar="EPS", show_default=False
+            "-e",
+            "--eps",
+            help="How far every input may move, in data units: 8/255, 0.03, a list, or start:stop:count.",
+            metavar="EPS",
+            show_default=False,
         ),
     ] = None,
     steps: Annotated[
@@ -82,15 +93,13 @@ def run(
     bounds: o.BoundsOption = None,
     format: o.FormatOption = o.Format.TABLE,
     output: o.OutputOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the samples that a killed run had decided; needs -o.")
-    ] = False,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes that decide samples.")] = 1,
     time_limit: o.TimeLimitOption = 60.0,
     max_memory: o.MaxMemoryOption = None,
+    jobs: JobsOption = 1,
+    resume: ResumeOption = False,
     seed: o.SeedOption = 0,
 ) -> None:
     """Do everything in the configuration and write one report: for CI.
