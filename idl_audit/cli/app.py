@@ -93,7 +93,7 @@ class _Group(TyperGroup):
             code = run(**extra)
         except typer.TyperException as error:
             told = error.format_message() if hasattr(error, "format_message") else str(error)
-            message = " ".join(str(told).split())
+            message = " ".join(str(told).replace("Value error, ", "").split())
             if message:
                 typer.echo(f"error: {plain(message, longest=1000)} (see --help)", err=True)
             sys.exit(EXIT_USAGE)

@@ -40,7 +40,7 @@ def pictures(path):
 
 def test_the_page_shows_the_files_beside_the_report(folder):
     found = run("report", "report.json", "-o", "r.html", "--image-shape", "8,8")
-    assert (found.code, found.out, found.err) == (0, "", "")
+    assert (found.code, found.out, found.err) == (0, "r.html is written\n", "")
     falsified = sum(
         any(r.adversarial for r in s.results) for s in from_json((folder / "report.json").read_text()).samples
     )
@@ -180,3 +180,11 @@ def test_the_page_holds_the_report(folder):
     run("report", "report.json", "-o", "r.html")
     (link,) = re.findall(r'href="data:application/json;base64,([^"]*)"', (folder / "r.html").read_text())
     assert base64.b64decode(link) == (folder / "report.json").read_bytes()
+
+
+def test_an_ending_that_says_nothing_is_refused(folder):
+    found = run("report", "report.json", "-o", "r.pdf")
+    assert (found.code, found.out) == (2, "")
+    assert ".html" in found.err
+    assert not (folder / "r.pdf").exists()
+    assert run("report", "report.json", "-f", "table", "-o", "r.pdf").code == 0

@@ -225,6 +225,13 @@ def test_a_starter_replaces_nothing_unless_told_to(files):
     assert read_configuration(files / "idl-audit.toml")
 
 
+def test_samples_may_be_named_as_in_every_other_command(files):
+    assert run("init", MODEL, "-d", DATA, "-o", "a.toml").code == 0
+    assert run("init", MODEL, DATA, "-o", "b.toml").code == 0
+    assert (files / "a.toml").read_text() == (files / "b.toml").read_text()
+    assert "twice" in run("init", MODEL, DATA, "-d", "no_labels.npz", "-o", "c.toml").err
+
+
 @pytest.mark.parametrize("data", [(), ("no_labels.npz",)])
 def test_a_starter_without_labels_asks_for_the_sensitivity(files, data):
     assert run("init", MODEL, *data).code == 0
