@@ -12,7 +12,7 @@ from command_line import DATA, MODEL, run
 
 from idl_audit.errors import DataError
 from idl_audit.report.adversarial_file import read_triples
-from idl_audit.report.json_text import from_json
+from idl_audit.report.json_text import from_json, to_json
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +188,13 @@ def test_an_ending_that_says_nothing_is_refused(folder):
     assert ".html" in found.err
     assert not (folder / "r.pdf").exists()
     assert run("report", "report.json", "-f", "table", "-o", "r.pdf").code == 0
+
+
+def test_files_of_other_steps_are_passed_over_in_silence(folder):
+    np.savez("S2.npz", S=np.ones((2, 3)))
+    text = (folder / "report.json").read_text()
+    report = from_json(text)
+    (folder / "more.json").write_text(to_json(report.model_copy(update={"artifacts": ("S2.npz", *report.artifacts)})))
+    found = run("report", "more.json", "-o", "more.html", "--image-shape", "8,8")
+    assert (found.code, found.err) == (0, "")
+    assert pictures(folder / "more.html") > 0
