@@ -188,6 +188,11 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "The process that decided a row was killed, perhaps for want of memory, or did not end in time.",
             "Run it again with fewer --jobs, or alone with `certify`; --resume goes on with what is missing.",
         ),
+        "IDL505": Code(
+            "the certificate of a property is missing",
+            "A property is unsat, but no certificate that stands alone was found in the time.",
+            "Raise --time-limit.",
+        ),
     }
 )
 """Code -> its meaning. Stable across versions: a code is never used for something else."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# Tables are as wide as in a pipe, whatever the terminal that the tests are started from.
+os.environ.pop("COLUMNS", None)
+
 # Two processes run the tests; more threads in each would only wait for one another. Read when numpy is first imported.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")

@@ -6,6 +6,7 @@ import doctest
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
@@ -91,10 +92,22 @@ def test_options_stand_beside_the_command_that_has_them(name):
 
 def test_the_examples_from_python_hold(monkeypatch):
     monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    (code,) = (block for block in blocks if block.startswith(">>> "))
     found = doctest.DocTestParser().get_doctest(code, {}, "README", "README.md", 0)
     assert len(found.examples) == 12
     assert doctest.DocTestRunner().run(found).failed == 0
+
+
+def test_the_example_for_a_test_suite_holds(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"^```python\n(from idl_audit.testing .*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    with np.load("sample_models/digits_mlp.npz") as data:
+        given = {"x": data["inputs"][:10], "y": data["labels"][:10]}
+    exec(code.replace("model.onnx", "sample_models/digits_mlp.onnx"), given)
+    given["y"] = (given["y"] + 1) % 10
+    with pytest.raises(AssertionError, match="certified"):
+        exec(code.replace("model.onnx", "sample_models/digits_mlp.onnx"), given)
 
 
 def test_the_folders_in_the_readme_exist():

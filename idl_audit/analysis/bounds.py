@@ -37,7 +37,12 @@ class Interval:
 
     def intersected(self, other: Interval) -> Interval:
         """Return the intersection; both are bounds of the same values, so it is not empty."""
-        return Interval(np.maximum(self.lo, other.lo), np.minimum(self.hi, other.hi))
+        return Interval(np.fmax(self.lo, other.lo), np.fmin(self.hi, other.hi))
+
+    @property
+    def known(self) -> Interval:
+        """The same with infinities in place of NaN: after an overflow nothing is known, and no comparison may hold."""
+        return Interval(np.where(np.isnan(self.lo), -np.inf, self.lo), np.where(np.isnan(self.hi), np.inf, self.hi))
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,12 @@ class StateBounds:
 
     def with_block(self, k: int, block: StateBlock, z: Interval, within: Interval | None = None) -> StateBounds:
         """Return these bounds with those of block k put in: x follows from z, and lies `within` what is known of it."""
+        z = z.known
         if within is not None:
-            z = Interval(*block.preimage(within.lo, within.hi, z.lo, z.hi))
-        x = Interval(*block.interval(z.lo, z.hi))
+            within = within.known
+            z = Interval(*block.preimage(within.lo, within.hi, z.lo, z.hi)).known
+        with np.errstate(invalid="ignore", over="ignore"):
+            x = Interval(*block.interval(z.lo, z.hi)).known
         if within is not None:
             x = x.intersected(within)
         return replace(self, z={**self.z, k: z}, x={**self.x, k: x})

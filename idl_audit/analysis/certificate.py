@@ -51,6 +51,13 @@ class Functionals:
         """Return sign * z_i for some states i of block k."""
         seeds = np.zeros((states.size, model.blocks[k].size))
         seeds[np.arange(states.size), states] = sign
+        return cls.of_block(model, k, seeds)
+
+    @classmethod
+    def of_block(cls, model: ImplicitModel, k: int | None, seeds: FloatArray) -> Functionals:
+        """Return seeds . z_k, or seeds . y where k is None; a block in a loop reads its own states, too."""
+        if k is None:
+            return cls(model.output, seeds, 0)
         return cls(model.rows[k], seeds, k if k in model.rows[k].states else k + 1)
 
 
@@ -77,6 +84,8 @@ def lower_bound(
         tally.push(model.rows[k], lam)  # a loop adds A_kk^T lam to the block's own v
         v, error, z = tally.sums.pop(k), tally.errors.pop(k), bounds.z[k]
         tally.add(model.blocks[k].lower_support(v, error, lam, z.lo[:, None, :], z.hi[:, None, :]))
+    if tally.sums.keys() - {INPUT}:
+        raise ValueError(f"functionals of blocks from {functionals.newest} on read older ones")
     if INPUT in tally.sums:
         tally.add(_over_box(tally.sums[INPUT], tally.errors[INPUT], inputs))
     return tally.total()

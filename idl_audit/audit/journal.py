@@ -11,7 +11,8 @@ import errno
 import fcntl
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -41,6 +42,23 @@ def drop_journal(path: Path | None, report: Report) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def kept_journal(path: Path | None) -> Iterator[None]:
+    """While a report is written: where that fails, say in the error's sentence what goes on from the samples decided.
+
+    Raises:
+        OptionError: in place of the one that is raised within.
+    """
+    try:
+        yield
+    except OptionError as error:
+        if path is None or not path.is_file():
+            raise
+        raise OptionError(
+            f"{error}; the samples decided are kept in {path}, and the same command with --resume goes on from there"
+        ) from error
+
+
 def digest(*parts: bytes) -> str:
     """Return a hash of some bytes, for the key of a journal."""
     total = hashlib.sha256()
@@ -52,7 +70,7 @@ def digest(*parts: bytes) -> str:
 
 @dataclass(eq=False)
 class Journal:
-    """An open journal. Close it, or use it as a context."""
+    """An open journal, to be used as a context; one without samples is removed at its end."""
 
     path: Path
     _file: FileIO
@@ -60,6 +78,7 @@ class Journal:
     """What an earlier run wrote."""
     failure: str | None = None
     """Why nothing more is written to it."""
+    _appended: bool = False
 
     @classmethod
     def open(cls, path: Path, key: Mapping[str, str], *, resume: bool) -> Journal:
@@ -96,6 +115,7 @@ class Journal:
             file.truncate(0)
             journal = cls(path, file)
             journal.append({"idl_audit_journal": VERSION, "key": dict(key)})
+            journal._appended = False
         except BaseException:
             file.close()
             raise
@@ -109,6 +129,8 @@ class Journal:
             line = json.dumps(entry).encode() + b"\n"
             if self._file.write(line) != len(line):
                 self.failure = "no space left"
+            else:
+                self._appended = True
         except OSError as error:
             self.failure = error.strerror or str(error)
 
@@ -117,6 +139,8 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         try:
+            if not (self.lines or self._appended):
+                self.path.unlink(missing_ok=True)
             self._file.close()
         except OSError as error:
             self.failure = self.failure or error.strerror

@@ -233,7 +233,9 @@ def _key(
     command: str, subject: Subject, tasks: Sequence[SampleTask], sigma: FloatArray | None, options: RobustnessOptions
 ) -> dict[str, str]:
     """Return what a run must have in common with the one whose journal it goes on from."""
-    beside = [(subject.path.parent / name).read_bytes() for name in subject.info.external_files]
+    # a converted model names the files of the network that it came from, and has all weights itself
+    names = () if subject.graph is None else subject.info.external_files
+    beside = [(subject.path.parent / name).read_bytes() for name in names]
     arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]))]
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
     asked = (options.eps, chosen, options.sparse, options.certificates, data.layout, asdict(data.preprocessing))

@@ -11,7 +11,7 @@ import typer
 from idl_audit.analysis.attacks import ATTACKS, AttackOptions
 from idl_audit.analysis.objectives import SEARCHES
 from idl_audit.analysis.verdicts import METHODS, Options, in_order_of_cost
-from idl_audit.audit.journal import drop_journal, journal_beside
+from idl_audit.audit.journal import drop_journal, journal_beside, kept_journal
 from idl_audit.audit.objectives import ObjectiveOptions, audit_objectives
 from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
@@ -386,9 +386,10 @@ def _run(
 ) -> None:
     with progress_bar(name, quiet=quiet) as watch:
         report = audit_robustness(name, model, chosen, watch=watch, tell=teller(quiet=quiet))
-    deliver(report, format=format, output=output, verbose=verbose)
+    with kept_journal(chosen.journal):
+        deliver(report, format=format, output=output, verbose=verbose)
     drop_journal(chosen.journal, report)
     if report.status == "incomplete":
-        if chosen.journal is not None:
+        if chosen.journal is not None and chosen.journal.is_file():
             typer.echo("interrupted: the same command with --resume goes on from here", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)

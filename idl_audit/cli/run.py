@@ -13,7 +13,7 @@ from idl_audit.analysis.state_bounds import METHODS as BOUNDS_METHODS
 from idl_audit.analysis.verdicts import METHODS, Options
 from idl_audit.audit.bounds import BoundsOptions
 from idl_audit.audit.combined import RunOptions, audit_all
-from idl_audit.audit.journal import drop_journal, journal_beside
+from idl_audit.audit.journal import drop_journal, journal_beside, kept_journal
 from idl_audit.audit.robustness import RobustnessOptions
 from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.sensitivity_options import LocalOptions, SensitivityOptions
@@ -151,7 +151,8 @@ def run(
                 write_report(report, output)
                 _drop_journal(options, report)
             raise
-    deliver(report, format=format, output=output, verbose=verbose)
+    with kept_journal(None if options.robustness is None else options.robustness.journal):
+        deliver(report, format=format, output=output, verbose=verbose)
     _drop_journal(options, report)
     for file, text_format in further.items():
         folder = (Path() if output is None else output.parent).absolute()

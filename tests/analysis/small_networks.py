@@ -35,6 +35,10 @@ SMOOTH: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
     "sigmoid": lambda rng, n: ACTIVATIONS["sigmoid"](),
     "softmax": lambda rng, n: ACTIVATIONS["softmax"](n),
 }
+PLAIN: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
+    name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items()
+}
+"""Every activation of the table with its usual parameters."""
 
 
 def dense(matrix: Any) -> Dense:
@@ -85,7 +89,7 @@ def random_network(
     `cancelling`: weights between 1e-8 and 1e8 and biases that cancel the pre-activation at the middle of [-1, 1]^p.
     """
     count = len(widths)
-    phis = {**KINKED, **SMOOTH}
+    phis = {**PLAIN, **KINKED, **SMOOTH}
 
     def weights(n_out: int, n_in: int) -> FloatArray:
         matrix = rng.normal(size=(n_out, n_in)) / np.sqrt(n_in)

@@ -588,8 +588,8 @@ def test_any_state_may_be_split_even_one_that_has_a_phase(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model, box, functional, truth = small_case(seed)
 
-    def anything(self: PhasedSearch, found: Found, lines: object, count: int) -> Any:
-        return rng.integers(0, max(1, self.n_phases), count)
+    def anything(self: PhasedSearch, found: Found, lines: object, phases: Any) -> Any:
+        return rng.integers(0, self.n_phases, len(phases)) if self.n_phases else np.full(len(phases), -1)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PhasedSearch, "_splits", anything)
@@ -695,7 +695,7 @@ def test_leaves_cover_the_box(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(leaves) == len({tuple(a) for a in leaves}) == outcome.leaves + outcome.open
     assert len(leaves) > 2
     z, _, _ = long_double(model, some_points(rng, box, 2000))
-    signs = np.hstack([np.sign(z[k]) for k in sorted(net.convex)])
+    signs = np.hstack([np.sign(z[k]) for k in sorted(net.bent)])
     assert ((signs[:, None, :] * leaves[None] >= 0).all(axis=2)).any(axis=1).all()
 
 

@@ -70,7 +70,7 @@ def test_the_least_of_all_leaves_is_the_exact_minimum_and_one_leaf_has_its_point
     program = LeafProgram(model, inputs, bounds)
     lowers, reached = [], []
     for phases in all_leaves(model, bounds):
-        leaf = with_phases(bounds, phases, 1)
+        leaf = with_phases(model, bounds, phases, 1)
         wanted = float(rng.normal())
         answer = program.solve(leaf, functional, wanted=wanted)
         assert answer.outcome in (Outcome.OPTIMAL, Outcome.INFEASIBLE)
@@ -98,7 +98,7 @@ def test_twelve_states_have_the_minimum_of_all_patterns(seed: int) -> None:
     inputs = Interval.of_boxes(box)
     bounds = backward_state_bounds(model, inputs)
     program = LeafProgram(model, inputs, bounds)
-    leaves = (with_phases(bounds, phases, 1) for phases in all_leaves(model, bounds))
+    leaves = (with_phases(model, bounds, phases, 1) for phases in all_leaves(model, bounds))
     answers = [program.solve(leaf, functional) for leaf in leaves]
     least = min(answer.lower for answer in answers if not answer.is_empty)
     assert least == pytest.approx(float(ExactModel(model).minimum(functional, box)), abs=1e-5)
@@ -118,7 +118,7 @@ def test_a_leaf_that_a_point_lies_in_is_never_proved_empty_nor_bounded_above_it(
         phases = {k: np.where(z[k][row] >= 0, 1, -1).astype(np.int8)[None] for k in z}
         for k in phases:
             phases[k][(bounds.z[k].lo >= 0) | (bounds.z[k].hi <= 0)] = 0
-        answer = program.solve(with_phases(bounds, phases, 1), functional)
+        answer = program.solve(with_phases(model, bounds, phases, 1), functional)
         assert not answer.is_empty
         assert not answer.lower > y[row] @ functional.astype(np.longdouble)
 
@@ -139,12 +139,12 @@ def test_an_impossible_combination_of_phases_is_proved_empty_by_its_ray() -> Non
     program = LeafProgram(model, inputs, bounds)
     for first in (1, -1):
         phases = {1: np.array([[first]], np.int8), 0: np.array([[-1]], np.int8)}
-        leaf = with_phases(bounds, phases, 1)
+        leaf = with_phases(model, bounds, phases, 1)
         answer = program.solve(leaf, np.array([-3.0]), wanted=100.0)
         assert (answer.outcome, answer.is_empty, answer.point) == (Outcome.INFEASIBLE, True, None)
         assert answer.lower > 100.0
         assert recorded_bound(model, inputs, leaf, np.array([-3.0]), answer) > 100.0
-    whole = program.solve(with_phases(bounds, {1: np.array([[-1]], np.int8)}, 1), np.array([1.0]))
+    whole = program.solve(with_phases(model, bounds, {1: np.array([[-1]], np.int8)}, 1), np.array([1.0]))
     assert whole.lower == pytest.approx(0.2, abs=1e-6)
     assert whole.lower <= 0.2
 
@@ -160,7 +160,7 @@ def test_a_leaf_leaves_nothing_behind_for_the_next() -> None:
     leaves = list(all_leaves(model, bounds))
     assert len(leaves) >= 16
     for number in rng.permutation(len(leaves))[:32]:
-        leaf = with_phases(bounds, leaves[number], 1)
+        leaf = with_phases(model, bounds, leaves[number], 1)
         ours, fresh = kept.solve(leaf, functional), LeafProgram(model, inputs, bounds).solve(leaf, functional)
         assert ours.outcome is fresh.outcome
         if not ours.is_empty:
@@ -193,6 +193,6 @@ def test_a_lying_solver_proves_no_leaf_that_is_not_so(kind: str, monkeypatch: py
         for row in range(0, len(y), 6):
             phases = {k: np.where(z[k][row] >= 0, 1, -1).astype(np.int8)[None] for k in z}
             with np.errstate(all="ignore"):
-                answer = program.solve(with_phases(bounds, phases, 1), functional)
+                answer = program.solve(with_phases(model, bounds, phases, 1), functional)
             assert not answer.is_empty
             assert not answer.lower > y[row] @ functional.astype(np.longdouble)

@@ -22,6 +22,7 @@ from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.restriction import is_dead_elsewhere, living_states, restricted, restricted_bounds
 from idl_audit.analysis.branching.root import root_bounds
 from idl_audit.analysis.intervals import interval_bounds
+from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.box import Box
 from idl_audit.implicit.model import ImplicitModel
@@ -190,3 +191,31 @@ def test_leaves_of_hidden_states_with_any_numbers_give_valid_bounds(monkeypatch:
         )
         assert (at[trees.block][inside] >= z.lo[0]).all()
         assert (at[trees.block][inside] <= z.hi[0]).all()
+
+
+GAPS = {"tanh": 0.1, "sigmoid": 0.02, "gelu": 0.2, "prelu": 0.05}
+"""Share of the outputs' range by which the property holds: what lines alone seldom prove."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", GAPS)
+def test_states_that_bend_smoothly_or_downward_are_split_and_their_chains_hold(activation: str) -> None:
+    by_lines, by_trees = 0, 0  # of six properties
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        model = random_network(rng, p=2, widths=(6, 6), q=1, activations=[activation], skips=False)
+        box = Box.around(rng.normal(size=2).astype(np.float32).astype(np.float64), 1.0)
+        inputs = Interval.of_boxes(box)
+        y = model(some_points(rng, box, 20_000))[:, 0]
+        least, gap = float(y.min()), GAPS[activation] * float(np.ptp(y))
+        query = Query(box, (Conjunction(np.ones((1, 1)), np.array([gap - least])),))
+        lower = output_lower_bounds(model, inputs, backward_state_bounds(model, inputs), np.ones((1, 1)))
+        by_lines += int(lower[0, 0] + gap - least > 0)
+        chain = Chain()
+        outcome = branch(model, query, deadline=soon(3), network=model, record=chain)
+        by_trees += int(outcome.proved)
+        if outcome.proved:
+            assert check_chain(model, query, chain) == []
+            false = Query(box, (Conjunction(np.ones((1, 1)), np.array([-1e-6 - least])),))
+            assert check_chain(model, false, chain)
+    assert by_trees > by_lines

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from command_line import DATA, MODEL, run
 
-from idl_audit.audit import robustness
+from idl_audit.audit import deciding, robustness
 
 
 @dataclass(frozen=True)
@@ -308,10 +308,10 @@ def test_attack_without_a_method_lists_attacks_only(files):
 
 @pytest.mark.parametrize("option", ["--output", "--save"])
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(files, monkeypatch, option):
-    def no_work(*_: object) -> None:
+    def no_work(*_: object, **__: object) -> None:
         raise AssertionError("a sample was decided")
 
-    monkeypatch.setattr(robustness, "decide", no_work)
+    monkeypatch.setattr(robustness, "decide_all", no_work)
     assert run("certify", MODEL, "-d", "good.npz", "-e", "0.02", option, "nowhere/file").code == 2
 
 
@@ -336,9 +336,19 @@ def test_a_write_that_fails_half_way_leaves_no_file(files, monkeypatch, line):
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", refuse)
-    assert run(*arguments(line)).code != 0
-    assert list((files / "out").iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        found = run(*arguments(line))
+    assert (found.code, found.out) == (2, "")
+    if "--save" in line:
+        assert list((files / "out").iterdir()) == []
+        return
+    # the samples are decided: they are kept, and the report is written when there is room
+    assert [path.name for path in (files / "out").iterdir()] == ["r.json.journal"]
+    assert "--resume" in found.err
+    monkeypatch.setattr(deciding, "decide", lambda *_: pytest.fail("a sample was decided twice"))
+    assert run(*arguments(f"{line} --resume")).code == 0
+    assert [path.name for path in (files / "out").iterdir()] == ["r.json"]
 
 
 @pytest.mark.parametrize("line", ["convert MODEL -o good.npz --force", f"{CERTIFY} --save small.npz --force"])

@@ -18,7 +18,7 @@ from command_line import DATA, MODEL, SAMPLES, network, run, weights
 from onnx import helper
 
 import idl_audit
-from idl_audit.audit import robustness
+from idl_audit.audit import deciding, robustness
 from idl_audit.cli.app import app
 from idl_audit.implicit.storage import load_model
 from idl_audit.report.json_text import from_json
@@ -400,14 +400,14 @@ def test_channels_have_their_own_mean_and_std(files):
 
 def interrupt_after(monkeypatch, samples):
     """Let Ctrl-C come when so many samples are decided."""
-    real, calls = robustness.decide, itertools.count()
+    real, calls = deciding.decide, itertools.count()
 
     def decide(*arguments):
         if next(calls) == samples:
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(robustness, "decide", decide)
+    monkeypatch.setattr(deciding, "decide", decide)
 
 
 @pytest.mark.parametrize("name", ["certify", "attack"])
@@ -425,6 +425,17 @@ def test_an_interruption_writes_the_report_so_far(files, monkeypatch):
     assert found.code == 130
     assert found.out.startswith("Incomplete, the work was cut short. ")
     assert from_json((files / "out/r.json").read_text(encoding="utf-8")).status == "incomplete"
+    assert sorted(path.name for path in (files / "out").iterdir()) == ["r.json", "r.json.journal"]
+    again = run("certify", MODEL, "-d", DATA, "-e", "0.01", "-o", "out/r.json", "--resume")
+    assert again.code == 0
+    assert [path.name for path in (files / "out").iterdir()] == ["r.json"]
+
+
+def test_an_interruption_of_the_first_sample_leaves_nothing_to_go_on_from(files, monkeypatch):
+    interrupt_after(monkeypatch, 0)
+    found = run("certify", MODEL, "-d", DATA, "-e", "0.01", "-o", "out/r.json")
+    assert found.code == 130
+    assert "--resume" not in found.err
     assert [path.name for path in (files / "out").iterdir()] == ["r.json"]
 
 

@@ -157,9 +157,9 @@ def test_another_matrix_is_refused(folder):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("report nothing.json", "cannot be read"),
-        ("report adv.npz", "no text"),
-        ("report . -f html", "cannot be read"),
+        ("report nothing.json", "no such file"),
+        ("report adv.npz", "no UTF-8 text"),
+        ("report . -f html", "no regular file"),
         ("report report.json -f pdf", "pdf"),
         ("report report.json --adversarial adv.npz", "for -f html only"),
         ("report report.json -o report.json -f html", "named twice"),

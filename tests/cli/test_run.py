@@ -9,14 +9,13 @@ import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import DATA, HOSTILE, MODEL, run
 
-from idl_audit.audit import robustness
+from idl_audit.audit import deciding, robustness
 from idl_audit.audit.starter import guess
 from idl_audit.config.files import read_configuration
 from idl_audit.report.json_text import from_json
@@ -36,7 +35,7 @@ def configured(folder, text=""):
     (folder / "idl-audit.toml").write_text(BASE + text, encoding="utf-8")
 
 
-def no_work(*_: object) -> None:
+def no_work(*_: object, **__: object) -> None:
     raise AssertionError("a sample was decided")
 
 
@@ -81,7 +80,7 @@ def test_a_baseline_is_read_before_any_work_and_compared_after_it(files, monkeyp
     assert written_anyway.data.n == 3
     text = (files / "base.json").read_text(encoding="utf-8")
     (files / "base.json").write_text(text.replace('"falsified": ', '"falsified": 1'))
-    monkeypatch.setattr(robustness, "decide", no_work)
+    monkeypatch.setattr(robustness, "decide_all", no_work)
     assert run("run", "-o", "out/r.json").code == 2
 
 
@@ -110,7 +109,7 @@ def test_a_baseline_is_read_before_any_work_and_compared_after_it(files, monkeyp
 )
 def test_what_makes_no_sense_is_refused_before_any_work(files, monkeypatch, text, line, words):
     configured(files, text)
-    monkeypatch.setattr(robustness, "decide", no_work)
+    monkeypatch.setattr(robustness, "decide_all", no_work)
     found = run("run", *line.split())
     assert (found.code, found.out) == (2, ""), found.err
     assert found.err.count("\n") == 1
@@ -140,14 +139,14 @@ def test_a_local_sensitivity_says_its_radius(files):
 
 
 def test_an_interrupted_run_leaves_an_incomplete_report_that_fails_its_gate(files, monkeypatch):
-    real, calls = robustness.decide, itertools.count()
+    real, calls = deciding.decide, itertools.count()
 
     def decide(*arguments):
         if next(calls) == 3:
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(robustness, "decide", decide)
+    monkeypatch.setattr(deciding, "decide", decide)
     configured(files, "[gate]\nrequire = 'clean_accuracy >= 0'\n")
     assert run("run", "-o", "out/r.json").code == 130
     report = from_json((files / "out/r.json").read_text(encoding="utf-8"))
@@ -283,9 +282,6 @@ def test_a_report_of_another_audit_is_no_baseline(files, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "journal" not in {field.name for field in fields(robustness.RobustnessOptions)}, reason="there is no journal yet"
-)
 def test_a_killed_run_goes_on_from_the_samples_done(files):
     configured(files, "[run]\nsteps = 'certify, sensitivity'\noutput = 'out/r.json'\n")
     journal = files / "out/r.json.journal"

@@ -182,7 +182,7 @@ def _row_bounds(
     found = ascend(net, net.output, 0, seeds, lines, steps=OUTPUT_STEPS, enough=enough)
     m = len(rows)
     slopes = {k: value.numpy() for k, value in found.slopes.items()}
-    proved = prove_leaves(net.model, repeated(inputs, m), with_phases(bounds, {}, m), rows, slopes, {})
+    proved = prove_leaves(net.model, repeated(inputs, m), with_phases(net.model, bounds, {}, m), rows, slopes, {})
     lower = np.nextafter(proved + offsets, -np.inf)
     result = []
     start = 0

@@ -34,6 +34,7 @@ def ascend(
     steps: int,
     enough: float | torch.Tensor = 0.0,
     signs: Mapping[int, torch.Tensor] | None = None,
+    cuts: Mapping[int, torch.Tensor] | None = None,
     start: Found | None = None,
     rate: float = 0.25,
 ) -> Found:
@@ -44,7 +45,8 @@ def ascend(
         row, newest, seeds, lines: as for `SearchNet.bound`.
         steps: passes; the first is at the given slopes.
         enough: rows above this no longer pull; a number, or one a row.
-        signs: block -> sigma, (N, n): +1 where a state is split to z >= 0, -1 to z <= 0, 0 elsewhere.
+        signs: block -> sigma, (N, n): +1 where a state is split to z >= cut, -1 to z <= cut, 0 elsewhere.
+        cuts: block -> where its states are split, (n,); 0 elsewhere.
         start: slopes and multipliers to begin with.
         rate: Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients.
     """
@@ -76,6 +78,9 @@ def ascend(
         last = step == steps - 1 or optimizer is None
         with torch.set_grad_enabled(not last):
             bound = net.bound(row, newest, seeds, lines, chosen, splits, seen)
+            for k, split in splits.items():  # sigma beta (z - cut) >= 0
+                if cuts is not None and k not in net.convex:
+                    bound = bound + split @ cuts[k]
         better = bound.detach() > best.bound
         best.bound = torch.where(better, bound.detach(), best.bound)
         for k, value in chosen.items():

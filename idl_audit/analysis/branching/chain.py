@@ -20,7 +20,8 @@ from idl_audit.analysis.intervals import with_interval
 from idl_audit.analysis.linear_bounds import tightened_by_lines
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.arrays import Float32Array, FloatArray, IntArray
-from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.activations.kinked import Kinked
+from idl_audit.implicit.model import ImplicitModel, StateBlock
 
 Phases = npt.NDArray[np.int8]
 
@@ -134,7 +135,7 @@ def proved_by_trees(model: ImplicitModel, inputs: Interval, bounds: StateBounds,
             name: {j: value[rows] for j, value in values.items()}
             for name, values in (("slopes", trees.slopes), ("multipliers", trees.multipliers))
         }
-        leaves = with_phases(bounds, {j: value[rows] for j, value in trees.phases.items()}, m)
+        leaves = with_phases(model, bounds, {j: value[rows] for j, value in trees.phases.items()}, m)
         proved = prove_leaves(model, repeated(inputs, m), leaves, seeds, here["slopes"], here["multipliers"], block=k)
         np.minimum.at(worst, owner, np.where(np.isnan(proved), -np.inf, proved))
     lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
@@ -214,7 +215,12 @@ def _why_open(
     batches = zip(leaves.phases, leaves.slopes, leaves.multipliers, leaves.sizes, strict=True)
     for phases, slopes, multipliers, m in batches:
         proved = prove_leaves(
-            model, repeated(inputs, m), with_phases(bounds, phases, m), np.tile(seed, (m, 1)), slopes, multipliers
+            model,
+            repeated(inputs, m),
+            with_phases(model, bounds, phases, m),
+            np.tile(seed, (m, 1)),
+            slopes,
+            multipliers,
         )
         lower = np.nextafter(proved + offset, -np.inf)
         if not (lower > 0).all():
@@ -227,14 +233,28 @@ def repeated(inputs: Interval, m: int) -> Interval:
     return Interval(np.repeat(inputs.lo, m, axis=0), np.repeat(inputs.hi, m, axis=0))
 
 
-def with_phases(bounds: StateBounds, phases: Mapping[int, Phases], m: int) -> StateBounds:
-    """Return the bounds of z in m leaves: lo at least 0 where the phase is +1, hi at most 0 where it is -1."""
+def cut_points(block: StateBlock, z: Interval) -> FloatArray:
+    """Return where the two phases of each state meet, shape (n,): at the kink, or where phi turns, if z gets there.
+
+    A state of a smooth activation that stays on one side of 0 is cut in the middle of its interval.
+    """
+    lo, hi = z.lo[0], z.hi[0]
+    if isinstance(block.activation, Kinked):
+        return np.zeros(block.size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle = lo + (hi - lo) / 2
+    return np.where(((lo < 0) & (hi > 0)) | ~np.isfinite(middle), 0.0, middle)
+
+
+def with_phases(model: ImplicitModel, bounds: StateBounds, phases: Mapping[int, Phases], m: int) -> StateBounds:
+    """Return the bounds of z in m leaves of one box: above the cut where the phase is +1, below it where it is -1."""
     z = {}
     for k, known in bounds.z.items():
         lo, hi = np.repeat(known.lo, m, axis=0), np.repeat(known.hi, m, axis=0)
         if k in phases:
-            lo = np.where(phases[k] > 0, np.maximum(lo, 0.0), lo)
-            hi = np.where(phases[k] < 0, np.minimum(hi, 0.0), hi)
+            cut = cut_points(model.blocks[k], known)
+            lo = np.where(phases[k] > 0, np.maximum(lo, cut), lo)
+            hi = np.where(phases[k] < 0, np.minimum(hi, cut), hi)
         z[k] = Interval(lo, hi)
     return StateBounds(z)
 

@@ -53,7 +53,7 @@ def tree_bounds(
         fresh = retightened(model, k, fresh, bounds, inputs)
         block = model.blocks[k]
         unstable = np.flatnonzero(fresh.unstable(k, block)[0])
-        older = any(fresh.unstable(j, model.blocks[j]).any() for j in net.convex if j > k and j in fresh.z)
+        older = any(fresh.unstable(j, model.blocks[j]).any() for j in net.bent if j > k and j in fresh.z)
         if not unstable.size or not older or time.monotonic() > deadline:
             continue
         z = fresh.z[k]

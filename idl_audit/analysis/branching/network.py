@@ -70,8 +70,12 @@ class SearchNet:
         self.radius = _tensor(box.radius)
         self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Block -> (below, above) of the blocks whose states branch on the sign of z."""
+        self.bent: set[int] = set()
+        """Blocks whose states may be split: the convex ones, and all others that bend each state by itself."""
         for k, block in enumerate(model.blocks):
             phi = block.activation
+            if not phi.coupled and not (isinstance(phi, Kinked) and np.array_equal(phi.below, phi.above)):
+                self.bent.add(k)
             if isinstance(phi, Kinked) and bool((np.asarray(phi.above) >= np.asarray(phi.below)).all()):
                 below, above = (
                     np.broadcast_to(np.asarray(side, np.float64), block.size) for side in (phi.below, phi.above)

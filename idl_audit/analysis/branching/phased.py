@@ -11,21 +11,32 @@ import numpy.typing as npt
 
 from idl_audit.analysis.bounds import StateBounds
 from idl_audit.analysis.branching.ascent import Found, ascend
-from idl_audit.analysis.branching.chain import Phases
+from idl_audit.analysis.branching.chain import Phases, cut_points
 from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow, state_tensors
 
 if TYPE_CHECKING:
     import torch
 
 
+LEAST_LOSS = 1e-6
+"""Smooth states whose lines are no farther from the graph than this are not split."""
+
+
 class PhasedSearch:
     """Functionals of one row of blocks in leaves that fix phases of the states behind it; `bounds` stay fixed."""
 
     def __init__(self, net: SearchNet, row: SearchRow, newest: int, bounds: StateBounds) -> None:
-        """Take the blocks from `newest` on; those with convex kinks have phases."""
+        """Take the blocks from `newest` on; those that bend each state by itself have phases."""
+        import torch
+
         self.net, self._row, self._newest = net, row, newest
         self._tensors = {k: value for k, value in state_tensors(bounds).items() if k >= newest}
-        self._order = [k for k in sorted(net.convex) if k in self._tensors]
+        self._order = [k for k in sorted(net.bent) if k in self._tensors]
+        self._cuts = {k: torch.from_numpy(cut_points(net.model.blocks[k], bounds.z[k])).float() for k in self._order}
+        self._at_cuts = {
+            k: torch.from_numpy(net.model.blocks[k](cut_points(net.model.blocks[k], bounds.z[k]))).float()
+            for k in self._order
+        }
         sizes = [net.model.blocks[k].size for k in self._order]
         self._edges = dict(zip(self._order, itertools.pairwise([0, *np.cumsum(sizes).tolist()]), strict=True))
 
@@ -69,8 +80,9 @@ class PhasedSearch:
                 lines[k] = self.net.lines(k, lo, hi)
                 continue
             sigma = torch.from_numpy(own.astype(np.float32))
-            own_lo = torch.where(sigma > 0, torch.clamp(lo, min=0), lo)
-            own_hi = torch.where(sigma < 0, torch.clamp(hi, max=0), hi)
+            cut = self._cuts[k]
+            own_lo = torch.where(sigma > 0, torch.maximum(lo, cut), lo)
+            own_hi = torch.where(sigma < 0, torch.minimum(hi, cut), hi)
             lines[k] = self.net.lines(k, own_lo, own_hi)
             signs[k] = sigma
         found = ascend(
@@ -82,24 +94,34 @@ class PhasedSearch:
             steps=steps,
             enough=enough,
             signs=signs,
+            cuts=self._cuts,
             start=start,
             rate=rate,
         )
-        return found, self._splits(found, lines, len(phases))
+        return found, self._splits(found, lines, phases)
 
-    def _splits(self, found: Found, lines: Mapping[int, Lines], count: int) -> npt.NDArray[np.int64]:
-        """Return the state whose upper line costs most, -1 where every state has a phase."""
+    def _splits(self, found: Found, lines: Mapping[int, Lines], phases: Phases) -> npt.NDArray[np.int64]:
+        """Return the state whose line costs most at the cut, -1 where no state that bends is without a phase."""
         import torch
 
+        count = len(phases)
         best = torch.full((count,), -1.0)
         where = torch.full((count,), -1, dtype=torch.long)
-        for k, (first, _) in self._edges.items():
+        for k, (first, last) in self._edges.items():
             own = lines[k]
-            if k not in found.seen or not bool(own.free.any()):
+            if k not in found.seen:
                 continue
-            v = found.seen[k]
-            score = torch.clamp(-v, min=0) * own.c_up + torch.clamp(v, min=0) * 1e-3 * own.c_up
-            score = torch.where(own.free.expand_as(score), score, torch.full_like(score, -1.0))
+            v, cut, at_cut = found.seen[k], self._cuts[k], self._at_cuts[k]
+            above = torch.clamp(own.up * cut + own.c_up - at_cut, min=0)
+            if k in self.net.convex:
+                open_, below = own.free.expand_as(v), 1e-3 * above
+            else:
+                below = torch.clamp(at_cut - own.low * cut - own.c_low, min=0)
+                open_ = (torch.from_numpy(phases[:, first:last]) == 0) & (above + below > LEAST_LOSS)
+            if not bool(open_.any()):
+                continue
+            score = torch.clamp(-v, min=0) * above + torch.clamp(v, min=0) * below
+            score = torch.where(open_, score, torch.full_like(score, -1.0))
             value, index = score.max(dim=1)
             better = value > best
             best = torch.where(better, value, best)

@@ -81,7 +81,7 @@ def prove_leaves(
         bounds: bounds of the states in every leaf, its phases put in, (m, n).
         seeds: (m, q) or (m, n of the block), one functional a leaf.
         slopes, splits: block -> (m, n).
-        block: whose z; one that reads no state of its own.
+        block: whose z.
     """
     widest = max([model.n_inputs, *(block.size for block in model.blocks)])
     at_once = max(1, PROOF_NUMBERS // widest)
@@ -93,8 +93,7 @@ def prove_leaves(
             {k: value[rows].astype(np.float64)[:, None, :] for k, value in values.items()}
             for values in (slopes, splits)
         ]
-        row, newest = (model.output, 0) if block is None else (model.rows[block], block + 1)
-        functionals = Functionals(row, seeds[rows][:, None, :], newest)
+        functionals = Functionals.of_block(model, block, seeds[rows][:, None, :])
         choose = chosen_multipliers(model, here, own[0], own[1])
         box = Interval(inputs.lo[rows], inputs.hi[rows])
         found.append(lower_bound(model, box, here, functionals, choose)[:, 0])

@@ -33,16 +33,12 @@ Kept = Mapping[int, IntArray]
 def living_states(model: ImplicitModel, bounds: StateBounds) -> dict[int, IntArray]:
     """Return the states that are not dead over the only box of `bounds`, of the blocks that lose some."""
     sizes = [block.size for block in model.blocks]
-    whole: set[int] = set()
-    for i, row in enumerate([*model.rows, model.output]):
-        whole |= {side for k, linear_map in row.states.items() if not _can_shrink(linear_map) for side in (i, k)}
-        if row.input is not None and not _can_shrink(row.input):
-            whole.add(i)
+    whole = _whole_blocks(model)
     kept = {}
     for k in range(len(model.blocks)):
         if k in whole or k not in bounds.z or not _drops(model, k):
             continue
-        alive = np.flatnonzero(bounds.z[k].hi[0] > 0)
+        alive = np.flatnonzero(~(bounds.z[k].hi[0] <= 0))  # NaN proves nothing
         if alive.size < sizes[k]:
             kept[k] = alive if alive.size else np.zeros(1, np.int64)
     return kept
@@ -50,8 +46,9 @@ def living_states(model: ImplicitModel, bounds: StateBounds) -> dict[int, IntArr
 
 def is_dead_elsewhere(model: ImplicitModel, bounds: StateBounds, kept: Kept) -> bool:
     """Return whether every state that is not kept is proved dead over the only box of `bounds`."""
+    whole = _whole_blocks(model)
     for k, states in kept.items():
-        if not 0 <= k < len(model.blocks) or not _drops(model, k):
+        if not 0 <= k < len(model.blocks) or k in whole or not _drops(model, k):
             return False
         if not states.size or (np.diff(states) <= 0).any() or states[0] < 0 or states[-1] >= model.blocks[k].size:
             return False
@@ -59,6 +56,16 @@ def is_dead_elsewhere(model: ImplicitModel, bounds: StateBounds, kept: Kept) -> 
         if not (bounds.z[k].hi[0, gone] <= 0).all():
             return False
     return True
+
+
+def _whole_blocks(model: ImplicitModel) -> set[int]:
+    """Return the blocks that stay whole: those beside a map that `_part` would round, or make too large."""
+    whole: set[int] = set()
+    for i, row in enumerate([*model.rows, model.output]):
+        whole |= {side for k, linear_map in row.states.items() if not _can_shrink(linear_map) for side in (i, k)}
+        if row.input is not None and not _can_shrink(row.input):
+            whole.add(i)
+    return whole
 
 
 def _can_shrink(linear_map: LinearMap) -> bool:

@@ -194,7 +194,7 @@ class Tree:
     def _prove(self, phases: Phases, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
         """Return proved lower bounds of the functional in some leaves."""
         m = len(phases)
-        leaves = with_phases(self._bounds, self._searcher.by_block(phases), m)
+        leaves = with_phases(self._net.model, self._bounds, self._searcher.by_block(phases), m)
         slopes, splits = (
             rows_of({k: value.numpy() for k, value in values.items()}, rows)
             for values in (found.slopes, found.multipliers)
@@ -217,7 +217,7 @@ class Tree:
         import torch
 
         phases = leaf.phases[None]
-        own = with_phases(self._bounds, self._searcher.by_block(phases), 1)
+        own = with_phases(self._net.model, self._bounds, self._searcher.by_block(phases), 1)
         answer = self._leaves.solve(own, self._seed, wanted=-self._offset, time_limit=LEAF_SECONDS)
         if answer.splits:
             splits = {k: torch.from_numpy(v[None]) for k, v in answer.splits.items()}

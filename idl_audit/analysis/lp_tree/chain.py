@@ -81,7 +81,7 @@ def prove_leaves(
         phases = leaves.phases[rows]
         m = len(phases)
         parts = {k: phases[:, model.offsets[k] : model.offsets[k + 1]] for k in range(len(model.blocks))}
-        here = with_phases(bounds, parts, m)
+        here = with_phases(model, bounds, parts, m)
         choose = given(model, leaves.multipliers[rows])
         seeds = Functionals.of_outputs(model, functional[None])
         found.append(lower_bound(model, repeated(inputs, m), here, seeds, choose)[:, 0])
