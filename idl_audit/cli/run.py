@@ -35,6 +35,7 @@ from idl_audit.cli.show import (
     command,
     deliver,
     progress_bar,
+    tell_resume,
     teller,
     with_command_line,
     write_report,
@@ -52,6 +53,7 @@ from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render
 from idl_audit.report.schema import Report
+from idl_audit.report.wording import plain
 
 FORMATS: Final = {".html": Format.HTML, ".md": Format.MARKDOWN, ".xml": Format.JUNIT}
 """Ending of a file in `reports` -> format it is written in."""
@@ -158,7 +160,11 @@ def run(
         folder = (Path() if output is None else output.parent).absolute()
         extras, _ = find_extras(report, folder=folder, adversarial=None, matrix=None, image_shape=None)
         _write_rendered(render(report, text_format, extras=extras), file)
+    if not quiet and output is not None:
+        typer.echo(f"written: {', '.join(plain(file) for file in (output, *further))}", err=True)
     if report.status == "incomplete":
+        if options.robustness is not None and options.robustness.journal is not None:
+            tell_resume()
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.gate is not None and not report.gate.passed:
         raise typer.Exit(EXIT_REFUSED)

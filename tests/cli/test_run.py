@@ -148,7 +148,12 @@ def test_an_interrupted_run_leaves_an_incomplete_report_that_fails_its_gate(file
 
     monkeypatch.setattr(deciding, "decide", decide)
     configured(files, "[gate]\nrequire = 'clean_accuracy >= 0'\n")
-    assert run("run", "-o", "out/r.json").code == 130
+    found = run("run", "-o", "out/r.json")
+    assert found.code == 130
+    assert found.err.splitlines()[-2:] == [
+        "written: out/r.json",
+        "interrupted: the same command with --resume goes on from here",
+    ]
     report = from_json((files / "out/r.json").read_text(encoding="utf-8"))
     assert (report.status, report.gate.passed) == ("incomplete", False)
     assert report.sensitivity is not None
