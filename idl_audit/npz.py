@@ -45,7 +45,7 @@ def read_npz(path: Path) -> dict[str, AnyArray]:
                 )
             return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in archive.infolist()}
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path} does not exist; check the name") from error
+        raise ModelFileError(f"{path}: there is no such file; check the path") from error
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise ModelFileError(f"{path} cannot be read as an .npz file: {error}") from error
 

@@ -53,6 +53,14 @@ class _Group(TyperGroup):
         super().__init__(**settings)
         self.commands = LazyCommands(COMMANDS, self.commands)
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of the group, those for completion without a variable of the environment."""
+        found: list[Any] = super().get_params(ctx)
+        for option in found:
+            if hasattr(option, "show_envvar"):
+                option.show_envvar = False
+        return found
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands, without importing them."""
         return list(self.commands)
@@ -89,7 +97,7 @@ class _Group(TyperGroup):
             code = run(**extra)
         except typer.TyperException as error:
             told = error.format_message() if hasattr(error, "format_message") else str(error)
-            message = " ".join(str(told).split())
+            message = " ".join(str(told).replace("Value error, ", "").split())
             if message:
                 typer.echo(f"error: {plain(message, longest=1000)} (see --help)", err=True)
             sys.exit(EXIT_USAGE)

@@ -46,7 +46,12 @@ def bench(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the rows that the report at -o has, and decide the others.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep the rows that the report at -o has, and decide the others.",
+            rich_help_panel=o.OUTPUT,
+        ),
     ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", help="Properties decided at the same time.", rich_help_panel=o.LIMITS)

@@ -46,7 +46,7 @@ def _refuse_without_data(
 @command
 def convert(
     model: o.ModelArgument,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--output", "--out", help="The .npz file to write.", show_default=False)],
     data: o.OptionalDataOption = None,
     kappa: Annotated[float, typer.Option("--kappa", help="Rescale so that ||A||_inf is at most this.")] = 0.5,
     rescale: Annotated[bool, typer.Option("--rescale/--no-rescale", help="Rescale the states.")] = True,

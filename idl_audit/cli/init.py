@@ -11,6 +11,7 @@ from idl_audit.audit.starter import starter
 from idl_audit.cli import options as o
 from idl_audit.cli.show import command
 from idl_audit.config.finding import FILE
+from idl_audit.errors import OptionError
 from idl_audit.files import check_distinct, check_new_file, write_whole
 from idl_audit.report.wording import plain
 
@@ -19,8 +20,12 @@ from idl_audit.report.wording import plain
 def init(
     model: o.ModelArgument,
     data: Annotated[
-        Path | None, typer.Argument(help="Samples and labels: .npz (inputs, labels).", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Samples and labels: .npz, .npy, .csv, .safetensors, .pt, or a folder of images.", show_default=False
+        ),
     ] = None,
+    samples: o.OptionalDataOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the configuration.")] = Path(FILE),
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,
@@ -29,6 +34,10 @@ def init(
     force: o.ForceOption = False,
 ) -> None:
     """Write a commented configuration for a model and its samples: radii and valid range guessed from the data."""
+    if samples is not None:
+        if data not in (None, samples):
+            raise OptionError(f"samples are named twice, {data} and --data {samples}; leave one out")
+        data = samples
     check_distinct((model, data), (output,))
     check_new_file(output, force=force)
     reading = o.model_options(

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperArgument
 from typer.main import get_command
 
 
@@ -49,7 +50,16 @@ class LazyCommands(MutableMapping[str, Any]):
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
         alone.command(name)(function)
         command = get_command(alone)
-        for option in command.params:  # that every option has its variable is said once, not sixty times
-            if hasattr(option, "show_envvar"):
+        if command.help:
+            command.help = _flowing(command.help)
+        for option in command.params:
+            if hasattr(option, "show_envvar"):  # that every option has its variable is said once, not sixty times
                 option.show_envvar = False
+            if isinstance(option, TyperArgument) and option.metavar is None:
+                option.metavar = str(option.name).upper()
         return command
+
+
+def _flowing(text: str) -> str:
+    """Return a docstring's paragraphs without their line breaks: the terminal decides where lines end."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))

@@ -125,7 +125,9 @@ OutputOption = Annotated[
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.", rich_help_panel=OUTPUT)]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.", rich_help_panel=OUTPUT)]
+QuietOption = Annotated[
+    bool, typer.Option("-q", "--quiet", help="No progress, notes or warnings on stderr.", rich_help_panel=OUTPUT)
+]
 VerboseOption = Annotated[
     bool, typer.Option("-v", "--verbose", help="Print every row of long tables.", rich_help_panel=OUTPUT)
 ]

@@ -17,6 +17,7 @@ from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render
 from idl_audit.report.schema import Report
+from idl_audit.report.wording import plain
 
 MARK = b"<!-- idl-audit report -->"
 """What our HTML, Markdown and JUnit files begin with: they may be replaced."""
@@ -82,7 +83,7 @@ def report(
     the report has a gate, only its rules can fail. github: ::error and ::warning lines for a workflow's log.
     """
     check_distinct((report, adversarial, matrix), (output,))
-    form = format or (SUFFIXES.get(output.suffix.lower(), Form.TABLE) if output is not None else Form.TABLE)
+    form = format or _form_of(output)
     for option, given in (("--adversarial", adversarial), ("--matrix", matrix), ("--image-shape", image_shape)):
         if given is not None and form is not Form.HTML:
             raise OptionError(f"{option} is for -f html only; leave it out")
@@ -93,6 +94,7 @@ def report(
     found = read_report(report)
     if form is Form.TABLE:
         _tables(found, output, verbose=verbose)
+        _tell(output)
         return
     extras = None
     if form is Form.HTML:
@@ -110,6 +112,21 @@ def report(
         typer.echo(text, nl=False)
     else:
         write_whole(output, lambda file: file.write(text.encode("utf-8")))
+    _tell(output)
+
+
+def _form_of(output: Path | None) -> Form:
+    """Return what the file's ending asks for."""
+    if output is None:
+        return Form.TABLE
+    if output.suffix.lower() not in SUFFIXES:
+        raise OptionError(f"{output} does not say what to make; end it in {', '.join(SUFFIXES)}, or give -f")
+    return SUFFIXES[output.suffix.lower()]
+
+
+def _tell(output: Path | None) -> None:
+    if output is not None:
+        typer.echo(f"{plain(output)} is written")
 
 
 def _is_ours(path: Path) -> bool:

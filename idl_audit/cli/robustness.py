@@ -17,7 +17,7 @@ from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import is_typed
-from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar, teller
+from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar, tell_resume, teller
 from idl_audit.data.numbers import parse_eps, parse_number
 from idl_audit.errors import OptionError
 from idl_audit.report.wording import plain
@@ -67,7 +67,7 @@ def certify(
         Path | None,
         typer.Argument(
             help="A VNN-LIB property (.vnnlib or .vnnlib.gz) to decide, in place of samples.",
-            metavar="[PROPERTY]",
+            metavar="PROPERTY",
             show_default=False,
         ),
     ] = None,
@@ -402,5 +402,5 @@ def _run(
     drop_journal(chosen.journal, report)
     if report.status == "incomplete":
         if chosen.journal is not None and chosen.journal.is_file():
-            typer.echo("interrupted: the same command with --resume goes on from here", err=True)
+            tell_resume()
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -20,7 +20,14 @@ from idl_audit.audit.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.audit.subject import ModelOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import ConfigOption
-from idl_audit.cli.robustness import ATTACK_METHODS, DEFAULT_ATTACKS, DEFAULT_METHODS, parse_methods
+from idl_audit.cli.robustness import (
+    ATTACK_METHODS,
+    DEFAULT_ATTACKS,
+    DEFAULT_METHODS,
+    JobsOption,
+    ResumeOption,
+    parse_methods,
+)
 from idl_audit.cli.show import (
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
@@ -28,6 +35,7 @@ from idl_audit.cli.show import (
     command,
     deliver,
     progress_bar,
+    tell_resume,
     teller,
     with_command_line,
     write_report,
@@ -45,6 +53,7 @@ from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render
 from idl_audit.report.schema import Report
+from idl_audit.report.wording import plain
 
 FORMATS: Final = {".html": Format.HTML, ".md": Format.MARKDOWN, ".xml": Format.JUNIT}
 """Ending of a file in `reports` -> format it is written in."""
@@ -62,7 +71,11 @@ def run(
     eps: Annotated[
         str | None,
         typer.Option(
-            "-e", "--eps", help="Radii in data units: 8/255, 0.03, a list.", metavar="EPS", show_default=False
+            "-e",
+            "--eps",
+            help="How far every input may move, in data units: 8/255, 0.03, a list, or start:stop:count.",
+            metavar="EPS",
+            show_default=False,
         ),
     ] = None,
     steps: Annotated[
@@ -82,15 +95,13 @@ def run(
     bounds: o.BoundsOption = None,
     format: o.FormatOption = o.Format.TABLE,
     output: o.OutputOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the samples that a killed run had decided; needs -o.")
-    ] = False,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes that decide samples.")] = 1,
     time_limit: o.TimeLimitOption = 60.0,
     max_memory: o.MaxMemoryOption = None,
+    jobs: JobsOption = 1,
+    resume: ResumeOption = False,
     seed: o.SeedOption = 0,
 ) -> None:
     """Do everything in the configuration and write one report: for CI.
@@ -149,7 +160,11 @@ def run(
         folder = (Path() if output is None else output.parent).absolute()
         extras, _ = find_extras(report, folder=folder, adversarial=None, matrix=None, image_shape=None)
         _write_rendered(render(report, text_format, extras=extras), file)
+    if not quiet and output is not None:
+        typer.echo(f"written: {', '.join(plain(file) for file in (output, *further))}", err=True)
     if report.status == "incomplete":
+        if options.robustness is not None and options.robustness.journal is not None:
+            tell_resume()
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.gate is not None and not report.gate.passed:
         raise typer.Exit(EXIT_REFUSED)

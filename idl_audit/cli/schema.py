@@ -21,7 +21,7 @@ class Described(StrEnum):
 @command
 def schema(
     of: Annotated[
-        Described, typer.Argument(help="The reports, or the configuration.", metavar="[report|config]")
+        Described, typer.Argument(help="The reports, or the configuration.", metavar="WHAT")
     ] = Described.REPORT,
 ) -> None:
     """Print the JSON Schema of the reports, or of the configuration."""

@@ -140,6 +140,11 @@ def write_report(report: Report, output: Path) -> None:
     write_whole(output, lambda file: file.write(text.encode("utf-8")))
 
 
+def tell_resume() -> None:
+    """Say how an interrupted run that keeps a journal goes on."""
+    typer.echo("interrupted: the same command with --resume goes on from here", err=True)
+
+
 def print_sections(sentence: str, sections: Iterable[tuple[str, Any]], to: Console) -> None:
     """Print a sentence and below it headings with their tables, as reports are printed."""
     to.print(Text(sentence, style="bold"))

@@ -22,7 +22,7 @@ def verify(
         Path | None,
         typer.Argument(
             help="The property that a certificate must be about; without it, its boxes are those in FILE.",
-            metavar="[PROPERTY]",
+            metavar="PROPERTY",
             show_default=False,
         ),
     ] = None,

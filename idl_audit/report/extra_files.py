@@ -45,7 +45,9 @@ def find_extras(
     elif any(result.verdict is Verdict.FALSIFIED for sample in report.samples for result in sample.results):
         for path in _beside(folder, report.artifacts):
             try:
-                triples = _triples(report, path)
+                arrays = read_npz(path)
+                if not {"inputs", "originals"}.isdisjoint(arrays):  # else it is another step's: S, bounds, a witness
+                    triples = read_triples(report, arrays, source=path)
             except IdlAuditError as error:
                 notes.append(f"not drawn: {error}")
     found: FloatArray | None = None

@@ -46,6 +46,11 @@ SCALARS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What each bound of the outputs' change by the largest change of an input is called."""
 
+OBJECTIVES: Final[Mapping[str, str]] = MappingProxyType(
+    {"l1": "the l1 norm of the state", "state": "the squared distance from the sample's state"}
+)
+"""What an objective of `attack --objective` that is not in a file is."""
+
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # colours, cursor movements
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
@@ -220,17 +225,12 @@ def _properties_sentence(report: Report) -> str:
     )
 
 
-_OBJECTIVES: Final[Mapping[str, str]] = MappingProxyType(
-    {"l1": "the l1 norm of the state", "state": "the squared distance from the sample's state"}
-)
-
-
 def _objectives_sentence(report: Report) -> str:
     found = report.objectives
     first = found[0]
     values = [entry.reached for entry in found if entry.reached is not None]
     bounds = [entry.proved for entry in found if entry.proved is not None]
-    what = _OBJECTIVES.get(first.objective, f"the objective of {plain(PurePath(first.objective).name)}")
+    what = OBJECTIVES.get(first.objective, f"the objective of {plain(PurePath(first.objective).name)}")
     if not values:
         return f"No value of {what} was found."
     n = len({entry.index for entry in found})

@@ -1,4 +1,4 @@
-"""Which sample comes first: the one that an attack needs least for, or that is closest to it."""
+"""Which sample comes first: the one that an attack needs least for, that is closest to it, or that moves farthest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from idl_audit.report.schema import SampleReport, SampleResult, Verdict
+from idl_audit.report.schema import ObjectiveReport, SampleReport, SampleResult, Verdict
 
 _WORST_FIRST: Final = (Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG, Verdict.CERTIFIED)
 
@@ -36,6 +36,17 @@ def largest_certified(sample: SampleReport) -> float | None:
 def smallest_falsified(sample: SampleReport) -> float | None:
     """Return the smallest radius with an attack."""
     return min((result.eps for result in sample.results if result.verdict is Verdict.FALSIFIED), default=None)
+
+
+def farthest_first(entries: Iterable[ObjectiveReport]) -> list[ObjectiveReport]:
+    """Return the objectives, those that moved farthest first, those without a value last."""
+    return sorted(entries, key=_nearness)
+
+
+def _nearness(entry: ObjectiveReport) -> float:
+    if entry.reached is None:
+        return math.inf
+    return -entry.reached if entry.sense == "largest" else entry.reached
 
 
 def _badness(result: SampleResult) -> tuple[int, float]:

@@ -59,6 +59,21 @@ STEPS = (
         ("Sensitivity",),
     ),
     Step("The implicit model itself, for your own work:", f"convert {MODEL} -o implicit.npz", ("Blocks",)),
+    Step(
+        "For CI: a configuration with radii, valid range and rules, guessed from the data and commented:",
+        f"init {MODEL} sample_models/digits_mlp.npz",
+    ),
+    Step(
+        "Everything in it, in one report that is judged by its rules (exit code 1 where one fails):",
+        "run --limit 20",
+        ("Verdicts", "Gate"),
+    ),
+    Step(
+        "The same report judged again, without the model, by a rule of yours (those that only warn stay):",
+        "gate report.json --require 'certified_accuracy@4/255 >= 90 %'",
+        ("Gate",),
+    ),
+    Step("And as one page for a browser:", "report report.json -o report.html"),
 )
 
 

@@ -12,7 +12,7 @@ from command_line import DATA, MODEL, run
 
 from idl_audit.errors import DataError
 from idl_audit.report.adversarial_file import read_triples
-from idl_audit.report.json_text import from_json
+from idl_audit.report.json_text import from_json, to_json
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def pictures(path):
 
 def test_the_page_shows_the_files_beside_the_report(folder):
     found = run("report", "report.json", "-o", "r.html", "--image-shape", "8,8")
-    assert (found.code, found.out, found.err) == (0, "", "")
+    assert (found.code, found.out, found.err) == (0, "r.html is written\n", "")
     falsified = sum(
         any(r.adversarial for r in s.results) for s in from_json((folder / "report.json").read_text()).samples
     )
@@ -180,3 +180,21 @@ def test_the_page_holds_the_report(folder):
     run("report", "report.json", "-o", "r.html")
     (link,) = re.findall(r'href="data:application/json;base64,([^"]*)"', (folder / "r.html").read_text())
     assert base64.b64decode(link) == (folder / "report.json").read_bytes()
+
+
+def test_an_ending_that_says_nothing_is_refused(folder):
+    found = run("report", "report.json", "-o", "r.pdf")
+    assert (found.code, found.out) == (2, "")
+    assert ".html" in found.err
+    assert not (folder / "r.pdf").exists()
+    assert run("report", "report.json", "-f", "table", "-o", "r.pdf").code == 0
+
+
+def test_files_of_other_steps_are_passed_over_in_silence(folder):
+    np.savez("S2.npz", S=np.ones((2, 3)))
+    text = (folder / "report.json").read_text()
+    report = from_json(text)
+    (folder / "more.json").write_text(to_json(report.model_copy(update={"artifacts": ("S2.npz", *report.artifacts)})))
+    found = run("report", "more.json", "-o", "more.html", "--image-shape", "8,8")
+    assert (found.code, found.err) == (0, "")
+    assert pictures(folder / "more.html") > 0

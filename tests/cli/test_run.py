@@ -148,7 +148,12 @@ def test_an_interrupted_run_leaves_an_incomplete_report_that_fails_its_gate(file
 
     monkeypatch.setattr(deciding, "decide", decide)
     configured(files, "[gate]\nrequire = 'clean_accuracy >= 0'\n")
-    assert run("run", "-o", "out/r.json").code == 130
+    found = run("run", "-o", "out/r.json")
+    assert found.code == 130
+    assert found.err.splitlines()[-2:] == [
+        "written: out/r.json",
+        "interrupted: the same command with --resume goes on from here",
+    ]
     report = from_json((files / "out/r.json").read_text(encoding="utf-8"))
     assert (report.status, report.gate.passed) == ("incomplete", False)
     assert report.sensitivity is not None
@@ -222,6 +227,13 @@ def test_a_starter_replaces_nothing_unless_told_to(files):
     assert (files / "idl-audit.toml").read_text() == "mine"
     assert run("init", MODEL, DATA, "--force").code == 0
     assert read_configuration(files / "idl-audit.toml")
+
+
+def test_samples_may_be_named_as_in_every_other_command(files):
+    assert run("init", MODEL, "-d", DATA, "-o", "a.toml").code == 0
+    assert run("init", MODEL, DATA, "-o", "b.toml").code == 0
+    assert (files / "a.toml").read_text() == (files / "b.toml").read_text()
+    assert "twice" in run("init", MODEL, DATA, "-d", "no_labels.npz", "-o", "c.toml").err
 
 
 @pytest.mark.parametrize("data", [(), ("no_labels.npz",)])

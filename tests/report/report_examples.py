@@ -23,8 +23,10 @@ from idl_audit.report.schema import (
     InputMap,
     LocalSensitivity,
     ModelInfo,
+    NewlyFalsified,
     NonzeroChange,
     Nonzeros,
+    ObjectiveReport,
     Prediction,
     PreprocessingInfo,
     PropertyReport,
@@ -201,6 +203,24 @@ def everything():
         ),
         sensitivity=local_sensitivity(),
         bounds=(BlockBounds(block="relu", eps=0.03, mean_width=0.1, max_width=0.4, dead=1, active=2, unstable=37),),
+        objectives=(
+            ObjectiveReport(
+                index=5,
+                eps=0.03,
+                objective="state",
+                sense="largest",
+                at_sample=0.0,
+                reached=2.345,
+                proved=2.5,
+                method="lp",
+            ),
+            ObjectiveReport(
+                index=6, eps=0.03, objective="state", sense="largest", at_sample=0.0, reached=None, reason="time_limit"
+            ),
+            ObjectiveReport(
+                index=7, eps=0.03, objective="state", sense="largest", at_sample=0.0, reached=7.125, method="pgd"
+            ),
+        ),
         verification=Verification(file="w.npz", accepted=False, checked=4, refused=("claim 2: bound is too large",)),
         compression=Compression(
             kind="prune", nonzeros=NonzeroChange(before=100, after=40), drift=Drift(guaranteed=0.2, measured=0.01)
@@ -210,6 +230,7 @@ def everything():
         gate=Gate(
             passed=False,
             rules=(RuleResult(rule="certified_accuracy@0.03 >= 0.9", passed=False, found="0.71", k=71, n=100),),
+            newly_falsified=(NewlyFalsified(index=81, eps=0.03, before=Verdict.CERTIFIED),),
         ),
         diagnostics=(
             Diagnostic(code="IDL101", level="warning", message="Clean accuracy is poor", hint="try --scale 1/255"),

@@ -101,6 +101,9 @@ def hostile(bad=HOSTILE):
                 groups=InputGroups(source=bad, names=(bad,), top=(TopGroup(output=0, group=bad, value=1.0),)),
             ),
             "bounds": tuple(entry.model_copy(update={"block": bad}) for entry in examples.everything().bounds),
+            "objectives": tuple(
+                entry.model_copy(update={"objective": bad, "method": bad}) for entry in examples.everything().objectives
+            ),
             "verification": Verification(file=bad, claim=bad, accepted=False, checked=1, refused=(bad,)),
             "properties": (PropertyReport(onnx=bad, vnnlib=bad, result="sat", method=bad, witness=bad),),
             "gate": Gate(
@@ -148,6 +151,16 @@ def test_pages_say_what_was_found(form):
     assert "ab" * 32 in made
     assert "Incomplete, the work was cut short" in made
     assert "5.00 s" in made
+
+
+@pytest.mark.parametrize("form", [Format.HTML, Format.MARKDOWN])
+def test_objectives_stand_farthest_first_with_what_is_proved(form):
+    made = html.unescape(render(examples.everything(), form)).replace("\\", "")
+    part = made[made.index("Objective, farthest first") :]
+    assert "squared distance from the sample's state" in part
+    assert -1 < part.index("7.125") < part.index("2.345") < part.index("2.5") < part.index("time_limit")
+    assert "proved at most" in part
+    assert "Attacked now, and not in the baseline" in made
 
 
 # ---- HTML ------------------------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ from __future__ import annotations
 from idl_audit.report.render.measures import bounds_section, other_sections, sensitivity_section
 from idl_audit.report.render.parts import Section
 from idl_audit.report.render.provenance import diagnostics_section, model_section, provenance_section
-from idl_audit.report.render.verdicts import gate_section, property_section, verdict_section
+from idl_audit.report.render.verdicts import gate_section, objective_section, property_section, verdict_section
 from idl_audit.report.schema import Report
 
 ORDER = (
     gate_section,
     verdict_section,
+    objective_section,
     property_section,
     other_sections,
     sensitivity_section,

@@ -13,6 +13,7 @@ from idl_audit.report.render.parts import (
     Kind,
     Mark,
     Name,
+    PairList,
     Section,
     Stack,
     Table,
@@ -20,8 +21,14 @@ from idl_audit.report.render.parts import (
     verdict_mark,
 )
 from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
-from idl_audit.report.wording import REASONS, eps_text, figure, percent
-from idl_audit.report.worst_first import deciding_margin, largest_certified, smallest_falsified, worst_first
+from idl_audit.report.wording import OBJECTIVES, REASONS, eps_text, figure, percent
+from idl_audit.report.worst_first import (
+    deciding_margin,
+    farthest_first,
+    largest_certified,
+    smallest_falsified,
+    worst_first,
+)
 
 FEW_RADII = 3
 """Up to so many radii, verdicts are told in words among the samples."""
@@ -47,8 +54,13 @@ def gate_section(report: Report) -> Iterator[Section]:
         counted = None if rule.k is None or rule.n is None else f"{rule.k} of {rule.n}"
         rows.append((outcome, Name(rule.rule), rule.expected, rule.found, counted))
     rules = table("Rules", ("outcome", "rule", "expected", "found", ">counts"), rows, shown=100)
+    attacked = [
+        (entry.index, eps_text(report, entry.eps), verdict_mark(entry.before)) for entry in report.gate.newly_falsified
+    ]
+    title = "Attacked now, and not in the baseline"
+    newly = (table(title, (">sample", ">eps", "before"), attacked),) if attacked else ()
     against = "" if report.gate.baseline is None else f"Compared with the baseline {report.gate.baseline}."
-    yield Section("gate", "Gate", (rules,), against)
+    yield Section("gate", "Gate", (rules, *newly), against)
 
 
 def verdict_section(report: Report) -> Iterator[Section]:
@@ -126,6 +138,25 @@ def _why(result: SampleResult) -> tuple[Cell, ...]:
     why = result.reason.value if result.reason is not None else result.method
     becomes = None if result.adversarial is None else result.adversarial.class_
     return None if margin is None else figure(margin), becomes, why, _seconds(result.seconds)
+
+
+def objective_section(report: Report) -> Iterator[Section]:
+    """Yield how far the objective moved around each sample, and how far it provably cannot, farthest first."""
+    entries = farthest_first(report.objectives)
+    if not entries:
+        return
+    largest = entries[0].sense == "largest"
+    rows: list[tuple[Cell, ...]] = []
+    for entry in entries:
+        values = (figure(entry.at_sample), figure(entry.reached), figure(entry.proved))
+        why = entry.method if entry.reason is None else entry.reason.value
+        rows.append((entry.index, eps_text(report, entry.eps), *values, why, _seconds(entry.seconds)))
+    proved = ">proved at most" if largest else ">proved at least"
+    titles = (">sample", ">eps", ">at the sample", f">{entries[0].sense} found", proved, "method or reason", ">seconds")
+    what = OBJECTIVES.get(entries[0].objective)
+    pairs = PairList()
+    pairs.add("objective", Name(entries[0].objective) if what is None else what)
+    yield Section("objectives", "Objective, farthest first", (pairs.done(), table("Samples", titles, rows)))
 
 
 def property_section(report: Report) -> Iterator[Section]:

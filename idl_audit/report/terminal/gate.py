@@ -26,7 +26,7 @@ def gate_sections(report: Report, gate: Gate, most: int | None) -> Iterable[Sect
 
 def rules_table(report: Report, gate: Gate) -> Table:
     """Return one row per rule: what it asks for, what was found, k of n, and how sure that is."""
-    made = table(("verdict", "left"), ("rule", "left"), ("found", "right"))
+    made = table(("outcome", "left"), ("rule", "left"), ("found", "right"))
     add_columns(made, ("k of n", "right"), ("95 % interval", "right"))
     for rule in gate.rules:
         counts = None if rule.k is None or rule.n is None else f"{rule.k} of {rule.n}"
