@@ -303,8 +303,8 @@ def report(found: Mapping[str, Mapping[str, Any]], threads: int) -> str:
         "",
         "A share of the inputs of an image is replaced by uniform random values in [0, 1]. Success: the network got "
         "the image right and gets the changed one wrong, in per cent of those that it got right. Each figure is the "
-        f"mean and the standard deviation over {len(SEEDS)} seeds; the paper's is in brackets. S: the label's row of the "
-        "sensitivity matrix. |gradient|: |d y_label / du| at the image. Random: chosen anew for every image. Variance: "
+        f"mean and the standard deviation over {len(SEEDS)} seeds; the paper's is in brackets. S: the label's row of "
+        "the sensitivity matrix. |gradient|: |d y_label / du| at the image. Random: chosen anew for every image. Variance: "
         "of each input over the training images (MNIST) or the test images (CIFAR-10, where no others were at hand). "
         "An input is one number: one channel of one pixel.",
         "",
