@@ -276,8 +276,8 @@ def meaning(mnist: Mapping[str, Any], cifar: Mapping[str, Any]) -> list[str]:
         "S does not find the inputs that matter most there.",
         f"- At 10 % of the inputs S changes {spread_of_pixels(cifar, S, 0.1):.0f} % of the pixels and a random choice "
         f"{spread_of_pixels(cifar, RANDOM, 0.1):.0f} %: the inputs that S ranks first form one disc in the middle of "
-        "the image (figure 9). The global S of ResNet-20 sums products of |weights| over all paths, and its row sums are "
-        "near 1e21: it says from which inputs most paths start rather than what the network has learnt.",
+        "the image (figure 9). The global S of ResNet-20 sums products of |weights| over all paths, and its row sums "
+        "are near 1e21: it says from which inputs most paths start rather than what the network has learnt.",
         f"- |gradient| as we compute it, of the label's output, is at {said(cifar, GRADIENT, 0.1)} at 10 % (paper "
         f"{PAPER['cifar'][GRADIENT][2]:.1f} %). The paper does not say of what it takes the gradient, nor how it "
         'perturbs after ranking: "small random values" is all there is. Its two '
@@ -307,8 +307,8 @@ def report(found: Mapping[str, Mapping[str, Any]], threads: int) -> str:
         "A share of the inputs of an image is replaced by uniform random values in [0, 1]. Success: the network got "
         "the image right and gets the changed one wrong, in per cent of those that it got right. Each figure is the "
         f"mean and the standard deviation over {len(SEEDS)} seeds; the paper's is in brackets. S: the label's row "
-        "of its sensitivity matrix. |gradient|: |d y_label / du| at the image. Random: chosen anew for every image. Variance: "
-        "of each input over the training images (MNIST) or the test images (CIFAR-10, where no others were at hand). "
+        "of its sensitivity matrix. |gradient|: |d y_label / du| at the image. Random: chosen anew for every image. "
+        "Variance: of each input over the training images (MNIST) or the test images (CIFAR-10, where no others were at hand). "
         "An input is one number: one channel of one pixel.",
         "",
         f"## MNIST, 784-128-64-10, trained by this script: {_clean(mnist)}",
