@@ -308,7 +308,8 @@ def report(found: Mapping[str, Mapping[str, Any]], threads: int) -> str:
         "the image right and gets the changed one wrong, in per cent of those that it got right. Each figure is the "
         f"mean and the standard deviation over {len(SEEDS)} seeds; the paper's is in brackets. S: the label's row "
         "of its sensitivity matrix. |gradient|: |d y_label / du| at the image. Random: chosen anew for every image. "
-        "Variance: of each input over the training images (MNIST) or the test images (CIFAR-10, where no others were at hand). "
+        "Variance: of each input over the training images (MNIST) or the test images (CIFAR-10, where no "
+        "others were at hand). "
         "An input is one number: one channel of one pixel.",
         "",
         f"## MNIST, 784-128-64-10, trained by this script: {_clean(mnist)}",
