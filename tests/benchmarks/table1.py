@@ -31,6 +31,8 @@ PACKAGES = ("idl-audit", "numpy", "torch")
 FRACTIONS = (0.001, 0.01, 0.1, 0.2, 0.3)
 SEEDS = (0, 1, 2)
 BATCH = 128
+COUNTS = ROOT / "tests/benchmarks/table1_counts.json"
+"""What the last run measured."""
 
 S, CENTRE_RADIUS, GRADIENT, RANDOM, VARIANCE = "S", "centre-radius S", "|gradient|", "random", "variance"
 PAPER: Mapping[str, Mapping[str, tuple[float, ...]]] = {
@@ -273,9 +275,9 @@ def meaning(mnist: Mapping[str, Any], cifar: Mapping[str, Any]) -> list[str]:
         f"random is ahead of S at {', '.join(beaten) if beaten else 'no fraction'}. "
         "S does not find the inputs that matter most there.",
         f"- At 10 % of the inputs S changes {spread_of_pixels(cifar, S, 0.1):.0f} % of the pixels and a random choice "
-        f"{spread_of_pixels(cifar, RANDOM, 0.1):.0f} %: the inputs that S ranks first form one disc amid the "
-        "image (figure 9). The global S of ResNet-20 sums products of |weights| over all paths, and its row sums are "
-        "near 1e21: it says from which inputs most paths start rather than what the network has learnt.",
+        f"{spread_of_pixels(cifar, RANDOM, 0.1):.0f} %: the inputs that S ranks first form one disc in the middle of "
+        "the image (figure 9). The global S of ResNet-20 sums products of |weights| over all paths, and its row sums "
+        "are near 1e21: it says from which inputs most paths start rather than what the network has learnt.",
         f"- |gradient| as we compute it, of the label's output, is at {said(cifar, GRADIENT, 0.1)} at 10 % (paper "
         f"{PAPER['cifar'][GRADIENT][2]:.1f} %). The paper does not say of what it takes the gradient, nor how it "
         'perturbs after ranking: "small random values" is all there is. Its two '
@@ -299,13 +301,15 @@ def report(found: Mapping[str, Mapping[str, Any]], threads: int) -> str:
         "# Table 1 of the paper, with controls",
         "",
         f"Made by `python -m tests.benchmarks.table1` on {machine(threads, PACKAGES)}, in "
-        f"{sum(part['seconds'] for part in found.values()) / 60:.0f} minutes.",
+        f"{sum(part['seconds'] for part in found.values()) / 60:.0f} minutes (wall time; figures of a machine "
+        "that other processes share are longer).",
         "",
         "A share of the inputs of an image is replaced by uniform random values in [0, 1]. Success: the network got "
         "the image right and gets the changed one wrong, in per cent of those that it got right. Each figure is the "
-        f"mean and the standard deviation over {len(SEEDS)} seeds; the paper's is in brackets. S: the label's row of "
-        "the sensitivity matrix. |gradient|: |d y_label / du| at the image. Random: chosen anew for every image. Variance: "
-        "of each input over the training images (MNIST) or the test images (CIFAR-10, where no others were at hand). "
+        f"mean and the standard deviation over {len(SEEDS)} seeds; the paper's is in brackets. S: the label's row "
+        "of its sensitivity matrix. |gradient|: |d y_label / du| at the image. Random: chosen anew for every image. "
+        "Variance: of each input over the training images (MNIST) or the test images (CIFAR-10, where no "
+        "others were at hand). "
         "An input is one number: one channel of one pixel.",
         "",
         f"## MNIST, 784-128-64-10, trained by this script: {_clean(mnist)}",
@@ -338,12 +342,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--images", type=int, help="only the first so many test images")
     parser.add_argument("--part", choices=sorted(SUBJECTS), help=argparse.SUPPRESS)
-    parser.add_argument("--again", action="store_true", help="write the report anew from table1.json")
+    parser.add_argument("--again", action="store_true", help="write the report anew from the counts of the last run")
     options = parser.parse_args()
     if "IDL_AUDIT_DATA" not in os.environ:
         parser.error("needs the data folder: set IDL_AUDIT_DATA")
     if options.again:
-        found = json.loads((options.out / "table1.json").read_text(encoding="utf-8"))
+        found = json.loads(COUNTS.read_text(encoding="utf-8"))
         (options.out / "table1.md").write_text(report(found, options.threads), encoding="utf-8")
         return
     if options.part:
@@ -358,7 +362,7 @@ def main() -> None:
         )
         for part in SUBJECTS
     }
-    (options.out / "table1.json").write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    COUNTS.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
     (options.out / "table1.md").write_text(report(found, options.threads), encoding="utf-8")
 
 

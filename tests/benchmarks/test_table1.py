@@ -11,7 +11,7 @@ import torch
 from tests.benchmarks import table1
 from tests.benchmarks.measuring import ROOT
 
-REPORT = ROOT / "reports/table1.json"
+REPORT = table1.COUNTS
 
 
 def test_the_inputs_with_the_largest_scores_are_replaced_and_successes_counted():
