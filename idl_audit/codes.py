@@ -148,6 +148,23 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "The bound on the sensitivity is beyond the range of float64, and says nothing.",
             "Ask for S within boxes: give -d and -e.",
         ),
+        "IDL303": Code(
+            "inputs without influence",
+            "No output depends on these inputs, whatever the others are: no chain of coefficients leads from them.",
+            "Nothing needs to be done; measuring them is needless.",
+        ),
+        "IDL304": Code(
+            "no guaranteed drift",
+            "Nothing bounds how far the outputs of the smaller model can be from the original's; the figure that was "
+            "measured on samples proves nothing about others.",
+            "Give a box of inputs with -d or --bounds, or compress less.",
+        ),
+        "IDL305": Code(
+            "nothing proves that the state is unique",
+            "The model's loop has no proof that there is exactly one state for every input. What is printed solves the "
+            "equation up to the residual; another state may solve it too.",
+            "Scale the loop's coefficients down, or train with a constraint that ensures it.",
+        ),
         "IDL401": Code(
             "a method of bounds is left out",
             "A method does not apply to the model, or would need too much memory; the reason is in the message.",

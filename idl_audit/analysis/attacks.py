@@ -110,8 +110,9 @@ class AttackOptions:
     steps: int = 20
     restarts: int = 5
     samples: int = 100
-    fraction: float = 0.1
-    """Share of the inputs that the ranking attacks may change."""
+    fraction: float | None = None
+    """Share of the inputs that may change: for sensitivity and gradient 0.1 unless given; for random, which then
+    chooses them at random, all of them."""
     target: int | None = None
     """Only this class counts as success; None stands for any but the label."""
 
@@ -121,9 +122,12 @@ def random_points(target: Target, options: AttackOptions, rng: np.random.Generat
     shape = (max(options.samples // 2, 1), target.box.size)
     lo, width = target.box.lo, target.box.hi - target.box.lo
     points = np.vstack([lo + rng.random(shape) * width, lo + rng.integers(0, 2, shape) * width])
-    if isinstance(target.inputs, SparseBall):
+    if options.fraction is not None:
+        count = _count(target, options.fraction)
+        points = np.where(largest_entries(rng.random(points.shape), count), points, target.centre)
+    elif isinstance(target.inputs, SparseBall):
         points = np.where(largest_entries(rng.random(points.shape), target.inputs.k), points, target.centre)
-    yield points
+    yield points[: options.samples]
 
 
 def signed_gradient(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
@@ -226,7 +230,8 @@ def largest_entries(values: FloatArray, k: int) -> BoolArray:
 def sensitivity_ranking(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Yield points that change only the inputs to which the label's output is most sensitive (paper 7.3.1).
 
-    The inputs are ranked by the label's row of S; a share `fraction` of them goes to random ends of their intervals.
+    The inputs are ranked by the label's row of S; a share `fraction` of them goes to random values, or ends, of their
+    intervals.
     """
     yield _ranked(target, _sensitivity_of_output(target.model, target.label), options, rng)
 
@@ -245,14 +250,25 @@ def gradient_ranking(target: Target, options: AttackOptions, rng: np.random.Gene
 
 
 def _ranked(target: Target, ranking: FloatArray, options: AttackOptions, rng: np.random.Generator) -> FloatArray:
-    count = max(1, round(options.fraction * ranking.size))
-    if isinstance(target.inputs, SparseBall):
-        count = min(count, target.inputs.k)
+    count = _count(target, RANKED_SHARE if options.fraction is None else options.fraction)
     chosen = np.argsort(-ranking, kind="stable")[:count]
     points = np.tile(target.centre, (options.samples, 1))
-    ends = rng.integers(0, 2, (options.samples, count)).astype(bool)
-    points[:, chosen] = np.where(ends, target.box.hi[chosen], target.box.lo[chosen])
+    lo, hi = target.box.lo[chosen], target.box.hi[chosen]
+    drawn = lo + rng.random((options.samples, count)) * (hi - lo)
+    ends = np.where(rng.integers(0, 2, (options.samples, count)).astype(bool), hi, lo)
+    # one draw is the paper's: even values; of several, every other one goes to the ends
+    points[:, chosen] = np.where(np.arange(options.samples)[:, None] % 2 == 0, drawn, ends)
     return points
+
+
+RANKED_SHARE = 0.1
+"""Share of the inputs that the ranking attacks change unless told otherwise."""
+
+
+def _count(target: Target, fraction: float) -> int:
+    """Return how many inputs a share of them is, at least one and at most what the set allows."""
+    count = max(1, round(fraction * target.centre.size))
+    return min(count, target.inputs.k) if isinstance(target.inputs, SparseBall) else count
 
 
 def _aims(target: Target, options: AttackOptions) -> IntArray:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,6 +63,8 @@ class Row:
     folder: Path
     seconds: float
     seed: int
+    sha256: str | None = None
+    """Of network and property; None where one cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Decided:
 
     report: PropertyReport
     diagnostics: tuple[Diagnostic, ...] = ()
+    has_other_files: bool = False
+    """Whether the network's weights lie in files of their own: a later run cannot tell whether they are the same."""
 
 
 def audit_bench(
@@ -94,9 +99,12 @@ def audit_bench(
     """
     clock = Clock()
     instances = read_instances(path)
-    found = dict(_kept(instances, options.earlier))
+    folder = path.absolute().parent
+    hashes = [_hash(folder, instance) for instance in instances]
+    _file_hash.cache_clear()
+    found = dict(_kept(instances, hashes, options.earlier))
     rows = [
-        Row(number, instance, path.absolute().parent, options.seconds(instance), options.seed)
+        Row(number, instance, folder, options.seconds(instance), options.seed, hashes[number])
         for number, instance in enumerate(instances)
         if number not in found
     ]
@@ -119,14 +127,34 @@ def audit_bench(
     return report(complete=complete)
 
 
-def _kept(instances: tuple[Instance, ...], earlier: Report | None) -> Iterator[tuple[int, Decided]]:
-    """Yield the rows that an earlier report has, with its diagnostics on them and the truth as it is known now."""
+def _hash(folder: Path, instance: Instance) -> str | None:
+    """Return a hash of a row's network and property, as they are now; None where one cannot be read."""
+    try:
+        parts = _file_hash(folder / instance.onnx), _file_hash(_property_file(folder / instance.vnnlib))
+    except (OSError, ValueError):
+        return None
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _file_hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _kept(
+    instances: tuple[Instance, ...], hashes: Sequence[str | None], earlier: Report | None
+) -> Iterator[tuple[int, Decided]]:
+    """Yield the rows that an earlier report has, with its diagnostics on them and the truth as it is known now.
+
+    Names are not enough: the same name may stand for another network by now, or in another folder.
+    """
     if earlier is None:
         return
     known = {(entry.onnx, entry.vnnlib): entry for entry in earlier.properties}
     for number, instance in enumerate(instances):
         entry = known.get((instance.onnx, instance.vnnlib))
-        if entry is not None:
+        if entry is not None and entry.sha256 is not None and entry.sha256 == hashes[number]:
             own = tuple(d for d in earlier.diagnostics if d.where == _where(instance) and d.code != WRONG)
             yield number, Decided(entry.model_copy(update={"truth": instance.truth}), own)
 
@@ -142,7 +170,9 @@ def _tell(watch: Watcher, found: dict[int, Decided], total: int) -> None:
 def _decided(done: Done[Row, Decided]) -> Decided:
     """Return what the process answered, or that it was lost."""
     if not isinstance(done.answer, Lost):
-        return done.answer
+        found = done.answer
+        named = found.report.model_copy(update={"sha256": None if found.has_other_files else done.task.sha256})
+        return Decided(named, found.diagnostics)
     instance = done.task.instance
     told = Diagnostic(
         code="IDL504",
@@ -158,6 +188,7 @@ def _decided(done: Done[Row, Decided]) -> Decided:
             result="timeout" if done.answer.overtime else "unknown",
             truth=instance.truth,
             seconds=done.seconds,
+            sha256=done.task.sha256,
         ),
         (told,),
     )
@@ -214,7 +245,7 @@ def decide_row(row: Row) -> Decided:
         "seconds": time.monotonic() - start,
     }
     diagnostics = tuple(told.model_copy(update={"where": _where(row.instance)}) for told in decision.diagnostics)
-    return Decided(entry.model_copy(update=found), diagnostics)
+    return Decided(entry.model_copy(update=found), diagnostics, bool(subject.info.external_files))
 
 
 @lru_cache(maxsize=1)

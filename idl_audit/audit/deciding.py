@@ -150,7 +150,7 @@ class Decider:
         if found is None:
             sample.uncertified.append(radius.value)
             return
-        path = folder / f"sample-{sample.index}-eps-{radius.value:g}.npz"
+        path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
         write_certificate(
             path,
             found,

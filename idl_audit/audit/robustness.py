@@ -236,6 +236,9 @@ def _key(
     # a converted model names the files of the network that it came from, and has all weights itself
     names = () if subject.graph is None else subject.info.external_files
     beside = [(subject.path.parent / name).read_bytes() for name in names]
+    if options.model.torch.arch is not None and subject.graph is not None:  # code that is in no file we hash
+        nodes = [(n.op, n.inputs, n.outputs, sorted(n.attributes.items())) for n in subject.graph.nodes]
+        beside += [repr(nodes).encode(), *(array.tobytes() for _, array in sorted(subject.graph.constants.items()))]
     arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]))]
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
     asked = (options.eps, chosen, options.sparse, options.certificates, data.layout, asdict(data.preprocessing))

@@ -99,8 +99,9 @@ def verify(file: Path, model: Path, options: ModelOptions, vnnlib: Path | None =
         if meta["kind"] == PROPERTY:
             claim, found = _check_property(opened_property_certificate(file, meta, arrays), subject, vnnlib)
         elif meta["kind"] == CERTIFICATE:
-            read = subject.in_data_units(_preprocessing(file, meta))
-            claim, found = _check_certificate(opened_certificate(file, meta, arrays), read)
+            units = _preprocessing(file, meta)
+            claim, found = _check_certificate(opened_certificate(file, meta, arrays), subject.in_data_units(units))
+            claim += _in_units(units)
         else:
             read = subject.in_data_units(_preprocessing(file, meta))
             claim, norm_inf, found = _check_witness(_opened(file, meta, arrays), read)
@@ -183,6 +184,22 @@ def _preprocessing(file: Path, meta: Mapping[str, Any]) -> Preprocessing:
         )
     except (LookupError, TypeError, ValueError) as error:
         raise ModelFileError(f"{file} does not say which data units it speaks of; write it anew") from error
+
+
+def _in_units(units: Preprocessing) -> str:
+    """Say in which units a claim is made, where they are not those of the network: eps means nothing without them."""
+    if units.is_identity:
+        return ""
+
+    def shown(values: tuple[float, ...], usual: float) -> str:
+        few = ", ".join(f"{value:.9g}" for value in values[:MOST_UNITS]) or f"{usual:g}"
+        return f"{few}, ..." if len(values) > MOST_UNITS else few
+
+    return f"; inputs u, read as (u * {units.scale:.9g} - ({shown(units.mean, 0)})) / ({shown(units.std, 1)})"
+
+
+MOST_UNITS = 4
+"""Means and standard deviations that a claim lists."""
 
 
 def _opened(file: Path, meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Witness:

@@ -32,6 +32,19 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             f"idl-audit convert {SAMPLE}.onnx -o implicit.npz --spy structure.png",
             "idl-audit convert model.onnx -o implicit.npz --flat -d data.npz --report report.json",
         ),
+        "predict": (f"idl-audit predict {SAMPLE}.onnx -d {SAMPLE}.npz --limit 5 --save states.npz",),
+        "reduce": (
+            f"idl-audit reduce {SAMPLE}.onnx -o smaller.npz",
+            "idl-audit reduce model.onnx -o smaller.npz --bounds 0,1 -d data.npz",
+        ),
+        "compress": (
+            f"idl-audit compress {SAMPLE}.onnx --quantize 8 -d {SAMPLE}.npz -o smaller.npz",
+            f"idl-audit compress {SAMPLE}.onnx --prune 0.05 -d {SAMPLE}.npz --report",
+        ),
+        "compose": (
+            "idl-audit compose cascade features.npz classifier.npz -o both.npz",
+            "idl-audit compose feedback plant.npz controller.onnx -o closed_loop.npz",
+        ),
         "inspect": (f"idl-audit inspect {SAMPLE}.onnx",),
         "verify": ("idl-audit verify certificates/sample-0-eps-0.02.npz model.onnx",),
         "init": (f"idl-audit init {SAMPLE}.onnx {SAMPLE}.npz",),

@@ -219,6 +219,19 @@ def data_options(
     )
 
 
+def refuse_without_data(*, labels: Path | None, limit: int | None, index: str | None, layout: LayoutName) -> None:
+    """Refuse options that say which samples where there are none: they would silently do nothing."""
+    given = {
+        "--labels": labels,
+        "--limit": limit,
+        "--index": index,
+        "--layout": None if layout is LayoutName.NATIVE else layout,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise OptionError(f"{named[0]} says how to read samples, and there are none: give them with --data")
+
+
 def model_options(
     output_name: str | None,
     max_memory: str | None,

@@ -230,8 +230,16 @@ def attack(
         ),
     ] = "margin",
     fraction: Annotated[
-        str, typer.Option("--fraction", help="Share of the inputs that sensitivity and gradient may change.")
-    ] = "0.1",
+        str | None,
+        typer.Option(
+            "--fraction",
+            help="Share of the inputs that sensitivity, gradient (0.1 unless given) and random may change.",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option("--draws", min=1, help="Points that sensitivity, gradient and random try; 1 is the paper's.")
+    ] = 100,
     target: Annotated[
         int | None,
         typer.Option(
@@ -298,8 +306,8 @@ def attack(
     for it; no labels are needed.
     """
     check_output(output, read=(model, data, labels, sigma), written=(save,))
-    share = parse_number(fraction, option="--fraction")
-    if not 0 < share <= 1:
+    share = None if fraction is None else parse_number(fraction, option="--fraction")
+    if share is not None and not 0 < share <= 1:
         raise OptionError(f"--fraction must lie above 0 and be at most 1, not {fraction}")
     given = o.data_options(
         data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
@@ -331,7 +339,10 @@ def attack(
         eps=parse_eps(eps),
         data=given,
         verdicts=Options(
-            methods=methods, time_limit=time_limit, attack=AttackOptions(fraction=share, target=target), seed=seed
+            methods=methods,
+            time_limit=time_limit,
+            attack=AttackOptions(fraction=share, samples=draws, target=target),
+            seed=seed,
         ),
         sparse=sparse,
         sigma=sigma,

@@ -15,7 +15,7 @@ from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation, Line
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
-from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.linear_maps import Dense, LinearMap
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
 from idl_audit.rounding import gamma
 
@@ -87,7 +87,9 @@ class StateBlock:
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of phi on [lo, hi], rounded outward."""
         low, high = self.activation.interval(*self._unscaled(lo, hi))
-        return (np.ldexp(low, -self.exponent), np.ldexp(high, -self.exponent)) if self._is_scaled else (low, high)
+        if not self._is_scaled:
+            return low, high
+        return _times_power(low, -self.exponent, -np.inf), _times_power(high, -self.exponent, np.inf)
 
     def preimage(
         self, x_lo: FloatArray, x_hi: FloatArray, lo: FloatArray, hi: FloatArray
@@ -112,12 +114,20 @@ class StateBlock:
     ) -> FloatArray:
         """Return a proved lower bound of min over z in [lo, hi] of (v' phi(z) - lam z), |v' - v| <= v_error."""
         least = self.activation.lower_support(v, v_error, lam, *self._unscaled(lo, hi))
-        return np.ldexp(least, -self.exponent) if self._is_scaled else least
+        return _times_power(least, -self.exponent, -np.inf) if self._is_scaled else least
 
     def _unscaled(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         if not self._is_scaled:
             return lo, hi
-        return np.ldexp(lo, self.exponent), np.ldexp(hi, self.exponent)
+        return _times_power(lo, self.exponent, -np.inf), _times_power(hi, self.exponent, np.inf)
+
+
+def _times_power(values: FloatArray, exponent: int | IntArray, direction: float) -> FloatArray:
+    """Return values 2^exponent, rounded in that direction where the range of float64 ends."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        moved = np.ldexp(values, exponent)
+        is_exact = np.ldexp(moved, -exponent) == values
+    return np.asarray(np.where(is_exact, moved, np.nextafter(moved, direction)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,10 +183,10 @@ class Scaling:
 
 def dense(linear_map: LinearMap) -> Coefficients:
     """Return a map's entries as a dense array, with the bounds of what rounding did to them."""
-    matrix = linear_map.to_sparse().toarray()
+    matrix = linear_map.matrix if isinstance(linear_map, Dense) else linear_map.to_sparse().toarray()
     error = None if not linear_map.relative else linear_map.relative * np.abs(matrix)
     if linear_map.slack is not None:
-        slack = linear_map.slack.to_sparse().toarray()
+        slack = dense(linear_map.slack).matrix
         error = slack if error is None else error + slack
     return Coefficients(matrix, None if error is None else error * (1 + gamma(4)))
 

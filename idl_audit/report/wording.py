@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from idl_audit.report.schema import (
+    Compression,
     Conversion,
     EpsSummary,
     PropertyResult,
@@ -126,6 +127,10 @@ def _sentence(report: Report) -> str:
         return _bounds_sentence(report)
     if report.sensitivity is not None:
         return _sensitivity_sentence(report.sensitivity)
+    if report.compression is not None:
+        return _compression_sentence(report, report.compression)
+    if report.predictions:
+        return _predictions_sentence(report)
     if report.conversion is not None:
         return _conversion_sentence(report, report.conversion)
     if report.model is not None:
@@ -137,6 +142,36 @@ def _sentence(report: Report) -> str:
             else f"{read}; every part is supported."
         )
     return "Nothing was measured."
+
+
+def _compression_sentence(report: Report, found: Compression) -> str:
+    if found.kind == "reduce" and found.states is not None:
+        gone = found.states.before - found.states.after
+        left = f"{found.states.after:,} of {found.states.before:,} states are left"
+        same = (
+            "the outputs are the same" if found.setting is None else f"{plain(found.setting)} the outputs are the same"
+        )
+        return f"{left}, and {same}." if gone else "Nothing can be removed: every state matters to some output."
+    share = percent(found.nonzeros.after, found.nonzeros.before)
+    start = f"{share} of the coefficients are left ({plain(found.kind)} {plain(found.setting or '')})"
+    if found.kind == "quantize":
+        start = f"The coefficients are quantised to {plain(found.setting or '')}"
+    proved = found.drift.at_samples if found.drift.guaranteed is None else found.drift.guaranteed
+    if proved is None:
+        return f"{start}; an output moved by up to {figure(found.drift.measured)} where it was measured."
+    where = "in the box of inputs" if found.drift.guaranteed is not None else "at the samples"
+    return (
+        f"{start}; no output moves by more than {figure(proved)} {where}, {figure(found.drift.measured)} was measured."
+    )
+
+
+def _predictions_sentence(report: Report) -> str:
+    n = len(report.predictions)
+    start = f"{n} {'sample has its' if n == 1 else 'samples have their'} outputs"
+    if report.summary is None or report.summary.clean is None:
+        return f"{start}."
+    clean = report.summary.clean
+    return f"{start}; {clean.k} of {clean.n} labels are predicted ({percent(clean.k, clean.n)})."
 
 
 def _summary_sentence(report: Report, summary: Summary) -> str:
@@ -232,6 +267,8 @@ def _conversion_sentence(report: Report, found: Conversion) -> str:
     size = (
         f"{_count(found.n_states, 'state')}, {_count(found.n_inputs, 'input')} and {_count(found.n_outputs, 'output')}"
     )
+    if report.command == "compose" and report.model is not None:
+        return f"{plain(report.model.path)} are one implicit model with {size}; {plain(found.well_posed.proof)}."
     start = f"{_file_name(report)} is one implicit model with {size}"
     if found.check is None:
         return f"{start}; it was not compared with the original network."

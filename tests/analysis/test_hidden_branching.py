@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import long_double, minimum_by_patterns, random_network, some_points
 
-from idl_audit.analysis import branching
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching import branch, hidden
+from idl_audit.analysis.branching import branch, hidden, search
 from idl_audit.analysis.branching.ascent import Found, ascend
 from idl_audit.analysis.branching.chain import Chain, StateTrees, check_chain, proved_by_trees, why_no_trees
 from idl_audit.analysis.branching.hidden import tree_bounds
@@ -137,7 +136,7 @@ def test_no_lie_of_the_search_makes_a_hidden_bound_false(factor: float, monkeypa
 
 def chained(monkeypatch: pytest.MonkeyPatch) -> tuple[ImplicitModel, Query, Chain]:
     """Return a query whose recorded proof has trees of hidden states."""
-    monkeypatch.setattr(branching, "STAGES", ((6, 0.0), (12, 1.0)))
+    monkeypatch.setattr(search, "STAGES", ((6, 0.0), (12, 1.0)))
     monkeypatch.setattr(hidden, "PROBE", 100)
     for seed in range(100):
         model, box = a_network(seed)

@@ -82,7 +82,7 @@ def test_a_minimum_above_the_threshold_is_proved_and_one_below_it_is_met() -> No
     assert model(met.point[None])[0, 0] <= truth + 0.01
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(seed=seeds, share=st.sampled_from([-0.03, 0.03]))
 def test_decisions_agree_with_exact_minima(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def test_decisions_agree_with_exact_minima(seed: int, share: float) -> None:
     assert (outcome.point is not None) == (gap < 0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(seed=seeds, smooth=st.booleans())
 def test_proofs_and_points_of_several_alternatives_are_true(seed: int, smooth: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -346,7 +346,7 @@ def test_rates_are_the_derivatives_of_the_bound_where_lines_are_met_in_the_middl
         np.testing.assert_allclose((bound(moved)[0] - at) / 1e-5, rates[j], rtol=0.02, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(seed=seeds)
 def test_what_contraction_cuts_off_holds_no_counterexample(seed: int) -> None:
     rng = np.random.default_rng(seed)

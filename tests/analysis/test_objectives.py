@@ -38,7 +38,7 @@ def case(seed: int, activations: list[str]) -> tuple[np.random.Generator, Implic
     return rng, model, sample, Box.around(sample, float(rng.choice([0.05, 0.5])))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(seed=seeds, smooth=st.booleans(), kind=st.sampled_from(["outputs", "both", "l1", "state"]))
 def test_no_sampled_point_passes_what_is_proved(seed: int, smooth: bool, kind: str) -> None:
     rng, model, sample, box = case(seed, [*SMOOTH] if smooth else [*KINKED])

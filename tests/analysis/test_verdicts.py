@@ -86,7 +86,7 @@ def contradiction(model: ImplicitModel, result: Result, label: int, box: Box, rn
     return ""
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=16)
 @given(seed=seeds, methods=st.permutations(ALL), cut=st.integers(1, len(ALL)))
 def test_verdicts_of_random_networks_are_true(seed: int, methods: list[str], cut: int) -> None:
     rng = np.random.default_rng(seed)

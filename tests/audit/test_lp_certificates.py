@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from idl_audit.analysis.verdicts import Options, Verdict, decide
-from idl_audit.audit.certificates import certificate_of, write_certificate
+from idl_audit.audit.certificates import Ball, certificate_of, write_certificate
 from idl_audit.audit.subject import ModelOptions, open_subject
 from idl_audit.audit.witness import verify
 from idl_audit.box import Box
@@ -44,9 +44,8 @@ def certificate(tmp_path_factory):
             continue
         if max(len(leaves.phases) for leaves in found.chain.trees.values()) < 3:
             continue
-        made = certificate_of(
-            subject.model, subject.original, box, int(labels[i]), found.chain, index=i, eps=EPS, seconds=9
-        )
+        ball = Ball(inputs[i], EPS, clip=(0.0, 1.0))
+        made = certificate_of(subject.model, subject.original, ball, int(labels[i]), found.chain, index=i, seconds=9)
         write_certificate(
             path, made, sha256=subject.info.sha256, output_name=None, preprocessing=Preprocessing(), force=False
         )
@@ -81,7 +80,10 @@ def drop_a_leaf(arrays):
 
 
 def widen_the_input_box(arrays):
-    arrays["lo"], arrays["hi"] = arrays["lo"] - 0.2, arrays["hi"] + 0.2
+    meta = json.loads(str(arrays["meta"]))
+    assert meta["eps"] == EPS
+    meta["eps"] += 0.2
+    arrays["meta"] = np.asarray(json.dumps(meta))
 
 
 def shrink_the_states(arrays):

@@ -45,15 +45,15 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def run_part(module: str, part: str, threads: int) -> dict[str, Any]:
-    """Run `python -m module --part PART` with that many threads; return the JSON on its last line.
+def run_part(module: str, part: str, threads: int, *, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Run `python -m module --part PART` and `more` with that many threads; return the JSON on its last line.
 
     A part that ends without one is reported in words under the key `missing`: on a small machine the system ends what
     takes too much memory.
     """
     settings = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")}
     done = subprocess.run(
-        [sys.executable, "-m", module, "--part", part],
+        [sys.executable, "-m", module, "--part", part, *more],
         cwd=ROOT,
         env={**os.environ, **settings},
         stdout=subprocess.PIPE,

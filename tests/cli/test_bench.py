@@ -320,7 +320,7 @@ def test_a_wrong_result_is_shouted(folder: Path) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_row_whose_process_dies_is_unknown(
     tmp_path: Path, work: Callable[[Row], Decided], words: str, jobs: int
 ) -> None:

@@ -60,7 +60,8 @@ class LoopSystem:
         lo = np.concatenate([np.zeros(0), *(part.lo[i] for part in parts)])
         hi = np.concatenate([np.zeros(0), *(part.hi[i] for part in parts)])
         centre = lo / 2 + hi / 2
-        return centre, np.nextafter(np.maximum(hi - centre, centre - lo), np.inf) * (lo < hi)
+        moves = (lo < centre) | (centre < hi)  # also where the halves of a denormal number are rounded
+        return centre, np.where(moves, np.nextafter(np.maximum(hi - centre, centre - lo), np.inf), 0.0)
 
     @cached_property
     def everywhere(self) -> list[tuple[FloatArray, FloatArray]]:

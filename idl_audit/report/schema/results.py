@@ -15,6 +15,7 @@ from idl_audit.report.schema.base import (
     PropertyResult,
     Reason,
     Seconds,
+    Sha256,
     Text,
     Verdict,
 )
@@ -200,16 +201,45 @@ class NonzeroChange(Part):
 class Drift(Part):
     """Largest change of an output by compression."""
 
-    guaranteed: NonNegative | None = Field(default=None, description="Proved upper bound over the input set.")
+    guaranteed: NonNegative | None = Field(
+        default=None, description="Proved upper bound over the box around the samples, or that of --bounds."
+    )
     measured: NonNegative | None = Field(default=None, description="Largest that was seen on samples.")
+    at_samples: NonNegative | None = Field(default=None, description="Proved upper bound at the samples themselves.")
+    offset: NonNegative | None = Field(
+        default=None, description="For all inputs u, proved: at most offset + slope max|u_j|."
+    )
+    slope: NonNegative | None = Field(default=None, description="The factor of max|u_j| in it.")
+
+
+class BlockDrift(Part):
+    """How far the outputs would move if one block alone were compressed: bounds as in `drift`."""
+
+    block: Text = Field(description="Name of the block; `outputs` for C and D.")
+    nonzeros: NonzeroChange = Field(description="Of the block's own coefficients.")
+    drift: Drift = Field(description="Change of the output.")
+
+
+class Removed(Part):
+    """States that an exact reduction removed."""
+
+    constant: Count = Field(description="The input does not reach them.")
+    dead: Count = Field(description="Their activation is constant on what can occur.")
+    unobserved: Count = Field(description="No output depends on them.")
 
 
 class Compression(Part):
     """A smaller model and how far it can stray."""
 
     kind: Text = Field(description="reduce, prune, quantize, rank.")
-    nonzeros: NonzeroChange = Field(description="Nonzero entries of the matrices.")
+    setting: Text | None = Field(default=None, description="The threshold, the bits, or the rank.")
+    states: NonzeroChange | None = Field(default=None, description="Number of states.")
+    nonzeros: NonzeroChange = Field(description="Stored nonzero coefficients of A, B, C, D; a kernel counts once.")
     drift: Drift = Field(description="Change of the output.")
+    blocks: tuple[BlockDrift, ...] = Field(default=(), description="Each block alone, the largest drift first.")
+    removed: Removed | None = Field(default=None, description="For reduce: what is gone.")
+    unused_inputs: tuple[int, ...] = Field(default=(), description="For reduce: inputs that no output depends on.")
+    changed_predictions: Count | None = Field(default=None, description="Samples whose predicted class changed.")
 
 
 class PropertyReport(Part):
@@ -222,12 +252,15 @@ class PropertyReport(Part):
     method: Text | None = Field(default=None, description="The method that decided it.")
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
     witness: Text | None = Field(default=None, description="For sat: the input, or the file that holds it.")
+    sha256: Sha256 | None = Field(default=None, description="Of both files, in a list that can be resumed.")
 
 
 class Prediction(Part):
     """The implicit model's output for one sample."""
 
     index: Count = Field(description="Position in the data file.")
+    label: int | None = Field(default=None, ge=0, description="The right class; null where the data has none.")
+    predicted: int | None = Field(default=None, ge=0, description="The largest output; null for a single output.")
     output: tuple[float, ...] = Field(description="The output y.")
     iterations: Count | None = Field(default=None, description="Steps to the state; null where one pass gives it.")
     residual: NonNegative | None = Field(default=None, description="Largest entry of |x - phi(A x + B u + b)|.")

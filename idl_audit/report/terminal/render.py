@@ -22,6 +22,7 @@ from idl_audit.report.schema import (
     Verification,
 )
 from idl_audit.report.terminal.bounds import bounds_sections
+from idl_audit.report.terminal.compression import compression_sections, prediction_sections
 from idl_audit.report.terminal.gate import gate_sections
 from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, grid, heading, pair, table
 from idl_audit.report.terminal.objectives import objective_sections
@@ -55,6 +56,10 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from sensitivity_sections(report, report.sensitivity, most)
     if report.bounds:
         yield from bounds_sections(report, most, wide=wide)
+    if report.compression is not None:
+        yield from compression_sections(report, report.compression, most, wide=wide)
+    if report.predictions:
+        yield from prediction_sections(report, most)
     if report.verification is not None:
         yield "Verification", _verification(report.verification)
     if report.summary is not None and report.summary.per_eps:

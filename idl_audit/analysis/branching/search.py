@@ -1,0 +1,211 @@
+"""The course of a search: bounds of states, rows, trees, then tighter bounds of states and the trees again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.ascent import ascend
+from idl_audit.analysis.branching.chain import Chain, Leaves, repeated, rows_of, with_phases
+from idl_audit.analysis.branching.hidden import tree_bounds
+from idl_audit.analysis.branching.network import SearchNet, state_tensors
+from idl_audit.analysis.branching.proof import prove_leaves
+from idl_audit.analysis.branching.restriction import living_states, restricted, restricted_bounds
+from idl_audit.analysis.branching.root import root_bounds
+from idl_audit.analysis.branching.tree import MOST_LEAVES, Tree, Watch
+from idl_audit.analysis.query import Conjunction, Query
+from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.implicit.model import ImplicitModel
+
+Network = Callable[[Float32Array], FloatArray]
+
+OUTPUT_STEPS = 40
+STAGES = ((0, 0.2), (16, 0.3), (96, 1.0))
+"""Leaves that a hidden state's tree may have, and the share of the time left that the outputs' trees then get."""
+HIDDEN_SHARE = 0.5
+"""Of the time left, for the trees of hidden states."""
+LARGEST_GAP = -1.0
+"""Below this lower bound the states' bounds come first."""
+FEW_LEAVES = 32
+"""That a tree without hope may have: its corners may be counterexamples."""
+
+
+@dataclass(frozen=True)
+class BranchOutcome:
+    """What branching came to."""
+
+    proved: bool
+    """Whether no point of the box satisfies any alternative."""
+    point: Float32Array | None
+    """A counterexample, by the original network's word."""
+    leaves: int
+    """Leaves that were closed by a proof."""
+    open: int
+    """Leaves, or alternatives, that are still open."""
+    lowers: tuple[float, ...]
+    """For each alternative, the largest proved lower bound of one of its rows (with its offset)."""
+
+
+class Search:
+    """Refutes the alternatives of one query, or finds a counterexample."""
+
+    def __init__(
+        self,
+        model: ImplicitModel,
+        query: Query,
+        *,
+        deadline: float,
+        network: Network,
+        record: Chain | None,
+        watch: Watch | None,
+    ) -> None:
+        """Bound the states, and leave out those that are dead over the box."""
+        self._model, self._query, self._deadline = model, query, deadline
+        self._network, self._records, self._watch = network, record is not None, watch
+        self._chain = Chain() if record is None else record
+        self._found: list[Float32Array] = []
+        self._inputs = Interval.of_boxes(query.box)
+        self._net = SearchNet(model, query.box)
+        steps = self._chain.steps if self._records else None
+        self._bounds = root_bounds(self._net, self._inputs, deadline=self._later(0.5), record=steps)
+        self._chain.kept = living_states(model, self._bounds)
+        if self._chain.kept:
+            self._net = SearchNet(restricted(model, self._chain.kept), query.box)
+            self._bounds = restricted_bounds(self._bounds, self._chain.kept)
+        self._lowers = [np.full(len(alternative.rows), -np.inf) for alternative in query.alternatives]
+        self._forest: dict[int, Tree] = {}
+        """Alternative -> the tree that is being grown, on the bounds as they are."""
+        self._closed = 0
+
+    def _later(self, share: float) -> float:
+        """Return when so large a share of the time left is over."""
+        now = time.monotonic()
+        return now + share * (self._deadline - now)
+
+    @property
+    def _left(self) -> list[int]:
+        """The alternatives that are not refuted, the hardest first: it may have the counterexample."""
+        worst = {number: float(rows.max(initial=-np.inf)) for number, rows in enumerate(self._lowers)}
+        return sorted((number for number, lower in worst.items() if not lower > 0), key=lambda number: worst[number])
+
+    def run(self) -> BranchOutcome:
+        """Go through the stages until all alternatives are refuted, one holds, or the time is over."""
+        pays = True
+        for most, share in STAGES:
+            if most and pays:
+                pays = self._tighten(most)
+            if not self._forest:
+                self._bound_rows()
+            self._grow(self._later(share), last=most == STAGES[-1][0])
+            if self._found or not self._left or time.monotonic() > self._deadline:
+                break
+        left = self._left
+        waiting = max(len(left), sum(tree.open for tree in self._forest.values()))
+        lowers = tuple(float(rows.max(initial=-np.inf)) for rows in self._lowers)
+        if self._found:
+            return BranchOutcome(False, self._found[0], self._closed, waiting, lowers)
+        return BranchOutcome(not left, None, self._closed, waiting, lowers)
+
+    def _tighten(self, most: int) -> bool:
+        """Bound the states by trees of their own; return whether that changed anything."""
+        tighter, trees = tree_bounds(self._net, self._inputs, self._bounds, most, deadline=self._later(HIDDEN_SHARE))
+        if not trees:
+            return False
+        self._bounds, self._forest = tighter, {}
+        self._chain.rounds.append(trees)
+        return True
+
+    def _bound_rows(self) -> None:
+        """Bound the rows of what is left, without a split."""
+        left = self._left
+        alternatives = [self._query.alternatives[number] for number in left]
+        for number, (proved, leaf) in zip(
+            left, _row_bounds(self._net, self._inputs, self._bounds, alternatives), strict=True
+        ):
+            self._lowers[number] = np.fmax(self._lowers[number], proved)
+            if proved.max() > 0:
+                leaf.after = len(self._chain.rounds)
+                self._chain.trees[number] = leaf
+                self._closed += 1
+
+    def _grow(self, until: float, *, last: bool) -> None:
+        """Grow a tree for each alternative that is left."""
+        left = self._left
+        gap = min((float(self._lowers[number].max()) for number in left), default=0.0)
+        most_open = FEW_LEAVES if not last and gap < LARGEST_GAP else MOST_LEAVES
+        for number in left:
+            if time.monotonic() > until:
+                return
+            if number not in self._forest:
+                self._forest[number] = self._tree(number)
+            tree = self._forest[number]
+            outcome = tree.grow(deadline=until, most_open=most_open)
+            if outcome.proved or self._found:
+                self._closed += outcome.leaves
+            if self._found:
+                return
+            if outcome.proved:
+                del self._forest[number]
+                self._lowers[number] = np.array([outcome.lower])
+                if tree.record is not None:
+                    self._chain.trees[number] = tree.record
+            elif not last:
+                return  # tighter bounds of the states serve all alternatives
+
+    def _tree(self, number: int) -> Tree:
+        alternative = self._query.alternatives[number]
+        row = int(self._lowers[number].argmax())
+        return Tree(
+            self._net,
+            self._inputs,
+            self._bounds,
+            alternative.rows[row],
+            float(alternative.offsets[row]),
+            self._try,
+            Leaves(row, after=len(self._chain.rounds)) if self._records else None,
+            self._watch,
+        )
+
+    def _try(self, points: FloatArray) -> bool:
+        """Show the most promising points to the original network; keep a counterexample."""
+        inside = self._query.box.project(points)
+        inside = inside[self._query.box.contains(inside)]
+        if not len(inside):
+            return False
+        promising = self._query.distance(self._model(inside.astype(np.float64)))
+        best = inside[np.argsort(promising)[:4]]
+        hits = np.flatnonzero(self._query.holds(self._network(best)))
+        self._found.extend(best[hits[:1]])
+        return bool(hits.size)
+
+
+def _row_bounds(
+    net: SearchNet, inputs: Interval, bounds: StateBounds, alternatives: Sequence[Conjunction]
+) -> list[tuple[FloatArray, Leaves]]:
+    """Return for each alternative the proved lower bounds of its rows, offsets added, and the best row's only leaf."""
+    import torch
+
+    if not alternatives:
+        return []
+    rows = np.concatenate([alternative.rows for alternative in alternatives])
+    offsets = np.concatenate([alternative.offsets for alternative in alternatives])
+    tensors = state_tensors(bounds)
+    lines = {k: net.lines(k, *tensors[k]) for k in tensors}
+    seeds, enough = (torch.from_numpy(values.astype(np.float32)) for values in (rows, 1e-4 - offsets))
+    found = ascend(net, net.output, 0, seeds, lines, steps=OUTPUT_STEPS, enough=enough)
+    m = len(rows)
+    slopes = {k: value.numpy() for k, value in found.slopes.items()}
+    proved = prove_leaves(net.model, repeated(inputs, m), with_phases(net.model, bounds, {}, m), rows, slopes, {})
+    lower = np.nextafter(proved + offsets, -np.inf)
+    result = []
+    start = 0
+    for alternative in alternatives:
+        own = lower[start : start + len(alternative.rows)]
+        best = np.array([start + int(own.argmax())])
+        result.append((own, Leaves(int(best[0]) - start, [{}], [rows_of(slopes, best)], [{}], [1])))
+        start += len(alternative.rows)
+    return result
