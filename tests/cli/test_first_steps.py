@@ -14,6 +14,7 @@ from idl_audit.cli.first_steps import EXAMPLES, SAMPLE, what_next
 
 GROUP = typer.main.get_command(app)
 COMMANDS = list(GROUP.commands)
+OF_A_FILE = ("convert", "compose", "compress", "init", "reduce", "report")
 
 
 def test_a_bare_call_says_what_to_do_next_with_a_command_that_works(monkeypatch):
@@ -73,12 +74,12 @@ def test_the_completion_script_is_printed(shell):
 
 
 def test_an_option_has_one_short_name_and_one_panel_in_all_commands():
-    """`convert`, `init` and `report` are about the file that they write: there -f and -o stand among the first."""
+    """Some commands are about the file that they write: there -f, -o and --report stand among the first."""
     found = {}
     for name in COMMANDS:
         for option in GROUP.commands[name].params:
             for long in (text for text in option.opts if text.startswith("--")):
-                own = name in ("convert", "init", "report") and long in ("--format", "--output")
+                own = name in OF_A_FILE and long in ("--format", "--output", "--report")
                 short = tuple(text for text in option.opts if not text.startswith("--"))
                 found.setdefault(long, set()).add((short, None if own else option.rich_help_panel, own))
     assert {"--jobs", "--resume", "--quiet", "--time-limit"} < found.keys()
