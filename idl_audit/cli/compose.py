@@ -31,7 +31,7 @@ def compose(
     kind: Annotated[Kind, typer.Argument(help="How.", show_default=False)],
     first: Annotated[Path, typer.Argument(help=_MODEL_HELP, show_default=False)],
     second: Annotated[Path, typer.Argument(help="The other model.", show_default=False)],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--output", "--out", help="The .npz file to write.", show_default=False)],
     format: o.FormatOption = o.Format.TABLE,
     json_report: Annotated[
         Path | None,

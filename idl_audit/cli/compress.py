@@ -20,7 +20,9 @@ from idl_audit.errors import OptionError
 @command
 def compress(
     model: o.ModelArgument,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The .npz file to write.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", "--out", help="The .npz file to write.", show_default=False)
+    ] = None,
     data: o.OptionalDataOption = None,
     prune: Annotated[
         str | None,

@@ -53,11 +53,21 @@ def convert(
     flat: Annotated[bool, typer.Option("--flat", help="Also store A, B, C, D as one CSR matrix each.")] = False,
     spy: Annotated[
         Path | None,
-        typer.Option("--spy", help="Draw the structure of A, B, C, D into this PNG file.", show_default=False),
+        typer.Option(
+            "--spy",
+            help="Draw the structure of A, B, C, D into this PNG file.",
+            show_default=False,
+            rich_help_panel=o.OUTPUT,
+        ),
     ] = None,
     witness: Annotated[
         Path | None,
-        typer.Option("--witness", help="Write what `verify` checks S and well-posedness by.", show_default=False),
+        typer.Option(
+            "--witness",
+            help="Write what `verify` checks S and well-posedness by.",
+            show_default=False,
+            rich_help_panel=o.OUTPUT,
+        ),
     ] = None,
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,

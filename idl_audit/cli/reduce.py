@@ -17,7 +17,7 @@ from idl_audit.data.preprocessing import parse_preprocessing
 @command
 def reduce(
     model: o.ModelArgument,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--output", "--out", help="The .npz file to write.", show_default=False)],
     data: o.OptionalDataOption = None,
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,

@@ -273,6 +273,8 @@ def _conversion_sentence(report: Report, found: Conversion) -> str:
     if found.check is None:
         return f"{start}; it was not compared with the original network."
     check = found.check
+    if report.model is not None and report.model.format == "implicit":
+        return f"{start}, given as such: there is no other network to compare it with."
     return (
         f"{start}; on {check.n} inputs it differs from the original network by at most "
         f"{figure(check.max_rel_error)} of the largest output, and {check.argmax_agreement} of {check.n} classes agree."

@@ -248,7 +248,7 @@ STATES = (
 )
 
 USAGE = (
-    case("certify", "model"),
+    case("certify", "MODEL"),
     case("certify MODEL -d good.npz", "--eps"),
     case("certify MODEL -e 0.02", "--data"),
     case("certify MODEL good.npz -e 0.02", "--data"),

@@ -14,6 +14,7 @@ from idl_audit.cli.first_steps import EXAMPLES, SAMPLE, what_next
 
 GROUP = typer.main.get_command(app)
 COMMANDS = list(GROUP.commands)
+OF_A_FILE = ("convert", "compose", "compress", "init", "reduce", "report")
 
 
 def test_a_bare_call_says_what_to_do_next_with_a_command_that_works(monkeypatch):
@@ -70,3 +71,33 @@ def test_the_completion_script_is_printed(shell):
     found = run(_IDL_AUDIT_COMPLETE=f"source_{shell}")
     assert found.code == 0
     assert "_IDL_AUDIT_COMPLETE" in found.out
+
+
+def test_an_option_has_one_short_name_and_one_panel_in_all_commands():
+    """Some commands are about the file that they write: there -f, -o and --report stand among the first."""
+    found = {}
+    for name in COMMANDS:
+        for option in GROUP.commands[name].params:
+            for long in (text for text in option.opts if text.startswith("--")):
+                own = name in OF_A_FILE and long in ("--format", "--output", "--report")
+                short = tuple(text for text in option.opts if not text.startswith("--"))
+                found.setdefault(long, set()).add((short, None if own else option.rich_help_panel, own))
+    assert {"--jobs", "--resume", "--quiet", "--time-limit"} < found.keys()
+    for long, seen in found.items():
+        assert len({short for short, _, _ in seen}) == 1, long
+        assert len({panel for _, panel, own in seen if not own}) <= 1, long
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_arguments_are_capitals_and_sentences_flow(name):
+    command = GROUP.commands[name]
+    assert all("\n" not in paragraph for paragraph in command.help.split("\n\n"))
+    names = [option.metavar for option in command.params if option.param_type_name == "argument"]
+    assert all(text.isupper() for text in names)
+
+
+def test_a_model_that_is_implicit_already_is_compared_with_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = run("convert", "sample_models/digits_mondeq.npz", "-o", tmp_path / "c.npz", COLUMNS="200")
+    assert found.code == 0
+    assert "there is no other network to compare it with" in found.out.splitlines()[0]

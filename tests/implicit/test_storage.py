@@ -391,7 +391,7 @@ def test_damaged_csr_matrices_are_refused(tmp_path: Path, part: str, how: str) -
 class TestFiles:
     def test_what_is_no_archive(self, tmp_path: Path) -> None:
         path = tmp_path / "model.npz"
-        assert "does not exist" in refusal(path)
+        assert "there is no such file" in refusal(path)
         for content in (b"", b"PK", b"hello", b"PK\x03\x04" + b"\0" * 40, b"\x93NUMPY\x01\x00"):
             path.write_bytes(content)
             refusal(path)
