@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Tables are as wide as in a pipe, whatever the terminal that the tests are started from.
 os.environ.pop("COLUMNS", None)
@@ -10,3 +11,7 @@ os.environ.pop("COLUMNS", None)
 # Two processes run the tests; more threads in each would only wait for one another. Read when numpy is first imported.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# A shell's background jobs ignore Ctrl-C, and so would their children; tests of interruptions need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

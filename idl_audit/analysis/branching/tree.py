@@ -25,6 +25,7 @@ from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.proof import prove_leaves
 from idl_audit.analysis.exact_leaf import LeafProgram
 from idl_audit.arrays import FloatArray
+from idl_audit.errors import SolverError
 
 if TYPE_CHECKING:
     import torch
@@ -218,7 +219,10 @@ class Tree:
 
         phases = leaf.phases[None]
         own = with_phases(self._net.model, self._bounds, self._searcher.by_block(phases), 1)
-        answer = self._leaves.solve(own, self._seed, wanted=-self._offset, time_limit=LEAF_SECONDS)
+        try:
+            answer = self._leaves.solve(own, self._seed, wanted=-self._offset, time_limit=LEAF_SECONDS)
+        except SolverError:  # numbers that the solver refuses
+            return False, False
         if answer.splits:
             splits = {k: torch.from_numpy(v[None]) for k, v in answer.splits.items()}
             found, rows = Found(torch.tensor([answer.lower]), {}, splits), np.zeros(1, np.int64)
