@@ -8,11 +8,11 @@ entries of the file's JSON `meta` that say which there are, likewise `kept.K` an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep, StateTrees
+from idl_audit.analysis.branching.chain import Chain, Leaves, Phases, StateStep, StateTrees
 from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray
 
@@ -31,15 +31,8 @@ def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict
     for a, leaves in chain.trees.items():
         batches = []
         for b, m in enumerate(leaves.sizes):
-            parts: dict[str, Mapping[int, AnyArray]] = {
-                "phases": leaves.phases[b],
-                "slopes": leaves.slopes[b],
-                "multipliers": leaves.multipliers[b],
-            }
-            for name, values in parts.items():
-                for k, array in values.items():
-                    arrays[f"{prefix}tree.{a}.{b}.{name}.{k}"] = array
-            batches.append({"size": m, **{name: sorted(values) for name, values in parts.items()}})
+            chosen = leaves.phases[b], leaves.slopes[b], leaves.multipliers[b]
+            batches.append({"size": m, **_packed_choices(chosen, f"{prefix}tree.{a}.{b}", arrays)})
         trees[str(a)] = {"row": leaves.row, "after": leaves.after, "batches": batches}
     for k, states in chain.kept.items():
         arrays[f"{prefix}kept.{k}"] = states
@@ -52,15 +45,31 @@ def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict
 
 def _packed_states(own: StateTrees, key: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     arrays[f"{key}.states"], arrays[f"{key}.signs"], arrays[f"{key}.owner"] = own.states, own.signs, own.owner
-    parts: dict[str, Mapping[int, AnyArray]] = {
-        "phases": own.phases,
-        "slopes": own.slopes,
-        "multipliers": own.multipliers,
-    }
-    for name, values in parts.items():
+    return {"block": own.block, **_packed_choices((own.phases, own.slopes, own.multipliers), key, arrays)}
+
+
+CHOICES: Final = ("phases", "slopes", "multipliers")
+"""What a search chose for some leaves: block -> an array with one row a leaf, each."""
+
+
+def _packed_choices(
+    chosen: tuple[Mapping[int, AnyArray], ...], key: str, arrays: dict[str, AnyArray]
+) -> dict[str, list[int]]:
+    named = dict(zip(CHOICES, chosen, strict=True))
+    for name, values in named.items():
         for k, array in values.items():
             arrays[f"{key}.{name}.{k}"] = array
-    return {"block": own.block, **{name: sorted(values) for name, values in parts.items()}}
+    return {name: sorted(values) for name, values in named.items()}
+
+
+def _opened_choices(
+    entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray], m: int
+) -> tuple[dict[int, Phases], dict[int, Float32Array], dict[int, Float32Array]]:
+    signs = {whole(k): _rows(integers(arrays, f"{key}.phases.{whole(k)}"), m) for k in entry["phases"]}
+    slopes, multipliers = (
+        {whole(k): _rows(_single(arrays, f"{key}.{name}.{whole(k)}"), m) for k in entry[name]} for name in CHOICES[1:]
+    )
+    return {k: np.sign(array).astype(np.int8) for k, array in signs.items()}, slopes, multipliers
 
 
 def _opened_states(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray]) -> StateTrees:
@@ -68,13 +77,7 @@ def _opened_states(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyA
     signs = floats(arrays, f"{key}.signs")
     if any(array.ndim != 1 for array in (states, owner, signs)) or states.shape != signs.shape:
         raise ValueError("trees of states of another shape")
-    phases = {whole(k): _rows(integers(arrays, f"{key}.phases.{whole(k)}"), owner.size) for k in entry["phases"]}
-    slopes, multipliers = (
-        {whole(k): _rows(_single(arrays, f"{key}.{name}.{whole(k)}"), owner.size) for k in entry[name]}
-        for name in ("slopes", "multipliers")
-    )
-    signed = {k: np.sign(array).astype(np.int8) for k, array in phases.items()}
-    return StateTrees(whole(entry["block"]), states, signs, owner, signed, slopes, multipliers)
+    return StateTrees(whole(entry["block"]), states, signs, owner, *_opened_choices(entry, key, arrays, owner.size))
 
 
 def opened_chain(meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyArray]) -> Chain:
@@ -101,10 +104,10 @@ def opened_chain(meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyA
         for b, batch in enumerate(entry["batches"]):
             key = f"{prefix}tree.{int(a)}.{b}"
             m = whole(batch["size"])
-            phases = {whole(k): _rows(integers(arrays, f"{key}.phases.{whole(k)}"), m) for k in batch["phases"]}
-            leaves.phases.append({k: np.sign(array).astype(np.int8) for k, array in phases.items()})
-            for name, into in (("slopes", leaves.slopes), ("multipliers", leaves.multipliers)):
-                into.append({whole(k): _rows(_single(arrays, f"{key}.{name}.{whole(k)}"), m) for k in batch[name]})
+            phases, slopes, multipliers = _opened_choices(batch, key, arrays, m)
+            leaves.phases.append(phases)
+            leaves.slopes.append(slopes)
+            leaves.multipliers.append(multipliers)
             leaves.sizes.append(m)
         chain.trees[int(a)] = leaves
     return chain

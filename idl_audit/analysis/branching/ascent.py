@@ -11,6 +11,9 @@ from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow
 if TYPE_CHECKING:
     import torch
 
+RATE = 0.25
+"""Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients."""
+
 
 @dataclass(eq=False)
 class Found:
@@ -36,7 +39,6 @@ def ascend(
     signs: Mapping[int, torch.Tensor] | None = None,
     cuts: Mapping[int, torch.Tensor] | None = None,
     start: Found | None = None,
-    rate: float = 0.25,
 ) -> Found:
     """Raise the bounds of all rows, a row of `seeds` each, by Adam on its slopes and its split multipliers.
 
@@ -48,7 +50,6 @@ def ascend(
         signs: block -> sigma, (N, n): +1 where a state is split to z >= cut, -1 to z <= cut, 0 elsewhere.
         cuts: block -> where its states are split, (n,); 0 elsewhere.
         start: slopes and multipliers to begin with.
-        rate: Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients.
     """
     import torch
 
@@ -67,8 +68,8 @@ def ascend(
     best = Found(torch.full((n_rows,), -float("inf")), {k: v.detach().clone() for k, v in chosen.items()})
     best.multipliers = {k: torch.zeros_like(b) for k, b in betas.items()}
     parameters = [
-        {"params": list(chosen.values()), "lr": rate},
-        {"params": list(betas.values()), "lr": rate / 2},
+        {"params": list(chosen.values()), "lr": RATE},
+        {"params": list(betas.values()), "lr": RATE / 2},
     ]
     parameters = [group for group in parameters if group["params"]]
     optimizer = torch.optim.Adam(parameters) if steps > 1 and parameters else None

@@ -32,11 +32,9 @@ class PhasedSearch:
         self.net, self._row, self._newest = net, row, newest
         self._tensors = {k: value for k, value in state_tensors(bounds).items() if k >= newest}
         self._order = [k for k in sorted(net.bent) if k in self._tensors]
-        self._cuts = {k: torch.from_numpy(cut_points(net.model.blocks[k], bounds.z[k])).float() for k in self._order}
-        self._at_cuts = {
-            k: torch.from_numpy(net.model.blocks[k](cut_points(net.model.blocks[k], bounds.z[k]))).float()
-            for k in self._order
-        }
+        cuts = {k: cut_points(net.model.blocks[k], bounds.z[k]) for k in self._order}
+        self._cuts = {k: torch.from_numpy(cut).float() for k, cut in cuts.items()}
+        self._at_cuts = {k: torch.from_numpy(net.model.blocks[k](cut)).float() for k, cut in cuts.items()}
         sizes = [net.model.blocks[k].size for k in self._order]
         self._edges = dict(zip(self._order, itertools.pairwise([0, *np.cumsum(sizes).tolist()]), strict=True))
 
@@ -57,7 +55,6 @@ class PhasedSearch:
         *,
         steps: int,
         enough: float | torch.Tensor,
-        rate: float = 0.25,
     ) -> tuple[Found, npt.NDArray[np.int64]]:
         """Return the best bounds that ascent finds for a batch of leaves, and the state that each should split next.
 
@@ -65,7 +62,7 @@ class PhasedSearch:
             seeds: (N, rows).
             phases: +1 for z >= 0, -1 for z <= 0, 0 for open, (N, n_phases).
             start: slopes and multipliers to begin with, where there are any.
-            steps, enough, rate: as for `ascend`.
+            steps, enough: as for `ascend`.
         """
         import torch
 
@@ -96,7 +93,6 @@ class PhasedSearch:
             signs=signs,
             cuts=self._cuts,
             start=start,
-            rate=rate,
         )
         return found, self._splits(found, lines, phases)
 
