@@ -62,3 +62,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             why = error.strerror or str(error)
             raise OptionError(f"{path} cannot be written ({why}); choose another place") from error
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none. Raises OptionError where it cannot be made."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"the folder {folder} cannot be made ({error.strerror}); choose another place") from error

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from idl_audit.arrays import Float32Array, FloatArray
-from idl_audit.errors import OptionError
-from idl_audit.files import write_whole
+from idl_audit.files import make_folder, write_whole
 from idl_audit.report.pictures import draw_adversarial
 
 MOST_PICTURES = 100
@@ -46,10 +45,7 @@ def draw_pairs(
     Raises:
         OptionError: where a file cannot be written.
     """
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"the folder {folder} cannot be made ({error.strerror}); choose another place") from error
+    make_folder(folder)
     files: list[Path] = []
     for pair in pairs:
         stem = f"adversarial-sample-{pair.index}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from idl_audit.arrays import FloatArray
 from idl_audit.errors import OptionError
-from idl_audit.files import check_place, write_whole
+from idl_audit.files import check_place, make_folder, write_whole
 from idl_audit.report.input_maps import as_image
 from idl_audit.report.pictures import draw_heat_map
 
@@ -42,10 +42,7 @@ def draw_rows(folder: Path, matrix: FloatArray, *, shape: tuple[int, ...], name:
     Raises:
         OptionError: where a file cannot be written.
     """
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"the folder {folder} cannot be made ({error.strerror}); choose another place") from error
+    make_folder(folder)
     rows = matrix[:MOST_PICTURES]
     largest = max((float(as_image(row, shape).max()) for row in rows), default=0.0)
     digits = len(str(max(len(rows) - 1, 0)))
