@@ -6,7 +6,8 @@ For the functional f = seed . (C x + D u + d) and any multipliers lam, one vecto
 
 and each summand is bounded below on its own: u over the box, (z_i, x_i) over the hull of phi's graph over [l_i, h_i].
 Blocks are visited newest first, so that lam of a block may depend on its v: `choose(k, v)` gives it (in a loop, v is
-what arrives from other blocks, and A_kk^T lam is added to it afterwards). Whatever it gives
+what arrives from other blocks, and A_kk^T lam is added to it afterwards). States that read the inputs alone may be
+bounded by a plane over the box in place of lam_i z_i (`planes`). Whatever it gives
 (lines of backward linear bounds, a solver's duals, noise), the result is a valid bound: it is evaluated in float64 and
 rounded outward, and nothing that a solver says enters it.
 """
@@ -21,6 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.planes import AllPlanes, PlaneSupport
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import LinearMap
@@ -62,7 +64,12 @@ class Functionals:
 
 
 def lower_bound(
-    model: ImplicitModel, inputs: Interval, bounds: StateBounds, functionals: Functionals, choose: Multipliers
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    functionals: Functionals,
+    choose: Multipliers,
+    planes: AllPlanes | None = None,
 ) -> FloatArray:
     """Return proved lower bounds, shape (m, R), of R functionals over each of m boxes, by the formula above.
 
@@ -72,6 +79,7 @@ def lower_bound(
         bounds: proved bounds of every block that occurs, over the same boxes.
         functionals: what to bound.
         choose: the multipliers; any are sound.
+        planes: for some states, any numbers too; all boxes must then have the same ends.
     """
     m, n_rows = len(inputs.lo), functionals.seeds.shape[-2]
     tally = _Tally(model, m, n_rows)
@@ -80,10 +88,16 @@ def lower_bound(
         arriving = tally.sums.get(k)
         if arriving is None:
             continue
-        lam = choose(k, arriving)
+        lam, z = choose(k, arriving), bounds.z[k]
+        support = None if planes is None or k not in planes else PlaneSupport(model, k, inputs, planes[k])
+        if support is not None:
+            lam, on = support.without(lam, arriving, z)
         tally.push(model.rows[k], lam)  # a loop adds A_kk^T lam to the block's own v
-        v, error, z = tally.sums.pop(k), tally.errors.pop(k), bounds.z[k]
-        tally.add(model.blocks[k].lower_support(v, error, lam, z.lo[:, None, :], z.hi[:, None, :]))
+        v, error = tally.sums.pop(k), tally.errors.pop(k)
+        summands = model.blocks[k].lower_support(v, error, lam, z.lo[:, None, :], z.hi[:, None, :])
+        if support is not None:
+            tally.add_to_input(*support.replace(summands, v, error, on, z))
+        tally.add(summands)
     if tally.sums.keys() - {INPUT}:
         raise ValueError(f"functionals of blocks from {functionals.newest} on read older ones")
     if INPUT in tally.sums:
@@ -137,6 +151,13 @@ class _Tally:
         """Add a sum over the last axis of lower bounds, rounded downward."""
         self._constants.append(summands.sum(axis=-1))
         self._slack += gamma(summands.shape[-1] + 4) * np.abs(summands).sum(axis=-1)
+
+    def add_to_input(self, coefficients: FloatArray, error: FloatArray) -> None:
+        """Add to the coefficients of the inputs, (m, R, p), what is known up to `error`."""
+        self.sums[INPUT] = self.sums.get(INPUT, 0.0) + coefficients
+        # this addition rounds, and each later one rounds these coefficients again
+        rounding = gamma(4) * np.abs(self.sums[INPUT]) + gamma(len(self._model.rows) + 8) * np.abs(coefficients)
+        self.errors[INPUT] = self.errors.get(INPUT, 0.0) + error + rounding
 
     def total(self) -> FloatArray:
         """Return the sum of everything, rounded downward, shape (m, R)."""

@@ -388,9 +388,9 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "random": Rung(_quick_attack, 0.1),
         "interval": Rung(_interval, 1.0),
         "linear": Rung(_linear, 1.0),
-        "attack": Rung(_attack, 0.3),
+        "attack": Rung(_attack, 0.15),
         "split": Rung(_split_inputs, 0.85),
-        "branch": Rung(_branch, 0.85),
+        "branch": Rung(_branch, 0.95),
         "persist": Rung(_persistent_attack, 1.0),
     }
 )

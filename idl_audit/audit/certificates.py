@@ -117,7 +117,7 @@ def trivial_chain(model: ImplicitModel) -> Chain:
 def complete(chain: Chain, n_alternatives: int) -> None:
     """Add a leaf with the usual lines for every alternative that has none."""
     for number in range(n_alternatives):
-        chain.trees.setdefault(number, Leaves(0, [{}], [{}], [{}], [1], after=len(chain.rounds)))
+        chain.trees.setdefault(number, Leaves(0, [{}], [{}], [{}], [1], [{}], after=len(chain.rounds)))
 
 
 def certificate_of(

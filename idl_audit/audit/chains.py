@@ -1,8 +1,9 @@
 """Chains and trees of boxes as arrays of an .npz file, and back.
 
-A chain: `step.J.states`, `step.J.slopes.K`, `tree.A.B.phases.K`, `tree.A.B.slopes.K`, `tree.A.B.multipliers.K`, and
-entries of the file's JSON `meta` that say which there are, likewise `kept.K` and `round.R.J.*`; a tree of boxes:
-`split.inputs`, `split.cuts`, `split.children`. Every name begins with the prefix of its part.
+A chain: `step.J.states`, `step.J.slopes.K`, `tree.A.B.phases.K`, `tree.A.B.slopes.K`, `tree.A.B.multipliers.K`,
+`tree.A.B.planes.K.states`, `tree.A.B.planes.K.shares`, and entries of the file's JSON `meta` that say which there are,
+likewise `kept.K` and `round.R.J.*`; a tree of boxes: `split.inputs`, `split.cuts`, `split.children`. Every name begins
+with the prefix of its part.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from idl_audit.analysis.branching.chain import Chain, Leaves, Phases, StateStep, StateTrees
+from idl_audit.analysis.planes import Planes
 from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray
 
@@ -32,7 +34,11 @@ def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict
         batches = []
         for b, m in enumerate(leaves.sizes):
             chosen = leaves.phases[b], leaves.slopes[b], leaves.multipliers[b]
-            batches.append({"size": m, **_packed_choices(chosen, f"{prefix}tree.{a}.{b}", arrays)})
+            key = f"{prefix}tree.{a}.{b}"
+            entry = {"size": m, **_packed_choices(chosen, key, arrays), "planes": sorted(leaves.planes[b])}
+            for k, own in leaves.planes[b].items():
+                arrays[f"{key}.planes.{k}.states"], arrays[f"{key}.planes.{k}.shares"] = own.states, own.shares
+            batches.append(entry)
         trees[str(a)] = {"row": leaves.row, "after": leaves.after, "batches": batches}
     for k, states in chain.kept.items():
         arrays[f"{prefix}kept.{k}"] = states
@@ -72,6 +78,13 @@ def _opened_choices(
     return {k: np.sign(array).astype(np.int8) for k, array in signs.items()}, slopes, multipliers
 
 
+def _opened_planes(key: str, arrays: Mapping[str, AnyArray]) -> Planes:
+    shares = arrays[f"{key}.shares"]
+    if shares.dtype != np.uint8:
+        raise TypeError(f"shares of {shares.dtype}")
+    return Planes(integers(arrays, f"{key}.states"), shares)
+
+
 def _opened_states(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray]) -> StateTrees:
     states, owner = integers(arrays, f"{key}.states"), integers(arrays, f"{key}.owner")
     signs = floats(arrays, f"{key}.signs")
@@ -108,6 +121,9 @@ def opened_chain(meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyA
             leaves.phases.append(phases)
             leaves.slopes.append(slopes)
             leaves.multipliers.append(multipliers)
+            leaves.planes.append(
+                {whole(k): _opened_planes(f"{key}.planes.{whole(k)}", arrays) for k in batch["planes"]}
+            )
             leaves.sizes.append(m)
         chain.trees[int(a)] = leaves
     return chain

@@ -159,7 +159,7 @@ def _completed(model: ImplicitModel, query: Query, chain: Chain) -> Chain:
         if number not in trees and len(alternative.rows):
             lowers = output_lower_bounds(model, inputs, bounds, alternative.rows)[0] + alternative.offsets
             best = int(np.nan_to_num(lowers, nan=-np.inf).argmax())
-            trees[number] = Leaves(best, [{}], [{}], [{}], [1], after=len(chain.rounds))
+            trees[number] = Leaves(best, [{}], [{}], [{}], [1], [{}], after=len(chain.rounds))
     return replace(chain, trees=trees)
 
 

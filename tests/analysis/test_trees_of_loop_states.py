@@ -25,7 +25,9 @@ def halves():
 
 def test_a_forged_tree_of_a_loop_is_refused():
     tree = StateTrees(0, np.array([0]), np.array([-1.0]), np.array([0]), {}, {}, {})
-    leaf = Leaves(0, [{}], [{}], [{0: np.array([[-1.0]], np.float32)}], [1], after=1)  # lam = 0: y >= -(bound of z)
+    leaf = Leaves(
+        0, [{}], [{}], [{0: np.array([[-1.0]], np.float32)}], [1], [{}], after=1
+    )  # lam = 0: y >= -(bound of z)
     at_least = Query(BOX, (Conjunction(np.array([[-1.0]]), np.array([2.5])),))  # y >= 2.5, as at u = 2
     assert refused_chain(halves(), at_least, Chain(rounds=[[tree]], trees={0: leaf}))
 

@@ -18,6 +18,7 @@ from idl_audit.analysis.branching.proof import prove_leaves, prove_states
 from idl_audit.analysis.branching.restriction import is_dead_elsewhere, restricted, restricted_bounds
 from idl_audit.analysis.intervals import with_interval
 from idl_audit.analysis.linear_bounds import tightened_by_lines
+from idl_audit.analysis.planes import Planes, why_no_planes
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.implicit.activations.kinked import Kinked
@@ -63,6 +64,7 @@ class Leaves:
     multipliers: list[dict[int, Float32Array]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     """m of each batch."""
+    planes: list[dict[int, Planes]] = field(default_factory=list)
     after: int = 0
     """Rounds whose bounds the leaves rely on."""
 
@@ -212,8 +214,11 @@ def _why_open(
     seed, offset = alternative.rows[leaves.row], float(alternative.offsets[leaves.row])
     if any(array.dtype != np.int8 for phases in leaves.phases for array in phases.values()):
         return "its phases are no signs"
-    batches = zip(leaves.phases, leaves.slopes, leaves.multipliers, leaves.sizes, strict=True)
-    for phases, slopes, multipliers, m in batches:
+    batches = zip(leaves.phases, leaves.slopes, leaves.multipliers, leaves.planes, leaves.sizes, strict=True)
+    for phases, slopes, multipliers, planes, m in batches:
+        why = why_no_planes(model, inputs, m, planes)
+        if why:
+            return why
         proved = prove_leaves(
             model,
             repeated(inputs, m),
@@ -221,6 +226,7 @@ def _why_open(
             np.tile(seed, (m, 1)),
             slopes,
             multipliers,
+            planes=planes,
         )
         lower = np.nextafter(proved + offset, -np.inf)
         if not (lower > 0).all():

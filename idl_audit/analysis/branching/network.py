@@ -27,6 +27,8 @@ from idl_audit.implicit.model import Affine, ImplicitModel
 if TYPE_CHECKING:
     import torch
 
+    from idl_audit.analysis.branching.search_planes import SearchPlanes
+
 LARGEST_DENSE = 2**25
 """Maps with at most so many entries become matrices, which small convolutions are faster as."""
 SMALL = 2**14
@@ -124,6 +126,7 @@ class SearchNet:
         slopes: Mapping[int, torch.Tensor],
         splits: Mapping[int, torch.Tensor],
         seen: dict[int, torch.Tensor] | None = None,
+        planes: Mapping[int, tuple[SearchPlanes, torch.Tensor]] | None = None,
     ) -> torch.Tensor:
         """Return a lower bound of each row's functional over the box, (N,), up to rounding.
 
@@ -134,11 +137,13 @@ class SearchNet:
             lines: block -> lines, for every block that occurs.
             slopes: block -> chosen lower slopes, (N, n); used where the lines are free.
             splits: block -> sigma * beta, (N, n): what is taken from the coefficients of z in split states.
-            seen: where given, filled with block -> v.
+            seen: where given, filled with block -> v; -1 stands for the input.
+            planes: block -> planes, with their shares, that take the chord's place where v < 0.
         """
         import torch
 
         sums: dict[int, torch.Tensor] = {}
+        tilted: torch.Tensor | None = None
         total = seeds @ row.constant
         inputs = self._push(row, seeds, sums, None)
         for k in range(newest, len(self.rows)):
@@ -148,6 +153,13 @@ class SearchNet:
             if seen is not None:
                 seen[k] = v
             own = lines[k]
+            if planes is not None and k in planes:
+                hull, shares = planes[k]
+                wanted = torch.where(own.free & (v < 0), v, torch.zeros_like(v))[:, hull.states]
+                v = v - torch.zeros_like(v).index_copy(1, hull.states, wanted)
+                tilted = torch.zeros(len(v), self.radius.numel()) if tilted is None else tilted
+                constants, tilted = hull(wanted, shares, tilted)
+                total = total + constants
             low = torch.where(own.free, slopes[k], own.low) if k in slopes else own.low
             up, down = torch.clamp(v, min=0), torch.clamp(v, max=0)
             lam = up * low + down * own.up
@@ -156,10 +168,15 @@ class SearchNet:
                 lam = lam - splits[k]
             total = total + lam @ self.rows[k].constant
             inputs = self._push(self.rows[k], lam, sums, inputs)
-        if inputs is not None:
+        if tilted is not None:
+            if inputs is not None:
+                total, tilted = total + inputs @ self.centre, tilted + inputs * self.radius
+            inputs = tilted
+            total = total - inputs.abs().sum(-1)
+        elif inputs is not None:
             total = total + inputs @ self.centre - inputs.abs() @ self.radius
-            if seen is not None:
-                seen[-1] = inputs
+        if seen is not None and inputs is not None:
+            seen[-1] = inputs
         return total
 
     @staticmethod

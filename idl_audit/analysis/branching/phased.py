@@ -17,6 +17,8 @@ from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow, st
 if TYPE_CHECKING:
     import torch
 
+    from idl_audit.analysis.branching.search_planes import SearchPlanes
+
 
 LEAST_LOSS = 1e-6
 """Smooth states whose lines are no farther from the graph than this are not split."""
@@ -35,6 +37,8 @@ class PhasedSearch:
         cuts = {k: cut_points(net.model.blocks[k], bounds.z[k]) for k in self._order}
         self._cuts = {k: torch.from_numpy(cut).float() for k, cut in cuts.items()}
         self._at_cuts = {k: torch.from_numpy(net.model.blocks[k](cut)).float() for k, cut in cuts.items()}
+        self.planes: dict[int, SearchPlanes] = {}
+        """Block -> planes in place of chords; set once it is known which of them can help."""
         sizes = [net.model.blocks[k].size for k in self._order]
         self._edges = dict(zip(self._order, itertools.pairwise([0, *np.cumsum(sizes).tolist()]), strict=True))
 
@@ -93,8 +97,18 @@ class PhasedSearch:
             signs=signs,
             cuts=self._cuts,
             start=start,
+            planes=self.planes,
         )
         return found, self._splits(found, lines, phases)
+
+    def _planes_cost(self, k: int, score: torch.Tensor, v: torch.Tensor, found: Found) -> torch.Tensor:
+        """Return scores with those of the states with planes in place: what the plane costs where the minimum is."""
+        import torch
+
+        hull = self.planes[k]
+        assert found.point is not None
+        cost = hull.looseness(found.planes[k], found.point) * torch.clamp(-v[:, hull.states], min=0)
+        return score.index_copy(1, hull.states, torch.minimum(cost, score[:, hull.states]))
 
     def _splits(self, found: Found, lines: Mapping[int, Lines], phases: Phases) -> npt.NDArray[np.int64]:
         """Return the state whose line costs most at the cut, -1 where no state that bends is without a phase."""
@@ -117,6 +131,8 @@ class PhasedSearch:
             if not bool(open_.any()):
                 continue
             score = torch.clamp(-v, min=0) * above + torch.clamp(v, min=0) * below
+            if k in self.planes and found.point is not None:
+                score = self._planes_cost(k, score, v, found)
             score = torch.where(open_, score, torch.full_like(score, -1.0))
             value, index = score.max(dim=1)
             better = value > best

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
+from idl_audit.analysis.planes import AllPlanes
 from idl_audit.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.implicit.model import ImplicitModel
 
@@ -72,6 +74,7 @@ def prove_leaves(
     slopes: Mapping[int, FloatArray | Float32Array],
     splits: Mapping[int, FloatArray | Float32Array],
     block: int | None = None,
+    planes: AllPlanes | None = None,
 ) -> FloatArray:
     """Return proved lower bounds of one functional a leaf, shape (m,): of the outputs, or of z of a block.
 
@@ -82,8 +85,11 @@ def prove_leaves(
         seeds: (m, q) or (m, n of the block), one functional a leaf.
         slopes, splits: block -> (m, n).
         block: whose z.
+        planes: block -> planes of some of its states, in place of their chords.
     """
-    widest = max([model.n_inputs, *(block.size for block in model.blocks)])
+    planes = planes or {}
+    widest = max([model.n_inputs, *(own.size for own in model.blocks)])
+    widest = max([widest, *(math.prod(own.shares.shape[1:]) for own in planes.values())])
     at_once = max(1, PROOF_NUMBERS // widest)
     found = []
     for start in range(0, len(seeds), at_once):
@@ -96,5 +102,6 @@ def prove_leaves(
         functionals = Functionals.of_block(model, block, seeds[rows][:, None, :])
         choose = chosen_multipliers(model, here, own[0], own[1])
         box = Interval(inputs.lo[rows], inputs.hi[rows])
-        found.append(lower_bound(model, box, here, functionals, choose)[:, 0])
+        chosen = {k: own.rows(rows) for k, own in planes.items()}
+        found.append(lower_bound(model, box, here, functionals, choose, chosen)[:, 0])
     return np.concatenate(found) if found else np.zeros(0)

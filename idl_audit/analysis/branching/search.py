@@ -206,6 +206,6 @@ def _row_bounds(
     for alternative in alternatives:
         own = lower[start : start + len(alternative.rows)]
         best = np.array([start + int(own.argmax())])
-        result.append((own, Leaves(int(best[0]) - start, [{}], [rows_of(slopes, best)], [{}], [1])))
+        result.append((own, Leaves(int(best[0]) - start, [{}], [rows_of(slopes, best)], [{}], [1], [{}])))
         start += len(alternative.rows)
     return result

@@ -23,14 +23,18 @@ from idl_audit.analysis.branching.chain import Leaves, Phases, repeated, rows_of
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.proof import prove_leaves
+from idl_audit.analysis.branching.search_planes import in_parts, of_parts, planes_for
 from idl_audit.analysis.exact_leaf import LeafProgram
-from idl_audit.arrays import FloatArray
+from idl_audit.analysis.planes import Planes
+from idl_audit.arrays import ByteArray, FloatArray
 from idl_audit.errors import SolverError
 
 if TYPE_CHECKING:
     import torch
 
 ROOT_STEPS = 30
+PLANE_STEPS = 100
+"""At the root, for planes."""
 LEAF_STEPS = 14
 BATCH = 128
 LARGEST_BATCH = 512
@@ -38,6 +42,10 @@ LARGEST_BATCH = 512
 LEAF_SECONDS = 10.0
 """For the linear program of a leaf without a state to split."""
 MOST_LEAVES = 200_000
+STORED_SHARES = 2**31
+"""Of planes, in all open leaves: a byte each."""
+SEARCH_SHARES = 2**22
+"""Of planes, in one pass."""
 
 Watch = Callable[[float], None]
 """Is told the share of a tree that is proved, in [0, 1]: the sum of 2^-depth over its closed leaves."""
@@ -57,6 +65,8 @@ class Leaf:
     """The state to split next; -1 where none is left."""
     slopes: dict[int, npt.NDArray[np.float32]] = field(compare=False)
     multipliers: dict[int, npt.NDArray[np.float32]] = field(compare=False)
+    planes: dict[int, ByteArray] = field(compare=False)
+    """Block -> shares of its planes."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +116,12 @@ class Tree:
         A tree goes on from its open leaves when it is asked again.
         """
         heap = self._heap
-        if not self.closed and not heap:
-            root = np.zeros((1, self._searcher.n_phases), np.int8)
-            if self._settle(root, [None], ROOT_STEPS):
-                return self._outcome(found=True)
+        if not self.closed and not heap and self._plant():
+            return self._outcome(found=True)
+        shares = max(1, sum(planes.numbers for planes in self._searcher.planes.values()))
+        most_open, at_once = min(most_open, STORED_SHARES // shares), max(2, SEARCH_SHARES // shares)
         while heap and time.monotonic() <= deadline and len(heap) <= most_open:
-            count = min(len(heap), max(BATCH, min(len(heap) // 2, LARGEST_BATCH)) // 2)
+            count = min(len(heap), max(1, min(max(BATCH, min(len(heap) // 2, LARGEST_BATCH)), at_once) // 2))
             taken = [heapq.heappop(heap) for _ in range(count)]
             if self._try_exhausted([leaf for leaf in taken if leaf.split < 0], deadline):
                 return self._outcome(found=True)
@@ -126,6 +136,19 @@ class Tree:
                 return self._outcome(found=True)
         return self._outcome()
 
+    def _plant(self) -> bool:
+        """Settle the root: with chords, then with planes where there can be some. Return as `_settle`."""
+        root = np.zeros((1, self._searcher.n_phases), np.int8)
+        if self._settle(root, [None], ROOT_STEPS):
+            return True
+        if not self._heap:
+            return False
+        v = {k: value[0].double().numpy() for k, value in self._wanted.items()}
+        self._searcher.planes = planes_for(self._net.model, self._inputs, self._bounds.z, v)
+        if not self._searcher.planes:
+            return False
+        return self._settle(root, [self._heap.pop()], PLANE_STEPS)
+
     @property
     def open(self) -> int:
         """Leaves that are not closed."""
@@ -138,6 +161,7 @@ class Tree:
     def _settle(self, phases: Phases, parents: Sequence[Leaf | None], steps: int) -> bool:
         """Bound a batch of leaves; keep the open ones. Return whether a counterexample came up."""
         found, scores = self._search(phases, parents, steps)
+        self._wanted = found.seen
         bound = found.bound.double().numpy() + self._offset
         floor = np.array([-np.inf if parent is None else parent.bound for parent in parents])
         bound = np.fmax(bound, floor)
@@ -152,6 +176,7 @@ class Tree:
         still = np.flatnonzero(~(proved > 0))
         if not still.size:
             return False
+        shares = {k: in_parts(value) for k, value in found.planes.items()}
         for i in still:
             leaf = Leaf(
                 min(float(bound[i]), 0.0) if np.isfinite(bound[i]) else -1e30,
@@ -160,6 +185,7 @@ class Tree:
                 int(scores[i]),
                 {k: value[i].numpy().copy() for k, value in found.slopes.items()},
                 {k: value[i].numpy().copy() for k, value in found.multipliers.items()},
+                {k: value[i].copy() for k, value in shares.items()},
             )
             heapq.heappush(self._heap, leaf)
         return self._candidate(self._corners(found, still))
@@ -189,6 +215,7 @@ class Tree:
         if known:
             start = Found(torch.zeros(0), _stacked([leaf.slopes for leaf in known]))
             start.multipliers = _stacked([leaf.multipliers for leaf in known])
+            start.planes = {k: of_parts(np.stack([leaf.planes[k] for leaf in known])) for k in known[0].planes}
         seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
         return self._searcher(seeds, phases, start, steps=steps, enough=1e-4 - self._offset)
 
@@ -201,8 +228,12 @@ class Tree:
             for values in (found.slopes, found.multipliers)
         )
         seeds = np.tile(self._seed, (m, 1))
-        bound = prove_leaves(self._net.model, repeated(self._inputs, m), leaves, seeds, slopes, splits)
+        box, planes = repeated(self._inputs, m), self._planes(found, rows)
+        bound = prove_leaves(self._net.model, box, leaves, seeds, slopes, splits, planes=planes)
         return np.nextafter(bound + self._offset, -np.inf)
+
+    def _planes(self, found: Found, rows: npt.NDArray[np.int64]) -> dict[int, Planes]:
+        return {k: self._searcher.planes[k].chosen(shares, rows) for k, shares in found.planes.items()}
 
     def _corners(self, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
         import torch
@@ -250,6 +281,7 @@ class Tree:
         self.record.phases.append({k: own for k, own in self._searcher.by_block(phases[closed]).items() if own.any()})
         self.record.slopes.append(rows_of({k: value.numpy() for k, value in found.slopes.items()}, closed))
         self.record.multipliers.append(rows_of({k: value.numpy() for k, value in found.multipliers.items()}, closed))
+        self.record.planes.append(self._planes(found, closed))
         self.record.sizes.append(int(closed.size))
 
 
