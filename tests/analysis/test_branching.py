@@ -665,7 +665,7 @@ def test_proofs_of_random_leaves_lie_below_the_exact_minimum_of_their_region(see
             assert proved[i] <= (y_at[there] @ functional.astype(np.longdouble)).min()
 
 
-@pytest.mark.parametrize("seed", (0, 2, 3, 4, 5, 6))
+@pytest.mark.parametrize("seed", [0, 2, 3, 4, 5, 6])
 def test_leaves_cover_the_box(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is closed: every point of the box lies in a leaf that was closed or is open."""
     rng = np.random.default_rng(seed)
