@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from idl_audit.analysis.branching.chain import Chain, Leaves, Phases, StateStep, StateTrees
-from idl_audit.analysis.planes import Planes
+from idl_audit.analysis.planes import AllPlanes, Planes
 from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray
 
@@ -35,10 +35,8 @@ def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict
         for b, m in enumerate(leaves.sizes):
             chosen = leaves.phases[b], leaves.slopes[b], leaves.multipliers[b]
             key = f"{prefix}tree.{a}.{b}"
-            entry = {"size": m, **_packed_choices(chosen, key, arrays), "planes": sorted(leaves.planes[b])}
-            for k, own in leaves.planes[b].items():
-                arrays[f"{key}.planes.{k}.states"], arrays[f"{key}.planes.{k}.shares"] = own.states, own.shares
-            batches.append(entry)
+            packed = {**_packed_choices(chosen, key, arrays), **_packed_planes(leaves.planes[b], key, arrays)}
+            batches.append({"size": m, **packed})
         trees[str(a)] = {"row": leaves.row, "after": leaves.after, "batches": batches}
     for k, states in chain.kept.items():
         arrays[f"{prefix}kept.{k}"] = states
@@ -51,7 +49,8 @@ def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict
 
 def _packed_states(own: StateTrees, key: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     arrays[f"{key}.states"], arrays[f"{key}.signs"], arrays[f"{key}.owner"] = own.states, own.signs, own.owner
-    return {"block": own.block, **_packed_choices((own.phases, own.slopes, own.multipliers), key, arrays)}
+    choices = _packed_choices((own.phases, own.slopes, own.multipliers), key, arrays)
+    return {"block": own.block, **choices, **_packed_planes(own.planes, key, arrays)}
 
 
 CHOICES: Final = ("phases", "slopes", "multipliers")
@@ -78,11 +77,20 @@ def _opened_choices(
     return {k: np.sign(array).astype(np.int8) for k, array in signs.items()}, slopes, multipliers
 
 
-def _opened_planes(key: str, arrays: Mapping[str, AnyArray]) -> Planes:
-    shares = arrays[f"{key}.shares"]
-    if shares.dtype != np.uint8:
-        raise TypeError(f"shares of {shares.dtype}")
-    return Planes(integers(arrays, f"{key}.states"), shares)
+def _packed_planes(planes: AllPlanes, key: str, arrays: dict[str, AnyArray]) -> dict[str, list[int]]:
+    for k, own in planes.items():
+        arrays[f"{key}.planes.{k}.states"], arrays[f"{key}.planes.{k}.shares"] = own.states, own.shares
+    return {"planes": sorted(planes)}
+
+
+def _opened_planes(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray]) -> dict[int, Planes]:
+    planes = {}
+    for k in entry["planes"]:
+        shares = arrays[f"{key}.planes.{whole(k)}.shares"]
+        if shares.dtype != np.uint8:
+            raise TypeError(f"shares of {shares.dtype}")
+        planes[whole(k)] = Planes(integers(arrays, f"{key}.planes.{whole(k)}.states"), shares)
+    return planes
 
 
 def _opened_states(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray]) -> StateTrees:
@@ -90,7 +98,8 @@ def _opened_states(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyA
     signs = floats(arrays, f"{key}.signs")
     if any(array.ndim != 1 for array in (states, owner, signs)) or states.shape != signs.shape:
         raise ValueError("trees of states of another shape")
-    return StateTrees(whole(entry["block"]), states, signs, owner, *_opened_choices(entry, key, arrays, owner.size))
+    choices = _opened_choices(entry, key, arrays, owner.size)
+    return StateTrees(whole(entry["block"]), states, signs, owner, *choices, _opened_planes(entry, key, arrays))
 
 
 def opened_chain(meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyArray]) -> Chain:
@@ -121,9 +130,7 @@ def opened_chain(meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyA
             leaves.phases.append(phases)
             leaves.slopes.append(slopes)
             leaves.multipliers.append(multipliers)
-            leaves.planes.append(
-                {whole(k): _opened_planes(f"{key}.planes.{whole(k)}", arrays) for k in batch["planes"]}
-            )
+            leaves.planes.append(_opened_planes(batch, key, arrays))
             leaves.sizes.append(m)
         chain.trees[int(a)] = leaves
     return chain

@@ -64,7 +64,7 @@ def test_bounds_by_trees_hold_on_samples_and_are_no_looser(seed: int) -> None:
         assert (tighter.z[k].lo >= known.lo).all()
         assert (tighter.z[k].hi <= known.hi).all()
     for own in trees:
-        assert why_no_trees(model, own) == ""
+        assert why_no_trees(model, inputs, own) == ""
 
 
 def test_trees_of_hidden_states_reach_the_exact_bounds_where_they_may_grow() -> None:

@@ -51,6 +51,7 @@ class StateTrees:
     """Block -> (leaves, n)."""
     slopes: dict[int, Float32Array]
     multipliers: dict[int, Float32Array]
+    planes: dict[int, Planes] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -138,7 +139,16 @@ def proved_by_trees(model: ImplicitModel, inputs: Interval, bounds: StateBounds,
             for name, values in (("slopes", trees.slopes), ("multipliers", trees.multipliers))
         }
         leaves = with_phases(model, bounds, {j: value[rows] for j, value in trees.phases.items()}, m)
-        proved = prove_leaves(model, repeated(inputs, m), leaves, seeds, here["slopes"], here["multipliers"], block=k)
+        proved = prove_leaves(
+            model,
+            repeated(inputs, m),
+            leaves,
+            seeds,
+            here["slopes"],
+            here["multipliers"],
+            block=k,
+            planes={j: own.rows(rows) for j, own in trees.planes.items()},
+        )
         np.minimum.at(worst, owner, np.where(np.isnan(proved), -np.inf, proved))
     lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
     for sign, state, value in zip(trees.signs, trees.states, worst, strict=True):
@@ -149,7 +159,7 @@ def proved_by_trees(model: ImplicitModel, inputs: Interval, bounds: StateBounds,
     return Interval(lo, hi)
 
 
-def why_no_trees(model: ImplicitModel, trees: StateTrees) -> str:
+def why_no_trees(model: ImplicitModel, inputs: Interval, trees: StateTrees) -> str:
     """Return what keeps leaves of hidden states from being a proof; empty where nothing does."""
     k, m = trees.block, trees.owner.size
     if not 0 <= k < len(model.blocks) or not np.isin(trees.signs, (1.0, -1.0)).all():
@@ -160,8 +170,11 @@ def why_no_trees(model: ImplicitModel, trees: StateTrees) -> str:
         return "leaves of no tree"
     if any(phases.dtype != np.int8 or len(phases) != m for phases in trees.phases.values()):
         return "phases that are no signs"
-    if any(j <= k for values in (trees.phases, trees.slopes, trees.multipliers) for j in values):
+    if any(j <= k for values in (trees.phases, trees.slopes, trees.multipliers, trees.planes) for j in values):
         return "a tree of states that depends on later blocks"
+    why = why_no_planes(model, inputs, m, trees.planes)
+    if why:
+        return why
     whole = np.concatenate([np.zeros((m, 0), np.int8), *trees.phases.values()], axis=1)
     for objective in range(trees.states.size):
         if not covers(whole[trees.owner == objective]):
@@ -186,7 +199,7 @@ def check_chain(model: ImplicitModel, query: Query, chain: Chain) -> list[str]:
         for k in model.evaluation_order:
             bounds = retightened(model, k, bounds, known, inputs)
             for own in (tree for tree in trees if tree.block == k):
-                why = why_no_trees(model, own)
+                why = why_no_trees(model, inputs, own)
                 if why:
                     return [why]
                 found = proved_by_trees(model, inputs, bounds, own)

@@ -18,15 +18,23 @@ from idl_audit.analysis.branching.ascent import Found
 from idl_audit.analysis.branching.chain import Phases, StateTrees, proved_by_trees, retightened
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.phased import PhasedSearch
-from idl_audit.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.analysis.branching.search_planes import in_parts, of_parts, planes_for
+from idl_audit.analysis.planes import Planes
+from idl_audit.arrays import ByteArray, Float32Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
     import torch
 
 FIRST_STEPS = 20
+ONLY_STEPS = 40
+"""Where there is one leaf."""
 LATER_STEPS = 8
 SEARCH_ROWS = 1024
 """Leaves of one pass: few enough to stay in cache."""
+SEARCH_SHARES = 2**22
+"""Of planes, in one pass."""
+MOST_SHARES = 2**24
+"""Of planes, in all leaves of a block's trees; where there would be more, chords have to do."""
 PROBE = 8
 LEAST_GAIN = 0.1
 """Blocks with many unstable states are searched where so large a share of the width goes for a few of them."""
@@ -59,18 +67,20 @@ def tree_bounds(
         z = fresh.z[k]
         if (z.hi[0, unstable] > -HOPELESS).all() and (z.lo[0, unstable] < HOPELESS).all():
             continue
-        if unstable.size > 4 * PROBE and not _pays(net, k, unstable, fresh, leaves, deadline):
+        if unstable.size > 4 * PROBE and not _pays(net, inputs, k, unstable, fresh, leaves, deadline):
             continue
-        found = _grow(net, k, unstable, fresh, leaves, deadline)[0]
+        found = _grow(net, inputs, k, unstable, fresh, leaves, deadline)[0]
         grown.append(found)
         fresh = fresh.with_block(k, block, proved_by_trees(model, inputs, fresh, found), fresh.x[k])
     return fresh, grown
 
 
-def _pays(net: SearchNet, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float) -> bool:
+def _pays(
+    net: SearchNet, inputs: Interval, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float
+) -> bool:
     """Return whether trees for a few of the states narrow them enough."""
     few = states[np.linspace(0, states.size - 1, PROBE).astype(np.int64)]
-    worst = _grow(net, k, few, bounds, min(most, 16), deadline)[1]
+    worst = _grow(net, inputs, k, few, bounds, min(most, 16), deadline)[1]
     z = bounds.z[k]
     before = z.hi[0, few] - z.lo[0, few]
     after = np.minimum(z.hi[0, few], -worst[PROBE:]) - np.maximum(z.lo[0, few], worst[:PROBE])
@@ -78,17 +88,22 @@ def _pays(net: SearchNet, k: int, states: IntArray, bounds: StateBounds, most: i
 
 
 def _grow(
-    net: SearchNet, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float
+    net: SearchNet, inputs: Interval, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float
 ) -> tuple[StateTrees, FloatArray]:
     """Return leaves for both sides of some states of block k, found in float32, and the worst leaf of each."""
     import torch
 
     search = PhasedSearch(net, net.rows[k], k + 1, bounds)
     n = states.size
+    wanted = {j: np.full(net.model.blocks[j].size, -1.0) for j in bounds.z if j > k}
+    planes = planes_for(net.model, inputs, bounds.z, wanted)
+    if 2 * n * most * sum(own.numbers for own in planes.values()) <= MOST_SHARES:
+        search.planes = planes
     targets = torch.zeros((2 * n, net.model.blocks[k].size))
     targets[torch.arange(n), torch.from_numpy(states)] = 1.0
     targets[torch.arange(n) + n, torch.from_numpy(states)] = -1.0
-    batch = _Batch.of(search, targets, np.arange(2 * n), np.zeros((2 * n, search.n_phases), np.int8), None, FIRST_STEPS)
+    steps = FIRST_STEPS if most > 1 else ONLY_STEPS
+    batch = _Batch.of(search, targets, np.arange(2 * n), np.zeros((2 * n, search.n_phases), np.int8), None, steps)
     while time.monotonic() < deadline:
         chosen = _worst_third(batch, 2 * n, most)
         if not chosen.size:
@@ -111,6 +126,7 @@ def _grow(
         {j: own for j, own in search.by_block(batch.phases).items() if own.any()},
         batch.slopes,
         {j: own for j, own in batch.multipliers.items() if own.any()},
+        {j: Planes(search.planes[j].numbers_of_states, own) for j, own in batch.shares.items()},
     )
     return found, worst
 
@@ -139,9 +155,10 @@ class _Batch:
         split: npt.NDArray[np.int64],
         slopes: dict[int, Float32Array],
         multipliers: dict[int, Float32Array],
+        shares: dict[int, ByteArray],
     ) -> None:
         self.owner, self.phases, self.bound, self.split = owner, phases, bound, split
-        self.slopes, self.multipliers = slopes, multipliers
+        self.slopes, self.multipliers, self.shares = slopes, multipliers, shares
 
     @classmethod
     def of(
@@ -157,12 +174,14 @@ class _Batch:
         import torch
 
         parts = []
-        for first in range(0, len(owner), SEARCH_ROWS):
-            rows = slice(first, first + SEARCH_ROWS)
+        at_once = min(SEARCH_ROWS, max(1, SEARCH_SHARES // max(1, sum(own.numbers for own in search.planes.values()))))
+        for first in range(0, len(owner), at_once):
+            rows = slice(first, first + at_once)
             own = None
             if start is not None:
                 own = Found(torch.zeros(0), {j: v[rows] for j, v in start.slopes.items()})
                 own.multipliers = {j: v[rows] for j, v in start.multipliers.items()}
+                own.planes = {j: v[rows] for j, v in start.planes.items()}
             found, split = search(targets[owner[rows].tolist()], phases[rows], own, steps=steps, enough=1e-4)
             m = len(split)
             parts.append(
@@ -173,6 +192,7 @@ class _Batch:
                     split,
                     {j: v.numpy() for j, v in found.slopes.items()},
                     {j: np.broadcast_to(v.numpy(), (m, v.shape[-1])) for j, v in found.multipliers.items()},
+                    {j: in_parts(v) for j, v in found.planes.items()},
                 )
             )
         whole = parts[0]
@@ -186,6 +206,7 @@ class _Batch:
 
         found = Found(torch.zeros(0), {j: torch.from_numpy(v[rows]) for j, v in self.slopes.items()})
         found.multipliers = {j: torch.from_numpy(v[rows]) for j, v in self.multipliers.items()}
+        found.planes = {j: of_parts(v[rows]) for j, v in self.shares.items()}
         return found
 
     def without(self, rows: IntArray) -> _Batch:
@@ -198,6 +219,7 @@ class _Batch:
             self.split[kept],
             {j: v[kept] for j, v in self.slopes.items()},
             {j: v[kept] for j, v in self.multipliers.items()},
+            {j: v[kept] for j, v in self.shares.items()},
         )
 
     def joined(self, other: _Batch) -> _Batch:
@@ -219,4 +241,5 @@ class _Batch:
             np.concatenate([self.split, other.split]),
             union(self.slopes, other.slopes),
             union(self.multipliers, other.multipliers),
+            {j: np.concatenate([v, other.shares[j]]) for j, v in self.shares.items()},
         )

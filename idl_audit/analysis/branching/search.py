@@ -24,7 +24,7 @@ from idl_audit.implicit.model import ImplicitModel
 Network = Callable[[Float32Array], FloatArray]
 
 OUTPUT_STEPS = 40
-STAGES = ((0, 0.2), (16, 0.3), (96, 1.0))
+STAGES = ((0, 0.2), (1, 0.2), (16, 0.3), (96, 1.0))
 """Leaves that a hidden state's tree may have, and the share of the time left that the outputs' trees then get."""
 HIDDEN_SHARE = 0.5
 """Of the time left, for the trees of hidden states."""

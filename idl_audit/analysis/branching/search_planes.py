@@ -48,7 +48,7 @@ class SearchPlanes:
         """Take what the states read; z are the bounds of the block over the box, (1, n)."""
         reads = Reads.of(model, k, states, inputs)
         lo, hi = inputs.lo[0], inputs.hi[0]
-        self._numbers = states
+        self.numbers_of_states = states
         self.states = _whole(states)
         self.weights = _tensor(reads.weights * (hi / 2 - lo / 2)[reads.index])
         self.at_centre = _tensor(reads.at_rest + (reads.weights * (lo / 2 + hi / 2)[reads.index]).sum(axis=1))
@@ -118,7 +118,7 @@ class SearchPlanes:
 
     def chosen(self, shares: torch.Tensor, rows: IntArray) -> Planes:
         """Return the planes of some rows as the certificate takes them."""
-        return Planes(self._numbers, in_parts(shares[_whole(rows)]))
+        return Planes(self.numbers_of_states, in_parts(shares[_whole(rows)]))
 
 
 def planes_for(
