@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow
+from idl_audit.analysis.branching.search_planes import rounded
 
 if TYPE_CHECKING:
     import torch
 
     from idl_audit.analysis.branching.search_planes import SearchPlanes
 
+Tensors: TypeAlias = "Mapping[int, torch.Tensor]"
+
 RATE = 0.25
 """Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients."""
 DECAY = 0.95
 """Of the step, a pass; less where there are many passes, so that the last of them still move."""
 USUAL_STEPS = 40
+BETAS = 0.9, 0.999
+"""Of Adam's means."""
 
 
 @dataclass(eq=False)
@@ -34,6 +40,39 @@ class Found:
     """Block -> shares, (N, t, q)."""
     point: torch.Tensor | None = None
     """With planes: where in the box, in units of it, the minimum was on average in the last passes, (N, p)."""
+
+
+class Adam:
+    """Adam's steps (Kingma and Ba, 2015) for groups of tensors, each with its rate.
+
+    torch's own loads its compiler first, which takes longer than most trees.
+    """
+
+    def __init__(self, groups: Sequence[tuple[list[torch.Tensor], float]]) -> None:
+        """Take the tensors, which `step` changes in place."""
+        import torch
+
+        self.values = [value for values, _ in groups for value in values]
+        self._rates = [rate for values, rate in groups for _ in values]
+        self._first = [torch.zeros_like(value) for value in self.values]
+        self._second = [torch.zeros_like(value) for value in self.values]
+        self._steps = 0
+
+    def step(self, gradients: Sequence[torch.Tensor | None], factor: float) -> None:
+        """Go down along the gradients, None for a tensor that nothing depends on; rates are multiplied by `factor`."""
+        import torch
+
+        self._steps += 1
+        bias, spread = 1 - BETAS[0] ** self._steps, math.sqrt(1 - BETAS[1] ** self._steps)
+        with torch.no_grad():
+            for value, gradient, rate, first, second in zip(
+                self.values, gradients, self._rates, self._first, self._second, strict=True
+            ):
+                if gradient is None:
+                    continue
+                first.lerp_(gradient, 1 - BETAS[0])
+                second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+                value.addcdiv_(first, second.sqrt().add_(1e-8 * spread), value=-rate * factor * spread / bias)
 
 
 def ascend(
@@ -84,44 +123,42 @@ def ascend(
     best = Found(torch.full((n_rows,), -float("inf")), {k: v.detach().clone() for k, v in chosen.items()})
     best.planes = {k: v.detach().clone() for k, v in shares.items()}
     best.multipliers = {k: torch.zeros_like(b) for k, b in betas.items()}
-    parameters = [
-        {"params": list(chosen.values()), "lr": RATE},
-        {"params": list(betas.values()), "lr": RATE / 2},
-        {"params": list(shares.values()), "lr": RATE},
-    ]
-    parameters = [group for group in parameters if group["params"]]
-    optimizer = torch.optim.Adam(parameters) if steps > 1 and parameters else None
+
+    def bound_of(slopes: Tensors, splits: Tensors, of_planes: Tensors, seen: dict[int, torch.Tensor]) -> torch.Tensor:
+        used = {k: (planes[k], share) for k, share in of_planes.items()} if planes else None
+        bound = net.bound(row, newest, seeds, lines, slopes, splits, seen, used)
+        for k, split in splits.items():  # sigma beta (z - cut) >= 0
+            if cuts is not None and k not in net.convex:
+                bound = bound + split @ cuts[k]
+        return bound
+
+    adam = Adam([(list(chosen.values()), RATE), (list(betas.values()), RATE / 2), (list(shares.values()), RATE)])
     decay = DECAY ** min(1.0, USUAL_STEPS / steps)
     for step in range(steps):
         splits = {k: signs[k] * betas[k] for k in betas} if signs else {}
         seen: dict[int, torch.Tensor] = {}
-        last = step == steps - 1 or optimizer is None
+        last = step == steps - 1 or not adam.values
         with torch.set_grad_enabled(not last):
-            used = {k: (planes[k], share) for k, share in shares.items()} if planes else None
-            bound = net.bound(row, newest, seeds, lines, chosen, splits, seen, used)
-            for k, split in splits.items():  # sigma beta (z - cut) >= 0
-                if cuts is not None and k not in net.convex:
-                    bound = bound + split @ cuts[k]
-        better = bound.detach() > best.bound
-        best.bound = torch.where(better, bound.detach(), best.bound)
-        for k, value in chosen.items():
-            best.slopes[k][better] = value.detach()[better]
-        for k, value in splits.items():
-            best.multipliers[k][better] = value.detach()[better]
-        for k, value in shares.items():
-            best.planes[k][better] = value.detach()[better]
+            bound = bound_of(chosen, splits, shares, seen)
+        done = last or bool((bound.detach() > enough).all())
         best.seen = {k: v.detach() for k, v in seen.items()}
-        if shares and step >= steps // 2:
-            corner = -best.seen[-1].sign()
-            best.point = corner if best.point is None else best.point + (corner - best.point) / (step - steps // 2 + 1)
-        if last or not bound.requires_grad or bool((best.bound > enough).all()):
+        if done or 2 * step >= steps:  # before, most passes would be kept only to be replaced
+            better = bound.detach() > best.bound
+            best.bound = torch.where(better, bound.detach(), best.bound)
+            for k, value in chosen.items():
+                best.slopes[k][better] = value.detach()[better]
+            for k, value in splits.items():
+                best.multipliers[k][better] = value.detach()[better]
+            for k, value in shares.items():
+                best.planes[k][better] = value.detach()[better]
+            if shares:
+                corner = -best.seen[-1].sign()
+                passes = max(step - (steps + 1) // 2, 0) + 1
+                best.point = corner if best.point is None else best.point + (corner - best.point) / passes
+        if done or not bound.requires_grad or bool((best.bound > enough).all()):
             break
-        assert optimizer is not None  # else this pass was the last
-        optimizer.zero_grad()
-        torch.autograd.backward(-torch.minimum(bound, torch.as_tensor(enough + 1e-3)).sum())
-        optimizer.step()
-        for group in optimizer.param_groups:
-            group["lr"] *= decay
+        pull = -torch.minimum(bound, torch.as_tensor(enough + 1e-3)).sum()
+        adam.step(torch.autograd.grad(pull, adam.values, allow_unused=True), decay**step)
         with torch.no_grad():
             for k, value in chosen.items():
                 below, above = net.convex[k]
@@ -130,4 +167,8 @@ def ascend(
                 value.clamp_(min=0)
             for value in shares.values():
                 value.clamp_(0, 1)
+    if shares:  # what will be stored and proved
+        best.planes = {k: rounded(value) for k, value in best.planes.items()}
+        with torch.no_grad():
+            best.bound = bound_of(best.slopes, best.multipliers, best.planes, {})
     return best

@@ -18,7 +18,7 @@ from idl_audit.analysis.branching.ascent import Found
 from idl_audit.analysis.branching.chain import Phases, StateTrees, proved_by_trees, retightened
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.phased import PhasedSearch
-from idl_audit.analysis.branching.search_planes import in_parts, of_parts, planes_for
+from idl_audit.analysis.branching.search_planes import SearchPlanes, in_parts, of_parts, planes_for
 from idl_audit.analysis.planes import Planes
 from idl_audit.arrays import ByteArray, Float32Array, FloatArray, IntArray
 
@@ -31,9 +31,9 @@ ONLY_STEPS = 40
 LATER_STEPS = 8
 SEARCH_ROWS = 1024
 """Leaves of one pass: few enough to stay in cache."""
-SEARCH_SHARES = 2**22
-"""Of planes, in one pass."""
-MOST_SHARES = 2**24
+SEARCH_SHARES = 2**18
+"""Of planes, in one pass: few enough to stay in cache."""
+MOST_SHARES = 2**23
 """Of planes, in all leaves of a block's trees; where there would be more, chords have to do."""
 PROBE = 8
 LEAST_GAIN = 0.1
@@ -67,39 +67,39 @@ def tree_bounds(
         z = fresh.z[k]
         if (z.hi[0, unstable] > -HOPELESS).all() and (z.lo[0, unstable] < HOPELESS).all():
             continue
-        if unstable.size > 4 * PROBE and not _pays(net, inputs, k, unstable, fresh, leaves, deadline):
+        search = PhasedSearch(net, net.rows[k], k + 1, fresh)
+        search.planes = _planes(net, inputs, k, fresh, 2 * unstable.size * leaves)
+        if unstable.size > 4 * PROBE and not _pays(search, k, unstable, fresh, leaves, deadline):
             continue
-        found = _grow(net, inputs, k, unstable, fresh, leaves, deadline)[0]
+        found = _grow(search, k, unstable, leaves, deadline)[0]
         grown.append(found)
         fresh = fresh.with_block(k, block, proved_by_trees(model, inputs, fresh, found), fresh.x[k])
     return fresh, grown
 
 
-def _pays(
-    net: SearchNet, inputs: Interval, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float
-) -> bool:
+def _planes(net: SearchNet, inputs: Interval, k: int, bounds: StateBounds, leaves: int) -> dict[int, SearchPlanes]:
+    """Return planes for the states that block k reads, where so many leaves may have them."""
+    wanted = {j: np.full(net.model.blocks[j].size, -1.0) for j in bounds.z if j > k}
+    planes = planes_for(net.model, inputs, bounds.z, wanted)
+    return planes if leaves * sum(own.numbers for own in planes.values()) <= MOST_SHARES else {}
+
+
+def _pays(search: PhasedSearch, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float) -> bool:
     """Return whether trees for a few of the states narrow them enough."""
     few = states[np.linspace(0, states.size - 1, PROBE).astype(np.int64)]
-    worst = _grow(net, inputs, k, few, bounds, min(most, 16), deadline)[1]
+    worst = _grow(search, k, few, min(most, 16), deadline)[1]
     z = bounds.z[k]
     before = z.hi[0, few] - z.lo[0, few]
     after = np.minimum(z.hi[0, few], -worst[PROBE:]) - np.maximum(z.lo[0, few], worst[:PROBE])
     return bool((after / before).mean() < 1 - LEAST_GAIN)
 
 
-def _grow(
-    net: SearchNet, inputs: Interval, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float
-) -> tuple[StateTrees, FloatArray]:
+def _grow(search: PhasedSearch, k: int, states: IntArray, most: int, deadline: float) -> tuple[StateTrees, FloatArray]:
     """Return leaves for both sides of some states of block k, found in float32, and the worst leaf of each."""
     import torch
 
-    search = PhasedSearch(net, net.rows[k], k + 1, bounds)
     n = states.size
-    wanted = {j: np.full(net.model.blocks[j].size, -1.0) for j in bounds.z if j > k}
-    planes = planes_for(net.model, inputs, bounds.z, wanted)
-    if 2 * n * most * sum(own.numbers for own in planes.values()) <= MOST_SHARES:
-        search.planes = planes
-    targets = torch.zeros((2 * n, net.model.blocks[k].size))
+    targets = torch.zeros((2 * n, search.net.model.blocks[k].size))
     targets[torch.arange(n), torch.from_numpy(states)] = 1.0
     targets[torch.arange(n) + n, torch.from_numpy(states)] = -1.0
     steps = FIRST_STEPS if most > 1 else ONLY_STEPS

@@ -54,8 +54,9 @@ class SearchPlanes:
         self.at_centre = _tensor(reads.at_rest + (reads.weights * (lo / 2 + hi / 2)[reads.index]).sum(axis=1))
         self.below, self.above = (_tensor(side) for side in slopes_of(model, k, states))
         self.gap = self.above - self.below
-        self.magnitudes = self.weights.abs()
-        self.reach = self.magnitudes.sum(-1)
+        self._is_relu = not self.below.any() and bool((self.above == 1).all())
+        self.signs = self.weights.sign()
+        self.reach = self.weights.abs().sum(-1)
         chord = z.hi[0, states] / np.maximum(z.hi[0, states] - z.lo[0, states], 1e-30)
         self.first = _tensor(np.repeat(chord[:, None], reads.index.shape[1], axis=1))
         """The shares that make the plane the chord, (t, q)."""
@@ -94,11 +95,15 @@ class SearchPlanes:
         """Return a, (N, t, q)."""
         return (shares * self.gap[:, None] + self.below[:, None]) * self.weights
 
-    def spread(self, terms: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """Return (N, p) with terms, (N, t, q), added to the inputs that they belong to."""
+    def spread(self, v: torch.Tensor, parts: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Return (N, p) with v a added to the inputs that each state reads; parts are r w, (N, t, q)."""
+        import torch
+
         if self._common is not None:
-            return inputs.index_add(1, self._common, terms.sum(1))
-        return inputs.index_add(1, self._index, terms.reshape(len(terms), -1))
+            terms = torch.bmm((v * self.gap)[:, None, :], parts)[:, 0] + (v * self.below) @ self.weights
+            return inputs.index_add(1, self._common, terms)
+        slopes = parts if self._is_relu else parts * self.gap[:, None] + self.below[:, None] * self.weights
+        return inputs.index_add(1, self._index, (v[:, :, None] * slopes).reshape(len(v), -1))
 
     def gathered(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the numbers of the inputs that each state reads: (N, p) -> (N, t, q), or (N, 1, q)."""
@@ -112,8 +117,7 @@ class SearchPlanes:
 
         near = self.gathered(t)
         z = (near * self.weights).sum(-1) + self.at_centre
-        shares = rounded(shares)
-        value = (near * self.slopes(shares)).sum(-1) + self._offsets((shares * self.magnitudes).sum(-1))
+        value = (near * self.slopes(shares)).sum(-1) + self._offsets((shares * self.weights).abs().sum(-1))
         return torch.clamp(value - torch.where(z >= 0, self.above * z, self.below * z), min=0)
 
     def chosen(self, shares: torch.Tensor, rows: IntArray) -> Planes:
@@ -150,7 +154,7 @@ def planes_for(
 
 @lru_cache(maxsize=1)
 def _pulled() -> Any:
-    """Return (v, r, planes, inputs) -> (inputs + sum_t v a, sum_q r |w|), with a gradient that goes through r once."""
+    """Return (v, r, planes, inputs) -> (inputs + sum_t v a, sum_q r |w|), with a gradient in few passes over r."""
     import torch
 
     class Pulled(torch.autograd.Function):
@@ -158,21 +162,20 @@ def _pulled() -> Any:
         def forward(
             ctx: Any, v: torch.Tensor, shares: torch.Tensor, planes: SearchPlanes, inputs: torch.Tensor
         ) -> tuple[torch.Tensor, torch.Tensor]:
-            shares = rounded(shares)
-            slopes = planes.slopes(shares)
-            ctx.save_for_backward(v, slopes)
+            parts = shares * planes.weights
+            ctx.save_for_backward(v, parts)
             ctx.planes = planes
-            return planes.spread(v[:, :, None] * slopes, inputs), (shares * planes.magnitudes).sum(-1)
+            return planes.spread(v, parts, inputs), torch.linalg.vector_norm(parts, ord=1, dim=-1)
 
         @staticmethod
         def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-            v, slopes = ctx.saved_tensors
+            v, parts = ctx.saved_tensors
             planes: SearchPlanes = ctx.planes
             of_inputs, of_reached = gradients
             near = planes.gathered(of_inputs)
-            of_shares = (near * (v * planes.gap)[:, :, None]).mul_(planes.weights)
-            of_shares.addcmul_(of_reached[:, :, None], planes.magnitudes)
-            return (near * slopes).sum(-1), of_shares, None, of_inputs
+            of_shares = torch.addcmul(of_reached[:, :, None] * planes.signs, (v * planes.gap)[:, :, None], near)
+            of_v = planes.gap * (near * parts).sum(-1) + planes.below * (near * planes.weights).sum(-1)
+            return of_v, of_shares.mul_(planes.weights), None, of_inputs
 
     return Pulled.apply
 

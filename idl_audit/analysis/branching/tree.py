@@ -44,7 +44,7 @@ LEAF_SECONDS = 10.0
 MOST_LEAVES = 200_000
 STORED_SHARES = 2**31
 """Of planes, in all open leaves: a byte each."""
-SEARCH_SHARES = 2**22
+SEARCH_SHARES = 2**20
 """Of planes, in one pass."""
 
 Watch = Callable[[float], None]
