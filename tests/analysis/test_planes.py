@@ -36,7 +36,7 @@ from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.proof import prove_leaves
 from idl_audit.analysis.branching.restriction import restricted, restricted_bounds
 from idl_audit.analysis.branching.tree import Tree
-from idl_audit.analysis.certificate import Functionals, lower_bound
+from idl_audit.analysis.certificate import Functionals, _Tally, lower_bound
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.analysis.planes import (
@@ -54,6 +54,7 @@ from idl_audit.audit.certificates import refused_chain
 from idl_audit.audit.chains import opened_chain, packed_chain
 from idl_audit.box import Box
 from idl_audit.implicit.activations import ACTIVATIONS, Activation
+from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import Reindexed, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -406,6 +407,65 @@ def test_uncertain_weights_and_constants_are_within_the_bound(seed: int, phi: st
     assert value <= least.min() + 1e-12 * (1 + abs(least.min()))
 
 
+@pytest.mark.parametrize("kind", ["exact", "relative", "slack", "constant"])
+def test_each_declared_error_lowers_the_bound_by_itself(kind: str) -> None:
+    """-relu(u) on [-1, 1] is least -1; a weight of 1 +- 1/8 or a constant of +-1/8 makes it -9/8."""
+    model, box = layered([([[1.0]], [0.0])], ([[-1.0]], [0.0])), Box.between(-np.ones(1), np.ones(1))
+    weight = dense([[1.0]]).uncertain(0.125 * (kind == "relative"), dense([[0.125]]) if kind == "slack" else None)
+    row = Affine({}, weight, np.zeros(1), 0.125 * (kind == "constant"))
+    model, inputs = replace(model, rows=(row,)), Interval.of_boxes(box)
+    planes = {0: Planes(np.zeros(1, np.int64), np.full((1, 1, 1), 128, np.uint8))}
+    seeds_of = Functionals.of_outputs(model, np.ones((1, 1)))
+    value = lower_bound(model, inputs, interval_bounds(model, inputs), seeds_of, noise_free, planes)[0, 0]
+    truth = -1.0 - 0.125 * (kind != "exact")
+    assert truth - 0.01 <= value <= truth
+
+
+def noise_free(k: int, v: FloatArray) -> FloatArray:
+    return np.zeros_like(v)
+
+
+def test_what_inputs_at_rest_add_is_rounded_outward() -> None:
+    """z = u + 1e16 + 1 - 1e16 is at most 2 on [-1, 1], whatever float64 makes of the sum."""
+    for weights in ([1.0, 1e16, 1.0, -1e16], [1.0, 1.0, 1e16, -1e16], [1.0, -1e16, 1.0, 1e16]):
+        model = layered([([weights], [0.0])], ([[-1.0]], [0.0]))
+        inputs = Interval(np.array([[-1.0, 1.0, 1.0, 1.0]]), np.ones((1, 4)))
+        planes = {0: Planes(np.zeros(1, np.int64), np.full((1, 1, 1), 128, np.uint8))}
+        seeds_of = Functionals.of_outputs(model, np.ones((1, 1)))
+        bounds = interval_bounds(model, inputs)
+        value = lower_bound(model, inputs, bounds, seeds_of, noise_free, planes)[0, 0]
+        assert -1000 < value <= -2
+        reads = Reads.of(model, 0, np.zeros(1, np.int64), inputs)
+        assert abs(reads.at_rest[0] - 1.0) <= reads.error[0] < 1000
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=seeds)
+def test_the_coefficients_of_inputs_are_within_their_error(seed: int) -> None:
+    """Pushed by rows and added by planes in turn, with cancellation, against exact sums."""
+    rng = np.random.default_rng(seed)
+    p, count = 3, int(rng.integers(1, 4))
+    matrices = [rng.normal(size=(2, p)) * 10.0 ** rng.choice([-8, 0, 8]) for _ in range(count + 1)]
+    rows = [Affine({}, dense(matrix), np.zeros(2)) for matrix in matrices]
+    block = StateBlock("b", "Relu", ACTIVATIONS["relu"](), (2,))
+    model = ImplicitModel((block,) * count, tuple(rows[1:]), rows[0], (p,), (2,))
+    tally = _Tally(model, 1, 1)
+    exact_sum: Any = np.zeros(p, object) + Fraction(0)
+    last = np.zeros((1, 1, p))
+    order = [*range(count + 1)] if rng.random() < 0.8 else []
+    for k in order or [None, *range(1, count + 1)]:
+        if k is not None:
+            lam = rng.normal(size=(1, 1, 2)) * 10.0 ** rng.choice([0, 12])
+            tally.push(rows[k], lam)
+            exact_sum = exact_sum + exact(lam[0, 0]) @ exact(matrices[k])
+        if k != 0:
+            last = np.where(rng.random(p) < 0.5, -last, rng.normal(size=p) * 10.0 ** rng.choice([0, 16], size=p))
+            tally.add_to_input(last, np.zeros_like(last))
+            exact_sum = exact_sum + exact(last[0, 0])
+        off = np.abs(exact_sum - exact(tally.sums[INPUT][0, 0]))
+        assert (off <= exact(tally.errors[INPUT][0, 0])).all()
+
+
 # ---------------------------------------------------------------------------------------------- how tight
 
 
@@ -601,7 +661,7 @@ def test_a_box_that_does_not_move_has_planes_without_inputs() -> None:
     bounds = interval_bounds(model, inputs)
     wide = StateBounds({k: Interval(z.lo - 1, z.hi + 1) for k, z in bounds.z.items()})  # so that the state bends
     seeds_of = Functionals.of_block(model, 0, -np.eye(2))
-    value = lower_bound(model, inputs, wide, seeds_of, lambda k, v: 0 * v, planes)[0]
+    value = lower_bound(model, inputs, wide, seeds_of, noise_free, planes)[0]
     assert value[0] == pytest.approx(-0.7, abs=1e-9)
     assert value[0] <= -exact(0.3).item() - exact(0.4).item()
 
