@@ -207,17 +207,22 @@ def _shares_of(model: ImplicitModel, inputs: Interval, planes: Planes, i: int) -
     return planes.shares[:, [i], :q]
 
 
-def test_products_below_the_range_of_numbers_are_paid_for() -> None:
-    """v w = 1e-400 is 0 in float64; at u = 1e300 it is 1e-100."""
-    model = layered([([[1e-200]], [0.0])], ([[-1.0]], [0.0]))
-    box = Box.between(np.array([-1e300]), np.array([1e300]))
+@pytest.mark.parametrize(
+    ("phi", "w", "lo", "hi", "v"),
+    [
+        (ACTIVATIONS["relu"](), 1e-200, -1e300, 1e300, -1e-200),  # v w = 1e-400 is 0 in float64, times 1e300 it is not
+        (leaky_relu(-1e-30), -1e300, 0.5, 1.0, -1e-300),  # v alpha = 1e-330 likewise, times z = 1e300
+    ],
+)
+def test_products_below_the_range_of_numbers_are_paid_for(
+    phi: Activation, w: float, lo: float, hi: float, v: float
+) -> None:
+    model = layered([([[w]], [0.0])], ([[-1.0]], [0.0]), phi)
+    box = Box.between(np.array([lo]), np.array([hi]))
     for share in (0, 100, 255):
-        least, total, _ = supports(
-            model, box, 0, np.full((1, 1, 1), share, np.uint8), np.array([[-1e-200]]), np.zeros((1, 1))
-        )
-        truth = exact_least(model, 0, Fraction(-1e-200), exact(total[0, 0]), box)
-        assert truth < -1e-101
-        assert least[0, 0] <= truth
+        shares = np.full((1, 1, 1), share, np.uint8)
+        least, total, _ = supports(model, box, 0, shares, np.array([[v]]), np.zeros((1, 1)))
+        assert least[0, 0] <= exact_least(model, 0, Fraction(v), exact(total[0, 0]), box)
 
 
 def test_weights_that_underflow_as_products_have_no_planes() -> None:
