@@ -26,7 +26,8 @@ import scipy.sparse as sp
 from idl_audit.analysis.bounds import Interval
 from idl_audit.arrays import BoolArray, ByteArray, FloatArray, IntArray
 from idl_audit.implicit.activations.kinked import Kinked
-from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.composition import SMALL, least_entry
+from idl_audit.implicit.linear_maps import LinearMap, Reindexed
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.rounding import TINY, gamma
 
@@ -89,6 +90,8 @@ def can_have_planes(model: ImplicitModel, k: int) -> bool:
     """Return whether the states of block k read the inputs alone and bend upward at 0."""
     row, phi = model.rows[k], model.blocks[k].activation
     if row.states or row.input is None or not isinstance(phi, Kinked):
+        return False
+    if isinstance(row.input, Reindexed) and least_entry(row.input) < SMALL:  # entries of its CSR form may underflow
         return False
     return bool((np.asarray(phi.above) >= np.asarray(phi.below)).all())
 
@@ -185,18 +188,19 @@ class PlaneSupport:
         tilt = v[..., None] * ((below[:, None] + shares * (above - below)[:, None]) * weights)
         least = np.full(v.shape, np.inf)
         terms = weights.shape[1] + 8
+        reach = np.maximum(np.abs(self._lo), np.abs(self._hi))
         for slope in self._slopes:
             scaled = v * slope
             pulled = scaled[..., None] * weights
             rest = pulled - tilt
             ends = np.where(rest >= 0, rest * self._lo, rest * self._hi)
-            reach = np.maximum(np.abs(self._lo), np.abs(self._hi))
-            lost = gamma(8) * ((np.abs(pulled) + np.abs(tilt)) * reach).sum(axis=-1)
+            # a weight may be a product of three (`Reindexed`); what underflows in `pulled` is multiplied by the inputs
+            lost = gamma(8) * ((np.abs(pulled) + np.abs(tilt)) * reach).sum(axis=-1) + TINY * reach.sum(axis=-1)
             lost += gamma(terms) * (np.abs(ends).sum(axis=-1) + np.abs(scaled * at_rest))
             own = ends.sum(axis=-1) + scaled * at_rest
             least = np.minimum(least, own - lost * (1 + gamma(terms + 8)))
         steep = np.maximum(np.abs(below), np.abs(above))
-        doubt = (v_error * largest + np.abs(v) * self._reads.error) * steep * (1 + gamma(8)) + TINY
+        doubt = (v_error * largest + np.abs(v) * self._reads.error) * steep * (1 + gamma(8)) + TINY * (1 + largest)
         least = np.where(on, least - doubt - gamma(4) * (np.abs(least) + doubt), 0.0)
         flat = np.reshape(tilt, (m * n_rows, -1))
         total, magnitude = (np.reshape(part @ self._to_inputs, (m, n_rows, -1)) for part in (flat, np.abs(flat)))

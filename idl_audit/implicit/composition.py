@@ -67,6 +67,10 @@ SMALL = 2.0**-900
 """Products of entries above this keep all their digits, and so do their rounding errors."""
 
 
+LEAST = 2.0**-1074
+"""The least positive number."""
+
+
 def _may_underflow(outer: LinearMap, inner: LinearMap) -> bool:
     """Whether a product of entries, or of what bounds their errors, may lose digits to the range of float64."""
     return least_entry(outer) * least_entry(inner) < SMALL
@@ -100,7 +104,7 @@ def _entries(linear_map: LinearMap) -> FloatArray:
             return linear_map.forward.kernel
         case Reindexed():
             parts = (linear_map.left, linear_map.core, linear_map.right)
-            return np.array([math.prod(least_entry(part) for part in parts)])
+            return np.array([max(math.prod(least_entry(part) for part in parts), LEAST)])  # which may underflow itself
         case _:
             return np.asarray(linear_map.to_sparse().data)
 

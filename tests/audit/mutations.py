@@ -136,7 +136,7 @@ def drop_leaf(m: Mutant) -> str | None:
         return None
     key, batch, _ = found
     gone = int(m.rng.integers(batch["size"]))
-    for name in [name for name in m.arrays if name.startswith(f"{key}.")]:
+    for name in [name for name in m.arrays if name.startswith(f"{key}.") and not name.endswith(".states")]:
         m.arrays[name] = np.delete(m.arrays[name], gone, axis=0)
     batch["size"] -= 1
     return STRICT
@@ -176,6 +176,54 @@ def duplicate_phases(m: Mutant) -> str | None:
 def forget_phase(m: Mutant) -> str | None:
     found = m.leaves()
     return "" if found is not None and m.change(found[2], m.entry(0)) else None
+
+
+def change_shares(m: Mutant) -> str | None:
+    name = m.pick(".shares")
+    if name is None:
+        return None
+    if m.rng.random() < 0.3:
+        return "" if m.change(name, m.entry(m.rng.integers(256))) else None
+    return "" if m.change(name, lambda a: m.rng.integers(256, size=a.shape).astype(a.dtype)) else None
+
+
+def misfit_shares(m: Mutant) -> str | None:
+    """Shares for another number of leaves, states or inputs, or that are no bytes."""
+    name = m.pick(".shares")
+    axis = int(m.rng.integers(4))
+    if axis == 3:
+        return STRICT if m.change(name, lambda a: a.astype(m.rng.choice([np.int8, np.int64, np.float64]))) else None
+    return STRICT if m.change(name, lambda a: np.repeat(a, 2, axis) if m.rng.random() < 0.5 else a[..., :-1]) else None
+
+
+def change_planes(m: Mutant) -> str | None:
+    """Planes for states that are none, or named twice or in another order; or for other states."""
+    shares = m.pick(".shares")
+    if shares is None:
+        return None
+    name = shares.replace(".shares", ".states")
+    choice = m.rng.integers(4)
+    if choice == 0:
+        return STRICT if m.change(name, m.entry(m.rng.choice([-1, 6, 99]))) else None
+    if choice == 1:
+        return STRICT if m.arrays[name].size > 1 and m.change(name, lambda a: a[::-1]) else None
+    if choice == 2:
+        return STRICT if m.arrays[name].size > 1 and m.change(name, lambda a: a[0] + 0 * a) else None
+    return "" if m.change(name, lambda a: np.sort(m.rng.choice(6, a.size, replace=False))) else None
+
+
+def move_planes(m: Mutant) -> str | None:
+    """Planes for the block that reads states, or for none; or none any more."""
+    found = m.leaves()
+    if found is None or not found[1]["planes"]:
+        return None
+    key, batch, _ = found
+    (k,) = batch["planes"]
+    batch["planes"] = [] if m.rng.random() < 0.3 else [int(m.rng.choice([-1, 0, 2]))]
+    for name in ("states", "shares"):
+        for other in batch["planes"]:
+            m.arrays[f"{key}.planes.{other}.{name}"] = m.arrays[f"{key}.planes.{k}.{name}"]
+    return STRICT if batch["planes"] else ""
 
 
 def drop_tree(m: Mutant) -> str | None:
@@ -321,6 +369,10 @@ MUTATIONS = (
     flip_phase,
     duplicate_phases,
     forget_phase,
+    change_shares,
+    misfit_shares,
+    change_planes,
+    move_planes,
     drop_tree,
     change_steps,
     other_row,
@@ -338,7 +390,17 @@ MUTATIONS = (
 )
 
 
-PAIRED = (scale, no_number, flip_phase, forget_phase, change_steps, change_splits, change_set, change_claim)
+PAIRED = (
+    scale,
+    no_number,
+    flip_phase,
+    forget_phase,
+    change_shares,
+    change_steps,
+    change_splits,
+    change_set,
+    change_claim,
+)
 """Mutations of which two are made at once, too: they leave a file that can be read."""
 
 

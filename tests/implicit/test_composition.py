@@ -413,6 +413,14 @@ def test_two_tiny_numbers() -> None:
     assert found.uncertain_norm < 1e-290
 
 
+def test_a_product_that_underflows_before_it_is_multiplied_out() -> None:
+    tiny = Selection.diagonal(np.full(1, 1e-170))
+    kept = Reindexed(left=tiny, core=Dense(matrix=np.array([[1e-170]])), right=Selection.identity(1))
+    found = compose(Dense(matrix=np.array([[1e3]])), kept)  # 1e-337, 0 in float64
+    assert found.slack is not None
+    assert found.slack.to_sparse().toarray()[0, 0] > 0
+
+
 def test_ordinary_weights_pay_nothing_for_underflow() -> None:
     """Three float32 layers of the smallest weights there are."""
     number = Selection.diagonal(np.array([2.0**-149, 1.0]))
