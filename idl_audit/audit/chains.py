@@ -85,7 +85,7 @@ def _packed_planes(planes: AllPlanes, key: str, arrays: dict[str, AnyArray]) -> 
 
 def _opened_planes(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray]) -> dict[int, Planes]:
     planes = {}
-    for k in entry["planes"]:
+    for k in entry.get("planes", ()):  # certificates of before there were planes
         shares = arrays[f"{key}.planes.{whole(k)}.shares"]
         if shares.dtype != np.uint8:
             raise TypeError(f"shares of {shares.dtype}")
