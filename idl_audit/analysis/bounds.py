@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -51,6 +51,14 @@ class StateBounds:
 
     z: Mapping[int, Interval] = field(default_factory=dict)
     x: Mapping[int, Interval] = field(default_factory=dict)
+
+    @classmethod
+    def of_pre_activations(cls, blocks: Sequence[StateBlock], z: Mapping[int, Interval]) -> StateBounds:
+        """Return these bounds of z and those of x that follow."""
+        bounds = cls()
+        for k, known in z.items():
+            bounds = bounds.with_block(k, blocks[k], known)
+        return bounds
 
     def with_block(self, k: int, block: StateBlock, z: Interval, within: Interval | None = None) -> StateBounds:
         """Return these bounds with those of block k put in: x follows from z, and lies `within` what is known of it."""
