@@ -210,8 +210,10 @@ class ComplementarityForm:
             known = self.bounds.z[at]
             wide = (known.hi[0] - known.lo[0]) > _SMALLEST_WIDTH
             below, above = block.lines(known.lo[0], known.hi[0])
-            for line, is_lower in [*((line, True) for line in below), *((line, False) for line in above)]:
-                self._add_line(line, is_lower, own, wide, lo, hi)
+            for side, is_lower in ((below, True), (above, False)):
+                for position, line in enumerate(side):  # a hull with fewer lines than places for them repeats some
+                    is_new = ~np.any([_same(line, other) for other in side[:position]], axis=0)
+                    self._add_line(line, is_lower, own, wide & is_new, lo, hi)
         infinite = np.inf
         row_lo = [
             lines.intercepts if lines.is_lower else np.full(lines.states.size, -infinite) for lines in self._lines
@@ -236,6 +238,10 @@ class ComplementarityForm:
         rows = np.flatnonzero((slope != 0.0) & (slope != 1.0) & wide & (own >= 0))
         if rows.size:
             self._lines.append(_Lines(own[rows], slope[rows], intercept[rows], is_lower))
+
+
+def _same(line: Line, other: Line) -> BoolArray:
+    return np.asarray((line[0] == other[0]) & (line[1] == other[1]))
 
 
 def _diagonal(entries: FloatArray) -> sp.csr_array:
