@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.box import Box
 from idl_audit.implicit.model import StateBlock
 
@@ -38,6 +38,21 @@ class Interval:
     def intersected(self, other: Interval) -> Interval:
         """Return the intersection; both are bounds of the same values, so it is not empty."""
         return Interval(np.fmax(self.lo, other.lo), np.fmin(self.hi, other.hi))
+
+    def tightened(self, states: IntArray, signs: float | FloatArray, lower: FloatArray) -> Interval:
+        """Return these bounds with what was proved of some values put in: sign * value >= lower.
+
+        Args:
+            states: which values, shape (r,); one may occur several times.
+            signs: +1 or -1, one for all or shape (r,).
+            lower: shape (m, r) or (r,); NaN and -inf say nothing.
+        """
+        lo, hi = self.lo.copy(), self.hi.copy()
+        lower = np.broadcast_to(lower, (len(lo), states.size))
+        up = np.broadcast_to(np.asarray(signs) > 0, states.shape)
+        np.fmax.at(lo.T, states[up], lower[:, up].T)
+        np.fmin.at(hi.T, states[~up], -lower[:, ~up].T)
+        return Interval(lo, hi)
 
     @property
     def known(self) -> Interval:
