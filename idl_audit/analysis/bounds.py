@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.box import Box
 from idl_audit.implicit.model import StateBlock
 
@@ -39,6 +39,21 @@ class Interval:
         """Return the intersection; both are bounds of the same values, so it is not empty."""
         return Interval(np.fmax(self.lo, other.lo), np.fmin(self.hi, other.hi))
 
+    def tightened(self, states: IntArray, signs: float | FloatArray, lower: FloatArray) -> Interval:
+        """Return these bounds with what was proved of some values put in: sign * value >= lower.
+
+        Args:
+            states: which values, shape (r,); one may occur several times.
+            signs: +1 or -1, one for all or shape (r,).
+            lower: shape (m, r) or (r,); NaN and -inf say nothing.
+        """
+        lo, hi = self.lo.copy(), self.hi.copy()
+        lower = np.broadcast_to(lower, (len(lo), states.size))
+        up = np.broadcast_to(np.asarray(signs) > 0, states.shape)
+        np.fmax.at(lo.T, states[up], lower[:, up].T)
+        np.fmin.at(hi.T, states[~up], -lower[:, ~up].T)
+        return Interval(lo, hi)
+
     @property
     def known(self) -> Interval:
         """The same with infinities in place of NaN: after an overflow nothing is known, and no comparison may hold."""
@@ -51,6 +66,14 @@ class StateBounds:
 
     z: Mapping[int, Interval] = field(default_factory=dict)
     x: Mapping[int, Interval] = field(default_factory=dict)
+
+    @classmethod
+    def of_pre_activations(cls, blocks: Sequence[StateBlock], z: Mapping[int, Interval]) -> StateBounds:
+        """Return these bounds of z and those of x that follow."""
+        bounds = cls()
+        for k, known in z.items():
+            bounds = bounds.with_block(k, blocks[k], known)
+        return bounds
 
     def with_block(self, k: int, block: StateBlock, z: Interval, within: Interval | None = None) -> StateBounds:
         """Return these bounds with those of block k put in: x follows from z, and lies `within` what is known of it."""

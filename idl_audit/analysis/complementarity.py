@@ -74,7 +74,7 @@ class ComplementarityForm:
         else:
             self.centre = sparse.centre
             self._steps = sp.csr_array(sp.hstack([_diagonal(box[1] - self.centre), -_diagonal(self.centre - box[0])]))
-        x = _flat(model, bounds.x)
+        x = flat(model, bounds.x)
         self.live = np.flatnonzero(x.lo < x.hi)
         """The states that are not constant; k of them."""
         self.constant = np.where(x.lo < x.hi, 0.0, x.lo)
@@ -118,7 +118,7 @@ class ComplementarityForm:
         if self.model.is_feed_forward:
             z = np.concatenate([np.zeros(0), *(own[0] for own in self.model.pre_activations(self.centre[None]))])
         else:
-            known = _flat(self.model, self.bounds.z)
+            known = flat(self.model, self.bounds.z)
             z = (known.lo + known.hi) / 2
         is_up = z[self.live] > 0
         columns = np.concatenate([np.zeros(p, np.bool_), is_up, ~is_up])
@@ -146,6 +146,21 @@ class ComplementarityForm:
         lam = np.zeros(self.model.n_states)
         lam[self.live] = row_duals[: self.live.size]
         return lam
+
+    def slacks_of(self, columns: FloatArray) -> FloatArray:
+        """Return s = x - z, shape (n,), of a point; 0 for the states that take no part."""
+        p, k = self.sizes
+        s = np.zeros(self.model.n_states)
+        s[self.live] = columns[p + k :]
+        return s
+
+    def prices_of(self, row_duals: FloatArray) -> FloatArray:
+        """Return the sum of |dual| over the lines of each state, shape (n,): what the bound owes to the relaxation."""
+        price, at = np.zeros(self.model.n_states), self._right.size
+        for lines in self._lines:
+            price[self.live[lines.states]] += np.abs(row_duals[at : at + lines.states.size])
+            at += lines.states.size
+        return price
 
     def leaf_limits(self, bounds: StateBounds) -> Limits:
         """Return the limits of a part of the box in which the states have tighter bounds: the phases of a leaf.
@@ -195,8 +210,10 @@ class ComplementarityForm:
             known = self.bounds.z[at]
             wide = (known.hi[0] - known.lo[0]) > _SMALLEST_WIDTH
             below, above = block.lines(known.lo[0], known.hi[0])
-            for line, is_lower in [*((line, True) for line in below), *((line, False) for line in above)]:
-                self._add_line(line, is_lower, own, wide, lo, hi)
+            for side, is_lower in ((below, True), (above, False)):
+                for position, line in enumerate(side):  # a hull with fewer lines than places for them repeats some
+                    is_new = ~np.any([_same(line, other) for other in side[:position]], axis=0)
+                    self._add_line(line, is_lower, own, wide & is_new, lo, hi)
         infinite = np.inf
         row_lo = [
             lines.intercepts if lines.is_lower else np.full(lines.states.size, -infinite) for lines in self._lines
@@ -223,12 +240,16 @@ class ComplementarityForm:
             self._lines.append(_Lines(own[rows], slope[rows], intercept[rows], is_lower))
 
 
+def _same(line: Line, other: Line) -> BoolArray:
+    return np.asarray((line[0] == other[0]) & (line[1] == other[1]))
+
+
 def _diagonal(entries: FloatArray) -> sp.csr_array:
     n = entries.size
     return sp.csr_array((entries, (np.arange(n), np.arange(n))), shape=(n, n))
 
 
-def _flat(model: ImplicitModel, parts: Mapping[int, Interval]) -> Interval:
+def flat(model: ImplicitModel, parts: Mapping[int, Interval]) -> Interval:
     """Return the intervals of all blocks over one box as two vectors over all states."""
     numbers = range(len(model.blocks))
     return Interval(
@@ -239,4 +260,4 @@ def _flat(model: ImplicitModel, parts: Mapping[int, Interval]) -> Interval:
 
 def _flats(model: ImplicitModel, bounds: StateBounds) -> tuple[Interval, Interval]:
     """Return the bounds of z and of x over one box."""
-    return _flat(model, bounds.z), _flat(model, bounds.x)
+    return flat(model, bounds.z), flat(model, bounds.x)

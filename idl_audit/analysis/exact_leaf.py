@@ -59,9 +59,7 @@ class LeafProgram:
             time_limit: in seconds.
         """
         model = self._model
-        bounds = StateBounds()
-        for k, z in leaf.z.items():
-            bounds = bounds.with_block(k, model.blocks[k], z)
+        bounds = StateBounds.of_pre_activations(model.blocks, leaf.z)
         self._relaxation.restrict(bounds)
         answer = self._relaxation.minimise(seed, time_limit=time_limit)
         form, duals = self._relaxation.form, answer.solution.row_duals

@@ -90,22 +90,14 @@ def tightened_by_lines(
     m = len(inputs.lo)
     widest = max([model.n_inputs, *(block.size for block in model.blocks)])
     at_once = max(1, ROWS_AT_ONCE // (widest * m))
-    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+    z = bounds.z[k]
     for start in range(0, states.size, at_once):
         some = states[start : start + at_once]
-        least, most = (
-            lower_bound(
-                model,
-                inputs,
-                bounds,
-                Functionals.of_pre_activations(model, k, some, sign),
-                line_multipliers(model, bounds),
-            )
-            for sign in (1.0, -1.0)
-        )
-        lo[:, some] = np.fmax(lo[:, some], least)
-        hi[:, some] = np.fmin(hi[:, some], -most)
-    return Interval(lo, hi)
+        for sign in (1.0, -1.0):
+            functionals = Functionals.of_pre_activations(model, k, some, sign)
+            proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds))
+            z = z.tightened(some, sign, proved)
+    return z
 
 
 def output_lower_bounds(

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.arrays import BoolArray, FloatArray
 from idl_audit.errors import SolverError
 
 
@@ -168,10 +168,6 @@ class LinearProgram(_Program):
         if not (np.isfinite(point).all() and np.isfinite(duals).all()):
             return Solution(Outcome.FAILED, iterations=iterations)
         return Solution(outcome, point, duals, iterations)
-
-    def set_columns(self, columns: IntArray, lo: FloatArray, hi: FloatArray) -> None:
-        """Change the bounds of some columns; the next solve starts from the last basis."""
-        self._solver.changeColsBounds(columns.size, columns.astype(np.int32), lo, hi)
 
     def dual_ray(self) -> FloatArray | None:
         """Return multipliers of the rows that show why the last program has no solution; None where there are none."""

@@ -30,7 +30,7 @@ def is_piecewise_linear(model: ImplicitModel) -> bool:
     return all(block.activation.piecewise_linear for block in model.blocks)
 
 
-class PhaseProgram:
+class BigMProgram:
     """The mixed-integer program of one box."""
 
     def __init__(

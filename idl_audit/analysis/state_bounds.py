@@ -345,17 +345,15 @@ class _Climb:
 
     def _backward(self, k: int, states: IntArray) -> Interval:
         """Return backward bounds of some pre-activations of block k; the others keep what they have."""
-        lo, hi = self.bounds.z[k].lo.copy(), self.bounds.z[k].hi.copy()
+        z = self.bounds.z[k]
         for some in self._pieces(states):
             if time.monotonic() > self._deadline:
                 self.cut_short = True
                 break
-            least, most = (
-                self._lower(Functionals.of_pre_activations(self._model, k, some, sign)) for sign in (1.0, -1.0)
-            )
-            lo[0, some] = np.fmax(lo[0, some], least[0])
-            hi[0, some] = np.fmin(hi[0, some], -most[0])
-        return Interval(lo, hi)
+            for sign in (1.0, -1.0):
+                proved = self._lower(Functionals.of_pre_activations(self._model, k, some, sign))
+                z = z.tightened(some, sign, proved)
+        return z
 
     def _pieces(self, rows: IntArray) -> Iterator[IntArray]:
         """Yield the rows in pieces whose backward pass fits into memory and does not take long."""

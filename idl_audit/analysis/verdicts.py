@@ -28,7 +28,7 @@ from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.lp_tree.chain import LpChain, widened
 from idl_audit.analysis.lp_tree.tree import LpTree
 from idl_audit.analysis.margins import margin_functionals, predictions, rivals
-from idl_audit.analysis.mixed_integer import PhaseProgram, is_piecewise_linear
+from idl_audit.analysis.mixed_integer import BigMProgram, is_piecewise_linear
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.analysis.state_bounds import Prepared, bound_set, lower_bound_over, prepare
@@ -356,7 +356,7 @@ def _mip(case: _Case) -> None:
 
     Over U_card it is that of the convex hull; the points are made sparse before they are tried.
     """
-    program = PhaseProgram(case.model, case.inputs, _state_bounds(case), sparse=case.sparse)
+    program = BigMProgram(case.model, case.inputs, _state_bounds(case), sparse=case.sparse)
     denied = True
 
     def propose(point: FloatArray) -> bool:

@@ -240,3 +240,28 @@ def test_overflowing_sums_do_not_give_false_bounds() -> None:
 def test_a_model_without_states_has_no_bounds() -> None:
     model = ImplicitModel((), (), Affine({}, dense(np.eye(2)), np.zeros(2)), (2,), (2,))
     assert interval_bounds(model, Interval.of_boxes(random_box(np.random.default_rng(0), 2))).z == {}
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=seeds, m=st.integers(1, 3), n=st.integers(1, 4), r=st.integers(0, 9))
+def test_proved_sides_are_put_in_one_by_one(seed: int, m: int, n: int, r: int) -> None:
+    """A value may be named several times, from both sides; NaN changes nothing, nor do the arrays of the caller."""
+    rng = np.random.default_rng(seed)
+    before = Interval(-rng.random((m, n)), rng.random((m, n)))
+    states, signs = rng.integers(0, n, r), rng.choice([-1.0, 1.0], r)
+    lower = rng.choice([np.nan, -np.inf, 0.5, -0.5, -0.1, -2.0], (m, r))
+    wanted = Interval(before.lo.copy(), before.hi.copy())
+    after = before.tightened(states, signs, lower)
+    np.testing.assert_array_equal(before.lo, wanted.lo)
+    np.testing.assert_array_equal(before.hi, wanted.hi)
+    for box in range(m):
+        for state, sign, value in zip(states, signs, lower[box], strict=True):
+            if sign > 0 and value > wanted.lo[box, state]:
+                wanted.lo[box, state] = value
+            elif sign < 0 and -value < wanted.hi[box, state]:
+                wanted.hi[box, state] = -value
+    np.testing.assert_array_equal(after.lo, wanted.lo)
+    np.testing.assert_array_equal(after.hi, wanted.hi)
+    if (signs > 0).all():
+        one_sign = before.tightened(states, 1.0, lower)
+        np.testing.assert_array_equal(one_sign.lo, after.lo)

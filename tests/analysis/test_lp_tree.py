@@ -123,6 +123,15 @@ def test_a_branch_decides_what_one_lp_does_not():
     assert sorted(grown.leaves.phases[:, 0]) == [-1, 1]
 
 
+@pytest.mark.parametrize("kind", ["leaky_relu", "abs"])
+def test_states_of_other_kinds_lie_on_their_lines(kind):
+    """Over [1, 2] phi(u) = u, so that x - u + 0.5 is 0.5: a line of slope 1 binds the LP, ReLU or not."""
+    model = plain([[0.0]], [[1.0]], [[1.0]], kind, D=[[-1.0]], d=[0.5])
+    grown, *_ = grown_tree(model, Box.between(np.ones(1), np.full(1, 2.0)), np.ones(1))
+    assert grown.nodes == 1
+    assert grown.lower == pytest.approx(0.5, abs=1e-6)
+
+
 def test_an_empty_leaf_is_proved_by_a_ray():
     """x2 = relu(x1 - .1) and x3 = relu(.1 - x1): no input makes both positive, and y is negative only there."""
     A = [[0, 0, 1.0], [0, 0, -1.0], [0, 0, 0]]

@@ -15,7 +15,7 @@ from idl_audit.analysis.attacks import AttackOptions
 from idl_audit.analysis.bounds import Interval
 from idl_audit.analysis.linear_bounds import backward_state_bounds
 from idl_audit.analysis.linprog import MixedIntegerProgram, Outcome, SignSearch
-from idl_audit.analysis.mixed_integer import PhaseProgram
+from idl_audit.analysis.mixed_integer import BigMProgram
 from idl_audit.analysis.verdicts import Reason, Verdict
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box
@@ -38,7 +38,7 @@ def searched(
         values.append(float(model(np.clip(point, box.lo, box.hi)[None])[0] @ functional))
         return accept and values[-1] < 0
 
-    program = PhaseProgram(model, inputs, backward_state_bounds(model, inputs))
+    program = BigMProgram(model, inputs, backward_state_bounds(model, inputs))
     return program.find_negative(functional, time_limit=time_limit, propose=propose), values
 
 

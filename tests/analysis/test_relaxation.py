@@ -71,6 +71,16 @@ def test_the_lp_bound_is_the_lps_optimum_and_not_below_the_backward_bound(activa
         assert answer.lower >= output_lower_bounds(model, inputs, bounds, functional[None])[0, 0] - 1e-7
 
 
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds)
+def test_an_unstable_relu_adds_one_row(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model = random_network(rng, p=2, widths=(5, 4), activations=["relu"])
+    form = relaxed(model, random_box(rng, 2)).form
+    unstable = sum(int(form.bounds.unstable(k, block).sum()) for k, block in enumerate(model.blocks))
+    assert form.matrix.shape[0] == form.live.size + unstable
+
+
 @settings(deadline=None, max_examples=3)
 @given(seed=seeds)
 def test_the_lp_bound_of_three_inputs_is_below_all_activation_patterns(seed: int) -> None:

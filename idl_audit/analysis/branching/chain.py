@@ -91,14 +91,11 @@ def checked_bounds(model: ImplicitModel, inputs: Interval, steps: list[StateStep
         bounds = retightened(model, k, bounds, None, inputs)
         own = [step for step in steps if step.block == k and step.sign in (1.0, -1.0)]
         if own and model.rows[k].states:
-            lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+            z = bounds.z[k]
             for step in own:
                 proved = prove_states(model, inputs, bounds, k, step.states, step.sign, step.slopes)
-                if step.sign > 0:
-                    lo[0, step.states] = np.fmax(lo[0, step.states], proved)
-                else:
-                    hi[0, step.states] = np.fmin(hi[0, step.states], -proved)
-            bounds = bounds.with_block(k, block, Interval(lo, hi), bounds.x[k])
+                z = z.tightened(step.states, step.sign, proved)
+            bounds = bounds.with_block(k, block, z, bounds.x[k])
     return bounds
 
 
@@ -150,13 +147,7 @@ def proved_by_trees(model: ImplicitModel, inputs: Interval, bounds: StateBounds,
             planes={j: own.rows(rows) for j, own in trees.planes.items()},
         )
         np.minimum.at(worst, owner, np.where(np.isnan(proved), -np.inf, proved))
-    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
-    for sign, state, value in zip(trees.signs, trees.states, worst, strict=True):
-        if sign > 0:
-            lo[0, state] = max(lo[0, state], value)
-        else:
-            hi[0, state] = min(hi[0, state], -value)
-    return Interval(lo, hi)
+    return bounds.z[k].tightened(trees.states, trees.signs, worst)
 
 
 def why_no_trees(model: ImplicitModel, inputs: Interval, trees: StateTrees) -> str:

@@ -55,14 +55,14 @@ def _by_ascent(
     lines = {j: net.lines(j, *tensors[j]) for j in range(newest, len(model.blocks))}
     widest = max([model.n_inputs, *(block.size for block in model.blocks)])
     at_once = max(1, SEARCH_NUMBERS // widest)
-    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+    z = bounds.z[k]
     import torch
 
     for start in range(0, states.size, at_once):
         some = states[start : start + at_once]
         for sign in (1.0, -1.0):
             if time.monotonic() > deadline:
-                return Interval(lo, hi)
+                return z
             seeds = torch.zeros((some.size, model.blocks[k].size))
             seeds[torch.arange(some.size), torch.from_numpy(some)] = sign
             found = ascend(net, net.rows[k], newest, seeds, lines, steps=steps)
@@ -70,8 +70,5 @@ def _by_ascent(
             proved = prove_states(model, inputs, bounds, k, some, sign, slopes)
             if record is not None:
                 record.append(StateStep(k, some, sign, slopes))
-            if sign > 0:
-                lo[0, some] = np.fmax(lo[0, some], proved)
-            else:
-                hi[0, some] = np.fmin(hi[0, some], -proved)
-    return Interval(lo, hi)
+            z = z.tightened(some, sign, proved)
+    return z

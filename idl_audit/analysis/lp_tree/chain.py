@@ -71,6 +71,12 @@ def given(model: ImplicitModel, multipliers: FloatArray | Float32Array) -> Multi
     return choose
 
 
+def leaf_bounds(model: ImplicitModel, bounds: StateBounds, phases: Phases) -> StateBounds:
+    """Return the bounds of z in leaves of one box, from phases of all states in the flat order, (m, n)."""
+    parts = {k: phases[:, model.offsets[k] : model.offsets[k + 1]] for k in range(len(model.blocks))}
+    return with_phases(model, bounds, parts, len(phases))
+
+
 def prove_leaves(
     model: ImplicitModel, inputs: Interval, bounds: StateBounds, functional: FloatArray, leaves: LpLeaves
 ) -> FloatArray:
@@ -78,13 +84,10 @@ def prove_leaves(
     found = []
     for start in range(0, len(leaves.phases), LEAVES_AT_ONCE):
         rows = slice(start, start + LEAVES_AT_ONCE)
-        phases = leaves.phases[rows]
-        m = len(phases)
-        parts = {k: phases[:, model.offsets[k] : model.offsets[k + 1]] for k in range(len(model.blocks))}
-        here = with_phases(model, bounds, parts, m)
+        here = leaf_bounds(model, bounds, leaves.phases[rows])
         choose = given(model, leaves.multipliers[rows])
         seeds = Functionals.of_outputs(model, functional[None])
-        found.append(lower_bound(model, repeated(inputs, m), here, seeds, choose)[:, 0])
+        found.append(lower_bound(model, repeated(inputs, len(leaves.phases[rows])), here, seeds, choose)[:, 0])
     return np.concatenate(found) if found else np.zeros(0)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.lp_tree.chain import LpLeaves, Phases, prove_leaves
-from idl_audit.analysis.lp_tree.program import Node, PhaseProgram
+from idl_audit.analysis.lp_tree.program import Node, NodeProgram
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.implicit.model import ImplicitModel
 
@@ -49,7 +49,7 @@ class LpTree:
     def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds) -> None:
         """Prepare the LP from proved bounds of all pre-activations over one box."""
         self._model, self._inputs, self._bounds = model, inputs, bounds
-        self._program = PhaseProgram(model, inputs, bounds)
+        self._program = NodeProgram(model, inputs, bounds)
 
     def grow(
         self, functional: FloatArray, candidate: Candidate, *, deadline: float, most_nodes: int | None = None
@@ -70,7 +70,7 @@ class LpTree:
                 grown.lower, grown.outcome = -np.inf, Outcome.TIME_LIMIT
                 return grown
             phases = waiting.pop()
-            node = self._program.solve(functional, phases.astype(np.float64), time_limit=left)
+            node = self._program.solve(functional, phases, time_limit=left)
             grown.nodes += 1
             if self._is_leaf(functional, phases, node, grown):
                 continue
@@ -134,6 +134,5 @@ class LpTree:
         if not free.any():
             return None
         if node.scores is None or not node.scores.max() > 0:  # by the width beyond 0 then
-            reach = np.minimum(self._program.z_hi, -self._program.z_lo)
-            return int(np.where(free, reach, -1.0).argmax())
+            return int(np.where(free, self._program.reach, -1.0).argmax())
         return int(node.scores.argmax())
