@@ -58,13 +58,15 @@ def sensitivity(
             show_default=False,
         ),
     ] = None,
-    cardinality: Annotated[
+    sparse: Annotated[
         int | None,
         typer.Option(
-            "--cardinality",
+            "--sparse",
             help="Also bound the outputs where at most K inputs change, by EPS (or 1) each.",
             metavar="K",
             show_default=False,
+            envvar=["IDL_AUDIT_SENSITIVITY_SPARSE", "IDL_AUDIT_SENSITIVITY_CARDINALITY"],
+            show_envvar=False,
         ),
     ] = None,
     groups: Annotated[
@@ -144,7 +146,7 @@ def sensitivity(
         method=method,
         top=top,
         label=label,
-        cardinality=cardinality,
+        sparse=sparse,
         groups=groups,
         local=local,
         image_shape=o.parse_image_shape(image_shape),
