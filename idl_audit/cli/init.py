@@ -32,6 +32,7 @@ def init(
     input_shape: o.InputShapeOption = None,
     allow_code_execution: o.AllowCodeOption = False,
     force: o.ForceOption = False,
+    quiet: o.NotesOption = False,
 ) -> None:
     """Write a commented configuration for a model and its samples: radii and valid range guessed from the data."""
     if samples is not None:
@@ -45,4 +46,5 @@ def init(
     )
     text = starter(model, data, reading, folder=output.parent)
     write_whole(output, lambda file: file.write(text.encode("utf-8")))
-    typer.echo(f"{plain(output)} is written; look through it, then: idl-audit run")
+    if not quiet:
+        typer.echo(f"{plain(output)} is written; look through it, then: idl-audit run")

@@ -128,6 +128,21 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="No progress, notes or warnings on stderr.", rich_help_panel=OUTPUT)
 ]
+NotesOption = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="No notes, and no word of what was written.", rich_help_panel=OUTPUT),
+]
+"""--quiet of the commands that write a file."""
+AnswerOption = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        help="Print no tables, only errors: the exit code is the answer. -f json and -o are still done.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+"""--quiet of the commands whose exit code says it all."""
 VerboseOption = Annotated[
     bool, typer.Option("-v", "--verbose", help="Print every row of long tables.", rich_help_panel=OUTPUT)
 ]

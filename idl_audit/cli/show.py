@@ -118,8 +118,8 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
     return tell
 
 
-def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False) -> None:
-    """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
+def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False, quiet: bool = False) -> None:
+    """Write the report to `output`, and print it unless it was asked for as JSON in a file, or quietly as tables."""
     report = with_command_line(report)
     if output is not None:
         write_report(report, output)
@@ -127,6 +127,8 @@ def deliver(report: Report, *, format: Format, output: Path | None, verbose: boo
         if output is None:
             _stdout().write(to_json(report))
             _stdout().flush()
+        return
+    if quiet:
         return
     _stdout()
     from idl_audit.report.terminal import render

@@ -221,6 +221,17 @@ def test_a_starter_is_commented_and_can_be_run(files):
     assert [point["text"] for point in report["threat_model"]["eps"]] == ["1/255", "2/255", "4/255"]
 
 
+def test_quietly_a_starter_is_written_and_a_model_looked_at_without_a_note(files):
+    found = run("init", MODEL, DATA, "-q")
+    assert (found.code, found.out, found.err) == (0, "", "")
+    assert (files / "idl-audit.toml").is_file()
+    assert run("init", MODEL, DATA, "-q").err.count("\n") == 1
+    assert run("inspect", MODEL).err == "note: defaults are taken from idl-audit.toml\n"
+    looked = run("inspect", MODEL, "-q")
+    assert (looked.code, looked.err) == (0, "")
+    assert "states" in looked.out
+
+
 def test_a_starter_replaces_nothing_unless_told_to(files):
     (files / "idl-audit.toml").write_text("mine")
     found = run("init", MODEL, DATA)
