@@ -17,7 +17,17 @@ from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import is_typed
-from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar, tell_resume, teller
+from idl_audit.cli.show import (
+    EXIT_INTERRUPTED,
+    check_output,
+    command,
+    deliver,
+    progress_bar,
+    show,
+    tell_resume,
+    teller,
+    written,
+)
 from idl_audit.data.numbers import parse_eps, parse_number
 from idl_audit.errors import OptionError
 from idl_audit.report.wording import plain
@@ -398,8 +408,9 @@ def _run(
     with progress_bar(name, quiet=quiet) as watch:
         report = audit_robustness(name, model, chosen, watch=watch, tell=teller(quiet=quiet))
     with kept_journal(chosen.journal):
-        deliver(report, format=format, output=output, verbose=verbose)
+        report = written(report, output)
     drop_journal(chosen.journal, report)
+    show(report, format=format, output=output, verbose=verbose)
     if report.status == "incomplete":
         if chosen.journal is not None and chosen.journal.is_file():
             tell_resume()

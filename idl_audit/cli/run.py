@@ -33,12 +33,11 @@ from idl_audit.cli.show import (
     EXIT_REFUSED,
     check_output,
     command,
-    deliver,
     progress_bar,
+    show,
     tell_resume,
     teller,
-    with_command_line,
-    write_report,
+    written,
 )
 from idl_audit.config.files import Configuration, read_configuration
 from idl_audit.config.finding import FILE, find_configuration
@@ -143,23 +142,22 @@ def run(
     gate = _gate(found, options, shared.eps)
     check_distinct((model, data, labels, found.path, output, None if gate is None else gate[2]), further)
     report = audit_all(model, options, bar=lambda name: progress_bar(name, quiet=quiet), tell=teller(quiet=quiet))
-    report = with_command_line(report)
     if gate is not None:
         rules, baseline, path = gate
         try:
             report = report.model_copy(update={"gate": judge(report, rules, baseline=baseline, baseline_path=path)})
         except InvalidInputError:
             if output is not None:  # hours of work are not thrown away because the baseline does not fit
-                write_report(report, output)
-                _drop_journal(options, report)
+                _drop_journal(options, written(report, output))
             raise
     with kept_journal(None if options.robustness is None else options.robustness.journal):
-        deliver(report, format=format, output=output, verbose=verbose)
+        report = written(report, output)
     _drop_journal(options, report)
     for file, text_format in further.items():
         folder = (Path() if output is None else output.parent).absolute()
         extras, _ = find_extras(report, folder=folder, adversarial=None, matrix=None, image_shape=None)
         _write_rendered(render(report, text_format, extras=extras), file)
+    show(report, format=format, output=output, verbose=verbose)
     if not quiet and output is not None:
         typer.echo(f"written: {', '.join(plain(file) for file in (output, *further))}", err=True)
     if report.status == "incomplete":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -297,6 +298,23 @@ def test_a_report_of_another_audit_is_no_baseline(files, monkeypatch):
     found = run("run", "--limit", "2")
     assert (found.code, found.out) == (2, "")
     assert "other data" in found.err
+
+
+@pytest.mark.parametrize("name", ["run", "certify"])
+def test_a_reader_that_went_away_leaves_a_whole_report_and_no_journal(files, name):
+    """As in `idl-audit run | head -1`; the journal is for runs whose report is not written."""
+    configured(files, "[run]\nsteps = 'certify'\nreports = ['out/r.md']\n")
+    line = [sys.executable, "-m", "idl_audit", name, "-o", "out/r.json", "-e", "0.01", "--limit", "2", "-q"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        found = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    finally:
+        os.close(writing)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert from_json((files / "out/r.json").read_text(encoding="utf-8")).status == "complete"
+    further = ["r.md"] if name == "run" else []
+    assert sorted(path.name for path in (files / "out").iterdir()) == ["r.json", *further]
 
 
 @pytest.mark.slow
