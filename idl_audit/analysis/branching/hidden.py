@@ -35,9 +35,15 @@ HOPELESS = -30.0
 
 
 def tree_bounds(
-    net: SearchNet, inputs: Interval, bounds: StateBounds, leaves: int, *, deadline: float
-) -> tuple[StateBounds, list[StateTrees]]:
-    """Return proved bounds of all states over one box, `bounds` tightened block by block, and the leaves behind them.
+    net: SearchNet,
+    inputs: Interval,
+    bounds: StateBounds,
+    leaves: int,
+    *,
+    deadline: float,
+    record: list[StateTrees] | None = None,
+) -> tuple[StateBounds, bool]:
+    """Return proved bounds of all states over one box, `bounds` tightened block by block, and whether any tree grew.
 
     Args:
         net: the network.
@@ -45,10 +51,11 @@ def tree_bounds(
         bounds: proved bounds of all states.
         leaves: how many leaves an objective may have.
         deadline: past it the remaining blocks get backward lines alone.
+        record: takes the leaves behind the bounds.
     """
     model = net.model
     fresh = StateBounds()
-    grown: list[StateTrees] = []
+    grew = False
     for k in model.evaluation_order:
         fresh = retightened(model, k, fresh, bounds, inputs)
         block = model.blocks[k]
@@ -62,9 +69,11 @@ def tree_bounds(
         if unstable.size > 4 * PROBE and not _pays(net, k, unstable, fresh, leaves, deadline):
             continue
         found = _grow(net, k, unstable, fresh, leaves, deadline)[0]
-        grown.append(found)
+        grew = True
+        if record is not None:
+            record.append(found)
         fresh = fresh.with_block(k, block, proved_by_trees(model, inputs, fresh, found), fresh.x[k])
-    return fresh, grown
+    return fresh, grew
 
 
 def _pays(net: SearchNet, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float) -> bool:
