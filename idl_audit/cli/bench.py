@@ -16,6 +16,7 @@ from idl_audit.cli.show import (
     command,
     deliver,
     progress_bar,
+    teller,
 )
 from idl_audit.errors import InvalidInputError, OptionError
 from idl_audit.files import write_whole
@@ -49,7 +50,7 @@ def bench(
         bool,
         typer.Option(
             "--resume",
-            help="Keep the rows that the report at -o has, and decide the others.",
+            help="Keep the rows that the report at -o has, by this version and on these files; decide the others.",
             rich_help_panel=o.OUTPUT,
         ),
     ] = False,
@@ -76,7 +77,7 @@ def bench(
             write_whole(output, lambda file: file.write(to_json(report).encode("utf-8")))
 
     with progress_bar("bench", quiet=quiet) as watch:
-        report = audit_bench(instances, options, watch=watch, save=save)
+        report = audit_bench(instances, options, watch=watch, save=save, tell=teller(quiet=quiet))
     deliver(report, format=format, output=output, verbose=verbose)
     if report.status == "incomplete":
         raise typer.Exit(EXIT_INTERRUPTED)
