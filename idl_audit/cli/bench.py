@@ -36,16 +36,10 @@ def bench(
             show_default=False,
         ),
     ],
-    cap: Annotated[
-        float | None,
-        typer.Option(
-            "--cap",
-            help="Seconds for a property at most; otherwise each row's own timeout.",
-            metavar="SECONDS",
-            show_default=False,
-            rich_help_panel=o.LIMITS,
-        ),
-    ] = None,
+    format: o.FormatOption = o.Format.TABLE,
+    output: o.OutputOption = None,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -54,13 +48,20 @@ def bench(
             rich_help_panel=o.OUTPUT,
         ),
     ] = False,
+    cap: Annotated[
+        float | None,
+        typer.Option(
+            "--cap",
+            help="Seconds for a property at most; less where the row's timeout is. Without it, rows that have no "
+            "timeout get 60.",
+            metavar="SECONDS",
+            show_default=False,
+            rich_help_panel=o.LIMITS,
+        ),
+    ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", help="Properties decided at the same time.", rich_help_panel=o.LIMITS)
+        int, typer.Option("--jobs", help="Properties decided at the same time.", metavar="N", rich_help_panel=o.LIMITS)
     ] = 1,
-    format: o.FormatOption = o.Format.TABLE,
-    output: o.OutputOption = None,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
     seed: o.SeedOption = 0,
 ) -> None:
     """Decide every VNN-LIB property of a list, each in a process of its own, and compare with the truth.

@@ -27,8 +27,8 @@ def gate(
         list[str] | None,
         typer.Option(
             "--require",
-            help=f"A rule that must hold, such as '{EXAMPLE}' or '90 %'; several may be given. Of {METRICS}; "
-            "'drop <= 0.01' compares every certified accuracy with --baseline.",
+            help=f"A rule that must hold, such as '{EXAMPLE}', or with '90 %'; may be given several times. It is about "
+            f"{METRICS}; 'drop <= 0.01' compares every certified accuracy with --baseline.",
             metavar="RULE",
             show_default=False,
         ),

@@ -25,7 +25,9 @@ def init(
             help="Samples and labels: .npz, .npy, .csv, .safetensors, .pt, or a folder of images.", show_default=False
         ),
     ] = None,
-    samples: o.OptionalDataOption = None,
+    samples: Annotated[
+        Path | None, typer.Option("-d", "--data", help="The same as DATA, as in other commands.", show_default=False)
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the configuration.")] = Path(FILE),
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,

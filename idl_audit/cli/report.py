@@ -47,7 +47,9 @@ def report(
         typer.Option(
             "-f",
             "--format",
-            help="What to make of it; by default what the name of -o ends in (.html, .md, .xml), else tables.",
+            help=f"What to make of it: {', '.join(Form)}; by default what the name of -o ends in (.html, .md, .xml, "
+            ".txt), else tables.",
+            metavar="FORM",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +70,7 @@ def report(
         Path | None,
         typer.Option(
             "--matrix",
-            help="HTML: the .npz that sensitivity --save wrote, for a heat map of each output. Likewise.",
+            help="HTML: the .npz that sensitivity --save wrote, for a heat map of each output. Found by itself, too.",
             metavar="S.npz",
             show_default=False,
         ),

@@ -53,7 +53,10 @@ SigmaOption = Annotated[
 ]
 
 JobsOption = Annotated[
-    int, typer.Option("--jobs", help="Samples decided at the same time, in processes.", rich_help_panel=o.LIMITS)
+    int,
+    typer.Option(
+        "--jobs", help="Samples decided at the same time, in processes.", metavar="N", rich_help_panel=o.LIMITS
+    ),
 ]
 ResumeOption = Annotated[
     bool,
@@ -136,7 +139,7 @@ def certify(
     clean_wrong: the network is wrong without any change. unknown: neither, with the reason.
 
     With a PROPERTY in place of -d and -e: sat (the network violates it, with a witness), unsat (proved that it holds),
-    unknown or timeout, on the first line.
+    unknown or timeout, on the first line; --time-limit is for the whole property.
     """
     reading = o.model_options(
         output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
@@ -243,12 +246,16 @@ def attack(
         str | None,
         typer.Option(
             "--fraction",
-            help="Share of the inputs that sensitivity, gradient (0.1 unless given) and random may change.",
+            help="Share of the inputs that sensitivity and gradient (0.1 unless given) and random (all) may change.",
+            metavar="SHARE",
             show_default=False,
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option("--draws", min=1, help="Points that sensitivity, gradient and random try; 1 is the paper's.")
+        int,
+        typer.Option(
+            "--draws", min=1, help="Points that sensitivity, gradient and random try; 1 is the paper's.", metavar="N"
+        ),
     ] = 100,
     target: Annotated[
         int | None,

@@ -72,7 +72,7 @@ def run(
         typer.Option(
             "-e",
             "--eps",
-            help="How far every input may move, in data units: 8/255, 0.03, a list, or start:stop:count.",
+            help=o.EPS_HELP,
             metavar="EPS",
             show_default=False,
         ),
@@ -106,7 +106,7 @@ def run(
     """Do everything in the configuration and write one report: for CI.
 
     `idl-audit init MODEL DATA` writes a configuration. Options given here
-    stand before what it says. Exit code 1 where one of its rules fails.
+    replace what it says. Exit code 1 where one of its rules fails.
     """
     found = _configuration(config)
     if model is None:
@@ -285,8 +285,8 @@ class _Shared:
 
     def _attack(self, workers: dict[str, Any]) -> RobustnessOptions:
         data, table = self._needed("attack"), self._table("attack")
-        share = parse_number(table.get("fraction", "0.1"), option="fraction")
-        if not 0 < share <= 1:
+        share = parse_number(table["fraction"], option="fraction") if "fraction" in table else None
+        if share is not None and not 0 < share <= 1:
             raise OptionError(f"[attack] fraction must lie above 0 and be at most 1, not {share:g}")
         verdicts = Options(
             methods=parse_methods(table.get("method", DEFAULT_ATTACKS), ATTACK_METHODS, "attack"),

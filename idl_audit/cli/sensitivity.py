@@ -24,7 +24,7 @@ OptionalEpsOption = Annotated[
     typer.Option(
         "-e",
         "--eps",
-        help="With -d: radius of the box around each sample, in data units: 8/255 or 0.03.",
+        help="With -d: radius of the box around each sample, in data units (before --scale): 8/255 or 0.03.",
         metavar="EPS",
         show_default=False,
     ),
@@ -37,7 +37,8 @@ def sensitivity(
     data: o.OptionalDataOption = None,
     eps: OptionalEpsOption = None,
     method: Annotated[
-        str, typer.Option("--method", help=f"How to bound S: {', '.join(METHODS)}; all are valid.", metavar="NAME")
+        str,
+        typer.Option("--method", help=f"How to bound S: {', '.join(METHODS)}; all are valid bounds.", metavar="NAME"),
     ] = "best",
     state_bounds: Annotated[
         str,
@@ -73,8 +74,8 @@ def sensitivity(
         str | None,
         typer.Option(
             "--groups",
-            help=f"Also sum S over groups of inputs: a file with one label per input, {SPECS}.",
-            metavar="FILE",
+            help=f"Also sum S over groups of inputs: {SPECS}, or a file with one label per input.",
+            metavar="NAME|FILE",
             show_default=False,
         ),
     ] = None,

@@ -21,7 +21,7 @@ def verify(
     property: Annotated[
         Path | None,
         typer.Argument(
-            help="The property that a certificate must be about; without it, its boxes are those in FILE.",
+            help="A VNN-LIB property that the certificate must be about; without it, FILE says what it proves.",
             metavar="PROPERTY",
             show_default=False,
         ),

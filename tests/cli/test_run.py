@@ -134,6 +134,15 @@ def test_attacks_are_a_step_too(files):
     assert report.summary.per_eps[0].falsified > 0
 
 
+def test_attacks_are_those_of_the_command(files):
+    configured(files, "[attack]\nmethod = 'random'\n")
+    line = ("-e", "0.5", "-f", "json", "-q")
+    found, alone = run("run", "--steps", "attack", *line).report, run("attack", *line).report
+    changed = [result.adversarial for sample in found.samples for result in sample.results]
+    assert any(one is not None and one.l0 > 32 for one in changed), "random changes all inputs unless told otherwise"
+    assert changed == [result.adversarial for sample in alone.samples for result in sample.results]
+
+
 def test_a_local_sensitivity_says_its_radius(files):
     configured(files, "[sensitivity]\neps = 0.01\n")
     report = run("run", "--steps", "sensitivity", "--limit", "3", "-f", "json").report
