@@ -132,6 +132,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "The samples decided after this point would be lost if the run were killed; the report is not affected.",
             "Make room on the disk, or give another place with -o.",
         ),
+        "IDL209": Code(
+            "a journal of another version is not continued",
+            "The samples in the journal were decided by another version of idl-audit. Its verdicts are not mixed with "
+            "those of this one: all samples are decided again.",
+            "Nothing to do.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "
@@ -209,6 +215,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "the certificate of a property is missing",
             "A property is unsat, but no certificate that stands alone was found in the time.",
             "Raise --time-limit.",
+        ),
+        "IDL506": Code(
+            "rows of an earlier report are decided again",
+            "With --resume a row is kept only where this version of idl-audit decided it on the same files. Networks "
+            "whose weights lie in files of their own are never kept: that they are the same cannot be told.",
+            "Nothing to do. To keep the earlier rows, give another name with -o.",
         ),
     }
 )

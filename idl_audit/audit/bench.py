@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from idl_audit import __version__
 from idl_audit.analysis.fast_gradients import searched
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.preflight import Teller, tell_nobody
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.properties import PropertyOptions, check_on_box, decide_property, read_property
 from idl_audit.audit.subject import Subject, open_subject
@@ -84,6 +86,7 @@ def audit_bench(
     watch: Watcher = lambda progress: None,
     save: Callable[[Report], None] = lambda report: None,
     decide: Callable[[Row], Decided] | None = None,
+    tell: Teller = tell_nobody,
 ) -> Report:
     """Decide every property of an instances file; Ctrl-C leaves a valid, incomplete report.
 
@@ -93,6 +96,7 @@ def audit_bench(
         watch: told after each row how far the work has come.
         save: given the incomplete report after each row, so that a later run can resume.
         decide: what decides one row in its process; `decide_row` where it is None.
+        tell: told before the work begins why rows of the earlier report are decided again.
 
     Raises:
         DataError: where the file is refused. Networks and properties that are refused are unknown, with a diagnostic.
@@ -103,6 +107,9 @@ def audit_bench(
     hashes = [_hash(folder, instance) for instance in instances]
     _file_hash.cache_clear()
     found = dict(_kept(instances, hashes, options.earlier))
+    noted = tuple(_decided_again(instances, found, options.earlier))
+    for diagnostic in noted:
+        tell(diagnostic)
     rows = [
         Row(number, instance, folder, options.seconds(instance), options.seed, hashes[number])
         for number, instance in enumerate(instances)
@@ -111,7 +118,7 @@ def audit_bench(
     complete = True
 
     def report(*, complete: bool) -> Report:
-        return _report(clock, options, found, complete=complete)
+        return _report(clock, options, found, noted, complete=complete)
 
     _tell(watch, found, len(instances))
     with clock.step("verdicts"):
@@ -147,9 +154,10 @@ def _kept(
 ) -> Iterator[tuple[int, Decided]]:
     """Yield the rows that an earlier report has, with its diagnostics on them and the truth as it is known now.
 
-    Names are not enough: the same name may stand for another network by now, or in another folder.
+    Names are not enough: the same name may stand for another network by now, or in another folder. Rows that another
+    version decided are not mixed with those of this one.
     """
-    if earlier is None:
+    if earlier is None or earlier.tool.version != __version__:
         return
     known = {(entry.onnx, entry.vnnlib): entry for entry in earlier.properties}
     for number, instance in enumerate(instances):
@@ -157,6 +165,24 @@ def _kept(
         if entry is not None and entry.sha256 is not None and entry.sha256 == hashes[number]:
             own = tuple(d for d in earlier.diagnostics if d.where == _where(instance) and d.code != WRONG)
             yield number, Decided(entry.model_copy(update={"truth": instance.truth}), own)
+
+
+def _decided_again(
+    instances: tuple[Instance, ...], kept: Mapping[int, Decided], earlier: Report | None
+) -> Iterator[Diagnostic]:
+    """Say how many rows that an earlier report has are decided again, and why."""
+    if earlier is None:
+        return
+    known = {(entry.onnx, entry.vnnlib) for entry in earlier.properties}
+    had = [number for number, instance in enumerate(instances) if (instance.onnx, instance.vnnlib) in known]
+    again = sum(number not in kept for number in had)
+    if not again:
+        return
+    why = "their files changed since, or may have"
+    if earlier.tool.version != __version__:
+        why = f"version {earlier.tool.version} of idl-audit decided them, and this is {__version__}"
+    message = f"{again} of {len(had)} rows of the earlier report are decided again: {why}"
+    yield Diagnostic(code="IDL506", level="warning", message=message)
 
 
 def _where(instance: Instance) -> str:
@@ -194,7 +220,9 @@ def _decided(done: Done[Row, Decided]) -> Decided:
     )
 
 
-def _report(clock: Clock, options: BenchOptions, found: dict[int, Decided], *, complete: bool) -> Report:
+def _report(
+    clock: Clock, options: BenchOptions, found: dict[int, Decided], noted: tuple[Diagnostic, ...], *, complete: bool
+) -> Report:
     rows = [found[number] for number in sorted(found)]
     wrong = [_contradiction(row.report) for row in rows if is_wrong(row.report)]
     return framed_report(
@@ -203,7 +231,7 @@ def _report(clock: Clock, options: BenchOptions, found: dict[int, Decided], *, c
         seed=options.seed,
         complete=complete,
         properties=tuple(row.report for row in rows),
-        diagnostics=(*wrong, *(told for row in rows for told in row.diagnostics)),
+        diagnostics=(*wrong, *noted, *(told for row in rows for told in row.diagnostics)),
     )
 
 

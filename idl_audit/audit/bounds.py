@@ -53,7 +53,7 @@ class BoundsOptions:
     eps: tuple[Eps, ...]
     data: DataOptions
     methods: tuple[str, ...] = METHODS
-    cardinality: int | None = None
+    sparse: int | None = None
     """At most so many inputs change; None stands for all of them."""
     sigma: Path | None = None
     """File of per-input radii, each multiplied by eps."""
@@ -69,8 +69,8 @@ class BoundsOptions:
                 raise OptionError(f"there is no method '{name}' for bounds; known are {', '.join(METHODS)}")
         if not self.methods:
             raise OptionError(f"--method must name at least one of {', '.join(METHODS)}")
-        if self.cardinality is not None and self.cardinality < 1:
-            raise OptionError(f"--cardinality must be 1 or more, not {self.cardinality}")
+        if self.sparse is not None and self.sparse < 1:
+            raise OptionError(f"--sparse must be 1 or more, not {self.sparse}")
         if not self.time_limit > 0:
             raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
         if self.save is not None:
@@ -101,9 +101,7 @@ def audit_bounds(
     model = subject.in_data_units(preprocessing)
     _check_save(model, samples, options)
     with clock.step("matrices"):
-        prepared = prepare(
-            model, options.methods, sparse=options.cardinality is not None, max_bytes=options.model.max_bytes
-        )
+        prepared = prepare(model, options.methods, sparse=options.sparse is not None, max_bytes=options.model.max_bytes)
     found = [_Found(radius, model, keep=options.save is not None) for radius in options.eps]
     with clock.step("bounds"):
         complete = _bound_all(prepared, sets, found, options, watch)
@@ -116,7 +114,7 @@ def audit_bounds(
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
-        threat_model=threat_model(options.eps, preprocessing.bounds, sigma=options.sigma, k=options.cardinality),
+        threat_model=threat_model(options.eps, preprocessing.bounds, sigma=options.sigma, k=options.sparse),
         bounds=tuple(entry for one in found for entry in one.entries()),
         diagnostics=(*noted, *_diagnostics(subject, prepared, found, options)),
         artifacts=() if options.save is None else (str(options.save),),
@@ -141,7 +139,7 @@ class _Sets:
 
     def around(self, place: int, radius: Eps) -> InputSet:
         """Return the set around one sample."""
-        x, (lo, hi), k = self.samples.inputs[place], self._valid, self._options.cardinality
+        x, (lo, hi), k = self.samples.inputs[place], self._valid, self._options.sparse
         try:
             if k is None:
                 return Box.around(x, radius.value, sigma=self._sigma, valid_lo=lo, valid_hi=hi)

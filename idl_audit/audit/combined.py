@@ -33,10 +33,10 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.bounds is None or self.robustness is None:
             return
-        ours = (self.bounds.cardinality, self.bounds.sigma, self.bounds.eps)
+        ours = (self.bounds.sparse, self.bounds.sigma, self.bounds.eps)
         if ours != (self.robustness.sparse, self.robustness.sigma, self.robustness.eps):
             raise OptionError(
-                "one report has one threat model: give [bounds] the same cardinality and sigma as the verdicts have, "
+                "one report has one threat model: give [bounds] the same sparse and sigma as the verdicts have, "
                 "or leave bounds out of the steps"
             )
 

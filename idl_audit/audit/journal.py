@@ -28,6 +28,8 @@ from idl_audit.files import check_place
 from idl_audit.report.schema import Report
 
 VERSION: Final = 1
+TOOL: Final = "version of idl-audit"
+"""The word of a key for what decided the samples."""
 HEAD: Final = b'{"idl_audit_journal"'
 
 
@@ -76,6 +78,8 @@ class Journal:
     _file: FileIO
     lines: list[dict[str, Any]] = field(default_factory=list)
     """What an earlier run wrote."""
+    outdated: tuple[int, str] | None = None
+    """How many samples of an earlier run are not taken over, and the version of idl-audit that decided them."""
     failure: str | None = None
     """Why nothing more is written to it."""
     _appended: bool = False
@@ -83,6 +87,8 @@ class Journal:
     @classmethod
     def open(cls, path: Path, key: Mapping[str, str], *, resume: bool) -> Journal:
         """Open the journal of the run with this key: the earlier one with `resume`, else a new one.
+
+        A journal that differs by the version of idl-audit alone is begun anew: `outdated` says so.
 
         Args:
             path: the file.
@@ -106,14 +112,16 @@ class Journal:
             if not newline and not rest.startswith(HEAD[: len(rest)]):
                 raise OptionError(f"{path} is no journal; move it away to start anew")
             lines = _lines(path, whole)
-            if resume and lines:
-                _compare(path, lines[0].get("key"), key)
+            outdated = _compare(path, lines[0].get("key"), key) if resume and lines else None
+            if resume and lines and outdated is None:
                 file.truncate(len(whole) + 1)
                 if not _ends_well(whole):  # its last line was damaged
                     file.truncate(whole.rfind(b"\n") + 1)
                 return cls(path, file, lines[1:])
             file.truncate(0)
-            journal = cls(path, file)
+            journal = cls(
+                path, file, outdated=None if outdated is None or len(lines) < 2 else (len(lines) - 1, outdated)
+            )
             journal.append({"idl_audit_journal": VERSION, "key": dict(key)})
             journal._appended = False
         except BaseException:
@@ -184,14 +192,18 @@ def _ends_well(whole: bytes) -> bool:
     return _parsed(whole.rpartition(b"\n")[2]) is not None
 
 
-def _compare(path: Path, found: object, key: Mapping[str, str]) -> None:
+def _compare(path: Path, found: object, key: Mapping[str, str]) -> str | None:
+    """Return the version of a journal that differs by that alone; None where nothing differs. Raises OptionError."""
     known = found if isinstance(found, dict) else {}
     other = [word for word in key if known.get(word) != key[word]]
+    if other == [TOOL]:
+        return str(known.get(TOOL))
     if other:
         raise OptionError(
             f"{path} is the journal of a run with another {' and another '.join(other)}; give what that run was "
             "given, or leave --resume out to start anew"
         )
+    return None
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from idl_audit.audit.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.audit.boxes import sample_sets, threat_model
 from idl_audit.audit.deciding import Decided, SampleTask, Setting, decide_all
 from idl_audit.audit.frame import Clock, framed_report
-from idl_audit.audit.journal import Journal, digest, entry_of, samples_of
+from idl_audit.audit.journal import TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.audit.preflight import Teller, preflight, tell_nobody
 from idl_audit.audit.progress import Watcher
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
@@ -172,9 +172,10 @@ def audit_robustness(
     complete = True
     with clock.step("verdicts"):
         try:
-            told.extend(
-                _decide_with_journal(_setting(subject, sigma, options), subject, tasks, key, options, watch, found)
-            )
+            setting = _setting(subject, sigma, options)
+            for one in _decide_with_journal(setting, subject, tasks, key, options, watch, found):
+                told.append(one)
+                tell(one)
         except KeyboardInterrupt:
             complete = False
     decided = [found[position] for position in sorted(found)]
@@ -243,7 +244,7 @@ def _key(
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
     asked = (options.eps, chosen, options.sparse, options.certificates, data.layout, asdict(data.preprocessing))
     return {
-        "version of idl-audit": __version__,
+        TOOL: __version__,
         "command": command,
         "model": digest(subject.info.sha256.encode(), repr((reading.output_name, reading.torch)).encode(), *beside),
         "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
@@ -265,6 +266,11 @@ def _decide_with_journal(
         journal: Journal | None = None
         if options.journal is not None:
             journal = stack.enter_context(Journal.open(options.journal, key, resume=options.resume))
+            if journal.outdated is not None:
+                count, version = journal.outdated
+                why = f"version {version} of idl-audit decided them, and this is {__version__}"
+                message = f"{count} of {len(tasks)} samples are decided again: {why}"
+                yield Diagnostic(code="IDL209", level="warning", message=message)
             earlier = samples_of(journal, tasks, [radius.value for radius in options.eps])
             decided.update((i, one) for i, one in earlier.items() if all(Path(c).is_file() for c in one.certificates))
         if decided:

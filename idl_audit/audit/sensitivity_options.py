@@ -38,7 +38,7 @@ class SensitivityOptions:
     top: int = 5
     label: int | None = None
     """Class whose differences to all others are asked for."""
-    cardinality: int | None = None
+    sparse: int | None = None
     """Bound the outputs where at most so many inputs change."""
     groups: str | None = None
     """Sum S over groups: a file with one label per input, or rows, columns, channels, patches:HxW of images."""
@@ -60,8 +60,8 @@ class SensitivityOptions:
             raise OptionError(f"there is no method '{self.method}' for S; known are {', '.join(METHODS)}")
         if self.top < 1:
             raise OptionError(f"--top must be at least 1, not {self.top}")
-        if self.cardinality is not None and self.cardinality < 1:
-            raise OptionError(f"--cardinality must be at least 1, not {self.cardinality}")
+        if self.sparse is not None and self.sparse < 1:
+            raise OptionError(f"--sparse must be 1 or more, not {self.sparse}")
         for file in filter(None, (self.save, self.witness)):
             check_new_file(file, force=self.force)
         if self.images is not None:

@@ -106,10 +106,10 @@ def _read_off(found: Found, inputs: Inputs, options: SensitivityOptions) -> dict
     }
     if found.margins is not None and options.label is not None:
         parts["margins"] = class_margins(found.margins, found.matrix, options.label, options.top)
-    if options.cardinality is not None:
+    if options.sparse is not None:
         sigma = 1.0 if options.local is None else options.local.eps.value
-        bounds = cardinality_bounds(found.matrix, sigma, options.cardinality)
-        parts["cardinality"] = Cardinality(k=options.cardinality, sigma=sigma, bounds=tuple(bounds.tolist()))
+        bounds = cardinality_bounds(found.matrix, sigma, options.sparse)
+        parts["cardinality"] = Cardinality(k=options.sparse, sigma=sigma, bounds=tuple(bounds.tolist()))
     if inputs.groups is not None and options.groups is not None:
         names = inputs.groups.names
         sums = group_sums(found.matrix, inputs.groups.labels, len(names))

@@ -42,6 +42,9 @@ COMMANDS = {
 }
 """Command -> the module of this package that has a function of that name; imported when the command is asked for."""
 
+OTHER_NAMES = {"cardinality": "sparse"}
+"""What an option may be called as well -> its name; --help shows the name alone."""
+
 
 class _Group(TyperGroup):
     """Imports a command when it is asked for, gives it the defaults of the configuration, and tells wrong usage.
@@ -132,7 +135,11 @@ app = typer.Typer(
     epilog="Start with: idl-audit certify MODEL.onnx -d DATA.npz -e 0.03 --bounds 0,1",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": ENVIRONMENT_PREFIX},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": ENVIRONMENT_PREFIX,
+        "token_normalize_func": lambda name: OTHER_NAMES.get(name, name),
+    },
 )
 
 

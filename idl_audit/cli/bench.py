@@ -16,6 +16,7 @@ from idl_audit.cli.show import (
     command,
     deliver,
     progress_bar,
+    teller,
 )
 from idl_audit.errors import InvalidInputError, OptionError
 from idl_audit.files import write_whole
@@ -35,31 +36,32 @@ def bench(
             show_default=False,
         ),
     ],
+    format: o.FormatOption = o.Format.TABLE,
+    output: o.OutputOption = None,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep the rows that the report at -o has, by this version and on these files; decide the others.",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = False,
     cap: Annotated[
         float | None,
         typer.Option(
             "--cap",
-            help="Seconds for a property at most; otherwise each row's own timeout.",
+            help="Seconds for a property at most; less where the row's timeout is. Without it, rows that have no "
+            "timeout get 60.",
             metavar="SECONDS",
             show_default=False,
             rich_help_panel=o.LIMITS,
         ),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Keep the rows that the report at -o has, and decide the others.",
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = False,
     jobs: Annotated[
-        int, typer.Option("--jobs", help="Properties decided at the same time.", rich_help_panel=o.LIMITS)
+        int, typer.Option("--jobs", help="Properties decided at the same time.", metavar="N", rich_help_panel=o.LIMITS)
     ] = 1,
-    format: o.FormatOption = o.Format.TABLE,
-    output: o.OutputOption = None,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
     seed: o.SeedOption = 0,
 ) -> None:
     """Decide every VNN-LIB property of a list, each in a process of its own, and compare with the truth.
@@ -76,7 +78,7 @@ def bench(
             write_whole(output, lambda file: file.write(to_json(report).encode("utf-8")))
 
     with progress_bar("bench", quiet=quiet) as watch:
-        report = audit_bench(instances, options, watch=watch, save=save)
+        report = audit_bench(instances, options, watch=watch, save=save, tell=teller(quiet=quiet))
     deliver(report, format=format, output=output, verbose=verbose)
     if report.status == "incomplete":
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -20,13 +20,15 @@ def bounds(
     model: o.ModelArgument,
     data: o.DataOption,
     eps: o.EpsOption,
-    cardinality: Annotated[
+    sparse: Annotated[
         int | None,
         typer.Option(
-            "--cardinality",
+            "--sparse",
             help="At most K inputs change at once, each by at most EPS; without it, all of them may.",
             metavar="K",
             show_default=False,
+            envvar=["IDL_AUDIT_BOUNDS_SPARSE", "IDL_AUDIT_BOUNDS_CARDINALITY"],
+            show_envvar=False,
         ),
     ] = None,
     sigma: Annotated[
@@ -89,7 +91,7 @@ def bounds(
         eps=parse_eps(eps),
         data=given,
         methods=names,
-        cardinality=cardinality,
+        sparse=sparse,
         sigma=sigma,
         time_limit=time_limit,
         save=save,

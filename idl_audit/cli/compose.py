@@ -23,12 +23,12 @@ class Kind(StrEnum):
     FEEDBACK = "feedback"
 
 
-_MODEL_HELP = "An ONNX file, or an .npz that `convert`, `compose`, `reduce` or `compress` wrote."
+_MODEL_HELP = "An ONNX file, or an .npz with an implicit model, such as `convert` writes."
 
 
 @command
 def compose(
-    kind: Annotated[Kind, typer.Argument(help="How.", show_default=False)],
+    kind: Annotated[Kind, typer.Argument(help="How they are put together.", show_default=False)],
     first: Annotated[Path, typer.Argument(help=_MODEL_HELP, show_default=False)],
     second: Annotated[Path, typer.Argument(help="The other model.", show_default=False)],
     out: Annotated[Path, typer.Option("-o", "--output", "--out", help="The .npz file to write.", show_default=False)],

@@ -84,7 +84,7 @@ def convert(
     format: o.FormatOption = o.Format.TABLE,
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="Also write the report (JSON) to this file.", rich_help_panel=o.OUTPUT),
+        typer.Option("--json", "--report", help="Also write the report (JSON) to this file.", rich_help_panel=o.OUTPUT),
     ] = None,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
@@ -94,7 +94,8 @@ def convert(
 ) -> None:
     """Turn a network into its implicit model A, B, C, D, b, d and check that it gives the same outputs.
 
-    The model x = relu(Ax + Bu + b), y = Cx + Du + d is compared with the network on 20 random inputs, or on --data.
+    The model x = phi(Ax + Bu + b), y = Cx + Du + d (phi: the activations) is compared with the network on 20
+    random inputs, or on --data.
     """
     check_output(report, read=(model, data, labels), written=(out, spy, witness))
     given = None

@@ -23,6 +23,16 @@ def diff(
     new: Annotated[Path, typer.Argument(help="The later report.json, on the same data.")],
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where the network got worse.")] = False,
     format: o.FormatOption = o.Format.TABLE,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "-q",
+            "--quiet",
+            help="Print no tables, only errors: the exit code is the answer, as with --exit-code. -f json is still "
+            "done.",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = False,
     verbose: o.VerboseOption = False,
 ) -> None:
     """Tell what changed from one report to the next: counts, and each sample with another verdict.
@@ -35,11 +45,11 @@ def diff(
     found = compare(read_report(old), later, old)
     if format is o.Format.JSON:
         typer.echo(json.dumps(_document(found), indent=2, allow_nan=False))
-    else:
+    elif not quiet:
         worse = "; ".join(found.regressions)
         sentence = f"Worse than before: {worse}." if worse else "Nothing got worse."
         print_sections(sentence, _sections(found, later, verbose=verbose), console())
-    if exit_code and found.regressions:
+    if (exit_code or quiet) and found.regressions:
         raise typer.Exit(EXIT_REFUSED)
 
 

@@ -30,7 +30,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "bench": ("idl-audit bench instances.csv --cap 60 --jobs 2 -o report.json --resume",),
         "convert": (
             f"idl-audit convert {SAMPLE}.onnx -o implicit.npz --spy structure.png",
-            "idl-audit convert model.onnx -o implicit.npz --flat -d data.npz --report report.json",
+            "idl-audit convert model.onnx -o implicit.npz --flat -d data.npz --json report.json",
         ),
         "predict": (f"idl-audit predict {SAMPLE}.onnx -d {SAMPLE}.npz --limit 5 --save states.npz",),
         "reduce": (

@@ -27,8 +27,8 @@ def gate(
         list[str] | None,
         typer.Option(
             "--require",
-            help=f"A rule that must hold, such as '{EXAMPLE}' or '90 %'; several may be given. Of {METRICS}; "
-            "'drop <= 0.01' compares every certified accuracy with --baseline.",
+            help=f"A rule that must hold, such as '{EXAMPLE}', or with '90 %'; may be given several times. It is about "
+            f"{METRICS}; 'drop <= 0.01' compares every certified accuracy with --baseline.",
             metavar="RULE",
             show_default=False,
         ),
@@ -52,6 +52,7 @@ def gate(
     config: ConfigOption = None,
     format: o.FormatOption = o.Format.TABLE,
     output: o.OutputOption = None,
+    quiet: o.AnswerOption = False,
     verbose: o.VerboseOption = False,
 ) -> None:
     """Judge a report by rules: exit code 0 where all hold, 1 where one fails.
@@ -85,7 +86,7 @@ def gate(
     if format is o.Format.JSON:
         if output is None:
             typer.echo(json.dumps(judged.model_dump(mode="json"), indent=2, allow_nan=False))
-    else:
+    elif not quiet:
         from idl_audit.report.terminal.gate import gate_sections
         from idl_audit.report.terminal.layout import MAX_ROWS
 

@@ -25,13 +25,16 @@ def init(
             help="Samples and labels: .npz, .npy, .csv, .safetensors, .pt, or a folder of images.", show_default=False
         ),
     ] = None,
-    samples: o.OptionalDataOption = None,
+    samples: Annotated[
+        Path | None, typer.Option("-d", "--data", help="The same as DATA, as in other commands.", show_default=False)
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the configuration.")] = Path(FILE),
     output_name: o.OutputNameOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
     allow_code_execution: o.AllowCodeOption = False,
     force: o.ForceOption = False,
+    quiet: o.NotesOption = False,
 ) -> None:
     """Write a commented configuration for a model and its samples: radii and valid range guessed from the data."""
     if samples is not None:
@@ -45,4 +48,5 @@ def init(
     )
     text = starter(model, data, reading, folder=output.parent)
     write_whole(output, lambda file: file.write(text.encode("utf-8")))
-    typer.echo(f"{plain(output)} is written; look through it, then: idl-audit run")
+    if not quiet:
+        typer.echo(f"{plain(output)} is written; look through it, then: idl-audit run")

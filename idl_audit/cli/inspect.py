@@ -14,6 +14,7 @@ def inspect(
     output_name: o.OutputNameOption = None,
     format: o.FormatOption = o.Format.TABLE,
     output: o.OutputOption = None,
+    quiet: o.QuietOption = False,  # the only note, where defaults are taken from, is told before we are called
     verbose: o.VerboseOption = False,
     max_memory: o.MaxMemoryOption = None,
 ) -> None:

@@ -37,7 +37,11 @@ class LayoutName(StrEnum):
 
 
 ModelArgument = Annotated[
-    Path, typer.Argument(help="An ONNX file, a PyTorch file, or an .npz that `convert` wrote.", show_default=False)
+    Path,
+    typer.Argument(
+        help="An ONNX file, a PyTorch file, or an .npz with an implicit model, such as `convert` writes.",
+        show_default=False,
+    ),
 ]
 _DATA_HELP = "Samples: .npz (inputs, labels), .npy, .csv, .safetensors, .pt, or a folder of images."
 DataOption = Annotated[Path, typer.Option("-d", "--data", help=_DATA_HELP, show_default=False)]
@@ -56,7 +60,7 @@ IndexOption = Annotated[
     str | None,
     typer.Option(
         "--index",
-        help="Only these samples: numbers and ranges such as 0,3,10-19.",
+        help="Only these samples: numbers from 0 and ranges, such as 0,3,10-19.",
         metavar="LIST",
         show_default=False,
         rich_help_panel=DATA,
@@ -76,7 +80,7 @@ MeanOption = Annotated[
     str | None,
     typer.Option(
         "--mean",
-        help="One number, or one a channel: 0.485,0.456,0.406.",
+        help="One number, or one for each channel: 0.485,0.456,0.406.",
         metavar="MEAN",
         show_default=False,
         rich_help_panel=DATA,
@@ -100,19 +104,20 @@ BoundsOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+EPS_HELP = "How far every input may move, in data units (before --scale): 8/255, 0.03, a list, or start:stop:count."
 EpsOption = Annotated[
     str,
     typer.Option(
         "-e",
         "--eps",
-        help="How far every input may move, in data units: 8/255, 0.03, a list, or start:stop:count.",
+        help=EPS_HELP,
         metavar="EPS",
         show_default=False,
     ),
 ]
 FormatOption = Annotated[
     Format,
-    typer.Option("-f", "--format", help="Print tables, or the report as one JSON document.", rich_help_panel=OUTPUT),
+    typer.Option("-f", "--format", help="Print tables, or one JSON document.", rich_help_panel=OUTPUT),
 ]
 OutputOption = Annotated[
     Path | None,
@@ -128,6 +133,21 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="No progress, notes or warnings on stderr.", rich_help_panel=OUTPUT)
 ]
+NotesOption = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="No notes, and no word of what was written.", rich_help_panel=OUTPUT),
+]
+"""--quiet of the commands that write a file."""
+AnswerOption = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        help="Print no tables, only errors: the exit code is the answer. -f json and -o are still done.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+"""--quiet of the commands whose exit code says it all."""
 VerboseOption = Annotated[
     bool, typer.Option("-v", "--verbose", help="Print every row of long tables.", rich_help_panel=OUTPUT)
 ]
@@ -177,7 +197,9 @@ AllowCodeOption = Annotated[
         allow_from_autoenv=False,
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.", rich_help_panel=LIMITS)]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of every random choice.", metavar="N", rich_help_panel=LIMITS)
+]
 MaxMemoryOption = Annotated[
     str | None,
     typer.Option(
@@ -189,7 +211,13 @@ MaxMemoryOption = Annotated[
     ),
 ]
 TimeLimitOption = Annotated[
-    float, typer.Option("--time-limit", help="Seconds for one sample at one radius.", rich_help_panel=LIMITS)
+    float,
+    typer.Option(
+        "--time-limit",
+        help="Seconds for one sample at one radius.",
+        metavar="SECONDS",
+        rich_help_panel=LIMITS,
+    ),
 ]
 
 

@@ -47,7 +47,9 @@ def report(
         typer.Option(
             "-f",
             "--format",
-            help="What to make of it; by default what the name of -o ends in (.html, .md, .xml), else tables.",
+            help=f"What to make of it: {', '.join(Form)}; by default what the name of -o ends in (.html, .md, .xml, "
+            ".txt), else tables.",
+            metavar="FORM",
             show_default=False,
         ),
     ] = None,
@@ -68,13 +70,14 @@ def report(
         Path | None,
         typer.Option(
             "--matrix",
-            help="HTML: the .npz that sensitivity --save wrote, for a heat map of each output. Likewise.",
+            help="HTML: the .npz that sensitivity --save wrote, for a heat map of each output. Found by itself, too.",
             metavar="S.npz",
             show_default=False,
         ),
     ] = None,
     image_shape: o.ImageShapeOption = None,
     force: o.ForceOption = False,
+    quiet: o.NotesOption = False,
     verbose: o.VerboseOption = False,
 ) -> None:
     """Make a page or a summary of a report: HTML, Markdown, JUnit XML, GitHub annotations. Nothing is computed anew.
@@ -94,7 +97,7 @@ def report(
     found = read_report(report)
     if form is Form.TABLE:
         _tables(found, output, verbose=verbose)
-        _tell(output)
+        _tell(output, quiet=quiet)
         return
     extras = None
     if form is Form.HTML:
@@ -105,14 +108,14 @@ def report(
             matrix=matrix,
             image_shape=o.parse_image_shape(image_shape),
         )
-        for note in notes:
+        for note in () if quiet else notes:
             typer.echo(f"note: {note}", err=True)
     text = render(found, Format(form.value), extras=extras)
     if output is None:
         typer.echo(text, nl=False)
     else:
         write_whole(output, lambda file: file.write(text.encode("utf-8")))
-    _tell(output)
+    _tell(output, quiet=quiet)
 
 
 def _form_of(output: Path | None) -> Form:
@@ -124,8 +127,8 @@ def _form_of(output: Path | None) -> Form:
     return SUFFIXES[output.suffix.lower()]
 
 
-def _tell(output: Path | None) -> None:
-    if output is not None:
+def _tell(output: Path | None, *, quiet: bool) -> None:
+    if output is not None and not quiet:
         typer.echo(f"{plain(output)} is written")
 
 

@@ -17,7 +17,17 @@ from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import is_typed
-from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar, tell_resume, teller
+from idl_audit.cli.show import (
+    EXIT_INTERRUPTED,
+    check_output,
+    command,
+    deliver,
+    progress_bar,
+    show,
+    tell_resume,
+    teller,
+    written,
+)
 from idl_audit.data.numbers import parse_eps, parse_number
 from idl_audit.errors import OptionError
 from idl_audit.report.wording import plain
@@ -43,7 +53,10 @@ SigmaOption = Annotated[
 ]
 
 JobsOption = Annotated[
-    int, typer.Option("--jobs", help="Samples decided at the same time, in processes.", rich_help_panel=o.LIMITS)
+    int,
+    typer.Option(
+        "--jobs", help="Samples decided at the same time, in processes.", metavar="N", rich_help_panel=o.LIMITS
+    ),
 ]
 ResumeOption = Annotated[
     bool,
@@ -126,7 +139,7 @@ def certify(
     clean_wrong: the network is wrong without any change. unknown: neither, with the reason.
 
     With a PROPERTY in place of -d and -e: sat (the network violates it, with a witness), unsat (proved that it holds),
-    unknown or timeout, on the first line.
+    unknown or timeout, on the first line; --time-limit is for the whole property.
     """
     reading = o.model_options(
         output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
@@ -233,12 +246,16 @@ def attack(
         str | None,
         typer.Option(
             "--fraction",
-            help="Share of the inputs that sensitivity, gradient (0.1 unless given) and random may change.",
+            help="Share of the inputs that sensitivity and gradient (0.1 unless given) and random (all) may change.",
+            metavar="SHARE",
             show_default=False,
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option("--draws", min=1, help="Points that sensitivity, gradient and random try; 1 is the paper's.")
+        int,
+        typer.Option(
+            "--draws", min=1, help="Points that sensitivity, gradient and random try; 1 is the paper's.", metavar="N"
+        ),
     ] = 100,
     target: Annotated[
         int | None,
@@ -398,8 +415,9 @@ def _run(
     with progress_bar(name, quiet=quiet) as watch:
         report = audit_robustness(name, model, chosen, watch=watch, tell=teller(quiet=quiet))
     with kept_journal(chosen.journal):
-        deliver(report, format=format, output=output, verbose=verbose)
+        report = written(report, output)
     drop_journal(chosen.journal, report)
+    show(report, format=format, output=output, verbose=verbose)
     if report.status == "incomplete":
         if chosen.journal is not None and chosen.journal.is_file():
             tell_resume()

@@ -33,12 +33,11 @@ from idl_audit.cli.show import (
     EXIT_REFUSED,
     check_output,
     command,
-    deliver,
     progress_bar,
+    show,
     tell_resume,
     teller,
-    with_command_line,
-    write_report,
+    written,
 )
 from idl_audit.config.files import Configuration, read_configuration
 from idl_audit.config.finding import FILE, find_configuration
@@ -73,7 +72,7 @@ def run(
         typer.Option(
             "-e",
             "--eps",
-            help="How far every input may move, in data units: 8/255, 0.03, a list, or start:stop:count.",
+            help=o.EPS_HELP,
             metavar="EPS",
             show_default=False,
         ),
@@ -107,7 +106,7 @@ def run(
     """Do everything in the configuration and write one report: for CI.
 
     `idl-audit init MODEL DATA` writes a configuration. Options given here
-    stand before what it says. Exit code 1 where one of its rules fails.
+    replace what it says. Exit code 1 where one of its rules fails.
     """
     found = _configuration(config)
     if model is None:
@@ -143,23 +142,22 @@ def run(
     gate = _gate(found, options, shared.eps)
     check_distinct((model, data, labels, found.path, output, None if gate is None else gate[2]), further)
     report = audit_all(model, options, bar=lambda name: progress_bar(name, quiet=quiet), tell=teller(quiet=quiet))
-    report = with_command_line(report)
     if gate is not None:
         rules, baseline, path = gate
         try:
             report = report.model_copy(update={"gate": judge(report, rules, baseline=baseline, baseline_path=path)})
         except InvalidInputError:
             if output is not None:  # hours of work are not thrown away because the baseline does not fit
-                write_report(report, output)
-                _drop_journal(options, report)
+                _drop_journal(options, written(report, output))
             raise
     with kept_journal(None if options.robustness is None else options.robustness.journal):
-        deliver(report, format=format, output=output, verbose=verbose)
+        report = written(report, output)
     _drop_journal(options, report)
     for file, text_format in further.items():
         folder = (Path() if output is None else output.parent).absolute()
         extras, _ = find_extras(report, folder=folder, adversarial=None, matrix=None, image_shape=None)
         _write_rendered(render(report, text_format, extras=extras), file)
+    show(report, format=format, output=output, verbose=verbose)
     if not quiet and output is not None:
         typer.echo(f"written: {', '.join(plain(file) for file in (output, *further))}", err=True)
     if report.status == "incomplete":
@@ -235,7 +233,7 @@ class _Shared:
             method=table.get("method", "best"),
             top=table.get("top", 5),
             label=table.get("class"),
-            cardinality=table.get("cardinality"),
+            sparse=table.get("sparse"),
             groups=table.get("groups"),
             local=local,
             image_shape=o.parse_image_shape(table.get("image-shape")),
@@ -253,7 +251,7 @@ class _Shared:
             eps=self.eps,
             data=data,
             methods=BOUNDS_METHODS if methods is None else tuple(name.strip() for name in methods.split(",")),
-            cardinality=table.get("cardinality"),
+            sparse=table.get("sparse"),
             **_paths(table, "sigma", "save"),
             time_limit=self._time_limit,
             force=self._force,
@@ -287,8 +285,8 @@ class _Shared:
 
     def _attack(self, workers: dict[str, Any]) -> RobustnessOptions:
         data, table = self._needed("attack"), self._table("attack")
-        share = parse_number(table.get("fraction", "0.1"), option="fraction")
-        if not 0 < share <= 1:
+        share = parse_number(table["fraction"], option="fraction") if "fraction" in table else None
+        if share is not None and not 0 < share <= 1:
             raise OptionError(f"[attack] fraction must lie above 0 and be at most 1, not {share:g}")
         verdicts = Options(
             methods=parse_methods(table.get("method", DEFAULT_ATTACKS), ATTACK_METHODS, "attack"),

@@ -24,7 +24,7 @@ OptionalEpsOption = Annotated[
     typer.Option(
         "-e",
         "--eps",
-        help="With -d: radius of the box around each sample, in data units: 8/255 or 0.03.",
+        help="With -d: radius of the box around each sample, in data units (before --scale): 8/255 or 0.03.",
         metavar="EPS",
         show_default=False,
     ),
@@ -37,7 +37,8 @@ def sensitivity(
     data: o.OptionalDataOption = None,
     eps: OptionalEpsOption = None,
     method: Annotated[
-        str, typer.Option("--method", help=f"How to bound S: {', '.join(METHODS)}; all are valid.", metavar="NAME")
+        str,
+        typer.Option("--method", help=f"How to bound S: {', '.join(METHODS)}; all are valid bounds.", metavar="NAME"),
     ] = "best",
     state_bounds: Annotated[
         str,
@@ -58,21 +59,23 @@ def sensitivity(
             show_default=False,
         ),
     ] = None,
-    cardinality: Annotated[
+    sparse: Annotated[
         int | None,
         typer.Option(
-            "--cardinality",
+            "--sparse",
             help="Also bound the outputs where at most K inputs change, by EPS (or 1) each.",
             metavar="K",
             show_default=False,
+            envvar=["IDL_AUDIT_SENSITIVITY_SPARSE", "IDL_AUDIT_SENSITIVITY_CARDINALITY"],
+            show_envvar=False,
         ),
     ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
             "--groups",
-            help=f"Also sum S over groups of inputs: a file with one label per input, {SPECS}.",
-            metavar="FILE",
+            help=f"Also sum S over groups of inputs: {SPECS}, or a file with one label per input.",
+            metavar="NAME|FILE",
             show_default=False,
         ),
     ] = None,
@@ -144,7 +147,7 @@ def sensitivity(
         method=method,
         top=top,
         label=label,
-        cardinality=cardinality,
+        sparse=sparse,
         groups=groups,
         local=local,
         image_shape=o.parse_image_shape(image_shape),

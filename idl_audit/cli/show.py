@@ -118,15 +118,31 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
     return tell
 
 
-def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False) -> None:
-    """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
+def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False, quiet: bool = False) -> None:
+    """Write the report to `output`, and print it unless it was asked for as JSON in a file, or quietly as tables."""
+    show(written(report, output), format=format, output=output, verbose=verbose, quiet=quiet)
+
+
+def written(report: Report, output: Path | None) -> Report:
+    """Write the report, with the command that was typed, to `output` where there is one, and return it."""
     report = with_command_line(report)
     if output is not None:
         write_report(report, output)
+    return report
+
+
+def show(report: Report, *, format: Format, output: Path | None, verbose: bool = False, quiet: bool = False) -> None:
+    """Print a report that `written` returned; nothing where it was asked for as JSON in a file, or quietly as tables.
+
+    Raises:
+        BrokenPipeError: where the reader went away; whatever must be done all the same is to be done before.
+    """
     if format is Format.JSON:
         if output is None:
             _stdout().write(to_json(report))
             _stdout().flush()
+        return
+    if quiet:
         return
     _stdout()
     from idl_audit.report.terminal import render

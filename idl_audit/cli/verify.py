@@ -21,7 +21,7 @@ def verify(
     property: Annotated[
         Path | None,
         typer.Argument(
-            help="The property that a certificate must be about; without it, its boxes are those in FILE.",
+            help="A VNN-LIB property that the certificate must be about; without it, FILE says what it proves.",
             metavar="PROPERTY",
             show_default=False,
         ),
@@ -32,6 +32,7 @@ def verify(
     allow_code_execution: o.AllowCodeOption = False,
     format: o.FormatOption = o.Format.TABLE,
     output: o.OutputOption = None,
+    quiet: o.AnswerOption = False,
     verbose: o.VerboseOption = False,
     max_memory: o.MaxMemoryOption = None,
 ) -> None:
@@ -44,6 +45,6 @@ def verify(
         output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
     )
     report = run(file, model, options, property)
-    deliver(report, format=format, output=output, verbose=verbose)
+    deliver(report, format=format, output=output, verbose=verbose, quiet=quiet)
     if report.verification is not None and not report.verification.accepted:
         raise typer.Exit(EXIT_REFUSED)

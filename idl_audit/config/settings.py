@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
 STEPS: Final = ("sensitivity", "bounds", "certify", "attack")
 """What `run` can do, in the order it is done in: verdicts, the slowest, come last and can be resumed."""
@@ -101,7 +101,27 @@ class Attack(Table):
     image_shape: Text | None = Field(default=None, description="Shape of an input as an image: 28,28.")
 
 
-class Sensitivity(Table):
+class _FewChanges(Table):
+    """A table in which `sparse` may also be called `cardinality`."""
+
+    sparse: Number | None = Field(default=None, description="Bounds where at most so many inputs change.")
+    cardinality: Number | None = Field(default=None, description="Another name of sparse; only one may be given.")
+
+    @model_validator(mode="after")
+    def _check_one_name(self) -> Self:
+        if self.sparse is not None and self.cardinality is not None:
+            raise ValueError("sparse and cardinality are two names of the same option: leave cardinality out")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Return what the file says, by key; what it calls cardinality is sparse."""
+        found = super().given()
+        if "cardinality" in found:
+            found["sparse"] = found.pop("cardinality")
+        return found
+
+
+class Sensitivity(_FewChanges):
     """Options of sensitivity."""
 
     method: Name | None = Field(default=None, description="How to bound S.")
@@ -111,9 +131,6 @@ class Sensitivity(Table):
     state_bounds: Name | None = Field(default=None, description="How states are bounded in a box: interval or linear.")
     top: Number | None = Field(default=None, description="Inputs to list for each output.")
     class_: Number | None = Field(default=None, description="Also bound the differences of this output to all others.")
-    cardinality: Number | None = Field(
-        default=None, description="Also bound the outputs where at most so many inputs change."
-    )
     groups: Name | None = Field(
         default=None, description="Also sum S over groups: a file, rows, columns, channels, patches."
     )
@@ -123,11 +140,10 @@ class Sensitivity(Table):
     image_shape: Text | None = Field(default=None, description="Shape of an input as an image: 28,28.")
 
 
-class Bounds(Table):
+class Bounds(_FewChanges):
     """Options of bounds."""
 
     method: Text | None = Field(default=None, description="Which methods to use.")
-    cardinality: Number | None = Field(default=None, description="At most so many inputs change.")
     sigma: File | None = Field(default=None, description="File of per-input radii, multiplied by eps.")
     save: File | None = Field(default=None, description="File for all bounds.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import replace
 
@@ -13,9 +14,17 @@ from hypothesis import strategies as st
 from small_networks import long_double, minimum_by_patterns, random_network, some_points
 
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching import branch, hidden, search
+from idl_audit.analysis.branching import BranchOutcome, branch, hidden, search
 from idl_audit.analysis.branching.ascent import Found, ascend
-from idl_audit.analysis.branching.chain import Chain, StateTrees, check_chain, proved_by_trees, why_no_trees
+from idl_audit.analysis.branching.chain import (
+    Chain,
+    Leaves,
+    StateStep,
+    StateTrees,
+    check_chain,
+    proved_by_trees,
+    why_no_trees,
+)
 from idl_audit.analysis.branching.hidden import tree_bounds
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.restriction import is_dead_elsewhere, living_states, restricted, restricted_bounds
@@ -58,7 +67,9 @@ def check_states(model: ImplicitModel, box: Box, bounds: StateBounds, rng: np.ra
 def test_bounds_by_trees_hold_on_samples_and_are_no_looser(seed: int) -> None:
     model, box = a_network(seed)
     net, inputs, bounds = root(model, box)
-    tighter, trees = tree_bounds(net, inputs, bounds, 6, deadline=soon())
+    trees: list[StateTrees] = []
+    tighter, grew = tree_bounds(net, inputs, bounds, 6, deadline=soon(), record=trees)
+    assert grew == bool(trees)
     check_states(model, box, tighter, np.random.default_rng(seed))
     for k, known in bounds.z.items():
         assert (tighter.z[k].lo >= known.lo).all()
@@ -148,6 +159,28 @@ def chained(monkeypatch: pytest.MonkeyPatch) -> tuple[ImplicitModel, Query, Chai
         if outcome.proved and chain.rounds and chain.kept and any(len(t.owner) > 20 for r in chain.rounds for t in r):
             return model, query, chain
     raise AssertionError("no case with trees of hidden states")
+
+
+def test_without_a_record_the_search_is_the_same_and_keeps_no_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count() -> int:
+        return sum(type(one) in (StateStep, StateTrees, Leaves) for one in gc.get_objects())
+
+    def kept_by(record: Chain | None) -> tuple[BranchOutcome, int]:
+        course = search.Search(model, query, deadline=soon(20), network=model, record=record, watch=None)
+        outcome = course.run()
+        gc.collect()
+        return outcome, count() - before
+
+    model, query, known = chained(monkeypatch)
+    del known
+    gc.collect()
+    before = count()
+    recorded, n_recorded = kept_by(Chain())
+    plain, n_plain = kept_by(None)
+    assert recorded.proved
+    assert (plain.proved, plain.leaves, plain.lowers) == (recorded.proved, recorded.leaves, recorded.lowers)
+    assert n_recorded > 2
+    assert n_plain == 0
 
 
 def test_a_chain_with_trees_of_hidden_states_is_checked_leaf_by_leaf(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_differences_within_boxes_are_local():
 
 @pytest.mark.parametrize(("eps", "sigma"), [(None, 1.0), ("0.02", 0.02)])
 def test_few_changes_are_bounded_by_the_largest_entries(tmp_path, eps, sigma):
-    few = audit(eps=eps, cardinality=5, save=tmp_path / "S.npz").sensitivity.cardinality
+    few = audit(eps=eps, sparse=5, save=tmp_path / "S.npz").sensitivity.cardinality
     with np.load(tmp_path / "S.npz") as saved:
         expected = sigma * np.sort(saved["S"], axis=1)[:, -5:].sum(axis=1)
     assert (few.k, few.sigma) == (5, sigma)
@@ -227,7 +227,7 @@ def test_progress_is_told():
         ({"method": "x"}, OptionError, "there is no method 'x'"),
         ({"eps": "0.02", "state_bounds": "x"}, OptionError, "there is no kind of state bounds 'x'"),
         ({"top": 0}, OptionError, "--top must be at least 1"),
-        ({"cardinality": 0}, OptionError, "--cardinality must be at least 1"),
+        ({"sparse": 0}, OptionError, "--sparse must be 1 or more"),
         ({"label": 10}, OptionError, "--class 10 is none of the 10 outputs"),
         ({"image_shape": (8, 9)}, OptionError, "--image-shape 8 x 9 has 72 numbers, and an input has 64"),
         ({"groups": "rows"}, OptionError, "needs inputs with rows and columns"),

@@ -65,7 +65,7 @@ def random_points(rng, centre, radius, k, count):
 @pytest.mark.parametrize("k", [None, 3])
 def test_the_original_network_stays_within_the_bounds(name, k):
     model, data = SAMPLES / f"{name}.onnx", SAMPLES / f"{name}.npz"
-    report = audit(model, data=data, eps="0.05", cardinality=k)
+    report = audit(model, data=data, eps="0.05", sparse=k)
     subject, rng = open_subject(model), np.random.default_rng(0)
     for sample in outputs(report).samples:
         points = random_points(rng, inputs_of(data)[sample.index], 0.05, k or 64, 200)
@@ -187,7 +187,7 @@ def test_what_would_collect_too_much_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_threat_model_says_how_many_inputs_change():
-    report = audit(cardinality=3)
+    report = audit(sparse=3)
     assert (report.threat_model.set, report.threat_model.k) == ("card", 3)
     assert report.threat_model.clip == (0.0, 1.0)
     assert audit().threat_model.set == "box"
@@ -200,7 +200,7 @@ def test_own_radii_hold_inputs_fixed(tmp_path):
     np.save(tmp_path / "s.npy", sigma)
     report = audit(sigma=tmp_path / "s.npy")
     assert "IDL404" in codes(report)
-    one = outputs(audit(cardinality=1))
+    one = outputs(audit(sparse=1))
     own = outputs(report)
     assert 0 < own.mean_width <= one.mean_width + 1e-9
     np.save(tmp_path / "ones.npy", np.ones((8, 8)))
@@ -267,7 +267,7 @@ def test_samples_outside_the_valid_range_are_refused_before_any_work():
     [
         ({"methods": ("magic",)}, "no method 'magic'"),
         ({"methods": ()}, "at least one"),
-        ({"cardinality": 0}, "--cardinality"),
+        ({"sparse": 0}, "--sparse"),
         ({"time_limit": 0.0}, "--time-limit"),
         ({"time_limit": float("nan")}, "--time-limit"),
     ],
@@ -278,9 +278,9 @@ def test_options_that_make_no_sense_are_refused(changes, what):
 
 
 def test_what_is_left_out_is_told():
-    report = audit(model=MODEL, cardinality=2)
+    report = audit(model=MODEL, sparse=2)
     assert codes(report) == []
-    chosen = replace(options(cardinality=2), model=ModelOptions(max_bytes=60_000))
+    chosen = replace(options(sparse=2), model=ModelOptions(max_bytes=60_000))
     report = audit_bounds(MODEL, chosen)
     assert codes(report) == ["IDL401", "IDL401"]
     assert all("--max-memory" in entry.hint for entry in report.diagnostics)

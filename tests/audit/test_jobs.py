@@ -33,11 +33,12 @@ MIXED = (14, 0, 37, 10, 3, 25)
 FAST = ("interval", "sign", "pgd", "linear")
 
 
-def audit(*, model=MODEL, data=DATA, eps="0.02,0.05", index=MIXED, methods=FAST, watch=None, **more):
+def audit(*, model=MODEL, data=DATA, eps="0.02,0.05", index=MIXED, methods=FAST, watch=None, tell=None, **more):
     data_options = DataOptions(data, index=index, preprocessing=Preprocessing(bounds=(0.0, 1.0)))
     verdicts = Options(methods=methods, record=more.get("certificates") is not None, **more.pop("verdicts", {}))
     chosen = RobustnessOptions(eps=parse_eps(eps), data=data_options, verdicts=verdicts, **more)
-    return audit_robustness("certify", model, chosen, watch=watch or (lambda progress: None))
+    callbacks = {"watch": watch or (lambda progress: None), "tell": tell or (lambda found: None)}
+    return audit_robustness("certify", model, chosen, **callbacks)
 
 
 def verdicts_of(report):
@@ -255,6 +256,32 @@ def test_the_journal_of_another_run_is_refused(tmp_path, change, words):
         audit(journal=path, resume=True, **change)
     assert "\n" not in str(refused.value)
     assert path.read_bytes() == before
+
+
+def test_samples_of_another_version_are_decided_again(tmp_path, monkeypatch):
+    path = tmp_path / "j"
+    with monkeypatch.context() as patch:
+        patch.setattr(robustness, "__version__", "0.0.9")
+        first = interrupted_after(3, path, monkeypatch)
+    before = path.read_bytes()
+    with pytest.raises(OptionError, match="another version of idl-audit and another set of options"):
+        audit(journal=path, resume=True, eps="0.02")
+    assert path.read_bytes() == before
+    calls, told = counted(monkeypatch), []
+    whole = audit()
+    n_calls = len(calls)
+    calls.clear()
+    report = audit(journal=path, resume=True, tell=told.append)
+    assert len(calls) == n_calls
+    assert codes(report).count("IDL207") == 0
+    (message,) = (one.message for one in told if one.code == "IDL209")
+    assert message.startswith("3 of 6 samples are decided again: version 0.0.9 of idl-audit decided them")
+    assert verdicts_of(report) == verdicts_of(whole)
+    assert all(sample in verdicts_of(report)[0] for sample in verdicts_of(first)[0])
+    assert len(path.read_bytes().splitlines()) == 1 + len(MIXED)
+    calls.clear()
+    audit(journal=path, resume=True)
+    assert calls == []
 
 
 def test_what_is_no_journal_is_not_overwritten(tmp_path):

@@ -229,8 +229,8 @@ BOUNDS = "bounds MODEL -d good.npz -e 0.02"
 STATES = (
     case(f"{BOUNDS} --method foo", "'foo'", "norm", "linear"),
     case(f"{BOUNDS} --method ''", "--method", "norm", "linear"),
-    case(f"{BOUNDS} --cardinality 0", "--cardinality", "1 or more"),
-    case(f"{BOUNDS} --cardinality two", "--cardinality", "integer"),
+    case(f"{BOUNDS} --sparse 0", "--sparse", "1 or more"),
+    case(f"{BOUNDS} --sparse two", "--sparse", "integer"),
     case(f"{BOUNDS} --sigma missing.npy", "missing.npy", "no such file"),
     case(f"{BOUNDS} --sigma array.npy", "array.npy", "640 radii", "64 inputs"),
     case(f"{BOUNDS} --sigma data.csv", "data.csv", "640 radii", "64 inputs"),

@@ -137,6 +137,23 @@ def test_diff_tells_what_changed(here):
     assert (document["per_eps"][0]["before"]["certified"], document["per_eps"][0]["after"]["certified"]) == (90, 89)
 
 
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quietly_the_exit_code_is_all_there_is(here, option):
+    for line, code in (
+        (("gate", "good.json", "--require", RULE), 0),
+        (("gate", "bad.json", "--require", RULE), 1),
+        (("diff", "bad.json", "good.json"), 0),
+        (("diff", "good.json", "bad.json"), 1),
+        (("diff", "good.json", "bad.json", "--exit-code"), 1),
+    ):
+        found = run(*line, option)
+        assert (found.code, found.out, found.err) == (code, "", ""), line
+        assert run(*line, option, "-f", "json").out.startswith("{")
+    for line in (("gate", "missing.json", "--require", RULE), ("diff", "good.json", "missing.json")):
+        found = run(*line, option)
+        assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+
+
 @pytest.mark.parametrize("columns", [80, 160])
 @pytest.mark.parametrize(
     "line", ["gate attacked.json --require clean_accuracy>=0.123 --baseline good.json", "diff good.json attacked.json"]

@@ -519,7 +519,28 @@ def test_printed_bounds_are_rounded_outward(files):
 
 
 def test_bounds_over_few_inputs_say_so(files):
-    line = ("bounds", MODEL, "-d", DATA, "-e", "0.3", "--bounds", "0,1", "--limit", "1", "--cardinality", "2")
+    line = ("bounds", MODEL, "-d", DATA, "-e", "0.3", "--bounds", "0,1", "--limit", "1", "--sparse", "2")
     report = run(*line, "-f", "json").report
     assert (report.threat_model.set, report.threat_model.k) == ("card", 2)
     assert run(*line).code == 0
+
+
+@pytest.mark.parametrize(
+    "line", [f"bounds {MODEL} -d {DATA} -e 0.3 --limit 1 --method interval", f"sensitivity {MODEL}"]
+)
+def test_few_inputs_have_one_name_in_every_command(files, line):
+    command = line.split()[0]
+    before = run(*line.split(), "--sparse", "2", "-f", "json").report
+    found = [run(*line.split(), *also, "-f", "json").report for also in (("--cardinality", "2"), ("--cardinality=2",))]
+    old = {f"IDL_AUDIT_{command.upper()}_CARDINALITY": "2"}
+    found.append(run(*line.split(), "-f", "json", **old).report)
+    for report in found:
+        assert (report.bounds and report.threat_model.k, report.sensitivity) == (
+            before.bounds and before.threat_model.k,
+            before.sensitivity,
+        )
+    few = before.threat_model.k if before.bounds else before.sensitivity.cardinality.k
+    assert few == 2
+    shown = run(command, "--help", COLUMNS="80").out
+    assert "--sparse" in shown
+    assert "cardinality" not in shown.lower()

@@ -70,6 +70,18 @@ def test_the_name_of_the_file_decides_the_form_and_ours_are_replaced(folder):
     assert run("report", "report.json", "-o", "mine.md", "--force").code == 0
 
 
+def test_quietly_a_report_is_written_without_a_word(folder):
+    (folder / "adv.npz").write_bytes(b"no archive")
+    assert run("report", "report.json", "-o", "told.html").err.startswith("note: ")
+    for name in ("r.html", "r.md", "r.xml", "r.txt"):
+        found = run("report", "report.json", "-o", name, "-q")
+        assert (found.code, found.out, found.err) == (0, "", "")
+        assert (folder / name).stat().st_size > 100
+    assert run("report", "report.json", "-q").out.startswith("From eps 0.05 to 0.08:")
+    refused = run("report", "report.json", "-o", "r.txt", "-q")
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+
+
 def test_without_options_it_prints_the_tables(folder):
     assert run("report", "report.json").out.startswith("From eps 0.05 to 0.08:")
     assert run("report", "report.json", "-f", "github").out.startswith("::warning title=falsified::")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -100,7 +101,9 @@ def test_a_baseline_is_read_before_any_work_and_compared_after_it(files, monkeyp
         ("[run]\noutput = 'nowhere/r.json'", "", ("nowhere",)),
         ("[certify]\nmethod = 'foo'", "", ("'foo'", "interval")),
         ("[attack]\nfraction = 2", "--steps attack", ("fraction", "at most 1")),
-        ("[bounds]\ncardinality = 3", "--steps bounds,certify", ("one threat model",)),
+        ("[bounds]\nsparse = 3", "--steps bounds,certify", ("one threat model", "sparse")),
+        ("[bounds]\ncardinality = 3", "--steps bounds,certify", ("one threat model", "sparse")),
+        ("[bounds]\nsparse = 3\ncardinality = 3", "--steps bounds", ("sparse and cardinality", "leave")),
         ("[sensitivity]\nstate-bounds = 'linear'", "", ("state-bounds", "eps")),
         ("", "--resume", ("--resume", "-o")),
         ("", "-c missing.toml", ("missing.toml", "idl-audit init")),
@@ -129,6 +132,15 @@ def test_attacks_are_a_step_too(files):
     assert report.threat_model.k == 5
     assert report.artifacts == ("out/adv.npz",)
     assert report.summary.per_eps[0].falsified > 0
+
+
+def test_attacks_are_those_of_the_command(files):
+    configured(files, "[attack]\nmethod = 'random'\n")
+    line = ("-e", "0.5", "-f", "json", "-q")
+    found, alone = run("run", "--steps", "attack", *line).report, run("attack", *line).report
+    changed = [result.adversarial for sample in found.samples for result in sample.results]
+    assert any(one is not None and one.l0 > 32 for one in changed), "random changes all inputs unless told otherwise"
+    assert changed == [result.adversarial for sample in alone.samples for result in sample.results]
 
 
 def test_a_local_sensitivity_says_its_radius(files):
@@ -219,6 +231,17 @@ def test_a_starter_is_commented_and_can_be_run(files):
     assert [point["text"] for point in report["threat_model"]["eps"]] == ["1/255", "2/255", "4/255"]
 
 
+def test_quietly_a_starter_is_written_and_a_model_looked_at_without_a_note(files):
+    found = run("init", MODEL, DATA, "-q")
+    assert (found.code, found.out, found.err) == (0, "", "")
+    assert (files / "idl-audit.toml").is_file()
+    assert run("init", MODEL, DATA, "-q").err.count("\n") == 1
+    assert run("inspect", MODEL).err == "note: defaults are taken from idl-audit.toml\n"
+    looked = run("inspect", MODEL, "-q")
+    assert (looked.code, looked.err) == (0, "")
+    assert "states" in looked.out
+
+
 def test_a_starter_replaces_nothing_unless_told_to(files):
     (files / "idl-audit.toml").write_text("mine")
     found = run("init", MODEL, DATA)
@@ -284,6 +307,23 @@ def test_a_report_of_another_audit_is_no_baseline(files, monkeypatch):
     found = run("run", "--limit", "2")
     assert (found.code, found.out) == (2, "")
     assert "other data" in found.err
+
+
+@pytest.mark.parametrize("name", ["run", "certify"])
+def test_a_reader_that_went_away_leaves_a_whole_report_and_no_journal(files, name):
+    """As in `idl-audit run | head -1`; the journal is for runs whose report is not written."""
+    configured(files, "[run]\nsteps = 'certify'\nreports = ['out/r.md']\n")
+    line = [sys.executable, "-m", "idl_audit", name, "-o", "out/r.json", "-e", "0.01", "--limit", "2", "-q"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        found = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    finally:
+        os.close(writing)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert from_json((files / "out/r.json").read_text(encoding="utf-8")).status == "complete"
+    further = ["r.md"] if name == "run" else []
+    assert sorted(path.name for path in (files / "out").iterdir()) == ["r.json", *further]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def sensitivity(line, *, model=MODEL, **env):
 
 
 @pytest.mark.parametrize("columns", [80, 120, 160])
-@pytest.mark.parametrize("line", [LOCAL, f"{LOCAL} --class 1 --cardinality 4 --groups rows --image-shape 8,8"])
+@pytest.mark.parametrize("line", [LOCAL, f"{LOCAL} --class 1 --sparse 4 --groups rows --image-shape 8,8"])
 def test_tables_of_boxes_stay_within_the_width(files, line, columns):
     for extra in ("", "-v"):
         found = sensitivity(f"{line} {extra}", COLUMNS=str(columns))
@@ -29,7 +29,7 @@ def test_tables_of_boxes_stay_within_the_width(files, line, columns):
 
 def test_json_is_one_document_with_everything(files, monkeypatch):
     monkeypatch.setattr(sensitivity_pictures, "MOST_PICTURES", 2)
-    line = f"{LOCAL} --class 1 --cardinality 4 --groups rows --image-shape 8,8 --save out/S.npz --images out/pictures"
+    line = f"{LOCAL} --class 1 --sparse 4 --groups rows --image-shape 8,8 --save out/S.npz --images out/pictures"
     found = sensitivity(f"{line} -f json")
     assert (found.code, found.err) == (0, "")
     section = found.report.sensitivity
@@ -97,7 +97,7 @@ def test_an_interruption_prints_what_is_known(files, monkeypatch):
         ("-d nan.npz -e 0.02", ("nan.npz", "NaN")),
         ("--class 12", ("--class 12", "10 outputs")),
         ("--class -1", ("--class",)),
-        ("--cardinality 0", ("--cardinality", "at least 1")),
+        ("--sparse 0", ("--sparse", "1 or more")),
         ("--groups rows", ("--groups", "rows and columns")),
         ("--groups missing.csv", ("missing.csv", "no such file")),
         ("--image-shape 0,8", ("--image-shape", "28,28")),

@@ -48,6 +48,18 @@ def test_a_feed_forward_model(tmp_path: Path, command: str) -> None:
     assert "S[3, 20]" in " ".join(refused.out.split())
 
 
+def test_quietly_the_exit_code_says_whether_every_claim_holds(tmp_path: Path) -> None:
+    witness = tmp_path / "w.npz"
+    assert run("sensitivity", MODEL, "--witness", witness).code == 0
+    held = run("verify", witness, MODEL, "-q")
+    assert (held.code, held.out, held.err) == (0, "", "")
+    refused = run("verify", rewritten(witness, "S", (3, 20), 1 - 1e-6), MODEL, "-q")
+    assert (refused.code, refused.out, refused.err) == (1, "", "")
+    missing = run("verify", tmp_path / "missing.npz", MODEL, "-q")
+    assert (missing.code, missing.out, missing.err.count("\n")) == (2, "", 1)
+    assert run("verify", witness, MODEL, "-q", "-f", "json").report.verification is not None
+
+
 def test_data_units_are_kept_in_the_witness(tmp_path: Path) -> None:
     plain, scaled = tmp_path / "plain.npz", tmp_path / "scaled.npz"
     assert run("sensitivity", MODEL, "--witness", plain).code == 0

@@ -89,6 +89,16 @@ def test_what_makes_no_sense_is_named_with_the_file(tmp_path, text, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("table", ["bounds", "sensitivity"])
+def test_few_changes_have_one_name_and_an_older_one(tmp_path, table):
+    for key in ("sparse", "cardinality"):
+        assert configuration(tmp_path, f"[{table}]\n{key} = 3").table(table) == {"sparse": 3}
+        assert configuration(tmp_path, f"[{table}]\n{key} = 3").options(table) == {"sparse": 3}
+    with pytest.raises(OptionError, match=f"{table} is refused .sparse and cardinality are two names") as caught:
+        configuration(tmp_path, f"[{table}]\nsparse = 3\ncardinality = 3")
+    assert str(caught.value).count(";") == 0
+
+
 def test_all_mistakes_are_told_at_once(tmp_path):
     with pytest.raises(OptionError, match=r"epss.*limit.*gatee|limit.*epss.*gatee"):
         configuration(tmp_path, "[defaults]\nepss = 3\nlimit = 'ten'\n[gatee]")
@@ -134,7 +144,7 @@ def test_no_table_has_a_key_for_running_code():
 def test_every_key_is_an_option_of_the_commands_that_read_it():
     import typer
 
-    from idl_audit.cli.app import app
+    from idl_audit.cli.app import OTHER_NAMES, app
 
     commands = typer.main.get_command(app).commands
     options = {name: {opt[2:] for p in command.params for opt in p.opts} for name, command in commands.items()}
@@ -145,7 +155,7 @@ def test_every_key_is_an_option_of_the_commands_that_read_it():
         elif name == "run":
             assert keys - {"reports"} <= options["run"]
         else:
-            assert keys <= options[name], name
+            assert {OTHER_NAMES.get(key, key) for key in keys} <= options[name], name
 
 
 def test_the_schema_has_every_key():

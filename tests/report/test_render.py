@@ -16,6 +16,7 @@ import pytest
 import report_examples as examples
 from hypothesis import given
 from hypothesis import strategies as st
+from junit_schema import faults
 from markdown_it import MarkdownIt
 
 from idl_audit.report.adversarial_file import Triple
@@ -364,25 +365,43 @@ def suites(report):
 
 
 @pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
-def test_junit_has_the_structure_that_servers_expect(report):
-    root = ElementTree.fromstring(to_junit(report).encode())
-    assert root.tag == "testsuites"
-    assert len(root) >= 1
-    for suite in root:
-        assert suite.tag == "testsuite"
-        assert set(suite.keys()) == {
-            *("id", "package", "name", "timestamp", "hostname", "tests", "failures", "errors", "skipped", "time"),
-        }
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp"))
-        assert int(suite.get("tests")) == len(suite)
-        for tag, count in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
-            assert int(suite.get(count)) == len(suite.findall(f"testcase/{tag}"))
-        for case in suite:
-            assert case.tag == "testcase"
-            assert set(case.keys()) == {"classname", "name", "time"}
-            assert len(case) <= 1
-            for outcome in case:
-                assert set(outcome.keys()) == ({"message"} if outcome.tag == "skipped" else {"message", "type"})
+def test_junit_is_valid_by_the_schemas_of_ant_and_jenkins(report):
+    made = to_junit(report)
+    assert "<testsuite " in made
+    assert faults(made) == []
+    assert faults(to_junit(report.model_copy(update={"status": "incomplete"}))) == []
+
+
+def test_junit_of_hostile_strings_is_valid_too():
+    for bad in (HOSTILE, *HOSTILES, " ", "\x00"):
+        assert faults(to_junit(hostile(bad))) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (r"<properties />", "", "<testsuite> holds testcase"),
+        (r"<system-out />(\s*)<system-err />", r"<system-err />\1<system-out />", "<testsuite> holds"),
+        (r"<system-err />", "<system-err /><testcase name='a' classname='b' time='0' />", "<testsuite> holds"),
+        (r"<skipped", "<failure type='a' /><skipped", "<testcase> holds failure skipped"),
+        (r"<skipped message", "<skipped sort='x' message", "<skipped> has the unknown attribute sort"),
+        (r"<skipped ", "<ignored /><skipped ", "<ignored> is unknown"),
+        (r' type="gate"', "", "<failure> lacks type"),
+        (r' hostname="localhost"', "", "<testsuite> lacks hostname"),
+        (r' timestamp="([^"]*)"', r' timestamp="\1Z"', "<testsuite> has timestamp"),
+        (r' time="[^"]*"', ' time="nan"', "has time = 'nan'"),
+        (r' time="[^"]*"', ' time="1e-3"', "has time = '1e-3'"),
+        (r' failures="\d+"', ' failures="77"', "failures = 77"),
+        (r' id="0"', ' id="3"', "suite 0 has the id 3"),
+        (r"</testcase>", "</testcase>text", "text after <testcase>"),
+        (r"testsuites", "suites", "the root is suites"),
+    ],
+)
+def test_the_check_of_junit_finds_each_fault(old, new, fault):
+    made = to_junit(examples.everything())
+    broken = re.sub(old, new, made)
+    assert broken != made
+    assert any(fault in told for told in faults(broken)), faults(broken)
 
 
 def counts(suite):

@@ -43,9 +43,15 @@ HOPELESS = -30.0
 
 
 def tree_bounds(
-    net: SearchNet, inputs: Interval, bounds: StateBounds, leaves: int, *, deadline: float
-) -> tuple[StateBounds, list[StateTrees]]:
-    """Return proved bounds of all states over one box, `bounds` tightened block by block, and the leaves behind them.
+    net: SearchNet,
+    inputs: Interval,
+    bounds: StateBounds,
+    leaves: int,
+    *,
+    deadline: float,
+    record: list[StateTrees] | None = None,
+) -> tuple[StateBounds, bool]:
+    """Return proved bounds of all states over one box, `bounds` tightened block by block, and whether any tree grew.
 
     Args:
         net: the network.
@@ -53,10 +59,11 @@ def tree_bounds(
         bounds: proved bounds of all states.
         leaves: how many leaves an objective may have.
         deadline: past it the remaining blocks get backward lines alone.
+        record: takes the leaves behind the bounds.
     """
     model = net.model
     fresh = StateBounds()
-    grown: list[StateTrees] = []
+    grew = False
     for k in model.evaluation_order:
         fresh = retightened(model, k, fresh, bounds, inputs)
         block = model.blocks[k]
@@ -72,9 +79,11 @@ def tree_bounds(
         if unstable.size > 4 * PROBE and not _pays(search, k, unstable, fresh, leaves, deadline):
             continue
         found = _grow(search, k, unstable, leaves, deadline)[0]
-        grown.append(found)
+        grew = True
+        if record is not None:
+            record.append(found)
         fresh = fresh.with_block(k, block, proved_by_trees(model, inputs, fresh, found), fresh.x[k])
-    return fresh, grown
+    return fresh, grew
 
 
 def _planes(net: SearchNet, inputs: Interval, k: int, bounds: StateBounds, leaves: int) -> dict[int, SearchPlanes]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.ascent import ascend
-from idl_audit.analysis.branching.chain import Chain, Leaves, repeated, rows_of, with_phases
+from idl_audit.analysis.branching.chain import Chain, Leaves, StateTrees, repeated, rows_of, with_phases
 from idl_audit.analysis.branching.hidden import tree_bounds
 from idl_audit.analysis.branching.network import SearchNet, state_tensors
 from idl_audit.analysis.branching.proof import prove_leaves
@@ -63,19 +63,22 @@ class Search:
         record: Chain | None,
         watch: Watch | None,
     ) -> None:
-        """Bound the states, and leave out those that are dead over the box."""
+        """Bound the states, and leave out those that are dead over the box; only `record` keeps what was chosen."""
         self._model, self._query, self._deadline = model, query, deadline
-        self._network, self._records, self._watch = network, record is not None, watch
-        self._chain = Chain() if record is None else record
+        self._network, self._record, self._watch = network, record, watch
+        self._rounds = 0
+        """Rounds of trees of hidden states so far."""
         self._found: list[Float32Array] = []
         self._inputs = Interval.of_boxes(query.box)
         self._net = SearchNet(model, query.box)
-        steps = self._chain.steps if self._records else None
+        steps = None if record is None else record.steps
         self._bounds = root_bounds(self._net, self._inputs, deadline=self._later(0.5), record=steps)
-        self._chain.kept = living_states(model, self._bounds)
-        if self._chain.kept:
-            self._net = SearchNet(restricted(model, self._chain.kept), query.box)
-            self._bounds = restricted_bounds(self._bounds, self._chain.kept)
+        kept = living_states(model, self._bounds)
+        if record is not None:
+            record.kept = kept
+        if kept:
+            self._net = SearchNet(restricted(model, kept), query.box)
+            self._bounds = restricted_bounds(self._bounds, kept)
         self._lowers = [np.full(len(alternative.rows), -np.inf) for alternative in query.alternatives]
         self._forest: dict[int, Tree] = {}
         """Alternative -> the tree that is being grown, on the bounds as they are."""
@@ -112,11 +115,16 @@ class Search:
 
     def _tighten(self, most: int) -> bool:
         """Bound the states by trees of their own; return whether that changed anything."""
-        tighter, trees = tree_bounds(self._net, self._inputs, self._bounds, most, deadline=self._later(HIDDEN_SHARE))
-        if not trees:
+        trees: list[StateTrees] | None = None if self._record is None else []
+        tighter, grew = tree_bounds(
+            self._net, self._inputs, self._bounds, most, deadline=self._later(HIDDEN_SHARE), record=trees
+        )
+        if not grew:
             return False
         self._bounds, self._forest = tighter, {}
-        self._chain.rounds.append(trees)
+        self._rounds += 1
+        if self._record is not None and trees is not None:
+            self._record.rounds.append(trees)
         return True
 
     def _bound_rows(self) -> None:
@@ -128,9 +136,10 @@ class Search:
         ):
             self._lowers[number] = np.fmax(self._lowers[number], proved)
             if proved.max() > 0:
-                leaf.after = len(self._chain.rounds)
-                self._chain.trees[number] = leaf
                 self._closed += 1
+                if self._record is not None:
+                    leaf.after = self._rounds
+                    self._record.trees[number] = leaf
 
     def _grow(self, until: float, *, last: bool) -> None:
         """Grow a tree for each alternative that is left."""
@@ -151,8 +160,8 @@ class Search:
             if outcome.proved:
                 del self._forest[number]
                 self._lowers[number] = np.array([outcome.lower])
-                if tree.record is not None:
-                    self._chain.trees[number] = tree.record
+                if self._record is not None and tree.record is not None:
+                    self._record.trees[number] = tree.record
             elif not last:
                 return  # tighter bounds of the states serve all alternatives
 
@@ -166,7 +175,7 @@ class Search:
             alternative.rows[row],
             float(alternative.offsets[row]),
             self._try,
-            Leaves(row, after=len(self._chain.rounds)) if self._records else None,
+            None if self._record is None else Leaves(row, after=self._rounds),
             self._watch,
         )
 

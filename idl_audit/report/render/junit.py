@@ -3,7 +3,7 @@
 A suite of the gate's rules, one of verdicts per radius, one of properties, one of a certificate's check, and one on
 the run itself. Only what is judged can fail: where the report has a gate, its rules are, and verdicts that are not
 certified show as skipped; without a gate, falsified and clean_wrong fail and unknown is skipped. A report that is
-incomplete is an error.
+incomplete is an error. The elements and their order are those of Apache Ant's schema, which asks for empty ones too.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def to_junit(report: Report) -> str:
             skipped=str(counts["skipped"]),
             time=f"{sum(case.seconds for case in cases):.3f}",
         )
+        ElementTree.SubElement(suite, "properties")
         for case in cases:
             where = {"classname": f"idl-audit.{subject}", "name": _safe(case.name), "time": f"{case.seconds:.3f}"}
             test = ElementTree.SubElement(suite, "testcase", where)
@@ -60,6 +61,8 @@ def to_junit(report: Report) -> str:
                 if case.outcome != "skipped":
                     told["type"] = case.kind
                 ElementTree.SubElement(test, case.outcome, told)
+        for stream in ("system-out", "system-err"):
+            ElementTree.SubElement(suite, stream)
     ElementTree.indent(root)
     return f"{MARK}\n{ElementTree.tostring(root, encoding='unicode')}\n"
 

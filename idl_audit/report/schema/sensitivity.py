@@ -112,7 +112,7 @@ class Sensitivity(Part):
     margins: tuple[ClassMargin, ...] = Field(
         default=(), description="For --class: the differences to the other outputs, the most sensitive first."
     )
-    cardinality: Cardinality | None = Field(default=None, description="For --cardinality: bounds for few changes.")
+    cardinality: Cardinality | None = Field(default=None, description="For --sparse: bounds where few inputs change.")
     groups: InputGroups | None = Field(default=None, description="For --groups: sums over groups of inputs.")
     independent_pairs: Count | None = Field(
         default=None, description="Pairs of an output and an input without any path between them: proved independent."
