@@ -76,6 +76,8 @@ def tree_bounds(
             continue
         search = PhasedSearch(net, net.rows[k], k + 1, fresh)
         search.planes = _planes(net, inputs, k, fresh, 2 * unstable.size * leaves)
+        if leaves == 1 and not search.planes:  # slopes alone have been raised at the root
+            continue
         if unstable.size > 4 * PROBE and not _pays(search, k, unstable, fresh, leaves, deadline):
             continue
         found = _grow(search, k, unstable, leaves, deadline)[0]

@@ -25,7 +25,10 @@ Network = Callable[[Float32Array], FloatArray]
 
 OUTPUT_STEPS = 40
 STAGES = ((0, 0.2), (1, 0.2), (16, 0.3), (96, 1.0))
-"""Leaves that a hidden state's tree may have, and the share of the time left that the outputs' trees then get."""
+"""Leaves that a hidden state's tree may have, and the share of the time left that the outputs' trees then get.
+
+A round of one leaf is for planes, where there are some.
+"""
 HIDDEN_SHARE = 0.5
 """Of the time left, for the trees of hidden states."""
 LARGEST_GAP = -1.0
@@ -100,7 +103,7 @@ class Search:
         pays = True
         for most, share in STAGES:
             if most and pays:
-                pays = self._tighten(most)
+                pays = self._tighten(most) or most == 1
             if not self._forest:
                 self._bound_rows()
             self._grow(self._later(share), last=most == STAGES[-1][0])
