@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from idl_audit.cli import options as o
-from idl_audit.cli.show import EXIT_REFUSED, command, console, print_sections
+from idl_audit.cli.show import EXIT_REFUSED, command, console, print_document, print_sections
 from idl_audit.gate.difference import Difference, compare
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Report, Verdict
@@ -44,7 +44,7 @@ def diff(
     later = read_report(new)
     found = compare(read_report(old), later, old)
     if format is o.Format.JSON:
-        typer.echo(json.dumps(_document(found), indent=2, allow_nan=False))
+        print_document(json.dumps(_document(found), indent=2, allow_nan=False) + "\n")
     elif not quiet:
         worse = "; ".join(found.regressions)
         sentence = f"Worse than before: {worse}." if worse else "Nothing got worse."

@@ -10,7 +10,15 @@ import typer
 
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import ConfigOption
-from idl_audit.cli.show import EXIT_REFUSED, check_output, command, console, print_sections, write_report
+from idl_audit.cli.show import (
+    EXIT_REFUSED,
+    check_output,
+    command,
+    console,
+    print_document,
+    print_sections,
+    write_report,
+)
 from idl_audit.errors import DataError, OptionError
 from idl_audit.files import check_place, write_whole
 from idl_audit.gate.judge import judge, parse_rules
@@ -85,7 +93,7 @@ def gate(
         write_whole(baseline, lambda file: file.write(content))
     if format is o.Format.JSON:
         if output is None:
-            typer.echo(json.dumps(judged.model_dump(mode="json"), indent=2, allow_nan=False))
+            print_document(json.dumps(judged.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
     elif not quiet:
         from idl_audit.report.terminal.gate import gate_sections
         from idl_audit.report.terminal.layout import MAX_ROWS

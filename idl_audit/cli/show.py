@@ -57,8 +57,7 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         except KeyboardInterrupt:
             _fail("interrupted", EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # the reader of our output went away (| head): nothing is wrong, and nothing more can be said to it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _hang_up()
             raise typer.Exit(0) from None
         except MemoryError:
             _fail("out of memory; audit a smaller model, or fewer samples at a time with --limit", EXIT_INCOMPLETE)
@@ -68,6 +67,11 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             _internal(error)
 
     return wrapped
+
+
+def _hang_up() -> None:
+    """Go on without a reader of our output (| head): nothing is wrong, and nothing more can be said to it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> None:
@@ -132,15 +136,10 @@ def written(report: Report, output: Path | None) -> Report:
 
 
 def show(report: Report, *, format: Format, output: Path | None, verbose: bool = False, quiet: bool = False) -> None:
-    """Print a report that `written` returned; nothing where it was asked for as JSON in a file, or quietly as tables.
-
-    Raises:
-        BrokenPipeError: where the reader went away; whatever must be done all the same is to be done before.
-    """
+    """Print a report that `written` returned, unless it was asked for as JSON in a file, or quietly as tables."""
     if format is Format.JSON:
         if output is None:
-            _stdout().write(to_json(report))
-            _stdout().flush()
+            print_document(to_json(report))
         return
     if quiet:
         return
@@ -148,6 +147,15 @@ def show(report: Report, *, format: Format, output: Path | None, verbose: bool =
     from idl_audit.report.terminal import render
 
     render(report, console=console(), verbose=verbose)
+
+
+def print_document(text: str) -> None:
+    """Print a JSON document; a reader that went away does not change how the command ends."""
+    try:
+        _stdout().write(text)
+        _stdout().flush()
+    except BrokenPipeError:
+        _hang_up()
 
 
 def write_report(report: Report, output: Path) -> None:
@@ -188,10 +196,11 @@ def _stdout() -> TextIO:
 
 
 class _Console(Console):
-    """A console that leaves it to us what a reader that went away means."""
+    """A console for which a reader that went away does not change how the command ends."""
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        self.quiet = True
+        _hang_up()
 
 
 def console() -> Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_diff_tells_what_changed(here):
         {"index": 89, "eps": 2 / 255, "before": "certified", "after": "unknown", "worse": True}
     ]
     assert (document["per_eps"][0]["before"]["certified"], document["per_eps"][0]["after"]["certified"]) == (90, 89)
+
+
+@pytest.mark.parametrize("line", ["gate bad.json", "gate bad.json -f json", "diff good.json bad.json --exit-code"])
+def test_a_reader_that_went_away_does_not_change_the_exit_code(here, line):
+    """As in `set -o pipefail; idl-audit gate report.json | head -1`."""
+    more = ["--require", RULE] if line.startswith("gate") else []
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "idl_audit", *line.split(), *more]
+    try:
+        found = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    finally:
+        os.close(writing)
+    assert (found.returncode, found.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("option", ["-q", "--quiet"])

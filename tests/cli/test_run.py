@@ -312,7 +312,8 @@ def test_a_report_of_another_audit_is_no_baseline(files, monkeypatch):
 @pytest.mark.parametrize("name", ["run", "certify"])
 def test_a_reader_that_went_away_leaves_a_whole_report_and_no_journal(files, name):
     """As in `idl-audit run | head -1`; the journal is for runs whose report is not written."""
-    configured(files, "[run]\nsteps = 'certify'\nreports = ['out/r.md']\n")
+    rule = "[gate]\nrequire = 'certified_accuracy@0.01 > 100 %'\n"
+    configured(files, f"[run]\nsteps = 'certify'\nreports = ['out/r.md']\n{rule}")
     line = [sys.executable, "-m", "idl_audit", name, "-o", "out/r.json", "-e", "0.01", "--limit", "2", "-q"]
     reading, writing = os.pipe()
     os.close(reading)
@@ -320,7 +321,7 @@ def test_a_reader_that_went_away_leaves_a_whole_report_and_no_journal(files, nam
         found = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     finally:
         os.close(writing)
-    assert (found.returncode, found.stderr) == (0, "")
+    assert (found.returncode, found.stderr) == (1 if name == "run" else 0, "")
     assert from_json((files / "out/r.json").read_text(encoding="utf-8")).status == "complete"
     further = ["r.md"] if name == "run" else []
     assert sorted(path.name for path in (files / "out").iterdir()) == ["r.json", *further]
