@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import mpmath
@@ -385,3 +386,11 @@ def test_softmax_is_scaled_by_nothing_and_sums_to_1() -> None:
     z = np.random.default_rng(0).normal(size=(5, 8)) * 100
     np.testing.assert_allclose(found(z).reshape(5, 2, 4).sum(axis=-1), 1)
     np.testing.assert_allclose(found(z + 7), found(z), rtol=1e-12)
+
+
+def test_a_value_that_underflows_is_paid_for() -> None:
+    """phi(z) = -1e-30 z is 1e-330 at z = -1e-300, 0 in float64: times v = -1e300 that is 1e-30 below 0."""
+    v, z = np.array([-1e300]), np.array([-1e-300])
+    bound = ACTIVATIONS["leaky_relu"](alpha=-1e-30).lower_support(v, np.zeros(1), np.zeros(1), z, z)
+    exact = Fraction(float(v[0])) * Fraction(-1e-30) * Fraction(float(z[0]))
+    assert Fraction(float(bound[0])) <= exact

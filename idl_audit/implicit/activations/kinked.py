@@ -15,6 +15,9 @@ from idl_audit.arrays import FloatArray
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.rounding import TINY, gamma
 
+UNDERFLOW = 2.0**-1073
+"""More than a product that underflows can lose."""
+
 
 @dataclass(frozen=True, eq=False)
 class Kinked(Activation):
@@ -107,6 +110,8 @@ class Kinked(Activation):
     def _vertex(self, v: FloatArray, v_error: FloatArray, lam: FloatArray, z: FloatArray) -> FloatArray:
         x = self(z)
         rounding = gamma(6) * (np.abs(v * x) + np.abs(lam * z)) + TINY
+        if not self._products_are_exact:  # what underflows in x is multiplied by v
+            rounding = rounding + (np.abs(v) + v_error) * UNDERFLOW
         return v * x - lam * z - (v_error * np.abs(x) * (1 + gamma(6)) + rounding)
 
 
