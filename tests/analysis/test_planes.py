@@ -31,6 +31,7 @@ from small_networks import (
 )
 
 from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching import tree as tree_module
 from idl_audit.analysis.branching.chain import Chain, Leaves, check_chain, repeated, with_phases
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.proof import prove_leaves
@@ -550,7 +551,8 @@ def test_the_best_planes_prove_the_minimum_over_the_hulls(phi: str) -> None:
 
 @pytest.mark.parametrize("seed", [1, 4, 10])
 @pytest.mark.parametrize("phi", ["relu", "abs", "negative"])
-def test_the_root_with_planes_comes_near_the_hull(phi: str, seed: int) -> None:
+def test_the_root_with_planes_comes_near_the_hull(phi: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module, "PLANE_STEPS", 100)
     model, box, inputs, bounds = bent_case(phi, seed)
     hull = hull_program(model, box)[0]
     gap = 0.01 * (1 + abs(hull))

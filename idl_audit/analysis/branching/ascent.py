@@ -140,10 +140,12 @@ def ascend(
         last = step == steps - 1 or not adam.values
         with torch.set_grad_enabled(not last):
             bound = bound_of(chosen, splits, shares, seen)
-        done = last or bool((bound.detach() > enough).all())
         best.seen = {k: v.detach() for k, v in seen.items()}
-        if done or 2 * step >= steps:  # before, most passes would be kept only to be replaced
-            better = bound.detach() > best.bound
+        better = bound.detach() > best.bound
+        late = last or 2 * step >= steps
+        if not late:  # most passes would be kept only to be replaced
+            better &= bound.detach() > enough
+        if late or bool(better.any()):
             best.bound = torch.where(better, bound.detach(), best.bound)
             for k, value in chosen.items():
                 best.slopes[k][better] = value.detach()[better]
@@ -151,11 +153,11 @@ def ascend(
                 best.multipliers[k][better] = value.detach()[better]
             for k, value in shares.items():
                 best.planes[k][better] = value.detach()[better]
-            if shares:
-                corner = -best.seen[-1].sign()
-                passes = max(step - (steps + 1) // 2, 0) + 1
-                best.point = corner if best.point is None else best.point + (corner - best.point) / passes
-        if done or not bound.requires_grad or bool((best.bound > enough).all()):
+        if shares and late:
+            corner = -best.seen[-1].sign()
+            passes = max(step - (steps + 1) // 2, 0) + 1
+            best.point = corner if best.point is None else best.point + (corner - best.point) / passes
+        if last or not bound.requires_grad or bool((best.bound > enough).all()):
             break
         pull = -torch.minimum(bound, torch.as_tensor(enough + 1e-3)).sum()
         adam.step(torch.autograd.grad(pull, adam.values, allow_unused=True), decay**step)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 ROOT_STEPS = 30
-PLANE_STEPS = 100
+PLANE_STEPS = 30
 """At the root, for planes."""
 LEAF_STEPS = 14
 BATCH = 128
