@@ -1,4 +1,4 @@
-"""The LP relaxation over a box (mathematics 7, paper section 4.4): a point to try, and multipliers for a proof.
+"""The LP relaxation over a box (docs/mathematics.md, section 7.1): a point to try, and multipliers for a proof.
 
 The program is `complementarity`'s; the bound is never the solver's, but what `certificate.lower_bound` makes of the
 duals.
