@@ -168,7 +168,7 @@ def test_the_table_of_slopes_is_that_of_the_activations():
         assert most - 2e-5 <= float(hi[0]) <= most + 1e-9, name
 
 
-# --- the checks themselves ---------------------------------------------------------------------------------------------
+# --- the checks themselves --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
