@@ -168,6 +168,20 @@ def test_the_table_of_slopes_is_that_of_the_activations():
         assert most - 2e-5 <= float(hi[0]) <= most + 1e-9, name
 
 
+WORDS = (
+    "alpha-CROWN", "BaB", "beta-CROWN", "CROWN", "DeepPoly", "FGSM", "IBP", "intermediate", "Lipschitz", "MIP",
+    "monDEQ", "ODI", "PGD", "Planet", "zonotope",
+)  # fmt: skip
+"""What a verifier's author looks for."""
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_the_field_s_words_are_in_the_glossary_and_in_the_code(word):
+    assert word in (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    package = [path for path in SOURCES if path.is_relative_to(ROOT / "idl_audit")]
+    assert any(re.search(rf"\b{word}\b", path.read_text(encoding="utf-8")) for path in package)
+
+
 # --- the checks themselves --------------------------------------------------------------------------------------------
 
 
