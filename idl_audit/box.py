@@ -1,6 +1,7 @@
 """The input sets of a threat model: boxes (every input moves within its own interval), and U_card (at most k move).
 
-Both know their *support*: the greatest value of a linear function over the set, in closed form (mathematics 6).
+Both know their *support*: the greatest value of a linear function over the set, in closed form
+(docs/mathematics.md, section 6.5).
 """
 
 from __future__ import annotations
@@ -204,8 +205,8 @@ class SparseBall:
     def rise(self, rows: FloatArray, error: FloatArray | float = 0.0) -> FloatArray:
         """Return max of m . (u - centre) over the set for each row m, shape (..., p) -> (...), rounded upward.
 
-        The sum of the k largest gains, gain_i = max(m_i (hi_i - u0_i), m_i (lo_i - u0_i)) >= 0 (mathematics 6). It
-        holds for every m' with |m' - m| <= error as well.
+        The sum of the k largest gains, gain_i = max(m_i (hi_i - u0_i), m_i (lo_i - u0_i)) >= 0
+        (docs/mathematics.md, section 6.5). It holds for every m' with |m' - m| <= error as well.
         """
         gains = _gains(rows, error, self.centre, self.box)
         if self.k < self.size:

@@ -131,7 +131,7 @@ def random_points(target: Target, options: AttackOptions, rng: np.random.Generat
 
 
 def signed_gradient(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Yield, for each rival class, the corner that the gradient of the margin at the sample points to."""
+    """Yield, for each rival class, the corner that the margin's gradient at the sample points to (FGSM)."""
     aims = _aims(target, options)
     _, slope = searched(target.model).slopes(
         np.tile(target.centre, (len(aims), 1)), _Aim(target, options, aims).weights
@@ -149,7 +149,7 @@ def _best_corners(target: Target, slope: FloatArray) -> FloatArray:
 
 
 def projected_gradient(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Yield the ends of signed gradient descent with momentum on every rival's margin, from several starts.
+    """Yield the ends of signed gradient descent with momentum on every rival's margin, from several starts (PGD).
 
     Starts: the sample, then by turns output-diversified and random ones. Over U_card each end is made sparse.
     """
@@ -243,7 +243,7 @@ def _sensitivity_of_output(model: ImplicitModel, output: int) -> FloatArray:
 
 
 def gradient_ranking(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Yield points that change only the inputs with the largest |d y_label / du| at the sample."""
+    """Yield points that change only the inputs with the largest |d y_label / du| at the sample (a saliency map)."""
     functional = np.eye(target.model.n_outputs)[[target.label]]
     _, slope = searched(target.model).slopes(target.centre[None], lambda y: functional)
     yield _ranked(target, np.abs(slope[0]), options, rng)

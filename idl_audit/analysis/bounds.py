@@ -1,4 +1,7 @@
-"""StateBounds: what is known of every state's pre-activation z and value x over a batch of input boxes."""
+"""StateBounds: what is known of every state's pre-activation z and value x over a batch of input boxes.
+
+Other verifiers call them intermediate or pre-activation bounds.
+"""
 
 from __future__ import annotations
 

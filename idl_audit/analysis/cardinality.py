@@ -1,4 +1,4 @@
-"""Bounds for sparse changes: at most k inputs move, each within its own sigma_u (paper 4.2, mathematics 5.4).
+"""Bounds for sparse changes: at most k inputs move, each within its own sigma_u (docs/mathematics.md, section 5.4).
 
 |y - y0| <= S |u - u0| with at most k nonzeros in u - u0, |u - u0| <= sigma_u, gives |y_i - y0_i| <= s_k(sigma_u * S_i):
 the sum of the k largest entries of row i, each times what its input may move.

@@ -1,4 +1,6 @@
-"""Sharper sensitivity matrices: by centre and radius of the slopes, and by half a step (mathematics 5.3).
+"""Sharper sensitivity matrices: by centre and radius of the slopes, and by half a step.
+
+See docs/mathematics.md, section 5.3.
 
 If every slope of phi_i lies in [c_i - r_i, c_i + r_i], then dx = c dz + w with |w| <= r |dz|. Eliminating dz,
 

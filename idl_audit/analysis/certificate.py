@@ -1,4 +1,6 @@
-"""The proof: a lower bound of linear functionals over a box that any multipliers give (mathematics 7, paper Thm 4.3).
+"""The proof: a lower bound of linear functionals over a box that any multipliers give.
+
+Weak duality (docs/mathematics.md, section 7.3); other verifiers call it the dual bound.
 
 For the functional f = seed . (C x + D u + d) and any multipliers lam, one vector a block, z = A x + B u + b gives
 

@@ -1,4 +1,4 @@
-"""The complementarity form of a model over a box (mathematics 7, paper section 4.4), for linear programs.
+"""The complementarity form of a model over a box (docs/mathematics.md, section 7.2), for linear programs.
 
 Variables t, x and the slack s = x - z, with u = centre + radius t and t in [-1, 1], so that data in bytes and data in
 [0, 1] give the same program. Rows (I - A) x - B diag(radius) t - s = b + B centre; every line of the activation's

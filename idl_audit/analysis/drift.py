@@ -1,4 +1,4 @@
-"""How far the outputs of a compressed model can be from the original's (mathematics 9.3, paper Thm 5.1 corrected).
+"""How far the outputs of a compressed model can be from the original's (docs/mathematics.md, section 9.3).
 
 For |A - A0| <= E, |B - B0| <= E_B, ... (0: the original) and the states x, x0 of the same input u,
 
@@ -6,7 +6,7 @@ For |A - A0| <= E, |B - B0| <= E_B, ... (0: the original) and the states x, x0 o
     |y - y0| <= |C| |x - x0| + E_C |x0| + E_D |u|.
 
 On a set where |x0| and |u| are bounded that is a number; for all inputs it is affine in |u|, with |x0| <= |x0(0)| +
-T |u|. The theorem as it is printed has E in place of E |x0| and is false. Everything is rounded upward.
+T |u|. The paper's theorem 5.1 has x0 and |A0 + E| in place of |x0| and |A|, and is false. Everything is rounded upward.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Leaves of a branching tree, by linear programs: exact where every kinked state has a phase (mathematics 7, 8).
+"""Leaves of a branching tree, by linear programs: exact where every kinked state has a phase.
+
+See docs/mathematics.md, sections 7.5 and 8.4.
 
 Where all states are linear over a leaf, the relaxation is the leaf itself: its optimum is the least value of the
 functional there, and its point is where the network attains it. The duals prove that bound; for a leaf without points,

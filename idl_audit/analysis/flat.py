@@ -1,4 +1,6 @@
-"""Flat models: A, B, C, D as four dense arrays over all states, for loops and for witnesses (mathematics 5.3, 5.7).
+"""Flat models: A, B, C, D as four dense arrays over all states, for loops and for witnesses.
+
+See docs/mathematics.md, section 5.3.
 
 Feed-forward networks are bounded block by block. Where states feed on themselves, one dense system is solved instead,
 with one change of variable a state (`implicit.wellposed.contraction`): alpha = 1 outside loops, and what the loop's own

@@ -1,4 +1,7 @@
-"""Gradients of linear functionals of y by the implicit model itself (paper 6.2): v = Phi (A^T v + C^T g)."""
+"""Gradients of linear functionals of y by the implicit model itself: v = Phi (A^T v + C^T g).
+
+See docs/mathematics.md, section 9.5.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Branch and bound over the input box: what decides properties of networks with few inputs.
+"""Branch and bound (BaB) over the input box: what decides properties of networks with few inputs.
 
 Boxes are bounded in batches (`splitting.box_bounds`), every bound in float64 and rounded outward. A box is refuted
 where every alternative of the query has a row, or a sum of rows, whose proved lower bound is above 0. Of the others the
 parts at the faces that are refuted are cut off (`splitting.contraction`), and the rest is split at a number that both
 halves share, along the input j with the largest -r_j d(bound)/d r_j. Depth first, worst bound first; halves keep their
 parent's bounds. The centre of every open box and the corners where its linear bounds are least are tried as
-counterexamples.
+counterexamples. See docs/mathematics.md, section 8.6.
 """
 
 from __future__ import annotations

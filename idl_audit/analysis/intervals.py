@@ -1,4 +1,7 @@
-"""Interval bounds (mathematics 6.1): l = A+ x_lo + A- x_hi + ..., block by block, rounded outward."""
+"""Interval bounds (interval bound propagation, IBP): l = A+ x_lo + A- x_hi + ..., block by block, rounded outward.
+
+See docs/mathematics.md, section 6.1.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ LOOP_STEPS = 4
 
 
 def loop_interval(loop: Loop, drive: Interval) -> Interval:
-    """Return bounds of x = phi(A x + i) for i in m boxes, shape (m, n) (mathematics 6.1).
+    """Return bounds of x = phi(A x + i) for i in m boxes, shape (m, n) (docs/mathematics.md, section 6.1).
 
     |x - x0| <= N |i - i0| around the equilibrium x0 at the middle i0 of the box. For any z and delta = z - A phi(z) -
     i0, phi(z) is the equilibrium of i0 + delta, so that |phi(z) - x0| <= N |delta| pays for the solver's residual.

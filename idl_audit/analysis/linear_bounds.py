@@ -1,4 +1,6 @@
-"""Backward linear bounds (mathematics 6.4; known as CROWN or DeepPoly) of states and outputs, proved as they are made.
+"""Backward linear bounds (CROWN, DeepPoly) of states and outputs, proved as they are made.
+
+See docs/mathematics.md, section 6.4.
 
 Each nonlinearity is replaced by a line below or above its graph over [l, h], and the functional is pushed backwards to
 the inputs. In the terms of `certificate`: lam = slope of the line * v. Every value returned is that module's proof.

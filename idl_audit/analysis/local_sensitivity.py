@@ -1,4 +1,6 @@
-"""Local sensitivity (mathematics 6.3): the matrices of `sensitivity` and `centre_radius` with the slopes of one box.
+"""Local sensitivity: the matrices of `sensitivity` and `centre_radius` with the slopes of one box.
+
+Local Lipschitz bounds, one for each output and input (docs/mathematics.md, section 6.3).
 
 Bounds l <= z <= h of the states over a box confine the slopes of their activations: a ReLU that stays on one side of
 its kink is linear there (c = 1, r = 0, or c = r = 0). The model whose activations have these slopes only is the model

@@ -1,4 +1,6 @@
-"""The mixed-integer program of a piecewise linear model over a box (mathematics 8): it finds points, it proves nothing.
+"""The mixed-integer program (MIP, big-M) of a piecewise linear model over a box: it finds points, it proves nothing.
+
+See docs/mathematics.md, section 8.7.
 
 To the relaxation in complementarity form, a kinked state phi(z) = below z (z <= 0), above z (z >= 0) that bends over
 [l, h] adds a binary a and, with g = above - below,

@@ -1,4 +1,6 @@
-"""The block-wise norm bound of block models (BLIP, paper 2.2 and 4.1): a small matrix of norms in place of |A|.
+"""The block-wise norm bound of block models: a small matrix of norms in place of |A|.
+
+See docs/mathematics.md, section 5.2.
 
 With l_inf norms, one a block, and gamma_k the block's Lipschitz constant in that norm,
 
@@ -82,7 +84,7 @@ def norm_matrix(model: ImplicitModel) -> NormMatrix:
 
 
 def norm_bound(model: ImplicitModel) -> float | None:
-    """Return rho = ||B|| ||C|| / (1 - ||A||) + ||D||, l_inf norms, rounded upward (paper 4.7); None where ||A|| >= 1.
+    """Return rho = ||B|| ||C|| / (1 - ||A||) + ||D||, l_inf norms, rounded upward; None where ||A|| >= 1.
 
     |y - y0|_inf <= rho |u - u0|_inf. It depends on the scaling: give the rescaled model. For activations with slopes
     above 1, A and B are multiplied by the largest Lipschitz constant.

@@ -1,7 +1,7 @@
 """How far an objective moves within an input set: what attacks reach, and for linear objectives what is proved.
 
     linear   the largest c . y + w . x over the set, y the outputs and x the states
-    l1       the smallest |x|_1 (paper section 4.4)
+    l1       the smallest |x|_1 (paper 4.4)
     state    the largest |x - x0|_2^2, x0 the state of the sample (paper 7.3.2)
 
 Candidates come from the LP relaxation and from signed gradient descent. What is reached is always the value of the
@@ -9,7 +9,7 @@ model itself at a point inside the set; where the objective reads outputs alone,
 
 The printed relaxation of `state` is vacuous: its value is the same whatever the set's centre, and every u is optimal.
 Here LPs with the cost -2 (x^t - x0) are repeated, x^{t+1} the solution, from several random signs: the objective of the
-relaxation never decreases (mathematics 7).
+relaxation never decreases (docs/mathematics.md, section 7.9).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ where z is as low as it gets for that z. For any numbers r (one for each input; 
 since phi(z) = max(below z, above z): two linear functions, each maximised over the box in closed form. With r the
 chord's slope throughout this is the chord; over all r it is the upper side of the hull of {(u, phi(w.u + b))}, which
 for ReLU has exponentially many facets (Anderson et al., *Strong mixed-integer programming formulations for trained
-neural networks*).
+neural networks*). See docs/mathematics.md, section 7.6.
 
 A functional that holds v x with v < 0 then has v x >= v a.u + v c: the plane's coefficients go to the inputs.
 """

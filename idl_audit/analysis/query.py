@@ -1,4 +1,4 @@
-"""Queries: is there an input of a box whose outputs satisfy one of several systems of linear inequalities?
+"""Queries (specifications): is there an input of a box whose outputs satisfy one of several systems of inequalities?
 
 A robustness margin asks for y_label - y_j <= 0 for some rival j; a VNN-LIB property asks the same in general: a
 counterexample is a point u of the box with rows y(u) + offsets <= 0, all rows of one of the alternatives.

@@ -1,4 +1,4 @@
-"""Independence of outputs from inputs, proved on the pattern of nonzeros (mathematics 5.6).
+"""Independence of outputs from inputs, proved on the pattern of nonzeros (docs/mathematics.md, section 5.6).
 
 Output i depends on input j only where a chain of nonzero coefficients leads from u_j to y_i. S_ij == 0.0 proves nothing
 of the kind: products underflow and terms cancel. So zeros and ones are pushed backwards through the network, and after

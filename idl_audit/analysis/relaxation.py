@@ -1,7 +1,7 @@
-"""The LP relaxation over a box (mathematics 7, paper section 4.4): a point to try, and multipliers for a proof.
+"""The LP relaxation over a box: a point to try, and multipliers for a proof.
 
-The program is `complementarity`'s; the bound is never the solver's, but what `certificate.lower_bound` makes of the
-duals.
+The linear, or triangle (Planet), relaxation of other verifiers (docs/mathematics.md, section 7.1). The program is
+`complementarity`'s; the bound is never the solver's, but what `certificate.lower_bound` makes of the duals.
 """
 
 from __future__ import annotations

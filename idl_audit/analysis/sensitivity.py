@@ -1,4 +1,6 @@
-"""The sensitivity matrix S = |C| (I - |A|)^-1 |B| + |D| of the paper (Thm 4.2), by rows through the adjoint.
+"""The sensitivity matrix S = |C| (I - |A|)^-1 |B| + |D| of the paper, by rows through the adjoint.
+
+Global Lipschitz bounds, one for each output and input (docs/mathematics.md, sections 5 to 5.2).
 
 |y(u) - y(u0)| <= S |u - u0| for all inputs u, u0. T = (I - |A|)^-1 |B| is never formed: row i of S comes from the
 recursion r <- Gamma |A|^T r + |C|^T e_i, a backward pass through the network of absolute values (Gamma: Lipschitz
@@ -26,7 +28,7 @@ class Sensitivity:
 
     matrix: FloatArray
     norm_bound: float | None
-    """rho = ||B|| ||C|| / (1 - ||A||) + ||D|| in infinity norms (paper 4.7); None where ||A||_inf >= 1."""
+    """rho = ||B|| ||C|| / (1 - ||A||) + ||D|| in infinity norms; None where ||A||_inf >= 1."""
 
     @property
     def row_sums(self) -> FloatArray:
@@ -78,7 +80,7 @@ def paper_matrix(
     *,
     uncertain: bool = True,
 ) -> FloatArray:
-    """Return |C| (I - Gamma |A|)^-1 Gamma |B| + |D|, shape (q, p), rounded upward (paper Thm 4.2).
+    """Return |C| (I - Gamma |A|)^-1 Gamma |B| + |D|, shape (q, p), rounded upward (docs/mathematics.md, section 5.1).
 
     Gamma holds the Lipschitz constants of the activations, or the `steepest` slopes of each block where they are given.
     Without `uncertain`, what rounding did to the model's coefficients is left out: then it bounds nothing by itself.

@@ -93,7 +93,8 @@ def sign_descent(
 def diversify(model: Searched, units: Units, t: FloatArray, directions: FloatArray) -> FloatArray:
     """Return where sign steps up directions . y lead, one direction (q,) a row: starts far apart in the output.
 
-    Random points of a box in many dimensions all have about the output of its centre (Tashiro, Song, Ermon 2020).
+    Random points of a box in many dimensions all have about the output of its centre. Output-diversified
+    initialisation (ODI; Tashiro, Song, Ermon 2020).
     """
     for _ in range(DIVERSIFYING_STEPS):
         _, slope = model.slopes(units.points(t), lambda y: directions)

@@ -10,6 +10,7 @@ weak and strong). Hence
 
 where S(g) = |C| (I - diag(|g|) |A|)^-1 diag(|g|) |B| + |D| and J(g) = C (I - diag(g) A)^-1 diag(g) B + D. It is at most
 S, and |J| where every slope is known. For slopes in [0, g] without D it is the half-step (S + |J|) / 2.
+See docs/mathematics.md, section 5.3.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Scalar bounds in the l2 norm: ||y(u) - y(u0)||_2 <= L2 ||u - u0||_2 for all inputs (mathematics 5.9).
+"""Scalar bounds in the l2 norm: ||y(u) - y(u0)||_2 <= L2 ||u - u0||_2 for all inputs.
+
+A global Lipschitz constant by products of spectral norms (docs/mathematics.md, section 5.9).
 
 sqrt(p) L2 also bounds every |y_i - y0_i| where ||u - u0||_inf <= 1, and is often smaller than ||S||_inf.
 """

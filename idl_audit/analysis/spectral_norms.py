@@ -2,6 +2,7 @@
 
 A singular value that a library computes is a guess. What is believed is a product: s I - W W^T = L L^T + R proves
 ||W||_2^2 <= s + ||R||_2, whatever L is. sqrt(||W||_1 ||W||_inf) holds always and is the bound of last resort.
+See docs/mathematics.md, section 5.9.
 """
 
 from __future__ import annotations

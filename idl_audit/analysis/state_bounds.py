@@ -1,4 +1,6 @@
-"""Bounds of states and outputs over one input set, by a ladder of methods (mathematics 5.2, 5.4, 6).
+"""Bounds of states and outputs over one input set, by a ladder of methods.
+
+Intermediate bounds, in other verifiers' words (docs/mathematics.md, sections 5.2, 5.4 and 6).
 
     norm          |y - y0| <= rho max|u - u0|: a figure to compare with, which nothing below uses
     norm-matrix   block by block, |x_k - x0_k|_inf <= T_k |u - u0|_inf; for models with softmax or pools (norm_matrix)

@@ -1,4 +1,6 @@
-"""Witnesses: what lets anyone check S and well-posedness in a few products, without a solver (mathematics 3 and 5.7).
+"""Witnesses: what lets anyone check S and well-posedness in a few products, without a solver.
+
+See docs/mathematics.md, sections 3 and 5.7.
 
 A claim is a matrix S, |F (y - y0)| <= S |u - u0| for the rows F. It is accepted where S is entrywise at least the least
 of what its parts prove:

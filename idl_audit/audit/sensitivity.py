@@ -36,7 +36,7 @@ from idl_audit.report.schema import Diagnostic, Report
 def audit_sensitivity(
     path: Path, options: SensitivityOptions, *, watch: Watcher = lambda progress: None, tell: Teller = tell_nobody
 ) -> Report:
-    """Compute S of the network at `path` (paper Thm 4.2; locally mathematics 6.3) and report on it.
+    """Compute S of the network at `path` (docs/mathematics.md, sections 5 and 6.3) and report on it.
 
     Ctrl-C within the samples leaves a valid, incomplete report.
 

@@ -1,4 +1,7 @@
-"""GRAPH -> IMPLICIT MODEL in one walk (paper section 3); every problem is collected before anything is raised."""
+"""GRAPH -> IMPLICIT MODEL in one walk; every problem is collected before anything is raised.
+
+See docs/mathematics.md, section 2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Implicit models put together: cascade, sum, concatenation, feedback (paper 2.4; mathematics 9.4).
+"""Implicit models put together: cascade, sum, concatenation, feedback (docs/mathematics.md, section 9.4).
 
     cascade    y = g(f(u))           A = [[A_g, B_g C_f], [0, A_f]], B = [B_g D_f; B_f], C = [C_g, D_g C_f], D = D_g D_f
     sum        y = f(u) + g(u)

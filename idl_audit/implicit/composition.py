@@ -1,7 +1,7 @@
 """Products and sums of linear maps: one table of pairs, with an estimate before anything is allocated.
 
-`compose(outer, inner)` multiplies out, so that |W2 W1| is taken and not |W2||W1| (mathematics: composed affine layers
-are one block). The caller compares `product_nnz` with the factors first and cuts the graph by an identity block where
+`compose(outer, inner)` multiplies out, so that |W2 W1| is taken and not |W2||W1| (docs/mathematics.md,
+section 2.2). The caller compares `product_nnz` with the factors first and cuts the graph by an identity block where
 multiplying out would cost more.
 """
 

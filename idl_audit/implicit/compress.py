@@ -1,4 +1,6 @@
-"""Smaller weights: pruned, quantised or of low rank, with what each coefficient changed by (mathematics 9.2, 9.3).
+"""Smaller weights: pruned, quantised or of low rank, with what each coefficient changed by.
+
+See docs/mathematics.md, sections 9.2 and 9.3.
 
 Only matrices and kernels change; what merely moves or scales numbers (`Selection`) and the constants b, d stay.
 """

@@ -1,5 +1,7 @@
 """Self-feedback of single states, eliminated: the same states from a loop whose matrix has a zero diagonal.
 
+See docs/mathematics.md, section 3.4.
+
 A ReLU state x = max(z, 0) with z = A_ii x + (the rest) and A_ii < 1 has the same value as max(z', 0) with
 
     z' = (z - A_ii x) / (1 - A_ii),     A' = (A - diag a) / (1 - a),   B' = B / (1 - a),   b' = b / (1 - a):

@@ -1,6 +1,7 @@
 """Solving x = phi(A x + i) inside a loop: a contraction to come near, then the exact equations of the active pieces.
 
 Nothing that is computed here is a proof; the residual says how good the answer is, and bounds pay for it.
+See docs/mathematics.md, section 3.6.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ class Loop:
 
     @cached_property
     def proof(self) -> Proof | None:
-        """The first proof of the ladder (mathematics 3) that there is one x for every i; None where none holds."""
+        """The first proof of the ladder that there is one x for every i (docs/mathematics.md, section 3.3), or None."""
         return prove(self.A, *self.block.everywhere, self.coupling, self.weights)
 
     @cached_property
@@ -256,7 +256,7 @@ class Solution:
 
 @dataclass(frozen=True, eq=False)
 class ImplicitModel:
-    """x = phi(A x + B u + b), y = C x + D u + d (paper section 1, with vectors b, d of their own).
+    """x = phi(A x + B u + b), y = C x + D u + d (docs/mathematics.md, section 1.1).
 
     `blocks` stand in the paper's order, newest first: rows[i].states has keys k > i, so that A is strictly upper block
     triangular for a feed-forward network. In a cyclic model some blocks also read themselves (k = i): their loops are

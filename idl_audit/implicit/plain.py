@@ -52,7 +52,9 @@ def plain_model(
     input_shape: tuple[int, ...] | None = None,
     output_shape: tuple[int, ...] | None = None,
 ) -> ImplicitModel:
-    """Return x = phi(A x + B u + b), y = C x + D u + d as blocks, every loop a block of its own (mathematics 3).
+    """Return x = phi(A x + B u + b), y = C x + D u + d as blocks, every loop a block of its own.
+
+    See docs/mathematics.md, section 3.1.
 
     Args:
         A: (n, n); B: (n, p); C: (q, n); D: (q, p); b: (n,); d: (q,), all finite.

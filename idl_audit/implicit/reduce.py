@@ -1,4 +1,4 @@
-"""Exact reduction (mathematics 9.1, paper 5.1-5.2): fewer states, the same outputs for every input.
+"""Exact reduction (docs/mathematics.md, section 9.1): fewer states, the same outputs for every input.
 
     constant     what the input cannot reach has one value: it goes into b and d
     dead         where the activation is constant on every pre-activation that can occur, likewise

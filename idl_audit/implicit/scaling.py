@@ -1,4 +1,4 @@
-"""Rescaling to ||A||_inf <= kappa < 1 (paper 2.5) by powers of two, one a channel, exact in floating point.
+"""Rescaling to ||A||_inf <= kappa < 1 by powers of two, one a channel (docs/mathematics.md, section 4).
 
 For positively homogeneous phi and s > 0: A' = diag(1/s) A diag(s), B' = diag(1/s) B, b' = diag(1/s) b, C' = C diag(s)
 give the same outputs, and |A| s <= kappa s gives ||A'||_inf <= kappa. With s a power of two, constant over a channel,

@@ -110,7 +110,7 @@ def test_sigma_is_one_number_or_one_for_each_input(sigma: np.ndarray | float, me
 @pytest.mark.slow
 @pytest.mark.skipif("IDL_AUDIT_DATA" not in os.environ, reason="IDL_AUDIT_DATA is not set")
 def test_the_papers_formula_is_far_looser_on_a_published_network() -> None:
-    """(4.4) on the model scaled by s = (I - |A|)^-1 1, times ||C||_inf: 2,656 against 69 (mathematics 5.4)."""
+    """The paper's (4.4), scaled by s = (I - |A|)^-1 1: 2,656 against 69 (docs/mathematics.md, section 5.4)."""
     module = mnist_mlp(2)
     path = Path(os.environ["IDL_AUDIT_DATA"]) / "models/mnist_mlp_d3.pt"
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

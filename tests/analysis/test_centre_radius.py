@@ -132,7 +132,7 @@ def test_identity_networks_are_exact(seed):
 @given(seed=st.integers(0, 2**32))
 @settings(deadline=None, max_examples=30)
 def test_inner_slopes_give_no_larger_matrix(seed):
-    """The theorem of mathematics 5.3: slopes that lie within others'."""
+    """The theorem of docs/mathematics.md, section 5.3: slopes that lie within others'."""
     model, rng = drawn(seed)
     outer = global_slopes(model)
     inner = {}

@@ -116,7 +116,7 @@ def recorded(choose: Multipliers) -> tuple[Multipliers, dict[int, np.ndarray]]:
 def exact_formula(
     model: ImplicitModel, box: Box, bounds: StateBounds, functional: Any, lam: dict[int, np.ndarray]
 ) -> tuple[Fraction, Fraction]:
-    """Return the formula of mathematics.md section 7 in rational arithmetic, and the size of what it sums."""
+    """Return the formula of docs/mathematics.md, section 7.3, in rational arithmetic, and the size of what it sums."""
     rational = ExactModel(model)
     sums: dict[int, Any] = {}
     weights: Any = np.zeros(box.size, object) + Fraction(0)

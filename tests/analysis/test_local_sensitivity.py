@@ -115,7 +115,7 @@ def test_no_two_points_move_a_pooled_network_further() -> None:
 @settings(deadline=None, max_examples=40)
 @given(seed=seeds, radius=st.sampled_from([None, 1e-6, 0.1, 100.0]))
 def test_local_is_never_above_global(seed: int, radius: float | None) -> None:
-    """By the intersection in `local_sensitivity`, and before it (to rounding) by the theorem of mathematics 5.3."""
+    """By the intersection in `local_sensitivity`, and before it (to rounding) by docs/mathematics.md, section 5.3."""
     rng = np.random.default_rng(seed)
     model = random_network(rng, p=3, widths=(5, 4, 3), activations=[*KINKED, *SMOOTH])
     box = random_box(rng, 3, radius=radius)

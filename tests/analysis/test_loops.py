@@ -208,7 +208,7 @@ def test_identity_loops_are_exact(seed, n):
 
 
 def exact_centre_radius(A, B, C, least: float, most: float) -> list[list[Fraction]]:
-    """Return S(c, r) = |Cr| (I - |R|)^-1 |Br| + |Dr| of mathematics 5.3 in fractions."""
+    """Return S(c, r) = |Cr| (I - |R|)^-1 |Br| + |Dr| of docs/mathematics.md, section 5.3, in fractions."""
     a, b, c_matrix = exact(A), exact(B), exact(C)
     n = len(a)
     centre, radius = (Fraction(least) + Fraction(most)) / 2, (Fraction(most) - Fraction(least)) / 2
@@ -242,7 +242,7 @@ def test_centre_radius_is_the_formula_of_the_specification(seed, kind):
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.integers(2, 6))
 def test_inner_slopes_are_never_looser(seed, n):
-    """Mathematics 5.3, Theorem: S_inner <= S_outer for cyclic A, one centre-radius form against the other."""
+    """The theorem of docs/mathematics.md, section 5.3, for cyclic A: one centre-radius form against the other."""
     rng = np.random.default_rng(seed)
     A = contracting(rng, [("identity", n)], float(rng.choice([0.5, 0.9])))
     model = plain(A, rng.normal(size=(n, 2)), rng.normal(size=(2, n)), "identity")

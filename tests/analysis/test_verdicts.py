@@ -255,10 +255,10 @@ def test_a_spent_time_limit_leaves_the_sample_unknown() -> None:
 
 
 def hard_network() -> tuple[ImplicitModel, np.ndarray, int]:
-    """Section 7's example with the constant 6.5: the smallest margin is .5, the bound of the LP -.5."""
+    """The example of docs/mathematics.md, section 7.1, plus 6.5: the least margin is .5, the LP's bound -.5."""
     model = layered(
         [([[1.0, 1.0]], [0.0])], ([[-1.0], [0.0]], [6.5, 0.0]), skip=[[-3.0, 3.0], [0.0, 0.0]]
-    )  # section 7's example: LP -7, truth -6
+    )  # without the 6.5: LP -7, truth -6
     return model, np.zeros(2), 0
 
 

@@ -234,7 +234,7 @@ def test_an_uncertain_entry_kills_a_proof_that_it_could_make_false():
 @settings(max_examples=60, deadline=None)
 @given(seeds, st.integers(1, 6))
 def test_pf_implies_both_loops(seed, n):
-    """Mathematics 3: PF implies loop(diag) and loop(1)."""
+    """docs/mathematics.md, section 3.3: PF implies loop(diag) and loop(1)."""
     A = Coefficients(random_loop(np.random.default_rng(seed), n))
     zero, one = np.zeros(n), np.ones(n)
     pf = contraction(A, zero, one, middle=False)

@@ -1,4 +1,7 @@
-"""First-order ascent on slopes and split multipliers: every row of a batch has its own (verification: the bound)."""
+"""First-order ascent on slopes (alpha) and split multipliers (beta): every row of a batch has its own.
+
+The bound is that of alpha-CROWN and beta-CROWN (docs/mathematics.md, sections 6.4 and 8.2).
+"""
 
 from __future__ import annotations
 

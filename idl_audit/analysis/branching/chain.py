@@ -1,4 +1,6 @@
-"""Chains: what a search chose, in the order in which it must be evaluated again to prove the same (mathematics 7).
+"""Chains: what a search chose, in the order in which it must be evaluated again to prove the same.
+
+See docs/mathematics.md, sections 7.8 and 8.1.
 
 A chain holds no bound, only choices: slopes for the bounds of hidden states, block after block, and for each
 alternative of the query the leaves of a tree with their phases, slopes and split multipliers. `check_chain` evaluates

@@ -3,6 +3,7 @@
 Blocks are visited oldest first, each with the bounds of the ones before it as they now are. All states of a block and
 both sides of each are searched in one batch of (objective, leaf) rows; a round splits the worst third of every
 objective's leaves. The bound of an objective is that of its worst leaf, and the proof pass's word alone counts.
+Intermediate bounds by branch and bound (docs/mathematics.md, section 8.3).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 A leaf fixes the sign of z for some states of convex kinks (ReLU, leaky ReLU, abs). A leaf is closed when the proof pass
 gives its functional a positive lower bound; the functional is then positive on the whole box once all leaves are.
+Branch and bound (BaB) by splits of neurons (docs/mathematics.md, sections 8.1 and 8.2).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Bounds of a loop's states over a box of what drives it: ellipsoids and zonotopes by turns (verification 2).
+"""Bounds of a loop's states over a box of what drives it: ellipsoids and zonotopes by turns.
+
+See docs/mathematics.md, section 6.6.
 
 `narrowed` starts from bounds that hold already and makes them smaller, as long as a round takes off a fiftieth:
 

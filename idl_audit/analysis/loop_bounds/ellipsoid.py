@@ -1,4 +1,4 @@
-"""The box around an ellipsoid that changes of a monotone loop lie in (mathematics 3, 6.1).
+"""The box around an ellipsoid that changes of a monotone loop lie in (docs/mathematics.md, section 6.6).
 
 Slopes in [a, g] make dx = a dz + e with e . D (dz - e / (g - a)) >= 0 for any weights D > 0 (e = 0 where a = g). With
 the loop solved for dz (`linearised`, slopes a) and U the states whose slope is open,

@@ -1,4 +1,6 @@
-"""The zonotope of a loop: x = k z + e with one slope k a state and e in an interval, solved for z (verification 2).
+"""The zonotope of a loop: x = k z + e with one slope k a state and e in an interval, solved for z.
+
+See docs/mathematics.md, section 6.6.
 
 For a ReLU that is open over [l, h], k = h / (h - l) and e in [0, -k l]. The loop solved for z (`linearised`) is affine
 in e and in what drives it, and bounds z without any condition on k beyond what is computed.

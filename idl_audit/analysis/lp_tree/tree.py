@@ -1,4 +1,6 @@
-"""Branch and bound over the phases of ReLU states by the LP, for models with loops and without (mathematics 8).
+"""Branch and bound over the phases of ReLU states by the LP, for models with loops and without.
+
+See docs/mathematics.md, section 8.5.
 
 Depth first; each node is the LP of the node before with a few column bounds changed. Its point is replayed; a node is
 a leaf where the certificate, evaluated with its row duals or a dual ray, proves the functional positive. Nothing that

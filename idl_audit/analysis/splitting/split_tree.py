@@ -1,4 +1,4 @@
-"""Trees of boxes: a proof by splitting the inputs, recorded by the search and proved again without it.
+"""Trees of boxes: a proof by input splitting (BaB on inputs), recorded by the search and proved again without it.
 
 A node is a box. It has two children that share the number `cut` of one input, so that together they are the node; a
 leaf is refuted by bounds over its own box: every alternative of the query has a row, or a sum of rows, with a proved

@@ -1,4 +1,4 @@
-"""One proof for every loop: slopes as centre and radius, after a change of variable (mathematics 3 and 5.3).
+"""One proof for every loop: slopes as centre and radius, after a change of variable (docs/mathematics.md, section 3.2).
 
 For x = phi(A x + i) put t = x + alpha (z - x), M = diag(alpha)(I - A). Where the slopes of phi lie in [a, g], those of
 x as a function of t lie in [a / (a (1 - alpha) + alpha), g / (g (1 - alpha) + alpha)] =: [c - r, c + r], so that

@@ -1,4 +1,6 @@
-"""The ladder of proofs that a loop x = phi(A x + i) has exactly one x for every i (mathematics 3), cheap ones first.
+"""The ladder of proofs that a loop x = phi(A x + i) has exactly one x for every i, cheap ones first.
+
+See docs/mathematics.md, section 3.3.
 
 1. one state: the closed form; 2. PF: lambda_PF(Gamma |A|) < 1 (paper Thm 2.2); 3. loop(diag), alpha = 1 / (1 - A_ii);
 4. loop(1), the centre-radius form; 5. loop(alpha) for other alpha > 0; 6. monotone (paper 8.1). Each is found by

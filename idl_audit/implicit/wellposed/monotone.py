@@ -1,4 +1,4 @@
-"""The monotone proof (paper 8.1, monotone operator networks): Q = D/g - (D A + A^T D) / 2 >= m I with m > 0.
+"""The monotone proof (docs/mathematics.md, section 3.5): Q = D/g - (D A + A^T D) / 2 >= m I with m > 0.
 
 D = diag(w) are weights w > 0, ones unless others are known to suit. For slopes in [0, g], (dz - dx / g) . D dx >= 0,
 hence dx . Q dx <= dx . D di: one x for every i, and dx in the ellipsoid around Q^-1 D di / 2 with
