@@ -91,6 +91,7 @@ def combined(reports: Sequence[Report]) -> Report:
     sections |= {
         "command": "run",
         "status": "complete" if all(report.status == "complete" for report in reports) else "incomplete",
+        "why_incomplete": next((report.why_incomplete for report in reversed(reports) if report.why_incomplete), None),
         "diagnostics": tuple(diagnostics.values()),
         "artifacts": tuple(dict.fromkeys(name for report in reports for name in report.artifacts)),
         "timing": _timing(reports),
