@@ -49,14 +49,18 @@ def _other_data(report: Report, earlier: Report) -> Iterator[str]:
         if new is not old:
             yield "only one of the two reports speaks of samples"
         return
+    if not _same_numbers(new, old):
+        yield f"it was made with other data ({_source(old)}, not {_source(new)})"
     if sorted(new.indices) != sorted(old.indices):
         yield f"it was made with other samples of the file ({old.n}, not {new.n} of the same positions)"
-    elif None in (new.numbers_sha256, old.numbers_sha256):
-        same_order = (new.layout == "nhwc") == (old.layout == "nhwc")  # the only one that moves numbers
-        if new.sha256 != old.sha256 or not same_order:
-            yield f"it was made with other data ({_source(old)}, not {_source(new)})"
-    elif new.numbers_sha256 != old.numbers_sha256:
-        yield f"it was made with other data ({_source(old)}, not {_source(new)})"
+
+
+def _same_numbers(new: DataInfo, old: DataInfo) -> bool:
+    """Return whether the samples are the same numbers; of other positions, whether they are of the same file."""
+    if sorted(new.indices) == sorted(old.indices) and None not in (new.numbers_sha256, old.numbers_sha256):
+        return new.numbers_sha256 == old.numbers_sha256
+    same_order = (new.layout == "nhwc") == (old.layout == "nhwc")  # the only one that moves numbers
+    return new.sha256 == old.sha256 and same_order
 
 
 def _source(data: DataInfo) -> str:

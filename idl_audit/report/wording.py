@@ -104,21 +104,10 @@ def eps_text(report: Report, value: float) -> str:
 def verdict_sentence(report: Report) -> str:
     """Return the one sentence that says what was found, for who reads only one line."""
     sentence = _sentence(report)
-    return sentence if report.status == "complete" else f"Incomplete, {_why_incomplete(report)}. {sentence}"
-
-
-def _why_incomplete(report: Report) -> str:
-    if report.why_incomplete != "not_judged":
-        return "the work was cut short"
-    if not report.properties:
-        return "some samples could not be judged"
-    count = sum(entry.problem is not None for entry in report.properties)
-    return f"{count} of {_counted_properties(report)} could not be judged"
-
-
-def _counted_properties(report: Report) -> str:
-    n = len(report.properties)
-    return f"{n} {'property' if n == 1 else 'properties'}"
+    if report.status == "complete":
+        return sentence
+    why = "not all could be judged" if report.why_incomplete == "not_judged" else "the work was cut short"
+    return f"Incomplete, {why}. {sentence}"
 
 
 def _sentence(report: Report) -> str:
@@ -233,8 +222,9 @@ def _properties_sentence(report: Report) -> str:
     counts: Counter[PropertyResult] = Counter(entry.result for entry in report.properties if entry.problem is None)
     unjudged = len(report.properties) - counts.total()
     undecided = counts["unknown"] + counts["timeout"]
+    noun = "property" if len(report.properties) == 1 else "properties"
     return (
-        f"{counts['unsat']} of {_counted_properties(report)} hold (unsat), {counts['sat']} violated (sat), "
+        f"{counts['unsat']} of {len(report.properties)} {noun} hold (unsat), {counts['sat']} violated (sat), "
         f"{undecided} undecided{f', {unjudged} not judged' if unjudged else ''}."
     )
 
