@@ -53,9 +53,7 @@ def test_operators_constants_attributes_and_wiring_have(graph: Graph) -> None:
     others = [
         exchanged(relu, replace(relu, op="Tanh")),
         exchanged(gemm, bent),
-        exchanged(
-            graph.nodes[at + 1], replace(graph.nodes[at + 1], inputs=(relu.inputs[0], *graph.nodes[at + 1].inputs[1:]))
-        ),
+        exchanged(after, replace(after, inputs=(relu.inputs[0], *after.inputs[1:]))),
         replace(graph, constants={**graph.constants, name: graph.constants[name] + 1}),
         replace(graph, outputs=(replace(graph.outputs[0], name=relu.outputs[0]),)),
         replace(graph, inputs=(replace(graph.inputs[0], shape=(1, 64)),)),
