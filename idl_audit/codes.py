@@ -119,7 +119,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL206": Code(
             "a sample could not be decided",
-            "The process that worked on it died, ran out of memory or met an internal error; the others went on.",
+            "The process that worked on it died, ran out of memory or met an internal error; the others went on. The "
+            "report is incomplete, unless it was the time that ran out.",
             "Run it again alone with --index, with fewer --jobs or more --max-memory; --resume tries it again.",
         ),
         "IDL207": Code(
@@ -203,12 +204,14 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL503": Code(
             "a property or network is refused",
-            "A row of the list names files that cannot be read or have no implicit form.",
-            "The message names what is missing.",
+            "A row of the list names files that cannot be read or have no implicit form: it was not judged, and the "
+            "report is incomplete.",
+            "The message names what is missing; --resume decides the row again.",
         ),
         "IDL504": Code(
             "the process of a property was lost",
-            "The process that decided a row was killed, perhaps for want of memory, or did not end in time.",
+            "The process that decided a row was killed, ran out of memory, or did not end in time. Unless it was the "
+            "time, the row was not judged, and the report is incomplete.",
             "Run it again with fewer --jobs, or alone with `certify`; --resume goes on with what is missing.",
         ),
         "IDL505": Code(
@@ -218,8 +221,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL506": Code(
             "rows of an earlier report are decided again",
-            "With --resume a row is kept only where this version of idl-audit decided it on the same files. Networks "
-            "whose weights lie in files of their own are never kept: that they are the same cannot be told.",
+            "With --resume a row is kept only where this version of idl-audit judged it on the same bytes, those of "
+            "weights beside the network included, and, where it was undecided, in no less time than it gets now.",
             "Nothing to do. To keep the earlier rows, give another name with -o.",
         ),
     }

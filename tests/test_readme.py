@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import typer
 
-from idl_audit.cli import show
 from idl_audit.cli.app import app
+from idl_audit.cli.exits import MEANINGS, PARTICULAR, codes_of
 from idl_audit.implicit.lowering import LOWERINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,10 +71,25 @@ def test_the_verdicts_are_those_of_the_reports():
     assert [row[0] for row in table_after("| verdict |")] == [verdict.value for verdict in Verdict]
 
 
-def test_the_exit_codes_are_documented():
-    sentence = re.search(r"Exit codes: (.*?)\.\s", README)[1]
-    documented = {int(code) for code in re.findall(r"(?:^|; )(\d+) ", sentence)}
-    assert documented == {0, show.EXIT_REFUSED, show.EXIT_USAGE, show.EXIT_INCOMPLETE, show.EXIT_INTERRUPTED}
+def test_the_table_of_exit_codes_is_the_code_s():
+    """Every code with its commands, then what it means of some where that is more than what it means of any."""
+    assert table_after("| exit code |") == list(documented_codes())
+
+
+def documented_codes():
+    for code, text in MEANINGS.items():
+        own = {}
+        for name in sorted(PARTICULAR):
+            if code in PARTICULAR[name]:
+                own.setdefault(PARTICULAR[name][code], []).append(f"`{name}`")
+        everybody = [name for name in COMMANDS if code in codes_of(name)] == [*COMMANDS]
+        if everybody:
+            yield [f"{code:d}", "all" if not own else "all others", text]
+        yield from ([f"{code:d}", ", ".join(names), told] for told, names in own.items())
+
+
+def test_only_commands_that_judge_end_with_1():
+    assert {name for name in COMMANDS if 1 in codes_of(name)} == {"run", "gate", "diff", "verify"}
 
 
 def test_every_option_in_the_readme_exists():

@@ -1,28 +1,34 @@
-"""bench: every property of an instances file, each in a process that may die without ending the run."""
+"""bench: every property of an instances file, each in a process that may die without ending the run.
+
+A row that cannot be judged - its files are missing or refused, its process died, the memory ran out - is `unknown` with
+a `problem`, and makes the report incomplete: that a property was not looked at must not read as a result.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from idl_audit import __version__
 from idl_audit.analysis.fast_gradients import searched
+from idl_audit.analysis.verdicts import Reason
+from idl_audit.audit.bench_resume import kept_rows, property_file, row_sha256
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.preflight import Teller, tell_nobody
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.properties import PropertyOptions, check_on_box, decide_property, read_property
 from idl_audit.audit.subject import Subject, open_subject
 from idl_audit.audit.workers import Done, Lost, work_through
+from idl_audit.audit.workers import tell as tell_parent
 from idl_audit.data.instances import Instance, read_instances
 from idl_audit.errors import IdlAuditError, OptionError
-from idl_audit.report.schema import Diagnostic, PropertyReport, Report
+from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
 
 DEFAULT_SECONDS: Final = 60.0
 """For rows without a timeout where there is no cap."""
@@ -65,8 +71,6 @@ class Row:
     folder: Path
     seconds: float
     seed: int
-    sha256: str | None = None
-    """Of network and property; None where one cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,20 @@ class Decided:
 
     report: PropertyReport
     diagnostics: tuple[Diagnostic, ...] = ()
-    has_other_files: bool = False
-    """Whether the network's weights lie in files of their own: a later run cannot tell whether they are the same."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a row was decided on."""
+
+    sha256: str
+    """Of network and property, as they were read."""
+    external_files: tuple[str, ...]
+    """Beside the network."""
+
+    def named(self, entry: PropertyReport) -> PropertyReport:
+        """Return the entry with the files that it speaks of."""
+        return entry.model_copy(update={"sha256": self.sha256, "external_files": self.external_files})
 
 
 def audit_bench(
@@ -104,124 +120,93 @@ def audit_bench(
     clock = Clock()
     instances = read_instances(path)
     folder = path.absolute().parent
-    hashes = [_hash(folder, instance) for instance in instances]
-    _file_hash.cache_clear()
-    found = dict(_kept(instances, hashes, options.earlier))
-    noted = tuple(_decided_again(instances, found, options.earlier))
+    seconds = [options.seconds(instance) for instance in instances]
+    kept, noted = kept_rows(instances, folder, seconds, options.earlier)
+    found = {number: Decided(entry, _earlier_words(entry, options.earlier)) for number, entry in kept.items()}
     for diagnostic in noted:
         tell(diagnostic)
     rows = [
-        Row(number, instance, folder, options.seconds(instance), options.seed, hashes[number])
-        for number, instance in enumerate(instances)
+        Row(number, instance, folder, limit, options.seed)
+        for number, (instance, limit) in enumerate(zip(instances, seconds, strict=True))
         if number not in found
     ]
-    complete = True
+    files: dict[int, Files] = {}
+    why: WhyIncomplete | None = None
 
-    def report(*, complete: bool) -> Report:
-        return _report(clock, options, found, noted, complete=complete)
+    def report(why: WhyIncomplete | None) -> Report:
+        return _report(clock, options, found, noted, why)
 
-    _tell(watch, found, len(instances))
+    def heard(row: Row, message: Files) -> None:
+        files[row.number] = message
+
+    _watch(watch, found, len(instances))
     with clock.step("verdicts"):
         try:
-            work = work_through(rows, decide or decide_row, jobs=options.jobs, allowed=lambda row: row.seconds + GRACE)
+            allowed = lambda row: row.seconds + GRACE  # noqa: E731
+            work = work_through(rows, decide or decide_row, jobs=options.jobs, allowed=allowed, heard=heard)
             with closing(work):
                 for done in work:
-                    found[done.task.number] = _decided(done)
-                    _tell(watch, found, len(instances))
-                    save(report(complete=False))
+                    one = found[done.task.number] = _decided(done, files.get(done.task.number))
+                    _tell_problem(tell, one)
+                    _watch(watch, found, len(instances))
+                    save(report("interrupted"))
         except KeyboardInterrupt:
-            complete = False
-    return report(complete=complete)
+            why = "interrupted"
+    return report(why or not_judged([row.report for row in found.values()]))
 
 
-def _hash(folder: Path, instance: Instance) -> str | None:
-    """Return a hash of a row's network and property, as they are now; None where one cannot be read."""
-    try:
-        parts = _file_hash(folder / instance.onnx), _file_hash(_property_file(folder / instance.vnnlib))
-    except (OSError, ValueError):
-        return None
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+def _earlier_words(entry: PropertyReport, earlier: Report | None) -> tuple[Diagnostic, ...]:
+    """Return what an earlier report says of a row that is kept; the truth is compared anew."""
+    told = () if earlier is None else earlier.diagnostics
+    return tuple(one for one in told if one.where == _where(entry) and one.code != WRONG)
 
 
-@lru_cache(maxsize=1024)
-def _file_hash(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def not_judged(entries: Sequence[PropertyReport]) -> WhyIncomplete | None:
+    """Return that some rows were not judged; None where all were."""
+    return "not_judged" if any(entry.problem is not None for entry in entries) else None
 
 
-def _kept(
-    instances: tuple[Instance, ...], hashes: Sequence[str | None], earlier: Report | None
-) -> Iterator[tuple[int, Decided]]:
-    """Yield the rows that an earlier report has, with its diagnostics on them and the truth as it is known now.
-
-    Names are not enough: the same name may stand for another network by now, or in another folder. Rows that another
-    version decided are not mixed with those of this one.
-    """
-    if earlier is None or earlier.tool.version != __version__:
-        return
-    known = {(entry.onnx, entry.vnnlib): entry for entry in earlier.properties}
-    for number, instance in enumerate(instances):
-        entry = known.get((instance.onnx, instance.vnnlib))
-        if entry is not None and entry.sha256 is not None and entry.sha256 == hashes[number]:
-            own = tuple(d for d in earlier.diagnostics if d.where == _where(instance) and d.code != WRONG)
-            yield number, Decided(entry.model_copy(update={"truth": instance.truth}), own)
+def _tell_problem(tell: Teller, row: Decided) -> None:
+    """Tell at once that a row could not be judged."""
+    for diagnostic in row.diagnostics if row.report.problem is not None else ():
+        tell(diagnostic)
 
 
-def _decided_again(
-    instances: tuple[Instance, ...], kept: Mapping[int, Decided], earlier: Report | None
-) -> Iterator[Diagnostic]:
-    """Say how many rows that an earlier report has are decided again, and why."""
-    if earlier is None:
-        return
-    known = {(entry.onnx, entry.vnnlib) for entry in earlier.properties}
-    had = [number for number, instance in enumerate(instances) if (instance.onnx, instance.vnnlib) in known]
-    again = sum(number not in kept for number in had)
-    if not again:
-        return
-    why = "their files changed since, or may have"
-    if earlier.tool.version != __version__:
-        why = f"version {earlier.tool.version} of idl-audit decided them, and this is {__version__}"
-    message = f"{again} of {len(had)} rows of the earlier report are decided again: {why}"
-    yield Diagnostic(code="IDL506", level="warning", message=message)
+def _where(entry: PropertyReport | Instance) -> str:
+    return f"{entry.onnx}, {entry.vnnlib}"
 
 
-def _where(instance: Instance) -> str:
-    return f"{instance.onnx}, {instance.vnnlib}"
-
-
-def _tell(watch: Watcher, found: dict[int, Decided], total: int) -> None:
+def _watch(watch: Watcher, found: dict[int, Decided], total: int) -> None:
     watch(Progress(len(found), total, Counter(row.report.result for row in found.values())))
 
 
-def _decided(done: Done[Row, Decided]) -> Decided:
-    """Return what the process answered, or that it was lost."""
+def _decided(done: Done[Row, Decided], files: Files | None) -> Decided:
+    """Return what the process answered, or that it was lost; `files` is what it said that it works on."""
     if not isinstance(done.answer, Lost):
-        found = done.answer
-        named = found.report.model_copy(update={"sha256": None if found.has_other_files else done.task.sha256})
-        return Decided(named, found.diagnostics)
-    instance = done.task.instance
+        return done.answer
+    lost = done.answer
     told = Diagnostic(
         code="IDL504",
-        level="warning" if done.answer.overtime else "error",
-        message=done.answer.why,
-        hint=None if done.answer.overtime else "run it again with fewer --jobs, or alone with certify",
-        where=_where(instance),
+        level="warning" if lost.overtime else "error",
+        message=lost.why,
+        hint=None if lost.overtime else "run it again with fewer --jobs, or alone with certify",
+        where=_where(done.task.instance),
     )
-    return Decided(
-        PropertyReport(
-            onnx=instance.onnx,
-            vnnlib=instance.vnnlib,
-            result="timeout" if done.answer.overtime else "unknown",
-            truth=instance.truth,
-            seconds=done.seconds,
-            sha256=done.task.sha256,
-        ),
-        (told,),
-    )
+    found = {
+        "result": "timeout" if lost.overtime else "unknown",
+        "seconds": done.seconds,
+        "problem": None if lost.overtime else lost.why,
+    }
+    entry = _entry(done.task).model_copy(update=found)
+    return Decided(entry if files is None else files.named(entry), (told,))
 
 
 def _report(
-    clock: Clock, options: BenchOptions, found: dict[int, Decided], noted: tuple[Diagnostic, ...], *, complete: bool
+    clock: Clock,
+    options: BenchOptions,
+    found: dict[int, Decided],
+    noted: tuple[Diagnostic, ...],
+    why_incomplete: WhyIncomplete | None,
 ) -> Report:
     rows = [found[number] for number in sorted(found)]
     wrong = [_contradiction(row.report) for row in rows if is_wrong(row.report)]
@@ -229,7 +214,7 @@ def _report(
         "bench",
         clock,
         seed=options.seed,
-        complete=complete,
+        why_incomplete=why_incomplete,
         properties=tuple(row.report for row in rows),
         diagnostics=(*wrong, *noted, *(told for row in rows for told in row.diagnostics)),
     )
@@ -246,34 +231,63 @@ def _contradiction(entry: PropertyReport) -> Diagnostic:
         level="error",
         message=f"WRONG: {entry.result} by {entry.method}, and the truth is {entry.truth}",
         hint="either the truth is mistaken or idl-audit is; please report it with both files",
-        where=f"{entry.onnx}, {entry.vnnlib}",
+        where=_where(entry),
+    )
+
+
+def _entry(row: Row) -> PropertyReport:
+    """Return what the report says of a row before anything is known of it."""
+    return PropertyReport(
+        onnx=row.instance.onnx,
+        vnnlib=row.instance.vnnlib,
+        result="unknown",
+        truth=row.instance.truth,
+        time_limit=row.seconds if math.isfinite(row.seconds) else None,
     )
 
 
 def decide_row(row: Row) -> Decided:
     """Decide one property in this process; what is refused is unknown, with the sentence that says why."""
-    entry = PropertyReport(
-        onnx=row.instance.onnx, vnnlib=row.instance.vnnlib, result="unknown", truth=row.instance.truth
-    )
+    entry = _entry(row)
     start = time.monotonic()
     try:
-        subject = _subject(row.folder / row.instance.onnx)
+        subject = _network(row.folder / row.instance.onnx)
         start = time.monotonic()  # the network is read once for all of its rows
-        asked = read_property(subject, _property_file(row.folder / row.instance.vnnlib))
+        asked = read_property(subject, property_file(row.folder / row.instance.vnnlib))
+        files = Files(row_sha256(subject.info.sha256, asked.sha256), subject.info.external_files)
+        tell_parent(files)
+        entry = files.named(entry)
         check_on_box(subject, asked, row.seed)
         options = PropertyOptions(time_limit=row.seconds, seed=row.seed)
         decision = decide_property(subject, asked, options, deadline=start + row.seconds)
+        subject.check_unchanged()
     except IdlAuditError as error:
-        told = Diagnostic(code="IDL503", level="error", message=str(error), where=_where(row.instance))
-        return Decided(entry.model_copy(update={"seconds": time.monotonic() - start}), (told,))
+        return _unjudged(entry, "IDL503", str(error), time.monotonic() - start)
+    if decision.reason is Reason.MEMORY_LIMIT:
+        return _unjudged(entry, "IDL504", "it ran out of memory", time.monotonic() - start)
     found = {
         "result": decision.result,
         "method": decision.method,
         "witness": decision.witness,
         "seconds": time.monotonic() - start,
     }
-    diagnostics = tuple(told.model_copy(update={"where": _where(row.instance)}) for told in decision.diagnostics)
-    return Decided(entry.model_copy(update=found), diagnostics, bool(subject.info.external_files))
+    diagnostics = tuple(told.model_copy(update={"where": _where(entry)}) for told in decision.diagnostics)
+    return Decided(entry.model_copy(update=found), diagnostics)
+
+
+def _unjudged(entry: PropertyReport, code: str, why: str, seconds: float) -> Decided:
+    """Return a row that could not be judged, with the sentence that says why."""
+    told = Diagnostic(code=code, level="error", message=why, where=_where(entry))
+    return Decided(entry.model_copy(update={"seconds": seconds, "problem": why}), (told,))
+
+
+def _network(path: Path) -> Subject:
+    """Return the network as its files are now."""
+    subject = _subject(path)
+    if all(file.is_unchanged for file in subject.files):
+        return subject
+    _subject.cache_clear()
+    return _subject(path)
 
 
 @lru_cache(maxsize=1)
@@ -282,9 +296,3 @@ def _subject(path: Path) -> Subject:
     subject = open_subject(path)
     searched(subject.model)  # loads what the search needs: seconds that are no row's own
     return subject
-
-
-def _property_file(path: Path) -> Path:
-    """Return the property's file; lists often name it without the .gz that it has, or with one that it lacks."""
-    other = path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
-    return other if other.is_file() and not path.exists() else path

@@ -110,11 +110,13 @@ def audit_bounds(
     return framed_report(
         "bounds",
         clock,
-        complete=complete,
+        why_incomplete=None if complete else "interrupted",
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
-        threat_model=threat_model(options.eps, preprocessing.bounds, sigma=options.sigma, k=options.sparse),
+        threat_model=threat_model(
+            options.eps, preprocessing.bounds, sigma=options.sigma, radii=sets.sigma, k=options.sparse
+        ),
         bounds=tuple(entry for one in found for entry in one.entries()),
         diagnostics=(*noted, *_diagnostics(subject, prepared, found, options)),
         artifacts=() if options.save is None else (str(options.save),),
@@ -128,11 +130,11 @@ class _Sets:
         self.samples = samples
         self._options = options
         self._valid = options.data.preprocessing.bounds or (None, None)
-        self._sigma: FloatArray | None = None
+        self.sigma: FloatArray | None = None
         if options.sigma is None:
             check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
         else:
-            self._sigma = read_radii(options.sigma, subject.input_shape, options.data.layout)
+            self.sigma = read_radii(options.sigma, subject.input_shape, options.data.layout)
         for place in range(samples.n):
             for radius in options.eps:
                 self.around(place, radius)
@@ -142,8 +144,8 @@ class _Sets:
         x, (lo, hi), k = self.samples.inputs[place], self._valid, self._options.sparse
         try:
             if k is None:
-                return Box.around(x, radius.value, sigma=self._sigma, valid_lo=lo, valid_hi=hi)
-            return SparseBall.around(x, radius.value, k, sigma=self._sigma, valid_lo=lo, valid_hi=hi)
+                return Box.around(x, radius.value, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+            return SparseBall.around(x, radius.value, k, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
         except DataError as error:
             raise DataError(f"sample {int(self.samples.indices[place])}: {error}") from error
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box, InputSet, SparseBall
+from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps
 from idl_audit.data.samples import Samples
 from idl_audit.errors import DataError
@@ -70,7 +71,13 @@ def box_threat_model(eps: Sequence[Eps], bounds: Bounds) -> ThreatModel:
 
 
 def threat_model(
-    eps: Sequence[Eps], bounds: Bounds, *, sigma: Path | None = None, k: int | None = None, target: int | None = None
+    eps: Sequence[Eps],
+    bounds: Bounds,
+    *,
+    sigma: Path | None = None,
+    radii: FloatArray | None = None,
+    k: int | None = None,
+    target: int | None = None,
 ) -> ThreatModel:
     """Return the report's section on how inputs may be perturbed.
 
@@ -78,6 +85,7 @@ def threat_model(
         eps: the radii.
         bounds: the valid range of the data.
         sigma: the file of per-input radii.
+        radii: what is in it.
         k: at most so many inputs change.
         target: the only class that counts.
     """
@@ -87,6 +95,7 @@ def threat_model(
         eps=points,
         k=k,
         sigma=None if sigma is None else str(sigma),
+        sigma_sha256=None if radii is None else numbers_sha256([radii]),
         target=target,
         clip=bounds,
     )

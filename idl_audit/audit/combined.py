@@ -91,6 +91,7 @@ def combined(reports: Sequence[Report]) -> Report:
     sections |= {
         "command": "run",
         "status": "complete" if all(report.status == "complete" for report in reports) else "incomplete",
+        "why_incomplete": next((report.why_incomplete for report in reversed(reports) if report.why_incomplete), None),
         "diagnostics": tuple(diagnostics.values()),
         "artifacts": tuple(dict.fromkeys(name for report in reports for name in report.artifacts)),
         "timing": _timing(reports),
@@ -104,9 +105,22 @@ def _latest(reports: Sequence[Report], name: str) -> Any:
 
 
 def _check_same(report: Report, last: Report) -> None:
-    for what, ours, theirs in (("model", report.model, last.model), ("data", report.data, last.data)):
-        if ours is not None and theirs is not None and ours.sha256 != theirs.sha256:
+    ours, theirs = _hashes(report), _hashes(last)
+    for what, known in ours.items():
+        if theirs.get(what, known) != known:
             raise IncompleteError(f"the {what} file was changed while it was audited; run it again")
+
+
+def _hashes(report: Report) -> dict[str, str | None]:
+    """Return what the sections of one report must have in common, of what this one speaks of."""
+    found: dict[str, str | None] = {}
+    if report.model is not None:
+        found["model"] = report.model.sha256
+    if report.data is not None:
+        found["data"] = report.data.sha256
+    if report.threat_model is not None and report.threat_model.sigma is not None:
+        found["sigma"] = report.threat_model.sigma_sha256
+    return found
 
 
 def _timing(reports: Sequence[Report]) -> Timing:

@@ -12,6 +12,7 @@ from idl_audit.audit.smaller import WriteOptions, check_same, open_model, save
 from idl_audit.audit.subject import describe_conversion, random_inputs
 from idl_audit.errors import OptionError, UnsupportedModelError
 from idl_audit.files import check_distinct
+from idl_audit.graph.files import combined_sha256
 from idl_audit.implicit.compose import COMPOSITIONS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Diagnostic, Report
@@ -48,6 +49,8 @@ def compose(kind: str, first: Path, second: Path, options: WriteOptions) -> Repo
     info = opened[0].subject.info.model_copy(
         update={
             "path": f"{first}, {second}",
+            "sha256": combined_sha256(opened[0].subject.info.sha256, [opened[1].subject.info.sha256]),
+            "file_sha256": None,
             "input_shape": model.input_shape,
             "n_outputs": model.n_outputs,
             "n_parameters": sum(one.subject.info.n_parameters for one in opened),

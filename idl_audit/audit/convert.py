@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from idl_audit.audit.witness import write_witness
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import OptionError
 from idl_audit.files import check_distinct, check_new_file, write_whole
+from idl_audit.graph.files import hashed
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import norm_inf_a, rescale
 from idl_audit.implicit.storage import save_model
@@ -96,11 +96,10 @@ def convert(
         origin = subject.info.model_dump(mode="json")
         save_model(out, model, origin=origin, flat=options.flat, force=options.force)
     if options.witness is not None and witness is not None:
-        sha256 = hashlib.sha256(out.read_bytes()).hexdigest()
         write_witness(
             options.witness,
             witness,
-            sha256=sha256,
+            sha256=hashed(out).sha256,
             output_name=None,
             preprocessing=Preprocessing(),
             force=options.force,

@@ -43,7 +43,7 @@ class Setting:
     path: Path
     reading: ModelOptions
     sha256: str
-    """Of the model file as it was read first."""
+    """Of the model as it was read first, weights beside its file included."""
     preprocessing: Preprocessing
     eps: tuple[Eps, ...]
     verdicts: Options
@@ -121,6 +121,8 @@ class Decider:
             result = replace(result, chain=None)
             sample.results[radius.value], sample.predicted = result, result.predicted
             heard((radius.value, result))
+        if self.subject is not None:
+            self.subject.check_unchanged()
         return sample
 
     def _model(self) -> tuple[ImplicitModel, Network]:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from idl_audit import __version__
-from idl_audit.report.schema import Environment, Report, Timing, Tool
+from idl_audit.report.schema import Environment, Report, Timing, Tool, WhyIncomplete
 
 LIBRARIES = ("numpy", "scipy", "highspy", "onnx", "onnxruntime", "onnx2torch", "torch")
 """Libraries whose version a figure may depend on."""
@@ -40,14 +40,23 @@ class Clock:
 
 
 def framed_report(
-    command: str, clock: Clock, *, seed: int | None = None, complete: bool = True, **parts: Any
+    command: str, clock: Clock, *, seed: int | None = None, why_incomplete: WhyIncomplete | None = None, **parts: Any
 ) -> Report:
-    """Return a report with the given sections inside the frame that all of them share."""
+    """Return a report with the given sections inside the frame that all of them share.
+
+    Args:
+        command: which command made it.
+        clock: where the time went.
+        seed: of every random choice.
+        why_incomplete: None where all of the work was done.
+        parts: the sections by their names.
+    """
     return Report(
         tool=Tool(version=__version__),
         command=command,
         created=datetime.now(UTC).replace(microsecond=0),
-        status="complete" if complete else "incomplete",
+        status="complete" if why_incomplete is None else "incomplete",
+        why_incomplete=why_incomplete,
         environment=Environment(
             python=platform.python_version(),
             platform=f"{platform.system()} {platform.machine()}",

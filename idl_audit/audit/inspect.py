@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idl_audit.audit.frame import Clock, framed_report
-from idl_audit.audit.subject import describe_conversion, describe_model, open_subject
+from idl_audit.audit.subject import ModelOptions, describe_conversion, describe_model, open_subject
 from idl_audit.errors import MemoryLimitError, UnsupportedModelError
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.reader import read_graph, sniff
@@ -46,7 +46,7 @@ def inspect(path: Path, options: InspectOptions) -> Report:
             problems = error.problems
         except MemoryLimitError as error:
             problems = (str(error),)
-    info = describe_model(path, graph, model)
+    info = describe_model(path, graph, model, ModelOptions(output_name=options.output_name))
     seconds = clock.timing().total
     return framed_report(
         "inspect",

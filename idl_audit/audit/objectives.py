@@ -22,6 +22,7 @@ from idl_audit.audit.robustness import CHECKED_SAMPLES
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import InputSet
+from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
@@ -31,7 +32,7 @@ from idl_audit.files import check_new_file
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
 from idl_audit.npz import write_npz
-from idl_audit.report.schema import Diagnostic, ObjectiveReport, Reason, Report
+from idl_audit.report.schema import Diagnostic, ObjectiveReport, Reason, Report, WhyIncomplete
 
 NAMES: Final = ("l1", "state")
 """Objectives that need no file."""
@@ -93,41 +94,46 @@ def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = 
         else:
             check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
         model = subject.in_data_units(preprocessing)
-        objective = _objective(model, options.objective)
+        objective, weights = _objective(model, options.objective)
         sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))
     found: list[_Entry] = []
-    complete = True
+    why: WhyIncomplete | None = None
     with clock.step("measure"):
         measurement = Measurement(model, subject.network(preprocessing), objective, seed=options.seed)
         try:
             for entry in _measure_all(measurement, samples, sets, options, watch):
                 found.append(entry)
         except KeyboardInterrupt:
-            complete = False
+            why = "interrupted"
+    subject.check_unchanged()
     if options.save is not None:
         write_npz(options.save, _arrays(found, model.n_inputs), force=options.force)
     return framed_report(
         "attack",
         clock,
         seed=options.seed,
-        complete=complete,
+        why_incomplete=why,
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
-        threat_model=threat_model(options.eps, preprocessing.bounds, sigma=options.sigma, k=options.sparse),
-        objectives=tuple(_entry_report(entry, objective, options) for entry in found),
+        threat_model=threat_model(
+            options.eps, preprocessing.bounds, sigma=options.sigma, radii=sigma, k=options.sparse
+        ),
+        objectives=tuple(_entry_report(entry, objective, weights, options) for entry in found),
         diagnostics=tuple(_diagnostics(subject, objective)),
         artifacts=() if options.save is None else (str(options.save),),
     )
 
 
-def _objective(model: ImplicitModel, name: str) -> Objective:
+def _objective(model: ImplicitModel, name: str) -> tuple[Objective, str | None]:
+    """Return the objective, and the hash of its weights where they are in a file."""
     if name in NAMES:
-        return l1(model) if name == "l1" else state_discrepancy(model)
-    return linear(model, *read_objective(Path(name)))
+        return l1(model) if name == "l1" else state_discrepancy(model), None
+    weights = read_objective(Path(name))
+    return linear(model, *weights), numbers_sha256(weights)
 
 
 def _measure_all(
@@ -147,12 +153,15 @@ def _measure_all(
             yield _Entry(int(index), radius, found)
 
 
-def _entry_report(entry: _Entry, objective: Objective, options: ObjectiveOptions) -> ObjectiveReport:
+def _entry_report(
+    entry: _Entry, objective: Objective, weights: str | None, options: ObjectiveOptions
+) -> ObjectiveReport:
     found = entry.found
     return ObjectiveReport(
         index=entry.index,
         eps=entry.eps.value,
         objective=options.objective,
+        objective_sha256=weights,
         sense=objective.sense,
         at_sample=_finite(found.at_sample),
         reached=_finite(found.reached),

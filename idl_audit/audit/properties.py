@@ -16,6 +16,7 @@ from idl_audit.analysis.properties import RUNGS, Answer, QueryOptions, QueryResu
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.verdicts import Reason
 from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.audit.bench_resume import row_sha256
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.property_certificates import part_of, write_property_certificate
 from idl_audit.audit.sensitivity_pictures import check_new_folder
@@ -23,6 +24,7 @@ from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, desc
 from idl_audit.box import Box
 from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
 from idl_audit.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.graph.files import hashed, stamp_of
 from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, Report
 
@@ -82,6 +84,7 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
         check = check_on_box(subject, asked, options.seed)
     with clock.step("verdict"):
         decision = decide_property(subject, asked, options, deadline=start + options.time_limit)
+    subject.check_unchanged()
     seconds = time.monotonic() - start
     with clock.step("certificates"):
         artifacts, uncertified = _certificate(subject, asked, decision, vnnlib, options)
@@ -98,7 +101,10 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
                 result=decision.result,
                 method=decision.method,
                 seconds=seconds,
+                time_limit=options.time_limit if math.isfinite(options.time_limit) else None,
                 witness=decision.witness,
+                sha256=row_sha256(subject.info.sha256, asked.sha256),
+                external_files=subject.info.external_files,
             ),
         ),
         diagnostics=(*decision.diagnostics, *uncertified),
@@ -134,16 +140,22 @@ class AskedProperty:
     queries: tuple[Query, ...]
     stripped: str
     """The last operator, where the model leaves it out."""
+    sha256: str
+    """Of the file."""
 
 
 def read_property(subject: Subject, path: Path) -> AskedProperty:
     """Return the queries of a property file for a model.
 
     Raises:
-        DataError: where the file is refused, or its inputs and outputs are not the model's.
+        DataError: where the file is refused or changes meanwhile, or its inputs and outputs are not the model's.
         UnsupportedModelError: where it speaks of the values that a softmax gives, which the model leaves out.
     """
+    before = stamp_of(path.stat()) if path.is_file() else None
     given = read_vnnlib(path)
+    file = hashed(path)
+    if file.stamp != before:
+        raise DataError(f"{path} was changed while it was read; start again")
     model = subject.model
     for noun, has, wants in (("inputs", model.n_inputs, given.n_inputs), ("outputs", model.n_outputs, given.n_outputs)):
         if has != wants:
@@ -153,7 +165,7 @@ def read_property(subject: Subject, path: Path) -> AskedProperty:
     if model.stripped_output:
         _check_ranking(subject, given)
     queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
-    return AskedProperty(str(path), queries, model.stripped_output)
+    return AskedProperty(str(path), queries, model.stripped_output, file.sha256)
 
 
 def _check_ranking(subject: Subject, given: Property) -> None:

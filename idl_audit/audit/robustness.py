@@ -45,11 +45,14 @@ from idl_audit.report.schema import (
     SampleReport,
     SampleResult,
     Summary,
+    WhyIncomplete,
 )
 from idl_audit.report.schema import Verdict as ReportedVerdict
 
 CHECKED_SAMPLES = 100
 """The agreement check runs on the first so many samples."""
+FAULTS = frozenset({Reason.WORKER_FAILED.value, Reason.MEMORY_LIMIT.value})
+"""Why a sample that was lost has no verdict; the time limit is an answer."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def audit_robustness(
         options.certificates.mkdir(exist_ok=True)
     found: dict[int, Decided] = {}
     told: list[Diagnostic] = []
-    complete = True
+    why: WhyIncomplete | None = None
     with clock.step("verdicts"):
         try:
             setting = _setting(subject, sigma, options)
@@ -177,28 +180,34 @@ def audit_robustness(
                 told.append(one)
                 tell(one)
         except KeyboardInterrupt:
-            complete = False
+            why = "interrupted"
+    subject.check_unchanged()
     decided = [found[position] for position in sorted(found)]
     with clock.step("second opinion"):
         try:
             opinions = _opinions(subject, decided, options)
         except KeyboardInterrupt:
             own = (subject.original.name, subject.network(preprocessing))
-            opinions, complete = _Opinions((own,), options.target), False
+            opinions, why = _Opinions((own,), options.target), "interrupted"
     certificates = [file for sample in decided for file in sample.certificates]
     artifacts = (*_save(options, decided), *_draw(options, decided, subject), *certificates)
     return framed_report(
         command,
         clock,
         seed=options.verdicts.seed,
-        complete=complete,
+        why_incomplete=why or _not_judged(decided),
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
         threat_model=threat_model(
-            options.eps, preprocessing.bounds, sigma=options.sigma, k=options.sparse, target=options.target
+            options.eps,
+            preprocessing.bounds,
+            sigma=options.sigma,
+            radii=sigma,
+            k=options.sparse,
+            target=options.target,
         ),
-        summary=_summary(decided, options.eps),
+        summary=_summary(command, decided, options),
         samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
         diagnostics=(
             *noted,
@@ -234,19 +243,13 @@ def _key(
     command: str, subject: Subject, tasks: Sequence[SampleTask], sigma: FloatArray | None, options: RobustnessOptions
 ) -> dict[str, str]:
     """Return what a run must have in common with the one whose journal it goes on from."""
-    # a converted model names the files of the network that it came from, and has all weights itself
-    names = () if subject.graph is None else subject.info.external_files
-    beside = [(subject.path.parent / name).read_bytes() for name in names]
-    if options.model.torch.arch is not None and subject.graph is not None:  # code that is in no file we hash
-        nodes = [(n.op, n.inputs, n.outputs, sorted(n.attributes.items())) for n in subject.graph.nodes]
-        beside += [repr(nodes).encode(), *(array.tobytes() for _, array in sorted(subject.graph.constants.items()))]
     arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]))]
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
     asked = (options.eps, chosen, options.sparse, options.certificates, data.layout, asdict(data.preprocessing))
     return {
         TOOL: __version__,
         "command": command,
-        "model": digest(subject.info.sha256.encode(), repr((reading.output_name, reading.torch)).encode(), *beside),
+        "model": digest(subject.info.sha256.encode(), repr((reading.output_name, reading.torch)).encode()),
         "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
         "set of options": digest(repr(asked).encode()),
     }
@@ -289,6 +292,15 @@ def _decide_with_journal(
         if journal is not None and journal.failure is not None:
             message = f"the journal {journal.path} could not be written to the end ({journal.failure})"
             yield Diagnostic(code="IDL208", level="warning", message=message, hint="make room on the disk")
+
+
+def _not_judged(decided: Sequence[Decided]) -> WhyIncomplete | None:
+    """Return that some samples were not judged; None where all were.
+
+    That a sample took too long is an answer, as the user set the limit; that the process died on it is none.
+    """
+    lost = [result for sample in decided if sample.lost is not None for result in sample.results.values()]
+    return "not_judged" if any(result.reason is not None and result.reason.value in FAULTS for result in lost) else None
 
 
 def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[Diagnostic]:
@@ -403,14 +415,21 @@ def _opinions(subject: Subject, decided: list[Decided], options: RobustnessOptio
     return _Opinions((own,) if second is None else (own, second), options.target)
 
 
-def _summary(decided: list[Decided], eps: Sequence[Eps]) -> Summary:
+def _summary(command: str, decided: list[Decided], options: RobustnessOptions) -> Summary:
     right = sum(sample.predicted == sample.label for sample in decided)
     per_eps = []
-    for radius in eps:
+    for radius in options.eps:
         counts = Counter(s.results[radius.value].verdict for s in decided if radius.value in s.results)
         named = {verdict.value: counts[verdict] for verdict in Verdict}
         per_eps.append(EpsSummary(eps=radius.value, n=counts.total(), **named))
-    return Summary(clean=CleanAccuracy(k=right, n=len(decided)), per_eps=tuple(per_eps))
+    limit = options.verdicts.time_limit
+    return Summary(
+        clean=CleanAccuracy(k=right, n=len(decided)),
+        per_eps=tuple(per_eps),
+        verdicts_of="attack" if command == "attack" else "certify",
+        methods=options.verdicts.methods,
+        time_limit=limit if math.isfinite(limit) else None,
+    )
 
 
 def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opinions) -> SampleReport:

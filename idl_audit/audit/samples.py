@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idl_audit.audit.subject import Subject
+from idl_audit.data.fingerprints import samples_sha256
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Layout, Samples, read_samples
 from idl_audit.report.schema import DataInfo, PreprocessingInfo
@@ -45,7 +46,13 @@ def describe_data(samples: Samples, options: DataOptions) -> DataInfo:
         sha256=samples.sha256,
         n=samples.n,
         indices=tuple(int(i) for i in samples.indices),
+        numbers_sha256=samples_sha256(samples),
         layout=options.layout,
-        preprocessing=PreprocessingInfo(scale=chosen.scale, mean=chosen.mean, std=chosen.std),
+        preprocessing=describe_preprocessing(chosen),
         bounds=chosen.bounds,
     )
+
+
+def describe_preprocessing(chosen: Preprocessing) -> PreprocessingInfo:
+    """Return how a report says what is done to the user's numbers."""
+    return PreprocessingInfo(scale=chosen.scale, mean=chosen.mean, std=chosen.std)

@@ -79,7 +79,7 @@ def audit_sensitivity(
         "sensitivity",
         clock,
         seed=options.seed,
-        complete=found.local is None or found.local.complete,
+        why_incomplete=None if found.local is None or found.local.complete else "interrupted",
         model=subject.info,
         conversion=describe_conversion(subject.model, rescaled, check, subject.seconds),
         data=None if samples is None or local is None else describe_data(samples, local.data),

@@ -18,8 +18,10 @@ from idl_audit.analysis.sensitivity import Sensitivity
 from idl_audit.analysis.spectral import spectral_scalar
 from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.audit.local_sensitivity import WorstCase
+from idl_audit.audit.samples import describe_preprocessing
 from idl_audit.audit.sensitivity_figures import class_margins, input_map, smallest_scalar, top_groups, top_inputs
 from idl_audit.audit.sensitivity_options import SensitivityOptions
+from idl_audit.data.fingerprints import groups_sha256
 from idl_audit.data.groups import Groups
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Cardinality, InputGroups
@@ -82,6 +84,7 @@ def sensitivity_section(
         kind="global" if local is None else "local",
         method=_method(model, options),
         eps=None if options.local is None else options.local.eps.value,
+        preprocessing=describe_preprocessing(options.preprocessing),
         norm_inf=norm_inf,
         rho_norm_bound=rho,
         spectral_inf=spectral,
@@ -113,7 +116,12 @@ def _read_off(found: Found, inputs: Inputs, options: SensitivityOptions) -> dict
     if inputs.groups is not None and options.groups is not None:
         names = inputs.groups.names
         sums = group_sums(found.matrix, inputs.groups.labels, len(names))
-        parts["groups"] = InputGroups(source=options.groups, names=names, top=top_groups(sums, names, options.top))
+        parts["groups"] = InputGroups(
+            source=options.groups,
+            sha256=groups_sha256(inputs.groups),
+            names=names,
+            top=top_groups(sums, names, options.top),
+        )
     return parts
 
 

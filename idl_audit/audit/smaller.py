@@ -141,7 +141,6 @@ def save(model: ImplicitModel, options: WriteOptions, subjects: Sequence[Subject
         "n_parameters": sum(subject.info.n_parameters for subject in subjects),
         "producer": f"idl-audit {command}",
         "ops": {},
-        "external_files": (),
         "opset": None,
         "stripped_output": model.stripped_output or None,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 import sys
 import time
@@ -19,6 +18,7 @@ from idl_audit.analysis.attacks import Network
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import AgreementError, ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.graph.files import ReadFile, hashed, refuse_changed
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.original import OriginalNetwork, onnx2torch_network, onnxruntime_network
 from idl_audit.graph.reader import read_graph, sniff
@@ -64,6 +64,16 @@ class Subject:
     graph: Graph | None
     """The network's graph; None where the file is an implicit model itself."""
     output_name: str | None = None
+    files: tuple[ReadFile, ...] = ()
+    """All that it was read from."""
+
+    def check_unchanged(self) -> None:
+        """Refuse what was written over since: onnxruntime maps large weights beside a model, and sees every change.
+
+        Raises:
+            ModelFileError: with the file's name.
+        """
+        refuse_changed(self.files)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -140,9 +150,10 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
         graph = _named(path, lambda: read_graph(path))
         model = _build(path, graph, options)
         original = onnxruntime_network(path, graph, output=options.output_name, threads=options.threads)
-    return Subject(
-        path, model, original, describe_model(path, graph, model), time.monotonic() - start, graph, options.output_name
-    )
+    files = graph.provenance.files
+    refuse_changed(files)  # the network was read twice: by us, and by what runs it
+    info = describe_model(path, graph, model, options)
+    return Subject(path, model, original, info, time.monotonic() - start, graph, options.output_name, files)
 
 
 def _refuse_torch_options(path: Path, given: TorchOptions) -> None:
@@ -165,15 +176,23 @@ def _named(path: Path, step: Callable[[], Step]) -> Step:
         raise UnsupportedModelError([f"{path}: {error.problems[0]}", *error.problems[1:]]) from error
 
 
-def describe_model(path: Path, graph: Graph, model: ImplicitModel | None) -> ModelInfo:
+def describe_model(
+    path: Path, graph: Graph, model: ImplicitModel | None, reading: ModelOptions | None = None
+) -> ModelInfo:
     """Return the report's section on the model file; `model` None stands for a network without an implicit form."""
+    read = reading or ModelOptions()
+    files = graph.provenance.files
     declared = graph.inputs[0].shape if graph.inputs else None
     shape = tuple(size if isinstance(size, int) else 1 for size in declared or ())
     return ModelInfo(
         path=str(path),
         format=graph.provenance.format,
         sha256=graph.provenance.sha256,
+        file_sha256=files[0].sha256 if files else None,
         external_files=graph.provenance.external_files,
+        external_sha256=graph.provenance.external_sha256,
+        arch=read.torch.arch,
+        output_name=read.output_name if len(graph.outputs) > 1 else None,
         input_shape=shape if model is None else model.input_shape,
         n_outputs=0 if model is None else model.n_outputs,
         n_parameters=graph.n_parameters,
@@ -185,14 +204,22 @@ def describe_model(path: Path, graph: Graph, model: ImplicitModel | None) -> Mod
 
 
 def _open_implicit(path: Path, start: float) -> Subject:
+    file = hashed(path)
     stored: StoredModel = load_model(path)
+    refuse_changed([file])
     try:
-        own = {"path": str(path), "format": "implicit", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        info = ModelInfo.model_validate({**stored.origin, **own})
+        own = {"path": str(path), "format": "implicit", "sha256": file.sha256, "file_sha256": file.sha256}
+        info = ModelInfo.model_validate({**stored.origin, **own, **_OF_THE_NETWORK_BEFORE})
     except ValueError as error:
         raise ModelFileError(f"{path} does not say where it came from; make it anew with convert") from error
     original = _ImplicitOriginal(stored.model)
-    return Subject(path, stored.model, original, info, time.monotonic() - start, None)
+    return Subject(path, stored.model, original, info, time.monotonic() - start, None, files=(file,))
+
+
+_OF_THE_NETWORK_BEFORE: Final[Mapping[str, tuple[()] | None]] = MappingProxyType(
+    {"external_files": (), "external_sha256": (), "arch": None, "output_name": None}
+)
+"""What a converted model says of the file that it was made from, and what is not so of its own."""
 
 
 def load(path: str | Path, *, output_name: str | None = None) -> ImplicitModel:

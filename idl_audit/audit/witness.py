@@ -109,6 +109,8 @@ def verify(file: Path, model: Path, options: ModelOptions, vnnlib: Path | None =
     is_certificate = meta["kind"] in (CERTIFICATE, PROPERTY)
     if meta["model_sha256"] != subject.info.sha256 and (is_certificate or not found.accepted):
         note = f"it was made for another file (sha256 {str(meta['model_sha256'])[:12]})"
+        if meta["model_sha256"] == subject.info.file_sha256:
+            note = "it names the model's file alone, and not what belongs to it (weights beside it, code): make it anew"
         found = Checked(found.checked, (*found.refused, note))
     return framed_report(
         "verify",

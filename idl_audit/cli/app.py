@@ -13,9 +13,10 @@ from typer.core import TyperGroup
 
 from idl_audit import __version__
 from idl_audit.cli.defaults import ENVIRONMENT_PREFIX, default_map
+from idl_audit.cli.exits import Exit, exit_codes, exit_codes_of
 from idl_audit.cli.first_steps import examples_of, what_next
 from idl_audit.cli.loading import LazyCommands
-from idl_audit.cli.show import ARGUMENTS, EXIT_INTERRUPTED, EXIT_USAGE
+from idl_audit.cli.show import ARGUMENTS, say, say_error
 from idl_audit.errors import InvalidInputError
 from idl_audit.report.wording import plain
 
@@ -76,7 +77,7 @@ class _Group(TyperGroup):
             if found:
                 ctx.default_map = {name: found}
                 if name not in ("run", "gate") and not {"-q", "--quiet"}.intersection(rest):
-                    typer.echo(f"note: defaults are taken from {source}", err=True)
+                    say(f"note: defaults are taken from {source}")
         return name, command, rest
 
     def main(
@@ -102,13 +103,13 @@ class _Group(TyperGroup):
             told = error.format_message() if hasattr(error, "format_message") else str(error)
             message = " ".join(str(told).replace("Value error, ", "").split())
             if message:
-                typer.echo(f"error: {plain(message, longest=1000)} (see --help)", err=True)
-            sys.exit(EXIT_USAGE)
+                say_error(f"{plain(message, longest=1000)} (see --help)")
+            sys.exit(Exit.USAGE)
         except InvalidInputError as error:  # the configuration
-            typer.echo(f"error: {plain(error, longest=4000)}", err=True)
-            sys.exit(EXIT_USAGE)
+            say_error(error)
+            sys.exit(Exit.USAGE)
         except typer.Abort:
-            sys.exit(EXIT_INTERRUPTED)
+            sys.exit(Exit.INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(code if isinstance(code, int) else 0)
@@ -121,10 +122,10 @@ class _Group(TyperGroup):
         return super().parse_args(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, with its examples below its help."""
+        """Return a command, with its examples and exit codes below its help."""
         found = super().get_command(ctx, cmd_name)
         if found is not None:
-            found.epilog = examples_of(cmd_name)
+            found.epilog = "\n\n".join(filter(None, (examples_of(cmd_name), exit_codes_of(cmd_name))))
         return found
 
 
@@ -132,7 +133,7 @@ app = typer.Typer(
     name="idl-audit",
     cls=_Group,
     help="How robust is the neural network in a file? Bounds, sensitivities, attacks and checked proofs, on a CPU.",
-    epilog="Start with: idl-audit certify MODEL.onnx -d DATA.npz -e 0.03 --bounds 0,1",
+    epilog=f"Start with: idl-audit certify MODEL.onnx -d DATA.npz -e 0.03 --bounds 0,1\n\n{exit_codes()}",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={

@@ -9,13 +9,13 @@ import typer
 
 from idl_audit.audit.bench import BenchOptions, audit_bench, is_wrong
 from idl_audit.cli import options as o
+from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.show import (
-    EXIT_INCOMPLETE,
-    EXIT_INTERRUPTED,
     check_output,
     command,
     deliver,
     progress_bar,
+    say_error,
     teller,
 )
 from idl_audit.errors import InvalidInputError, OptionError
@@ -66,8 +66,8 @@ def bench(
 ) -> None:
     """Decide every VNN-LIB property of a list, each in a process of its own, and compare with the truth.
 
-    The report at -o is written after each row. A row that is refused or whose process dies is unknown, with a
-    diagnostic. Exit code 3: a result contradicts the truth.
+    The report at -o is written after each row. A row that cannot be judged - files that are missing or refused, a
+    process that dies, too little memory - does not end the run, but makes the report incomplete.
     """
     check_output(output, read=(instances,))
     earlier = _earlier(output) if resume else None
@@ -80,10 +80,12 @@ def bench(
     with progress_bar("bench", quiet=quiet) as watch:
         report = audit_bench(instances, options, watch=watch, save=save, tell=teller(quiet=quiet))
     deliver(report, format=format, output=output, verbose=verbose)
-    if report.status == "incomplete":
-        raise typer.Exit(EXIT_INTERRUPTED)
+    unjudged = sum(entry.problem is not None for entry in report.properties)
+    if unjudged:
+        say_error(f"{unjudged} of {len(report.properties)} properties could not be judged; the report is incomplete")
+    leave(report)
     if any(map(is_wrong, report.properties)):
-        raise typer.Exit(EXIT_INCOMPLETE)
+        raise typer.Exit(Exit.INCOMPLETE)
 
 
 def _earlier(output: Path | None) -> Report | None:

@@ -10,7 +10,8 @@ import typer
 from idl_audit.analysis.state_bounds import METHODS
 from idl_audit.audit.bounds import BoundsOptions, audit_bounds
 from idl_audit.cli import options as o
-from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar, teller
+from idl_audit.cli.exits import leave
+from idl_audit.cli.show import check_output, command, deliver, progress_bar, teller
 from idl_audit.data.numbers import parse_eps
 from idl_audit.errors import OptionError
 
@@ -103,5 +104,4 @@ def bounds(
     with progress_bar("bounds", quiet=quiet) as watch:
         report = audit_bounds(model, chosen, watch=watch, tell=teller(quiet=quiet))
     deliver(report, format=format, output=output, verbose=verbose)
-    if report.status == "incomplete":
-        raise typer.Exit(EXIT_INTERRUPTED)
+    leave(report)

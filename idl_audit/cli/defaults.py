@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from idl_audit.cli.exits import Exit
+from idl_audit.cli.show import say_error
 from idl_audit.config.finding import find_configuration
 from idl_audit.errors import InvalidInputError
-from idl_audit.report.wording import plain
 
 if TYPE_CHECKING:
     from idl_audit.config.files import Configuration
@@ -60,8 +61,8 @@ def _take(ctx: typer.Context, value: Path | None) -> Path | None:
         try:
             ctx.default_map = _by_parameter(read_configuration(value), ctx.info_name or "", ctx.command)
         except InvalidInputError as error:
-            typer.echo(f"error: {plain(error, longest=4000)}", err=True)
-            raise typer.Exit(2) from None
+            say_error(error)
+            raise typer.Exit(Exit.USAGE) from None
     return value
 
 

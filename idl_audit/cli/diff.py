@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from idl_audit.cli import options as o
-from idl_audit.cli.show import EXIT_REFUSED, command, console, print_document, print_sections
+from idl_audit.cli.exits import Exit
+from idl_audit.cli.show import command, console, print_document, print_sections
 from idl_audit.gate.difference import Difference, compare
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Report, Verdict
-from idl_audit.report.wording import eps_text, figure, percent
+from idl_audit.report.wording import eps_text, figure, percent, plain
 
 
 @command
@@ -50,7 +52,7 @@ def diff(
         sentence = f"Worse than before: {worse}." if worse else "Nothing got worse."
         print_sections(sentence, _sections(found, later, verbose=verbose), console())
     if (exit_code or quiet) and found.regressions:
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(Exit.REFUSED)
 
 
 def _document(found: Difference) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def _document(found: Difference) -> dict[str, Any]:
         "norm_inf": None if found.norms is None else {"before": found.norms[0], "after": found.norms[1]},
         "changed": changed,
         "regressions": list(found.regressions),
+        "notes": list(found.notes),
     }
 
 
@@ -101,6 +104,8 @@ def _sections(found: Difference, later: Report, *, verbose: bool) -> Iterable[An
         if found.norms is not None:
             pair(rows, "||S||_inf", " -> ".join(map(figure, found.norms)))
         yield "Change", rows
+    if found.notes:
+        yield "Not the same", Text("\n".join(plain(note) for note in found.notes))
     if found.counts:
         made = table(("eps", "right"), *((verdict_name(verdict), "right") for verdict in Verdict))
         for eps, before, after in found.counts:

@@ -10,8 +10,8 @@ import typer
 
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import ConfigOption
+from idl_audit.cli.exits import Exit
 from idl_audit.cli.show import (
-    EXIT_REFUSED,
     check_output,
     command,
     console,
@@ -63,7 +63,7 @@ def gate(
     quiet: o.AnswerOption = False,
     verbose: o.VerboseOption = False,
 ) -> None:
-    """Judge a report by rules: exit code 0 where all hold, 1 where one fails.
+    """Judge a report by rules.
 
     An incomplete report fails. Counts are compared exactly: 899 of 1000 are
     less than 0.90. drop(clean_accuracy) and drop(certified_accuracy@2/255)
@@ -102,4 +102,4 @@ def gate(
         sentence = f"The gate {'passed' if judged.passed else 'failed'}: {held} of {len(judged.rules)} rules hold."
         print_sections(sentence, gate_sections(found, judged, None if verbose else MAX_ROWS), console())
     if not judged.passed:
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(Exit.REFUSED)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from idl_audit.cli import options as o
-from idl_audit.cli.show import command, console
+from idl_audit.cli.show import command, console, say
 from idl_audit.errors import OptionError
 from idl_audit.files import check_distinct, check_new_file, write_whole
 from idl_audit.report.extra_files import find_extras
@@ -109,7 +109,7 @@ def report(
             image_shape=o.parse_image_shape(image_shape),
         )
         for note in () if quiet else notes:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}")
     text = render(found, Format(form.value), extras=extras)
     if output is None:
         typer.echo(text, nl=False)

@@ -17,12 +17,13 @@ from idl_audit.audit.properties import PropertyOptions, audit_property
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import is_typed
+from idl_audit.cli.exits import leave
 from idl_audit.cli.show import (
-    EXIT_INTERRUPTED,
     check_output,
     command,
     deliver,
     progress_bar,
+    say,
     show,
     tell_resume,
     teller,
@@ -220,7 +221,7 @@ def _certify_property(
         deliver(report, format=o.Format.JSON, output=output)
     if format is o.Format.TABLE:
         for told in report.diagnostics:
-            typer.echo(f"{told.level}: {plain(told.message)}", err=True)
+            say(f"{told.level}: {plain(told.message)}")
         typer.echo(found.result if found.witness is None else f"{found.result}\n{found.witness}")
 
 
@@ -398,8 +399,7 @@ def _measure(
     with progress_bar("attack", quiet=quiet) as watch:
         report = audit_objectives(model, chosen, watch=watch)
     deliver(report, format=format, output=output, verbose=verbose)
-    if report.status == "incomplete":
-        raise typer.Exit(EXIT_INTERRUPTED)
+    leave(report)
 
 
 def _run(
@@ -418,7 +418,6 @@ def _run(
         report = written(report, output)
     drop_journal(chosen.journal, report)
     show(report, format=format, output=output, verbose=verbose)
-    if report.status == "incomplete":
-        if chosen.journal is not None and chosen.journal.is_file():
-            tell_resume()
-        raise typer.Exit(EXIT_INTERRUPTED)
+    if report.status == "incomplete" and chosen.journal is not None and chosen.journal.is_file():
+        tell_resume(report)
+    leave(report)

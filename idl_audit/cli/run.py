@@ -20,6 +20,7 @@ from idl_audit.audit.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.audit.subject import ModelOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import ConfigOption
+from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.robustness import (
     ATTACK_METHODS,
     DEFAULT_ATTACKS,
@@ -29,11 +30,10 @@ from idl_audit.cli.robustness import (
     parse_methods,
 )
 from idl_audit.cli.show import (
-    EXIT_INTERRUPTED,
-    EXIT_REFUSED,
     check_output,
     command,
     progress_bar,
+    say,
     show,
     tell_resume,
     teller,
@@ -106,7 +106,7 @@ def run(
     """Do everything in the configuration and write one report: for CI.
 
     `idl-audit init MODEL DATA` writes a configuration. Options given here
-    replace what it says. Exit code 1 where one of its rules fails.
+    replace what it says.
     """
     found = _configuration(config)
     if model is None:
@@ -159,13 +159,12 @@ def run(
         _write_rendered(render(report, text_format, extras=extras), file)
     show(report, format=format, output=output, verbose=verbose)
     if not quiet and output is not None:
-        typer.echo(f"written: {', '.join(plain(file) for file in (output, *further))}", err=True)
-    if report.status == "incomplete":
-        if options.robustness is not None and options.robustness.journal is not None:
-            tell_resume()
-        raise typer.Exit(EXIT_INTERRUPTED)
+        say(f"written: {', '.join(plain(file) for file in (output, *further))}")
+    if report.status == "incomplete" and options.robustness is not None and options.robustness.journal is not None:
+        tell_resume(report)
+    leave(report)
     if report.gate is not None and not report.gate.passed:
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(Exit.REFUSED)
 
 
 def _configuration(given: Path | None) -> Configuration:

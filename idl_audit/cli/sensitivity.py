@@ -13,7 +13,8 @@ from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.sensitivity import audit_sensitivity
 from idl_audit.audit.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.cli import options as o
-from idl_audit.cli.show import EXIT_INTERRUPTED, check_output, command, deliver, progress_bar, teller
+from idl_audit.cli.exits import leave
+from idl_audit.cli.show import check_output, command, deliver, progress_bar, teller
 from idl_audit.data.groups import SPECS
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import parse_preprocessing
@@ -164,8 +165,7 @@ def sensitivity(
     with progress_bar("sensitivity", quiet=quiet or local is None) as watch:
         report = audit_sensitivity(model, chosen, watch=watch, tell=teller(quiet=quiet))
     deliver(report, format=format, output=output, verbose=verbose)
-    if report.status == "incomplete":
-        raise typer.Exit(EXIT_INTERRUPTED)
+    leave(report)
 
 
 def _local(data: DataOptions, eps: str | None, state_bounds: str) -> LocalOptions:

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO
@@ -22,17 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.text import Text
 
+from idl_audit.cli.exits import Exit
 from idl_audit.cli.options import Format
 from idl_audit.errors import IdlAuditError, IncompleteError, InvalidInputError, OptionError
 from idl_audit.files import check_distinct, check_place, write_whole
 from idl_audit.report.json_text import to_json
 from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.report.wording import plain
-
-EXIT_REFUSED = 1
-EXIT_USAGE = 2
-EXIT_INCOMPLETE = 3
-EXIT_INTERRUPTED = 130
 
 WIDTH_OFF_TERMINAL = 160
 """Tables in a pipe or a file are not squeezed into 80 columns."""
@@ -51,16 +47,16 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         try:
             function(*args, **kwargs)
         except InvalidInputError as error:
-            _fail(_with_code(error), EXIT_USAGE)
+            _fail(_with_code(error), Exit.USAGE)
         except IncompleteError as error:
-            _fail(str(error), EXIT_INCOMPLETE)
+            _fail(str(error), Exit.INCOMPLETE)
         except KeyboardInterrupt:
-            _fail("interrupted", EXIT_INTERRUPTED)
+            _fail("interrupted", Exit.INTERRUPTED)
         except BrokenPipeError:
             _hang_up()
-            raise typer.Exit(0) from None
+            raise typer.Exit(Exit.DONE) from None
         except MemoryError:
-            _fail("out of memory; audit a smaller model, or fewer samples at a time with --limit", EXIT_INCOMPLETE)
+            _fail("out of memory; audit a smaller model, or fewer samples at a time with --limit", Exit.INCOMPLETE)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except Exception as error:
@@ -74,8 +70,19 @@ def _hang_up() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"error: {plain(message, longest=4000)}", err=True)
+def say(message: str) -> None:
+    """Say something on stderr; that nobody reads it (2>&1 | head) neither ends the work nor changes the exit code."""
+    with suppress(OSError, ValueError):
+        typer.echo(message, err=True)
+
+
+def say_error(message: object) -> None:
+    """Say what is wrong, as one line that is safe to print."""
+    say(f"error: {plain(message, longest=4000)}")
+
+
+def _fail(message: str, code: Exit) -> None:
+    say_error(message)
     raise typer.Exit(code)
 
 
@@ -92,7 +99,7 @@ def _internal(error: Exception) -> None:
     name = f"{Path(where.filename).name}:{where.lineno}"
     _fail(
         f"internal error in {name}: {type(error).__name__}: {error}; please report it (IDL_AUDIT_DEBUG=1 shows more)",
-        EXIT_INCOMPLETE,
+        Exit.INCOMPLETE,
     )
 
 
@@ -117,7 +124,7 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
     def tell(found: Diagnostic) -> None:
         if not quiet and found.level != "info":
             hint = f" ({plain(found.hint)})" if found.hint else ""
-            print(f"{found.level}: {plain(found.message)}{hint} [{found.code}]", file=sys.stderr)
+            say(f"{found.level}: {plain(found.message)}{hint} [{found.code}]")
 
     return tell
 
@@ -164,9 +171,10 @@ def write_report(report: Report, output: Path) -> None:
     write_whole(output, lambda file: file.write(text.encode("utf-8")))
 
 
-def tell_resume() -> None:
-    """Say how an interrupted run that keeps a journal goes on."""
-    typer.echo("interrupted: the same command with --resume goes on from here", err=True)
+def tell_resume(report: Report) -> None:
+    """Say how a run that keeps a journal and is incomplete goes on."""
+    why = "some samples could not be judged" if report.why_incomplete == "not_judged" else "interrupted"
+    say(f"{why}: the same command with --resume goes on from here")
 
 
 def print_sections(sentence: str, sections: Iterable[tuple[str, Any]], to: Console) -> None:
@@ -259,8 +267,6 @@ def _lines(title: str) -> Callable[[Any], None]:
         if now - last < LINES_EVERY:
             return
         last = now
-        typer.echo(
-            f"{title}: {progress.done} of {progress.total} after {now - start:.0f} s: {_counts(progress)}", err=True
-        )
+        say(f"{title}: {progress.done} of {progress.total} after {now - start:.0f} s: {_counts(progress)}")
 
     return watch

@@ -9,7 +9,8 @@ import typer
 
 from idl_audit.audit.witness import verify as run
 from idl_audit.cli import options as o
-from idl_audit.cli.show import EXIT_REFUSED, check_output, command, deliver
+from idl_audit.cli.exits import Exit
+from idl_audit.cli.show import check_output, command, deliver
 
 
 @command
@@ -36,10 +37,7 @@ def verify(
     verbose: o.VerboseOption = False,
     max_memory: o.MaxMemoryOption = None,
 ) -> None:
-    """Check a witness or a certificate against its model, in float64 rounded outward: no search, no solver.
-
-    Exit code 0: every claim holds. 1: a claim does not hold.
-    """
+    """Check a witness or a certificate against its model, in float64 rounded outward: no search, no solver."""
     check_output(output, read=(file, model, property))
     options = o.model_options(
         output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
@@ -47,4 +45,4 @@ def verify(
     report = run(file, model, options, property)
     deliver(report, format=format, output=output, verbose=verbose, quiet=quiet)
     if report.verification is not None and not report.verification.accepted:
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(Exit.REFUSED)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from idl_audit.errors import DataError
 from idl_audit.gate.comparison import Change, changes, check_comparable
+from idl_audit.gate.fingerprints import notes, same_matrix
 from idl_audit.report.schema import EpsSummary, Report
 from idl_audit.report.wording import eps_text
 
@@ -21,6 +22,7 @@ class Difference:
     norms: ||S||_inf before and after, where both reports have it for the same inputs.
     changed: samples with another verdict.
     regressions: sentences on what got worse; none where nothing did.
+    notes: sentences on what else differs, such as another network.
     """
 
     clean: tuple[tuple[int, int], tuple[int, int]] | None
@@ -28,14 +30,15 @@ class Difference:
     norms: tuple[float, float] | None
     changed: tuple[Change, ...]
     regressions: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def compare(old: Report, new: Report, old_path: Path) -> Difference:
     """Return what changed from the report `old` to the report `new`.
 
     A regression is: a sample with a worse verdict (certified > unknown > falsified > clean_wrong), a lower clean
-    accuracy, or a report that is incomplete where the earlier one was not. A larger norm of S is told, but bounds
-    are no verdicts.
+    accuracy, or a report that is incomplete, whatever the earlier one was: what was not looked at is no better. A
+    larger norm of S is told, but bounds are no verdicts.
 
     Raises:
         DataError: where the reports are on other data or under another threat model, or have nothing in common.
@@ -45,7 +48,7 @@ def compare(old: Report, new: Report, old_path: Path) -> Difference:
     if clean is None and not counts and norms is None:
         raise DataError(f"{old_path} cannot be compared with: the two reports have no measurement in common")
     changed = tuple(changes(new, old))
-    return Difference(clean, counts, norms, changed, tuple(_regressions(old, new, clean, changed)))
+    return Difference(clean, counts, norms, changed, tuple(_regressions(new, clean, changed)), tuple(notes(new, old)))
 
 
 def _clean(old: Report, new: Report) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -61,7 +64,7 @@ def _counts(old: Report, new: Report) -> tuple[tuple[str, EpsSummary, EpsSummary
 
 def _norms(old: Report, new: Report) -> tuple[float, float] | None:
     before, after = old.sensitivity, new.sensitivity
-    if before is None or after is None or before.kind != after.kind:
+    if before is None or after is None or not same_matrix(new, old):
         return None
     if before.norm_inf is None or after.norm_inf is None:
         return None
@@ -69,12 +72,11 @@ def _norms(old: Report, new: Report) -> tuple[float, float] | None:
 
 
 def _regressions(
-    old: Report,
     new: Report,
     clean: tuple[tuple[int, int], tuple[int, int]] | None,
     changed: tuple[Change, ...],
 ) -> Iterator[str]:
-    if old.status == "complete" and new.status != "complete":
+    if new.status != "complete":
         yield "the new report is incomplete"
     if clean is not None:
         (k, n), (later_k, later_n) = clean

@@ -10,6 +10,7 @@ from typing import Final
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.errors import OptionError
 from idl_audit.gate.comparison import changes, check_comparable
+from idl_audit.gate.fingerprints import notes
 from idl_audit.gate.measures import Figure, Share, measure, wilson
 from idl_audit.gate.rules import AT_EPS, EXAMPLE, Metric, Rule, parse_rule
 from idl_audit.report.schema import Gate, NewlyFalsified, Report, RuleResult, Verdict
@@ -87,6 +88,7 @@ def judge(
         baseline=None if baseline_path is None else str(baseline_path),
         rules=tuple(results),
         newly_falsified=worse,
+        notes=() if baseline is None else tuple(notes(report, baseline)),
     )
 
 
@@ -118,12 +120,23 @@ def _judge(rule: Rule, report: Report, baseline: Report | None) -> RuleResult:
     now = measure(report, rule.metric, rule.eps)
     if rule.drop:
         assert baseline is not None
+        _check_same_kind(rule, report, baseline)
         return _judge_drop(rule, now, measure(baseline, rule.metric, rule.eps))
     value = now.value
     if value is None:
         found = "no finite bound" if isinstance(now, Figure) else "no such samples"
         return _result(rule, passed=False, found=found)
     return _result(rule, passed=rule.holds(value), found=_shown(value, rule, now), share=now)
+
+
+def _check_same_kind(rule: Rule, report: Report, baseline: Report) -> None:
+    """Refuse to compare what certify proved with what attack, which hardly proves anything, leaves unknown."""
+    ours, theirs = (None if one.summary is None else one.summary.verdicts_of for one in (report, baseline))
+    if rule.metric is Metric.CERTIFIED_ACCURACY and None not in (ours, theirs) and ours != theirs:
+        raise OptionError(
+            f"the rule '{rule.text}' compares certified accuracies, and the report has the verdicts of {ours}, the "
+            f"baseline those of {theirs}; make both with the same command"
+        )
 
 
 def _judge_drop(rule: Rule, now: Share | Figure, before: Share | Figure) -> RuleResult:

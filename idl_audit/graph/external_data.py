@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from idl_audit.errors import ModelFileError
-from idl_audit.graph.files import open_below
+from idl_audit.graph.files import ReadFile, open_below, refuse_changed, stamp_of
 from idl_audit.graph.ir import shown
 
 ByteArray = npt.NDArray[np.uint8]
@@ -43,15 +43,15 @@ class ExternalData:
 
     def __init__(self, model_path: Path) -> None:
         self._model_path = model_path
-        self._digests: dict[str, str] = {}
+        self._files: dict[str, ReadFile] = {}
         self._claimed: dict[str, int] = {}
         self._read: dict[tuple[_Place, int], ByteArray] = {}
         self._checked: set[tuple[_Place, int]] = set()
 
     @property
-    def digests(self) -> Mapping[str, str]:
-        """The files read so far, by their names relative to the model's folder, with their SHA-256."""
-        return self._digests
+    def files(self) -> Mapping[str, ReadFile]:
+        """The files read so far, by their names relative to the model's folder."""
+        return self._files
 
     def read(self, entries: Mapping[str, str], n_bytes: int, tensor: str) -> ByteArray:
         """Return the `n_bytes` bytes that `entries` (location, offset, length) point at, shape (n_bytes,), read-only.
@@ -76,9 +76,19 @@ class ExternalData:
     def _claimed_file(self, place: _Place, n_bytes: int, tensor: str) -> Iterator[BufferedReader]:
         with open_below(self._model_path.parent, place.parts) as file:
             self._claim(place, n_bytes, os.fstat(file.fileno()).st_size, tensor)
-            if place.location not in self._digests:
-                self._digests[place.location] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._remember(place, file)
             yield file
+
+    def _remember(self, place: _Place, file: BufferedReader) -> None:
+        """Hash a file that is met for the first time; later it must be the same one."""
+        stamp = stamp_of(os.fstat(file.fileno()))
+        known = self._files.get(place.location)
+        if known is None:
+            path = self._model_path.parent / place.location
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self._files[place.location] = ReadFile(path, digest, stamp)
+        elif known.stamp != stamp:
+            refuse_changed([known])
 
     def _place(self, entries: Mapping[str, str], n_bytes: int, tensor: str) -> _Place:
         location = entries.get("location", "")

@@ -1,11 +1,16 @@
-"""Opening what a stranger sent: regular files only, no links below the model's folder, never a blocking pipe."""
+"""Opening what a stranger sent: regular files only, no links below the model's folder, never a blocking pipe.
+
+And remembering what was in it: a model is known by the bytes of all of its files, not by their names.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
@@ -17,6 +22,50 @@ _READ: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER: Final = getattr(os, "O_DIRECTORY", 0)
 _CAN_WALK: Final = os.open in os.supports_dir_fd and bool(_NO_LINK) and bool(_FOLDER)
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """A file as it was when it was read."""
+
+    path: Path
+    sha256: str
+    stamp: tuple[int, ...]
+    """What `stamp_of` said of it."""
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it holds the same bytes still; they are read again only where something was written or moved."""
+        try:
+            if stamp_of(os.stat(self.path)) == self.stamp:
+                return True
+            return hashed(self.path).sha256 == self.sha256
+        except (OSError, ModelFileError):
+            return False
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes whenever a file is written, whatever is done to its time afterwards."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def hashed(path: Path) -> ReadFile:
+    """Return a file with its SHA-256, read in pieces. Raises ModelFileError as `open_model` does."""
+    with open_model(path) as file:
+        stamp = stamp_of(os.fstat(file.fileno()))
+        return ReadFile(path, hashlib.file_digest(file, "sha256").hexdigest(), stamp)
+
+
+def refuse_changed(files: Iterable[ReadFile]) -> None:
+    """Raise ModelFileError where one of the files no longer holds what was read."""
+    for file in files:
+        if not file.is_unchanged:
+            raise ModelFileError(f"{file.path} was changed while it was being audited; start again")
+
+
+def combined_sha256(first: str, others: Sequence[str]) -> str:
+    """Return the SHA-256 of several files by those of each: `first` itself where there are no others."""
+    return hashlib.sha256("\n".join((first, *others)).encode()).hexdigest() if others else first
 
 
 def open_model(path: Path) -> BufferedReader:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from idl_audit.arrays import AnyArray
+from idl_audit.graph.files import ReadFile
 
 Attribute: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | AnyArray
 Dimension: TypeAlias = int | str | None
@@ -55,10 +56,14 @@ class Provenance:
     path: Path | None
     format: str
     sha256: str
+    """Of all that says which function it is: of the file where that is all, else of everything together."""
     opset: int
     producer: str
     external_files: tuple[str, ...] = ()
-    external_sha256: tuple[str, ...] = ()  # one per external file: `sha256` does not change when they do
+    external_sha256: tuple[str, ...] = ()
+    """One per external file."""
+    files: tuple[ReadFile, ...] = ()
+    """The file itself, then the external ones."""
 
 
 @dataclass(frozen=True)

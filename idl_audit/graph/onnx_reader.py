@@ -19,7 +19,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoPro
 from idl_audit.arrays import AnyArray
 from idl_audit.errors import ModelFileError, UnsupportedModelError
 from idl_audit.graph.external_data import ExternalData
-from idl_audit.graph.files import open_model
+from idl_audit.graph.files import ReadFile, combined_sha256, open_model, stamp_of
 from idl_audit.graph.folding import FOLD_LIMIT, fold_node
 from idl_audit.graph.ir import Attribute, Dimension, Graph, Node, Provenance, Value, live_nodes, shown
 from idl_audit.graph.onnx_checks import (
@@ -57,7 +57,7 @@ def read_onnx(path: Path, *, outline: bool = False) -> Graph:
     for a sound file with parts that are not read here (other domains, functions, subgraphs, strings, NaN weights).
     """
     path = Path(path)
-    model, sha256 = _read_model(path)
+    model, file = _read_model(path)
     opset = _opset(model, path)
     source = _Source(path, ExternalData(path), outline)
     problems = [*model_problems(model), *node_problems(model.graph)]
@@ -67,29 +67,32 @@ def read_onnx(path: Path, *, outline: bool = False) -> Graph:
     inputs, outputs, nodes, constants = _contents(model.graph, source)
     nodes = live_nodes(nodes, [value.name for value in outputs])
     wanted = {name for node in nodes for name in node.inputs if name} | {value.name for value in outputs}
-    digests = source.external.digests
+    external = source.external.files
+    digests = tuple(one.sha256 for one in external.values())
     provenance = Provenance(
         path=path,
         format="onnx",
-        sha256=sha256,
+        sha256=combined_sha256(file.sha256, digests),
         opset=opset,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
-        external_files=tuple(digests),
-        external_sha256=tuple(digests.values()),
+        external_files=tuple(external),
+        external_sha256=digests,
+        files=(file, *external.values()),
     )
     kept = {name: array for name, array in constants.items() if name in wanted}
     return Graph(inputs, outputs, nodes, MappingProxyType(kept), provenance)
 
 
-def _read_model(path: Path) -> tuple[ModelProto, str]:
-    """Return the parsed file and the SHA-256 of the very bytes that were parsed."""
-    data = _read_bytes(path)
-    return _parse(data, path), hashlib.sha256(data).hexdigest()
+def _read_model(path: Path) -> tuple[ModelProto, ReadFile]:
+    """Return the parsed file, and the file with the SHA-256 of the very bytes that were parsed."""
+    data, stamp = _read_bytes(path)
+    return _parse(data, path), ReadFile(path, hashlib.sha256(data).hexdigest(), stamp)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> tuple[bytes, tuple[int, ...]]:
     with open_model(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        size = status.st_size
         data = file.read(size) if size <= _MAX_PROTOBUF else b""
     if not size:
         raise ModelFileError(f"{path}: the file is empty; fetch or export the model again")
@@ -98,7 +101,7 @@ def _read_bytes(path: Path) -> bytes:
             f"{path}: larger than 2 GiB, which no ONNX file can be; save the weights beside it "
             "(onnx.save(model, path, save_as_external_data=True))"
         )
-    return data
+    return data, stamp_of(status)
 
 
 def _parse(data: bytes, path: Path) -> ModelProto:

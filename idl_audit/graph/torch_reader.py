@@ -6,7 +6,6 @@ Weights alone are safe to read. A pickled module, a TorchScript archive, an expo
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import logging
 import os
@@ -24,6 +23,8 @@ import numpy as np
 
 from idl_audit.arrays import AnyArray
 from idl_audit.errors import ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.graph.files import ReadFile, combined_sha256, hashed
+from idl_audit.graph.fingerprint import graph_sha256
 from idl_audit.graph.ir import Graph, Provenance, shown
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import BatchedNetwork, InputForm, OriginalNetwork, first_line
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 TORCH_KINDS: Final = frozenset({"torch-zip", "torchscript", "torch-export", "pickle", "safetensors"})
 """The kinds of `reader.sniff` that this module reads."""
+
+WHOLE_KINDS: Final = frozenset({"torchscript", "torch-export"})
+"""Those that hold the network's code as well; of the others, a part lies in modules of Python."""
 
 _EXPORT: Final = 'torch.onnx.export(model.eval(), (example_input,), "model.onnx")'
 
@@ -68,6 +72,7 @@ def read_torch(path: Path, kind: str, options: TorchOptions) -> TorchNetwork:
         OptionError: where --arch or --input-shape is missing or wrong.
         UnsupportedModelError: where no exporter turns the module into ONNX.
     """
+    file = hashed(Path(path))
     module, example = _module(Path(path), kind, options)
     if example is None:
         if options.input_shape is None:
@@ -75,29 +80,37 @@ def read_torch(path: Path, kind: str, options: TorchOptions) -> TorchNetwork:
         import torch
 
         example = torch.zeros(options.input_shape)
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return network_of(module, example, path=Path(path), sha256=digest)
+    return network_of(module, example, file=file, is_whole=kind in WHOLE_KINDS)
 
 
 def network_of(
-    module: nn.Module, example: torch.Tensor, *, path: Path | None = None, sha256: str | None = None
+    module: nn.Module, example: torch.Tensor, *, file: ReadFile | None = None, is_whole: bool = False
 ) -> TorchNetwork:
-    """Return the graph of a module for inputs like `example` (one sample, batch axis of 1), module as the oracle."""
+    """Return the graph of a module for inputs like `example` (one sample, batch axis of 1), module as the oracle.
+
+    Args:
+        module: the network.
+        example: a sample, or several.
+        file: where it was read from.
+        is_whole: whether the file alone says which function it is.
+    """
     import torch
 
+    path = None if file is None else file.path
     single = example[:1] if example.ndim > 1 else example
     module = _in_evaluation(module)
     with tempfile.TemporaryDirectory(prefix="idl-audit-") as folder:
-        file = Path(folder) / "model.onnx"
-        _export(module, single, file, str(path or type(module).__name__))
-        graph = read_onnx(file)
+        exported = Path(folder) / "model.onnx"
+        _export(module, single, exported, str(path or type(module).__name__))
+        graph = read_onnx(exported)
     name = f"torch {torch.__version__}"
     provenance = Provenance(
         path=path,
         format="torch",
-        sha256=sha256 or graph.provenance.sha256,
+        sha256=_identity(graph, file, is_whole=is_whole),
         opset=graph.opset,
         producer=name,
+        files=() if file is None else (file,),
     )
     form = InputForm(tuple(single.shape), np.dtype(np.float32), example.ndim > 1)
 
@@ -106,6 +119,13 @@ def network_of(
             return np.asarray(module(torch.from_numpy(np.ascontiguousarray(batch))).numpy())
 
     return TorchNetwork(replace(graph, provenance=provenance), BatchedNetwork(name, path or Path("model"), form, run))
+
+
+def _identity(graph: Graph, file: ReadFile | None, *, is_whole: bool) -> str:
+    """Return the hash that says which function it is: weights in a file say nothing of the code that uses them."""
+    if file is None:
+        return graph_sha256(graph)
+    return file.sha256 if is_whole else combined_sha256(file.sha256, [graph_sha256(graph)])
 
 
 def _in_evaluation(module: nn.Module) -> nn.Module:

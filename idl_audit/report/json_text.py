@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from idl_audit.errors import InvalidInputError
-from idl_audit.report.schema import SCHEMA_VERSION, Report, ValidationError
+from idl_audit.report.schema import READ_VERSIONS, Report, ValidationError
 
 _LONGEST = 300
 
@@ -35,16 +35,16 @@ def _sentence(text: str, error: ValidationError) -> str:
     if not isinstance(document, dict) or "schema_version" not in document:
         return "the report has no schema_version; give a report.json that idl-audit wrote with -f json or -o"
     version = document["schema_version"]
-    if version != SCHEMA_VERSION:
+    if version not in READ_VERSIONS:
         return (
             f"the report has schema_version {_cut(repr(version))}, and this version of idl-audit reads "
-            f"{SCHEMA_VERSION!r}; write it again with this version"
+            f"{' and '.join(map(repr, READ_VERSIONS))}; write it again with this version"
         )
     first, *others = error.errors(include_url=False, include_input=False, include_context=False)
     where = ".".join(str(key) for key in first["loc"]) or "the whole"
     what = first["msg"].removeprefix("Value error, ")
     more = f" (and {len(others)} more)" if others else ""
-    return f"the report does not fit schema {SCHEMA_VERSION} at {_cut(where)}: {_cut(what)}{more}; write it again"
+    return f"the report does not fit schema {version} at {_cut(where)}: {_cut(what)}{more}; write it again"
 
 
 def _cut(text: str) -> str:

@@ -104,7 +104,10 @@ def eps_text(report: Report, value: float) -> str:
 def verdict_sentence(report: Report) -> str:
     """Return the one sentence that says what was found, for who reads only one line."""
     sentence = _sentence(report)
-    return sentence if report.status == "complete" else f"Incomplete, the work was cut short. {sentence}"
+    if report.status == "complete":
+        return sentence
+    why = "not all could be judged" if report.why_incomplete == "not_judged" else "the work was cut short"
+    return f"Incomplete, {why}. {sentence}"
 
 
 def _sentence(report: Report) -> str:
@@ -216,12 +219,13 @@ def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:
 
 
 def _properties_sentence(report: Report) -> str:
-    counts: Counter[PropertyResult] = Counter(entry.result for entry in report.properties)
+    counts: Counter[PropertyResult] = Counter(entry.result for entry in report.properties if entry.problem is None)
+    unjudged = len(report.properties) - counts.total()
     undecided = counts["unknown"] + counts["timeout"]
     noun = "property" if len(report.properties) == 1 else "properties"
     return (
         f"{counts['unsat']} of {len(report.properties)} {noun} hold (unsat), {counts['sat']} violated (sat), "
-        f"{undecided} undecided."
+        f"{undecided} undecided{f', {unjudged} not judged' if unjudged else ''}."
     )
 
 

@@ -78,7 +78,7 @@ def with_processes(work, monkeypatch, **more):
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_process_that_is_killed_costs_what_it_was_working_on(monkeypatch, jobs):
     report = with_processes(decider_workers.die_after_one_radius, monkeypatch, jobs=jobs)
-    assert report.status == "complete"
+    assert (report.status, report.why_incomplete) == ("incomplete", "not_judged")
     assert [sample.index for sample in report.samples] == [0, 3, 5, 7]
     verdicts = [[result.verdict.value for result in sample.results] for sample in report.samples]
     assert verdicts == [["certified"] * 2, ["certified", "unknown"], ["certified"] * 2, ["certified"] * 2]
@@ -102,6 +102,7 @@ def test_a_process_that_hangs_is_ended(monkeypatch):
     report = with_processes(decider_workers.hang, monkeypatch, verdicts={"time_limit": 0.01})
     assert [result.reason for result in report.samples[1].results] == [Reason.TIME_LIMIT] * 2
     assert [len(sample.results) for sample in report.samples] == [2] * 4
+    assert report.status == "complete"  # the limit is the user's
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,7 @@ def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
     assert [result.reason for sample in report.samples for result in sample.results].count(reason) == 2
     assert [result.reason for result in report.samples[1].results] == [reason] * 2
     assert codes(report) == ["IDL206"]
+    assert report.why_incomplete == "not_judged"
     assert from_json(to_json(report)) == report
 
 

@@ -254,14 +254,17 @@ def test_every_row_is_decided(folder: Path) -> None:
 
 
 def test_the_table_fits_the_screen(folder: Path) -> None:
-    """The second run decides nothing: it prints what the first one found."""
+    """The second run keeps what the first one found."""
     line = ("bench", listed(folder, *ROWS[:2], "small.onnx,broken.vnnlib,1,sat"), "-o", "out/r.json", "--resume")
     for columns in (80, 160):
         found = run(*line, COLUMNS=str(columns))
         lines = found.out.splitlines()
-        assert found.code == 0
+        assert found.code == 3
         assert max(map(len, lines)) <= columns
-        assert lines[0] == "1 of 3 properties hold (unsat), 1 violated (sat), 1 undecided."
+        assert " ".join(found.out.split("\n\n")[0].split()) == (
+            "Incomplete, not all could be judged. "
+            "1 of 3 properties hold (unsat), 1 violated (sat), 0 undecided, 1 not judged."
+        )
         (heading,) = (line for line in lines if line.split()[:2] == ["network", "property"])
         assert heading.split() == ["network", "property", "truth", "ours", "seconds", "method"]
         for name, truth in (("holds", "unsat"), ("fails", "sat")):
@@ -290,7 +293,11 @@ def test_the_competition_s_lists_are_read(folder: Path) -> None:
 def test_a_refused_row_is_unknown_and_the_run_goes_on(folder: Path) -> None:
     rows = ["missing.onnx,holds.vnnlib,9,sat", "small.onnx,broken.vnnlib,9,sat", "text.onnx,holds.vnnlib,9,", ROWS[0]]
     found = run("bench", listed(folder, *rows), "-f", "json")
-    assert found.code == 0
+    assert found.code == 3
+    assert (found.report.status, found.report.why_incomplete) == ("incomplete", "not_judged")
+    assert [entry.problem is None for entry in found.report.properties] == [False, False, False, True]
+    assert found.err.count("[IDL503]") == 3
+    assert "3 of 4 properties could not be judged" in found.err.splitlines()[-1]
     assert [entry.result for entry in found.report.properties] == ["unknown", "unknown", "unknown", "unsat"]
     assert [told.code for told in found.report.diagnostics] == ["IDL503"] * 3
     assert "no such file" in found.report.diagnostics[0].message
@@ -327,7 +334,8 @@ def test_a_row_whose_process_dies_is_unknown(
     path = listed(tmp_path, *(f"n.onnx,{i}.vnnlib,9,unsat" for i in range(4)))
     found = audit_bench(path, BenchOptions(jobs=jobs), decide=work)
     assert result(found) == [(f"{i}.vnnlib", "unknown" if i == 1 else "unsat", "unsat") for i in range(4)]
-    assert found.status == "complete"
+    assert (found.status, found.why_incomplete) == ("incomplete", "not_judged")
+    assert [entry.problem is None for entry in found.properties] == [True, False, True, True]
     (told,) = found.diagnostics
     assert told.code == "IDL504"
     assert words in told.message
@@ -342,6 +350,7 @@ def test_a_row_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = audit_bench(path, BenchOptions(), decide=bench_workers.hang_at_the_second)
     assert time.monotonic() - start < 60
     assert [entry.result for entry in found.properties] == ["unsat", "timeout", "unsat"]
+    assert found.status == "complete"
     (told,) = found.diagnostics
     assert "much longer" in told.message
 
@@ -349,7 +358,7 @@ def test_a_row_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_rows_are_saved_as_they_come_and_resumed_from(folder: Path) -> None:
     first = run("bench", listed(folder, ROWS[1], "small.onnx,broken.vnnlib,9,"), "-o", "out/r.json", "-f", "json")
-    assert (first.code, first.out) == (0, "")
+    assert (first.code, first.out) == (3, "")
     before = from_json((folder / "out/r.json").read_text())
     path = listed(folder, ROWS[0], "small.onnx,fails.vnnlib,9,unsat", "small.onnx,broken.vnnlib,9,")
     found = run("bench", path, "-o", "out/r.json", "--resume", "-f", "json")
@@ -358,7 +367,7 @@ def test_rows_are_saved_as_they_come_and_resumed_from(folder: Path) -> None:
     assert [entry.result for entry in after.properties] == ["unsat", "sat", "unknown"]
     kept = before.properties[0]
     assert after.properties[1] == kept.model_copy(update={"truth": "unsat"})
-    assert [told.code for told in after.diagnostics] == ["IDL502", "IDL503"]
+    assert [told.code for told in after.diagnostics] == ["IDL502", "IDL506", "IDL503"]
     again = run("bench", listed(folder, *ROWS[:2]), "-o", "out/r.json", "--resume", "-f", "json")
     assert again.code == 0
     last = from_json((folder / "out/r.json").read_text())

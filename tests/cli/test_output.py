@@ -117,7 +117,7 @@ def test_json_is_one_document_that_fits_the_schema(files, told, name):
     assert found.report.command == name
     assert found.report.status == "complete"
     document = json.loads(found.out, parse_constant=lambda name: pytest.fail(f"the document has {name}"))
-    assert document["schema_version"] == "1.0"
+    assert document["schema_version"] == "1.1"
     assert found.out.isascii()
 
 

@@ -204,7 +204,7 @@ class Contraction:
             return np.full_like(H, np.inf)
         for _ in range(3):
             lacking = self._needed(H, rows) * (1 + gamma(8)) - rows
-            share = np.maximum((lacking / gain).max(axis=1), 0.0)
+            share = (lacking / gain).max(axis=1, initial=0.0)
             if not share.any():
                 break
             rows = rows + (share * 1.01 + TINY)[:, None] * weight

@@ -39,7 +39,9 @@ def _annotations(report: Report) -> Iterator[tuple[Level, str, str]]:
         yield "error", "incomplete report", verdict_sentence(report)
     yield from _samples(report)
     for entry in report.properties:
-        if {entry.result, entry.truth} == {"sat", "unsat"}:
+        if entry.problem is not None:
+            yield "error", "not judged", f"{entry.onnx}, {entry.vnnlib}: {entry.problem}"
+        elif {entry.result, entry.truth} == {"sat", "unsat"}:
             yield "error", "contradiction", f"{entry.vnnlib}: {entry.result}, and the truth is {entry.truth}"
         elif entry.result == "sat" and entry.truth is None:
             yield "warning", "property violated", f"{entry.vnnlib}: a counterexample was found"

@@ -3,7 +3,8 @@
 A suite of the gate's rules, one of verdicts per radius, one of properties, one of a certificate's check, and one on
 the run itself. Only what is judged can fail: where the report has a gate, its rules are, and verdicts that are not
 certified show as skipped; without a gate, falsified and clean_wrong fail and unknown is skipped. A report that is
-incomplete is an error. The elements and their order are those of Apache Ant's schema, which asks for empty ones too.
+incomplete is an error, and so is what could not be judged. The elements and their order are those of Apache Ant's
+schema, which asks for empty ones too.
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ def _told(result: SampleResult) -> str:
 def _properties(report: Report) -> Iterator[_Case]:
     for entry in report.properties:
         name, seconds = f"{PurePath(entry.onnx).name} {PurePath(entry.vnnlib).name}", entry.seconds or 0.0
-        if {entry.result, entry.truth} == {"sat", "unsat"}:
+        if entry.problem is not None:
+            yield _Case(name, seconds, "error", "not judged", entry.problem)
+        elif {entry.result, entry.truth} == {"sat", "unsat"}:
             yield _Case(name, seconds, "error", "contradiction", f"{entry.result}, and the truth is {entry.truth}")
         elif entry.result == "sat" and entry.truth is None:
             yield _fail(name, "sat", "a counterexample was found", seconds)

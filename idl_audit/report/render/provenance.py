@@ -34,6 +34,8 @@ def model_section(report: Report) -> Iterator[Section]:
         pairs.add("weights in", ", ".join(model.external_files))
         pairs.add("input", " x ".join(map(str, model.input_shape)))
         pairs.add("outputs", f"{model.n_outputs:,}")
+        pairs.add("output audited", None if model.output_name is None else Name(model.output_name))
+        pairs.add("network by", None if model.arch is None else Name(model.arch))
         pairs.add("parameters", f"{model.n_parameters:,}")
         pairs.add("operators", ", ".join(f"{op} {count}" for op, count in model.ops.items()))
         pairs.add("left out", None if model.stripped_output is None else f"{model.stripped_output} at the output")

@@ -60,6 +60,7 @@ def gate_section(report: Report) -> Iterator[Section]:
     title = "Attacked now, and not in the baseline"
     newly = (table(title, (">sample", ">eps", "before"), attacked),) if attacked else ()
     against = "" if report.gate.baseline is None else f"Compared with the baseline {report.gate.baseline}."
+    against = " ".join([against, *(f"Since then: {note}." for note in report.gate.notes)])
     yield Section("gate", "Gate", (rules, *newly), against)
 
 
@@ -168,6 +169,8 @@ def property_section(report: Report) -> Iterator[Section]:
     for entry in report.properties:
         wrong = {entry.result, entry.truth} == {"sat", "unsat"}
         ours = Mark(f"{entry.result} (WRONG)", "error") if wrong else Mark(entry.result, _RESULTS[entry.result])
+        if entry.problem is not None:
+            ours = Mark("not judged", "error")
         truth: list[Cell] = [entry.truth] if known else []
         files = Name(PurePath(entry.onnx).name), Name(PurePath(entry.vnnlib).name)
         rows.append((*files, *truth, ours, _seconds(entry.seconds), entry.method))

@@ -1,9 +1,9 @@
-"""The schema of report.json, version 1.0, as pydantic models; `Report.model_json_schema()` is its JSON Schema."""
+"""The schema of report.json, version 1.1, as pydantic models; `Report.model_json_schema()` is its JSON Schema."""
 
 from pydantic import ValidationError
 
-from idl_audit.report.schema.base import Level, Part, PropertyResult, Reason, Status, Verdict
-from idl_audit.report.schema.document import SCHEMA_VERSION, Report, Timing
+from idl_audit.report.schema.base import Level, Part, PropertyResult, Reason, Status, Verdict, WhyIncomplete
+from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
 from idl_audit.report.schema.results import (
     Adversarial,
     BlockBounds,
@@ -59,6 +59,7 @@ from idl_audit.report.schema.subject import (
 )
 
 __all__ = [
+    "READ_VERSIONS",
     "SCHEMA_VERSION",
     "Adversarial",
     "AgreementCheck",
@@ -116,4 +117,5 @@ __all__ = [
     "Verdict",
     "Verification",
     "WellPosed",
+    "WhyIncomplete",
 ]

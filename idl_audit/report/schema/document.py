@@ -6,7 +6,7 @@ from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from idl_audit.report.schema.base import Part, Seconds, Status, Text
+from idl_audit.report.schema.base import Part, Seconds, Status, Text, WhyIncomplete
 from idl_audit.report.schema.results import (
     BlockBounds,
     Compression,
@@ -22,7 +22,10 @@ from idl_audit.report.schema.results import (
 from idl_audit.report.schema.sensitivity import Sensitivity
 from idl_audit.report.schema.subject import Conversion, DataInfo, Environment, ModelInfo, ThreatModel, Tool
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
+"""What is written. 1.0, which is read as well, lacks the fingerprints of weights beside a model, of samples, radii,
+groups and objectives."""
+READ_VERSIONS: Final = ("1.0", SCHEMA_VERSION)
 
 
 class Timing(Part):
@@ -35,12 +38,16 @@ class Timing(Part):
 class Report(Part):
     """What one command of idl-audit found. Counts, never rounded rates; times in seconds; eps in data units."""
 
-    schema_version: Literal["1.0"] = Field(default="1.0", description="Version of this schema.")
+    schema_version: Literal["1.0", "1.1"] = Field(default="1.1", description="Version of this schema.")
     tool: Tool = Field(description="The program that wrote the report.")
     command: Text = Field(description="The command, without its options: certify, attack, convert, ...")
     command_line: Text | None = Field(default=None, description="The command as it was typed, options included.")
     created: AwareDatetime = Field(description="When the report was written, with time zone.")
-    status: Status = Field(description="`incomplete` where a time limit or an interruption cut the work short.")
+    status: Status = Field(description="`incomplete` where not all of the work was done: `why_incomplete` says why.")
+    why_incomplete: WhyIncomplete | None = Field(
+        default=None,
+        description="interrupted: the user ended it. not_judged: some samples or properties could not be judged.",
+    )
     environment: Environment = Field(description="What the figures depend on besides model, data and options.")
     model: ModelInfo | None = Field(default=None, description="The model file.")
     conversion: Conversion | None = Field(default=None, description="The implicit model.")
@@ -61,6 +68,12 @@ class Report(Part):
     diagnostics: tuple[Diagnostic, ...] = Field(default=(), description="What the user should know.")
     artifacts: tuple[Text, ...] = Field(default=(), description="Files that the command wrote besides this one.")
     timing: Timing | None = Field(default=None, description="Where the time went.")
+
+    @model_validator(mode="after")
+    def _check_status(self) -> Self:
+        if self.why_incomplete is not None and self.status == "complete":
+            raise ValueError(f"a complete report is not {self.why_incomplete}")
+        return self
 
     @model_validator(mode="after")
     def _check_radii(self) -> Self:

@@ -57,6 +57,11 @@ class Summary(Part):
 
     clean: CleanAccuracy | None = Field(default=None, description="Clean accuracy; null where there are no labels.")
     per_eps: tuple[EpsSummary, ...] = Field(default=(), description="One entry per radius.")
+    verdicts_of: Literal["certify", "attack"] | None = Field(
+        default=None, description="Whose verdicts they are: attack leaves unknown what certify may prove."
+    )
+    methods: tuple[Text, ...] = Field(default=(), description="The methods that were used, the cheapest first.")
+    time_limit: Positive | None = Field(default=None, description="Seconds for one sample at one radius.")
 
 
 class Adversarial(Part):
@@ -119,6 +124,7 @@ class ObjectiveReport(Part):
         description="l1: the l1 norm of the state; state: its squared distance from the sample's state; else the file "
         "that holds c and perhaps w of c . y + w . x, y the outputs, x the states."
     )
+    objective_sha256: Sha256 | None = Field(default=None, description="SHA-256 of c and w, where a file holds them.")
     sense: Literal["largest", "smallest"] = Field(description="Which end of the objective was looked for.")
     at_sample: float | None = Field(description="The objective at the sample itself; null where it is no number.")
     reached: float | None = Field(
@@ -252,7 +258,12 @@ class PropertyReport(Part):
     method: Text | None = Field(default=None, description="The method that decided it.")
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
     witness: Text | None = Field(default=None, description="For sat: the input, or the file that holds it.")
-    sha256: Sha256 | None = Field(default=None, description="Of both files, in a list that can be resumed.")
+    time_limit: Positive | None = Field(default=None, description="Seconds that it was given.")
+    problem: Text | None = Field(default=None, description="Why it could not be judged; null where it was.")
+    sha256: Sha256 | None = Field(
+        default=None, description="Of network and property together, weights beside the network included."
+    )
+    external_files: tuple[Text, ...] = Field(default=(), description="Files beside the network that hold its weights.")
 
 
 class Prediction(Part):
@@ -302,6 +313,7 @@ class Gate(Part):
     baseline: Text | None = Field(default=None, description="The baseline's file.")
     rules: tuple[RuleResult, ...] = Field(default=(), description="Every rule with its outcome.")
     newly_falsified: tuple[NewlyFalsified, ...] = Field(default=(), description="Compared with the baseline.")
+    notes: tuple[Text, ...] = Field(default=(), description="What else differs from the baseline: model, methods, ...")
 
     @model_validator(mode="after")
     def _check_passed(self) -> Self:

@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Text
+from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Sha256, Text
+from idl_audit.report.schema.subject import PreprocessingInfo
 
 
 class TopInput(Part):
@@ -54,6 +55,7 @@ class InputGroups(Part):
     """Sums of S over groups of inputs."""
 
     source: Text = Field(description="What --groups named: a file, or channels, rows, columns, patches.")
+    sha256: Sha256 | None = Field(default=None, description="SHA-256 of the group of each input.")
     names: tuple[Text, ...] = Field(description="The groups, in the order of the matrix `group_sums` of --save.")
     top: tuple[TopGroup, ...] = Field(default=(), description="The largest groups of each output.")
 
@@ -90,6 +92,9 @@ class Sensitivity(Part):
     kind: Literal["global", "local"] = Field(description="For all inputs, or within the boxes of the samples.")
     method: Text = Field(description="paper, centre-radius, half-step, or best of several.")
     eps: Positive | None = Field(default=None, description="For kind local: the radius of the boxes, in data units.")
+    preprocessing: PreprocessingInfo | None = Field(
+        default=None, description="From data units, which S speaks of, to the network's own input."
+    )
     norm_inf: NonNegative | None = Field(default=None, description="||S||_inf, the largest row sum.")
     rho_norm_bound: NonNegative | None = Field(
         default=None, description="||B|| ||C|| / (1 - ||A||) + ||D|| after scaling: the much looser bound by norms."

@@ -31,8 +31,17 @@ class ModelInfo(Part):
 
     path: Text = Field(description="The file, as it was given.")
     format: Text = Field(description="Decided by content: onnx, torch, implicit, ...")
-    sha256: Sha256 = Field(description="SHA-256 of the file.")
+    sha256: Sha256 = Field(
+        description="SHA-256 of the file; where it alone does not say which function the model is, of all that does: "
+        "weights in files beside it, or the network that a function of Python (--arch) or a pickled module makes."
+    )
+    file_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the file alone.")
     external_files: tuple[Text, ...] = Field(default=(), description="Files beside the model that hold its weights.")
+    external_sha256: tuple[Sha256, ...] = Field(default=(), description="SHA-256 of each of them.")
+    output_name: Text | None = Field(
+        default=None, description="Which output was audited (--output-name); null where the file has one."
+    )
+    arch: Text | None = Field(default=None, description="The function that returned the network (--arch).")
     input_shape: tuple[int, ...] = Field(description="Shape of the input for one sample, a batch axis of 1 included.")
     n_outputs: Count = Field(description="Numbers in the output for one sample.")
     n_parameters: Count = Field(description="Numbers in floating-point constants.")
@@ -143,6 +152,9 @@ class DataInfo(Part):
     sha256: Sha256 = Field(description="SHA-256 of the file.")
     n: Count = Field(description="Number of samples that were audited.")
     indices: tuple[Count, ...] = Field(default=(), description="Their positions in the file.")
+    numbers_sha256: Sha256 | None = Field(
+        default=None, description="SHA-256 of the samples' numbers as the model reads them, whatever file they are in."
+    )
     layout: Literal["native", "nchw", "nhwc", "flat"] = Field(default="native", description="Order of the data's axes.")
     preprocessing: PreprocessingInfo = Field(
         default_factory=PreprocessingInfo, description="From data units to the network's own input."
@@ -166,6 +178,10 @@ class ThreatModel(Part):
     k: int | None = Field(default=None, ge=1, description="For `card`: how many inputs may change.")
     sigma: Text | None = Field(
         default=None, description="File of per-input radii: an input moves by at most eps times its own."
+    )
+    sigma_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the radii in it.")
+    arithmetic: Literal["real"] = Field(
+        default="real", description="What `certified` speaks of: the network in real numbers, without rounding."
     )
     target: int | None = Field(
         default=None,

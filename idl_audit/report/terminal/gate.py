@@ -35,6 +35,7 @@ def rules_table(report: Report, gate: Gate) -> Table:
     notes = [f"interval: {', '.join(map(plain, names))}; no rule is judged by it"] if names else []
     notes += _threat(report)
     notes += [f"baseline: {plain(gate.baseline)}"] if gate.baseline is not None else []
+    notes += [f"since the baseline: {plain(note)}" for note in gate.notes]
     if notes:
         made.caption, made.caption_justify = Text("\n".join(notes)), "left"
     return made

@@ -38,4 +38,6 @@ def property_sections(report: Report, most: int | None, *, wide: bool) -> Iterab
 def _ours(entry: PropertyReport) -> Text:
     if {entry.result, entry.truth} == {"sat", "unsat"}:
         return Text(f"{entry.result} (WRONG)", style="bold white on red")
+    if entry.problem is not None:
+        return Text("not judged", style="bold red")
     return Text(entry.result, style=_COLOURS[entry.result])

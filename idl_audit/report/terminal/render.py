@@ -86,7 +86,10 @@ def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
         pair(rows, "operators of", opset)
     pair(rows, "input", _shape(model.input_shape))
     if model.n_outputs:
-        pair(rows, "outputs", f"{model.n_outputs:,}")
+        name = "" if model.output_name is None else f" ({plain(model.output_name)})"
+        pair(rows, "outputs", f"{model.n_outputs:,}{name}")
+    if model.arch is not None:
+        pair(rows, "network by", plain(model.arch))
     pair(rows, "parameters", f"{model.n_parameters:,}")
     if model.ops:
         pair(rows, "operators", ", ".join(f"{plain(op)} {count}" for op, count in model.ops.items()))
