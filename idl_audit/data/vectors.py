@@ -58,6 +58,9 @@ def _text_numbers(path: Path) -> FloatArray:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); save the numbers with numpy.save") from error
     table = parse_table(decoded(content, path, "save the numbers with numpy.save"), path, equal=False)
+    if not table.rows:
+        begins = f" and begins with {table.heading[0][:40]!r}" if table.heading else ""
+        raise DataError(f"{path} has no numbers{begins}; give numbers separated by commas, semicolons, tabs or blanks")
     for place in table.missing.values():
         raise DataError(f"{path}, {place}, where a number is needed; give numbers only")
     return np.concatenate([np.zeros(0), *table.rows])

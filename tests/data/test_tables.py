@@ -283,7 +283,8 @@ def test_radii_and_weights_are_read(tmp_path: Path, text: str) -> None:
         ("1,500;1,250", "decimal mark or a separator of thousands"),
         ("0.5,1,one", "beside numbers"),
         ("", "is empty"),
-        ("\n", "has 0 radii"),
+        ("\n", "has no numbers"),
+        ("some words\n", "has no numbers and begins with 'some'"),
     ],
 )
 def test_radii_are_refused_in_one_sentence(tmp_path: Path, text: str, word: str) -> None:
