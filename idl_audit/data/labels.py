@@ -79,6 +79,11 @@ def check_binary_labels(
     return numbers.astype(np.int64)
 
 
+def checked_labels(labels: AnyArray, n: int, n_classes: int, path: Path, *, one_output: bool) -> IntArray:
+    """Return labels of a model with that many classes, or of one output. Raises DataError."""
+    return check_binary_labels(labels, n, path) if one_output else check_labels(labels, n, n_classes, path)
+
+
 def are_binary(labels: AnyArray) -> bool:
     """Return whether these can be the labels of a network with one output, and not the targets of a regression."""
     numbers = labels.ravel().astype(np.float64)
