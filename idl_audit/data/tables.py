@@ -81,7 +81,7 @@ def parse_table(text: str, path: Path, *, equal: bool = True) -> Table:
         DataError: where it is no table of numbers, or can be read in two ways.
     """
     rows = Rows(text, path, comments=True, ragged=not equal)
-    heading, body = _headed(path, rows)
+    heading, body = _headed(path, rows, equal=equal)
     reader = _Numbers(path, rows, heading, careful=_may_mislead(text, rows.separator))
     values: list[FloatArray] = []
     for row in body:
@@ -143,7 +143,7 @@ class _Numbers:
         return self._noted if self.last_is_empty else {**self._at_end, **self._noted}
 
 
-def _headed(path: Path, rows: Rows) -> tuple[list[str], Iterator[Row]]:
+def _headed(path: Path, rows: Rows, *, equal: bool) -> tuple[list[str], Iterator[Row]]:
     """Return the heading, empty where there is none, and the rows below it."""
     body = iter(rows)
     first = next(body, None)
@@ -151,6 +151,11 @@ def _headed(path: Path, rows: Rows) -> tuple[list[str], Iterator[Row]]:
         return [], body
     if _is_heading(path, first):
         return first.cells, body
+    second = next(body, None) if equal else None
+    if second is not None:
+        body = chain([second], body)
+        if _counts_columns(path, first, second):
+            return first.cells, body
     noted = rows.cells_of(rows.comment) if rows.comment else []
     is_heading = len(noted) == len(first.cells) and any(kind_of(cell) == "text" for cell in noted)
     return noted if is_heading else [], chain([first], body)
@@ -166,7 +171,7 @@ def _is_heading(path: Path, row: Row) -> bool:
     numbers = [cell for cell, kind in zip(row.cells, kinds, strict=True) if kind in ("number", "truth")]
     if not numbers:
         return "text" in kinds
-    counted = len(numbers) > 1 and numbers in ([str(k + first) for k in range(len(numbers))] for first in (0, 1))
+    counted = len(numbers) > 1 and any(_counted(numbers, first) for first in (0, 1))
     if "text" not in kinds:  # pandas: nothing above its index, and numbers for names
         return counted and len(kinds) == len(numbers) + 1 and row.cells[0] == ""
     if counted or any(cell.lower() in LABEL_COLUMNS for cell in row.cells):
@@ -176,6 +181,26 @@ def _is_heading(path: Path, row: Row) -> bool:
         f"{path}, line {row.line} has {shown(row.cells[column])} in column {column + 1} beside numbers, which is no "
         "heading and no row of numbers; mend it (classes are whole numbers from 0), or give every column a name"
     )
+
+
+def _counts_columns(path: Path, first: Row, second: Row) -> bool:
+    """Return whether the first row is 0, 1, 2, ... above numbers with decimals: pandas writes that above no names.
+
+    Raises:
+        DataError: where the numbers below are whole as well, and it may be a sample.
+    """
+    if len(first.cells) < 3 or not _counted(first.cells, 0):
+        return False
+    if all(kind_of(cell) == "number" and not cell.lstrip("+-").isdecimal() for cell in second.cells):
+        return True
+    raise DataError(
+        f"{path}, line {first.line} counts the columns from 0: a heading, as pandas writes it, or a sample? Give the "
+        "columns names, or leave the line out: to_csv(..., header=False)"
+    )
+
+
+def _counted(cells: Sequence[str], first: int) -> bool:
+    return all(cell == str(k) for k, cell in enumerate(cells, start=first))
 
 
 def _refuse_ragged(path: Path, row: Row, heading: Sequence[str], width: int, separator: str) -> None:

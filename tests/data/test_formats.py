@@ -14,7 +14,7 @@ from idl_audit.data.samples import read_samples
 from idl_audit.errors import DataError
 
 SHAPE = (1, 3, 2, 4)
-X = (np.arange(5 * 24) % 256).astype(np.uint8).reshape(5, 3, 2, 4)
+X = (np.arange(5 * 24) * 7 % 256).astype(np.uint8).reshape(5, 3, 2, 4)
 Y = np.array([3, 1, 4, 1, 5])
 
 
