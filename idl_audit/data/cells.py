@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -60,32 +61,31 @@ class Cells:
     _either: str = field(default="", init=False)
     """The first cell whose comma may be both."""
 
-    def number(self, cell: str, where: str) -> float:
-        """Return the number in a cell, NaN where it is missing; `where` names its place.
+    def number(self, cell: str, where: Callable[[], str]) -> float:
+        """Return the number in a cell, NaN where it is missing; `where` names its place, for messages.
 
         Raises:
             DataError: where it is none, or has thousands separators.
         """
         low = cell.lower()
+        if _COMMA.fullmatch(cell):
+            self._note_comma(cell, where)
+            return float(low.replace("d", "e").replace(",", "."))
+        if _POINT.fullmatch(cell):
+            if "." in cell and not self._point:
+                self._point = f"{cell} ({where()})"
+            return float(low.replace("d", "e"))
         if low in MISSING:
             return math.nan
         if low in TRUTHS or low in INFINITIES:
             return TRUTHS[low] if low in TRUTHS else float(low)
-        text = low.replace("d", "e")
-        if _POINT.fullmatch(cell):
-            if "." in cell:
-                self._point = self._point or f"{cell} ({where})"
-            return float(text)
-        if _COMMA.fullmatch(cell):
-            self._note_comma(cell, where)
-            return float(text.replace(",", "."))
-        self._refuse(cell, where)
+        self._refuse(cell, where())
 
-    def _note_comma(self, cell: str, where: str) -> None:
+    def _note_comma(self, cell: str, where: Callable[[], str]) -> None:
         if _ONE_GROUP.fullmatch(cell):
-            self._either = self._either or f"{cell} ({where})"
-        else:
-            self._comma = self._comma or f"{cell} ({where})"
+            self._either = self._either or f"{cell} ({where()})"
+        elif not self._comma:
+            self._comma = f"{cell} ({where()})"
 
     def _refuse(self, cell: str, where: str) -> NoReturn:
         if _GROUPED.fullmatch(cell):

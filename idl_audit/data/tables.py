@@ -127,15 +127,17 @@ class _Numbers:
         return np.array([self._number(row, number, column) for column in range(len(row.cells))], np.float64)
 
     def _number(self, row: Row, number: int, column: int) -> float:
-        where = f"line {row.line}, column {column + 1}"
-        if column < len(self._heading) and self._heading[column]:
-            where += f" ({shown(self._heading[column])})"
         cell = row.cells[column]
-        value = self.cells.number(cell, where)
-        noted = self._at_end if not cell and column == len(row.cells) - 1 else self._noted
-        if math.isnan(value) and len(noted) < _MOST_NOTED:
-            noted.setdefault(number, f"{where} has {shown(cell) if cell else 'nothing'}")
+        value = self.cells.number(cell, lambda: self._where(row, column))
+        if math.isnan(value):
+            noted = self._at_end if not cell and column == len(row.cells) - 1 else self._noted
+            if len(noted) < _MOST_NOTED:
+                noted.setdefault(number, f"{self._where(row, column)} has {shown(cell) if cell else 'nothing'}")
         return value
+
+    def _where(self, row: Row, column: int) -> str:
+        name = self._heading[column] if column < len(self._heading) else ""
+        return f"line {row.line}, column {column + 1}" + (f" ({shown(name)})" if name else "")
 
     @property
     def missing(self) -> dict[int, str]:
