@@ -38,14 +38,15 @@ from idl_audit.analysis.attacks import AttackOptions, Network
 from idl_audit.analysis.verdicts import Options, Result, decide, in_order_of_cost
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.audit import subject as subjects
+from idl_audit.audit.classifier import as_classifier, model_classifier
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.audit.samples import DataOptions
 from idl_audit.box import Box
-from idl_audit.data.labels import check_labels
+from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import Eps, check_eps_units, parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Layout
-from idl_audit.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.errors import DataError, OptionError
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Report
@@ -165,6 +166,7 @@ def certify(
     eps: float | str,
     bounds: tuple[float, float] | None = None,
     methods: Sequence[str] = PROOFS,
+    threshold: float | None = None,
     time_limit: float = 60.0,
     seed: int = 0,
 ) -> Robustness:
@@ -173,10 +175,12 @@ def certify(
     Args:
         model: a model file, a torch module, or an implicit model, which is then itself the judge of attacks.
         x: n samples as the network reads them, shape (n, ...): an array or a tensor.
-        y: their n classes, counted from 0.
+        y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output.
         eps: radius in the l-infinity norm, in the units of x: 0.03 or "8/255".
         bounds: the valid range of the inputs; changed ones stay within it.
         methods: as those of `idl-audit certify --method`.
+        threshold: for a network with one output, the number above which it means class 1; 0.5 after a sigmoid and
+            else 0 unless given.
         time_limit: seconds for one sample.
         seed: of every random choice.
 
@@ -190,7 +194,7 @@ def certify(
     >>> [sample.verdict for sample in found.samples]
     ['certified', 'certified', 'certified']
     """
-    return _decide(model, x, y, eps, bounds, Options(in_order_of_cost(methods), time_limit, seed=seed))
+    return _decide(model, x, y, eps, bounds, Options(in_order_of_cost(methods), time_limit, seed=seed), threshold)
 
 
 def attack(
@@ -202,6 +206,7 @@ def attack(
     bounds: tuple[float, float] | None = None,
     methods: Sequence[str] = ATTACKS,
     target: int | None = None,
+    threshold: float | None = None,
     time_limit: float = 60.0,
     seed: int = 0,
 ) -> Robustness:
@@ -218,7 +223,7 @@ def attack(
     True
     """
     options = Options(in_order_of_cost(methods), time_limit, AttackOptions(target=target), seed)
-    return _decide(model, x, y, eps, bounds, options)
+    return _decide(model, x, y, eps, bounds, options, threshold)
 
 
 def audit(
@@ -235,6 +240,7 @@ def audit(
     layout: Layout = "native",
     bounds: tuple[float, float] | None = None,
     methods: Sequence[str] = PROOFS,
+    threshold: float | None = None,
     time_limit: float = 60.0,
     seed: int = 0,
 ) -> Report:
@@ -260,7 +266,8 @@ def audit(
         preprocessing=preprocessing,
     )
     verdicts = Options(in_order_of_cost(methods), time_limit, seed=seed)
-    return audit_robustness("certify", Path(model), RobustnessOptions(_radii(eps), given, verdicts))
+    reading = subjects.ModelOptions(threshold=threshold)
+    return audit_robustness("certify", Path(model), RobustnessOptions(_radii(eps), given, verdicts, model=reading))
 
 
 def _decide(
@@ -270,17 +277,19 @@ def _decide(
     eps: float | str,
     bounds: tuple[float, float] | None,
     options: Options,
+    threshold: float | None,
 ) -> Robustness:
     radii = _radii(eps)
     if len(radii) != 1:
         raise OptionError(f"eps must be one radius such as 0.03 or '8/255', not {eps!r}")
     array = _array(x)
     rows = _rows(array)
-    implicit, network, judge = _opened(model, array, rows)
+    opened = _opened(model, array, rows, threshold)
+    implicit, network = opened.model, opened.network
     target = options.attack.target
     if target is not None and not 0 <= target < implicit.n_outputs:
         raise OptionError(f"target must be a class of the network, 0 to {implicit.n_outputs - 1}, not {target}")
-    labels = check_labels(_array(y), len(rows), implicit.n_outputs, Path("y"))
+    labels = checked_labels(_array(y), len(rows), implicit.n_outputs, Path("y"), one_output=opened.one_output)
     check_eps_units(radii, float(rows.min()), float(rows.max()))
     lo, hi = Preprocessing(bounds=bounds).bounds or (None, None)
     boxes = [Box.around(row, radii[0].value, valid_lo=lo, valid_hi=hi) for row in rows]
@@ -289,7 +298,7 @@ def _decide(
         for place, label in enumerate(labels.tolist())
         if label != target
     )
-    return Robustness(radii[0].value, samples, judge)
+    return Robustness(radii[0].value, samples, opened.judge)
 
 
 def _verdict(place: int, label: int, result: Result) -> SampleVerdict:
@@ -329,20 +338,32 @@ def _rows(array: AnyArray) -> FloatArray:
     return rows
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """An implicit model, the network that judges attacks, which agree on the samples, and the judge's name."""
+
+    model: ImplicitModel
+    network: Network
+    judge: str
+    one_output: bool
+    """Whether the classes are made of one output by a threshold."""
+
+
 def _opened(
-    model: str | Path | Module | ImplicitModel, array: AnyArray, rows: FloatArray
-) -> tuple[ImplicitModel, Network, str]:
-    """Return the implicit model, the network that judges attacks, which agree on the samples, and its name."""
+    model: str | Path | Module | ImplicitModel, array: AnyArray, rows: FloatArray, threshold: float | None
+) -> _Opened:
     if isinstance(model, ImplicitModel):
         _check_fit(model, array, rows)
-        return model, lambda points: model(points.astype(np.float64)), "the implicit model itself"
+        found, network = model_classifier(model, threshold, Path("the model"))
+        return _Opened(found, network, "the implicit model itself", model.n_outputs == 1)
     if isinstance(model, str | Path):
         subject = subjects.open_subject(Path(model))
     else:
         subject = subjects.open_module(model, example_of(array))
+    subject = as_classifier(subject, threshold)
     _check_fit(subject.model, array, rows)
     subjects.check_agreement(subject, rows[:_CHECKED])
-    return subject.model, subject.original, subject.original.name
+    return _Opened(subject.model, subject.original, subject.original.name, subject.threshold is not None)
 
 
 def _check_fit(model: ImplicitModel, array: AnyArray, rows: FloatArray) -> None:
@@ -352,5 +373,3 @@ def _check_fit(model: ImplicitModel, array: AnyArray, rows: FloatArray) -> None:
             f"{model.input_shape} takes {model.n_inputs}",
             code="IDL115",
         )
-    if model.n_outputs < 2:
-        raise UnsupportedModelError(["the model has one output; verdicts compare at least two"])

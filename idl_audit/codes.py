@@ -65,6 +65,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "The samples are bytes from 0 to 255 and eps, which is in units of the data, is below 1.",
             "For 8/255 of the range write -e 8, or give the data as numbers from 0 to 1.",
         ),
+        "IDL108": Code(
+            "targets of a regression",
+            "The network has one output, and what the file has in place of labels are not the two classes that it can "
+            "stand for: they are left out, and no accuracy is counted.",
+            "Where the output is compared with a number, give labels 0 and 1, and the number with --threshold.",
+        ),
         "IDL111": Code(
             "one-hot labels", "The labels are rows with one entry for each class.", "Save labels.argmax(axis=1)."
         ),
@@ -138,6 +144,13 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "The samples in the journal were decided by another version of idl-audit. Its verdicts are not mixed with "
             "those of this one: all samples are decided again.",
             "Nothing to do.",
+        ),
+        "IDL210": Code(
+            "classes of one output",
+            "The network has one output. Class 1 is where it is above the threshold, class 0 elsewhere: above 0, or "
+            "above 0.5 where the output lies between 0 and 1 for every input, as after a sigmoid. An attack succeeds "
+            "where the network's own output crosses the threshold; certified is what is proved to stay on its side.",
+            "Give another number with --threshold where the network is used with one.",
         ),
         "IDL221": Code(
             "an objective of states",

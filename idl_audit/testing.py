@@ -13,12 +13,13 @@ import numpy as np
 
 from idl_audit.analysis.attacks import Network
 from idl_audit.analysis.verdicts import Options, Result, Verdict, decide
-from idl_audit.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.audit.classifier import as_classifier, model_classifier
 from idl_audit.audit.subject import Subject, check_agreement, open_module, open_subject
 from idl_audit.box import Box
-from idl_audit.data.labels import check_labels
+from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import Eps, check_eps_units, parse_eps, parse_fraction
-from idl_audit.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.errors import DataError, OptionError
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
 
@@ -38,6 +39,7 @@ def assert_robust(
     at_least: float | str = 1.0,
     bounds: tuple[float, float] | None = None,
     methods: Sequence[str] | None = None,
+    threshold: float | None = None,
     time_limit: float = 60.0,
     seed: int = 0,
 ) -> None:
@@ -49,11 +51,13 @@ def assert_robust(
         model: a model file, a torch module (put into evaluation mode), or an implicit model, which is then the network
             itself.
         x: n samples as the network reads them, shape (n, ...): an array or a tensor.
-        y: their n classes, counted from 0.
+        y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output.
         eps: the radius in the l-infinity norm, in the units of x: 0.03 or "8/255".
         at_least: the share of the samples that must be certified, 0 to 1 or "90 %"; k of n is compared exactly.
         bounds: the valid range of the inputs; perturbed ones stay within it.
         methods: as those of `idl-audit certify --method`.
+        threshold: for a network with one output, the number above which it means class 1; 0.5 after a sigmoid and
+            else 0 unless given.
         time_limit: seconds for one sample.
         seed: of every random choice.
 
@@ -68,14 +72,12 @@ def assert_robust(
     options = Options(time_limit=time_limit, seed=seed)
     if methods is not None:
         options = Options(methods=tuple(methods), time_limit=time_limit, seed=seed)
-    implicit, network = _opened(model, x, samples)
+    implicit, network, one_output = _opened(model, x, samples, threshold)
     if samples.shape[1] != implicit.n_inputs:
         raise DataError(
             f"samples of shape {shape[1:]} have {samples.shape[1]} numbers, and an input {implicit.n_inputs}"
         )
-    if implicit.n_outputs < 2:
-        raise UnsupportedModelError(["the model has one output; verdicts compare at least two"])
-    labels = check_labels(_array(y), len(samples), implicit.n_outputs, Path("y"))
+    labels = checked_labels(_array(y), len(samples), implicit.n_outputs, Path("y"), one_output=one_output)
     check_eps_units((radius,), float(samples.min()), float(samples.max()))
     lo, hi = bounds or (None, None)
     boxes = [Box.around(row, radius.value, valid_lo=lo, valid_hi=hi) for row in samples]
@@ -121,27 +123,26 @@ def _rows(x: Any) -> tuple[FloatArray, tuple[int, ...]]:
     return rows, array.shape
 
 
-def _opened(model: str | Path | ImplicitModel | Module, x: Any, samples: FloatArray) -> tuple[ImplicitModel, Network]:
-    """Return the implicit model and the network that judges attacks, which agree on the samples."""
+def _opened(
+    model: str | Path | ImplicitModel | Module, x: Any, samples: FloatArray, threshold: float | None
+) -> tuple[ImplicitModel, Network, bool]:
+    """Return the implicit model and the network that judges attacks, which agree on the samples.
+
+    The third tells whether a threshold makes the classes of one output.
+    """
     if isinstance(model, ImplicitModel):
-        return model, _itself(model)
-    subject = _read(model, x)
+        implicit, network = model_classifier(model, threshold, Path("the model"))
+        return implicit, network, model.n_outputs == 1
+    subject = as_classifier(_read(model, x), threshold)
     if samples.shape[1] == subject.model.n_inputs:
         check_agreement(subject, samples[:100])
-    return subject.model, subject.original
+    return subject.model, subject.original, subject.threshold is not None
 
 
 def _read(model: str | Path | Module, x: Any) -> Subject:
     if isinstance(model, str | Path):
         return open_subject(Path(model))
     return open_module(model, example_of(_array(x)))
-
-
-def _itself(model: ImplicitModel) -> Network:
-    def network(points: Float32Array) -> FloatArray:
-        return model(points.astype(np.float64))
-
-    return network
 
 
 def _complaint(

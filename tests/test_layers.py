@@ -17,7 +17,7 @@ PACKAGE = Path(idl_audit.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "arrays", "codes", "rounding"}),
-    frozenset({"box", "files", "npz"}),
+    frozenset({"box", "files", "npz", "text"}),
     frozenset({"graph"}),
     frozenset({"implicit"}),
     frozenset({"analysis", "data"}),

@@ -76,6 +76,8 @@ class Certificate:
 
     def refused(self, model: ImplicitModel) -> list[str]:
         """Return why the chain does not prove the claim; empty where it does. The model reads data units."""
+        if model.n_outputs < 2:
+            return ["it speaks of classes, and the model has one output and the file no threshold"]
         if not 0 <= self.label < model.n_outputs or self.ball.centre.shape != (model.n_inputs,):
             return [
                 f"it speaks of class {self.label} and {self.ball.centre.size} inputs, which the model does not have"
@@ -154,9 +156,20 @@ def certificate_of(
 
 
 def write_certificate(
-    path: Path, found: Certificate, *, sha256: str, output_name: str | None, preprocessing: Preprocessing, force: bool
+    path: Path,
+    found: Certificate,
+    *,
+    sha256: str,
+    output_name: str | None,
+    threshold: float | None = None,
+    preprocessing: Preprocessing,
+    force: bool,
 ) -> None:
-    """Write a certificate for the model file with this hash. Raises OptionError where the file cannot be written."""
+    """Write a certificate for the model file with this hash; `threshold` makes the classes of one output.
+
+    Raises:
+        OptionError: where the file cannot be written.
+    """
     ball = found.ball
     arrays: dict[str, AnyArray] = {"centre": ball.centre}
     if ball.sigma is not None:
@@ -170,6 +183,7 @@ def write_certificate(
         "kind": KIND,
         "model_sha256": sha256,
         "output_name": output_name,
+        "threshold": threshold,
         "preprocessing": asdict(preprocessing),
         "index": found.index,
         "eps": ball.eps,

@@ -147,9 +147,9 @@ def compress(
         with clock.step("each block alone"):
             entries = tuple(_by_block(model, make, opened, box, options))
     changed = None
-    if opened.samples is not None and model.n_outputs > 1:
-        before, after = model(opened.inputs), pair.stored(opened.inputs)
-        changed = int((before.argmax(axis=1) != after.argmax(axis=1)).sum())
+    if opened.samples is not None:
+        before, after = opened.classes(model(opened.inputs)), opened.classes(pair.stored(opened.inputs))
+        changed = None if before is None or after is None else int((before != after).sum())
     with clock.step("write"):
         artifacts = save(pair.stored, options, [opened.subject], f"compress {kind} {setting}")
     return framed_report(

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idl_audit.analysis.witness import make_witness
+from idl_audit.audit.classifier import open_labelled
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.preflight import Teller, preflight, tell_nobody
-from idl_audit.audit.samples import DataOptions, describe_data, open_samples
+from idl_audit.audit.samples import DataOptions, describe_data
 from idl_audit.audit.subject import (
     ModelOptions,
     check_agreement,
@@ -69,17 +70,17 @@ def convert(
     clock = Clock()
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
-    samples = None
+    reader, samples = subject, None
     inputs = random_inputs(subject.model.n_inputs, seed=options.seed)
     if data is not None:
-        samples = open_samples(subject, data)
+        reader, samples = open_labelled(subject, data)
         inputs = data.preprocessing.apply(samples.inputs, subject.input_shape).astype(float)
     with clock.step("check"):
         check = check_agreement(subject, inputs)
     diagnostics: list[Diagnostic] = []
     if samples is not None and data is not None:
         with clock.step("preflight"):
-            diagnostics.extend(preflight(subject, samples, data, tell=tell))
+            diagnostics.extend(preflight(reader, samples, data, tell=tell))
     model = subject.model
     if options.rescale:
         with clock.step("rescale"):

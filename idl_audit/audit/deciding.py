@@ -17,6 +17,7 @@ from idl_audit.analysis.margins import predictions
 from idl_audit.analysis.verdicts import Options, Reason, Result, Verdict, decide
 from idl_audit.arrays import FloatArray
 from idl_audit.audit.certificates import Ball, certificate_of, write_certificate
+from idl_audit.audit.classifier import as_classifier
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.subject import ModelOptions, Subject, open_subject
 from idl_audit.audit.workers import Lost, tell, work_through
@@ -128,7 +129,8 @@ class Decider:
     def _model(self) -> tuple[ImplicitModel, Network]:
         if self._ready is None:
             if self.subject is None:
-                self.subject = open_subject(self.setting.path, self.setting.reading)
+                read = open_subject(self.setting.path, self.setting.reading)
+                self.subject = as_classifier(read, self.setting.reading.threshold)
             if self.subject.info.sha256 != self.setting.sha256:
                 raise ModelFileError(f"{self.setting.path} was changed while it was being audited; start again")
             units = self.setting.preprocessing
@@ -158,6 +160,7 @@ class Decider:
             found,
             sha256=self.setting.sha256,
             output_name=self.setting.reading.output_name,
+            threshold=self.subject.info.threshold if self.subject is not None else None,
             preprocessing=self.setting.preprocessing,
             force=self.setting.overwrite,
         )

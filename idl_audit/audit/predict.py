@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.audit.classifier import open_labelled
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.preflight import Teller, preflight, tell_nobody
-from idl_audit.audit.samples import DataOptions, describe_data, open_samples
-from idl_audit.audit.subject import ModelOptions, check_agreement, describe_conversion, open_subject
+from idl_audit.audit.samples import DataOptions, describe_data
+from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.errors import OptionError
 from idl_audit.files import check_distinct, check_new_file
 from idl_audit.implicit.model import ImplicitModel, Solution
@@ -49,7 +50,7 @@ def predict(path: Path, data: DataOptions, options: PredictOptions, *, tell: Tel
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
     model = subject.model
-    samples = open_samples(subject, data)
+    reader, samples = open_labelled(subject, data, options.model.threshold)
     needed = 8 * samples.n * model.n_states
     if options.save is not None and needed > LARGEST_SAVED:
         raise OptionError(
@@ -59,7 +60,12 @@ def predict(path: Path, data: DataOptions, options: PredictOptions, *, tell: Tel
     inputs = data.preprocessing.apply(samples.inputs, subject.input_shape).astype(np.float64)
     with clock.step("check"):
         check = check_agreement(subject, inputs)
-    told = list(preflight(subject, samples, data, tell=tell)) if samples.labels is not None else []
+    told = list(preflight(reader, samples, data, tell=tell)) if samples.labels is not None else []
+    if samples.has_targets:
+        message = (
+            "the labels are not those of two classes; they are taken for the targets of a regression, and left out"
+        )
+        told.append(Diagnostic(code="IDL108", level="info", message=message))
     outputs, states, steps = [], [], []
     with clock.step("predict"):
         for start in range(0, samples.n, BATCH if model.is_feed_forward else 1):
@@ -70,7 +76,7 @@ def predict(path: Path, data: DataOptions, options: PredictOptions, *, tell: Tel
             if options.save is not None:
                 states.append(_flat(solved))
     y = np.vstack(outputs)
-    predicted = y.argmax(axis=1) if model.n_outputs > 1 else None
+    predicted = _classes(y, reader)
     loops = None if model.is_feed_forward else steps
     entries = tuple(
         Prediction(
@@ -101,7 +107,7 @@ def predict(path: Path, data: DataOptions, options: PredictOptions, *, tell: Tel
     return framed_report(
         "predict",
         clock,
-        model=subject.info,
+        model=subject.info.model_copy(update={"threshold": reader.info.threshold}),
         conversion=describe_conversion(model, None, check, subject.seconds),
         data=describe_data(samples, data),
         summary=None if clean is None else Summary(clean=clean),
@@ -109,6 +115,13 @@ def predict(path: Path, data: DataOptions, options: PredictOptions, *, tell: Tel
         diagnostics=tuple(told),
         artifacts=() if options.save is None else (str(options.save),),
     )
+
+
+def _classes(y: FloatArray, reader: Subject) -> IntArray | None:
+    """Return the class of each row of outputs; None where nothing says which there are."""
+    if reader.threshold is not None:
+        y = reader.threshold.scores(y)
+    return y.argmax(axis=1) if y.shape[1] > 1 else None
 
 
 def _flat(solved: Solution) -> FloatArray:

@@ -18,6 +18,7 @@ from idl_audit.analysis.verdicts import Options, Result, Verdict
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.audit.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.audit.boxes import sample_sets, threat_model
+from idl_audit.audit.classifier import as_classifier
 from idl_audit.audit.deciding import Decided, SampleTask, Setting, decide_all
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.journal import TOOL, Journal, digest, entry_of, samples_of
@@ -30,7 +31,7 @@ from idl_audit.box import InputSet
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
-from idl_audit.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.errors import DataError, OptionError
 from idl_audit.files import check_new_file
 from idl_audit.implicit.scaling import rescale
 from idl_audit.npz import write_npz
@@ -149,11 +150,11 @@ def audit_robustness(
     """
     clock = Clock()
     with clock.step("read and convert"):
-        subject = open_subject(path, options.model)
-        _check_classifier(subject)
+        subject = as_classifier(open_subject(path, options.model), options.model.threshold)
         given = open_samples(subject, options.data)
         _check_target(subject, options)
         _check_image_shape(subject, options)
+        _refuse_unlabelled(given, subject)
         samples = _to_attack(given, options)
         sigma = _radii(given, subject, options)
     labels = _labels(samples)
@@ -249,7 +250,10 @@ def _key(
     return {
         TOOL: __version__,
         "command": command,
-        "model": digest(subject.info.sha256.encode(), repr((reading.output_name, reading.torch)).encode()),
+        "model": digest(
+            subject.info.sha256.encode(),
+            repr((reading.output_name, reading.torch, subject.info.threshold)).encode(),
+        ),
         "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
         "set of options": digest(repr(asked).encode()),
     }
@@ -320,13 +324,6 @@ def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[
         yield Diagnostic(code="IDL205", level="warning", message=message)
 
 
-def _check_classifier(subject: Subject) -> None:
-    if subject.model.n_outputs < 2:
-        raise UnsupportedModelError(
-            [f"{subject.path} has one output; verdicts compare the outputs of a classifier with at least two"]
-        )
-
-
 def _check_target(subject: Subject, options: RobustnessOptions) -> None:
     q = subject.model.n_outputs
     if options.target is not None and not 0 <= options.target < q:
@@ -339,11 +336,22 @@ def _check_image_shape(subject: Subject, options: RobustnessOptions) -> None:
         raise OptionError(f"--image-shape {','.join(map(str, shape))} has {math.prod(shape)} numbers, and an input {p}")
 
 
-def _labels(samples: Samples) -> IntArray:
-    if samples.labels is None:
-        raise DataError(
-            f"{samples.source} has no labels; put an array 'labels' into an .npz, or give a file with --labels"
+def _refuse_unlabelled(samples: Samples, subject: Subject) -> None:
+    if samples.labels is not None:
+        return
+    classes = ""
+    if subject.threshold is not None:
+        classes = (
+            f" (1 where the output is above {subject.threshold.value:g}, else 0); a regression has no classes: ask "
+            "`bounds` for its outputs, or `certify` for a VNN-LIB property"
         )
+    raise DataError(
+        f"{samples.source} has no labels; put an array 'labels' into an .npz, or give a file with --labels{classes}"
+    )
+
+
+def _labels(samples: Samples) -> IntArray:
+    assert samples.labels is not None
     return samples.labels
 
 
@@ -523,13 +531,25 @@ def _save(options: RobustnessOptions, decided: list[Decided]) -> tuple[str, ...]
 def _diagnostics(
     decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
-    if subject.info.stripped_output:
-        yield Diagnostic(
-            code="IDL201",
-            level="info",
-            message=f"the last operator, {subject.info.stripped_output}, is left out: it changes no ranking of outputs",
-        )
+    yield from _left_out_at_the_end(subject)
     yield from _close_calls(decided, check, samples, subject, options)
+
+
+def _left_out_at_the_end(subject: Subject) -> Iterator[Diagnostic]:
+    """Say how the outputs are read, where that is not as they are."""
+    operator, threshold = subject.info.stripped_output, subject.threshold
+    if threshold is not None:
+        yield Diagnostic(
+            code="IDL210",
+            level="info",
+            message=f"the network has one output: class 1 is where it is above {threshold.value!r}, class 0 elsewhere",
+            hint="another number is given with --threshold",
+        )
+    if operator:
+        why = "it changes no ranking of outputs"
+        if threshold is not None:
+            why = "it rises with its input, and proved margins are differences of that input"
+        yield Diagnostic(code="IDL201", level="info", message=f"the last operator, {operator}, is left out: {why}")
 
 
 def _close_calls(
@@ -538,9 +558,12 @@ def _close_calls(
     """Name certified samples whose margin is smaller than what float32 inference may differ by."""
     if not decided:
         return
-    network = subject.network(options.data.preprocessing)
+    itself = subject.network_itself or subject
+    network = itself.network(options.data.preprocessing)
     outputs = network(samples.inputs[:CHECKED_SAMPLES].astype(np.float32))
     slack = 2 * check.max_rel_error * float(np.abs(outputs).max())
+    if subject.threshold is not None:
+        slack = subject.threshold.margin(slack)
     close = [
         sample.index
         for sample in decided

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from idl_audit.audit.subject import Subject
 from idl_audit.data.fingerprints import samples_sha256
+from idl_audit.data.labels import OneOutput
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Layout, Samples, read_samples
 from idl_audit.report.schema import DataInfo, PreprocessingInfo
@@ -30,12 +31,20 @@ def open_samples(subject: Subject, options: DataOptions, *, with_labels: bool = 
         options.path,
         input_shape=subject.input_shape,
         n_classes=subject.model.n_outputs,
+        one_output=_one_output(subject),
         labels=options.labels,
         limit=options.limit,
         index=options.index,
         layout=options.layout,
         with_labels=with_labels,
     )
+
+
+def _one_output(subject: Subject) -> OneOutput | None:
+    """Return what the labels of a network with one output can be; None where it has several."""
+    if subject.threshold is not None:
+        return OneOutput.CLASS
+    return OneOutput.VALUE if subject.model.n_outputs == 1 else None
 
 
 def describe_data(samples: Samples, options: DataOptions) -> DataInfo:

@@ -12,12 +12,13 @@ from idl_audit.analysis.sensitivity import sensitivity_matrix
 from idl_audit.analysis.witness import make_witness
 from idl_audit.arrays import FloatArray
 from idl_audit.audit.boxes import box_threat_model, sample_boxes
+from idl_audit.audit.classifier import open_labelled
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.local_sensitivity import Rows, worst_case
 from idl_audit.audit.preflight import Teller, preflight, tell_nobody
 from idl_audit.audit.progress import Watcher
 from idl_audit.audit.robustness import CHECKED_SAMPLES
-from idl_audit.audit.samples import describe_data, open_samples
+from idl_audit.audit.samples import describe_data
 from idl_audit.audit.sensitivity_options import SensitivityOptions
 from idl_audit.audit.sensitivity_pictures import draw_rows
 from idl_audit.audit.sensitivity_section import Found, Inputs, saved_arrays, sensitivity_section
@@ -49,13 +50,13 @@ def audit_sensitivity(
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
         inputs = _inputs(subject, options)
-        samples = None if local is None else open_samples(subject, local.data)
+        reader, samples = (subject, None) if local is None else open_labelled(subject, local.data)
     with clock.step("check"):
         check = check_agreement(subject, _checked_inputs(subject, samples, options))
     noted: tuple[Diagnostic, ...] = ()
     if samples is not None and local is not None:
         with clock.step("preflight"):
-            noted = preflight(subject, samples, local.data, eps=(local.eps,), tell=tell)
+            noted = preflight(reader, samples, local.data, eps=(local.eps,), tell=tell)
     model = subject.in_data_units(options.preprocessing)
     rescaled = rescale(model)
     with clock.step("sensitivity"):
@@ -93,8 +94,11 @@ def audit_sensitivity(
 def _inputs(subject: Subject, options: SensitivityOptions) -> Inputs:
     """Return how the inputs are looked at. Raises InvalidInputError where an option does not fit the model."""
     model = subject.model
-    if options.label is not None and not (options.label < model.n_outputs and model.n_outputs > 1):
-        raise OptionError(f"--class {options.label} is none of the {model.n_outputs} outputs of {subject.path}")
+    classes = max(model.n_outputs, 2)  # one output stands for two classes, on either side of a threshold
+    if options.label is not None and not options.label < classes:
+        raise OptionError(
+            f"--class {options.label} is none of the {classes} classes of {subject.path}, 0 to {classes - 1}"
+        )
     shape = options.image_shape or model.input_shape
     if math.prod(shape) != model.n_inputs:
         size = " x ".join(map(str, shape))
@@ -111,7 +115,7 @@ def _checked_inputs(subject: Subject, samples: Samples | None, options: Sensitiv
 
 
 def _find(model: ImplicitModel, samples: Samples | None, options: SensitivityOptions, watch: Watcher) -> Found:
-    functionals = None if options.label is None else margin_functionals(model.n_outputs, options.label)
+    functionals = None if options.label is None else _margins(model.n_outputs, options.label)
     boxes = None
     if options.local is not None and samples is not None:  # refuses samples outside the valid range before any work
         check_eps_units((options.local.eps,), float(samples.inputs.min()), float(samples.inputs.max()))
@@ -125,6 +129,13 @@ def _find(model: ImplicitModel, samples: Samples | None, options: SensitivityOpt
     kind = options.local.state_bounds
     local = worst_case(model, boxes, samples.indices, asked, method=options.method, state_bounds=kind, watch=watch)
     return Found(local.matrices[0], None if functionals is None else local.matrices[1], whole, local)
+
+
+def _margins(n_outputs: int, label: int) -> FloatArray:
+    """Return the rows that take the outputs to y_label - y_j; of one output, to its distance from any threshold."""
+    if n_outputs == 1:
+        return np.array([[1.0 if label else -1.0]])
+    return margin_functionals(n_outputs, label)
 
 
 def _write(

@@ -35,6 +35,8 @@ def _largest(matrix: FloatArray, top: int) -> list[tuple[int, int, float]]:
 def class_margins(margins: FloatArray, matrix: FloatArray, label: int, top: int) -> tuple[ClassMargin, ...]:
     """Return the differences y_label - y_rival, shape (q - 1, p), beside the sums of two rows; largest first."""
     sums, single = Sensitivity(margins, None).row_sums, Sensitivity(matrix, None).row_sums
+    if len(single) == 1:  # one output y is a classifier with the outputs (0, y - T)
+        single = np.append(0.0, single)
     found = [
         ClassMargin(
             label=label,
@@ -45,7 +47,7 @@ def class_margins(margins: FloatArray, matrix: FloatArray, label: int, top: int)
                 TopInput(output=int(rival), input=j, value=value) for _, j, value in _largest(margins[i : i + 1], top)
             ),
         )
-        for i, rival in enumerate(rivals(len(matrix), label))
+        for i, rival in enumerate(rivals(len(single), label))
     ]
     return tuple(sorted(found, key=lambda margin: -margin.row_sum))
 

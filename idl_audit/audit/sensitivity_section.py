@@ -60,7 +60,7 @@ def saved_arrays(found: Found, groups: Groups | None, options: SensitivityOption
         arrays["indices"] = np.array([sample.index for sample in found.local.samples], np.int64)
     if found.margins is not None and options.label is not None:
         arrays["margins"] = found.margins
-        arrays["rivals"] = rivals(len(found.matrix), options.label)
+        arrays["rivals"] = rivals(max(len(found.matrix), 2), options.label)
     if groups is not None:
         arrays["group_sums"] = group_sums(found.matrix, groups.labels, len(groups.names))
         arrays["group_names"] = np.array(groups.names)

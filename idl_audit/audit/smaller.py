@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval
-from idl_audit.arrays import FloatArray
+from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.audit.classifier import open_labelled
 from idl_audit.audit.frame import Clock
 from idl_audit.audit.preflight import Teller, preflight, tell_nobody
-from idl_audit.audit.samples import DataOptions, open_samples
+from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.subject import (
     ModelOptions,
     Subject,
@@ -26,6 +27,7 @@ from idl_audit.errors import AgreementError
 from idl_audit.files import check_distinct, check_new_file
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import save_model
+from idl_audit.implicit.threshold import Threshold
 from idl_audit.report.schema import AgreementCheck, Diagnostic
 
 CHECKED_SAMPLES = 1000
@@ -60,6 +62,13 @@ class Opened:
     inputs: FloatArray
     """The samples, or random inputs where there are none; (m, p), at most CHECKED_SAMPLES."""
     diagnostics: tuple[Diagnostic, ...]
+    threshold: Threshold | None = None
+    """What makes classes of one output, where the samples have labels."""
+
+    def classes(self, outputs: FloatArray) -> IntArray | None:
+        """Return the class of each row of outputs; None where nothing says which there are."""
+        scores = outputs if self.threshold is None else self.threshold.scores(outputs)
+        return scores.argmax(axis=1) if scores.shape[1] > 1 else None
 
 
 def open_model(
@@ -72,17 +81,17 @@ def open_model(
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
     inputs = random_inputs(subject.model.n_inputs, seed=options.seed)
-    samples = None
+    reader, samples = subject, None
     found: tuple[Diagnostic, ...] = ()
     if data is not None:
-        samples = open_samples(subject, data)
+        reader, samples = open_labelled(subject, data, options.model.threshold)
         applied = data.preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         inputs = applied.astype(np.float64)
     with clock.step("check"):
         check = check_agreement(subject, inputs)
     if samples is not None and data is not None and samples.labels is not None:
-        found = preflight(subject, samples, data, tell=tell)
-    return Opened(subject, check, samples, inputs, found)
+        found = preflight(reader, samples, data, tell=tell)
+    return Opened(subject, check, samples, inputs, found, reader.threshold)
 
 
 def input_box(opened: Opened, options: WriteOptions) -> Interval | None:

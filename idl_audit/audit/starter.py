@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from idl_audit.analysis.margins import predictions
+from idl_audit.audit.classifier import open_labelled
 from idl_audit.audit.robustness import CHECKED_SAMPLES
-from idl_audit.audit.samples import DataOptions, open_samples
+from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.subject import ModelOptions, Subject, open_subject
 from idl_audit.data.samples import Samples
 from idl_audit.errors import OptionError
@@ -46,8 +47,8 @@ def starter(model: Path, data: Path | None, options: ModelOptions, *, folder: Pa
     if data is None:
         lines += _without_samples()
     else:
-        samples = open_samples(subject, DataOptions(data))
-        lines += _with_samples(samples, subject)
+        reader, samples = open_labelled(subject, DataOptions(data), options.threshold)
+        lines += _with_samples(samples, reader)
     return "\n".join(lines) + "\n"
 
 
@@ -108,15 +109,27 @@ def _with_samples(samples: Samples, subject: Subject) -> list[str]:
     lines += ['# std = "0.229,0.224,0.225"']
     lines += ["time-limit = 60  # seconds for one sample at one radius", "seed = 0", ""]
     if samples.labels is None:
+        return [*lines, *_without_labels(samples)]
+    if subject.threshold is not None:
+        lines.insert(-1, f"threshold = {subject.threshold.value!r}  # class 1 is where the one output is above it")
+    return [*lines, *_accuracy(samples, subject), *_verdict_tables(found)]
+
+
+def _without_labels(samples: Samples) -> list[str]:
+    if samples.has_targets:
         return [
-            *lines,
-            f"# {_comment(samples.source)} has no labels, which verdicts need:",
-            '# labels = "labels.npz"',
+            f"# {_comment(samples.source)} has the targets of a regression; verdicts need labels of classes.",
             "[run]",
-            'steps = "sensitivity"',
+            'steps = "sensitivity, bounds"',
             'output = "report.json"',
         ]
-    return [*lines, *_accuracy(samples, subject), *_verdict_tables(found)]
+    return [
+        f"# {_comment(samples.source)} has no labels, which verdicts need:",
+        '# labels = "labels.npz"',
+        "[run]",
+        'steps = "sensitivity"',
+        'output = "report.json"',
+    ]
 
 
 def _accuracy(samples: Samples, subject: Subject) -> list[str]:

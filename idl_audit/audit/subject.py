@@ -27,6 +27,7 @@ from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import StoredModel, load_model
+from idl_audit.implicit.threshold import Threshold
 from idl_audit.implicit.walk import BYTES_PER_ENTRY
 from idl_audit.implicit.wellposed import Contraction, Monotone
 from idl_audit.report.schema import (
@@ -66,6 +67,10 @@ class Subject:
     output_name: str | None = None
     files: tuple[ReadFile, ...] = ()
     """All that it was read from."""
+    threshold: Threshold | None = None
+    """What makes two classes of a network with one output (`audit.classifier`); None where it is read as it is."""
+    network_itself: Subject | None = None
+    """Where there is a threshold: the network with its one output."""
 
     def check_unchanged(self) -> None:
         """Refuse what was written over since: onnxruntime maps large weights beside a model, and sees every change.
@@ -96,7 +101,9 @@ class Subject:
             second = onnx2torch_network(self.path, self.graph, output=self.output_name)
         except UnsupportedModelError:
             return None
-        return second.name, _in_data_units(second, preprocessing, self.input_shape)
+        judge = _in_data_units(second, preprocessing, self.input_shape)
+        read = self.threshold
+        return second.name, judge if read is None else lambda points: read.scores(judge(points))
 
 
 def _in_data_units(network: OriginalNetwork, preprocessing: Preprocessing, shape: tuple[int, ...]) -> Network:
@@ -126,6 +133,8 @@ class ModelOptions:
     """Refuse what would need a larger matrix."""
     threads: int = 1
     torch: TorchOptions = field(default_factory=TorchOptions)
+    threshold: float | None = None
+    """Above which the output of a network with one means class 1, where classes are asked for; None: the usual one."""
 
 
 def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
@@ -217,7 +226,7 @@ def _open_implicit(path: Path, start: float) -> Subject:
 
 
 _OF_THE_NETWORK_BEFORE: Final[Mapping[str, tuple[()] | None]] = MappingProxyType(
-    {"external_files": (), "external_sha256": (), "arch": None, "output_name": None}
+    {"external_files": (), "external_sha256": (), "arch": None, "output_name": None, "threshold": None}
 )
 """What a converted model says of the file that it was made from, and what is not so of its own."""
 
@@ -277,15 +286,18 @@ def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
         AgreementError: where an output differs by more than 1e-4 of max|y|, or another class wins although the two
             best outputs are not that close.
     """
+    itself = subject.network_itself or subject
     single = np.asarray(inputs, np.float32)
-    theirs = subject.original(single)
-    ours = subject.model(single.astype(np.float64))
+    theirs = itself.original(single)
+    ours = itself.model(single.astype(np.float64))
     if subject.graph is not None:
-        ours = _with_last_operator(ours, subject.model.stripped_output)
+        ours = _with_last_operator(ours, itself.model.stripped_output)
     if not (np.isfinite(theirs).all() and np.isfinite(ours).all()):
         raise AgreementError(f"{subject.path}: {subject.original.name} gives NaN or infinity on the checked inputs")
     size = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
     error = float(np.abs(ours - theirs).max()) / size
+    if subject.threshold is not None:
+        theirs, ours = subject.threshold.scores(theirs), subject.threshold.scores(ours)
     allowed = np.abs(np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0] - theirs.max(axis=1)) / size
     same = allowed <= TOLERANCE
     if error > TOLERANCE or not same.all():

@@ -21,14 +21,16 @@ from idl_audit.arrays import AnyArray
 from idl_audit.audit.certificates import KIND as CERTIFICATE
 from idl_audit.audit.certificates import SCHEMA_VERSION as CERTIFICATE_VERSION
 from idl_audit.audit.certificates import Certificate, opened_certificate
+from idl_audit.audit.classifier import as_classifier
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.properties import read_property
 from idl_audit.audit.property_certificates import KIND as PROPERTY
 from idl_audit.audit.property_certificates import PropertyCertificate, opened_property_certificate
 from idl_audit.audit.subject import ModelOptions, Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.errors import IdlAuditError, ModelFileError, OptionError
+from idl_audit.errors import IdlAuditError, InvalidInputError, ModelFileError, OptionError
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.threshold import Threshold
 from idl_audit.npz import read_npz, write_npz
 from idl_audit.report.schema import Report, Verification
 
@@ -100,11 +102,13 @@ def verify(file: Path, model: Path, options: ModelOptions, vnnlib: Path | None =
             claim, found = _check_property(opened_property_certificate(file, meta, arrays), subject, vnnlib)
         elif meta["kind"] == CERTIFICATE:
             units = _preprocessing(file, meta)
-            claim, found = _check_certificate(opened_certificate(file, meta, arrays), subject.in_data_units(units))
+            subject = _with_classes(file, meta, subject)
+            read = opened_certificate(file, meta, arrays)
+            claim, found = _check_certificate(read, subject.in_data_units(units), subject.threshold)
             claim += _in_units(units)
         else:
-            read = subject.in_data_units(_preprocessing(file, meta))
-            claim, norm_inf, found = _check_witness(_opened(file, meta, arrays), read)
+            in_units = subject.in_data_units(_preprocessing(file, meta))
+            claim, norm_inf, found = _check_witness(_opened(file, meta, arrays), in_units)
     # a witness holds for any model that it proves; a certificate names the file that it speaks of
     is_certificate = meta["kind"] in (CERTIFICATE, PROPERTY)
     if meta["model_sha256"] != subject.info.sha256 and (is_certificate or not found.accepted):
@@ -132,12 +136,28 @@ def _check_witness(witness: Witness, model: ImplicitModel) -> tuple[str, float |
     return claim, Norms(witness.S, None).norm_inf, check_witness(model, witness)
 
 
-def _check_certificate(found: Certificate, model: ImplicitModel) -> tuple[str, Checked]:
+def _with_classes(file: Path, meta: Mapping[str, Any], subject: Subject) -> Subject:
+    """Return the subject with the classes that a certificate speaks of. Raises ModelFileError where there are none."""
+    value = meta.get("threshold")
+    if value is None:
+        return subject
+    try:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError("it is no number")
+        return as_classifier(subject, float(value))
+    except (InvalidInputError, TypeError, ValueError, OverflowError) as error:
+        raise ModelFileError(f"{file} speaks of a threshold that the model does not have: {error}") from error
+
+
+def _check_certificate(found: Certificate, model: ImplicitModel, threshold: Threshold | None) -> tuple[str, Checked]:
     ball = found.ball
     within = "" if ball.clip is None else f" within [{ball.clip[0]:g}, {ball.clip[1]:g}]"
     radius = f"eps {ball.eps:g}" if ball.sigma is None else f"eps {ball.eps:g} times the radii of the file"
     where = f"in the box of {radius}{within} around the file's sample {found.index}"
-    claim = f"class {found.label} {where}, by {found.n_leaves} leaves"
+    means = ""
+    if threshold is not None:
+        means = f" (output {'above' if found.label else 'below'} {threshold.value!r})"
+    claim = f"class {found.label}{means} {where}, by {found.n_leaves} leaves"
     return claim, Checked(model.n_outputs - 1, tuple(found.refused(model)))
 
 

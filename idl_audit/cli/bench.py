@@ -22,6 +22,7 @@ from idl_audit.errors import InvalidInputError, OptionError
 from idl_audit.files import write_whole
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Report
+from idl_audit.text import decoded
 
 LARGEST_REPORT = 2**30
 
@@ -97,8 +98,8 @@ def _earlier(output: Path | None) -> Report | None:
     if output.stat().st_size > LARGEST_REPORT:
         raise OptionError(f"{output} is too large for a report of bench; give another name")
     try:
-        report = from_json(output.read_text(encoding="utf-8"))
-    except (InvalidInputError, UnicodeDecodeError, OSError) as error:
+        report = from_json(decoded(output.read_bytes(), output, "give another name"))
+    except (InvalidInputError, OSError) as error:
         raise OptionError(f"{output} cannot be resumed from: {error}") from error
     if report.command != "bench":
         raise OptionError(f"{output} cannot be resumed from: it is a report of {report.command}, not of bench")

@@ -52,6 +52,7 @@ def compress(
         bool, typer.Option("--report", help="List the blocks by the drift that compressing each alone causes.")
     ] = False,
     output_name: o.OutputNameOption = None,
+    threshold: o.ThresholdOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
     allow_code_execution: o.AllowCodeOption = False,
@@ -95,7 +96,12 @@ def compress(
         out=out,
         force=force,
         model=o.model_options(
-            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+            output_name,
+            max_memory,
+            arch=arch,
+            input_shape=input_shape,
+            allow_code_execution=allow_code_execution,
+            threshold=threshold,
         ),
         seed=seed,
         preprocessing=preprocessing,

@@ -30,6 +30,7 @@ def init(
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the configuration.")] = Path(FILE),
     output_name: o.OutputNameOption = None,
+    threshold: o.ThresholdOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
     allow_code_execution: o.AllowCodeOption = False,
@@ -44,7 +45,12 @@ def init(
     check_distinct((model, data), (output,))
     check_new_file(output, force=force)
     reading = o.model_options(
-        output_name, None, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+        output_name,
+        None,
+        arch=arch,
+        input_shape=input_shape,
+        allow_code_execution=allow_code_execution,
+        threshold=threshold,
     )
     text = starter(model, data, reading, folder=output.parent)
     write_whole(output, lambda file: file.write(text.encode("utf-8")))

@@ -157,6 +157,16 @@ OutputNameOption = Annotated[
         "--output-name", help="Which output to audit, where there are several.", metavar="NAME", show_default=False
     ),
 ]
+ThresholdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--threshold",
+        help="Of a network with one output: class 1 is where it is above T, class 0 elsewhere. 0.5 after a sigmoid, "
+        "else 0, unless given.",
+        metavar="T",
+        show_default=False,
+    ),
+]
 ArchOption = Annotated[
     str | None,
     typer.Option(
@@ -267,14 +277,17 @@ def model_options(
     arch: str | None,
     input_shape: str | None,
     allow_code_execution: bool,
+    threshold: str | None = None,
 ) -> ModelOptions:
     """Return how to read the model. Raises OptionError where a text makes no sense."""
     from idl_audit.audit.subject import ModelOptions
+    from idl_audit.data.numbers import parse_number
     from idl_audit.graph.torch_reader import TorchOptions
 
     shape = None if input_shape is None else parse_shape(input_shape)
     given = TorchOptions(arch=arch, input_shape=shape, allow_code_execution=allow_code_execution)
-    return ModelOptions(output_name=output_name, max_bytes=parse_memory(max_memory), torch=given)
+    above = None if threshold is None else parse_number(threshold, option="--threshold")
+    return ModelOptions(output_name, parse_memory(max_memory), torch=given, threshold=above)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ def predict(
     model: o.ModelArgument,
     data: o.DataOption,
     output_name: o.OutputNameOption = None,
+    threshold: o.ThresholdOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
     allow_code_execution: o.AllowCodeOption = False,
@@ -58,7 +59,12 @@ def predict(
         save=save,
         force=force,
         model=o.model_options(
-            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+            output_name,
+            max_memory,
+            arch=arch,
+            input_shape=input_shape,
+            allow_code_execution=allow_code_execution,
+            threshold=threshold,
         ),
     )
     deliver(run(model, given, chosen, tell=teller(quiet=quiet)), format=format, output=output, verbose=verbose)

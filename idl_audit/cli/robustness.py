@@ -101,6 +101,7 @@ def certify(
     ] = DEFAULT_METHODS,
     sigma: SigmaOption = None,
     output_name: o.OutputNameOption = None,
+    threshold: o.ThresholdOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
     allow_code_execution: o.AllowCodeOption = False,
@@ -143,7 +144,12 @@ def certify(
     unknown or timeout, on the first line; --time-limit is for the whole property.
     """
     reading = o.model_options(
-        output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+        output_name,
+        max_memory,
+        arch=arch,
+        input_shape=input_shape,
+        allow_code_execution=allow_code_execution,
+        threshold=threshold,
     )
     if property is not None:
         samples_only = {
@@ -157,6 +163,7 @@ def certify(
             "--std": std,
             "--layout": None if layout is o.LayoutName.NATIVE else layout,
             "--bounds": bounds,
+            "--threshold": threshold,
             "--method": None if method == DEFAULT_METHODS else method,
             "--save": save,
             "--sigma": sigma,
@@ -278,6 +285,7 @@ def attack(
     ] = None,
     sigma: SigmaOption = None,
     output_name: o.OutputNameOption = None,
+    threshold: o.ThresholdOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
     allow_code_execution: o.AllowCodeOption = False,
@@ -331,10 +339,17 @@ def attack(
         data, labels=labels, limit=limit, index=index, layout=layout, scale=scale, mean=mean, std=std, bounds=bounds
     )
     reading = o.model_options(
-        output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+        output_name,
+        max_memory,
+        arch=arch,
+        input_shape=input_shape,
+        allow_code_execution=allow_code_execution,
+        threshold=threshold,
     )
     if objective != "margin":
-        _refuse_beside_objective(objective, {"--target": target, "--images": images, "--labels": labels})
+        _refuse_beside_objective(
+            objective, {"--target": target, "--images": images, "--labels": labels, "--threshold": threshold}
+        )
         measured = ObjectiveOptions(
             objective=objective,
             eps=parse_eps(eps),

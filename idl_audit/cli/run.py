@@ -81,6 +81,7 @@ def run(
         str, typer.Option("--steps", help=f"What to do, a list of: {', '.join(STEPS)}.", metavar="LIST")
     ] = DEFAULT_STEPS,
     output_name: o.OutputNameOption = None,
+    threshold: o.ThresholdOption = None,
     arch: o.ArchOption = None,
     input_shape: o.InputShapeOption = None,
     allow_code_execution: o.AllowCodeOption = False,
@@ -122,7 +123,12 @@ def run(
         given.preprocessing if given is not None else parse_preprocessing(scale=scale, mean=mean, std=std),
         () if eps is None else parse_eps(eps),
         o.model_options(
-            output_name, max_memory, arch=arch, input_shape=input_shape, allow_code_execution=allow_code_execution
+            output_name,
+            max_memory,
+            arch=arch,
+            input_shape=input_shape,
+            allow_code_execution=allow_code_execution,
+            threshold=threshold,
         ),
         force=force,
         time_limit=time_limit,

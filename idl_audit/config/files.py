@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from idl_audit.config.finding import FILE, PROJECT
 from idl_audit.config.settings import Settings, Table
 from idl_audit.errors import OptionError
+from idl_audit.text import decoded
 
 _LARGEST: Final = 10**6
+_ADVICE: Final = "write a configuration with `idl-audit init MODEL DATA`"
 
 _OF_MODELS: Final = ("model", "scale", "mean", "std", "output-name", "arch", "input-shape", "max-memory", "seed")
 """Defaults of commands that ask about a model at all inputs: they have samples only where they are told so."""
@@ -88,13 +90,11 @@ def _document(path: Path) -> dict[str, Any]:
             raise OptionError(f"{path} is no regular file; give a configuration such as {FILE}")
         if path.is_file() and os.path.getsize(path) > _LARGEST:
             raise OptionError(f"{path} is longer than {_LARGEST} bytes; no configuration is")
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        return tomllib.loads(decoded(path.read_bytes(), path, _ADVICE, OptionError))
     except FileNotFoundError:
-        raise OptionError(f"{path}: no such file; write a configuration with `idl-audit init MODEL DATA`") from None
+        raise OptionError(f"{path}: no such file; {_ADVICE}") from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read ({error.strerror}); give another file") from None
-    except UnicodeDecodeError:
-        raise OptionError(f"{path} is no UTF-8 text; write a configuration with `idl-audit init MODEL DATA`") from None
     except RecursionError:
         raise OptionError(f"{path} is nested too deeply; no configuration is") from None
     except tomllib.TOMLDecodeError as error:

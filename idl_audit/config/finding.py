@@ -6,6 +6,9 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+from idl_audit.errors import InvalidInputError
+from idl_audit.text import decoded
+
 FILE: Final = "idl-audit.toml"
 PROJECT: Final = "pyproject.toml"
 
@@ -18,8 +21,8 @@ def find_configuration(folder: Path = Path()) -> Path | None:
     if project.is_file():
         try:
             # another tool's file: what cannot be read is that tool's to complain of
-            tool = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {})
-        except (OSError, ValueError, RecursionError):
+            tool = tomllib.loads(decoded(project.read_bytes(), project, "mend it")).get("tool", {})
+        except (OSError, ValueError, RecursionError, InvalidInputError):
             return None
         if isinstance(tool, dict) and "idl-audit" in tool:
             return project

@@ -69,6 +69,7 @@ class Defaults(Table):
     bounds: Text | None = Field(default=None, description="Valid range of the data: 0,1.")
     eps: Text | None = Field(default=None, description="Radii in data units: 8/255, 0.03, a list, or start:stop:count.")
     output_name: Name | None = Field(default=None, description="Which output to audit, where there are several.")
+    threshold: Text | None = Field(default=None, description="Of one output: class 1 is where it is above this number.")
     arch: Name | None = Field(default=None, description="For PyTorch weights: MODULE:FACTORY.")
     input_shape: Text | None = Field(default=None, description="For PyTorch files: the shape of one input.")
     max_memory: Text | None = Field(default=None, description="Refuse what needs a larger matrix: 1GB.")

@@ -10,9 +10,10 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Final, Literal
 
 import numpy as np
@@ -47,6 +48,8 @@ class ArrayFile:
     arrays: tuple[AnyArray | None, ...]
     names: tuple[str, ...]
     sha256: str
+    missing: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Row of a table -> where the first number is missing in it, and what stands there."""
 
 
 def read_arrays(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -13,7 +11,9 @@ import numpy as np
 
 from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.data.array_files import read_arrays
+from idl_audit.data.rows import BLANK, Rows
 from idl_audit.errors import DataError, OptionError
+from idl_audit.text import decoded
 
 GROUP_NAMES = ("groups", "labels")
 """Names of the array in an .npz file."""
@@ -68,7 +68,8 @@ def read_groups(path: Path, n_inputs: int) -> Groups:
     """Read one label per input from an .npy, .npz or .csv file; equal labels make a group.
 
     Arrays hold whole numbers, in any shape with p entries, in the order of the model's input. A .csv file (or any other
-    text) holds numbers or names, separated by commas or line breaks, read line by line. Groups of numbers are in
+    text) holds numbers or names, separated by commas, semicolons, tabs or line breaks (numbers by blanks as well), read
+    line by line. Groups of numbers are in
     ascending order, groups of names in that of their first inputs.
 
     Raises:
@@ -129,11 +130,14 @@ def _words(path: Path, n_inputs: int) -> list[str]:
     if path.stat().st_size > most:
         raise DataError(f"{path} is too large to hold {n_inputs} labels; give one label per input")
     try:
-        text = path.read_text("utf-8-sig")
-        lines = [line for line in csv.reader(io.StringIO(text), strict=True) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is neither .npy, .npz nor text in UTF-8 with one label per input: {error}") from error
-    words = [word.strip() for line in lines for word in line]
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; give a file with one label per input") from error
+    text = decoded(content, path, "give .npy, .npz or text with one label per input")
+    rows = Rows(text, path, comments=False, ragged=True, separators=";\t,")
+    words = [word for row in rows for word in row.cells]
+    if any(BLANK in word for word in words) and all(map(_INTEGER.fullmatch, text.split())):
+        words = text.split()  # names may have blanks in them, numbers have them between
     for place, word in enumerate(words):
         if not 0 < len(word) <= _LONGEST_LABEL:
             what = "empty" if not word else f"longer than {_LONGEST_LABEL} characters"

@@ -6,10 +6,10 @@ grey to three equal channels and back, an alpha channel that is opaque.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from idl_audit.arrays import AnyArray, IntArray
+from idl_audit.data.rows import Row, Rows
+from idl_audit.data.tables import LABEL_COLUMNS
 from idl_audit.errors import DataError
+from idl_audit.text import decoded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp"})
 FORMATS: Final = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 LABEL_FILE: Final = "labels.csv"
+_WHOLE: Final = re.compile(r"([0-9]{1,9})(?:[.,]0*)?")
+"""A class number, as a whole number or as pandas writes it beside missing ones."""
+_COLUMNS: Final = "give the columns file, label"
 MAX_IMAGES: Final = 1_000_000
 
 _LARGEST_LABEL_FILE: Final = 2**26
@@ -196,12 +202,11 @@ def _with_label_file(path: Path) -> ImageFolder:
     label_file = path / LABEL_FILE
     rows = _label_rows(label_file)
     files, labels, seen = [], [], set()
-    for number, row in rows:
-        where = f"{label_file}, line {number}"
-        if len(row) != 2:
-            raise DataError(f"{where} has {len(row)} entries; give the file and its class number")
-        name, label = row
-        if not _is_class_number(label):
+    for row in rows:
+        where = f"{label_file}, line {row.line}"
+        name, label = row.cells
+        number = _WHOLE.fullmatch(label)
+        if number is None:
             raise DataError(f"{where} has the label {label[:40]!r}; give whole class numbers from 0")
         file = Path(os.path.normpath(path / name))
         if not file.is_relative_to(os.path.normpath(path)):
@@ -212,23 +217,29 @@ def _with_label_file(path: Path) -> ImageFolder:
             raise DataError(f"{where} names {name[:80]!r} a second time")
         seen.add(file)
         files.append(path / file.relative_to(os.path.normpath(path)))
-        labels.append(int(label))
+        labels.append(int(number[1]))
     return ImageFolder(path, tuple(files), np.array(labels, np.int64))
 
 
-def _label_rows(label_file: Path) -> Sequence[tuple[int, list[str]]]:
+def _label_rows(label_file: Path) -> Sequence[Row]:
     try:
         if label_file.stat().st_size > _LARGEST_LABEL_FILE:
             raise DataError(f"{label_file} is too large for a list of labels")
-        text = label_file.read_text("utf-8-sig")
-        read = csv.reader(io.StringIO(text), strict=True)
-        rows = [(read.line_num, [cell.strip() for cell in row]) for row in read if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{label_file} cannot be read as a CSV file ({error}); give the columns file, label") from error
-    if rows and len(rows[0][1]) == 2 and rows[0][1][1].lower() in ("label", "labels", "class", "y"):
+        content = label_file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{label_file} cannot be read ({error.strerror}); {_COLUMNS}") from error
+    listed = Rows(decoded(content, label_file, _COLUMNS), label_file, comments=False)
+    rows = list(listed)
+    for row in rows:
+        if len(row.cells) != 2:
+            raise DataError(
+                f"{label_file}, line {row.line} has {len(row.cells)} entries, separated by {listed.name}; give the "
+                "file and its class number"
+            )
+    if rows and rows[0].cells[1].lower() in LABEL_COLUMNS:
         rows = rows[1:]
     if not rows:
-        raise DataError(f"{label_file} lists no images; give the columns file, label")
+        raise DataError(f"{label_file} lists no images; {_COLUMNS}")
     return rows
 
 

@@ -5,19 +5,20 @@ The competition's own files have three columns and no heading; with a heading, f
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
+from idl_audit.data.rows import Rows
 from idl_audit.errors import DataError
+from idl_audit.text import decoded
 
 Truth: TypeAlias = Literal["sat", "unsat", "unknown", "timeout"]
 
 MAX_BYTES: Final = 10**7
 MAX_ROWS: Final = 100_000
+_NEEDED: Final = "give a CSV file with the columns onnx, vnnlib, timeout"
 COLUMNS: Final = ("onnx", "vnnlib", "timeout", "truth")
 """The order of the columns where there is no heading."""
 
@@ -48,14 +49,12 @@ def read_instances(path: Path) -> tuple[Instance, ...]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise DataError(f"{path} has more than {MAX_BYTES // 10**6} MB; split it")
-        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read as a CSV file ({error}); it needs the columns onnx, vnnlib, timeout"
-        ) from error
-    numbered = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, start=1) if any(row)]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); {_NEEDED}") from error
+    rows = Rows(decoded(content, path, _NEEDED), path, comments=True)
+    numbered = [(row.line, row.cells) for row in rows]
     if not numbered:
-        raise DataError(f"{path} has no rows; it needs the columns onnx, vnnlib, timeout")
+        raise DataError(f"{path} has no rows; {_NEEDED}")
     if len(numbered) > MAX_ROWS:
         raise DataError(f"{path} has more than {MAX_ROWS:,} rows; split it")
     places = _heading(numbered[0][1])
@@ -63,7 +62,7 @@ def read_instances(path: Path) -> tuple[Instance, ...]:
         del numbered[0]
     if not numbered:
         raise DataError(f"{path} has a heading and no rows")
-    return tuple(_instance(f"{path}, line {number}", row, places) for number, row in numbered)
+    return tuple(_instance(f"{path}, line {number}", row, places, rows.name) for number, row in numbered)
 
 
 def _heading(row: list[str]) -> dict[str, int] | None:
@@ -74,10 +73,13 @@ def _heading(row: list[str]) -> dict[str, int] | None:
     return {name: names.index(name) for name in COLUMNS if name in names}
 
 
-def _instance(where: str, row: list[str], places: dict[str, int] | None) -> Instance:
+def _instance(where: str, row: list[str], places: dict[str, int] | None, separator: str) -> Instance:
     if places is None:
         if not 3 <= len(row) <= len(COLUMNS):
-            raise DataError(f"{where}: a row without a heading must have onnx, vnnlib, timeout and perhaps truth")
+            raise DataError(
+                f"{where}: a row without a heading must have onnx, vnnlib, timeout and perhaps truth, and this one has "
+                f"{len(row)} entries, separated by {separator}"
+            )
         places = dict(zip(COLUMNS, range(len(row)), strict=False))
     cells = {name: row[place] if place < len(row) else "" for name, place in places.items()}
     if not cells["onnx"] or not cells["vnnlib"]:

@@ -14,6 +14,7 @@ from idl_audit.data.array_files import ArrayFile, read_arrays
 from idl_audit.data.tables import read_table
 from idl_audit.data.tensor_files import read_safetensors, read_torch_tensors
 from idl_audit.errors import DataError
+from idl_audit.text import is_marked
 
 READABLE: Final = "give .npz (arrays inputs and labels), .npy, .csv, .safetensors, .pt, or a folder of images"
 
@@ -63,9 +64,5 @@ def _is_torch_archive(path: Path) -> bool:
 
 
 def _is_text(start: bytes) -> bool:
-    try:
-        start.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if error.start < len(start) - 4:  # the end may fall within a character
-            return False
-    return not _CONTROL.intersection(start)
+    """Return whether a file is text; in an encoding that nobody can know, its reader says so."""
+    return is_marked(start) or not _CONTROL.intersection(start)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile
 from idl_audit.data.image_folder import ImageFolder, digest, list_images, read_images
-from idl_audit.data.labels import check_labels
+from idl_audit.data.labels import OneOutput, are_binary, check_binary_labels, check_labels
 from idl_audit.data.sample_files import read_sample_file
 from idl_audit.errors import DataError
 
@@ -41,6 +42,8 @@ class Samples:
     sha256: str
     dtype: str = "float64"
     """The number type in the file."""
+    has_targets: bool = False
+    """Whether the file has numbers in place of labels: targets of a regression, which are left out."""
 
     @property
     def n(self) -> int:
@@ -58,6 +61,7 @@ def read_samples(
     index: Sequence[int] | None = None,
     layout: Layout = "native",
     with_labels: bool = True,
+    one_output: OneOutput | None = None,
 ) -> Samples:
     """Read samples, and labels where there are any, for a model whose input for one sample has `input_shape`.
 
@@ -67,13 +71,14 @@ def read_samples(
 
     `path` is a file (.npz, .npy, .csv, .safetensors, .pt) or a folder of images, whose pixels are numbers 0 to 255.
     `labels` names a file whose labels replace those in `path`; `index` selects positions, `limit` the first few of
-    what is selected. Inputs are checked where they are selected, labels throughout.
+    what is selected. Inputs are checked where they are selected, labels throughout. `one_output` says that the model
+    has one output, whose classes are 0 and 1.
 
     Raises:
         DataError: where a file cannot be read or does not fit the model; the message says what would work.
     """
     if path.is_dir():
-        return _read_folder(path, input_shape, n_classes, labels, limit, index, layout, with_labels=with_labels)
+        return _read_folder(path, input_shape, n_classes, labels, limit, index, layout, one_output, with_labels)
     read = read_sample_file(path, (INPUT_NAMES, LABEL_NAMES))
     raw = read.arrays[0]
     if raw is None:
@@ -81,13 +86,13 @@ def read_samples(
     _check_label_column(raw, read, input_shape, path)
     rows = _in_model_order(raw, input_shape, layout, path)
     chosen = _select(rows.shape[0], limit, index, path)
-    found = None
-    if with_labels:
-        found = read.arrays[1] if labels is None else _read_labels(labels)
-    checked = None if found is None else check_labels(found, rows.shape[0], n_classes, labels or path)
+    given = read if labels is None or not with_labels else _read_labels(labels)
+    found = given.arrays[-1] if with_labels else None
+    checked = _checked(found, rows.shape[0], n_classes, one_output, labels or path, given.missing)
     return Samples(
-        inputs=_to_float64(rows, chosen, path),
+        inputs=_to_float64(rows, chosen, path, read.missing),
         labels=None if checked is None else checked[chosen],
+        has_targets=found is not None and checked is None,
         indices=chosen,
         source=str(path),
         sha256=read.sha256,
@@ -103,7 +108,7 @@ def _read_folder(
     limit: int | None,
     index: Sequence[int] | None,
     layout: Layout,
-    *,
+    one_output: OneOutput | None,
     with_labels: bool,
 ) -> Samples:
     """Return the samples of a folder of images; only the chosen ones are decoded."""
@@ -114,11 +119,13 @@ def _read_folder(
     chosen = _select(n, limit, index, path)
     found = None
     if with_labels:
-        found = _folder_labels(folder, n_classes) if labels is None else _read_labels(labels)
-    checked = None if found is None else check_labels(found, n, n_classes, labels or path)
+        own = labels is None
+        found = _folder_labels(folder, n_classes) if own else _read_labels(labels or path).arrays[0]
+    checked = _checked(found, n, n_classes, one_output, labels or path, {})
     return Samples(
         inputs=_to_float64(read_images(folder, chosen, input_shape), np.arange(chosen.size), path),
         labels=None if checked is None else checked[chosen],
+        has_targets=found is not None and checked is None,
         indices=chosen,
         source=str(path),
         sha256=digest(folder, chosen),
@@ -146,11 +153,28 @@ def _check_label_column(array: AnyArray, read: ArrayFile, input_shape: tuple[int
         )
 
 
-def _read_labels(path: Path) -> AnyArray:
+def _read_labels(path: Path) -> ArrayFile:
+    """Return the file's labels, its only array."""
     read = read_sample_file(path, (LABEL_NAMES,))
     if read.arrays[0] is None:
         raise DataError(f"{path} has no array named {_either(LABEL_NAMES)}; it has {_names(read)}")
-    return read.arrays[0]
+    return read
+
+
+def _checked(
+    labels: AnyArray | None,
+    n: int,
+    n_classes: int | None,
+    one_output: OneOutput | None,
+    path: Path,
+    missing: Mapping[int, str],
+) -> IntArray | None:
+    """Return the labels of n samples, None where there are none: the targets of a regression are no labels."""
+    if labels is None or (one_output is OneOutput.VALUE and not are_binary(labels)):
+        return None
+    if one_output is not None:
+        return check_binary_labels(labels, n, path, missing=missing)
+    return check_labels(labels, n, n_classes, path, missing=missing)
 
 
 def _in_model_order(array: AnyArray, input_shape: tuple[int, ...], layout: Layout, path: Path) -> AnyArray:
@@ -217,7 +241,9 @@ def _select(n: int, limit: int | None, index: Sequence[int] | None, path: Path) 
     return np.array(index, np.int64)[:limit]
 
 
-def _to_float64(rows: AnyArray, chosen: IntArray, path: Path) -> FloatArray:
+def _to_float64(
+    rows: AnyArray, chosen: IntArray, path: Path, missing: Mapping[int, str] = MappingProxyType({})
+) -> FloatArray:
     needed = chosen.size * rows.shape[1] * 8
     if needed > MAX_ARRAY_BYTES:
         raise DataError(
@@ -230,9 +256,10 @@ def _to_float64(rows: AnyArray, chosen: IntArray, path: Path) -> FloatArray:
     if not finite.all():
         row, column = (int(axis[0]) for axis in np.nonzero(~finite))
         what = "NaN" if np.isnan(inputs[row, column]) else "infinity"
+        place = f" ({missing[int(chosen[row])]}, a missing number)" if int(chosen[row]) in missing else ""
         raise DataError(
-            f"{path}: sample {int(chosen[row])} has {what} at input {column}; every number must be finite, so mend the "
-            "file or leave the sample out with --index",
+            f"{path}: sample {int(chosen[row])} has {what} at input {column}{place}; every number must be finite, so "
+            "mend the file or leave the sample out with --index",
             code="IDL116",
         )
     return inputs

@@ -10,7 +10,9 @@ import numpy as np
 
 from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.data.array_files import read_arrays
+from idl_audit.data.tables import parse_table
 from idl_audit.errors import DataError
+from idl_audit.text import decoded
 
 LARGEST_TEXT: Final = 64 * 2**20
 """Bytes of such a file that is text."""
@@ -48,19 +50,17 @@ def read_objective(path: Path) -> tuple[FloatArray, FloatArray | None]:
 
 
 def _text_numbers(path: Path) -> FloatArray:
-    """Return the numbers of a text file, separated by commas, semicolons, spaces or line ends."""
+    """Return the numbers of a text file, in rows of any length, below a heading or without one."""
     if path.stat().st_size > LARGEST_TEXT:
         raise DataError(f"{path} has more than {LARGEST_TEXT / 2**20:g} MiB of text; save the numbers with numpy.save")
     try:
-        words = path.read_text("utf-8-sig").replace(",", " ").replace(";", " ").split()
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path} is neither .npy, .npz nor text with numbers; save it with numpy.save") from error
-    numbers = np.empty(len(words))
-    for place, word in enumerate(words):
-        try:
-            numbers[place] = float(word)
-        except ValueError:
-            raise DataError(
-                f"{path} has {word[:40]!r} as entry {place}, which is no number; give numbers only"
-            ) from None
-    return numbers
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); save the numbers with numpy.save") from error
+    table = parse_table(decoded(content, path, "save the numbers with numpy.save"), path, equal=False)
+    if not table.rows:
+        begins = f" and begins with {table.heading[0][:40]!r}" if table.heading else ""
+        raise DataError(f"{path} has no numbers{begins}; give numbers separated by commas, semicolons, tabs or blanks")
+    for place in table.missing.values():
+        raise DataError(f"{path}, {place}, where a number is needed; give numbers only")
+    return np.concatenate([np.zeros(0), *table.rows])

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from idl_audit.errors import DataError
+from idl_audit.text import decoded
 
 MAX_BYTES: Final = 2**26
 """Largest size of a property, after decompression (64 MB)."""
@@ -107,12 +108,7 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} cannot be read ({why}); give a .vnnlib or .vnnlib.gz file") from error
     if len(content) > MAX_BYTES:
         raise DataError(f"{path} holds more than {MAX_BYTES // 2**20} MB of text; properties of this size are not read")
-    if b"\0" in content:
-        raise DataError(f"{path} is no text file; give a .vnnlib or .vnnlib.gz file")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is no UTF-8 text file; give a .vnnlib or .vnnlib.gz file") from None
+    return decoded(content, path, "give a .vnnlib or .vnnlib.gz file")
 
 
 # --- words and parentheses -------------------------------------------------------------------------------------------
@@ -153,9 +149,35 @@ def _commands(text: str) -> Iterator[list[Expression]]:
         elif token in ("|", '"'):
             raise _ParseError(f"the command in line {line} has a quoted name; write X_0, X_1, ..., Y_0, ...")
         else:
+            if len(stack) == 1 and not stack[0]:
+                _check_version(token, text, match.end(), line)
             stack[-1].append(token)
     if stack:
         raise _ParseError(f"the command in line {line} does not end; the file is truncated or lacks a ')'")
+
+
+def _check_version(name: str, text: str, at: int, line: int) -> None:
+    """Refuse a command of version 2 by that version's name, before anything else of it can look wrong."""
+    if name.lower() not in _OF_VERSION_2:
+        return
+    version = "2.0"
+    if name.lower() == "vnnlib-version":
+        found = _VERSION.match(text, at)
+        version = "of another version" if found is None else found[1]
+        if found is not None and found[1].partition(".")[0] == "1":
+            return
+    raise _ParseError(
+        f"line {line} has {_shown(name)}, so this is VNN-LIB {version}, and this version of idl-audit reads VNN-LIB 1: "
+        "write it with declare-const X_0, X_1, ..., Y_0, Y_1, ..., or ask its author for the file of version 1.0"
+    )
+
+
+_OF_VERSION_2: Final = frozenset(
+    {"vnnlib-version", "declare-network", "declare-input", "declare-hidden", "declare-output"}
+)
+"""Commands that a file of version 2 has and one of version 1 has not."""
+
+_VERSION: Final = re.compile(r"""\s*[<"|]?\s*([0-9]{1,9}(?:\.[0-9]{1,9})*)""")
 
 
 def _shown(expression: Expression) -> str:
@@ -395,7 +417,8 @@ class _Property:
                 return _Linear({}, _number(expression))
             match = _NAME.fullmatch(expression)
             if match is None or int(match[2]) not in self._declared[match[1]]:
-                raise _ParseError(f"{_shown(expression)} is no number and was not declared as a variable")
+                index = "; indices in brackets belong to VNN-LIB 2" if "[" in expression else ""
+                raise _ParseError(f"{_shown(expression)} is no number and was not declared as a variable{index}")
             return _Linear({(match[1], int(match[2])): Fraction(1)}, Fraction(0))
         name = expression[0]
         if not isinstance(name, str) or name not in _ARITHMETIC or len(expression) < 2:
@@ -477,6 +500,7 @@ _COMMANDS: Final[Mapping[str, Callable[[_Property, list[Expression]], None]]] = 
         "declare-const": _Property.declare,
         "declare-fun": _Property.declare,
         "assert": _Property.state,
+        "vnnlib-version": _Property.ignore,
         "set-logic": _Property.ignore,
         "set-info": _Property.ignore,
         "set-option": _Property.ignore,

@@ -25,6 +25,7 @@ def differences(report: Report, earlier: Report, *, same_radii: bool) -> Iterato
     yield from _other_labels(report, earlier)
     yield from _other_reading(report, earlier)
     yield from _other_output(report, earlier)
+    yield from _other_classes(report, earlier)
     yield from _other_threat(report.threat_model, earlier.threat_model, same_radii=same_radii)
 
 
@@ -121,6 +122,16 @@ def _other_output(report: Report, earlier: Report) -> Iterator[str]:
         yield _lacks("which output of the network it speaks of", earlier=old.output_name is None)
     else:
         yield f"it speaks of another output ({_shown(old.output_name)}, not {_shown(new.output_name)})"
+
+
+def _other_classes(report: Report, earlier: Report) -> Iterator[str]:
+    """Compare what makes classes of one output; of several, the largest is always the class.
+
+    Reports of before there were thresholds are of networks with several, or say nothing of classes.
+    """
+    new, old = report.model, earlier.model
+    if new is not None and old is not None and new.threshold != old.threshold:
+        yield f"it makes classes by another threshold ({_shown(old.threshold)}, not {_shown(new.threshold)})"
 
 
 def _other_threat(new: ThreatModel | None, old: ThreatModel | None, *, same_radii: bool) -> Iterator[str]:

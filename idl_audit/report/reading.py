@@ -12,6 +12,7 @@ from idl_audit.errors import DataError, InvalidInputError, OptionError
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.wording import plain
+from idl_audit.text import decoded
 
 
 def read_report(path: Path) -> Report:
@@ -39,10 +40,9 @@ def read_bytes(path: Path) -> bytes:
 
 def parse_report(content: bytes, path: Path) -> Report:
     """Return the report that a file's content is. Raises DataError as `read_report` does."""
+    text = decoded(content, path, "give a report.json that idl-audit wrote with -o")
     try:
-        report = from_json(content.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is no UTF-8 text; give a report.json that idl-audit wrote with -o") from None
+        report = from_json(text)
     except InvalidInputError as error:
         raise DataError(f"{path}: {error}") from None
     problem = next(_contradictions(report), None)

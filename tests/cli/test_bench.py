@@ -434,8 +434,8 @@ def refused(found: Run) -> str:
         ("a.onnx,b.vnnlib,-1\n", ("'-1'",)),
         ("a.onnx,b.vnnlib,nan\n", ("'nan'",)),
         ("a.onnx,b.vnnlib,9,maybe\n", ("'maybe'", "sat, unsat")),
-        ('"a\n', ("CSV",)),
-        ("\x00\n", ("line 1",)),
+        ('"a\n', ("line 1", "quotation marks")),
+        ("\x00\n", ("no text",)),
     ],
 )
 def test_a_broken_list_is_refused(folder: Path, content: str, words: tuple[str, ...]) -> None:

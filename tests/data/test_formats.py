@@ -14,7 +14,7 @@ from idl_audit.data.samples import read_samples
 from idl_audit.errors import DataError
 
 SHAPE = (1, 3, 2, 4)
-X = (np.arange(5 * 24) % 256).astype(np.uint8).reshape(5, 3, 2, 4)
+X = (np.arange(5 * 24) * 7 % 256).astype(np.uint8).reshape(5, 3, 2, 4)
 Y = np.array([3, 1, 4, 1, 5])
 
 
@@ -162,7 +162,7 @@ BROKEN = {
         lambda path: save_file({"x": X}, path) or path.write_bytes(path.read_bytes()[:-3]),
         "cannot be read as safetensors",
     ),
-    "word.csv": (lambda path: path.write_text("1,2\n3,four\n"), "line 2 has 'four' as entry 1, which is no number"),
+    "word.csv": (lambda path: path.write_text("1,2\n3,four\n"), "line 2, column 2 has 'four', which is no number"),
     "ragged.csv": (lambda path: path.write_text("1,2\n3\n"), "line 2 has 1 entries, and the first line 2"),
     "one_more.csv": (lambda path: write_csv(path, heading=""), "one column is the label, say which by a heading"),
     "nan.csv": (lambda path: path.write_text(csv_text([[*range(23), "nan"]])), "sample 0 has NaN at input 23"),

@@ -82,8 +82,8 @@ def test_written_labels_come_back(tmp_path_factory: pytest.TempPathFactory, labe
         ("", "has 0 labels"),
         ("a,,c\n", "label of input 1 is empty"),
         ("a,b," + "c" * 101, "label of input 2 is longer than 100"),
-        ('a,"b,c\n', "neither .npy, .npz nor text"),
-        (b"\xff\xfe\x00a", "neither .npy, .npz nor text"),
+        ('a,"b,c\n', "line 1 is no row of a table"),
+        (b"\xff\xfea", "is no UTF-16 text"),
         ("x," * 1000, "too large to hold 3 labels"),
     ],
 )

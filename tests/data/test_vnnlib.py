@@ -115,6 +115,11 @@ def test_comments_and_questions_to_solvers_are_skipped() -> None:
     assert len(parse_vnnlib(text).boxes) == 1
 
 
+def test_a_version_line_of_version_1_says_nothing_new() -> None:
+    text = "(vnnlib-version <1.0>)" + declared() + BOUNDS + "(assert (<= Y_0 1))"
+    assert parse_vnnlib(text).boxes == parse_vnnlib(text.partition(")")[2]).boxes
+
+
 def test_functions_without_arguments_are_constants() -> None:
     text = "(declare-fun X_0 () Real)(declare-fun Y_0 () Real)(assert (= X_0 1))(assert (<= Y_0 1))"
     found = parse_vnnlib(text)
@@ -199,6 +204,18 @@ HOSTILE = {
     "deep formula": (declared() + "(assert " + "(and " * 200 + "(<= X_0 1)" + ")" * 200 + ")", "deeper than 50"),
     "quoted": ("(declare-const |X_0| Real)", "quoted name"),
     "command": ("(declare-network N)", "'declare-network'", "declare-const"),
+    "version 2": ("(vnnlib-version <2.0>)\n(declare-network f)", "line 1", "VNN-LIB 2.0", "reads VNN-LIB 1"),
+    "version 2 below comments": ("; a\n;b\n\n(vnnlib-version <2.1>)", "line 4", "VNN-LIB 2.1"),
+    "version 2 without brackets": ("( vnnlib-version 2.0 )", "VNN-LIB 2.0"),
+    "version 2 in quotes": ('(vnnlib-version "2.0")', "VNN-LIB 2.0"),
+    "version 3": ("(vnnlib-version <3.0.1>)", "VNN-LIB 3.0.1"),
+    "no version": ("(vnnlib-version)", "VNN-LIB of another version"),
+    "network": ("(declare-network f (declare-input X Real [1,2]))", "'declare-network'", "VNN-LIB 2.0"),
+    "hidden": ('(declare-network f (declare-hidden H real [1] "a b"))', "VNN-LIB 2.0"),
+    "scalar": ("(declare-network f (declare-input X real []) ())", "VNN-LIB 2.0"),
+    "input": ("(declare-input X Real [1,2])", "'declare-input'", "VNN-LIB 2.0"),
+    "output": ("(declare-output Y Real [1,2])", "'declare-output'", "VNN-LIB 2.0"),
+    "brackets": (declared() + "(assert (<= X[0,0] 1))", "'X[0,0]'", "VNN-LIB 2"),
     "list as command": ("((assert))", "no command"),
     "kind": ("(declare-const X_0 Int)", "no real number"),
     "name": ("(declare-const Z_0 Real)", "X_0"),

@@ -176,6 +176,14 @@ def test_a_report_that_contradicts_itself_is_refused(tmp_path: Path, name):
         read_report(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_report_is_read_in_every_marked_encoding(tmp_path: Path, encoding, line_end):
+    text = written(tmp_path / "r.json", audited()).read_text(encoding="utf-8")
+    (tmp_path / "r.json").write_bytes(text.replace("\n", line_end).encode(encoding))
+    assert read_report(tmp_path / "r.json") == audited()
+
+
 def test_counts_and_verdicts_changed_together_are_seen_by_the_list_of_samples(tmp_path: Path):
     short = audited("cccccccfu")
     path = written(tmp_path / "r.json", short.model_copy(update={"data": audited().data}))

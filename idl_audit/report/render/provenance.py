@@ -39,6 +39,8 @@ def model_section(report: Report) -> Iterator[Section]:
         pairs.add("parameters", f"{model.n_parameters:,}")
         pairs.add("operators", ", ".join(f"{op} {count}" for op, count in model.ops.items()))
         pairs.add("left out", None if model.stripped_output is None else f"{model.stripped_output} at the output")
+        classes = None if model.threshold is None else f"1 where the output is above {model.threshold!r}, else 0"
+        pairs.add("classes", classes)
         pairs.add("unsupported", "; ".join(model.unsupported))
     if report.conversion is not None:
         _add_conversion(pairs, report.conversion)

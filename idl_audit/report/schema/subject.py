@@ -52,6 +52,11 @@ class ModelInfo(Part):
     stripped_output: Text | None = Field(
         default=None, description="A last operator that analyses leave out, such as Softmax: it changes no ranking."
     )
+    threshold: float | None = Field(
+        default=None,
+        description="Class 1 is where the one output is above it, class 0 elsewhere; null where the class is the "
+        "largest output, or where nothing speaks of classes.",
+    )
 
 
 class Nonzeros(Part):

@@ -97,6 +97,8 @@ def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
         pair(rows, "weights in", ", ".join(plain(name) for name in model.external_files))
     if model.stripped_output:
         pair(rows, "left out", f"{plain(model.stripped_output)} at the output")
+    if model.threshold is not None:
+        pair(rows, "classes", f"1 where the output is above {model.threshold!r}, else 0")
     if model.unsupported:
         pair(rows, "unsupported", Text("\n".join(plain(part) for part in model.unsupported), style="red"))
     if conversion is not None:
