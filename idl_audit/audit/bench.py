@@ -22,7 +22,7 @@ from idl_audit.audit.bench_resume import kept_rows, property_file, row_sha256
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.preflight import Teller, tell_nobody
 from idl_audit.audit.progress import Progress, Watcher
-from idl_audit.audit.properties import PropertyOptions, check_on_box, decide_property, read_property
+from idl_audit.audit.properties import OUT_OF_MEMORY, PropertyOptions, check_on_box, decide_property, read_property
 from idl_audit.audit.subject import Subject, open_subject
 from idl_audit.audit.workers import Done, Lost, work_through
 from idl_audit.audit.workers import tell as tell_parent
@@ -264,7 +264,7 @@ def decide_row(row: Row) -> Decided:
     except IdlAuditError as error:
         return _unjudged(entry, "IDL503", str(error), time.monotonic() - start)
     if decision.reason is Reason.MEMORY_LIMIT:
-        return _unjudged(entry, "IDL504", "it ran out of memory", time.monotonic() - start)
+        return _unjudged(entry, "IDL504", OUT_OF_MEMORY, time.monotonic() - start)
     found = {
         "result": decision.result,
         "method": decision.method,

@@ -31,6 +31,9 @@ from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, 
 CHECKED_POINTS: Final = 20
 """Implicit model and network are compared on so many points of the property's first box."""
 
+OUT_OF_MEMORY: Final = "it ran out of memory"
+"""Why a property was not judged; that the time ran out is an answer."""
+
 RANKING: Final = frozenset({"Softmax", "LogSoftmax"})
 """Last operators that are left out of the model, and change no comparison of two outputs."""
 
@@ -86,12 +89,14 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
         decision = decide_property(subject, asked, options, deadline=start + options.time_limit)
     subject.check_unchanged()
     seconds = time.monotonic() - start
+    lost = decision.reason is Reason.MEMORY_LIMIT
     with clock.step("certificates"):
         artifacts, uncertified = _certificate(subject, asked, decision, vnnlib, options)
     return framed_report(
         "certify",
         clock,
         seed=options.seed,
+        why_incomplete="not_judged" if lost else None,
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         properties=(
@@ -103,6 +108,7 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
                 seconds=seconds,
                 time_limit=options.time_limit if math.isfinite(options.time_limit) else None,
                 witness=decision.witness,
+                problem=OUT_OF_MEMORY if lost else None,
                 sha256=row_sha256(subject.info.sha256, asked.sha256),
                 external_files=subject.info.external_files,
             ),

@@ -24,6 +24,7 @@ from idl_audit.cli.show import (
     deliver,
     progress_bar,
     say,
+    say_error,
     show,
     tell_resume,
     teller,
@@ -230,6 +231,9 @@ def _certify_property(
         for told in report.diagnostics:
             say(f"{told.level}: {plain(told.message)}")
         typer.echo(found.result if found.witness is None else f"{found.result}\n{found.witness}")
+    if found.problem is not None:
+        say_error(f"{property} could not be judged: {found.problem}")
+    leave(report)
 
 
 @command

@@ -350,9 +350,13 @@ def _write_rendered(text: str, file: Path) -> None:
 def _gate(
     found: Configuration, options: RunOptions, eps: tuple[Eps, ...]
 ) -> tuple[tuple[Rule, ...], Report | None, Path | None] | None:
-    """Return the rules and the baseline, read before any work is done; None where the file has no rules."""
+    """Return the rules and the baseline, read before any work is done; None where the file has neither.
+
+    Raises:
+        OptionError: where it has a baseline and no rule: nothing would be compared.
+    """
     table = found.table("gate")
-    if not table.get("require") and not table.get("warn"):
+    if not any(table.get(name) for name in ("require", "warn", "baseline")):
         return None
     path = Path(table["baseline"]) if "baseline" in table else None
     rules = parse_rules(table.get("require", ()), table.get("warn", ()), has_baseline=path is not None)

@@ -25,7 +25,7 @@ def graph_sha256(graph: Graph) -> str:
 
 def _parts(graph: Graph) -> Iterator[bytes | memoryview]:
     numbers = {"": -1} | {value.name: place for place, value in enumerate(graph.inputs)}
-    yield repr([(value.shape, value.dtype) for value in graph.inputs]).encode()
+    yield repr((graph.opset, [(value.shape, value.dtype) for value in graph.inputs])).encode()
 
     def number(name: str) -> Iterator[bytes | memoryview]:
         if name not in numbers:

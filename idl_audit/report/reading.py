@@ -59,6 +59,7 @@ def _contradictions(report: Report) -> Iterator[str]:
     yield from _in_samples(report)
     yield from _in_summary(report)
     yield from _in_data(report)
+    yield from _in_status(report)
     found = report.sensitivity
     if found is not None and found.norm_inf is not None:
         largest = max((*found.row_sums, *(entry.value for entry in found.top_inputs)), default=0.0)
@@ -120,6 +121,14 @@ def _in_summary(report: Report) -> Iterator[str]:
                 yield f"at eps {entry.eps:g} the summary counts {given} {verdict}, and the samples have {there}"
     for eps, _ in verdicts:
         yield f"the samples have verdicts at eps {eps:g}, and the summary has not"
+
+
+def _in_status(report: Report) -> Iterator[str]:
+    unjudged = sum(entry.problem is not None for entry in report.properties)
+    if report.status == "complete" and unjudged:
+        yield f"it is complete, but {unjudged} of its properties could not be judged"
+    if report.status == "incomplete" and report.gate is not None and report.gate.passed:
+        yield "its gate passed, although it is incomplete"
 
 
 def _in_data(report: Report) -> Iterator[str]:

@@ -20,7 +20,8 @@ import pytest
 from command_line import MODEL, Run, network, run, weights
 from onnx import helper
 
-from idl_audit.audit import bench
+from idl_audit.analysis.verdicts import Reason
+from idl_audit.audit import bench, properties
 from idl_audit.audit.bench import BenchOptions, Decided, Row, audit_bench
 from idl_audit.audit.properties import rounded, scaled_row, to_query
 from idl_audit.box import Box
@@ -112,6 +113,21 @@ def test_an_undecided_property_is_a_timeout(folder: Path) -> None:
     write_hard(folder)
     found = run("certify", MODEL, "hard.vnnlib", "--time-limit", "0.02")
     assert (found.code, found.out) == (0, "timeout\n")
+
+
+def test_a_property_for_which_the_memory_does_not_suffice_is_not_judged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decide(*_: object, **__: object) -> properties.Decision:
+        return properties.Decision("unknown", reason=Reason.MEMORY_LIMIT)
+
+    monkeypatch.setattr(properties, "decide_property", decide)
+    found = run("certify", "small.onnx", "holds.vnnlib", "-o", "out/r.json")
+    assert (found.code, found.out) == (3, "unknown\n")
+    assert found.err == "error: holds.vnnlib could not be judged: it ran out of memory\n"
+    report = from_json((folder / "out/r.json").read_text())
+    assert report.why_incomplete == "not_judged"
+    assert report.properties[0].problem == "it ran out of memory"
 
 
 def test_the_report_has_the_property(folder: Path) -> None:

@@ -138,6 +138,26 @@ def test_diff_tells_what_changed(here):
     assert (document["per_eps"][0]["before"]["certified"], document["per_eps"][0]["after"]["certified"]) == (90, 89)
 
 
+def test_what_else_differs_from_the_baseline_is_printed(here):
+    def model(sha256: str) -> ModelInfo:
+        return ModelInfo(
+            path="m.onnx", format="onnx", sha256=sha256 * 32, input_shape=(1,), n_outputs=2, n_parameters=1
+        )
+
+    for name, sha256 in (("one.json", "ab"), ("two.json", "cd")):
+        written(here / name, PASSING.model_copy(update={"model": model(sha256)}))
+    words = "another network: m.onnx, sha256 abababababab; now m.onnx, sha256 cdcdcdcdcdcd"
+    judged = run("gate", "two.json", "--require", RULE, "--baseline", "one.json")
+    assert judged.code == 0
+    assert f"since the baseline: {words}" in " ".join(judged.out.split())
+    assert words in run("diff", "one.json", "two.json").out
+    assert json.loads(run("diff", "one.json", "two.json", "-f", "json").out)["notes"] == [words]
+    section = run("gate", "two.json", "--require", RULE, "--baseline", "one.json", "-f", "json", "-o", "j.json")
+    assert section.code == 0
+    assert words in run("report", "j.json", "-f", "markdown").out
+    assert "Not the same" not in run("diff", "one.json", "one.json").out
+
+
 @pytest.mark.parametrize("line", ["gate bad.json", "gate bad.json -f json", "diff good.json bad.json --exit-code"])
 def test_a_reader_that_went_away_does_not_change_the_exit_code(here, line):
     """As in `set -o pipefail; idl-audit gate report.json | head -1`."""

@@ -94,6 +94,7 @@ def test_a_baseline_is_read_before_any_work_and_compared_after_it(files, monkeyp
         ("[gate]\nrequire = 'drop <= 0.1'", "", ("baseline",)),
         ("[run]\nsteps = 'certify'\n[gate]\nrequire = 'norm_inf_S <= 1'", "", ("step sensitivity",)),
         ("[run]\nsteps = 'sensitivity'\n[gate]\nrequire = 'clean_accuracy >= 1'", "", ("needs verdicts",)),
+        ("[gate]\nbaseline = 'base.json'", "", ("no rule", "--require")),
         ("[run]\nsteps = 'certify, attack'", "", ("one set of verdicts",)),
         ("[run]\nsteps = 'certfy'", "", ("'certfy'", "certify")),
         ("[run]\nreports = ['r.docx']", "", ("r.docx", ".html")),

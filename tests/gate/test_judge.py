@@ -11,7 +11,7 @@ from idl_audit.errors import DataError, IdlAuditError, OptionError
 from idl_audit.gate.difference import compare
 from idl_audit.gate.judge import judge, parse_rules
 from idl_audit.report.reading import read_report
-from idl_audit.report.schema import Verdict
+from idl_audit.report.schema import Gate, PropertyReport, Verdict
 
 
 def judged(report, *require, baseline=None, warn=()):
@@ -71,6 +71,29 @@ def test_an_incomplete_report_fails_whatever_its_rules_say():
     assert not found.passed
     assert [rule.passed for rule in found.rules] == [False, True]
     assert not judged(audited(status="incomplete", sensitivity=None), "norm_inf_S <= 100").passed
+
+
+EMPTY = {
+    "no verdicts": {"samples": (), "summary": None},
+    "no S": {"sensitivity": None},
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_what_was_not_measured_passes_no_gate(name):
+    """A complete report that says nothing is refused, an incomplete one fails."""
+    for rule in ("certified_accuracy >= 0", "attack_success <= 1", "unknown <= 1", "norm_inf_S <= 1e9"):
+        if (name == "no S") != rule.startswith("norm"):
+            continue
+        with pytest.raises(OptionError, match="the report has no"):
+            judged(audited(**EMPTY[name]), rule)
+        assert not judged(audited(status="incomplete", **EMPTY[name]), rule).passed
+
+
+def test_a_bound_that_is_not_finite_is_below_no_limit():
+    nothing = audited().sensitivity.model_copy(update={"norm_inf": None, "row_sums": (), "top_inputs": ()})
+    for rule in ("norm_inf_S <= 1e300", "max_sensitivity <= 1e300"):
+        assert not judged(audited(sensitivity=nothing), rule).passed
 
 
 def test_no_samples_hold_no_rule():
@@ -182,6 +205,25 @@ def test_a_report_is_read_in_every_marked_encoding(tmp_path: Path, encoding, lin
     text = written(tmp_path / "r.json", audited()).read_text(encoding="utf-8")
     (tmp_path / "r.json").write_bytes(text.replace("\n", line_end).encode(encoding))
     assert read_report(tmp_path / "r.json") == audited()
+
+
+CONTRADICTIONS = {
+    "a gate that passed although the work was cut short": (
+        {"status": "incomplete", "gate": Gate(passed=True)},
+        "its gate passed, although it is incomplete",
+    ),
+    "complete with a property that was not judged": (
+        {"properties": (PropertyReport(onnx="a", vnnlib="b", result="unknown", problem="gone"),)},
+        "1 of its properties could not be judged",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_what_passes_although_it_cannot_is_refused(tmp_path: Path, name):
+    changes, words = CONTRADICTIONS[name]
+    with pytest.raises(DataError, match=words):
+        read_report(written(tmp_path / "r.json", audited(**changes)))
 
 
 def test_counts_and_verdicts_changed_together_are_seen_by_the_list_of_samples(tmp_path: Path):

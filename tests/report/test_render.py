@@ -506,3 +506,50 @@ assert render(report, Format.HTML)
 
 def test_the_json_in_a_page_is_what_from_json_reads():
     assert json.loads(to_json(hostile()))["command"] == hostile().command
+
+
+# ---- what could not be judged ----------------------------------------------------------------------------------------
+
+
+def unjudged(**changes):
+    """A report of bench whose only property could not be looked at."""
+    entry = PropertyReport(onnx="a.onnx", vnnlib="b.vnnlib", result="unknown", problem="a.onnx: no such file")
+    given = {"status": "incomplete", "why_incomplete": "not_judged", "properties": (entry,)}
+    return examples.report("bench", **(given | changes))
+
+
+def test_what_could_not_be_judged_fails_in_junit():
+    root = ElementTree.fromstring(to_junit(unjudged()).split("-->", 1)[1])
+    errors = [(case.get("name"), case.find("error").get("message")) for case in root.iter("testcase")]
+    assert errors == [
+        (
+            "the run is complete",
+            "Incomplete, not all could be judged. "
+            "0 of 1 property hold (unsat), 0 violated (sat), 0 undecided, 1 not judged.",
+        ),
+        ("a.onnx b.vnnlib", "a.onnx: no such file"),
+    ]
+    assert not list(faults(to_junit(unjudged())))
+
+
+def test_a_report_that_is_incomplete_fails_in_junit_whatever_is_in_it():
+    for report in (
+        examples.report(status="incomplete"),
+        examples.certify(status="incomplete"),
+        unjudged(properties=()),
+    ):
+        root = ElementTree.fromstring(to_junit(report).split("-->", 1)[1])
+        assert int(root.find("testsuite").get("errors")) == 1
+
+
+def test_what_could_not_be_judged_is_an_error_in_a_workflow():
+    lines = render(unjudged(), Format.GITHUB).splitlines()
+    assert lines[0].startswith("::error title=incomplete report::Incomplete, not all could be judged.")
+    assert lines[1] == "::error title=not judged::a.onnx, b.vnnlib: a.onnx: no such file"
+
+
+@pytest.mark.parametrize("format", [Format.HTML, Format.MARKDOWN])
+def test_what_could_not_be_judged_is_named_on_pages(format):
+    page = render(unjudged(), format)
+    assert "not judged" in page
+    assert "Incomplete, not all could be judged" in page

@@ -104,6 +104,14 @@ REFUSED = {
     "unknown field": (lambda: SampleResult(**CLEAN, margn=1.0), "Extra inputs are not permitted"),
     "short hash": (lambda: examples.model(sha256="ab"), "String should match pattern"),
     "odd code": (lambda: Diagnostic(code="E1", level="info", message="m"), "String should match pattern"),
+    "complete and interrupted": (
+        lambda: examples.report(why_incomplete="interrupted"),
+        "a complete report is not interrupted",
+    ),
+    "a decision that could not be made": (
+        lambda: examples.PropertyReport(onnx="a", vnnlib="b", result="unsat", problem="gone"),
+        "a property that could not be judged is unknown; this one is unsat",
+    ),
     "time without zone": (
         lambda: Report.model_validate(examples.report().model_dump() | {"created": "2026-01-02T03:04:05"}),
         "timezone",
@@ -187,6 +195,25 @@ def test_from_json_refuses_in_one_sentence(text, message):
     with pytest.raises(InvalidInputError) as caught:
         from_json(text)
     assert str(caught.value) == message
+
+
+def test_reports_of_the_version_before_are_read():
+    """They lack what 1.1 added, and nothing is made up for it."""
+    document = json.loads(to_json(examples.certify(data=examples.everything().data)))
+    document["schema_version"] = "1.0"
+    added = {
+        "model": ("file_sha256", "external_sha256", "output_name", "arch"),
+        "data": ("numbers_sha256",),
+        "threat_model": ("sigma_sha256", "arithmetic"),
+        "summary": ("verdicts_of", "methods", "time_limit"),
+    }
+    del document["why_incomplete"]
+    for section, names in added.items():
+        for name in names:
+            del document[section][name]
+    found = from_json(json.dumps(document))
+    assert found.schema_version == "1.0"
+    assert (found.model.file_sha256, found.data.numbers_sha256, found.summary.verdicts_of) == (None, None, None)
 
 
 def test_summary_needs_no_labels():

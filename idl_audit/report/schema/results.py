@@ -265,6 +265,12 @@ class PropertyReport(Part):
     )
     external_files: tuple[Text, ...] = Field(default=(), description="Files beside the network that hold its weights.")
 
+    @model_validator(mode="after")
+    def _check_problem(self) -> Self:
+        if self.problem is not None and self.result != "unknown":
+            raise ValueError(f"a property that could not be judged is unknown; this one is {self.result}")
+        return self
+
 
 class Prediction(Part):
     """The implicit model's output for one sample."""
