@@ -20,6 +20,7 @@ from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.properties import PropertyOptions, check_on_box, decide_property, read_property
 from idl_audit.audit.subject import Subject, open_subject
 from idl_audit.audit.workers import Done, Lost, work_through
+from idl_audit.budget import Budget
 from idl_audit.data.instances import Instance, read_instances
 from idl_audit.errors import IdlAuditError, OptionError
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report
@@ -67,6 +68,7 @@ class Row:
     seed: int
     sha256: str | None = None
     """Of network and property; None where one cannot be read."""
+    max_nodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -261,8 +263,9 @@ def decide_row(row: Row) -> Decided:
         start = time.monotonic()  # the network is read once for all of its rows
         asked = read_property(subject, _property_file(row.folder / row.instance.vnnlib))
         check_on_box(subject, asked, row.seed)
-        options = PropertyOptions(time_limit=row.seconds, seed=row.seed)
-        decision = decide_property(subject, asked, options, deadline=start + row.seconds)
+        options = PropertyOptions(seed=row.seed)
+        budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes)
+        decision = decide_property(subject, asked, options, budget)
     except IdlAuditError as error:
         told = Diagnostic(code="IDL503", level="error", message=str(error), where=_where(row.instance))
         return Decided(entry.model_copy(update={"seconds": time.monotonic() - start}), (told,))

@@ -145,7 +145,7 @@ class Decider:
             sample.label,
             result.chain,
             index=sample.index,
-            seconds=self.setting.verdicts.time_limit,
+            budget=self.setting.verdicts.budget,
         )
         if found is None:
             sample.uncertified.append(radius.value)
