@@ -160,8 +160,7 @@ class FastNetwork:
         if len(parts) > 1 and len(points) * self._n_states > TAPE_NUMBERS:  # forward twice, one tape at a time
             y = self.outputs(points, check=check)
             pairs = zip(parts, _parts(weights(y), self.batch), strict=True)
-            found = [self.slopes(part, lambda _, own=own: own, check=check)[1] for part, own in pairs]
-            return y, np.concatenate(found)
+            return y, np.concatenate([self._pulled(part, own, check) for part, own in pairs])
         tapes = [(u, self._forward(u, check)) for u in (_tensor(part).requires_grad_() for part in parts)]
         y = np.concatenate([_numpy(out) for _, out in tapes])
         slopes = []
@@ -171,6 +170,10 @@ class FastNetwork:
                 out.backward(_tensor(seeds))  # type: ignore[no-untyped-call]
             slopes.append(np.zeros(u.shape) if u.grad is None else _numpy(u.grad))
         return y, np.nan_to_num(np.concatenate(slopes), nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _pulled(self, points: FloatArray, weights: FloatArray, check: Check) -> FloatArray:
+        """Return d(w . y)/du for given w, (m, q)."""
+        return self.slopes(points, lambda y: weights, check=check)[1]
 
     def _forward(self, u: torch.Tensor, check: Check) -> torch.Tensor:
         states: dict[int, torch.Tensor] = {}

@@ -19,7 +19,7 @@ from idl_audit.audit.preflight import Teller, tell_nobody
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.properties import PropertyOptions, check_on_box, decide_property, read_property
 from idl_audit.audit.subject import Subject, open_subject
-from idl_audit.audit.workers import Done, Lost, work_through
+from idl_audit.audit.workers import Done, Lost, begun, work_through
 from idl_audit.budget import Budget
 from idl_audit.data.instances import Instance, read_instances
 from idl_audit.errors import IdlAuditError, OptionError
@@ -27,8 +27,8 @@ from idl_audit.report.schema import Diagnostic, PropertyReport, Report
 
 DEFAULT_SECONDS: Final = 60.0
 """For rows without a timeout where there is no cap."""
-GRACE: Final = 30.0
-"""Seconds beyond its time after which a process is ended: some steps do not look at the clock."""
+GRACE: Final = 5.0
+"""Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
 
 WRONG: Final = "IDL502"
 """The code of a result that contradicts the truth."""
@@ -40,6 +40,8 @@ class BenchOptions:
 
     cap: float | None = None
     """Seconds for a property at most; None leaves each row its own timeout."""
+    max_nodes: int | None = None
+    """For a property, at most."""
     jobs: int = 1
     seed: int = 0
     earlier: Report | None = None
@@ -113,7 +115,7 @@ def audit_bench(
     for diagnostic in noted:
         tell(diagnostic)
     rows = [
-        Row(number, instance, folder, options.seconds(instance), options.seed, hashes[number])
+        Row(number, instance, folder, options.seconds(instance), options.seed, hashes[number], options.max_nodes)
         for number, instance in enumerate(instances)
         if number not in found
     ]
@@ -261,6 +263,7 @@ def decide_row(row: Row) -> Decided:
     try:
         subject = _subject(row.folder / row.instance.onnx)
         start = time.monotonic()  # the network is read once for all of its rows
+        begun()
         asked = read_property(subject, _property_file(row.folder / row.instance.vnnlib))
         check_on_box(subject, asked, row.seed)
         options = PropertyOptions(seed=row.seed)

@@ -7,6 +7,7 @@ import signal
 import time
 
 from idl_audit.audit.bench import Decided, Row
+from idl_audit.audit.workers import begun
 from idl_audit.report.schema import PropertyReport
 
 
@@ -46,7 +47,8 @@ def run_out_of_memory_at_the_second(row: Row) -> Decided:
 
 
 def hang_at_the_second(row: Row) -> Decided:
-    """Never answer."""
+    """Begin and never answer."""
     if row.number == 1:
+        begun()
         time.sleep(1000)
     return decided(row)
