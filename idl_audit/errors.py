@@ -10,6 +10,7 @@
       IncompleteError              the work could not be finished: exit code 3
         AgreementError             the implicit model is not the network in the file
         SolverError                an outside solver failed
+        BudgetError                the time that a step was given is over
 
 Every message is a sentence that names the thing, where it is, and what would work. The library raises; the command
 line prints.
@@ -67,3 +68,7 @@ class AgreementError(IncompleteError):
 
 class SolverError(IncompleteError):
     """A solver reported a failure where an answer was needed."""
+
+
+class BudgetError(IncompleteError):
+    """The time that a step was given is over before it is done; whoever gave it goes on without."""

@@ -16,7 +16,7 @@ import idl_audit
 PACKAGE = Path(idl_audit.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "arrays", "codes", "rounding"}),
+    frozenset({"errors", "arrays", "budget", "codes", "rounding"}),
     frozenset({"box", "files", "npz", "text"}),
     frozenset({"graph"}),
     frozenset({"implicit"}),

@@ -8,6 +8,7 @@ inputs: the inputs that matter most to first order, then a search on those alone
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -15,13 +16,14 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.analysis.fast_gradients import searched
+from idl_audit.analysis.fast_gradients import CheckedSearch, Searched, in_batches, searched
 from idl_audit.analysis.margins import margins, predictions, rivals
 from idl_audit.analysis.sensitivity import sensitivity_matrix
 from idl_audit.analysis.sign_descent import Objective, Units, diversify, sign_descent
 from idl_audit.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.box import Box, InputSet, SparseBall
-from idl_audit.errors import OptionError
+from idl_audit.budget import UNLIMITED, Budget
+from idl_audit.errors import BudgetError, OptionError
 from idl_audit.implicit.model import ImplicitModel
 
 Network: TypeAlias = Callable[[Float32Array], FloatArray]
@@ -57,6 +59,12 @@ class Target:
     """The sample itself, shape (p,)."""
     label: int
     network: Network
+    budget: Budget = UNLIMITED
+
+    @property
+    def searched(self) -> Searched:
+        """The model as searches see it; it raises BudgetError where the time is over."""
+        return CheckedSearch(searched(self.model), self.budget.check)
 
     @property
     def box(self) -> Box:
@@ -75,7 +83,7 @@ class Target:
         inside = inside[self.inputs.contains(inside)]
         if not len(inside):
             return None
-        outputs = self.network(inside)
+        outputs = in_batches(self.network, inside, self.searched.batch, self.budget.check)
         predicted = predictions(outputs)
         margin = margins(outputs, self.label) if goal is None else -margins(outputs, goal)
         margin = np.where(predicted < 0, -np.inf, margin)
@@ -133,9 +141,7 @@ def random_points(target: Target, options: AttackOptions, rng: np.random.Generat
 def signed_gradient(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Yield, for each rival class, the corner that the margin's gradient at the sample points to (FGSM)."""
     aims = _aims(target, options)
-    _, slope = searched(target.model).slopes(
-        np.tile(target.centre, (len(aims), 1)), _Aim(target, options, aims).weights
-    )
+    _, slope = target.searched.slopes(np.tile(target.centre, (len(aims), 1)), _Aim(target, options, aims).weights)
     yield _best_corners(target, slope)
 
 
@@ -154,7 +160,7 @@ def projected_gradient(target: Target, options: AttackOptions, rng: np.random.Ge
     Starts: the sample, then by turns output-diversified and random ones. Over U_card each end is made sparse.
     """
     aims = _aims(target, options)
-    model, units = searched(target.model), Units.of_float32(target.box)
+    model, units = target.searched, Units.of_float32(target.box)
     if (units.lo > units.hi).any():
         return  # an interval without a float32 number: no point could be replayed
     objective = _Aim(target, options, aims).objective
@@ -183,7 +189,7 @@ def projected_gradient(target: Target, options: AttackOptions, rng: np.random.Ge
 def _greedy(target: Target, options: AttackOptions, aims: IntArray) -> Iterator[FloatArray]:
     """Yield points that collect their k inputs step by step, always those that lower the margin most to first order."""
     assert isinstance(target.inputs, SparseBall)
-    k, model, aim = min(target.inputs.k, target.inputs.size), searched(target.model), _Aim(target, options, aims)
+    k, model, aim = min(target.inputs.k, target.inputs.size), target.searched, _Aim(target, options, aims)
     points = np.tile(target.centre, (len(aims), 1))
     for size in np.unique(np.linspace(1, k, min(k, GREEDY_STEPS)).round().astype(np.int64)):
         _, slope = model.slopes(points, aim.weights)
@@ -204,7 +210,7 @@ def _sparse(
     The first choice ranks |slope change|, the slope halfway between sample and point; later ones the greatest decrease
     to first order that each input offers, with the slope at the sparse point itself.
     """
-    model, aim = searched(target.model), _Aim(target, options, aims)
+    model, aim = target.searched, _Aim(target, options, aims)
     box = Units.of_float32(target.box)
     _, slope = model.slopes((points + target.centre) / 2, aim.weights)
     gains = slope * (target.centre - points)
@@ -245,7 +251,7 @@ def _sensitivity_of_output(model: ImplicitModel, output: int) -> FloatArray:
 def gradient_ranking(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Yield points that change only the inputs with the largest |d y_label / du| at the sample (a saliency map)."""
     functional = np.eye(target.model.n_outputs)[[target.label]]
-    _, slope = searched(target.model).slopes(target.centre[None], lambda y: functional)
+    _, slope = target.searched.slopes(target.centre[None], lambda y: functional)
     yield _ranked(target, np.abs(slope[0]), options, rng)
 
 
@@ -333,6 +339,8 @@ ATTACKS: Final[Mapping[str, Attack]] = MappingProxyType(
 def run_attack(name: str, target: Target, options: AttackOptions, rng: np.random.Generator) -> Found | None:
     """Run one attack and replay what it proposes on the original network; return the worst point of all.
 
+    Where the target's time is over before the attack is, it is the worst of those that were asked about.
+
     Raises:
         OptionError: for an unknown name, and a target that is no other class than the label.
     """
@@ -341,12 +349,13 @@ def run_attack(name: str, target: Target, options: AttackOptions, rng: np.random
     if options.target is not None:
         _aims(target, options)
     worst: Found | None = None
-    for points in ATTACKS[name](target, options, rng):
-        found = target.replay(points, name, options.target)
-        if found is not None and (worst is None or is_worse(found, worst, target.label, options.target)):
-            worst = found
-        if is_success(worst, target.label, options.target):
-            break
+    with suppress(BudgetError):
+        for points in ATTACKS[name](target, options, rng):
+            found = target.replay(points, name, options.target)
+            if found is not None and (worst is None or is_worse(found, worst, target.label, options.target)):
+                worst = found
+            if is_success(worst, target.label, options.target):
+                break
     return worst
 
 

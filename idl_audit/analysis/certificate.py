@@ -26,6 +26,7 @@ import numpy as np
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.planes import AllPlanes, PlaneSupport
 from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
@@ -72,6 +73,8 @@ def lower_bound(
     functionals: Functionals,
     choose: Multipliers,
     planes: AllPlanes | None = None,
+    *,
+    check: Check = unchecked,
 ) -> FloatArray:
     """Return proved lower bounds, shape (m, R), of R functionals over each of m boxes, by the formula above.
 
@@ -82,6 +85,7 @@ def lower_bound(
         functionals: what to bound.
         choose: the multipliers; any are sound.
         planes: for some states, any numbers too; all boxes must then have the same ends.
+        check: called before each block; what it raises ends the pass.
     """
     m, n_rows = len(inputs.lo), functionals.seeds.shape[-2]
     tally = _Tally(model, m, n_rows)
@@ -90,6 +94,7 @@ def lower_bound(
         arriving = tally.sums.get(k)
         if arriving is None:
             continue
+        check()
         lam, z = choose(k, arriving), bounds.z[k]
         support = None if planes is None or k not in planes else PlaneSupport(model, k, inputs, planes[k])
         if support is not None:

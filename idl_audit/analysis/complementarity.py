@@ -23,6 +23,7 @@ import scipy.sparse as sp
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.box import SparseBall
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.activations import Line
 from idl_audit.implicit.model import ImplicitModel
 
@@ -55,7 +56,13 @@ class ComplementarityForm:
     """Matrix and limits of the relaxation over one set."""
 
     def __init__(
-        self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, *, sparse: SparseBall | None = None
+        self,
+        model: ImplicitModel,
+        inputs: Interval,
+        bounds: StateBounds,
+        *,
+        sparse: SparseBall | None = None,
+        check: Check = unchecked,
     ) -> None:
         """Put the form together.
 
@@ -64,7 +71,9 @@ class ComplementarityForm:
             inputs: the box, arrays with a batch axis of 1.
             bounds: proved bounds of all states over the same set, likewise.
             sparse: the set, where it is U_card; `inputs` is then the box around it.
+            check: called between steps that take long where the model is large.
         """
+        check()
         self.model, self.bounds, self._sparse = model, bounds, sparse
         matrices = model.matrices
         box = inputs.lo[0], inputs.hi[0]
@@ -82,11 +91,13 @@ class ComplementarityForm:
         k = self.live.size
         self.sizes = int(self._steps.shape[1]), k
         """Columns of the inputs, and of the states."""
+        check()
         own = matrices.A[self.live]
         from_input = matrices.B[self.live]
         self._equations = sp.csr_array(
             sp.hstack([-(from_input @ self._steps), sp.eye_array(k) - own[:, self.live], -sp.eye_array(k)])
         )
+        check()
         self._right = matrices.b[self.live] + from_input @ self.centre + own @ self.constant
         self._lines: list[_Lines] = []
         self._limits = self._root_limits()

@@ -19,6 +19,7 @@ from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
 from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.relaxation import TriangleRelaxation, as_multipliers
 from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.budget import UNLIMITED, Budget
 from idl_audit.implicit.model import ImplicitModel
 
 RAY_MARGIN = 2.0
@@ -43,13 +44,13 @@ class LeafAnswer:
 class LeafProgram:
     """The linear program of one tree: every leaf changes bounds of columns and rows, and starts warm from the last."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds) -> None:
+    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, budget: Budget = UNLIMITED) -> None:
         """Build the program from proved bounds of all states over the box of the tree."""
         self._model, self._inputs = model, inputs
-        self._relaxation = TriangleRelaxation(model, inputs, bounds)
+        self._relaxation = TriangleRelaxation(model, inputs, bounds, budget=budget)
 
     def solve(
-        self, leaf: StateBounds, seed: FloatArray, *, wanted: float = 0.0, time_limit: float | None = None
+        self, leaf: StateBounds, seed: FloatArray, *, wanted: float = 0.0, budget: Budget = UNLIMITED
     ) -> LeafAnswer:
         """Return the proved least value of seed . y over a leaf, and where the linear program attains its own.
 
@@ -58,12 +59,15 @@ class LeafProgram:
                 phase z >= 0 is lo = 0, z <= 0 is hi = 0.
             seed: shape (q,).
             wanted: for a leaf without points: the bound to be proved, something above it comes back.
-            time_limit: in seconds.
+            budget: what it may cost.
+
+        Raises:
+            BudgetError: where the time is over before a bound is proved.
         """
         model = self._model
         bounds = StateBounds.of_pre_activations(model.blocks, leaf.z)
         self._relaxation.restrict(bounds)
-        answer = self._relaxation.minimise(seed, time_limit=time_limit)
+        answer = self._relaxation.minimise(seed, budget=budget)
         form, duals = self._relaxation.form, answer.solution.row_duals
         if answer.outcome is Outcome.OPTIMAL and duals is not None:
             lower, splits = self._as_splits(bounds, seed, as_multipliers(model, form.multipliers_of(duals)))

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from idl_audit.analysis.gradients import gradient
-from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.arrays import AnyArray, Float32Array, FloatArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     Function: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
+Points = TypeVar("Points", FloatArray, Float32Array)
+
 Weights: TypeAlias = Callable[[FloatArray], FloatArray]
 """Outputs (m, q) -> the functional of the output that each row descends on, (m, q)."""
 
@@ -32,6 +35,9 @@ WORK = 2**25
 """Products that one batch may cost: enough to fill the vector units, few enough to stay in cache."""
 
 LARGEST_BATCH = 1024
+
+TAPE_NUMBERS = 2**25
+"""States that are kept for the passes back, at most (128 MB)."""
 
 
 class Searched(Protocol):
@@ -41,10 +47,12 @@ class Searched(Protocol):
     def batch(self) -> int:
         """How many points to ask for at a time."""
 
-    def outputs(self, points: FloatArray) -> FloatArray:
+    def outputs(self, points: FloatArray, *, check: Check = unchecked) -> FloatArray:
         """Return y, about, for each row of points, shape (m, p) -> (m, q)."""
 
-    def slopes(self, points: FloatArray, weights: Weights) -> tuple[FloatArray, FloatArray]:
+    def slopes(
+        self, points: FloatArray, weights: Weights, *, check: Check = unchecked
+    ) -> tuple[FloatArray, FloatArray]:
         """Return y and g = d(w . y)/du, w = weights(y) held fixed: (m, p) -> (m, q), (m, p)."""
 
 
@@ -52,6 +60,51 @@ class Searched(Protocol):
 def searched(model: ImplicitModel) -> Searched:
     """Return the model in the form that searches are fastest in."""
     return FastNetwork(model) if model.is_feed_forward else SlowNetwork(model)
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedSearch:
+    """A network as searches see it, with a look at the clock between batches and between blocks."""
+
+    network: Searched
+    check: Check
+
+    @property
+    def batch(self) -> int:
+        """As without the clock."""
+        return self.network.batch
+
+    def outputs(self, points: FloatArray, *, check: Check = unchecked) -> FloatArray:
+        """Return y for each row of points."""
+        return self.network.outputs(points, check=self.check)
+
+    def slopes(
+        self, points: FloatArray, weights: Weights, *, check: Check = unchecked
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return y and d(w . y)/du, w = weights(y)."""
+        return self.network.slopes(points, weights, check=self.check)
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedNetwork:
+    """The original network, asked about a few points at a time, with a look at the clock between."""
+
+    network: Callable[[Float32Array], FloatArray]
+    batch: int
+    check: Check
+
+    def __call__(self, points: Float32Array) -> FloatArray:
+        """Return the outputs, (m, p) -> (m, q)."""
+        return in_batches(self.network, points, self.batch, self.check)
+
+
+def in_batches(function: Callable[[Points], FloatArray], points: Points, batch: int, check: Check) -> FloatArray:
+    """Return a function of the rows of points, (m, p) -> (m, q), asked for a batch at a time."""
+    found = []
+    for part in _parts(points, batch):
+        check()
+        found.append(function(part))
+    return np.concatenate(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +118,17 @@ class SlowNetwork:
         """As the float32 form, for the same work."""
         return batch_size(self.model)
 
-    def outputs(self, points: FloatArray) -> FloatArray:
+    def outputs(self, points: FloatArray, *, check: Check = unchecked) -> FloatArray:
         """Return y for each row of points."""
-        return np.concatenate([self.model(part) for part in _parts(points, self.batch)])
+        return np.concatenate([self.model(part, check=check) for part in _parts(points, self.batch)])
 
-    def slopes(self, points: FloatArray, weights: Weights) -> tuple[FloatArray, FloatArray]:
+    def slopes(
+        self, points: FloatArray, weights: Weights, *, check: Check = unchecked
+    ) -> tuple[FloatArray, FloatArray]:
         """Return y and d(w . y)/du, w = weights(y)."""
-        y = self.outputs(points)
+        y = self.outputs(points, check=check)
         pairs = zip(_parts(points, self.batch), _parts(weights(y), self.batch), strict=True)
-        return y, np.concatenate([gradient(self.model, *pair) for pair in pairs])
+        return y, np.concatenate([gradient(self.model, *pair, check=check) for pair in pairs])
 
 
 class FastNetwork:
@@ -82,7 +137,7 @@ class FastNetwork:
     def __init__(self, model: ImplicitModel) -> None:
         self.batch = batch_size(model)
         """How many points to ask for at a time."""
-        self._order = model.evaluation_order
+        self._order, self._n_states = model.evaluation_order, model.n_states
         self._rows = {k: _Row(model.rows[k]) for k in self._order}
         self._activations = {k: _activation(model.blocks[k]) for k in self._order}
         self._output = _Row(model.output)
@@ -90,27 +145,40 @@ class FastNetwork:
         self._last = {source: k for k in self._order for source in model.rows[k].states}
         self._last |= dict.fromkeys(model.output.states, -1)
 
-    def outputs(self, points: FloatArray) -> FloatArray:
+    def outputs(self, points: FloatArray, *, check: Check = unchecked) -> FloatArray:
         """Return y for each row of points."""
         import torch
 
         with torch.no_grad():
-            return np.concatenate([_numpy(self._forward(_tensor(part))) for part in _parts(points, self.batch)])
+            return np.concatenate([_numpy(self._forward(_tensor(part), check)) for part in _parts(points, self.batch)])
 
-    def slopes(self, points: FloatArray, weights: Weights) -> tuple[FloatArray, FloatArray]:
+    def slopes(
+        self, points: FloatArray, weights: Weights, *, check: Check = unchecked
+    ) -> tuple[FloatArray, FloatArray]:
         """Return y and d(w . y)/du, w = weights(y); an entry that is no number comes out as 0."""
-        tapes = [(u, self._forward(u)) for u in (_tensor(part).requires_grad_() for part in _parts(points, self.batch))]
+        parts = _parts(points, self.batch)
+        if len(parts) > 1 and len(points) * self._n_states > TAPE_NUMBERS:  # forward twice, one tape at a time
+            y = self.outputs(points, check=check)
+            pairs = zip(parts, _parts(weights(y), self.batch), strict=True)
+            return y, np.concatenate([self._pulled(part, own, check) for part, own in pairs])
+        tapes = [(u, self._forward(u, check)) for u in (_tensor(part).requires_grad_() for part in parts)]
         y = np.concatenate([_numpy(out) for _, out in tapes])
         slopes = []
         for (u, out), seeds in zip(tapes, _parts(weights(y), self.batch), strict=True):
+            check()
             if out.requires_grad:
                 out.backward(_tensor(seeds))  # type: ignore[no-untyped-call]
             slopes.append(np.zeros(u.shape) if u.grad is None else _numpy(u.grad))
         return y, np.nan_to_num(np.concatenate(slopes), nan=0.0, posinf=0.0, neginf=0.0)
 
-    def _forward(self, u: torch.Tensor) -> torch.Tensor:
+    def _pulled(self, points: FloatArray, weights: FloatArray, check: Check) -> FloatArray:
+        """Return d(w . y)/du for given w, (m, q)."""
+        return self.slopes(points, lambda y: weights, check=check)[1]
+
+    def _forward(self, u: torch.Tensor, check: Check) -> torch.Tensor:
         states: dict[int, torch.Tensor] = {}
         for k in self._order:
+            check()
             states[k] = self._activations[k](self._rows[k](states, u))
             for source in [source for source in states if self._last.get(source, k) == k]:
                 del states[source]
@@ -138,7 +206,7 @@ def batch_size(model: ImplicitModel) -> int:
     return int(np.clip(WORK // max(products, 1), 1, LARGEST_BATCH))
 
 
-def _parts(points: FloatArray, size: int) -> list[FloatArray]:
+def _parts(points: Points, size: int) -> list[Points]:
     return [points[at : at + size] for at in range(0, len(points), size)] or [points]
 
 

@@ -10,8 +10,8 @@ counterexamples. See docs/mathematics.md, section 8.6.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,8 @@ from idl_audit.analysis.splitting.contraction import Rows, contracted
 from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.box import Box
+from idl_audit.budget import Budget, Check, Pace, unchecked
+from idl_audit.errors import BudgetError
 from idl_audit.implicit.model import ImplicitModel
 
 BOXES_AT_ONCE = 64
@@ -31,6 +33,8 @@ NUMBERS_AT_ONCE = 2**22
 """Numbers that the derivatives of all states by all inputs may be, over one batch."""
 MOST_NUMBERS = 2**27
 """Numbers that the bounds kept for open boxes, or the derivatives over one box, may be (1 GB)."""
+TIME_IS_UP = "the time is up"
+NODES_ARE_SPENT = "no more boxes are allowed"
 REPLAYS = 8
 """Points of a batch that the original network is asked about."""
 
@@ -76,7 +80,7 @@ def split_inputs(
     model: ImplicitModel,
     query: Query,
     *,
-    deadline: float,
+    budget: Budget,
     network: Network | None = None,
     progress: Progress | None = None,
     record: SplitTree | None = None,
@@ -86,7 +90,7 @@ def split_inputs(
     Args:
         model: the implicit model that the bounds are proved for.
         query: the box and the alternatives.
-        deadline: when to stop, on the clock of time.monotonic().
+        budget: when to stop; a box is a node.
         network: the original, float32 (m, p) -> (m, q); points are inside the exact box and replayed through it. None
             makes the model itself the judge.
         progress: called after every batch.
@@ -94,7 +98,7 @@ def split_inputs(
     """
     if not query.alternatives:
         return SplitOutcome(True, None, 0, 0, "")
-    return _Search(model, query, network, record or SplitTree()).run(deadline, progress)
+    return _Search(model, query, network, record or SplitTree()).run(budget, progress)
 
 
 @dataclass(eq=False)
@@ -111,6 +115,7 @@ class _Search:
     boxes: int = 0
     stuck: int = 0
     """Boxes that no float64 number splits."""
+    check: Check = unchecked
 
     def __post_init__(self) -> None:
         box = self.query.box
@@ -118,29 +123,36 @@ class _Search:
         self.free = moving_inputs(box)
         self.stack = [_Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))]
 
-    def run(self, deadline: float, progress: Progress | None) -> SplitOutcome:
+    def run(self, budget: Budget, progress: Progress | None) -> SplitOutcome:
+        """Bound and split boxes until none is open, one has a counterexample, or the budget is spent."""
+        self.check = budget.check
+        with suppress(BudgetError):
+            return self._until_spent(budget, progress)
+        return self._undecided(TIME_IS_UP)
+
+    def _until_spent(self, budget: Budget, progress: Progress | None) -> SplitOutcome:
         numbers = max(1, self.model.n_states) * max(1, self.free.size)
-        if 2 * numbers > MOST_NUMBERS:
+        most_numbers = budget.limit(8 * MOST_NUMBERS) // 8
+        if 2 * numbers > most_numbers:
             return self._undecided(f"{self.free.size} inputs that move, and {self.model.n_states} states, are too many")
         at_once = max(1, min(BOXES_AT_ONCE, NUMBERS_AT_ONCE // numbers))
-        most_open = MOST_NUMBERS // max(1, 2 * self.model.n_states)
+        most_open = most_numbers // max(1, 2 * self.model.n_states)
+        pace = Pace()
         while self.stack:
-            now = time.monotonic()
-            if now >= deadline:
-                return self._undecided("the time is up")
+            count = pace.fitting(budget.affordable(min(at_once, len(self.stack))), budget)
+            if not count:
+                return self._undecided(TIME_IS_UP if budget.affordable(1) else NODES_ARE_SPENT)
             if len(self.stack) > most_open:
                 return self._undecided(f"more than {most_open} boxes are open")
-            batch = self.stack[-at_once:]
+            batch = self.stack[-count:]
             del self.stack[-len(batch) :]
-            with np.errstate(over="ignore", invalid="ignore"):  # after an overflow nothing is refuted
-                point = self._bound_and_split(batch)
+            budget.spend(len(batch))
+            with np.errstate(over="ignore", invalid="ignore"), pace.unit(len(batch), budget):
+                point = self._bound_and_split(batch)  # after an overflow nothing is refuted
             if progress is not None:
                 progress(self.boxes, len(self.stack) + self.stuck)
             if point is not None:
                 return SplitOutcome(False, point, self.boxes, len(self.stack) + self.stuck, "")
-            seconds = (time.monotonic() - now) / len(batch)
-            in_time = int(max(0.0, deadline - time.monotonic()) / max(seconds, 1e-9))
-            at_once = max(1, min(at_once, in_time))
         if self.stuck:
             return self._undecided("boxes without an inside stay open: the margin there is within rounding")
         return SplitOutcome(True, None, self.boxes, 0, "")
@@ -152,7 +164,7 @@ class _Search:
         """Bound the boxes and stack the halves of those that stay open; return a counterexample where one is met."""
         self.boxes += len(batch)
         inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
-        found = bounded(self.model, inputs, self.free, self._known(batch))
+        found = bounded(self.model, inputs, self.free, self._known(batch), check=self.check)
         bounds = found.outputs(self.rows.functionals)
         shifted = self.rows.shifted(bounds.lower)
         best = self.rows.best(shifted)
@@ -208,7 +220,7 @@ class _Search:
 
     def _counterexample(self, points: FloatArray) -> FloatArray | None:
         """Return the first of the points nearest to one that is a counterexample."""
-        distance = self.query.distance(self.model(points))
+        distance = self.query.distance(self.model(points, check=self.check))
         nearest = np.argsort(distance)[:REPLAYS]
         for point in points[nearest[distance[nearest] <= 0]]:
             if self.network is None:

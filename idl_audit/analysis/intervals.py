@@ -12,46 +12,51 @@ import numpy as np
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.loop_bounds import narrowed
 from idl_audit.arrays import FloatArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import Affine, ImplicitModel, Loop
 from idl_audit.rounding import TINY, gamma
 
 
-def interval_bounds(model: ImplicitModel, inputs: Interval) -> StateBounds:
+def interval_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
     """Return bounds of every state over each of m input boxes, l = A+ x_lo + A- x_hi + B+ u_lo + B- u_hi + b.
 
     Args:
         model: the model; one with loops needs proofs that bound them.
         inputs: the boxes, arrays of shape (m, p).
+        check: called between small units of work; what it raises ends the work.
 
     Raises:
         UnsupportedModelError: where nothing bounds a loop.
     """
     bounds = StateBounds()
     for k in model.evaluation_order:
-        bounds = with_interval(model, k, bounds, inputs)
+        bounds = with_interval(model, k, bounds, inputs, check=check)
     return bounds
 
 
-def with_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval) -> StateBounds:
+def with_interval(
+    model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
+) -> StateBounds:
     """Return the bounds with block k's put in, from those of the blocks before it."""
     block = model.blocks[k]
+    check()
     if k not in model.loops:
         return bounds.with_block(k, block, block_interval(model, k, bounds, inputs))
     loop = model.loops[k]
     drive = affine_interval(loop.drive, bounds.x, inputs)
-    x = loop_interval(loop, drive)
+    x = loop_interval(loop, drive, check=check)
     for _ in range(LOOP_STEPS):
         bounds = bounds.with_block(k, block, affine_interval(model.rows[k], {**bounds.x, k: x}, inputs), x)
         x = bounds.x[k]
-    return bounds.with_block(k, block, *narrowed(model, k, bounds.z[k], x, bounds.x, inputs))
+    return bounds.with_block(k, block, *narrowed(model, k, bounds.z[k], x, bounds.x, inputs, check=check))
 
 
 LOOP_STEPS = 4
 """How often a loop's own interval goes through it once more."""
 
 
-def loop_interval(loop: Loop, drive: Interval) -> Interval:
+def loop_interval(loop: Loop, drive: Interval, *, check: Check = unchecked) -> Interval:
     """Return bounds of x = phi(A x + i) for i in m boxes, shape (m, n) (docs/mathematics.md, section 6.1).
 
     |x - x0| <= N |i - i0| around the equilibrium x0 at the middle i0 of the box. For any z and delta = z - A phi(z) -
@@ -68,7 +73,7 @@ def loop_interval(loop: Loop, drive: Interval) -> Interval:
     middle, radius = centre_and_radius(drive)
     if not (np.isfinite(middle).all() and np.isfinite(radius).all()):
         raise UnsupportedModelError((f"what drives the loop '{loop.block.name}' has no finite bounds over the box",))
-    z = loop.solve(middle).z
+    z = loop.solve(middle, check=check).z
     x = Interval(*loop.block.interval(z, z))
     through = _loop_affine(loop, x, Interval(middle, middle))
     delta = np.maximum(np.abs(z - through.lo), np.abs(z - through.hi)) * (1 + gamma(4))

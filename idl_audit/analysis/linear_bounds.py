@@ -8,16 +8,39 @@ the inputs. In the terms of `certificate`: lam = slope of the line * v. Every va
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
 from idl_audit.analysis.intervals import with_interval
 from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.model import ImplicitModel
 
-ROWS_AT_ONCE = 2**24
-"""Numbers that one array of a backward pass may hold (128 MB of float64)."""
+ROWS_AT_ONCE = 2**18
+"""Numbers that one array of a backward pass may hold: what stays near the cache is up to twice as fast."""
+PRODUCTS_AT_ONCE = 2**30
+"""Products of one map with the rows of a pass, at most: about a second, in which nobody can look at the clock."""
+
+
+def rows_at_once(model: ImplicitModel, boxes: int = 1) -> int:
+    """Return how many functionals one backward pass over so many boxes takes."""
+    numbers, products = _cost_of_row(model)
+    return max(1, min(ROWS_AT_ONCE // numbers, PRODUCTS_AT_ONCE // products) // boxes)
+
+
+@lru_cache(maxsize=4)
+def _cost_of_row(model: ImplicitModel) -> tuple[int, int]:
+    """Return the widest vector of a model and the most products that one of its maps takes."""
+    widest = max([1, model.n_inputs, *(block.size for block in model.blocks)])
+    return widest, max([1, *(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)])
+
+
+def zero_multipliers(k: int, v: FloatArray) -> FloatArray:
+    """Return lam = 0: what is left of the bound is the interval of what the functionals read."""
+    return np.zeros_like(v)
 
 
 def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
@@ -68,43 +91,57 @@ def _adjoint_equilibrium(A: FloatArray, arriving: FloatArray, below: FloatArray,
     return np.asarray(np.nan_to_num(lam, nan=0.0, posinf=0.0, neginf=0.0).reshape(shape))
 
 
-def backward_state_bounds(model: ImplicitModel, inputs: Interval) -> StateBounds:
+def backward_state_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
     """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
 
     Block by block, oldest first; each bound is intersected with the interval that follows from the ones before it.
+    `check` is called between small units of work.
     """
     bounds = StateBounds()
     for k in model.evaluation_order:
         block = model.blocks[k]
-        bounds = with_interval(model, k, bounds, inputs)
+        bounds = with_interval(model, k, bounds, inputs, check=check)
         if not model.rows[k].states:
             continue  # an affine map of the box: the interval is exact
         bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
         if bending.size:
-            bounds = bounds.with_block(k, block, tightened_by_lines(model, k, bending, bounds, inputs), bounds.x[k])
+            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
+            bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
 
 def tightened_by_lines(
-    model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval
+    model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
 ) -> Interval:
     """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
-    m = len(inputs.lo)
-    widest = max([model.n_inputs, *(block.size for block in model.blocks)])
-    at_once = max(1, ROWS_AT_ONCE // (widest * m))
+    at_once = rows_at_once(model, len(inputs.lo))
     z = bounds.z[k]
     for start in range(0, states.size, at_once):
         some = states[start : start + at_once]
         for sign in (1.0, -1.0):
             functionals = Functionals.of_pre_activations(model, k, some, sign)
-            proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds))
+            proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds), check=check)
             z = z.tightened(some, sign, proved)
     return z
 
 
 def output_lower_bounds(
-    model: ImplicitModel, inputs: Interval, bounds: StateBounds, functionals: FloatArray
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    functionals: FloatArray,
+    choose: Multipliers | None = None,
+    *,
+    check: Check = unchecked,
 ) -> FloatArray:
-    """Return proved lower bounds of functionals . y, (R, q) -> (m, R), over each of m boxes."""
-    seeds = Functionals.of_outputs(model, functionals)
-    return lower_bound(model, inputs, bounds, seeds, line_multipliers(model, bounds))
+    """Return proved lower bounds of functionals . y, (R, q) -> (m, R), over each of m boxes.
+
+    `choose` gives other multipliers than the lines'; `check` is called between small units of work.
+    """
+    choose = line_multipliers(model, bounds) if choose is None else choose
+    at_once = rows_at_once(model, len(inputs.lo))
+    found = [np.zeros((len(inputs.lo), 0))]
+    for start in range(0, len(functionals), at_once):
+        seeds = Functionals.of_outputs(model, functionals[start : start + at_once])
+        found.append(lower_bound(model, inputs, bounds, seeds, choose, check=check))
+    return np.concatenate(found, axis=1)

@@ -21,8 +21,10 @@ import scipy.sparse as sp
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.complementarity import ComplementarityForm
 from idl_audit.analysis.linprog import MixedIntegerProgram, SignSearch
+from idl_audit.analysis.relaxation import program_bytes
 from idl_audit.arrays import FloatArray
 from idl_audit.box import SparseBall
+from idl_audit.budget import UNLIMITED, Budget
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
@@ -36,29 +38,35 @@ class BigMProgram:
     """The mixed-integer program of one box."""
 
     def __init__(
-        self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, *, sparse: SparseBall | None = None
+        self,
+        model: ImplicitModel,
+        inputs: Interval,
+        bounds: StateBounds,
+        *,
+        sparse: SparseBall | None = None,
+        budget: Budget = UNLIMITED,
     ) -> None:
         """Keep proved bounds of all states over one box: they are the big-M's (arrays with a batch axis of 1).
 
         Raises:
             UnsupportedModelError: where a state is not piecewise linear.
+            MemoryLimitError: where it would take more than the budget allows.
+            BudgetError: where the time is over before it is built.
         """
         if not is_piecewise_linear(model):
             raise UnsupportedModelError(
                 ("a mixed-integer program needs piecewise linear states; leave the method mip out",)
             )
-        self._model = model
-        self._form = ComplementarityForm(model, inputs, bounds, sparse=sparse)
+        budget.allow(2 * program_bytes(model), f"a mixed-integer program over {model.n_states:,} states")
+        self._model, self._budget = model, budget
+        self._form = ComplementarityForm(model, inputs, bounds, sparse=sparse, check=budget.check)
         self._build()
 
-    def find_negative(
-        self, functional: FloatArray, *, time_limit: float, propose: Callable[[FloatArray], bool]
-    ) -> SignSearch:
-        """Look for u in the box with functional . y(u) < 0.
+    def find_negative(self, functional: FloatArray, *, propose: Callable[[FloatArray], bool]) -> SignSearch:
+        """Look for u in the box with functional . y(u) < 0, within the budget of the program.
 
         Args:
             functional: shape (q,).
-            time_limit: in seconds.
             propose: is given every better u that the solver comes to, shape (p,); says whether to stop.
         """
         model, form = self._model, self._form
@@ -67,12 +75,16 @@ class BigMProgram:
         program = MixedIntegerProgram(
             self._matrix, lo=self._lo, hi=self._hi, row_lo=self._row_lo, row_hi=self._row_hi, integer=self._integer
         )
-        return program.find_negative(
+        nodes = self._budget.last_node - self._budget.nodes.spent
+        found = program.find_negative(
             np.concatenate([cost, np.zeros(self._lo.size - cost.size)]),
             offset=constant + float(functional @ model.matrices.d),
-            time_limit=time_limit,
+            time_limit=self._budget.left,
             propose=lambda columns: propose(form.inputs_of(columns)),
+            most_nodes=int(max(nodes, 0)) if np.isfinite(nodes) else None,
         )
+        self._budget.spend(found.nodes)
+        return found
 
     def _build(self) -> None:
         """Add to the relaxation a binary a and two rows for every state that bends."""

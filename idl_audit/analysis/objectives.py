@@ -14,7 +14,7 @@ relaxation never decreases (docs/mathematics.md, section 7.9).
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -23,7 +23,7 @@ import numpy as np
 from idl_audit.analysis.attacks import Network, Target
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, lower_bound
-from idl_audit.analysis.fast_gradients import searched
+from idl_audit.analysis.fast_gradients import CheckedSearch, searched
 from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.relaxation import TriangleRelaxation
@@ -31,7 +31,8 @@ from idl_audit.analysis.sign_descent import Objective as Descent
 from idl_audit.analysis.sign_descent import Units, sign_descent
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.box import InputSet
-from idl_audit.errors import OptionError, SolverError
+from idl_audit.budget import UNLIMITED, Budget
+from idl_audit.errors import BudgetError, MemoryLimitError, OptionError, SolverError
 from idl_audit.implicit.composition import add, compose
 from idl_audit.implicit.linear_maps import LinearMap, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel
@@ -42,6 +43,8 @@ SEARCHES: Final = ("pgd", "lp")
 
 RANDOM_STARTS: Final = 4
 DESCENT_STEPS: Final = 40
+SEARCH_SHARE: Final = 0.9
+"""Of the time, for searches; the rest is for what is proved without a solver."""
 LP_ROUNDS: Final = 20
 """LPs from one random sign, at most; they end as soon as the objective stays."""
 
@@ -171,7 +174,12 @@ class Measurement:
         self._model, self._network, self._objective, self._seed = model, network, objective, seed
 
     def measure(
-        self, sample: FloatArray, inputs: InputSet, *, searches: tuple[str, ...] = SEARCHES, time_limit: float = 60.0
+        self,
+        sample: FloatArray,
+        inputs: InputSet,
+        *,
+        searches: tuple[str, ...] = SEARCHES,
+        budget: Budget = UNLIMITED,
     ) -> Measured:
         """Return how far the objective moves within one set.
 
@@ -179,21 +187,23 @@ class Measurement:
             sample: shape (p,), inside the set.
             inputs: a box or U_card; bounds and LPs are those of the box around it.
             searches: some of SEARCHES.
-            time_limit: seconds, after which no new search starts.
+            budget: what it may cost; a search that is not ended in time gives what it has found.
         """
-        start = time.monotonic()
-        run = _Run(self, sample, inputs, start + time_limit)
+        start = budget.clock()
+        run = _Run(self, sample, inputs, budget)
         for name in SEARCHES:
-            if name in searches and time.monotonic() < run.deadline:
+            if name in searches and not run.budget.out_of_time:
                 try:
                     {"pgd": run.by_descent, "lp": run.by_programs}[name]()
+                except BudgetError:
+                    run.reason = Outcome.TIME_LIMIT
                 except SolverError:
                     run.reason = Outcome.FAILED
-                except MemoryError:
+                except (MemoryError, MemoryLimitError):
                     run.reason = Outcome.MEMORY_LIMIT
             elif name in searches:
                 run.reason = Outcome.TIME_LIMIT
-        return run.result(time.monotonic() - start)
+        return run.result(budget.clock() - start)
 
     @property
     def parts(self) -> tuple[ImplicitModel, Network, Objective, int]:
@@ -204,11 +214,11 @@ class Measurement:
 class _Run:
     """The searches over one set, and the best point so far."""
 
-    def __init__(self, measurement: Measurement, sample: FloatArray, inputs: InputSet, deadline: float) -> None:
+    def __init__(self, measurement: Measurement, sample: FloatArray, inputs: InputSet, budget: Budget) -> None:
         model, self._network, self._objective, seed = measurement.parts
-        self._target = Target(model, inputs, sample, -1, self._network)
+        self._target = Target(model, inputs, sample, -1, self._network, budget)
         self._rng = np.random.default_rng(seed)
-        self.deadline = deadline
+        self.budget, self._whole = budget.part(SEARCH_SHARE), budget
         self.reason: Outcome | None = None
         self._interval = Interval.of_boxes(inputs.hull)
         self._observed = self._objective.observed
@@ -251,7 +261,8 @@ class _Run:
         units = Units.of_float32(self._target.box)
         if (units.lo > units.hi).any():
             return
-        model, objective, at = searched(self._observed), self._objective, self._at_sample
+        model = CheckedSearch(searched(self._observed), self.budget.check)
+        objective, at = self._objective, self._at_sample
         starts = self._rng.random((RANDOM_STARTS + 1, units.lo.size))
         starts[0] = units.of_points(self._target.centre)
 
@@ -268,7 +279,7 @@ class _Run:
     def by_programs(self) -> None:
         """Linear programs: one for a linear objective and for l1, a sequence from random signs for `state`."""
         bounds = self.state_bounds
-        relaxation = TriangleRelaxation(self._observed, self._interval, bounds)
+        relaxation = TriangleRelaxation(self._observed, self._interval, bounds, budget=self.budget)
         if self._objective.kind != "state":
             self._solve(relaxation, self._functional(bounds))
             return
@@ -286,11 +297,8 @@ class _Run:
 
     def _solve(self, relaxation: TriangleRelaxation, functional: FloatArray) -> FloatArray | None:
         """Solve one LP, offer its point, keep its bound; return the relaxation's x, None where there is no answer."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            self.reason = Outcome.TIME_LIMIT
-            return None
-        answer = relaxation.minimise(functional, time_limit=left)
+        self.budget.check()
+        answer = relaxation.minimise(functional, budget=self.budget)
         if answer.outcome is not Outcome.OPTIMAL or answer.point is None:
             self.reason = answer.outcome
             return None
@@ -303,7 +311,7 @@ class _Run:
     def state_bounds(self) -> StateBounds:
         """Backward bounds of all states, computed once."""
         if self._bounds is None:
-            self._bounds = backward_state_bounds(self._target.model, self._interval)
+            self._bounds = backward_state_bounds(self._target.model, self._interval, check=self.budget.check)
         return self._bounds
 
     def _functional(self, bounds: StateBounds) -> FloatArray:
@@ -333,7 +341,10 @@ class _Run:
         if self._objective.kind != "state":
             seeds = Functionals.of_outputs(self._observed, self._functional(bounds)[None])
             choose = line_multipliers(self._observed, bounds)
-            self._note_bound(float(lower_bound(self._observed, self._interval, bounds, seeds, choose)[0, 0]))
+            check = self.budget.check
+            self._note_bound(
+                float(lower_bound(self._observed, self._interval, bounds, seeds, choose, check=check)[0, 0])
+            )
             return
         error = self._state_error()
         farthest = np.concatenate(
@@ -352,15 +363,17 @@ class _Run:
     def _state_error(self) -> FloatArray:
         """Return how far the state of the sample, as computed, may be from the exact one."""
         at = self._target.centre[None]
-        known = backward_state_bounds(self._target.model, Interval(at, at))
+        known = backward_state_bounds(self._target.model, Interval(at, at), check=self.budget.check)
         x = [known.x[k] for k in range(len(self._observed.blocks))]
         lo, hi = (np.concatenate([side[0] for side in sides]) for sides in zip(*((v.lo, v.hi) for v in x), strict=True))
         return np.asarray(np.nextafter(np.maximum(hi - self._at_sample, self._at_sample - lo), np.inf))
 
     def result(self, seconds: float) -> Measured:
-        """Return what is known now, with what can be proved."""
+        """Return what is known now, with what can be proved in the time that is left."""
+        self.budget = self._whole
         if self._target.model.is_well_posed:
-            self._prove()
+            with suppress(BudgetError):
+                self._prove()
         return Measured(
             at_sample=self._start,
             reached=self._best if np.isfinite(self._best) else self._start,

@@ -7,7 +7,6 @@ alternative, in exact arithmetic. timeout and unknown: neither, within the time 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -21,16 +20,18 @@ from idl_audit.analysis import branching
 from idl_audit.analysis.attacks import Network
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
+from idl_audit.analysis.fast_gradients import batch_size, in_batches
 from idl_audit.analysis.gradients import gradient
 from idl_audit.analysis.input_splitting import moving_inputs, split_inputs
 from idl_audit.analysis.intervals import interval_bounds
-from idl_audit.analysis.linear_bounds import ROWS_AT_ONCE, backward_state_bounds, line_multipliers
+from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers, rows_at_once, zero_multipliers
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.query_attacks import attack_query
 from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.analysis.verdicts import Reason
 from idl_audit.arrays import Float32Array, FloatArray
-from idl_audit.errors import OptionError, SolverError, UnsupportedModelError
+from idl_audit.budget import Budget
+from idl_audit.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
 Answer: TypeAlias = Literal["sat", "unsat", "unknown", "timeout"]
@@ -54,6 +55,8 @@ class QueryOptions:
 
     time_limit: float = 60.0
     """Seconds for the query."""
+    max_nodes: int | None = None
+    """Boxes, leaves and starts of attacks for the query."""
     seed: int = 0
     rungs: tuple[str, ...] | None = None
     """None stands for all of them."""
@@ -66,6 +69,8 @@ class QueryOptions:
                 raise OptionError(f"there is no rung '{name}'; known are {', '.join(RUNGS)}")
         if not self.time_limit > 0:
             raise OptionError(f"the time limit must be a positive number of seconds, not {self.time_limit}")
+        if self.max_nodes is not None and self.max_nodes < 1:
+            raise OptionError(f"the number of nodes must be 1 or more, not {self.max_nodes}")
 
 
 @dataclass(eq=False)
@@ -104,7 +109,7 @@ class _Case:
     network: Network
     query: Query
     rng: np.random.Generator
-    deadline: float
+    budget: Budget
     inputs: Interval
     open: tuple[Conjunction, ...]
     """Alternatives that are not yet refuted."""
@@ -131,7 +136,7 @@ class _Case:
         inside = inside[self.query.box.contains(inside)]
         if not len(inside):
             return False
-        outputs = self.network(inside)
+        outputs = in_batches(self.network, inside, batch_size(self.model), self.budget.check)
         with np.errstate(invalid="ignore", over="ignore"):
             distance = self.query.distance(outputs)
         nearest = np.argsort(np.where(np.isnan(distance), np.inf, distance), kind="stable")[:NEAREST]
@@ -143,7 +148,9 @@ class _Case:
         return False
 
 
-def decide_query(model: ImplicitModel, network: Network, query: Query, options: QueryOptions) -> QueryResult:
+def decide_query(
+    model: ImplicitModel, network: Network, query: Query, options: QueryOptions, budget: Budget | None = None
+) -> QueryResult:
     """Return whether the box has a point whose outputs satisfy one of the alternatives.
 
     Args:
@@ -151,44 +158,50 @@ def decide_query(model: ImplicitModel, network: Network, query: Query, options: 
         network: the original network, float32 (m, p) -> (m, q): the judge of counterexamples.
         query: the box and the alternatives.
         options: the rungs and their limits.
+        budget: what it may cost; that of the options where it is left out.
     """
-    start = time.monotonic()
+    if budget is None:
+        budget = Budget.of(options.time_limit, nodes=options.max_nodes)
+    start = budget.clock()
     if not model.is_well_posed:  # several states for one input: nothing said of one of them holds for all
-        return QueryResult("unknown", seconds=time.monotonic() - start, reason=Reason.NO_UNIQUENESS_PROOF)
+        return QueryResult("unknown", seconds=budget.clock() - start, reason=Reason.NO_UNIQUENESS_PROOF)
     case = _Case(
         model,
         network,
         query,
         np.random.default_rng(options.seed),
-        start + options.time_limit,
+        budget,
         Interval.of_boxes(query.box),
         query.alternatives,
         recorded=Recorded() if options.record else None,
     )
     method = _climb(case, options.rungs or tuple(RUNGS))
-    seconds = time.monotonic() - start
+    seconds = budget.clock() - start
     if case.point is not None:
         return QueryResult("sat", method, case.point, case.outputs, seconds)
     if not case.open:
         return QueryResult("unsat", method, seconds=seconds, recorded=case.recorded)
-    if time.monotonic() >= case.deadline:
+    if budget.out_of_time:
         return QueryResult("timeout", seconds=seconds, reason=Reason.TIME_LIMIT)
+    if budget.is_spent:
+        case.reason = Reason.NODE_LIMIT
     return QueryResult("unknown", seconds=seconds, reason=case.reason)
 
 
 def _climb(case: _Case, names: tuple[str, ...]) -> str | None:
     """Go through the rungs; return the one that decided."""
     for name, rung in RUNGS.items():
-        now = time.monotonic()
         if name not in names:
             continue
-        if now >= case.deadline:
+        if case.budget.out_of_time:
             return None
         try:
-            rung.climb(case, now + rung.share * (case.deadline - now))
+            rung.climb(case, case.budget.part(rung.share))
+        except BudgetError:
+            continue  # it could not be ended in its time
         except SolverError:
             case.reason = Reason.SOLVER_FAILED
-        except MemoryError:
+        except (MemoryError, MemoryLimitError):
             case.reason = Reason.MEMORY_LIMIT
         except UnsupportedModelError:
             continue  # the rung is not for such models
@@ -200,7 +213,7 @@ def _climb(case: _Case, names: tuple[str, ...]) -> str | None:
 # --- search ----------------------------------------------------------------------------------------------------------
 
 
-def _quick_attack(case: _Case, deadline: float) -> None:
+def _quick_attack(case: _Case, budget: Budget) -> None:
     """Random points and corners; then signed gradient steps on the row that is furthest from holding."""
     if not case.can_be_replayed:
         return
@@ -211,12 +224,11 @@ def _quick_attack(case: _Case, deadline: float) -> None:
     points = np.vstack([points, box.lo + case.rng.integers(0, 2, shape) * width])
     if case.replay(points):
         return
-    starts, aims = _starts(case.open, points, case.model(points))
+    starts, aims = _starts(case.open, points, in_batches(case.model, points, batch_size(case.model), budget.check))
     for step in np.geomspace(1.0, 0.1, SIGN_STEPS):
-        if time.monotonic() >= deadline:
-            return
-        rows = _worst_rows(case.open, aims, case.model(starts))
-        starts = np.clip(starts - step * width * np.sign(gradient(case.model, starts, rows)), box.lo, box.hi)
+        rows = _worst_rows(case.open, aims, case.model(starts, check=budget.check))
+        slope = gradient(case.model, starts, rows, check=budget.check)
+        starts = np.clip(starts - step * width * np.sign(slope), box.lo, box.hi)
         if case.replay(starts):
             return
 
@@ -235,56 +247,56 @@ def _worst_rows(open_: tuple[Conjunction, ...], aims: list[int], y: FloatArray) 
     )
 
 
-def _attack(case: _Case, deadline: float) -> None:
+def _attack(case: _Case, budget: Budget) -> None:
     """Descent in low dimension, momentum and output-diversified starts in high dimension."""
-    _attack_once(case, deadline, effort=1)
+    _attack_once(case, budget, effort=1)
 
 
-def _attack_once(case: _Case, deadline: float, *, effort: int) -> None:
-    point = attack_query(case.model, case.network, case.open_query, deadline=deadline, rng=case.rng, effort=effort)
+def _attack_once(case: _Case, budget: Budget, *, effort: int) -> None:
+    point = attack_query(case.model, case.network, case.open_query, budget=budget, rng=case.rng, effort=effort)
     if point is not None:
         case.replay(point[None])
 
 
-def _persistent_attack(case: _Case, deadline: float) -> None:
-    """The attack again, harder each time, until the time is over."""
+def _persistent_attack(case: _Case, budget: Budget) -> None:
+    """The attack again, harder each time, until the budget is spent."""
     effort = 2
-    while time.monotonic() < deadline and case.can_be_replayed and case.point is None:
-        _attack_once(case, deadline, effort=effort)
+    while not budget.is_spent and case.can_be_replayed and case.point is None:
+        _attack_once(case, budget, effort=effort)
         effort = min(effort + 1, GREATEST_EFFORT)
 
 
 # --- proof -----------------------------------------------------------------------------------------------------------
 
 
-def _interval(case: _Case, deadline: float) -> None:
+def _interval(case: _Case, budget: Budget) -> None:
     """Intervals forward; the rows by the last layer's interval (multipliers 0)."""
-    bounds = interval_bounds(case.model, case.inputs)
-    _refute(case, bounds, lambda _, v: np.zeros_like(v), deadline)
+    bounds = interval_bounds(case.model, case.inputs, check=budget.check)
+    _refute(case, bounds, zero_multipliers, budget)
 
 
-def _linear(case: _Case, deadline: float) -> None:
+def _linear(case: _Case, budget: Budget) -> None:
     """Backward linear bounds of states and rows, then of combinations of rows."""
     if case.bounds is None:
-        case.bounds = backward_state_bounds(case.model, case.inputs)
+        case.bounds = backward_state_bounds(case.model, case.inputs, check=budget.check)
     choose = line_multipliers(case.model, case.bounds)
-    _refute(case, case.bounds, choose, deadline)
+    _refute(case, case.bounds, choose, budget)
     if any(len(c.rows) > 1 for c in case.open):
-        _refute(case, case.bounds, choose, deadline, combined=True)
+        _refute(case, case.bounds, choose, budget, combined=True)
 
 
-def _refute(case: _Case, bounds: StateBounds, choose: Multipliers, deadline: float, *, combined: bool = False) -> None:
+def _refute(case: _Case, bounds: StateBounds, choose: Multipliers, budget: Budget, *, combined: bool = False) -> None:
     """Drop the alternatives one of whose rows, or combinations of rows, has a proved positive lower bound."""
-    widest = max([case.model.n_inputs, case.model.n_outputs, *(block.size for block in case.model.blocks)])
-    at_once = max(1, ROWS_AT_ONCE // widest)
+    at_once = rows_at_once(case.model)
     still = []
     for batch in _batches(case.open, at_once, combined=combined):
         rows = np.concatenate([rows for _, rows, _ in batch])
-        if time.monotonic() >= deadline or not len(rows):
+        if budget.out_of_time or not len(rows):
             still += [alternative for alternative, _, _ in batch]
             continue
         offsets = np.concatenate([offsets for _, _, offsets in batch])
-        lowers = lower_bound(case.model, case.inputs, bounds, Functionals.of_outputs(case.model, rows), choose)[0]
+        functionals = Functionals.of_outputs(case.model, rows)
+        lowers = lower_bound(case.model, case.inputs, bounds, functionals, choose, check=budget.check)[0]
         with np.errstate(over="ignore"):
             proved = np.nextafter(lowers + offsets, -np.inf) > 0
         start = 0
@@ -344,12 +356,12 @@ def _rounded_down(value: Fraction) -> float:
     return float(np.nextafter(nearest, -np.inf)) if Fraction(nearest) > value else nearest
 
 
-def _split_inputs(case: _Case, deadline: float) -> None:
+def _split_inputs(case: _Case, budget: Budget) -> None:
     """Split the box of the inputs, where few of them can move."""
     if not 0 < moving_inputs(case.query.box).size <= FEW_INPUTS:
         return
     tree = None if case.recorded is None else SplitTree()
-    outcome = split_inputs(case.model, case.open_query, deadline=deadline, network=case.network, record=tree)
+    outcome = split_inputs(case.model, case.open_query, budget=budget, network=case.network, record=tree)
     if outcome.point is not None and case.replay(outcome.point[None]):
         return
     if outcome.proved:
@@ -358,12 +370,12 @@ def _split_inputs(case: _Case, deadline: float) -> None:
         case.open = ()
 
 
-def _branch(case: _Case, deadline: float) -> None:
+def _branch(case: _Case, budget: Budget) -> None:
     """Optimised slopes, then branching on hidden states."""
     if not branching.applies(case.model):
         return
     chain = None if case.recorded is None else branching.Chain()
-    outcome = branching.branch(case.model, case.open_query, deadline=deadline, network=case.network, record=chain)
+    outcome = branching.branch(case.model, case.open_query, budget=budget, network=case.network, record=chain)
     if outcome.point is not None and case.replay(outcome.point[None]):
         return
     if outcome.proved:
@@ -378,8 +390,8 @@ def _branch(case: _Case, deadline: float) -> None:
 class Rung:
     """One method, and how much of the time that is left it may take."""
 
-    climb: Callable[[_Case, float], None]
-    """(case, deadline on the clock of time.monotonic): refutes alternatives or finds a counterexample, or neither."""
+    climb: Callable[[_Case, Budget], None]
+    """(case, its part of the budget): refutes alternatives or finds a counterexample, or neither."""
     share: float
 
 

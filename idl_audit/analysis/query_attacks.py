@@ -10,18 +10,19 @@ the original network's own outputs satisfy the query.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from idl_audit.analysis.attacks import Network
-from idl_audit.analysis.fast_gradients import Searched, searched
+from idl_audit.analysis.fast_gradients import CheckedNetwork, CheckedSearch, Searched, searched
 from idl_audit.analysis.query import Query
 from idl_audit.analysis.sign_descent import Objective, Units, diversify, sign_descent
 from idl_audit.arrays import Float32Array, FloatArray, IntArray
-from idl_audit.errors import OptionError
+from idl_audit.budget import Budget
+from idl_audit.errors import BudgetError, OptionError
 from idl_audit.implicit.model import ImplicitModel
 
 FEW_INPUTS = 30
@@ -52,7 +53,7 @@ def attack_query(
     network: Network,
     query: Query,
     *,
-    deadline: float,
+    budget: Budget,
     rng: np.random.Generator,
     effort: int = 1,
     starts: FloatArray | None = None,
@@ -63,7 +64,7 @@ def attack_query(
         model: the implicit model of the network: it proposes.
         network: the original network, float32 (m, p) -> (m, q): it decides.
         query: the box and the alternatives.
-        deadline: when to give up, on the clock of time.monotonic().
+        budget: when to give up; a start of a descent is a node.
         rng: where chance comes from; the same generator and effort give the same search.
         effort: 1, 2, ...: how hard to try; a greater one has more starts and steps, and chance of its own.
         starts: points worth a look, (s, p): minimisers of a relaxation, nodes of a tree. They are tried first.
@@ -75,15 +76,14 @@ def attack_query(
         raise OptionError(f"the effort of an attack must be 1 or more, not {effort}")
     if not query.alternatives or not bool(query.box.contains(query.box.project(query.box.lo))):
         return None  # an interval of the box holds no float32 number: nothing that could be replayed
-    hunt = _Hunt(query, searched(model), network, deadline, rng)
-    if starts is not None and len(starts):
-        _search_nearby(hunt, starts)
-    if hunt.is_over:
-        return hunt.found
-    if (hunt.units.width > 0).sum() <= FEW_INPUTS:
-        _search_low_dimension(hunt, effort)
-    else:
-        _search_high_dimension(hunt, effort)
+    search = CheckedSearch(searched(model), budget.check)
+    hunt = _Hunt(query, search, CheckedNetwork(network, search.batch, budget.check), budget, rng)
+    with suppress(BudgetError):
+        if starts is not None and len(starts):
+            _search_nearby(hunt, starts)
+        if not hunt.is_over:
+            few = (hunt.units.width > 0).sum() <= FEW_INPUTS
+            (_search_low_dimension if few else _search_high_dimension)(hunt, effort)
     return hunt.found
 
 
@@ -94,7 +94,7 @@ class _Hunt:
     query: Query
     model: Searched
     network: Network
-    deadline: float
+    budget: Budget
     rng: np.random.Generator
     found: Float32Array | None = None
     units: Units = field(init=False)
@@ -112,7 +112,7 @@ class _Hunt:
 
     @property
     def is_over(self) -> bool:
-        return self.found is not None or time.monotonic() >= self.deadline
+        return self.found is not None or self.budget.is_spent
 
     @property
     def n_alternatives(self) -> int:
@@ -269,6 +269,7 @@ def _sample(hunt: _Hunt, effort: int) -> tuple[FloatArray, FloatArray]:
 
 def _descend(hunt: _Hunt, t: FloatArray, aims: IntArray, *, steps: int) -> None:
     """Run Adam on the hinge of each row's alternative; the original network is asked where the model says yes."""
+    hunt.budget.spend(len(t))
     first, second = np.zeros_like(t), np.zeros_like(t)
     best, best_worst = t.copy(), np.full(len(t), np.inf)
     for step, rate in enumerate(np.geomspace(0.02, 0.001, steps), start=1):
@@ -331,6 +332,7 @@ def _step(
     largest: float = 0.5,
 ) -> FloatArray:
     """Run sign descent of each row towards its alternative; return the least values, (m,)."""
+    hunt.budget.spend(len(t))
 
     def stop(t: FloatArray, worst: FloatArray) -> bool:
         hunt.judge(t[worst <= 0], worst[worst <= 0])

@@ -17,6 +17,7 @@ from idl_audit.analysis.linprog import LinearProgram, Outcome, Solution
 from idl_audit.analysis.state_bounds import lower_bound_over
 from idl_audit.arrays import FloatArray
 from idl_audit.box import SparseBall
+from idl_audit.budget import UNLIMITED, Budget, Pace
 from idl_audit.implicit.model import ImplicitModel
 
 
@@ -24,14 +25,26 @@ class TriangleRelaxation:
     """The LP of one box: built once, solved for one linear functional after the other."""
 
     def __init__(
-        self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, *, sparse: SparseBall | None = None
+        self,
+        model: ImplicitModel,
+        inputs: Interval,
+        bounds: StateBounds,
+        *,
+        sparse: SparseBall | None = None,
+        budget: Budget = UNLIMITED,
     ) -> None:
         """Build the LP from proved bounds of all states over one box (arrays with a batch axis of 1).
 
         `sparse` is the set itself where it is U_card and the model is feed-forward; `inputs` is then the box around it.
+
+        Raises:
+            MemoryLimitError: where it would take more than the budget allows.
+            BudgetError: where the time is over before it is built.
         """
+        budget.allow(program_bytes(model), f"a linear program over {model.n_states:,} states")
+        self._proofs = Pace()
         self._model, self._inputs, self._bounds, self._sparse = model, inputs, bounds, sparse
-        self.form = ComplementarityForm(model, inputs, bounds, sparse=sparse)
+        self.form = ComplementarityForm(model, inputs, bounds, sparse=sparse, check=budget.check)
         limits = self.form.limits
         self.program = LinearProgram(
             self.form.matrix, lo=limits.lo, hi=limits.hi, row_lo=limits.row_lo, row_hi=limits.row_hi
@@ -44,26 +57,44 @@ class TriangleRelaxation:
         limits = self.form.leaf_limits(bounds)
         self.program.change_bounds(limits.lo, limits.hi, limits.row_lo, limits.row_hi)
 
-    def minimise(self, functional: FloatArray, *, time_limit: float | None = None) -> LpBound:
-        """Return what the LP says of min functional . y, shape (q,): a point and a bound that we prove ourselves."""
+    def minimise(self, functional: FloatArray, *, budget: Budget = UNLIMITED) -> LpBound:
+        """Return what the LP says of min functional . y, shape (q,): a point and a bound that we prove ourselves.
+
+        The solver leaves time for the proof, as long as the last one took.
+
+        Raises:
+            BudgetError: where the time is over before the bound is proved.
+        """
         model = self._model
         cost, _ = self.form.cost(model.matrices.C.T @ functional, model.matrices.D.T @ functional)
-        solution = self.program.minimise(cost, time_limit=time_limit)
+        solution = self.program.minimise(cost, time_limit=budget.before(self._proofs.seconds).left)
         if solution.outcome is not Outcome.OPTIMAL or solution.point is None or solution.row_duals is None:
             return LpBound(solution.outcome, None, -np.inf, solution)
         functionals = Functionals.of_outputs(model, functional[None])
         multipliers = as_multipliers(model, self.form.multipliers_of(solution.row_duals))
-        if self._sparse is None:
-            proved = lower_bound(model, self._inputs, self._bounds, functionals, multipliers)
-        else:
-            proved = lower_bound_over(model, self._sparse, self._bounds, functionals, multipliers)
+        with self._proofs.unit(1, budget):
+            if self._sparse is None:
+                lower = lower_bound(model, self._inputs, self._bounds, functionals, multipliers, check=budget.check)
+            else:
+                own = self._sparse
+                lower = lower_bound_over(model, own, self._bounds, functionals, multipliers, check=budget.check)
         return LpBound(
             solution.outcome,
             self.form.inputs_of(solution.point),
-            float(proved[0, 0]),
+            float(lower[0, 0]),
             solution,
             self.form.states_of(solution.point),
         )
+
+
+BYTES_A_NONZERO = 100
+"""Of a model's maps, in all copies of a linear program: ours, and the solver's with its factors (measured: 75)."""
+
+
+def program_bytes(model: ImplicitModel) -> int:
+    """Return about how much memory a linear program over a model's states takes, in bytes."""
+    nonzeros = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
+    return BYTES_A_NONZERO * (nonzeros + model.n_inputs + 4 * model.n_states)
 
 
 def as_multipliers(model: ImplicitModel, lam: FloatArray) -> Multipliers:

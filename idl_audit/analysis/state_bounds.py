@@ -14,7 +14,6 @@ changes becomes the sum of the k largest ones, in S, in the first layer's interv
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -25,12 +24,13 @@ from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.centre_radius import centre_radius_bytes
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
 from idl_audit.analysis.intervals import affine_interval, block_interval, interval_bounds, with_interval
-from idl_audit.analysis.linear_bounds import ROWS_AT_ONCE, line_multipliers
+from idl_audit.analysis.linear_bounds import line_multipliers, rows_at_once
 from idl_audit.analysis.norm_matrix import NormMatrix, norm_bound, norm_matrix
 from idl_audit.analysis.sensitivity import sensitivity_matrix
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.box import Box, InputSet, SparseBall
-from idl_audit.errors import OptionError, UnsupportedModelError
+from idl_audit.budget import UNLIMITED, Budget, Check, unchecked
+from idl_audit.errors import BudgetError, OptionError, UnsupportedModelError
 from idl_audit.implicit.model import FAR, Affine, ImplicitModel, PoolWindows, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.rounding import TINY, gamma
@@ -40,9 +40,6 @@ METHODS: Final = ("norm", "sensitivity", "interval", "linear")
 
 LARGEST: Final = 10**9
 """Bytes that matrices over all inputs may take, unless another limit is given."""
-
-MOST_ROWS: Final = 128
-"""Functionals of one backward pass, at most: between passes the time is looked at."""
 
 DEEPEST_SHARP: Final = 32
 """Up to so many blocks, every block's own S is the sharper of two kinds: its cost grows with their third power."""
@@ -211,15 +208,15 @@ def state_model(model: ImplicitModel, k: int) -> ImplicitModel:
     )
 
 
-def bound_set(prepared: Prepared, inputs: InputSet, *, deadline: float = np.inf) -> SetBounds:
+def bound_set(prepared: Prepared, inputs: InputSet, *, budget: Budget = UNLIMITED) -> SetBounds:
     """Return bounds of every state and output over one input set, rounded outward, and what each method gave.
 
     Args:
         prepared: the model and its matrices.
         inputs: the set; where it is a SparseBall, `prepare(..., sparse=True)` gives sharper intervals.
-        deadline: when backward bounds stop, on the clock of `time.monotonic`; the others are quick.
+        budget: when backward bounds stop; the others are quick.
     """
-    climb = _Climb(prepared, inputs, deadline)
+    climb = _Climb(prepared, inputs, budget)
     if prepared.rho is not None:
         climb.note("norm", climb.by_norm)
     if prepared.norms is not None:
@@ -239,13 +236,13 @@ def bound_set(prepared: Prepared, inputs: InputSet, *, deadline: float = np.inf)
 class _Climb:
     """The ladder over one set; every step leaves `bounds` and `outputs` at least as tight as before."""
 
-    def __init__(self, prepared: Prepared, inputs: InputSet, deadline: float) -> None:
+    def __init__(self, prepared: Prepared, inputs: InputSet, budget: Budget) -> None:
         model = prepared.model
         self.bounds = StateBounds()
         self.outputs = Interval(np.full((1, model.n_outputs), -np.inf), np.full((1, model.n_outputs), np.inf))
         self.rungs: list[Rung] = []
         self.cut_short = False
-        self._prepared, self._model, self._inputs, self._deadline = prepared, model, inputs, deadline
+        self._prepared, self._model, self._inputs, self._budget = prepared, model, inputs, budget
         self._hull = Interval.of_boxes(inputs.hull)
         self._point = Interval(inputs.centre[None], inputs.centre[None])
         self._at_centre = interval_bounds(model, self._point)
@@ -253,12 +250,12 @@ class _Climb:
 
     def note(self, name: str, step: Callable[[], Interval]) -> None:
         """Take one step and keep what it gives for the outputs."""
-        start = time.monotonic()
+        start = self._budget.clock()
         found = step()
         if name != "norm":
             self.outputs = found = self.outputs.intersected(found)
         unstable = None if name == "norm" else self._unstable()
-        self.rungs.append(Rung(name, found, unstable, time.monotonic() - start))
+        self.rungs.append(Rung(name, found, unstable, self._budget.clock() - start))
 
     def _unstable(self) -> int | None:
         model = self._model
@@ -349,37 +346,49 @@ class _Climb:
         """Return backward bounds of some pre-activations of block k; the others keep what they have."""
         z = self.bounds.z[k]
         for some in self._pieces(states):
-            if time.monotonic() > self._deadline:
-                self.cut_short = True
-                break
             for sign in (1.0, -1.0):
                 proved = self._lower(Functionals.of_pre_activations(self._model, k, some, sign))
+                if proved is None:
+                    return z
                 z = z.tightened(some, sign, proved)
         return z
 
     def _pieces(self, rows: IntArray) -> Iterator[IntArray]:
         """Yield the rows in pieces whose backward pass fits into memory and does not take long."""
-        widest = max([self._model.n_inputs, *(block.size for block in self._model.blocks)])
-        at_once = min(MOST_ROWS, max(1, ROWS_AT_ONCE // widest))
+        at_once = rows_at_once(self._model)
         yield from (rows[start : start + at_once] for start in range(0, rows.size, at_once))
 
     def _output_backward(self) -> Interval:
-        unit, q = np.eye(self._model.n_outputs), self._model.n_outputs
-        sides = []
-        for sign in (1.0, -1.0):
-            parts = [
-                self._lower(Functionals.of_outputs(self._model, sign * unit[p])) for p in self._pieces(np.arange(q))
-            ]
-            sides.append(np.concatenate(parts, axis=1))
-        return Interval(sides[0], -sides[1])
+        q = self._model.n_outputs
+        found = self.outputs
+        for some in self._pieces(np.arange(q)):
+            for sign in (1.0, -1.0):
+                proved = self._lower(Functionals.of_outputs(self._model, sign * np.eye(q)[some]))
+                if proved is None:
+                    return found
+                found = found.tightened(some, sign, proved)
+        return found
 
-    def _lower(self, functionals: Functionals) -> FloatArray:
+    def _lower(self, functionals: Functionals) -> FloatArray | None:
+        """Return proved lower bounds; None where the time is over."""
         choose = line_multipliers(self._model, self.bounds)
-        return lower_bound_over(self._model, self._inputs, self.bounds, functionals, choose)
+        check = self._budget.check
+        try:
+            check()
+            return lower_bound_over(self._model, self._inputs, self.bounds, functionals, choose, check=check)
+        except BudgetError:
+            self.cut_short = True
+            return None
 
 
 def lower_bound_over(
-    model: ImplicitModel, inputs: InputSet, bounds: StateBounds, functionals: Functionals, choose: Multipliers
+    model: ImplicitModel,
+    inputs: InputSet,
+    bounds: StateBounds,
+    functionals: Functionals,
+    choose: Multipliers,
+    *,
+    check: Check = unchecked,
 ) -> FloatArray:
     """Return proved lower bounds, shape (1, R), of R functionals over a box or U_card, by any multipliers.
 
@@ -393,9 +402,10 @@ def lower_bound_over(
         bounds: proved bounds of every block that occurs, over the same set.
         functionals: what to bound.
         choose: the multipliers.
+        check: called between small units of work.
     """
     if isinstance(inputs, Box):
-        return lower_bound(model, Interval.of_boxes(inputs), bounds, functionals, choose)
+        return lower_bound(model, Interval.of_boxes(inputs), bounds, functionals, choose, check=check)
     used: list[tuple[Affine, FloatArray]] = [(functionals.row, functionals.seeds)]
 
     def recorded(k: int, v: FloatArray) -> FloatArray:
@@ -404,7 +414,7 @@ def lower_bound_over(
         return lam
 
     point = Interval(inputs.centre[None], inputs.centre[None])
-    at_centre = lower_bound(model, point, bounds, functionals, recorded)
+    at_centre = lower_bound(model, point, bounds, functionals, recorded, check=check)
     with np.errstate(invalid="ignore", over="ignore"):
         w, error = _input_coefficients(model, used)
         least = np.nextafter(at_centre - inputs.rise(-w, error)[None], -np.inf)

@@ -8,7 +8,6 @@ unknown: neither, with the reason.
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,9 +20,14 @@ from idl_audit.analysis import branching
 from idl_audit.analysis.attacks import ATTACKS, AttackOptions, Found, Network, Target, is_success, is_worse, run_attack
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching import Chain, Watch
-from idl_audit.analysis.certificate import Functionals, lower_bound
+from idl_audit.analysis.certificate import Functionals
 from idl_audit.analysis.intervals import interval_bounds
-from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers, output_lower_bounds
+from idl_audit.analysis.linear_bounds import (
+    backward_state_bounds,
+    line_multipliers,
+    output_lower_bounds,
+    zero_multipliers,
+)
 from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.lp_tree.chain import LpChain, widened
 from idl_audit.analysis.lp_tree.tree import LpTree
@@ -34,7 +38,8 @@ from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.analysis.state_bounds import Prepared, bound_set, lower_bound_over, prepare
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box, InputSet, SparseBall
-from idl_audit.errors import OptionError, SolverError, UnsupportedModelError
+from idl_audit.budget import Budget
+from idl_audit.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 
@@ -56,6 +61,7 @@ class Reason(enum.Enum):
     SOLVER_FAILED = "solver_failed"
     RELAXATION_GAP = "relaxation_gap"
     ATTACKS_FAILED = "attacks_failed"
+    NODE_LIMIT = "node_limit"
     WORKER_FAILED = "worker_failed"
     NO_UNIQUENESS_PROOF = "no_uniqueness_proof"
     SOLVER_ONLY = "solver_only"
@@ -85,6 +91,10 @@ class Options:
     seed: int = 0
     record: bool = False
     """Keep what a proof by branching needs to be checked again."""
+    max_nodes: int | None = None
+    """Nodes a sample and radius: leaves of trees, and programs."""
+    max_bytes: int | None = None
+    """What a rung's arrays may take."""
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -92,6 +102,13 @@ class Options:
                 raise OptionError(f"there is no method '{name}'; known are {', '.join(METHODS)}")
         if not self.time_limit > 0:
             raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
+        if self.max_nodes is not None and self.max_nodes < 1:
+            raise OptionError(f"--max-nodes must be 1 or more, not {self.max_nodes}")
+
+    @property
+    def budget(self) -> Budget:
+        """What one sample and radius may cost, from now on."""
+        return Budget.of(self.time_limit, nodes=self.max_nodes, max_bytes=self.max_bytes)
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,7 @@ class _Case:
     target: Target
     options: Options
     rng: np.random.Generator
-    deadline: float
+    budget: Budget
     lowers: FloatArray
     """Proved lower bound of each rival's margin, shape (q - 1,)."""
     inputs: Interval
@@ -151,10 +168,6 @@ class _Case:
         return order[~(self.lowers[order] > 0)]  # NaN, which an overflow may leave, proves nothing
 
     @property
-    def time_left(self) -> float:
-        return self.deadline - time.monotonic()
-
-    @property
     def is_falsified(self) -> bool:
         return is_success(self.found, self.target.label, self.options.attack.target)
 
@@ -174,6 +187,7 @@ def decide(
     inputs: InputSet,
     options: Options,
     watch: Watch | None = None,
+    budget: Budget | None = None,
 ) -> Result:
     """Return the verdict of one sample over one input set: a box, or U_card.
 
@@ -188,11 +202,13 @@ def decide(
         inputs: the input set.
         options: the rungs and their limits.
         watch: told the share of the current tree that is proved.
+        budget: what it may cost; that of the options where it is left out.
 
     Raises:
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
     """
-    start = time.monotonic()
+    budget = options.budget if budget is None else budget
+    start = budget.clock()
     if "mip" in options.methods and not is_piecewise_linear(model):
         bent = next(block for block in model.blocks if not block.activation.piecewise_linear)
         raise UnsupportedModelError(
@@ -200,20 +216,21 @@ def decide(
         )
     predicted = int(predictions(network(sample[None].astype(np.float32)))[0])
     if predicted != label:
-        return Result(Verdict.CLEAN_WRONG, predicted, seconds=time.monotonic() - start)
+        return Result(Verdict.CLEAN_WRONG, predicted, seconds=budget.clock() - start)
     if not model.is_well_posed:  # several states for one input: nothing said of one of them holds for all
-        return Result(Verdict.UNKNOWN, predicted, reason=Reason.NO_UNIQUENESS_PROOF, seconds=time.monotonic() - start)
+        seconds = budget.clock() - start
+        return Result(Verdict.UNKNOWN, predicted, reason=Reason.NO_UNIQUENESS_PROOF, seconds=seconds)
     case = _Case(
-        target=Target(model, inputs, sample, label, network),
+        target=Target(model, inputs, sample, label, network, budget),
         options=options,
         rng=np.random.default_rng(options.seed),
-        deadline=start + options.time_limit,
+        budget=budget,
         lowers=_unproved(model, label, options.attack.target),
         inputs=Interval.of_boxes(inputs.hull),
         watch=watch,
     )
     method = _climb(case)
-    return _result(case, predicted, method, time.monotonic() - start)
+    return _result(case, predicted, method, budget.clock() - start)
 
 
 def _unproved(model: ImplicitModel, label: int, goal: int | None) -> FloatArray:
@@ -229,14 +246,16 @@ def _unproved(model: ImplicitModel, label: int, goal: int | None) -> FloatArray:
 def _climb(case: _Case) -> str | None:
     """Go through the rungs; return the one that decided."""
     for name in _order(case):
-        if case.time_left <= 0:
+        if case.budget.out_of_time:
             case.reason = Reason.TIME_LIMIT
             return None
         try:
             METHODS[name](case)
+        except BudgetError:
+            case.reason = Reason.TIME_LIMIT
         except SolverError:
             case.reason = Reason.SOLVER_FAILED
-        except MemoryError:
+        except (MemoryError, MemoryLimitError):
             case.reason = Reason.MEMORY_LIMIT
         if case.is_falsified or not case.open.size:
             return name
@@ -272,9 +291,9 @@ def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> 
 def _interval(case: _Case) -> None:
     """Intervals forward; the margin by the last layer's interval (multipliers 0)."""
     model = case.model
-    bounds = interval_bounds(model, case.inputs)
-    functionals = Functionals.of_outputs(model, case.functionals)
-    lowers = lower_bound(model, case.inputs, bounds, functionals, lambda _, v: np.zeros_like(v))
+    check = case.budget.check
+    bounds = interval_bounds(model, case.inputs, check=check)
+    lowers = output_lower_bounds(model, case.inputs, bounds, case.functionals, zero_multipliers, check=check)
     case.lowers = np.fmax(case.lowers, lowers[0])
 
 
@@ -282,39 +301,52 @@ def _state_bounds(case: _Case) -> StateBounds:
     """Return backward bounds of all states, computed once."""
     if case.bounds is None:
         if case.sparse is None:
-            case.bounds = backward_state_bounds(case.model, case.inputs)
+            case.bounds = backward_state_bounds(case.model, case.inputs, check=case.budget.check)
         else:
-            prepared = _prepared_for_sparse(case.target.model)
-            case.bounds = bound_set(prepared, case.sparse, deadline=case.deadline).states
+            prepared = _prepared_for_sparse(case.target.model, case.budget.max_bytes)
+            case.bounds = bound_set(prepared, case.sparse, budget=case.budget).states
     return case.bounds
 
 
 @lru_cache(maxsize=2)
-def _prepared_for_sparse(model: ImplicitModel) -> Prepared:
+def _prepared_for_sparse(model: ImplicitModel, max_bytes: int | None) -> Prepared:
     """Return what bounds over U_card need for every sample of a model."""
-    return prepare(model, ("interval", "linear"), sparse=True)
+    return prepare(model, ("interval", "linear"), sparse=True, max_bytes=max_bytes)
+
+
+def _begun(case: _Case) -> bool:
+    """Return whether another program may be begun, and note why where it may not."""
+    if case.budget.is_spent:
+        case.reason = _why_spent(case.budget)
+    return not case.budget.is_spent
+
+
+def _why_spent(budget: Budget) -> Reason:
+    return Reason.TIME_LIMIT if budget.out_of_time else Reason.NODE_LIMIT
 
 
 def _linear(case: _Case) -> None:
     """Backward linear bounds of states and margins."""
     bounds = _state_bounds(case)
-    model = case.model
+    model, check = case.model, case.budget.check
     if case.sparse is None:
-        lowers = output_lower_bounds(model, case.inputs, bounds, case.functionals)
+        lowers = output_lower_bounds(model, case.inputs, bounds, case.functionals, check=check)
     else:
         functionals = Functionals.of_outputs(model, case.functionals)
-        lowers = lower_bound_over(model, case.sparse, bounds, functionals, line_multipliers(model, bounds))
+        lines = line_multipliers(model, bounds)
+        lowers = lower_bound_over(model, case.sparse, bounds, functionals, lines, check=check)
     case.lowers = np.fmax(case.lowers, lowers[0])
 
 
 def _lp(case: _Case) -> None:
     """The triangle LP for each open rival: its duals for a proof, its minimiser for an attack."""
-    relaxation = TriangleRelaxation(case.model, case.inputs, _state_bounds(case), sparse=case.sparse)
+    budget = case.budget
+    relaxation = TriangleRelaxation(case.model, case.inputs, _state_bounds(case), sparse=case.sparse, budget=budget)
     for rival in case.open:
-        if case.time_left <= 0:
-            case.reason = Reason.TIME_LIMIT
+        if not _begun(case):
             return
-        answer = relaxation.minimise(case.functionals[rival], time_limit=case.time_left)
+        budget.spend()
+        answer = relaxation.minimise(case.functionals[rival], budget=budget)
         if answer.outcome is not Outcome.OPTIMAL:
             case.reason = REASONS[answer.outcome]
             continue
@@ -338,7 +370,7 @@ def _branch(case: _Case) -> None:
     query = Query(case.target.box, tuple(Conjunction(case.functionals[[j]], np.zeros(1)) for j in rivals_left))
     record = Chain() if case.options.record else None
     outcome = branching.branch(
-        model, query, deadline=case.deadline, network=case.target.network, record=record, watch=case.watch
+        model, query, budget=case.budget, network=case.target.network, record=record, watch=case.watch
     )
     if record is not None:  # the chain counts the alternatives that were open; the certificate counts all rivals
         trees = {int(rival): record.trees[j] for j, rival in enumerate(rivals_left) if j in record.trees}
@@ -347,8 +379,8 @@ def _branch(case: _Case) -> None:
         case.lowers[rival] = np.fmax(case.lowers[rival], lower)
     if outcome.point is not None:
         case.note(case.target.replay(outcome.point.astype(np.float64), "branch", case.options.attack.target))
-    elif not outcome.proved and case.time_left <= 0:
-        case.reason = Reason.TIME_LIMIT
+    elif not outcome.proved and case.budget.is_spent:
+        case.reason = _why_spent(case.budget)
 
 
 def _mip(case: _Case) -> None:
@@ -356,7 +388,7 @@ def _mip(case: _Case) -> None:
 
     Over U_card it is that of the convex hull; the points are made sparse before they are tried.
     """
-    program = BigMProgram(case.model, case.inputs, _state_bounds(case), sparse=case.sparse)
+    program = BigMProgram(case.model, case.inputs, _state_bounds(case), sparse=case.sparse, budget=case.budget)
     denied = True
 
     def propose(point: FloatArray) -> bool:
@@ -364,10 +396,9 @@ def _mip(case: _Case) -> None:
         return case.is_falsified
 
     for rival in case.open:
-        if case.time_left <= 0:
-            case.reason = Reason.TIME_LIMIT
+        if not _begun(case):
             return
-        answer = program.find_negative(case.functionals[rival], time_limit=case.time_left, propose=propose)
+        answer = program.find_negative(case.functionals[rival], propose=propose)
         if case.is_falsified:
             return
         denied = denied and answer.denied
@@ -384,18 +415,18 @@ CLOSE = 1e-5
 def _exact(case: _Case) -> None:
     """A tree of LPs over the phases of ReLU states, for every open rival: first all roots, then all trees."""
     bounds = widened(_state_bounds(case))
-    tree = LpTree(case.model, case.inputs, bounds)
+    tree = LpTree(case.model, case.inputs, bounds, case.budget)
     chain = LpChain(dict(bounds.z))
 
     def candidate(u: FloatArray) -> bool:
-        y = case.target.model(u[None])[0]
+        y = case.target.model(u[None], check=case.budget.check)[0]
         if (case.functionals @ y).min() <= CLOSE * np.abs(y).max():
             case.note(case.target.replay(u, "exact", case.options.attack.target))
         return case.is_falsified
 
     for most_nodes in (1, None):
         for rival in case.open:
-            grown = tree.grow(case.functionals[rival], candidate, deadline=case.deadline, most_nodes=most_nodes)
+            grown = tree.grow(case.functionals[rival], candidate, most_nodes=most_nodes)
             if grown.found:
                 return
             if grown.lower > 0:
@@ -403,8 +434,8 @@ def _exact(case: _Case) -> None:
                 chain.trees[int(rival)] = grown.leaves
             elif most_nodes is None:
                 case.reason = _GAPS.get(grown.outcome, Reason.RELAXATION_GAP)
-            if case.time_left <= 0:
-                case.reason = Reason.TIME_LIMIT
+            if case.open.size and case.budget.is_spent:
+                case.reason = _why_spent(case.budget)
                 return
     if case.options.record:
         case.chain = chain
@@ -419,6 +450,8 @@ _GAPS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
 def _attack(name: str) -> Rung:
     def rung(case: _Case) -> None:
         case.note(run_attack(name, case.target, case.options.attack, case.rng))
+        if not case.is_falsified:
+            case.budget.check()
 
     return rung
 

@@ -24,16 +24,17 @@ from idl_audit.audit.preflight import Teller, tell_nobody
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.properties import OUT_OF_MEMORY, PropertyOptions, check_on_box, decide_property, read_property
 from idl_audit.audit.subject import Subject, open_subject
-from idl_audit.audit.workers import Done, Lost, work_through
+from idl_audit.audit.workers import Done, Lost, begun, work_through
 from idl_audit.audit.workers import tell as tell_parent
+from idl_audit.budget import Budget
 from idl_audit.data.instances import Instance, read_instances
 from idl_audit.errors import IdlAuditError, OptionError
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
 
 DEFAULT_SECONDS: Final = 60.0
 """For rows without a timeout where there is no cap."""
-GRACE: Final = 30.0
-"""Seconds beyond its time after which a process is ended: some steps do not look at the clock."""
+GRACE: Final = 5.0
+"""Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
 
 WRONG: Final = "IDL502"
 """The code of a result that contradicts the truth."""
@@ -45,6 +46,8 @@ class BenchOptions:
 
     cap: float | None = None
     """Seconds for a property at most; None leaves each row its own timeout."""
+    max_nodes: int | None = None
+    """For a property, at most."""
     jobs: int = 1
     seed: int = 0
     earlier: Report | None = None
@@ -71,6 +74,7 @@ class Row:
     folder: Path
     seconds: float
     seed: int
+    max_nodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def audit_bench(
     for diagnostic in noted:
         tell(diagnostic)
     rows = [
-        Row(number, instance, folder, limit, options.seed)
+        Row(number, instance, folder, limit, options.seed, options.max_nodes)
         for number, (instance, limit) in enumerate(zip(instances, seconds, strict=True))
         if number not in found
     ]
@@ -253,13 +257,15 @@ def decide_row(row: Row) -> Decided:
     try:
         subject = _network(row.folder / row.instance.onnx)
         start = time.monotonic()  # the network is read once for all of its rows
+        begun()
         asked = read_property(subject, property_file(row.folder / row.instance.vnnlib))
         files = Files(row_sha256(subject.info.sha256, asked.sha256), subject.info.external_files)
         tell_parent(files)
         entry = files.named(entry)
         check_on_box(subject, asked, row.seed)
-        options = PropertyOptions(time_limit=row.seconds, seed=row.seed)
-        decision = decide_property(subject, asked, options, deadline=start + row.seconds)
+        options = PropertyOptions(seed=row.seed)
+        budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes)
+        decision = decide_property(subject, asked, options, budget)
         subject.check_unchanged()
     except IdlAuditError as error:
         return _unjudged(entry, "IDL503", str(error), time.monotonic() - start)

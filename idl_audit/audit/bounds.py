@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from idl_audit.audit.robustness import CHECKED_SAMPLES
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import Box, InputSet, SparseBall
+from idl_audit.budget import Budget
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
@@ -159,8 +159,8 @@ def _bound_all(
     try:
         for place, index in enumerate(sets.samples.indices):
             for one in found:
-                deadline = time.monotonic() + options.time_limit
-                one.add(int(index), bound_set(prepared, sets.around(place, one.eps), deadline=deadline))
+                budget = Budget.of(options.time_limit)
+                one.add(int(index), bound_set(prepared, sets.around(place, one.eps), budget=budget))
                 done += 1
                 watch(Progress(done, total, Counter()))
     except KeyboardInterrupt:

@@ -9,7 +9,6 @@ a JSON `meta`. It holds no bound: the check computes them all. A certificate of 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.audit import lp_certificates
 from idl_audit.audit.chains import floats, integers, opened_chain, packed_chain, whole
 from idl_audit.box import Box
+from idl_audit.budget import Budget
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import ModelFileError
 from idl_audit.implicit.model import ImplicitModel
@@ -130,17 +130,17 @@ def certificate_of(
     chain: Chain | LpChain | None,
     *,
     index: int,
-    seconds: float,
+    budget: Budget,
 ) -> Certificate | None:
     """Return a certificate that was checked, for a sample that is certified; None where no chain proves it.
 
     What intervals, lines or the LP proved is proved again by the usual lines or, where these do not reach, by
-    branching, for at most so many seconds.
+    branching, within the budget.
     """
     if isinstance(chain, LpChain) or not model.is_feed_forward:
         known = chain if isinstance(chain, LpChain) else None
         rows = margin_functionals(model.n_outputs, label)
-        proof = lp_certificates.completed(model, Interval.of_boxes(ball.box), rows, known, seconds=seconds)
+        proof = lp_certificates.completed(model, Interval.of_boxes(ball.box), rows, known, budget=budget)
         return None if proof is None else Certificate(ball, label, proof, index)
     tried = trivial_chain(model) if chain is None else chain
     complete(tried, model.n_outputs - 1)
@@ -150,7 +150,7 @@ def certificate_of(
     if not branching.applies(model):
         return None
     again = Chain()
-    branching.branch(model, found.query(model), deadline=time.monotonic() + seconds, network=network, record=again)
+    branching.branch(model, found.query(model), budget=budget, network=network, record=again)
     found = Certificate(ball, label, again, index)
     return None if found.refused(model) else found
 

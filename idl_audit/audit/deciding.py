@@ -20,16 +20,15 @@ from idl_audit.audit.certificates import Ball, certificate_of, write_certificate
 from idl_audit.audit.classifier import as_classifier
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.subject import ModelOptions, Subject, open_subject
-from idl_audit.audit.workers import Lost, tell, work_through
+from idl_audit.audit.workers import Lost, begun, tell, work_through
 from idl_audit.box import Box, InputSet
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import InvalidInputError, ModelFileError
 from idl_audit.implicit.model import ImplicitModel
 
-GRACE: Final = 60.0
-"""Seconds beyond its time after which a process is ended: it reads the model first, and some steps do not look at the
-clock."""
+GRACE: Final = 10.0
+"""Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
 PAUSE: Final = 0.2
 """Seconds between two words on how far a tree is."""
 
@@ -101,6 +100,8 @@ class Decider:
 
     def __call__(self, task: SampleTask) -> Decided:
         """Decide a sample that another process asks for."""
+        self._model()
+        begun()
         return self.decide(task, tell)
 
     def decide(self, task: SampleTask, heard: Callable[[Message], None]) -> Decided:
@@ -149,7 +150,7 @@ class Decider:
             sample.label,
             result.chain,
             index=sample.index,
-            seconds=self.setting.verdicts.time_limit,
+            budget=self.setting.verdicts.budget,
         )
         if found is None:
             sample.uncertified.append(radius.value)

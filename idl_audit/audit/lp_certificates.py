@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from idl_audit.analysis.lp_tree.chain import LpChain, LpLeaves, check_lp_chain, 
 from idl_audit.analysis.lp_tree.tree import LpTree
 from idl_audit.analysis.witness import ProofWitness
 from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.budget import Budget
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 
@@ -24,7 +24,7 @@ Reader = Callable[[str], AnyArray]
 
 
 def completed(
-    model: ImplicitModel, inputs: Interval, functionals: FloatArray, chain: LpChain | None, *, seconds: float
+    model: ImplicitModel, inputs: Interval, functionals: FloatArray, chain: LpChain | None, *, budget: Budget
 ) -> LpChain | None:
     """Return a chain that proves functionals . y > 0 over one box, checked; None where none was found in time.
 
@@ -33,13 +33,12 @@ def completed(
     found = LpChain() if chain is None else chain
     complete(model, inputs, functionals, found)
     there, bounds = without_self_feedback(model), StateBounds(dict(found.z))
-    deadline = time.monotonic() + seconds
     tree: LpTree | None = None
     for number, functional in enumerate(functionals):
         if bool((prove_leaves(there, inputs, bounds, functional, found.trees[number]) > 0).all()):
             continue
-        tree = LpTree(there, inputs, bounds) if tree is None else tree
-        grown = tree.grow(functional, lambda u: False, deadline=deadline)
+        tree = LpTree(there, inputs, bounds, budget) if tree is None else tree
+        grown = tree.grow(functional, lambda u: False)
         if not grown.lower > 0:
             return None
         found.trees[number] = grown.leaves

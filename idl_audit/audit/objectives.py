@@ -22,6 +22,7 @@ from idl_audit.audit.robustness import CHECKED_SAMPLES
 from idl_audit.audit.samples import DataOptions, describe_data, open_samples
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import InputSet
+from idl_audit.budget import Budget
 from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
@@ -67,6 +68,11 @@ class ObjectiveOptions:
             )
         if self.save is not None:
             check_new_file(self.save, force=self.force)
+
+    @property
+    def budget(self) -> Budget:
+        """What one sample and radius may cost, from now on."""
+        return Budget.of(self.time_limit, max_bytes=self.model.max_bytes)
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ def _measure_all(
     watch(Progress(0, total, Counter()))
     for index, x, sets in zip(samples.indices, samples.inputs, all_sets, strict=True):
         for radius, inputs in zip(options.eps, sets, strict=True):
-            found = measurement.measure(x, inputs, searches=options.searches, time_limit=options.time_limit)
+            found = measurement.measure(x, inputs, searches=options.searches, budget=options.budget)
             done += 1
             watch(Progress(done, total, Counter()))
             yield _Entry(int(index), radius, found)

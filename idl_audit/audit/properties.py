@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,6 +21,7 @@ from idl_audit.audit.property_certificates import part_of, write_property_certif
 from idl_audit.audit.sensitivity_pictures import check_new_folder
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import Box
+from idl_audit.budget import Budget
 from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
 from idl_audit.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.graph.files import hashed, stamp_of
@@ -44,6 +44,8 @@ class PropertyOptions:
 
     time_limit: float = 60.0
     """Seconds in all, reading and converting included."""
+    max_nodes: int | None = None
+    """Boxes, leaves of trees and starts of attacks, in all."""
     seed: int = 0
     model: ModelOptions = field(default_factory=ModelOptions)
     certificates: Path | None = None
@@ -53,8 +55,15 @@ class PropertyOptions:
     def __post_init__(self) -> None:
         if not self.time_limit > 0:
             raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
+        if self.max_nodes is not None and self.max_nodes < 1:
+            raise OptionError(f"--max-nodes must be 1 or more, not {self.max_nodes}")
         if self.certificates is not None:
             check_new_folder(self.certificates, force=self.force)
+
+    @property
+    def budget(self) -> Budget:
+        """What the property may cost, from now on."""
+        return Budget.of(self.time_limit, nodes=self.max_nodes, max_bytes=self.model.max_bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,16 +88,16 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
         AgreementError: where the implicit model is not the network.
     """
     clock = Clock()
-    start = time.monotonic()
+    budget = options.budget
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
         asked = read_property(subject, vnnlib)
     with clock.step("check"):
         check = check_on_box(subject, asked, options.seed)
     with clock.step("verdict"):
-        decision = decide_property(subject, asked, options, deadline=start + options.time_limit)
+        decision = decide_property(subject, asked, options, budget)
     subject.check_unchanged()
-    seconds = time.monotonic() - start
+    seconds = options.time_limit - budget.left
     lost = decision.reason is Reason.MEMORY_LIMIT
     with clock.step("certificates"):
         artifacts, uncertified = _certificate(subject, asked, decision, vnnlib, options)
@@ -125,8 +134,9 @@ def _certificate(
     if options.certificates is None or decision.result != "unsat":
         return (), ()
     parts = []
+    certificate = options.budget  # of its own: as much as the answer had
     for query, recorded in zip(asked.queries, decision.recorded, strict=True):
-        part = part_of(subject.model, subject.original, query, recorded, seconds=options.time_limit)
+        part = part_of(subject.model, subject.original, query, recorded, budget=certificate)
         if part is None:
             message = f"unsat, but no certificate that stands alone was found within {options.time_limit:g} s"
             return (), (Diagnostic(code="IDL505", level="warning", message=message, where=asked.source),)
@@ -251,19 +261,19 @@ def check_on_box(subject: Subject, asked: AskedProperty, seed: int) -> Agreement
     return check_agreement(subject, points)
 
 
-def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOptions, *, deadline: float) -> Decision:
-    """Decide the queries of a property one after the other until one is sat or the time (time.monotonic) is over.
+def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOptions, budget: Budget) -> Decision:
+    """Decide the queries of a property one after the other until one is sat or the budget is spent.
 
-    Each gets an equal part of the time that is left. unsat: all of them are.
+    Each gets an equal part of what is left. unsat: all of them are.
     """
     diagnostics = tuple(_diagnostics(asked))
     results: list[QueryResult] = []
     for number, query in enumerate(asked.queries):
-        left = (deadline - time.monotonic()) / (len(asked.queries) - number)
-        if left <= 0:
+        if budget.out_of_time:
             return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
-        chosen = QueryOptions(time_limit=left, seed=options.seed, record=options.certificates is not None)
-        found = decide_query(subject.model, subject.original, query, chosen)
+        chosen = QueryOptions(seed=options.seed, record=options.certificates is not None)
+        part = budget.part(1 / (len(asked.queries) - number))
+        found = decide_query(subject.model, subject.original, query, chosen, part)
         if found.point is not None and found.outputs is not None:
             return Decision("sat", found.method, witness_text(found.point, found.outputs), diagnostics=diagnostics)
         results.append(found)

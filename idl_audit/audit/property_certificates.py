@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,8 @@ from idl_audit.arrays import AnyArray
 from idl_audit.audit.certificates import SCHEMA_VERSION, refused_chain
 from idl_audit.audit.chains import floats, opened_chain, opened_splits, packed_chain, packed_splits, whole
 from idl_audit.box import Box
-from idl_audit.errors import ModelFileError
+from idl_audit.budget import Budget
+from idl_audit.errors import BudgetError, ModelFileError
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import write_npz
 
@@ -115,36 +115,38 @@ def with_sums_of_rows(query: Query) -> Query:
 
 
 def part_of(
-    model: ImplicitModel, network: Network, query: Query, recorded: Recorded | None, *, seconds: float
+    model: ImplicitModel, network: Network, query: Query, recorded: Recorded | None, *, budget: Budget
 ) -> Part | None:
-    """Return a checked proof of a query that is unsat; None where what is tried for so many seconds proves nothing.
+    """Return a checked proof of a query that is unsat; None where what the budget allows proves nothing.
 
     What was recorded comes first; what only intervals or lines proved is proved again by lines, by splitting a box of
     few inputs, or by branching.
     """
-    deadline = time.monotonic() + seconds
     box = query.box
     plain = Query(Box.between(box.lo, box.hi), tuple(Conjunction(c.rows, c.offsets) for c in query.alternatives))
     recorded = recorded or Recorded()
     if recorded.splits is not None:
-        return _grown(model, plain, recorded.splits, deadline)
+        return _grown(model, plain, recorded.splits, budget)
     chain = _completed(model, with_sums_of_rows(plain), recorded.chain or Chain())
     found = Part(plain, chain)
     if not found.refused(model):
         return found
     if moving_inputs(box).size <= FEW_INPUTS:
-        return _grown(model, plain, SplitTree(), deadline)
+        return _grown(model, plain, SplitTree(), budget)
     if not branching.applies(model):
         return None
     again = Chain()
-    branching.branch(model, with_sums_of_rows(plain), deadline=deadline, network=network, record=again)
+    branching.branch(model, with_sums_of_rows(plain), budget=budget, network=network, record=again)
     found = Part(plain, again)
     return None if found.refused(model) else found
 
 
-def _grown(model: ImplicitModel, query: Query, tree: SplitTree, deadline: float) -> Part | None:
+def _grown(model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget) -> Part | None:
     """Return the proof by a tree of boxes, whose open leaves are split further; None where the time is over."""
-    if check_splits(model, query, tree, grow_until=deadline):
+    try:
+        if check_splits(model, query, tree, grow=budget):
+            return None
+    except BudgetError:
         return None
     found = Part(query, tree)
     return None if found.refused(model) else found

@@ -228,7 +228,7 @@ def _setting(subject: Subject, sigma: FloatArray | None, options: RobustnessOpti
         subject.info.sha256,
         options.data.preprocessing,
         options.eps,
-        options.verdicts,
+        replace(options.verdicts, max_bytes=options.model.max_bytes),
         options.certificates,
         options.force or options.resume,
         sigma,

@@ -21,6 +21,8 @@ Answer = TypeVar("Answer")
 
 WAIT: Final = 0.5
 """Seconds between two looks at the clock."""
+STARTING: Final = 120.0
+"""Seconds for what comes before the work itself: loading libraries, reading what many tasks share."""
 THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -59,7 +61,8 @@ def work_through(
         tasks: what to do; sent to other processes, as the answers are sent back.
         work: a function that the other process can import.
         jobs: how many processes.
-        allowed: seconds after which the process of a task is ended.
+        allowed: seconds after which the process of a task is ended, from the moment it says that it has `begun`; until
+            then it has STARTING seconds more.
         heard: given what the work of a task said by `tell`, before its answer.
     """
     waiting = deque(tasks)
@@ -98,12 +101,12 @@ class _Worker(Generic[Task, Answer]):
         theirs.close()
         self.is_usable = True
         self._task: Any = None
-        self._start = self._deadline = 0.0
+        self._start = self._deadline = self._allowed = 0.0
 
     def give(self, task: Task, seconds: float) -> None:
         """Start a task."""
-        self._task, self._start = task, time.monotonic()
-        self._deadline = self._start + seconds
+        self._task, self._start, self._allowed = task, time.monotonic(), seconds
+        self._deadline = self._start + STARTING + seconds
         with suppress(OSError):  # it died while idle: `done` will see the end of its pipe
             self.pipe.send(task)
 
@@ -115,6 +118,10 @@ class _Worker(Generic[Task, Answer]):
                 answer = self.pipe.recv()
             except Exception:  # a broken pipe, or half a message of a process that died
                 answer = self._lost()
+            if isinstance(answer, _Begun):
+                self._start = time.monotonic()
+                self._deadline = self._start + self._allowed
+                return None
             if isinstance(answer, _Told):
                 heard(self._task, answer.message)
                 return None
@@ -149,6 +156,10 @@ class _Told:
     message: Any
 
 
+class _Begun:
+    """Said where the time of a task starts."""
+
+
 _to_parent: list[Connection[Any, Any]] = []
 """In a process that was started here: the pipe to the one that started it."""
 
@@ -157,6 +168,12 @@ def tell(message: Any) -> None:
     """Say something to the process that handed out the task: it arrives at the `heard` of `work_through`."""
     for pipe in _to_parent:
         pipe.send(_Told(message))
+
+
+def begun() -> None:
+    """Say that the time of the task starts now: what came before it is shared with others."""
+    for pipe in _to_parent:
+        pipe.send(_Begun())
 
 
 def _end_with_parent() -> None:

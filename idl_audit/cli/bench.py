@@ -54,12 +54,14 @@ def bench(
         typer.Option(
             "--cap",
             help="Seconds for a property at most; less where the row's timeout is. Without it, rows that have no "
-            "timeout get 60.",
+            "timeout get 60. It is for everything but reading the network, which neighbouring rows share; a process "
+            "that has no answer 5 seconds later is ended.",
             metavar="SECONDS",
             show_default=False,
             rich_help_panel=o.LIMITS,
         ),
     ] = None,
+    max_nodes: o.MaxNodesOption = None,
     jobs: Annotated[
         int, typer.Option("--jobs", help="Properties decided at the same time.", metavar="N", rich_help_panel=o.LIMITS)
     ] = 1,
@@ -72,7 +74,7 @@ def bench(
     """
     check_output(output, read=(instances,))
     earlier = _earlier(output) if resume else None
-    options = BenchOptions(cap=cap, jobs=jobs, seed=seed, earlier=earlier)
+    options = BenchOptions(cap=cap, max_nodes=max_nodes, jobs=jobs, seed=seed, earlier=earlier)
 
     def save(report: Report) -> None:
         if output is not None:

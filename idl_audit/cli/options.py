@@ -224,8 +224,21 @@ TimeLimitOption = Annotated[
     float,
     typer.Option(
         "--time-limit",
-        help="Seconds for one sample at one radius.",
+        help="Seconds for one sample at one radius: search and proof, after the model was read. A certificate "
+        "gets as much again.",
         metavar="SECONDS",
+        rich_help_panel=LIMITS,
+    ),
+]
+MaxNodesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-nodes",
+        min=1,
+        help="Leaves of trees, parts of boxes and linear programs, at most, where --time-limit is for seconds: with "
+        "enough of those, every machine finds the same.",
+        metavar="N",
+        show_default=False,
         rich_help_panel=LIMITS,
     ),
 ]

@@ -131,6 +131,7 @@ def certify(
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
     time_limit: o.TimeLimitOption = 60.0,
+    max_nodes: o.MaxNodesOption = None,
     max_memory: o.MaxMemoryOption = None,
     jobs: JobsOption = 1,
     resume: ResumeOption = False,
@@ -142,7 +143,7 @@ def certify(
     clean_wrong: the network is wrong without any change. unknown: neither, with the reason.
 
     With a PROPERTY in place of -d and -e: sat (the network violates it, with a witness), unsat (proved that it holds),
-    unknown or timeout, on the first line; --time-limit is for the whole property.
+    unknown or timeout, on the first line; --time-limit is for the whole property, reading the model included.
     """
     reading = o.model_options(
         output_name,
@@ -175,7 +176,14 @@ def certify(
         _certify_property(
             model,
             property,
-            PropertyOptions(time_limit=time_limit, seed=seed, model=reading, certificates=certificates, force=force),
+            PropertyOptions(
+                time_limit=time_limit,
+                max_nodes=max_nodes,
+                seed=seed,
+                model=reading,
+                certificates=certificates,
+                force=force,
+            ),
             format,
             output,
         )
@@ -195,6 +203,7 @@ def certify(
             time_limit=time_limit,
             seed=seed,
             record=certificates is not None,
+            max_nodes=max_nodes,
         ),
         sigma=sigma,
         save=save,

@@ -99,6 +99,7 @@ def run(
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
     time_limit: o.TimeLimitOption = 60.0,
+    max_nodes: o.MaxNodesOption = None,
     max_memory: o.MaxMemoryOption = None,
     jobs: JobsOption = 1,
     resume: ResumeOption = False,
@@ -132,6 +133,7 @@ def run(
         ),
         force=force,
         time_limit=time_limit,
+        max_nodes=max_nodes,
         seed=seed,
         table=found.table,
     )
@@ -210,12 +212,14 @@ class _Shared:
         *,
         force: bool,
         time_limit: float,
+        max_nodes: int | None,
         seed: int,
         table: Callable[[str], dict[str, Any]],
     ) -> None:
         self.eps = eps
         self._data, self._preprocessing, self._model = data, preprocessing, model
-        self._force, self._time_limit, self._seed, self._table = force, time_limit, seed, table
+        self._force, self._seed, self._table = force, seed, table
+        self._time_limit, self._max_nodes = time_limit, max_nodes
 
     def _needed(self, step: str) -> DataOptions:
         if self._data is None:
@@ -277,6 +281,7 @@ class _Shared:
             time_limit=self._time_limit,
             seed=self._seed,
             record="certificates" in table,
+            max_nodes=self._max_nodes,
         )
         return RobustnessOptions(
             eps=self.eps,
@@ -298,6 +303,7 @@ class _Shared:
             time_limit=self._time_limit,
             attack=AttackOptions(fraction=share, target=table.get("target")),
             seed=self._seed,
+            max_nodes=self._max_nodes,
         )
         return RobustnessOptions(
             eps=self.eps,

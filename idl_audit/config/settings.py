@@ -75,6 +75,7 @@ class Defaults(Table):
     max_memory: Text | None = Field(default=None, description="Refuse what needs a larger matrix: 1GB.")
     seed: Number | None = Field(default=None, description="Seed of every random choice.")
     time_limit: Seconds | None = Field(default=None, description="Seconds for one sample at one radius.")
+    max_nodes: Number | None = Field(default=None, description="Leaves, parts of boxes and linear programs, at most.")
     jobs: Number | None = Field(default=None, description="Processes that decide samples.")
 
 

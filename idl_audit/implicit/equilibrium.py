@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.wellposed import Contraction, Monotone, Proof
 
 MOST_STEPS = 5000
@@ -61,7 +62,15 @@ class Iteration:
     """(n, n): i push is what i adds to t, for rows i."""
 
 
-def solve(phi: Function, A: FloatArray, drive: FloatArray, iteration: Iteration, *, coupled: bool) -> Equilibrium:
+def solve(
+    phi: Function,
+    A: FloatArray,
+    drive: FloatArray,
+    iteration: Iteration,
+    *,
+    coupled: bool,
+    check: Check = unchecked,
+) -> Equilibrium:
     """Return x with x = phi(A x + i) for each row i of `drive`, shape (m, n).
 
     Args:
@@ -70,13 +79,14 @@ def solve(phi: Function, A: FloatArray, drive: FloatArray, iteration: Iteration,
         drive: i = (everything but the loop), (m, n).
         iteration: how to come near, from `iteration_of`.
         coupled: whether phi couples its states, so that there is no diagonal of slopes to polish with.
+        check: called between steps; what it raises ends the work.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # without a proof it may run away
-        x, iterations = _iterate(iteration, drive, COUPLED_NEAR if coupled else NEAR)
+        x, iterations = _iterate(iteration, drive, COUPLED_NEAR if coupled else NEAR, check)
         at_once = max(1, BATCH_NUMBERS // (len(A) ** 2 + 1))
         for start in () if coupled else range(0, len(x), at_once):
             rows = slice(start, start + at_once)
-            x[rows] = _polished(phi, A, drive[rows], x[rows])
+            x[rows] = _polished(phi, A, drive[rows], x[rows], check)
         z = x @ A.T + drive
         residual = float(np.abs(x - phi(z)).max(initial=0.0))
     return Equilibrium(x, z, iterations, residual)
@@ -116,12 +126,13 @@ def iteration_of(phi: Function, A: FloatArray, proof: Proof | None, *, homogeneo
     return Iteration(value, centre, averaged, (inverse @ shifted).T, alpha[:, None] * inverse.T)
 
 
-def _iterate(iteration: Iteration, drive: FloatArray, near: float) -> tuple[FloatArray, int]:
+def _iterate(iteration: Iteration, drive: FloatArray, near: float, check: Check) -> tuple[FloatArray, int]:
     """Iterate until the change is small relative to the state; return x and the number of steps."""
     push = drive @ iteration.push
     t = push.copy()
     x = iteration.value(t)
     for count in range(1, MOST_STEPS + 1):
+        check()
         new = (x - iteration.centre * t) @ iteration.step + push
         t = (t + new) / 2 if iteration.averaged else new
         before, x = x, iteration.value(t)
@@ -141,13 +152,14 @@ def _in_t(phi: Function, alpha: FloatArray) -> Callable[[FloatArray], FloatArray
     return lambda t: t * np.where(t >= 0, steep, flat)
 
 
-def _polished(phi: Function, A: FloatArray, drive: FloatArray, x: FloatArray) -> FloatArray:
+def _polished(phi: Function, A: FloatArray, drive: FloatArray, x: FloatArray, check: Check) -> FloatArray:
     """Newton's method for x - phi(A x + i); exact in one step on the right pieces of a piecewise linear phi."""
     identity = np.eye(len(A))
     z = x @ A.T + drive
     residual = np.abs(x - phi(z)).max(axis=1, initial=0.0)
     open_rows: BoolArray = np.ones(len(x), np.bool_)
     for _ in range(POLISHING_STEPS):
+        check()
         rows = np.flatnonzero(open_rows)
         if not rows.size:
             break

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation, Line
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
@@ -229,9 +230,10 @@ class Loop:
         """N, (n, n), with |dx| <= N |di| for all i, rounded upward; None where nothing proves one."""
         return gain(self.A, *self.block.everywhere, self.coupling, weights=self.weights)
 
-    def solve(self, drive: FloatArray) -> Equilibrium:
-        """Return x = phi(A x + i) for each row i, shape (m, n)."""
-        return solve(self.block, self.A.matrix, drive, self._iteration, coupled=self.block.activation.coupled)
+    def solve(self, drive: FloatArray, *, check: Check = unchecked) -> Equilibrium:
+        """Return x = phi(A x + i) for each row i, shape (m, n); `check` is called between steps."""
+        coupled = self.block.activation.coupled
+        return solve(self.block, self.A.matrix, drive, self._iteration, coupled=coupled, check=check)
 
     @cached_property
     def _iteration(self) -> Iteration:
@@ -320,8 +322,10 @@ class ImplicitModel:
         """Whether it is proved that there is exactly one state for every input."""
         return all(loop.proof is not None for loop in self.loops.values())
 
-    def solve(self, inputs: FloatArray) -> Solution:
+    def solve(self, inputs: FloatArray, *, check: Check = unchecked) -> Solution:
         """Return z = A x + B u + b and x = phi(z) for each row of `inputs`, shape (m, p).
+
+        `check` is called between blocks and between the steps of a loop.
 
         Raises:
             UnsupportedModelError: where no equilibrium of a loop was found.
@@ -330,11 +334,12 @@ class ImplicitModel:
         z: dict[int, FloatArray] = {}
         iterations, residual = 0, 0.0
         for k in self.evaluation_order:
+            check()
             if k not in self.loops:
                 z[k] = self.rows[k](states, inputs)
                 states[k] = self.blocks[k](z[k])
                 continue
-            found = self.loops[k].solve(self.loops[k].drive(states, inputs))
+            found = self.loops[k].solve(self.loops[k].drive(states, inputs), check=check)
             size = 1e-3 + float(np.abs(found.x).max(initial=0.0))
             if not found.residual <= LARGEST_RESIDUAL * size:
                 raise UnsupportedModelError(
@@ -352,14 +357,14 @@ class ImplicitModel:
         """Return z = A x + B u + b for each row of `inputs`, shape (m, p): one (m, n_k) array a block."""
         return self.solve(inputs).pre_activations
 
-    def state(self, inputs: FloatArray) -> tuple[FloatArray, ...]:
+    def state(self, inputs: FloatArray, *, check: Check = unchecked) -> tuple[FloatArray, ...]:
         """Return the equilibrium x for each row of `inputs`, shape (m, p): one (m, n_k) array a block."""
-        return self.solve(inputs).states
+        return self.solve(inputs, check=check).states
 
-    def __call__(self, inputs: FloatArray) -> FloatArray:
+    def __call__(self, inputs: FloatArray, *, check: Check = unchecked) -> FloatArray:
         """Return y = C x + D u + d for each row of `inputs`, shape (m, p) -> (m, q)."""
         inputs = np.asarray(inputs, np.float64)
-        return self.output(dict(enumerate(self.state(inputs))), inputs)
+        return self.output(dict(enumerate(self.state(inputs, check=check))), inputs)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from idl_audit.report.schema import (
 REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
     {
         Reason.TIME_LIMIT: "the time ran out: raise --time-limit",
+        Reason.NODE_LIMIT: "all nodes were used: raise --max-nodes",
         Reason.MEMORY_LIMIT: "it would need more memory: raise --max-memory",
         Reason.SOLVER_FAILED: "the solver gave no usable answer: try another --method",
         Reason.WORKER_FAILED: "the process working on it ended early: run it again with fewer --jobs",

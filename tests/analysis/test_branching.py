@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from budgets import enough, few, no_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import (
@@ -54,10 +54,6 @@ CONVEX = ("relu", "leaky", "negative", "abs", "identity")
 SHARES = (-0.2, -0.02, 0.02, 0.2)
 
 
-def in_time(seconds: float = 2.0) -> float:
-    return time.monotonic() + seconds
-
-
 def own_network(model: ImplicitModel) -> Callable[[Float32Array], FloatArray]:
     return lambda points: model(np.asarray(points, np.float64))
 
@@ -75,7 +71,7 @@ def box32(rng: np.random.Generator, p: int, widths: tuple[float, ...] = (0.0, 1e
 
 
 def run(model: ImplicitModel, query: Query, seconds: float = 2.0) -> BranchOutcome:
-    return branch(model, query, deadline=in_time(seconds), network=own_network(model))
+    return branch(model, query, budget=enough(), network=own_network(model))
 
 
 def check_point(outcome: BranchOutcome, query: Query, outputs: Callable[[Float32Array], FloatArray]) -> None:
@@ -598,7 +594,7 @@ def test_any_state_may_be_split_even_one_that_has_a_phase(seed: int) -> None:
         bounds = interval_bounds(model, inputs)
         offset = -truth - 1e-7 * (1 + abs(truth))
         with np.errstate(all="ignore"):  # stable states are split too: intervals without a point
-            outcome = Tree(net, inputs, bounds, functional, offset, lambda points: False).grow(deadline=in_time(0.2))
+            outcome = Tree(net, inputs, bounds, functional, offset, lambda points: False).grow(few(100))
     assert not outcome.proved
     assert outcome.open
     assert outcome.lower == -np.inf
@@ -688,7 +684,7 @@ def test_leaves_cover_the_box(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Tree, "_search", recorded)
     net, inputs = SearchNet(model, box), Interval.of_boxes(box)
     grown = Tree(net, inputs, interval_bounds(model, inputs), np.ones(1), 0.0, lambda points: False)
-    outcome = grown.grow(deadline=in_time(1.0))
+    outcome = grown.grow(few())
     all_nodes = np.unique(np.array(nodes), axis=0)  # a leaf without a state to split is searched more than once
     split = {tuple(np.where(np.arange(len(a)) == i, 0, a)) for a in all_nodes for i in np.flatnonzero(a)}
     leaves = np.array([a for a in all_nodes if tuple(a) not in split])
@@ -712,7 +708,7 @@ def test_a_recorded_chain_proves_the_same_and_nothing_that_is_false() -> None:
     model, box, functional, truth = split_case()
     query = Query(box, (below(functional, [0.02 * (1 + abs(truth)) - truth]),))
     chain = Chain()
-    outcome = branch(model, query, deadline=in_time(20.0), network=own_network(model), record=chain)
+    outcome = branch(model, query, budget=enough(), network=own_network(model), record=chain)
     assert outcome.proved
     leaves = chain.trees[0]
     assert sum(leaves.sizes) == outcome.leaves > 3
@@ -764,29 +760,26 @@ def test_a_step_has_a_sign_and_not_a_factor(sign: float) -> None:
 # ---------------------------------------------------------------------------------------------- time, points, order
 
 
-def test_a_deadline_in_the_past_ends_soon_and_proves_only_what_needs_no_tree() -> None:
+def test_without_nodes_only_what_needs_no_tree_is_proved() -> None:
     model, box, functional, truth = small_case(17)
     open_row = below(functional, [0.002 * (1 + abs(truth)) - truth])
-    start = time.monotonic()
-    outcome = branch(model, Query(box, (open_row, open_row)), deadline=start - 1.0, network=own_network(model))
-    assert time.monotonic() - start < 3.0
+    outcome = branch(model, Query(box, (open_row, open_row)), budget=few(0), network=own_network(model))
     assert not outcome.proved
     assert outcome.point is None
     assert outcome.open == 2
     assert max(outcome.lowers) <= 0
-    easy = branch(
-        folded(), Query(SQUARE, (below([[1.0]], [9.0]),)), deadline=start - 1.0, network=own_network(folded())
-    )
-    assert easy.proved
+    easy_query = Query(SQUARE, (below([[1.0]], [9.0]),))
+    assert branch(folded(), easy_query, budget=few(0), network=own_network(folded())).proved
+    assert not branch(folded(), easy_query, budget=no_time(), network=own_network(folded())).proved
 
 
 def test_the_network_has_the_last_word() -> None:
     model = folded()
     query = Query(SQUARE, (below([[1.0]], [-0.5]),))  # y <= 1/2: easy to meet
-    never = branch(model, query, deadline=in_time(1.0), network=lambda points: np.full((len(points), 1), 9.0))
+    never = branch(model, query, budget=few(), network=lambda points: np.full((len(points), 1), 9.0))
     assert never.point is None
     assert not never.proved
-    nothing = branch(model, query, deadline=in_time(1.0), network=lambda points: np.full((len(points), 1), np.nan))
+    nothing = branch(model, query, budget=few(), network=lambda points: np.full((len(points), 1), np.nan))
     assert nothing.point is None
     assert not nothing.proved
     asked: list[Float32Array] = []
@@ -795,7 +788,7 @@ def test_the_network_has_the_last_word() -> None:
         asked.append(points)
         return np.full((len(points), 1), 0.5)
 
-    met = branch(model, query, deadline=in_time(1.0), network=other)
+    met = branch(model, query, budget=enough(), network=other)
     check_point(met, query, other)
     assert met.point is not None
     assert all(query.box.contains(points).all() for points in asked)
@@ -845,7 +838,7 @@ def test_no_point_leaves_the_bounds_of_the_root(name: str) -> None:
     for radius in (1e-3, 0.2, 1.0):
         centre = np.zeros(model.n_inputs) if name == "cancelling" else rng.normal(size=model.n_inputs) * 0.3
         box = Box.between(centre - radius, centre + radius)
-        bounds = root_bounds(SearchNet(model, box), Interval.of_boxes(box), deadline=in_time(20.0), steps=5)
+        bounds = root_bounds(SearchNet(model, box), Interval.of_boxes(box), budget=enough(), steps=5)
         plain = interval_bounds(model, Interval.of_boxes(box))
         z, x, _ = long_double(model, some_points(rng, box, 100_000 // (3 * 3 * 4)))
         for k, own in bounds.z.items():
@@ -886,7 +879,7 @@ def test_the_search_sees_the_same_bound_as_the_proof(name: str, largest: int, mo
     box = box32(rng, model.n_inputs, (0.3, 1.0))
     inputs = Interval.of_boxes(box)
     net = SearchNet(model, box)
-    bounds = root_bounds(net, inputs, deadline=in_time(20.0), steps=2)
+    bounds = root_bounds(net, inputs, budget=enough(), steps=2)
     lines = {k: net.lines(k, *values) for k, values in state_tensors(bounds).items()}
     m = 3
     functionals = rng.normal(size=(m, model.n_outputs))

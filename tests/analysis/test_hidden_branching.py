@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from budgets import enough
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import long_double, minimum_by_patterns, random_network, some_points
@@ -45,13 +45,9 @@ def a_network(seed: int, widths: tuple[int, ...] = (8, 8, 8), p: int = 3) -> tup
     return model, Box.between(centre - 0.5, centre + 0.5)
 
 
-def soon(seconds: float = 5.0) -> float:
-    return time.monotonic() + seconds
-
-
 def root(model: ImplicitModel, box: Box) -> tuple[SearchNet, Interval, StateBounds]:
     net, inputs = SearchNet(model, box), Interval.of_boxes(box)
-    return net, inputs, root_bounds(net, inputs, deadline=soon(), steps=5)
+    return net, inputs, root_bounds(net, inputs, budget=enough(), steps=5)
 
 
 def check_states(model: ImplicitModel, box: Box, bounds: StateBounds, rng: np.random.Generator) -> None:
@@ -68,7 +64,7 @@ def test_bounds_by_trees_hold_on_samples_and_are_no_looser(seed: int) -> None:
     model, box = a_network(seed)
     net, inputs, bounds = root(model, box)
     trees: list[StateTrees] = []
-    tighter, grew = tree_bounds(net, inputs, bounds, 6, deadline=soon(), record=trees)
+    tighter, grew = tree_bounds(net, inputs, bounds, 6, budget=enough(), record=trees)
     assert grew == bool(trees)
     check_states(model, box, tighter, np.random.default_rng(seed))
     for k, known in bounds.z.items():
@@ -83,7 +79,7 @@ def test_trees_of_hidden_states_reach_the_exact_bounds_where_they_may_grow() -> 
     for seed in range(4):
         model, box = a_network(seed, widths=(4, 4), p=2)
         net, inputs, bounds = root(model, box)
-        tighter, _ = tree_bounds(net, inputs, bounds, 16, deadline=soon(20))
+        tighter, _ = tree_bounds(net, inputs, bounds, 16, budget=enough())
         functional = np.zeros(4)
         for i in range(4):
             functional[:] = 0
@@ -141,7 +137,7 @@ def test_no_lie_of_the_search_makes_a_hidden_bound_false(factor: float, monkeypa
         model, box = a_network(seed)
         net, inputs, bounds = root(model, box)
         with np.errstate(all="ignore"):
-            tighter, _ = tree_bounds(net, inputs, bounds, 4, deadline=soon())
+            tighter, _ = tree_bounds(net, inputs, bounds, 4, budget=enough())
         check_states(model, box, tighter, np.random.default_rng(seed))
 
 
@@ -155,7 +151,7 @@ def chained(monkeypatch: pytest.MonkeyPatch) -> tuple[ImplicitModel, Query, Chai
         least = float((model(some_points(np.random.default_rng(0), box, 5000)) @ functional).min())
         query = Query(box, (Conjunction(functional[None], np.array([0.05 * (1 + abs(least)) - least])),))
         chain = Chain()
-        outcome = branch(model, query, deadline=soon(20), network=model, record=chain)
+        outcome = branch(model, query, budget=enough(), network=model, record=chain)
         if outcome.proved and chain.rounds and chain.kept and any(len(t.owner) > 20 for r in chain.rounds for t in r):
             return model, query, chain
     raise AssertionError("no case with trees of hidden states")
@@ -166,7 +162,7 @@ def test_without_a_record_the_search_is_the_same_and_keeps_no_leaves(monkeypatch
         return sum(type(one) in (StateStep, StateTrees, Leaves) for one in gc.get_objects())
 
     def kept_by(record: Chain | None) -> tuple[BranchOutcome, int]:
-        course = search.Search(model, query, deadline=soon(20), network=model, record=record, watch=None)
+        course = search.Search(model, query, budget=enough(), network=model, record=record, watch=None)
         outcome = course.run()
         gc.collect()
         return outcome, count() - before
@@ -244,7 +240,7 @@ def test_states_that_bend_smoothly_or_downward_are_split_and_their_chains_hold(a
         lower = output_lower_bounds(model, inputs, backward_state_bounds(model, inputs), np.ones((1, 1)))
         by_lines += int(lower[0, 0] + gap - least > 0)
         chain = Chain()
-        outcome = branch(model, query, deadline=soon(3), network=model, record=chain)
+        outcome = branch(model, query, budget=enough(), network=model, record=chain)
         by_trees += int(outcome.proved)
         if outcome.proved:
             assert check_chain(model, query, chain) == []

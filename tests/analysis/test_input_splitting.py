@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from budgets import enough, few, no_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import (
@@ -42,10 +42,6 @@ from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 seeds = st.integers(0, 2**32 - 1)
 
 
-def in_time(seconds: float = 20.0) -> float:
-    return time.monotonic() + seconds
-
-
 def below(rows: object, offsets: object) -> Conjunction:
     """Return rows y + offsets <= 0."""
     return Conjunction(np.atleast_2d(np.asarray(rows, np.float64)), np.atleast_1d(np.asarray(offsets, np.float64)))
@@ -72,10 +68,10 @@ SQUARE = Box.between(-np.ones(2), np.ones(2))
 def test_a_minimum_above_the_threshold_is_proved_and_one_below_it_is_met() -> None:
     model, truth = folded(), -0.25
     assert minimum_by_patterns(model, np.ones(1), SQUARE) == pytest.approx(truth)
-    proved = split_inputs(model, Query(SQUARE, (below([[1.0]], [-truth + 0.01]),)), deadline=in_time())
+    proved = split_inputs(model, Query(SQUARE, (below([[1.0]], [-truth + 0.01]),)), budget=enough())
     assert proved == SplitOutcome(True, None, proved.boxes, 0, "")
     assert proved.boxes > 10, "the first bounds are enough: this test splits nothing"
-    met = split_inputs(model, Query(SQUARE, (below([[1.0]], [-truth - 0.01]),)), deadline=in_time())
+    met = split_inputs(model, Query(SQUARE, (below([[1.0]], [-truth - 0.01]),)), budget=enough())
     assert not met.proved
     assert met.point is not None
     assert SQUARE.contains(met.point)
@@ -90,7 +86,7 @@ def test_decisions_agree_with_exact_minima(seed: int, share: float) -> None:
     box = random_box(rng, 2)
     truth = minimum_by_patterns(model, np.ones(1), box)
     gap = share * (1 + abs(truth))
-    outcome = split_inputs(model, Query(box, (below([[1.0]], [gap - truth]),)), deadline=in_time())
+    outcome = split_inputs(model, Query(box, (below([[1.0]], [gap - truth]),)), budget=enough())
     assert outcome.reason == ""
     assert outcome.proved == (gap > 0)
     assert (outcome.point is not None) == (gap < 0)
@@ -109,7 +105,7 @@ def test_proofs_and_points_of_several_alternatives_are_true(seed: int, smooth: b
     # offsets that put the nearest sample about the threshold: both answers occur
     alternatives = tuple(below(r, np.full(len(r), -(y @ r.T).max(axis=1).min() + rng.normal() * 0.05)) for r in rows)
     query = Query(box, alternatives)
-    outcome = split_inputs(model, query, deadline=in_time(2.0))
+    outcome = split_inputs(model, query, budget=few(5000))
     if outcome.proved:
         assert not query.holds(y).any()
     elif outcome.point is not None:
@@ -123,11 +119,11 @@ def test_proofs_and_points_of_several_alternatives_are_true(seed: int, smooth: b
 def test_one_refuted_row_refutes_its_alternative_only() -> None:
     model = hat()
     impossible, possible = [[1.0], [-1.0]], [[1.0]]
-    never = split_inputs(model, Query(SQUARE, (below(impossible, [0.5, 1.0]),)), deadline=in_time())
+    never = split_inputs(model, Query(SQUARE, (below(impossible, [0.5, 1.0]),)), budget=enough())
     # y <= -.5 and y >= 1 at once
     assert never.proved
     both = Query(SQUARE, (below(impossible, [0.5, 1.0]), below(possible, [0.5])))
-    outcome = split_inputs(model, both, deadline=in_time())
+    outcome = split_inputs(model, both, budget=enough())
     assert not outcome.proved
     assert outcome.point is not None
     assert model(outcome.point[None])[0, 0] <= -0.5
@@ -143,9 +139,9 @@ def test_pooled_and_late_reading_models_are_split_too(inputs: int) -> None:
     y = model(np.vstack([some_points(rng, box, 400), all_corners(Box.between(lo[:4], hi[:4])) @ np.eye(4, 16)]))
     least = float((y[:, 0] - y[:, 1]).min())
     row = [[1.0, -1.0]]
-    above = split_inputs(model, Query(box, (below(row, [0.2 - least]),)), deadline=in_time())
+    above = split_inputs(model, Query(box, (below(row, [0.2 - least]),)), budget=enough())
     assert above.proved or above.point is not None
-    under = split_inputs(model, Query(box, (below(row, [-0.01 - least]),)), deadline=in_time())
+    under = split_inputs(model, Query(box, (below(row, [-0.01 - least]),)), budget=enough())
     assert under.point is not None
 
 
@@ -155,9 +151,9 @@ def test_a_loop_is_bounded_and_split() -> None:
     model = ImplicitModel((block,), (row,), Affine({0: dense([[1.0, -1.0]])}, None, np.zeros(1)), (2,), (1,))
     grid = np.linspace(-1, 1, 41)
     y = model(np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2))[:, 0]
-    proved = split_inputs(model, Query(SQUARE, (below([[1.0]], [0.05 - y.min()]),)), deadline=in_time())
+    proved = split_inputs(model, Query(SQUARE, (below([[1.0]], [0.05 - y.min()]),)), budget=enough())
     assert proved.proved
-    met = split_inputs(model, Query(SQUARE, (below([[1.0]], [-0.05 - y.min()]),)), deadline=in_time())
+    met = split_inputs(model, Query(SQUARE, (below([[1.0]], [-0.05 - y.min()]),)), budget=enough())
     assert met.point is not None
     assert model(met.point[None])[0, 0] <= y.min() + 0.05
 
@@ -170,7 +166,7 @@ def test_two_rows_that_fail_in_turn_are_refuted_by_their_sum() -> None:
     assert rows.members[0].tolist() == [0, 1, 2]
     np.testing.assert_array_equal(rows.functionals[2], [1.0, 1.0])
     assert rows.offsets[2] <= 0.2
-    outcome = split_inputs(model, Query(line, (below(np.eye(2), [0.1, 0.1]),)), deadline=in_time())
+    outcome = split_inputs(model, Query(line, (below(np.eye(2), [0.1, 0.1]),)), budget=enough())
     assert outcome == SplitOutcome(True, None, 1, 0, "")
 
 
@@ -187,7 +183,7 @@ def test_only_exact_sums_of_rows_are_taken() -> None:
 
 
 def test_a_query_without_alternatives_has_no_counterexample() -> None:
-    assert split_inputs(hat(), Query(SQUARE, ()), deadline=in_time()) == SplitOutcome(True, None, 0, 0, "")
+    assert split_inputs(hat(), Query(SQUARE, ()), budget=enough()) == SplitOutcome(True, None, 0, 0, "")
 
 
 # ---------------------------------------------------------------------------------------------- ends
@@ -202,14 +198,14 @@ def test_the_original_network_has_the_last_word() -> None:
         asked.append(points)
         return np.full((len(points), 1), 1.0)
 
-    outcome = split_inputs(model, query, deadline=in_time(0.3), network=never)
+    outcome = split_inputs(model, query, budget=few(), network=never)
     assert not outcome.proved
     assert outcome.point is None
-    assert outcome.reason == "the time is up"
+    assert outcome.reason == "no more boxes are allowed"
     assert outcome.left > 0
     assert asked
     assert all(points.dtype == np.float32 for points in asked)
-    agreed = split_inputs(model, query, deadline=in_time(), network=lambda points: model(points))
+    agreed = split_inputs(model, query, budget=enough(), network=lambda points: model(points))
     assert agreed.point is not None
     assert (agreed.point == agreed.point.astype(np.float32)).all()
 
@@ -220,13 +216,13 @@ def test_points_stay_in_the_exact_box() -> None:
     model = layered([([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])], ([[1.0, 1.0]], [0.0]))
     least = 2 * (1 - third)
     query = Query(box, (below([[1.0]], [-least - 1e-6]),))
-    outcome = split_inputs(model, query, deadline=in_time(), network=lambda points: model(points))
+    outcome = split_inputs(model, query, budget=enough(), network=lambda points: model(points))
     assert outcome.point is not None
     assert box.contains(outcome.point)
 
 
 def test_no_time_is_said_and_nothing_is_claimed() -> None:
-    outcome = split_inputs(hat(), Query(SQUARE, (below([[1.0]], [1.1]),)), deadline=time.monotonic() - 1)
+    outcome = split_inputs(hat(), Query(SQUARE, (below([[1.0]], [1.1]),)), budget=no_time())
     assert outcome == SplitOutcome(False, None, 0, 1, "the time is up")
 
 
@@ -234,11 +230,11 @@ def test_a_margin_within_rounding_ends_in_a_reason() -> None:
     model = layered([([[1.0]], [0.0])], ([[1.0]], [0.0]))
     box = Box.between(np.array([0.5]), np.array([0.5]))
     query = Query(box, (below([[1.0]], [-0.5 + 2.0**-60]),))
-    outcome = split_inputs(model, query, deadline=in_time())
+    outcome = split_inputs(model, query, budget=enough())
     # fl(-.5 + 2^-60) = -.5: the point itself is a counterexample
     assert outcome.point is not None
     strictly = Conjunction(np.ones((1, 1)), np.array([np.nextafter(-0.5, 0.0)]))
-    outcome = split_inputs(model, Query(box, (strictly,)), deadline=in_time())
+    outcome = split_inputs(model, Query(box, (strictly,)), budget=enough())
     assert not outcome.proved
     assert outcome.point is None
     assert outcome.left == 1
@@ -248,29 +244,29 @@ def test_a_margin_within_rounding_ends_in_a_reason() -> None:
 def test_overflows_prove_nothing() -> None:
     box = Box.between(np.full(4, 1.0), np.full(4, 1.5))
     # y = relu(1e308 (u_0 + u_1 - u_2 - u_3)) is 0 at u = 1, whatever overflows on the way
-    outcome = split_inputs(OVERFLOWING, Query(box, (below([[1.0]], [-1e-300]),)), deadline=in_time(0.3))
+    outcome = split_inputs(OVERFLOWING, Query(box, (below([[1.0]], [-1e-300]),)), budget=few())
     assert not outcome.proved
 
 
 def test_a_model_without_states_is_decided_by_its_affine_map() -> None:
     model = ImplicitModel((), (), Affine({}, dense([[1.0, -1.0]]), np.zeros(1)), (2,), (1,))
-    proved = split_inputs(model, Query(SQUARE, (below([[1.0]], [2.01]),)), deadline=in_time())
+    proved = split_inputs(model, Query(SQUARE, (below([[1.0]], [2.01]),)), budget=enough())
     assert proved == SplitOutcome(True, None, 1, 0, "")
-    met = split_inputs(model, Query(SQUARE, (below([[1.0]], [1.99]),)), deadline=in_time())
+    met = split_inputs(model, Query(SQUARE, (below([[1.0]], [1.99]),)), budget=enough())
     assert met.point is not None
     np.testing.assert_array_equal(met.point, [-1.0, 1.0])
 
 
 def test_too_many_derivatives_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_splitting, "MOST_NUMBERS", 11)
-    outcome = split_inputs(hat(), Query(SQUARE, (below([[1.0]], [2.1]),)), deadline=in_time())
+    outcome = split_inputs(hat(), Query(SQUARE, (below([[1.0]], [2.1]),)), budget=enough())
     assert outcome == SplitOutcome(False, None, 0, 1, "2 inputs that move, and 3 states, are too many")
 
 
 def test_progress_counts_the_boxes() -> None:
     seen: list[tuple[int, int]] = []
     query = Query(SQUARE, (below([[1.0]], [0.251]),))
-    outcome = split_inputs(folded(), query, deadline=in_time(), progress=lambda *counts: seen.append(counts))
+    outcome = split_inputs(folded(), query, budget=enough(), progress=lambda *counts: seen.append(counts))
     assert outcome.proved
     assert seen[-1] == (outcome.boxes, 0)
     assert [boxes for boxes, _ in seen] == sorted({boxes for boxes, _ in seen})
@@ -424,7 +420,7 @@ FAR_AWAY = Box.between(np.array([0.6, -0.5, -0.5, 0.45, -0.5]), np.array([0.6798
 def test_properties_of_collision_avoidance_are_decided(network: str, box: Box, rows: FloatArray, holds: bool) -> None:
     subject = open_subject(ACASXU / f"ACASXU_run2a_{network}_batch_2000.onnx")
     query = Query(box, (below(rows, np.zeros(4)),))
-    outcome = split_inputs(subject.model, query, deadline=in_time(60.0), network=subject.original)
+    outcome = split_inputs(subject.model, query, budget=enough(), network=subject.original)
     assert outcome.proved == (not holds)
     if holds:
         assert outcome.point is not None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from budgets import enough
 
 import idl_audit
 from idl_audit.analysis.attacks import AttackOptions, Target, run_attack
@@ -45,7 +45,7 @@ def random_arrays(rng, n, p=3):
 def grown_tree(model, box, functional, candidate=never):
     there, inputs = without_self_feedback(model), Interval.of_boxes(box)
     bounds = widened(backward_state_bounds(there, inputs))
-    grown = LpTree(there, inputs, bounds).grow(functional, candidate, deadline=time.monotonic() + 60)
+    grown = LpTree(there, inputs, bounds, enough()).grow(functional, candidate)
     return grown, there, inputs, bounds
 
 
@@ -115,9 +115,9 @@ def test_a_branch_decides_what_one_lp_does_not():
     model, inputs = gap_model(), Interval.of_boxes(box)
     bounds = widened(backward_state_bounds(model, inputs))
     tree = LpTree(model, inputs, bounds)
-    alone = tree.grow(np.ones(1), never, deadline=np.inf, most_nodes=1)
+    alone = tree.grow(np.ones(1), never, most_nodes=1)
     assert alone.lower == -np.inf
-    grown = tree.grow(np.ones(1), never, deadline=np.inf)
+    grown = tree.grow(np.ones(1), never)
     assert grown.lower == pytest.approx(0.5, abs=1e-6)
     assert grown.nodes == 3
     assert sorted(grown.leaves.phases[:, 0]) == [-1, 1]
@@ -364,7 +364,7 @@ def test_random_networks_are_never_certified_against_a_sample():
         least = float((model(points) @ functional).min())
         inputs = Interval.of_boxes(box)
         tree = LpTree(model, inputs, widened(backward_state_bounds(model, inputs)))
-        grown = tree.grow(functional, never, deadline=time.monotonic() + 2, most_nodes=50)
+        grown = tree.grow(functional, never, most_nodes=50)
         assert grown.lower == -np.inf or grown.lower <= least + 1e-9 * (1 + abs(least))
         certified += grown.lower > 0
     assert certified >= 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from budgets import Ticking, few, no_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import KINKED, ExactModel, layered, random_box, random_network
@@ -19,7 +21,8 @@ from idl_audit.analysis.mixed_integer import BigMProgram
 from idl_audit.analysis.verdicts import Reason, Verdict
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box
-from idl_audit.errors import UnsupportedModelError
+from idl_audit.budget import UNLIMITED, Budget
+from idl_audit.errors import BudgetError, UnsupportedModelError
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.model import ImplicitModel
 
@@ -27,7 +30,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def searched(
-    model: ImplicitModel, box: Box, functional: FloatArray, *, accept: bool = False, time_limit: float = 30.0
+    model: ImplicitModel, box: Box, functional: FloatArray, *, accept: bool = False, budget: Budget = UNLIMITED
 ) -> tuple[SignSearch, list[float]]:
     """Return how the search ended, and the functional's value at every point that was proposed."""
     inputs = Interval.of_boxes(box)
@@ -38,8 +41,8 @@ def searched(
         values.append(float(model(np.clip(point, box.lo, box.hi)[None])[0] @ functional))
         return accept and values[-1] < 0
 
-    program = BigMProgram(model, inputs, backward_state_bounds(model, inputs))
-    return program.find_negative(functional, time_limit=time_limit, propose=propose), values
+    program = BigMProgram(model, inputs, backward_state_bounds(model, inputs), budget=budget)
+    return program.find_negative(functional, propose=propose), values
 
 
 def agrees(found: SignSearch, values: list[float], truth: float) -> bool:
@@ -111,8 +114,30 @@ def test_what_only_the_solver_says_is_unknown_with_that_reason() -> None:
 def test_a_spent_time_limit_says_nothing() -> None:
     rng = np.random.default_rng(0)
     model = random_network(rng, p=10, widths=(30, 30), activations=["relu"])
-    found, _ = searched(model, random_box(rng, 10, radius=1.0), rng.normal(size=3), time_limit=0.0)
+    box = random_box(rng, 10, radius=1.0)
+    with pytest.raises(BudgetError):
+        searched(model, box, rng.normal(size=3), budget=no_time())
+    inputs = Interval.of_boxes(box)
+    budget = Budget(deadline=10.0, clock=Ticking())
+    program = BigMProgram(model, inputs, backward_state_bounds(model, inputs), budget=budget)
+    late = replace(budget, deadline=0.0)
+    program._budget = late
+    found = program.find_negative(rng.normal(size=3), propose=lambda point: True)
     assert (found.outcome, found.accepted, found.denied) == (Outcome.TIME_LIMIT, False, False)
+
+
+def test_nodes_are_counted_and_limited() -> None:
+    rng = np.random.default_rng(0)
+    model = random_network(rng, p=6, widths=(16, 16), activations=["relu"])
+    box, functional = random_box(rng, 6, radius=1.0), rng.normal(size=3)
+    inputs = Interval.of_boxes(box)
+    endless, short = few(10**9), few(1)
+    for budget in (endless, short):
+        program = BigMProgram(model, inputs, backward_state_bounds(model, inputs), budget=budget)
+        found = program.find_negative(functional, propose=lambda point: False)
+        assert budget.nodes.spent == found.nodes
+    assert endless.nodes.spent > 1
+    assert short.nodes.spent <= 1
 
 
 def test_models_that_are_not_piecewise_linear_are_refused_in_one_sentence() -> None:
@@ -131,7 +156,13 @@ def lying(kind: str, rng: np.random.Generator) -> Search:
     """Return a search that makes up its points or its word."""
 
     def find(
-        self: MixedIntegerProgram, cost: FloatArray, *, offset: float, time_limit: float, propose: Search
+        self: MixedIntegerProgram,
+        cost: FloatArray,
+        *,
+        offset: float,
+        time_limit: float,
+        propose: Search,
+        most_nodes: int | None,
     ) -> object:
         n = self._n_columns
         points = {

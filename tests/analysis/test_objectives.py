@@ -16,6 +16,7 @@ from idl_audit.analysis.objectives import Measured, Measurement, Objective, l1, 
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box, InputSet, SparseBall
+from idl_audit.budget import Budget
 from idl_audit.errors import OptionError, SolverError
 from idl_audit.implicit.model import Affine, ImplicitModel
 
@@ -109,8 +110,8 @@ def test_the_objective_of_repeated_programs_never_decreases(monkeypatch: pytest.
     solved: list[tuple[FloatArray, FloatArray]] = []
     honest = TriangleRelaxation.minimise
 
-    def noted(self: TriangleRelaxation, functional: FloatArray, *, time_limit: float | None = None) -> object:
-        answer = honest(self, functional, time_limit=time_limit)
+    def noted(self: TriangleRelaxation, functional: FloatArray, *, budget: Budget) -> object:
+        answer = honest(self, functional, budget=budget)
         assert answer.states is not None
         solved.append((functional, answer.states))
         return answer

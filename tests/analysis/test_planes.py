@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from budgets import enough
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -558,7 +559,7 @@ def test_the_root_with_planes_comes_near_the_hull(phi: str, seed: int, monkeypat
     gap = 0.01 * (1 + abs(hull))
     record = Leaves(0)
     tree = Tree(SearchNet(model, box), inputs, bounds, np.ones(1), gap - hull, lambda points: False, record)
-    outcome = tree.grow(deadline=np.inf, most_open=0)
+    outcome = tree.grow(enough(), most_open=0)
     assert outcome.proved
     assert outcome.leaves == 1
     assert 0 < outcome.lower <= gap + 1e-9

@@ -18,6 +18,7 @@ from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.query_attacks import attack_query
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box
+from idl_audit.budget import Budget
 from idl_audit.errors import OptionError
 from idl_audit.graph.reader import read_graph
 from idl_audit.implicit.build import build_implicit
@@ -37,7 +38,7 @@ def attack(model: ImplicitModel, query: Query, *, seconds: float = 20.0, seed: i
         model,
         network,  # type: ignore[arg-type]
         query,
-        deadline=time.monotonic() + seconds,
+        budget=Budget.of(seconds),
         rng=np.random.default_rng(seed),
         **given,  # type: ignore[arg-type]
     )

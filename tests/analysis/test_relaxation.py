@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from budgets import no_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import (
@@ -172,7 +173,7 @@ def test_a_block_of_constants_is_a_state_like_others() -> None:
 def test_a_time_limit_gives_no_bound() -> None:
     rng = np.random.default_rng(0)
     model = random_network(rng, p=10, widths=(40, 40), activations=["relu"])
-    answer = relaxed(model, random_box(rng, 10, radius=1.0)).minimise(np.eye(3)[0], time_limit=0.0)
+    answer = relaxed(model, random_box(rng, 10, radius=1.0)).minimise(np.eye(3)[0], budget=no_time())
     assert answer.outcome is Outcome.TIME_LIMIT
     assert answer.point is None
     assert answer.lower == -np.inf

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from budgets import no_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import (
@@ -25,7 +25,7 @@ from small_networks import (
     some_points,
 )
 
-from idl_audit.analysis import state_bounds
+from idl_audit.analysis import linear_bounds
 from idl_audit.analysis.bounds import Interval
 from idl_audit.analysis.certificate import Functionals
 from idl_audit.analysis.linear_bounds import backward_state_bounds, output_lower_bounds
@@ -339,7 +339,7 @@ def test_without_time_states_keep_their_intervals() -> None:
     model = random_network(rng, p=3, widths=(6, 6, 6), skips=False)
     box = Box.around(np.zeros(3), 1.0)
     prepared = prepare(model, ("interval", "linear"))
-    found = bound_set(prepared, box, deadline=time.monotonic() - 1)
+    found = bound_set(prepared, box, budget=no_time())
     whole = bound_set(prepared, box)
     assert found.cut_short
     assert not whole.cut_short
@@ -355,7 +355,7 @@ def test_pieces_of_a_backward_pass_give_what_one_pass_gives(monkeypatch: pytest.
     model = random_network(rng, p=3, widths=(6, 7, 6), skips=False)
     ball = SparseBall.around(np.zeros(3), 1.0, 2)
     whole = bound_set(prepare(model, sparse=True), ball)
-    monkeypatch.setattr(state_bounds, "ROWS_AT_ONCE", 15)
+    monkeypatch.setattr(linear_bounds, "ROWS_AT_ONCE", 15)
     parts = bound_set(prepare(model, sparse=True), ball)
     np.testing.assert_allclose(parts.outputs.lo, whole.outputs.lo, rtol=1e-12)
     for k in model.evaluation_order:

@@ -8,7 +8,7 @@ import time
 
 from idl_audit.analysis.verdicts import Result, Verdict
 from idl_audit.audit.deciding import Decided, SampleTask
-from idl_audit.audit.workers import tell
+from idl_audit.audit.workers import begun, tell
 
 
 def decided(task: SampleTask) -> Decided:
@@ -36,7 +36,15 @@ def run_out_of_memory(task: SampleTask) -> Decided:
 
 
 def hang(task: SampleTask) -> Decided:
-    """Never answer for the second sample."""
+    """Begin the second sample and never answer."""
+    if task.position == 1:
+        begun()
+        time.sleep(1000)
+    return decided(task)
+
+
+def read_forever(task: SampleTask) -> Decided:
+    """Never begin the second sample."""
     if task.position == 1:
         time.sleep(1000)
     return decided(task)

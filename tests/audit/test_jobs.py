@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from idl_audit.analysis.verdicts import Options
-from idl_audit.audit import deciding, journal, robustness
+from idl_audit.audit import deciding, journal, robustness, workers
 from idl_audit.audit.deciding import decide_all
 from idl_audit.audit.journal import HEAD, drop_journal, journal_beside
 from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
@@ -98,11 +98,19 @@ def test_the_memory_of_a_process_is_a_reason(monkeypatch):
 
 @pytest.mark.slow
 def test_a_process_that_hangs_is_ended(monkeypatch):
-    monkeypatch.setattr(deciding, "GRACE", 8.0)
+    monkeypatch.setattr(deciding, "GRACE", 0.5)
     report = with_processes(decider_workers.hang, monkeypatch, verdicts={"time_limit": 0.01})
     assert [result.reason for result in report.samples[1].results] == [Reason.TIME_LIMIT] * 2
     assert [len(sample.results) for sample in report.samples] == [2] * 4
     assert report.status == "complete"  # the limit is the user's
+
+
+@pytest.mark.slow
+def test_a_process_that_never_begins_is_ended(monkeypatch):
+    monkeypatch.setattr(deciding, "GRACE", 0.5)
+    monkeypatch.setattr(workers, "STARTING", 8.0)
+    report = with_processes(decider_workers.read_forever, monkeypatch, verdicts={"time_limit": 0.01})
+    assert [result.reason for result in report.samples[1].results] == [Reason.TIME_LIMIT] * 2
 
 
 @pytest.mark.parametrize(

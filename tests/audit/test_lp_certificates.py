@@ -15,6 +15,7 @@ from idl_audit.audit.certificates import Ball, certificate_of, write_certificate
 from idl_audit.audit.subject import ModelOptions, open_subject
 from idl_audit.audit.witness import verify
 from idl_audit.box import Box
+from idl_audit.budget import UNLIMITED
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import ModelFileError
 
@@ -45,7 +46,9 @@ def certificate(tmp_path_factory):
         if max(len(leaves.phases) for leaves in found.chain.trees.values()) < 3:
             continue
         ball = Ball(inputs[i], EPS, clip=(0.0, 1.0))
-        made = certificate_of(subject.model, subject.original, ball, int(labels[i]), found.chain, index=i, seconds=9)
+        made = certificate_of(
+            subject.model, subject.original, ball, int(labels[i]), found.chain, index=i, budget=UNLIMITED
+        )
         write_certificate(
             path, made, sha256=subject.info.sha256, output_name=None, preprocessing=Preprocessing(), force=False
         )

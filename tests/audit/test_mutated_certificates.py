@@ -22,6 +22,7 @@ from idl_audit.audit.property_certificates import Part, part_of, write_property_
 from idl_audit.audit.subject import ModelOptions, open_subject
 from idl_audit.audit.witness import verify
 from idl_audit.box import Box
+from idl_audit.budget import UNLIMITED
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import InvalidInputError
 
@@ -60,7 +61,7 @@ def sample_file(folder, subject):
     """A certificate by trees whose claim is nearly false."""
     label, eps = radius_of(subject)
     ball = Ball(CENTRE, eps)
-    found = certificate_of(subject.model, subject.original, ball, label, None, index=3, seconds=30.0)
+    found = certificate_of(subject.model, subject.original, ball, label, None, index=3, budget=UNLIMITED)
     assert found is not None
     assert max(sum(tree.sizes) for tree in found.chain.trees.values()) > 3
     assert any(planes for tree in found.chain.trees.values() for planes in tree.planes)
@@ -84,7 +85,7 @@ def written_property(folder, subject, name, rungs):
     (query,) = asked.queries
     found = decide_query(subject.model, subject.original, query, QueryOptions(rungs=rungs, record=True))
     assert found.result == "unsat"
-    part = part_of(subject.model, subject.original, query, found.recorded, seconds=30.0)
+    part = part_of(subject.model, subject.original, query, found.recorded, budget=UNLIMITED)
     assert part is not None
     path = folder / f"{name}.npz"
     write_property_certificate(path, [part], vnnlib=vnnlib, sha256=subject.info.sha256, output_name=None, force=False)

@@ -8,6 +8,7 @@ import time
 
 from idl_audit.audit.bench import Decided, Files, Row
 from idl_audit.audit.bench_resume import row_sha256
+from idl_audit.audit.workers import begun
 from idl_audit.graph.files import combined_sha256, hashed
 from idl_audit.report.schema import PropertyReport
 
@@ -58,7 +59,8 @@ def run_out_of_memory_at_the_second(row: Row) -> Decided:
 
 
 def hang_at_the_second(row: Row) -> Decided:
-    """Never answer."""
+    """Begin and never answer."""
     if row.number == 1:
+        begun()
         time.sleep(1000)
     return decided(row)

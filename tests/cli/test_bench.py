@@ -360,11 +360,9 @@ def test_a_row_whose_process_dies_is_unknown(
 
 @pytest.mark.slow
 def test_a_row_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "GRACE", 8.0)
+    monkeypatch.setattr(bench, "GRACE", 0.5)
     path = listed(tmp_path, *(f"n.onnx,{i}.vnnlib,0.1,unsat" for i in range(3)))
-    start = time.monotonic()
     found = audit_bench(path, BenchOptions(), decide=bench_workers.hang_at_the_second)
-    assert time.monotonic() - start < 60
     assert [entry.result for entry in found.properties] == ["unsat", "timeout", "unsat"]
     assert found.status == "complete"
     (told,) = found.diagnostics

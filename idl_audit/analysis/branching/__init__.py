@@ -9,6 +9,7 @@ from idl_audit.analysis.branching.chain import Chain, check_chain
 from idl_audit.analysis.branching.search import BranchOutcome, Network, Search
 from idl_audit.analysis.branching.tree import Watch
 from idl_audit.analysis.query import Query
+from idl_audit.budget import Budget
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
@@ -27,12 +28,12 @@ def branch(
     model: ImplicitModel,
     query: Query,
     *,
-    deadline: float,
+    budget: Budget,
     network: Network,
     record: Chain | None = None,
     watch: Watch | None = None,
 ) -> BranchOutcome:
-    """Refute every alternative of a query, or find a counterexample, until the deadline.
+    """Refute every alternative of a query, or find a counterexample, until the budget is spent.
 
     Bounds of the states with optimised slopes; optimised bounds of the alternatives' rows; a tree for each alternative
     that is still open. All refutations are the certificate's.
@@ -40,7 +41,7 @@ def branch(
     Args:
         model: the implicit model in data units.
         query: the box and the alternatives.
-        deadline: on the clock of `time.monotonic`.
+        budget: what it may cost; a leaf is a node.
         network: the original network in data units, which has the last word on counterexamples.
         record: takes the choices that `check_chain` evaluates again.
         watch: told the share of the current tree that is proved.
@@ -50,4 +51,4 @@ def branch(
     """
     if not model.is_feed_forward:
         raise UnsupportedModelError(("branching is for feed-forward models",))
-    return Search(model, query, deadline=deadline, network=network, record=record, watch=watch).run()
+    return Search(model, query, budget=budget, network=network, record=record, watch=watch).run()

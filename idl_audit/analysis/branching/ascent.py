@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow
 from idl_audit.analysis.branching.search_planes import rounded
+from idl_audit.budget import Check, unchecked
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,7 @@ def ascend(
     cuts: Mapping[int, torch.Tensor] | None = None,
     start: Found | None = None,
     planes: Mapping[int, SearchPlanes] | None = None,
+    check: Check = unchecked,
 ) -> Found:
     """Raise the bounds of all rows, a row of `seeds` each, by Adam on its slopes and its split multipliers.
 
@@ -103,6 +105,7 @@ def ascend(
         cuts: block -> where its states are split, (n,); 0 elsewhere.
         start: slopes, multipliers and shares to begin with.
         planes: block -> planes of some of its states, whose shares are raised with the rest.
+        check: called before each pass.
     """
     import torch
 
@@ -138,6 +141,7 @@ def ascend(
     adam = Adam([(list(chosen.values()), RATE), (list(betas.values()), RATE / 2), (list(shares.values()), RATE)])
     decay = DECAY ** min(1.0, USUAL_STEPS / steps)
     for step in range(steps):
+        check()
         splits = {k: signs[k] * betas[k] for k in betas} if signs else {}
         seen: dict[int, torch.Tensor] = {}
         last = step == steps - 1 or not adam.values

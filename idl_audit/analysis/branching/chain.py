@@ -23,6 +23,7 @@ from idl_audit.analysis.linear_bounds import tightened_by_lines
 from idl_audit.analysis.planes import Planes, why_no_planes
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 
@@ -102,17 +103,23 @@ def checked_bounds(model: ImplicitModel, inputs: Interval, steps: list[StateStep
 
 
 def retightened(
-    model: ImplicitModel, k: int, bounds: StateBounds, known: StateBounds | None, inputs: Interval
+    model: ImplicitModel,
+    k: int,
+    bounds: StateBounds,
+    known: StateBounds | None,
+    inputs: Interval,
+    *,
+    check: Check = unchecked,
 ) -> StateBounds:
     """Return bounds with block k's put in: its interval and its backward lines, intersected with what is known."""
     block = model.blocks[k]
-    bounds = with_interval(model, k, bounds, inputs)
+    bounds = with_interval(model, k, bounds, inputs, check=check)
     if known is not None:
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(known.z[k]), bounds.x[k].intersected(known.x[k]))
     if model.rows[k].states:  # else an affine map of the box: the interval is exact
         bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
         if bending.size:
-            found = tightened_by_lines(model, k, bending, bounds, inputs)
+            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
             bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
@@ -120,7 +127,9 @@ def retightened(
 LEAVES_AT_ONCE = 4096
 
 
-def proved_by_trees(model: ImplicitModel, inputs: Interval, bounds: StateBounds, trees: StateTrees) -> Interval:
+def proved_by_trees(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, trees: StateTrees, *, check: Check = unchecked
+) -> Interval:
     """Return the bounds of z of a block that the leaves prove over one box; `bounds` hold all blocks up to it.
 
     The bound of an objective is that of its worst leaf; its leaves must cover the box (`why_no_trees`).
@@ -147,6 +156,7 @@ def proved_by_trees(model: ImplicitModel, inputs: Interval, bounds: StateBounds,
             here["multipliers"],
             block=k,
             planes={j: own.rows(rows) for j, own in trees.planes.items()},
+            check=check,
         )
         np.minimum.at(worst, owner, np.where(np.isnan(proved), -np.inf, proved))
     return bounds.z[k].tightened(trees.states, trees.signs, worst)

@@ -8,7 +8,7 @@ Intermediate bounds by branch and bound (docs/mathematics.md, section 8.3).
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.search_planes import SearchPlanes, in_parts, of_parts, planes_for
 from idl_audit.analysis.planes import Planes
 from idl_audit.arrays import ByteArray, Float32Array, FloatArray, IntArray
+from idl_audit.budget import Budget, Check, Pace
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,8 @@ def tree_bounds(
     bounds: StateBounds,
     leaves: int,
     *,
-    deadline: float,
+    budget: Budget,
+    share: float = 1.0,
     record: list[StateTrees] | None = None,
 ) -> tuple[StateBounds, bool]:
     """Return proved bounds of all states over one box, `bounds` tightened block by block, and whether any tree grew.
@@ -59,18 +61,23 @@ def tree_bounds(
         inputs: the box.
         bounds: proved bounds of all states.
         leaves: how many leaves an objective may have.
-        deadline: past it the remaining blocks get backward lines alone.
+        budget: what all of it may cost.
+        share: of the budget, for trees; past it the remaining blocks get backward lines alone.
         record: takes the leaves behind the bounds.
+
+    Raises:
+        BudgetError: where the time is over before all blocks have bounds.
     """
     model = net.model
     fresh = StateBounds()
     grew = False
+    grower = _Grower(budget, budget.part(share))
     for k in model.evaluation_order:
-        fresh = retightened(model, k, fresh, bounds, inputs)
+        fresh = retightened(model, k, fresh, bounds, inputs, check=budget.check)
         block = model.blocks[k]
         unstable = np.flatnonzero(fresh.unstable(k, block)[0])
         older = any(fresh.unstable(j, model.blocks[j]).any() for j in net.bent if j > k and j in fresh.z)
-        if not unstable.size or not older or time.monotonic() > deadline:
+        if not unstable.size or not older or grower.share.is_spent:
             continue
         z = fresh.z[k]
         if (z.hi[0, unstable] > -HOPELESS).all() and (z.lo[0, unstable] < HOPELESS).all():
@@ -79,13 +86,15 @@ def tree_bounds(
         search.planes = _planes(net, inputs, k, fresh, 2 * unstable.size * leaves)
         if leaves == 1 and not search.planes:  # slopes alone have been raised at the root
             continue
-        if unstable.size > 4 * PROBE and not _pays(search, k, unstable, fresh, leaves, deadline):
+        if unstable.size > 4 * PROBE and not _pays(grower, search, k, unstable, fresh, leaves):
             continue
-        found = _grow(search, k, unstable, leaves, deadline)[0]
+        found = grower.grow(search, k, unstable, leaves)[0]
         grew = True
         if record is not None:
             record.append(found)
-        fresh = fresh.with_block(k, block, proved_by_trees(model, inputs, fresh, found), fresh.x[k])
+        with grower.proofs.unit(found.owner.size, budget):
+            proved = proved_by_trees(model, inputs, fresh, found, check=budget.check)
+        fresh = fresh.with_block(k, block, proved, fresh.x[k])
     return fresh, grew
 
 
@@ -96,44 +105,80 @@ def _planes(net: SearchNet, inputs: Interval, k: int, bounds: StateBounds, leave
     return planes if leaves * sum(own.numbers for own in planes.values()) <= MOST_SHARES else {}
 
 
-def _pays(search: PhasedSearch, k: int, states: IntArray, bounds: StateBounds, most: int, deadline: float) -> bool:
+def _pays(grower: _Grower, search: PhasedSearch, k: int, states: IntArray, bounds: StateBounds, most: int) -> bool:
     """Return whether trees for a few of the states narrow them enough."""
     few = states[np.linspace(0, states.size - 1, PROBE).astype(np.int64)]
-    worst = _grow(search, k, few, min(most, 16), deadline)[1]
+    worst = grower.grow(search, k, few, min(most, 16))[1]
     z = bounds.z[k]
     before = z.hi[0, few] - z.lo[0, few]
     after = np.minimum(z.hi[0, few], -worst[PROBE:]) - np.maximum(z.lo[0, few], worst[:PROBE])
     return bool((after / before).mean() < 1 - LEAST_GAIN)
 
 
-def _grow(search: PhasedSearch, k: int, states: IntArray, most: int, deadline: float) -> tuple[StateTrees, FloatArray]:
-    """Return leaves for both sides of some states of block k, found in float32, and the worst leaf of each."""
-    import torch
+@dataclass
+class _Grower:
+    """Grows the trees of one block after the other, as far as its share of the budget reaches."""
 
+    budget: Budget
+    share: Budget
+    leaves: Pace = field(default_factory=Pace)
+    """Of the search of one leaf."""
+    proofs: Pace = field(default_factory=Pace)
+    """Of the proof of one leaf."""
+
+    def grow(self, search: PhasedSearch, k: int, states: IntArray, most: int) -> tuple[StateTrees, FloatArray]:
+        """Return leaves for both sides of some states of block k, found in float32, and the worst leaf of each."""
+        import torch
+
+        n = states.size
+        targets = torch.zeros((2 * n, search.net.model.blocks[k].size))
+        targets[torch.arange(n), torch.from_numpy(states)] = 1.0
+        targets[torch.arange(n) + n, torch.from_numpy(states)] = -1.0
+        steps = FIRST_STEPS if most > 1 else ONLY_STEPS
+        roots = np.zeros((2 * n, search.n_phases), np.int8)
+        batch = self._searched(search, targets, np.arange(2 * n), roots, None, steps)
+        while True:
+            chosen = _worst_third(batch, 2 * n, most)
+            if not chosen.size or not self._fits(batch, chosen):
+                break
+            phases = np.repeat(batch.phases[chosen], 2, axis=0)
+            rows = np.arange(chosen.size)
+            phases[2 * rows, batch.split[chosen]], phases[2 * rows + 1, batch.split[chosen]] = 1, -1
+            twice = np.repeat(chosen, 2)
+            children = self._searched(search, targets, batch.owner[twice], phases, batch.start(twice), LATER_STEPS)
+            children.bound = np.fmax(children.bound, batch.bound[twice])
+            batch = batch.without(chosen).joined(children)
+        return _as_trees(search, k, states, batch)
+
+    def _searched(
+        self,
+        search: PhasedSearch,
+        targets: torch.Tensor,
+        owner: IntArray,
+        phases: Phases,
+        start: Found | None,
+        steps: int,
+    ) -> _Batch:
+        self.share.spend(len(owner))
+        with self.leaves.unit(len(owner), self.budget):
+            return _Batch.of(search, targets, owner, phases, start, steps, self.budget.check)
+
+    def _fits(self, batch: _Batch, chosen: IntArray) -> bool:
+        """Return whether a round of splits fits into the share, and the proof of all leaves after it."""
+        more, leaves = 2 * chosen.size, batch.owner.size + chosen.size
+        rest = self.share.before(self.proofs.seconds * leaves)
+        return self.share.affordable(more) == more and self.leaves.fitting(more, rest) == more
+
+
+def _as_trees(search: PhasedSearch, k: int, states: IntArray, batch: _Batch) -> tuple[StateTrees, FloatArray]:
+    """Return the leaves as they are recorded, and the worst bound of each objective."""
     n = states.size
-    targets = torch.zeros((2 * n, search.net.model.blocks[k].size))
-    targets[torch.arange(n), torch.from_numpy(states)] = 1.0
-    targets[torch.arange(n) + n, torch.from_numpy(states)] = -1.0
-    steps = FIRST_STEPS if most > 1 else ONLY_STEPS
-    batch = _Batch.of(search, targets, np.arange(2 * n), np.zeros((2 * n, search.n_phases), np.int8), None, steps)
-    while time.monotonic() < deadline:
-        chosen = _worst_third(batch, 2 * n, most)
-        if not chosen.size:
-            break
-        phases = np.repeat(batch.phases[chosen], 2, axis=0)
-        rows = np.arange(chosen.size)
-        phases[2 * rows, batch.split[chosen]], phases[2 * rows + 1, batch.split[chosen]] = 1, -1
-        twice = np.repeat(chosen, 2)
-        children = _Batch.of(search, targets, batch.owner[twice], phases, batch.start(twice), LATER_STEPS)
-        children.bound = np.fmax(children.bound, batch.bound[twice])
-        batch = batch.without(chosen).joined(children)
-    signs = np.repeat(np.array([1.0, -1.0]), n)
     worst = np.full(2 * n, np.inf)
     np.minimum.at(worst, batch.owner, batch.bound)
     found = StateTrees(
         k,
         np.tile(states, 2),
-        signs,
+        np.repeat(np.array([1.0, -1.0]), n),
         batch.owner,
         {j: own for j, own in search.by_block(batch.phases).items() if own.any()},
         batch.slopes,
@@ -181,6 +226,7 @@ class _Batch:
         phases: Phases,
         start: Found | None,
         steps: int,
+        check: Check,
     ) -> _Batch:
         """Search leaves, a cache's worth at a time."""
         import torch
@@ -194,7 +240,8 @@ class _Batch:
                 own = Found(torch.zeros(0), {j: v[rows] for j, v in start.slopes.items()})
                 own.multipliers = {j: v[rows] for j, v in start.multipliers.items()}
                 own.planes = {j: v[rows] for j, v in start.planes.items()}
-            found, split = search(targets[owner[rows].tolist()], phases[rows], own, steps=steps, enough=1e-4)
+            seeds = targets[owner[rows].tolist()]
+            found, split = search(seeds, phases[rows], own, steps=steps, enough=1e-4, check=check)
             m = len(split)
             parts.append(
                 cls(

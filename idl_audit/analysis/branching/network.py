@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from idl_audit.analysis.bounds import StateBounds
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box
+from idl_audit.budget import UNLIMITED, Budget
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import LinearMap
@@ -64,10 +65,10 @@ class Lines:
 class SearchNet:
     """A feed-forward implicit model over one box, in float32."""
 
-    def __init__(self, model: ImplicitModel, box: Box) -> None:
-        """Put the maps of the model into torch."""
+    def __init__(self, model: ImplicitModel, box: Box, budget: Budget = UNLIMITED) -> None:
+        """Put the maps of the model into torch. Raises BudgetError where the time is over before that is done."""
         self.model = model
-        *self.rows, self.output = _search_rows(model)
+        *self.rows, self.output = _search_rows(model, budget)
         self.centre = _tensor(box.centre)
         self.radius = _tensor(box.radius)
         self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -197,21 +198,32 @@ def state_tensors(bounds: StateBounds, i: int = 0) -> dict[int, tuple[torch.Tens
     return {k: (_tensor(z.lo[i]), _tensor(z.hi[i])) for k, z in bounds.z.items()}
 
 
-@lru_cache(maxsize=2)
-def _search_rows(model: ImplicitModel) -> tuple[SearchRow, ...]:
+def _search_rows(model: ImplicitModel, budget: Budget) -> list[SearchRow]:
     """Return every row of blocks, the output's last: made once, for all boxes of a model."""
-    return tuple(_search_row(row) for row in (*model.rows, model.output))
+    rows = (*model.rows, model.output)
+    largest = budget.limit(4 * LARGEST_DENSE * len(rows)) // (4 * len(rows))
+    made = _made_rows(model, largest)
+    for row in rows[len(made) :]:
+        budget.check()
+        made.append(_search_row(row, largest))
+    return made
 
 
-def _search_row(row: Affine) -> SearchRow:
-    states = tuple((k, _pull(row.states[k])) for k in sorted(row.states))
-    return SearchRow(states, None if row.input is None else _pull(row.input), _tensor(row.constant))
+@lru_cache(maxsize=2)
+def _made_rows(model: ImplicitModel, largest: int) -> list[SearchRow]:
+    """Return the rows that were made so far."""
+    return []
 
 
-def _pull(linear_map: LinearMap) -> Pull:
+def _search_row(row: Affine, largest: int) -> SearchRow:
+    states = tuple((k, _pull(row.states[k], largest)) for k in sorted(row.states))
+    return SearchRow(states, None if row.input is None else _pull(row.input, largest), _tensor(row.constant))
+
+
+def _pull(linear_map: LinearMap, largest: int) -> Pull:
     import torch.nn.functional as functional
 
-    if isinstance(linear_map, Convolution) and linear_map.n_in * linear_map.n_out > LARGEST_DENSE:
+    if isinstance(linear_map, Convolution) and linear_map.n_in * linear_map.n_out > largest:
         kernel = _tensor(linear_map.kernel)
         transposed = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
         convolve = transposed[linear_map.rank - 1]
@@ -232,7 +244,7 @@ def _pull(linear_map: LinearMap) -> Pull:
         return by_convolution
     matrix = linear_map.to_sparse()
     entries = matrix.shape[0] * matrix.shape[1]
-    if entries <= LARGEST_DENSE and (matrix.nnz > SPARSE * entries or entries < SMALL):
+    if entries <= largest and (matrix.nnz > SPARSE * entries or entries < SMALL):
         dense = _tensor(matrix.toarray())
         return lambda v: v @ dense
     return _sparse_pull(matrix)

@@ -13,6 +13,7 @@ from idl_audit.analysis.bounds import StateBounds
 from idl_audit.analysis.branching.ascent import Found, ascend
 from idl_audit.analysis.branching.chain import Phases, cut_points
 from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow, state_tensors
+from idl_audit.budget import Check, unchecked
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,7 @@ class PhasedSearch:
         *,
         steps: int,
         enough: float | torch.Tensor,
+        check: Check = unchecked,
     ) -> tuple[Found, npt.NDArray[np.int64]]:
         """Return the best bounds that ascent finds for a batch of leaves, and the state that each should split next.
 
@@ -66,7 +68,7 @@ class PhasedSearch:
             seeds: (N, rows).
             phases: +1 for z >= 0, -1 for z <= 0, 0 for open, (N, n_phases).
             start: slopes and multipliers to begin with, where there are any.
-            steps, enough: as for `ascend`.
+            steps, enough, check: as for `ascend`.
         """
         import torch
 
@@ -98,6 +100,7 @@ class PhasedSearch:
             cuts=self._cuts,
             start=start,
             planes=self.planes,
+            check=check,
         )
         return found, self._splits(found, lines, phases)
 

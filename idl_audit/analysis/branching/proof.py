@@ -9,12 +9,14 @@ import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
+from idl_audit.analysis.linear_bounds import rows_at_once
 from idl_audit.analysis.planes import AllPlanes
 from idl_audit.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.model import ImplicitModel
 
-PROOF_NUMBERS = 2**23
-"""Numbers that one array of a proof pass may hold: small batches stay in cache."""
+SHARES_AT_ONCE = 2**21
+"""Of planes, in one proof pass."""
 
 
 def chosen_multipliers(
@@ -53,16 +55,21 @@ def prove_states(
     states: IntArray,
     sign: float,
     slopes: Mapping[int, FloatArray | Float32Array],
+    *,
+    check: Check = unchecked,
 ) -> FloatArray:
-    """Return proved lower bounds of sign * z_i for some states i of block k over one box, shape (R,)."""
-    widest = max([model.n_inputs, *(block.size for block in model.blocks)])
-    at_once = max(1, PROOF_NUMBERS // widest)
+    """Return proved lower bounds of sign * z_i for some states i of block k over one box, shape (R,).
+
+    `check` is called between small units of work.
+    """
+    at_once = rows_at_once(model)
     found = []
     for start in range(0, states.size, at_once):
         rows = slice(start, start + at_once)
         own = {j: value[rows].astype(np.float64)[None] for j, value in slopes.items()}
         functionals = Functionals.of_pre_activations(model, k, states[rows], sign)
-        found.append(lower_bound(model, inputs, bounds, functionals, chosen_multipliers(model, bounds, own, {}))[0])
+        choose = chosen_multipliers(model, bounds, own, {})
+        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check)[0])
     return np.concatenate(found) if found else np.zeros(0)
 
 
@@ -75,6 +82,8 @@ def prove_leaves(
     splits: Mapping[int, FloatArray | Float32Array],
     block: int | None = None,
     planes: AllPlanes | None = None,
+    *,
+    check: Check = unchecked,
 ) -> FloatArray:
     """Return proved lower bounds of one functional a leaf, shape (m,): of the outputs, or of z of a block.
 
@@ -86,11 +95,11 @@ def prove_leaves(
         slopes, splits: block -> (m, n).
         block: whose z.
         planes: block -> planes of some of its states, in place of their chords.
+        check: called between small units of work.
     """
     planes = planes or {}
-    widest = max([model.n_inputs, *(own.size for own in model.blocks)])
-    widest = max([widest, *(math.prod(own.shares.shape[1:]) for own in planes.values())])
-    at_once = max(1, PROOF_NUMBERS // widest)
+    shares = max([1, *(math.prod(own.shares.shape[1:]) for own in planes.values())])
+    at_once = min(rows_at_once(model), max(1, SHARES_AT_ONCE // shares))
     found = []
     for start in range(0, len(seeds), at_once):
         rows = slice(start, start + at_once)
@@ -103,5 +112,5 @@ def prove_leaves(
         choose = chosen_multipliers(model, here, own[0], own[1])
         box = Interval(inputs.lo[rows], inputs.hi[rows])
         chosen = {k: own.rows(rows) for k, own in planes.items()}
-        found.append(lower_bound(model, box, here, functionals, choose, chosen)[:, 0])
+        found.append(lower_bound(model, box, here, functionals, choose, chosen, check=check)[:, 0])
     return np.concatenate(found) if found else np.zeros(0)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +26,8 @@ from idl_audit.analysis.branching.search_planes import in_parts, of_parts, plane
 from idl_audit.analysis.exact_leaf import LeafProgram
 from idl_audit.analysis.planes import Planes
 from idl_audit.arrays import ByteArray, FloatArray
-from idl_audit.errors import SolverError
+from idl_audit.budget import Budget, Check, Pace, unchecked
+from idl_audit.errors import BudgetError, MemoryLimitError, SolverError
 
 if TYPE_CHECKING:
     import torch
@@ -110,21 +109,30 @@ class Tree:
         self._left = 0
         self._heap: list[Leaf] = []
         """The open leaves."""
+        self._pace = Pace()
+        """Of one leaf: its ascent, its proof, and the look at its corner."""
+        self._check: Check = unchecked
+        self._leaves: LeafProgram | None = None
 
-    def grow(self, *, deadline: float, most_open: int = MOST_LEAVES) -> TreeOutcome:
-        """Split leaves until all are closed, a counterexample is found, too many are open, or the time is over.
+    def grow(self, budget: Budget, *, check: Check | None = None, most_open: int = MOST_LEAVES) -> TreeOutcome:
+        """Split leaves until all are closed, a counterexample is found, too many are open, or the budget is spent.
 
-        A tree goes on from its open leaves when it is asked again.
+        A tree goes on from its open leaves when it is asked again. A batch of leaves that was begun is settled where
+        `check`, that of the budget unless it is given, lets it.
         """
+        self._check = budget.check if check is None else check
         heap = self._heap
-        if not self.closed and not heap and self._plant():
+        if not self.closed and not heap and self._plant(budget):
             return self._outcome(found=True)
         shares = max(1, sum(planes.numbers for planes in self._searcher.planes.values()))
         most_open, at_once = min(most_open, STORED_SHARES // shares), max(2, SEARCH_SHARES // shares)
-        while heap and time.monotonic() <= deadline and len(heap) <= most_open:
+        while heap and not budget.is_spent and len(heap) <= most_open:
             count = min(len(heap), max(1, min(max(BATCH, min(len(heap) // 2, LARGEST_BATCH)), at_once) // 2))
+            count = self._pace.fitting(budget.affordable(2 * count), budget) // 2
+            if not count:
+                break
             taken = [heapq.heappop(heap) for _ in range(count)]
-            if self._try_exhausted([leaf for leaf in taken if leaf.split < 0], deadline):
+            if self._try_exhausted([leaf for leaf in taken if leaf.split < 0], budget):
                 return self._outcome(found=True)
             taken = [leaf for leaf in taken if leaf.split >= 0]
             if not taken:
@@ -133,14 +141,14 @@ class Tree:
             rows = np.arange(len(taken))
             where = np.array([leaf.split for leaf in taken])
             children[2 * rows, where], children[2 * rows + 1, where] = 1, -1
-            if self._settle(children, [leaf for leaf in taken for _ in range(2)], LEAF_STEPS):
+            if self._settle(children, [leaf for leaf in taken for _ in range(2)], LEAF_STEPS, budget):
                 return self._outcome(found=True)
         return self._outcome()
 
-    def _plant(self) -> bool:
+    def _plant(self, budget: Budget) -> bool:
         """Settle the root: with chords, then with planes where there can be some. Return as `_settle`."""
         root = np.zeros((1, self._searcher.n_phases), np.int8)
-        if self._settle(root, [None], ROOT_STEPS):
+        if self._settle(root, [None], ROOT_STEPS, budget):
             return True
         if not self._heap:
             return False
@@ -148,7 +156,7 @@ class Tree:
         self._searcher.planes = planes_for(self._net.model, self._inputs, self._bounds.z, v)
         if not self._searcher.planes:
             return False
-        return self._settle(root, [self._heap.pop()], PLANE_STEPS)
+        return self._settle(root, [self._heap.pop()], PLANE_STEPS, budget)
 
     @property
     def open(self) -> int:
@@ -159,8 +167,13 @@ class Tree:
         proved = not self.open and not found
         return TreeOutcome(proved, self._lowest if proved else -np.inf, self.closed, self.open, found)
 
-    def _settle(self, phases: Phases, parents: Sequence[Leaf | None], steps: int) -> bool:
+    def _settle(self, phases: Phases, parents: Sequence[Leaf | None], steps: int, budget: Budget) -> bool:
         """Bound a batch of leaves; keep the open ones. Return whether a counterexample came up."""
+        budget.spend(len(phases))
+        with self._pace.unit(len(phases), budget):
+            return self._bound(phases, parents, steps)
+
+    def _bound(self, phases: Phases, parents: Sequence[Leaf | None], steps: int) -> bool:
         found, scores = self._search(phases, parents, steps)
         self._wanted = found.seen
         bound = found.bound.double().numpy() + self._offset
@@ -191,13 +204,14 @@ class Tree:
             heapq.heappush(self._heap, leaf)
         return self._candidate(self._corners(found, still))
 
-    def _try_exhausted(self, leaves: list[Leaf], deadline: float) -> bool:
+    def _try_exhausted(self, leaves: list[Leaf], budget: Budget) -> bool:
         """Close leaves that have no state left to split, or leave them. Return whether a counterexample came up."""
         for leaf in leaves:
-            if time.monotonic() > deadline:
+            if budget.is_spent:
                 self._left += 1
                 continue
-            closed, hit = self._exhausted(leaf)
+            budget.spend()
+            closed, hit = self._exhausted(leaf, budget)
             if hit:
                 return True
             self.closed += closed
@@ -218,7 +232,8 @@ class Tree:
             start.multipliers = _stacked([leaf.multipliers for leaf in known])
             start.planes = {k: of_parts(np.stack([leaf.planes[k] for leaf in known])) for k in known[0].planes}
         seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
-        return self._searcher(seeds, phases, start, steps=steps, enough=1e-4 - self._offset)
+        enough = 1e-4 - self._offset
+        return self._searcher(seeds, phases, start, steps=steps, enough=enough, check=self._check)
 
     def _prove(self, phases: Phases, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
         """Return proved lower bounds of the functional in some leaves."""
@@ -230,7 +245,7 @@ class Tree:
         )
         seeds = np.tile(self._seed, (m, 1))
         box, planes = repeated(self._inputs, m), self._planes(found, rows)
-        bound = prove_leaves(self._net.model, box, leaves, seeds, slopes, splits, planes=planes)
+        bound = prove_leaves(self._net.model, box, leaves, seeds, slopes, splits, planes=planes, check=self._check)
         return np.nextafter(bound + self._offset, -np.inf)
 
     def _planes(self, found: Found, rows: npt.NDArray[np.int64]) -> dict[int, Planes]:
@@ -242,7 +257,7 @@ class Tree:
         signs = found.seen[-1][rows.tolist()].sign() if -1 in found.seen else torch.zeros(len(rows), 1)
         return np.asarray((self._net.centre - self._net.radius * signs).double().numpy())
 
-    def _exhausted(self, leaf: Leaf) -> tuple[bool, bool]:
+    def _exhausted(self, leaf: Leaf, budget: Budget) -> tuple[bool, bool]:
         """Return (closed, found) of a leaf that has no state left to split: a linear program, exact there.
 
         Its multipliers are proved as any others are; its point may be a counterexample.
@@ -252,9 +267,15 @@ class Tree:
         phases = leaf.phases[None]
         own = with_phases(self._net.model, self._bounds, self._searcher.by_block(phases), 1)
         try:
-            answer = self._leaves.solve(own, self._seed, wanted=-self._offset, time_limit=LEAF_SECONDS)
-        except SolverError:  # numbers that the solver refuses
+            if self._leaves is None:
+                self._leaves = LeafProgram(self._net.model, self._inputs, self._bounds, budget)
+            within = budget.at_most(LEAF_SECONDS)
+            answer = self._leaves.solve(own, self._seed, wanted=-self._offset, budget=within)
+        except (SolverError, MemoryLimitError):  # numbers that the solver refuses, or a program that is too large
             return False, False
+        except BudgetError:
+            budget.check()
+            return False, False  # one leaf took its own time
         if answer.splits:
             splits = {k: torch.from_numpy(v[None]) for k, v in answer.splits.items()}
             found, rows = Found(torch.tensor([answer.lower]), {}, splits), np.zeros(1, np.int64)
@@ -264,10 +285,6 @@ class Tree:
                 self._lowest = min(self._lowest, float(proved[0]))
                 return True, False
         return False, answer.point is not None and self._candidate(answer.point[None])
-
-    @cached_property
-    def _leaves(self) -> LeafProgram:
-        return LeafProgram(self._net.model, self._inputs, self._bounds)
 
     def _tell(self, closed: Phases) -> None:
         """Tell the share of the tree that is proved, now that leaves with these phases are closed."""

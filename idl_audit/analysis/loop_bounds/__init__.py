@@ -23,6 +23,7 @@ from idl_audit.analysis.loop_bounds.ellipsoid import Ellipsoid, ellipsoid
 from idl_audit.analysis.loop_bounds.system import LoopSystem, Reference, loop_system, reference
 from idl_audit.analysis.loop_bounds.zonotope import zonotope
 from idl_audit.arrays import FloatArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.rounding import gamma
 
@@ -54,7 +55,14 @@ class _Box:
 
 
 def narrowed(
-    model: ImplicitModel, k: int, z: Interval, x: Interval, states: Mapping[int, Interval], inputs: Interval
+    model: ImplicitModel,
+    k: int,
+    z: Interval,
+    x: Interval,
+    states: Mapping[int, Interval],
+    inputs: Interval,
+    *,
+    check: Check = unchecked,
 ) -> tuple[Interval, Interval]:
     """Return bounds of z and x of loop k over each of m boxes, shape (m, n), within those given.
 
@@ -64,6 +72,7 @@ def narrowed(
         z, x: bounds that are proved already.
         states: bounds of the blocks that drive the loop.
         inputs: the boxes.
+        check: called between small units of work; what it raises ends the work.
     """
     system = loop_system(model, k)
     if system is None:
@@ -72,7 +81,7 @@ def narrowed(
     for i in range(len(inputs.lo)):
         box = _Box(system, Interval(z.lo[i], z.hi[i]), Interval(x.lo[i], x.hi[i]))
         if np.isfinite(box.size):
-            _narrow(system, box, *system.drivers(states, inputs, i))
+            _narrow(system, box, *system.drivers(states, inputs, i), check)
         boxes.append(box)
     return (
         Interval(np.stack([box.z_lo for box in boxes]), np.stack([box.z_hi for box in boxes])),
@@ -80,21 +89,23 @@ def narrowed(
     )
 
 
-def _narrow(system: LoopSystem, box: _Box, centre: FloatArray, r: FloatArray) -> None:
+def _narrow(system: LoopSystem, box: _Box, centre: FloatArray, r: FloatArray, check: Check) -> None:
     if not (np.isfinite(centre).all() and np.isfinite(r).all()):
         return
-    start = reference(system, centre)
+    start = reference(system, centre, check)
     for T, N in system.everywhere:
         _respond(box, start, T, N, r)
     if not system.block.everywhere[0].any():  # there Y = I, and no bounds of z are needed
         _move(box, start, _global_ellipsoid(system), r)
     for _ in range(ROUNDS):
+        check()
         before = box.size
         found = zonotope(system, box.z_lo, box.z_hi, centre, r)
         if found is not None:
             box.within_z(found[0].lo, found[0].hi)
             box.within_x(found[1].lo, found[1].hi)
         slopes = system.block.slopes(np.minimum(box.z_lo, start.z), np.maximum(box.z_hi, start.z))
+        check()
         inner = ellipsoid(system, *slopes)
         if inner is not None:
             _move(box, start, inner, r)

@@ -11,6 +11,7 @@ import numpy as np
 from idl_audit.analysis.bounds import Interval
 from idl_audit.analysis.enclosed import image, total
 from idl_audit.arrays import FloatArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.model import ImplicitModel, Loop, StateBlock, dense
 from idl_audit.implicit.wellposed import Coefficients, contractions
 from idl_audit.rounding import TINY, gamma
@@ -111,10 +112,10 @@ class Reference:
     delta: FloatArray
 
 
-def reference(system: LoopSystem, centre: FloatArray) -> Reference:
+def reference(system: LoopSystem, centre: FloatArray, check: Check = unchecked) -> Reference:
     """Return the state that the loop settles in at w = centre, with the residual of its equation."""
     drive, drive_error = image(system.P, centre)
-    z = system.loop.solve((drive + system.b)[None]).z
+    z = system.loop.solve((drive + system.b)[None], check=check).z
     x = Interval(*system.block.interval(z, z))
     middle = x.lo[0] / 2 + x.hi[0] / 2
     through, error = image(system.A, middle)

@@ -20,6 +20,7 @@ from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
 from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.analysis.witness import ProofWitness, loop_witnesses, why_not_well_posed
 from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 
@@ -78,7 +79,13 @@ def leaf_bounds(model: ImplicitModel, bounds: StateBounds, phases: Phases) -> St
 
 
 def prove_leaves(
-    model: ImplicitModel, inputs: Interval, bounds: StateBounds, functional: FloatArray, leaves: LpLeaves
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    functional: FloatArray,
+    leaves: LpLeaves,
+    *,
+    check: Check = unchecked,
 ) -> FloatArray:
     """Return a proved lower bound of functional . y in every leaf, shape (m,)."""
     found = []
@@ -87,7 +94,8 @@ def prove_leaves(
         here = leaf_bounds(model, bounds, leaves.phases[rows])
         choose = given(model, leaves.multipliers[rows])
         seeds = Functionals.of_outputs(model, functional[None])
-        found.append(lower_bound(model, repeated(inputs, len(leaves.phases[rows])), here, seeds, choose)[:, 0])
+        boxes = repeated(inputs, len(leaves.phases[rows]))
+        found.append(lower_bound(model, boxes, here, seeds, choose, check=check)[:, 0])
     return np.concatenate(found) if found else np.zeros(0)
 
 

@@ -16,6 +16,7 @@ from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.lp_tree.chain import Phases, leaf_bounds
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.budget import UNLIMITED, Budget
 from idl_audit.implicit.elimination import is_relu
 from idl_audit.implicit.model import ImplicitModel
 
@@ -40,11 +41,11 @@ class Node:
 class NodeProgram:
     """The LP of one box: solved for one functional of y and one set of phases after the other."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds) -> None:
+    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, budget: Budget = UNLIMITED) -> None:
         """Build the LP from proved bounds of all pre-activations over one box (arrays with a batch axis of 1)."""
         self._model, self._bounds = model, bounds
         whole = StateBounds.of_pre_activations(model.blocks, bounds.z)
-        self._relaxation = TriangleRelaxation(model, inputs, whole)
+        self._relaxation = TriangleRelaxation(model, inputs, whole, budget=budget)
         self._z = flat(model, bounds.z)
         relu = np.concatenate([np.zeros(0, np.bool_), *(np.full(block.size, is_relu(block)) for block in model.blocks)])
         self.splits: BoolArray = relu & (self._z.lo < 0) & (self._z.hi > 0)

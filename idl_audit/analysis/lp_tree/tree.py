@@ -9,7 +9,6 @@ the solver says enters the verdict.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +19,8 @@ from idl_audit.analysis.linprog import Outcome
 from idl_audit.analysis.lp_tree.chain import LpLeaves, Phases, prove_leaves
 from idl_audit.analysis.lp_tree.program import Node, NodeProgram
 from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.budget import UNLIMITED, Budget, Pace
+from idl_audit.errors import BudgetError
 from idl_audit.implicit.model import ImplicitModel
 
 Candidate = Callable[[FloatArray], bool]
@@ -48,33 +49,43 @@ class Grown:
 class LpTree:
     """Trees over one box, one functional after the other."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds) -> None:
+    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, budget: Budget = UNLIMITED) -> None:
         """Prepare the LP from proved bounds of all pre-activations over one box."""
         self._model, self._inputs, self._bounds = model, inputs, bounds
-        self._program = NodeProgram(model, inputs, bounds)
+        self._budget = budget
+        self._program = NodeProgram(model, inputs, bounds, budget)
+        self._proofs = Pace()
+        """Of one node."""
 
-    def grow(
-        self, functional: FloatArray, candidate: Candidate, *, deadline: float, most_nodes: int | None = None
-    ) -> Grown:
-        """Prove functional . y > 0, (q,), over the box, or come upon a counterexample.
+    def grow(self, functional: FloatArray, candidate: Candidate, *, most_nodes: int | None = None) -> Grown:
+        """Prove functional . y > 0, (q,), over the box, or come upon a counterexample, within the tree's budget.
 
         Args:
             functional: a margin, or any row.
             candidate: is asked of the points of nodes.
-            deadline: time.monotonic() at which to stop.
             most_nodes: stop after so many nodes; 1 is the relaxation alone.
         """
         grown = Grown()
+        try:
+            return self._grow(functional, candidate, most_nodes, grown)
+        except BudgetError:
+            grown.lower, grown.outcome = -np.inf, Outcome.TIME_LIMIT
+            return grown
+
+    def _grow(self, functional: FloatArray, candidate: Candidate, most_nodes: int | None, grown: Grown) -> Grown:
         waiting: list[Phases] = [np.zeros(self._model.n_states, np.int8)]
         while waiting:
-            left = deadline - time.monotonic()
-            if left <= 0 or (most_nodes is not None and grown.nodes >= most_nodes):
+            if self._budget.is_spent or (most_nodes is not None and grown.nodes >= most_nodes):
                 grown.lower, grown.outcome = -np.inf, Outcome.TIME_LIMIT
                 return grown
             phases = waiting.pop()
-            node = self._program.solve(functional, phases, time_limit=left)
+            self._budget.spend()
+            seconds = self._budget.before(self._proofs.seconds).left
+            node = self._program.solve(functional, phases, time_limit=seconds)
             grown.nodes += 1
-            if self._is_leaf(functional, phases, node, grown):
+            with self._proofs.unit(1, self._budget):
+                is_leaf = self._is_leaf(functional, phases, node, grown)
+            if is_leaf:
                 continue
             if node.outcome not in (Outcome.OPTIMAL, Outcome.INFEASIBLE):
                 grown.lower, grown.outcome = -np.inf, node.outcome
@@ -115,7 +126,8 @@ class LpTree:
 
     def _bound(self, functional: FloatArray, phases: Phases, multipliers: FloatArray) -> float:
         leaf = LpLeaves(phases[None], multipliers[None].astype(np.float32))
-        return float(prove_leaves(self._model, self._inputs, self._bounds, functional, leaf)[0])
+        check = self._budget.check
+        return float(prove_leaves(self._model, self._inputs, self._bounds, functional, leaf, check=check)[0])
 
     def _kept(self, functional: FloatArray, phases: Phases, multipliers: FloatArray, grown: Grown) -> bool:
         with np.errstate(over="ignore"):

@@ -15,7 +15,7 @@ bounds are proved: the derivatives say where to split.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from idl_audit.analysis.certificate import Functionals, lower_bound
 from idl_audit.analysis.intervals import with_interval
 from idl_audit.analysis.linear_bounds import line_multipliers
 from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 
 IN_CACHE = 2**14
@@ -77,6 +78,8 @@ class BoxBounds:
     """The inputs that derivatives are taken for, f of them."""
     states: StateBounds = field(default_factory=StateBounds)
     lines: Mapping[int, Lines] = field(default_factory=dict)
+    check: Check = unchecked
+    """Called between small units of work."""
 
     def rows(self, functionals: Functionals) -> RowBounds:
         """Return the bounds of functionals, each with its plane and derivatives."""
@@ -88,7 +91,7 @@ class BoxBounds:
             seen[k] = v, lam
             return lam
 
-        lower = lower_bound(self.model, self.inputs, self.states, functionals, choose)
+        lower = lower_bound(self.model, self.inputs, self.states, functionals, choose, check=self.check)
         normals = np.zeros((*lower.shape, self.model.n_inputs))
         normals += _input_part(functionals.row, np.broadcast_to(functionals.seeds, (1, *functionals.seeds.shape)))
         for k, (_, lam) in seen.items():
@@ -118,24 +121,30 @@ class BoxBounds:
         """
         states = StateBounds(_taken(self.states.z, boxes), _taken(self.states.x, boxes))
         seeds = Functionals.of_outputs(self.model, functionals)
-        return lower_bound(self.model, inputs, states, seeds, line_multipliers(self.model, states))
+        choose = line_multipliers(self.model, states)
+        return lower_bound(self.model, inputs, states, seeds, choose, check=self.check)
 
     def part(self, boxes: slice) -> BoxBounds:
         """Return what is known of some boxes."""
         states = StateBounds(_taken(self.states.z, boxes), _taken(self.states.x, boxes))
         lines = {k: lines.part(boxes) for k, lines in self.lines.items()}
-        return BoxBounds(self.model, _some(self.inputs, boxes), self.free, states, lines)
+        return replace(self, inputs=_some(self.inputs, boxes), states=states, lines=lines)
 
     def with_block(self, k: int, z: Interval, ends: tuple[FloatArray, FloatArray]) -> BoxBounds:
         """Return the bounds with narrower ones of block k, and its lines."""
         block = self.model.blocks[k]
         states = self.states.with_block(k, block, z, self.states.x[k])
         lines = Lines(*_height_changes(block, z), ends)
-        return BoxBounds(self.model, self.inputs, self.free, states, {**self.lines, k: lines})
+        return replace(self, states=states, lines={**self.lines, k: lines})
 
 
 def bounded(
-    model: ImplicitModel, inputs: Interval, free: IntArray, known: Mapping[int, Interval] | None = None
+    model: ImplicitModel,
+    inputs: Interval,
+    free: IntArray,
+    known: Mapping[int, Interval] | None = None,
+    *,
+    check: Check = unchecked,
 ) -> BoxBounds:
     """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
 
@@ -144,15 +153,16 @@ def bounded(
         inputs: the boxes, (m, p).
         free: the inputs that derivatives are taken for.
         known: proved bounds of every block's pre-activations over larger boxes, one a box.
+        check: called between small units of work, here and by the bounds that are returned.
     """
-    found = BoxBounds(model, inputs, free)
+    found = BoxBounds(model, inputs, free, check=check)
     for k in model.evaluation_order:
-        states = with_interval(model, k, found.states, inputs)
+        states = with_interval(model, k, found.states, inputs, check=check)
         z = states.z[k]
         if known is not None:
             z = z.intersected(known[k])
             states = states.with_block(k, model.blocks[k], z, states.x[k])
-        found = BoxBounds(model, inputs, free, states, found.lines)
+        found = replace(found, states=states)
         found = found.with_block(k, *_tightened(found, k))
     return found
 

@@ -7,7 +7,6 @@ positive lower bound there or over a box that holds it. The tree holds no bound.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +16,7 @@ from idl_audit.analysis.query import Query
 from idl_audit.analysis.splitting.box_bounds import BoxBounds, bounded
 from idl_audit.analysis.splitting.contraction import Rows
 from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.budget import Budget, Check, unchecked
 from idl_audit.implicit.model import ImplicitModel
 
 BOXES_AT_ONCE = 64
@@ -78,15 +78,18 @@ class _Box:
     """Bounds of the pre-activations over the parent, lower and upper of each block."""
 
 
-def check_splits(model: ImplicitModel, query: Query, tree: SplitTree, *, grow_until: float | None = None) -> str:
+def check_splits(model: ImplicitModel, query: Query, tree: SplitTree, *, grow: Budget | None = None) -> str:
     """Return why a tree does not prove that no point of the box satisfies an alternative; empty where it does.
 
     Args:
         model: the model.
         query: the box and the alternatives.
         tree: the proof.
-        grow_until: split leaves that are not refuted until then, on the clock of time.monotonic; None leaves the tree
-            as it is.
+        grow: split leaves that are not refuted until this is spent; None leaves the tree as it is, and takes what
+            time it takes.
+
+    Raises:
+        BudgetError: where the time is over between the blocks of a pass.
     """
     if not tree.is_tree(model.n_inputs):
         return "its splits are no tree"
@@ -95,15 +98,15 @@ def check_splits(model: ImplicitModel, query: Query, tree: SplitTree, *, grow_un
     widths = np.where(box.hi > box.lo, box.hi - box.lo, np.inf)
     waiting = [_Box(0, box.lo, box.hi, np.ones(len(rows.members), np.bool_))]
     while waiting:
-        if grow_until is not None and time.monotonic() > grow_until:
+        if grow is not None and grow.is_spent:
             return "the time is up"
         batch, waiting = waiting[-BOXES_AT_ONCE:], waiting[:-BOXES_AT_ONCE]
         with np.errstate(over="ignore", invalid="ignore"):  # after an overflow nothing is refuted
-            found, is_open, best = _bounds(model, rows, batch)
+            found, is_open, best = _bounds(model, rows, batch, unchecked if grow is None else grow.check)
         for i in np.flatnonzero(is_open.any(axis=1)):
             one = batch[i]
             if tree.inputs[one.node] == NO_INPUT:
-                if grow_until is None:
+                if grow is None:
                     return f"a leaf has the lower bound {float(best[i][is_open[i]].min()):.3g}"
                 j = int(np.argmax((one.hi - one.lo) / widths))
                 middle = float(one.lo[j] / 2 + one.hi[j] / 2)
@@ -123,7 +126,9 @@ def check_splits(model: ImplicitModel, query: Query, tree: SplitTree, *, grow_un
     return ""
 
 
-def _bounds(model: ImplicitModel, rows: Rows, batch: list[_Box]) -> tuple[BoxBounds, BoolArray, FloatArray]:
+def _bounds(
+    model: ImplicitModel, rows: Rows, batch: list[_Box], check: Check
+) -> tuple[BoxBounds, BoolArray, FloatArray]:
     """Return the bounds over some boxes, which alternatives stay open, and the best bound of each."""
     inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
     states = [one.states for one in batch if one.states is not None]
@@ -131,6 +136,6 @@ def _bounds(model: ImplicitModel, rows: Rows, batch: list[_Box]) -> tuple[BoxBou
     if len(states) == len(batch):
         ends = [np.stack([state[e] for state in states]) for e in range(2 * len(model.blocks))]
         known = {k: Interval(ends[2 * k], ends[2 * k + 1]) for k in range(len(model.blocks))}
-    found = bounded(model, inputs, np.zeros(0, np.int64), known)
+    found = bounded(model, inputs, np.zeros(0, np.int64), known, check=check)
     best = rows.best(rows.shifted(found.outputs(rows.functionals).lower))
     return found, np.stack([one.alternatives for one in batch]) & ~(best > 0), best

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     """Why a verdict is unknown."""
 
     TIME_LIMIT = "time_limit"
+    NODE_LIMIT = "node_limit"
     MEMORY_LIMIT = "memory_limit"
     SOLVER_FAILED = "solver_failed"
     WORKER_FAILED = "worker_failed"
