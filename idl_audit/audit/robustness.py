@@ -19,6 +19,7 @@ from idl_audit.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.audit.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.audit.boxes import sample_sets, threat_model
 from idl_audit.audit.deciding import Decided, SampleTask, Setting, decide_all
+from idl_audit.audit.float_margins import told_unknown, why_unknown
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.journal import TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.audit.preflight import Teller, preflight, tell_nobody
@@ -516,23 +517,40 @@ def _diagnostics(
 def _close_calls(
     decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
-    """Name certified samples whose margin is smaller than what float32 inference may differ by."""
-    if not decided:
+    """Name certified samples whose margin is not above what floating-point arithmetic may change in it."""
+    certified = [
+        (sample.index, -math.inf if result.lower is None else result.lower, _or_infinite(result.float_error))
+        for sample in decided
+        for result in sample.results.values()
+        if result.verdict is Verdict.CERTIFIED
+    ]
+    if not certified:
+        return
+    unknown = why_unknown(subject, options.data.preprocessing)
+    if unknown:
+        yield told_unknown(unknown, f"{len(certified)} certified verdict{_s(certified)}")
         return
     network = subject.network(options.data.preprocessing)
     outputs = network(samples.inputs[:CHECKED_SAMPLES].astype(np.float32))
-    slack = 2 * check.max_rel_error * float(np.abs(outputs).max())
-    close = [
-        sample.index
-        for sample in decided
-        for result in sample.results.values()
-        if result.verdict is Verdict.CERTIFIED and result.lower is not None and result.lower < slack
-    ]
+    seen = 2 * check.max_rel_error * float(np.abs(outputs).max())  # more than what is proved would refute the proof
+    close = [(index, error) for index, lower, error in certified if not lower > max(seen, error)]
     if close:
+        largest = max(error for _, error in close)
+        named = dict.fromkeys(index for index, _ in close)
         yield Diagnostic(
             code="IDL202",
             level="warning",
-            message=f"{len(close)} certified margins are below {slack:.1e}, what float32 inference may differ by",
+            message=f"{len(close)} certified margin{_s(close)} {'is' if len(close) == 1 else 'are'} not above what "
+            f"float32 arithmetic may change in {'it' if len(close) == 1 else 'them'}"
+            + (f": up to {largest:.1e}, as far as is proved" if largest < math.inf else ", as far as is proved"),
             hint="the proof holds in exact arithmetic for the weights in the file",
-            where=f"samples {', '.join(map(str, close[:10]))}",
+            where=f"samples {', '.join(map(str, list(named)[:10]))}",
         )
+
+
+def _s(things: Sequence[object]) -> str:
+    return "" if len(things) == 1 else "s"
+
+
+def _or_infinite(error: float | None) -> float:
+    return math.inf if error is None else error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,30 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
         UnsupportedModelError: with every operator, or use of one, that has no implicit form.
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
+    walked = walk_graph(graph, Walk(graph.opset, max_bytes), output)
+    return assembled(walked)[0]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """A graph that was walked: the blocks that were made, and the form of the output."""
+
+    walk: Walk
+    result: AffineForm
+    input_shape: tuple[int, ...]
+    stripped: str
+    """The last operator, where it is left out."""
+    folded: tuple[Node, ...]
+    """The nodes that compute a constant which is no whole number."""
+
+
+def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
+    """Lower every node that the output depends on; every problem is collected before anything is raised.
+
+    Raises:
+        UnsupportedModelError: with every operator, or use of one, that has no implicit form.
+        MemoryLimitError: where a matrix would exceed the limit of the walk.
+    """
     path = graph.provenance.path or Path("the model")
     if len(graph.inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in graph.inputs)
@@ -81,7 +106,6 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     graph = one_row(graph, target) or graph
     entry = graph.inputs[0]
     values: dict[str, TensorValue] = {**graph.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
-    walk = Walk(graph.opset, max_bytes)
     fused = fuse_activations(graph)
     values |= fused.constants
     lost: set[str] = set()
@@ -100,7 +124,13 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     result = values.get(target)
     if not isinstance(result, AffineForm):
         raise UnsupportedModelError((f"the output '{target}' does not depend on the input '{entry.name}'",))
-    return _assemble(walk, result, sample_shape(entry), stripped)
+    nodes = live_nodes(fused.nodes, [target])
+    folded = tuple(node for node in nodes if any(_is_real_constant(values.get(name)) for name in node.outputs))
+    return Walked(walk, result, sample_shape(entry), stripped, folded)
+
+
+def _is_real_constant(value: TensorValue | None) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
 
 _ONE_TYPE = frozenset(
@@ -178,7 +208,7 @@ def _results(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tup
         return fold_node(node, [value for value in arguments if not isinstance(value, AffineForm)], walk.opset)
     if node.op not in LOWERINGS:
         _refuse_operator(node)
-    return LOWERINGS[node.op](node, arguments, walk)
+    return walk.finished(node, arguments, LOWERINGS[node.op](node, arguments, walk))
 
 
 def _refuse_operator(node: Node) -> None:
@@ -186,21 +216,20 @@ def _refuse_operator(node: Node) -> None:
     refuse(node, f"{why}; the README's operator table lists what can be read")
 
 
-def _assemble(walk: Walk, result: AffineForm, input_shape: tuple[int, ...], stripped: str) -> ImplicitModel:
-    """Put the blocks that the output depends on into the paper's order, newest first."""
-    used = _reachable(walk, result)
-    newest_first = sorted(used, reverse=True)
+def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:
+    """Return the blocks that the output depends on in the paper's order, newest first, and when each was made."""
+    walk, result = walked.walk, walked.result
+    newest_first = sorted(_reachable(walk, result), reverse=True)
     number = {made: k for k, made in enumerate(newest_first)}
-    blocks = tuple(_renumbered(walk.pending[made].block, number) for made in newest_first)
-    rows = tuple(_affine(walk.pending[made].form, number) for made in newest_first)
-    return ImplicitModel(
-        blocks=blocks,
-        rows=rows,
+    model = ImplicitModel(
+        blocks=tuple(_renumbered(walk.pending[made].block, number) for made in newest_first),
+        rows=tuple(_affine(walk.pending[made].form, number) for made in newest_first),
         output=_affine(result, number),
-        input_shape=input_shape,
+        input_shape=walked.input_shape,
         output_shape=result.shape,
-        stripped_output=stripped,
+        stripped_output=walked.stripped,
     )
+    return model, tuple(newest_first)
 
 
 def _reachable(walk: Walk, result: AffineForm) -> set[int]:

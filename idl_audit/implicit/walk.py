@@ -77,6 +77,12 @@ class Walk:
         self.allow(node, form.product_nnz(linear_map))
         return form.mapped(linear_map, tuple(shape), offset=offset, offset_error=offset_error)
 
+    def finished(
+        self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
+    ) -> tuple[TensorValue, ...]:
+        """Return what stands for a node's outputs from now on; a walk that keeps operators apart cuts here."""
+        return results
+
     def select(self, node: Node, form: AffineForm, index: IntArray, fill: float = 0.0) -> AffineForm:
         """Return the entries of the form at `index` (-1 gives `fill`); entries that are costly and repeated are cut."""
         used = int((index >= 0).sum())
