@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
+from idl_audit.arrays import AnyArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.fusion import fuse_activations
 from idl_audit.graph.ir import Graph, Node, Value, live_nodes, shown
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm
+from idl_audit.implicit.composition import LARGEST_COEFFICIENT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.lowering import LOWERINGS, REFUSED
 from idl_audit.implicit.lowering.fixed_batch import one_row
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
-from idl_audit.implicit.walk import TensorValue, Walk, refuse
+from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_range
 
 NEVER_FOLDED = frozenset({"Shape", "Size"})
 """Operators that are lowered even where their input is constant: their result never depends on the numbers."""
@@ -186,7 +188,8 @@ def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Wal
                 _refuse_operator(node)
             results: tuple[TensorValue, ...] = ()
         else:
-            results = _results(node, [values[name] if name else None for name in node.inputs], walk)
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
+                results = _results(node, [values[name] if name else None for name in node.inputs], walk)
     except UnsupportedModelError as error:
         problems.extend(error.problems)
         results = ()
@@ -205,10 +208,35 @@ def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Wal
 def _results(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     forms = [value for value in arguments if isinstance(value, AffineForm)]
     if not forms and node.op not in NEVER_FOLDED:
-        return fold_node(node, [value for value in arguments if not isinstance(value, AffineForm)], walk.opset)
+        return _folded(node, [value for value in arguments if not isinstance(value, AffineForm)], walk.opset)
     if node.op not in LOWERINGS:
         _refuse_operator(node)
-    return walk.finished(node, arguments, LOWERINGS[node.op](node, arguments, walk))
+    results = walk.finished(node, arguments, LOWERINGS[node.op](node, arguments, walk))
+    for result in results:
+        if isinstance(result, AffineForm) and not _is_finite(result):
+            refuse_range(node, "makes constants")
+    return results
+
+
+def _is_finite(form: AffineForm) -> bool:
+    return bool((np.abs(form.constant) <= LARGEST_COEFFICIENT).all()) and form.constant_error <= LARGEST_COEFFICIENT
+
+
+_COMPUTED = frozenset({"Add", "Div", "Exp", "Gemm", "MatMul", "Mul", "Pow", "ReduceProd", "ReduceSum", "Sub", "Sum"})
+"""Operators whose results may be infinite where no input is."""
+
+
+def _folded(node: Node, arguments: list[AnyArray | None], opset: int) -> tuple[AnyArray, ...]:
+    """Return the results of a node that reads constants alone; what leaves the range of its type is refused."""
+    results = fold_node(node, arguments, opset)
+    real = [array for array in arguments if array is not None and array.dtype.kind == "f"]
+    made = [result for result in results if result.dtype.kind == "f"]
+    before, after = (all(np.isfinite(array).all() for array in arrays) for arrays in (real, made))
+    if node.op in _COMPUTED and before and not after:
+        refuse(node, "computes constants beyond the range of their type; scale the constants that it reads")
+    if node.op == "Mul" and len(real) == 2 and not bool((results[0] != 0)[(real[0] != 0) & (real[1] != 0)].all()):
+        refuse(node, "multiplies constants to numbers below the range of their type; scale them")
+    return results
 
 
 def _refuse_operator(node: Node) -> None:
