@@ -17,6 +17,8 @@ from idl_audit.arrays import FloatArray
 UNIT_ROUNDOFF = 2.0**-53
 TINY = 2.0**-1000
 """Far above what a billion underflowing products can lose (each at most 2^-1074), far below any weight that matters."""
+LOST = 2.0**-1060
+"""Above what thousands of underflowing products can lose, where it is multiplied by large numbers afterwards."""
 
 
 def gamma(k: int) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 
 from idl_audit.analysis.flat import flat_bytes, flat_sensitivity, monotone_sensitivity
 from idl_audit.analysis.gradients import push_back
-from idl_audit.analysis.sensitivity import paper_matrix, roundings
+from idl_audit.analysis.sensitivity import lost_below_range, paper_matrix, roundings
 from idl_audit.arrays import FloatArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
@@ -123,10 +123,12 @@ def _losses(model: ImplicitModel, functionals: FloatArray | None, steepest: Mapp
     gamma times the same sums without any cancellation, and what those sums gain from the coefficients' uncertainty. Of
     every output, then times |F|: in differences of outputs the values cancel, their errors do not.
     """
-    worst = paper_matrix(model, None, steepest)
+    behind: dict[int, FloatArray] = {}
+    worst = paper_matrix(model, None, steepest, behind_blocks=behind)
     certain = paper_matrix(model, None, steepest, uncertain=False)
     rounding = gamma(4 * roundings(model) + model.n_outputs + 128)
     losses = np.maximum(worst - certain, 0.0) * (1 + rounding) + rounding * worst
+    losses = losses + lost_below_range(model, worst, behind)
     return np.asarray(losses if functionals is None else np.abs(functionals) @ losses * (1 + rounding))
 
 

@@ -30,7 +30,7 @@ from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.rounding import TINY, gamma
+from idl_audit.rounding import LOST, TINY, gamma
 
 Multipliers: TypeAlias = Callable[[int, FloatArray], FloatArray]
 """(block number, v of shape (m, R, n_k)) -> lam of the same shape."""
@@ -139,7 +139,8 @@ class _Tally:
         for source, linear_map in _sources(row):
             terms = self._terms(source)
             product = self._adjoint(linear_map, lam)
-            error = greatest * (linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums) + TINY
+            share = linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums + LOST
+            error = greatest * share + TINY
             if source in self.sums:
                 self.sums[source] = self.sums[source] + product
                 self.errors[source] = self.errors[source] + error

@@ -22,9 +22,9 @@ from idl_audit.analysis.sensitivity import roundings
 from idl_audit.arrays import FloatArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.compress import INPUT, OUTPUT, Compressed
-from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.rounding import gamma
+from idl_audit.implicit.upward import multiplied, pulled, spread, weighted
+from idl_audit.rounding import LOST, TINY, gamma
 
 ROWS_AT_ONCE = 2048
 """Rows of one backward pass: sets times outputs."""
@@ -41,7 +41,7 @@ class GlobalDrift:
 
     def at(self, size: FloatArray) -> FloatArray:
         """Return the bound where |u| <= size, (m, p) -> (m, q)."""
-        return np.asarray((self.offset + size @ self.matrix.T) * (1 + gamma(size.shape[1] + 8)))
+        return np.asarray((self.offset + multiplied(size, self.matrix.T)) * (1 + gamma(size.shape[1] + 8)))
 
 
 def global_drift(pair: Compressed) -> GlobalDrift:
@@ -57,13 +57,13 @@ def global_drift(pair: Compressed) -> GlobalDrift:
     at_zero = _sizes(interval_bounds(original, Interval(zero, zero)))
     offset = np.zeros(small.n_outputs)
     for k, seed in seeds.items():
-        offset += seed @ at_zero[k][0]
+        offset += multiplied(seed, at_zero[k][0][:, None])[:, 0]
     # s T: the weights s on |x0| go through the original's own recursion
     weights = _behind(original, seeds, None)
     for k, behind_k in weights.items():
         row = original.rows[k]
         if row.input is not None:
-            matrix += _pulled(row.input, behind_k)
+            matrix += pulled(row.input, behind_k)
     factor = 1 + 4 * gamma(roundings(small) + roundings(original) + 64)
     return GlobalDrift(offset * factor, matrix * factor)
 
@@ -108,7 +108,8 @@ def _box_drift(pair: Compressed, inputs: Interval, everywhere: GlobalDrift | Non
         if k == OUTPUT:
             total += moved
         elif k in behind:
-            total += np.einsum("mqn,mn->mq", behind[k].reshape(m, q, -1), moved)
+            total += np.einsum("mqn,mn->mq", behind[k].reshape(m, q, -1), moved + LOST * (moved > 0))
+    total = total + TINY * (total > 0)  # sums of products
     total *= 1 + 4 * gamma(roundings(small) + roundings(original) + 64)
     bound = np.minimum(bound, np.where(np.isnan(total), np.inf, total))
     return bound if everywhere is None else np.minimum(bound, everywhere.at(sizes[INPUT]))
@@ -156,7 +157,7 @@ def _behind(
 
     if outputs is not None:
         for k, linear_map in model.output.states.items():
-            add(k, _pulled(linear_map, outputs))
+            add(k, pulled(linear_map, outputs))
     for k, block in enumerate(model.blocks):
         r = sums.pop(k, None)
         if r is None:
@@ -166,18 +167,12 @@ def _behind(
             gain = model.loops[k].gain
             if gain is None:
                 raise UnsupportedModelError((f"nothing bounds the loop '{block.name}' entry by entry",))
-            found[k] = r @ gain * (1 + gamma(len(gain) + 2))
+            found[k] = multiplied(r, gain) * (1 + gamma(len(gain) + 2))
         elif steepest is not None and k in steepest:
-            found[k] = r * steepest[k]
+            found[k] = weighted(r, steepest[k])
         else:
-            found[k] = block.activation.spread(r)
+            found[k] = spread(block.activation, r)
         for j, linear_map in row.states.items():
             if j != k:
-                add(j, _pulled(linear_map, found[k]))
+                add(j, pulled(linear_map, found[k]))
     return found
-
-
-def _pulled(linear_map: LinearMap, r: FloatArray) -> FloatArray:
-    """Return |W_true|^T r at least."""
-    term = linear_map.magnitude.adjoint(r) * (1 + linear_map.relative)
-    return term if linear_map.slack is None else term + linear_map.slack.adjoint(r)

@@ -15,7 +15,7 @@ from idl_audit.arrays import FloatArray
 from idl_audit.budget import Check, unchecked
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import Affine, ImplicitModel, Loop
-from idl_audit.rounding import TINY, gamma
+from idl_audit.rounding import LOST, TINY, gamma
 
 
 def interval_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
@@ -130,7 +130,9 @@ def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interva
         middle, half = centre_and_radius(interval)
         centre += linear_map.apply(middle)
         relative = linear_map.relative
-        radius += linear_map.magnitude.apply(half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle))
+        radius += linear_map.magnitude.apply(
+            half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
+        )
         if linear_map.slack is not None:
             radius += linear_map.slack.apply(interval.largest)
     radius *= 1 + 2 * rounding

@@ -131,7 +131,7 @@ def _row_sums(linear_map: LinearMap) -> FloatArray:
 
 def _product(factor: float, norms: FloatArray | float) -> FloatArray:
     product = factor * np.asarray(norms)
-    return np.asarray(np.where(product > 0, up(product), product))
+    return np.asarray(np.where((factor > 0) & (np.asarray(norms) > 0), up(product), product))
 
 
 def _weighted(norms: FloatArray, gains: FloatArray, rest: FloatArray | float) -> FloatArray:
@@ -139,7 +139,8 @@ def _weighted(norms: FloatArray, gains: FloatArray, rest: FloatArray | float) ->
     with np.errstate(invalid="ignore", over="ignore"):
         products = np.where((norms == 0) | (gains == 0), 0.0, norms * gains)
         total = products.sum(axis=-1) + rest
-        return np.asarray(np.where(total > 0, total * (1 + gamma(norms.shape[-1] + 8)) + TINY, 0.0))
+        some = ((norms > 0) & (gains > 0)).any(axis=-1) | (np.asarray(rest) > 0)  # whatever underflows
+        return np.asarray(np.where(some | ~(total <= 0), total * (1 + gamma(norms.shape[-1] + 8)) + TINY, 0.0))
 
 
 def _divided(gain: float, loop: float) -> float:

@@ -36,7 +36,7 @@ from idl_audit.errors import BudgetError, MemoryLimitError, OptionError, SolverE
 from idl_audit.implicit.composition import add, compose
 from idl_audit.implicit.linear_maps import LinearMap, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.rounding import gamma
+from idl_audit.rounding import TINY, gamma
 
 SEARCHES: Final = ("pgd", "lp")
 """What looks for points, in the order of use."""
@@ -358,7 +358,7 @@ class _Run:
             ]
         )
         total = float((np.nextafter(farthest + error, np.inf) ** 2).sum())
-        self._note_bound(-total * (1 + 4 * gamma(farthest.size + 8)))
+        self._note_bound(-total * (1 + 4 * gamma(farthest.size + 8)) - TINY)  # squares underflow
 
     def _state_error(self) -> FloatArray:
         """Return how far the state of the sample, as computed, may be from the exact one."""

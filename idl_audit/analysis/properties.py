@@ -99,6 +99,11 @@ class QueryResult:
     """For unknown and timeout: why."""
     recorded: Recorded | None = None
     """For unsat: what was recorded."""
+    proved: tuple[float, ...] = ()
+    """For unsat: for each alternative, a number that one of its rows or sums of rows (offset and all) is above at every
+    point of the box; 0 where the proof ends as soon as it is positive."""
+    states: StateBounds | None = None
+    """For unsat: backward bounds of the states over the box, where some were computed."""
 
 
 @dataclass
@@ -119,6 +124,8 @@ class _Case:
     outputs: FloatArray | None = None
     reason: Reason = field(default=Reason.RELAXATION_GAP)
     recorded: Recorded | None = None
+    proved: dict[Conjunction, float] = field(default_factory=dict)
+    """What is known of the alternatives that are refuted."""
 
     @property
     def open_query(self) -> Query:
@@ -180,7 +187,8 @@ def decide_query(
     if case.point is not None:
         return QueryResult("sat", method, case.point, case.outputs, seconds)
     if not case.open:
-        return QueryResult("unsat", method, seconds=seconds, recorded=case.recorded)
+        proved = tuple(case.proved[alternative] for alternative in query.alternatives)
+        return QueryResult("unsat", method, seconds=seconds, recorded=case.recorded, proved=proved, states=case.bounds)
     if budget.out_of_time:
         return QueryResult("timeout", seconds=seconds, reason=Reason.TIME_LIMIT)
     if budget.is_spent:
@@ -298,10 +306,15 @@ def _refute(case: _Case, bounds: StateBounds, choose: Multipliers, budget: Budge
         functionals = Functionals.of_outputs(case.model, rows)
         lowers = lower_bound(case.model, case.inputs, bounds, functionals, choose, check=budget.check)[0]
         with np.errstate(over="ignore"):
-            proved = np.nextafter(lowers + offsets, -np.inf) > 0
+            shifted = np.nextafter(lowers + offsets, -np.inf)
         start = 0
         for alternative, own, _ in batch:
-            if not proved[start : start + len(own)].any():
+            best = float(
+                np.max(shifted[start : start + len(own)], where=shifted[start : start + len(own)] > 0, initial=0.0)
+            )
+            if best > 0:
+                case.proved[alternative] = best
+            else:
                 still.append(alternative)
             start += len(own)
     case.open = tuple(still)
@@ -367,6 +380,7 @@ def _split_inputs(case: _Case, budget: Budget) -> None:
     if outcome.proved:
         if case.recorded is not None:
             case.recorded.splits = tree
+        case.proved.update(dict.fromkeys(case.open, 0.0))
         case.open = ()
 
 
@@ -383,6 +397,7 @@ def _branch(case: _Case, budget: Budget) -> None:
             numbers = [next(i for i, c in enumerate(case.query.alternatives) if c is own) for own in case.open]
             trees = {numbers[j]: leaves for j, leaves in chain.trees.items()}
             case.recorded.chain = replace(chain, trees=trees)
+        case.proved.update(zip(case.open, outcome.lowers, strict=True))
         case.open = ()
 
 

@@ -7,17 +7,16 @@ every step whatever is not 0 becomes 1 again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.sparse as sp
 
-from idl_audit.arrays import BoolArray, FloatArray
+from idl_audit.arrays import BoolArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation
-from idl_audit.implicit.convolution import Convolution, TransposedConvolution
-from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
+from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
+from idl_audit.implicit.upward import patterns
 
 
 def independent_pairs(model: ImplicitModel) -> BoolArray:
@@ -54,10 +53,10 @@ class _Reached:
         """Add what the pre-activations `behind`, shape (q, size of the row), read."""
         for k, linear_map in row.states.items():
             if k != but:
-                read = _read(_patterns(linear_map), behind)
+                read = _read(patterns(linear_map), behind)
                 self.states[k] = self.states[k] | read if k in self.states else read
         if row.input is not None:
-            self.inputs |= _read(_patterns(row.input), behind)
+            self.inputs |= _read(patterns(row.input), behind)
 
 
 def _behind(activation: Activation, found: BoolArray) -> BoolArray:
@@ -67,61 +66,19 @@ def _behind(activation: Activation, found: BoolArray) -> BoolArray:
 
 def _closed(own: LinearMap, activation: Activation, found: BoolArray) -> BoolArray:
     """Return the pre-activations behind the states found and behind all states that these read in their own block."""
-    patterns = _patterns(own)
+    maps = patterns(own)
     behind = _behind(activation, found)
     while True:
-        more = behind | _behind(activation, _read(patterns, behind))
+        more = behind | _behind(activation, _read(maps, behind))
         if (more == behind).all():
             return behind
         behind = more
 
 
-def _read(patterns: list[LinearMap], rows: BoolArray) -> BoolArray:
+def _read(maps: list[LinearMap], rows: BoolArray) -> BoolArray:
     """Return which entries the given rows of a map read, shape (q, n_out) -> (q, n_in).
 
     Sums of zeros and ones: each is 0 or at least 1, and 1/2 tells them apart whatever rounding does.
     """
     ones = rows.astype(np.float64)
-    return np.asarray(np.logical_or.reduce([pattern.adjoint(ones) > 0.5 for pattern in patterns]))
-
-
-def _patterns(linear_map: LinearMap) -> list[LinearMap]:
-    """Return maps with 1 where W_true may have a nonzero: those of W, and those that rounding may have hidden."""
-    found = [_pattern(linear_map)]
-    return found if linear_map.slack is None else [*found, *_patterns(linear_map.slack)]
-
-
-def _pattern(linear_map: LinearMap) -> LinearMap:
-    """Return the map with 1 in place of every nonzero coefficient; of a Reindexed, of its factors' coefficients."""
-    match linear_map:
-        case Selection():
-            return _selection_pattern(linear_map)
-        case Dense():
-            return Dense(matrix=_ones(linear_map.matrix))
-        case Sparse():
-            return Sparse(matrix=_sparse_pattern(linear_map.matrix))
-        case Convolution():
-            return _convolution_pattern(linear_map)
-        case TransposedConvolution():
-            return TransposedConvolution(forward=_convolution_pattern(linear_map.forward))
-        case Reindexed():
-            left, right = _selection_pattern(linear_map.left), _selection_pattern(linear_map.right)
-            return Reindexed(left=left, core=_pattern(linear_map.core), right=right)
-    raise UnsupportedModelError((f"independence is not known for maps of kind {type(linear_map).__name__}",))
-
-
-def _selection_pattern(selection: Selection) -> Selection:
-    weights = None if selection.weights is None else _ones(selection.weights)
-    return replace(selection, weights=weights, relative=0.0, slack=None)
-
-
-def _convolution_pattern(conv: Convolution) -> Convolution:
-    return replace(conv, kernel=_ones(conv.kernel), relative=0.0, slack=None)
-
-
-def _sparse_pattern(matrix: sp.csr_array) -> sp.csr_array:
-    return sp.csr_array((_ones(matrix.data), matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def _ones(coefficients: FloatArray) -> FloatArray:
-    return np.asarray(coefficients != 0, np.float64)
+    return np.asarray(np.logical_or.reduce([pattern.adjoint(ones) > 0.5 for pattern in maps]))

@@ -19,7 +19,8 @@ from idl_audit.box import Box
 from idl_audit.errors import OptionError, UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.rounding import gamma
+from idl_audit.implicit.upward import multiplied, pulled, spread, weighted
+from idl_audit.rounding import LOST, TINY, gamma
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,14 @@ def paper_matrix(
     steepest: Mapping[int, FloatArray] | None = None,
     *,
     uncertain: bool = True,
+    behind_blocks: dict[int, FloatArray] | None = None,
 ) -> FloatArray:
     """Return |C| (I - Gamma |A|)^-1 Gamma |B| + |D|, shape (q, p), rounded upward (docs/mathematics.md, section 5.1).
 
     Gamma holds the Lipschitz constants of the activations, or the `steepest` slopes of each block where they are given.
     Without `uncertain`, what rounding did to the model's coefficients is left out: then it bounds nothing by itself.
-    A loop takes part with its gain N, |dx| <= N |di|, in place of (I - Gamma |A_kk|)^-1 Gamma.
+    A loop takes part with its gain N, |dx| <= N |di|, in place of (I - Gamma |A_kk|)^-1 Gamma. `behind_blocks` takes
+    how much outputs move at most when the pre-activations of a block do: block -> (q, n_k).
 
     Raises:
         UnsupportedModelError: where nothing bounds a loop.
@@ -101,29 +104,50 @@ def paper_matrix(
             gain = model.loops[k].gain
             if gain is None:
                 raise UnsupportedModelError((f"nothing bounds the loop '{block.name}' entry by entry",))
-            behind = r @ gain * (1 + gamma(len(gain) + 2))
+            behind = multiplied(r, gain) * (1 + gamma(len(gain) + 2))
             inputs = _push(model.loops[k].drive, behind, sums, inputs, uncertain)
             continue
-        behind = block.activation.spread(r) if steepest is None else r * steepest[k]
+        behind = spread(block.activation, r) if steepest is None else weighted(r, steepest[k])
+        if behind_blocks is not None:
+            behind_blocks[k] = behind
         inputs = _push(model.rows[k], behind, sums, inputs, uncertain)
     return inputs * (1 + 2 * gamma(roundings(model)))
+
+
+def lost_below_range(model: ImplicitModel, worst: FloatArray, behind_blocks: Mapping[int, FloatArray]) -> FloatArray:
+    """Return what products that fall below the range of float64 take, at most, from sums with cancellations, (q, p).
+
+    Each loses less than TINY, is multiplied by how far inputs reach before it and by how far outputs lie behind it:
+    TINY (1 + sum over states of their gain) (1 + sum over states of |dy| per |dz|), where anything reaches at all.
+
+    Args:
+        model: a feed-forward model.
+        worst: the sums without cancellations, (q, p); 0 only where nothing reaches.
+        behind_blocks: of the outputs, as `paper_matrix` gives it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        before = 1.0
+        gains: dict[int, float] = {}
+        for k in model.evaluation_order:
+            row, steep = model.rows[k], 1.0 + float(np.max(model.blocks[k].activation.lipschitz))
+            gain = sum(_norm(linear_map) * gains[j] for j, linear_map in row.states.items())
+            gains[k] = steep * (gain + (0.0 if row.input is None else _norm(row.input)))
+            before += model.blocks[k].size * gains[k]
+        after = 1.0 + sum(part.sum(axis=1) for part in behind_blocks.values())
+        lost = TINY * before * np.broadcast_to(after, (len(worst),))
+    return np.asarray(np.where(worst > 0, np.where(np.isnan(lost), np.inf, lost)[:, None], 0.0))
+
+
+def _norm(linear_map: LinearMap) -> float:
+    return linear_map.norm_inf * (1 + linear_map.relative) + linear_map.uncertain_norm
 
 
 def _push(row: Affine, r: FloatArray, sums: dict[int, FloatArray], inputs: FloatArray, uncertain: bool) -> FloatArray:
     """Add |P_k|^T r to the sums of every source of the row; return the inputs' sum."""
     for k in sorted(row.states):
-        term = _pulled(row.states[k], r, uncertain)
+        term = pulled(row.states[k], r, uncertain=uncertain)
         sums[k] = sums[k] + term if k in sums else term
-    return inputs if row.input is None else inputs + _pulled(row.input, r, uncertain)
-
-
-def _pulled(linear_map: LinearMap, r: FloatArray, uncertain: bool) -> FloatArray:
-    """Return |W_true|^T r at least: what rounding did to the coefficients is paid for."""
-    term = linear_map.magnitude.adjoint(r)
-    if not uncertain:
-        return term
-    term = term * (1 + linear_map.relative)
-    return term if linear_map.slack is None else term + linear_map.slack.adjoint(r)
+    return inputs if row.input is None else inputs + pulled(row.input, r, uncertain=uncertain)
 
 
 def _push_output(
@@ -140,7 +164,8 @@ def _push_output(
     def magnitude(linear_map: LinearMap) -> FloatArray:
         rounding = gamma(linear_map.column_terms + 2) * linear_map.magnitude.adjoint(np.abs(functionals))
         uncertainty = linear_map.pull_uncertainty(np.abs(functionals)) if uncertain else 0.0
-        return np.abs(linear_map.adjoint(functionals)) + rounding + uncertainty
+        size = np.abs(linear_map.adjoint(functionals)) + rounding + uncertainty
+        return size + LOST * (pulled(linear_map, np.abs(functionals)) > 0)
 
     for k in sorted(model.output.states):
         sums[k] = magnitude(model.output.states[k])

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from idl_audit.analysis.gradients import push_back
-from idl_audit.analysis.sensitivity import paper_matrix, roundings
+from idl_audit.analysis.sensitivity import lost_below_range, paper_matrix, roundings
 from idl_audit.arrays import FloatArray
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.rounding import gamma
@@ -71,9 +71,11 @@ def _loss(model: ImplicitModel, functionals: FloatArray | None) -> FloatArray:
 
     Of every output and then |F|: differences of outputs cancel, their errors do not.
     """
-    worst, certain = paper_matrix(model), paper_matrix(model, uncertain=False)
+    behind: dict[int, FloatArray] = {}
+    worst, certain = paper_matrix(model, behind_blocks=behind), paper_matrix(model, uncertain=False)
     rounding = gamma(4 * roundings(model) + 128)
     loss = np.maximum(worst - certain, 0.0) * (1 + rounding) + rounding * worst
+    loss = loss + lost_below_range(model, worst, behind)
     if functionals is None:
         return np.asarray(loss)
     return np.asarray(

@@ -126,6 +126,10 @@ class Result:
     seconds: float = 0.0
     chain: Chain | LpChain | None = None
     """What proved the rivals that branching was asked about, where it was recorded."""
+    states: StateBounds | None = None
+    """Where it is certified: backward bounds of the states over the set, where some were computed."""
+    float_error: float | None = None
+    """Where it is certified: how far any computed margin may be from the exact one; None where no bound is known."""
 
 
 @dataclass
@@ -284,7 +288,7 @@ def _result(case: _Case, predicted: int, method: str | None, seconds: float) -> 
     if case.is_falsified:
         return Result(Verdict.FALSIFIED, predicted, method, known, case.found, None, seconds)
     if not case.open.size:
-        return Result(Verdict.CERTIFIED, predicted, method, known, case.found, None, seconds, case.chain)
+        return Result(Verdict.CERTIFIED, predicted, method, known, case.found, None, seconds, case.chain, case.bounds)
     return Result(Verdict.UNKNOWN, predicted, method, known, case.found, case.reason, seconds)
 
 

@@ -26,6 +26,7 @@ from idl_audit.arrays import FloatArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.upward import pulled, spread
 from idl_audit.implicit.wellposed import Coefficients, Contraction, Monotone, Proof, monotone
 from idl_audit.implicit.wellposed.contraction import centre_of, slopes_in_t, zero_centre
 from idl_audit.rounding import gamma
@@ -272,12 +273,9 @@ def _readers(model: ImplicitModel, k: int, rows: Mapping[int, FloatArray]) -> li
 
 def _behind(model: ImplicitModel, i: int, rows: Mapping[int, FloatArray]) -> FloatArray:
     """Return Gamma_i^T r_i, rounded upward."""
-    return np.asarray(model.blocks[i].activation.spread(rows[i]) * (1 + gamma(4)))
+    return np.asarray(spread(model.blocks[i].activation, rows[i]) * (1 + gamma(4)))
 
 
 def _pulled(linear_map: LinearMap, r: FloatArray) -> FloatArray:
-    """Return |W_true|^T r at least."""
-    product = linear_map.magnitude.adjoint(r) * (1 + linear_map.relative)
-    if linear_map.slack is not None:
-        product = product + linear_map.slack.adjoint(r)
-    return np.asarray(product * (1 + gamma(linear_map.column_terms + 8)))
+    """Return |W_true|^T r, rounded upward."""
+    return np.asarray(pulled(linear_map, r) * (1 + gamma(linear_map.column_terms + 8)))

@@ -13,18 +13,20 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.analysis.attacks import Network
-from idl_audit.analysis.margins import predictions
+from idl_audit.analysis.bounds import Interval
+from idl_audit.analysis.margins import margin_functionals, predictions, rivals
 from idl_audit.analysis.verdicts import Options, Reason, Result, Verdict, decide
 from idl_audit.arrays import FloatArray
 from idl_audit.audit.certificates import Ball, certificate_of, write_certificate
 from idl_audit.audit.classifier import as_classifier
+from idl_audit.audit.float_margins import FloatMargins, float_margins
 from idl_audit.audit.progress import Progress, Watcher
 from idl_audit.audit.subject import ModelOptions, Subject, open_subject
 from idl_audit.audit.workers import Lost, begun, tell, work_through
 from idl_audit.box import Box, InputSet
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.errors import InvalidInputError, ModelFileError
+from idl_audit.errors import InvalidInputError, ModelFileError, UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 
 GRACE: Final = 10.0
@@ -94,9 +96,10 @@ class Decider:
     subject: Subject | None = None
     _ready: tuple[ImplicitModel, Network] | None = None
     _last: float = 0.0
+    _margins: FloatMargins | UnsupportedModelError | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        return {"setting": self.setting, "subject": None, "_ready": None, "_last": 0.0}
+        return {"setting": self.setting, "subject": None, "_ready": None, "_last": 0.0, "_margins": None}
 
     def __call__(self, task: SampleTask) -> Decided:
         """Decide a sample that another process asks for."""
@@ -120,7 +123,7 @@ class Decider:
             )
             if result.verdict is Verdict.CERTIFIED and self.setting.certificates is not None:
                 self._certify(sample, radius, inputs, result, self.setting.certificates)
-            result = replace(result, chain=None)
+            result = replace(result, float_error=self._float_error(sample, inputs, result), chain=None, states=None)
             sample.results[radius.value], sample.predicted = result, result.predicted
             heard((radius.value, result))
         if self.subject is not None:
@@ -137,6 +140,32 @@ class Decider:
             units = self.setting.preprocessing
             self._ready = self.subject.in_data_units(units), self.subject.network(units)
         return self._ready
+
+    def _float_error(self, sample: Decided, inputs: InputSet, result: Result) -> float | None:
+        """Return how far a computed margin of a certified sample may be from the exact one; None where nothing says."""
+        if result.verdict is not Verdict.CERTIFIED or result.lower is None or self.subject is None:
+            return None
+        itself = self.subject.network_itself or self.subject
+        if self._margins is None:
+            self._margins = float_margins(itself, self.setting.preprocessing)
+        if isinstance(self._margins, UnsupportedModelError):
+            return None
+        box = Interval.of_boxes(inputs.hull)
+        if self.subject.threshold is not None:  # the one output, then the margin that such an error in it needs
+            one = self._margins.errors(box, np.ones((1, 1)), np.full(1, -np.inf))
+            error = self.subject.threshold.margin(float(one[0]))
+        else:
+            rows = self._margin_rows(sample.label)
+            error = float(
+                self._margins.errors(box, rows, np.full(len(rows), result.lower), result.states).max(initial=0.0)
+            )
+        return error if np.isfinite(error) else None
+
+    def _margin_rows(self, label: int) -> FloatArray:
+        """Return the margins that were proved: to every rival, or to the class that is aimed at."""
+        assert self.subject is not None
+        rows, goal = margin_functionals(self.subject.model.n_outputs, label), self.setting.verdicts.attack.target
+        return rows if goal is None else rows[rivals(self.subject.model.n_outputs, label) == goal]
 
     def _certify(self, sample: Decided, radius: Eps, inputs: InputSet, result: Result, folder: Path) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""

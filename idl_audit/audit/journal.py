@@ -228,6 +228,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
         "predicted": result.predicted,
         "method": result.method,
         "lower": result.lower,
+        "float_error": result.float_error,
         "reason": None if result.reason is None else result.reason.value,
         "seconds": result.seconds,
         "found": None
@@ -279,7 +280,7 @@ def _result(entry: Mapping[str, Any], task: SampleTask) -> Result:
         if point.shape != task.centre.shape:
             raise ValueError("a point of another size")
         found = Found(point, int(told["predicted"]), float(told["margin"]), str(told["method"]))
-    lower, reason = entry["lower"], entry["reason"]
+    lower, reason, error = entry["lower"], entry["reason"], entry.get("float_error")
     return Result(
         Verdict(entry["verdict"]),
         int(entry["predicted"]),
@@ -288,4 +289,5 @@ def _result(entry: Mapping[str, Any], task: SampleTask) -> Result:
         found,
         None if reason is None else Reason(reason),
         float(entry["seconds"]),
+        float_error=None if error is None else float(error),
     )

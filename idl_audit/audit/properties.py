@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,12 +16,14 @@ from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.verdicts import Reason
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.audit.bench_resume import row_sha256
+from idl_audit.audit.float_margins import float_margins, told_unknown
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.property_certificates import part_of, write_property_certificate
 from idl_audit.audit.sensitivity_pictures import check_new_folder
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import Box
 from idl_audit.budget import Budget
+from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
 from idl_audit.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.graph.files import hashed, stamp_of
@@ -282,7 +284,34 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         worst = next((found for found in undecided if found.result == "unknown"), undecided[0])
         return Decision(worst.result, reason=worst.reason, diagnostics=diagnostics)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
-    return Decision("unsat", hardest, diagnostics=diagnostics, recorded=tuple(found.recorded for found in results))
+    told = (*diagnostics, *_in_float32(subject, asked, results))
+    return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
+
+
+def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[QueryResult]) -> Iterator[Diagnostic]:
+    """Say where what is proved is not above what floating-point arithmetic may change."""
+    margins = float_margins(subject, Preprocessing())
+    if isinstance(margins, UnsupportedModelError):
+        yield told_unknown(margins.problems, "unsat", where=asked.source)
+        return
+    close, largest = 0, 0.0
+    for query, found in zip(asked.queries, results, strict=True):
+        proved = np.asarray(found.proved, np.float64)
+        if not (proved > 0).all():  # splitting the inputs ends as soon as a bound is positive
+            close, largest = close + 1, np.inf
+            continue
+        errors = margins.errors_of(query, found.proved, found.states)
+        if not (proved > errors).all():
+            close, largest = close + 1, max(largest, float(errors[~(proved > errors)].max()))
+    if close:
+        size = f": up to {largest:.1e}, as far as is proved" if largest < np.inf else ", as far as is proved"
+        yield Diagnostic(
+            code="IDL202",
+            level="warning",
+            message=f"unsat, by a margin that is not known to be above what float32 arithmetic may change in it{size}",
+            hint="the proof holds in exact arithmetic for the weights in the file",
+            where=asked.source,
+        )
 
 
 def witness_text(point: Float32Array, outputs: FloatArray) -> str:

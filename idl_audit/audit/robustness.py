@@ -20,6 +20,7 @@ from idl_audit.audit.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.audit.boxes import sample_sets, threat_model
 from idl_audit.audit.classifier import as_classifier
 from idl_audit.audit.deciding import Decided, SampleTask, Setting, decide_all
+from idl_audit.audit.float_margins import told_unknown, why_unknown
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.journal import TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.audit.preflight import Teller, preflight, tell_nobody
@@ -555,26 +556,43 @@ def _left_out_at_the_end(subject: Subject) -> Iterator[Diagnostic]:
 def _close_calls(
     decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
-    """Name certified samples whose margin is smaller than what float32 inference may differ by."""
-    if not decided:
+    """Name certified samples whose margin is not above what floating-point arithmetic may change in it."""
+    certified = [
+        (sample.index, -math.inf if result.lower is None else result.lower, _or_infinite(result.float_error))
+        for sample in decided
+        for result in sample.results.values()
+        if result.verdict is Verdict.CERTIFIED
+    ]
+    if not certified:
+        return
+    unknown = why_unknown(subject.network_itself or subject, options.data.preprocessing)
+    if unknown:
+        yield told_unknown(unknown, f"{len(certified)} certified verdict{_s(certified)}")
         return
     itself = subject.network_itself or subject
     network = itself.network(options.data.preprocessing)
     outputs = network(samples.inputs[:CHECKED_SAMPLES].astype(np.float32))
-    slack = 2 * check.max_rel_error * float(np.abs(outputs).max())
+    seen = 2 * check.max_rel_error * float(np.abs(outputs).max())  # more than what is proved would refute the proof
     if subject.threshold is not None:
-        slack = subject.threshold.margin(slack)
-    close = [
-        sample.index
-        for sample in decided
-        for result in sample.results.values()
-        if result.verdict is Verdict.CERTIFIED and result.lower is not None and result.lower < slack
-    ]
+        seen = subject.threshold.margin(seen)
+    close = [(index, error) for index, lower, error in certified if not lower > max(seen, error)]
     if close:
+        largest = max(error for _, error in close)
+        named = dict.fromkeys(index for index, _ in close)
         yield Diagnostic(
             code="IDL202",
             level="warning",
-            message=f"{len(close)} certified margins are below {slack:.1e}, what float32 inference may differ by",
+            message=f"{len(close)} certified margin{_s(close)} {'is' if len(close) == 1 else 'are'} not above what "
+            f"float32 arithmetic may change in {'it' if len(close) == 1 else 'them'}"
+            + (f": up to {largest:.1e}, as far as is proved" if largest < math.inf else ", as far as is proved"),
             hint="the proof holds in exact arithmetic for the weights in the file",
-            where=f"samples {', '.join(map(str, close[:10]))}",
+            where=f"samples {', '.join(map(str, list(named)[:10]))}",
         )
+
+
+def _s(things: Sequence[object]) -> str:
+    return "" if len(things) == 1 else "s"
+
+
+def _or_infinite(error: float | None) -> float:
+    return math.inf if error is None else error

@@ -294,7 +294,7 @@ def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
         ours = _with_last_operator(ours, itself.model.stripped_output)
     if not (np.isfinite(theirs).all() and np.isfinite(ours).all()):
         raise AgreementError(f"{subject.path}: {subject.original.name} gives NaN or infinity on the checked inputs")
-    size = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
+    size = max(float(np.abs(theirs).max()), _least_size(subject))
     error = float(np.abs(ours - theirs).max()) / size
     if subject.threshold is not None:
         theirs, ours = subject.threshold.scores(theirs), subject.threshold.scores(ours)
@@ -309,6 +309,13 @@ def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
     return AgreementCheck(
         n=len(single), reference=subject.original.name, max_rel_error=error, argmax_agreement=int(same.sum())
     )
+
+
+def _least_size(subject: Subject) -> float:
+    """Return the size below which outputs have no digits left to compare: of the network's own type."""
+    graph = subject.graph
+    double = graph is None or graph.inputs[0].dtype == "float64"
+    return float(np.finfo(np.float64 if double else np.float32).tiny)
 
 
 def _with_last_operator(outputs: FloatArray, operator: str) -> FloatArray:

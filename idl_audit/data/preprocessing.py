@@ -11,6 +11,9 @@ from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.data.numbers import parse_bounds, parse_number, parse_number_list
 from idl_audit.errors import DataError, OptionError
 
+SMALLEST, LARGEST = 1e-100, 1e100
+"""Of what inputs are multiplied by, and of what is added to them."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -50,10 +53,20 @@ class Preprocessing:
         factor = scale / std and offset = -mean / std, each rounded once.
 
         Raises:
-            OptionError: where mean or std fit neither the channels nor the inputs of `input_shape`.
+            OptionError: where mean or std fit neither the channels nor the inputs of `input_shape`, or a quotient is
+                beyond 1e100 or, other than 0, below 1e-100.
         """
         mean, std = self._per_input(input_shape)
-        return self.scale / std, -mean / std + 0.0  # + 0.0 turns -0.0 into 0.0
+        with np.errstate(over="ignore"):
+            factor, offset = self.scale / std, -mean / std + 0.0  # + 0.0 turns -0.0 into 0.0
+        for what, values, of in (("--scale", factor, factor), ("--mean", offset, mean)):
+            sizes = np.abs(values[of != 0])
+            if not ((sizes >= SMALLEST) & (sizes <= LARGEST)).all():
+                raise OptionError(
+                    f"{what} divided by --std is beyond {LARGEST:g} or below {SMALLEST:g}, where float64 loses its "
+                    "digits; give numbers of ordinary size"
+                )
+        return factor, offset
 
     def apply(self, inputs: FloatArray, input_shape: tuple[int, ...]) -> Float32Array:
         """Return (inputs * scale - mean) / std in the shape of `inputs`, (..., p).

@@ -27,6 +27,9 @@ RELATIVE_TOLERANCE = 1e-6
 OF_PRODUCTS = gamma(64)
 """Relative error of a leftover constant: a product and quotient of a few constants of the file."""
 
+LEAST, LARGEST = 1e-100, 1e100
+"""Beyond these, products of constants leave the range of float64 on the way to a result that may lie within it."""
+
 DEEPEST = 16
 """No exporter writes more factors than this for one activation."""
 
@@ -100,7 +103,8 @@ class _Chains:
             return _thresholded_softplus(self, node)
         if node.op == "Div" and self.scalar(node.inputs[1]) is None:
             return _softsign(self, node)
-        return self._product(node) if node.op in ("Mul", "Div") else None
+        found = self._product(node) if node.op in ("Mul", "Div") else None
+        return found if found is None or (_is_safe(found.factor) and _is_safe(found.inner)) else None
 
     def _product(self, node: Node) -> _Found | None:
         factor, tensors = self._factors(node.outputs[0], last=True)
@@ -118,24 +122,36 @@ class _Chains:
         value = self._constants.get(name)
         return None if value is None or value.size != 1 else float(value.reshape(-1)[0])
 
+    def _factor(self, name: str) -> float | None:
+        """Return a constant of one number that products are formed with: 0, or within the range."""
+        constant = self.scalar(name)
+        return constant if constant is not None and _is_safe(constant) else None
+
     def maker(self, name: str, *ops: str) -> Node | None:
         """Return the node that makes a tensor, where it is one of these operators."""
         node = self._makers.get(name)
         return node if node is not None and node.op in ops else None
 
     def _factors(self, name: str, *, last: bool = False, depth: int = 0) -> tuple[float, list[str]]:
-        """Return (constant, tensors) whose product a tensor is, going through products that nothing else reads."""
+        """Return (constant, tensors) whose product a tensor is, going through products that nothing else reads.
+
+        A product whose constant would leave the range is left as it is: one tensor.
+        """
+        factor, tensors = self._multiplied_out(name, last=last, depth=depth)
+        return (factor, tensors) if _is_safe(factor) else (1.0, [name])
+
+    def _multiplied_out(self, name: str, *, last: bool, depth: int) -> tuple[float, list[str]]:
         node = self.maker(name, "Mul", "Div")
         if node is None or len(node.inputs) != 2 or depth > DEEPEST or (not last and self._uses[name] > 1):
             return 1.0, [name]
         left, right = node.inputs
-        constant = self.scalar(right)
+        constant = self._factor(right)
         if node.op == "Div":
             if constant is None or constant == 0:
                 return 1.0, [name]
             factor, tensors = self._factors(left, depth=depth + 1)
             return factor / constant, tensors
-        if constant is None and (constant := self.scalar(left)) is not None:
+        if constant is None and (constant := self._factor(left)) is not None:
             left = right
         if constant is not None:
             factor, tensors = self._factors(left, depth=depth + 1)
@@ -161,6 +177,10 @@ class _Chains:
             if constant is not None:
                 return tensor, constant
         return None
+
+
+def _is_safe(constant: float) -> bool:
+    return constant == 0 or LEAST <= abs(constant) <= LARGEST
 
 
 def _deviation(value: float | None, expected: float) -> float | None:
@@ -262,7 +282,7 @@ def _thresholded_softplus(chains: _Chains, node: Node) -> _Found | None:
     if not slope or slope < 0 or chains.scaled(greater.inputs[0], x) != slope or threshold is None:
         return None
     off = _deviation(outer * slope, 1.0)
-    if off is None or off > 4 * UNIT_ROUNDOFF or threshold < 10:
+    if off is None or off > 4 * UNIT_ROUNDOFF or not threshold >= 10 or not _is_safe(1 / slope):
         return None
     return _Found("Softplus", x, 1 / slope, slope, uncertainty=1.001 * math.exp(-threshold))
 

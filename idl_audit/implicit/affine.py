@@ -12,7 +12,7 @@ import numpy as np
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.implicit.composition import add, compose, product_nnz
 from idl_audit.implicit.linear_maps import LinearMap, Selection
-from idl_audit.rounding import gamma
+from idl_audit.rounding import TINY, gamma
 
 INPUT: Final = -1
 """The source that stands for u; states are numbered 0, 1, ... in the order they were made."""
@@ -85,6 +85,8 @@ class AffineForm:
         )
         if size:
             error += gamma(linear_map.row_terms + 2) * linear_map.norm_inf * size
+        if size or self.constant_error or offset_error:
+            error += TINY  # products may fall below the range of float64, here and in what bounds their errors
         if offset is not None:
             if constant.any():
                 error += gamma(2) * float((np.abs(constant) + np.abs(offset)).max(initial=0.0))

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from idl_audit.arrays import AnyArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.fusion import fuse_activations
 from idl_audit.graph.ir import Graph, Node, Value, live_nodes, shown
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm
+from idl_audit.implicit.composition import LARGEST_COEFFICIENT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.lowering import LOWERINGS, REFUSED
 from idl_audit.implicit.lowering.fixed_batch import one_row
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
-from idl_audit.implicit.walk import TensorValue, Walk, refuse
+from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_range
 
 NEVER_FOLDED = frozenset({"Shape", "Size"})
 """Operators that are lowered even where their input is constant: their result never depends on the numbers."""
@@ -72,6 +75,30 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
         UnsupportedModelError: with every operator, or use of one, that has no implicit form.
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
+    walked = walk_graph(graph, Walk(graph.opset, max_bytes), output)
+    return assembled(walked)[0]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """A graph that was walked: the blocks that were made, and the form of the output."""
+
+    walk: Walk
+    result: AffineForm
+    input_shape: tuple[int, ...]
+    stripped: str
+    """The last operator, where it is left out."""
+    folded: tuple[Node, ...]
+    """The nodes that compute a constant which is no whole number."""
+
+
+def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
+    """Lower every node that the output depends on; every problem is collected before anything is raised.
+
+    Raises:
+        UnsupportedModelError: with every operator, or use of one, that has no implicit form.
+        MemoryLimitError: where a matrix would exceed the limit of the walk.
+    """
     path = graph.provenance.path or Path("the model")
     if len(graph.inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in graph.inputs)
@@ -84,7 +111,6 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     graph = one_row(graph, target) or graph
     entry = graph.inputs[0]
     values: dict[str, TensorValue] = {**graph.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
-    walk = Walk(graph.opset, max_bytes)
     fused = fuse_activations(graph)
     values |= fused.constants
     lost: set[str] = set()
@@ -103,7 +129,13 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     result = values.get(target)
     if not isinstance(result, AffineForm):
         raise UnsupportedModelError((f"the output '{target}' does not depend on the input '{entry.name}'",))
-    return _assemble(walk, result, sample_shape(entry), stripped)
+    nodes = live_nodes(fused.nodes, [target])
+    folded = tuple(node for node in nodes if any(_is_real_constant(values.get(name)) for name in node.outputs))
+    return Walked(walk, result, sample_shape(entry), stripped, folded)
+
+
+def _is_real_constant(value: TensorValue | None) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
 
 _ONE_TYPE = frozenset(
@@ -159,7 +191,8 @@ def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Wal
                 _refuse_operator(node)
             results: tuple[TensorValue, ...] = ()
         else:
-            results = _results(node, [values[name] if name else None for name in node.inputs], walk)
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
+                results = _results(node, [values[name] if name else None for name in node.inputs], walk)
     except UnsupportedModelError as error:
         problems.extend(error.problems)
         results = ()
@@ -178,10 +211,35 @@ def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Wal
 def _results(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     forms = [value for value in arguments if isinstance(value, AffineForm)]
     if not forms and node.op not in NEVER_FOLDED:
-        return fold_node(node, [value for value in arguments if not isinstance(value, AffineForm)], walk.opset)
+        return _folded(node, [value for value in arguments if not isinstance(value, AffineForm)], walk.opset)
     if node.op not in LOWERINGS:
         _refuse_operator(node)
-    return LOWERINGS[node.op](node, arguments, walk)
+    results = walk.finished(node, arguments, LOWERINGS[node.op](node, arguments, walk))
+    for result in results:
+        if isinstance(result, AffineForm) and not _is_finite(result):
+            refuse_range(node, "makes constants")
+    return results
+
+
+def _is_finite(form: AffineForm) -> bool:
+    return bool((np.abs(form.constant) <= LARGEST_COEFFICIENT).all()) and form.constant_error <= LARGEST_COEFFICIENT
+
+
+_COMPUTED = frozenset({"Add", "Div", "Exp", "Gemm", "MatMul", "Mul", "Pow", "ReduceProd", "ReduceSum", "Sub", "Sum"})
+"""Operators whose results may be infinite where no input is."""
+
+
+def _folded(node: Node, arguments: list[AnyArray | None], opset: int) -> tuple[AnyArray, ...]:
+    """Return the results of a node that reads constants alone; what leaves the range of its type is refused."""
+    results = fold_node(node, arguments, opset)
+    real = [array for array in arguments if array is not None and array.dtype.kind == "f"]
+    made = [result for result in results if result.dtype.kind == "f"]
+    before, after = (all(np.isfinite(array).all() for array in arrays) for arrays in (real, made))
+    if node.op in _COMPUTED and before and not after:
+        refuse(node, "computes constants beyond the range of their type; scale the constants that it reads")
+    if node.op == "Mul" and len(real) == 2 and not bool((results[0] != 0)[(real[0] != 0) & (real[1] != 0)].all()):
+        refuse(node, "multiplies constants to numbers below the range of their type; scale them")
+    return results
 
 
 def _refuse_operator(node: Node) -> None:
@@ -189,21 +247,20 @@ def _refuse_operator(node: Node) -> None:
     refuse(node, f"{why}; the README's operator table lists what can be read")
 
 
-def _assemble(walk: Walk, result: AffineForm, input_shape: tuple[int, ...], stripped: str) -> ImplicitModel:
-    """Put the blocks that the output depends on into the paper's order, newest first."""
-    used = _reachable(walk, result)
-    newest_first = sorted(used, reverse=True)
+def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:
+    """Return the blocks that the output depends on in the paper's order, newest first, and when each was made."""
+    walk, result = walked.walk, walked.result
+    newest_first = sorted(_reachable(walk, result), reverse=True)
     number = {made: k for k, made in enumerate(newest_first)}
-    blocks = tuple(_renumbered(walk.pending[made].block, number) for made in newest_first)
-    rows = tuple(_affine(walk.pending[made].form, number) for made in newest_first)
-    return ImplicitModel(
-        blocks=blocks,
-        rows=rows,
+    model = ImplicitModel(
+        blocks=tuple(_renumbered(walk.pending[made].block, number) for made in newest_first),
+        rows=tuple(_affine(walk.pending[made].form, number) for made in newest_first),
         output=_affine(result, number),
-        input_shape=input_shape,
+        input_shape=walked.input_shape,
         output_shape=result.shape,
-        stripped_output=stripped,
+        stripped_output=walked.stripped,
     )
+    return model, tuple(newest_first)
 
 
 def _reachable(walk: Walk, result: AffineForm) -> set[int]:

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.rounding import TINY, gamma
@@ -39,7 +40,10 @@ def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
         return outer
     if isinstance(outer, Selection) and outer.is_identity and _is_exact(outer):
         return inner
-    found = _composed(outer, inner)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _composed(outer, inner)
+    if not _most(outer) * _most(inner) < LARGEST_PRODUCT and not np.isfinite(_entries(found)).all():
+        raise UnsupportedModelError(["the products of its weights lie beyond the range of float64"])
     if not _may_underflow(outer, inner):
         return found
     # each product, in the map and in its slack, loses less than TINY where it falls below the range of float64, and a
@@ -70,6 +74,23 @@ SMALL = 2.0**-900
 LEAST = 2.0**-1074
 """The least positive number."""
 
+LARGEST_PRODUCT = 2.0**960
+"""Sums of products below this stay finite."""
+
+LEAST_COEFFICIENT, LARGEST_COEFFICIENT = 1e-100, 1e100
+"""Coefficients of a network that are read: products of several keep their digits, and so do their rounding errors."""
+
+
+def is_in_range(linear_map: LinearMap) -> bool:
+    """Return whether every coefficient is 0 or within the range that networks are read with; NaN is not."""
+    return _least(linear_map) >= LEAST_COEFFICIENT and _most(linear_map) <= LARGEST_COEFFICIENT
+
+
+def stays_in_range(outer: LinearMap, inner: LinearMap) -> bool:
+    """Return whether no product of coefficients of the two leaves that range."""
+    least, most = _least(outer) * _least(inner), _most(outer) * _most(inner) * outer.row_terms
+    return least >= LEAST_COEFFICIENT and most <= LARGEST_COEFFICIENT
+
 
 def _may_underflow(outer: LinearMap, inner: LinearMap) -> bool:
     """Whether a product of entries, or of what bounds their errors, may lose digits to the range of float64."""
@@ -78,9 +99,14 @@ def _may_underflow(outer: LinearMap, inner: LinearMap) -> bool:
 
 def least_entry(linear_map: LinearMap) -> float:
     """Return the smallest nonzero among the entries and what bounds their errors, at most 1."""
-    values = _entries(linear_map)
-    least = min(1.0, float(np.min(np.abs(values), where=values != 0, initial=1.0)))
+    least = _least(linear_map)
     return least if linear_map.slack is None else min(least, least_entry(linear_map.slack))
+
+
+def _least(linear_map: LinearMap) -> float:
+    """Return the smallest nonzero among the entries' absolute values, at most 1."""
+    values = _entries(linear_map)
+    return float(np.min(np.abs(values), where=values != 0, initial=1.0))
 
 
 def _most(linear_map: LinearMap) -> float:

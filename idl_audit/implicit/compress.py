@@ -21,6 +21,7 @@ from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.plain import DENSE_SHARE
+from idl_audit.implicit.upward import pulled, pushed, weighted
 from idl_audit.rounding import TINY, gamma
 
 INPUT = -1
@@ -36,14 +37,17 @@ class Change:
 
     def apply(self, x: FloatArray) -> FloatArray:
         """Return E x for x >= 0, each row of shape (n_in,), rounded upward."""
-        return self._sum(lambda part: part.apply(x), lambda part: part.row_terms)
+        return self._sum(lambda part: pushed(part, x), lambda part: part.row_terms)
 
     def adjoint(self, y: FloatArray) -> FloatArray:
         """Return E^T y for y >= 0, rounded upward."""
-        return self._sum(lambda part: part.adjoint(y), lambda part: part.column_terms)
+        return self._sum(lambda part: pulled(part, y), lambda part: part.column_terms)
 
     def _sum(self, product: Callable[[LinearMap], FloatArray], terms: Callable[[LinearMap], int]) -> FloatArray:
-        found = [factor * product(part) * (1 + 2 * gamma(terms(part) + 4)) for factor, part in self.parts]
+        found = [
+            weighted(product(part), np.array([factor])) * (1 + 2 * gamma(terms(part) + 4))
+            for factor, part in self.parts
+        ]
         return np.asarray(sum(found) * (1 + gamma(len(found) + 4)))
 
 

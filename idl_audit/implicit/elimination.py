@@ -24,6 +24,9 @@ from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.rounding import TINY, gamma
 
+STRONGEST = 2.0**900
+"""Beyond such a feedback 1 / (1 - a) leaves the range of float64."""
+
 
 @lru_cache(maxsize=4)
 def without_self_feedback(model: ImplicitModel) -> ImplicitModel:
@@ -39,7 +42,7 @@ def without_self_feedback(model: ImplicitModel) -> ImplicitModel:
         diagonal = np.diagonal(loop.A.matrix)
         if not is_relu(model.blocks[k]) or own.relative or own.slack is not None or k in weights:
             continue
-        if not (diagonal < 1).all() or not diagonal.any():
+        if not (diagonal < 1).all() or not diagonal.any() or not (diagonal > -STRONGEST).all():
             continue
         rows[k] = _eliminated(model.rows[k], k, loop.A.matrix)
         weights[k] = 1.0 - diagonal

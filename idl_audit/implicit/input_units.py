@@ -10,7 +10,7 @@ from idl_audit.arrays import FloatArray
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.rounding import gamma
+from idl_audit.rounding import TINY, gamma
 
 
 def in_data_units(model: ImplicitModel, factor: FloatArray, offset: FloatArray) -> ImplicitModel:
@@ -31,6 +31,7 @@ def in_data_units(model: ImplicitModel, factor: FloatArray, offset: FloatArray) 
         shift = row.input.apply(offset[None])[0]
         reach = float(np.abs(offset).max(initial=0.0))
         error = (gamma(row.input.row_terms + 8) * row.input.norm_inf + row.input.uncertain_norm) * reach
+        error += TINY  # what products lose below the range of float64
         error += gamma(2) * float((np.abs(row.constant) + np.abs(shift)).max(initial=0.0))
         return Affine(
             row.states, compose(row.input, diagonal), row.constant + shift, row.constant_error + error * (1 + gamma(8))

@@ -18,7 +18,7 @@ from idl_audit.implicit.activations import Activation, Line
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
-from idl_audit.rounding import gamma
+from idl_audit.rounding import LOST, gamma
 
 FAR = 1e300
 """Stands for the whole axis where slopes on all of it are asked for."""
@@ -189,7 +189,9 @@ def dense(linear_map: LinearMap) -> Coefficients:
     if linear_map.slack is not None:
         slack = dense(linear_map.slack).matrix
         error = slack if error is None else error + slack
-    return Coefficients(matrix, None if error is None else error * (1 + gamma(4)))
+    if error is None:
+        return Coefficients(matrix)
+    return Coefficients(matrix, error * (1 + gamma(4)) + LOST * ((matrix != 0) | (error > 0)))
 
 
 class Matrices(NamedTuple):

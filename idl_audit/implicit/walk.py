@@ -14,6 +14,12 @@ from idl_audit.graph.ir import Attribute, Node
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.kinked import identity
 from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.composition import (
+    LARGEST_COEFFICIENT,
+    LEAST_COEFFICIENT,
+    is_in_range,
+    stays_in_range,
+)
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import PoolWindows, StateBlock
 
@@ -72,10 +78,26 @@ class Walk:
         offset_error: float = 0.0,
     ) -> AffineForm:
         """Return linear_map (form) + offset: multiplied out where that holds no more entries than the factors."""
-        if form.product_nnz(linear_map) > linear_map.nnz + form.nnz:
+        if not is_in_range(linear_map):
+            refuse_range(node, "has weights")
+        costly = form.product_nnz(linear_map) > linear_map.nnz + form.nnz
+        if costly or not all(stays_in_range(linear_map, term) for term in form.terms.values()):
             form = self.cut(node, form)
         self.allow(node, form.product_nnz(linear_map))
         return form.mapped(linear_map, tuple(shape), offset=offset, offset_error=offset_error)
+
+    def finished(
+        self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
+    ) -> tuple[TensorValue, ...]:
+        """Return what stands for a node's outputs from now on; a walk that keeps operators apart cuts here."""
+        return results
+
+    def scaled(self, node: Node, form: AffineForm, factor: float, *, relative: float = 0.0) -> AffineForm:
+        """Return factor * form; `relative` bounds the factor's own error."""
+        if factor == 1.0 and not relative:
+            return form
+        weights = np.full(form.size, factor)
+        return self.linear(node, Selection.diagonal(weights).uncertain(relative), form, form.shape)
 
     def select(self, node: Node, form: AffineForm, index: IntArray, fill: float = 0.0) -> AffineForm:
         """Return the entries of the form at `index` (-1 gives `fill`); entries that are costly and repeated are cut."""
@@ -92,6 +114,15 @@ class Walk:
                 f"{node.op} node '{node.label}' has about {entries:,} nonzeros ({needed:.2f} GB), above the limit of "
                 f"{self.max_bytes / 1e9:.2f} GB; raise --max-memory or audit a smaller model"
             )
+
+
+def refuse_range(node: Node, what: str) -> NoReturn:
+    """Refuse numbers whose products leave the range of float64."""
+    refuse(
+        node,
+        f"{what} other than 0 below {LEAST_COEFFICIENT:g} or above {LARGEST_COEFFICIENT:g}, whose products leave the "
+        "range of float64: scale them, or export the model in float32",
+    )
 
 
 def refuse(node: Node, why: str) -> NoReturn:

@@ -102,7 +102,7 @@ def lower_sum(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     for value in values:
         if value is None:
             refuse(node, "leaves an input out")
-        form = value if isinstance(value, AffineForm) else _constant_form(value)
+        form = value if isinstance(value, AffineForm) else constant_form(value)
         if total is None:
             total = form
             continue
@@ -115,7 +115,7 @@ def lower_sum(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     return (total,)
 
 
-def _constant_form(value: AnyArray) -> AffineForm:
+def constant_form(value: AnyArray) -> AffineForm:
     """Return a constant as a form, so that what sums of constants round is kept account of."""
     return AffineForm(value.shape, {}, value.astype(np.float64).reshape(-1))
 

@@ -13,7 +13,7 @@ from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
-from idl_audit.implicit.lowering.arithmetic import add_values
+from idl_audit.implicit.lowering.arithmetic import add_values, constant_form
 from idl_audit.implicit.walk import (
     TensorValue,
     Walk,
@@ -42,9 +42,10 @@ def lower_gemm(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> 
         for k, name in enumerate(("transA", "transB"))
     )
     alpha, beta = float_attribute(node, "alpha", 1.0), float_attribute(node, "beta", 1.0)
-    result = _scaled(_product(node, left, right, walk), alpha)
+    result = walk.scaled(node, _product(node, left, right, walk), alpha)
     if len(values) > 2 and values[2] is not None and beta != 0.0:
-        result = add_values(result, _scaled(values[2], beta))
+        added = values[2] if isinstance(values[2], AffineForm) else constant_form(values[2])
+        return (add_values(result, walk.scaled(node, added, beta)),)
     return (result,)
 
 
@@ -62,12 +63,6 @@ def _product(node: Node, left: TensorValue | None, right: TensorValue | None, wa
     if isinstance(right, AffineForm) and left is not None and not isinstance(left, AffineForm):
         return _times_constant(node, right, left, walk, form_on_left=False)
     refuse(node, "needs two inputs, of which one depends on the network's input")
-
-
-def _scaled(value: TensorValue, factor: float) -> TensorValue:
-    if factor == 1.0:
-        return value
-    return value.scaled(factor) if isinstance(value, AffineForm) else value.astype(np.float64) * factor
 
 
 def _times_constant(node: Node, form: AffineForm, constant: AnyArray, walk: Walk, *, form_on_left: bool) -> AffineForm:

@@ -26,6 +26,7 @@ from idl_audit.implicit.walk import (
     refuse_swallowing,
     text_attribute,
 )
+from idl_audit.rounding import gamma as rounding_of
 
 
 def lower_componentwise(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -94,14 +95,15 @@ def lower_swish(node: Node, values: Sequence[TensorValue | None], walk: Walk) ->
     form, alpha = form_input(node, values, 0), float_attribute(node, "alpha", 1.0)
     if alpha == 0:
         return (form.scaled(0.5),)
-    return (walk.states(node, curve.silu(), form.scaled(alpha)).scaled(1.0 / alpha),)
+    states = walk.states(node, curve.silu(), walk.scaled(node, form, alpha))
+    return (walk.scaled(node, states, 1.0 / alpha, relative=rounding_of(2)),)
 
 
 def lower_hard_sigmoid(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """HardSigmoid: clip(alpha z + beta, 0, 1), as nested ReLUs."""
     form = form_input(node, values, 0)
     alpha, beta = float_attribute(node, "alpha", 0.2), float_attribute(node, "beta", 0.5)
-    return (_clipped(node, form.scaled(alpha, beta), 0.0, 1.0, walk),)
+    return (_clipped(node, walk.scaled(node, form, alpha).scaled(1.0, beta), 0.0, 1.0, walk),)
 
 
 def lower_thresholded_relu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

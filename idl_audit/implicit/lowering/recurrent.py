@@ -65,7 +65,7 @@ def lower_rnn(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
             form.reshaped((length, size)),
             weights[k],
             recurrence[k],
-            biases[k][:hidden] + biases[k][hidden:],
+            (biases[k][:hidden], biases[k][hidden:]),
             _initial(start, k, hidden),
             (sign, names[k]),
         )
@@ -98,7 +98,7 @@ def _unrolled(
     sequence: AffineForm,
     weights: FloatArray,
     recurrence: FloatArray,
-    bias: FloatArray,
+    biases: tuple[FloatArray, FloatArray],
     state: AffineForm,
     step: tuple[int, str],
 ) -> list[AffineForm]:
@@ -109,7 +109,8 @@ def _unrolled(
     positions = flat_indices((length, size))
     results: dict[int, AffineForm] = {}
     for t in range(length)[::sign]:
-        here = walk.linear(node, Dense(matrix=weights), sequence.selected(positions[t]), (hidden,), offset=bias)
+        read = sequence.selected(positions[t])
+        here = walk.linear(node, Dense(matrix=weights), read, (hidden,), offset=biases[0]).shifted(biases[1])
         before = walk.linear(node, Dense(matrix=recurrence), state, (hidden,))
         state = walk.states(node, STEP_ACTIVATIONS[activation](), here.plus(before), suffix=f"/{sign:+d}/{t}")
         results[t] = state

@@ -1,0 +1,384 @@
+"""The network as its file has it: one block for each operator that rounds, nothing multiplied out or added together.
+
+`build` puts neighbouring linear operators into one map and sums of constants into one number. In exact arithmetic that
+is the same function; in floating point |W2||W1| and the sizes of the single constants decide what is rounded away. Here
+every operator that rounds ends in an identity block, with what is to be known of its roundings (docs/mathematics.md,
+section 12). What an operator does to its numbers beyond that is a table; an operator that is not in it has no known
+bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from idl_audit.arrays import FloatArray
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.graph.ir import Graph, Node, shown
+from idl_audit.implicit.activations import Activation
+from idl_audit.implicit.activations.coupled import Softmax
+from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.build import assembled, walk_graph
+from idl_audit.implicit.linear_maps import LinearMap, Selection
+from idl_audit.implicit.model import ImplicitModel, PoolWindows
+from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """A floating-point format: round to nearest, subnormal numbers possibly flushed to 0."""
+
+    name: str
+    unit: float
+    """u: a result differs from the exact one by u of its size at most."""
+    smallest: float
+    """The smallest normal number."""
+    largest: float
+    """Numbers below this are finite, and so are they after one more rounding."""
+
+
+FLOAT32: Final = Arithmetic("float32", 2.0**-24, 2.0**-126, 2.0**127)
+FLOAT64: Final = Arithmetic("float64", 2.0**-53, 2.0**-1022, 2.0**1000)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a computed function may be off by at a computed z: at most absolute + relative |z|."""
+
+    absolute: float = 0.0
+    relative: float | FloatArray = 0.0
+
+
+EXACT: Final = Kernel()
+
+
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """How a block's numbers come about."""
+
+    is_state: bool
+    """Whether they are values of a nonlinear operator: their size is that of the values, whatever they are made of."""
+    terms: int = 0
+    """Of a linear operator: roundings that one entry goes through at most; 0 where it is exact."""
+    parts: FloatArray | None = None
+    """Sizes of the constants that are added one by one, (n,); the form's own constant where left out."""
+    kernel: Kernel = EXACT
+
+
+@dataclass(frozen=True, eq=False)
+class AsWritten:
+    """The network operator by operator, the arithmetic that it runs in, and how its blocks round."""
+
+    model: ImplicitModel
+    roundings: tuple[Rounding, ...]
+    """One a block of the model."""
+    arithmetic: Arithmetic
+    output: Rounding = Rounding(False)
+    """Of the outputs, where they are more than moved numbers."""
+
+    def places_in(self, model: ImplicitModel) -> dict[int, int]:
+        """Return, for the blocks that `model` has too, which of its blocks each is: their z is the same function.
+
+        Both were made by one walk over one network, and differ in identity blocks alone.
+        """
+        if model is self.model:
+            return {k: k for k in range(len(model.blocks))}
+        own, theirs = _nonlinear(self.model), _nonlinear(model)
+        same = [(self.model.blocks[k].name, self.model.blocks[k].size) for k in own] == [
+            (model.blocks[k].name, model.blocks[k].size) for k in theirs
+        ]
+        return dict(zip(own, theirs, strict=True)) if same else {}
+
+
+def _nonlinear(model: ImplicitModel) -> list[int]:
+    blocks = enumerate(model.blocks)
+    return [k for k, block in blocks if block.activation.name != "identity" or block.maximum is not None]
+
+
+def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None = None) -> AsWritten:
+    """Return the network with one block for each operator that rounds.
+
+    Raises:
+        UnsupportedModelError: with every operator whose rounding nothing is known of, and what else has no model.
+        MemoryLimitError: where a matrix would exceed `max_bytes`.
+    """
+    walk = _AsWrittenWalk(graph.opset, max_bytes)
+    walked = walk_graph(graph, walk, output)
+    problems = list(dict.fromkeys(walk.unknown))
+    for node in walked.folded:
+        if node.op not in SAME_EVERYWHERE:
+            problems.append(f"{node.op} node '{shown(node.label)}' computes a constant, as each runtime does it")
+    arithmetic = _arithmetic(graph, problems)
+    if problems or arithmetic is None:
+        raise UnsupportedModelError(problems)
+    model, made = assembled(walked)
+    return AsWritten(model, tuple(walk.roundings[number] for number in made), arithmetic)
+
+
+def of_implicit_model(model: ImplicitModel) -> AsWritten:
+    """Return an implicit model that is its own file: each of its rows is one operator, its activations are the table's.
+
+    Raises:
+        UnsupportedModelError: where it has loops, or activations whose rounding nothing is known of.
+    """
+    if model.loops:
+        raise UnsupportedModelError([f"the loop '{loop.block.name}'" for loop in model.loops.values()])
+    kernels = {block.activation.name: _OF_ACTIVATIONS.get(block.activation.name) for block in model.blocks}
+    unknown = [f"the activation {name}" for name, kernel in kernels.items() if kernel is None]
+    if unknown:
+        raise UnsupportedModelError(unknown)
+    roundings = []
+    for block, row in zip(model.blocks, model.rows, strict=True):
+        kernel = kernels[block.activation.name]
+        assert kernel is not None
+        terms = sum(linear_map.row_terms for linear_map in row.maps) + SPARE
+        roundings.append(Rounding(True, terms, kernel=kernel(block.activation)))
+    terms = sum(linear_map.row_terms for linear_map in model.output.maps) + SPARE
+    return AsWritten(model, tuple(roundings), FLOAT32, Rounding(False, terms))
+
+
+def _arithmetic(graph: Graph, problems: list[str]) -> Arithmetic | None:
+    """Return the arithmetic of the file's numbers; casts to a narrower one count for all of it."""
+    dtype = graph.inputs[0].dtype
+    casts = {node.attributes.get("to") for node in graph.nodes if node.op == "Cast"}
+    if dtype in ("float16", "bfloat16") or casts & {_FLOAT16, _BFLOAT16}:
+        problems.append("arithmetic in half precision")
+        return None
+    if dtype == "float64":
+        return FLOAT32 if _FLOAT in casts else FLOAT64
+    return FLOAT32
+
+
+_FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16
+"""TensorProto's numbers of these types."""
+
+
+# --- what operators do ------------------------------------------------------------------------------------------------
+
+SPARE: Final = 4
+"""Roundings beside those of the products and sums: of alpha and beta, of a bias, of a reciprocal in a division's place,
+of a constant that a runtime has multiplied into another one."""
+
+KernelOf: TypeAlias = Callable[[Activation], Kernel]
+PartsOf: TypeAlias = Callable[[Node, Sequence[TensorValue | None], AffineForm], FloatArray]
+
+
+def _always(kernel: Kernel) -> KernelOf:
+    return lambda activation: kernel
+
+
+def _exact(activation: Activation) -> Kernel:
+    return EXACT
+
+
+def _both(size: float) -> KernelOf:
+    return _always(Kernel(size, size))
+
+
+def _steep(size: float) -> KernelOf:
+    """Return errors relative to the activation's steepest slope, where that is above 1."""
+
+    def kernel(activation: Activation) -> Kernel:
+        steep = max(1.0, float(np.max(activation.lipschitz)))
+        return Kernel(size * steep, size * steep)
+
+    return kernel
+
+
+def _one_product(activation: Activation) -> Kernel:
+    """A product with alpha below 0."""
+    steep = max(1.0, float(np.max(activation.lipschitz)))
+    return Kernel(4 * FLOAT32.smallest * (1 + steep), 2 * FLOAT32.unit * steep)
+
+
+def _softmax(activation: Activation) -> Kernel:
+    """u (.37 + (n + 2 + ln n) x) + 2 rho x + n 2^-126 with x <= 1, rho the relative error of exp, times 2."""
+    assert isinstance(activation, Softmax)
+    n = activation.width
+    return Kernel(FLOAT32.unit * (3 + n + math.log(n)) * 1.01 + 4 * FLOAT32.unit * 2 + n * FLOAT32.smallest)
+
+
+_OF_ACTIVATIONS: Final[Mapping[str, KernelOf]] = MappingProxyType(
+    {
+        "identity": _exact,
+        "relu": _exact,
+        "abs": _exact,
+        "leaky_relu": _one_product,
+        "sigmoid": _always(Kernel(4e-7)),
+        "tanh": _always(Kernel(7e-7)),
+        "erf": _always(Kernel(2.5e-7)),
+        "softmax": _softmax,
+        "softplus": _both(4e-7),
+        "softsign": _both(5e-7),
+        "mish": _both(7e-7),
+        "elu": _steep(5e-7),
+        "selu": _steep(5e-7),
+        "celu": _steep(5e-7),
+        "hard_swish": _both(5e-7),
+        "silu": _both(1e-6),
+        "gelu": _both(2e-6),
+        "gelu_tanh": _both(2e-6),
+    }
+)
+"""Activation -> at least twice the largest error that was measured, as absolute + relative |z|.
+
+Measured of onnxruntime 1.31.1 (x86, AVX2 and FMA), by itself and as the chains that exporters write: all float32 inputs
+of Sigmoid, Tanh, Erf, Softplus, Elu and Gelu up to 32, and 12 million others up to 128, in vectors of all lengths up to
+64. Evidence, no proof."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What an operator does."""
+
+    kind: str
+    """"moves": its results are its inputs' numbers; "linear": sums of products; "states": values of a function."""
+    spare: int = SPARE
+    parts: PartsOf | None = None
+    final: Callable[[Node], Kernel] = field(default=lambda node: EXACT)
+    """Of "states" that are made of several activations: the error of the whole."""
+
+
+def _batch_norm_parts(node: Node, values: Sequence[TensorValue | None], form: AffineForm) -> FloatArray:
+    """|bias| + |mean scale / sqrt(var + eps)|, entry by entry."""
+    scale, bias, mean, variance = (np.asarray(value, np.float64) for value in values[1:5])
+    sizes = np.abs(bias) + np.abs(mean * scale / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5)))
+    per_channel = (1, -1, *(1,) * (len(form.shape) - 2))
+    return np.broadcast_to(sizes.reshape(per_channel), form.shape).reshape(-1) * (1 + 1e-9)
+
+
+def _hard_sigmoid(node: Node) -> Kernel:
+    """alpha z + beta, which counts where it is within [0, 1]."""
+    return Kernel(8 * FLOAT32.unit * (1 + 2 * abs(float_attribute(node, "beta", 0.5))))
+
+
+_MOVES, _LINEAR, _STATES = _Rule("moves"), _Rule("linear"), _Rule("states")
+
+_RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Neg", "Pad"),
+            _MOVES,
+        ),
+        **dict.fromkeys(
+            ("Reshape", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+            _MOVES,
+        ),
+        **dict.fromkeys(("Add", "Cast", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "Sub"), _LINEAR),
+        **dict.fromkeys(("AveragePool", "GlobalAveragePool", "Mean", "ReduceMean", "ReduceSum", "Sum"), _LINEAR),
+        "BatchNormalization": _Rule("linear", spare=10, parts=_batch_norm_parts),
+        "Resize": _LINEAR,
+        "Upsample": _LINEAR,
+        **dict.fromkeys(
+            ("Abs", "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSwish", "LeakyRelu", "Mish", "PRelu"), _STATES
+        ),
+        **dict.fromkeys(("Relu", "Selu", "Sigmoid", "Silu", "Softmax", "Softplus", "Softsign", "Tanh"), _STATES),
+        **dict.fromkeys(
+            ("GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "ThresholdedRelu"), _STATES
+        ),
+        "HardSigmoid": _Rule("states", final=_hard_sigmoid),
+        "Swish": _LINEAR,  # its states have the kernel of SiLU; what is left is a product
+    }
+)
+"""Operator -> what it does; for others no bound is known."""
+
+SAME_EVERYWHERE: Final = frozenset(
+    {
+        *("Abs", "Add", "Cast", "CastLike", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape", "Div"),
+        *("Expand", "EyeLike", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Identity", "Max", "Min"),
+        *("Mul", "Neg", "Pad", "Range", "Reciprocal", "ReduceMax", "ReduceMin", "Relu", "Reshape", "ScatterElements"),
+        *("ScatterND", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
+    }
+)
+"""Operators on constants whose result is the same in every runtime: moved, or correctly rounded."""
+
+LONGEST_FRACTION: Final = 2.0**12
+"""Weights of an interpolation that are whole numbers of 1 / this are exact in every runtime; others are not."""
+
+
+class _AsWrittenWalk(Walk):
+    """A walk that keeps every operator apart, and notes how it rounds."""
+
+    def __init__(self, opset: int, max_bytes: int | None) -> None:
+        super().__init__(opset, max_bytes)
+        self.roundings: list[Rounding] = []
+        self.unknown: list[str] = []
+
+    def states(
+        self,
+        node: Node,
+        activation: Activation,
+        form: AffineForm,
+        *,
+        suffix: str = "",
+        maximum: PoolWindows | None = None,
+    ) -> AffineForm:
+        """Make a block, as in every walk, with the error of its function."""
+        is_state = activation.name != "identity" or maximum is not None
+        kernel = _OF_ACTIVATIONS.get(activation.name)
+        if kernel is None:
+            self.unknown.append(f"{node.op} node '{shown(node.label)}'")
+        self.roundings.append(Rounding(is_state, kernel=EXACT if kernel is None else kernel(activation)))
+        return super().states(node, activation, form, suffix=suffix, maximum=maximum)
+
+    def finished(
+        self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
+    ) -> tuple[TensorValue, ...]:
+        """Return the results with an identity block behind each that is more than moved numbers."""
+        rule = _RULES.get(node.op)
+        if node.op in ("Mean", "Sum") and _reads_twice(arguments):
+            rule = None
+        if rule is None:
+            self.unknown.append(f"{node.op} node '{shown(node.label)}'")
+            return results
+        return tuple(
+            self._ended(node, rule, arguments, value) if isinstance(value, AffineForm) else value for value in results
+        )
+
+    def _ended(self, node: Node, rule: _Rule, arguments: Sequence[TensorValue | None], form: AffineForm) -> AffineForm:
+        interpolates = node.op in ("Resize", "Upsample")
+        if (rule.kind != "linear" or interpolates) and rule.final(node) == EXACT and _only_moves(form):
+            return form
+        if interpolates and not all(_is_dyadic(linear_map) for linear_map in form.terms.values()):
+            self.unknown.append(f"{node.op} node '{shown(node.label)}', whose weights are no short binary fractions")
+        ended = self.cut(node, form, suffix="/rounded")
+        terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
+        parts = None if rule.parts is None else rule.parts(node, arguments, form)
+        made = {
+            "moves": Rounding(False),
+            "linear": Rounding(False, terms, parts),
+            "states": Rounding(True, kernel=rule.final(node)),
+        }
+        self.roundings[-1] = made[rule.kind]
+        return ended
+
+
+def _reads_twice(arguments: Sequence[TensorValue | None]) -> bool:
+    """Whether more than two tensors are added, and two of them are made of one: x - x + y has the roundings of x."""
+    sources = [source for value in arguments if isinstance(value, AffineForm) for source in value.terms]
+    return len(arguments) > 2 and len(set(sources)) < len(sources)
+
+
+def _only_moves(form: AffineForm) -> bool:
+    """Whether every entry is one that was read, or minus it, or 0, and none is read twice.
+
+    What is read twice could cancel in a product with what comes next, and its roundings do not.
+    """
+    return not form.constant.any() and not form.constant_error and all(map(_moves_once, form.terms.values()))
+
+
+def _moves_once(linear_map: LinearMap) -> bool:
+    if not isinstance(linear_map, Selection) or linear_map.relative or linear_map.slack is not None:
+        return False
+    weights = linear_map.row_weights[linear_map.index >= 0]
+    return linear_map.is_column_monomial and bool((np.abs(weights) == 1).all())
+
+
+def _is_dyadic(linear_map: LinearMap) -> bool:
+    scaled = linear_map.to_sparse().data * LONGEST_FRACTION
+    return bool((scaled == np.round(scaled)).all())

@@ -1,0 +1,168 @@
+"""Networks operator by operator: the same function as the implicit model, and the roundings of every operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from implicit_models import built, node, proto, read
+from onnx import TensorProto
+from random_networks import FAMILIES
+from test_operators import CASES, Case, network
+
+from idl_audit.analysis.bounds import Interval
+from idl_audit.analysis.float_errors import FloatErrors
+from idl_audit.analysis.intervals import interval_bounds
+from idl_audit.arrays import FloatArray
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.implicit import as_written as module
+from idl_audit.implicit.as_written import FLOAT32, FLOAT64, as_written, of_implicit_model
+from idl_audit.implicit.build import build_implicit
+from idl_audit.implicit.lowering import LOWERINGS
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.plain import DeclaredBlock, plain_model
+
+LEVELS = (
+    onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+)
+UNKNOWN = {
+    "Mean: of itself": "what is added several times may be reordered",
+    "Sum: of one shape": "likewise",
+    "Resize": "weights that are no short binary fractions",
+    "Upsample": "likewise",
+}
+"""Operators, or cases of them, of which some have no bound, and why."""
+
+
+def runs(model: onnx.ModelProto, rows: np.ndarray[Any, Any]) -> list[FloatArray]:
+    found = []
+    for level in LEVELS:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level, options.intra_op_num_threads, options.log_severity_level = level, 1, 4
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        (entry,) = session.get_inputs()
+        shape = [size if isinstance(size, int) else 1 for size in entry.shape]
+        outputs = [session.run(None, {entry.name: row.reshape(shape)})[0] for row in rows]
+        found.append(np.stack([np.asarray(output, np.float64).reshape(-1) for output in outputs]))
+    return found
+
+
+def check(model: onnx.ModelProto, rng: np.random.Generator, *, scale: float = 1.0, n: int = 8) -> None:
+    """Compare a bound over a random box with what runtimes do at points of it."""
+    graph = read(model)
+    implicit, written = built_of(model), as_written(graph)
+    points = (scale * (rng.normal(size=implicit.n_inputs) + rng.uniform(-0.3, 0.3, (n, implicit.n_inputs)))).astype("f")
+    inputs = Interval(points.min(axis=0)[None].astype(float), points.max(axis=0)[None].astype(float))
+    exact = implicit(points.astype(float))
+    np.testing.assert_allclose(written.model(points.astype(float)), exact, rtol=1e-9, atol=1e-9 * np.abs(exact).max())
+    q = implicit.n_outputs
+    rows = np.vstack([np.eye(q), rng.normal(size=(3, q))])
+    z = interval_bounds(implicit, inputs).z
+    places = written.places_in(implicit)
+    for known in ({}, {k: z[own] for k, own in places.items()}):
+        bound = FloatErrors(written, inputs, np.zeros_like(inputs.lo), known).of_outputs(rows)[0]
+        assert np.isfinite(bound).all()
+        for outputs in runs(model, points):
+            assert (np.abs((outputs - exact) @ rows.T) <= bound + 1e-13 * np.abs(exact).max()).all()
+
+
+def built_of(model: onnx.ModelProto) -> ImplicitModel:
+    return build_implicit(read(model))
+
+
+def is_unknown(case: Case) -> bool:
+    return case.op in UNKNOWN or f"{case.op}: {case.what}" in UNKNOWN
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.op}: {c.what}") for c in CASES if not c.twin])
+def test_no_operator_is_further_off_than_its_bound(case: Case) -> None:
+    model = network(case, case.opsets[-1], "hidden")
+    if not has_bound(model, case):
+        return
+    check(model, np.random.default_rng(2))
+
+
+def has_bound(model: onnx.ModelProto, case: Case) -> bool:
+    """Return whether the case has a bound; the refusal names its operator."""
+    if case.op in module._RULES and not is_unknown(case):
+        return True
+    try:
+        as_written(read(model))
+    except UnsupportedModelError as error:
+        return case.op not in str(error)  # another operator's name: `check` shows it
+    return True
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_network_is_further_off_than_its_bound(family: str, seed: int) -> None:
+    model = FAMILIES[family](seed).proto()
+    implicit = built_of(model)
+    if not implicit.stripped_output:
+        check(model, np.random.default_rng(seed), scale=10.0 ** (seed - 1))
+
+
+def test_rules_are_of_operators_that_are_read() -> None:
+    assert set(module._RULES) <= set(LOWERINGS)
+
+
+def test_what_has_no_rule_has_no_bound_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RULES", {name: rule for name, rule in module._RULES.items() if name != "Relu"})
+    with pytest.raises(UnsupportedModelError, match="Relu node 'y'"):
+        as_written(read(proto([node("Relu", "x")], (1, 3))))
+
+
+def test_states_are_found_in_the_implicit_model_by_their_place() -> None:
+    model = FAMILIES["convolutional"](5).proto()
+    implicit, written = built_of(model), as_written(read(model))
+    places = written.places_in(implicit)
+    assert len(places) >= 3
+    points = np.random.default_rng(0).normal(size=(3, implicit.n_inputs))
+    ours, theirs = written.model.pre_activations(points), implicit.pre_activations(points)
+    for k, own in places.items():
+        np.testing.assert_allclose(ours[k], theirs[own], rtol=1e-9, atol=1e-12)
+    assert written.places_in(built_of(FAMILIES["dense"](0).proto())) == {}
+
+
+def test_every_operator_that_rounds_is_a_block_of_its_own() -> None:
+    nodes = [node("Mul", "x a", "h"), node("Add", "h b", "k"), node("Relu", "k", "r"), node("Mul", "r a", "y")]
+    constants = {"a": np.float32([2]), "b": np.float32([3])}
+    assert len(built(nodes, (1, 2), constants).blocks) == 1
+    written = as_written(read(proto(nodes, (1, 2), constants)))
+    assert [block.op for block in written.model.blocks] == ["Mul", "Relu", "Add", "Mul"]
+    assert [rounding.is_state for rounding in written.roundings] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cast", "arithmetic"),
+    [("float32", None, FLOAT32), ("float64", None, FLOAT64), ("float64", TensorProto.FLOAT, FLOAT32)],
+)
+def test_the_arithmetic_is_the_narrowest_of_the_file(dtype: str, cast: int | None, arithmetic: object) -> None:
+    nodes = [node("Identity", "x")] if cast is None else [node("Cast", "x", to=cast)]
+    kind = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}[dtype]
+    assert as_written(read(proto(nodes, (1, 2), dtype=kind))).arithmetic is arithmetic
+
+
+def test_half_precision_has_no_bound() -> None:
+    nodes = [node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Cast", "h", to=TensorProto.FLOAT)]
+    with pytest.raises(UnsupportedModelError, match="half precision"):
+        as_written(read(proto(nodes, (1, 2))))
+
+
+def test_constants_that_runtimes_compute_each_in_their_way_have_no_bound() -> None:
+    nodes = [node("Exp", "c", "e"), node("Mul", "x e")]
+    with pytest.raises(UnsupportedModelError, match="Exp node 'e' computes a constant"):
+        as_written(read(proto(nodes, (1, 2), {"c": np.float32([1, 2])})))
+    moved = [node("Sqrt", "c", "e"), node("Mul", "x e")]
+    as_written(read(proto(moved, (1, 2), {"c": np.float32([1, 2])})))
+
+
+def test_loops_have_no_bound() -> None:
+    A, B, C = np.array([[0.5]]), np.ones((1, 1)), np.ones((1, 1))
+    model = plain_model(A, B, C, np.zeros((1, 1)), np.zeros(1), np.zeros(1), (DeclaredBlock("relu", 1, {}),))
+    with pytest.raises(UnsupportedModelError, match="loop"):
+        of_implicit_model(model)
