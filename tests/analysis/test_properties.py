@@ -117,7 +117,7 @@ def test_the_ladder_decides_small_networks() -> None:
         least = ExactModel(model).minimum(row, unit_box(2))
         for shift, truth in ((0.01, "unsat"), (-0.01, "sat")):
             query = Query(unit_box(2), (below(row, -float(least) + shift),))
-            found = decide(model, query)
+            found = decide(model, query, time_limit=60.0)
             assert found.result == truth, (seed, truth)
             counts[truth] += 1
     assert counts == {"sat": 12, "unsat": 12}
