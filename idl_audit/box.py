@@ -34,7 +34,7 @@ class Box:
             raise DataError(f"a box needs two vectors of one length, not shapes {self.lo.shape} and {self.hi.shape}")
         if not (np.isfinite(self.lo).all() and np.isfinite(self.hi).all()):
             raise DataError("a box needs finite bounds; found NaN or infinity")
-        if (self.lo > self.hi).any():
+        if not (self.lo <= self.hi).all():
             where = int(np.argmax(self.lo > self.hi))
             raise DataError(f"the box is empty: input {where} has lower bound {self.lo[where]} > {self.hi[where]}")
 

@@ -126,12 +126,19 @@ def _row_sums(linear_map: LinearMap) -> FloatArray:
     sums = linear_map.row_sums * (1 + linear_map.relative)
     if linear_map.slack is not None:
         sums = sums + linear_map.slack.row_sums
-    return np.asarray(np.where(sums > 0, sums * (1 + gamma(8)) + TINY, 0.0))
+    return np.asarray(np.where(sums == 0, 0.0, _outward(sums, 8)))
+
+
+def _outward(total: FloatArray, terms: int) -> FloatArray:
+    """Return sums of so many terms, none negative, rounded upward; what is no number is infinite."""
+    raised = total * (1 + gamma(terms)) + TINY
+    return np.asarray(np.where(np.isnan(raised), np.inf, raised))
 
 
 def _product(factor: float, norms: FloatArray | float) -> FloatArray:
     product = factor * np.asarray(norms)
-    return np.asarray(np.where((factor > 0) & (np.asarray(norms) > 0), up(product), product))
+    raised = np.where(np.isnan(product), np.inf, up(product))
+    return np.asarray(np.where((factor == 0) | (np.asarray(norms) == 0), 0.0, raised))
 
 
 def _weighted(norms: FloatArray, gains: FloatArray, rest: FloatArray | float) -> FloatArray:
@@ -139,12 +146,12 @@ def _weighted(norms: FloatArray, gains: FloatArray, rest: FloatArray | float) ->
     with np.errstate(invalid="ignore", over="ignore"):
         products = np.where((norms == 0) | (gains == 0), 0.0, norms * gains)
         total = products.sum(axis=-1) + rest
-        some = ((norms > 0) & (gains > 0)).any(axis=-1) | (np.asarray(rest) > 0)  # whatever underflows
-        return np.asarray(np.where(some | ~(total <= 0), total * (1 + gamma(norms.shape[-1] + 8)) + TINY, 0.0))
+        none = ((norms == 0) | (gains == 0)).all(axis=-1) & (np.asarray(rest) == 0)  # whatever underflows
+        return np.asarray(np.where(none, 0.0, _outward(np.asarray(total), norms.shape[-1] + 8)))
 
 
 def _divided(gain: float, loop: float) -> float:
     """Return gain / (1 - loop), rounded upward; infinite where loop >= 1 leaves no bound."""
-    if loop >= 1:
+    if not loop < 1:
         return np.inf
     return gain if loop == 0 else math.nextafter(gain / math.nextafter(1 - loop, 0.0), math.inf)

@@ -112,9 +112,14 @@ def why_no_planes(model: ImplicitModel, inputs: Interval, m: int, planes: AllPla
             return f"planes for block {k}, whose states have none"
         states = own.states
         within = (states >= 0) & (states < model.blocks[k].size)
-        if states.ndim != 1 or (np.diff(states) <= 0).any() or not within.all():
+        if states.ndim != 1 or not (np.diff(states) > 0).all() or not within.all():
             return f"planes for states that block {k} does not have"
-        if own.shares.ndim != 3 or own.shares.shape[:2] != (m, states.size) or own.shares.shape[2] > model.n_inputs:
+        if (
+            own.shares.dtype != np.uint8
+            or own.shares.ndim != 3
+            or own.shares.shape[:2] != (m, states.size)
+            or own.shares.shape[2] > model.n_inputs
+        ):
             return f"planes of another shape for block {k}"
         if own.shares.shape[2] != Reads.of(model, k, states, inputs).index.shape[1]:
             return f"planes of another shape for block {k}"

@@ -97,7 +97,7 @@ def _near_one(values: AnyArray) -> tuple[AnyArray, int]:
 
     Scaling by a power of two is exact, but for entries TINY times smaller than the largest.
     """
-    largest = max(np.abs(values.real).max(initial=0.0), np.abs(values.imag).max(initial=0.0))
+    largest = np.maximum(np.abs(values.real).max(initial=0.0), np.abs(values.imag).max(initial=0.0))
     exponent = int(np.clip(np.frexp(largest)[1], -1000, 1000))
     return values * 2.0**-exponent, exponent
 
@@ -154,7 +154,7 @@ def _largest_eigenvalue(grams: AnyArray) -> float:
 
 def _widest_sum(matrices: FloatArray) -> float:
     """Return max(||M||_1, ||M||_inf) >= ||M||_2 of nonnegative matrices."""
-    return max(float(matrices.sum(axis=axis).max()) for axis in (-1, -2))
+    return float(np.maximum(matrices.sum(axis=-1).max(), matrices.sum(axis=-2).max()))
 
 
 def _guess(grams: AnyArray) -> float:
@@ -218,7 +218,7 @@ def _symbol_norm(conv: Convolution) -> float:
     for start in range(0, count, step):
         places = np.stack(np.unravel_index(np.arange(start, min(start + step, count)), halved), axis=-1)
         values = _values(kernel, taps, places, np.array(periods))
-        largest = max(largest, largest_norm(values.reshape(-1, rows, columns)))
+        largest = float(np.maximum(largest, largest_norm(values.reshape(-1, rows, columns))))
     sums = np.abs(kernel).sum(axis=0).reshape(groups, rows, columns)
     rounding = 2 * (PHASE_ERROR + gamma(len(kernel) + 4))
     error = rounding * _interpolated((float(sums.sum(axis=2).max()), float(sums.sum(axis=1).max())), extra=sums.size)

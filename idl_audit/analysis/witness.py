@@ -33,6 +33,8 @@ from idl_audit.rounding import gamma
 
 LARGEST_FLAT = 1536
 """States up to which a witness holds dense matrices."""
+LARGEST_ALPHA, LARGEST_Y = 2.0**200, 2.0**60
+"""Of a change of variable, and of a row of Y: beyond them, what underflows in a product could matter."""
 ALLOWANCE = 1e-9
 """What a claim is above its proof, relative, so that another machine's order of summation accepts it too."""
 
@@ -86,11 +88,11 @@ def make_witness(model: ImplicitModel) -> Witness:
     loops = loop_witnesses(model)
     if len(loops) < len(model.loops):
         raise UnsupportedModelError(("a loop of the model has no proof of well-posedness, so there is no witness",))
-    coupled = any(block.activation.coupled for block in model.blocks)
+    coupled = _is_coupled(model)
     adjoint = None
     flat: list[tuple[ProofWitness, FloatArray]] = []
     ellipsoid = None
-    if model.is_feed_forward and (coupled or model.n_states > LARGEST_FLAT):
+    if not _is_dense(model):
         adjoint = _adjoint_rows(model)
     else:
         dense = flat_model(model)
@@ -111,6 +113,15 @@ def make_witness(model: ImplicitModel) -> Witness:
     return Witness(claim, loops, adjoint, tuple(flat), ellipsoid)
 
 
+def _is_coupled(model: ImplicitModel) -> bool:
+    return any(block.activation.coupled for block in model.blocks)
+
+
+def _is_dense(model: ImplicitModel) -> bool:
+    """Return whether proofs of S are dense matrices over all states: else they go block by block."""
+    return not model.is_feed_forward or not (_is_coupled(model) or model.n_states > LARGEST_FLAT)
+
+
 def loop_witnesses(model: ImplicitModel) -> dict[int, ProofWitness]:
     """Return block number -> the proof that its loop has one state for every input, for the loops that have one."""
     return {k: _packed(loop.proof) for k, loop in model.loops.items() if loop.proof is not None}
@@ -127,6 +138,8 @@ def check_witness(model: ImplicitModel, witness: Witness) -> Checked:
         if (why := why_not_well_posed(model, k, witness.loops.get(k)))
     ]
     checked = len(model.loops) + model.n_outputs
+    if witness.loops.keys() - model.loops.keys() or (witness.adjoint or {}).keys() - set(range(len(model.blocks))):
+        refused.append("it has proofs for blocks or loops that the model does not have")
     wanted = (model.n_outputs, model.n_inputs)
     if witness.S.shape != wanted or not np.isfinite(witness.S).all():
         refused.append(f"S has the shape {witness.S.shape} or holds no numbers, and the model needs {wanted}")
@@ -136,8 +149,10 @@ def check_witness(model: ImplicitModel, witness: Witness) -> Checked:
     if proved is None:
         refused.append("nothing in the file proves any bound of S")
         return Checked(checked, tuple(refused))
-    for i in np.flatnonzero((proved > witness.S).any(axis=1)):
-        j = int(np.argmax(proved[i] - witness.S[i]))
+    lacking = ~(proved <= witness.S)  # NaN proves nothing
+    for i in np.flatnonzero(lacking.any(axis=1)):
+        excess = np.where(np.isnan(proved[i]), np.inf, proved[i]) - witness.S[i]
+        j = int(np.argmax(np.where(lacking[i], excess, -np.inf)))
         refused.append(
             f"output {i}: S[{i}, {j}] = {witness.S[i, j]:.9g} is claimed and {proved[i, j]:.9g} is what was proved"
         )
@@ -175,11 +190,15 @@ def _unpacked(
     if not all(np.isfinite(proof.arrays[name]).all() for name in shapes):
         return None
     if proof.kind == "monotone":
-        if coupled is not None or bool((least < 0).any()):
+        if coupled is not None or not (least >= 0).all():
             return None
         return Monotone(A, np.maximum(most, 1e-300), float(proof.arrays["m"][0]), proof.arrays["factor"])
     alpha = proof.arrays["alpha"]
-    if not bool((alpha > 0).all()) or (coupled is not None and (proof.middle or not bool((alpha == 1).all()))):
+    if not ((alpha >= 1 / LARGEST_ALPHA) & (alpha <= LARGEST_ALPHA)).all():
+        return None
+    if not (np.abs(proof.arrays["Y"]).sum(axis=1) <= LARGEST_Y).all() or (
+        coupled is not None and (proof.middle or not (alpha == 1).all())
+    ):
         return None
     ends = slopes_in_t(least, most, alpha)
     if ends is None:
@@ -199,11 +218,13 @@ def _proved(model: ImplicitModel, witness: Witness) -> tuple[FloatArray | None, 
             refused.append(f"adjoint rows: {why}")
         else:
             found.append(matrix)
-    if witness.flat or witness.monotone is not None:
+    if (witness.flat or witness.monotone is not None) and not _is_dense(model):
+        refused.append(f"dense matrices over {model.n_states:,} states: such a model has adjoint rows")
+    elif witness.flat or witness.monotone is not None:
         dense = flat_model(model)
         slopes = {k: block.everywhere for k, block in enumerate(model.blocks)}
         least, most = (state_vector(model, {k: pair[end] for k, pair in slopes.items()}) for end in (0, 1))
-        gamma_matrix = coupling(model) if any(block.activation.coupled for block in model.blocks) else None
+        gamma_matrix = coupling(model) if _is_coupled(model) else None
         parts: list[tuple[ProofWitness, FloatArray | None]] = [*witness.flat]
         if witness.monotone is not None:
             parts.append((witness.monotone, None))
@@ -237,10 +258,10 @@ def _adjoint_bound(model: ImplicitModel, rows: Mapping[int, FloatArray]) -> tupl
     q = model.n_outputs
     for k, block in enumerate(model.blocks):
         own = rows.get(k)
-        if own is None or own.shape != (q, block.size) or not np.isfinite(own).all() or bool((own < 0).any()):
+        if own is None or own.shape != (q, block.size) or not np.isfinite(own).all() or not (own >= 0).all():
             return None, f"block '{block.name}' has no rows that fit"
     for k, block in enumerate(model.blocks):
-        short = rows[k] < _arriving(model, k, rows)
+        short = ~(rows[k] >= _arriving(model, k, rows))  # NaN is short of everything
         if short.any():
             i, j = (int(x[0]) for x in np.nonzero(short))
             return None, f"r >= |A|^T r + |C|^T fails in block '{block.name}', output {i}, state {j}"

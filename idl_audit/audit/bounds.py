@@ -180,7 +180,7 @@ class _Widths:
         width = interval.width
         self.total += float(width.sum())
         self.n += width.size
-        self.largest = max(self.largest, float(width.max(initial=0.0)))
+        self.largest = float(np.maximum(self.largest, width.max(initial=0.0)))  # NaN stays
 
     @property
     def mean(self) -> float | None:

@@ -9,7 +9,7 @@ a JSON `meta`. It holds no bound: the check computes them all. A certificate of 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +25,14 @@ from idl_audit.analysis.margins import margin_functionals
 from idl_audit.analysis.query import Query
 from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.audit import lp_certificates
-from idl_audit.audit.chains import floats, integers, opened_chain, packed_chain, whole
+from idl_audit.audit.chains import CHAIN_KEYS, opened_chain, packed_chain
+from idl_audit.audit.lp_certificates import opened_lp
+from idl_audit.audit.proof_arrays import ProofArrays
+from idl_audit.audit.proof_meta import Damaged, Entry, below
 from idl_audit.box import Box
 from idl_audit.budget import Budget
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.errors import ModelFileError
+from idl_audit.errors import InvalidInputError, UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import write_npz
 
@@ -82,30 +85,28 @@ class Certificate:
             return [
                 f"it speaks of class {self.label} and {self.ball.centre.size} inputs, which the model does not have"
             ]
-        if isinstance(self.chain, LpChain):
-            return _refused_lp(model, Interval.of_boxes(self.ball.box), self.label, self.chain)
-        return refused_chain(model, self.query(model), self.chain)
+        chain, query = self.chain, self.query(model)
+        if isinstance(chain, Chain):
+            return refused_chain(model, query, chain)
+        rows, inputs = margin_functionals(model.n_outputs, self.label), Interval.of_boxes(query.box)
+        return refused_proof(model, lambda: check_lp_chain(model, inputs, rows, chain))
 
 
 def refused_chain(model: ImplicitModel, query: Query, chain: Chain) -> list[str]:
     """Return why a chain does not prove that a query has no counterexample; empty where it does."""
-    if not model.is_well_posed:
-        return ["nothing proves that the model has one state for every input"]
+    return refused_proof(model, lambda: check_chain(model, query, chain))
+
+
+def refused_proof(model: ImplicitModel, check: Callable[[], list[str]]) -> list[str]:
+    """Return what a check of a proof refuses; empty where the proof holds."""
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers that no search would choose prove nothing
-            return check_chain(model, query, chain)
+        if not model.is_well_posed:
+            return ["nothing proves that the model has one state for every input"]
+        with np.errstate(all="ignore"):  # numbers that no search would choose prove nothing
+            return check()
+    except UnsupportedModelError as error:  # a box over which nothing bounds a loop
+        return list(error.problems)
     except (ValueError, IndexError, KeyError, TypeError) as error:  # arrays that do not fit the model
-        return [f"its arrays do not fit the model ({type(error).__name__}: {error})"]
-
-
-def _refused_lp(model: ImplicitModel, inputs: Interval, label: int, chain: LpChain) -> list[str]:
-    """Return why a tree of LPs does not prove that the label outranks every other class; empty where it does."""
-    if not model.is_well_posed:
-        return ["nothing proves that the model has one state for every input"]
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return check_lp_chain(model, inputs, margin_functionals(model.n_outputs, label), chain)
-    except (ValueError, IndexError, KeyError, TypeError) as error:
         return [f"its arrays do not fit the model ({type(error).__name__}: {error})"]
 
 
@@ -195,24 +196,30 @@ def write_certificate(
     write_npz(path, arrays, force=force)
 
 
-def opened_certificate(file: Path, meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Certificate:
-    """Return the certificate in a file. Raises ModelFileError where it is damaged."""
+CLAIM_KEYS: Final = ("schema_version", "kind", "model_sha256", "output_name")
+"""What every proof file says in `meta`: of which kind it is, and of which model."""
+KEYS: Final = (*CLAIM_KEYS, "preprocessing", "index", "eps", "clip", "label")
+
+
+def opened_certificate(meta: Mapping[str, Any], arrays: ProofArrays) -> Certificate:
+    """Return the certificate in a file.
+
+    Raises:
+        Damaged: where the file contradicts itself.
+        Misfit: where it speaks of blocks, states, inputs or classes that the model does not have.
+    """
+    entry = Entry(meta, "meta", (*KEYS, "lp") if "lp" in meta else (*KEYS, *CHAIN_KEYS), ("threshold",))
+    centre = arrays.take("centre")
+    sigma = arrays.take("sigma") if arrays.has("sigma") else None
+    ball = Ball(centre, entry.number("eps"), sigma, entry.pair("clip"))
     try:
-        clip = meta["clip"]
-        ball = Ball(
-            floats(arrays, "centre"),
-            float(meta["eps"]),
-            floats(arrays, "sigma") if "sigma" in arrays else None,
-            None if clip is None else (float(clip[0]), float(clip[1])),
-        )
-        chain: Chain | LpChain = opened_chain(meta, "", arrays) if "lp" not in meta else _opened_lp(meta["lp"], arrays)
-        found = Certificate(ball, whole(meta["label"]), chain, whole(meta["index"]))
-        assert found.ball.box.size == ball.centre.size  # refuses a set that makes no sense
-    except Exception as error:  # whatever a damaged file does to the lines above
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelFileError(f"{file} is a damaged certificate ({why}); write it anew") from error
-    return found
-
-
-def _opened_lp(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> LpChain:
-    return lp_certificates.unpacked(meta, lambda key: floats(arrays, key), lambda key: integers(arrays, key))
+        _ = ball.box
+    except InvalidInputError as error:
+        raise Damaged(f"its set makes no sense: {error}") from error
+    label = below(entry.whole("label"), arrays.sizes.outputs, "the label", "class")
+    chain: Chain | LpChain = (
+        opened_lp(entry.get("lp"), arrays)
+        if "lp" in entry
+        else opened_chain(entry, "", arrays, [1] * (arrays.sizes.outputs - 1))
+    )
+    return Certificate(ball, label, chain, entry.whole("index"))

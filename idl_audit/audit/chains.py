@@ -8,17 +8,18 @@ with the prefix of its part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.analysis.branching.chain import Chain, Leaves, Phases, StateStep, StateTrees
+from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep, StateTrees
+from idl_audit.analysis.branching.cover import Phases
 from idl_audit.analysis.planes import AllPlanes, Planes
 from idl_audit.analysis.splitting.split_tree import SplitTree
-from idl_audit.arrays import AnyArray, Float32Array, FloatArray
-
-Rows = TypeVar("Rows", bound=AnyArray)
+from idl_audit.arrays import AnyArray, Float32Array
+from idl_audit.audit.proof_arrays import ProofArrays
+from idl_audit.audit.proof_meta import Damaged, Entry, below
 
 
 def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -67,14 +68,40 @@ def _packed_choices(
     return {name: sorted(values) for name, values in named.items()}
 
 
+Choices: TypeAlias = tuple[dict[int, Phases], dict[int, Float32Array], dict[int, Float32Array], dict[int, Planes]]
+
+
 def _opened_choices(
-    entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray], m: int
-) -> tuple[dict[int, Phases], dict[int, Float32Array], dict[int, Float32Array]]:
-    signs = {whole(k): _rows(integers(arrays, f"{key}.phases.{whole(k)}"), m) for k in entry["phases"]}
-    slopes, multipliers = (
-        {whole(k): _rows(_single(arrays, f"{key}.{name}.{whole(k)}"), m) for k in entry[name]} for name in CHOICES[1:]
+    entry: Entry, name: str, numbers: tuple[int, ...], arrays: ProofArrays, prefix: str, m: int, above: int = -1
+) -> Choices:
+    """Return phases, slopes, multipliers and planes of m leaves, of blocks beyond number `above` alone."""
+    sizes = arrays.sizes.blocks
+
+    def blocks(kind: str) -> list[int]:
+        return entry.members(kind, len(sizes), "block", above=above)
+
+    phases, slopes, multipliers = (
+        {
+            k: arrays.take(f"{name}.{kind}.#", *numbers, k, prefix=prefix, leaves=m, states=sizes[k])
+            for k in blocks(kind)
+        }
+        for kind in CHOICES
     )
-    return {k: np.sign(array).astype(np.int8) for k, array in signs.items()}, slopes, multipliers
+    planes = {}
+    for k in blocks("planes"):
+        at = (*numbers, k)
+        states = arrays.take(f"{name}.planes.#.states", *at, prefix=prefix, below=sizes[k], free="planes")
+        size = {"leaves": m, "planes": states.size}
+        planes[k] = Planes(states, arrays.take(f"{name}.planes.#.shares", *at, prefix=prefix, free="reads", **size))
+    return phases, slopes, multipliers, planes
+
+
+def _leaves_of(entry: Entry, name: str, numbers: tuple[int, ...], arrays: ProofArrays, prefix: str) -> int:
+    """Return how many leaves a batch has: the rows of its arrays; one where it has none."""
+    for kind, own in (*((kind, f"{kind}.#") for kind in CHOICES), ("planes", "planes.#.shares")):
+        for k in entry.members(kind, len(arrays.sizes.blocks), "block"):
+            return arrays.rows(f"{name}.{own}", *numbers, k, prefix=prefix)
+    return 1
 
 
 def _packed_planes(planes: AllPlanes, key: str, arrays: dict[str, AnyArray]) -> dict[str, list[int]]:
@@ -83,57 +110,80 @@ def _packed_planes(planes: AllPlanes, key: str, arrays: dict[str, AnyArray]) -> 
     return {"planes": sorted(planes)}
 
 
-def _opened_planes(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray]) -> dict[int, Planes]:
-    planes = {}
-    for k in entry.get("planes", ()):  # certificates of before there were planes
-        shares = arrays[f"{key}.planes.{whole(k)}.shares"]
-        if shares.dtype != np.uint8:
-            raise TypeError(f"shares of {shares.dtype}")
-        planes[whole(k)] = Planes(integers(arrays, f"{key}.planes.{whole(k)}.states"), shares)
-    return planes
+def opened_chain(entry: Entry, prefix: str, arrays: ProofArrays, rows: Sequence[int]) -> Chain:
+    """Return the chain whose entries of meta these are.
 
+    Args:
+        entry: `CHAIN_KEYS`, and what else the file has.
+        prefix: of the names of its arrays.
+        arrays: the file's.
+        rows: how many rows each alternative of its query has, with sums of rows.
 
-def _opened_states(entry: Mapping[str, Any], key: str, arrays: Mapping[str, AnyArray]) -> StateTrees:
-    states, owner = integers(arrays, f"{key}.states"), integers(arrays, f"{key}.owner")
-    signs = floats(arrays, f"{key}.signs")
-    if any(array.ndim != 1 for array in (states, owner, signs)) or states.shape != signs.shape:
-        raise ValueError("trees of states of another shape")
-    choices = _opened_choices(entry, key, arrays, owner.size)
-    return StateTrees(whole(entry["block"]), states, signs, owner, *choices, _opened_planes(entry, key, arrays))
-
-
-def opened_chain(meta: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyArray]) -> Chain:
-    """Return a chain. Raises LookupError, TypeError or ValueError where it is damaged."""
-    chain = Chain()
-    for j, entry in enumerate(meta["steps"]):
-        key = f"{prefix}step.{j}"
-        states = integers(arrays, f"{key}.states")
-        slopes = {whole(k): _rows(_single(arrays, f"{key}.slopes.{whole(k)}"), states.size) for k in entry["slopes"]}
-        if states.ndim != 1 or (states < 0).any() or entry["sign"] not in (1.0, -1.0) or whole(entry["block"]) < 0:
-            raise ValueError("a step without states, block or sign")
-        chain.steps.append(StateStep(whole(entry["block"]), states, float(entry["sign"]), slopes))
-    for k in meta["kept"]:
-        states = integers(arrays, f"{prefix}kept.{whole(k)}")
-        if states.ndim != 1:
-            raise ValueError("kept states of another shape")
-        chain.kept[whole(k)] = states
-    for r, entries in enumerate(meta["rounds"]):
-        chain.rounds.append(
-            [_opened_states(entry, f"{prefix}round.{r}.{j}", arrays) for j, entry in enumerate(entries)]
-        )
-    for a, entry in meta["trees"].items():
-        leaves = Leaves(whole(entry["row"]), after=whole(entry["after"]))
-        for b, batch in enumerate(entry["batches"]):
-            key = f"{prefix}tree.{int(a)}.{b}"
-            m = whole(batch["size"])
-            phases, slopes, multipliers = _opened_choices(batch, key, arrays, m)
-            leaves.phases.append(phases)
-            leaves.slopes.append(slopes)
-            leaves.multipliers.append(multipliers)
-            leaves.planes.append(_opened_planes(batch, key, arrays))
-            leaves.sizes.append(m)
-        chain.trees[int(a)] = leaves
+    Raises:
+        Damaged: where the file contradicts itself.
+        Misfit: where it speaks of what the model does not have.
+    """
+    chain, sizes = Chain(), arrays.sizes
+    for j, value in enumerate(entry.items("steps")):
+        chain.steps.append(_opened_step(Entry(value, f"step {j}", ("block", "sign", "slopes")), j, prefix, arrays))
+    for k in entry.members("kept", len(sizes.blocks), "block"):
+        chain.kept[k] = arrays.take("kept.#", k, prefix=prefix, below=sizes.blocks[k], free="kept")
+    arrays = arrays.among(sizes.kept({k: states.size for k, states in chain.kept.items()}))
+    for r, values in enumerate(entry.items("rounds")):
+        if not isinstance(values, list):
+            raise Damaged(f"round {r} is no list")
+        chain.rounds.append([_opened_states(value, (r, j), prefix, arrays) for j, value in enumerate(values)])
+    for a, value in entry.numbered("trees").items():
+        below(a, len(rows), "a tree", "alternative")
+        tree = Entry(value, f"tree {a}", ("row", "after", "batches"))
+        leaves = Leaves(tree.whole("row"), after=tree.whole("after"))
+        if not leaves.row < rows[a] or not leaves.after <= len(chain.rounds):
+            raise Damaged(f"tree {a} is of a row or after a round that the file does not have")
+        for b, batch in enumerate(tree.items("batches")):
+            _open_batch(leaves, batch, (a, b), prefix, arrays)
+        chain.trees[a] = leaves
     return chain
+
+
+CHAIN_KEYS: Final = ("steps", "kept", "rounds", "trees")
+"""The entries of a chain in meta."""
+
+
+def _opened_step(entry: Entry, j: int, prefix: str, arrays: ProofArrays) -> StateStep:
+    sizes = arrays.sizes.blocks
+    k, sign = below(entry.whole("block"), len(sizes), f"step {j}", "block"), entry.number("sign")
+    if sign not in (1.0, -1.0):
+        raise Damaged(f"step {j} has the sign {sign}")
+    states = arrays.take("step.#.states", j, prefix=prefix, below=sizes[k], free="goals")
+    later = entry.members("slopes", len(sizes), "block", above=k)
+    name, goals = "step.#.slopes.#", states.size
+    slopes = {i: arrays.take(name, j, i, prefix=prefix, goals=goals, states=sizes[i]) for i in later}
+    return StateStep(k, states, sign, slopes)
+
+
+def _opened_states(value: object, at: tuple[int, int], prefix: str, arrays: ProofArrays) -> StateTrees:
+    name, sizes = "round.#.#", arrays.sizes.blocks
+    entry = Entry(value, f"tree {at[1]} of round {at[0]}", ("block", *CHOICES), ("planes",))
+    k = below(entry.whole("block"), len(sizes), f"a tree of round {at[0]}", "block")
+    states = arrays.take(f"{name}.states", *at, prefix=prefix, below=sizes[k], free="goals")
+    signs = arrays.take(f"{name}.signs", *at, prefix=prefix, goals=states.size)
+    if len(set(zip(states.tolist(), signs.tolist(), strict=True))) < states.size:
+        raise Damaged(f"round {at[0]} bounds a state twice from one side")
+    owner = arrays.take(f"{name}.owner", *at, prefix=prefix, below=states.size, free="leaves")
+    return StateTrees(k, states, signs, owner, *_opened_choices(entry, name, at, arrays, prefix, owner.size, above=k))
+
+
+def _open_batch(leaves: Leaves, value: object, at: tuple[int, int], prefix: str, arrays: ProofArrays) -> None:
+    entry = Entry(value, f"batch {at[1]} of tree {at[0]}", ("size", *CHOICES), ("planes",))
+    m = _leaves_of(entry, "tree.#.#", at, arrays, prefix)
+    if entry.whole("size") != m:
+        raise Damaged(f"batch {at[1]} of tree {at[0]} is said to have {entry.whole('size')} leaves, and has {m}")
+    phases, slopes, multipliers, planes = _opened_choices(entry, "tree.#.#", at, arrays, prefix, m)
+    leaves.phases.append(phases)
+    leaves.slopes.append(slopes)
+    leaves.multipliers.append(multipliers)
+    leaves.planes.append(planes)
+    leaves.sizes.append(m)
 
 
 def packed_splits(tree: SplitTree, prefix: str, arrays: dict[str, AnyArray]) -> None:
@@ -143,43 +193,8 @@ def packed_splits(tree: SplitTree, prefix: str, arrays: dict[str, AnyArray]) -> 
     arrays[f"{prefix}split.children"] = np.asarray(tree.children, np.int64)
 
 
-def opened_splits(prefix: str, arrays: Mapping[str, AnyArray]) -> SplitTree:
-    """Return a tree of boxes. Raises LookupError, TypeError or ValueError where it is damaged."""
-    cuts = floats(arrays, f"{prefix}split.cuts")
-    parts = [integers(arrays, f"{prefix}split.{name}") for name in ("inputs", "children")]
-    if any(part.ndim != 1 for part in (*parts, cuts)):
-        raise ValueError("splits of another shape")
-    return SplitTree(parts[0].tolist(), cuts.tolist(), parts[1].tolist())
-
-
-def whole(value: object) -> int:
-    """Return a whole number of meta. Raises TypeError for anything else."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError("a number that is not whole")
-    return value
-
-
-def floats(arrays: Mapping[str, AnyArray], key: str) -> FloatArray:
-    """Return an array of floating-point numbers. Raises LookupError or TypeError."""
-    if arrays[key].dtype.kind != "f":
-        raise TypeError(f"an array of {arrays[key].dtype}")
-    return arrays[key].astype(np.float64)
-
-
-def integers(arrays: Mapping[str, AnyArray], key: str) -> np.ndarray:
-    """Return an array of signed whole numbers. Raises LookupError or TypeError."""
-    if arrays[key].dtype.kind != "i":
-        raise TypeError(f"an array of {arrays[key].dtype}")
-    return arrays[key].astype(np.int64)
-
-
-def _single(arrays: Mapping[str, AnyArray], key: str) -> Float32Array:
-    with np.errstate(over="ignore"):
-        return floats(arrays, key).astype(np.float32)
-
-
-def _rows(array: Rows, m: int) -> Rows:
-    """Return a table of m rows. Raises ValueError where it is none: what is repeated to fit was not written by us."""
-    if array.ndim != 2 or len(array) != m:
-        raise ValueError(f"an array of shape {array.shape} for {m} rows")
-    return array
+def opened_splits(prefix: str, arrays: ProofArrays) -> SplitTree:
+    """Return a tree of boxes. Raises Damaged where there is none."""
+    inputs = arrays.take("split.inputs", prefix=prefix, free="nodes")
+    cuts, children = (arrays.take(f"split.{name}", prefix=prefix, nodes=inputs.size) for name in ("cuts", "children"))
+    return SplitTree(inputs.tolist(), cuts.tolist(), children.tolist())

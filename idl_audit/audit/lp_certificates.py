@@ -6,21 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Any, Final
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.lp_tree.chain import LpChain, LpLeaves, check_lp_chain, complete, prove_leaves
 from idl_audit.analysis.lp_tree.tree import LpTree
 from idl_audit.analysis.witness import ProofWitness
 from idl_audit.arrays import AnyArray, FloatArray
+from idl_audit.audit.proof_arrays import ProofArrays, filled
+from idl_audit.audit.proof_meta import Damaged, Entry, below
 from idl_audit.budget import Budget
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
-
-Reader = Callable[[str], AnyArray]
 
 
 def completed(
@@ -63,15 +62,41 @@ def packed(chain: LpChain, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     }
 
 
-def unpacked(meta: Mapping[str, Any], floats: Reader, whole: Reader) -> LpChain:
-    """Return the chain in a file. Raises whatever a damaged file does to it."""
-    chain = LpChain()
-    for k in map(int, meta["boxes"]):
-        chain.z[k] = Interval(floats(f"box.{k}.lo")[None], floats(f"box.{k}.hi")[None])
-    for key, entry in meta["loops"].items():
-        found = {str(name): floats(f"loop.{int(key)}.{name}") for name in entry["arrays"]}
-        chain.proofs[int(key)] = ProofWitness(str(entry["kind"]), found, bool(entry["middle"]))
-    for j in map(int, meta["leaves"]):
-        phases = np.sign(whole(f"leaves.{j}.phases")).astype(np.int8)
-        chain.trees[j] = LpLeaves(phases, floats(f"leaves.{j}.multipliers").astype(np.float32))
+def opened_lp(value: object, arrays: ProofArrays) -> LpChain:
+    """Return the chain of a file. Raises Damaged, or Misfit where it is not one of this model."""
+    chain, sizes = LpChain(), arrays.sizes
+    entry = Entry(value, "lp", ("boxes", "loops", "leaves"))
+    for k in entry.members("boxes", len(sizes.blocks), "block"):
+        lo, hi = (arrays.take(f"box.#.{end}", k, states=sizes.blocks[k])[None] for end in ("lo", "hi"))
+        chain.z[k] = Interval(lo, hi)
+    chain.proofs |= opened_loops(entry, arrays)
+    for j in entry.members("leaves", sizes.outputs - 1, "rival"):
+        phases = arrays.take("leaves.#.phases", j, free="leaves", states=sizes.states)
+        multipliers = arrays.take("leaves.#.multipliers", j, leaves=len(phases), states=sizes.states)
+        chain.trees[j] = LpLeaves(phases, multipliers)
     return chain
+
+
+def opened_loops(entry: Entry, arrays: ProofArrays) -> dict[int, ProofWitness]:
+    """Return block -> the proof of its loop, from the entry `loops`. Raises Damaged or Misfit."""
+    found = {}
+    for k, value in entry.numbered("loops").items():
+        size = arrays.sizes.blocks[below(k, len(arrays.sizes.blocks), "a loop", "block")]
+        found[k] = opened_proof(value, "loop.#", (k,), arrays, size)
+    return found
+
+
+PROOFS: Final = MappingProxyType({"contraction": ("alpha", "Y", "v"), "monotone": ("m", "factor")})
+"""Kind of a proof -> the names of its arrays."""
+
+
+def opened_proof(
+    value: object, name: str, numbers: tuple[int, ...], arrays: ProofArrays, states: int, kinds: Iterable[str] = PROOFS
+) -> ProofWitness:
+    """Return a proof over so many states, of one of some kinds. Raises Damaged or Misfit."""
+    entry = Entry(value, filled(name, numbers), ("kind", "middle", "arrays"))
+    kind = entry.text("kind")
+    if kind not in kinds or sorted(PROOFS[kind]) != entry.items("arrays"):
+        raise Damaged(f"{filled(name, numbers)} is a proof of an unknown kind, or has other arrays than it needs")
+    parts = {part: arrays.take(f"{name}.{part}", *numbers, states=states) for part in PROOFS[kind]}
+    return ProofWitness(kind, parts, entry.flag("middle"))

@@ -19,7 +19,7 @@ import numpy as np
 from idl_audit.analysis import branching
 from idl_audit.analysis.attacks import Network
 from idl_audit.analysis.bounds import Interval
-from idl_audit.analysis.branching.chain import Chain, Leaves, checked_bounds
+from idl_audit.analysis.branching.chain import Chain, Leaves, check_chain, checked_bounds
 from idl_audit.analysis.input_splitting import moving_inputs
 from idl_audit.analysis.linear_bounds import output_lower_bounds
 from idl_audit.analysis.properties import FEW_INPUTS, Recorded
@@ -27,11 +27,13 @@ from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.splitting.contraction import with_sums
 from idl_audit.analysis.splitting.split_tree import SplitTree, check_splits
 from idl_audit.arrays import AnyArray
-from idl_audit.audit.certificates import SCHEMA_VERSION, refused_chain
-from idl_audit.audit.chains import floats, opened_chain, opened_splits, packed_chain, packed_splits, whole
+from idl_audit.audit.certificates import CLAIM_KEYS, SCHEMA_VERSION, refused_proof
+from idl_audit.audit.chains import CHAIN_KEYS, opened_chain, opened_splits, packed_chain, packed_splits
+from idl_audit.audit.proof_arrays import ProofArrays
+from idl_audit.audit.proof_meta import Damaged, Entry
 from idl_audit.box import Box
 from idl_audit.budget import Budget
-from idl_audit.errors import BudgetError, ModelFileError
+from idl_audit.errors import BudgetError
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import write_npz
 
@@ -54,16 +56,10 @@ class Part:
             return ["it names no alternative"]
         if model.stripped_output and not all(map(_compares, self.query.alternatives)):
             return [f"it speaks of values of {model.stripped_output}, which the model leaves out"]
-        if not model.is_well_posed:
-            return ["nothing proves that the model has one state for every input"]
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # numbers that no search would choose prove nothing
-                if isinstance(self.proof, Chain):
-                    return refused_chain(model, with_sums_of_rows(self.query), self.proof)
-                why = check_splits(model, self.query, self.proof)
-        except (ValueError, IndexError, KeyError, TypeError) as error:  # arrays that do not fit the model
-            return [f"its arrays do not fit the model ({type(error).__name__}: {error})"]
-        return [why] if why else []
+        proof = self.proof
+        if isinstance(proof, Chain):
+            return refused_proof(model, lambda: check_chain(model, with_sums_of_rows(self.query), proof))
+        return refused_proof(model, lambda: list(filter(None, [check_splits(model, self.query, proof)])))
 
     def asks(self, query: Query) -> bool:
         """Return whether the part answers this query: the same box and the same alternatives."""
@@ -194,26 +190,38 @@ def write_property_certificate(
     write_npz(path, arrays, force=force)
 
 
-def opened_property_certificate(
-    file: Path, meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]
-) -> PropertyCertificate:
-    """Return the certificate in a file. Raises ModelFileError where it is damaged."""
-    try:
-        parts = []
-        for number, entry in enumerate(meta["parts"]):
-            box = Box.between(floats(arrays, f"{number}.lo"), floats(arrays, f"{number}.hi"))
-            alternatives = []
-            for a in range(whole(entry["alternatives"])):
-                rows, offsets = floats(arrays, f"{number}.{a}.rows"), floats(arrays, f"{number}.{a}.offsets")
-                if rows.ndim != 2 or offsets.shape != rows.shape[:1]:
-                    raise ValueError("rows of another shape")
-                if not (np.isfinite(rows).all() and np.isfinite(offsets).all()):
-                    raise ValueError("rows that are no numbers")
-                alternatives.append(Conjunction(rows, offsets))
-            chain, prefix = entry["chain"], f"{number}."
-            proof = opened_splits(prefix, arrays) if chain is None else opened_chain(chain, prefix, arrays)
-            parts.append(Part(Query(box, tuple(alternatives)), proof))
-        return PropertyCertificate(tuple(parts), str(meta["property"]), str(meta["property_sha256"]))
-    except Exception as error:  # whatever a damaged file does to the lines above
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelFileError(f"{file} is a damaged certificate ({why}); write it anew") from error
+def opened_property_certificate(meta: Mapping[str, Any], arrays: ProofArrays) -> PropertyCertificate:
+    """Return the certificate in a file.
+
+    Raises:
+        Damaged: where the file contradicts itself.
+        Misfit: where it speaks of blocks, states, inputs or outputs that the model does not have.
+    """
+    entry = Entry(meta, "meta", (*CLAIM_KEYS, "property", "property_sha256", "parts"))
+    parts = [_opened_part(value, number, arrays) for number, value in enumerate(entry.items("parts"))]
+    if not parts:
+        raise Damaged("it has no box")
+    return PropertyCertificate(tuple(parts), entry.text("property"), entry.sha256("property_sha256"))
+
+
+def _opened_part(value: object, number: int, arrays: ProofArrays) -> Part:
+    entry, prefix = Entry(value, f"part {number}", ("alternatives", "chain")), f"{number}."
+    lo, hi = (arrays.take(end, prefix=prefix) for end in ("lo", "hi"))
+    if not (lo <= hi).all():
+        raise Damaged(f"the box of part {number} is empty")
+    alternatives: list[Conjunction] = []
+    while arrays.has(f"{prefix}{len(alternatives)}.rows"):
+        rows = arrays.take("#.rows", len(alternatives), prefix=prefix, free="rows")
+        offsets = arrays.take("#.offsets", len(alternatives), prefix=prefix, rows=len(rows))
+        alternatives.append(Conjunction(rows, offsets))
+    if not alternatives:
+        raise Damaged(f"part {number} names no alternative")
+    if entry.whole("alternatives") != len(alternatives):
+        raise Damaged(
+            f"part {number} is said to have {entry.whole('alternatives')} alternatives, and has {len(alternatives)}"
+        )
+    query, chain = Query(Box.between(lo, hi), tuple(alternatives)), entry.get("chain")
+    if chain is None:
+        return Part(query, opened_splits(prefix, arrays))
+    counts = [len(with_sums(alternative)[0]) for alternative in alternatives]
+    return Part(query, opened_chain(Entry(chain, f"the chain of part {number}", CHAIN_KEYS), prefix, arrays, counts))

@@ -20,7 +20,7 @@ from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import AgreementError, ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.graph.files import ReadFile, hashed, refuse_changed
 from idl_audit.graph.ir import Graph
-from idl_audit.graph.original import OriginalNetwork, onnx2torch_network, onnxruntime_network
+from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_network, onnxruntime_network
 from idl_audit.graph.reader import read_graph, sniff
 from idl_audit.graph.torch_reader import TORCH_KINDS, TorchOptions, network_of, read_torch
 from idl_audit.implicit.build import build_implicit
@@ -84,6 +84,11 @@ class Subject:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return self.model.input_shape
+
+    @property
+    def output(self) -> str | None:
+        """Name of the output that is audited; None where the file is an implicit model, whose output has no name."""
+        return None if self.graph is None else chosen_output(self.path, self.graph, self.output_name)
 
     def in_data_units(self, preprocessing: Preprocessing) -> ImplicitModel:
         """Return the implicit model that reads the user's numbers."""
@@ -300,7 +305,7 @@ def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
         theirs, ours = subject.threshold.scores(theirs), subject.threshold.scores(ours)
     allowed = np.abs(np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0] - theirs.max(axis=1)) / size
     same = allowed <= TOLERANCE
-    if error > TOLERANCE or not same.all():
+    if not error <= TOLERANCE or not same.all():
         raise AgreementError(
             f"{subject.path}: the implicit model and {subject.original.name} differ by {error:.1e} of max|y| on "
             f"{len(single)} inputs ({int(same.sum())} of them predict the same class), more than {TOLERANCE:g} allows; "

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import lzma
 import math
 import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from idl_audit.arrays import AnyArray
 from idl_audit.errors import DataError
+from idl_audit.npz import NPY_MAGIC, npy_header
 
 MAX_ARRAY_BYTES = 4 * 2**30
 """The most that one array may take, in the file's own number type and as float64: 4 GiB."""
 
-_NPY_MAGIC = b"\x93NUMPY"
-_LENGTH_FORMATS: Final = {(1, 0): "<H", (2, 0): "<I"}
-_LONGEST_HEADER = 10_000  # numpy's own limit: beyond it, parsing a Python literal is not safe
 _NUMBER_TYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|12|16))")
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _READABLE = "give an .npz file (inputs, labels) or an .npy file"
@@ -71,7 +67,7 @@ def read_arrays(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
             stream.seek(0)
             magic = stream.read(8)
             stream.seek(0)
-            if magic.startswith(_NPY_MAGIC):
+            if magic.startswith(NPY_MAGIC):
                 first: AnyArray = _read_npy(stream, size, str(path))
                 return ArrayFile((first, *(None for _ in wanted[1:])), (), digest)
             if magic.startswith(_ZIP_MAGICS):
@@ -126,23 +122,11 @@ def _read_npy(stream: IO[bytes], size: int, where: str) -> AnyArray:
 
 
 def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
-    """Read the header ourselves: on a damaged one numpy's reader raises whatever its tokeniser does, after seconds."""
-    start = stream.read(8)
-    version = tuple(start[6:])
-    if not start.startswith(_NPY_MAGIC) or version not in _LENGTH_FORMATS:
-        raise DataError(f"{where} is no .npy array of version 1 or 2; save plain numbers with numpy.save")
-    length_format = _LENGTH_FORMATS[version]
-    length_bytes = stream.read(struct.calcsize(length_format))
-    length = struct.unpack(length_format, length_bytes)[0] if len(length_bytes) in (2, 4) else 0
-    text = stream.read(length).decode("latin-1") if length <= _LONGEST_HEADER else ""
     try:
-        header = ast.literal_eval(text.strip())
-        descr, fortran_order, shape = header["descr"], header["fortran_order"], header["shape"]
-    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError):
-        raise DataError(f"{where} has a damaged .npy header; write it again with numpy.save") from None
-    if not (isinstance(shape, tuple) and all(type(extent) is int and extent >= 0 for extent in shape)):
-        raise DataError(f"{where} declares the shape {str(shape)[:60]}; write it again with numpy.save")
-    return shape, "F" if fortran_order else "C", _number_type(descr, where)
+        shape, order, descr = npy_header(stream)
+    except ValueError as error:
+        raise DataError(f"{where} {error}") from None
+    return shape, order, _number_type(descr, where)
 
 
 def _number_type(descr: object, where: str) -> np.dtype[Any]:

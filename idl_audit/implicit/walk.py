@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
@@ -190,6 +191,8 @@ def float_attribute(node: Node, name: str, default: float) -> float:
     value = node.attributes.get(name, default)
     if not isinstance(value, (int, float)):
         refuse(node, f"has an attribute {name} that is no number")
+    if math.isnan(value):
+        refuse(node, f"has an attribute {name} that is NaN")
     return float(value)
 
 

@@ -86,6 +86,6 @@ def _matrix(report: Report, path: Path) -> FloatArray:
         raise DataError(f"{path} has no matrix S; give the file that sensitivity wrote with --save")
     expected = () if report.sensitivity is None else report.sensitivity.row_sums
     sums = np.asarray(found, np.float64).sum(axis=1)
-    if (found < 0).any() or len(sums) != len(expected) or not np.allclose(sums, expected, rtol=1e-6, atol=1e-12):
+    if not (found >= 0).all() or len(sums) != len(expected) or not np.allclose(sums, expected, rtol=1e-6, atol=1e-12):
         raise DataError(f"{path} was not written with this report: the row sums of its S are others")
     return np.asarray(found, np.float64)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,17 @@ from idl_audit.analysis.planes import (
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.audit.certificates import refused_chain
-from idl_audit.audit.chains import opened_chain, packed_chain
+from idl_audit.audit.chains import CHAIN_KEYS, opened_chain, packed_chain
+from idl_audit.audit.proof_arrays import ProofArrays, Sizes
+from idl_audit.audit.proof_meta import Damaged, Entry, Misfit
 from idl_audit.box import Box
+from idl_audit.errors import ModelFileError
 from idl_audit.implicit.activations import ACTIVATIONS, Activation
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import Reindexed, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
+from idl_audit.npz import NpzFile
 
 seeds = st.integers(0, 2**32 - 1)
 CONVEX: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
@@ -686,29 +691,35 @@ def stored(chain: Chain) -> tuple[dict[str, Any], dict[str, AnyArray]]:
     return packed_chain(chain, "0.", arrays), arrays
 
 
-def test_planes_are_stored_and_read_again() -> None:
-    _, _, planes = crossed()
+def read_again(folder: Path, model: ImplicitModel, meta: dict[str, Any], arrays: dict[str, AnyArray]) -> Chain:
+    np.savez(folder / "chain.npz", **arrays)
+    with NpzFile(folder / "chain.npz") as file:
+        return opened_chain(Entry(meta, "meta", CHAIN_KEYS), "0.", ProofArrays(file, Sizes.of(model)), [1])
+
+
+def test_planes_are_stored_and_read_again(tmp_path: Path) -> None:
+    model, _, planes = crossed()
     meta, arrays = stored(one_leaf({1: planes}))
-    again = opened_chain(meta, "0.", arrays).trees[0].planes[0][1]
+    again = read_again(tmp_path, model, meta, arrays).trees[0].planes[0][1]
     assert (again.states == planes.states).all()
     assert (again.shares == planes.shares).all()
     assert again.shares.dtype == np.uint8
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int64, np.float32, np.float64, np.bool_, object])
-def test_shares_of_another_type_are_damage(kind: Any) -> None:
-    _, _, planes = crossed()
+def test_shares_of_another_type_are_damage(tmp_path: Path, kind: Any) -> None:
+    model, _, planes = crossed()
     meta, arrays = stored(one_leaf({1: planes}))
     key = "0.tree.0.0.planes.1.shares"
     arrays[key] = arrays[key].astype(kind)
-    with pytest.raises(TypeError, match="shares"):
-        opened_chain(meta, "0.", arrays)
+    with pytest.raises((Damaged, ModelFileError), match="shares"):
+        read_again(tmp_path, model, meta, arrays)
 
 
-@pytest.mark.parametrize("entry", [None, "1", [1.0], ["1"], [True], [3], {"1": 1}])
-def test_entries_that_name_no_planes_are_damage(entry: Any) -> None:
-    _, _, planes = crossed()
+@pytest.mark.parametrize("entry", [None, "1", [1.0], ["1"], [True], [3], [-1], [1, 1], {"1": 1}])
+def test_entries_that_name_no_planes_are_damage(tmp_path: Path, entry: Any) -> None:
+    model, _, planes = crossed()
     meta, arrays = stored(one_leaf({1: planes}))
     meta["trees"]["0"]["batches"][0]["planes"] = entry
-    with pytest.raises((LookupError, TypeError, ValueError)):
-        opened_chain(meta, "0.", arrays)
+    with pytest.raises((Damaged, Misfit)):
+        read_again(tmp_path, model, meta, arrays)

@@ -27,7 +27,7 @@ from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.audit.samples import DataOptions
 from idl_audit.audit.smaller import WriteOptions
 from idl_audit.audit.subject import ModelOptions, open_module, open_subject
-from idl_audit.audit.witness import verify
+from idl_audit.audit.verification import verify
 from idl_audit.box import Box
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing

@@ -13,7 +13,7 @@ import pytest
 from idl_audit.analysis.verdicts import Options, Verdict, decide
 from idl_audit.audit.certificates import Ball, certificate_of, write_certificate
 from idl_audit.audit.subject import ModelOptions, open_subject
-from idl_audit.audit.witness import verify
+from idl_audit.audit.verification import verify
 from idl_audit.box import Box
 from idl_audit.budget import UNLIMITED
 from idl_audit.data.preprocessing import Preprocessing

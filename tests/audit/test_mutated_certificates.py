@@ -16,11 +16,11 @@ import pytest
 from idl_audit.analysis.properties import QueryOptions, decide_query
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.splitting.split_tree import SplitTree, check_splits
-from idl_audit.audit import witness
+from idl_audit.audit import verification
 from idl_audit.audit.certificates import Ball, certificate_of, write_certificate
 from idl_audit.audit.property_certificates import Part, part_of, write_property_certificate
 from idl_audit.audit.subject import ModelOptions, open_subject
-from idl_audit.audit.witness import verify
+from idl_audit.audit.verification import verify
 from idl_audit.box import Box
 from idl_audit.budget import UNLIMITED
 from idl_audit.data.preprocessing import Preprocessing
@@ -81,7 +81,7 @@ def written_property(folder, subject, name, rungs):
     for word, value in {"a": "1", **bounds}.items():
         text = text.replace(f"{{{word}}}", value)
     vnnlib.write_text(text)
-    asked = witness.read_property(subject, vnnlib)
+    asked = verification.read_property(subject, vnnlib)
     (query,) = asked.queries
     found = decide_query(subject.model, subject.original, query, QueryOptions(rungs=rungs, record=True))
     assert found.result == "unsat"
@@ -167,7 +167,7 @@ def mutated(files, rng):
 def test_damaged_certificates_prove_nothing_false(
     tmp_path, monkeypatch, subject, sample_file, split_file, branch_file, count, seed
 ):
-    monkeypatch.setattr(witness, "open_subject", lambda path, options: subject)
+    monkeypatch.setattr(verification, "open_subject", lambda path, options: subject)
     rng = np.random.default_rng(seed)
     file = tmp_path / "mutant.npz"
     accepted, refused = Counter(), Counter()
@@ -192,7 +192,7 @@ def test_damaged_certificates_prove_nothing_false(
 
 
 def test_no_change_of_the_claim_passes_beside_the_property(tmp_path, monkeypatch, subject, split_file, branch_file):
-    monkeypatch.setattr(witness, "open_subject", lambda path, options: subject)
+    monkeypatch.setattr(verification, "open_subject", lambda path, options: subject)
     rng = np.random.default_rng(2)
     for file in (split_file, branch_file):
         with np.load(file) as archive:

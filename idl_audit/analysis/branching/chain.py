@@ -13,21 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.cover import LeafPhases, Phases
 from idl_audit.analysis.branching.proof import prove_leaves, prove_states
 from idl_audit.analysis.branching.restriction import is_dead_elsewhere, restricted, restricted_bounds
 from idl_audit.analysis.intervals import with_interval
 from idl_audit.analysis.linear_bounds import tightened_by_lines
 from idl_audit.analysis.planes import Planes, why_no_planes
 from idl_audit.analysis.query import Conjunction, Query
-from idl_audit.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel, StateBlock
-
-Phases = npt.NDArray[np.int8]
 
 
 @dataclass(eq=False)
@@ -55,6 +53,13 @@ class StateTrees:
     slopes: dict[int, Float32Array]
     multipliers: dict[int, Float32Array]
     planes: dict[int, Planes] = field(default_factory=dict)
+
+    def some(self, rows: IntArray) -> StateTrees:
+        """Return the same with some of the leaves."""
+        phases = {j: own[rows] for j, own in self.phases.items()}
+        slopes, multipliers = ({j: own[rows] for j, own in some.items()} for some in (self.slopes, self.multipliers))
+        planes = {j: own.rows(rows) for j, own in self.planes.items()}
+        return StateTrees(self.block, self.states, self.signs, self.owner[rows], phases, slopes, multipliers, planes)
 
 
 @dataclass(eq=False)
@@ -92,7 +97,7 @@ def checked_bounds(model: ImplicitModel, inputs: Interval, steps: list[StateStep
     for k in model.evaluation_order:
         block = model.blocks[k]
         bounds = retightened(model, k, bounds, None, inputs)
-        own = [step for step in steps if step.block == k and step.sign in (1.0, -1.0)]
+        own = [step for step in steps if step.block == k]
         if own and model.rows[k].states:
             z = bounds.z[k]
             for step in own:
@@ -125,6 +130,13 @@ def retightened(
 
 
 LEAVES_AT_ONCE = 4096
+NUMBERS_AT_ONCE = 2**24
+"""Numbers that the bounds of all states in such leaves may be (128 MB)."""
+
+
+def leaves_at_once(model: ImplicitModel) -> int:
+    """Return how many leaves of one box are proved together."""
+    return max(1, min(LEAVES_AT_ONCE, NUMBERS_AT_ONCE // (2 * (model.n_states + model.n_inputs))))
 
 
 def proved_by_trees(
@@ -136,8 +148,9 @@ def proved_by_trees(
     """
     k = trees.block
     worst = np.full(trees.states.size, np.inf)
-    for start in range(0, trees.owner.size, LEAVES_AT_ONCE):
-        rows = slice(start, start + LEAVES_AT_ONCE)
+    at_once = leaves_at_once(model)
+    for start in range(0, trees.owner.size, at_once):
+        rows = slice(start, start + at_once)
         owner = trees.owner[rows]
         m = owner.size
         seeds = np.zeros((m, model.blocks[k].size))
@@ -171,18 +184,62 @@ def why_no_trees(model: ImplicitModel, inputs: Interval, trees: StateTrees) -> s
         return "a tree of states that the block does not have"
     if not _are_numbers(trees.owner, trees.states.size):
         return "leaves of no tree"
-    if any(phases.dtype != np.int8 or len(phases) != m for phases in trees.phases.values()):
-        return "phases that are no signs"
-    if any(j <= k for values in (trees.phases, trees.slopes, trees.multipliers, trees.planes) for j in values):
-        return "a tree of states that depends on later blocks"
-    why = why_no_planes(model, inputs, m, trees.planes)
+    why = _why_no_choices(model, m, trees.phases, trees.slopes, trees.multipliers, older_than=k)
+    why = why or why_no_planes(model, inputs, m, trees.planes)
     if why:
         return why
-    whole = np.concatenate([np.zeros((m, 0), np.int8), *trees.phases.values()], axis=1)
-    for objective in range(trees.states.size):
-        if not covers(whole[trees.owner == objective]):
-            return f"the leaves of state {trees.states[objective]} of block {k} do not cover the box"
+    if any(j <= k for j in trees.planes):
+        return "a tree of states that depends on later blocks"
     return ""
+
+
+def covering_trees(model: ImplicitModel, trees: StateTrees) -> StateTrees | None:
+    """Return the trees with the leaves that cover the box for each state; None where they do not for some."""
+    found = LeafPhases.of([(0, model.offsets[j], own) for j, own in trees.phases.items()], trees.owner.size)
+    if found is None:
+        return None
+    order = np.argsort(trees.owner, kind="stable")
+    parts = np.split(order, np.searchsorted(trees.owner[order], np.arange(1, trees.states.size)))
+    needed = [found.covering(leaves) for leaves in parts]
+    rows = np.concatenate([np.zeros(0, np.int64), *(part for part in needed if part is not None)])
+    if any(part is None for part in needed):
+        return None
+    return trees if rows.size == trees.owner.size else trees.some(np.sort(rows))
+
+
+def _why_no_choices(
+    model: ImplicitModel,
+    m: int,
+    phases: Mapping[int, Phases],
+    *choices: Mapping[int, Float32Array],
+    older_than: int = -1,
+) -> str:
+    """Return what keeps tables from being phases, slopes or multipliers of m leaves; empty where nothing does.
+
+    A table under a number that is no block's, or of another shape than (m, n_k), would not mean the same wherever it
+    is used: it is refused, never made to fit.
+    """
+    named: list[tuple[int, AnyArray]] = [*phases.items(), *(pair for values in choices for pair in values.items())]
+    for k, table in named:
+        if not 0 <= k < len(model.blocks):
+            return f"choices for block {k}, which the model does not have"
+        if k <= older_than:
+            return "a tree of states that depends on later blocks"
+        if table.shape != (m, model.blocks[k].size):
+            return f"choices of the shape {table.shape} for {m} leaves and block {k}"
+    if any(table.dtype != np.int8 or not (np.abs(table) <= 1).all() for table in phases.values()):
+        return "phases that are no signs"
+    return ""
+
+
+def _why_no_step(model: ImplicitModel, step: StateStep) -> str:
+    """Return what keeps slopes from being those of bounds of some states; empty where nothing does."""
+    k = step.block
+    if not 0 <= k < len(model.blocks) or step.sign not in (1.0, -1.0):
+        return "slopes for bounds without block or sign"
+    if not _are_numbers(step.states, model.blocks[k].size):
+        return f"slopes for states that block {k} does not have"
+    return _why_no_choices(model, step.states.size, {}, step.slopes, older_than=k)
 
 
 def _are_numbers(values: IntArray, limit: int) -> bool:
@@ -192,22 +249,19 @@ def _are_numbers(values: IntArray, limit: int) -> bool:
 def check_chain(model: ImplicitModel, query: Query, chain: Chain) -> list[str]:
     """Return why a chain does not prove that no point of the box satisfies an alternative; empty where it does."""
     inputs = Interval.of_boxes(query.box)
+    why = next(filter(None, (_why_no_step(model, step) for step in chain.steps)), "")
+    if why:
+        return [why]
     bounds = checked_bounds(model, inputs, chain.steps)
     if not is_dead_elsewhere(model, bounds, chain.kept):
         return ["it leaves out states that are not proved dead"]
     model = restricted(model, chain.kept)
     stages = [restricted_bounds(bounds, chain.kept)]
     for trees in chain.rounds:
-        known, bounds = stages[-1], StateBounds()
-        for k in model.evaluation_order:
-            bounds = retightened(model, k, bounds, known, inputs)
-            for own in (tree for tree in trees if tree.block == k):
-                why = why_no_trees(model, inputs, own)
-                if why:
-                    return [why]
-                found = proved_by_trees(model, inputs, bounds, own)
-                bounds = bounds.with_block(k, model.blocks[k], found, bounds.x[k])
-        stages.append(bounds)
+        found = _after_round(model, inputs, stages[-1], trees)
+        if isinstance(found, str):
+            return [found]
+        stages.append(found)
     refused = []
     for number, alternative in enumerate(query.alternatives):
         leaves = chain.trees.get(number)
@@ -220,34 +274,75 @@ def check_chain(model: ImplicitModel, query: Query, chain: Chain) -> list[str]:
     return refused
 
 
+def _after_round(
+    model: ImplicitModel, inputs: Interval, known: StateBounds, trees: list[StateTrees]
+) -> StateBounds | str:
+    """Return the bounds that a round of trees proves from those before it, or why it proves none."""
+    if any(not 0 <= own.block < len(model.blocks) for own in trees):
+        return "a tree of states of no block"
+    bounds = StateBounds()
+    for k in model.evaluation_order:
+        bounds = retightened(model, k, bounds, known, inputs)
+        for own in (tree for tree in trees if tree.block == k):
+            why = why_no_trees(model, inputs, own)
+            if why:
+                return why
+            leaves = covering_trees(model, own)
+            if leaves is None:
+                return f"the leaves of states of block {k} do not cover the box"
+            found = proved_by_trees(model, inputs, bounds, leaves)
+            bounds = bounds.with_block(k, model.blocks[k], found, bounds.x[k])
+    return bounds
+
+
 def _why_open(
     model: ImplicitModel, inputs: Interval, bounds: StateBounds, alternative: Conjunction, leaves: Leaves | None
 ) -> str:
     if leaves is None or not 0 <= leaves.row < len(alternative.rows):
         return "the chain has no leaves for it"
-    if not covers(all_phases(model, leaves)):
-        return "its leaves do not cover the box"
-    seed, offset = alternative.rows[leaves.row], float(alternative.offsets[leaves.row])
-    if any(array.dtype != np.int8 for phases in leaves.phases for array in phases.values()):
-        return "its phases are no signs"
-    batches = zip(leaves.phases, leaves.slopes, leaves.multipliers, leaves.planes, leaves.sizes, strict=True)
-    for phases, slopes, multipliers, planes, m in batches:
-        why = why_no_planes(model, inputs, m, planes)
+    for phases, slopes, multipliers, planes, m in _batches(leaves):
+        if m < 0 or (m > 1 and not any((phases, slopes, multipliers, planes))):
+            return "leaves that nothing is said of"
+        why = _why_no_choices(model, m, phases, slopes, multipliers)
         if why:
             return why
-        proved = prove_leaves(
-            model,
-            repeated(inputs, m),
-            with_phases(model, bounds, phases, m),
-            np.tile(seed, (m, 1)),
-            slopes,
-            multipliers,
-            planes=planes,
-        )
-        lower = np.nextafter(proved + offset, -np.inf)
-        if not (lower > 0).all():
-            return f"a leaf has the lower bound {float(np.nanmin(lower)):.3g}"
+    needed = _covering(model, leaves)
+    if needed is None:
+        return "its leaves do not cover the box"
+    why = next(filter(None, (why_no_planes(model, inputs, batch[-1], batch[3]) for batch in _batches(leaves))), "")
+    if why:
+        return why
+    seed, offset = alternative.rows[leaves.row], float(alternative.offsets[leaves.row])
+    first = 0
+    for batch in _batches(leaves):
+        own = needed[slice(*np.searchsorted(needed, (first, first + batch[-1])))] - first
+        first += batch[-1]
+        for start in range(0, own.size, leaves_at_once(model)):
+            rows = own[start : start + leaves_at_once(model)]
+            lower = np.nextafter(_proved(model, inputs, bounds, seed, batch, rows) + offset, -np.inf)
+            if not (lower > 0).all():
+                return f"a leaf has the lower bound {float(np.nanmin(lower)):.3g}"
     return ""
+
+
+Batch = tuple[dict[int, Phases], dict[int, Float32Array], dict[int, Float32Array], dict[int, Planes], int]
+"""Phases, slopes, multipliers, planes, and how many leaves."""
+
+
+def _batches(leaves: Leaves) -> list[Batch]:
+    return list(zip(leaves.phases, leaves.slopes, leaves.multipliers, leaves.planes, leaves.sizes, strict=True))
+
+
+def _proved(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, seed: FloatArray, batch: Batch, rows: IntArray
+) -> FloatArray:
+    """Return proved lower bounds of seed . y in some leaves of a batch."""
+    m = rows.size
+    leaves = with_phases(model, bounds, {k: own[rows] for k, own in batch[0].items()}, m)
+    slopes, multipliers = ({k: own[rows] for k, own in values.items()} for values in batch[1:3])
+    planes = {k: own.rows(rows) for k, own in batch[3].items()}
+    seeds = np.tile(seed, (m, 1))
+    return prove_leaves(model, repeated(inputs, m), leaves, seeds, slopes, multipliers, planes=planes)
 
 
 def repeated(inputs: Interval, m: int) -> Interval:
@@ -281,36 +376,16 @@ def with_phases(model: ImplicitModel, bounds: StateBounds, phases: Mapping[int, 
     return StateBounds(z)
 
 
-def all_phases(model: ImplicitModel, leaves: Leaves) -> Phases:
-    """Return the phases of every leaf over all states, (number of leaves, n)."""
-    parts = []
-    for phases, m in zip(leaves.phases, leaves.sizes, strict=True):
-        whole = np.zeros((m, model.n_states), np.int8)
-        for k, own in phases.items():
-            whole[:, model.offsets[k] : model.offsets[k + 1]] = own
-        parts.append(whole)
-    return np.concatenate(parts) if parts else np.zeros((0, model.n_states), np.int8)
-
-
-def covers(phases: Phases) -> bool:
-    """Return whether leaves with these phases cover everything: a state that all of them split, and both sides do.
-
-    A leaf without phases covers all by itself.
-    """
-    waiting = [phases[:, (phases != 0).any(axis=0)] if len(phases) else phases]
-    while waiting:
-        here = waiting.pop()
-        if not len(here):
-            return False
-        if not here.any(axis=1).all():
-            continue  # one of the leaves has no phase left
-        split = np.flatnonzero((here != 0).all(axis=0))
-        if not split.size:
-            return False
-        first = int(split[0])
-        rest = np.delete(here, first, axis=1)
-        waiting += [rest[here[:, first] == side] for side in (1, -1)]
-    return True
+def _covering(model: ImplicitModel, leaves: Leaves) -> IntArray | None:
+    """Return the leaves, counted through all batches, that cover the box by the phases they are proved with."""
+    firsts = np.cumsum([0, *leaves.sizes]).tolist()
+    parts = [
+        (first, model.offsets[k], own)
+        for first, phases in zip(firsts, leaves.phases, strict=False)
+        for k, own in phases.items()
+    ]
+    found = LeafPhases.of(parts, firsts[-1])
+    return None if found is None else found.covering(np.arange(firsts[-1]))
 
 
 def rows_of(values: Mapping[int, FloatArray | Float32Array], rows: IntArray) -> dict[int, Float32Array]:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.ascent import Found
-from idl_audit.analysis.branching.chain import Phases, StateTrees, proved_by_trees, retightened
+from idl_audit.analysis.branching.chain import StateTrees, proved_by_trees, retightened
+from idl_audit.analysis.branching.cover import Phases
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.search_planes import SearchPlanes, in_parts, of_parts, planes_for

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from idl_audit.analysis.bounds import StateBounds
 from idl_audit.analysis.branching.ascent import Found, ascend
-from idl_audit.analysis.branching.chain import Phases, cut_points
+from idl_audit.analysis.branching.chain import cut_points
+from idl_audit.analysis.branching.cover import Phases
 from idl_audit.analysis.branching.network import Lines, SearchNet, SearchRow, state_tensors
 from idl_audit.budget import Check, unchecked
 

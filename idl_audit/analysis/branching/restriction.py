@@ -50,7 +50,9 @@ def is_dead_elsewhere(model: ImplicitModel, bounds: StateBounds, kept: Kept) -> 
     for k, states in kept.items():
         if not 0 <= k < len(model.blocks) or k in whole or not _drops(model, k):
             return False
-        if not states.size or (np.diff(states) <= 0).any() or states[0] < 0 or states[-1] >= model.blocks[k].size:
+        if states.ndim != 1 or not states.size or not (np.diff(states) > 0).all():
+            return False
+        if not (states[0] >= 0 and states[-1] < model.blocks[k].size):
             return False
         gone = np.setdiff1d(np.arange(model.blocks[k].size), states)
         if not (bounds.z[k].hi[0, gone] <= 0).all():

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.branching.ascent import Found
-from idl_audit.analysis.branching.chain import Leaves, Phases, repeated, rows_of, with_phases
+from idl_audit.analysis.branching.chain import Leaves, repeated, rows_of, with_phases
+from idl_audit.analysis.branching.cover import Phases
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.proof import prove_leaves

@@ -12,19 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching.chain import covers, repeated, with_phases
+from idl_audit.analysis.branching.chain import leaves_at_once, repeated, with_phases
+from idl_audit.analysis.branching.cover import LeafPhases, Phases
 from idl_audit.analysis.certificate import Functionals, Multipliers, lower_bound
 from idl_audit.analysis.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.analysis.witness import ProofWitness, loop_witnesses, why_not_well_posed
-from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
-
-Phases = npt.NDArray[np.int8]
 
 WIDER = 1e-9
 """The box of a chain is wider than the proved one by this share, so that another machine's rounding stays inside."""
@@ -39,6 +37,10 @@ class LpLeaves:
     """(m, n): +1 where z >= 0, -1 where z <= 0, 0 where both; states in the flat order."""
     multipliers: Float32Array
     """(m, n)."""
+
+    def some(self, rows: IntArray) -> LpLeaves:
+        """Return some of the leaves."""
+        return self if rows.size == len(self.phases) else LpLeaves(self.phases[rows], self.multipliers[rows])
 
 
 @dataclass(eq=False)
@@ -89,8 +91,9 @@ def prove_leaves(
 ) -> FloatArray:
     """Return a proved lower bound of functional . y in every leaf, shape (m,)."""
     found = []
-    for start in range(0, len(leaves.phases), LEAVES_AT_ONCE):
-        rows = slice(start, start + LEAVES_AT_ONCE)
+    at_once = min(LEAVES_AT_ONCE, leaves_at_once(model))
+    for start in range(0, len(leaves.phases), at_once):
+        rows = slice(start, start + at_once)
         here = leaf_bounds(model, bounds, leaves.phases[rows])
         choose = given(model, leaves.multipliers[rows])
         seeds = Functionals.of_outputs(model, functional[None])
@@ -126,6 +129,8 @@ def complete(model: ImplicitModel, inputs: Interval, functionals: FloatArray, ch
 
 def check_lp_chain(model: ImplicitModel, inputs: Interval, functionals: FloatArray, chain: LpChain) -> list[str]:
     """Return why a chain does not prove functionals . y > 0, (R, q), over one box; empty where it does."""
+    if (chain.proofs.keys() - model.loops.keys()) or (chain.trees.keys() - set(range(len(functionals)))):
+        return ["it speaks of loops or alternatives that there are not"]
     open_loops = [why for k in model.loops if (why := why_not_well_posed(model, k, chain.proofs.get(k)))]
     if open_loops:
         return [f"nothing proves that the model has one state for every input: {open_loops[0]}"]
@@ -144,7 +149,9 @@ def check_lp_chain(model: ImplicitModel, inputs: Interval, functionals: FloatArr
 
 
 def _outside(model: ImplicitModel, proved: StateBounds, claimed: Mapping[int, Interval]) -> str:
-    """Say where the bounds that can be proved leave the claimed box."""
+    """Say where the bounds that can be proved leave the claimed box, or what keeps it from being one."""
+    if claimed.keys() - set(range(len(model.blocks))):
+        return "it has a box for a block that the model does not have"
     for k, block in enumerate(model.blocks):
         if k not in claimed or claimed[k].lo.shape != (1, block.size) or claimed[k].hi.shape != (1, block.size):
             return f"it has no box for the states of '{block.name}'"
@@ -161,9 +168,13 @@ def _why_open(
         return "the chain has no leaves for it"
     if leaves.phases.shape[1] != model.n_states or leaves.phases.dtype != np.int8:
         return "its phases do not fit the model"
-    if not covers(leaves.phases):
+    if not (np.abs(leaves.phases) <= 1).all():
+        return "its phases are no signs"
+    found = LeafPhases.of([(0, 0, leaves.phases)], len(leaves.phases))
+    needed = None if found is None else found.covering(np.arange(len(leaves.phases)))
+    if needed is None:
         return "its leaves do not cover the box"
-    lower = prove_leaves(model, inputs, bounds, functional, leaves)
+    lower = prove_leaves(model, inputs, bounds, functional, leaves.some(needed))
     if not (lower > 0).all():
         return f"a leaf has the lower bound {float(np.nanmin(lower)):.3g}"
     return ""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.cover import Phases
 from idl_audit.analysis.complementarity import flat
 from idl_audit.analysis.linprog import Outcome
-from idl_audit.analysis.lp_tree.chain import Phases, leaf_bounds
+from idl_audit.analysis.lp_tree.chain import leaf_bounds
 from idl_audit.analysis.relaxation import TriangleRelaxation
 from idl_audit.arrays import BoolArray, FloatArray
 from idl_audit.budget import UNLIMITED, Budget

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.cover import Phases
 from idl_audit.analysis.linprog import Outcome
-from idl_audit.analysis.lp_tree.chain import LpLeaves, Phases, prove_leaves
+from idl_audit.analysis.lp_tree.chain import LpLeaves, prove_leaves
 from idl_audit.analysis.lp_tree.program import Node, NodeProgram
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.budget import UNLIMITED, Budget, Pace

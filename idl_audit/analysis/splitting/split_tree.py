@@ -61,10 +61,13 @@ class SplitTree:
         n = len(self.inputs)
         if not n or len(self.cuts) != n or len(self.children) != n or not np.isfinite(self.cuts).all():
             return False
-        inner = [i for i in range(n) if self.inputs[i] != NO_INPUT]
-        if any(not 0 <= self.inputs[i] < n_inputs or not i < self.children[i] for i in inner):
+        inputs, children = np.asarray(self.inputs), np.asarray(self.children)
+        inner = np.flatnonzero(inputs != NO_INPUT)
+        first = children[inner]
+        if not ((inputs[inner] >= 0) & (inputs[inner] < n_inputs) & (first > inner) & (first < n - 1)).all():
             return False
-        return sorted(child for i in inner for child in (self.children[i], self.children[i] + 1)) == list(range(1, n))
+        parents = np.bincount(np.concatenate([[0], first, first + 1]), minlength=n)  # the root is nobody's child
+        return bool((parents == 1).all())
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,10 @@ PLAIN: Final[Mapping[str, Callable[[], Activation]]] = MappingProxyType(
 
 def lower_leaky_relu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """LeakyRelu: slope alpha below 0."""
-    return (walk.states(node, kinked.leaky_relu(float_attribute(node, "alpha", 0.01)), form_input(node, values, 0)),)
+    alpha = float_attribute(node, "alpha", 0.01)
+    if not np.isfinite(alpha):
+        refuse(node, f"has alpha = {alpha}; a slope is a finite number")
+    return (walk.states(node, kinked.leaky_relu(alpha), form_input(node, values, 0)),)
 
 
 def lower_prelu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -74,7 +77,7 @@ def lower_elu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
         (1.67326319217681884765625, 1.05070102214813232421875) if node.op == "Selu" else (1.0, 1.0)
     )
     alpha, gamma = float_attribute(node, "alpha", default_alpha), float_attribute(node, "gamma", default_gamma)
-    if alpha < 0 or gamma <= 0 or (node.op == "Celu" and alpha == 0):
+    if not (0 <= alpha < np.inf and 0 < gamma < np.inf) or (node.op == "Celu" and alpha == 0):
         refuse(node, f"has alpha = {alpha} and gamma = {gamma}; only increasing functions are handled")
     if node.op == "Celu":
         return (walk.states(node, curve.celu(alpha), form),)

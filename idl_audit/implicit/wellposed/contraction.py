@@ -216,7 +216,7 @@ class Contraction:
 
     def accepts(self, H: FloatArray, rows: FloatArray) -> bool:
         """Return whether rows >= 0 and rows >= rows Q + H, rounded against us: what makes `rows` a witness."""
-        if rows.shape != H.shape or not np.isfinite(rows).all() or bool((rows < 0).any()):
+        if rows.shape != H.shape or not np.isfinite(rows).all() or not (rows >= 0).all():
             return False
         return bool((rows >= self._needed(H, rows)).all())
 

@@ -148,7 +148,7 @@ def monotone(
         least, most: bounds of phi's slopes, (n,); none may be negative.
         weights: w > 0, (n,); ones where left out.
     """
-    if not len(A.matrix) or bool((least < 0).any()):
+    if not len(A.matrix) or not (least >= 0).all():
         return None
     steepest = np.maximum(most, 1e-300)
     symmetric = _symmetric(A.matrix, steepest, np.ones(len(A.matrix)) if weights is None else weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from idl_audit.report.claims import facts
 from idl_audit.report.render.parts import Cell, Mark, Name, PairList, Section, Share, Stack, Table, table
 from idl_audit.report.schema import BlockBounds, Report, Sensitivity, TopInput
 from idl_audit.report.wording import SCALARS, eps_text, figure, interval
@@ -164,6 +165,8 @@ def other_sections(report: Report) -> Iterator[Section]:
         pairs.add("file", Name(found.file))
         pairs.add("outcome", Mark("accepted", "good") if found.accepted else Mark("refused", "error"))
         pairs.add("claim", found.claim)
+        for name, text in facts(found.about) if found.about is not None else ():
+            pairs.add(name, text)
         pairs.add("||S||_inf", None if found.norm_inf is None else f"{figure(found.norm_inf)}, proved")
         pairs.add("checked", f"{found.checked} claims, {len(found.refused)} refused")
         refused = [table("Refused claims", ("claim",), [(text,) for text in found.refused])] if found.refused else []

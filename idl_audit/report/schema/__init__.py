@@ -27,7 +27,6 @@ from idl_audit.report.schema.results import (
     SampleReport,
     SampleResult,
     Summary,
-    Verification,
 )
 from idl_audit.report.schema.sensitivity import (
     Cardinality,
@@ -57,6 +56,7 @@ from idl_audit.report.schema.subject import (
     Tool,
     WellPosed,
 )
+from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, Verification
 
 __all__ = [
     "READ_VERSIONS",
@@ -68,6 +68,7 @@ __all__ = [
     "BlockInfo",
     "BlockLink",
     "Cardinality",
+    "Claim",
     "ClassMargin",
     "CleanAccuracy",
     "Compression",
@@ -90,11 +91,13 @@ __all__ = [
     "NewlyFalsified",
     "NonzeroChange",
     "Nonzeros",
+    "Numbers",
     "ObjectiveReport",
     "OutputBounds",
     "Part",
     "Prediction",
     "PreprocessingInfo",
+    "PropertyClaim",
     "PropertyReport",
     "PropertyResult",
     "Reason",

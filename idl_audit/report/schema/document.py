@@ -17,10 +17,10 @@ from idl_audit.report.schema.results import (
     PropertyReport,
     SampleReport,
     Summary,
-    Verification,
 )
 from idl_audit.report.schema.sensitivity import Sensitivity
 from idl_audit.report.schema.subject import Conversion, DataInfo, Environment, ModelInfo, ThreatModel, Tool
+from idl_audit.report.schema.verification import Verification
 
 SCHEMA_VERSION: Final = "1.1"
 """What is written. 1.0, which is read as well, lacks the fingerprints of weights beside a model, of samples, radii,

@@ -184,19 +184,6 @@ class BlockBounds(Part):
     samples: tuple[OutputBounds, ...] = Field(default=(), description="For the outputs: the interval of each sample.")
 
 
-class Verification(Part):
-    """A witness or certificate that was checked again, without a solver."""
-
-    file: Text = Field(description="The file that was checked.")
-    claim: Text | None = Field(default=None, description="What it claims, and by which proofs.")
-    norm_inf: NonNegative | None = Field(
-        default=None, description="||S||_inf of an accepted S: how far an output moves at most, in data units."
-    )
-    accepted: bool = Field(description="Whether every claim holds.")
-    checked: Count = Field(description="Claims that were checked.")
-    refused: tuple[Text, ...] = Field(default=(), description="Claims that do not hold, and why.")
-
-
 class NonzeroChange(Part):
     """Nonzero entries before and after compression."""
 

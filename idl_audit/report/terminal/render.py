@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from idl_audit.report.claims import facts
 from idl_audit.report.schema import (
     AgreementCheck,
     Conversion,
@@ -132,6 +133,8 @@ def _verification(found: Verification) -> Table:
     rows = grid()
     if found.claim is not None:
         pair(rows, "claim", plain(found.claim))
+    for name, text in facts(found.about) if found.about is not None else ():
+        pair(rows, name, plain(text))
     if found.norm_inf is not None:
         pair(rows, "||S||_inf", f"{figure(found.norm_inf)}, proved")
     pair(rows, "checked", f"{found.checked} claims, {len(found.refused)} refused")

@@ -1,0 +1,59 @@
+"""What a checked claim is about, in words: every number in full, every array by its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim
+
+MOST_NUMBERS = 4
+"""Means and standard deviations that are listed."""
+HASH = 16
+"""Digits of a hash that are shown."""
+
+
+def facts(claim: Claim) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) for everything that a claim is about, beside the model."""
+    left_out = f", the {claim.stripped_output} at the end left out" if claim.stripped_output else ""
+    yield "output", (f"'{claim.output}'" if claim.output is not None else "the model's own") + left_out
+    if claim.eps is not None:
+        yield "eps", repr(claim.eps) + ("" if claim.sigma is None else f" times sigma, {numbers(claim.sigma)}")
+    if claim.centre is not None:
+        yield "centre", f"{numbers(claim.centre)}; by the file's word, sample {claim.index} of its data"
+    if claim.threshold is not None:
+        yield "threshold", f"{claim.threshold!r}: class 1 is an output above it"
+    if claim.label is not None:
+        lo, hi = claim.clip or (None, None)
+        yield "clip", "none" if lo is None else f"[{lo!r}, {hi!r}]"
+    if claim.property is not None:
+        yield from _of_property(claim.property)
+    if claim.matrix is not None:
+        yield "S", numbers(claim.matrix)
+    yield "inputs", units(claim.preprocessing)
+    yield "arithmetic", f"{claim.arithmetic} numbers: what floating point does to the network is not part of it"
+
+
+def _of_property(found: PropertyClaim) -> Iterator[tuple[str, str]]:
+    said = "" if found.compared else ", by the file's word (not compared)"
+    yield "property", f"{found.file} (sha256 {found.sha256[:HASH]}){said}"
+    yield "boxes", numbers(found.boxes)
+    yield "rows", numbers(found.alternatives)
+
+
+def numbers(found: Numbers) -> str:
+    """Return an array's shape, range and hash."""
+    span = "" if found.least is None else f" in [{found.least!r}, {found.greatest!r}]"
+    return f"{' x '.join(map(str, found.shape))} numbers{span}, sha256 {found.sha256[:HASH]}"
+
+
+def units(found: PreprocessingInfo) -> str:
+    """Say what turns the inputs that a claim speaks of into the network's."""
+    if found == PreprocessingInfo():
+        return "u, as the network reads them"
+    mean, std = _listed(found.mean, 0.0), _listed(found.std, 1.0)
+    return f"u, read as (u * {found.scale!r} - ({mean})) / ({std})"
+
+
+def _listed(values: tuple[float, ...], usual: float) -> str:
+    few = ", ".join(map(repr, values[:MOST_NUMBERS])) or repr(usual)
+    return f"{few}, ..., {len(values)} in all" if len(values) > MOST_NUMBERS else few

@@ -1,0 +1,81 @@
+"""What `verify` found: what the checked file claims, in full, and whether all of it holds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Sha256, Text
+from idl_audit.report.schema.subject import PreprocessingInfo
+
+
+class Numbers(Part):
+    """An array that a claim is about: enough of it to tell it from any other."""
+
+    shape: tuple[Count, ...] = Field(description="Its shape.")
+    sha256: Sha256 = Field(description="SHA-256 of its numbers as little-endian float64, the last axis fastest.")
+    least: float | None = Field(default=None, description="Its least number; null for an array without numbers.")
+    greatest: float | None = Field(default=None, description="Its greatest number.")
+
+
+class PropertyClaim(Part):
+    """The query that a certificate of a property answers: no input of its boxes makes an alternative hold."""
+
+    file: Text = Field(description="The property file that it was compared with, or the name that the file states.")
+    sha256: Sha256 = Field(description="SHA-256 of the property file, or what the checked file states of it.")
+    compared: bool = Field(description="Whether boxes and alternatives were compared with those of a property file.")
+    boxes: Numbers = Field(description="Lower and upper ends, shape (boxes, 2, inputs).")
+    alternatives: Numbers = Field(
+        description="All rows, each with its offset behind it, shape (rows, outputs + 1): rows y + offsets <= 0."
+    )
+    n_alternatives: Count = Field(description="Alternatives of all boxes.")
+
+
+class Claim(Part):
+    """What exactly was checked; what a file merely says of itself is called so."""
+
+    kind: Literal["class", "property", "sensitivity"] = Field(
+        description="One class for all inputs of a set, a property without counterexample, or bounds S of all slopes."
+    )
+    arithmetic: Literal["real"] = Field(
+        default="real", description="Of the network that the claim is about: exact, not rounded to floating point."
+    )
+    output: Text | None = Field(
+        default=None, description="Name of the output that was checked; null where the model's output has no name."
+    )
+    stripped_output: Text | None = Field(
+        default=None, description="A last operator that is no part of what was checked, such as Softmax."
+    )
+    preprocessing: PreprocessingInfo = Field(
+        default_factory=PreprocessingInfo,
+        description="What turns the inputs that the claim speaks of into the model's.",
+    )
+    label: Count | None = Field(default=None, description="The class.")
+    threshold: float | None = Field(
+        default=None, description="Of one output: class 1 is above it, class 0 is not; null where outputs compete."
+    )
+    eps: Positive | None = Field(default=None, description="The radius, in the units of the inputs.")
+    centre: Numbers | None = Field(default=None, description="The sample that the set lies around.")
+    sigma: Numbers | None = Field(default=None, description="Radii of the inputs for eps = 1; null stands for ones.")
+    clip: tuple[float, float] | None = Field(default=None, description="Inputs outside this range are no part of it.")
+    index: Count | None = Field(default=None, description="Position of the sample in its data, as the file states it.")
+    leaves: Count | None = Field(default=None, description="Leaves of the trees that prove it.")
+    property: PropertyClaim | None = Field(default=None, description="The property.")
+    matrix: Numbers | None = Field(default=None, description="S, outputs by inputs: |dy| <= S |du|.")
+
+
+class Verification(Part):
+    """A witness or certificate that was checked again, without a solver."""
+
+    file: Text = Field(description="The file that was checked.")
+    claim: Text | None = Field(default=None, description="What it claims, and by which proofs.")
+    about: Claim | None = Field(
+        default=None, description="The claim in full; null where the file does not fit the model."
+    )
+    norm_inf: NonNegative | None = Field(
+        default=None, description="||S||_inf of an accepted S: how far an output moves at most, in data units."
+    )
+    accepted: bool = Field(description="Whether every claim holds.")
+    checked: Count = Field(description="Claims that were checked.")
+    refused: tuple[Text, ...] = Field(default=(), description="Claims that do not hold, and why.")
