@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -18,10 +18,12 @@ from idl_audit.analysis.verdicts import Reason
 from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.audit.bench_resume import row_sha256
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.points import readable_box
 from idl_audit.audit.property_certificates import part_of, write_property_certificate
 from idl_audit.audit.sensitivity_pictures import check_new_folder
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.box import Box
+from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
 from idl_audit.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.graph.files import hashed, stamp_of
@@ -171,6 +173,8 @@ def read_property(subject: Subject, path: Path) -> AskedProperty:
     if model.stripped_output:
         _check_ranking(subject, given)
     queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
+    plain, kind = Preprocessing(), subject.point_type
+    queries = tuple(replace(q, box=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
     return AskedProperty(str(path), queries, model.stripped_output, file.sha256)
 
 
