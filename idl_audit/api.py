@@ -292,7 +292,7 @@ def _decide(
     labels = checked_labels(_array(y), len(rows), implicit.n_outputs, Path("y"), one_output=opened.one_output)
     check_eps_units(radii, float(rows.min()), float(rows.max()))
     lo, hi = Preprocessing(bounds=bounds).bounds or (None, None)
-    boxes = [Box.around(row, radii[0].value, valid_lo=lo, valid_hi=hi) for row in rows]
+    boxes = [Box.around(row, radii[0].value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type) for row in rows]
     samples = tuple(
         _verdict(place, label, decide(implicit, network, rows[place], label, boxes[place], options))
         for place, label in enumerate(labels.tolist())
@@ -340,13 +340,15 @@ def _rows(array: AnyArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An implicit model, the network that judges attacks, which agree on the samples, and the judge's name."""
+    """An implicit model, the network that judges attacks, which agree on the samples, and more of the judge."""
 
     model: ImplicitModel
     network: Network
     judge: str
     one_output: bool
     """Whether the classes are made of one output by a threshold."""
+    point_type: np.dtype[Any]
+    """What the network reads."""
 
 
 def _opened(
@@ -355,7 +357,8 @@ def _opened(
     if isinstance(model, ImplicitModel):
         _check_fit(model, array, rows)
         found, network = model_classifier(model, threshold, Path("the model"))
-        return _Opened(found, network, "the implicit model itself", model.n_outputs == 1)
+        points = np.dtype(np.float32)
+        return _Opened(found, network, "the implicit model itself", model.n_outputs == 1, points)
     if isinstance(model, str | Path):
         subject = subjects.open_subject(Path(model))
     else:
@@ -363,7 +366,8 @@ def _opened(
     subject = as_classifier(subject, threshold)
     _check_fit(subject.model, array, rows)
     subjects.check_agreement(subject, rows[:_CHECKED])
-    return _Opened(subject.model, subject.original, subject.original.name, subject.threshold is not None)
+    one_output = subject.threshold is not None
+    return _Opened(subject.model, subject.original, subject.original.name, one_output, subject.point_type)
 
 
 def _check_fit(model: ImplicitModel, array: AnyArray, rows: FloatArray) -> None:

@@ -7,13 +7,15 @@ Both know their *support*: the greatest value of a linear function over the set,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from idl_audit.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.errors import DataError, OptionError
 from idl_audit.rounding import TINY, down, gamma, up
+
+_FLOAT32: Final = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Box:
     hi: FloatArray
     inner_lo: FloatArray
     inner_hi: FloatArray
+    point_type: np.dtype[Any] = _FLOAT32
+    """Points of the set are numbers of this type, and of float32 where it is finer."""
 
     def __post_init__(self) -> None:
         if self.lo.shape != self.hi.shape or self.lo.ndim != 1:
@@ -53,6 +57,7 @@ class Box:
         sigma: FloatArray | None = None,
         valid_lo: float | None = None,
         valid_hi: float | None = None,
+        point_type: np.dtype[Any] = _FLOAT32,
     ) -> Box:
         """Return {u : |u - centre| <= eps sigma, valid_lo <= u <= valid_hi}, the l_inf ball clipped to the data range.
 
@@ -62,6 +67,7 @@ class Box:
             sigma: how far each input moves for eps = 1, shape (p,); 0 for inputs that stay. None stands for ones.
             valid_lo: least valid value of an input.
             valid_hi: greatest valid value of an input.
+            point_type: what a network can be handed as points.
 
         Raises:
             OptionError: where eps is not a positive finite number, or eps sigma exceeds float64's range.
@@ -88,7 +94,7 @@ class Box:
             lo, inner_lo = np.maximum(lo, valid_lo), np.maximum(inner_lo, valid_lo)
         if valid_hi is not None:
             hi, inner_hi = np.minimum(hi, valid_hi), np.minimum(inner_hi, valid_hi)
-        return cls(lo, hi, inner_lo, inner_hi)
+        return cls(lo, hi, inner_lo, inner_hi, point_type)
 
     @property
     def size(self) -> int:
@@ -130,21 +136,31 @@ class Box:
         """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
         return np.asarray(((points >= self.inner_lo) & (points <= self.inner_hi)).all(axis=-1))
 
+    @property
+    def _floats(self) -> np.dtype[Any]:
+        return self.point_type if self.point_type.itemsize < _FLOAT32.itemsize else _FLOAT32
+
     def float32_bounds(self) -> tuple[Float32Array, Float32Array]:
-        """Return (lo, hi), the least and greatest float32 points inside the exact set; lo > hi where there is none."""
-        lo, hi = self.inner_lo.astype(np.float32), self.inner_hi.astype(np.float32)
-        lo = np.where(lo.astype(np.float64) < self.inner_lo, np.nextafter(lo, np.float32(np.inf)), lo)
-        hi = np.where(hi.astype(np.float64) > self.inner_hi, np.nextafter(hi, np.float32(-np.inf)), hi)
-        return lo, hi
+        """Return (lo, hi), the least and greatest points of `point_type` inside the exact set, as float32 numbers.
+
+        lo > hi where there is none.
+        """
+        infinity = np.array(np.inf, self._floats)
+        with np.errstate(over="ignore"):
+            lo, hi = self.inner_lo.astype(self._floats), self.inner_hi.astype(self._floats)
+        lo = np.where(lo.astype(np.float64) < self.inner_lo, np.nextafter(lo, infinity), lo)
+        hi = np.where(hi.astype(np.float64) > self.inner_hi, np.nextafter(hi, -infinity), hi)
+        return lo.astype(np.float32), hi.astype(np.float32)
 
     def project(self, points: FloatArray) -> Float32Array:
-        """Return the float32 points inside the exact set that are nearest to `points`, shape (..., p).
+        """Return the points of `point_type` inside the exact set nearest to `points`, (..., p), as float32 numbers.
 
-        An input whose interval holds no float32 number gets the nearest one outside; `contains` tells.
+        An input whose interval holds no such number gets the nearest one outside; `contains` tells.
         """
         lo, hi = self.float32_bounds()
-        nearest = np.clip(points.astype(np.float32), np.minimum(lo, hi), np.maximum(lo, hi))
-        return np.asarray(nearest, np.float32)
+        with np.errstate(over="ignore"):
+            nearest = points.astype(self._floats).astype(np.float32)
+        return np.asarray(np.clip(nearest, np.minimum(lo, hi), np.maximum(lo, hi)), np.float32)
 
 
 @dataclass(frozen=True)

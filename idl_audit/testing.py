@@ -72,7 +72,7 @@ def assert_robust(
     options = Options(time_limit=time_limit, seed=seed)
     if methods is not None:
         options = Options(methods=tuple(methods), time_limit=time_limit, seed=seed)
-    implicit, network, one_output = _opened(model, x, samples, threshold)
+    implicit, network, one_output, kind = _opened(model, x, samples, threshold)
     if samples.shape[1] != implicit.n_inputs:
         raise DataError(
             f"samples of shape {shape[1:]} have {samples.shape[1]} numbers, and an input {implicit.n_inputs}"
@@ -80,7 +80,7 @@ def assert_robust(
     labels = checked_labels(_array(y), len(samples), implicit.n_outputs, Path("y"), one_output=one_output)
     check_eps_units((radius,), float(samples.min()), float(samples.max()))
     lo, hi = bounds or (None, None)
-    boxes = [Box.around(row, radius.value, valid_lo=lo, valid_hi=hi) for row in samples]
+    boxes = [Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=kind) for row in samples]
     results = [
         decide(implicit, network, row, int(label), box, options)
         for row, label, box in zip(samples, labels, boxes, strict=True)
@@ -125,18 +125,18 @@ def _rows(x: Any) -> tuple[FloatArray, tuple[int, ...]]:
 
 def _opened(
     model: str | Path | ImplicitModel | Module, x: Any, samples: FloatArray, threshold: float | None
-) -> tuple[ImplicitModel, Network, bool]:
+) -> tuple[ImplicitModel, Network, bool, np.dtype[Any]]:
     """Return the implicit model and the network that judges attacks, which agree on the samples.
 
-    The third tells whether a threshold makes the classes of one output.
+    The third tells whether a threshold makes the classes of one output, the fourth what the network reads.
     """
     if isinstance(model, ImplicitModel):
         implicit, network = model_classifier(model, threshold, Path("the model"))
-        return implicit, network, model.n_outputs == 1
+        return implicit, network, model.n_outputs == 1, np.dtype(np.float32)
     subject = as_classifier(_read(model, x), threshold)
     if samples.shape[1] == subject.model.n_inputs:
         check_agreement(subject, samples[:100])
-    return subject.model, subject.original, subject.threshold is not None
+    return subject.model, subject.original, subject.threshold is not None, subject.point_type
 
 
 def _read(model: str | Path | Module, x: Any) -> Subject:

@@ -37,12 +37,15 @@ FREE = frozenset({"numpy"})
 DOORS: dict[str, tuple[str, ...]] = {
     "onnx": (
         "graph.onnx_reader",
-        "graph.onnx_checks",
+        "graph.onnx_contents",
+        "graph.schemas",
         "graph.tensors",
+        "graph.inference",
         "graph.folding",
         "graph.onnx_writer",
         "graph.torch_copy",
     ),
+    "ml_dtypes": ("graph.tensors", "graph.own_operators"),
     "google": ("graph.onnx_reader",),
     "onnxruntime": ("graph.original",),
     "onnx2torch": ("graph.torch_copy",),

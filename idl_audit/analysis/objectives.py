@@ -223,11 +223,11 @@ class _Run:
         self._interval = Interval.of_boxes(inputs.hull)
         self._observed = self._objective.observed
         self._at_sample = self._observed(sample[None])[0]
-        own = sample.astype(np.float32)
+        own = sample.astype(inputs.hull.point_type).astype(np.float32)
         self._start = float(self._values(own[None])[0])
         self._best, self._point = self._start, own
         self._method: str | None = None
-        if not bool(inputs.contains(own[None])[0]):  # float32 moves it out of the set
+        if not bool(inputs.contains(own[None])[0]):  # rounding moves it out of the set
             self._best = np.inf if self._objective.sense == "smallest" else -np.inf
         self._bounds: StateBounds | None = None
         self._proved: float | None = None

@@ -102,6 +102,7 @@ def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = 
         model = subject.in_data_units(preprocessing)
         objective, weights = _objective(model, options.objective)
         sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
+        sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.audit.bench_resume import row_sha256
 from idl_audit.audit.float_margins import float_margins, told_unknown
 from idl_audit.audit.frame import Clock, framed_report
+from idl_audit.audit.points import readable_box
 from idl_audit.audit.property_certificates import part_of, write_property_certificate
 from idl_audit.audit.sensitivity_pictures import check_new_folder
 from idl_audit.audit.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
@@ -183,6 +184,8 @@ def read_property(subject: Subject, path: Path) -> AskedProperty:
     if model.stripped_output:
         _check_ranking(subject, given)
     queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
+    plain, kind = Preprocessing(), subject.point_type
+    queries = tuple(replace(q, box=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
     return AskedProperty(str(path), queries, model.stripped_output, file.sha256)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,6 +114,8 @@ class _Opinions:
 
     networks: tuple[tuple[str, Network], ...]
     goal: int | None = None
+    floats: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    """What the original network reads of the data."""
 
     def of(self, point: Float32Array, label: int) -> tuple[str, ...]:
         """Return the names of those that misclassify the point, as the goal where there is one."""
@@ -156,7 +159,7 @@ def audit_robustness(
         _check_target(subject, options)
         _check_image_shape(subject, options)
         _refuse_unlabelled(given, subject)
-        samples = _to_attack(given, options)
+        samples = _to_attack(given, options, subject)
         sigma = _radii(given, subject, options)
     labels = _labels(samples)
     preprocessing = options.data.preprocessing
@@ -168,6 +171,7 @@ def audit_robustness(
         noted = preflight(subject, given, options.data, eps=radii, tell=tell)
     # refuses samples outside the valid range before any work is done
     sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
+    sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
     tasks = _tasks(samples, labels, sets)
     key = _key(command, subject, tasks, sigma, options)
     if options.certificates is not None:
@@ -190,7 +194,7 @@ def audit_robustness(
             opinions = _opinions(subject, decided, options)
         except KeyboardInterrupt:
             own = (subject.original.name, subject.network(preprocessing))
-            opinions, why = _Opinions((own,), options.target), "interrupted"
+            opinions, why = _Opinions((own,), options.target, _floats(subject, options)), "interrupted"
     certificates = [file for sample in decided for file in sample.certificates]
     artifacts = (*_save(options, decided), *_draw(options, decided, subject), *certificates)
     return framed_report(
@@ -213,7 +217,7 @@ def audit_robustness(
         samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
         diagnostics=(
             *noted,
-            *_left_out(given, samples, options),
+            *_left_out(given, samples, options, subject),
             *_diagnostics(decided, check, samples, subject, options),
             *told,
             *_faults(decided, options),
@@ -364,11 +368,11 @@ def _radii(samples: Samples, subject: Subject, options: RobustnessOptions) -> Fl
     return None
 
 
-def _to_attack(samples: Samples, options: RobustnessOptions) -> Samples:
+def _to_attack(samples: Samples, options: RobustnessOptions, subject: Subject) -> Samples:
     """Return the samples that the options speak of, as they are to be attacked.
 
     Samples of the target class itself are left out. U_card needs inputs that stay exactly as they are, which float32
-    must be able to say: its samples are those that the network reads, rounded to float32.
+    must be able to say, or float16 where the network reads that: its samples are rounded to what the network reads.
     """
     labels = _labels(samples)
     if options.target is not None:
@@ -379,21 +383,29 @@ def _to_attack(samples: Samples, options: RobustnessOptions) -> Samples:
             samples, inputs=samples.inputs[others], labels=labels[others], indices=samples.indices[others]
         )
     if options.sparse is not None:
-        samples = replace(samples, inputs=_in_float32(samples.inputs, options.data.preprocessing.bounds))
+        samples = replace(
+            samples, inputs=_in_floats(samples.inputs, _floats(subject, options), options.data.preprocessing.bounds)
+        )
     return samples
 
 
-def _in_float32(inputs: FloatArray, bounds: tuple[float, float] | None) -> FloatArray:
-    """Return the nearest float32 numbers; where one lies outside the valid range and the input does not, the next."""
+def _floats(subject: Subject, options: RobustnessOptions) -> np.dtype[Any]:
+    """Return the type of the numbers that the network reads of the data itself."""
+    coarse = subject.point_type.itemsize < 4 and options.data.preprocessing.is_identity
+    return subject.point_type if coarse else np.dtype(np.float32)
+
+
+def _in_floats(inputs: FloatArray, kind: np.dtype[Any], bounds: tuple[float, float] | None) -> FloatArray:
+    """Return the nearest numbers of a type; where one lies outside the valid range and the input does not, the next."""
     lo, hi = bounds or (-np.inf, np.inf)
-    rounded = inputs.astype(np.float32)
-    above, below = np.nextafter(rounded, np.float32(np.inf)), np.nextafter(rounded, np.float32(-np.inf))
+    rounded, infinity = inputs.astype(kind), np.array(np.inf, kind)
+    above, below = np.nextafter(rounded, infinity), np.nextafter(rounded, -infinity)
     rounded = np.where((rounded.astype(np.float64) < lo) & (inputs >= lo), above, rounded)
     rounded = np.where((rounded.astype(np.float64) > hi) & (inputs <= hi), below, rounded)
     return rounded.astype(np.float64)
 
 
-def _left_out(given: Samples, samples: Samples, options: RobustnessOptions) -> Iterator[Diagnostic]:
+def _left_out(given: Samples, samples: Samples, options: RobustnessOptions, subject: Subject) -> Iterator[Diagnostic]:
     """Say what a targeted or a sparse attack made of the samples."""
     if options.target is not None:
         left = given.n - samples.n
@@ -406,11 +418,12 @@ def _left_out(given: Samples, samples: Samples, options: RobustnessOptions) -> I
     kept = given.inputs if options.target is None else given.inputs[_labels(given) != options.target]
     rounded = int((kept != samples.inputs).any(axis=1).sum())
     if rounded:
+        kind = _floats(subject, options).name
         yield Diagnostic(
             code="IDL204",
             level="info",
-            message=f"{rounded} of {samples.n} samples are no float32 numbers; the sparse sets are those around the "
-            "samples rounded to float32, as the network reads them",
+            message=f"{rounded} of {samples.n} samples are no {kind} numbers; the sparse sets are those around the "
+            f"samples rounded to {kind}, as the network reads them",
         )
 
 
@@ -419,9 +432,10 @@ def _opinions(subject: Subject, decided: list[Decided], options: RobustnessOptio
     preprocessing = options.data.preprocessing
     own = (subject.original.name, subject.network(preprocessing))
     if not any(result.verdict is Verdict.FALSIFIED for sample in decided for result in sample.results.values()):
-        return _Opinions((own,), options.target)
+        return _Opinions((own,), options.target, _floats(subject, options))
     second = subject.second_opinion(preprocessing)
-    return _Opinions((own,) if second is None else (own, second), options.target)
+    networks = (own,) if second is None else (own, second)
+    return _Opinions(networks, options.target, _floats(subject, options))
 
 
 def _summary(command: str, decided: list[Decided], options: RobustnessOptions) -> Summary:
@@ -476,7 +490,7 @@ def _result_report(
 
 def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tuple[float, float] | None) -> Adversarial:
     change = np.abs(found.point.astype(np.float64) - sample.centre)
-    moved = found.point != sample.centre.astype(np.float32)
+    moved = found.point != sample.centre.astype(opinions.floats).astype(np.float32)
     return Adversarial(
         class_=found.predicted if found.predicted >= 0 else None,
         linf=float(change.max()),
@@ -579,11 +593,12 @@ def _close_calls(
     if close:
         largest = max(error for _, error in close)
         named = dict.fromkeys(index for index, _ in close)
+        kind = "float32" if subject.graph is None else subject.graph.arithmetic
         yield Diagnostic(
             code="IDL202",
             level="warning",
             message=f"{len(close)} certified margin{_s(close)} {'is' if len(close) == 1 else 'are'} not above what "
-            f"float32 arithmetic may change in {'it' if len(close) == 1 else 'them'}"
+            f"{kind} arithmetic may change in {'it' if len(close) == 1 else 'them'}"
             + (f": up to {largest:.1e}, as far as is proved" if largest < math.inf else ", as far as is proved"),
             hint="the proof holds in exact arithmetic for the weights in the file",
             where=f"samples {', '.join(map(str, list(named)[:10]))}",

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
 from idl_audit.analysis.attacks import Network
 from idl_audit.arrays import Float32Array, FloatArray
+from idl_audit.audit.agreement import Compared, check
+from idl_audit.audit.points import readable
+from idl_audit.box import InputSet
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.errors import AgreementError, ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.errors import ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.graph.files import ReadFile, hashed, refuse_changed
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_network, onnxruntime_network
@@ -46,9 +49,6 @@ if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module, Tensor
 
 Step = TypeVar("Step")
-
-TOLERANCE = 1e-4
-"""Largest difference of an output between implicit model and original network, relative to max|y|."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,15 @@ class Subject:
     def output(self) -> str | None:
         """Name of the output that is audited; None where the file is an implicit model, whose output has no name."""
         return None if self.graph is None else chosen_output(self.path, self.graph, self.output_name)
+
+    @property
+    def point_type(self) -> np.dtype[Any]:
+        """The type of the network's input; points are float32 numbers where it is finer."""
+        return _compared(self).point_type
+
+    def readable(self, inputs: InputSet, preprocessing: Preprocessing) -> InputSet:
+        """Return the same set, whose points are those that the network reads as numbers inside it."""
+        return readable(inputs, self.point_type, preprocessing, self.input_shape)
 
     def in_data_units(self, preprocessing: Preprocessing) -> ImplicitModel:
         """Return the implicit model that reads the user's numbers."""
@@ -212,6 +221,7 @@ def describe_model(
         n_parameters=graph.n_parameters,
         opset=graph.opset,
         producer=graph.provenance.producer,
+        arithmetic=graph.arithmetic,
         ops=dict(sorted(Counter(node.op for node in graph.nodes).items())),
         stripped_output=(model.stripped_output or None) if model is not None else None,
     )
@@ -288,48 +298,17 @@ def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
     """Compare the implicit model with the original network on inputs in the network's own units, shape (n, p).
 
     Raises:
-        AgreementError: where an output differs by more than 1e-4 of max|y|, or another class wins although the two
-            best outputs are not that close.
+        AgreementError: where an output differs by more than `agreement.tolerance` of max|y|, or another class wins
+            although the two best outputs are not that close.
+        UnsupportedModelError: where that is so because of the network's own arithmetic.
     """
+    return check(_compared(subject), inputs)
+
+
+def _compared(subject: Subject) -> Compared:
     itself = subject.network_itself or subject
-    single = np.asarray(inputs, np.float32)
-    theirs = itself.original(single)
-    ours = itself.model(single.astype(np.float64))
-    if subject.graph is not None:
-        ours = _with_last_operator(ours, itself.model.stripped_output)
-    if not (np.isfinite(theirs).all() and np.isfinite(ours).all()):
-        raise AgreementError(f"{subject.path}: {subject.original.name} gives NaN or infinity on the checked inputs")
-    size = max(float(np.abs(theirs).max()), _least_size(subject))
-    error = float(np.abs(ours - theirs).max()) / size
-    if subject.threshold is not None:
-        theirs, ours = subject.threshold.scores(theirs), subject.threshold.scores(ours)
-    allowed = np.abs(np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0] - theirs.max(axis=1)) / size
-    same = allowed <= TOLERANCE
-    if not error <= TOLERANCE or not same.all():
-        raise AgreementError(
-            f"{subject.path}: the implicit model and {subject.original.name} differ by {error:.1e} of max|y| on "
-            f"{len(single)} inputs ({int(same.sum())} of them predict the same class), more than {TOLERANCE:g} allows; "
-            "please report this model"
-        )
-    return AgreementCheck(
-        n=len(single), reference=subject.original.name, max_rel_error=error, argmax_agreement=int(same.sum())
-    )
-
-
-def _least_size(subject: Subject) -> float:
-    """Return the size below which outputs have no digits left to compare: of the network's own type."""
-    graph = subject.graph
-    double = graph is None or graph.inputs[0].dtype == "float64"
-    return float(np.finfo(np.float64 if double else np.float32).tiny)
-
-
-def _with_last_operator(outputs: FloatArray, operator: str) -> FloatArray:
-    """Apply what the implicit model leaves out at the end, so that the file's own output is compared."""
-    if operator not in ("Softmax", "LogSoftmax"):
-        return outputs
-    shifted = outputs - outputs.max(axis=1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return np.asarray(logs if operator == "LogSoftmax" else np.exp(logs))
+    scores = None if subject.threshold is None else subject.threshold.scores
+    return Compared(itself.path, itself.model, itself.original, itself.graph, itself.output_name, scores)
 
 
 def describe_conversion(

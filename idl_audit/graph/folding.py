@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import helper
 
 from idl_audit.arrays import AnyArray
 from idl_audit.errors import UnsupportedModelError
-from idl_audit.graph.ir import Node, shown
-from idl_audit.graph.onnx_writer import array_type, node_proto, operator_schema
+from idl_audit.graph.inference import (
+    BOUNDED_OUTPUTS,
+    TensorType,
+    estimated_bytes,
+    known_shape,
+    output_types,
+    schema_type,
+    type_of,
+)
+from idl_audit.graph.ir import Graph, Node, shown
+from idl_audit.graph.onnx_writer import node_proto
+from idl_audit.graph.own_operators import OWN
+from idl_audit.graph.schemas import node_faults, rank_faults, type_faults
+from idl_audit.graph.tensors import LARGEST_TENSOR, widened
 
-FOLD_LIMIT: Final = 2**30
+FOLD_LIMIT: Final = LARGEST_TENSOR
 """Bytes that a folded node's outputs may have together."""
 
 _NOT_CONSTANT: Final = frozenset(
@@ -25,41 +37,101 @@ _NOT_CONSTANT: Final = frozenset(
 )
 _NEVER: Final = frozenset({"ImageDecoder"})  # a decoder for pictures is no place for a stranger's bytes
 
-# The reference has only the newest meaning of these; before the version given they meant something else.
-_MEANING_SINCE: Final[Mapping[str, int]] = MappingProxyType(
-    {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Resize": 11, "Upsample": 99}
+_Inputs: TypeAlias = Sequence[AnyArray | None]
+
+
+def _never(node: Node, inputs: _Inputs) -> bool:
+    return True
+
+
+def _is_disputed(node: Node, inputs: _Inputs) -> bool:
+    return bool(node.attributes.get("ceil_mode")) or node.attributes.get("auto_pad", "NOTSET") == "SAME_LOWER"
+
+
+def _is_odd_norm(node: Node, inputs: _Inputs) -> bool:
+    return node.attributes.get("p", 2) != 2
+
+
+def _resizes_by_fractions(node: Node, inputs: _Inputs) -> bool:
+    """Return whether sizes are rounded where the reference and onnxruntime disagree on how."""
+    place = node.attributes.get("coordinate_transformation_mode", "half_pixel")
+    if node.attributes.get("mode", "nearest") == "nearest":
+        return place != "asymmetric"
+    return place == "align_corners" and len(inputs) > 2 and inputs[2] is not None and inputs[2].size > 0
+
+
+_UNTRUSTED: Final[Mapping[str, Callable[[Node, _Inputs], bool]]] = MappingProxyType(
+    {
+        "AveragePool": _is_disputed,
+        "GridSample": _never,
+        "LpNormalization": _is_odd_norm,
+        "LpPool": _is_disputed,
+        "MaxPool": _is_disputed,
+        "NonMaxSuppression": _never,
+        "Resize": _resizes_by_fractions,
+        "Upsample": _never,
+    }
 )
-
-# How many elements come out depends on the values, but there is a bound: bytes per byte of input and axis.
-_BOUNDED: Final[Mapping[str, int]] = MappingProxyType({"NonZero": 8, "Compress": 1, "Unique": 25})
-
-_SHAPE_INPUT: Final = 64
-"""Only inputs of up to this many elements can be shapes, and are shown to onnx's shape inference by value."""
+"""Where onnx's reference says otherwise than ONNX, or than onnxruntime."""
 
 
 def fold_node(
     node: Node, inputs: Sequence[AnyArray | None], opset: int, *, max_bytes: int = FOLD_LIMIT
 ) -> tuple[AnyArray, ...]:
+    """Return the node's outputs for constant inputs, read-only, as types that networks compute with here.
+
+    As `evaluate_node`, but 16-bit floats are widened as all weights are.
+    """
+    return tuple(map(widened, evaluate_node(node, inputs, opset, max_bytes=max_bytes)))
+
+
+def with_folded_constants(graph: Graph) -> Graph:
+    """Return the graph without the nodes that only constants go into, as far as they can be evaluated."""
+    constants, nodes = dict(graph.constants), []
+    for node in graph.nodes:
+        if all(name in constants for name in filter(None, node.inputs)):
+            try:
+                found = fold_node(node, [constants.get(name) for name in node.inputs], graph.opset)
+            except UnsupportedModelError:
+                nodes.append(node)
+                continue
+            constants.update({name: value for name, value in zip(node.outputs, found, strict=True) if name})
+        else:
+            nodes.append(node)
+    return replace(graph, nodes=tuple(nodes), constants=MappingProxyType(constants))
+
+
+def evaluate_node(
+    node: Node, inputs: Sequence[AnyArray | None], opset: int, *, max_bytes: int = FOLD_LIMIT
+) -> tuple[AnyArray, ...]:
     """Return the node's outputs for constant inputs, read-only; an input that is left out is None.
 
-    Raises UnsupportedModelError for random operators, where the reference cannot do it, and where the outputs would
-    have more than `max_bytes` bytes (told from the shapes before anything is allocated).
+    Raises UnsupportedModelError for random operators, for nodes that are not what ONNX declares, where the reference
+    cannot do it, and where the outputs would have more than `max_bytes` bytes (told from the shapes before anything is
+    allocated).
     """
     label = shown(node.label)
     if node.op in _NOT_CONSTANT:
         raise UnsupportedModelError([f"{label}: {node.op} draws random numbers, and a network must be a function"])
-    if node.op in _NEVER or opset < _MEANING_SINCE.get(node.op, 0):
+    disputed = _UNTRUSTED.get(node.op)
+    old_resize = node.op == "Resize" and opset < 11
+    if node.op in _NEVER or old_resize or (disputed is not None and disputed(node, inputs)):
         raise UnsupportedModelError(
-            [f"{label}: {node.op} of constants is not evaluated in operator set {opset}; simplify the model first"]
+            [
+                f"{label}: {node.op} of constants is not evaluated; let another program write its result into the "
+                "model first (onnxsim does)"
+            ]
         )
-    feeds = {f"i{index}": np.asarray(array) for index, array in enumerate(inputs) if array is not None}
-    names = [f"i{index}" if array is not None else "" for index, array in enumerate(inputs)]
-    outputs = [f"o{index}" if name else "" for index, name in enumerate(node.outputs)]
+    types = [None if array is None else type_of(array) for array in inputs]
+    faults = [*node_faults(node, opset)]
+    faults = faults or [*type_faults(node, [schema_type(kind) for kind in types], opset)]
+    faults = faults or [*rank_faults(node, [None if array is None else array.ndim for array in inputs])]
+    if faults:
+        raise UnsupportedModelError(faults)
     try:
-        proto = node_proto(node, names, outputs, opset)
-        estimate = _estimate(node, proto, feeds, opset)
+        estimate = estimated_bytes(node, types, inputs, opset)
         if estimate is not None and estimate <= max_bytes:
-            return tuple(map(_plain, _evaluate(proto, feeds, opset)))
+            return _checked(node, list(map(_numbers, _evaluated(node, inputs, opset))), types, inputs, opset)
     except UnsupportedModelError:
         raise
     except Exception as error:  # onnx raises whatever a hostile node leads it to
@@ -74,63 +146,54 @@ def fold_node(
     )
 
 
-def _estimate(node: Node, proto: NodeProto, feeds: Mapping[str, AnyArray], opset: int) -> int | None:
-    """Return a bound for the bytes of all outputs, from onnx's shape inference; None where it cannot tell."""
-    if node.op in _BOUNDED:
-        return sum(array.nbytes for array in feeds.values()) * _BOUNDED[node.op] * max(1, *_ranks(feeds))
-    types = onnx.shape_inference.infer_node_outputs(
-        operator_schema(node, opset),
-        proto,
-        {name: array_type(array) for name, array in feeds.items()},
-        {name: numpy_helper.from_array(array, name) for name, array in feeds.items() if array.size <= _SHAPE_INPUT},
-        opset_imports=[helper.make_opsetid("", opset)],
-    )
-    sizes = [_n_bytes(types[name]) for name in proto.output if name in types]
-    # Some second outputs (a Dropout's mask) have no inferred shape; none of them is larger than the first output.
-    if not sizes or sizes[0] is None:
-        return None
-    return sum(sizes[0] if size is None else size for size in sizes)
+def _checked(
+    node: Node,
+    found: list[AnyArray],
+    types: Sequence[TensorType | None],
+    inputs: Sequence[AnyArray | None],
+    opset: int,
+) -> tuple[AnyArray, ...]:
+    """Return the outputs, which must be as many and have the shapes that onnx infers."""
+    shapes = [known_shape(kind) for kind in output_types(node, types, inputs, opset)]
+    for name, array, shape in zip(node.outputs, found, shapes, strict=True):
+        if name and shape is not None and array.shape != shape and node.op not in BOUNDED_OUTPUTS:
+            raise ValueError(f"its output has the shape {list(array.shape)} where {list(shape)} is inferred")
+    return tuple(found)
 
 
-def _ranks(feeds: Mapping[str, AnyArray]) -> list[int]:
-    return [array.ndim for array in feeds.values()] or [0]
-
-
-def _n_bytes(kind: onnx.TypeProto) -> int | None:
-    tensor = kind.tensor_type
-    if not tensor.HasField("shape") or not all(size.HasField("dim_value") for size in tensor.shape.dim):
-        return None
-    itemsize = helper.tensor_dtype_to_np_dtype(tensor.elem_type or TensorProto.DOUBLE).itemsize
-    return math.prod(int(size.dim_value) for size in tensor.shape.dim) * int(itemsize)
-
-
-def _evaluate(proto: NodeProto, feeds: Mapping[str, AnyArray], opset: int) -> Sequence[Any]:
-    from onnx.reference import ReferenceEvaluator  # slow to import, and most models fold nothing
-
-    graph = helper.make_graph(
-        [proto],
-        "fold",
-        [helper.make_value_info(name, array_type(array)) for name, array in feeds.items()],
-        [onnx.ValueInfoProto(name=name) for name in proto.output if name],
-    )
+def _evaluated(node: Node, inputs: Sequence[AnyArray | None], opset: int) -> Sequence[Any]:
+    own = OWN.get(node.op)
     # Division by zero must not slip into a shape, and the operators' warnings are of no use to anybody.
     with np.errstate(divide="raise", invalid="raise", over="raise"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = iter(ReferenceEvaluator(graph, opsets={"": opset}).run(None, dict(feeds)))
-    return [next(found) if name else np.zeros(0, np.float32) for name in proto.output]
+        if own is not None and opset < own.before:
+            return own.run(node, inputs, opset)
+        return _by_reference(node, inputs, opset)
 
 
-def _plain(value: Any) -> AnyArray:
-    """Return an output as a read-only array of numbers; floats of 16 bits are widened as all weights are."""
+def _by_reference(node: Node, inputs: Sequence[AnyArray | None], opset: int) -> Sequence[Any]:
+    from onnx.reference import ReferenceEvaluator  # slow to import, and most models fold nothing
+
+    feeds = {f"i{index}": np.asarray(array) for index, array in enumerate(inputs) if array is not None}
+    names = [f"i{index}" if array is not None else "" for index, array in enumerate(inputs)]
+    outputs = [f"o{index}" if name else "" for index, name in enumerate(node.outputs)]
+    graph = helper.make_graph(
+        [node_proto(node, names, outputs, opset)],
+        "fold",
+        [helper.make_value_info(name, type_of(array)) for name, array in feeds.items()],
+        [onnx.ValueInfoProto(name=name) for name in outputs if name],
+    )
+    found = iter(ReferenceEvaluator(graph, opsets={"": opset}).run(None, feeds))
+    return [next(found) if name else np.zeros(0, np.float32) for name in outputs]
+
+
+def _numbers(value: Any) -> AnyArray:
+    """Return an output as a read-only array of numbers."""
     if not isinstance(value, (np.ndarray, np.generic)):
         raise TypeError(f"the result is a {type(value).__name__}, not a tensor")
     array = np.asarray(value).view()  # a view of its own: only this one becomes read-only
-    if array.dtype.kind not in "fiub":
-        if array.dtype.name != "bfloat16":
-            raise TypeError(f"the result holds {array.dtype.name}")
-        array = array.astype(np.float32)
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
+    if array.dtype.kind not in "fiubV" or array.dtype.names is not None:
+        raise TypeError(f"the result holds {array.dtype.name}")
     array.setflags(write=False)
     return array
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
@@ -20,8 +21,10 @@ from idl_audit.arrays import AnyArray
 from idl_audit.graph.ir import Attribute, Graph, Node
 from idl_audit.rounding import UNIT_ROUNDOFF, gamma
 
-RELATIVE_TOLERANCE = 1e-6
-"""How far a constant in the file may be from the one of the formula."""
+RELATIVE_TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({"float16": 2.0**-10, "bfloat16": 2.0**-7})
+"""How far a constant in the file may be from the one of the formula where it is rounded to 16 bits, ..."""
+RELATIVE_TOLERANCE: Final = 1e-6
+"""... and elsewhere."""
 
 
 OF_PRODUCTS = gamma(64)
@@ -91,6 +94,7 @@ class _Chains:
 
     def __init__(self, graph: Graph) -> None:
         self._constants = graph.constants
+        self._tolerance = RELATIVE_TOLERANCES.get(graph.arithmetic, RELATIVE_TOLERANCE)
         self._makers = {name: node for node in graph.nodes for name in node.outputs}
         self._uses = Counter(name for node in graph.nodes for name in node.inputs)
         self._uses.update(value.name for value in graph.outputs)
@@ -160,6 +164,12 @@ class _Chains:
         two, more = self._factors(right, depth=depth + 1)
         return one * two, [*some, *more]
 
+    def deviation(self, value: float | None, expected: float) -> float | None:
+        """Return |value / expected - 1|, rounded upward, where it is within the tolerance."""
+        if value is None or not math.isclose(value, expected, rel_tol=self._tolerance):
+            return None
+        return abs(value / expected - 1) + 4 * UNIT_ROUNDOFF
+
     def scaled(self, name: str, tensor: str) -> float | None:
         """Return c where the tensor `name` is c times `tensor`."""
         if name == tensor:
@@ -183,13 +193,6 @@ def _is_safe(constant: float) -> bool:
     return constant == 0 or LEAST <= abs(constant) <= LARGEST
 
 
-def _deviation(value: float | None, expected: float) -> float | None:
-    """Return |value / expected - 1|, rounded upward, where it is within the tolerance."""
-    if value is None or not math.isclose(value, expected, rel_tol=RELATIVE_TOLERANCE):
-        return None
-    return abs(value / expected - 1) + 4 * UNIT_ROUNDOFF
-
-
 def _silu(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
     """x * Sigmoid(c x) = SiLU(c x) / c."""
     node = chains.maker(other, "Sigmoid")
@@ -203,7 +206,7 @@ def _gelu(chains: _Chains, x: str, other: str, factor: float) -> _Found | None:
     node = None if shifted is None else chains.maker(shifted[0], "Erf")
     if shifted is None or node is None or shifted[1] != 1.0:
         return None
-    off = _deviation(chains.scaled(node.inputs[0], x), 1 / math.sqrt(2))
+    off = chains.deviation(chains.scaled(node.inputs[0], x), 1 / math.sqrt(2))
     # |d GELU / d log c| = x^2 times the normal density <= 0.3
     return None if off is None else _Found("Gelu", x, 2 * factor, uncertainty=0.5 * off)
 
@@ -216,12 +219,12 @@ def _gelu_tanh(chains: _Chains, x: str, other: str, factor: float) -> _Found | N
         return None
     outer, tensors = chains._factors(node.inputs[0], last=True)
     total = chains.maker(tensors[0], "Add") if len(tensors) == 1 else None
-    off = _deviation(outer, math.sqrt(2 / math.pi))
+    off = chains.deviation(outer, math.sqrt(2 / math.pi))
     if total is None or off is None or x not in total.inputs:
         return None
     cubic = total.inputs[1] if total.inputs[0] == x else total.inputs[0]
     inner, powers = chains._factors(cubic, last=True)
-    also_off = _deviation(inner, 0.044715)
+    also_off = chains.deviation(inner, 0.044715)
     if also_off is None or not _is_cube(chains, powers, x):
         return None
     # |x t| sech(t)^2 / 2 <= 0.28 with t the argument of tanh
@@ -248,7 +251,7 @@ def _hard_swish(chains: _Chains, x: str, other: str, factor: float) -> _Found | 
     node = chains.maker(other, "HardSigmoid")
     if node is not None and node.inputs[0] == x:
         alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
-        off = _deviation(alpha if isinstance(alpha, float) else None, 1 / 6)
+        off = chains.deviation(alpha if isinstance(alpha, float) else None, 1 / 6)
         # x^2 / 6 <= 1.5 where the clip is open, and as much again where it opens earlier or later
         return _Found("HardSwish", x, factor, uncertainty=4 * off) if off is not None and beta == 0.5 else None
     clip = chains.maker(other, "Clip")
@@ -281,7 +284,7 @@ def _thresholded_softplus(chains: _Chains, node: Node) -> _Found | None:
     slope, threshold = chains.scaled(inner.inputs[0], x), chains.scalar(greater.inputs[1])
     if not slope or slope < 0 or chains.scaled(greater.inputs[0], x) != slope or threshold is None:
         return None
-    off = _deviation(outer * slope, 1.0)
+    off = chains.deviation(outer * slope, 1.0)
     if off is None or off > 4 * UNIT_ROUNDOFF or not threshold >= 10 or not _is_safe(1 / slope):
         return None
     return _Found("Softplus", x, 1 / slope, slope, uncertainty=1.001 * math.exp(-threshold))

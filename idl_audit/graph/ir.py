@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,10 @@ from typing import TypeAlias
 from idl_audit.arrays import AnyArray
 from idl_audit.graph.files import ReadFile
 
-Attribute: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | AnyArray
+Attribute: TypeAlias = (
+    "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | AnyArray | Body | Reference"
+)
+"""What a node's attribute may be; the nodes of a `Graph` have neither bodies nor references."""
 Dimension: TypeAlias = int | str | None
 
 
@@ -48,6 +51,72 @@ class Node:
         """How messages call this node: its name, or its first output's where it has none."""
         return self.name or (self.outputs[0] if self.outputs else "unnamed")
 
+    @property
+    def bodies(self) -> tuple[Body, ...]:
+        """The subgraphs among the attributes (the branches of an If)."""
+        return tuple(value for value in self.attributes.values() if isinstance(value, Body))
+
+    @property
+    def reads(self) -> Iterator[str]:
+        """Yield the names of all values that the node needs: its inputs, and what its subgraphs take from outside."""
+        yield from filter(None, self.inputs)
+        for body in self.bodies:
+            yield from body.captured
+
+
+@dataclass(frozen=True)
+class Call(Node):
+    """A node of another domain than ONNX's own, or of one of the model's functions."""
+
+    domain: str = ""
+    overload: str = ""
+
+    @property
+    def target(self) -> tuple[str, str, str]:
+        """What is called, as `Function.key`."""
+        return (self.domain, self.op, self.overload)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The value of an attribute inside a function: that of the call's own attribute of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Body:
+    """A subgraph: nodes in topological order that may read the values around them."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, AnyArray]
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The names that the subgraph itself defines."""
+        return frozenset([*self.inputs, *self.constants, *(name for node in self.nodes for name in node.outputs)])
+
+    @property
+    def captured(self) -> frozenset[str]:
+        """The names that it takes from outside."""
+        read = {name for node in self.nodes for name in node.reads}
+        return frozenset(read | set(self.outputs)) - self.own - {""}
+
+
+@dataclass(frozen=True)
+class Function:
+    """An operator that the model itself defines: a subgraph that reads nothing but its inputs."""
+
+    key: tuple[str, str, str]
+    """Domain, name, overload."""
+    body: Body
+    attributes: Mapping[str, Attribute | None]
+    """The attributes that a call may set, with their defaults; None where there is none."""
+    opset: int
+    """The version of the default operator set that its nodes are written in; 0 where they use none."""
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -75,6 +144,8 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, AnyArray]
     provenance: Provenance
+    arithmetic: str = "float32"
+    """The coarsest type of float that the file computes with, behind its input; weights alone do not count."""
 
     @property
     def opset(self) -> int:
@@ -94,6 +165,11 @@ def live_nodes(nodes: Sequence[Node], wanted: Iterable[str]) -> tuple[Node, ...]
     for node in reversed(nodes):
         if not needed.isdisjoint(node.outputs):
             kept.append(node)
-            needed.update(node.inputs)
-            needed.discard("")
+            needed.update(node.reads)
     return tuple(reversed(kept))
+
+
+def live_inputs(graph: Graph, output: str) -> tuple[Value, ...]:
+    """Return the graph's inputs that `output` depends on; the first where it depends on none."""
+    read = {name for node in live_nodes(graph.nodes, [output]) for name in node.reads} | {output}
+    return tuple(value for value in graph.inputs if value.name in read) or graph.inputs[:1]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -14,23 +14,20 @@ from typing import Final
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs; it is part of onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx import ModelProto
 
 from idl_audit.arrays import AnyArray
 from idl_audit.errors import ModelFileError, UnsupportedModelError
 from idl_audit.graph.external_data import ExternalData
 from idl_audit.graph.files import ReadFile, combined_sha256, open_model, stamp_of
 from idl_audit.graph.folding import FOLD_LIMIT, fold_node
-from idl_audit.graph.ir import Attribute, Dimension, Graph, Node, Provenance, Value, live_nodes, shown
-from idl_audit.graph.onnx_checks import (
-    DEFAULT_DOMAINS,
-    check_names,
-    label_of,
-    model_problems,
-    node_problems,
-    true_inputs,
-)
-from idl_audit.graph.tensors import ELEMENT_TYPES, element_type_name, tensor_array
+from idl_audit.graph.functions import Names, Plain, without_calls
+from idl_audit.graph.ir import Call, Graph, Node, Provenance, Value, shown
+from idl_audit.graph.names import check_names
+from idl_audit.graph.onnx_contents import DEFAULT_DOMAINS, Contents, Source, read_contents
+from idl_audit.graph.schemas import node_faults
+from idl_audit.graph.survey import Surveyed, survey
+from idl_audit.graph.tensors import ELEMENT_TYPES, LARGEST_TENSOR, widened
 
 __all__ = ["FOLD_LIMIT", "OLDEST_OPSET", "fold_node", "read_onnx"]
 
@@ -38,35 +35,23 @@ OLDEST_OPSET: Final = 7
 _MAX_PROTOBUF: Final = 2**31 - 1  # protobuf's own limit
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The file that is being read, and the files beside it."""
-
-    path: Path
-    external: ExternalData
-    outline: bool
-
-
 def read_onnx(path: Path, *, outline: bool = False) -> Graph:
     """Return the graph in an ONNX file, its weights as read-only arrays, without the nodes that no output needs.
 
-    With `outline`, large weights are checked but not read, and stand as one repeated number: enough to tell shapes.
+    The model's own functions, and control flow whose course is fixed, stand as plain nodes in it. With `outline`, large
+    weights are checked but not read, and stand as one repeated number: enough to tell shapes.
 
     External data is read from regular files below the model's folder only; nothing in the file is run.
     Raises ModelFileError for a file that is missing, damaged or unsafe, and UnsupportedModelError, listing everything,
-    for a sound file with parts that are not read here (other domains, functions, subgraphs, strings, NaN weights).
+    for a sound file with parts that are not read here (other domains, open control flow, text, NaN weights).
     """
     path = Path(path)
     model, file = _read_model(path)
     opset = _opset(model, path)
-    source = _Source(path, ExternalData(path), outline)
-    problems = [*model_problems(model), *node_problems(model.graph)]
-    if problems:
-        raise UnsupportedModelError(problems)
-    check_names(model.graph, path)
-    inputs, outputs, nodes, constants = _contents(model.graph, source)
-    nodes = live_nodes(nodes, [value.name for value in outputs])
-    wanted = {name for node in nodes for name in node.inputs if name} | {value.name for value in outputs}
+    source = Source(path, ExternalData(path), outline)
+    contents = read_contents(model, source)
+    check_names(contents.body, contents.functions.values(), path)
+    surveyed = _surveyed(contents, opset)
     external = source.external.files
     digests = tuple(one.sha256 for one in external.values())
     provenance = Provenance(
@@ -79,8 +64,97 @@ def read_onnx(path: Path, *, outline: bool = False) -> Graph:
         external_sha256=digests,
         files=(file, *external.values()),
     )
-    kept = {name: array for name, array in constants.items() if name in wanted}
-    return Graph(inputs, outputs, nodes, MappingProxyType(kept), provenance)
+    return Graph(
+        contents.inputs,
+        contents.outputs,
+        tuple(map(_with_wide_attributes, surveyed.nodes)),
+        MappingProxyType({name: widened(value) for name, value in surveyed.constants.items()}),
+        provenance,
+        surveyed.arithmetic or "float32",
+    )
+
+
+def _surveyed(contents: Contents, opset: int) -> Surveyed:
+    """Return the graph in plain nodes; nothing but onnx's schemas was asked before every node kept to its own."""
+    problems = [*_declared_faults(contents), *_faults(contents, opset)]
+    names = Names.of(contents.body)
+    plain = Plain((), {})
+    try:
+        plain = without_calls(contents.body, contents.functions, opset, names)
+    except UnsupportedModelError as error:
+        problems.extend(error.problems)
+    if contents.functions and not problems:
+        problems.extend(_node_faults(plain.nodes, opset))
+    if problems:
+        raise UnsupportedModelError(dict.fromkeys(problems))
+    constants = {**contents.body.constants, **plain.constants}
+    surveyed = survey(contents.inputs, plain.nodes, contents.body, constants, opset, names)
+    problems = [*surveyed.problems, *_input_faults(contents.inputs, surveyed), *_value_faults(surveyed.constants)]
+    if problems:
+        raise UnsupportedModelError(dict.fromkeys(problems))
+    return surveyed
+
+
+def _faults(contents: Contents, opset: int) -> Iterator[str]:
+    yield from _node_faults(contents.body.nodes, opset)
+    for function in contents.functions.values():
+        if not function.key[0]:
+            yield f"function {shown(function.key[1])}: it is in ONNX's own domain; name another for the model's own"
+        yield from _node_faults(function.body.nodes, function.opset or opset)
+
+
+def _node_faults(nodes: Iterable[Node], opset: int) -> Iterator[str]:
+    """Yield what is wrong with nodes by themselves, subgraphs included; calls of functions are looked up later."""
+    for node in nodes:
+        if not isinstance(node, Call):
+            yield from node_faults(node, opset)
+        for body in node.bodies:
+            yield from _node_faults(body.nodes, opset)
+
+
+def _declared_faults(contents: Contents) -> Iterator[str]:
+    """Yield what is wrong with shapes that the file states: no size may be 0, nor all together too much."""
+    for value in (*contents.inputs, *contents.outputs, *contents.hints):
+        sizes = [size for size in value.shape or () if isinstance(size, int)]
+        if math.prod(sizes) * 4 > LARGEST_TENSOR:
+            yield (
+                f"{shown(value.name)}: its shape {_shape_text(value)} is beyond the {LARGEST_TENSOR / 2**30:g} GiB "
+                "that are allowed; export the model with smaller shapes"
+            )
+    for value in (*contents.inputs, *contents.outputs):
+        if 0 in (value.shape or ()):
+            yield f"{shown(value.name)}: its shape {_shape_text(value)} is empty; export the model with sizes above 0"
+
+
+def _shape_text(value: Value) -> str:
+    return shown("[" + ", ".join("?" if size is None else str(size) for size in value.shape or ()) + "]")
+
+
+def _input_faults(inputs: Iterable[Value], surveyed: Surveyed) -> Iterator[str]:
+    """Yield what is wrong with inputs that the outputs depend on."""
+    read = {name for node in surveyed.nodes for name in node.inputs}
+    numbers = {kind.name for kind in ELEMENT_TYPES.values()}
+    for value in inputs:
+        if value.name in read and value.dtype not in numbers:
+            yield f"{shown(value.name)}: an input that holds {value.dtype} is not read; export with float tensors"
+
+
+def _value_faults(constants: Mapping[str, AnyArray]) -> Iterator[str]:
+    for name, value in constants.items():
+        if value.dtype == object:
+            yield f"tensor {shown(name)} holds text, and only numbers are read; export the model in float32"
+        elif (value.dtype.kind in "fV") and np.isnan(value).any():
+            yield f"tensor {shown(name)} contains NaN; train or export the model again"
+
+
+def _with_wide_attributes(node: Node) -> Node:
+    """Return the node with tensors among its attributes widened, as all weights are."""
+    if not any(isinstance(value, np.ndarray) for value in node.attributes.values()):
+        return node
+    attributes = {
+        key: widened(value) if isinstance(value, np.ndarray) else value for key, value in node.attributes.items()
+    }
+    return replace(node, attributes=MappingProxyType(attributes))
 
 
 def _read_model(path: Path) -> tuple[ModelProto, ReadFile]:
@@ -136,115 +210,3 @@ def _opset(model: ModelProto, path: Path) -> int:
             ]
         )
     return version
-
-
-@contextmanager
-def _collecting(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except UnsupportedModelError as error:
-        problems.extend(error.problems)
-
-
-_Contents = tuple[tuple[Value, ...], tuple[Value, ...], tuple[Node, ...], dict[str, AnyArray]]
-
-
-def _contents(graph: GraphProto, source: _Source) -> _Contents:
-    """Return inputs, outputs, nodes and constants; `Constant` nodes are constants, not nodes."""
-    problems: list[str] = []
-    constants: dict[str, AnyArray] = {}
-    nodes: list[Node] = []
-    inputs = _values(true_inputs(graph), problems)
-    outputs = _values(graph.output, problems)
-    for tensor in graph.initializer:
-        with _collecting(problems):
-            constants[tensor.name] = tensor_array(
-                tensor, tensor.name, source.external, source.path, outline=source.outline
-            )
-    for proto in graph.node:
-        with _collecting(problems):
-            node = _node(proto, source)
-            if node.op == "Constant":
-                value = _constant(node)
-                constants[node.outputs[0]] = value
-            else:
-                nodes.append(node)
-    if problems:
-        raise UnsupportedModelError(problems)
-    return inputs, outputs, tuple(nodes), constants
-
-
-def _values(infos: Iterable[ValueInfoProto], problems: list[str]) -> tuple[Value, ...]:
-    values = []
-    for info in infos:
-        with _collecting(problems):
-            values.append(_value(info))
-    return tuple(values)
-
-
-def _value(info: ValueInfoProto) -> Value:
-    """Return a declared input or output; outputs may lack their type, which is then 'undefined'."""
-    kind = info.type.WhichOneof("value")
-    number = info.type.tensor_type.elem_type
-    if kind not in (None, "tensor_type") or (number and number not in ELEMENT_TYPES):
-        found = element_type_name(number) if kind == "tensor_type" else str(kind).replace("_type", "")
-        raise UnsupportedModelError(
-            [f"{shown(info.name)}: inputs and outputs that hold {found} are not read; export with float tensors"]
-        )
-    tensor = info.type.tensor_type
-    shape = tuple(map(_dimension, tensor.shape.dim)) if tensor.HasField("shape") else None
-    return Value(info.name, shape, element_type_name(number))
-
-
-def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
-    """Return the size, the symbol, or None; exporters write -1 for a size they do not know."""
-    if dimension.HasField("dim_value"):
-        return dimension.dim_value if dimension.dim_value >= 0 else None
-    return dimension.dim_param or None
-
-
-def _node(proto: NodeProto, source: _Source) -> Node:
-    attributes = {entry.name: _attribute(entry, label_of(proto), source) for entry in proto.attribute}
-    if len(attributes) != len(proto.attribute):
-        raise ModelFileError(f"{source.path}: {label_of(proto)} states an attribute twice; export the model again")
-    return Node(proto.op_type, proto.name, tuple(proto.input), tuple(proto.output), MappingProxyType(attributes))
-
-
-def _attribute(entry: AttributeProto, label: str, source: _Source) -> Attribute:
-    """Return an attribute as a plain value; `node_problems` has refused every kind that is not named here."""
-    match entry.type:
-        case AttributeProto.INT:
-            return entry.i
-        case AttributeProto.FLOAT:
-            return entry.f
-        case AttributeProto.STRING:
-            return _text(entry.s)
-        case AttributeProto.INTS:
-            return tuple(entry.ints)
-        case AttributeProto.FLOATS:
-            return tuple(entry.floats)
-        case AttributeProto.STRINGS:
-            return tuple(map(_text, entry.strings))
-        case _:
-            return tensor_array(entry.t, f"{label}.{entry.name}", source.external, source.path)
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="backslashreplace")
-
-
-def _constant(node: Node) -> AnyArray:
-    """Return the value of a Constant node, read-only: a tensor, or numbers of the two types that ONNX gives them."""
-    ((key, value),) = node.attributes.items() if len(node.attributes) == len(node.outputs) == 1 else [("", 0)]
-    types = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    if key == "value" and isinstance(value, np.ndarray):
-        return value
-    if key not in types:
-        raise UnsupportedModelError(
-            [f"{shown(node.label)}: a Constant needs one value of numbers and has {shown(key) or 'another number'}"]
-        )
-    array = np.array(value, dtype=types[key])
-    if not np.isfinite(array).all():
-        raise UnsupportedModelError([f"{shown(node.label)}: the Constant is NaN or infinity; export the model again"])
-    array.setflags(write=False)
-    return array

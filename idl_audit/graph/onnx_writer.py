@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -12,10 +13,14 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 
 from idl_audit.arrays import AnyArray
 from idl_audit.errors import UnsupportedModelError
-from idl_audit.graph.ir import Attribute, Graph, Node, Value, live_nodes, shown
+from idl_audit.graph.ir import Attribute, Graph, Node, Value, live_inputs, live_nodes, shown
+from idl_audit.graph.schemas import ELEMENT_TYPE_ATTRIBUTES, operator
+from idl_audit.graph.tensors import element_type_name
 
 # Weights of 16 bits were widened when they were read, so their network computes in float32 here.
 _WIDENED: Final = {"float16": "float32", "bfloat16": "float32"}
+_DOUBLED: Final = {"float16": "float64", "bfloat16": "float64", "float32": "float64"}
+_NUMBERS: Final = {"float32": int(TensorProto.FLOAT), "float64": int(TensorProto.DOUBLE)}
 
 
 def operator_schema(node: Node, opset: int) -> onnx.defs.OpSchema:
@@ -50,19 +55,21 @@ def array_type(array: AnyArray) -> TypeProto:
     return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
 
-def clean_model(graph: Graph, output: str) -> ModelProto:
+def clean_model(graph: Graph, output: str, *, double: bool = False) -> ModelProto:
     """Return a model of what `output` depends on, with names n0, n1, ... for nodes and t0, t1, ... for tensors.
 
-    No string of the file is left but operator names that onnx knows and string attributes. The output is made by a
-    node with no other output: by an Identity where it is not so in the file.
+    It computes in float32 where the file computes with 16 bits and, with `double`, in float64 throughout. No string of
+    the file is left but operator names that onnx knows and string attributes. The output is made by a node with no
+    other output: by an Identity where it is not so in the file.
     """
-    nodes = tuple(_without_allowzero(node, graph) for node in live_nodes(graph.nodes, [output]))
+    graph = _in_other_floats(graph, live_nodes(graph.nodes, [output]), _DOUBLED if double else _WIDENED)
+    nodes = tuple(_without_allowzero(node, graph) for node in graph.nodes)
     names: dict[str, str] = {"": ""}
 
     def rename(name: str) -> str:
         return names.setdefault(name, f"t{len(names) - 1}")
 
-    inputs = [_value_info(value, rename(value.name)) for value in graph.inputs]
+    inputs = [_value_info(value, rename(value.name)) for value in live_inputs(graph, output)]
     wanted = {name for node in nodes for name in node.inputs} | {output}
     weights = [
         numpy_helper.from_array(np.asarray(array), rename(name))
@@ -88,6 +95,41 @@ def clean_model(graph: Graph, output: str) -> ModelProto:
         # Up to format 3 every weight must be declared as an input as well, and onnx's converter insists on it.
         ir_version=max(4, helper.find_min_ir_version_for([version])),
     )
+
+
+def _in_other_floats(graph: Graph, nodes: Sequence[Node], types: Mapping[str, str]) -> Graph:
+    """Return the graph of these nodes with every float of one type in another: inputs, outputs, weights, casts."""
+    pinned = {name for node in nodes for name in _pinned(node, graph.opset)}
+
+    def retyped(array: AnyArray) -> AnyArray:
+        return array.astype(types[array.dtype.name]) if array.dtype.name in types else array
+
+    def adapted(node: Node) -> Node:
+        attributes = dict(node.attributes)
+        for key, value in node.attributes.items():
+            if isinstance(value, np.ndarray):
+                attributes[key] = retyped(value)
+            elif key in ELEMENT_TYPE_ATTRIBUTES and isinstance(value, int) and value:
+                attributes[key] = _NUMBERS.get(types.get(element_type_name(value), ""), value)
+        return replace(node, attributes=MappingProxyType(attributes))
+
+    return replace(
+        graph,
+        inputs=tuple(replace(value, dtype=types.get(value.dtype, value.dtype)) for value in graph.inputs),
+        outputs=tuple(replace(value, dtype=types.get(value.dtype, value.dtype)) for value in graph.outputs),
+        nodes=tuple(map(adapted, nodes)),
+        constants=MappingProxyType(
+            {name: value if name in pinned else retyped(value) for name, value in graph.constants.items()}
+        ),
+    )
+
+
+def _pinned(node: Node, opset: int) -> list[str]:
+    """Return the inputs of a node that are float32 in every model: the scales of a Resize."""
+    known = operator(node.op, opset)
+    if known is None or not known.inputs:
+        return []
+    return [name for k, name in enumerate(node.inputs) if known.input(k).types == {"tensor(float)"}]
 
 
 def _without_allowzero(node: Node, graph: Graph) -> Node:
@@ -131,4 +173,4 @@ def _value_info(value: Value, name: str) -> onnx.ValueInfoProto:
 def _element_type(value: Value) -> int:
     if value.dtype == "undefined":
         return TensorProto.UNDEFINED
-    return helper.np_dtype_to_tensor_dtype(np.dtype(_WIDENED.get(value.dtype, value.dtype)))
+    return helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Final, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from idl_audit.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.errors import DataError, OptionError, UnsupportedModelError
-from idl_audit.graph.ir import Graph, Value, shown
+from idl_audit.graph.folding import with_folded_constants
+from idl_audit.graph.ir import Graph, Value, live_inputs, shown
+from idl_audit.graph.onnx_writer import clean_model
 
-_SAME: Final = 1e-5  # of max|y|: what another order of summation may change, and mixed samples exceed
+# Of max|y|: what another order of summation may change, and mixed samples exceed.
+_SAME: Final[Mapping[str, float]] = MappingProxyType({"float16": 2.0**-8, "bfloat16": 2.0**-5})
+_SAME_IN_FLOAT32: Final = 1e-5
 _BATCH: Final = 256
 _PREAMBLE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 _FLOATS: Final = ("float16", "float32", "float64")
+_NUMBERS: Final = (*_FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "string")
 
 
 class OriginalNetwork(Protocol):
@@ -72,8 +78,16 @@ class BatchedNetwork:
     samples by repeating them, and "alone" is a batch of N copies, whose outputs must be the same.
     """
 
-    def __init__(self, name: str, path: Path, form: InputForm, run: Callable[[AnyArray], AnyArray]) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        form: InputForm,
+        run: Callable[[AnyArray], AnyArray],
+        arithmetic: str = "float32",
+    ) -> None:
         self._name = name
+        self._same = _SAME.get(arithmetic, _SAME_IN_FLOAT32)
         self._path = path
         self._form = form
         self._run = run
@@ -121,7 +135,7 @@ class BatchedNetwork:
     def _trust(self, samples: AnyArray, rows: FloatArray) -> None:
         """Compare the first and the last sample with batches of their copies."""
         for k in (0, -1):
-            if not _same(rows[k], self._copies(samples[k])):
+            if not self._agree(rows[k], self._copies(samples[k])):
                 raise self._unlike()
         if not np.array_equal(samples[0], samples[-1]):
             self._fixed_batching = _Batching.TRUSTED
@@ -129,7 +143,7 @@ class BatchedNetwork:
     def _copies(self, sample: AnyArray) -> FloatArray:
         """Return the output of one sample: that of every place in a batch of its copies."""
         rows = self._fixed(np.broadcast_to(sample, (self._form.fixed_batch, len(sample))))
-        if not _same(rows, np.broadcast_to(rows[0], rows.shape)):
+        if not self._agree(rows, np.broadcast_to(rows[0], rows.shape)):
             raise self._unlike()
         first: FloatArray = rows[0]
         return first
@@ -139,6 +153,10 @@ class BatchedNetwork:
         if outputs.ndim == 0 or outputs.shape[0] != len(samples):
             raise self._unlike()
         return outputs.reshape(len(samples), -1).astype(np.float64)
+
+    def _agree(self, found: FloatArray, expected: FloatArray) -> bool:
+        """Return whether two runs gave the same numbers, but for another order of summation."""
+        return np.allclose(found, expected, rtol=0, atol=self._same * np.abs(expected).max(initial=0), equal_nan=True)
 
     def _unlike(self) -> UnsupportedModelError:
         return UnsupportedModelError(
@@ -164,7 +182,7 @@ class BatchedNetwork:
         together = rows[[0, -1]]
         if alone.shape != together.shape:
             return False
-        if not _same(together, alone):
+        if not self._agree(together, alone):
             return False
         # Equal samples would hide that samples are mixed (a mean over the batch, say).
         if not np.array_equal(samples[0], samples[-1]):
@@ -193,39 +211,92 @@ class BatchedNetwork:
             ) from error
 
 
-def _same(found: FloatArray, expected: FloatArray) -> bool:
-    """Return whether two runs gave the same numbers, but for another order of summation."""
-    return np.allclose(found, expected, rtol=0, atol=_SAME * np.abs(expected).max(initial=0), equal_nan=True)
-
-
 def onnxruntime_network(path: Path, graph: Graph, *, output: str | None = None, threads: int = 1) -> OriginalNetwork:
     """Return the network in the file `path`, run by onnxruntime; `output` names one of several outputs.
 
     `graph` is what read_onnx made of the same file: it has refused what onnxruntime would follow (links, paths).
     Raises UnsupportedModelError where onnxruntime refuses the file, and OptionError for an unknown output.
     """
+    name = chosen_output(path, graph, output)
+    entry = _entry(path, graph, name)
+    form = _form(path, entry)
+    session, quiet, program = _session(path, str(path), threads)
+    idle = {value.name: _nothing(path, value) for value in graph.inputs if value is not entry}
+
+    def run(batch: AnyArray) -> AnyArray:
+        return np.asarray(session.run([name], {**idle, entry.name: batch}, quiet)[0])
+
+    return BatchedNetwork(program, path, form, run, graph.arithmetic)
+
+
+def precise_network(path: Path, graph: Graph, *, output: str | None = None, double: bool = False) -> OriginalNetwork:
+    """Return a copy of the network that computes in float32 where the file uses 16 bits or, with `double`, in float64.
+
+    It tells a wrong reading of a file from the rounding of its own arithmetic. onnxruntime runs it or, where that has
+    no such kernels, torch. Raises UnsupportedModelError where neither can.
+    """
+    name = chosen_output(path, graph, output)
+    graph = with_folded_constants(graph)  # what 16 bits round of a weight is part of the network
+    form = _form(path, _entry(path, graph, name))
+    form = InputForm(form.shape, np.float64 if double else np.float32, form.free_leading_axis)
+    try:
+        session, quiet, program = _session(path, _serialized(path, graph, name, double=double), 1)
+    except UnsupportedModelError:
+        if not double:
+            raise
+        from idl_audit.graph.torch_copy import torch_function  # imports torch: seconds
+
+        run = torch_function(path, graph, name, double=True)
+        return BatchedNetwork(f"onnx2torch {metadata.version('onnx2torch')} in float64", path, form, run)
+    entry = session.get_inputs()[0].name
+
+    def run_copy(batch: AnyArray) -> AnyArray:
+        return np.asarray(session.run(None, {entry: batch}, quiet)[0])
+
+    return BatchedNetwork(f"{program} in {np.dtype(form.dtype).name}", path, form, run_copy)
+
+
+def _serialized(path: Path, graph: Graph, output: str, *, double: bool) -> bytes:
+    try:
+        return bytes(clean_model(graph, output, double=double).SerializeToString())
+    except ValueError as error:  # protobuf holds 2 GiB
+        raise UnsupportedModelError([f"{path}: a copy of the model is too large: {first_line(error)}"]) from error
+
+
+def _session(path: Path, model: str | bytes, threads: int) -> tuple[Any, Any, str]:
+    """Return a session of onnxruntime with its options for a quiet run, and what to call it."""
     import onnxruntime  # 0.2 s and 100 MB
 
-    name = chosen_output(path, graph, output)
-    form = input_form(path, graph)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Where weights come out of a DequantizeLinear, its kernels would round the numbers that they are multiplied with to
+    # 8 bits as well, by up to a percent of the output: no longer the function that the file states.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     quiet = onnxruntime.RunOptions()
     quiet.log_severity_level = 4  # a failing batch is expected, and a failing sample is told by our own error
     onnxruntime.disable_telemetry_events()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
+        why = first_line(error)
+        if "find an implementation" in why:
+            why += "; export it in float32, or in an older operator set"
         raise UnsupportedModelError(
-            [f"{path}: onnxruntime {onnxruntime.__version__} refuses the model: {first_line(error)}"]
+            [f"{path}: onnxruntime {onnxruntime.__version__} refuses the model: {why}"]
         ) from error
+    return session, quiet, f"onnxruntime {onnxruntime.__version__}"
 
-    def run(batch: AnyArray) -> AnyArray:
-        return np.asarray(session.run([name], {graph.inputs[0].name: batch}, quiet)[0])
 
-    return BatchedNetwork(f"onnxruntime {onnxruntime.__version__}", path, form, run)
+def _nothing(path: Path, value: Value) -> AnyArray:
+    """Return zeros for an input that the output does not depend on, and that onnxruntime asks for all the same."""
+    if value.dtype not in _NUMBERS:
+        raise UnsupportedModelError(
+            [f"{path}: the input {shown(value.name)}, which nothing reads, holds {value.dtype}; export without it"]
+        )
+    shape = tuple(size if isinstance(size, int) else 1 for size in value.shape or ())
+    return np.full(shape, "", object) if value.dtype == "string" else np.zeros(shape, value.dtype)
 
 
 def onnx2torch_network(path: Path, graph: Graph, *, output: str | None = None) -> OriginalNetwork:
@@ -236,8 +307,10 @@ def onnx2torch_network(path: Path, graph: Graph, *, output: str | None = None) -
     """
     from idl_audit.graph.torch_copy import torch_function  # imports torch: seconds
 
-    run = torch_function(path, graph, chosen_output(path, graph, output))
-    return BatchedNetwork(f"onnx2torch {metadata.version('onnx2torch')}", path, _widened(input_form(path, graph)), run)
+    name = chosen_output(path, graph, output)
+    run = torch_function(path, graph, name)
+    form = _widened(_form(path, _entry(path, graph, name)))
+    return BatchedNetwork(f"onnx2torch {metadata.version('onnx2torch')}", path, form, run)
 
 
 def _widened(form: InputForm) -> InputForm:
@@ -245,13 +318,16 @@ def _widened(form: InputForm) -> InputForm:
     return InputForm(form.shape, np.result_type(form.dtype, np.float32), form.free_leading_axis)
 
 
-def input_form(path: Path, graph: Graph) -> InputForm:
-    """Return the form of the graph's one input, unknown sizes replaced by 1. Raises UnsupportedModelError."""
-    if len(graph.inputs) != 1:
+def _entry(path: Path, graph: Graph, output: str) -> Value:
+    inputs = live_inputs(graph, output)
+    if len(inputs) != 1:
         raise UnsupportedModelError(
-            [f"{path}: the network has {len(graph.inputs)} inputs ({_names(graph.inputs)}) where one is needed"]
+            [f"{path}: the network has {len(inputs)} inputs ({_names(inputs)}) where one is needed"]
         )
-    (value,) = graph.inputs
+    return inputs[0]
+
+
+def _form(path: Path, value: Value) -> InputForm:
     if value.shape is None or value.dtype not in _FLOATS:
         what = "a declared shape" if value.shape is None else f"a type among {', '.join(_FLOATS)}"
         raise UnsupportedModelError([f"{path}: the input {shown(value.name)} needs {what}; export the model again"])

@@ -28,19 +28,21 @@ _OTHER_OPSETS: Final = (17, 13, 11, 9)
 _TORCHVISION_NAMES: Final = ("nms", "roi_align", "box_convert")
 
 
-def torch_function(path: Path, graph: Graph, output: str) -> Callable[[AnyArray], AnyArray]:
+def torch_function(path: Path, graph: Graph, output: str, *, double: bool = False) -> Callable[[AnyArray], AnyArray]:
     """Return the function from the network's input to its output `output`, both arrays of the file's own shapes.
 
+    With `double`, it computes in float64 whatever the file says.
     Raises UnsupportedModelError where onnx2torch can convert no version of the model.
     """
     onnx2torch = _import_onnx2torch()
-    model = clean_model(graph, output)
+    model = clean_model(graph, output, double=double)
     reasons: list[str] = []
     for version, candidate in _candidates(model, graph.opset, reasons):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 module = onnx2torch.convert(candidate).eval()
+                module = module.double() if double else module
         except Exception as error:  # NotImplementedError, KeyError, AssertionError, whatever its converters meet
             reasons.append(f"{version}: {first_line(error)}")
             continue

@@ -97,8 +97,9 @@ def network_of(
     import torch
 
     path = None if file is None else file.path
-    single = example[:1] if example.ndim > 1 else example
     module = _in_evaluation(module)
+    example = _as_read(module, example, str(path or type(module).__name__))
+    single = example[:1] if example.ndim > 1 else example
     with tempfile.TemporaryDirectory(prefix="idl-audit-") as folder:
         exported = Path(folder) / "model.onnx"
         _export(module, single, exported, str(path or type(module).__name__))
@@ -112,13 +113,28 @@ def network_of(
         producer=name,
         files=() if file is None else (file,),
     )
-    form = InputForm(tuple(single.shape), np.dtype(np.float32), example.ndim > 1)
+    form = InputForm(tuple(single.shape), single.numpy().dtype, example.ndim > 1)
 
     def run(batch: AnyArray) -> AnyArray:
         with torch.no_grad():
             return np.asarray(module(torch.from_numpy(np.ascontiguousarray(batch))).numpy())
 
-    return TorchNetwork(replace(graph, provenance=provenance), BatchedNetwork(name, path or Path("model"), form, run))
+    original = BatchedNetwork(name, path or Path("model"), form, run, graph.arithmetic)
+    return TorchNetwork(replace(graph, provenance=provenance), original)
+
+
+def _as_read(module: nn.Module, example: torch.Tensor, what: str) -> torch.Tensor:
+    """Return the example in the type of the module's parameters, which is what it reads."""
+    import torch
+
+    kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    if len(kinds) == 1 and example.is_floating_point():
+        example = example.to(next(iter(kinds)))
+    if example.dtype not in (torch.float16, torch.float32, torch.float64):
+        raise UnsupportedModelError(
+            [f"{what} reads {str(example.dtype).removeprefix('torch.')}; convert it with module.float() first"]
+        )
+    return example
 
 
 def _identity(graph: Graph, file: ReadFile | None, *, is_whole: bool) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from idl_audit.arrays import AnyArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.fusion import fuse_activations
-from idl_audit.graph.ir import Graph, Node, Value, live_nodes, shown
+from idl_audit.graph.ir import Graph, Node, Value, live_inputs, live_nodes, shown
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.composition import LARGEST_COEFFICIENT
@@ -28,6 +28,9 @@ from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_range
 
 NEVER_FOLDED = frozenset({"Shape", "Size"})
 """Operators that are lowered even where their input is constant: their result never depends on the numbers."""
+
+BOUNDED = frozenset({"Clip", "Max", "Min", "Pad", "ScatterElements", "ScatterND", "Where"})
+"""Operators whose lowerings see to infinite constants themselves: a bound that never binds, an entry that is masked."""
 
 STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
 """Operators that keep the order of the outputs; where one ends the network, the model stops before it and says so."""
@@ -100,20 +103,21 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
         MemoryLimitError: where a matrix would exceed the limit of the walk.
     """
     path = graph.provenance.path or Path("the model")
+    target = chosen_output(path, graph, output)
+    graph = replace(graph, inputs=live_inputs(graph, target))
     if len(graph.inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in graph.inputs)
         raise UnsupportedModelError(
             (f"the network has {len(graph.inputs)} inputs ({names}); networks with exactly one input can be audited",)
         )
     sample_shape(graph.inputs[0])
-    target = chosen_output(path, graph, output)
-    problems = _mixed_types(live_nodes(graph.nodes, [target]), graph)
     graph = one_row(graph, target) or graph
     entry = graph.inputs[0]
     values: dict[str, TensorValue] = {**graph.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
     fused = fuse_activations(graph)
     values |= fused.constants
     lost: set[str] = set()
+    problems: list[str] = []
     last = _last_softmax(graph, target)
     body = live_nodes(fused.nodes, [target if last is None else last.inputs[0]])
     for node in body:
@@ -136,28 +140,6 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
 
 def _is_real_constant(value: TensorValue | None) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind == "f"
-
-
-_ONE_TYPE = frozenset(
-    {"Add", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub", "Sum"}
-)
-"""Operators whose inputs must have one type, so that a file that mixes them is invalid."""
-
-
-def _mixed_types(nodes: Sequence[Node], graph: Graph) -> list[str]:
-    """Return what is wrong with nodes that mix float32 and float64: no runtime takes them."""
-    if any(node.op == "Cast" for node in nodes):
-        return []
-    own = np.dtype(graph.inputs[0].dtype) if graph.inputs[0].dtype in ("float32", "float64") else None
-    problems = []
-    for node in nodes:
-        types = {graph.constants[name].dtype for name in node.inputs if name in graph.constants}
-        other = [t for t in types if own is not None and t.kind == "f" and t != own]
-        if node.op in _ONE_TYPE and other:
-            problems.append(
-                f"{node.op} node '{node.label}' mixes {own} inputs with {other[0]} weights; export it again"
-            )
-    return problems
 
 
 def _last_softmax(graph: Graph, target: str) -> Node | None:
@@ -214,11 +196,17 @@ def _results(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tup
         return _folded(node, [value for value in arguments if not isinstance(value, AffineForm)], walk.opset)
     if node.op not in LOWERINGS:
         _refuse_operator(node)
+    if node.op not in BOUNDED and any(map(_has_infinity, arguments)):
+        refuse(node, "reads a constant that holds infinity, which no weight can be; train or export the model again")
     results = walk.finished(node, arguments, LOWERINGS[node.op](node, arguments, walk))
     for result in results:
         if isinstance(result, AffineForm) and not _is_finite(result):
             refuse_range(node, "makes constants")
     return results
+
+
+def _has_infinity(value: TensorValue | None) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and not bool(np.isfinite(value).all())
 
 
 def _is_finite(form: AffineForm) -> bool:

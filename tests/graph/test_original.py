@@ -138,16 +138,30 @@ def test_inputs_that_do_not_fit(tmp_path: Path, run: Runner) -> None:
         with pytest.raises(DataError, match="rows of 4 numbers"):
             run(path, graph)(wrong)
     two = [("x", make.FLOAT, (1, 4)), ("z", make.FLOAT, (1, 4))]
+    both = [helper.make_node("Add", ["x", "z"], ["y"])]
     with pytest.raises(UnsupportedModelError, match="2 inputs"):
-        run(*read(tmp_path, make.model(inputs=two)))
+        run(*read(tmp_path, make.model(both, inputs=two)))
+    relu = [helper.make_node("Abs", ["x"], ["y"])]
     for declaration in [("x", TensorProto.INT64, (1, 4)), ("x", make.FLOAT, None)]:
         with pytest.raises(UnsupportedModelError, match="the input x needs"):
-            run(*read(tmp_path, make.model(inputs=[declaration])))
+            run(*read(tmp_path, make.model(relu, inputs=[declaration], outputs=[("y", declaration[1], None)])))
+
+
+@pytest.mark.parametrize("data_type", [make.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_input_that_nothing_reads_is_filled(tmp_path: Path, data_type: int, first: bool) -> None:
+    entries = [("x", make.FLOAT, ("n", 4)), ("idle", data_type, ("n", 2))]
+    proto = make.model(inputs=entries[:: -1 if first else 1], outputs=[("y", make.FLOAT, ("n", 3))])
+    path, graph = read(tmp_path, proto)
+    for run in (onnxruntime_network, onnx2torch_network):
+        np.testing.assert_allclose(run(path, graph)(samples(3)), affine_relu(samples(3)), rtol=1e-5, atol=1e-6)
 
 
 def test_what_onnxruntime_refuses(tmp_path: Path) -> None:
-    proto = make.model(inputs=[("x", TensorProto.DOUBLE, (1, 4))])
-    with pytest.raises(UnsupportedModelError, match=r"onnxruntime .* refuses the model: Type Error.*Gemm") as caught:
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    inputs = [("x", TensorProto.DOUBLE, (1, 1, 4))]
+    proto = make.model([node], {"w": np.ones((1, 1, 2))}, inputs=inputs, outputs=[("y", TensorProto.DOUBLE, None)])
+    with pytest.raises(UnsupportedModelError, match=r"onnxruntime .* refuses the model: .*Conv.*float32") as caught:
         onnxruntime_network(*read(tmp_path, proto))
     assert str(caught.value).isprintable()
 

@@ -31,6 +31,7 @@ def model_section(report: Report) -> Iterator[Section]:
         pairs.add("sha256", Name(model.sha256))
         pairs.add("format", model.format if model.opset is None else f"{model.format}, opset {model.opset}")
         pairs.add("written by", model.producer)
+        pairs.add("computes in", None if model.arithmetic == "float32" else model.arithmetic)
         pairs.add("weights in", ", ".join(model.external_files))
         pairs.add("input", " x ".join(map(str, model.input_shape)))
         pairs.add("outputs", f"{model.n_outputs:,}")

@@ -85,6 +85,8 @@ def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
         pair(rows, "written by", ", ".join(filter(None, (plain(model.producer), opset))))
     elif opset:
         pair(rows, "operators of", opset)
+    if model.arithmetic != "float32":
+        pair(rows, "computes in", plain(model.arithmetic))
     pair(rows, "input", _shape(model.input_shape))
     if model.n_outputs:
         name = "" if model.output_name is None else f" ({plain(model.output_name)})"

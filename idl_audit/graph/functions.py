@@ -1,0 +1,265 @@
+"""Subgraphs in the place of what calls them: the model's own functions, and the bodies of control flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final, NoReturn, TypeAlias
+
+from idl_audit.arrays import AnyArray
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.graph.ir import Attribute, Body, Call, Function, Node, Reference, shown
+from idl_audit.graph.names import fresh_names
+from idl_audit.graph.onnx_contents import constant_value
+from idl_audit.graph.schemas import means_the_same
+
+MOST_NODES: Final = 200_000
+"""A graph may have so many nodes once subgraphs stand in the place of their calls."""
+
+_DEEPEST: Final = 30
+"""Functions may call functions so deep."""
+
+_ADVICE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "com.microsoft": "onnxruntime's own, written by its optimiser or quantiser; give the model as it was before",
+        "ai.onnx.ml": "ONNX's own for trees, text and classical learning; give a network of ONNX's plain operators",
+        "ai.onnx.preview.training": "ONNX's own for training; export the model for inference",
+        "ai.onnx.training": "ONNX's own for training; export the model for inference",
+        "pkg.torch": "PyTorch's own; export with torch.onnx.export(..., dynamo=True) and without custom operators",
+        "org.pytorch.aten": "PyTorch's own; export with operator_export_type=ONNX",
+        "aten": "PyTorch's own; export with operator_export_type=ONNX",
+    }
+)
+"""What is known of operators of other domains, and what would work."""
+
+
+Renamed: TypeAlias = Mapping[str, str]
+"""Name inside -> name outside."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Constants under new names."""
+
+    values: Mapping[str, AnyArray]
+    renamed: Renamed
+
+
+@dataclass
+class Names:
+    """The names of a graph and of all that was put into it."""
+
+    taken: set[str]
+    n_nodes: int = 0
+
+    @classmethod
+    def of(cls, body: Body) -> Names:
+        """Return the names of a graph, with those inside its subgraphs."""
+        return cls(set(_all_names(body)), len(body.nodes))
+
+    def fresh(self, prefix: str, names: Sequence[str]) -> list[str]:
+        """Return a new name `prefix/name` for each name."""
+        renamed = fresh_names(prefix, names, self.taken)
+        return [renamed[name] for name in names]
+
+    def constants(self, prefix: str, values: Mapping[str, AnyArray]) -> Given:
+        """Return constants under new names."""
+        renamed = fresh_names(prefix, values, self.taken)
+        return Given({renamed[name]: value for name, value in values.items()}, renamed)
+
+    def placed(
+        self, body: Body, prefix: str, given: Mapping[str, str]
+    ) -> tuple[list[Node], dict[str, AnyArray], Renamed]:
+        """Return a subgraph's nodes and constants under new names, and what its own names became.
+
+        `given` says which outer names its inputs stand for; an input that is not in it is left out ('').
+        Raises UnsupportedModelError where all together would be too many nodes.
+        """
+        self.n_nodes += len(body.nodes)
+        if self.n_nodes > MOST_NODES:
+            raise UnsupportedModelError(
+                [f"{shown(prefix)}: with its subgraphs the model has over {MOST_NODES:,} nodes; export a smaller one"]
+            )
+        own = dict(fresh_names(prefix, sorted(body.own - set(body.inputs) - {""}), self.taken))
+        own.update({name: given.get(name, "") for name in body.inputs})
+        nodes = [_renamed(node, own, prefix) for node in body.nodes]
+        return nodes, {own[name]: value for name, value in body.constants.items()}, own
+
+
+def _all_names(body: Body) -> list[str]:
+    names = list(body.own)
+    for node in body.nodes:
+        for inner in node.bodies:
+            names.extend(_all_names(inner))
+    return names
+
+
+def _renamed(node: Node, names: Renamed, prefix: str) -> Node:
+    attributes: Mapping[str, Attribute] = node.attributes
+    if node.bodies:
+        attributes = MappingProxyType(
+            {
+                key: _captures_renamed(value, names, prefix) if isinstance(value, Body) else value
+                for key, value in node.attributes.items()
+            }
+        )
+    return replace(
+        node,
+        name=f"{prefix}/{node.label}",
+        inputs=tuple(names.get(name, name) for name in node.inputs),
+        outputs=tuple(names.get(name, name) for name in node.outputs),
+        attributes=attributes,
+    )
+
+
+def _captures_renamed(body: Body, names: Renamed, prefix: str) -> Body:
+    """Return a subgraph that takes the new names from outside; names of its own hide the outer ones."""
+    outer = {name: new for name, new in names.items() if name and name not in body.own}
+    return replace(
+        body,
+        outputs=tuple(outer.get(name, name) for name in body.outputs),
+        nodes=tuple(replace(_renamed(node, outer, prefix), name=node.name) for node in body.nodes),
+    )
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Nodes without calls, with the constants that came out of functions."""
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, AnyArray]
+
+
+@dataclass
+class _Expansion:
+    functions: Mapping[tuple[str, str, str], Function]
+    opset: int
+    names: Names
+    constants: dict[str, AnyArray] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def without_calls(body: Body, functions: Mapping[tuple[str, str, str], Function], opset: int, names: Names) -> Plain:
+    """Return the graph's nodes with every call replaced by the nodes of the function that it names.
+
+    Raises UnsupportedModelError, listing everything, for operators of other domains, functions that call themselves,
+    and functions that are written in an operator set where their operators mean something else.
+    """
+    work = _Expansion(functions, opset, names)
+    nodes = _expanded(body.nodes, work, ())
+    if work.problems:
+        raise UnsupportedModelError(dict.fromkeys(work.problems))
+    return Plain(tuple(nodes), MappingProxyType(work.constants))
+
+
+def _expanded(nodes: Sequence[Node], work: _Expansion, within: tuple[tuple[str, str, str], ...]) -> list[Node]:
+    found: list[Node] = []
+    for node in nodes:
+        if isinstance(node, Call):
+            try:
+                found.extend(_called(node, work, within))
+            except UnsupportedModelError as error:
+                work.problems.extend(error.problems)
+        else:
+            found.append(_with_plain_bodies(node, work, within))
+    return found
+
+
+def _with_plain_bodies(node: Node, work: _Expansion, within: tuple[tuple[str, str, str], ...]) -> Node:
+    if not node.bodies:
+        return node
+    attributes = dict(node.attributes)
+    for key, value in node.attributes.items():
+        if isinstance(value, Body):
+            outer, work.constants = work.constants, {}
+            nodes = tuple(_expanded(value.nodes, work, within))
+            inner, work.constants = work.constants, outer
+            attributes[key] = replace(value, nodes=nodes, constants=MappingProxyType({**value.constants, **inner}))
+    return replace(node, attributes=MappingProxyType(attributes))
+
+
+def _called(call: Call, work: _Expansion, within: tuple[tuple[str, str, str], ...]) -> list[Node]:
+    function = work.functions.get(call.target)
+    if function is None:
+        _refuse_domain(call)
+    if call.target in within or len(within) >= _DEEPEST:
+        raise UnsupportedModelError(
+            [f"{shown(call.label)}: the function {shown(call.op)} calls itself, or too many others; export it without"]
+        )
+    _check_call(call, function, work.opset)
+    body = function.body
+    given = dict(zip(body.inputs, call.inputs, strict=False))
+    nodes, constants, own = work.names.placed(body, call.label, given)
+    values = {key: call.attributes.get(key, default) for key, default in function.attributes.items()}
+    work.constants.update(constants)
+    nodes = [node for node in (_filled(node, values, work) for node in nodes) if node is not None]
+    found = _expanded(nodes, work, (*within, call.target))
+    for inner, outer in zip(body.outputs, call.outputs, strict=False):
+        if outer:
+            found.append(Node("Identity", f"{call.label}/{inner}", (own.get(inner, ""),), (outer,)))
+    return found
+
+
+def _check_call(call: Call, function: Function, opset: int) -> None:
+    body = function.body
+    problems = []
+    if len(call.inputs) > len(body.inputs) or len(call.outputs) > len(body.outputs):
+        problems.append(
+            f"hands the function {shown(call.op)} more inputs or outputs than it has; export the model again"
+        )
+    strange = sorted(set(call.attributes) - set(function.attributes))
+    if strange:
+        problems.append(f"hands the function {shown(call.op)} the attribute {shown(strange[0])}, which it lacks")
+    if function.opset not in (0, opset):
+        ops = {node.op for node in body.nodes if not isinstance(node, Call)} - {"Constant"}
+        changed = sorted(op for op in ops if not means_the_same(op, function.opset, opset))
+        if changed:
+            problems.append(
+                f"calls a function of operator set {function.opset}, whose {shown(changed[0])} is not that of the "
+                f"model's {opset}; export all in one version"
+            )
+    if problems:
+        raise UnsupportedModelError([f"{shown(call.label)} {problem}" for problem in problems])
+
+
+def _filled(node: Node, values: Mapping[str, Attribute | None], work: _Expansion) -> Node | None:
+    """Return the node with the call's attributes in it; None for a Constant, whose value becomes one."""
+    filled = replace(node, attributes=MappingProxyType(_values(node.attributes, values)))
+    if node.op != "Constant" or isinstance(node, Call):
+        return filled
+    work.constants[node.outputs[0]] = constant_value(filled)
+    return None
+
+
+def _values(given: Mapping[str, Attribute], values: Mapping[str, Attribute | None]) -> dict[str, Attribute]:
+    """Return attributes with references replaced; one that refers to nothing is left out, as ONNX has it."""
+    found: dict[str, Attribute] = {}
+    for key, value in given.items():
+        actual = values.get(value.name) if isinstance(value, Reference) else value
+        if isinstance(actual, Body):
+            actual = _filled_body(actual, values)
+        if actual is not None:
+            found[key] = actual
+    return found
+
+
+def _filled_body(body: Body, values: Mapping[str, Attribute | None]) -> Body:
+    constants = dict(body.constants)
+    nodes = []
+    for node in body.nodes:
+        filled = replace(node, attributes=MappingProxyType(_values(node.attributes, values)))
+        if node.op == "Constant" and not isinstance(node, Call):
+            constants[node.outputs[0]] = constant_value(filled)
+        else:
+            nodes.append(filled)
+    return replace(body, nodes=tuple(nodes), constants=MappingProxyType(constants))
+
+
+def _refuse_domain(call: Call) -> NoReturn:
+    domain = call.domain or "the model's own"
+    advice = next((text for name, text in _ADVICE.items() if f"{domain}.".startswith(f"{name}.")), "")
+    what = f"; it is {advice}" if advice else "; export with ONNX's own operators only"
+    raise UnsupportedModelError(
+        [f"{shown(call.label)}: operator {shown(call.op)} of domain {shown(domain)} is not read{what}"]
+    )

@@ -1,0 +1,144 @@
+"""Types and shapes of a node's outputs, as onnx infers them; only nodes without faults come here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+import onnx
+from onnx import TensorProto, TypeProto, helper, numpy_helper
+
+from idl_audit.arrays import AnyArray
+from idl_audit.graph.ir import Node, Value
+from idl_audit.graph.onnx_writer import array_type, node_proto, operator_schema
+from idl_audit.graph.tensors import ELEMENT_TYPES, element_type_name
+
+TensorType: TypeAlias = TypeProto
+"""What onnx knows of a value: element type and shape, either of which may be missing."""
+
+_SHAPE_INPUT: Final = 64
+"""Only constants of up to this many elements can be shapes, and are shown to onnx's shape inference by value."""
+
+# How many elements come out depends on the values, but there is a bound: bytes per byte of input and axis.
+BOUNDED_OUTPUTS: Final = {"NonZero": 8, "Compress": 1, "Unique": 25}
+
+
+# onnx infers nothing for some versions of these: element type of the output, None where it is that of the first input.
+_LIKE_ITS_INPUTS: Final = {
+    "GreaterOrEqual": TensorProto.BOOL,
+    "GroupNormalization": None,
+    "LessOrEqual": TensorProto.BOOL,
+    "MeanVarianceNormalization": None,
+}
+
+
+def _like_inputs(types: Sequence[TypeProto | None], element: int | None) -> TypeProto | None:
+    """Return the type of a comparison, of the inputs' common shape, or of a normalisation, which is the first's."""
+    shapes = [known_shape(kind) for kind in types if kind is not None]
+    if None in shapes or types[0] is None:
+        return None
+    if element is None:
+        return types[0]
+    common = np.broadcast_shapes(*(shape for shape in shapes if shape is not None))
+    return helper.make_tensor_type_proto(element, common)
+
+
+def output_types(
+    node: Node, types: Sequence[TypeProto | None], values: Sequence[AnyArray | None], opset: int
+) -> list[TypeProto | None]:
+    """Return the type of every output, None where onnx cannot tell.
+
+    Args:
+        node: a node that `schemas.node_faults`, `type_faults` and `rank_faults` find nothing in.
+        types: of every input, None where it is left out.
+        values: of every input, None where it is not known.
+        opset: version of the default operator set.
+
+    Raises whatever onnx raises where inputs and attributes contradict each other.
+    """
+    if node.op in _LIKE_ITS_INPUTS:
+        return [_like_inputs(types, _LIKE_ITS_INPUTS[node.op])]
+    names = [f"i{k}" if kind is not None else "" for k, kind in enumerate(types)]
+    outputs = [f"o{k}" if name else "" for k, name in enumerate(node.outputs)]
+    found = onnx.shape_inference.infer_node_outputs(
+        operator_schema(node, opset),
+        node_proto(node, names, outputs, opset),
+        {name: kind for name, kind in zip(names, types, strict=True) if kind is not None},
+        {
+            name: numpy_helper.from_array(np.asarray(value), name)
+            for name, value in zip(names, values, strict=True)
+            if name and value is not None and value.size <= _SHAPE_INPUT
+        },
+        opset_imports=[helper.make_opsetid("", opset)],
+    )
+    return [found.get(name) for name in outputs]
+
+
+def estimated_bytes(
+    node: Node, types: Sequence[TypeProto | None], values: Sequence[AnyArray | None], opset: int
+) -> int | None:
+    """Return a bound for the bytes of all outputs together; None where it cannot be told. Raises as `output_types`."""
+    if node.op in BOUNDED_OUTPUTS:
+        given = [n_bytes(kind) for kind in types if kind is not None]
+        ranks = [len(kind.tensor_type.shape.dim) for kind in types if kind is not None]
+        if None in given:
+            return None
+        return sum(size for size in given if size is not None) * BOUNDED_OUTPUTS[node.op] * max(1, *ranks, 1)
+    found = output_types(node, types, values, opset)
+    sizes = [n_bytes(kind) for kind in found if kind is not None]
+    # Some second outputs (a Dropout's mask) have no inferred shape; none of them is larger than the first output.
+    if not sizes or sizes[0] is None:
+        return None
+    return sum(sizes[0] if size is None else size for size in sizes)
+
+
+def known_shape(kind: TypeProto | None) -> tuple[int, ...] | None:
+    """Return the shape, where the type is a tensor's and every size is a number."""
+    if kind is None or not kind.tensor_type.HasField("shape"):
+        return None
+    sizes = kind.tensor_type.shape.dim
+    return tuple(int(size.dim_value) for size in sizes) if all(size.HasField("dim_value") for size in sizes) else None
+
+
+def n_bytes(kind: TypeProto) -> int | None:
+    """Return the bytes that a tensor of this type takes in memory, None where its shape is not known."""
+    shape = known_shape(kind)
+    element = ELEMENT_TYPES.get(kind.tensor_type.elem_type or TensorProto.DOUBLE)
+    return None if shape is None else math.prod(shape) * (8 if element is None else element.itemsize)
+
+
+def type_of(array: AnyArray) -> TypeProto:
+    """Return the type of an array: element type and full shape."""
+    return array_type(array)
+
+
+def declared_type(value: Value) -> TypeProto | None:
+    """Return the type of a declared input for one sample: a symbolic first axis is 1. None where it is no tensor."""
+    element = next((number for number, kind in ELEMENT_TYPES.items() if kind.name == value.dtype), None)
+    if element is None:
+        return None
+    sizes: list[int | None] | None = None
+    if value.shape is not None:
+        sizes = [size if isinstance(size, int) else 1 if axis == 0 else None for axis, size in enumerate(value.shape)]
+    return helper.make_tensor_type_proto(element, sizes)
+
+
+def element_of(kind: TypeProto | None) -> str:
+    """Return the name of a tensor's element type; empty where it is not known."""
+    element = 0 if kind is None else kind.tensor_type.elem_type
+    return element_type_name(element) if element else ""
+
+
+def schema_type(kind: TypeProto | None) -> str:
+    """Return a tensor's type as schemas write it, 'tensor(float)'; empty where it is not known."""
+    element = 0 if kind is None else kind.tensor_type.elem_type
+    if not element:
+        return ""
+    return f"tensor({TensorProto.DataType.Name(element).lower()})"
+
+
+def rank_of(kind: TypeProto | None) -> int | None:
+    """Return a tensor's number of axes, None where it is not known."""
+    return len(kind.tensor_type.shape.dim) if kind is not None and kind.tensor_type.HasField("shape") else None
