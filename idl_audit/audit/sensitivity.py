@@ -94,11 +94,9 @@ def audit_sensitivity(
 def _inputs(subject: Subject, options: SensitivityOptions) -> Inputs:
     """Return how the inputs are looked at. Raises InvalidInputError where an option does not fit the model."""
     model = subject.model
-    classes = max(model.n_outputs, 2)  # one output stands for two classes, on either side of a threshold
-    if options.label is not None and not options.label < classes:
-        raise OptionError(
-            f"--class {options.label} is none of the {classes} classes of {subject.path}, 0 to {classes - 1}"
-        )
+    if options.label is not None and not options.label < max(model.n_outputs, 2):
+        outputs = f"{model.n_outputs} outputs" if model.n_outputs > 1 else "two classes, 0 and 1, of the one output"
+        raise OptionError(f"--class {options.label} is none of the {outputs} of {subject.path}")
     shape = options.image_shape or model.input_shape
     if math.prod(shape) != model.n_inputs:
         size = " x ".join(map(str, shape))

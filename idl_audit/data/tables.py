@@ -95,6 +95,12 @@ def parse_table(text: str, path: Path, *, equal: bool = True) -> Table:
     return Table(tuple(heading), tuple(values), MappingProxyType(reader.missing))
 
 
+def _split_further(row: Row) -> Row:
+    """Return a row of a list of numbers, in which blanks separate beside what else does."""
+    cells = [[cell] if kind_of(cell) != "text" else cell.split() for cell in row.cells]
+    return Row(row.line, [word for words in cells for word in words])
+
+
 def _may_mislead(text: str, separator: str) -> bool:
     """Return whether some cell may have a comma, or an underscore that Python passes over in a number."""
     comma = '"' if separator == "," else ","
@@ -147,7 +153,7 @@ class _Numbers:
 
 def _headed(path: Path, rows: Rows, *, equal: bool) -> tuple[list[str], Iterator[Row]]:
     """Return the heading, empty where there is none, and the rows below it."""
-    body = iter(rows)
+    body = iter(rows) if equal else map(_split_further, rows)
     first = next(body, None)
     if first is None:
         return [], body
@@ -164,7 +170,7 @@ def _headed(path: Path, rows: Rows, *, equal: bool) -> tuple[list[str], Iterator
 
 
 def _is_heading(path: Path, row: Row) -> bool:
-    """Return whether the first row names the columns: some text, and no numbers but those of columns.
+    """Return whether the first row names the columns: some text, and no numbers unless one column is named label.
 
     Raises:
         DataError: where it has text beside numbers: it may be a sample with an entry that is no number.
@@ -173,10 +179,9 @@ def _is_heading(path: Path, row: Row) -> bool:
     numbers = [cell for cell, kind in zip(row.cells, kinds, strict=True) if kind in ("number", "truth")]
     if not numbers:
         return "text" in kinds
-    counted = len(numbers) > 1 and any(_counted(numbers, first) for first in (0, 1))
     if "text" not in kinds:  # pandas: nothing above its index, and numbers for names
-        return counted and len(kinds) == len(numbers) + 1 and row.cells[0] == ""
-    if counted or any(cell.lower() in LABEL_COLUMNS for cell in row.cells):
+        return len(kinds) == len(numbers) + 1 > 2 and row.cells[0] == "" and _counts(numbers)
+    if any(cell.lower() in LABEL_COLUMNS for cell in row.cells):
         return True
     column = kinds.index("text")
     raise DataError(
@@ -191,7 +196,7 @@ def _counts_columns(path: Path, first: Row, second: Row) -> bool:
     Raises:
         DataError: where the numbers below are whole as well, and it may be a sample.
     """
-    if len(first.cells) < 3 or not _counted(first.cells, 0):
+    if len(first.cells) < 3 or not _counts(first.cells):
         return False
     if all(kind_of(cell) == "number" and not cell.lstrip("+-").isdecimal() for cell in second.cells):
         return True
@@ -201,8 +206,8 @@ def _counts_columns(path: Path, first: Row, second: Row) -> bool:
     )
 
 
-def _counted(cells: Sequence[str], first: int) -> bool:
-    return all(cell == str(k) for k, cell in enumerate(cells, start=first))
+def _counts(cells: Sequence[str]) -> bool:
+    return all(cell == str(k) for k, cell in enumerate(cells))
 
 
 def _refuse_ragged(path: Path, row: Row, heading: Sequence[str], width: int, separator: str) -> None:

@@ -230,13 +230,13 @@ def test_radii_of_images_follow_the_layout(tmp_path):
     ("content", "what"),
     [
         ("1,2,3", "3 radii"),
-        ("1,2,3,x", "'x' as entry 3"),
+        ("1,2,3,x", "'x' in column 4"),
         ("1,2,3,-4", "-4 for input 3"),
-        ("1,2,3,nan", "nan for input 3"),
+        ("1,2,3,nan", "column 4 has 'nan'"),
         ("1,2,inf,4", "inf for input 2"),
         ("0,0,0,0", "no radius above 0"),
         ("", "is empty"),
-        (b"\xff\xfe\x00", "neither"),
+        (b"\xff\xfe\x00", "no UTF-16 text"),
     ],
 )
 def test_radii_that_are_none_are_refused(tmp_path, content, what):

@@ -67,8 +67,8 @@ MODELS = (
     case("certify two_outputs.onnx -d small.npz -e 0.02 --output-name w", "no output", "'w'", "y, z"),
     case(
         "certify one_output.onnx -d small.npz -e 0.02",
-        "one_output.onnx",
-        "one output",
+        "small.npz",
+        "one output has the classes 0 and 1",
     ),
 )
 

@@ -201,7 +201,7 @@ REFUSED = {
         "attack logit.onnx -d d.npz -e 0.1 --objective l1 --threshold 0",
         ("--threshold", "margin"),
     ),
-    "class of S": ("sensitivity logit.onnx --class 2", ("--class 2", "2 classes", "0 to 1")),
+    "class of S": ("sensitivity logit.onnx --class 2", ("--class 2", "two classes, 0 and 1")),
 }
 
 

@@ -55,6 +55,7 @@ class Enters:
 
 
 IMAGES = (("small.onnx", "image.onnx"), ("small.npz", "image.npz"))
+ONE = (("small.onnx", "one.onnx"), ("small.npz", "one.npz"))
 TWO = (("small.onnx", "two_outputs.onnx --output-name y"),)
 
 ENTERS: Mapping[str, Enters] = {
@@ -70,6 +71,7 @@ ENTERS: Mapping[str, Enters] = {
     "--layout": Enters("--layout nhwc", "other data", ("data.numbers_sha256",), swap=IMAGES),
     "--bounds": Enters("--bounds 0,2", "clip none, not 0.0, 2.0", ("threat_model.clip",)),
     "--output-name": Enters("--output-name z", "another output (y, not z)", ("model.output_name",), swap=TWO),
+    "--threshold": Enters("--threshold 0.25", "another threshold (0.0, not 0.25)", ("model.threshold",), swap=ONE),
     "--sigma": Enters("--sigma radii.csv", "sigma none, not radii.csv", ("threat_model.sigma_sha256",)),
     "--target": Enters("--target 1", "target none, not 1", ("threat_model.target",)),
     "--sparse": Enters("--sparse 2", "k none, not 2", ("threat_model.k",)),
@@ -180,6 +182,8 @@ def asked(shared_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(5)
     np.savez(folder / "other.npz", inputs=rng.random((6, 4)), labels=np.arange(6) % 3)
     np.savez(folder / "image.npz", inputs=rng.random((6, 1, 2, 2)), labels=np.arange(6) % 3)
+    network(folder / "one.onnx", [gemm()], {"w": w["w"][:, :1], "b": w["b"][:1]}, outputs=(("y", (1, 1)),))
+    np.savez(folder / "one.npz", inputs=rng.random((6, 4)), labels=np.arange(6) % 2)
     np.save(folder / "labels.npy", (np.arange(6) + 1) % 3)
     np.save(folder / "c.npy", np.array([1.0, 2.0, 3.0]))
     (folder / "radii.csv").write_text("1,1,0.5,1\n")

@@ -109,7 +109,7 @@ def test_no_file_and_no_table_are_told(tmp_path):
         read_configuration(tmp_path / FILE)
     with pytest.raises(OptionError, match="no regular file"):
         read_configuration(tmp_path)
-    (tmp_path / FILE).write_bytes(b"\xff\xfe")
+    (tmp_path / FILE).write_bytes(b"\xe9")
     with pytest.raises(OptionError, match="UTF-8"):
         read_configuration(tmp_path / FILE)
     with pytest.raises(OptionError, match=r"\[tool.idl-audit\]"):

@@ -136,6 +136,7 @@ REFUSED: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "classes by name": (LABELLED.replace(",0\n", ",cat\n"), ("line 2, column 4 ('label') has 'cat'", "whole numbers")),
     "classes by name, no heading": ("0.9,0.2,0.1,cat\n0.1,0.8,0.3,dog\n", ("line 1 has 'cat' in column 4",)),
     "letter for a digit in the first row": ("0.9,O.2,0.1\n0.1,0.8,0.3\n", ("line 1 has 'O.2' in column 2",)),
+    "letter behind 1, 2, 3": ("1,2,x\n0.1,0.8,0.3\n", ("line 1 has 'x' in column 3",)),
     "letter for a digit below": ("0.9,0.2,0.1\n0.1,O.8,0.3\n", ("line 2, column 2 has 'O.8'", "no number")),
     "thousands": ("1,234,567;2;3\n4;5;6\n", ("line 1, column 1 has '1,234,567'", "thousands")),
     "thousands with points": ("1.234,5;2;3\n", ("'1.234,5'", "thousands")),
@@ -267,7 +268,17 @@ def test_label_files_are_refused_in_one_sentence(tmp_path: Path, text: str, word
     assert word in str(caught.value)
 
 
-RADII = ["0.5,0,1", "0.5 0 1", "0,5;0;1", "0,5\t0\t1", "0.5\n0\n1\n", "sigma\r\n0.5\r\n0\r\n1\r\n", "\ufeff0.5;0\n1"]
+RADII = [
+    "0.5,0,1",
+    "0.5 0 1",
+    "0,5;0;1",
+    "0,5\t0\t1",
+    "0.5\n0\n1\n",
+    "0.5; 0 1",
+    "0.5,0\n1",
+    "sigma\r\n0.5\r\n0\r\n1\r\n",
+    "\ufeff0.5;0\n1",
+]
 
 
 @pytest.mark.parametrize("text", RADII)
