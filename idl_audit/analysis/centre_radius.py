@@ -20,10 +20,9 @@ from typing import Final
 import numpy as np
 
 from idl_audit.analysis.flat import flat_bytes, flat_sensitivity, monotone_sensitivity
-from idl_audit.analysis.gradients import push_back
-from idl_audit.analysis.sensitivity import lost_below_range, paper_matrix, roundings
+from idl_audit.analysis.sensitivity import lost_below_range, paper_matrix, roundings, signed_matrix
 from idl_audit.arrays import FloatArray
-from idl_audit.errors import UnsupportedModelError
+from idl_audit.errors import InvalidInputError, MemoryLimitError, UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.rounding import gamma
@@ -36,32 +35,47 @@ def global_slopes(model: ImplicitModel) -> dict[int, tuple[FloatArray, FloatArra
     return {k: block.everywhere for k, block in enumerate(model.blocks)}
 
 
-def global_paper(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+LARGEST: Final = 4 * 10**9
+"""Bytes that the matrices of all states may take, unless another limit is given."""
+
+
+def global_paper(model: ImplicitModel, functionals: FloatArray | None = None, limit: int = LARGEST) -> FloatArray:
     """Return the paper's S for all inputs."""
     if model.is_feed_forward:
         return paper_matrix(model, functionals)
-    return flat_sensitivity(model, functionals=functionals, middle=False)
+    return flat_sensitivity(model, functionals=functionals, middle=False, limit=limit)
 
 
-def global_gains(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+def global_gains(model: ImplicitModel, functionals: FloatArray | None = None, limit: int = LARGEST) -> FloatArray:
     """Return the S of the paper's recursion with each loop's own gain in it; for feed-forward models the paper's S."""
     return paper_matrix(model, functionals)
 
 
-def global_monotone(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+def global_monotone(model: ImplicitModel, functionals: FloatArray | None = None, limit: int = LARGEST) -> FloatArray:
     """Return the S of a monotone model for all inputs."""
-    return monotone_sensitivity(model, functionals=functionals)
+    return monotone_sensitivity(model, functionals=functionals, limit=limit)
 
 
-def global_centre_radius(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
-    """Return S(c, r) for all inputs."""
-    if model.is_feed_forward:
-        return centre_radius_matrix(model, global_slopes(model), functionals)
-    return flat_sensitivity(model, functionals=functionals)
+def global_centre_radius(
+    model: ImplicitModel, functionals: FloatArray | None = None, limit: int = LARGEST
+) -> FloatArray:
+    """Return S(c, r) for all inputs. Raises MemoryLimitError where that would take more bytes than the limit."""
+    if not model.is_feed_forward:
+        return flat_sensitivity(model, functionals=functionals, limit=limit)
+    needed = centre_radius_bytes(model)
+    if needed > limit:
+        raise MemoryLimitError(
+            f"the method centre-radius would take {needed / 1e6:,.0f} MB, above the limit of {limit / 1e6:,.0f} MB; "
+            "raise --max-memory, or use the method best, which takes what fits"
+        )
+    return centre_radius_matrix(model, global_slopes(model), functionals)
 
 
 def centre_radius_bytes(model: ImplicitModel) -> int:
-    """Return the memory that `centre_radius_matrix` needs, in bytes: a matrix for each pair of blocks that meet."""
+    """Return the memory that `centre_radius_matrix` needs, in bytes: a matrix for each pair of blocks that meet.
+
+    Beside them stands one more of the largest while the next is made.
+    """
     if not model.is_feed_forward:
         return flat_bytes(model)
     reach: dict[int, set[int]] = {}
@@ -72,7 +86,8 @@ def centre_radius_bytes(model: ImplicitModel) -> int:
             sources |= reach[j]
         reach[k] = sources
         numbers += model.blocks[k].size * (2 * model.n_inputs + sum(model.blocks[j].size for j in sources))
-    return numbers * BYTES_PER_NUMBER
+    widest = max([model.n_inputs, *(block.size for block in model.blocks)])
+    return (numbers + widest**2 + 4 * NUMBERS_AT_ONCE) * BYTES_PER_NUMBER
 
 
 def centre_radius_matrix(
@@ -106,13 +121,11 @@ def centre_radius_matrix(
     direct: dict[int, FloatArray] = {}
     for k in model.evaluation_order:
         direct[k], paths[k] = _linear_part(model.rows[k], model.n_inputs, centres, direct, paths)
-        reach[k] = _bounded(model, k, np.abs(direct[k]), paths[k], radii, reach)
+        reach[k] = _bounded(np.abs(direct[k]), paths[k], radii, reach)
     d, c = _linear_part(model.output, model.n_inputs, centres, direct, paths)
     if functionals is not None:
         d, c = functionals @ d, {j: functionals @ path for j, path in c.items()}
-    found = np.abs(d)
-    for j, path in c.items():
-        found = found + np.abs(path) @ (radii[j][:, None] * reach[j])
+    found = _bounded(np.abs(d), c, radii, reach)
     steepest = {k: np.abs(centres[k]) + radii[k] for k in slopes}
     return np.asarray(found * (1 + gamma(8)) + _losses(model, functionals, steepest))
 
@@ -142,33 +155,57 @@ def _linear_part(
     """Return (from u, from each w_j) of an affine map behind the network whose slopes are the centres."""
     from_input = np.zeros((row.size, n_inputs))
     if row.input is not None:
-        from_input += row.input.adjoint(np.eye(row.size))
+        _add_map(from_input, row.input)
     found: dict[int, FloatArray] = {}
+
+    def add(source: int, size: int) -> FloatArray:
+        return found.setdefault(source, np.zeros((row.size, size)))
+
     for k, linear_map in row.states.items():
-        from_input += _times(linear_map, centres[k][:, None] * direct[k])
-        found[k] = found.get(k, 0.0) + linear_map.adjoint(np.eye(row.size))
+        _add_product(from_input, linear_map, centres[k], direct[k])
+        _add_map(add(k, linear_map.n_in), linear_map)
         for j, path in paths[k].items():
-            found[j] = found.get(j, 0.0) + _times(linear_map, centres[k][:, None] * path)
+            _add_product(add(j, path.shape[1]), linear_map, centres[k], path)
     return from_input, found
 
 
-def _times(linear_map: LinearMap, matrix: FloatArray) -> FloatArray:
-    return linear_map.apply(np.ascontiguousarray(matrix.T)).T
+NUMBERS_AT_ONCE: Final = 2**20
+"""Numbers of an intermediate product."""
+
+
+def _add_map(total: FloatArray, linear_map: LinearMap) -> None:
+    """Add W to a total in place, some rows at a time."""
+    matrix = linear_map.to_sparse()
+    at_once = max(1, NUMBERS_AT_ONCE // max(linear_map.n_in, 1))
+    for start in range(0, len(total), at_once):
+        rows = slice(start, start + at_once)
+        total[rows] += matrix[rows].toarray()
+
+
+def _add_product(total: FloatArray, linear_map: LinearMap, scale: FloatArray, matrix: FloatArray) -> None:
+    """Add W diag(scale) matrix, (n_out, m), to a total in place, some columns at a time."""
+    at_once = max(1, NUMBERS_AT_ONCE // max(linear_map.n_in, linear_map.n_out, 1))
+    for start in range(0, matrix.shape[1], at_once):
+        columns = slice(start, start + at_once)
+        total[:, columns] += linear_map.apply(np.ascontiguousarray((scale[:, None] * matrix[:, columns]).T)).T
 
 
 def _bounded(
-    model: ImplicitModel,
-    k: int,
     direct: FloatArray,
     paths: Mapping[int, FloatArray],
     radii: Mapping[int, FloatArray],
     reach: Mapping[int, FloatArray],
 ) -> FloatArray:
-    total = direct
+    """Return direct + sum over j of |path_j| diag(r_j) Z_j, in place of `direct`, some rows at a time."""
     for j, path in paths.items():
-        if radii[j].any():
-            total = total + np.abs(path) @ (radii[j][:, None] * reach[j])
-    return total
+        if not radii[j].any():
+            continue
+        moved = radii[j][:, None] * reach[j]
+        at_once = max(1, NUMBERS_AT_ONCE // max(path.shape[1], direct.shape[1], 1))
+        for start in range(0, len(path), at_once):
+            rows = slice(start, start + at_once)
+            direct[rows] += np.abs(path[rows]) @ moved
+    return direct
 
 
 def half_step_applies(model: ImplicitModel) -> bool:
@@ -178,7 +215,7 @@ def half_step_applies(model: ImplicitModel) -> bool:
     return not coupled and all(bool((least >= 0).all()) for least, _ in slopes.values())
 
 
-def half_step_matrix(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+def half_step_matrix(model: ImplicitModel, functionals: FloatArray | None = None, limit: int = LARGEST) -> FloatArray:
     """Return (S + |C (I - diag(g) A)^-1 diag(g) B + D|) / 2, shape (q, p), rounded upward.
 
     Raises:
@@ -190,52 +227,43 @@ def half_step_matrix(model: ImplicitModel, functionals: FloatArray | None = None
         raise UnsupportedModelError(("the half-step needs slopes that are never negative; use method centre-radius",))
     slopes = global_slopes(model)
     greatest = {k: most for k, (_, most) in slopes.items()}
-    rows = np.eye(model.n_outputs) if functionals is None else functionals
-    sums: dict[int, FloatArray] = {}
-    signed = push_back(model.output, rows, sums, np.zeros((len(rows), model.n_inputs)))
-    for k in range(len(model.blocks)):
-        v = sums.pop(k, None)
-        if v is not None:
-            signed = push_back(model.rows[k], v * greatest[k], sums, signed)
+    signed = signed_matrix(model, greatest, functionals)
     whole = paper_matrix(model, functionals, greatest)
     total = whole * (1 + gamma(8)) + np.abs(signed) + _losses(model, functionals, greatest)
     return np.asarray(total / 2)
 
 
-LARGEST = 4 * 10**9
-"""Bytes that "best" grants to the centre-radius matrix."""
-
-
-def best_matrix(model: ImplicitModel, functionals: FloatArray | None = None) -> FloatArray:
+def best_matrix(model: ImplicitModel, functionals: FloatArray | None = None, limit: int = LARGEST) -> FloatArray:
     """Return the entrywise least of the matrices that apply to the model and fit into memory: all are valid."""
-    names = applicable_methods(model)
+    names = applicable_methods(model, limit)
     if model.is_feed_forward:
-        return np.asarray(np.minimum.reduce([METHODS[name](model, functionals) for name in names]))
-    found, refusals = [], []
+        return np.asarray(np.minimum.reduce([METHODS[name](model, functionals, limit) for name in names]))
+    found: list[FloatArray] = []
+    refusals: list[InvalidInputError] = []
     for name in names:  # what proves a bound of a loop is known only once it was tried
         try:
-            found.append(METHODS[name](model, functionals))
-        except UnsupportedModelError as error:
+            found.append(METHODS[name](model, functionals, limit))
+        except (UnsupportedModelError, MemoryLimitError) as error:
             refusals.append(error)
     if not found:
         raise refusals[0]
     return np.asarray(np.minimum.reduce(found))
 
 
-def applicable_methods(model: ImplicitModel) -> tuple[str, ...]:
+def applicable_methods(model: ImplicitModel, limit: int = LARGEST) -> tuple[str, ...]:
     """Return the methods that "best" takes the least of."""
     coupled = any(block.activation.coupled for block in model.blocks)
     if not model.is_feed_forward:
         return ("paper", "gains") if coupled else ("centre-radius", "monotone", "gains")
     names = ["paper"]
-    if not coupled and centre_radius_bytes(model) <= LARGEST:
+    if not coupled and centre_radius_bytes(model) <= limit:
         names.append("centre-radius")
     elif half_step_applies(model):  # never below the centre-radius matrix, but there for models of any size
         names.append("half-step")
     return tuple(names)
 
 
-METHODS: Final[Mapping[str, Callable[[ImplicitModel, FloatArray | None], FloatArray]]] = MappingProxyType(
+METHODS: Final[Mapping[str, Callable[[ImplicitModel, FloatArray | None, int], FloatArray]]] = MappingProxyType(
     {
         "paper": global_paper,
         "half-step": half_step_matrix,

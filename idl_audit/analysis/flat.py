@@ -45,17 +45,17 @@ def flat_bytes(model: ImplicitModel) -> int:
     return 8 * (ARRAYS * n * n + 6 * n * p + 6 * q * (n + p))
 
 
-def flat_model(model: ImplicitModel, functionals: FloatArray | None = None) -> FlatModel:
+def flat_model(model: ImplicitModel, functionals: FloatArray | None = None, limit: int = LARGEST) -> FlatModel:
     """Return the flat form; with `functionals` F, (r, q), that of F y in place of y.
 
     Raises:
-        MemoryLimitError: where it would take more than 4 GB.
+        MemoryLimitError: where it would take more bytes than the limit, or than 4 GB.
     """
-    needed = flat_bytes(model)
-    if needed > LARGEST:
+    needed, limit = flat_bytes(model), min(limit, LARGEST)
+    if needed > limit:
         raise MemoryLimitError(
-            f"dense matrices over {model.n_states:,} states would take {needed / 1e9:.1f} GB; at most "
-            f"{LARGEST / 1e9:.0f} GB are used for them"
+            f"dense matrices over {model.n_states:,} states would take {needed / 1e6:,.0f} MB; at most "
+            f"{limit / 1e6:,.0f} MB are used for them"
         )
     n, p = model.n_states, model.n_inputs
     rows = [_flat_row(model, row) for row in model.rows]
@@ -159,7 +159,12 @@ def _changes(model: ImplicitModel) -> Iterator[dict[int, FloatArray]]:
 
 
 def flat_sensitivity(
-    model: ImplicitModel, slopes: Slopes | None = None, functionals: FloatArray | None = None, *, middle: bool = True
+    model: ImplicitModel,
+    slopes: Slopes | None = None,
+    functionals: FloatArray | None = None,
+    *,
+    middle: bool = True,
+    limit: int = LARGEST,
 ) -> FloatArray:
     """Return the entrywise least of the proved S of a model with loops, shape (q, p), rounded upward.
 
@@ -168,12 +173,13 @@ def flat_sensitivity(
         slopes: bounds of every state's slope; those over all inputs where left out.
         functionals: rows F, shape (r, q), to bound F y in place of y.
         middle: False for the paper's S = |C| (I - Gamma |A|)^-1 Gamma |B| + |D|, which needs lambda_PF < 1.
+        limit: bytes that the dense arrays may take.
 
     Raises:
         UnsupportedModelError: where nothing proves a bound.
         MemoryLimitError: where the dense arrays would be too large.
     """
-    flat = flat_model(model, functionals)
+    flat = flat_model(model, functionals, limit)
     ends = {k: block.everywhere for k, block in enumerate(model.blocks)} if slopes is None else slopes
     found: list[FloatArray] = []
     for proof in flat_contractions(model, flat, ends, middle=middle):
@@ -186,7 +192,11 @@ def flat_sensitivity(
 
 
 def monotone_sensitivity(
-    model: ImplicitModel, slopes: Slopes | None = None, functionals: FloatArray | None = None
+    model: ImplicitModel,
+    slopes: Slopes | None = None,
+    functionals: FloatArray | None = None,
+    *,
+    limit: int = LARGEST,
 ) -> FloatArray:
     """Return the S of a monotone model, Q = diag(1/g) - (A + A^T) / 2 > 0, shape (q, p), rounded upward.
 
@@ -198,7 +208,7 @@ def monotone_sensitivity(
         UnsupportedModelError: where Q is not positive definite, or slopes may be negative.
         MemoryLimitError: where the dense arrays would be too large.
     """
-    flat = flat_model(model, functionals)
+    flat = flat_model(model, functionals, limit)
     ends = {k: block.everywhere for k, block in enumerate(model.blocks)} if slopes is None else slopes
     found = None
     if not any(block.activation.coupled for block in model.blocks):

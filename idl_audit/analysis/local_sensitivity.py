@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.centre_radius import METHODS, applicable_methods, global_slopes
+from idl_audit.analysis.centre_radius import LARGEST, METHODS, applicable_methods, global_slopes
 from idl_audit.analysis.intervals import interval_bounds
 from idl_audit.analysis.linear_bounds import backward_state_bounds
 from idl_audit.analysis.sensitivity import sensitivity_matrix
@@ -42,6 +42,7 @@ def local_sensitivity(
     state_bounds: str = "interval",
     functionals: FloatArray | None = None,
     within: FloatArray | None = None,
+    max_bytes: int | None = None,
 ) -> FloatArray:
     """Return S with |y(u) - y(v)| <= S |u - v| for all u, v in the box, shape (q, p), rounded upward.
 
@@ -55,6 +56,7 @@ def local_sensitivity(
         state_bounds: "interval", or "linear" for the tighter and slower backward linear bounds.
         functionals: rows F, shape (r, q); bounds |F (y - y0)| instead.
         within: a global matrix for the same functionals, where it is known already.
+        max_bytes: as for `sensitivity_matrix`.
 
     Raises:
         UnsupportedModelError: where the method does not apply to the model, or nothing bounds a loop.
@@ -63,26 +65,29 @@ def local_sensitivity(
     for what, name, known in (("method", method, METHODS), ("kind of state bounds", state_bounds, STATE_BOUNDS)):
         if name not in known:
             raise OptionError(f"there is no {what} '{name}' for local S; known are {', '.join(known)}")
-    outer = sensitivity_matrix(model, method, functionals=functionals) if within is None else within
+    limit = LARGEST if max_bytes is None else max_bytes
+    outer = within
+    if outer is None:
+        outer = sensitivity_matrix(model, method, functionals=functionals, max_bytes=max_bytes)
     there = restricted_model(model, STATE_BOUNDS[state_bounds](model, Interval.of_boxes(box)))
-    names = taken_methods(model, method) if model.is_feed_forward else (method,)
-    matrices = [_matrix(there, name, functionals) for name in names]
+    names = taken_methods(model, method, limit) if model.is_feed_forward else (method,)
+    matrices = [_matrix(there, name, functionals, limit) for name in names]
     return np.asarray(np.minimum.reduce([outer, *matrices]))
 
 
-def taken_methods(model: ImplicitModel, method: str) -> tuple[str, ...]:
+def taken_methods(model: ImplicitModel, method: str, limit: int = LARGEST) -> tuple[str, ...]:
     """Return what local S takes the least of."""
     if method != "best":
         return (method,)
     if not model.is_feed_forward:
-        return applicable_methods(model)
-    return ("paper", "centre-radius" if "centre-radius" in applicable_methods(model) else "half-step")
+        return applicable_methods(model, limit)
+    return ("paper", "centre-radius" if "centre-radius" in applicable_methods(model, limit) else "half-step")
 
 
-def _matrix(model: ImplicitModel, name: str, functionals: FloatArray | None) -> FloatArray:
+def _matrix(model: ImplicitModel, name: str, functionals: FloatArray | None, limit: int) -> FloatArray:
     if name == "half-step" and model.is_feed_forward:  # reads both ends of the slopes; that of METHODS the greatest
         return sign_path_matrix(model, global_slopes(model), functionals)
-    return METHODS[name](model, functionals)
+    return METHODS[name](model, functionals, limit)
 
 
 def restricted_model(model: ImplicitModel, bounds: StateBounds) -> ImplicitModel:

@@ -9,14 +9,15 @@ constants of the activations).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from idl_audit.analysis.gradients import push_back
 from idl_audit.arrays import FloatArray
 from idl_audit.box import Box
-from idl_audit.errors import OptionError, UnsupportedModelError
+from idl_audit.errors import MemoryLimitError, OptionError, UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.upward import multiplied, pulled, spread, weighted
@@ -48,6 +49,7 @@ def sensitivity_matrix(
     box: Box | None = None,
     *,
     functionals: FloatArray | None = None,
+    max_bytes: int | None = None,
 ) -> FloatArray:
     """Return a sensitivity matrix S, |y(u) - y(u0)| <= S |u - u0|, shape (q, p), rounded upward; unchanged by rescale.
 
@@ -58,20 +60,49 @@ def sensitivity_matrix(
             and fit into memory.
         box: where u and u0 lie; all inputs where it is left out. A box makes S local (`local_sensitivity`).
         functionals: rows F, shape (r, q); bounds |F (y - y0)| by the matrix of F y instead of y.
+        max_bytes: what S and all that it is made from may take; None grants 4 GB to what it is made from.
 
     Raises:
         UnsupportedModelError: where the method does not apply to the model.
+        MemoryLimitError: where S does not fit.
         OptionError: for an unknown method.
     """
-    from idl_audit.analysis.centre_radius import METHODS
+    from idl_audit.analysis.centre_radius import LARGEST, METHODS
 
+    n_rows = model.n_outputs if functionals is None else len(functionals)
+    _refuse_too_large(n_rows, model.n_inputs, max_bytes)
     if box is not None:
         from idl_audit.analysis.local_sensitivity import local_sensitivity
 
-        return local_sensitivity(model, box, method, functionals=functionals)
+        return local_sensitivity(model, box, method, functionals=functionals, max_bytes=max_bytes)
     if method not in METHODS:
         raise OptionError(f"there is no method '{method}' for S; known are {', '.join(METHODS)}")
-    return METHODS[method](model, functionals)
+    return METHODS[method](model, functionals, LARGEST if max_bytes is None else max_bytes)
+
+
+COPIES = 8
+"""Matrices of the size of S that stand beside each other at most."""
+
+
+def _refuse_too_large(n_rows: int, n_inputs: int, max_bytes: int | None) -> None:
+    """Raise MemoryLimitError where S itself does not fit: it cannot be made in parts."""
+    needed = COPIES * 8 * n_rows * n_inputs
+    if max_bytes is not None and needed > max_bytes:
+        raise MemoryLimitError(
+            f"S has {n_rows:,} x {n_inputs:,} entries, and {COPIES} matrices of that size take {needed / 1e6:,.0f} MB, "
+            f"above the limit of {max_bytes / 1e6:,.0f} MB; raise --max-memory"
+        )
+
+
+ROWS_AT_ONCE = 2**20
+"""Numbers that one array of a backward pass may hold."""
+
+
+def row_parts(model: ImplicitModel, n_rows: int) -> Iterator[slice]:
+    """Yield runs of rows whose backward passes take little memory."""
+    widest = max([1, model.n_inputs, *(block.size for block in model.blocks)])
+    at_once = max(1, ROWS_AT_ONCE // widest)
+    yield from (slice(start, min(start + at_once, n_rows)) for start in range(0, n_rows, at_once))
 
 
 def paper_matrix(
@@ -93,9 +124,24 @@ def paper_matrix(
         UnsupportedModelError: where nothing bounds a loop.
     """
     n_rows = model.n_outputs if functionals is None else len(functionals)
+    found = np.zeros((n_rows, model.n_inputs))
+    for rows in row_parts(model, n_rows):
+        own = None if functionals is None else functionals[rows]
+        found[rows] = _paper_rows(model, rows, own, steepest, uncertain)
+    return found
+
+
+def _paper_rows(
+    model: ImplicitModel,
+    rows: slice,
+    functionals: FloatArray | None,
+    steepest: Mapping[int, FloatArray] | None,
+    uncertain: bool,
+) -> FloatArray:
+    """Return the paper's S of some outputs, or of functionals."""
     sums: dict[int, FloatArray] = {}
-    inputs = np.zeros((n_rows, model.n_inputs))
-    inputs = _push_output(model, functionals, sums, inputs, uncertain)
+    inputs = np.zeros((rows.stop - rows.start, model.n_inputs))
+    inputs = _push_output(model, rows, functionals, sums, inputs, uncertain)
     for k, block in enumerate(model.blocks):
         r = sums.pop(k, None)
         if r is None:
@@ -150,8 +196,32 @@ def _push(row: Affine, r: FloatArray, sums: dict[int, FloatArray], inputs: Float
     return inputs if row.input is None else inputs + pulled(row.input, r, uncertain=uncertain)
 
 
+def signed_matrix(
+    model: ImplicitModel, slopes: Mapping[int, FloatArray], functionals: FloatArray | None = None
+) -> FloatArray:
+    """Return C (I - diag(g) A)^-1 diag(g) B + D for slopes g, or F times it, shape (r, p); no bound by itself."""
+    n_rows = model.n_outputs if functionals is None else len(functionals)
+    found = np.zeros((n_rows, model.n_inputs))
+    for rows in row_parts(model, n_rows):
+        own = identity_rows(model, rows) if functionals is None else functionals[rows]
+        sums: dict[int, FloatArray] = {}
+        total = push_back(model.output, own, sums, np.zeros((len(own), model.n_inputs)))
+        for k in range(len(model.blocks)):
+            v = sums.pop(k, None)
+            if v is not None:
+                total = push_back(model.rows[k], v * slopes[k], sums, total)
+        found[rows] = total
+    return found
+
+
+def identity_rows(model: ImplicitModel, rows: slice) -> FloatArray:
+    """Return some rows of the identity of the outputs."""
+    return np.eye(rows.stop - rows.start, model.n_outputs, rows.start)
+
+
 def _push_output(
     model: ImplicitModel,
+    rows: slice,
     functionals: FloatArray | None,
     sums: dict[int, FloatArray],
     inputs: FloatArray,
@@ -159,7 +229,7 @@ def _push_output(
 ) -> FloatArray:
     """Start the recursion with |F C|^T and |F D|^T, F the identity where no functionals are asked for."""
     if functionals is None:
-        return _push(model.output, np.eye(model.n_outputs), sums, inputs, uncertain)
+        return _push(model.output, identity_rows(model, rows), sums, inputs, uncertain)
 
     def magnitude(linear_map: LinearMap) -> FloatArray:
         rounding = gamma(linear_map.column_terms + 2) * linear_map.magnitude.adjoint(np.abs(functionals))

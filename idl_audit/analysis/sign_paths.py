@@ -19,8 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from idl_audit.analysis.gradients import push_back
-from idl_audit.analysis.sensitivity import lost_below_range, paper_matrix, roundings
+from idl_audit.analysis.sensitivity import lost_below_range, paper_matrix, roundings, signed_matrix
 from idl_audit.arrays import FloatArray
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.rounding import gamma
@@ -48,22 +47,10 @@ def sign_path_matrix(
     for chosen in (strong, weak):
         sizes = {k: np.abs(slope) for k, slope in chosen.items()}
         taken += paper_matrix(model, functionals, sizes, uncertain=False)
-        signed += _signed(model, chosen, functionals)
+        signed += signed_matrix(model, chosen, functionals)
     loss = _loss(model, functionals)
     found = whole - np.maximum(taken - np.abs(signed) - 4 * loss, 0.0) / 2
     return np.asarray(np.maximum(found, 0.0) + gamma(8) * whole)
-
-
-def _signed(model: ImplicitModel, slopes: Mapping[int, FloatArray], functionals: FloatArray | None) -> FloatArray:
-    """Return C (I - diag(g) A)^-1 diag(g) B + D, or F times it."""
-    rows = np.eye(model.n_outputs) if functionals is None else functionals
-    sums: dict[int, FloatArray] = {}
-    total = push_back(model.output, rows, sums, np.zeros((len(rows), model.n_inputs)))
-    for k in range(len(model.blocks)):
-        v = sums.pop(k, None)
-        if v is not None:
-            total = push_back(model.rows[k], v * slopes[k], sums, total)
-    return total
 
 
 def _loss(model: ImplicitModel, functionals: FloatArray | None) -> FloatArray:

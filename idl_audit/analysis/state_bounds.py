@@ -30,7 +30,7 @@ from idl_audit.analysis.sensitivity import sensitivity_matrix
 from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.box import Box, InputSet, SparseBall
 from idl_audit.budget import UNLIMITED, Budget, Check, unchecked
-from idl_audit.errors import BudgetError, OptionError, UnsupportedModelError
+from idl_audit.errors import BudgetError, MemoryLimitError, OptionError, UnsupportedModelError
 from idl_audit.implicit.model import FAR, Affine, ImplicitModel, PoolWindows, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.rounding import TINY, gamma
@@ -129,8 +129,12 @@ def prepare(
         method = "best" if centre_radius_bytes(model) <= limit or not model.is_feed_forward else "paper"
         matrices, why = _state_matrices(model, limit)
         try:
-            made = replace(made, matrix=sensitivity_matrix(model, method), state_matrices=matrices)
-        except UnsupportedModelError as error:  # a loop that is well-posed, and yet has no bound entry by entry
+            matrix = sensitivity_matrix(model, method, max_bytes=max_bytes)
+            made = replace(made, matrix=matrix, state_matrices=matrices)
+        except (
+            UnsupportedModelError,
+            MemoryLimitError,
+        ) as error:  # a loop that is well-posed, and yet has no bound entry by entry
             made, why = replace(made, methods=tuple(m for m in made.methods if m != "sensitivity")), str(error)
         if why:
             left_out["sensitivity"] = why
@@ -156,8 +160,9 @@ def _state_matrices(model: ImplicitModel, limit: int) -> tuple[dict[int, FloatAr
             continue
         sharp = len(model.blocks) <= DEEPEST_SHARP and centre_radius_bytes(part) <= limit
         try:
-            found[k] = sensitivity_matrix(part, "best" if sharp or not part.is_feed_forward else "paper")
-        except UnsupportedModelError:
+            name = "best" if sharp or not part.is_feed_forward else "paper"
+            found[k] = sensitivity_matrix(part, name, max_bytes=limit)
+        except (UnsupportedModelError, MemoryLimitError):
             missing += 1
     why = (
         f"the matrices of {missing} of {len(model.blocks)} blocks would exceed {_megabytes(limit)}; outputs have theirs"

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from idl_audit.analysis.flat import coupling, flat_contractions, flat_model, state_vector
+from idl_audit.analysis.flat import LARGEST, coupling, flat_bytes, flat_contractions, flat_model, state_vector
 from idl_audit.arrays import FloatArray
+from idl_audit.budget import Budget
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import ImplicitModel
@@ -79,10 +80,15 @@ class Checked:
         return not self.refused
 
 
-def make_witness(model: ImplicitModel) -> Witness:
+def make_witness(model: ImplicitModel, max_bytes: int | None = None) -> Witness:
     """Return a witness for the least S that this model's proofs give, found and then checked.
 
+    Args:
+        model: the model.
+        max_bytes: what its arrays may take.
+
     Raises:
+        MemoryLimitError: where they would take more.
         UnsupportedModelError: where nothing bounds S.
     """
     loops = loop_witnesses(model)
@@ -92,10 +98,13 @@ def make_witness(model: ImplicitModel) -> Witness:
     adjoint = None
     flat: list[tuple[ProofWitness, FloatArray]] = []
     ellipsoid = None
-    if not _is_dense(model):
+    limit = LARGEST if max_bytes is None else max_bytes
+    if not _is_dense(model) or (model.is_feed_forward and flat_bytes(model) > limit):
+        numbers = 3 * model.n_outputs * (model.n_states + model.n_inputs)
+        Budget(max_bytes=max_bytes).allow(8 * numbers, "a witness of S")
         adjoint = _adjoint_rows(model)
     else:
-        dense = flat_model(model)
+        dense = flat_model(model, limit=limit)
         slopes = {k: block.everywhere for k, block in enumerate(model.blocks)}
         for proof in flat_contractions(model, dense, slopes):
             rows = proof.adjoint_rows(proof.output_rows(dense.C)) * (1 + ALLOWANCE)

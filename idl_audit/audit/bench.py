@@ -125,7 +125,7 @@ def audit_bench(
     instances = read_instances(path)
     folder = path.absolute().parent
     seconds = [options.seconds(instance) for instance in instances]
-    kept, noted = kept_rows(instances, folder, seconds, options.earlier)
+    kept, noted = kept_rows(instances, folder, seconds, options.earlier, options.max_nodes)
     found = {number: Decided(entry, _earlier_words(entry, options.earlier)) for number, entry in kept.items()}
     for diagnostic in noted:
         tell(diagnostic)
@@ -247,6 +247,7 @@ def _entry(row: Row) -> PropertyReport:
         result="unknown",
         truth=row.instance.truth,
         time_limit=row.seconds if math.isfinite(row.seconds) else None,
+        max_nodes=row.max_nodes,
     )
 
 

@@ -33,7 +33,11 @@ def property_file(path: Path) -> Path:
 
 
 def kept_rows(
-    instances: Sequence[Instance], folder: Path, seconds: Sequence[float], earlier: Report | None
+    instances: Sequence[Instance],
+    folder: Path,
+    seconds: Sequence[float],
+    earlier: Report | None,
+    max_nodes: int | None = None,
 ) -> tuple[dict[int, PropertyReport], tuple[Diagnostic, ...]]:
     """Return number -> entry of the rows that need not be decided again, and what is to be told of the others.
 
@@ -42,6 +46,7 @@ def kept_rows(
         folder: where their files lie.
         seconds: the time that each row gets now.
         earlier: the report that the run goes on from.
+        max_nodes: the nodes that each row gets now; None for no limit.
     """
     if earlier is None:
         return {}, ()
@@ -53,7 +58,7 @@ def kept_rows(
         entry = known.get((instance.onnx, instance.vnnlib))
         if entry is None:
             continue
-        why = _why_again(entry, folder, limit, earlier.tool.version, hasher)
+        why = _why_again(entry, folder, limit, earlier.tool.version, hasher) or _more_nodes(entry, max_nodes)
         if why is None:
             kept[number] = entry.model_copy(update={"truth": instance.truth})
         else:
@@ -80,6 +85,14 @@ def _why_again(entry: PropertyReport, folder: Path, seconds: float, version: str
         return "their files changed since, or may have"
     if entry.result in ("unknown", "timeout") and entry.time_limit is not None and entry.time_limit < seconds:
         return "they were undecided and have more time now"
+    return None
+
+
+def _more_nodes(entry: PropertyReport, max_nodes: int | None) -> str | None:
+    """Return why an undecided entry is decided again with so many nodes; None where it has no more than before."""
+    undecided = entry.result in ("unknown", "timeout") and entry.max_nodes is not None
+    if undecided and (max_nodes is None or max_nodes > (entry.max_nodes or 0)):
+        return "they were undecided and have more nodes now"
     return None
 
 

@@ -19,6 +19,7 @@ from idl_audit.audit.subject import (
     random_inputs,
 )
 from idl_audit.audit.witness import write_witness
+from idl_audit.budget import Budget
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import OptionError
 from idl_audit.files import check_distinct, check_new_file, write_whole
@@ -27,6 +28,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import norm_inf_a, rescale
 from idl_audit.implicit.storage import save_model
 from idl_audit.implicit.structure import structure
+from idl_audit.implicit.walk import BYTES_PER_ENTRY
 from idl_audit.report.pictures import draw_structure
 from idl_audit.report.schema import Diagnostic, Report, Rescaling
 
@@ -92,7 +94,9 @@ def convert(
     witness = None
     if options.witness is not None:
         with clock.step("witness"):
-            witness = make_witness(model)
+            witness = make_witness(model, options.model.max_bytes)
+    if options.flat:
+        _refuse_too_large(model, options.model.max_bytes)
     with clock.step("write"):
         origin = subject.info.model_dump(mode="json")
         save_model(out, model, origin=origin, flat=options.flat, force=options.force)
@@ -123,6 +127,12 @@ def convert(
         diagnostics=tuple(diagnostics),
         artifacts=tuple(str(file) for file in written if file is not None),
     )
+
+
+def _refuse_too_large(model: ImplicitModel, max_bytes: int | None) -> None:
+    """Raise MemoryLimitError where the flat matrices do not fit: each is put together from the blocks' own."""
+    nonzeros = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
+    Budget(max_bytes=max_bytes).allow(3 * BYTES_PER_ENTRY * nonzeros, "A, B, C and D as plain matrices (--flat)")
 
 
 def _draw(file: Path, model: ImplicitModel, path: Path) -> None:

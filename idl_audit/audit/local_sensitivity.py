@@ -43,6 +43,7 @@ def worst_case(
     *,
     method: str,
     state_bounds: str,
+    max_bytes: int | None,
     watch: Watcher,
 ) -> WorstCase:
     """Return the entrywise largest local matrices over the samples; Ctrl-C leaves those of the samples so far.
@@ -53,7 +54,7 @@ def worst_case(
         indices: the samples' positions in their file.
         asked: the first of them is the matrix of all outputs, which the samples' own figures are of.
         method: as for `local_sensitivity`.
-        state_bounds: likewise.
+        state_bounds, max_bytes: likewise.
         watch: is told how far the work has come.
     """
     found = WorstCase([np.zeros_like(rows.whole) for rows in asked], [])
@@ -62,7 +63,13 @@ def worst_case(
             watch(Progress(len(found.samples), len(boxes), Counter()))
             matrices = [
                 local_sensitivity(
-                    model, box, method, state_bounds=state_bounds, functionals=rows.functionals, within=rows.whole
+                    model,
+                    box,
+                    method,
+                    state_bounds=state_bounds,
+                    functionals=rows.functionals,
+                    within=rows.whole,
+                    max_bytes=max_bytes,
                 )
                 for rows in asked
             ]

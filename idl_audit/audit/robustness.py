@@ -452,6 +452,7 @@ def _summary(command: str, decided: list[Decided], options: RobustnessOptions) -
         verdicts_of="attack" if command == "attack" else "certify",
         methods=options.verdicts.methods,
         time_limit=limit if math.isfinite(limit) else None,
+        max_nodes=options.verdicts.max_nodes,
     )
 
 

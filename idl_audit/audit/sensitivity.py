@@ -64,7 +64,7 @@ def audit_sensitivity(
     proof = None
     if options.witness is not None:
         with clock.step("witness"):
-            proof = make_witness(model)
+            proof = make_witness(model, options.model.max_bytes)
     artifacts, images = _write(found, inputs, path, options)
     if options.witness is not None and proof is not None:
         write_witness(
@@ -118,14 +118,25 @@ def _find(model: ImplicitModel, samples: Samples | None, options: SensitivityOpt
     if options.local is not None and samples is not None:  # refuses samples outside the valid range before any work
         check_eps_units((options.local.eps,), float(samples.inputs.min()), float(samples.inputs.max()))
         boxes = [several[0] for several in sample_boxes(samples, [options.local.eps], options.preprocessing.bounds)]
-    asked = [Rows(None, sensitivity_matrix(model, options.method))]
+    limit = options.model.max_bytes
+    asked = [Rows(None, sensitivity_matrix(model, options.method, max_bytes=limit))]
     if functionals is not None:
-        asked.append(Rows(functionals, sensitivity_matrix(model, options.method, functionals=functionals)))
+        margins_only = sensitivity_matrix(model, options.method, functionals=functionals, max_bytes=limit)
+        asked.append(Rows(functionals, margins_only))
     whole, margins = asked[0].whole, None if functionals is None else asked[1].whole
     if options.local is None or samples is None or boxes is None:
         return Found(whole, margins, whole)
     kind = options.local.state_bounds
-    local = worst_case(model, boxes, samples.indices, asked, method=options.method, state_bounds=kind, watch=watch)
+    local = worst_case(
+        model,
+        boxes,
+        samples.indices,
+        asked,
+        method=options.method,
+        state_bounds=kind,
+        max_bytes=limit,
+        watch=watch,
+    )
     return Found(local.matrices[0], None if functionals is None else local.matrices[1], whole, local)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.analysis.cardinality import cardinality_bounds
-from idl_audit.analysis.centre_radius import applicable_methods
+from idl_audit.analysis.centre_radius import LARGEST, applicable_methods
 from idl_audit.analysis.groups import group_sums
 from idl_audit.analysis.local_sensitivity import taken_methods
 from idl_audit.analysis.margins import rivals
@@ -129,5 +129,6 @@ def _method(model: ImplicitModel, options: SensitivityOptions) -> str:
     """Return the method, and for `best` what it is the least of."""
     if options.method != "best":
         return options.method
-    names = applicable_methods(model) if options.local is None else taken_methods(model, "best")
+    limit = LARGEST if options.model.max_bytes is None else options.model.max_bytes
+    names = applicable_methods(model, limit) if options.local is None else taken_methods(model, "best", limit)
     return f"best of {' and '.join(names)}"

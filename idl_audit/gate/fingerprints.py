@@ -204,6 +204,8 @@ def _methods(report: Report, earlier: Report) -> Iterator[str]:
         yield f"other methods: {plain(', '.join(old.methods))}; now {plain(', '.join(new.methods))}"
     if new.time_limit != old.time_limit:
         yield f"another time limit: {_seconds(old.time_limit)}; now {_seconds(new.time_limit)}"
+    if new.max_nodes != old.max_nodes:
+        yield f"another limit of nodes: {_shown(old.max_nodes)}; now {_shown(new.max_nodes)}"
 
 
 def _seconds(value: float | None) -> str:

@@ -23,6 +23,9 @@ from idl_audit.rounding import LOST, gamma
 FAR = 1e300
 """Stands for the whole axis where slopes on all of it are asked for."""
 
+NUMBERS_AT_ONCE = 2**22
+"""States and inputs that one evaluation holds."""
+
 LARGEST_RESIDUAL = 1e-6
 """Of the state's size: an equilibrium with a larger residual is no answer."""
 
@@ -364,9 +367,11 @@ class ImplicitModel:
         return self.solve(inputs, check=check).states
 
     def __call__(self, inputs: FloatArray, *, check: Check = unchecked) -> FloatArray:
-        """Return y = C x + D u + d for each row of `inputs`, shape (m, p) -> (m, q)."""
+        """Return y = C x + D u + d for each row of `inputs`, shape (m, p) -> (m, q), a few rows at a time."""
         inputs = np.asarray(inputs, np.float64)
-        return self.output(dict(enumerate(self.state(inputs, check=check))), inputs)
+        at_once = max(1, NUMBERS_AT_ONCE // max(1, self.n_states + self.n_inputs))
+        parts = [inputs[start : start + at_once] for start in range(0, len(inputs), at_once)] or [inputs]
+        return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -322,7 +322,7 @@ def test_states_are_counted(phi: str, lo: list[float], hi: list[float], expected
 def test_what_is_too_large_is_left_out_and_said_so(sparse: bool) -> None:
     rng = np.random.default_rng(4)
     model = random_network(rng, p=3, widths=(6, 6), skips=False)
-    whole, small = prepare(model, sparse=sparse), prepare(model, sparse=sparse, max_bytes=10)
+    whole, small = prepare(model, sparse=sparse), prepare(model, sparse=sparse, max_bytes=700)
     assert whole.left_out == {}
     assert set(small.left_out) == ({"sensitivity", "interval"} if sparse else {"sensitivity"})
     assert "2 of 2 blocks" in small.left_out["sensitivity"]
@@ -332,6 +332,15 @@ def test_what_is_too_large_is_left_out_and_said_so(sparse: bool) -> None:
     assert found.rungs[1].method == "sensitivity"
     assert found.rungs[1].unstable is None
     assert escapes(found, *long_double(model, points_of(rng, inputs, 50))) == []
+
+
+def test_an_s_that_does_not_fit_itself_leaves_the_other_methods() -> None:
+    model = random_network(np.random.default_rng(4), p=3, widths=(6, 6), skips=False)
+    small = prepare(model, max_bytes=100)
+    assert "S has 3 x 3 entries" in small.left_out["sensitivity"]
+    assert small.methods == ("norm", "interval", "linear")
+    found = bound_set(small, Box.around(np.zeros(3), 0.1))
+    assert [rung.method for rung in found.rungs] == ["norm", "interval", "linear"]
 
 
 def test_without_time_states_keep_their_intervals() -> None:

@@ -78,6 +78,7 @@ ENTERS: Mapping[str, Enters] = {
     "--objective": Enters("--method pgd --objective c.npy", "", ("objectives",)),
     "--method": Enters("--method sign,pgd", "other methods", ("summary.methods",)),
     "--time-limit": Enters("--time-limit 7", "another time limit", ("summary.time_limit",)),
+    "--max-nodes": Enters("--max-nodes 9", "another limit of nodes", ("summary.max_nodes",)),
     "--seed": Enters("--seed 3", "", ("environment.seed",)),
     "property": Enters("", "", ("properties",), only_more=(("-d small.npz -e 0.02 --method interval", "rule.vnnlib"),)),
     "--groups": Enters("--groups groups.csv", "", ("sensitivity.groups",)),
@@ -93,6 +94,7 @@ PARTICULAR: Mapping[tuple[str, str], Enters] = {
     ("sensitivity", "--method"): Enters("--method half-step", "another method of S", ("sensitivity.method",)),
     ("sensitivity", "--sparse"): Enters("--sparse 2", "", ("sensitivity.cardinality",)),
     ("bounds", "--method"): Enters("--method linear", "", ("bounds",)),
+    ("bench", "--max-nodes"): Enters("--max-nodes 9", "", ("properties",)),
     ("run", "model"): Enters("", "another network", ("model.sha256",), only_more=(("small.onnx", "other.onnx"),)),
 }
 """Where an option means another thing than with other commands."""

@@ -21,6 +21,7 @@ from idl_audit.analysis.branching.cover import Phases
 from idl_audit.analysis.branching.network import SearchNet
 from idl_audit.analysis.branching.phased import PhasedSearch
 from idl_audit.analysis.branching.search_planes import SearchPlanes, in_parts, of_parts, planes_for
+from idl_audit.analysis.branching.tree import BYTES_A_PHASE
 from idl_audit.analysis.planes import Planes
 from idl_audit.arrays import ByteArray, Float32Array, FloatArray, IntArray
 from idl_audit.budget import Budget, Check, Pace
@@ -38,6 +39,8 @@ SEARCH_SHARES = 2**18
 """Of planes, in one pass: few enough to stay in cache."""
 MOST_SHARES = 2**23
 """Of planes, in all leaves of a block's trees; where there would be more, chords have to do."""
+MOST_BYTES = 2**31
+"""Of a block's leaves, unless less is allowed."""
 PROBE = 8
 LEAST_GAIN = 0.1
 """Blocks with many unstable states are searched where so large a share of the width goes for a few of them."""
@@ -85,6 +88,8 @@ def tree_bounds(
             continue
         search = PhasedSearch(net, net.rows[k], k + 1, fresh)
         search.planes = _planes(net, inputs, k, fresh, 2 * unstable.size * leaves)
+        if not grower.holds(search, 2 * unstable.size):
+            continue
         if leaves == 1 and not search.planes:  # slopes alone have been raised at the root
             continue
         if unstable.size > 4 * PROBE and not _pays(grower, search, k, unstable, fresh, leaves):
@@ -140,7 +145,7 @@ class _Grower:
         batch = self._searched(search, targets, np.arange(2 * n), roots, None, steps)
         while True:
             chosen = _worst_third(batch, 2 * n, most)
-            if not chosen.size or not self._fits(batch, chosen):
+            if not chosen.size or not self._fits(search, batch, chosen):
                 break
             phases = np.repeat(batch.phases[chosen], 2, axis=0)
             rows = np.arange(chosen.size)
@@ -164,11 +169,17 @@ class _Grower:
         with self.leaves.unit(len(owner), self.budget):
             return _Batch.of(search, targets, owner, phases, start, steps, self.budget.check)
 
-    def _fits(self, batch: _Batch, chosen: IntArray) -> bool:
+    def _fits(self, search: PhasedSearch, batch: _Batch, chosen: IntArray) -> bool:
         """Return whether a round of splits fits into the share, and the proof of all leaves after it."""
         more, leaves = 2 * chosen.size, batch.owner.size + chosen.size
         rest = self.share.before(self.proofs.seconds * leaves)
-        return self.share.affordable(more) == more and self.leaves.fitting(more, rest) == more
+        fits = self.holds(search, leaves) and self.share.affordable(more) == more
+        return fits and self.leaves.fitting(more, rest) == more
+
+    def holds(self, search: PhasedSearch, leaves: int) -> bool:
+        """Return whether so many leaves fit into memory; a round of splits copies them."""
+        shares = sum(planes.numbers for planes in search.planes.values())
+        return 2 * leaves * (BYTES_A_PHASE * search.n_phases + shares) <= self.budget.limit(MOST_BYTES)
 
 
 def _as_trees(search: PhasedSearch, k: int, states: IntArray, batch: _Batch) -> tuple[StateTrees, FloatArray]:

@@ -40,11 +40,13 @@ LEAF_STEPS = 14
 BATCH = 128
 LARGEST_BATCH = 512
 """Leaves of one pass, where many are open."""
+BYTES_A_PHASE = 9
+"""Of a state in a leaf: its phase, its slope and its multiplier."""
 LEAF_SECONDS = 10.0
 """For the linear program of a leaf without a state to split."""
 MOST_LEAVES = 200_000
-STORED_SHARES = 2**31
-"""Of planes, in all open leaves: a byte each."""
+STORED_BYTES = 2**31
+"""Of all open leaves, unless less is allowed."""
 SEARCH_SHARES = 2**20
 """Of planes, in one pass."""
 
@@ -126,7 +128,8 @@ class Tree:
         if not self.closed and not heap and self._plant(budget):
             return self._outcome(found=True)
         shares = max(1, sum(planes.numbers for planes in self._searcher.planes.values()))
-        most_open, at_once = min(most_open, STORED_SHARES // shares), max(2, SEARCH_SHARES // shares)
+        stored = budget.limit(STORED_BYTES) // (shares + BYTES_A_PHASE * self._searcher.n_phases)
+        most_open, at_once = min(most_open, stored), max(2, SEARCH_SHARES // shares)
         while heap and not budget.is_spent and len(heap) <= most_open:
             count = min(len(heap), max(1, min(max(BATCH, min(len(heap) // 2, LARGEST_BATCH)), at_once) // 2))
             count = self._pace.fitting(budget.affordable(2 * count), budget) // 2

@@ -62,6 +62,7 @@ class Summary(Part):
     )
     methods: tuple[Text, ...] = Field(default=(), description="The methods that were used, the cheapest first.")
     time_limit: Positive | None = Field(default=None, description="Seconds for one sample at one radius.")
+    max_nodes: Count | None = Field(default=None, description="Nodes for one sample at one radius; null for no limit.")
 
 
 class Adversarial(Part):
@@ -246,6 +247,7 @@ class PropertyReport(Part):
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
     witness: Text | None = Field(default=None, description="For sat: the input, or the file that holds it.")
     time_limit: Positive | None = Field(default=None, description="Seconds that it was given.")
+    max_nodes: Count | None = Field(default=None, description="Nodes that it was given; null for no limit.")
     problem: Text | None = Field(default=None, description="Why it could not be judged; null where it was.")
     sha256: Sha256 | None = Field(
         default=None, description="Of network and property together, weights beside the network included."
