@@ -118,7 +118,7 @@ def paper_matrix(
     Gamma holds the Lipschitz constants of the activations, or the `steepest` slopes of each block where they are given.
     Without `uncertain`, what rounding did to the model's coefficients is left out: then it bounds nothing by itself.
     A loop takes part with its gain N, |dx| <= N |di|, in place of (I - Gamma |A_kk|)^-1 Gamma. `behind_blocks` takes
-    how much outputs move at most when the pre-activations of a block do: block -> (q, n_k).
+    how much outputs move at most when the pre-activations of a block do, summed over its states: block -> (q,).
 
     Raises:
         UnsupportedModelError: where nothing bounds a loop.
@@ -127,7 +127,11 @@ def paper_matrix(
     found = np.zeros((n_rows, model.n_inputs))
     for rows in row_parts(model, n_rows):
         own = None if functionals is None else functionals[rows]
-        found[rows] = _paper_rows(model, rows, own, steepest, uncertain)
+        behind: dict[int, FloatArray] = {}
+        found[rows] = _paper_rows(model, rows, own, steepest, uncertain, behind)
+        if behind_blocks is not None:
+            for k, sums in behind.items():
+                behind_blocks.setdefault(k, np.zeros(n_rows))[rows] = sums
     return found
 
 
@@ -137,6 +141,7 @@ def _paper_rows(
     functionals: FloatArray | None,
     steepest: Mapping[int, FloatArray] | None,
     uncertain: bool,
+    behind_blocks: dict[int, FloatArray],
 ) -> FloatArray:
     """Return the paper's S of some outputs, or of functionals."""
     sums: dict[int, FloatArray] = {}
@@ -154,8 +159,7 @@ def _paper_rows(
             inputs = _push(model.loops[k].drive, behind, sums, inputs, uncertain)
             continue
         behind = spread(block.activation, r) if steepest is None else weighted(r, steepest[k])
-        if behind_blocks is not None:
-            behind_blocks[k] = behind
+        behind_blocks[k] = behind.sum(axis=1)
         inputs = _push(model.rows[k], behind, sums, inputs, uncertain)
     return inputs * (1 + 2 * gamma(roundings(model)))
 
@@ -179,7 +183,7 @@ def lost_below_range(model: ImplicitModel, worst: FloatArray, behind_blocks: Map
             gain = sum(_norm(linear_map) * gains[j] for j, linear_map in row.states.items())
             gains[k] = steep * (gain + (0.0 if row.input is None else _norm(row.input)))
             before += model.blocks[k].size * gains[k]
-        after = 1.0 + sum(part.sum(axis=1) for part in behind_blocks.values())
+        after = 1.0 + sum(behind_blocks.values())
         lost = TINY * before * np.broadcast_to(after, (len(worst),))
     return np.asarray(np.where(worst > 0, np.where(np.isnan(lost), np.inf, lost)[:, None], 0.0))
 
