@@ -197,12 +197,19 @@ def element_of(kind: TypeProto | None) -> str:
     return element_type_name(element) if element else ""
 
 
+_WORDS: Final = {"tensor_type": "tensor", "sequence_type": "seq", "optional_type": "optional"}
+
+
 def schema_type(kind: TypeProto | None) -> str:
-    """Return a tensor's type as schemas write it, 'tensor(float)'; empty where it is not known."""
-    element = 0 if kind is None else kind.tensor_type.elem_type
-    if not element:
+    """Return a type as schemas write it, 'tensor(float)' or 'seq(tensor(float))'; empty where it is not known."""
+    what = None if kind is None else kind.WhichOneof("value")
+    if kind is None or what not in _WORDS:
         return ""
-    return f"tensor({TensorProto.DataType.Name(element).lower()})"
+    if what == "tensor_type":
+        element = kind.tensor_type.elem_type
+        return f"tensor({TensorProto.DataType.Name(element).lower()})" if element else ""
+    inner = schema_type(getattr(kind, what).elem_type)
+    return f"{_WORDS[what]}({inner})" if inner else ""
 
 
 def rank_of(kind: TypeProto | None) -> int | None:
