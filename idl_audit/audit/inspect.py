@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idl_audit.audit.frame import Clock, framed_report
-from idl_audit.audit.subject import ModelOptions, describe_conversion, describe_model, open_subject
+from idl_audit.audit.subject import ModelOptions, describe_conversion, describe_model, named, open_subject
 from idl_audit.errors import MemoryLimitError, UnsupportedModelError
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.reader import read_graph, sniff
@@ -28,6 +28,7 @@ def inspect(path: Path, options: InspectOptions) -> Report:
 
     Raises:
         ModelFileError: where the file cannot be read, or must not be.
+        UnsupportedModelError: where it has parts that are not read: other domains, open control flow.
     """
     clock = Clock()
     kind = sniff(path)
@@ -36,7 +37,7 @@ def inspect(path: Path, options: InspectOptions) -> Report:
         section = describe_conversion(subject.model, None, None, subject.seconds)
         return framed_report("inspect", clock, model=subject.info, conversion=section)
     with clock.step("read"):
-        graph = read_onnx(path, outline=True) if kind == "onnx" else read_graph(path)
+        graph = named(path, lambda: read_onnx(path, outline=True) if kind == "onnx" else read_graph(path))
     problems: tuple[str, ...] = ()
     model: ImplicitModel | None = None
     with clock.step("shapes"):

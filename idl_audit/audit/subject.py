@@ -170,7 +170,7 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
         model = _build(path, graph, options)
     else:
         _refuse_torch_options(path, options.torch)
-        graph = _named(path, lambda: read_graph(path))
+        graph = named(path, lambda: read_graph(path))
         model = _build(path, graph, options)
         original = onnxruntime_network(path, graph, output=options.output_name, threads=options.threads)
     files = graph.provenance.files
@@ -186,10 +186,10 @@ def _refuse_torch_options(path: Path, given: TorchOptions) -> None:
 
 
 def _build(path: Path, graph: Graph, options: ModelOptions) -> ImplicitModel:
-    return _named(path, lambda: build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes))
+    return named(path, lambda: build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes))
 
 
-def _named(path: Path, step: Callable[[], Step]) -> Step:
+def named(path: Path, step: Callable[[], Step]) -> Step:
     """Run a step; what it refuses is told with the file's name in front."""
     try:
         return step()

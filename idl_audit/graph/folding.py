@@ -15,7 +15,6 @@ from onnx import helper
 from idl_audit.arrays import AnyArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.inference import (
-    BOUNDED_OUTPUTS,
     TensorType,
     estimated_bytes,
     known_shape,
@@ -67,6 +66,7 @@ _UNTRUSTED: Final[Mapping[str, Callable[[Node, _Inputs], bool]]] = MappingProxyT
         "LpNormalization": _is_odd_norm,
         "LpPool": _is_disputed,
         "MaxPool": _is_disputed,
+        "MaxUnpool": _never,
         "NonMaxSuppression": _never,
         "Resize": _resizes_by_fractions,
         "Upsample": _never,
@@ -129,9 +129,10 @@ def evaluate_node(
     if faults:
         raise UnsupportedModelError(faults)
     try:
-        estimate = estimated_bytes(node, types, inputs, opset)
+        made = output_types(node, types, inputs, opset)
+        estimate = estimated_bytes(node, types, made)
         if estimate is not None and estimate <= max_bytes:
-            return _checked(node, list(map(_numbers, _evaluated(node, inputs, opset))), types, inputs, opset)
+            return _checked(node, tuple(map(_numbers, _evaluated(node, inputs, opset))), made)
     except UnsupportedModelError:
         raise
     except Exception as error:  # onnx raises whatever a hostile node leads it to
@@ -146,19 +147,13 @@ def evaluate_node(
     )
 
 
-def _checked(
-    node: Node,
-    found: list[AnyArray],
-    types: Sequence[TensorType | None],
-    inputs: Sequence[AnyArray | None],
-    opset: int,
-) -> tuple[AnyArray, ...]:
+def _checked(node: Node, found: tuple[AnyArray, ...], made: Sequence[TensorType | None]) -> tuple[AnyArray, ...]:
     """Return the outputs, which must be as many and have the shapes that onnx infers."""
-    shapes = [known_shape(kind) for kind in output_types(node, types, inputs, opset)]
-    for name, array, shape in zip(node.outputs, found, shapes, strict=True):
-        if name and shape is not None and array.shape != shape and node.op not in BOUNDED_OUTPUTS:
+    for name, array, kind in zip(node.outputs, found, made, strict=True):
+        shape = known_shape(kind)
+        if name and shape is not None and array.shape != shape:
             raise ValueError(f"its output has the shape {list(array.shape)} where {list(shape)} is inferred")
-    return tuple(found)
+    return found
 
 
 def _evaluated(node: Node, inputs: Sequence[AnyArray | None], opset: int) -> Sequence[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -60,6 +61,23 @@ def output_types(
     """
     if node.op in _LIKE_ITS_INPUTS:
         return [_like_inputs(types, _LIKE_ITS_INPUTS[node.op])]
+    announced = _announced_shape(node, types, values)
+    try:
+        found = _inferred(node, types, values, opset)
+    except Exception:  # onnx's own exceptions, among them that a size overflows: which a known size tells better
+        if announced is None:
+            raise
+        found = [None] * len(node.outputs)
+    if announced is not None:
+        made = found[0] or types[0]
+        element = made.tensor_type.elem_type if made is not None else TensorProto.UNDEFINED
+        found[0] = helper.make_tensor_type_proto(element, announced)
+    return found
+
+
+def _inferred(
+    node: Node, types: Sequence[TypeProto | None], values: Sequence[AnyArray | None], opset: int
+) -> list[TypeProto | None]:
     names = [f"i{k}" if kind is not None else "" for k, kind in enumerate(types)]
     outputs = [f"o{k}" if name else "" for k, name in enumerate(node.outputs)]
     found = onnx.shape_inference.infer_node_outputs(
@@ -76,18 +94,59 @@ def output_types(
     return [found.get(name) for name in outputs]
 
 
-def estimated_bytes(
-    node: Node, types: Sequence[TypeProto | None], values: Sequence[AnyArray | None], opset: int
-) -> int | None:
-    """Return a bound for the bytes of all outputs together; None where it cannot be told. Raises as `output_types`."""
+_MOST: Final = 2**62
+"""A size that ONNX can still state; more is too much in any case."""
+
+
+def _announced_shape(
+    node: Node, types: Sequence[TypeProto | None], values: Sequence[AnyArray | None]
+) -> list[int] | None:
+    """Return the shape that constants ask for, in exact arithmetic, where onnx's own may overflow."""
+    given = [None if value is None else value.reshape(-1) for value in values]
+    if node.op == "Range" and len(given) == 3 and all(value is not None and value.size == 1 for value in given):
+        start, limit, step = (
+            float(value[0]) if value.dtype.kind == "f" else int(value[0]) for value in given if value is not None
+        )
+        if not step or not all(map(math.isfinite, (start, limit, step))):
+            raise ValueError(f"a range from {start} to {limit} in steps of {step}")
+        steps = (Fraction(limit) - Fraction(start)) / Fraction(step)
+        return [min(max(0, math.ceil(steps)), _MOST)]
+    if node.op == "MaxUnpool" and len(given) == 3 and given[2] is not None:
+        return [int(size) for size in given[2]]
+    factors = _factors(node, given)
+    shape = None if factors is None else known_shape(types[0])
+    if shape is None or factors is None or len(factors) != len(shape):
+        return None
+    return [min(math.floor(Fraction(size) * factor), _MOST) for size, factor in zip(shape, factors, strict=True)]
+
+
+def _factors(node: Node, given: Sequence[AnyArray | None]) -> list[Fraction] | None:
+    """Return by what a node multiplies its input's sizes, where it does so and nothing else."""
+    at = {"Tile": 1, "Upsample": 1, "Resize": 1 if len(given) == 2 else 2}.get(node.op)
+    value = given[at] if at is not None and len(given) > at else None
+    if value is None and node.op == "Upsample":
+        stated = node.attributes.get("scales")
+        value = np.array(stated) if isinstance(stated, tuple) else None
+    if value is None or not value.size or not np.isfinite(value).all() or (value < 0).any():
+        return None
+    return [Fraction(entry) for entry in value.tolist()]
+
+
+def estimated_bytes(node: Node, types: Sequence[TypeProto | None], made: Sequence[TypeProto | None]) -> int | None:
+    """Return a bound for the bytes of all outputs together; None where it cannot be told.
+
+    Args:
+        node: the node.
+        types: of every input, None where it is left out.
+        made: of every output, as `output_types` has them.
+    """
     if node.op in BOUNDED_OUTPUTS:
         given = [n_bytes(kind) for kind in types if kind is not None]
-        ranks = [len(kind.tensor_type.shape.dim) for kind in types if kind is not None]
+        ranks = [rank_of(kind) or 0 for kind in types if kind is not None]
         if None in given:
             return None
         return sum(size for size in given if size is not None) * BOUNDED_OUTPUTS[node.op] * max(1, *ranks, 1)
-    found = output_types(node, types, values, opset)
-    sizes = [n_bytes(kind) for kind in found if kind is not None]
+    sizes = [n_bytes(kind) for kind in made if kind is not None]
     # Some second outputs (a Dropout's mask) have no inferred shape; none of them is larger than the first output.
     if not sizes or sizes[0] is None:
         return None
@@ -95,11 +154,18 @@ def estimated_bytes(
 
 
 def known_shape(kind: TypeProto | None) -> tuple[int, ...] | None:
-    """Return the shape, where the type is a tensor's and every size is a number."""
+    """Return the shape, where the type is a tensor's and every size is a number, 0 or more."""
     if kind is None or not kind.tensor_type.HasField("shape"):
         return None
     sizes = kind.tensor_type.shape.dim
-    return tuple(int(size.dim_value) for size in sizes) if all(size.HasField("dim_value") for size in sizes) else None
+    if not all(size.HasField("dim_value") and size.dim_value >= 0 for size in sizes):
+        return None
+    return tuple(int(size.dim_value) for size in sizes)
+
+
+def is_tensor(kind: TypeProto | None) -> bool:
+    """Return whether a type is that of a tensor, or not known."""
+    return kind is None or kind.WhichOneof("value") in (None, "tensor_type")
 
 
 def n_bytes(kind: TypeProto) -> int | None:
@@ -131,12 +197,19 @@ def element_of(kind: TypeProto | None) -> str:
     return element_type_name(element) if element else ""
 
 
+_WORDS: Final = {"tensor_type": "tensor", "sequence_type": "seq", "optional_type": "optional"}
+
+
 def schema_type(kind: TypeProto | None) -> str:
-    """Return a tensor's type as schemas write it, 'tensor(float)'; empty where it is not known."""
-    element = 0 if kind is None else kind.tensor_type.elem_type
-    if not element:
+    """Return a type as schemas write it, 'tensor(float)' or 'seq(tensor(float))'; empty where it is not known."""
+    what = None if kind is None else kind.WhichOneof("value")
+    if kind is None or what not in _WORDS:
         return ""
-    return f"tensor({TensorProto.DataType.Name(element).lower()})"
+    if what == "tensor_type":
+        element = kind.tensor_type.elem_type
+        return f"tensor({TensorProto.DataType.Name(element).lower()})" if element else ""
+    inner = schema_type(getattr(kind, what).elem_type)
+    return f"{_WORDS[what]}({inner})" if inner else ""
 
 
 def rank_of(kind: TypeProto | None) -> int | None:

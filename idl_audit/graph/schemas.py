@@ -104,6 +104,9 @@ def node_faults(node: Node, opset: int) -> Iterator[str]:
         return
     yield from _arity_faults(node, "input", node.inputs, known.inputs, known.n_inputs)
     yield from _arity_faults(node, "output", node.outputs, known.outputs, known.n_outputs)
+    if node.op == "BatchNormalization" and len(node.outputs) not in (1, known.n_outputs[1]):
+        needed = f"1 or {known.n_outputs[1]}"
+        yield f"{named(node)} has {len(node.outputs)} outputs where {needed} are needed; export the model again"
     for key, value in node.attributes.items():
         yield from _attribute_faults(node, key, value, known)
     for key, (_, required) in known.attributes.items():

@@ -24,6 +24,8 @@ from idl_audit.graph.inference import (
     TensorType,
     declared_type,
     element_of,
+    estimated_bytes,
+    is_tensor,
     known_shape,
     n_bytes,
     output_types,
@@ -186,6 +188,8 @@ class _Walk:
                 self.kinds[name] = kind
         if wanted:
             self._keep(node, given, made)
+        else:
+            _check_told(node, given, made)
 
     def _made(self, node: Node, given: Sequence[Kind | None]) -> list[Kind]:
         """Return what is known of the node's outputs."""
@@ -213,9 +217,9 @@ class _Walk:
             return nothing
         values = [None if kind is None else kind.value for kind in given]
         sizes = [0 if value is None else value.size for value in values]
-        if sum(sizes) > _SMALL or any(n_bytes(kind.type) is None for kind in made if kind.type is not None):
-            return nothing
-        if any((n_bytes(kind.type) or 0) > 8 * _SMALL for kind in made if kind.type is not None):
+        types = [None if kind is None else kind.type for kind in given]
+        estimate = estimated_bytes(node, types, [kind.type for kind in made])
+        if sum(sizes) > _SMALL or estimate is None or estimate > 64 * _SMALL:
             return nothing
         try:
             return evaluate_node(node, values, self._opset)
@@ -276,6 +280,20 @@ def _without_optional(node: Node) -> Node:
     if node.op in ("Optional", "OptionalGetElement") and any(node.inputs):
         return replace(node, op="Identity", attributes=MappingProxyType({}))
     return node
+
+
+def _check_told(node: Node, given: Sequence[Kind | None], made: Sequence[Kind]) -> None:
+    """Refuse a node of constants that no output needs, where nobody can say how much it makes.
+
+    Where it is needed, folding says so.
+    """
+    types = [None if kind is None else kind.type for kind in given]
+    constant = all(kind is None or (not kind.depends and known_shape(kind.type) is not None) for kind in given)
+    open_ended = made and is_tensor(made[0].type) and made[0].value is None
+    if constant and open_ended and estimated_bytes(node, types, [kind.type for kind in made]) is None:
+        raise UnsupportedModelError(
+            [f"{named(node)}: the size of what it makes cannot be told beforehand; export the model without it"]
+        )
 
 
 def _is_disputed(node: Node, opset: int) -> bool:

@@ -6,8 +6,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, defs
+from onnx import TensorProto, defs, helper, numpy_helper
 
 from idl_audit.graph.ir import Body, Node, Reference
 from idl_audit.graph.schemas import RANKS, means_the_same, node_faults, operator, rank_faults, type_faults
@@ -86,6 +87,11 @@ def test_every_fault_is_told_in_one_sentence(node: Node, opset: int, expected: s
         assert sentence.isprintable()
 
 
+SAMPLES: dict[str, Any] = {"INT": 1, "FLOAT": 1.0, "STRING": "s", "TENSOR": np.ones(1), "INTS": (1,), "FLOATS": (1.0,)}
+SAMPLES |= {"STRINGS": ("s",), "GRAPH": Body((), (), (), {})}
+PROTOS = {"TENSOR": numpy_helper.from_array(np.ones(1)), "GRAPH": helper.make_graph([], "g", [], [])}
+
+
 def schemas() -> list[Any]:
     return [entry for entry in defs.get_all_schemas() if entry.domain == "" and not entry.deprecated]
 
@@ -94,9 +100,7 @@ def schemas() -> list[Any]:
 def test_no_operator_passes_with_an_input_or_an_attribute_too_few_or_too_many(schema: Any) -> None:
     known = operator(schema.name, NEWEST)
     assert known is not None
-    sample = {"INT": 1, "FLOAT": 1.0, "STRING": "s", "TENSOR": np.ones(1), "INTS": (1,), "FLOATS": (1.0,)}
-    sample |= {"STRINGS": ("s",), "GRAPH": Body((), (), (), {})}
-    needed = {key: sample[kind] for key, (kind, required) in known.attributes.items() if required}
+    needed = {key: SAMPLES[kind] for key, (kind, required) in known.attributes.items() if required}
     n_in, n_out = known.n_inputs[0], max(known.n_outputs[0], 1)
     inputs, outputs = tuple(f"i{k}" for k in range(n_in)), tuple(f"o{k}" for k in range(n_out))
     assert list(node_faults(Node(schema.name, "n", inputs, outputs, needed), NEWEST)) == []
@@ -113,12 +117,42 @@ def test_no_operator_passes_with_an_input_or_an_attribute_too_few_or_too_many(sc
         assert list(node_faults(node, NEWEST)), node
 
 
+def histories() -> list[Any]:
+    return [entry for entry in defs.get_all_schemas_with_history() if entry.domain == "" and not entry.deprecated]
+
+
+@pytest.mark.parametrize("schema", histories(), ids=lambda schema: f"{schema.name}-{schema.since_version}")
+def test_counts_of_inputs_and_outputs_are_those_of_onnxs_own_checker(schema: Any) -> None:
+    known = operator(schema.name, max(7, schema.since_version))
+    assert known is not None
+    if known.since != schema.since_version:
+        return  # a meaning from before the oldest version that is read
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = 10, {"": max(7, schema.since_version)}
+    names = {key: (kind, SAMPLES[kind]) for key, (kind, required) in known.attributes.items() if required}
+    for n_in in range(min(known.n_inputs[1], 9) + 2):
+        for n_out in range(min(known.n_outputs[1], 6) + 2):
+            inputs, outputs = [f"i{k}" for k in range(n_in)], [f"o{k}" for k in range(n_out)]
+            proto = helper.make_node(
+                schema.name, inputs, outputs, **{key: PROTOS.get(k, v) for key, (k, v) in names.items()}
+            )
+            scope = onnx.checker.C.LexicalScopeContext()
+            try:
+                onnx.checker.C.check_node(proto.SerializeToString(), context, scope)
+                sound = True
+            except onnx.checker.ValidationError:
+                sound = False
+            node = Node(schema.name, "n", tuple(inputs), tuple(outputs), {key: v for key, (_, v) in names.items()})
+            assert (not list(node_faults(node, max(7, schema.since_version)))) == sound, node
+
+
 TYPES = [
     (made("Add", ("a", "b")), ("tensor(float)", "tensor(float)"), 14, ""),
     (made("Add", ("a", "b")), ("tensor(float)", ""), 14, ""),
     (made("Add", ("a", "b")), ("tensor(float)", "tensor(double)"), 14, "mixes float32 with float64"),
     (made("Gemm", ("a", "b", "c")), ("tensor(float16)", "tensor(float16)", "tensor(float)"), 13, "mixes float16"),
     (made("Relu"), ("tensor(string)",), 14, "has string as its input 0"),
+    (made("Relu"), ("seq(tensor(float))",), 14, "as its input 0"),
     (made("Relu"), ("tensor(int64)",), 13, "has int64 as its input 0"),
     (made("Relu"), ("tensor(int64)",), 14, ""),
     (made("Reshape", ("a", "s")), ("tensor(float)", "tensor(int32)"), 13, "has int32 as its input 1"),

@@ -75,6 +75,32 @@ HUGE: dict[str, tuple[list[NodeProto], dict[str, Any]]] = {
         of_constants(node("OneHot", ["i", "d", "v"], ["h"])),
         {"i": np.zeros(1000, I64), "d": I64(2**40), "v": np.zeros(2, F32)},
     ),
+    "an old Upsample": (
+        with_output(node("Reshape", ["x", "s"], ["i"]), node("Upsample", ["i"], ["h"], scales=[1.0, 1.0, 1e6, 1e6])),
+        {"s": np.array([1, 1, 2, 2])},
+    ),
+    "an old Pad": (with_output(node("Pad", ["x"], ["h"], pads=[0, 0, 0, 2**40])), {}),
+    "random numbers": (of_constants(node("RandomNormal", [], ["h"], shape=[2**20, 2**20])), {}),
+    "a range with more steps than integers count": (
+        of_constants(node("Range", ["a", "b", "c"], ["h"])),
+        {"a": F32(0), "b": F32(1e30), "c": F32(1e-3)},
+    ),
+    "a Tile whose sizes overflow": (
+        with_output(node("Tile", ["x", "s"], ["h"])),
+        {"s": np.array([2**62, 2**62])},
+    ),
+    "places of numbers": (
+        of_constants(
+            node("NonZero", ["c"], ["n"]),
+            node("ReduceMax", ["n"], ["m"], keepdims=1),
+            node("Flatten", ["m"], ["f"]),
+            node("Mul", ["f", "k"], ["g"]),
+            node("Squeeze", ["g"], ["s"]),
+            node("Unsqueeze", ["s", "first"], ["size"]),
+            node("ConstantOfShape", ["size"], ["h"]),
+        ),
+        {"c": np.ones(3000, F32), "k": np.array([[2**30]]), "first": np.array([0])},
+    ),
     "a shape made from the input's": (
         with_output(
             node("Shape", ["x"], ["s"]),
@@ -92,8 +118,8 @@ HUGE: dict[str, tuple[list[NodeProto], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", HUGE)
 def test_what_would_be_huge_is_refused_before_it_is_made(tmp_path: Path, name: str, batch: int | str) -> None:
     nodes, constants = HUGE[name]
-    proto = make.model(nodes, constants, inputs=[("x", make.FLOAT, (batch, 4))], outputs=[("y", make.FLOAT, None)])
-    path = make.saved(tmp_path, proto)
+    ends = {"inputs": [("x", make.FLOAT, (batch, 4))], "outputs": [("y", make.FLOAT, None)]}
+    path = make.saved(tmp_path, make.model(nodes, constants, opset=7 if "old" in name else 17, **ends))
     tracemalloc.start()
     with pytest.raises(UnsupportedModelError) as caught:
         read_onnx(path, outline=True)
@@ -172,6 +198,10 @@ def test_dead_nodes_are_checked_as_well(tmp_path: Path) -> None:
     proto = make.model([*make.affine_relu(), big], {**make.weights(), "s": np.array([2**40])})
     with pytest.raises(UnsupportedModelError, match=r"ConstantOfShape node 'big' would make 4096\.0 GiB"):
         read_onnx(make.saved(tmp_path, proto))
+    endless = node("Range", ["zero", "five", "zero"], ["nowhere"], name="endless")
+    numbers = {"zero": I64(0), "five": I64(5)}
+    with pytest.raises(UnsupportedModelError, match="Range node 'endless': the size of what it makes cannot be told"):
+        read_onnx(make.saved(tmp_path, make.model([*make.affine_relu(), endless], {**make.weights(), **numbers})))
     odd = node("Concat", ["x"], ["nowhere"], name="odd")
     with pytest.raises(UnsupportedModelError, match="Concat node 'odd' lacks its attribute axis"):
         read_onnx(make.saved(tmp_path, make.model([*make.affine_relu(), odd])))
