@@ -116,7 +116,8 @@ def audit_bench(
         watch: told after each row how far the work has come.
         save: given the incomplete report after each row, so that a later run can resume.
         decide: what decides one row in its process; `decide_row` where it is None.
-        tell: told before the work begins why rows of the earlier report are decided again.
+        tell: told before the work begins why rows of the earlier report are decided again, and then at once of every
+            row that could not be judged.
 
     Raises:
         DataError: where the file is refused. Networks and properties that are refused are unknown, with a diagnostic.
@@ -146,8 +147,7 @@ def audit_bench(
     _watch(watch, found, len(instances))
     with clock.step("verdicts"):
         try:
-            allowed = lambda row: row.seconds + GRACE  # noqa: E731
-            work = work_through(rows, decide or decide_row, jobs=options.jobs, allowed=allowed, heard=heard)
+            work = work_through(rows, decide or decide_row, jobs=options.jobs, allowed=_allowed, heard=heard)
             with closing(work):
                 for done in work:
                     one = found[done.task.number] = _decided(done, files.get(done.task.number))
@@ -157,6 +157,10 @@ def audit_bench(
         except KeyboardInterrupt:
             why = "interrupted"
     return report(why or not_judged([row.report for row in found.values()]))
+
+
+def _allowed(row: Row) -> float:
+    return row.seconds + GRACE
 
 
 def _earlier_words(entry: PropertyReport, earlier: Report | None) -> tuple[Diagnostic, ...]:

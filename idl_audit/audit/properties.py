@@ -101,7 +101,7 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
         decision = decide_property(subject, asked, options, budget)
     subject.check_unchanged()
     seconds = options.time_limit - budget.left
-    lost = decision.reason is Reason.MEMORY_LIMIT
+    lost = decision.reason is Reason.MEMORY_LIMIT and options.model.max_bytes is None  # a limit is an answer
     with clock.step("certificates"):
         artifacts, uncertified = _certificate(subject, asked, decision, vnnlib, options)
     return framed_report(
