@@ -28,7 +28,7 @@ from idl_audit.audit import lp_certificates
 from idl_audit.audit.chains import CHAIN_KEYS, opened_chain, packed_chain
 from idl_audit.audit.lp_certificates import opened_lp
 from idl_audit.audit.proof_arrays import ProofArrays
-from idl_audit.audit.proof_meta import Damaged, Entry, below
+from idl_audit.audit.strict_json import Damaged, Entry, below
 from idl_audit.box import Box
 from idl_audit.budget import Budget
 from idl_audit.data.preprocessing import Preprocessing

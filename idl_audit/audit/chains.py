@@ -19,7 +19,7 @@ from idl_audit.analysis.planes import AllPlanes, Planes
 from idl_audit.analysis.splitting.split_tree import SplitTree
 from idl_audit.arrays import AnyArray, Float32Array
 from idl_audit.audit.proof_arrays import ProofArrays
-from idl_audit.audit.proof_meta import Damaged, Entry, below
+from idl_audit.audit.strict_json import Damaged, Entry, below
 
 
 def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import numpy as np
 from idl_audit.analysis.attacks import Found
 from idl_audit.analysis.verdicts import Reason, Result, Verdict
 from idl_audit.audit.deciding import Decided, SampleTask
+from idl_audit.audit.strict_json import Entry
 from idl_audit.errors import OptionError
 from idl_audit.files import check_place
 from idl_audit.report.schema import Report
@@ -255,39 +256,63 @@ def samples_of(journal: Journal, tasks: Sequence[SampleTask], eps: Sequence[floa
     return found
 
 
-def _decided(entry: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
-    task = tasks[entry["position"]]
-    results = {float(one["eps"]): _result(one, task) for one in entry["results"]}
-    if set(results) != set(eps) or entry["index"] != task.index:
+_SAMPLE: Final = ("position", "index", "predicted", "results", "certificates", "uncertified")
+_RESULT: Final = ("eps", "verdict", "predicted", "method", "lower", "reason", "seconds", "found")
+
+
+def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
+    entry = Entry(line, "a line", _SAMPLE)
+    task = tasks[entry.whole("position")]
+    told = [Entry(one, "a result", _RESULT, ("float_error",)) for one in entry.items("results")]
+    results = {one.number("eps"): _result(one, task) for one in told}
+    if len(told) != len(eps) or set(results) != set(eps) or entry.whole("index") != task.index:
         raise ValueError("another sample")
-    return Decided(
-        task.position,
-        task.index,
-        task.label,
-        task.centre,
-        int(entry["predicted"]),
-        results,
-        [str(name) for name in entry["certificates"]],
-        [float(radius) for radius in entry["uncertified"]],
-    )
+    names = entry.items("certificates")
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("a name that is no text")
+    predicted, uncertified = _class(entry.get("predicted")), list(entry.numbers("uncertified"))
+    return Decided(task.position, task.index, task.label, task.centre, predicted, results, names, uncertified)
 
 
-def _result(entry: Mapping[str, Any], task: SampleTask) -> Result:
-    told = entry["found"]
-    found = None
-    if told is not None:
-        point = np.frombuffer(base64.b64decode(told["point"], validate=True), "<f4").astype(np.float32)
-        if point.shape != task.centre.shape:
-            raise ValueError("a point of another size")
-        found = Found(point, int(told["predicted"]), float(told["margin"]), str(told["method"]))
-    lower, reason, error = entry["lower"], entry["reason"], entry.get("float_error")
-    return Result(
-        Verdict(entry["verdict"]),
-        int(entry["predicted"]),
-        entry["method"],
-        None if lower is None else float(lower),
-        found,
+def _class(value: object) -> int:
+    """Return a class, or -1 where an output is no number."""
+    if not isinstance(value, int) or isinstance(value, bool) or not value >= -1:
+        raise TypeError("no class")
+    return value
+
+
+def _result(entry: Entry, task: SampleTask) -> Result:
+    """Return the result of one radius. Raises ValueError or TypeError where no run wrote it."""
+    reason = entry.get("reason")
+    result = Result(
+        Verdict(entry.text("verdict")),
+        _class(entry.get("predicted")),
+        None if entry.get("method") is None else entry.text("method"),
+        entry.number_or_none("lower"),
+        _found(entry.get("found"), task),
         None if reason is None else Reason(reason),
-        float(entry["seconds"]),
-        float_error=None if error is None else float(error),
+        entry.number("seconds"),
+        float_error=entry.number_or_none("float_error"),
     )
+    if not (result.seconds >= 0 and (result.float_error is None or result.float_error >= 0)):
+        raise ValueError("a negative time or error")
+    if (result.reason is not None) != (result.verdict is Verdict.UNKNOWN):
+        raise ValueError("a reason for what is known, or none for what is not")
+    if result.verdict is Verdict.CERTIFIED and not (result.lower is not None and result.lower > 0):
+        raise ValueError("certified without a bound above 0")
+    if result.verdict is Verdict.FALSIFIED and (result.found is None or result.found.predicted == task.label):
+        raise ValueError("falsified without a point of another class")
+    return result
+
+
+def _found(value: object, task: SampleTask) -> Found | None:
+    if value is None:
+        return None
+    entry = Entry(value, "a point", ("point", "predicted", "margin", "method"))
+    point = np.frombuffer(base64.b64decode(entry.text("point"), validate=True), "<f4").astype(np.float32)
+    if point.shape != task.centre.shape or not np.isfinite(point).all():
+        raise ValueError("a point of another size")
+    margin = entry.get("margin")  # perhaps NaN
+    if not isinstance(margin, float):
+        raise TypeError("a margin that is no number")
+    return Found(point, _class(entry.get("predicted")), margin, entry.text("method"))

@@ -16,7 +16,7 @@ from idl_audit.analysis.lp_tree.tree import LpTree
 from idl_audit.analysis.witness import ProofWitness
 from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.audit.proof_arrays import ProofArrays, filled
-from idl_audit.audit.proof_meta import Damaged, Entry, below
+from idl_audit.audit.strict_json import Damaged, Entry, below
 from idl_audit.budget import Budget
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from idl_audit.arrays import AnyArray
-from idl_audit.audit.proof_meta import Damaged, Misfit
+from idl_audit.audit.strict_json import Damaged, Misfit
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import NpzFile
 

@@ -30,7 +30,7 @@ from idl_audit.arrays import AnyArray
 from idl_audit.audit.certificates import CLAIM_KEYS, SCHEMA_VERSION, refused_proof
 from idl_audit.audit.chains import CHAIN_KEYS, opened_chain, opened_splits, packed_chain, packed_splits
 from idl_audit.audit.proof_arrays import ProofArrays
-from idl_audit.audit.proof_meta import Damaged, Entry
+from idl_audit.audit.strict_json import Damaged, Entry
 from idl_audit.box import Box
 from idl_audit.budget import Budget
 from idl_audit.errors import BudgetError

@@ -19,10 +19,10 @@ from idl_audit.audit.certificates import SCHEMA_VERSION as CERTIFICATE_VERSION
 from idl_audit.audit.classifier import as_classifier
 from idl_audit.audit.frame import Clock, framed_report
 from idl_audit.audit.proof_arrays import ProofArrays, Sizes
-from idl_audit.audit.proof_meta import SHA256, Damaged, Entry, Misfit, number, parsed
 from idl_audit.audit.properties import read_property
 from idl_audit.audit.property_certificates import KIND as PROPERTY
 from idl_audit.audit.property_certificates import PropertyCertificate, opened_property_certificate
+from idl_audit.audit.strict_json import SHA256, Damaged, Entry, Misfit, number, parsed
 from idl_audit.audit.subject import ModelOptions, Subject, open_subject
 from idl_audit.audit.witness import KIND as WITNESS
 from idl_audit.audit.witness import SCHEMA_VERSION as WITNESS_VERSION

@@ -20,7 +20,7 @@ from idl_audit.arrays import AnyArray
 from idl_audit.audit.certificates import CLAIM_KEYS
 from idl_audit.audit.lp_certificates import opened_loops, opened_proof
 from idl_audit.audit.proof_arrays import ProofArrays
-from idl_audit.audit.proof_meta import Entry
+from idl_audit.audit.strict_json import Entry
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import write_npz

@@ -56,7 +56,7 @@ from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.audit.certificates import refused_chain
 from idl_audit.audit.chains import CHAIN_KEYS, opened_chain, packed_chain
 from idl_audit.audit.proof_arrays import ProofArrays, Sizes
-from idl_audit.audit.proof_meta import Damaged, Entry, Misfit
+from idl_audit.audit.strict_json import Damaged, Entry, Misfit
 from idl_audit.box import Box
 from idl_audit.errors import ModelFileError
 from idl_audit.implicit.activations import ACTIVATIONS, Activation

@@ -1,4 +1,7 @@
-"""The JSON `meta` of proof files: read once, every key known, every value of its type, no size believed."""
+"""JSON objects of our own files, read strictly: every key known and there once, every value of its type.
+
+The `meta` of proof files, and the lines of journals. Nothing in them is believed as a size.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def _no_number(name: str) -> float:
 
 
 class Entry:
-    """One object of `meta`: exactly the keys that are expected of it, each value asked for by its type."""
+    """One object: exactly the keys that are expected of it, each value asked for by its type."""
 
     def __init__(self, value: object, where: str, keys: Iterable[str], optional: Iterable[str] = ()) -> None:
         """Take the object. Raises Damaged where it is none, lacks a key, or has one that is not known."""
@@ -72,6 +75,10 @@ class Entry:
     def number(self, key: str) -> float:
         """Return a finite number."""
         return number(self._value[key], f"{key!r} of {self._where}")
+
+    def number_or_none(self, key: str) -> float | None:
+        """Return a finite number, or None for null and for a key that is missing."""
+        return None if self.get(key) is None else self.number(key)
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """Return a list of finite numbers."""
