@@ -111,6 +111,7 @@ def evaluate_node(
     allocated).
     """
     label = shown(node.label)
+    node = _in_order(node, inputs)
     if node.op in _NOT_CONSTANT:
         raise UnsupportedModelError([f"{label}: {node.op} draws random numbers, and a network must be a function"])
     disputed = _UNTRUSTED.get(node.op)
@@ -145,6 +146,18 @@ def evaluate_node(
             f"{max_bytes / 2**30:.1f} GiB are allowed; export the model with smaller shapes"
         ]
     )
+
+
+def _in_order(node: Node, inputs: Sequence[AnyArray | None]) -> Node:
+    """Return a Squeeze or Unsqueeze with ascending axes from 0 on: the reference takes them as they come."""
+    axes = node.attributes.get("axes")
+    if node.op not in ("Squeeze", "Unsqueeze") or not isinstance(axes, tuple) or not inputs or inputs[0] is None:
+        return node
+    rank = inputs[0].ndim + (len(axes) if node.op == "Unsqueeze" else 0)
+    if not all(isinstance(axis, int) and -rank <= axis < rank for axis in axes):
+        return node
+    ascending = tuple(sorted(int(axis) % rank for axis in axes))
+    return node if len(set(ascending)) < len(axes) else replace(node, attributes={**node.attributes, "axes": ascending})
 
 
 def _checked(node: Node, found: tuple[AnyArray, ...], made: Sequence[TensorType | None]) -> tuple[AnyArray, ...]:

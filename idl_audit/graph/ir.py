@@ -45,6 +45,8 @@ class Node:
     uncertainty: float = 0.0
     """Bounds |the file's function - this node's| per entry, where `fusion` rewrote it (for a Mul, relative to the
     constant); never read from a file."""
+    rounds_otherwise: bool = False
+    """Whether `fusion` rewrote a chain whose floating-point results may be far from this operator's."""
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.implicit.composition import add, compose, product_nnz
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.rounding import TINY, gamma
@@ -121,3 +121,11 @@ class AffineForm:
             terms[source] = add(terms[source], term) if source in terms else term
         summed = AffineForm(self.shape, terms, self.constant, self.constant_error).shifted(other.constant)
         return AffineForm(self.shape, terms, summed.constant, summed.constant_error + other.constant_error)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PartlyAbsent(AffineForm):
+    """A form some of whose entries stand for minus infinity, and are 0 here: only maxima can pass over them."""
+
+    absent: BoolArray
+    """Flat, shape (size,)."""

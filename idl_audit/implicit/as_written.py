@@ -25,6 +25,7 @@ from idl_audit.implicit.activations.coupled import Softmax
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.build import assembled, walk_graph
 from idl_audit.implicit.linear_maps import LinearMap, Selection
+from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
 from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
 
@@ -257,6 +258,12 @@ def _hard_sigmoid(node: Node) -> Kernel:
     return Kernel(8 * FLOAT32.unit * (1 + 2 * abs(float_attribute(node, "beta", 0.5))))
 
 
+_SCATTERS: Final = ("Scatter", "ScatterElements", "ScatterND")
+"""Operators that move, unless updates are added to what is there, or compete with it."""
+
+_FACTORS: Final = 2
+"""Of an Einsum whose sums of products are known: beyond, runtimes choose what they multiply first."""
+
 _MOVES, _LINEAR, _STATES = _Rule("moves"), _Rule("linear"), _Rule("states")
 
 _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
@@ -269,8 +276,19 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
             ("Reshape", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
             _MOVES,
         ),
+        **dict.fromkeys(
+            (
+                *("CenterCropPad", "Compress", "EyeLike", "GatherElements", "IsInf", "IsNaN", "MaxUnpool", "OneHot"),
+                *("Optional", "OptionalGetElement", "OptionalHasElement", "Pow", "ReverseSequence", "TensorScatter"),
+                *("Trilu", "Where"),
+                *_SCATTERS,
+                *SEQUENCES,
+            ),
+            _MOVES,
+        ),
         **dict.fromkeys(("Add", "Cast", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "Sub"), _LINEAR),
         **dict.fromkeys(("AveragePool", "GlobalAveragePool", "Mean", "ReduceMean", "ReduceSum", "Sum"), _LINEAR),
+        **dict.fromkeys(("CastLike", "Col2Im", "CumSum", "Einsum", "ReduceL1", "RotaryEmbedding"), _LINEAR),
         "BatchNormalization": _Rule("linear", spare=10, parts=_batch_norm_parts),
         "Resize": _LINEAR,
         "Upsample": _LINEAR,
@@ -330,8 +348,12 @@ class _AsWrittenWalk(Walk):
         self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
     ) -> tuple[TensorValue, ...]:
         """Return the results with an identity block behind each that is more than moved numbers."""
-        rule = _RULES.get(node.op)
+        rule = None if node.rounds_otherwise else _RULES.get(node.op)
         if node.op in ("Mean", "Sum") and _reads_twice(arguments):
+            rule = None
+        if node.op in _SCATTERS and node.attributes.get("reduction", "none") != "none":
+            rule = None
+        if node.op == "Einsum" and len(arguments) > _FACTORS:
             rule = None
         if rule is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +18,27 @@ from idl_audit.graph.folding import fold_node
 from idl_audit.graph.fusion import fuse_activations
 from idl_audit.graph.ir import Graph, Node, Value, live_inputs, live_nodes, shown
 from idl_audit.graph.original import chosen_output
-from idl_audit.implicit.affine import INPUT, AffineForm
+from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent
 from idl_audit.implicit.composition import LARGEST_COEFFICIENT
 from idl_audit.implicit.linear_maps import LinearMap
-from idl_audit.implicit.lowering import LOWERINGS, REFUSED
+from idl_audit.implicit.lowering import CONSTANT, LOWERINGS
+from idl_audit.implicit.lowering.choice import COMPARISONS, READABLE, Choices, Condition, Known
 from idl_audit.implicit.lowering.fixed_batch import one_row
+from idl_audit.implicit.lowering.refusals import refuse_operator
+from idl_audit.implicit.lowering.sequences import SEQUENCES, TensorList, lower_sequence
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
-from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_range
+from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_infinity, refuse_range
 
-NEVER_FOLDED = frozenset({"Shape", "Size"})
-"""Operators that are lowered even where their input is constant: their result never depends on the numbers."""
-
-BOUNDED = frozenset({"Clip", "Max", "Min", "Pad", "ScatterElements", "ScatterND", "Where"})
+BOUNDED = frozenset(
+    {
+        *("Clip", "Concat", "Max", "Min", "OneHot", "Pad", "Scatter", "ScatterElements", "ScatterND"),
+        *("TensorScatter", "Where"),
+    }
+)
 """Operators whose lowerings see to infinite constants themselves: a bound that never binds, an entry that is masked."""
+
+PASSES_OVER = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax"})
+"""Operators that read tensors with entries of minus infinity: these are never the largest."""
 
 STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
 """Operators that keep the order of the outputs; where one ends the network, the model stops before it and says so."""
@@ -111,35 +119,63 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
             (f"the network has {len(graph.inputs)} inputs ({names}); networks with exactly one input can be audited",)
         )
     sample_shape(graph.inputs[0])
+    graph = without_unread_positions(graph, target)
     graph = one_row(graph, target) or graph
     entry = graph.inputs[0]
-    values: dict[str, TensorValue] = {**graph.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
     fused = fuse_activations(graph)
-    values |= fused.constants
-    lost: set[str] = set()
-    problems: list[str] = []
-    last = _last_softmax(graph, target)
+    values: dict[str, Known] = {**fused.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
+    makers = {name: node for node in fused.nodes for name in node.outputs if name}
+    lowering = _Lowering(walk, values, makers)
+    last = _last_softmax(fused, target)
     body = live_nodes(fused.nodes, [target if last is None else last.inputs[0]])
     for node in body:
-        _lower(node, values, lost, walk, problems)
+        lowering.lower(node)
     stripped = ""
     if last is not None and _all_outputs_compete(last, values.get(last.inputs[0]), graph.opset):
         target, stripped = last.inputs[0], last.op
     else:
         for node in live_nodes(fused.nodes, [target])[len(body) :]:
-            _lower(node, values, lost, walk, problems)
-    if problems:
-        raise UnsupportedModelError(problems)
-    result = values.get(target)
-    if not isinstance(result, AffineForm):
-        raise UnsupportedModelError((f"the output '{target}' does not depend on the input '{entry.name}'",))
+            lowering.lower(node)
+    if lowering.problems:
+        raise UnsupportedModelError(lowering.problems)
+    result = _output(values.get(target), target, entry.name)
     nodes = live_nodes(fused.nodes, [target])
     folded = tuple(node for node in nodes if any(_is_real_constant(values.get(name)) for name in node.outputs))
     return Walked(walk, result, sample_shape(entry), stripped, folded)
 
 
-def _is_real_constant(value: TensorValue | None) -> bool:
+def _output(value: Known | None, target: str, entry: str) -> AffineForm:
+    """Return the output's form. Raises UnsupportedModelError where it is none."""
+    if isinstance(value, Condition):
+        refuse(value.node, f"is the network's output, and jumps; {READABLE}")
+    if isinstance(value, PartlyAbsent):
+        raise UnsupportedModelError((f"the output '{target}' holds minus infinity, whatever the input is",))
+    if isinstance(value, TensorList):
+        raise UnsupportedModelError((f"the output '{target}' is a list of tensors; make one of them the output",))
+    if not isinstance(value, AffineForm):
+        raise UnsupportedModelError((f"the output '{target}' does not depend on the input '{entry}'",))
+    return value
+
+
+def _is_real_constant(value: Known | None) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+_GIVE_POSITIONS = frozenset({"MaxPool", "TopK"})
+"""Operators whose second output is where they found what they give, which no model has, and few files read."""
+
+
+def without_unread_positions(graph: Graph, target: str) -> Graph:
+    """Return the graph without positions that nothing reads."""
+    nodes = live_nodes(graph.nodes, [target])
+    read = {target, *(name for node in nodes for name in node.inputs)}
+    kept = (
+        replace(node, outputs=(*node.outputs[:1], *("" for _ in node.outputs[1:])))
+        if node.op in _GIVE_POSITIONS and read.isdisjoint(node.outputs[1:])
+        else node
+        for node in nodes
+    )
+    return replace(graph, nodes=tuple(kept))
 
 
 def _last_softmax(graph: Graph, target: str) -> Node | None:
@@ -151,9 +187,9 @@ def _last_softmax(graph: Graph, target: str) -> Node | None:
     return last if last is not None and last.op in STRIPPED_AT_THE_END else None
 
 
-def _all_outputs_compete(node: Node, value: TensorValue | None, opset: int) -> bool:
+def _all_outputs_compete(node: Node, value: Known | None, opset: int) -> bool:
     """Return whether a last softmax runs over all outputs of a sample, so that leaving it out changes no ranking."""
-    if value is None:
+    if value is None or isinstance(value, TensorList):
         return False
     shape = value.shape
     axis = node.attributes.get("axis", -1 if opset >= 13 else 1)
@@ -164,49 +200,88 @@ def _all_outputs_compete(node: Node, value: TensorValue | None, opset: int) -> b
     return math.prod(group) == math.prod(shape)
 
 
-def _lower(node: Node, values: dict[str, TensorValue], lost: set[str], walk: Walk, problems: list[str]) -> None:
-    """Lower one node, or note why it cannot be; `lost` are tensors that depend on the input and have no form."""
-    depends = any(name in lost or isinstance(values.get(name), AffineForm) for name in node.inputs)
-    try:
-        if any(name and name not in values for name in node.inputs):  # something before failed: only the name is known
-            if depends and node.op not in LOWERINGS:
-                _refuse_operator(node)
-            results: tuple[TensorValue, ...] = ()
-        else:
+@dataclass
+class _Lowering:
+    """The network as far as it has been walked: what every name stands for, and what could not be read."""
+
+    walk: Walk
+    values: dict[str, Known]
+    makers: Mapping[str, Node]
+    problems: list[str] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+    """Tensors that depend on the input and have no form."""
+
+    def lower(self, node: Node) -> None:
+        """Lower one node, or note why it cannot be."""
+        depends = any(
+            name in self.lost or isinstance(self.values.get(name), (AffineForm, Condition, TensorList))
+            for name in node.inputs
+        )
+        try:
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
-                results = _results(node, [values[name] if name else None for name in node.inputs], walk)
-    except UnsupportedModelError as error:
-        problems.extend(error.problems)
-        results = ()
-    except (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # a node whose attributes and inputs contradict each other in a way that no check foresaw
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        problems.append(f"{node.op} node '{shown(node.label)}' has inputs or attributes that do not fit ({why})")
-        results = ()
-    for name, result in zip(node.outputs, results, strict=False):
-        if name:
-            values[name] = result
-    if depends and not results:
-        lost.update(node.outputs)
+                results = self._results(node, depends=depends)
+        except UnsupportedModelError as error:
+            self.problems.extend(error.problems)
+            results = ()
+        except (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            # a node whose attributes and inputs contradict each other in a way that no check foresaw
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            label = shown(node.label)
+            self.problems.append(f"{node.op} node '{label}' has inputs or attributes that do not fit ({why})")
+            results = ()
+        self.values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
+        if depends and not results:
+            self.lost.update(node.outputs)
+
+    def _results(self, node: Node, *, depends: bool) -> tuple[Known, ...]:
+        if any(name and name not in self.values for name in node.inputs):  # something before failed
+            if depends and node.op not in {*LOWERINGS, *COMPARISONS, *SEQUENCES}:
+                refuse_operator(node)
+            return ()
+        choices = Choices(self.makers, self.values)
+        if choices.concern(node):
+            return (_checked(node, choices.lower(node, self.walk)),)
+        found = [self.values[name] if name else None for name in node.inputs]
+        items = [value for value in found if not isinstance(value, Condition)]
+        if node.op in SEQUENCES or any(isinstance(value, TensorList) for value in items):
+            return (_checked(node, lower_sequence(node, items, self.walk)),)
+        return _lowered(node, [value for value in items if not isinstance(value, TensorList)], self.walk)
 
 
-def _results(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    forms = [value for value in arguments if isinstance(value, AffineForm)]
-    if not forms and node.op not in NEVER_FOLDED:
-        return _folded(node, [value for value in arguments if not isinstance(value, AffineForm)], walk.opset)
+def _lowered(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tuple[Known, ...]:
+    constants = [value for value in arguments if not isinstance(value, AffineForm)]
+    if len(constants) == len(arguments) and node.op not in CONSTANT:
+        return _folded(node, constants, walk.opset)
     if node.op not in LOWERINGS:
-        _refuse_operator(node)
-    if node.op not in BOUNDED and any(map(_has_infinity, arguments)):
-        refuse(node, "reads a constant that holds infinity, which no weight can be; train or export the model again")
-    results = walk.finished(node, arguments, LOWERINGS[node.op](node, arguments, walk))
-    for result in results:
-        if isinstance(result, AffineForm) and not _is_finite(result):
-            refuse_range(node, "makes constants")
-    return results
+        refuse_operator(node)
+    if any(isinstance(value, PartlyAbsent) for value in arguments) and node.op not in PASSES_OVER:
+        refuse(node, f"reads entries that are minus infinity, which only {', '.join(sorted(PASSES_OVER))} pass over")
+    if node.op not in BOUNDED:
+        for value in constants:
+            refuse_infinity(node, value)
+    results = LOWERINGS[node.op](node, _with_constants(arguments), walk)
+    if not any(isinstance(result, PartlyAbsent) for result in results):
+        results = walk.finished(node, arguments, results)
+    return tuple(_checked(node, result) for result in results)
 
 
-def _has_infinity(value: TensorValue | None) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and not bool(np.isfinite(value).all())
+def _with_constants(arguments: list[TensorValue | None]) -> list[TensorValue | None]:
+    """Return the arguments, forms that are constants (a power 0, say) as such, where another one is not."""
+    if not any(isinstance(value, AffineForm) and value.terms for value in arguments):
+        return arguments
+    return [
+        value.constant.reshape(value.shape)
+        if isinstance(value, AffineForm) and not value.terms and not value.constant_error
+        else value
+        for value in arguments
+    ]
+
+
+def _checked(node: Node, result: Known) -> Known:
+    """Return what a node makes, whose constants must be within the range."""
+    if isinstance(result, AffineForm) and not _is_finite(result):
+        refuse_range(node, "makes constants")
+    return result
 
 
 def _is_finite(form: AffineForm) -> bool:
@@ -228,11 +303,6 @@ def _folded(node: Node, arguments: list[AnyArray | None], opset: int) -> tuple[A
     if node.op == "Mul" and len(real) == 2 and not bool((results[0] != 0)[(real[0] != 0) & (real[1] != 0)].all()):
         refuse(node, "multiplies constants to numbers below the range of their type; scale them")
     return results
-
-
-def _refuse_operator(node: Node) -> None:
-    why = REFUSED.get(node.op, "has no implicit form here")
-    refuse(node, f"{why}; the README's operator table lists what can be read")
 
 
 def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:

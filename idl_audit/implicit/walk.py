@@ -152,6 +152,17 @@ def refuse_swallowing(node: Node, *constants: float) -> None:
             )
 
 
+def refuse_infinity(node: Node, constant: TensorValue | None) -> None:
+    """Refuse constants that are infinite or no numbers, where they would become weights."""
+    if isinstance(constant, np.ndarray) and constant.dtype.kind == "f" and not np.isfinite(constant).all():
+        what = "NaN" if np.isnan(constant).any() else "infinity"
+        refuse(
+            node,
+            f"reads a constant that holds {what}, which no weight can be; write a finite number in its place "
+            "(infinity is understood as a bound of Clip, Max and Min)",
+        )
+
+
 def form_input(node: Node, values: Sequence[TensorValue | None], k: int) -> AffineForm:
     """Return input k, which must depend on the network's input."""
     value = values[k] if k < len(values) else None
@@ -186,13 +197,13 @@ def int_attribute(node: Node, name: str, default: int) -> int:
     return value
 
 
-def float_attribute(node: Node, name: str, default: float) -> float:
-    """Return a float attribute."""
+def float_attribute(node: Node, name: str, default: float, *, bound: bool = False) -> float:
+    """Return a float attribute: a finite number, or where it is a `bound`, infinity as well."""
     value = node.attributes.get(name, default)
     if not isinstance(value, (int, float)):
         refuse(node, f"has an attribute {name} that is no number")
-    if math.isnan(value):
-        refuse(node, f"has an attribute {name} that is NaN")
+    if math.isnan(value) or (math.isinf(value) and not bound):
+        refuse(node, f"has an attribute {name} that is {value}; a finite number is needed")
     return float(value)
 
 

@@ -505,7 +505,7 @@ class TestRefusals:
         nodes = [
             node("Hardmax", "x", "a", name="one"),
             node("Relu", "a", "b"),
-            node("Einsum", "b", name="two", equation="ij->ji"),
+            node("Sinh", "b", name="two"),
         ]
         with pytest.raises(UnsupportedModelError) as caught:
             built(nodes, (1, 3))

@@ -25,7 +25,8 @@ X = np.linspace(-9, 9, 60).reshape(-1, 3).astype(np.float32)
 
 def chain(tmp_path, nodes, constants, *, opset=13):
     """Write x (1, 3) -> y (1, 3) and return its path."""
-    tensors = [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in constants.items()]
+    types = {name: np.int64 if name in ("first", "last") else np.float32 for name in constants}
+    tensors = [numpy_helper.from_array(np.asarray(v, types[k]), k) for k, v in constants.items()]
     shape = [1, 3]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node(*n[:3], **n[3]) for n in nodes], "g", ends[:1], ends[1:], tensors)
@@ -118,7 +119,240 @@ CHAINS = {
         {"three": 3, "zero": 0, "six": 6},
         "hard_swish",
     ),
+    "sigmoid by exponentials": (
+        [
+            ("Neg", ["x"], ["n"], {}),
+            ("Exp", ["n"], ["e"], {}),
+            ("Add", ["e", "one"], ["d"], {}),
+            ("Div", ["one", "d"], ["y"], {}),
+        ],
+        {"one": 1},
+        "sigmoid",
+    ),
+    "a steep sigmoid by Reciprocal": (
+        [
+            ("Mul", ["x", "c"], ["n"], {}),
+            ("Exp", ["n"], ["e"], {}),
+            ("Add", ["one", "e"], ["d"], {}),
+            ("Reciprocal", ["d"], ["y"], {}),
+        ],
+        {"one": 1, "c": -2.5},
+        "sigmoid",
+    ),
+    "silu by exponentials": (
+        [
+            ("Neg", ["x"], ["n"], {}),
+            ("Exp", ["n"], ["e"], {}),
+            ("Add", ["e", "one"], ["d"], {}),
+            ("Div", ["x", "d"], ["y"], {}),
+        ],
+        {"one": 1},
+        "silu",
+    ),
+    "silu by a sigmoid by exponentials": (
+        [
+            ("Neg", ["x"], ["n"], {}),
+            ("Exp", ["n"], ["e"], {}),
+            ("Add", ["e", "one"], ["d"], {}),
+            ("Reciprocal", ["d"], ["s"], {}),
+            ("Mul", ["x", "s"], ["y"], {}),
+        ],
+        {"one": 1},
+        "silu",
+    ),
+    "softplus by exponentials": (
+        [("Exp", ["x"], ["e"], {}), ("Add", ["e", "one"], ["a"], {}), ("Log", ["a"], ["y"], {})],
+        {"one": 1},
+        "softplus",
+    ),
+    "the logarithm of a sigmoid": ([("Sigmoid", ["x"], ["s"], {}), ("Log", ["s"], ["y"], {})], {}, "softplus"),
+    "a softmax by exponentials": (
+        [
+            ("Exp", ["x"], ["e"], {}),
+            ("ReduceSum", ["e", "last"], ["s"], {}),
+            ("Div", ["e", "s"], ["p"], {}),
+            ("Neg", ["p"], ["y"], {}),
+        ],
+        {"last": [-1]},
+        "softmax",
+    ),
+    "a softmax without its maximum": (
+        [
+            ("ReduceMax", ["x"], ["m"], {"axes": [1]}),
+            ("Sub", ["x", "m"], ["z"], {}),
+            ("Exp", ["z"], ["e"], {}),
+            ("ReduceSum", ["e", "last"], ["s"], {}),
+            ("Div", ["e", "s"], ["p"], {}),
+            ("Neg", ["p"], ["y"], {}),
+        ],
+        {"last": [1]},
+        "softmax",
+    ),
+    "a softmax written twice": (
+        [
+            ("ReduceMax", ["x"], ["m"], {"axes": [1]}),
+            ("Sub", ["x", "m"], ["z"], {}),
+            ("Exp", ["z"], ["e"], {}),
+            ("ReduceMax", ["x"], ["m2"], {"axes": [1]}),
+            ("Sub", ["x", "m2"], ["z2"], {}),
+            ("Exp", ["z2"], ["e2"], {}),
+            ("ReduceSum", ["e2", "last"], ["s"], {}),
+            ("Div", ["e", "s"], ["p"], {}),
+            ("Neg", ["p"], ["y"], {}),
+        ],
+        {"last": [1]},
+        "softmax",
+    ),
+    "elu by exponentials": (
+        [
+            ("Exp", ["x"], ["e"], {}),
+            ("Sub", ["e", "one"], ["f"], {}),
+            ("Mul", ["f", "c"], ["g"], {}),
+            ("Greater", ["x", "zero"], ["b"], {}),
+            ("Where", ["b", "x", "g"], ["y"], {}),
+        ],
+        {"one": 1, "zero": 0, "c": 0.5},
+        "elu",
+    ),
+    "the root of a square": ([("Mul", ["x", "x"], ["q"], {}), ("Sqrt", ["q"], ["y"], {})], {}, "abs"),
+    "the root of a second power": ([("Pow", ["x", "two"], ["q"], {}), ("Sqrt", ["q"], ["y"], {})], {"two": 2}, "abs"),
+    "signed": ([("Sign", ["x"], ["s"], {}), ("Mul", ["x", "s"], ["y"], {})], {}, "abs"),
+    "a size with its sign": (
+        [
+            ("Relu", ["x"], ["z"], {}),
+            ("Abs", ["z"], ["a"], {}),
+            ("Relu", ["a"], ["r"], {}),
+            ("Sign", ["z"], ["s"], {}),
+            ("Mul", ["s", "r"], ["y"], {}),
+        ],
+        {},
+        "relu",
+    ),
 }
+
+SHRUNK = [
+    ("Abs", ["x"], ["a"], {}),
+    ("Greater", ["a", "w"], ["c"], {}),
+    ("Sign", ["x"], ["s"], {}),
+    ("Mul", ["s", "w"], ["t"], {}),
+    ("Sub", ["x", "t"], ["u"], {}),
+    ("Mul", ["x", "zero"], ["o"], {}),
+    ("Where", ["c", "u", "o"], ["y"], {}),
+]
+SEVERAL = {
+    "a soft shrinkage": (SHRUNK, {"w": 0.75, "zero": 0}),
+    "the logarithm of a sum of exponentials": (
+        [
+            ("Exp", ["x"], ["e"], {}),
+            ("ReduceSum", ["e", "last"], ["s"], {"keepdims": 1}),
+            ("Log", ["s"], ["l"], {}),
+            ("Add", ["x", "l"], ["y"], {}),
+        ],
+        {"last": [-1]},
+    ),
+    "the logarithm of a softmax": (
+        [("Softmax", ["x"], ["p"], {"axis": -1}), ("Log", ["p"], ["l"], {}), ("Neg", ["l"], ["y"], {})],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_chain_that_takes_several_blocks_gives_the_same(tmp_path, name):
+    nodes, constants = SEVERAL[name]
+    path = chain(tmp_path, nodes, constants)
+    graph = read_graph(path)
+    rows = X[np.abs(X).max(axis=1) < 8]  # beyond, float32 takes the logarithm of 0
+    np.testing.assert_allclose(build_implicit(graph)(rows), onnxruntime_network(path, graph)(rows), atol=2e-5)
+
+
+def test_a_last_softmax_by_exponentials_is_left_out(tmp_path):
+    nodes = [*CHAINS["a softmax by exponentials"][0][:2], ("Div", ["e", "s"], ["y"], {})]
+    assert build_implicit(read_graph(chain(tmp_path, nodes, {"last": [-1]}))).stripped_output == "Softmax"
+
+
+def test_chains_of_constants_are_left_to_be_folded(tmp_path):
+    nodes = [
+        ("Exp", ["c"], ["e"], {}),
+        ("Add", ["e", "one"], ["a"], {}),
+        ("Log", ["a"], ["l"], {}),
+        ("Mul", ["x", "l"], ["y"], {}),
+    ]
+    graph = read_graph(chain(tmp_path, nodes, {"c": [0.5, -1, 2], "one": 1}))
+    assert fuse_activations(graph).nodes == graph.nodes
+    np.testing.assert_allclose(build_implicit(graph)(np.ones((1, 3))), [np.log1p(np.exp([0.5, -1, 2]))], atol=1e-6)
+
+
+OTHERS = {
+    "another constant": (
+        [("Exp", ["x"], ["e"], {}), ("Add", ["e", "two"], ["a"], {}), ("Log", ["a"], ["y"], {})],
+        "Log",
+    ),
+    "a sum over another axis": (
+        [("Exp", ["x"], ["e"], {}), ("ReduceSum", ["e", "first"], ["s"], {}), ("Div", ["e", "s"], ["y"], {})],
+        "",
+    ),
+    "a sum of something else": (
+        [
+            ("Exp", ["x"], ["e"], {}),
+            ("Neg", ["x"], ["n"], {}),
+            ("Exp", ["n"], ["f"], {}),
+            ("ReduceSum", ["f", "last"], ["s"], {}),
+            ("Div", ["e", "s"], ["y"], {}),
+        ],
+        "Div",
+    ),
+    "a shift by another maximum": (
+        [
+            ("ReduceMax", ["x"], ["m"], {"axes": [0]}),
+            ("Sub", ["x", "m"], ["z"], {}),
+            ("Exp", ["z"], ["e"], {}),
+            ("ReduceSum", ["e", "last"], ["s"], {}),
+            ("Div", ["e", "s"], ["y"], {}),
+        ],
+        "",
+    ),
+    "a product of two": (
+        [("Abs", ["x"], ["a"], {}), ("Mul", ["x", "a"], ["q"], {}), ("Sqrt", ["q"], ["y"], {})],
+        "Mul",
+    ),
+    "a third power": ([("Pow", ["x", "three"], ["q"], {}), ("Sqrt", ["q"], ["y"], {})], "Pow"),
+    "a size with another sign": (
+        [
+            ("Abs", ["x"], ["a"], {}),
+            ("Neg", ["x"], ["n"], {}),
+            ("Sign", ["n"], ["s"], {}),
+            ("Mul", ["s", "a"], ["y"], {}),
+        ],
+        "Sign",
+    ),
+    "an elu from another border": (
+        [
+            ("Exp", ["x"], ["e"], {}),
+            ("Sub", ["e", "one"], ["f"], {}),
+            ("Greater", ["x", "one"], ["b"], {}),
+            ("Where", ["b", "x", "f"], ["y"], {}),
+        ],
+        "Exp",
+    ),
+    "a shrinkage by another width": ([*SHRUNK[:3], ("Mul", ["s", "one"], ["t"], {}), *SHRUNK[4:]], "Sign"),
+}
+SPARE = {"one": 1, "two": 2, "three": 3, "zero": 0, "w": 0.75, "first": [0], "last": [-1]}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_written_almost_so_is_not_taken_for_it(tmp_path, name):
+    """Refused by an operator of the chain, or read as what it is: a softmax over another axis, say."""
+    nodes, refused = OTHERS[name]
+    path = chain(tmp_path, nodes, SPARE)
+    graph = read_graph(path)
+    if refused:
+        with pytest.raises(UnsupportedModelError, match=f"{refused} node"):
+            build_implicit(graph)
+        return
+    model = build_implicit(graph)
+    assert not model.stripped_output
+    np.testing.assert_allclose(model(X), onnxruntime_network(path, graph)(X), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", CHAINS)

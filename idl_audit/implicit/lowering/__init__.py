@@ -7,7 +7,24 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.lowering import arithmetic, linear, movement, nonlinear, pooling, recurrent, resize
+from idl_audit.implicit.lowering import (
+    arithmetic,
+    convolutions,
+    einsum,
+    identities,
+    linear,
+    losses,
+    maxima,
+    movement,
+    nonlinear,
+    pooling,
+    recurrent,
+    reductions,
+    resize,
+    sampling,
+    scatter,
+    transforms,
+)
 from idl_audit.implicit.walk import TensorValue, Walk
 
 Lowering: TypeAlias = Callable[[Node, Sequence[TensorValue | None], Walk], tuple[TensorValue, ...]]
@@ -16,16 +33,26 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
     {
         # linear layers
         "BatchNormalization": linear.lower_batch_normalization,
-        "Conv": linear.lower_conv,
-        "ConvTranspose": linear.lower_conv_transpose,
+        "Conv": convolutions.lower_conv,
+        "ConvTranspose": convolutions.lower_conv_transpose,
+        "Einsum": einsum.lower_einsum,
         "Gemm": linear.lower_gemm,
         "MatMul": linear.lower_matmul,
+        # other linear maps
+        "AffineGrid": sampling.lower_affine_grid,
+        "Col2Im": transforms.lower_col2im,
+        "CumSum": transforms.lower_cumulative_sum,
+        "DFT": transforms.lower_dft,
+        "GridSample": sampling.lower_grid_sample,
+        "RotaryEmbedding": transforms.lower_rotary_embedding,
+        "STFT": transforms.lower_stft,
         # arithmetic
         "Add": arithmetic.lower_add,
         "Div": arithmetic.lower_div,
         "Mean": arithmetic.lower_mean,
         "Mul": arithmetic.lower_mul,
         "Neg": arithmetic.lower_neg,
+        "Pow": arithmetic.lower_pow,
         "Sub": arithmetic.lower_sub,
         "Sum": arithmetic.lower_sum,
         # nonlinear, a block of states each
@@ -36,63 +63,80 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Gelu": nonlinear.lower_gelu,
         "HardSigmoid": nonlinear.lower_hard_sigmoid,
         "LeakyRelu": nonlinear.lower_leaky_relu,
+        "LogSoftmax": reductions.lower_log_softmax,
         "PRelu": nonlinear.lower_prelu,
         "Selu": nonlinear.lower_elu,
+        "Shrink": nonlinear.lower_shrink,
         "Softmax": nonlinear.lower_softmax,
         "Swish": nonlinear.lower_swish,
         "ThresholdedRelu": nonlinear.lower_thresholded_relu,
         # pooling and reductions
         "AveragePool": pooling.lower_average_pool,
-        "GlobalAveragePool": pooling.lower_global_average_pool,
-        "GlobalMaxPool": pooling.lower_global_max_pool,
-        "Max": pooling.lower_max,
+        "GlobalAveragePool": reductions.lower_global_average_pool,
+        "GlobalLpPool": reductions.lower_global_lp_pool,
+        "GlobalMaxPool": reductions.lower_global_max_pool,
+        "LpPool": pooling.lower_lp_pool,
+        "Max": maxima.lower_max,
         "MaxPool": pooling.lower_max_pool,
-        "Min": pooling.lower_min,
-        "ReduceMax": pooling.lower_reduce,
-        "ReduceMean": pooling.lower_reduce,
-        "ReduceMin": pooling.lower_reduce,
-        "ReduceSum": pooling.lower_reduce,
+        "Min": maxima.lower_min,
+        "ReduceL1": reductions.lower_reduce,
+        "ReduceLogSumExp": reductions.lower_reduce,
+        "ReduceMax": reductions.lower_reduce,
+        "ReduceMean": reductions.lower_reduce,
+        "ReduceMin": reductions.lower_reduce,
+        "ReduceSum": reductions.lower_reduce,
+        "TopK": maxima.lower_top_k,
+        # losses
+        "NegativeLogLikelihoodLoss": losses.lower_negative_log_likelihood,
+        "SoftmaxCrossEntropyLoss": losses.lower_softmax_cross_entropy,
         # data movement
+        "CenterCropPad": movement.lower_filled_movement,
+        "Compress": movement.lower_movement,
         "Concat": movement.lower_concat,
         "DepthToSpace": movement.lower_movement,
         "Expand": movement.lower_movement,
         "Flatten": movement.lower_movement,
         "Gather": movement.lower_movement,
+        "GatherElements": movement.lower_gather_elements,
         "GatherND": movement.lower_movement,
+        "MaxUnpool": movement.lower_max_unpool,
+        "OneHot": movement.lower_movement,
         "Pad": movement.lower_pad,
         "Reshape": movement.lower_movement,
+        "Resize": resize.lower_resize,
+        "ReverseSequence": movement.lower_movement,
+        "Scatter": scatter.lower_scatter,
+        "ScatterElements": scatter.lower_scatter,
+        "ScatterND": scatter.lower_scatter,
         "Slice": movement.lower_movement,
         "SpaceToDepth": movement.lower_movement,
         "Split": movement.lower_movement,
         "Squeeze": movement.lower_movement,
+        "TensorScatter": movement.lower_movement,
         "Tile": movement.lower_movement,
         "Transpose": movement.lower_movement,
+        "Trilu": movement.lower_filled_movement,
         "Unsqueeze": movement.lower_movement,
-        "Resize": resize.lower_resize,
         "Upsample": resize.lower_upsample,
+        "Where": movement.lower_where,
         # recurrent layers of fixed length
         "RNN": recurrent.lower_rnn,
         # the same number
-        "Cast": movement.lower_cast,
-        "Dropout": movement.lower_dropout,
-        "Identity": movement.lower_identity,
-        # shapes
-        "Shape": movement.lower_shape,
-        "Size": movement.lower_size,
+        "Cast": identities.lower_cast,
+        "CastLike": identities.lower_cast_like,
+        "Dropout": identities.lower_dropout,
+        "Identity": identities.lower_identity,
+        "Optional": identities.lower_identity,
+        "OptionalGetElement": identities.lower_identity,
+        # what no number changes
+        "EyeLike": identities.lower_eye_like,
+        "IsInf": identities.lower_finite,
+        "IsNaN": identities.lower_finite,
+        "OptionalHasElement": identities.lower_has_element,
+        "Shape": identities.lower_shape,
+        "Size": identities.lower_size,
     }
 )
 
-_JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
-_GATES: Final = "multiplies tensors that depend on the input with each other, which no implicit form here has"
-
-REFUSED: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        **dict.fromkeys(("ArgMax", "ArgMin", "Ceil", "Floor", "Greater", "Less", "Round", "Sign", "TopK"), _JUMPS),
-        **dict.fromkeys(("Attention", "Einsum", "GRU", "LSTM", "Pow", "Reciprocal"), _GATES),
-        "If": "chooses between subgraphs",
-        "Loop": "runs a subgraph",
-        "QuantizeLinear": _JUMPS,
-        "LogSoftmax": "stands inside the network; only a last LogSoftmax, which changes no ranking, can be left out",
-    }
-)
-"""Operators without an implicit form here, and why; everything else that LOWERINGS lacks is simply not known."""
+CONSTANT: Final = frozenset({"EyeLike", "IsInf", "IsNaN", "OptionalHasElement", "Shape", "Size"})
+"""Operators of LOWERINGS whose result is the same for all numbers: a constant."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -89,6 +90,27 @@ def _times(
 ) -> AffineForm:
     flat = np.broadcast_to(weights, shape).reshape(-1).copy()
     return walk.linear(node, Selection.diagonal(flat).uncertain(relative), broadcast(form, shape), shape)
+
+
+def lower_pow(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Pow with the exponents 1 and 0: the tensor itself, and ones."""
+    base, exponent = _pair(node, values)
+    if isinstance(exponent, AffineForm) or not isinstance(base, AffineForm):
+        refuse(node, f"raises to a power that depends on the input; {_NO_POWERS}")
+    shape = tuple(np.broadcast_shapes(base.shape, exponent.shape))
+    powers = np.broadcast_to(exponent, shape)
+    if not np.isin(powers, (0, 1)).all():
+        other = float(powers[~np.isin(powers, (0, 1))].flat[0])
+        refuse(node, f"raises a tensor that depends on the input to the power {other:g}; {_NO_POWERS}")
+    if not powers.any():
+        return (AffineForm(shape, {}, np.ones(powers.size)),)
+    return (broadcast(base, shape).scaled(powers.astype(np.float64), 1.0 - powers),)
+
+
+_NO_POWERS: Final = (
+    "only the powers 1 and 0 can be read, since others have no bounded slope and no states here: put a bounded "
+    "activation (Tanh, Clip and Abs, Gelu) in its place"
+)
 
 
 def lower_neg(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

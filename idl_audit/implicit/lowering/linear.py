@@ -1,4 +1,4 @@
-"""Linear layers: Gemm, MatMul, Conv, ConvTranspose, BatchNormalization."""
+"""Linear layers: Gemm, MatMul, BatchNormalization."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
-from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
 from idl_audit.implicit.lowering.arithmetic import add_values, constant_form
 from idl_audit.implicit.walk import (
@@ -22,10 +21,7 @@ from idl_audit.implicit.walk import (
     float_attribute,
     form_input,
     int_attribute,
-    ints_attribute,
-    optional_constant,
     refuse,
-    text_attribute,
 )
 from idl_audit.rounding import gamma
 
@@ -36,7 +32,7 @@ def lower_matmul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -
 
 
 def lower_gemm(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Gemm: alpha A' B' + beta C."""
+    """Gemm: alpha A' B' + beta C, where A' or B' may depend on the input, and C too."""
     left, right = (
         _transposed(values[k]) if int_attribute(node, name, 0) else values[k]
         for k, name in enumerate(("transA", "transB"))
@@ -62,7 +58,10 @@ def _product(node: Node, left: TensorValue | None, right: TensorValue | None, wa
         return _times_constant(node, left, right, walk, form_on_left=True)
     if isinstance(right, AffineForm) and left is not None and not isinstance(left, AffineForm):
         return _times_constant(node, right, left, walk, form_on_left=False)
-    refuse(node, "needs two inputs, of which one depends on the network's input")
+    if not isinstance(left, np.ndarray) or not isinstance(right, np.ndarray):
+        refuse(node, "leaves one of its two factors out")
+    # of constants: only what is added (Gemm's C) depends on the input
+    return _times_constant(node, constant_form(left), right, walk, form_on_left=True)
 
 
 def _times_constant(node: Node, form: AffineForm, constant: AnyArray, walk: Walk, *, form_on_left: bool) -> AffineForm:
@@ -100,160 +99,27 @@ def _matmul_map(
     return Sparse(matrix=sparse)
 
 
-def spatial_shape(node: Node, form: AffineForm, kernel_rank: int) -> tuple[int, ...]:
-    """Return the spatial axes of an image (1, channels, *spatial) whose kernel has `kernel_rank` spatial axes."""
-    if len(form.shape) != kernel_rank + 2:
-        refuse(node, f"has an input of shape {form.shape}, which does not fit a kernel with {kernel_rank} spatial axes")
-    if form.shape[0] != 1:
-        refuse(
-            node,
-            f"works on {form.shape[0]} images at a time (input shape {form.shape}); one sample must be one image, and "
-            "that the network treats them one by one could not be proved: export it with batch size 1",
-        )
-    return form.shape[2:]
-
-
-def padding(
-    node: Node,
-    spatial: tuple[int, ...],
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-) -> tuple[int, ...]:
-    """Return the zeros before each axis and behind each, from `pads` or `auto_pad`."""
-    rank = len(spatial)
-    mode = text_attribute(node, "auto_pad", "NOTSET") or "NOTSET"
-    if mode == "NOTSET":
-        pads = ints_attribute(node, "pads", (0,) * (2 * rank)) or (0,) * (2 * rank)
-        if len(pads) != 2 * rank or min(pads, default=0) < 0:
-            refuse(node, f"has pads {pads}, which do not fit {rank} spatial axes")
-        return pads
-    if mode == "VALID":
-        return (0,) * (2 * rank)
-    if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        refuse(node, f"has auto_pad '{mode}'; known are NOTSET, VALID, SAME_UPPER and SAME_LOWER")
-    before, behind = [], []
-    for size, k, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
-        total = max(0, (-(-size // stride) - 1) * stride + dilation * (k - 1) + 1 - size)
-        less, more = total // 2, total - total // 2
-        before.append(less if mode == "SAME_UPPER" else more)
-        behind.append(more if mode == "SAME_UPPER" else less)
-    return (*before, *behind)
-
-
-def _kernel(node: Node, values: Sequence[TensorValue | None]) -> FloatArray:
-    kernel = constant_input(node, values, 1, "kernel").astype(np.float64)
-    if not 3 <= kernel.ndim <= 5:
-        refuse(node, f"has a kernel of shape {kernel.shape}; 1, 2 or 3 spatial axes can be handled")
-    declared = ints_attribute(node, "kernel_shape", None)
-    if declared is not None and declared != kernel.shape[2:]:
-        refuse(node, f"declares kernel_shape {declared} but its kernel has shape {kernel.shape}")
-    return kernel
-
-
-def lower_conv(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Conv in 1, 2 or 3 dimensions with groups, strides, dilations, padding of every kind."""
-    form, kernel = form_input(node, values, 0), _kernel(node, values)
-    rank = kernel.ndim - 2
-    spatial = spatial_shape(node, form, rank)
-    strides = ints_attribute(node, "strides", (1,) * rank) or (1,) * rank
-    dilations = ints_attribute(node, "dilations", (1,) * rank) or (1,) * rank
-    groups = int_attribute(node, "group", 1)
-    if kernel.shape[1] * groups != form.shape[1] or kernel.shape[0] % groups:
-        refuse(node, f"has a kernel of shape {kernel.shape} in {groups} group(s) for an input of shape {form.shape}")
-    pads = padding(node, spatial, kernel.shape[2:], strides, dilations)
-    try:
-        convolution = Convolution(
-            kernel=kernel, spatial_in=spatial, strides=strides, pads=pads, dilations=dilations, groups=groups
-        )
-    except ValueError as error:
-        refuse(node, f"cannot be applied: {error}")
-    shape = (1, kernel.shape[0], *convolution.spatial_out)
-    return (walk.linear(node, convolution, form, shape, offset=_bias(node, values, shape)),)
-
-
-def _bias(node: Node, values: Sequence[TensorValue | None], shape: tuple[int, ...]) -> FloatArray | None:
-    bias = optional_constant(node, values, 2, "bias")
-    if bias is None:
-        return None
-    if bias.shape != (shape[1],):
-        refuse(node, f"has a bias of shape {bias.shape} for {shape[1]} output channels")
-    return np.repeat(bias.astype(np.float64), math.prod(shape[2:]))
-
-
-def lower_conv_transpose(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """ConvTranspose: the transpose of the convolution that maps its output's shape to its input's."""
-    form, kernel = form_input(node, values, 0), _kernel(node, values)
-    rank = kernel.ndim - 2
-    spatial = spatial_shape(node, form, rank)
-    strides = ints_attribute(node, "strides", (1,) * rank) or (1,) * rank
-    dilations = ints_attribute(node, "dilations", (1,) * rank) or (1,) * rank
-    groups = int_attribute(node, "group", 1)
-    if kernel.shape[0] != form.shape[1] or kernel.shape[0] % groups:
-        refuse(node, f"has a kernel of shape {kernel.shape} in {groups} group(s) for an input of shape {form.shape}")
-    out, pads = _transposed_geometry(node, spatial, kernel.shape[2:], strides, dilations)
-    try:
-        forward = Convolution(
-            kernel=kernel, spatial_in=out, strides=strides, pads=pads, dilations=dilations, groups=groups
-        )
-    except ValueError as error:
-        refuse(node, f"cannot be applied: {error}")
-    if forward.spatial_out != spatial:
-        refuse(
-            node, f"has an output padding that no convolution has (input {spatial}, output {out}, strides {strides})"
-        )
-    shape = (1, int(kernel.shape[1]) * groups, *out)
-    return (walk.linear(node, TransposedConvolution(forward=forward), form, shape, offset=_bias(node, values, shape)),)
-
-
-def _transposed_geometry(
-    node: Node,
-    spatial: tuple[int, ...],
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return (output's spatial shape, pads) by ONNX's rules for output_shape, auto_pad and output_padding."""
-    rank = len(spatial)
-    extra = ints_attribute(node, "output_padding", (0,) * rank) or (0,) * rank
-    full = [
-        s * (n - 1) + e + d * (k - 1) + 1
-        for n, s, e, d, k in zip(spatial, strides, extra, dilations, kernel, strict=True)
-    ]
-    wanted = ints_attribute(node, "output_shape", None)
-    mode = text_attribute(node, "auto_pad", "NOTSET") or "NOTSET"
-    if wanted is None and mode in ("NOTSET", "VALID"):
-        pads = ints_attribute(node, "pads", None) if mode == "NOTSET" else None
-        pads = pads or (0,) * (2 * rank)
-        return tuple(f - pads[a] - pads[rank + a] for a, f in enumerate(full)), pads
-    target = wanted[-rank:] if wanted is not None else tuple(n * s for n, s in zip(spatial, strides, strict=True))
-    totals = [max(0, f - t) for f, t in zip(full, target, strict=True)]
-    upper = mode == "SAME_UPPER"
-    before = [t // 2 if upper else t - t // 2 for t in totals]
-    return target, (*before, *(t - b for t, b in zip(totals, before, strict=True)))
-
-
 def lower_batch_normalization(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """BatchNormalization at inference: a scale and a shift per channel."""
+    """BatchNormalization at inference: a scale and a shift for each channel (with spatial = 0, for each entry)."""
     form = form_input(node, values, 0)
     if int_attribute(node, "training_mode", 0) or (len(node.outputs) > 1 and any(node.outputs[1:])):
         refuse(node, "is in training mode; export the model after model.eval()")
-    if len(form.shape) < 2:
-        refuse(node, f"has an input of shape {form.shape} without a channel axis")
     names = ("scale", "bias", "mean", "variance")
     scale, bias, mean, variance = (
         constant_input(node, values, k + 1, n).astype(np.float64) for k, n in enumerate(names)
     )
-    if any(v.shape != (form.shape[1],) for v in (scale, bias, mean, variance)):
-        refuse(node, f"has parameters that do not fit {form.shape[1]} channels")
+    channels = form.shape[1] if len(form.shape) > 1 else 1  # a vector is a batch of one channel
+    each_entry = walk.opset < 9 and not int_attribute(node, "spatial", 1)
+    own = form.shape[1:] if each_entry else (channels,)
+    if any(v.shape != own for v in (scale, bias, mean, variance)):
+        refuse(node, f"has parameters that do not fit {channels} channels of a tensor of shape {form.shape}")
     spread = variance + float_attribute(node, "epsilon", 1e-5)
     if not (spread > 0).all():
         refuse(node, "has a variance that is not positive")
     factor = scale / np.sqrt(spread)
     offset = bias - mean * factor
-    per_channel = (1, -1, *(1,) * (len(form.shape) - 2))
-    weights = np.broadcast_to(factor.reshape(per_channel), form.shape).reshape(-1)
-    shift = np.broadcast_to(offset.reshape(per_channel), form.shape).reshape(-1)
+    behind = form.shape[1:] if each_entry else (channels, *(1,) * (len(form.shape) - 2))
+    weights, shift = (np.broadcast_to(v.reshape(behind), form.shape).reshape(-1) for v in (factor, offset))
     diagonal = Selection.diagonal(weights).uncertain(gamma(6))
     offset_error = gamma(8) * float((np.abs(bias) + np.abs(mean * factor)).max(initial=0.0))
     return (walk.linear(node, diagonal, form, form.shape, offset=shift.copy(), offset_error=offset_error),)

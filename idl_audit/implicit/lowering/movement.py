@@ -5,20 +5,26 @@ The operator runs on an array of positions instead of numbers; what comes out sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
 from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import AffineForm, PartlyAbsent
 from idl_audit.implicit.walk import (
+    NO_BOUND,
     TensorValue,
     Walk,
     constant_input,
     flat_indices,
     form_input,
+    int_attribute,
+    ints_attribute,
     optional_constant,
     refuse,
     text_attribute,
@@ -29,13 +35,70 @@ NOWHERE = -1
 
 
 def lower_movement(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Every operator that only moves its first input's entries."""
-    return _moved(node, values, (0,), walk)
+    """Every operator that only moves its first input's entries, or those of the inputs that `MOVED` names."""
+    return moved(node, values, MOVED.get(node.op, (0,)), walk)
+
+
+MOVED: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType({"OneHot": (2,), "TensorScatter": (0, 1)})
+"""Which inputs' entries an operator moves, where these are not the first input's alone."""
+
+
+def lower_filled_movement(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Every operator that moves its first input's entries and fills up with zeros."""
+    return moved(node, values, (0,), walk, zeros=True)
+
+
+def lower_gather_elements(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """GatherElements: each index picks along the axis, at its own place along the others."""
+    form = form_input(node, values, 0)
+    return (walk.select(node, form, places_along(node, constant_input(node, values, 1, "indices"), form.shape)),)
+
+
+def places_along(node: Node, indices: AnyArray, shape: tuple[int, ...]) -> IntArray:
+    """Return the flat place in a tensor that each index names: its own position, with the index along the axis."""
+    axis = int_attribute(node, "axis", 0)
+    if not -len(shape) <= axis < len(shape) or indices.ndim != len(shape):
+        refuse(node, f"has indices of shape {indices.shape} along axis {axis} of a tensor of shape {shape}")
+    grid: list[AnyArray] = list(np.indices(indices.shape, sparse=True))
+    grid[axis % len(shape)] = indices
+    return np.asarray(flat_indices(shape)[tuple(grid)])
+
+
+def lower_max_unpool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """MaxUnpool at constant places of the output laid flat; everything else is 0."""
+    form, places = form_input(node, values, 0), constant_input(node, values, 1, "list of places").reshape(-1)
+    given = optional_constant(node, values, 2, "output shape")
+    kernel = ints_attribute(node, "kernel_shape", ()) or ()
+    rank = len(kernel)
+    strides = ints_attribute(node, "strides", None) or (1,) * rank
+    pads = ints_attribute(node, "pads", None) or (0,) * (2 * rank)
+    if not rank or len(form.shape) != rank + 2 or {len(strides), len(pads) // 2} != {rank} or places.size != form.size:
+        refuse(node, f"has windows {kernel} and {places.size} places for a tensor of shape {form.shape}")
+    sizes = zip(form.shape[2:], strides, kernel, pads[:rank], pads[rank:], strict=True)
+    shape = (*form.shape[:2], *((n - 1) * s + k - before - behind for n, s, k, before, behind in sizes))
+    if given is not None:
+        shape = tuple(int(n) for n in given.reshape(-1))
+    source = np.full(math.prod(shape), NOWHERE)
+    if np.unique(places).size < places.size:
+        refuse(node, "writes two numbers to one place, and ONNX leaves open which of them stays; write each place once")
+    source[places] = np.arange(places.size)
+    return (walk.select(node, form, source.reshape(shape)),)
+
+
+def lower_where(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Where with a constant condition: it picks entries of two tensors, constants among them."""
+    if values and isinstance(values[0], AffineForm):
+        refuse(
+            node,
+            "chooses by a condition that depends on the network's input, so that its output may jump; constant "
+            "conditions can be read, and comparisons where both choices agree on the border (x > 0 ? x : a x)",
+        )
+    return moved(node, values, (1, 2), walk)
 
 
 def lower_concat(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """Concat: every input moves."""
-    return _moved(node, values, tuple(range(len(values))), walk)
+    return moved(node, values, tuple(range(len(values))), walk)
 
 
 def lower_pad(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -59,8 +122,8 @@ def lower_pad(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
         inputs = [*inputs[:2], np.asarray(NOWHERE, np.float64), *rest]
     elif len(inputs) > 2:
         inputs[2] = None  # a value that no entry gets
-    moved = Node(node.op, node.name, tuple(f"input{k}" for k in range(len(inputs))), node.outputs, attributes)
-    return _moved(moved, inputs, (0,), walk, fill=fill, opset=max(walk.opset, 11))
+    padded = Node(node.op, node.name, tuple(f"input{k}" for k in range(len(inputs))), node.outputs, attributes)
+    return moved(padded, inputs, (0,), walk, fill=fill, opset=max(walk.opset, 11))
 
 
 def _cropped(node: Node, form: AffineForm, pads: AnyArray, axes: Iterable[int], walk: Walk) -> AffineForm:
@@ -77,69 +140,21 @@ def _cropped(node: Node, form: AffineForm, pads: AnyArray, axes: Iterable[int], 
     return walk.select(node, form, np.ascontiguousarray(flat_indices(form.shape)[tuple(kept)]))
 
 
-def lower_shape(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Shape: known once and for all, since a sample has one shape."""
-    value = values[0]
-    if value is None:
-        refuse(node, "has no input")
-    shape = value.shape
-    start, end = node.attributes.get("start", 0), node.attributes.get("end", len(shape))
-    if not isinstance(start, int) or not isinstance(end, int):
-        refuse(node, "has a start or end that is no integer")
-    return (np.asarray(shape, np.int64)[start:end],)
-
-
-def lower_size(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Size: the number of entries."""
-    value = values[0]
-    if value is None:
-        refuse(node, "has no input")
-    return (np.asarray(value.size, np.int64),)
-
-
-def lower_identity(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Identity, and Cast between floating-point types."""
-    if values[0] is None:
-        refuse(node, "has no input")
-    return (values[0],)
-
-
-def lower_cast(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Cast: the same number in another floating-point type; integers would round it."""
-    target = node.attributes.get("to")
-    if target not in _FLOAT_TYPES:
-        refuse(
-            node, f"casts a tensor that depends on the input to type {target}, which rounds it; only floats are linear"
-        )
-    return lower_identity(node, values, walk)
-
-
-_FLOAT_TYPES = (1, 10, 11, 16)
-"""TensorProto's numbers of float, float16, double, bfloat16."""
-
-
-def lower_dropout(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Dropout at inference: nothing."""
-    training = optional_constant(node, values, 2, "training mode")
-    if training is not None and bool(np.any(training)):
-        refuse(node, "is in training mode; export the model after model.eval()")
-    if len(node.outputs) > 1 and node.outputs[1]:
-        shape = values[0].shape if values[0] is not None else ()
-        mask = np.full(shape, walk.opset >= 12)  # before, runtimes return a mask of nothing
-        return (*lower_identity(node, values, walk), mask)
-    return lower_identity(node, values, walk)
-
-
-def _moved(
+def moved(
     node: Node,
     values: Sequence[TensorValue | None],
     data: tuple[int, ...],
     walk: Walk,
     *,
     fill: float = 0.0,
+    zeros: bool = False,
     opset: int | None = None,
 ) -> tuple[TensorValue, ...]:
-    """Run the operator on positions: input k of `data` is numbered from the end of the one before."""
+    """Run the operator on positions: input k of `data` is numbered from the end of the one before.
+
+    With `zeros`, the operator fills up with 0, which is then no position.
+    """
+    shift = 1 if zeros else 0
     starts: dict[int, int] = {}
     arguments: list[AnyArray | None] = []
     total = 0
@@ -147,7 +162,7 @@ def _moved(
         if k in data and value is not None:
             starts[k] = total
             # positions travel as float64 (exact below 2^53): old operator sets move floating-point numbers only
-            arguments.append((flat_indices(value.shape) + total).astype(np.float64))
+            arguments.append((flat_indices(value.shape) + (total + shift)).astype(np.float64))
             total += int(np.prod(value.shape, dtype=np.int64))
         elif isinstance(value, AffineForm):
             refuse(node, f"has an input {k} that depends on the network's input; only constants can be handled there")
@@ -155,25 +170,35 @@ def _moved(
             arguments.append(value)
     results = fold_node(node, arguments, walk.opset if opset is None else opset)
     sources, first = [values[k] for k in starts], [*starts.values(), total]
-    return tuple(_gather(node, walk, sources, first, np.asarray(index, np.int64), fill) for index in results)
+    return tuple(picked(node, walk, sources, first, np.asarray(index, np.int64) - shift, fill) for index in results)
 
 
-def _gather(
+def picked(
     node: Node,
     walk: Walk,
     sources: Sequence[TensorValue | None],
     first: Sequence[int],
     positions: IntArray,
-    fill: float,
+    fill: float = 0.0,
 ) -> AffineForm:
-    """Return the tensor whose entry t is the entry number positions[t] of the sources laid end to end."""
-    result = AffineForm(positions.shape, {}, np.where(positions.reshape(-1) == NOWHERE, fill, 0.0))
+    """Return the tensor whose entry t is the entry number positions[t] of the sources laid end to end.
+
+    Source k starts at number first[k]; first[-1] is the number of all entries. NOWHERE stands for `fill`. Constants of
+    minus infinity, and as low as the least number, make entries absent.
+    """
+    numbers = np.where(positions.reshape(-1) == NOWHERE, fill, 0.0)
     for source, start, stop in zip(sources, first[:-1], first[1:], strict=True):
-        here = (positions >= start) & (positions < stop)
+        if isinstance(source, np.ndarray):
+            here = ((positions >= start) & (positions < stop)).reshape(-1)
+            numbers[here] = source.reshape(-1)[positions.reshape(-1)[here] - start]
+    if np.isnan(numbers).any() or (numbers >= NO_BOUND).any():
+        refuse(node, "puts infinity or NaN into a tensor, which no implicit model holds; fill with a finite number")
+    absent = numbers <= -NO_BOUND
+    result = AffineForm(positions.shape, {}, np.where(absent, 0.0, numbers))
+    for source, start, stop in zip(sources, first[:-1], first[1:], strict=True):
         if isinstance(source, AffineForm):
+            here = (positions >= start) & (positions < stop)
             result = result.plus(walk.select(node, source, np.where(here, positions - start, NOWHERE)))
-        elif source is not None and here.any():
-            flat = source.reshape(-1).astype(np.float64)
-            chosen = np.where(here, flat[np.where(here, positions - start, 0)], 0.0)
-            result = result.shifted(chosen.reshape(-1))
+    if absent.any():
+        return PartlyAbsent(result.shape, result.terms, result.constant, result.constant_error, absent=absent)
     return result

@@ -12,6 +12,8 @@ import numpy as np
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import Activation, coupled, curve, kinked
 from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.lowering.maxima import lower_max, lower_min
+from idl_audit.implicit.lowering.reductions import competing_axes
 from idl_audit.implicit.walk import (
     NO_BOUND,
     TensorValue,
@@ -20,7 +22,6 @@ from idl_audit.implicit.walk import (
     flat_indices,
     float_attribute,
     form_input,
-    int_attribute,
     optional_constant,
     refuse,
     refuse_swallowing,
@@ -120,35 +121,58 @@ def lower_thresholded_relu(node: Node, values: Sequence[TensorValue | None], wal
 def lower_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """Softmax inside a network: a block whose states compete in groups."""
     form = form_input(node, values, 0)
-    rank = len(form.shape)
-    axis = int_attribute(node, "axis", -1 if walk.opset >= 13 else 1)
-    if not -rank <= axis < rank:
-        refuse(node, f"has the axis {axis} for a tensor of shape {form.shape}")
-    axis %= rank
-    if walk.opset < 13:  # everything from the axis on competes
-        width = math.prod(form.shape[axis:])
+    axes = competing_axes(node, form.shape, walk.opset)
+    width = math.prod(form.shape[a] for a in axes)
+    if axes[-1] == len(form.shape) - 1:
         return (walk.states(node, coupled.softmax(width), form),)
-    order = flat_indices(form.shape).swapaxes(axis, rank - 1)
-    made = walk.states(node, coupled.softmax(form.shape[axis]), walk.select(node, form, np.ascontiguousarray(order)))
-    back = flat_indices(made.shape).swapaxes(axis, rank - 1)
+    order = flat_indices(form.shape).swapaxes(axes[0], -1)
+    made = walk.states(node, coupled.softmax(width), walk.select(node, form, np.ascontiguousarray(order)))
+    back = flat_indices(made.shape).swapaxes(axes[0], -1)
     return (walk.select(node, made, np.ascontiguousarray(back)),)
+
+
+def lower_shrink(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Shrink with bias = lambd, which is continuous: relu(z - lambd) - relu(-z - lambd)."""
+    form = form_input(node, values, 0)
+    width, bias = float_attribute(node, "lambd", 0.5), float_attribute(node, "bias", 0.0)
+    if width != bias or width < 0:
+        refuse(
+            node,
+            f"jumps by {abs(width - bias):g} at its threshold {width:g}: no bound on its slope exists, so nothing can "
+            "be certified behind it; with bias = lambd (soft shrinkage) it can be read",
+        )
+    above = walk.states(node, kinked.relu(), form.scaled(1.0, -width), suffix="/above")
+    below = walk.states(node, kinked.relu(), form.scaled(-1.0, -width), suffix="/below")
+    return (above.plus(below.scaled(-1.0)),)
 
 
 def lower_clip(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """Clip to [lo, hi] = hi - relu(hi - lo - relu(s - lo)), nested so that no sensitivity is counted twice."""
     form = form_input(node, values, 0)
+    if any(isinstance(value, AffineForm) for value in values[1:]):
+        (above,) = lower_max(node, [form, *values[1:2]], walk)
+        return lower_min(node, [above, *values[2:3]], walk)
     if walk.opset < 11:
-        bounds = [float_attribute(node, "min", -np.inf), float_attribute(node, "max", np.inf)]
+        lo, hi = float_attribute(node, "min", -np.inf, bound=True), float_attribute(node, "max", np.inf, bound=True)
     else:
-        given = [optional_constant(node, values, k, what) for k, what in ((1, "minimum"), (2, "maximum"))]
-        bounds = [
-            default if v is None or not v.size else float(v.reshape(-1)[0])
-            for v, default in zip(given, (-np.inf, np.inf), strict=True)
-        ]
-    lo, hi = bounds
-    if np.isnan(lo) or np.isnan(hi) or lo > hi:
-        refuse(node, f"clips to the empty interval [{lo}, {hi}]")
+        lo, hi = (_bound(node, values, k, default) for k, default in ((1, -np.inf), (2, np.inf)))
+    if lo >= NO_BOUND or hi <= -NO_BOUND:
+        refuse(node, f"clips to [{lo:g}, {hi:g}], where no number of a network lies")
+    if lo > hi and walk.opset < 13:
+        refuse(node, f"clips to the empty interval [{lo}, {hi}], which has no meaning before operator set 13")
+    if lo > hi:  # Min(hi, Max(z, lo))
+        return (AffineForm(form.shape, {}, np.full(form.size, hi)),)
     return (_clipped(node, form, lo, hi, walk),)
+
+
+def _bound(node: Node, values: Sequence[TensorValue | None], k: int, default: float) -> float:
+    given = optional_constant(node, values, k, "bound")
+    if given is None or not given.size:
+        return default
+    bound = float(given.reshape(-1)[0])
+    if given.size > 1 or np.isnan(bound):
+        refuse(node, f"has a bound (input {k}) that is not one number; Max and Min take tensors of bounds")
+    return bound
 
 
 def _clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> AffineForm:

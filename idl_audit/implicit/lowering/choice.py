@@ -1,0 +1,232 @@
+"""Choices by comparisons that depend on the input: kinked activations, where both sides agree on the border.
+
+Where(x > t, a x + b, c x + d) has a slope on either side of t and jumps there, unless a t + b = c t + d: then it is
+c x + d + (a - c) relu(x - t). Where(v > w, v, w) is Max(v, w), whatever v and w are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from idl_audit.arrays import FloatArray
+from idl_audit.graph.ir import Node
+from idl_audit.implicit.activations import kinked
+from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.linear_maps import Selection
+from idl_audit.implicit.lowering.arithmetic import broadcast
+from idl_audit.implicit.lowering.maxima import lower_max, lower_min
+from idl_audit.implicit.lowering.sequences import TensorList
+from idl_audit.implicit.walk import TensorValue, Walk, refuse
+from idl_audit.rounding import gamma
+
+COMPARISONS: Final = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+"""Operators that make a Condition; that a border counts to one side or the other does not matter here."""
+
+_PASSED_ON: Final = frozenset({"Cast", "CastLike", "Identity"})
+"""Operators that leave a condition what it is: as a number it is 1 or 0."""
+
+DEEPEST: Final = 16
+"""Operators that are followed from a tensor back to what it is a multiple of."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Where tensor `left` is above tensor `right`: a truth value, or a 1, for each entry."""
+
+    node: Node
+    left: str
+    right: str
+    shape: tuple[int, ...]
+
+
+Known = TensorValue | Condition | TensorList
+"""What a name stands for while the graph is walked."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """factor * (the tensor `root`) + offset; a constant has no root and the factor 0."""
+
+    root: str | None
+    factor: FloatArray
+    offset: FloatArray
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The graph read backwards, for nodes that read or make conditions."""
+
+    makers: Mapping[str, Node]
+    values: Mapping[str, Known]
+
+    def concern(self, node: Node) -> bool:
+        """Whether the node compares what depends on the input, or reads what such a comparison gives."""
+        given = [self.values.get(name) for name in node.inputs if name]
+        compares = node.op in COMPARISONS and any(isinstance(value, AffineForm) for value in given)
+        return compares or any(isinstance(value, Condition) for value in given)
+
+    def lower(self, node: Node, walk: Walk) -> Known:
+        """Return what the node makes. Raises UnsupportedModelError where that may jump."""
+        if node.op in COMPARISONS:
+            return self._compared(node)
+        first = self.values.get(node.inputs[0])
+        if isinstance(first, Condition) and node.op in _PASSED_ON:
+            return first
+        if isinstance(first, Condition) and node.op == "Not":
+            return replace(first, left=first.right, right=first.left)
+        if node.op in ("And", "Or") and len(node.inputs) == 2:
+            return self._joined(node)
+        if isinstance(first, Condition) and node.op == "Where" and len(node.inputs) == 3:
+            return _finished(node, self._chosen(node, first, node.inputs[1], node.inputs[2], walk), walk)
+        if node.op == "Mul" and len(node.inputs) == 2:
+            for condition, other in (node.inputs, node.inputs[::-1]):
+                found = self.values.get(condition)
+                if isinstance(found, Condition):
+                    return _finished(node, self._chosen(node, found, other, "", walk), walk)
+        refuse(node, f"reads whether a tensor is above another one, which jumps; {READABLE}")
+
+    def _joined(self, node: Node) -> Known:
+        """Return a condition and (or) a constant that is the same everywhere: that constant, or the condition."""
+        for name, other in (node.inputs, node.inputs[::-1]):
+            condition, constant = self.values.get(name), self.values.get(other)
+            if isinstance(condition, Condition) and isinstance(constant, np.ndarray):
+                truth = constant.astype(np.bool_)
+                if truth.all() or not truth.any():
+                    shape = tuple(np.broadcast_shapes(condition.shape, truth.shape))
+                    passes = bool(truth.all()) == (node.op == "And")
+                    return replace(condition, shape=shape) if passes else np.full(shape, node.op == "Or")
+        refuse(node, f"joins comparisons of tensors that depend on the input, which jumps; {READABLE}")
+
+    def _compared(self, node: Node) -> Condition:
+        if len(node.inputs) != 2:
+            refuse(node, f"needs two inputs but has {len(node.inputs)}")
+        shape = tuple(np.broadcast_shapes(*(self._tensor(node, name).shape for name in node.inputs)))
+        left, right = node.inputs if node.op.startswith("Greater") else node.inputs[::-1]
+        return Condition(node, left, right, shape)
+
+    def _chosen(self, node: Node, condition: Condition, upper: str, lower: str, walk: Walk) -> AffineForm:
+        """Return the tensor that is `upper` where the condition holds, else `lower`; no name stands for 0."""
+        sides = (self._origin(condition.left), self._origin(condition.right))
+        picked = (self._origin(upper), self._origin(lower))
+        if sides[0] != sides[1] and set(picked) == set(sides):
+            both: list[TensorValue | None] = [self._tensor(node, name) for name in sides]
+            (made,) = lower_max(node, both, walk) if picked == sides else lower_min(node, both, walk)
+            assert isinstance(made, AffineForm)
+            return broadcast(made, tuple(np.broadcast_shapes(made.shape, condition.shape)))
+        return self._of_one_variable(node, condition, upper, lower, walk)
+
+    def _of_one_variable(self, node: Node, condition: Condition, upper: str, lower: str, walk: Walk) -> AffineForm:
+        left, right, above, below = (self._piece(name) for name in (condition.left, condition.right, upper, lower))
+        roots = {piece.root for piece in (left, right, above, below)} - {None}
+        if len(roots) != 1:
+            refuse(node, f"chooses between tensors by comparing others, and may jump; {READABLE}")
+        x = self._tensor(node, roots.pop())
+        if not isinstance(x, AffineForm):
+            refuse(node, f"chooses by a condition that depends on the input; {READABLE}")
+        parts = [left.factor - right.factor, left.offset - right.offset]
+        parts += [above.factor, above.offset, below.factor, below.offset]
+        shape = tuple(np.broadcast_shapes(x.shape, condition.shape, *(part.shape for part in parts)))
+        slope, shift, a, b, c, d = (np.broadcast_to(part, shape).reshape(-1) for part in parts)
+        if not slope.all() or not np.array_equal((b - d) * slope, (a - c) * shift):
+            refuse(node, f"jumps where its condition changes: its two sides do not agree there; {READABLE}")
+        form = broadcast(x, shape).reshaped((a.size,))
+        rises = slope > 0
+        border = np.where(shift == 0, 0.0, -shift / slope)
+        over, under = np.where(rises, a, c), np.where(rises, c, a)  # slopes above and below the border
+        rest = np.where(rises, d, b)
+        return _kinked(node, form, border, over, under, rest, walk).reshaped(shape)
+
+    def _tensor(self, node: Node, name: str | None) -> TensorValue:
+        found = None if name is None else self.values.get(name)
+        if found is None or isinstance(found, (Condition, TensorList)):
+            refuse(node, f"chooses between conditions, or lists of tensors; {READABLE}")
+        return found
+
+    def _origin(self, name: str) -> str:
+        """Return the name behind operators that change nothing."""
+        for _ in range(DEEPEST):
+            node = self.makers.get(name)
+            if node is None or node.op not in _PASSED_ON or isinstance(self.values.get(name), np.ndarray):
+                break
+            name = node.inputs[0]
+        return name
+
+    def _piece(self, name: str, depth: int = 0) -> Piece:
+        """Return what a tensor is, as far as operators with constants go."""
+        value = self.values.get(name) if name else np.zeros(())
+        if isinstance(value, np.ndarray):
+            return Piece(None, np.zeros(()), value.astype(np.float64))
+        name = self._origin(name)
+        itself = Piece(name, np.ones(()), np.zeros(()))
+        node = self.makers.get(name)
+        if node is None or depth > DEEPEST:
+            return itself
+        if node.op == "Neg":
+            piece = self._piece(node.inputs[0], depth + 1)
+            return Piece(piece.root, -piece.factor, -piece.offset)
+        if node.op not in ("Add", "Div", "Mul", "Sub") or len(node.inputs) != 2:
+            return itself
+        one, two = (self._piece(other, depth + 1) for other in node.inputs)
+        if one.root is not None and two.root is not None:
+            return itself
+        return _combined(node.op, one, two) or itself
+
+
+def _finished(node: Node, made: AffineForm, walk: Walk) -> TensorValue:
+    """Return what stands for a choice; how it rounds is not that of Where or Mul."""
+    (result,) = walk.finished(replace(node, op=f"{node.op} by a comparison"), (), (made,))
+    return result
+
+
+READABLE: Final = (
+    "read are Where(x > t, p, q) and (x > t) * p where p and q are multiples of x plus constants that agree at t, and "
+    "Where(v > w, v, w)"
+)
+
+
+def _combined(op: str, one: Piece, two: Piece) -> Piece | None:
+    """Return the sum, difference, product or quotient of pieces of which one is a constant."""
+    root = one.root if one.root is not None else two.root
+    if op in ("Add", "Sub"):
+        sign = 1.0 if op == "Add" else -1.0
+        return Piece(root, one.factor + sign * two.factor, one.offset + sign * two.offset)
+    if op == "Div":
+        if two.root is not None or not two.offset.all():
+            return None
+        return Piece(root, one.factor / two.offset, one.offset / two.offset)
+    if two.root is None:
+        return Piece(root, one.factor * two.offset, one.offset * two.offset)
+    return Piece(root, two.factor * one.offset, two.offset * one.offset)
+
+
+def _kinked(
+    node: Node,
+    form: AffineForm,
+    border: FloatArray,
+    over: FloatArray,
+    under: FloatArray,
+    rest: FloatArray,
+    walk: Walk,
+) -> AffineForm:
+    """Return under x + rest below the border and the line through the same point with slope `over` above it."""
+    if not border.any() and not rest.any() and bool((over == 1).all()) and _is_written(under):
+        return walk.states(node, kinked.leaky_relu(under.copy()), form)
+    above = form.shifted(-border)
+    above = replace(above, constant_error=above.constant_error + gamma(4) * float(np.abs(border).max(initial=0.0)))
+    reached = walk.states(node, kinked.relu(), above)
+    exact = _is_written(over) and _is_written(under)
+    slack = None if exact else Selection.diagonal(gamma(64) * (np.abs(over) + np.abs(under)))
+    bent = walk.linear(node, Selection.diagonal(over - under).uncertain(gamma(2), slack), reached, form.shape)
+    line = Selection.diagonal(under).uncertain(0.0 if _is_written(under) else gamma(64))
+    made = walk.linear(node, line, form, form.shape, offset=rest).plus(bent)
+    rounding = gamma(64) * float((np.abs(rest) + np.abs(border) * (np.abs(over) + np.abs(under))).max(initial=0.0))
+    return replace(made, constant_error=made.constant_error + rounding)
+
+
+def _is_written(slopes: FloatArray) -> bool:
+    """Whether the slopes stand in the file as they are, and are no rounded products of its constants."""
+    return bool((slopes == slopes.astype(np.float32)).all())

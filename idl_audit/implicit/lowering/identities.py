@@ -1,0 +1,110 @@
+"""Operators that change no number (Cast, Dropout), and those whose result no number changes (Shape, IsNaN)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from idl_audit.graph.ir import Node
+from idl_audit.implicit.walk import TensorValue, Walk, form_input, int_attribute, optional_constant, refuse
+
+
+def lower_shape(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Shape: known once and for all, since a sample has one shape."""
+    shape = _shape(node, values)
+    start, end = node.attributes.get("start", 0), node.attributes.get("end", len(shape))
+    if not isinstance(start, int) or not isinstance(end, int):
+        refuse(node, "has a start or end that is no integer")
+    return (np.asarray(shape, np.int64)[start:end],)
+
+
+def lower_size(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Size: the number of entries."""
+    return (np.asarray(math.prod(_shape(node, values)), np.int64),)
+
+
+def lower_identity(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Identity, and Cast between floating-point types."""
+    if values[0] is None:
+        refuse(node, "has no input")
+    return (values[0],)
+
+
+def lower_cast(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Cast: the same number in another floating-point type; integers would round it."""
+    target = node.attributes.get("to")
+    if target not in _FLOAT_TYPES:
+        name = _OTHER_TYPES.get(target, f"type {target}") if isinstance(target, int) else "no type"
+        refuse(node, f"casts a tensor that depends on the input to {name}, which rounds; {_TO_FLOATS}")
+    return lower_identity(node, values, walk)
+
+
+_TO_FLOATS: Final = "casts to floats can be read"
+
+_FLOAT_TYPES = (1, 10, 11, 16)
+"""TensorProto's numbers of float, float16, double, bfloat16."""
+
+_OTHER_TYPES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        **dict(zip(range(2, 10), ("uint8", "int8", "uint16", "int16", "int32", "int64", "text", "bool"), strict=True)),
+        **dict(zip((12, 13, 21, 22), ("uint32", "uint64", "uint4", "int4"), strict=True)),
+    }
+)
+"""TensorProto's numbers of types that round."""
+
+
+def lower_dropout(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Dropout at inference: nothing."""
+    training = optional_constant(node, values, 2, "training mode")
+    ratio = optional_constant(node, values, 1, "ratio")
+    drops = ratio is None or bool(np.any(ratio))
+    if training is not None and bool(np.any(training)) and drops:
+        refuse(node, "is in training mode; export the model after model.eval()")
+    if len(node.outputs) > 1 and node.outputs[1]:
+        shape = values[0].shape if values[0] is not None else ()
+        mask = np.full(shape, walk.opset >= 12)  # before, runtimes return a mask of nothing
+        return (*lower_identity(node, values, walk), mask)
+    return lower_identity(node, values, walk)
+
+
+def lower_cast_like(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """CastLike: the same number in the type of another tensor, where that is a floating-point type."""
+    like = values[1] if len(values) > 1 else None
+    if isinstance(like, np.ndarray) and like.dtype.kind != "f":
+        refuse(node, f"casts a tensor that depends on the input to {like.dtype}, which rounds; {_TO_FLOATS}")
+    return (form_input(node, values, 0),)
+
+
+def lower_finite(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """IsNaN and IsInf: false everywhere, since all numbers of a network are finite where its inputs are."""
+    return (np.zeros(_shape(node, values), np.bool_),)
+
+
+def lower_eye_like(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """EyeLike: ones on one diagonal, whatever the numbers."""
+    shape = _shape(node, values)
+    if len(shape) != 2:
+        refuse(node, f"has an input of shape {shape} where a matrix is needed")
+    given = node.attributes.get("dtype", 1)
+    if not isinstance(given, int) or given not in _EYES:
+        refuse(node, f"makes a matrix of type {given}; floats and integers can be made")
+    return (np.eye(*shape, k=int_attribute(node, "k", 0), dtype=_EYES[given]),)
+
+
+_EYES: Final = MappingProxyType({1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float32, 11: np.float64})
+"""TensorProto's number of a type -> the type that stands for it here."""
+
+
+def lower_has_element(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """OptionalHasElement: true where there is an input."""
+    return (np.asarray(bool(values) and values[0] is not None),)
+
+
+def _shape(node: Node, values: Sequence[TensorValue | None]) -> tuple[int, ...]:
+    if not values or values[0] is None:
+        refuse(node, "has no input")
+    return values[0].shape

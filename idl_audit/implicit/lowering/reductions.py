@@ -1,0 +1,161 @@
+"""Reductions over axes: sums and means are linear, maxima are tournaments, as are logarithms of sums of exponentials.
+
+log(exp s + exp t) = s + softplus(t - s). A tournament of such pairs gives ReduceLogSumExp and, by subtraction,
+LogSoftmax.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from idl_audit.arrays import AnyArray, IntArray
+from idl_audit.graph.ir import Node
+from idl_audit.implicit.activations.curve import softplus
+from idl_audit.implicit.activations.kinked import absolute
+from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.lowering.arithmetic import broadcast
+from idl_audit.implicit.lowering.maxima import maximum_of_windows, stack
+from idl_audit.implicit.lowering.pooling import refuse_other_powers
+from idl_audit.implicit.lowering.sums import weighted_sum
+from idl_audit.implicit.walk import (
+    TensorValue,
+    Walk,
+    flat_indices,
+    form_input,
+    int_attribute,
+    ints_attribute,
+    optional_constant,
+    refuse,
+)
+
+
+def lower_global_average_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """GlobalAveragePool: the mean over the spatial axes."""
+    form = form_input(node, values, 0)
+    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, "mean", walk),)
+
+
+def lower_global_max_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """GlobalMaxPool: the maximum over the spatial axes."""
+    form = form_input(node, values, 0)
+    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, "max", walk),)
+
+
+def lower_global_lp_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """GlobalLpPool with p = 1: the sum of absolute values over the spatial axes."""
+    form = form_input(node, values, 0)
+    refuse_other_powers(node)
+    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, "l1", walk),)
+
+
+def lower_reduce(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Reduce... over any axes (an attribute before, an input from opset 13 or 18)."""
+    form, how = form_input(node, values, 0), _HOW[node.op]
+    axes = reduced_axes(node, optional_constant(node, values, 1, "list of axes"), form.shape)
+    if not axes and how != "l1":
+        return (form,)
+    return (_reduced(node, form, axes, bool(int_attribute(node, "keepdims", 1)), how, walk),)
+
+
+_HOW: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ReduceL1": "l1",
+        "ReduceLogSumExp": "log-sum-exp",
+        "ReduceMax": "max",
+        "ReduceMean": "mean",
+        "ReduceMin": "min",
+        "ReduceSum": "sum",
+    }
+)
+
+
+def reduced_axes(node: Node, given: AnyArray | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes that a reduction runs over, ascending and from 0 on; empty where it does nothing."""
+    axes = tuple(int(a) for a in given.reshape(-1)) if given is not None else ints_attribute(node, "axes", None)
+    if not axes:
+        return () if int_attribute(node, "noop_with_empty_axes", 0) else tuple(range(len(shape)))
+    rank = len(shape)
+    if any(not -rank <= a < rank for a in axes):
+        refuse(node, f"reduces over axes {axes} of a tensor of shape {shape}")
+    return tuple(sorted({a % rank for a in axes}))
+
+
+def _reduced(node: Node, form: AffineForm, axes: tuple[int, ...], keep: bool, how: str, walk: Walk) -> AffineForm:
+    kept = tuple(a for a in range(len(form.shape)) if a not in axes)
+    outer = math.prod(form.shape[a] for a in kept)
+    windows = flat_indices(form.shape).transpose(*kept, *axes).reshape(outer, math.prod(form.shape[a] for a in axes))
+    shape = tuple(1 if a in axes else n for a, n in enumerate(form.shape) if keep or a not in axes)
+    if windows.shape[1] == 0:
+        refuse(node, f"reduces over an empty axis of shape {form.shape}")
+    return REDUCERS[how](node, form, shape, windows, walk)
+
+
+def _total(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
+    return weighted_sum(node, form, shape, windows, np.ones(len(windows)), walk)
+
+
+def _average(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
+    return weighted_sum(node, form, shape, windows, np.full(len(windows), 1.0 / windows.shape[1]), walk)
+
+
+def _absolute_total(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
+    return _total(node, walk.states(node, absolute(), form, suffix="/abs"), shape, windows, walk)
+
+
+def _minimum(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
+    return maximum_of_windows(node, form.scaled(-1.0), shape, windows, walk).scaled(-1.0)
+
+
+def _log_sum_exp(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
+    """Return the logarithm of the windows' sums of exponentials: log(exp s + exp t) = s + softplus(t - s)."""
+    current = walk.select(node, form, np.ascontiguousarray(windows))
+    while (n := current.shape[1]) > 1:
+        places = flat_indices(current.shape)
+        first, second, rest = (np.ascontiguousarray(part) for part in np.split(places, [n // 2, n - n % 2], axis=1))
+        left, right = current.selected(first), current.selected(second)
+        apart = walk.states(node, softplus(), right.plus(left.scaled(-1.0)), suffix=f"/softplus{n}")
+        both = stack([left.plus(apart), current.selected(rest)], first.size + rest.size)
+        order = np.concatenate([flat_indices(first.shape), first.size + flat_indices(rest.shape)], axis=1)
+        current = both.selected(order)
+    return current.reshaped(shape)
+
+
+_Reducer = Callable[[Node, AffineForm, tuple[int, ...], IntArray, Walk], AffineForm]
+"""(node, form, output's shape, which entries of the form each output reads, walk) -> output."""
+
+REDUCERS: Final[Mapping[str, _Reducer]] = MappingProxyType(
+    {
+        "l1": _absolute_total,
+        "log-sum-exp": _log_sum_exp,
+        "max": maximum_of_windows,
+        "mean": _average,
+        "min": _minimum,
+        "sum": _total,
+    }
+)
+
+
+def lower_log_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """LogSoftmax inside a network: every entry minus the logarithm of its group's sum of exponentials."""
+    form = form_input(node, values, 0)
+    return (log_softmax(node, form, competing_axes(node, form.shape, walk.opset), walk),)
+
+
+def log_softmax(node: Node, form: AffineForm, axes: tuple[int, ...], walk: Walk) -> AffineForm:
+    """Return the form minus the logarithm of the sum of exponentials over these axes."""
+    total = _reduced(node, form, axes, True, "log-sum-exp", walk)
+    return form.plus(broadcast(total, form.shape).scaled(-1.0))
+
+
+def competing_axes(node: Node, shape: tuple[int, ...], opset: int) -> tuple[int, ...]:
+    """Return the axes that Softmax and LogSoftmax run over: one of them, or before operator set 13 all from it on."""
+    axis = int_attribute(node, "axis", -1 if opset >= 13 else 1)
+    if not -len(shape) <= axis < len(shape):
+        refuse(node, f"has the axis {axis} for a tensor of shape {shape}")
+    axis %= len(shape)
+    return (axis,) if opset >= 13 else tuple(range(axis, len(shape)))

@@ -1,0 +1,175 @@
+"""Operators that are not read, and the nearest thing that is; every operator of ONNX is here or has a lowering.
+
+A refusal says what the operator does to a tensor that depends on the input, that this version cannot read it, and what
+would work instead. It never says of the model what it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NoReturn
+
+from idl_audit.graph.ir import Node
+from idl_audit.implicit.lowering.choice import READABLE
+from idl_audit.implicit.walk import refuse
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no lowering, and what to do: both go on a sentence."""
+
+    what: str
+    """What the operator does: "jumps ..."."""
+    instead: str
+    """What can be read in its place."""
+
+
+_JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
+_PRODUCT: Final = "multiplies entries of its input with each other, whose slope no number bounds"
+_CURVE: Final = "is a function of one variable for which there are no states"
+_NORM: Final = "divides its input by a size of it, whose slope no number bounds"
+_INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
+_RANDOM: Final = "draws random numbers, and a network must be a function"
+_SUBGRAPH: Final = "runs a subgraph"
+_TEXT: Final = "reads or makes text, which is no network's arithmetic"
+_PLACES: Final = "reads an image at places that are not constant, or in a way that is not written down here"
+_SIZES: Final = "makes as many entries as the numbers of the input say"
+_CONSTANT: Final = "makes a constant from numbers that depend on the input"
+
+_SCORES: Final = "make the scores before it the output (onnx.utils.extract_model): verdicts compare scores"
+_CUT: Final = "audit the part of the network before it (onnx.utils.extract_model), or put Clip or Tanh in its place"
+_COMPARED: Final = f"comparisons can be read inside choices: {READABLE}"
+_FLOATS: Final = "audit the model as it was before quantisation, in floating-point numbers"
+_BATCH_NORM: Final = "BatchNormalization is read, a fixed scale at inference: train with it, or without normalisation"
+_UNROLLED: Final = "export the model without branches and loops, unrolled for one fixed size"
+_EVAL: Final = "export the model after model.eval(), without noise"
+_BEFORE: Final = "audit the network behind it alone, on the numbers that it makes"
+_BOUNDED: Final = "an activation with bounded slope (Tanh, Sigmoid, Softsign, Clip) can be read in its place"
+
+REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
+    {
+        # jumps
+        **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax"), Refusal(_JUMPS, _SCORES)),
+        **dict.fromkeys(("Ceil", "Floor", "Mod", "Round"), Refusal(_JUMPS, _CUT)),
+        "Sign": Refusal(_JUMPS, f"x * Sign(x) and |x| * Sign(x) can be read; else {_CUT}"),
+        **dict.fromkeys(
+            ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"),
+            Refusal(_JUMPS, _COMPARED),
+        ),
+        # whole numbers
+        **dict.fromkeys(
+            (
+                *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv"),
+                *("QLinearMatMul", "QuantizeLinear"),
+            ),
+            Refusal("rounds to whole numbers, or computes with numbers so rounded, which jump", _FLOATS),
+        ),
+        **dict.fromkeys(
+            ("BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"), Refusal(_INTEGERS, _CUT)
+        ),
+        # functions of one variable
+        **dict.fromkeys(
+            ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan"),
+            Refusal(_CURVE, _BOUNDED),
+        ),
+        "Exp": Refusal(
+            _CURVE,
+            "Softmax, LogSoftmax, ReduceLogSumExp, Sigmoid, Softplus and Elu can be read, also as 1 / (1 + Exp(-x)), "
+            "Log(1 + Exp(x)), Exp(x) / ReduceSum(Exp(x)) and Where(x > 0, x, Exp(x) - 1)",
+        ),
+        "Log": Refusal(
+            _CURVE,
+            "LogSoftmax, ReduceLogSumExp and Softplus can be read, also as Log(Softmax(x)), Log(ReduceSum(Exp(x))), "
+            "Log(1 + Exp(x)) and Log(Sigmoid(x))",
+        ),
+        "Sqrt": Refusal(_CURVE, f"Sqrt(x * x) can be read, as Abs; {_BOUNDED}"),
+        "Reciprocal": Refusal(
+            "divides by a tensor that depends on the input",
+            "1 / (1 + Exp(-x)) and x / (1 + |x|) can be read, as Sigmoid and Softsign; so can Div by constants",
+        ),
+        # products
+        **dict.fromkeys(
+            ("Attention", "LinearAttention"),
+            Refusal(
+                "multiplies queries by keys, and what comes of it by values",
+                "MatMul, Einsum and Softmax with constants on one side can be read: attention with constant keys and "
+                "values, or weights that do not depend on the input",
+            ),
+        ),
+        **dict.fromkeys(
+            ("GRU", "LSTM"),
+            Refusal(
+                "multiplies its gates by its states, both of which depend on its input",
+                "RNN (Tanh, Relu, Sigmoid, Softsign) of fixed length can be read",
+            ),
+        ),
+        "SwiGLU": Refusal(
+            "multiplies one half of its input by a function of the other",
+            "Swish alone can be read, and products with constants",
+        ),
+        **dict.fromkeys(
+            ("CumProd", "Det", "ReduceProd"),
+            Refusal(_PRODUCT, "CumSum, ReduceSum and products with constants can be read"),
+        ),
+        **dict.fromkeys(
+            ("ReduceL2", "ReduceSumSquare"),
+            Refusal(
+                "squares the entries of its input, whose slope no number bounds",
+                "ReduceL1 can be read, and ReduceMax of Abs, the largest size",
+            ),
+        ),
+        "ReduceLogSum": Refusal(_CURVE, "ReduceLogSumExp can be read, and LogSoftmax"),
+        "CausalConvWithState": Refusal(
+            "is a convolution over a state and its input",
+            "Concat (or Pad), Conv with groups, and Swish can be read, which it stands for",
+        ),
+        # normalisation
+        **dict.fromkeys(
+            (
+                *("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization", "LpNormalization"),
+                *("MeanVarianceNormalization", "RMSNormalization"),
+            ),
+            Refusal(_NORM, _BATCH_NORM),
+        ),
+        # images
+        "DeformConv": Refusal(_PLACES, "Conv can be read, and GridSample with a constant grid"),
+        **dict.fromkeys(
+            ("MaxRoiPool", "RoiAlign"),
+            Refusal(_PLACES, "Slice with AveragePool or MaxPool can be read, and GridSample with a constant grid"),
+        ),
+        "NonMaxSuppression": Refusal(_JUMPS, _SCORES),
+        "ImageDecoder": Refusal("decodes pictures", _BEFORE),
+        # sizes that depend on numbers
+        **dict.fromkeys(("NonZero", "Unique"), Refusal(f"{_SIZES}, which jumps", _CUT)),
+        **dict.fromkeys(
+            (
+                *("BlackmanWindow", "Constant", "ConstantOfShape", "HammingWindow", "HannWindow", "MelWeightMatrix"),
+                "Range",
+            ),
+            Refusal(_CONSTANT, "with constant inputs, or sizes from Shape, it can be read: export with fixed sizes"),
+        ),
+        # chance
+        **dict.fromkeys(
+            ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+            Refusal(_RANDOM, _EVAL),
+        ),
+        # control flow
+        **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), Refusal(_SUBGRAPH, _UNROLLED)),
+        # text
+        **dict.fromkeys(
+            ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),
+            Refusal(_TEXT, _BEFORE),
+        ),
+    }
+)
+"""Operators without a lowering, and what to do; what else no table has is no operator of ONNX that is known here."""
+
+_UNKNOWN: Final = Refusal("is no operator that is known here", "the README's operator table lists what can be read")
+
+
+def refuse_operator(node: Node) -> NoReturn:
+    """Raise the refusal of a node that no lowering reads."""
+    found = REFUSED.get(node.op, _UNKNOWN)
+    refuse(node, f"{found.what}; this version of idl-audit has no lowering for it: {found.instead}")

@@ -1,0 +1,372 @@
+"""What each operator does to the rows of a batch: whether they stay apart and alike, and along which axis they lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from idl_audit.arrays import AnyArray, IntArray
+from idl_audit.errors import UnsupportedModelError
+from idl_audit.graph.ir import Node
+from idl_audit.implicit.affine import INPUT, AffineForm
+from idl_audit.implicit.linear_maps import Selection
+from idl_audit.implicit.lowering import LOWERINGS
+from idl_audit.implicit.lowering.reductions import reduced_axes
+from idl_audit.implicit.lowering.rows import MeetError, Result, Rows, Rule, Tensor, aligned, lying_along, meet, row_part
+from idl_audit.implicit.lowering.sequences import SEQUENCES
+from idl_audit.implicit.walk import Walk, int_attribute, ints_attribute
+
+LARGEST_BATCH: Final = 2**24
+"""Entries of a batch's tensor beyond which its positions are not followed."""
+
+
+def _shape(value: Tensor | None) -> tuple[int, ...]:
+    return () if value is None else tuple(value.shape)
+
+
+def _only(arguments: Sequence[Tensor | None]) -> Rows:
+    """Return the first input, the only one that may depend on the network's input."""
+    first = arguments[0]
+    if not isinstance(first, Rows) or any(isinstance(value, Rows) for value in arguments[1:]):
+        meet()
+    return first
+
+
+def _moved(node: Node, arguments: Sequence[Tensor | None], shape: tuple[int, ...], opset: int) -> list[IntArray]:
+    """Return, for each output of a movement, which entry of an input of this shape stands where; -1 for none."""
+    form = AffineForm.of_source(INPUT, shape)
+    given = [form if isinstance(value, Rows) else value for value in arguments]
+    moved = []
+    for made in LOWERINGS[node.op](node, given, Walk(opset)):
+        term = made.terms.get(INPUT) if isinstance(made, AffineForm) else None
+        if not isinstance(term, Selection):
+            meet()
+        moved.append(term.index.reshape(made.shape))
+    return moved
+
+
+def entrywise(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Keep rows where they are: an operator on entries, with broadcasting."""
+    given = [value for value in arguments if value is not None]
+    result = aligned(tuple(np.broadcast_shapes(*(value.shape for value in given))), given)
+    adapted = {
+        k: row_part(value, result.axis - len(result.shape) + value.ndim, result.owner)
+        for k, value in enumerate(arguments)
+        if isinstance(value, np.ndarray)
+    }
+    return [result], adapted
+
+
+def _concat(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    given = [value for value in arguments if value is not None]
+    rank = len(given[0].shape)
+    axis = int_attribute(node, "axis", 0) % rank
+    shape = tuple(sum(v.shape[a] for v in given) if a == axis else n for a, n in enumerate(given[0].shape))
+    result = aligned(shape, given)
+    if result.axis == axis or any(value.shape[result.axis] != len(result.owner) for value in given):
+        meet()
+    adapted = {
+        k: row_part(value, result.axis, result.owner)
+        for k, value in enumerate(arguments)
+        if isinstance(value, np.ndarray)
+    }
+    return [result], adapted
+
+
+def _matmul(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """A product with a constant: the axis that is summed over must not be the rows'."""
+    left, right = arguments
+    k = 1 if isinstance(left, Rows) else 0
+    rows, constant = (left, right) if k == 1 else (right, left)
+    if not isinstance(rows, Rows) or not isinstance(constant, np.ndarray) or len(rows.shape) < 2:
+        meet()
+    behind = len(rows.shape) - rows.axis
+    if behind == (1 if k == 1 else 2):
+        meet()
+    shape = np.matmul(np.broadcast_to(0.0, _shape(left)), np.broadcast_to(0.0, _shape(right))).shape
+    lost = 1 if constant.ndim == 1 and behind > 1 else 0
+    reached = constant.ndim - behind if behind > 2 else -1  # one matrix for each row, which must be one and the same
+    return [Rows(shape, len(shape) - behind + lost, rows.owner)], {k: row_part(constant, reached, rows.owner)}
+
+
+def _gemm(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    left, right, *more = arguments
+    turned = [bool(int_attribute(node, name, 0)) for name in ("transA", "transB")]
+    side = 0 if isinstance(left, Rows) else 1
+    rows, constant = (left, right) if side == 0 else (right, left)
+    if not isinstance(rows, Rows) or not isinstance(constant, np.ndarray) or len(rows.shape) != 2:
+        meet()
+    if any(isinstance(value, Rows) for value in more) or (rows.axis ^ turned[side]) != side:
+        meet()  # a product of two tensors of the batch, a sum over rows
+    width = constant.shape[(1 - side) ^ turned[1 - side]]
+    shape = (len(rows.owner), width) if side == 0 else (width, len(rows.owner))
+    bias = more[0] if more else None
+    adapted = {2: row_part(bias, side - 2 + bias.ndim, rows.owner)} if isinstance(bias, np.ndarray) else {}
+    return [Rows(shape, side, rows.owner)], adapted
+
+
+def _movement(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Run the operator on the positions of all rows, then on those of one: both must tell the same."""
+    rows = _only(arguments)
+    if math.prod(rows.shape) > LARGEST_BATCH:
+        meet()
+    adapted: dict[int, AnyArray] = {}
+    whole = _moved(node, arguments, rows.shape, opset)
+    row, local = rows.positions()
+    results, parts = [], []
+    for positions in whole:
+        filled = positions < 0
+        owner = np.where(filled, -1, row[positions])
+        result = lying_along(owner, rows.n)
+        part = np.where(filled, -1, local[positions])
+        every = [np.compress(result.owner == k, part, axis=result.axis) for k in range(rows.n)]
+        if any(not np.array_equal(every[0], other) for other in every[1:]):
+            meet()
+        results.append(result)
+        parts.append(every[0])
+    if node.op in ("Expand", "Reshape"):
+        if 0 in results[0].row_shape:
+            meet()
+        adapted[1] = np.array(results[0].row_shape, np.int64)
+    single = [adapted.get(k, value) for k, value in enumerate(arguments)]
+    again = _moved(node, single, rows.row_shape, opset)
+    if any(not np.array_equal(one, part) for one, part in zip(again, parts, strict=True)):
+        meet()
+    return results, adapted
+
+
+def _linear(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Run a linear operator on all rows, then on one: both must be the same map, row by row.
+
+    Constants that reach along the rows are cut to one row's part, from the right as broadcasting does, or from the
+    left; which of it the operator means, the comparison proves.
+    """
+    first = next(value for value in arguments if isinstance(value, Rows))
+    n_entries = sum(math.prod(value.shape) for value in arguments if isinstance(value, Rows))
+    if n_entries > LARGEST_BATCH:
+        meet()
+    whole = _forms(node, arguments, opset)
+    results = [_rows_of(made, arguments, first.n) for made in whole]
+    for reached in (None, lambda c: first.axis - len(first.shape) + c.ndim, lambda c: first.axis):
+        try:
+            adapted = {} if reached is None else _parts(arguments, reached, first.owner)
+            single = [_one_row(value, adapted.get(k, value)) for k, value in enumerate(arguments)]
+            alone = _forms(node, single, opset)
+        except (MeetError, UnsupportedModelError, IndexError, ValueError):
+            continue
+        pairs = zip(whole, results, alone, strict=True)
+        if all(_is_repeated(made, result, arguments, one) for made, result, one in pairs):
+            return results, adapted
+    meet()
+
+
+def _parts(
+    arguments: Sequence[Tensor | None], reached: Callable[[AnyArray], int], owner: IntArray
+) -> dict[int, AnyArray]:
+    return {
+        k: row_part(value, reached(value), owner)
+        for k, value in enumerate(arguments)
+        if isinstance(value, np.ndarray) and value.ndim > reached(value)
+    }
+
+
+def _one_row(value: Tensor | None, adapted: Tensor | None) -> Tensor | None:
+    """Return the argument for one row: the part of a batch as one row of a batch of one."""
+    if isinstance(value, Rows):
+        return Rows(value.row_shape, value.axis, np.zeros(len(value.owner) // value.n, np.int64))
+    return adapted
+
+
+def _forms(node: Node, arguments: Sequence[Tensor | None], opset: int) -> list[AffineForm]:
+    """Return the operator's outputs as forms, argument k being source k; only linear ones are told."""
+    walk = Walk(opset)
+    given = [
+        AffineForm.of_source(k, value.shape) if isinstance(value, Rows) else value for k, value in enumerate(arguments)
+    ]
+    made = [value for value in LOWERINGS[node.op](node, given, walk) if isinstance(value, AffineForm)]
+    if walk.pending or not made:
+        meet()
+    return made
+
+
+def _rows_of(made: AffineForm, arguments: Sequence[Tensor | None], n: int) -> Rows:
+    """Return how the rows lie in an output: each entry reads one row only."""
+    lowest, highest = np.full(made.size, n), np.full(made.size, -1)
+    for k, term in made.terms.items():
+        source = arguments[k]
+        assert isinstance(source, Rows)
+        row, _ = source.positions()
+        entries = term.to_sparse().tocoo()
+        np.minimum.at(lowest, entries.row, row[entries.col])
+        np.maximum.at(highest, entries.row, row[entries.col])
+    if (lowest < highest).any():
+        meet()
+    return lying_along(highest.reshape(made.shape), n)
+
+
+def _is_repeated(made: AffineForm, result: Rows, arguments: Sequence[Tensor | None], one: AffineForm) -> bool:
+    """Return whether the map of all rows is that of one row, once for each."""
+    if one.shape != result.row_shape or set(one.terms) != set(made.terms):
+        return False
+    out_row, out_local = result.positions()
+    for row in range(result.n):
+        there = np.flatnonzero(out_row == row)
+        there = there[np.argsort(out_local[there])]
+        if not np.array_equal(made.constant[there], one.constant):
+            return False
+        for k, term in made.terms.items():
+            source = arguments[k]
+            assert isinstance(source, Rows)
+            in_row, in_local = source.positions()
+            here = np.flatnonzero(in_row == row)
+            here = here[np.argsort(in_local[here])]
+            if abs(term.to_sparse()[there][:, here] - one.terms[k].to_sparse()).sum():
+                return False
+    return True
+
+
+def _images(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    rows = _only(arguments)
+    if rows.axis != 0 or not rows.whole:
+        meet()
+    adapted: dict[int, AnyArray] = {}
+    if node.op in ("Resize", "Upsample"):
+        adapted = _one_image(node, arguments, rows)
+    form = AffineForm.of_source(INPUT, rows.row_shape)
+    given = [form if isinstance(v, Rows) else adapted.get(k, v) for k, v in enumerate(arguments)]
+    (made,) = LOWERINGS[node.op](node, given, Walk(opset))
+    if made.shape[0] != 1:
+        meet()
+    return [Rows((rows.n, *made.shape[1:]), 0, rows.owner)], adapted
+
+
+def _one_image(node: Node, arguments: Sequence[Tensor | None], rows: Rows) -> dict[int, AnyArray]:
+    """Return the sizes that a Resize of one image needs in place of those for all; images are not blended."""
+    rank = len(rows.shape)
+    if any(axis % rank == 0 for axis in ints_attribute(node, "axes", None) or ()):
+        meet()
+    factors = [value for value in arguments[1:3] if isinstance(value, np.ndarray) and value.size == rank]
+    factors.append(np.asarray(node.attributes.get("scales", 1.0)))
+    if any(value.reshape(-1)[0] != 1 for value in factors):
+        meet()
+    sizes = arguments[3] if len(arguments) > 3 else None
+    if not isinstance(sizes, np.ndarray) or sizes.size != rank:
+        return {}
+    if sizes.reshape(-1)[0] != rows.n:
+        meet()
+    return {3: np.array([1, *sizes.reshape(-1)[1:]], sizes.dtype)}
+
+
+def _reduction(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    rows = _only(arguments)
+    given = arguments[1] if len(arguments) > 1 else None
+    axes = reduced_axes(node, None if isinstance(given, Rows) else given, rows.shape)
+    if rows.axis in axes:
+        meet()
+    if not axes:
+        return [rows], {}
+    keep = bool(int_attribute(node, "keepdims", 1))
+    shape = tuple(1 if a in axes else n for a, n in enumerate(rows.shape) if keep or a not in axes)
+    return [Rows(shape, rows.axis - (0 if keep else sum(a < rows.axis for a in axes)), rows.owner)], {}
+
+
+def _competition(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    rows = _only(arguments)
+    axis = int_attribute(node, "axis", -1 if opset >= 13 else 1) % len(rows.shape)
+    if axis == rows.axis or (opset < 13 and axis < rows.axis):
+        meet()
+    return [rows], {}
+
+
+def _normalisation(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """At inference, a scale and a shift for each index of axis 1; training mode is refused by its lowering."""
+    rows = _only(arguments)
+    if rows.axis == 1:
+        meet()
+    return [rows], {}
+
+
+def _rnn(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    rows = _only(arguments)
+    if len(rows.shape) != 3 or rows.axis != 1 or not rows.whole:
+        meet()
+    adapted = {}
+    for k, axis in ((4, 0), (5, 1)):  # lengths of the sequences, first states
+        value = arguments[k] if k < len(arguments) else None
+        if isinstance(value, np.ndarray):
+            adapted[k] = row_part(value, axis, rows.owner)
+    form = AffineForm.of_source(INPUT, rows.row_shape)
+    given = [form if isinstance(v, Rows) else adapted.get(k, v) for k, v in enumerate(arguments)]
+    made = LOWERINGS[node.op](node, given, Walk(opset))
+    axes = (2, 1)
+    shapes = [(*m.shape[:a], rows.n, *m.shape[a + 1 :]) for m, a in zip(made, axes, strict=True)]
+    return [Rows(shape, axis, rows.owner) for shape, axis in zip(shapes, axes, strict=True)], adapted
+
+
+def _together(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Lists of tensors, and losses over a batch: their rows are not followed."""
+    meet()
+
+
+def _top_k(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    rows = _only(arguments)
+    axis = int_attribute(node, "axis", -1) % len(rows.shape)
+    if axis == rows.axis:
+        meet()
+    given = arguments[1] if len(arguments) > 1 else np.asarray(node.attributes.get("k", 1))
+    assert isinstance(given, np.ndarray)
+    shape = tuple(int(given.reshape(-1)[0]) if a == axis else n for a, n in enumerate(rows.shape))
+    return [Rows(shape, rows.axis, rows.owner)], {}
+
+
+RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                *("DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Pad", "Reshape", "Slice"),
+                *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+            ),
+            _movement,
+        ),
+        **dict.fromkeys(
+            (
+                *("AffineGrid", "CenterCropPad", "Col2Im", "Compress", "CumSum", "DFT", "Einsum", "GatherElements"),
+                *("GridSample", "MaxUnpool", "OneHot", "ReverseSequence", "RotaryEmbedding", "STFT", "Scatter"),
+                *("ScatterElements", "ScatterND", "TensorScatter", "Trilu"),
+            ),
+            _linear,
+        ),
+        **dict.fromkeys(
+            (
+                *("AveragePool", "Conv", "ConvTranspose", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"),
+                *("LpPool", "MaxPool", "Resize", "Upsample"),
+            ),
+            _images,
+        ),
+        **dict.fromkeys(
+            ("ReduceL1", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduction
+        ),
+        **dict.fromkeys(("LogSoftmax", "Softmax"), _competition),
+        "BatchNormalization": _normalisation,
+        "Concat": _concat,
+        "Gemm": _gemm,
+        "MatMul": _matmul,
+        "RNN": _rnn,
+        "TopK": _top_k,
+        **dict.fromkeys((*SEQUENCES, "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _together),
+        **dict.fromkeys(
+            (
+                *("Abs", "Add", "Cast", "CastLike", "Celu", "Clip", "Div", "Dropout", "Elu", "Erf", "Gelu"),
+                *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mul", "Neg"),
+                *("Optional", "OptionalGetElement", "PRelu", "Pow", "Relu", "Selu", "Shrink", "Sigmoid", "Silu"),
+                *("Softplus", "Softsign", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where"),
+            ),
+            entrywise,
+        ),
+    }
+)
+"""What every operator of LOWERINGS (but those of CONSTANT) and of SEQUENCES does to the rows of a batch."""
