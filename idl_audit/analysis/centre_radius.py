@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.analysis.flat import flat_bytes, flat_sensitivity, monotone_sensitivity
-from idl_audit.analysis.sensitivity import lost_below_range, paper_matrix, roundings, signed_matrix
+from idl_audit.analysis.sensitivity import combined, lost_below_range, paper_matrix, roundings, signed_matrix
 from idl_audit.arrays import FloatArray
 from idl_audit.errors import InvalidInputError, MemoryLimitError, UnsupportedModelError
 from idl_audit.implicit.linear_maps import LinearMap
@@ -142,7 +142,7 @@ def _losses(model: ImplicitModel, functionals: FloatArray | None, steepest: Mapp
     rounding = gamma(4 * roundings(model) + model.n_outputs + 128)
     losses = np.maximum(worst - certain, 0.0) * (1 + rounding) + rounding * worst
     losses = losses + lost_below_range(model, worst, behind)
-    return np.asarray(losses if functionals is None else np.abs(functionals) @ losses * (1 + rounding))
+    return losses if functionals is None else combined(functionals, losses) * (1 + rounding)
 
 
 def _linear_part(

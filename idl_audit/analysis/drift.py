@@ -23,8 +23,8 @@ from idl_audit.arrays import FloatArray
 from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.compress import INPUT, OUTPUT, Compressed
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.implicit.upward import multiplied, pulled, spread, weighted
-from idl_audit.rounding import LOST, TINY, gamma
+from idl_audit.implicit.upward import applied, multiplied, pulled, spread, weighted
+from idl_audit.rounding import gamma
 
 ROWS_AT_ONCE = 2048
 """Rows of one backward pass: sets times outputs."""
@@ -108,8 +108,7 @@ def _box_drift(pair: Compressed, inputs: Interval, everywhere: GlobalDrift | Non
         if k == OUTPUT:
             total += moved
         elif k in behind:
-            total += np.einsum("mqn,mn->mq", behind[k].reshape(m, q, -1), moved + LOST * (moved > 0))
-    total = total + TINY * (total > 0)  # sums of products
+            total += applied(behind[k].reshape(m, q, -1), moved)
     total *= 1 + 4 * gamma(roundings(small) + roundings(original) + 64)
     bound = np.minimum(bound, np.where(np.isnan(total), np.inf, total))
     return bound if everywhere is None else np.minimum(bound, everywhere.at(sizes[INPUT]))

@@ -188,6 +188,14 @@ def lost_below_range(model: ImplicitModel, worst: FloatArray, behind_blocks: Map
     return np.asarray(np.where(worst > 0, np.where(np.isnan(lost), np.inf, lost)[:, None], 0.0))
 
 
+def combined(functionals: FloatArray, bounds: FloatArray) -> FloatArray:
+    """Return |F| bounds, (r, q) and (q, p) -> (r, p), where 0 times an infinite bound is 0."""
+    size, known = np.abs(functionals), np.isfinite(bounds)
+    with np.errstate(over="ignore"):
+        total = multiplied(size, np.where(known, bounds, 0.0))
+    return np.asarray(np.where(size @ ~known > 0, np.inf, total))
+
+
 def _norm(linear_map: LinearMap) -> float:
     return linear_map.norm_inf * (1 + linear_map.relative) + linear_map.uncertain_norm
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from idl_audit.analysis.sensitivity import lost_below_range, paper_matrix, roundings, signed_matrix
+from idl_audit.analysis.sensitivity import combined, paper_matrix, roundings, signed_matrix
 from idl_audit.arrays import FloatArray
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.rounding import gamma
@@ -58,13 +58,10 @@ def _loss(model: ImplicitModel, functionals: FloatArray | None) -> FloatArray:
 
     Of every output and then |F|: differences of outputs cancel, their errors do not.
     """
-    behind: dict[int, FloatArray] = {}
-    worst, certain = paper_matrix(model, behind_blocks=behind), paper_matrix(model, uncertain=False)
+    worst, certain = paper_matrix(model), paper_matrix(model, uncertain=False)
     rounding = gamma(4 * roundings(model) + 128)
     loss = np.maximum(worst - certain, 0.0) * (1 + rounding) + rounding * worst
-    loss = loss + lost_below_range(model, worst, behind)
     if functionals is None:
-        return np.asarray(loss)
-    return np.asarray(
-        np.abs(functionals) @ loss * (1 + gamma(model.n_outputs + 8)) + rounding * np.abs(functionals) @ worst
-    )
+        return loss
+    own = combined(functionals, loss) * (1 + gamma(model.n_outputs + 8))
+    return own + rounding * combined(functionals, worst)

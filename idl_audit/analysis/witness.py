@@ -110,6 +110,8 @@ def make_witness(model: ImplicitModel, max_bytes: int | None = None) -> Witness:
             rows = proof.adjoint_rows(proof.output_rows(dense.C)) * (1 + ALLOWANCE)
             if proof.accepts(proof.output_rows(dense.C), rows):
                 flat.append((_packed(proof, middle=not coupled), rows))
+        if model.is_feed_forward and not flat:  # numbers that no dense system holds
+            adjoint = _adjoint_rows(model)
         if not model.is_feed_forward and not coupled:
             least, most = (state_vector(model, {k: pair[end] for k, pair in slopes.items()}) for end in (0, 1))
             found = monotone(dense.A, least, most)

@@ -59,6 +59,15 @@ def multiplied(r: FloatArray, matrix: FloatArray) -> FloatArray:
     return np.asarray(product + TINY * ((r > 0).astype(np.float64) @ (matrix > 0).astype(np.float64)))
 
 
+def applied(rows: FloatArray, x: FloatArray) -> FloatArray:
+    """Return rows x of each box at least, but for rounding, (m, q, n) and (m, n) -> (m, q); 0 only where it is."""
+    product = np.einsum("mqn,mn->mq", rows, x)
+    if _is_safe(_least(rows), _least(x)):
+        return np.asarray(product)
+    ones = np.einsum("mqn,mn->mq", (rows > 0).astype(np.float64), (x > 0).astype(np.float64))
+    return np.asarray(product + TINY * ones)
+
+
 def spread(activation: Activation, r: FloatArray) -> FloatArray:
     """Return Gamma^T r at least, |dx| <= Gamma |dz|; 0 only where it is."""
     found = activation.spread(r)
