@@ -33,7 +33,7 @@ from idl_audit.box import InputSet
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
-from idl_audit.errors import DataError, OptionError
+from idl_audit.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.files import check_new_file
 from idl_audit.implicit.scaling import rescale
 from idl_audit.npz import write_npz
@@ -119,7 +119,16 @@ class _Opinions:
 
     def of(self, point: Float32Array, label: int) -> tuple[str, ...]:
         """Return the names of those that misclassify the point, as the goal where there is one."""
-        return tuple(name for name, network in self.networks if self._errs(network, point, label))
+        (name, original), *others = self.networks
+        own = (name,) if self._errs(original, point, label) else ()
+        return (*own, *(name for name, network in others if self._confirms(network, point, label)))
+
+    def _confirms(self, network: Network, point: Float32Array, label: int) -> bool:
+        """Whether a second opinion misclassifies the point; one that cannot be run on it has none."""
+        try:
+            return self._errs(network, point, label)
+        except UnsupportedModelError:
+            return False
 
     def _errs(self, network: Network, point: Float32Array, label: int) -> bool:
         predicted = int(predictions(network(point[None]))[0])

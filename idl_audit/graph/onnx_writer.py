@@ -63,7 +63,7 @@ def clean_model(graph: Graph, output: str, *, double: bool = False) -> ModelProt
     other output: by an Identity where it is not so in the file.
     """
     graph = _in_other_floats(graph, live_nodes(graph.nodes, [output]), _DOUBLED if double else _WIDENED)
-    nodes = tuple(_without_allowzero(node, graph) for node in graph.nodes)
+    nodes = tuple(_for_other_readers(node, graph) for node in graph.nodes)
     names: dict[str, str] = {"": ""}
 
     def rename(name: str) -> str:
@@ -132,11 +132,14 @@ def _pinned(node: Node, opset: int) -> list[str]:
     return [name for k, name in enumerate(node.inputs) if known.input(k).types == {"tensor(float)"}]
 
 
-def _without_allowzero(node: Node, graph: Graph) -> Node:
-    """Return a Reshape without `allowzero` where its target has no 0: the same, and what onnx2torch can convert.
+def _for_other_readers(node: Node, graph: Graph) -> Node:
+    """Return the same node as onnx2torch reads it right.
 
-    torch.onnx.export writes allowzero=1 into every Reshape.
+    A Reshape goes without `allowzero` where its target has no 0: torch.onnx.export writes allowzero=1 into every one. A
+    CumSum says whether it is reversed: onnx2torch 1.5.15 takes one that does not say so to be.
     """
+    if node.op == "CumSum":
+        return replace(node, attributes={"reverse": 0, **node.attributes})
     target = graph.constants.get(node.inputs[1]) if node.op == "Reshape" and len(node.inputs) > 1 else None
     if target is None or not np.all(target):
         return node

@@ -337,6 +337,8 @@ def rank_faults(node: Node, ranks: Sequence[int | None]) -> Iterator[str]:
         ranks: of each input; None where it is not known, or left out.
     """
     limits = RANKS.get(node.op, ())
+    if node.op == "BatchNormalization" and node.attributes.get("spatial") == 0:
+        limits = limits[:1]  # before operator set 9: numbers for each entry, not for each channel
     for k, rank in enumerate(ranks):
         if rank is None or not limits or (k >= len(limits) and node.op != "Concat"):
             continue

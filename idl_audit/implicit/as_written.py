@@ -249,8 +249,8 @@ def _batch_norm_parts(node: Node, values: Sequence[TensorValue | None], form: Af
     """|bias| + |mean scale / sqrt(var + eps)|, entry by entry."""
     scale, bias, mean, variance = (np.asarray(value, np.float64) for value in values[1:5])
     sizes = np.abs(bias) + np.abs(mean * scale / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5)))
-    per_channel = (1, -1, *(1,) * (len(form.shape) - 2))
-    return np.broadcast_to(sizes.reshape(per_channel), form.shape).reshape(-1) * (1 + 1e-9)
+    behind = sizes.shape if sizes.ndim > 1 else (-1, *(1,) * (len(form.shape) - 2))
+    return np.broadcast_to(sizes.reshape(behind), form.shape).reshape(-1) * (1 + 1e-9)
 
 
 def _hard_sigmoid(node: Node) -> Kernel:
@@ -363,6 +363,8 @@ class _AsWrittenWalk(Walk):
         )
 
     def _ended(self, node: Node, rule: _Rule, arguments: Sequence[TensorValue | None], form: AffineForm) -> AffineForm:
+        if rule.kind == "moves" and not form.terms and not form.constant_error:
+            return form  # a constant, as it is
         interpolates = node.op in ("Resize", "Upsample")
         if (rule.kind != "linear" or interpolates) and rule.final(node) == EXACT and _only_moves(form):
             return form

@@ -7,38 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
 from idl_audit.errors import UnsupportedModelError
-from idl_audit.graph.folding import fold_node
 from idl_audit.graph.fusion import fuse_activations
-from idl_audit.graph.ir import Graph, Node, Value, live_inputs, live_nodes, shown
+from idl_audit.graph.ir import Graph, Node, Value, live_inputs, live_nodes
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent
-from idl_audit.implicit.composition import LARGEST_COEFFICIENT
 from idl_audit.implicit.linear_maps import LinearMap
-from idl_audit.implicit.lowering import CONSTANT, LOWERINGS
-from idl_audit.implicit.lowering.choice import COMPARISONS, READABLE, Choices, Condition, Known
+from idl_audit.implicit.lowering.choice import READABLE, Condition, Known
 from idl_audit.implicit.lowering.fixed_batch import one_row
-from idl_audit.implicit.lowering.refusals import refuse_operator
-from idl_audit.implicit.lowering.sequences import SEQUENCES, TensorList, lower_sequence
+from idl_audit.implicit.lowering.nodes import Progress
+from idl_audit.implicit.lowering.sequences import TensorList
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
-from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_infinity, refuse_range
-
-BOUNDED = frozenset(
-    {
-        *("Clip", "Concat", "Max", "Min", "OneHot", "Pad", "Scatter", "ScatterElements", "ScatterND"),
-        *("TensorScatter", "Where"),
-    }
-)
-"""Operators whose lowerings see to infinite constants themselves: a bound that never binds, an entry that is masked."""
-
-PASSES_OVER = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax"})
-"""Operators that read tensors with entries of minus infinity: these are never the largest."""
+from idl_audit.implicit.walk import Walk, refuse
 
 STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
 """Operators that keep the order of the outputs; where one ends the network, the model stops before it and says so."""
@@ -125,7 +110,7 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
     fused = fuse_activations(graph)
     values: dict[str, Known] = {**fused.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
     makers = {name: node for node in fused.nodes for name in node.outputs if name}
-    lowering = _Lowering(walk, values, makers)
+    lowering = Progress(walk, values, makers)
     last = _last_softmax(fused, target)
     body = live_nodes(fused.nodes, [target if last is None else last.inputs[0]])
     for node in body:
@@ -198,103 +183,6 @@ def _all_outputs_compete(node: Node, value: Known | None, opset: int) -> bool:
     first = axis % len(shape)
     group = shape[first:] if opset < 13 else shape[first : first + 1]
     return math.prod(group) == math.prod(shape)
-
-
-@dataclass
-class _Lowering:
-    """The network as far as it has been walked: what every name stands for, and what could not be read."""
-
-    walk: Walk
-    values: dict[str, Known]
-    makers: Mapping[str, Node]
-    problems: list[str] = field(default_factory=list)
-    lost: set[str] = field(default_factory=set)
-    """Tensors that depend on the input and have no form."""
-
-    def lower(self, node: Node) -> None:
-        """Lower one node, or note why it cannot be."""
-        depends = any(
-            name in self.lost or isinstance(self.values.get(name), (AffineForm, Condition, TensorList))
-            for name in node.inputs
-        )
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
-                results = self._results(node, depends=depends)
-        except UnsupportedModelError as error:
-            self.problems.extend(error.problems)
-            results = ()
-        except (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            # a node whose attributes and inputs contradict each other in a way that no check foresaw
-            why = " ".join(f"{type(error).__name__}: {error}".split())
-            label = shown(node.label)
-            self.problems.append(f"{node.op} node '{label}' has inputs or attributes that do not fit ({why})")
-            results = ()
-        self.values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
-        if depends and not results:
-            self.lost.update(node.outputs)
-
-    def _results(self, node: Node, *, depends: bool) -> tuple[Known, ...]:
-        if any(name and name not in self.values for name in node.inputs):  # something before failed
-            if depends and node.op not in {*LOWERINGS, *COMPARISONS, *SEQUENCES}:
-                refuse_operator(node)
-            return ()
-        choices = Choices(self.makers, self.values)
-        if choices.concern(node):
-            return (_checked(node, choices.lower(node, self.walk)),)
-        found = [self.values[name] if name else None for name in node.inputs]
-        items = [value for value in found if not isinstance(value, Condition)]
-        if node.op in SEQUENCES or any(isinstance(value, TensorList) for value in items):
-            return (_checked(node, lower_sequence(node, items, self.walk)),)
-        return _lowered(node, [value for value in items if not isinstance(value, TensorList)], self.walk)
-
-
-def _lowered(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tuple[Known, ...]:
-    constants = [value for value in arguments if not isinstance(value, AffineForm)]
-    if len(constants) == len(arguments) and node.op not in CONSTANT:
-        return _folded(node, constants, walk.opset)
-    if node.op not in LOWERINGS:
-        refuse_operator(node)
-    if any(isinstance(value, PartlyAbsent) for value in arguments) and node.op not in PASSES_OVER:
-        refuse(node, f"reads entries that are minus infinity, which only {', '.join(sorted(PASSES_OVER))} pass over")
-    if node.op not in BOUNDED:
-        for value in constants:
-            refuse_infinity(node, value)
-    results = LOWERINGS[node.op](node, _with_constants(arguments), walk)
-    if not any(isinstance(result, PartlyAbsent) for result in results):
-        results = walk.finished(node, arguments, results)
-    return tuple(_checked(node, result) for result in results)
-
-
-def _with_constants(arguments: list[TensorValue | None]) -> list[TensorValue | None]:
-    """Return the arguments, forms that are constants (a power 0, say) as such, where another one is not."""
-    if not any(isinstance(value, AffineForm) and value.terms for value in arguments):
-        return arguments
-    return [
-        value.constant.reshape(value.shape)
-        if isinstance(value, AffineForm) and not value.terms and not value.constant_error
-        else value
-        for value in arguments
-    ]
-
-
-def _checked(node: Node, result: Known) -> Known:
-    """Return what a node makes, whose constants must be within the range."""
-    if isinstance(result, AffineForm) and not _is_finite(result):
-        refuse_range(node, "makes constants")
-    return result
-
-
-def _is_finite(form: AffineForm) -> bool:
-    return bool((np.abs(form.constant) <= LARGEST_COEFFICIENT).all()) and form.constant_error <= LARGEST_COEFFICIENT
-
-
-def _folded(node: Node, arguments: list[AnyArray | None], opset: int) -> tuple[AnyArray, ...]:
-    """Return the results of a node that reads constants alone; products that vanish are refused, as overflows are."""
-    results = fold_node(node, arguments, opset)
-    real = [array for array in arguments if array is not None and array.dtype.kind == "f"]
-    if node.op == "Mul" and len(real) == 2 and not bool((results[0] != 0)[(real[0] != 0) & (real[1] != 0)].all()):
-        refuse(node, "multiplies constants to numbers below the range of their type; scale them")
-    return results
 
 
 def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:

@@ -168,7 +168,11 @@ def form_input(node: Node, values: Sequence[TensorValue | None], k: int) -> Affi
     value = values[k] if k < len(values) else None
     if isinstance(value, AffineForm):
         return value
-    refuse(node, f"needs its input {k} to depend on the network's input, but it is a constant or left out")
+    refuse(
+        node,
+        f"has a constant, or nothing, as its input {k}, and can be read only where that one depends on the network's "
+        "input: let what is constant be computed beforehand",
+    )
 
 
 def constant_input(node: Node, values: Sequence[TensorValue | None], k: int, what: str) -> AnyArray:

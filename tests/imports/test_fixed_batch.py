@@ -132,12 +132,12 @@ BATCHES = {
     ),
     "entries picked in each row": (
         [node("GatherElements", "x i", axis=1)],
-        {"i": np.tile(ints([2, 0, -1, 2]), (3, 1))},
+        {"i": np.tile(np.array([[2, 0, 1, 2]]), (3, 1))},
         (3, 3),
     ),
     "entries written in each row": (
         [node("ScatterElements", "x i n", axis=1)],
-        {"i": np.tile(ints([2, 0]), (3, 1)), "n": np.zeros((3, 2), np.float32)},
+        {"i": np.tile(np.array([[2, 0]]), (3, 1)), "n": np.zeros((3, 2), np.float32)},
         (3, 3),
     ),
     "rows read backwards": (
@@ -151,7 +151,7 @@ BATCHES = {
         (3, 1, 4, 4),
     ),
     "the largest of each row": (
-        [helper.make_node("TopK", ["x", "two"], ["y", ""], axis=1)],
+        [helper.make_node("TopK", ["x", "two"], ["y", "i"], axis=1)],
         {"two": ints(2)},
         (3, 4),
     ),
@@ -219,7 +219,7 @@ WHOLE = {
     ),
     "a row that is written": (
         [node("ScatterND", "x i n")],
-        {"i": ints([[1]]), "n": np.zeros((1, 3), np.float32)},
+        {"i": ints(1).reshape(1, 1), "n": np.zeros((1, 3), np.float32)},
         (4, 3),
     ),
     "a choice by another row": (

@@ -29,7 +29,7 @@ class Refusal:
 _JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
 _PRODUCT: Final = "multiplies entries of its input with each other, whose slope no number bounds"
 _CURVE: Final = "is a function of one variable for which there are no states"
-_NORM: Final = "divides its input by a size of it, whose slope no number bounds"
+_NORM: Final = "divides its input by a size of it, for which there are no states"
 _INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
 _RANDOM: Final = "draws random numbers, and a network must be a function"
 _SUBGRAPH: Final = "runs a subgraph"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 import numpy as np
 
 from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.graph.ir import Node
+
+LARGEST_BATCH: Final = 2**24
+"""Entries of a batch's tensor beyond which its positions are not followed."""
 
 
 class MeetError(Exception):
