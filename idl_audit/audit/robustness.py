@@ -33,7 +33,7 @@ from idl_audit.box import InputSet
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
-from idl_audit.errors import DataError, OptionError
+from idl_audit.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.files import check_new_file
 from idl_audit.implicit.scaling import rescale
 from idl_audit.npz import write_npz
