@@ -158,6 +158,14 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "where the network's own output crosses the threshold; certified is what is proved to stay on its side.",
             "Give another number with --threshold where the network is used with one.",
         ),
+        "IDL211": Code(
+            "no second opinion",
+            "Attacks are shown to the original network by onnxruntime and, where that is possible, to its conversion "
+            "by onnx2torch. Here onnx2torch cannot be loaded or cannot convert the network, or what it makes of it is "
+            "another function; falsified is then the word of one implementation, and the report names only that.",
+            "Nothing needs to be done. An export with another operator set (opset_version=17) may be one that "
+            "onnx2torch converts.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "

@@ -57,6 +57,9 @@ CHECKED_SAMPLES = 100
 FAULTS = frozenset({Reason.WORKER_FAILED.value, Reason.MEMORY_LIMIT.value})
 """Why a sample that was lost has no verdict; the time limit is an answer."""
 
+CHECKED_OPINIONS = 20
+"""A second opinion must agree with the original network on so many samples that were attacked."""
+
 
 @dataclass(frozen=True)
 class RobustnessOptions:
@@ -116,6 +119,8 @@ class _Opinions:
     goal: int | None = None
     floats: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
     """What the original network reads of the data."""
+    why_alone: str = ""
+    """Why there is no second opinion, where there might be one."""
 
     def of(self, point: Float32Array, label: int) -> tuple[str, ...]:
         """Return the names of those that misclassify the point, as the goal where there is one."""
@@ -230,6 +235,7 @@ def audit_robustness(
             *_diagnostics(decided, check, samples, subject, options),
             *told,
             *_faults(decided, options),
+            *_missing_opinion(opinions),
         ),
         artifacts=artifacts,
     )
@@ -440,11 +446,26 @@ def _opinions(subject: Subject, decided: list[Decided], options: RobustnessOptio
     """Return who is asked about attacks: the original network and, where an attack succeeded, a second opinion."""
     preprocessing = options.data.preprocessing
     own = (subject.original.name, subject.network(preprocessing))
-    if not any(result.verdict is Verdict.FALSIFIED for sample in decided for result in sample.results.values()):
-        return _Opinions((own,), options.target, _floats(subject, options))
-    second = subject.second_opinion(preprocessing)
-    networks = (own,) if second is None else (own, second)
-    return _Opinions(networks, options.target, _floats(subject, options))
+    attacked = [sample for sample in decided if any(r.verdict is Verdict.FALSIFIED for r in sample.results.values())]
+    floats = _floats(subject, options)
+    if not attacked:
+        return _Opinions((own,), options.target, floats)
+    centres = np.stack([sample.centre for sample in attacked[:CHECKED_OPINIONS]])
+    second = subject.second_opinion(preprocessing, centres)
+    if second is None or second.network is None:
+        return _Opinions((own,), options.target, floats, "" if second is None else second.why_not)
+    return _Opinions((own, second.network), options.target, floats)
+
+
+def _missing_opinion(opinions: _Opinions) -> Iterator[Diagnostic]:
+    """Say that nobody but the original network was asked about the attacks."""
+    if opinions.why_alone:
+        yield Diagnostic(
+            code="IDL211",
+            level="info",
+            message=f"no second opinion on the attacks: {opinions.why_alone}",
+            hint=f"what is falsified is so by {opinions.networks[0][0]} alone",
+        )
 
 
 def _summary(command: str, decided: list[Decided], options: RobustnessOptions) -> Summary:

@@ -16,7 +16,7 @@ import numpy as np
 
 from idl_audit.analysis.attacks import Network
 from idl_audit.arrays import Float32Array, FloatArray
-from idl_audit.audit.agreement import Compared, check
+from idl_audit.audit.agreement import Compared, check, tolerance
 from idl_audit.audit.points import readable
 from idl_audit.box import InputSet
 from idl_audit.data.preprocessing import Preprocessing
@@ -49,6 +49,14 @@ if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module, Tensor
 
 Step = TypeVar("Step")
+
+
+@dataclass(frozen=True)
+class SecondOpinion:
+    """Another implementation of the original network, by its name; or why it is not asked."""
+
+    network: tuple[str, Network] | None
+    why_not: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,17 +115,32 @@ class Subject:
         """Return the original network as a function of the user's numbers, float32 (m, p) -> (m, q)."""
         return _in_data_units(self.original, preprocessing, self.input_shape)
 
-    def second_opinion(self, preprocessing: Preprocessing) -> tuple[str, Network] | None:
-        """Return another implementation of the original network, or None where there is none for this file."""
+    def second_opinion(self, preprocessing: Preprocessing, inputs: FloatArray) -> SecondOpinion | None:
+        """Return another implementation of the original network, or why it is not asked; None where there is none.
+
+        Args:
+            preprocessing: what the user's numbers go through.
+            inputs: points in the user's numbers, (m, p), at which it must give what the original network gives.
+        """
         if self.graph is None or self.graph.provenance.format != "onnx":
             return None
+        points = np.asarray(inputs, np.float32)
         try:
             second = onnx2torch_network(self.path, self.graph, output=self.output_name)
-        except UnsupportedModelError:
-            return None
-        judge = _in_data_units(second, preprocessing, self.input_shape)
-        read = self.threshold
-        return second.name, judge if read is None else lambda points: read.scores(judge(points))
+            judge = _in_data_units(second, preprocessing, self.input_shape)
+            theirs, ours = self._read(judge(points)), self.network(preprocessing)(points)
+        except UnsupportedModelError as error:
+            return SecondOpinion(None, str(error))
+        size = max(float(np.abs(ours).max(initial=0.0)), float(np.finfo(np.float32).tiny))
+        differ = float(np.abs(theirs - ours).max(initial=0.0)) / size
+        if not differ <= tolerance(self.graph):  # version conversion changes some functions
+            why = f"as {second.name} converts it, the network differs from {self.original.name} by {differ:.1e}"
+            return SecondOpinion(None, f"{why} of max|y|")
+        return SecondOpinion((second.name, lambda points: self._read(judge(points))))
+
+    def _read(self, outputs: FloatArray) -> FloatArray:
+        """Return the outputs as the audit reads them: scores of two classes where there is a threshold."""
+        return outputs if self.threshold is None else self.threshold.scores(outputs)
 
 
 def _in_data_units(network: OriginalNetwork, preprocessing: Preprocessing, shape: tuple[int, ...]) -> Network:

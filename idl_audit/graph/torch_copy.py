@@ -34,7 +34,10 @@ def torch_function(path: Path, graph: Graph, output: str, *, double: bool = Fals
     With `double`, it computes in float64 whatever the file says.
     Raises UnsupportedModelError where onnx2torch can convert no version of the model.
     """
-    onnx2torch = _import_onnx2torch()
+    try:
+        onnx2torch = _import_onnx2torch()
+    except Exception as error:  # whatever an installation can be broken by
+        raise UnsupportedModelError([f"onnx2torch cannot be imported here ({first_line(error)})"]) from error
     model = clean_model(graph, output, double=double)
     reasons: list[str] = []
     for version, candidate in _candidates(model, graph.opset, reasons):
@@ -47,9 +50,7 @@ def torch_function(path: Path, graph: Graph, output: str, *, double: bool = Fals
             reasons.append(f"{version}: {first_line(error)}")
             continue
         return _function(module)
-    raise UnsupportedModelError(
-        [f"{path}: onnx2torch cannot convert the model (operator set {reasons[0]}); use onnxruntime's answer alone"]
-    )
+    raise UnsupportedModelError([f"{path}: onnx2torch cannot convert the model (operator set {reasons[0]})"])
 
 
 def _candidates(model: onnx.ModelProto, opset: int, reasons: list[str]) -> Iterator[tuple[int, onnx.ModelProto]]:
@@ -86,11 +87,16 @@ def _import_onnx2torch() -> Any:
         warnings.simplefilter("ignore")
         if "onnx2torch" in sys.modules:
             return sys.modules["onnx2torch"]
-        try:
-            importlib.import_module("torchvision")
-        except Exception:  # ImportError, OSError, RuntimeError ("operator torchvision::nms does not exist")
-            return _import_with_stand_ins()
-        return importlib.import_module("onnx2torch")
+        return importlib.import_module("onnx2torch") if _torchvision_loads() else _import_with_stand_ins()
+
+
+def _torchvision_loads() -> bool:
+    """Return whether the names that onnx2torch asks torchvision for are there."""
+    try:
+        ops = importlib.import_module("torchvision.ops")
+    except Exception:  # ImportError, OSError, RuntimeError ("operator torchvision::nms does not exist")
+        return False
+    return all(hasattr(ops, name) for name in _TORCHVISION_NAMES)
 
 
 def _import_with_stand_ins() -> Any:

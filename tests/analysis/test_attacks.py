@@ -52,6 +52,23 @@ def target(
     return Target(model, Box.around(centre, eps, **clip), centre, label, network)  # type: ignore[arg-type]
 
 
+def test_success_is_what_the_network_says_of_a_point_alone() -> None:
+    """Some networks round otherwise in a batch: whoever replays the point asks about it alone."""
+    model = layered([([[1.0]], [0.0])], ([[1.0], [-1.0]], [0.0, 0.0]))
+
+    def by_batch(points: np.ndarray) -> np.ndarray:
+        alone = np.stack([np.ones(len(points)), points[:, 0]], axis=1)
+        return alone + np.array([0.0, 0.0 if len(points) == 1 else 5.0])
+
+    aim = target(model, Recorder(by_batch), centre=np.array([0.0]), eps=2.0, label=0)
+    found = aim.replay(np.array([[1.5], [0.5], [-1.0]]), "x")
+    assert found is not None
+    assert (found.predicted, found.point[0], found.margin) == (1, 1.5, -0.5)
+    harmless = aim.replay(np.array([[0.5], [-1.0], [0.75]]), "x")
+    assert harmless is not None
+    assert (harmless.predicted, harmless.point[0], harmless.margin) == (0, 0.75, 0.25)
+
+
 def in_exact_set(points: np.ndarray, centre: np.ndarray, eps: float, lo: float, hi: float) -> bool:
     c = [Fraction(float(v)) for v in centre]
     return all(

@@ -17,6 +17,7 @@ from idl_audit.audit.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.graph import torch_copy
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Reason, Verdict
 
@@ -179,6 +180,64 @@ def test_falsified_is_confirmed_by_two_implementations():
     assert found
     for adversarial in found:
         assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime", "onnx2torch"]
+
+
+def no_import():
+    raise ImportError("libcudart.so.13: cannot open shared object file")
+
+
+def another_function(*_, **__):
+    return lambda batch: np.zeros((len(batch), 10), np.float32)
+
+
+def never_runs(*_, **__):
+    def run(batch):
+        if len(run.asked) > 2:
+            raise RuntimeError("no kernel")
+        run.asked.append(batch)
+        return run.network(batch)
+
+    run.asked = []
+    run.network = ORIGINAL(*_, **__)
+    return run
+
+
+ORIGINAL = torch_copy.torch_function
+
+
+@pytest.mark.parametrize(
+    ("name", "instead", "words"),
+    [
+        ("_import_onnx2torch", no_import, "onnx2torch cannot be imported here (libcudart.so.13"),
+        ("_candidates", lambda *_: iter([(20, None)]), "onnx2torch cannot convert the model"),
+        ("torch_function", another_function, "the network differs from onnxruntime"),
+    ],
+    ids=["broken", "refused", "another function"],
+)
+def test_a_second_opinion_that_is_missing_is_told_once(name, instead, words, monkeypatch):
+    monkeypatch.setattr(torch_copy, name, instead)
+    report = audit()
+    found = [result.adversarial for sample in report.samples for result in sample.results if result.adversarial]
+    assert len(found) > 1
+    for adversarial in found:
+        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime"]
+    (told,) = [one for one in report.diagnostics if one.code == "IDL211"]
+    assert words in told.message
+    assert told.level == "info"
+
+
+def test_a_second_opinion_that_fails_at_a_point_has_not_confirmed_it(monkeypatch):
+    monkeypatch.setattr(torch_copy, "torch_function", never_runs)
+    report = audit()
+    for sample in report.samples:
+        for result in sample.results:
+            if result.adversarial:
+                assert [name.split()[0] for name in result.adversarial.confirmed_by] == ["onnxruntime"]
+
+
+def test_nobody_asks_for_a_second_opinion_where_no_attack_succeeds(monkeypatch):
+    monkeypatch.setattr(torch_copy, "_import_onnx2torch", no_import)
+    assert "IDL211" not in {told.code for told in audit(eps="0.001", index=(0, 1)).diagnostics}
 
 
 @pytest.mark.parametrize("done", [0, 1, 3])

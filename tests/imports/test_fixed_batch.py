@@ -174,10 +174,12 @@ def test_one_row_is_one_sample(tmp_path, what):
     check = check_agreement(subject, random_inputs(subject.model.n_inputs))
     assert check.max_rel_error < 1e-5
     assert inspect(path, InspectOptions()).model.input_shape == (1, *shape[1:])
-    second = subject.second_opinion(Preprocessing())
-    if second is not None:
-        rows = random_inputs(subject.model.n_inputs, n=7).astype(np.float32)
-        np.testing.assert_allclose(second[1](rows), subject.original(rows), rtol=0, atol=1e-4)
+    rows = random_inputs(subject.model.n_inputs, n=7)
+    second = subject.second_opinion(Preprocessing(), rows)
+    assert second is not None
+    if second.network is not None:
+        single = rows.astype(np.float32)
+        np.testing.assert_allclose(second.network[1](single), subject.original(single), rtol=0, atol=1e-4)
 
 
 # networks whose first axis is part of the sample
