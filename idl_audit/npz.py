@@ -29,6 +29,7 @@ NPY_MAGIC: Final = b"\x93NUMPY"
 _LENGTH_FORMATS: Final = {(1, 0): "<H", (2, 0): "<I"}
 _LONGEST_HEADER: Final = 10_000
 """numpy's own limit: beyond it, parsing a Python literal is not safe."""
+_HEADER: Final = re.compile(r"\{[ -~]*\} *\n?")
 _PLAIN_TYPE: Final = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|c(?:8|16)|[US]\d{1,10})")
 """Numbers and texts: anything else may run code, or has no size."""
 
@@ -141,7 +142,9 @@ def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], o
     length = struct.unpack(length_format, length_bytes)[0] if len(length_bytes) in (2, 4) else 0
     text = stream.read(length).decode("latin-1") if length <= _LONGEST_HEADER else ""
     try:
-        header = ast.literal_eval(text.strip())
+        if not _HEADER.fullmatch(text):
+            raise ValueError("a header of another form")
+        header = ast.literal_eval(text.rstrip())
         descr, fortran_order, shape = header["descr"], header["fortran_order"], header["shape"]
     except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError):
         raise ValueError("has a damaged .npy header; write it again with numpy.save") from None

@@ -213,7 +213,8 @@ def _parts(points: Points, size: int) -> list[Points]:
 def _tensor(array: AnyArray) -> torch.Tensor:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    with np.errstate(over="ignore"):  # a search with an endless weight finds nothing
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

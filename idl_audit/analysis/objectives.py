@@ -49,6 +49,10 @@ LP_ROUNDS: Final = 20
 """LPs from one random sign, at most; they end as soon as the objective stays."""
 
 
+SMALLEST, LARGEST = 1e-30, 1e30
+"""Of the weights of an objective."""
+
+
 @dataclass(frozen=True, eq=False)
 class Objective:
     """What is to be made large or small, as a function of v: some of the outputs y and the states x."""
@@ -88,7 +92,7 @@ def linear(model: ImplicitModel, of_outputs: FloatArray, of_states: FloatArray |
         of_states: w, shape (n,), states newest block first; None stands for zeros.
 
     Raises:
-        OptionError: where a length is wrong, a number is not finite, or all are 0.
+        OptionError: where a length is wrong, a number is not finite or of no ordinary size, or all are 0.
     """
     for name, given, size in (
         ("outputs", of_outputs, model.n_outputs),
@@ -98,6 +102,12 @@ def linear(model: ImplicitModel, of_outputs: FloatArray, of_states: FloatArray |
             raise OptionError(f"the objective has {given.size} weights of {name}, and the model {size} {name}")
         if not np.isfinite(given).all():
             raise OptionError(f"the objective's weights of {name} must be finite numbers")
+        sizes = np.abs(given[given != 0])
+        if not ((sizes >= SMALLEST) & (sizes <= LARGEST)).all():
+            raise OptionError(
+                f"the objective's weights of {name} go from {sizes.min():g} to {sizes.max():g}; give 0 or numbers from "
+                f"{SMALLEST:g} to {LARGEST:g}, whose products float32 holds: divide all of them by one number"
+            )
     if not of_outputs.any() and (of_states is None or not of_states.any()):
         raise OptionError("the objective's weights are all 0; give at least one")
     if of_states is None or not of_states.any():

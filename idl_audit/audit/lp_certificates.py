@@ -6,16 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from idl_audit.analysis.bounds import Interval, StateBounds
 from idl_audit.analysis.lp_tree.chain import LpChain, LpLeaves, check_lp_chain, complete, prove_leaves
 from idl_audit.analysis.lp_tree.tree import LpTree
 from idl_audit.analysis.witness import ProofWitness
 from idl_audit.arrays import AnyArray, FloatArray
-from idl_audit.audit.proof_arrays import ProofArrays, filled
+from idl_audit.audit.proof_arrays import PROOFS, PROOFS_OF, ProofArrays, filled
 from idl_audit.audit.strict_json import Damaged, Entry, below
 from idl_audit.budget import Budget
 from idl_audit.implicit.elimination import without_self_feedback
@@ -86,17 +84,11 @@ def opened_loops(entry: Entry, arrays: ProofArrays) -> dict[int, ProofWitness]:
     return found
 
 
-PROOFS: Final = MappingProxyType({"contraction": ("alpha", "Y", "v"), "monotone": ("m", "factor")})
-"""Kind of a proof -> the names of its arrays."""
-
-
-def opened_proof(
-    value: object, name: str, numbers: tuple[int, ...], arrays: ProofArrays, states: int, kinds: Iterable[str] = PROOFS
-) -> ProofWitness:
-    """Return a proof over so many states, of one of some kinds. Raises Damaged or Misfit."""
+def opened_proof(value: object, name: str, numbers: tuple[int, ...], arrays: ProofArrays, states: int) -> ProofWitness:
+    """Return a proof over so many states, by its name among `PROOFS_OF`. Raises Damaged or Misfit."""
     entry = Entry(value, filled(name, numbers), ("kind", "middle", "arrays"))
     kind = entry.text("kind")
-    if kind not in kinds or sorted(PROOFS[kind]) != entry.items("arrays"):
+    if kind not in PROOFS_OF[name] or sorted(PROOFS[kind]) != entry.items("arrays"):
         raise Damaged(f"{filled(name, numbers)} is a proof of an unknown kind, or has other arrays than it needs")
     parts = {part: arrays.take(f"{name}.{part}", *numbers, states=states) for part in PROOFS[kind]}
     return ProofWitness(kind, parts, entry.flag("middle"))

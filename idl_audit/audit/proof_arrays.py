@@ -96,6 +96,18 @@ class Rule:
     values: Values
 
 
+PROOFS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "contraction": {"alpha": ("states",), "Y": ("states", "states"), "v": ("states",)},
+        "monotone": {"m": ("one",), "factor": ("states", "states")},
+    }
+)
+"""Kind of a proof that a state is unique, or of S -> the arrays it has, and their axes."""
+PROOFS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"loop.#": ("contraction", "monotone"), "flat.#": ("contraction",), "monotone": ("monotone",)}
+)
+"""What is proved -> the kinds of proofs that it may have."""
+
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         # the set of a sample
@@ -144,15 +156,10 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             }.items()
         },
         **{
-            f"{proof}.{name}": rule
-            for proof in ("loop.#", "flat.#", "monotone")
-            for name, rule in {
-                "alpha": Rule(np.float64, ("states",), _finite),
-                "Y": Rule(np.float64, ("states", "states"), _finite),
-                "v": Rule(np.float64, ("states",), _finite),
-                "m": Rule(np.float64, ("one",), _finite),
-                "factor": Rule(np.float64, ("states", "states"), _finite),
-            }.items()
+            f"{proof}.{name}": Rule(np.float64, axes, _finite)
+            for proof, kinds in PROOFS_OF.items()
+            for kind in kinds
+            for name, axes in PROOFS[kind].items()
         },
     }
 )

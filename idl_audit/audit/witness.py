@@ -74,7 +74,7 @@ def opened_witness(meta: Mapping[str, Any], arrays: ProofArrays) -> Witness:
     adjoint = None if entry.get("adjoint") is None else entry.members("adjoint", len(sizes.blocks), "block")
     flat = []
     for j, value in enumerate(entry.items("flat")):
-        proof = opened_proof(value, "flat.#", (j,), arrays, sizes.states, ("contraction",))
+        proof = opened_proof(value, "flat.#", (j,), arrays, sizes.states)
         flat.append((proof, arrays.take("flat.#.r", j, states=sizes.states)))
     alone = entry.get("monotone")
     return Witness(
@@ -82,7 +82,7 @@ def opened_witness(meta: Mapping[str, Any], arrays: ProofArrays) -> Witness:
         opened_loops(entry, arrays),
         None if adjoint is None else {k: arrays.take("adjoint.#", k, states=sizes.blocks[k]) for k in adjoint},
         tuple(flat),
-        None if alone is None else opened_proof(alone, "monotone", (), arrays, sizes.states, ("monotone",)),
+        None if alone is None else opened_proof(alone, "monotone", (), arrays, sizes.states),
     )
 
 

@@ -113,6 +113,7 @@ def _of_numbers(array: AnyArray, n_inputs: int, path: Path) -> Groups:
     _check_count(array.size, n_inputs, path)
     flat = array.reshape(-1)
     if flat.dtype.kind == "f":
+        flat = flat.astype(np.float64)
         whole = np.isfinite(flat) & (flat == np.round(flat)) & (np.abs(flat) < 2**53)
         if not whole.all():
             where = int(np.argmin(whole))

@@ -19,9 +19,14 @@ TWO_LAYERS = frozenset({"trees", "boxes", "two boxes", "branches"})
 """Sources of networks that the mutations of `mutations` know by heart: what they demand holds there."""
 
 
+def mutant_of(source: Source, rng: np.random.Generator) -> mutations.Mutant:
+    """Return a source's content, to be changed."""
+    return mutations.Mutant(dict(source.arrays), copy.deepcopy(source.meta), rng)
+
+
 def changed(source: Source, rng: np.random.Generator) -> tuple[str, bool, mutations.Mutant] | None:
     """Return (name, whether no proof is left, the changed content); None where nothing was found to change."""
-    mutant = mutations.Mutant(dict(source.arrays), copy.deepcopy(source.meta), rng)
+    mutant = mutant_of(source, rng)
     of_chains = mutations.MUTATIONS if source.name in TWO_LAYERS else ()
     pool = (*proof_mutations.MUTATIONS, *of_chains)
     names, strict = [], False
@@ -51,7 +56,7 @@ def cases(folder: Path, rng: np.random.Generator) -> Iterator[Case]:
         name, strict, mutant = found
         text = json.dumps(mutant.meta)
         if rng.random() < 0.12:
-            name, strict, mutant = "bent_text", False, mutations.Mutant(dict(source.arrays), source.meta, rng)
+            name, strict, mutant = "bent_text", False, mutant_of(source, rng)
             text = proof_mutations.bent_text(source.meta, rng)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # members that are there twice

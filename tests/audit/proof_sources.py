@@ -149,7 +149,7 @@ def _false_property(network: Network, arrays: Arrays, meta: Meta) -> str:
 def _false_bounds(network: Network, arrays: Arrays, meta: Meta) -> str:
     own, rng = _in_units(network, meta), np.random.default_rng(0)
     for size in (1e-6, 1e-3, 0.1, 2.0):
-        u = rng.normal(size=(2000, 2)) * 2
+        u = rng.normal(size=(500, 2)) * 2
         moves = rng.normal(size=u.shape) * size * rng.integers(0, 2, u.shape)
         change, allowed = np.abs(own(u + moves) - own(u)), np.abs(moves) @ arrays["S"].T
         if not (change <= allowed * (1 + 1e-6) + 1e-8).all():

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -68,10 +69,12 @@ def tried(kind: str, count: int, seed: int, folder: Path) -> Tally:
         case = next(stream)
         _forget_peak()
         start = time.perf_counter()
-        result = CliRunner().invoke(app, case.args, prog_name="idl-audit")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            result = CliRunner().invoke(app, case.args, prog_name="idl-audit")
         seconds, megabytes = time.perf_counter() - start, _peak()
         label = f"{kind}, seed {seed}: {case.name}: {' '.join(case.args)[:200]}"
-        found.codes[kind, result.exit_code] += 1
+        found.codes[kind, int(result.exit_code)] += 1
         found.names[case.name, result.exit_code == 0] += 1
         found.slowest, found.largest = max(found.slowest, (seconds, label)), max(found.largest, (megabytes, label))
         error = result.exception
