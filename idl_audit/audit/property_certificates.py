@@ -38,6 +38,8 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.npz import write_npz
 
 KIND: Final = "property certificate"
+MOST_ROWS: Final = 2**17
+"""Of one alternative: far more than a property file may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +214,8 @@ def _opened_part(value: object, number: int, arrays: ProofArrays) -> Part:
     alternatives: list[Conjunction] = []
     while arrays.has(f"{prefix}{len(alternatives)}.rows"):
         rows = arrays.take("#.rows", len(alternatives), prefix=prefix, free="rows")
+        if len(rows) > MOST_ROWS:
+            raise Damaged(f"alternative {len(alternatives)} of part {number} has {len(rows):,} rows")
         offsets = arrays.take("#.offsets", len(alternatives), prefix=prefix, rows=len(rows))
         alternatives.append(Conjunction(rows, offsets))
     if not alternatives:

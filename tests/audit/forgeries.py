@@ -31,6 +31,12 @@ def diagonal(folder: Path) -> Path:
     return _saved(folder / "diagonal.onnx", nodes, {"W1": [[3, 0], [0, 5]], "W2": [[7, 0], [0, 2]]})
 
 
+def one_output(folder: Path) -> Path:
+    """y = |u0|: class 0 below a threshold of 0.75 where |u0| < 0.75."""
+    nodes = [("Gemm", ["u", "W1"], "z1"), ("Relu", ["z1"], "x1"), ("Gemm", ["x1", "W2"], "y")]
+    return _saved(folder / "one.onnx", nodes, {"W1": [[1, 0], [-1, 0]], "W2": [[1, 1]]}, size=1)
+
+
 def two_outputs(folder: Path) -> Path:
     """Outputs y = (0.75, |u0|) and z = (|u0|, 0.5): a class of the one says nothing of the other."""
     nodes = [("Gemm", ["u", "W1"], "z1"), ("Relu", ["z1"], "x1"), ("Gemm", ["x1", "W2"], "z2"), ("Relu", ["z2"], "x2")]
@@ -40,12 +46,19 @@ def two_outputs(folder: Path) -> Path:
 
 
 def _saved(
-    path: Path, nodes: list[tuple[str, list[str], str]], constants: dict[str, Any], outputs: tuple[str, ...] = ("y",)
+    path: Path,
+    nodes: list[tuple[str, list[str], str]],
+    constants: dict[str, Any],
+    outputs: tuple[str, ...] = ("y",),
+    size: int = 2,
 ) -> Path:
     attributes = {"Gemm": {"transB": 1}, "Relu": {}}
     made = [helper.make_node(op, inputs, [output], **attributes[op]) for op, inputs, output in nodes]
     values = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in constants.items()]
-    ends = [[helper.make_tensor_value_info(name, 1, [1, 2]) for name in names] for names in (("u",), outputs)]
+    ends = [
+        [helper.make_tensor_value_info(name, 1, [1, n]) for name in names]
+        for names, n in ((("u",), 2), (outputs, size))
+    ]
     graph = helper.make_graph(made, "g", *ends, values)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path

@@ -129,7 +129,7 @@ def _false_class(network: Network, arrays: Arrays, meta: Meta) -> str:
     y = _in_units(network, meta)(u)
     margin = y[:, [meta["label"]]] - np.delete(y, meta["label"], axis=1)
     worst = margin.min(axis=1)
-    if (worst > -1e-9).all():
+    if (worst > 0).all():
         return ""
     return f"class {meta['label']} loses by {worst.min():.3g} at {u[worst.argmin()].tolist()}"
 
@@ -140,7 +140,7 @@ def _false_property(network: Network, arrays: Arrays, meta: Meta) -> str:
         y = network(u)
         for a in range(part["alternatives"]):
             rows, offsets = arrays[f"{number}.{a}.rows"], arrays[f"{number}.{a}.offsets"]
-            held = (y @ rows.T + offsets <= -1e-9).all(axis=1)
+            held = (y @ rows.T + offsets <= -1e-12).all(axis=1)
             if held.any():
                 return f"alternative {a} holds at {u[held][0].tolist()}"
     return ""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from tests.cli.command_line import MODEL, run
+from tests.audit import forgeries
+from tests.cli.command_line import DATA, MODEL, run
 
 META = '{"schema_version": "1.0", "activation": "relu"}'
 
@@ -109,3 +114,93 @@ def test_an_ill_posed_model_has_no_witness(tmp_path: Path) -> None:
     assert found.code == 2
     assert not witness.exists()
     assert not (tmp_path / "out.npz").exists()
+
+
+# ---- what a claim is about -------------------------------------------------------------------------------------------
+
+ABOUT_EPS = 0.0123456789012345
+OUTPUT = onnx.load(MODEL, load_external_data=False).graph.output[0].name
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("proofs")
+    units = ("--scale", "0.5", "--mean", "0.1", "--std", "0.25", "--bounds", "0,1")
+    found = run("certify", MODEL, "-d", DATA, "-e", ABOUT_EPS, "--index", "3", "--certificates", folder, *units)
+    assert found.code == 0
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_a_claim_is_told_in_full(certificate: Path) -> None:
+    found = run("verify", certificate, MODEL, "-f", "json")
+    assert found.code == 0
+    assert found.report.verification is not None
+    about = found.report.verification.about
+    assert about is not None
+    with np.load(DATA) as data:
+        centre, label = data["inputs"][3].reshape(-1).astype("<f8"), int(data["labels"][3])
+    assert (about.kind, about.arithmetic, about.output) == ("class", "real", OUTPUT)
+    assert (about.label, about.eps, about.clip, about.index) == (label, ABOUT_EPS, (0.0, 1.0), 3)
+    assert about.centre is not None
+    assert about.centre.sha256 == hashlib.sha256(centre.tobytes()).hexdigest()
+    assert (about.centre.least, about.centre.greatest) == (centre.min(), centre.max())
+    assert (about.preprocessing.scale, about.preprocessing.mean, about.preprocessing.std) == (0.5, (0.1,), (0.25,))
+    assert found.report.model is not None
+    assert found.report.model.sha256 == json.loads(str(np.load(certificate)["meta"]))["model_sha256"]
+
+
+@pytest.mark.parametrize("form", ["table", "html", "markdown"])
+def test_no_digit_of_a_claim_is_hidden(certificate: Path, tmp_path: Path, form: str) -> None:
+    report = tmp_path / "r.json"
+    told = run("verify", certificate, MODEL, "-o", report).out
+    if form != "table":
+        told = run("report", report, "-f", form, "-o", tmp_path / "out").out
+        told = (tmp_path / "out").read_text().replace("\\", "")  # Markdown's escapes
+    text = " ".join(told.split())
+    for word in (repr(ABOUT_EPS), OUTPUT, "(u * 0.5 - (0.1)) / (0.25)", "[0.0, 1.0]", "real numbers", "sample 3"):
+        assert html.escape(word) in text if form == "html" else word in text, word
+
+
+def test_a_claim_about_one_output_is_none_about_another(tmp_path: Path) -> None:
+    model = forgeries.two_outputs(tmp_path)
+    arrays, meta = forgeries.certificate(model, 0.7)
+    path = forgeries.written(tmp_path / "c.npz", arrays, {**meta, "output_name": "y"})
+    assert run("verify", path, model).code == 0
+    other = run("verify", path, model, "--output-name", "z")
+    assert (other.code, "speaks of the output 'y'" in other.err) == (2, True)
+    forged = forgeries.written(tmp_path / "f.npz", arrays, {**meta, "output_name": "z"})
+    refused = run("verify", forged, model, "-f", "json")
+    assert refused.code == 1
+    assert refused.report.verification is not None
+    assert refused.report.verification.about is not None
+    assert refused.report.verification.about.output == "z"
+
+
+def test_a_property_is_told_with_its_boxes_and_rows(tmp_path: Path) -> None:
+    model = forgeries.absolute(tmp_path)
+    path = forgeries.written(tmp_path / "c.npz", *forgeries.property_certificate(model, 0.5))
+    found = run("verify", path, model, "-f", "json")
+    assert found.code == 0
+    assert found.report.verification is not None
+    about = found.report.verification.about
+    assert about is not None
+    assert about.property is not None
+    assert (about.property.file, about.property.sha256, about.property.compared) == ("p.vnnlib", "0" * 64, False)
+    assert (about.property.boxes.shape, about.property.boxes.least) == ((1, 2, 2), -0.5)
+    assert (about.property.alternatives.shape, about.property.n_alternatives) == ((1, 3), 1)
+    assert "not compared" in run("verify", path, model).out
+
+
+def test_a_threshold_is_part_of_the_claim(tmp_path: Path) -> None:
+    model = forgeries.one_output(tmp_path)
+    arrays, meta = forgeries.certificate(model, 0.7)
+    accepted = forgeries.written(tmp_path / "c.npz", arrays, {**meta, "threshold": 0.75})
+    found = run("verify", accepted, model, "-f", "json")
+    assert found.code == 0
+    assert found.report.verification is not None
+    assert found.report.verification.about is not None
+    assert found.report.verification.about.threshold == 0.75
+    for value in (0.6, None, "0.75", True, 1e400, -0.75):
+        path = forgeries.written(tmp_path / "f.npz", arrays, {**meta, "threshold": value})
+        assert run("verify", path, model).code in (1, 2), value

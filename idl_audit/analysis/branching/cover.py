@@ -16,7 +16,7 @@ from idl_audit.arrays import IntArray
 
 Phases = npt.NDArray[np.int8]
 
-MOST_LEAVES, MOST_PHASES = 2**23, 2**24
+MOST_LEAVES, MOST_PHASES = 2**22, 2**24
 """Leaves and phases that are looked at together: some tens of bytes each."""
 
 
