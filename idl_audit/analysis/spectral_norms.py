@@ -161,7 +161,10 @@ def _guess(grams: AnyArray) -> float:
     """Return about the largest eigenvalue of the batch: nothing is proved by it."""
     m = grams.shape[-1]
     if m <= 192:
-        return float(np.linalg.eigvalsh(grams).max())
+        try:
+            return float(np.linalg.eigvalsh(grams).max())
+        except np.linalg.LinAlgError:  # after an overflow
+            return _widest_sum(np.abs(grams))
     vectors = np.broadcast_to(1 + np.cos(1.7 * np.arange(m))[:, None], (*grams.shape[:-1], 1))
     sizes = np.ones((*grams.shape[:-2], 1, 1))
     for _ in range(100):

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.arrays import FloatArray
-from idl_audit.errors import OptionError
+from idl_audit.errors import OptionError, SolverError
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
@@ -247,7 +247,10 @@ def _factors(matrix: FloatArray, rank: int) -> tuple[FloatArray, FloatArray] | N
     rows, columns = matrix.shape
     if rank * (rows + columns) >= np.count_nonzero(matrix):
         return None
-    left, sizes, right = np.linalg.svd(matrix, full_matrices=False)
+    try:
+        left, sizes, right = np.linalg.svd(matrix, full_matrices=False)
+    except np.linalg.LinAlgError as error:
+        raise SolverError(f"the singular values of a {rows} x {columns} matrix were not found ({error})") from error
     return np.asarray(left[:, :rank] * sizes[:rank], np.float64), np.asarray(right[:rank], np.float64)
 
 

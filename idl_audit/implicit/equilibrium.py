@@ -111,19 +111,34 @@ def iteration_of(phi: Function, A: FloatArray, proof: Proof | None, *, homogeneo
     ):  # Peaceman-Rachford splitting with the step that suits m and the norm
         least = proof.least_eigenvalue if isinstance(proof, Monotone) else 1.0
         weights = proof.weights if isinstance(proof, Monotone) and proof.weights is not None else np.ones(n)
-        norm = float(np.linalg.norm(weights[:, None] * (np.eye(n) - A), 2)) or 1.0
+        norm = _spectral_norm(weights[:, None] * (np.eye(n) - A)) or 1.0
         alpha, centre, averaged = weights / np.sqrt(max(least, 1e-3) * norm), np.full(n, 0.5), True
     else:
         centre, averaged = np.full(n, 0.5), True
     shifted = alpha[:, None] * A
     shifted[np.arange(n), np.arange(n)] += 1 - alpha
     system = np.eye(n) - shifted * centre
-    try:
-        inverse = np.linalg.inv(system)
-    except np.linalg.LinAlgError:  # no proof holds then, and any iteration is a mere attempt
-        inverse = np.linalg.pinv(system)
+    inverse = _inverse(system)
     value = _in_t(phi, alpha) if homogeneous and not bool((alpha == 1).all()) else phi
     return Iteration(value, centre, averaged, (inverse @ shifted).T, alpha[:, None] * inverse.T)
+
+
+def _spectral_norm(matrix: FloatArray) -> float:
+    """Return about ||M||_2: a step to begin with."""
+    try:
+        return float(np.linalg.norm(matrix, 2))
+    except np.linalg.LinAlgError:  # after an overflow
+        return float(np.abs(matrix).sum())
+
+
+def _inverse(system: FloatArray) -> FloatArray:
+    """Return the inverse; where there is none, no proof holds, and any iteration is a mere attempt."""
+    for attempt in (np.linalg.inv, np.linalg.pinv):
+        try:
+            return np.asarray(attempt(system), np.float64)
+        except np.linalg.LinAlgError:
+            continue
+    return np.full_like(system, np.nan)  # the residual will say that nothing was found
 
 
 def _iterate(iteration: Iteration, drive: FloatArray, near: float, check: Check) -> tuple[FloatArray, int]:

@@ -137,7 +137,12 @@ def _scale_loop(model: ImplicitModel, k: int, scale: Scale, kappa: float) -> Non
     reach = np.zeros(block.size)
     for j, linear_map in loop.drive.states.items():
         reach += linear_map.magnitude.apply(scale.relative(j, most)[None])[0]
-    least = np.linalg.solve(np.eye(block.size) - loop.A.magnitude / kappa, np.maximum(2.0**-most, reach / kappa))
+    try:
+        least = np.linalg.solve(np.eye(block.size) - loop.A.magnitude / kappa, np.maximum(2.0**-most, reach / kappa))
+    except np.linalg.LinAlgError:
+        raise _NoScalingError(f"no weights suit the loop '{block.name}'") from None
+    if not (np.isfinite(least).all() and (least > 0).all()):
+        raise _NoScalingError(f"no weights suit the loop '{block.name}' within the range of float64")
     mantissa, exponent = np.frexp(least)
     scale.exponents[k], scale.weights[k] = exponent.astype(np.int64) + most - 1, 2 * mantissa
 

@@ -145,7 +145,10 @@ def radius(J: Coefficients, r: FloatArray) -> float:
         weighted = M * (steps * steps / w)
         H = weighted @ M.T
         H = H / 2 + H.T / 2
-        values, vectors = np.linalg.eigh(H)
+        try:
+            values, vectors = np.linalg.eigh(H)
+        except np.linalg.LinAlgError:  # after an overflow
+            break
         rounding = gamma(moving.size + 32)
         size = np.abs(weighted) @ np.abs(M).T
         found = _greatest_eigenvalue(H, values, vectors, rounding * size) * float(w.sum()) * (1 + rounding)

@@ -323,7 +323,10 @@ def perron_root(Q: FloatArray) -> float:
         return 0.0
     with np.errstate(all="ignore"):
         if len(Q) <= 1024:
-            return float(np.abs(np.linalg.eigvals(Q)).max())
+            try:
+                return float(np.abs(np.linalg.eigvals(Q)).max())
+            except np.linalg.LinAlgError:  # after an overflow
+                return np.inf
         v = np.ones(len(Q))
         for _ in range(500):
             w = Q @ v + 1e-12

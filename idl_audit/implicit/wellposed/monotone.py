@@ -97,7 +97,10 @@ class Monotone:
             if reach is None or plain is None:
                 return None
             return np.asarray((plain + C.error @ reach * (1 + self._rounding)) * (1 + gamma(4)))
-        inverse = np.linalg.inv(self.symmetric)
+        try:
+            inverse = np.linalg.inv(self.symmetric)
+        except np.linalg.LinAlgError:
+            return None
         inverse = inverse / 2 + inverse.T / 2
         size = np.eye(n) + np.abs(inverse) @ np.abs(self.symmetric)
         defect = np.abs(np.eye(n) - inverse @ self.symmetric) + self._rounding * size
@@ -152,7 +155,10 @@ def monotone(
         return None
     steepest = np.maximum(most, 1e-300)
     symmetric = _symmetric(A.matrix, steepest, np.ones(len(A.matrix)) if weights is None else weights)
-    m = float(np.linalg.eigvalsh(symmetric)[0]) * (1 - 1e-6)
+    try:
+        m = float(np.linalg.eigvalsh(symmetric)[0]) * (1 - 1e-6)
+    except np.linalg.LinAlgError:  # after an overflow
+        return None
     if not m > 0:
         return None
     for share in (1 - 1e-9, 0.999, 0.5):  # the factor of a matrix that is almost singular fails by rounding
