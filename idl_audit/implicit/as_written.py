@@ -25,6 +25,7 @@ from idl_audit.implicit.activations.coupled import Softmax
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.build import assembled, walk_graph
 from idl_audit.implicit.linear_maps import LinearMap, Selection
+from idl_audit.implicit.lowering.einsum import adds_constants_up
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
 from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
@@ -145,18 +146,11 @@ def of_implicit_model(model: ImplicitModel) -> AsWritten:
 
 def _arithmetic(graph: Graph, problems: list[str]) -> Arithmetic | None:
     """Return the arithmetic of the file's numbers; casts to a narrower one count for all of it."""
-    dtype = graph.inputs[0].dtype
-    casts = {node.attributes.get("to") for node in graph.nodes if node.op == "Cast"}
-    if dtype in ("float16", "bfloat16") or casts & {_FLOAT16, _BFLOAT16}:
-        problems.append("arithmetic in half precision")
+    kinds = {graph.arithmetic, graph.inputs[0].dtype}
+    if not kinds <= {"float32", "float64"}:
+        problems.append(f"arithmetic in {graph.arithmetic}")
         return None
-    if dtype == "float64":
-        return FLOAT32 if _FLOAT in casts else FLOAT64
-    return FLOAT32
-
-
-_FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16
-"""TensorProto's numbers of these types."""
+    return FLOAT64 if kinds == {"float64"} else FLOAT32
 
 
 # --- what operators do ------------------------------------------------------------------------------------------------
@@ -353,7 +347,7 @@ class _AsWrittenWalk(Walk):
             rule = None
         if node.op in _SCATTERS and node.attributes.get("reduction", "none") != "none":
             rule = None
-        if node.op == "Einsum" and len(arguments) > _FACTORS:
+        if node.op == "Einsum" and (len(arguments) > _FACTORS or adds_constants_up(node, arguments)):
             rule = None
         if rule is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")

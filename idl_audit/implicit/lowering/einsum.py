@@ -53,6 +53,22 @@ def lower_einsum(node: Node, values: Sequence[TensorValue | None], walk: Walk) -
     return (_applied(node, form, places, constants, out, sizes, walk),)
 
 
+def adds_constants_up(node: Node, values: Sequence[TensorValue | None]) -> bool:
+    """Return whether a label stands in constants alone, so that they may be added up before they multiply anything."""
+    given = [value for value in values if value is not None]
+    terms, out = _parsed(node, [len(value.shape) for value in given])
+    constant, dependent = (
+        {
+            label
+            for term, value in zip(terms, given, strict=True)
+            if isinstance(value, AffineForm) is kind
+            for label in term
+        }
+        for kind in (False, True)
+    )
+    return not constant <= dependent | set(out)
+
+
 def _applied(
     node: Node,
     form: AffineForm,
