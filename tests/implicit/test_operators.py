@@ -282,7 +282,7 @@ REFUSED: dict[str, tuple[list[NodeProto], tuple[int, ...], dict[str, Any], str]]
         [node("Resize", "x r - z", coordinate_transformation_mode="tf_crop_and_resize")],
         (1, 4),
         {"r": np.float32([0, 0.2, 1, 0.8]), "z": ints(1, 4)},
-        "gives it its old shape",
+        "gives it its old length",
     ),
     "a truth value": ([node("Greater", "x c", "h"), node("Cast", "h", to=1)], ROW, {"c": scalar(0)}, "and jumps"),
     "a truth value that is added": (

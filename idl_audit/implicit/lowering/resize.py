@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -163,11 +163,11 @@ def _resized(node: Node, form: AffineForm, geometry: Sequence[Axis], manner: Man
     shape = tuple(axis.length for axis in geometry)
     if shape == form.shape and all(axis.is_whole for axis in geometry):
         return form  # whatever the factors
-    if shape == form.shape:
+    if shape == form.shape or any(axis.factor == 1.0 and not axis.is_whole for axis in geometry):
         refuse(
             node,
-            f"crops a tensor and gives it its old shape {shape} back: ONNX's text crops, onnxruntime leaves the tensor "
-            "as it is; crop with Slice before a Resize without roi",
+            "crops an axis and gives it its old length back: ONNX's text crops, onnxruntime leaves the axis as it is; "
+            "crop with Slice before a Resize without roi",
         )
     if not all(axis.factor > 0 for axis in geometry):
         refuse(node, f"has the scales {[axis.factor for axis in geometry]} for a tensor of shape {form.shape}")
@@ -199,6 +199,8 @@ def _interpolated(node: Node, form: AffineForm, geometry: Sequence[Axis], manner
     """Return the product over the axes of their matrices, applied; what rounding did to it is its slack."""
     product, largest = sp.csr_array(np.ones((1, 1))), sp.csr_array(np.ones((1, 1)))
     for axis in geometry:
+        if manner.antialias and axis.length == axis.size:
+            axis = replace(axis, factor=1.0)  # onnxruntime smooths no axis that keeps its length
         matrix, spread = _axis_matrix(axis, _places(node, axis, manner, np.float64), manner)
         walk.allow(node, product.nnz * matrix.nnz)
         product = sorted_csr(sp.kron(product, matrix, format="csr"))
@@ -279,7 +281,8 @@ def _symmetric_half_pixel(target: AnyArray, axis: Axis, number: _Precision) -> A
     """Map the middle of what is read to the middle of the output, which a fractional length moves."""
     size = number(axis.size)
     share = number(axis.length) / (number(axis.factor) * size)
-    return _half_pixel(target, axis, number) + size / 2 * (1 - share)
+    offset = size / 2 * (1 - share)
+    return (offset + (target + number(0.5)) / number(axis.factor)) - number(0.5)  # in onnxruntime's order
 
 
 def _aligned_corners(target: AnyArray, axis: Axis, number: _Precision) -> AnyArray:
