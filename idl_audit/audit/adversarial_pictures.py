@@ -28,6 +28,8 @@ class Pair:
     eps: str
     """The radius as it was written."""
     original: FloatArray
+    read: Float32Array
+    """What the network reads of the original: only what differs from that has changed."""
     adversarial: Float32Array
 
 
@@ -51,8 +53,7 @@ def draw_pairs(
         stem = f"adversarial-sample-{pair.index}"
         count = sum(file.name.startswith(f"{stem}-") for file in files) + 1
         change = np.abs(pair.adversarial.astype(np.float64) - pair.original)
-        # what the network reads of the sample is its float32 form: only what differs from that has changed
-        moved = pair.adversarial != pair.original.astype(np.float32)
+        moved = pair.adversarial != pair.read
         draw = partial(
             draw_adversarial,
             original=pair.original,

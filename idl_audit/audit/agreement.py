@@ -17,7 +17,7 @@ import numpy as np
 from idl_audit.arrays import FloatArray
 from idl_audit.audit.points import as_read
 from idl_audit.errors import AgreementError, UnsupportedModelError
-from idl_audit.graph.ir import Graph
+from idl_audit.graph.ir import Graph, live_inputs
 from idl_audit.graph.original import OriginalNetwork, precise_network
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import AgreementCheck
@@ -58,10 +58,16 @@ class Compared:
     @property
     def point_type(self) -> np.dtype[Any]:
         """The type of the network's input."""
-        if self.graph is None:
-            return np.dtype(np.float32)
-        kinds = [value.dtype for value in self.graph.inputs if value.dtype in UNIT_ROUNDOFFS]
-        return np.dtype(max(kinds, key=lambda kind: UNIT_ROUNDOFFS[kind], default="float32"))
+        return input_type(self.graph, self.output)
+
+
+def input_type(graph: Graph | None, output: str | None = None) -> np.dtype[Any]:
+    """Return the type of the one input that an output of the network depends on; float32 where there is no network."""
+    if graph is None:
+        return np.dtype(np.float32)
+    read = live_inputs(graph, output or graph.outputs[0].name)
+    kinds = [value.dtype for value in read if value.dtype in ("float16", "float32", "float64")]
+    return np.dtype(kinds[0] if kinds else "float32")
 
     @property
     def least_size(self) -> float:

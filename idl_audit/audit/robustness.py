@@ -547,8 +547,17 @@ def _draw(options: RobustnessOptions, decided: list[Decided], subject: Subject) 
     if options.images is None:
         return ()
     texts = {radius.value: radius.text for radius in options.eps}
+    floats = _floats(subject, options)
     pairs = [
-        Pair(sample.index, sample.label, found.predicted, texts[eps], sample.centre, found.point)
+        Pair(
+            sample.index,
+            sample.label,
+            found.predicted,
+            texts[eps],
+            sample.centre,
+            sample.centre.astype(floats).astype(np.float32),
+            found.point,
+        )
         for sample, eps, found in _successes(decided)[:MOST_PICTURES]
     ]
     shape = options.image_shape or subject.input_shape

@@ -16,7 +16,7 @@ import numpy as np
 
 from idl_audit.analysis.attacks import Network
 from idl_audit.arrays import Float32Array, FloatArray
-from idl_audit.audit.agreement import Compared, check, tolerance
+from idl_audit.audit.agreement import Compared, check, input_type, tolerance
 from idl_audit.audit.points import readable
 from idl_audit.box import InputSet
 from idl_audit.data.preprocessing import Preprocessing
@@ -244,6 +244,7 @@ def describe_model(
         n_parameters=graph.n_parameters,
         opset=graph.opset,
         producer=graph.provenance.producer,
+        input_type=input_type(graph).name,
         arithmetic=graph.arithmetic,
         ops=dict(sorted(Counter(node.op for node in graph.nodes).items())),
         stripped_output=(model.stripped_output or None) if model is not None else None,

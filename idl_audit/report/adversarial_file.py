@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -57,11 +57,20 @@ def read_triples(report: Report, arrays: Mapping[str, AnyArray], *, source: obje
     for place in range(len(inputs)):
         label, predicted, eps, index = (column[place].item() for column in columns)
         before = np.asarray(originals[place], np.float64)
-        moved = inputs[place] != before.astype(np.float32)
+        moved = inputs[place] != before.astype(_read_as(report)).astype(np.float32)
         after = np.where(moved, inputs[place].astype(np.float64), before)
         rows[index, eps] = label, predicted, before, after
         _compare(report, index, eps, label, predicted, inputs[place].astype(np.float64) - before, moved, source)
     return tuple(_worst_first(report, rows))
+
+
+def _read_as(report: Report) -> np.dtype[Any]:
+    """Return the type of the numbers that the network reads of the samples themselves."""
+    if report.model is None or report.data is None or report.model.input_type != "float16":
+        return np.dtype(np.float32)
+    units = report.data.preprocessing
+    as_they_are = units.scale == 1 and not any(units.mean) and all(one == 1 for one in units.std)
+    return np.dtype(np.float16 if as_they_are else np.float32)
 
 
 def _compare(

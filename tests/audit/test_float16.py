@@ -128,6 +128,24 @@ def test_adversarial_points_are_read_as_numbers_inside_the_exact_set(folder: Pat
         assert ((points != originals.astype(np.float16)).sum(axis=1) <= 2).all()
 
 
+@pytest.mark.slow
+def test_the_page_shows_only_what_differs_from_what_the_network_reads(folder: Path) -> None:
+    """Inputs that an attack leaves alone are those of the sample, as float16 has them."""
+    words = ["attack", str(folder / "m.onnx"), "-d", str(folder / "d.npz"), "-e", "0.4", "--method", "gradient"]
+    files = {name: str(folder / name) for name in ("r.json", "a.npz", "r.html", "pictures")}
+    words += ["--fraction", "0.34", "--output", files["r.json"], "--save", files["a.npz"]]
+    words += ["--images", files["pictures"], "--image-shape", "1,2,3"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    report = json.loads((folder / "r.json").read_text())
+    attacks = [result["adversarial"] for sample in report["samples"] for result in sample["results"]]
+    counts = [attack["l0"] for attack in attacks if attack is not None]
+    assert counts
+    assert max(counts) <= 3
+    words = ["report", files["r.json"], "-f", "html", "-o", files["r.html"], "--adversarial", files["a.npz"]]
+    done = CliRunner().invoke(app, [*words, "--image-shape", "1,2,3"])
+    assert done.exit_code == 0, done.output
+
+
 def test_a_property_is_refuted_by_a_float16_point_of_the_box(folder: Path) -> None:
     lines = [*(f"(declare-const X_{i} Real)" for i in range(6)), *(f"(declare-const Y_{j} Real)" for j in range(3))]
     lines += [f"(assert (>= X_{i} 0.1000001))\n(assert (<= X_{i} 0.9))" for i in range(6)]

@@ -47,6 +47,7 @@ class ModelInfo(Part):
     n_parameters: Count = Field(description="Numbers in floating-point constants.")
     opset: int | None = Field(default=None, description="Version of ONNX's operator set.")
     producer: Text = Field(default="", description="The program that wrote the file, by its own account.")
+    input_type: Text = Field(default="float32", description="The numbers that the network reads.")
     arithmetic: Text = Field(default="float32", description="The coarsest floats that the network computes with.")
     ops: dict[Text, int] = Field(default_factory=dict, description="How often each operator occurs.")
     unsupported: tuple[Text, ...] = Field(default=(), description="What has no implicit form here: node and operator.")
