@@ -60,6 +60,12 @@ class Compared:
         """The type of the network's input."""
         return input_type(self.graph, self.output)
 
+    @property
+    def least_size(self) -> float:
+        """The size below which outputs have no digits left to compare."""
+        is_double = self.graph is None or self.point_type == np.float64
+        return float(np.finfo(np.float64 if is_double else np.float32).tiny)
+
 
 def input_type(graph: Graph | None, output: str | None = None) -> np.dtype[Any]:
     """Return the type of the one input that an output of the network depends on; float32 where there is no network."""
@@ -68,12 +74,6 @@ def input_type(graph: Graph | None, output: str | None = None) -> np.dtype[Any]:
     read = live_inputs(graph, output or graph.outputs[0].name)
     kinds = [value.dtype for value in read if value.dtype in ("float16", "float32", "float64")]
     return np.dtype(kinds[0] if kinds else "float32")
-
-    @property
-    def least_size(self) -> float:
-        """The size below which outputs have no digits left to compare."""
-        is_double = self.graph is None or self.point_type == np.float64
-        return float(np.finfo(np.float64 if is_double else np.float32).tiny)
 
 
 def tolerance(graph: Graph | None) -> float:
