@@ -30,7 +30,7 @@ _LENGTH_FORMATS: Final = {(1, 0): "<H", (2, 0): "<I"}
 _LONGEST_HEADER: Final = 10_000
 """numpy's own limit: beyond it, parsing a Python literal is not safe."""
 _HEADER: Final = re.compile(r"\{[ -~]*\} *\n?")
-_PLAIN_TYPE: Final = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|c(?:8|16)|[US]\d{1,10})")
+_PLAIN_TYPE: Final = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16)|[US]\d{1,10})")
 """Numbers and texts: anything else may run code, or has no size."""
 
 

@@ -219,7 +219,9 @@ def type_faults(node: Node, types: Sequence[str], opset: int) -> Iterator[str]:
 
 
 def _plain(kind: str) -> str:
-    """Return 'float32' for 'tensor(float)'."""
+    """Return 'float32' for 'tensor(float)', and 'a list of tensors' for a sequence."""
+    if kind.startswith("seq("):
+        return "a list of tensors"
     inner = kind.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64"}.get(inner, inner)
 

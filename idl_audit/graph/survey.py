@@ -182,9 +182,11 @@ class _Walk:
         if faults:
             raise UnsupportedModelError(faults)
         made = self._made(node, given)
+        # a Split may leave a part empty, and what is done to that part changes nothing of the others
+        full = wanted and node.op != "Split" and not any(map(_is_empty_part, given))
         for name, kind in zip(node.outputs, made, strict=True):
             if name:
-                self._check_size(node, kind, wanted=wanted)
+                self._check_size(node, kind, full=full)
                 self.kinds[name] = kind
         if wanted:
             self._keep(node, given, made)
@@ -226,7 +228,7 @@ class _Walk:
         except UnsupportedModelError:  # said where the value is needed
             return nothing
 
-    def _check_size(self, node: Node, kind: Kind, *, wanted: bool) -> None:
+    def _check_size(self, node: Node, kind: Kind, *, full: bool) -> None:
         size = None if kind.type is None else n_bytes(kind.type)
         shape = known_shape(kind.type)
         if size is not None and size > LARGEST_TENSOR:
@@ -237,7 +239,7 @@ class _Walk:
                     "model with smaller shapes"
                 ]
             )
-        if wanted and kind.depends and kind.exact and shape is not None and 0 in shape:
+        if full and kind.depends and kind.exact and shape is not None and 0 in shape:
             raise UnsupportedModelError(
                 [
                     f"{named(node)} makes an empty tensor, of shape {shown(str(list(shape)))}, from the network's "
@@ -299,6 +301,11 @@ def _check_told(node: Node, given: Sequence[Kind | None], made: Sequence[Kind]) 
 def _is_disputed(node: Node, opset: int) -> bool:
     """Return whether onnx's shapes of a node may not be a runtime's: pooling that rounds up, before version 22."""
     return opset < 22 and bool(node.attributes.get("ceil_mode"))
+
+
+def _is_empty_part(kind: Kind | None) -> bool:
+    shape = None if kind is None or not (kind.exact and kind.depends) else known_shape(kind.type)
+    return shape is not None and 0 in shape
 
 
 def _shape_value(node: Node, shape: tuple[int, ...]) -> AnyArray:

@@ -185,7 +185,9 @@ def test_a_wrong_reading_is_found_although_the_tolerance_is_wide(tmp_path: Path,
 
         return right(replace(made, attributes={"alpha": made.attributes["alpha"] + 1e-3}), *rest)
 
-    monkeypatch.setattr("idl_audit.implicit.build.LOWERINGS", {**lowering.LOWERINGS, "LeakyRelu": slightly_wrong})
+    monkeypatch.setattr(
+        "idl_audit.implicit.lowering.nodes.LOWERINGS", {**lowering.LOWERINGS, "LeakyRelu": slightly_wrong}
+    )
     for kind in (HALF, FLOAT):
         with pytest.raises(AgreementError, match="please report"):
             load(saved(tmp_path, [node("LeakyRelu", ["x"], ["y"], alpha=0.5)], {}, kind=kind))
@@ -296,7 +298,7 @@ def test_the_bounds_of_float16_points_are_the_outermost_ones_inside(centre: floa
     st.floats(0, 1),
     st.floats(1e-5, 0.5),
     st.sampled_from([1.0, 255.0, 1 / 255, -2.0]),
-    st.floats(-1, 1),
+    st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-90),
     st.floats(0.05, 5),
     st.integers(0, 2**32 - 1),
 )

@@ -286,16 +286,6 @@ def test_an_interruption_of_the_second_opinion_keeps_the_verdicts(monkeypatch):
     assert len(report.samples) == len(MIXED)
 
 
-def test_a_second_opinion_that_cannot_be_run_confirms_nothing(monkeypatch):
-    def unable(points):
-        raise UnsupportedModelError(["onnx2torch cannot run one sample"])
-
-    monkeypatch.setattr(robustness.Subject, "second_opinion", lambda *_: ("another", unable))
-    found = [r.adversarial for s in audit().samples for r in s.results if r.adversarial is not None]
-    assert found
-    assert all(len(adversarial.confirmed_by) == 1 for adversarial in found)
-
-
 def test_progress_counts_every_sample_at_every_radius():
     seen = []
     audit(eps="0.02,0.05", watch=lambda progress: seen.append((progress.done, progress.total)))

@@ -51,7 +51,7 @@ MODELS = (
     case("inspect truncated.onnx", "truncated.onnx", "truncated"),
     case("sensitivity unknown_operator.onnx --save out/S.npz", "unknown_operator.onnx", "Sin", "odd"),
     case("certify two_unknown_operators.onnx -d small.npz -e 0.02", "Sin", "Cos"),
-    case("certify hostile_operator.onnx -d small.npz -e 0.02", "Sin", "a[bold red]b[/] c", "no implicit form"),
+    case("certify hostile_operator.onnx -d small.npz -e 0.02", "Sin", "a[bold red]b[/] c", "no lowering"),
     case("certify foreign_domain.onnx -d small.npz -e 0.02", "Foo", "my.own", "not read"),
     case(
         "certify foreign_domain.onnx -d small.npz -e 0.02",

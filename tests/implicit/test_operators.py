@@ -313,7 +313,7 @@ REFUSED: dict[str, tuple[list[NodeProto], tuple[int, ...], dict[str, Any], str]]
         [node("SplitToSequence", "x", "h", axis=1), node("Add", "h x")],
         ROW,
         {},
-        "reads a list of tensors",
+        "has a list of tensors as its input 0",
     ),
 }
 
