@@ -120,7 +120,7 @@ class Choices:
         return self._of_one_variable(node, condition, upper, lower, walk)
 
     def _of_one_variable(self, node: Node, condition: Condition, upper: str, lower: str, walk: Walk) -> AffineForm:
-        left, right, above, below = (self._piece(name) for name in (condition.left, condition.right, upper, lower))
+        left, right, above, below = self._pieces(condition, upper, lower)
         roots = {piece.root for piece in (left, right, above, below)} - {None}
         if len(roots) != 1:
             refuse(node, f"chooses between tensors by comparing others, and may jump; {READABLE}")
@@ -155,22 +155,32 @@ class Choices:
             name = node.inputs[0]
         return name
 
-    def _piece(self, name: str, depth: int = 0) -> Piece:
-        """Return what a tensor is, as far as operators with constants go."""
+    def _pieces(self, condition: Condition, upper: str, lower: str) -> list[Piece]:
+        """Return both sides of a comparison and of a choice: of the tensor that is compared, where that is enough.
+
+        What made that tensor is not looked at then: multiplied out, its constants are rounded.
+        """
+        names = (condition.left, condition.right, upper, lower)
+        compared = frozenset(self._origin(name) for name in names[:2] if name)
+        pieces = [self._piece(name, known=compared) for name in names]
+        return pieces if len({one.root for one in pieces} - {None}) == 1 else [self._piece(name) for name in names]
+
+    def _piece(self, name: str, depth: int = 0, known: frozenset[str] = frozenset()) -> Piece:
+        """Return what a tensor is, as far as operators with constants go, or up to one that is known."""
         value = self.values.get(name) if name else np.zeros(())
         if isinstance(value, np.ndarray):
             return Piece(None, np.zeros(()), value.astype(np.float64))
         name = self._origin(name)
         itself = Piece(name, np.ones(()), np.zeros(()))
         node = self.makers.get(name)
-        if node is None or depth > DEEPEST:
+        if node is None or depth > DEEPEST or name in known:
             return itself
         if node.op == "Neg":
-            piece = self._piece(node.inputs[0], depth + 1)
+            piece = self._piece(node.inputs[0], depth + 1, known)
             return Piece(piece.root, -piece.factor, -piece.offset)
         if node.op not in ("Add", "Div", "Mul", "Sub") or len(node.inputs) != 2:
             return itself
-        one, two = (self._piece(other, depth + 1) for other in node.inputs)
+        one, two = (self._piece(other, depth + 1, known) for other in node.inputs)
         if one.root is not None and two.root is not None:
             return itself
         return _combined(node.op, one, two) or itself

@@ -281,8 +281,7 @@ def _symmetric_half_pixel(target: AnyArray, axis: Axis, number: _Precision) -> A
     """Map the middle of what is read to the middle of the output, which a fractional length moves."""
     size = number(axis.size)
     share = number(axis.length) / (number(axis.factor) * size)
-    offset = size / 2 * (1 - share)
-    return (offset + (target + number(0.5)) / number(axis.factor)) - number(0.5)  # in onnxruntime's order
+    return _half_pixel(target, axis, number) + size / 2 * (1 - share)
 
 
 def _aligned_corners(target: AnyArray, axis: Axis, number: _Precision) -> AnyArray:
