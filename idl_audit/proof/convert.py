@@ -117,9 +117,15 @@ def of_chain(model: ImplicitModel, query: Query, chain: Chain) -> Proof:
         lemmas, bounds = _of_round(smaller, inputs, known[-1] if smooth else None, trees)
         stages.append(lemmas)
         known += [bounds] if smooth else []
+    bare = {a: leaves for a, leaves in chain.trees.items() if _is_bare(leaves)}
     goals = [
+        _of_bare(query, {a: leaves for a, leaves in bare.items() if leaves.after == stage}, stage)
+        for stage in sorted({leaves.after for leaves in bare.values()})
+    ]
+    goals += [
         _of_leaves(smaller, query.alternatives[a], a, leaves, known[leaves.after] if smooth else None)
         for a, leaves in chain.trees.items()
+        if a not in bare
     ]
     if len(chain.trees) < len(query.alternatives):
         goals.append(Goals(len(chain.rounds), np.full(1, REST), np.zeros((1, 1)), Forest.of_leaves(1)))
@@ -159,6 +165,19 @@ def _of_trees(model: ImplicitModel, trees: StateTrees, bounds: StateBounds | Non
     batch = trees.slopes, trees.multipliers, trees.planes
     forest = _with_choices(grower.forest, node, [(*batch, trees.owner.size)])
     return Lemma(trees.block, trees.states, trees.signs.astype(np.int64), forest)
+
+
+def _is_bare(leaves: Leaves) -> bool:
+    """Return whether the usual lines alone prove a row, without splits or choices."""
+    return leaves.sizes == [1] and not (leaves.phases[0] or leaves.slopes[0] or leaves.multipliers[0] or leaves.planes[0])
+
+
+def _of_bare(query: Query, trees: Mapping[int, Leaves], stage: int) -> Goals:
+    numbers = np.asarray(list(trees), np.int64)
+    weights = np.zeros((numbers.size, max(len(query.alternatives[a].rows) for a in trees)))
+    for i, (a, leaves) in enumerate(trees.items()):
+        weights[i, list(groups(query.alternatives[a])[leaves.row])] = 1.0
+    return Goals(stage, numbers, weights, Forest.of_leaves(numbers.size))
 
 
 def _of_leaves(
