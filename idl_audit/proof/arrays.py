@@ -18,7 +18,14 @@ from idl_audit.proof.proof import Goals, Lemma, Proof
 WHOLE, REAL, SINGLE, SIGN, BYTE = "<i8", "<f8", "<f4", "|i1", "|u1"
 
 LOOP: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"alpha": ("loop",), "Y": ("loop", "loop"), "v": ("loop",), "middle": ("one",), "m": ("one",), "factor": ("loop", "loop")}
+    {
+        "alpha": ("loop",),
+        "Y": ("loop", "loop"),
+        "v": ("loop",),
+        "middle": ("one",),
+        "m": ("one",),
+        "factor": ("loop", "loop"),
+    }
 )
 """Arrays of a proof that a loop, or a whole model, is well-posed: a contraction's, or a monotone proof's."""
 CONTRACTION: Final = frozenset({"alpha", "Y", "v", "middle"})
@@ -99,7 +106,10 @@ def _pack_forest(forest: Forest, key: str, arrays: dict[str, AnyArray]) -> None:
             arrays[f"{key}.{kind}.{k}.leaves"] = _whole(own.leaves)
             arrays[f"{key}.{kind}.{k}.values"] = np.asarray(own.values, np.float32)
     for k, shares in forest.planes.items():
-        arrays[f"{key}.planes.{k}.states"], arrays[f"{key}.planes.{k}.leaves"] = _whole(shares.states), _whole(shares.leaves)
+        arrays[f"{key}.planes.{k}.states"], arrays[f"{key}.planes.{k}.leaves"] = (
+            _whole(shares.states),
+            _whole(shares.leaves),
+        )
         arrays[f"{key}.planes.{k}.shares"] = np.asarray(shares.values, np.uint8)
 
 

@@ -69,14 +69,14 @@ def _checked(model: ImplicitModel, query: Query, proof: Proof) -> list[str]:
     return refused or [f"it has no tree for {int(is_open.sum())} of {is_open.size} alternatives"]
 
 
-def proved_stages(
-    model: ImplicitModel, inputs: Interval, proof: Proof
-) -> tuple[ImplicitModel, list[StateBounds]]:
+def proved_stages(model: ImplicitModel, inputs: Interval, proof: Proof) -> tuple[ImplicitModel, list[StateBounds]]:
     """Return the model without states that are dead over the box, and the bounds of its states that each stage proves.
 
     Raises:
         Refused: where a lemma does not fit the model, or a state is left out that is not proved dead.
     """
+    if not all(0 <= lemma.block < len(model.blocks) for lemmas in proof.stages for lemma in lemmas):
+        raise Refused("it bounds states of a block that the model does not have")
     bounds = proved_stage(model, inputs, None, proof.stages[0])
     if not is_dead_elsewhere(model, bounds, proof.kept):
         raise Refused("it leaves out states that are not proved dead")
@@ -128,8 +128,8 @@ def proved_lemma(model: ImplicitModel, inputs: Interval, bounds: StateBounds, le
 def _misfit(model: ImplicitModel, lemma: Lemma) -> str:
     """Return why a lemma does not fit the model; empty where it does."""
     k, forest = lemma.block, lemma.forest
-    if not 0 <= k < len(model.blocks) or not np.isin(lemma.signs, (1, -1)).all():
-        return "it bounds states of no block, or from no side"
+    if not np.isin(lemma.signs, (1, -1)).all():
+        return f"it bounds states of block {k} from no side"
     if not ((lemma.states >= 0) & (lemma.states < model.blocks[k].size)).all():
         return f"it bounds states that block {k} does not have"
     if not lemma.states.shape == lemma.signs.shape == forest.roots.shape:
@@ -440,7 +440,9 @@ def _proved(
         chosen = forest.chosen(numbers)
         for rows, planes in _with_planes(forest, numbers):
             if planes:
-                if whole is not None and not (np.array_equal(whole.lo, inputs.lo) and np.array_equal(whole.hi, inputs.hi)):
+                if whole is not None and not (
+                    np.array_equal(whole.lo, inputs.lo) and np.array_equal(whole.hi, inputs.hi)
+                ):
                     raise Refused("it has planes for a part of the box")
                 _refuse(why_no_planes(model, inputs, rows.size, planes))
             here = StateBounds({k: Interval(z.lo[rows], z.hi[rows]) for k, z in leaves.z.items()})

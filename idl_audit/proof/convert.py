@@ -169,7 +169,9 @@ def _of_trees(model: ImplicitModel, trees: StateTrees, bounds: StateBounds | Non
 
 def _is_bare(leaves: Leaves) -> bool:
     """Return whether the usual lines alone prove a row, without splits or choices."""
-    return leaves.sizes == [1] and not (leaves.phases[0] or leaves.slopes[0] or leaves.multipliers[0] or leaves.planes[0])
+    return leaves.sizes == [1] and not (
+        leaves.phases[0] or leaves.slopes[0] or leaves.multipliers[0] or leaves.planes[0]
+    )
 
 
 def _of_bare(query: Query, trees: Mapping[int, Leaves], stage: int) -> Goals:
@@ -265,5 +267,7 @@ def _of_lp_leaves(model: ImplicitModel, number: int, leaves: LpLeaves, bounds: S
 def of_splits(tree: SplitTree) -> Proof:
     """Return the proof that a tree of boxes is: every alternative refuted in every leaf, by the lines."""
     variable = np.asarray(tree.inputs, np.int64)
-    forest = Forest(np.zeros(1, np.int64), variable, np.asarray(tree.cuts, np.float64), np.asarray(tree.children, np.int64))
+    forest = Forest(
+        np.zeros(1, np.int64), variable, np.asarray(tree.cuts, np.float64), np.asarray(tree.children, np.int64)
+    )
     return Proof(goals=(Goals(0, np.full(1, REST), np.zeros((1, 1)), forest),))

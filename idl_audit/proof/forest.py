@@ -112,6 +112,8 @@ class Forest:
         if not ((self.variable >= LEAF) & (self.variable < n_inputs + n_states)).all():
             return "it splits an input or a state that the model does not have"
         inner = np.flatnonzero(~self.is_leaf)
+        if self.child[self.is_leaf].any() or self.cut[self.is_leaf].any():
+            return "its leaves are split"
         if not ((self.child[inner] > inner) & (self.child[inner] < n - 1)).all():
             return "its nodes are no trees"
         children = self.child[inner]
