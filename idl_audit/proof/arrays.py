@@ -11,7 +11,7 @@ import numpy as np
 from idl_audit.analysis.witness import ProofWitness
 from idl_audit.arrays import AnyArray
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.door import Misfit, Name, Spec, counted
+from idl_audit.proof.door import Header, Misfit, Name, Spec, counted
 from idl_audit.proof.forest import Choices, Forest, Shares
 from idl_audit.proof.proof import Goals, Lemma, Proof
 
@@ -117,12 +117,12 @@ def _whole(values: object) -> AnyArray:
     return np.asarray(values, np.int64)
 
 
-def sizes(model: ImplicitModel, kept: Mapping[str, AnyArray], name: Name, size: str) -> int | None:
+def sizes(model: ImplicitModel, headers: Mapping[str, Header], name: Name, size: str) -> int | None:
     """Return what a model says of a size in the table; None where it has no such thing.
 
     Args:
         model: the model in the form that proofs are about.
-        kept: the arrays of the file, for the numbers of states that stay after the first stage.
+        headers: of the file, for the numbers of states that stay after the first stage.
         name: of the array.
         size: "one", "inputs", "outputs", "loop": the states of the loop that is named, "states": those of the block
             that is named, of all states in a lemma of the first stage and of those that stay elsewhere.
@@ -133,9 +133,9 @@ def sizes(model: ImplicitModel, kept: Mapping[str, AnyArray], name: Name, size: 
     k = name.numbers[1] if size == "loop" else name.numbers[-1]
     if not k < len(model.blocks) or (size == "loop" and k not in model.loops):
         return None
-    states = kept.get(f"part.{name.numbers[0]}.kept.{k}")
+    kept = headers.get(f"part.{name.numbers[0]}.kept.{k}")
     first = name.pattern.startswith("part.*.stage") and name.numbers[1] == 0
-    return model.blocks[k].size if states is None or size == "loop" or first else states.size
+    return model.blocks[k].size if kept is None or size == "loop" or first else kept.shape[0]
 
 
 def opened(arrays: Mapping[str, AnyArray], part: int) -> Proof:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -65,36 +64,52 @@ Sizes = Callable[[Name, str], int | None]
 """(name, size) -> what the model says of a size; None where the model has no such thing."""
 
 
-def fits(arrays: Mapping[str, AnyArray], table: Mapping[str, Spec]) -> None:
-    """Raise Misfit where an array has no place in the table, or another type, number of axes or range than it says."""
-    for text, array in arrays.items():
-        spec = table.get(Name.of(text).pattern)
-        if spec is None:
-            raise Misfit(f"'{text}' is no array of such a file")
-        if array.dtype.str != spec.dtype:
-            raise Misfit(f"'{text}' has the type {array.dtype.str}, not {spec.dtype}")
-        if array.ndim != len(spec.shape):
-            raise Misfit(f"'{text}' has {array.ndim} axes, not {len(spec.shape)}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise Misfit(f"'{text}' holds what is no finite number")
-        if not ((array >= spec.least) & (array <= spec.greatest)).all():
-            raise Misfit(f"'{text}' holds a number outside [{spec.least:g}, {spec.greatest:g}]")
-        if spec.ascending and not (np.diff(array) > 0).all():
-            raise Misfit(f"'{text}' does not ascend")
+class Header(Protocol):
+    """What a file says of one of its arrays."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its type."""
 
 
-def fit_model(arrays: Mapping[str, AnyArray], table: Mapping[str, Spec], sizes: Sizes) -> None:
-    """Raise Misfit where an array, which `fits`, has another shape than the model and its neighbours ask for."""
+def fit(headers: Mapping[str, Header], table: Mapping[str, Spec], sizes: Sizes) -> None:
+    """Raise Misfit where an array has no place in the table, or another type or shape than table and model ask for.
+
+    Nothing but headers is looked at: what does not fit is never read.
+    """
     free: dict[tuple[str, str], int] = {}
-    for text, array in arrays.items():
+    for text, header in headers.items():
         name = Name.of(text)
-        for found, size in zip(array.shape, table[name.pattern].shape, strict=True):
+        spec = table.get(name.pattern)
+        if spec is None:
+            raise Misfit(f"'{text[:80]}' is no array of such a file")
+        if header.dtype.str != spec.dtype:
+            raise Misfit(f"'{text}' has the type {header.dtype.str}, not {spec.dtype}")
+        if len(header.shape) != len(spec.shape):
+            raise Misfit(f"'{text}' has {len(header.shape)} axes, not {len(spec.shape)}")
+        for found, size in zip(header.shape, spec.shape, strict=True):
             letter, _, depth = size.partition("/")
             wanted = free.setdefault((letter, name.prefix(int(depth))), found) if depth else sizes(name, size)
             if wanted is None:
                 raise Misfit(f"'{text}' is about what the model does not have")
             if found != wanted:
-                raise Misfit(f"'{text}' has the shape {array.shape}, and {wanted} is wanted for {letter}")
+                raise Misfit(f"'{text}' has the shape {header.shape}, and its {letter} are {wanted}")
+
+
+def check_values(text: str, array: AnyArray, table: Mapping[str, Spec]) -> AnyArray:
+    """Return an array. Raise Misfit where it holds what the table does not allow."""
+    spec = table[Name.of(text).pattern]
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise Misfit(f"'{text}' holds what is no finite number")
+    if not ((array >= spec.least) & (array <= spec.greatest)).all():
+        raise Misfit(f"'{text}' holds a number outside [{spec.least:g}, {spec.greatest:g}]")
+    if spec.ascending and not (np.diff(array) > 0).all():
+        raise Misfit(f"'{text}' does not ascend")
+    return array
 
 
 def counted(names: Iterator[int], what: str) -> int:
@@ -103,6 +118,3 @@ def counted(names: Iterator[int], what: str) -> int:
     if numbers != list(range(len(numbers))):
         raise Misfit(f"{what} are not numbered 0, 1, ...")
     return len(numbers)
-
-
-EMPTY: Final[Mapping[str, AnyArray]] = MappingProxyType({})
