@@ -96,13 +96,10 @@ class Budget:
         now = self.clock()
         return replace(self, deadline=now + share * (self.deadline - now), last_node=last_node)
 
-<<<<<<< HEAD
     def at_most(self, seconds: float) -> Budget:
         """Return the budget of a step that gets no more than so many seconds."""
         return replace(self, deadline=min(self.deadline, self.clock() + seconds))
 
-=======
->>>>>>> 0629093 (Proof files: headers are compared with the table before anything is read)
     def before(self, seconds: float) -> Budget:
         """Return the budget of a step that leaves so many seconds to what comes after it."""
         return replace(self, deadline=self.deadline - seconds)

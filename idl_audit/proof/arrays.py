@@ -216,5 +216,5 @@ def _opened_forest(arrays: Mapping[str, AnyArray], key: str) -> Forest:
         k: Shares(*(arrays[f"{key}.planes.{k}.{name}"] for name in ("states", "leaves", "shares")))
         for k in blocks("planes")
     }
-    nodes = (arrays[f"{key}.{name}"] for name in ("roots", "variable", "cut", "child"))
-    return Forest(*nodes, choices("slopes"), choices("multipliers"), choices("duals"), planes)
+    roots, variable, cut, child = (arrays[f"{key}.{name}"] for name in ("roots", "variable", "cut", "child"))
+    return Forest(roots, variable, cut, child, choices("slopes"), choices("multipliers"), choices("duals"), planes)

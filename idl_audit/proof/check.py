@@ -122,7 +122,7 @@ def proved_lemma(model: ImplicitModel, inputs: Interval, bounds: StateBounds, le
     proved = _proved(model, inputs, bounds, forest, nodes, seeds[goal], block=k)
     worst = np.full(forest.n_goals, np.inf)
     np.minimum.at(worst, goal, np.where(np.isnan(proved), -np.inf, proved))
-    return bounds.z[k].tightened(lemma.states, lemma.signs, worst)
+    return bounds.z[k].tightened(lemma.states, lemma.signs.astype(np.float64), worst)
 
 
 def _misfit(model: ImplicitModel, lemma: Lemma) -> str:
@@ -157,7 +157,7 @@ def _by_choices(model: ImplicitModel, inputs: Interval, bounds: StateBounds, lem
         functionals = Functionals.of_block(model, k, seeds[goals])
         choose = chosen_multipliers(model, bounds, *chosen)
         proved = lower_bound(model, inputs, bounds, functionals, choose)[0]
-        z = z.tightened(lemma.states[goals], lemma.signs[goals], proved)
+        z = z.tightened(lemma.states[goals], lemma.signs[goals].astype(np.float64), proved)
     return z
 
 
@@ -335,7 +335,7 @@ class _Walk:
 
     def _settle(self, batch: list[_Part], waiting: list[_Part]) -> str:
         """Refute what can be refuted in some nodes, and put the children of the others on the stack."""
-        model, forest = self._model, self._forest
+        model = self._model
         inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
         z_lo, z_hi = np.stack([one.z_lo for one in batch]), np.stack([one.z_hi for one in batch])
         bounds = _of_flat(model, z_lo, z_hi)
@@ -446,15 +446,17 @@ def _proved(
                     raise Refused("it has planes for a part of the box")
                 _refuse(why_no_planes(model, inputs, rows.size, planes))
             here = StateBounds({k: Interval(z.lo[rows], z.hi[rows]) for k, z in leaves.z.items()})
+            slopes, splits, duals = ({k: value[rows] for k, value in kind.items()} for kind in chosen)
             found[start + rows] = prove_leaves(
                 model,
                 repeated(inputs, rows.size),
                 here,
                 seeds[start + rows],
-                *({k: value[rows] for k, value in kind.items()} for kind in chosen[:2]),
+                slopes,
+                splits,
                 block=block,
                 planes=planes,
-                duals={k: value[rows] for k, value in chosen[2].items()},
+                duals=duals,
             )
         start += some.size
     return found
@@ -476,8 +478,8 @@ def leaf_bounds(
             some = side & (state >= 0)
             place = who[some], state[some]
             ends[place] = tighter(ends[place], cut[some])
-    ends = model.offsets
-    return StateBounds({k: Interval(z_lo[:, ends[k] : ends[k + 1]], z_hi[:, ends[k] : ends[k + 1]]) for k in bounds.z})
+    parts = {k: slice(model.offsets[k], model.offsets[k + 1]) for k in bounds.z}
+    return StateBounds({k: Interval(z_lo[:, own], z_hi[:, own]) for k, own in parts.items()})
 
 
 def _with_planes(forest: Forest, numbers: IntArray) -> list[tuple[IntArray, dict[int, Planes]]]:

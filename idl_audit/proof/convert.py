@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import TypeVar, cast
 
 import numpy as np
 
 from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching.chain import Chain, Leaves, Phases, StateStep, StateTrees, cut_points, retightened
+from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep, StateTrees, cut_points, retightened
+from idl_audit.analysis.branching.cover import Phases
 from idl_audit.analysis.branching.restriction import restricted, restricted_bounds
 from idl_audit.analysis.lp_tree.chain import LpChain, LpLeaves
 from idl_audit.analysis.planes import Planes
 from idl_audit.analysis.query import Conjunction, Query
 from idl_audit.analysis.splitting.contraction import groups
 from idl_audit.analysis.splitting.split_tree import SplitTree
-from idl_audit.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.arrays import ByteArray, Float32Array, FloatArray, IntArray
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.check import proved_lemma, proved_stage
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof
-
-
-class _Chosen(TypedDict):
-    slopes: dict[int, Choices]
-    multipliers: dict[int, Choices]
-    planes: dict[int, Shares]
 
 
 @dataclass(eq=False)
@@ -208,6 +203,8 @@ def _cuts(model: ImplicitModel, bounds: StateBounds | None) -> FloatArray:
     return cuts
 
 
+Values = TypeVar("Values", Float32Array, ByteArray)
+
 _Batch = tuple[Mapping[int, Float32Array], Mapping[int, Float32Array], Mapping[int, Planes], int]
 """Slopes, multipliers and planes of so many leaves."""
 
@@ -216,33 +213,37 @@ def _with_choices(forest: Forest, node: IntArray, batches: Sequence[_Batch]) -> 
     """Return the forest with the choices of recorded leaves, in batches; node[i] is that of leaf i, -1 for none."""
     starts = np.cumsum([0, *(size for *_, size in batches)])
     kinds: list[dict[int, Choices]] = []
-    for kind in range(2):
-        blocks = sorted({k for batch in batches for k in batch[kind]})
-        parts = {k: [(b, batch[kind][k]) for b, batch in enumerate(batches) if k in batch[kind]] for k in blocks}
+    for chosen in ([batch[0] for batch in batches], [batch[1] for batch in batches]):
+        blocks = sorted({k for values in chosen for k in values})
+        parts = {k: [(b, values[k]) for b, values in enumerate(chosen) if k in values] for k in blocks}
         kinds.append({k: Choices(*_in_order(forest, node, starts, own)) for k, own in parts.items()})
     planes = {}
     for k in sorted({k for batch in batches for k in batch[2]}):
-        chosen = [(b, batch[2][k]) for b, batch in enumerate(batches) if k in batch[2]]
-        if any(not np.array_equal(own.states, chosen[0][1].states) for _, own in chosen):
+        own = [(b, batch[2][k]) for b, batch in enumerate(batches) if k in batch[2]]
+        states = own[0][1].states
+        if any(not np.array_equal(one.states, states) for _, one in own):
             raise ValueError("planes of one tree are for the same states")
-        leaves, values = _in_order(forest, node, starts, [(b, own.shares) for b, own in chosen])
-        planes[k] = Shares(chosen[0][1].states, leaves, values)
+        leaves, shares = _in_order(forest, node, starts, [(b, one.shares) for b, one in own])
+        planes[k] = Shares(states, leaves, shares)
     return Forest(forest.roots, forest.variable, forest.cut, forest.child, kinds[0], kinds[1], {}, planes)
 
 
-def _in_order(forest: Forest, node: IntArray, starts: IntArray, parts: Sequence[tuple[int, np.ndarray]]):  # type: ignore[no-untyped-def]
+def _in_order(
+    forest: Forest, node: IntArray, starts: IntArray, parts: Sequence[tuple[int, Values]]
+) -> tuple[IntArray, Values]:
+    """Return the numbers of the leaves that have choices, ascending, and the choices."""
     rows = np.concatenate([np.arange(starts[b], starts[b + 1]) for b, _ in parts])
     values = np.concatenate([own for _, own in parts])
     used = node[rows] >= 0
     leaves = forest.leaf_number[node[rows[used]]]
     order = np.argsort(leaves)
-    return leaves[order], np.ascontiguousarray(values[used][order])
+    return leaves[order], cast(Values, np.ascontiguousarray(values[used][order]))
 
 
 # --- trees of linear programs, trees of boxes ------------------------------------------------------------------------
 
 
-def of_lp_chain(model: ImplicitModel, chain: LpChain, n_rows: int) -> Proof:
+def of_lp_chain(model: ImplicitModel, chain: LpChain) -> Proof:
     """Return the proof that a chain of LP trees is; alternatives of one row each. Raises ValueError as `of_chain`."""
     there = without_self_feedback(model)
     bounds = StateBounds(dict(chain.z))
