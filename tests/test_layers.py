@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"graph"}),
     frozenset({"implicit"}),
     frozenset({"analysis", "data"}),
+    frozenset({"proof"}),
     frozenset({"report"}),
     frozenset({"gate", "config"}),
     frozenset({"audit", "api"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -24,14 +25,16 @@ def chosen_multipliers(
     bounds: StateBounds,
     slopes: Mapping[int, FloatArray | Float32Array],
     splits: Mapping[int, FloatArray | Float32Array],
+    duals: Mapping[int, FloatArray] = MappingProxyType({}),
 ) -> Multipliers:
     """Return lam = v s - sigma beta: s the chosen slope where v >= 0 and that of the upper line where v < 0.
 
     Args:
         model: the model.
         bounds: bounds of the states, with phases: lo = 0 where a split says z >= 0, hi = 0 where it says z <= 0.
-        slopes: block -> lower slopes of the rows, shape (m, R, n); the usual ones elsewhere.
+        slopes: block -> lower slopes of the rows, shape (m, R, n); the usual ones elsewhere, and where one is NaN.
         splits: block -> sigma beta, shape (m, R, n).
+        duals: block -> lam itself, shape (m, R, n), in place of all that where it is not NaN.
     """
 
     def choose(k: int, v: FloatArray) -> FloatArray:
@@ -40,9 +43,10 @@ def chosen_multipliers(
         low = np.broadcast_to(below[:, None, :], v.shape)
         if k in slopes:
             bends = ((z.lo < 0) & (z.hi > 0))[:, None, :]
-            low = np.where(bends, slopes[k], low)
+            low = np.where(bends & ~np.isnan(slopes[k]), slopes[k], low)
         lam = v * np.where(v >= 0, low, above[:, None, :])
-        return lam - splits[k] if k in splits else lam
+        lam = lam - splits[k] if k in splits else lam
+        return np.where(np.isnan(duals[k]), lam, duals[k]) if k in duals else lam
 
     return choose
 
@@ -83,6 +87,7 @@ def prove_leaves(
     block: int | None = None,
     planes: AllPlanes | None = None,
     *,
+    duals: Mapping[int, FloatArray] = MappingProxyType({}),
     check: Check = unchecked,
 ) -> FloatArray:
     """Return proved lower bounds of one functional a leaf, shape (m,): of the outputs, or of z of a block.
@@ -95,6 +100,7 @@ def prove_leaves(
         slopes, splits: block -> (m, n).
         block: whose z.
         planes: block -> planes of some of its states, in place of their chords.
+        duals: block -> (m, n), multipliers in place of slopes and splits.
         check: called between small units of work.
     """
     planes = planes or {}
@@ -106,10 +112,10 @@ def prove_leaves(
         here = StateBounds({k: Interval(z.lo[rows], z.hi[rows]) for k, z in bounds.z.items()})
         own = [
             {k: value[rows].astype(np.float64)[:, None, :] for k, value in values.items()}
-            for values in (slopes, splits)
+            for values in (slopes, splits, duals)
         ]
         functionals = Functionals.of_block(model, block, seeds[rows][:, None, :])
-        choose = chosen_multipliers(model, here, own[0], own[1])
+        choose = chosen_multipliers(model, here, *own)
         box = Interval(inputs.lo[rows], inputs.hi[rows])
         chosen = {k: own.rows(rows) for k, own in planes.items()}
         found.append(lower_bound(model, box, here, functionals, choose, chosen, check=check)[:, 0])

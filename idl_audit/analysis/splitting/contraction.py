@@ -60,21 +60,32 @@ class Rows:
 
 def with_sums(alternative: Conjunction) -> tuple[FloatArray, FloatArray]:
     """Return the rows and offsets with those sums of rows that are exact in float64."""
-    count = len(alternative.rows)
-    groups: list[tuple[int, ...]] = list(combinations(range(count), 2)) if count <= MOST_SUMMED else []
-    if count > 2:
-        groups.append(tuple(range(count)))
     rows, offsets = list(alternative.rows), list(alternative.offsets)
-    for group in groups:
-        total, is_exact, offset = alternative.rows[group[0]], True, alternative.offsets[group[0]]
+    for group in groups(alternative)[len(rows) :]:
+        total, offset = alternative.rows[group[0]], alternative.offsets[group[0]]
         for i in group[1:]:
-            total, exactly = _sum(total, alternative.rows[i])
-            is_exact &= exactly
-            offset = down(offset + alternative.offsets[i])
-        if is_exact and total.any():
-            rows.append(total)
-            offsets.append(offset)
+            total, offset = total + alternative.rows[i], down(offset + alternative.offsets[i])
+        rows.append(total)
+        offsets.append(offset)
     return np.reshape(rows, (len(rows), -1)), np.asarray(offsets, np.float64)
+
+
+def groups(alternative: Conjunction) -> list[tuple[int, ...]]:
+    """Return the rows, one a group, then those pairs, and all, whose sums are exact in float64 and not 0."""
+    count = len(alternative.rows)
+    several: list[tuple[int, ...]] = list(combinations(range(count), 2)) if count <= MOST_SUMMED else []
+    if count > 2:
+        several.append(tuple(range(count)))
+    return [*((i,) for i in range(count)), *(group for group in several if _adds_up(alternative.rows, group))]
+
+
+def _adds_up(rows: FloatArray, group: tuple[int, ...]) -> bool:
+    total = rows[group[0]]
+    for i in group[1:]:
+        total, exactly = _sum(total, rows[i])
+        if not exactly:
+            return False
+    return bool(total.any())
 
 
 def _sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, bool]:

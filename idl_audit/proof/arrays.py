@@ -1,0 +1,220 @@
+"""Proofs as arrays with names, and back: the table of everything that a proof file may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from idl_audit.analysis.witness import ProofWitness
+from idl_audit.arrays import AnyArray
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.door import Header, Misfit, Name, Spec, counted
+from idl_audit.proof.forest import Choices, Forest, Shares
+from idl_audit.proof.proof import Goals, Lemma, Proof
+
+WHOLE, REAL, SINGLE, SIGN, BYTE = "<i8", "<f8", "<f4", "|i1", "|u1"
+
+LOOP: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "alpha": ("loop",),
+        "Y": ("loop", "loop"),
+        "v": ("loop",),
+        "middle": ("one",),
+        "m": ("one",),
+        "factor": ("loop", "loop"),
+    }
+)
+"""Arrays of a proof that a loop, or a whole model, is well-posed: a contraction's, or a monotone proof's."""
+CONTRACTION: Final = frozenset({"alpha", "Y", "v", "middle"})
+MONOTONE: Final = frozenset({"m", "factor"})
+
+
+def _forest(prefix: str) -> Iterator[tuple[str, Spec]]:
+    """Yield the entries of a forest; sizes are shared below its prefix."""
+    depth = prefix.count(".") + 1
+    trees, nodes = f"trees/{depth}", f"nodes/{depth}"
+    yield f"{prefix}.roots", Spec(WHOLE, (trees,), 0)
+    yield f"{prefix}.variable", Spec(WHOLE, (nodes,), -1)
+    yield f"{prefix}.cut", Spec(REAL, (nodes,))
+    yield f"{prefix}.child", Spec(WHOLE, (nodes,), 0)
+    for kind in ("slopes", "multipliers", "duals"):
+        leaves = f"leaves/{depth + 2}"
+        yield f"{prefix}.{kind}.*.leaves", Spec(WHOLE, (leaves,), 0, ascending=True)
+        yield f"{prefix}.{kind}.*.values", Spec(SINGLE, (leaves, "states"))
+    leaves, planes = f"leaves/{depth + 2}", f"planes/{depth + 2}"
+    yield f"{prefix}.planes.*.leaves", Spec(WHOLE, (leaves,), 0, ascending=True)
+    yield f"{prefix}.planes.*.states", Spec(WHOLE, (planes,), 0, ascending=True)
+    yield f"{prefix}.planes.*.shares", Spec(BYTE, (leaves, planes, f"reads/{depth + 2}"))
+
+
+LEMMA: Final = "part.*.stage.*.lemma.*"
+GOALS: Final = "part.*.goals.*"
+
+PROOF: Final[Mapping[str, Spec]] = MappingProxyType(
+    {
+        **{f"part.*.loop.*.{name}": Spec(REAL, shape) for name, shape in LOOP.items()},
+        "part.*.kept.*": Spec(WHOLE, ("kept/4",), 0, ascending=True),
+        "part.*.stage.*.blocks": Spec(WHOLE, ("lemmas/4",), 0),
+        f"{LEMMA}.states": Spec(WHOLE, ("trees/6",), 0),
+        f"{LEMMA}.signs": Spec(SIGN, ("trees/6",), -1, 1),
+        **dict(_forest(LEMMA)),
+        f"{GOALS}.stage": Spec(WHOLE, ("one",), 0),
+        f"{GOALS}.alternatives": Spec(WHOLE, ("trees/4",), -1),
+        f"{GOALS}.weights": Spec(REAL, ("trees/4", "rows/4"), 0),
+        **dict(_forest(GOALS)),
+    }
+)
+"""Pattern of a name -> what arrays of that name are; `part.K` is the proof for the query with number K."""
+
+
+def packed(proof: Proof, part: int, arrays: dict[str, AnyArray]) -> None:
+    """Put the arrays of a proof among others."""
+    prefix = f"part.{part}"
+    for k, witness in proof.loops.items():
+        _pack_loop(witness, f"{prefix}.loop.{k}", arrays)
+    for k, states in proof.kept.items():
+        arrays[f"{prefix}.kept.{k}"] = _whole(states)
+    for s, lemmas in enumerate(proof.stages):
+        arrays[f"{prefix}.stage.{s}.blocks"] = _whole([lemma.block for lemma in lemmas])
+        for j, lemma in enumerate(lemmas):
+            key = f"{prefix}.stage.{s}.lemma.{j}"
+            arrays[f"{key}.states"], arrays[f"{key}.signs"] = _whole(lemma.states), np.asarray(lemma.signs, np.int8)
+            _pack_forest(lemma.forest, key, arrays)
+    for g, goals in enumerate(proof.goals):
+        key = f"{prefix}.goals.{g}"
+        arrays[f"{key}.stage"], arrays[f"{key}.alternatives"] = _whole([goals.stage]), _whole(goals.alternatives)
+        arrays[f"{key}.weights"] = np.asarray(goals.weights, np.float64)
+        _pack_forest(goals.forest, key, arrays)
+
+
+def _pack_loop(witness: ProofWitness, key: str, arrays: dict[str, AnyArray]) -> None:
+    for name, array in witness.arrays.items():
+        arrays[f"{key}.{name}"] = np.asarray(array, np.float64)
+    if witness.kind == "contraction":
+        arrays[f"{key}.middle"] = np.asarray([float(witness.middle)])
+
+
+def _pack_forest(forest: Forest, key: str, arrays: dict[str, AnyArray]) -> None:
+    for name in ("roots", "variable", "child"):
+        arrays[f"{key}.{name}"] = _whole(getattr(forest, name))
+    arrays[f"{key}.cut"] = np.asarray(forest.cut, np.float64)
+    for kind in ("slopes", "multipliers", "duals"):
+        for k, own in getattr(forest, kind).items():
+            arrays[f"{key}.{kind}.{k}.leaves"] = _whole(own.leaves)
+            arrays[f"{key}.{kind}.{k}.values"] = np.asarray(own.values, np.float32)
+    for k, shares in forest.planes.items():
+        arrays[f"{key}.planes.{k}.states"], arrays[f"{key}.planes.{k}.leaves"] = (
+            _whole(shares.states),
+            _whole(shares.leaves),
+        )
+        arrays[f"{key}.planes.{k}.shares"] = np.asarray(shares.values, np.uint8)
+
+
+def _whole(values: object) -> AnyArray:
+    return np.asarray(values, np.int64)
+
+
+def sizes(model: ImplicitModel, headers: Mapping[str, Header], name: Name, size: str) -> int | None:
+    """Return what a model says of a size in the table; None where it has no such thing.
+
+    Args:
+        model: the model in the form that proofs are about.
+        headers: of the file, for the numbers of states that stay after the first stage.
+        name: of the array.
+        size: "one", "inputs", "outputs", "loop": the states of the loop that is named, "states": those of the block
+            that is named, of all states in a lemma of the first stage and of those that stay elsewhere.
+    """
+    fixed = {"one": 1, "inputs": model.n_inputs, "outputs": model.n_outputs}
+    if size in fixed:
+        return fixed[size]
+    k = name.numbers[1] if size == "loop" else name.numbers[-1]
+    if not k < len(model.blocks) or (size == "loop" and k not in model.loops):
+        return None
+    kept = headers.get(f"part.{name.numbers[0]}.kept.{k}")
+    first = name.pattern.startswith("part.*.stage") and name.numbers[1] == 0
+    return model.blocks[k].size if kept is None or size == "loop" or first else kept.shape[0]
+
+
+def opened(arrays: Mapping[str, AnyArray], part: int) -> Proof:
+    """Return the proof of a part from arrays that fit the table. Raises Misfit where arrays of it are missing."""
+    own = {name: array for name, array in arrays.items() if name.startswith(f"part.{part}.")}
+    try:
+        return _opened(own, f"part.{part}")
+    except KeyError as error:
+        raise Misfit(f"it lacks the array {error}") from error
+
+
+def _opened(arrays: Mapping[str, AnyArray], prefix: str) -> Proof:
+    names = [Name.of(name) for name in arrays]
+    loops = sorted({name.numbers[1] for name in names if name.pattern.startswith("part.*.loop.")})
+    n_stages = counted((name.numbers[1] for name in names if name.pattern.startswith("part.*.stage.")), "stages")
+    n_goals = counted((name.numbers[1] for name in names if name.pattern.startswith("part.*.goals.")), "goals")
+    stages = tuple(_opened_stage(arrays, names, f"{prefix}.stage.{s}", s) for s in range(n_stages))
+    if not stages:
+        raise Misfit("it has no stage")
+    return Proof(
+        stages,
+        tuple(_opened_goals(arrays, f"{prefix}.goals.{g}") for g in range(n_goals)),
+        {name.numbers[1]: arrays[name.text] for name in names if name.pattern == "part.*.kept.*"},
+        {k: opened_loop(arrays, f"{prefix}.loop.{k}") for k in loops},
+    )
+
+
+def opened_loop(arrays: Mapping[str, AnyArray], key: str) -> ProofWitness:
+    """Return the proof that a loop is well-posed. Raises Misfit where its arrays are those of no proof."""
+    own = {name.removeprefix(f"{key}."): array for name, array in arrays.items() if name.startswith(f"{key}.")}
+    own.pop("r", None)
+    if own.keys() == CONTRACTION:
+        middle = float(own.pop("middle")[0])
+        if middle not in (0.0, 1.0):
+            raise Misfit(f"'{key}.middle' is neither 0 nor 1")
+        return ProofWitness("contraction", own, bool(middle))
+    if own.keys() == MONOTONE:
+        return ProofWitness("monotone", own)
+    raise Misfit(f"the arrays of '{key}' are those of no proof")
+
+
+def _opened_stage(arrays: Mapping[str, AnyArray], names: list[Name], key: str, stage: int) -> tuple[Lemma, ...]:
+    blocks = arrays[f"{key}.blocks"]
+    lemmas = (n.numbers[2] for n in names if n.pattern.startswith(f"{LEMMA}.") and n.numbers[1] == stage)
+    if counted(lemmas, "lemmas") != blocks.size:
+        raise Misfit(f"'{key}.blocks' names {blocks.size} lemmas, and there are others")
+    return tuple(
+        Lemma(
+            int(block),
+            arrays[f"{key}.lemma.{j}.states"],
+            arrays[f"{key}.lemma.{j}.signs"].astype(np.int64),
+            _opened_forest(arrays, f"{key}.lemma.{j}"),
+        )
+        for j, block in enumerate(blocks)
+    )
+
+
+def _opened_goals(arrays: Mapping[str, AnyArray], key: str) -> Goals:
+    return Goals(
+        int(arrays[f"{key}.stage"][0]),
+        arrays[f"{key}.alternatives"],
+        arrays[f"{key}.weights"],
+        _opened_forest(arrays, key),
+    )
+
+
+def _opened_forest(arrays: Mapping[str, AnyArray], key: str) -> Forest:
+    def blocks(kind: str) -> list[int]:
+        start = f"{key}.{kind}."
+        return sorted({int(name.removeprefix(start).split(".")[0]) for name in arrays if name.startswith(start)})
+
+    def choices(kind: str) -> dict[int, Choices]:
+        return {
+            k: Choices(arrays[f"{key}.{kind}.{k}.leaves"], arrays[f"{key}.{kind}.{k}.values"]) for k in blocks(kind)
+        }
+
+    planes = {
+        k: Shares(*(arrays[f"{key}.planes.{k}.{name}"] for name in ("states", "leaves", "shares")))
+        for k in blocks("planes")
+    }
+    roots, variable, cut, child = (arrays[f"{key}.{name}"] for name in ("roots", "variable", "cut", "child"))
+    return Forest(roots, variable, cut, child, choices("slopes"), choices("multipliers"), choices("duals"), planes)

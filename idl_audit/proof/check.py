@@ -1,0 +1,551 @@
+"""The checker: whether a proof proves that a query has no counterexample, in float64 with outward rounding.
+
+It trusts nothing of the proof: numbers of blocks, states and nodes are compared with the model, every bound is made
+anew from the model, the box and the choices, and every comparison is one that NaN fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from idl_audit.analysis.bounds import Interval, StateBounds
+from idl_audit.analysis.branching.chain import repeated, retightened
+from idl_audit.analysis.branching.proof import chosen_multipliers, prove_leaves
+from idl_audit.analysis.branching.restriction import is_dead_elsewhere, restricted, restricted_bounds
+from idl_audit.analysis.certificate import Functionals, lower_bound
+from idl_audit.analysis.intervals import affine_interval
+from idl_audit.analysis.linear_bounds import line_multipliers
+from idl_audit.analysis.planes import Planes, why_no_planes
+from idl_audit.analysis.query import Conjunction, Query
+from idl_audit.analysis.splitting.contraction import Rows
+from idl_audit.analysis.witness import why_not_well_posed
+from idl_audit.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.implicit.elimination import without_self_feedback
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.forest import Forest
+from idl_audit.proof.proof import REST, Goals, Lemma, Proof
+from idl_audit.rounding import down, gamma
+
+NUMBERS_AT_ONCE = 2**22
+"""Bounds of all states in the leaves of one pass."""
+LEAVES_AT_ONCE = 4096
+BOXES_AT_ONCE = 64
+
+
+class Refused(Exception):
+    """A proof does not hold, and why."""
+
+
+def check(model: ImplicitModel, query: Query, proof: Proof) -> list[str]:
+    """Return why a proof does not show that no point of the box satisfies an alternative; empty where it does."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that no search would choose prove nothing
+            return _checked(model, query, proof)
+    except Refused as refused:
+        return [str(refused)]
+
+
+def _checked(model: ImplicitModel, query: Query, proof: Proof) -> list[str]:
+    if query.box.size != model.n_inputs or any(c.rows.shape[1] != model.n_outputs for c in query.alternatives):
+        return ["it speaks of inputs or outputs that the model does not have"]
+    for k in model.loops:
+        why = why_not_well_posed(model, k, proof.loops.get(k))
+        if why:
+            return [f"nothing proves that the model has one state for every input: {why}"]
+    inputs = Interval.of_boxes(query.box)
+    model, stages = proved_stages(without_self_feedback(model), inputs, proof)
+    is_open = np.ones(len(query.alternatives), np.bool_)
+    refused = []
+    for goals in sorted(proof.goals, key=lambda goals: bool((goals.alternatives == REST).any())):
+        if not 0 <= goals.stage < len(stages):
+            return ["it relies on a stage that it does not have"]
+        why = _unproved(model, inputs, stages[goals.stage], query, goals, is_open)
+        refused += [why] if why else []
+    if not is_open.any():
+        return []
+    return refused or [f"it has no tree for {int(is_open.sum())} of {is_open.size} alternatives"]
+
+
+def proved_stages(model: ImplicitModel, inputs: Interval, proof: Proof) -> tuple[ImplicitModel, list[StateBounds]]:
+    """Return the model without states that are dead over the box, and the bounds of its states that each stage proves.
+
+    Raises:
+        Refused: where a lemma does not fit the model, or a state is left out that is not proved dead.
+    """
+    if not all(0 <= lemma.block < len(model.blocks) for lemmas in proof.stages for lemma in lemmas):
+        raise Refused("it bounds states of a block that the model does not have")
+    bounds = proved_stage(model, inputs, None, proof.stages[0])
+    if not is_dead_elsewhere(model, bounds, proof.kept):
+        raise Refused("it leaves out states that are not proved dead")
+    stages = [restricted_bounds(bounds, proof.kept)]
+    model = restricted(model, proof.kept)
+    for lemmas in proof.stages[1:]:
+        stages.append(proved_stage(model, inputs, stages[-1], lemmas))
+    return model, stages
+
+
+def proved_stage(
+    model: ImplicitModel, inputs: Interval, known: StateBounds | None, lemmas: tuple[Lemma, ...] = ()
+) -> StateBounds:
+    """Return bounds of all states over m boxes: intervals, backward lines, what is known, and lemmas over one box."""
+    bounds = StateBounds()
+    for k in model.evaluation_order:
+        bounds = retightened(model, k, bounds, known, inputs)
+        for lemma in (one for one in lemmas if one.block == k):
+            z = proved_lemma(model, inputs, bounds, lemma)
+            bounds = bounds.with_block(k, model.blocks[k], z, bounds.x[k])
+    return bounds
+
+
+# --- lemmas ----------------------------------------------------------------------------------------------------------
+
+
+def proved_lemma(model: ImplicitModel, inputs: Interval, bounds: StateBounds, lemma: Lemma) -> Interval:
+    """Return the bounds of z of the lemma's block over one box, with what its trees prove put in.
+
+    The bound of a goal is that of its worst leaf.
+
+    Raises:
+        Refused: where the lemma does not fit the model.
+    """
+    k, forest = lemma.block, lemma.forest
+    _refuse(_misfit(model, lemma))
+    if forest.n_leaves == forest.variable.size and not forest.planes:
+        return _by_choices(model, inputs, bounds, lemma)
+    nodes = np.flatnonzero(forest.is_leaf)
+    goal = forest.goal_of[nodes]
+    seeds = np.zeros((forest.n_goals, model.blocks[k].size))
+    seeds[np.arange(forest.n_goals), lemma.states] = lemma.signs
+    proved = _proved(model, inputs, bounds, forest, nodes, seeds[goal], block=k)
+    worst = np.full(forest.n_goals, np.inf)
+    np.minimum.at(worst, goal, np.where(np.isnan(proved), -np.inf, proved))
+    return bounds.z[k].tightened(lemma.states, lemma.signs.astype(np.float64), worst)
+
+
+def _misfit(model: ImplicitModel, lemma: Lemma) -> str:
+    """Return why a lemma does not fit the model; empty where it does."""
+    k, forest = lemma.block, lemma.forest
+    if not np.isin(lemma.signs, (1, -1)).all():
+        return f"it bounds states of block {k} from no side"
+    if not ((lemma.states >= 0) & (lemma.states < model.blocks[k].size)).all():
+        return f"it bounds states that block {k} does not have"
+    if not lemma.states.shape == lemma.signs.shape == forest.roots.shape:
+        return f"it has another number of trees than of states in block {k}"
+    why = _unfit(model, forest, k)
+    if why:
+        return why
+    split = forest.variable[~forest.is_leaf] - model.n_inputs
+    if not (split >= model.offsets[k + 1]).all():
+        return f"a tree for states of block {k} splits what is not older"
+    return ""
+
+
+def _by_choices(model: ImplicitModel, inputs: Interval, bounds: StateBounds, lemma: Lemma) -> Interval:
+    """Return the bounds that the choices of leaves without splits prove, in passes of many rows over the one box."""
+    k, forest = lemma.block, lemma.forest
+    z = bounds.z[k]
+    at_once = max(1, NUMBERS_AT_ONCE // max(1, *(block.size for block in model.blocks), model.n_inputs))
+    seeds = np.zeros((forest.n_goals, model.blocks[k].size))
+    seeds[np.arange(forest.n_goals), lemma.states] = lemma.signs
+    for start in range(0, forest.n_goals, at_once):
+        goals = np.arange(start, min(start + at_once, forest.n_goals))
+        leaves = forest.leaf_number[forest.roots[goals]]
+        chosen = [{j: rows[None] for j, rows in kind.items()} for kind in forest.chosen(leaves)]
+        functionals = Functionals.of_block(model, k, seeds[goals])
+        choose = chosen_multipliers(model, bounds, *chosen)
+        proved = lower_bound(model, inputs, bounds, functionals, choose)[0]
+        z = z.tightened(lemma.states[goals], lemma.signs[goals].astype(np.float64), proved)
+    return z
+
+
+# --- goals -----------------------------------------------------------------------------------------------------------
+
+
+def _unproved(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, query: Query, goals: Goals, is_open: BoolArray
+) -> str:
+    """Close the alternatives that are proved refuted; return why others are not."""
+    forest, count = goals.forest, len(query.alternatives)
+    _refuse(_unfit(model, forest, None))
+    if not goals.alternatives.shape == forest.roots.shape == goals.weights.shape[:1]:
+        return "it has another number of trees than of goals"
+    if not ((goals.alternatives >= REST) & (goals.alternatives < count)).all():
+        return "it speaks of alternatives that the query does not have"
+    if not ((goals.weights >= 0) & np.isfinite(goals.weights)).all():
+        return "it weighs rows by what is no number or below 0"
+    splits_inputs = forest.splits_inputs(model.n_inputs)
+    flat = np.flatnonzero((goals.alternatives != REST) & ~splits_inputs[forest.roots])
+    why = _flat_goals(model, inputs, bounds, query, goals, flat, is_open)
+    for goal in np.setdiff1d(np.arange(forest.n_goals), flat):
+        number = int(goals.alternatives[goal])
+        if number == REST:
+            target = _Target.rest(query, is_open)
+        else:
+            wanted = _Sum.of(query.alternatives[number], goals.weights[goal])
+            target = _Target.of_sum(wanted, wanted.shift(model, bounds, inputs))
+        own = _Walk(model, inputs, bounds, forest, splits_inputs, target).why_open(int(forest.roots[goal]))
+        if own:
+            why = why or (own if number == REST else f"alternative {number}: {own}")
+        elif number == REST:
+            is_open[:] = False
+        else:
+            is_open[number] = False
+    return why
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """A sum of rows with weights >= 0: positive everywhere, it refutes their alternative."""
+
+    seed: FloatArray
+    """(q,)."""
+    error: FloatArray
+    """(q,): a bound on |exact seed - seed|."""
+    offset: float
+    """Rounded downward."""
+
+    @classmethod
+    def of(cls, alternative: Conjunction, weights: FloatArray) -> _Sum:
+        """Return the sum for some weights. Raises Refused where they are not those of the rows."""
+        if weights.size < len(alternative.rows) or weights[len(alternative.rows) :].any():
+            raise Refused("it weighs rows that an alternative does not have")
+        some = np.flatnonzero(weights)
+        if some.size == 1 and weights[some[0]] == 1:
+            row = alternative.rows[some[0]]
+            return cls(row, np.zeros(row.size), float(alternative.offsets[some[0]]))
+        exact = [
+            sum((Fraction(float(weights[i])) * Fraction(float(alternative.rows[i, j])) for i in some), Fraction(0))
+            for j in range(alternative.rows.shape[1])
+        ]
+        offset = sum((Fraction(float(weights[i])) * Fraction(float(alternative.offsets[i])) for i in some), Fraction(0))
+        seed = np.array([float(value) for value in exact])
+        error = np.array([_upward(abs(value - Fraction(float(s)))) for value, s in zip(exact, seed, strict=True)])
+        return cls(seed, error, -_upward(-offset))
+
+    def shift(self, model: ImplicitModel, bounds: StateBounds, inputs: Interval) -> float:
+        """Return what is to be added to a lower bound of seed . y for one of the exact sum."""
+        if not self.error.any():
+            return self.offset
+        largest = affine_interval(model.output, bounds.x, inputs).largest[0]
+        doubt = float((self.error * largest).sum()) * (1 + gamma(self.error.size + 8))
+        return float(down(np.asarray(self.offset - doubt)))
+
+
+def _upward(value: Fraction) -> float:
+    nearest = float(value)
+    return float(np.nextafter(nearest, np.inf)) if Fraction(nearest) < value else nearest
+
+
+def _flat_goals(
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    query: Query,
+    goals: Goals,
+    numbers: IntArray,
+    is_open: BoolArray,
+) -> str:
+    """Check the trees of some goals that split states alone, all leaves together."""
+    if not numbers.size:
+        return ""
+    sums = [_Sum.of(query.alternatives[goals.alternatives[g]], goals.weights[g]) for g in numbers]
+    place = np.full(goals.forest.n_goals, -1)
+    place[numbers] = np.arange(numbers.size)
+    nodes = np.flatnonzero(goals.forest.is_leaf & (place[goals.forest.goal_of] >= 0))
+    own = place[goals.forest.goal_of[nodes]]
+    seeds, shifts = np.stack([one.seed for one in sums]), np.array([one.shift(model, bounds, inputs) for one in sums])
+    proved = down(_proved(model, inputs, bounds, goals.forest, nodes, seeds[own]) + shifts[own])
+    worst = np.full(numbers.size, np.inf)
+    np.minimum.at(worst, own, np.where(np.isnan(proved), -np.inf, proved))
+    for number, lower in zip(goals.alternatives[numbers], worst, strict=True):
+        if lower > 0:
+            is_open[number] = False
+    short = np.flatnonzero(~(worst > 0))
+    if not short.size:
+        return ""
+    return f"alternative {goals.alternatives[numbers[short[0]]]}: a leaf has the lower bound {worst[short[0]]:.3g}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """What each leaf of a tree that splits inputs must refute: alternatives, each by one of its rows."""
+
+    rows: Rows
+    is_open: BoolArray
+    """(a,): the alternatives that are to be refuted."""
+    single: bool
+    """Whether it is one sum, which choices of leaves are for."""
+
+    @classmethod
+    def rest(cls, query: Query, is_open: BoolArray) -> _Target:
+        """Return the target of all alternatives that are still open, by any of their rows and exact sums."""
+        return cls(Rows.of(query), is_open.copy(), False)
+
+    @classmethod
+    def of_sum(cls, wanted: _Sum, shift: float) -> _Target:
+        """Return the target of one sum of rows, shift what is to be added to bounds of its seed."""
+        return cls(Rows(wanted.seed[None], np.array([shift]), (np.zeros(1, np.int64),)), np.ones(1, np.bool_), True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A node of a tree that splits inputs."""
+
+    node: int
+    lo: FloatArray
+    hi: FloatArray
+    z_lo: FloatArray
+    """Bounds of all pre-activations, in the flat order: of the node, or of its parent where it is `cut`."""
+    z_hi: FloatArray
+    is_open: BoolArray
+    cut: bool
+
+
+class _Walk:
+    """One tree that splits inputs, from its root: a box whose inputs were cut has its bounds made anew."""
+
+    def __init__(
+        self,
+        model: ImplicitModel,
+        inputs: Interval,
+        bounds: StateBounds,
+        forest: Forest,
+        splits_inputs: BoolArray,
+        target: _Target,
+    ) -> None:
+        self._model, self._inputs, self._forest, self._target = model, inputs, forest, target
+        self._splits_inputs, self._bounds = splits_inputs, bounds
+
+    def why_open(self, root: int) -> str:
+        """Return why the tree does not refute the target; empty where it does."""
+        model, inputs = self._model, self._inputs
+        z_lo, z_hi = _flat(model, self._bounds)
+        waiting = [_Part(root, inputs.lo[0], inputs.hi[0], z_lo[0], z_hi[0], self._target.is_open, False)]
+        while waiting:
+            batch = [waiting.pop()]
+            while waiting and len(batch) < BOXES_AT_ONCE and waiting[-1].cut == batch[0].cut:
+                batch.append(waiting.pop())
+            why = self._settle(batch, waiting)
+            if why:
+                return why
+        return ""
+
+    def _settle(self, batch: list[_Part], waiting: list[_Part]) -> str:
+        """Refute what can be refuted in some nodes, and put the children of the others on the stack."""
+        model = self._model
+        inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
+        z_lo, z_hi = np.stack([one.z_lo for one in batch]), np.stack([one.z_hi for one in batch])
+        bounds = _of_flat(model, z_lo, z_hi)
+        if batch[0].cut:
+            bounds = proved_stage(model, inputs, bounds)
+            z_lo, z_hi = _flat(model, bounds, len(batch))
+        is_open = np.stack([one.is_open for one in batch]) & ~(self._best(inputs, bounds) > 0)
+        for i in np.flatnonzero(is_open.any(axis=1)):
+            node = batch[i].node
+            here = _Part(node, batch[i].lo, batch[i].hi, z_lo[i], z_hi[i], is_open[i], False)
+            if not self._splits_inputs[node]:
+                why = self._states_alone(here)
+                if why:
+                    return why
+                continue
+            why = self._split(here, waiting)
+            if why:
+                return why
+        return ""
+
+    def _best(self, inputs: Interval, bounds: StateBounds) -> FloatArray:
+        """Return for some boxes the best lower bound of each alternative's rows by the usual lines, (m, a)."""
+        rows, seeds = self._target.rows, Functionals.of_outputs(self._model, self._target.rows.functionals)
+        lower = lower_bound(self._model, inputs, bounds, seeds, line_multipliers(self._model, bounds))
+        return rows.best(rows.shifted(lower))
+
+    def _split(self, here: _Part, waiting: list[_Part]) -> str:
+        """Put the two children of a node on the stack."""
+        variable, cut = int(self._forest.variable[here.node]), float(self._forest.cut[here.node])
+        child, p = int(self._forest.child[here.node]), self._model.n_inputs
+        for second in (False, True):
+            ends = {name: getattr(here, name).copy() for name in ("lo", "hi", "z_lo", "z_hi")}
+            if variable < p:
+                if not here.lo[variable] <= cut <= here.hi[variable]:
+                    return "a split lies outside its box"
+                ends["lo" if second else "hi"][variable] = cut
+            else:
+                own, least = ends["z_lo" if second else "z_hi"], np.maximum if second else np.minimum
+                own[variable - p] = least(own[variable - p], cut)
+            waiting.append(_Part(child + second, **ends, is_open=here.is_open, cut=variable < p))
+        return ""
+
+    def _states_alone(self, here: _Part) -> str:
+        """Refute what is open in a node below which only states are split."""
+        nodes = self._forest.leaves_below(here.node)
+        inputs = Interval(here.lo[None], here.hi[None])
+        bounds = _of_flat(self._model, here.z_lo[None], here.z_hi[None])
+        rows = self._target.rows
+        if self._target.single:
+            seeds = np.repeat(rows.functionals, nodes.size, axis=0)
+            proved = _proved(self._model, inputs, bounds, self._forest, nodes, seeds, top=here.node, whole=self._inputs)
+            lower = down(proved + rows.offsets[0])[:, None]
+        else:
+            lower = self._by_lines(here, inputs, bounds, nodes)
+        refuted = (lower > 0) | ~here.is_open
+        return "" if refuted.all() else f"a leaf has the lower bound {float(np.nanmin(lower)):.3g}"
+
+    def _by_lines(self, here: _Part, inputs: Interval, bounds: StateBounds, nodes: IntArray) -> FloatArray:
+        """Return the best lower bound of each alternative in some leaves by the usual lines, (m, a)."""
+        if self._forest.has_choices:
+            raise Refused("it has choices for leaves that refute several alternatives")
+        found = []
+        for some in _chunks(self._model, nodes):
+            leaves = leaf_bounds(self._model, bounds, self._forest, some, here.node)
+            found.append(self._best(repeated(inputs, some.size), leaves))
+        return np.concatenate(found)
+
+
+# --- leaves ----------------------------------------------------------------------------------------------------------
+
+
+def _proved(
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    forest: Forest,
+    nodes: IntArray,
+    seeds: FloatArray,
+    *,
+    block: int | None = None,
+    top: int | None = None,
+    whole: Interval | None = None,
+) -> FloatArray:
+    """Return proved lower bounds of one functional in each of some leaves of one box, shape (m,).
+
+    Args:
+        model: the model.
+        inputs: the box, (1, p).
+        bounds: of the states over that box.
+        forest: the trees, whose splits above the leaves are of states alone up to `top`.
+        nodes: the leaves, (m,).
+        seeds: (m, rows): of the outputs, or of z of a block.
+        block: whose z.
+        top: the node that `bounds` hold for; None for the roots.
+        whole: the box that planes are for; None where it is `inputs`.
+    """
+    found = np.full(nodes.size, -np.inf)
+    start = 0
+    for some in _chunks(model, nodes):
+        numbers = forest.leaf_number[some]
+        leaves = leaf_bounds(model, bounds, forest, some, top)
+        chosen = forest.chosen(numbers)
+        for rows, planes in _with_planes(forest, numbers):
+            if planes:
+                if whole is not None and not (
+                    np.array_equal(whole.lo, inputs.lo) and np.array_equal(whole.hi, inputs.hi)
+                ):
+                    raise Refused("it has planes for a part of the box")
+                _refuse(why_no_planes(model, inputs, rows.size, planes))
+            here = StateBounds({k: Interval(z.lo[rows], z.hi[rows]) for k, z in leaves.z.items()})
+            slopes, splits, duals = ({k: value[rows] for k, value in kind.items()} for kind in chosen)
+            found[start + rows] = prove_leaves(
+                model,
+                repeated(inputs, rows.size),
+                here,
+                seeds[start + rows],
+                slopes,
+                splits,
+                block=block,
+                planes=planes,
+                duals=duals,
+            )
+        start += some.size
+    return found
+
+
+def _chunks(model: ImplicitModel, nodes: IntArray) -> list[IntArray]:
+    at_once = max(1, min(LEAVES_AT_ONCE, NUMBERS_AT_ONCE // max(1, model.n_states)))
+    return [nodes[start : start + at_once] for start in range(0, nodes.size, at_once)]
+
+
+def leaf_bounds(
+    model: ImplicitModel, bounds: StateBounds, forest: Forest, nodes: IntArray, top: int | None = None
+) -> StateBounds:
+    """Return the bounds of z in some nodes of one box: what the splits of states above them say, put in."""
+    z_lo, z_hi = (np.repeat(ends, nodes.size, axis=0) for ends in _flat(model, bounds))
+    for who, parent, second in forest.steps_up(nodes, top):
+        state, cut = forest.variable[parent] - model.n_inputs, forest.cut[parent]
+        for ends, side, tighter in ((z_lo, second, np.fmax), (z_hi, ~second, np.fmin)):
+            some = side & (state >= 0)
+            place = who[some], state[some]
+            ends[place] = tighter(ends[place], cut[some])
+    parts = {k: slice(model.offsets[k], model.offsets[k + 1]) for k in bounds.z}
+    return StateBounds({k: Interval(z_lo[:, own], z_hi[:, own]) for k, own in parts.items()})
+
+
+def _with_planes(forest: Forest, numbers: IntArray) -> list[tuple[IntArray, dict[int, Planes]]]:
+    """Return some leaves in groups that have planes for the same blocks, each with its planes."""
+    if not forest.planes:
+        return [(np.arange(numbers.size), {})]
+    place = {k: np.searchsorted(own.leaves, numbers) for k, own in forest.planes.items()}
+    has = []
+    for k, own in forest.planes.items():
+        inside = place[k] < own.leaves.size
+        inside[inside] = own.leaves[place[k][inside]] == numbers[inside]
+        has.append(inside)
+    code = np.stack(has).T @ (1 << np.arange(len(has)))
+    groups = []
+    for value in np.unique(code):
+        rows = np.flatnonzero(code == value)
+        chosen = {
+            k: Planes(own.states, own.values[place[k][rows]])
+            for bit, (k, own) in enumerate(forest.planes.items())
+            if value >> bit & 1
+        }
+        groups.append((rows, chosen))
+    return groups
+
+
+def _unfit(model: ImplicitModel, forest: Forest, block: int | None) -> str:
+    """Return why a forest does not fit the model; a lemma's reads only blocks that are older than its own."""
+    why = forest.fault(model.n_inputs, model.n_states)
+    if why:
+        return why
+    newest = 0 if block is None else block + 1
+    for kind in (forest.slopes, forest.multipliers, forest.duals, forest.planes):
+        for k, own in kind.items():
+            if not newest <= k < len(model.blocks):
+                return "it has choices for a block that does not take part"
+            if own.leaves.shape != own.values.shape[:1] or not _ascends(own.leaves, forest.n_leaves):
+                return "it has choices for leaves that it does not have"
+    for kind in (forest.slopes, forest.multipliers, forest.duals):
+        if any(own.values.shape[1:] != (model.blocks[k].size,) for k, own in kind.items()):
+            return "it has choices for another number of states"
+    return ""
+
+
+def _ascends(values: IntArray, limit: int) -> bool:
+    """Return whether whole numbers ascend from 0 or more to less than a limit."""
+    return bool(values.size == 0 or (values[0] >= 0 and values[-1] < limit and (np.diff(values) > 0).all()))
+
+
+def _flat(model: ImplicitModel, bounds: StateBounds, m: int = 1) -> tuple[FloatArray, FloatArray]:
+    """Return the bounds of all pre-activations over m boxes in the flat order, (m, n) each; infinite where unknown."""
+    z_lo, z_hi = np.full((m, model.n_states), -np.inf), np.full((m, model.n_states), np.inf)
+    for k, z in bounds.z.items():
+        own = slice(model.offsets[k], model.offsets[k + 1])
+        z_lo[:, own], z_hi[:, own] = z.lo, z.hi
+    return z_lo, z_hi
+
+
+def _of_flat(model: ImplicitModel, z_lo: FloatArray, z_hi: FloatArray) -> StateBounds:
+    """Return the bounds of all states from those of their pre-activations in the flat order."""
+    ends = model.offsets
+    parts = {k: slice(ends[k], ends[k + 1]) for k in range(len(model.blocks))}
+    return StateBounds.of_pre_activations(
+        model.blocks, {k: Interval(z_lo[:, own], z_hi[:, own]) for k, own in parts.items()}
+    )
+
+
+def _refuse(why: str) -> None:
+    if why:
+        raise Refused(why)

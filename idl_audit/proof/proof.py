@@ -1,0 +1,77 @@
+"""Proofs: what a search chose, in the order in which it must be evaluated again to prove the same.
+
+A proof holds no bound, only choices, and is about one query: no input of its box makes one of its alternatives hold.
+
+    loops    for each loop, why it has one state for every input.
+    stages   lemmas, bounds of hidden states, block after block, the oldest first. Each stage starts from intervals and
+             backward linear bounds, intersected with what the stage before it has proved.
+    kept     the states that the first stage does not prove dead: all that follows speaks of these alone.
+    goals    sums of rows, weights >= 0, each positive over the whole box by a tree that relies on one stage.
+
+Every tree is checked leaf by leaf with the one inequality (`dual_bound`), whatever found it: slopes and multipliers of
+a search, duals of a linear program, splits of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from idl_audit.analysis.witness import ProofWitness
+from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.proof.forest import Forest
+
+REST = -1
+"""In place of the number of an alternative: all those that no other goal refutes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lemma:
+    """Lower bounds of signs * z for some states of one block, each by a tree over older states."""
+
+    block: int
+    states: IntArray
+    """(g,); one may occur several times."""
+    signs: IntArray
+    """(g,): 1 or -1."""
+    forest: Forest
+
+
+@dataclass(frozen=True, eq=False)
+class Goals:
+    """Alternatives, or all that are left, and the trees that refute them."""
+
+    stage: int
+    """The stage whose bounds the trees start from."""
+    alternatives: IntArray
+    """(g,): `REST` stands for all that no other goal refutes, by any of their rows or exact sums of rows."""
+    weights: FloatArray
+    """(g, r) >= 0: sum_i weights_i (rows_i y + offsets_i) is proved positive; zeros for `REST`."""
+    forest: Forest
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """Everything that the proof of a query needs beside the model and the query."""
+
+    stages: tuple[tuple[Lemma, ...], ...] = ((),)
+    """At least one."""
+    goals: tuple[Goals, ...] = ()
+    kept: Mapping[int, IntArray] = field(default_factory=dict)
+    """Block -> the states that stay after the first stage, ascending; blocks that are not named stay whole."""
+    loops: Mapping[int, ProofWitness] = field(default_factory=dict)
+    """Block -> the proof that its loop is well-posed."""
+
+    @property
+    def n_leaves(self) -> int:
+        """Leaves of all goals' trees."""
+        return sum(goals.forest.n_leaves for goals in self.goals)
+
+
+def trivial(alternatives: int) -> Proof:
+    """Return the proof by backward linear bounds alone."""
+    if not alternatives:
+        return Proof()
+    return Proof(goals=(Goals(0, np.full(1, REST), np.zeros((1, 1)), Forest.of_leaves(1)),))
