@@ -89,8 +89,8 @@ def test_the_lowering_is_the_operator_behind_other_layers(case: Case) -> None:
 
 @pytest.mark.slow
 @EVERY_CASE
-def test_the_lowering_is_the_operator_in_every_operator_set(case: Case) -> None:
-    for opset in case.opsets:
+def test_the_lowering_is_the_operator_from_the_first_operator_set_to_the_last(case: Case) -> None:
+    for opset in sorted({case.opsets[0], case.opsets[len(case.opsets) // 2], case.opsets[-1]}):
         for prefix in ("bare", "affine", "hidden"):
             check(case, opset, prefix)
 
