@@ -146,11 +146,18 @@ def of_implicit_model(model: ImplicitModel) -> AsWritten:
 
 def _arithmetic(graph: Graph, problems: list[str]) -> Arithmetic | None:
     """Return the arithmetic of the file's numbers; casts to a narrower one count for all of it."""
-    kinds = {graph.arithmetic, graph.inputs[0].dtype}
-    if not kinds <= {"float32", "float64"}:
-        problems.append(f"arithmetic in {graph.arithmetic}")
+    dtype = graph.inputs[0].dtype
+    casts = {node.attributes.get("to") for node in graph.nodes if node.op == "Cast"}
+    if dtype in ("float16", "bfloat16") or casts & {_FLOAT16, _BFLOAT16}:
+        problems.append("arithmetic in half precision")
         return None
-    return FLOAT64 if kinds == {"float64"} else FLOAT32
+    if dtype == "float64":
+        return FLOAT32 if _FLOAT in casts else FLOAT64
+    return FLOAT32
+
+
+_FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16
+"""TensorProto's numbers of these types."""
 
 
 # --- what operators do ------------------------------------------------------------------------------------------------
