@@ -102,11 +102,19 @@ def test_a_leaf_without_its_phases_proves_less(subject, certified):
     assert any("a leaf has the lower bound" in why for why in changed(certified, forget).refused(subject.model))
 
 
-def test_slopes_and_multipliers_that_are_no_numbers_prove_nothing(subject, certified):
-    def spoil(leaves):
-        leaves.slopes[0] = {k: np.full_like(array, np.nan) for k, array in leaves.slopes[0].items()}
+def test_slopes_that_are_no_numbers_are_the_usual_lines_and_prove_less(subject, certified):
+    def with_slopes(of):
+        other = replace(certified, chain=copy.deepcopy(certified.chain))
+        for leaves in other.chain.trees.values():
+            leaves.slopes = [{k: of(array) for k, array in part.items()} for part in leaves.slopes]
+        return other.refused(subject.model)
 
-    assert changed(certified, spoil).refused(subject.model)
+    refused = with_slopes(lambda slopes: np.full_like(slopes, np.nan))
+    assert any("a leaf has the lower bound" in why for why in refused)
+    usual = replace(certified, chain=copy.deepcopy(certified.chain))
+    for leaves in usual.chain.trees.values():
+        leaves.slopes = [{} for _ in leaves.slopes]
+    assert refused == usual.refused(subject.model)
 
 
 def test_another_class_or_a_larger_box_is_refused(subject, certified):
