@@ -10,29 +10,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from idl_audit.analysis.sensitivity import sensitivity_matrix
     from idl_audit.api import Robustness, SampleVerdict, attack, audit, certify, load
-    from idl_audit.audit.subject import from_torch
-    from idl_audit.box import Box
-    from idl_audit.errors import IdlAuditError
+    from idl_audit.commands.shared.subject import from_torch
     from idl_audit.implicit.model import ImplicitModel
     from idl_audit.implicit.scaling import rescale
+    from idl_audit.measure.sensitivity import sensitivity_matrix
+    from idl_audit.values.box import Box
+    from idl_audit.values.errors import IdlAuditError
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Box": "idl_audit.box",
-    "IdlAuditError": "idl_audit.errors",
+    "Box": "idl_audit.values.box",
+    "IdlAuditError": "idl_audit.values.errors",
     "ImplicitModel": "idl_audit.implicit.model",
     "Robustness": "idl_audit.api",
     "SampleVerdict": "idl_audit.api",
     "attack": "idl_audit.api",
+    "audit": "idl_audit.api",
     "certify": "idl_audit.api",
     "from_mondeq": "idl_audit.implicit.mondeq",
-    "from_torch": "idl_audit.audit.subject",
+    "from_torch": "idl_audit.commands.shared.subject",
     "load": "idl_audit.api",
     "rescale": "idl_audit.implicit.scaling",
-    "sensitivity_matrix": "idl_audit.analysis.sensitivity",
+    "sensitivity_matrix": "idl_audit.measure.sensitivity",
 }
 
 __all__ = [
@@ -55,8 +56,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for (PEP 562)."""
-    if name == "audit":  # the folder of that name, which can be called
-        return import_module("idl_audit.audit")
     if name not in _HOMES:
         raise AttributeError(f"module 'idl_audit' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

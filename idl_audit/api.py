@@ -34,22 +34,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from idl_audit.analysis.attacks import AttackOptions, Network
-from idl_audit.analysis.verdicts import Options, Result, decide, in_order_of_cost
-from idl_audit.arrays import AnyArray, Float32Array, FloatArray
-from idl_audit.audit import subject as subjects
-from idl_audit.audit.classifier import as_classifier, model_classifier
-from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
-from idl_audit.audit.samples import DataOptions
-from idl_audit.box import Box
+from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.shared import subject as subjects
+from idl_audit.commands.shared.classifier import as_classifier, model_classifier
+from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import Eps, check_eps_units, parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Layout
-from idl_audit.errors import DataError, OptionError
+from idl_audit.decide.verdicts import Options, Result, decide, in_order_of_cost
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Report
+from idl_audit.search.attacks import AttackOptions, Network
+from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
+from idl_audit.values.box import Box
+from idl_audit.values.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module, Tensor

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idl_audit.analysis.attacks import Network
-from idl_audit.analysis.verdicts import Options, Result, Verdict, decide
-from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.audit.classifier import as_classifier, model_classifier
-from idl_audit.audit.subject import Subject, check_agreement, open_module, open_subject
-from idl_audit.box import Box
+from idl_audit.commands.shared.classifier import as_classifier, model_classifier
+from idl_audit.commands.shared.subject import Subject, check_agreement, open_module, open_subject
 from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import Eps, check_eps_units, parse_eps, parse_fraction
-from idl_audit.errors import DataError, OptionError
+from idl_audit.decide.verdicts import Options, Result, Verdict, decide
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.search.attacks import Network
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.box import Box
+from idl_audit.values.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module

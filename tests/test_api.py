@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import idl_audit
-from idl_audit import api, errors
-from idl_audit.audit import subject
+from idl_audit import api
+from idl_audit.commands.shared import subject
+from idl_audit.values import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "sample_models/digits_mlp.onnx"

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 import idl_audit
 from idl_audit.cli.app import app
-from idl_audit.errors import DataError, IdlAuditError, OptionError
 from idl_audit.gate.rules import MEANINGS
 from idl_audit.testing import assert_robust
+from idl_audit.values.errors import DataError, IdlAuditError, OptionError
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("## Gate your model in CI\n")[1].split("\n## ")[0]

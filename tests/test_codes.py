@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import idl_audit
-from idl_audit.codes import CODES
+from idl_audit.report.codes import CODES
 
 SOURCES = [path for path in Path(idl_audit.__file__).parent.rglob("*.py") if path.name != "codes.py"]
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idl_audit.analysis.attacks import ATTACKS, AttackOptions, Target, is_success, run_attack
-from idl_audit.analysis.verdicts import Options
-from idl_audit.audit.convert import ConvertOptions, convert
-from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
-from idl_audit.audit.samples import DataOptions
-from idl_audit.audit.subject import open_subject
-from idl_audit.box import Box
+from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.convert import ConvertOptions, convert
+from idl_audit.commands.shared.samples import DataOptions
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.decide.verdicts import Options
 from idl_audit.report.schema import Verdict
+from idl_audit.search.attacks import ATTACKS, AttackOptions, Target, is_success, run_attack
+from idl_audit.values.box import Box
 
 pytestmark = pytest.mark.skipif(
     "IDL_AUDIT_DATA" not in os.environ, reason="needs the environment variable IDL_AUDIT_DATA (a folder of networks)"

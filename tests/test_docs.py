@@ -230,11 +230,11 @@ def test_links_that_lead_somewhere_are_not_complained_of():
 @pytest.mark.parametrize(
     ("name", "is_there"),
     [
-        ("idl_audit.rounding", True),
-        ("idl_audit.rounding.gamma", True),
+        ("idl_audit.values.rounding", True),
+        ("idl_audit.values.rounding.gamma", True),
         ("idl_audit.implicit.model.ImplicitModel.solve", True),
         ("idl_audit.implicit.model.ImplicitModel.blocks", True),
-        ("idl_audit.rounding.no_such_name", False),
+        ("idl_audit.values.rounding.no_such_name", False),
         ("idl_audit.no_such_module", False),
         ("idl_audit.implicit.model.ImplicitModel.no_such_field", False),
     ],

@@ -16,21 +16,28 @@ import idl_audit
 PACKAGE = Path(idl_audit.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "arrays", "budget", "codes", "rounding"}),
-    frozenset({"box", "files", "npz", "text"}),
-    frozenset({"graph"}),
+    frozenset({"values"}),
+    frozenset({"graph", "data"}),
     frozenset({"implicit"}),
-    frozenset({"analysis", "data"}),
     frozenset({"proof"}),
+    frozenset({"measure"}),
+    frozenset({"search"}),
+    frozenset({"decide"}),
     frozenset({"report"}),
     frozenset({"gate", "config"}),
-    frozenset({"audit", "api"}),
+    frozenset({"commands", "api"}),
     frozenset({"cli", "testing", "__init__", "__main__"}),
 )
 """A module imports its own layer and those before it."""
 
-STRANGERS = (frozenset({"analysis", "data"}),)
-"""Neighbours in one layer that do not import each other."""
+STRANGERS = tuple(frozenset({"data", other}) for other in ("graph", "implicit", "proof", "measure", "search"))
+"""Two layers that do not import each other."""
+
+CLOCKS = ("time", "datetime")
+"""What no proof looks at."""
+
+SCHEMA = ("values.errors", "values.arrays", "report.schema")
+"""What the report's schema may import."""
 
 FREE = frozenset({"numpy"})
 """Outside libraries that every module may import."""
@@ -56,17 +63,17 @@ DOORS: dict[str, tuple[str, ...]] = {
         "graph.original",
         "graph.torch_reader",
         "implicit.convolution",
-        "analysis.branching",
-        "analysis.fast_gradients",
+        "search.branching",
+        "search.fast_gradients",
         "data.tensor_files",
     ),
     "PIL": ("data.image_folder",),
     "safetensors": ("graph.torch_reader", "data"),
-    "highspy": ("analysis.linprog",),
+    "highspy": ("search.linprog",),
     "typer": ("cli",),
     "rich": ("report.terminal", "cli"),
     "pydantic": ("report.schema", "config"),
-    "scipy": ("implicit", "analysis"),
+    "scipy": ("implicit", "proof", "measure", "search"),
     "matplotlib": ("report.pictures",),
     "jinja2": ("report.render",),
     "markupsafe": ("report.render",),
@@ -131,16 +138,21 @@ def layer_violations(root: Path) -> list[str]:
         if is_module and layer_of(path.stem) is None:
             found.append(f"{path.stem} has no layer")
     for one in imports_of(root):
+        if one.importer.startswith("proof.") and one.target in CLOCKS:
+            found.append(f"{one.importer}:{one.line} imports {one.target}: proofs have no clock")
         if not one.target.startswith("idl_audit.") or one.target == "idl_audit.__version__":
             continue
         target = one.target.removeprefix("idl_audit.")
         if not (root / target.split(".")[0]).exists() and not (root / f"{target.split('.')[0]}.py").exists():
             target = "__init__"  # a name of the package itself
         own, other = layer_of(one.importer), layer_of(target)
+        if one.importer.startswith("proof.") and target.startswith("values.budget"):
+            found.append(f"{one.importer}:{one.line} imports {one.target}, which has a clock")
+            continue
         tops = {one.importer.split(".")[0], target.split(".")[0]}
         if own is None or other is None or other > own or any(tops == pair for pair in STRANGERS):
             found.append(f"{one.importer}:{one.line} imports {one.target}")
-        elif one.importer.startswith("report.schema") and not target.startswith(("errors", "arrays", "report.schema")):
+        elif one.importer.startswith("report.schema") and not target.startswith(SCHEMA):
             found.append(f"{one.importer}:{one.line} imports {one.target}: the schema imports only errors, arrays")
     return found
 
@@ -180,8 +192,7 @@ def package(folder: Path, sources: dict[str, str]) -> Path:
 
 
 WRONG_ORDER = [
-    ({"box.py": "from idl_audit.graph import ir\n", "graph/ir.py": ""}, "box:1 imports idl_audit.graph"),
-    ({"errors.py": "import idl_audit.box\n", "box.py": ""}, "errors:1 imports idl_audit.box"),
+    ({"values/box.py": "from idl_audit.graph import ir\n", "graph/ir.py": ""}, "values.box:1 imports idl_audit.graph"),
     ({"graph/ir.py": "def f():\n    from idl_audit.implicit import m\n", "implicit/m.py": ""}, "graph.ir:2 imports"),
     (
         {
@@ -190,13 +201,19 @@ WRONG_ORDER = [
         },
         "data.a:3 imports idl_audit.cli.app",
     ),
-    ({"data/a.py": "from idl_audit.analysis import b\n", "analysis/b.py": ""}, "data.a:1 imports idl_audit.analysis"),
-    ({"analysis/b.py": "from idl_audit.data import a\n", "data/a.py": ""}, "analysis.b:1 imports idl_audit.data"),
+    ({"data/a.py": "from idl_audit.search import b\n", "search/b.py": ""}, "data.a:1 imports idl_audit.search"),
+    ({"search/b.py": "from idl_audit.data import a\n", "data/a.py": ""}, "search.b:1 imports idl_audit.data"),
+    (
+        {"proof/check.py": "from idl_audit.search import b\n", "search/b.py": ""},
+        "proof.check:1 imports idl_audit.search",
+    ),
+    ({"proof/check.py": "from idl_audit.values.budget import Budget\n", "values/budget.py": ""}, "has a clock"),
+    ({"proof/check.py": "import time\n"}, "proof.check:1 imports time"),
     ({"graph/ir.py": "from ..cli import app\n", "cli/app.py": ""}, "graph.ir:1 imports idl_audit.cli"),
     ({"graph/__init__.py": "from ..cli import app\n", "cli/app.py": ""}, "graph:1 imports idl_audit.cli"),
     ({"implicit/m.py": "from idl_audit import load\n", "__init__.py": ""}, "implicit.m:1 imports idl_audit.load"),
-    ({"graph/ir.py": "import_module('idl_audit.audit.x')\n", "audit/x.py": ""}, "graph.ir:1 imports idl_audit.audit.x"),
-    ({"report/schema/a.py": "import idl_audit.box\n", "box.py": ""}, "the schema imports only errors, arrays"),
+    ({"graph/ir.py": "import_module('idl_audit.commands.x')\n", "commands/x.py": ""}, "graph.ir:1 imports"),
+    ({"report/schema/a.py": "import idl_audit.values.box\n", "values/box.py": ""}, "the schema imports only"),
     ({"surprise.py": ""}, "surprise has no layer"),
     ({"surprise/deep/m.py": ""}, "surprise has no layer"),
 ]
@@ -211,12 +228,12 @@ def test_imports_against_the_order_are_found(sources: dict[str, str], complaint:
 
 def test_imports_in_order_are_not_complained_of(tmp_path: Path) -> None:
     sources = {
-        "errors.py": "import math\nimport numpy\n",
-        "box.py": "from idl_audit.errors import X\nfrom idl_audit import errors, __version__\n",
-        "graph/ir.py": "from . import reader\nfrom ..box import Box\nfrom .reader import read\n",
+        "values/errors.py": "import math\nimport numpy\n",
+        "values/box.py": "from idl_audit.values.errors import X\nfrom idl_audit import __version__\n",
+        "graph/ir.py": "from . import reader\nfrom ..values.box import Box\nfrom .reader import read\n",
         "graph/reader.py": "import onnx_of_mine\n",
-        "report/schema/a.py": "from idl_audit.report.schema.b import c\nfrom idl_audit.arrays import d\n",
-        "arrays.py": "",
+        "report/schema/a.py": "from idl_audit.report.schema.b import c\nfrom idl_audit.values.arrays import d\n",
+        "values/arrays.py": "",
         "notes.txt": "import idl_audit.cli",
     }
     assert layer_violations(package(tmp_path, sources)) == []
@@ -226,9 +243,9 @@ WRONG_DOOR = [
     ({"graph/ir.py": "import onnx\n"}, "graph.ir:1 imports onnx"),
     ({"graph/onnx_reader_too.py": "import onnx.helper\n"}, "graph.onnx_reader_too:1 imports onnx.helper"),
     ({"implicit/m.py": "def f():\n    import torch.nn\n"}, "implicit.m:2 imports torch.nn"),
-    ({"analysis/m.py": "from highspy import Highs\n"}, "analysis.m:1 imports highspy"),
+    ({"search/m.py": "from highspy import Highs\n"}, "search.m:1 imports highspy"),
     ({"graph/ir.py": "if TYPE_CHECKING:\n    import scipy.sparse as sp\n"}, "graph.ir:2 imports scipy.sparse"),
-    ({"audit/x.py": "importlib.import_module('onnx2torch')\n"}, "audit.x:1 imports onnx2torch"),
+    ({"commands/x.py": "importlib.import_module('onnx2torch')\n"}, "commands.x:1 imports onnx2torch"),
     ({"data/x.py": "import something_new\n"}, "data.x:1 imports something_new"),
     ({"report/wording.py": "from pydantic import BaseModel\n"}, "report.wording:1 imports pydantic"),
 ]
@@ -242,7 +259,7 @@ def test_imports_beside_the_doors_are_found(sources: dict[str, str], complaint: 
 def test_imports_at_the_doors_are_not_complained_of(tmp_path: Path) -> None:
     sources = {
         "graph/onnx_reader.py": "import onnx\nfrom google.protobuf.message import DecodeError\nimport os, json\n",
-        "analysis/linprog.py": "import highspy\nimport numpy as np\nimport scipy.sparse\n",
+        "search/linprog.py": "import highspy\nimport numpy as np\nimport scipy.sparse\n",
         "cli/app.py": "import typer\nfrom rich.console import Console\nimport idl_audit\n",
     }
     assert door_violations(package(tmp_path, sources)) == []
@@ -255,7 +272,7 @@ HEAVY = ("torch", "onnx", "highspy", "onnxruntime", "onnx2torch", "matplotlib")
     ("module", "heavy"),
     [
         ("idl_audit", HEAVY),
-        ("idl_audit.errors", HEAVY),
+        ("idl_audit.values.errors", HEAVY),
         ("idl_audit.report.schema", HEAVY),
         ("idl_audit.data.samples", HEAVY),
         ("idl_audit.cli.app", ("torch", "onnx2torch", "onnxruntime", "matplotlib")),

@@ -12,9 +12,9 @@ import pytest
 import typer
 
 import idl_audit
-from idl_audit import errors
 from idl_audit.cli import show
 from idl_audit.cli.exits import Exit
+from idl_audit.values import errors
 
 MODEL = Path(__file__).resolve().parents[1] / "sample_models/digits_mlp.onnx"
 DATA = MODEL.with_suffix(".npz")

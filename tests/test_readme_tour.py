@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks import readme_tour
+from benchmarks import readme_tour
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def name_of(path):
 @pytest.fixture
 def sample_report(monkeypatch):
     """The function that made the reports, to be run in the folder where it was run."""
-    spec = importlib.util.spec_from_file_location("sample_reports", ROOT / "tests/benchmarks/sample_reports.py")
+    spec = importlib.util.spec_from_file_location("sample_reports", ROOT / "benchmarks/sample_reports.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.chdir(ROOT)

@@ -17,8 +17,8 @@ from idl_audit.cli.exits import Exit, exit_codes, exit_codes_of
 from idl_audit.cli.first_steps import examples_of, what_next
 from idl_audit.cli.loading import LazyCommands
 from idl_audit.cli.show import ARGUMENTS, say, say_error
-from idl_audit.errors import InvalidInputError
 from idl_audit.report.wording import plain
+from idl_audit.values.errors import InvalidInputError
 
 COMMANDS = {
     "certify": "robustness",

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.audit.bench import BenchOptions, audit_bench, is_wrong
 from idl_audit.cli import options as o
 from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.show import (
@@ -18,11 +17,12 @@ from idl_audit.cli.show import (
     say_error,
     teller,
 )
-from idl_audit.errors import InvalidInputError, OptionError
-from idl_audit.files import write_whole
+from idl_audit.commands.bench import BenchOptions, audit_bench, is_wrong
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Report
-from idl_audit.text import decoded
+from idl_audit.values.errors import InvalidInputError, OptionError
+from idl_audit.values.files import write_whole
+from idl_audit.values.text import decoded
 
 LARGEST_REPORT = 2**30
 

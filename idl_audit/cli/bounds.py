@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.analysis.state_bounds import METHODS
-from idl_audit.audit.bounds import BoundsOptions, audit_bounds
 from idl_audit.cli import options as o
 from idl_audit.cli.exits import leave
 from idl_audit.cli.show import check_output, command, deliver, progress_bar, teller
+from idl_audit.commands.bounds import BoundsOptions, audit_bounds
 from idl_audit.data.numbers import parse_eps
-from idl_audit.errors import OptionError
+from idl_audit.measure.state_bounds import METHODS
+from idl_audit.values.errors import OptionError
 
 
 @command

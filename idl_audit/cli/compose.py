@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.audit.compose import compose as run
-from idl_audit.audit.smaller import WriteOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.show import check_output, command, deliver
+from idl_audit.commands.compose import compose as run
+from idl_audit.commands.shared.smaller import WriteOptions
 
 
 class Kind(StrEnum):

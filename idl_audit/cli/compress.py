@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.audit.compression import CompressOptions
-from idl_audit.audit.compression import compress as run
-from idl_audit.audit.smaller import WriteOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.show import check_output, command, deliver, teller
+from idl_audit.commands.compress import CompressOptions
+from idl_audit.commands.compress import compress as run
+from idl_audit.commands.shared.smaller import WriteOptions
 from idl_audit.data.numbers import parse_number
 from idl_audit.data.preprocessing import parse_preprocessing
-from idl_audit.errors import OptionError
+from idl_audit.values.errors import OptionError
 
 
 @command

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.audit.convert import ConvertOptions
-from idl_audit.audit.convert import convert as run
 from idl_audit.cli import options as o
 from idl_audit.cli.show import check_output, command, deliver, teller
-from idl_audit.errors import OptionError
+from idl_audit.commands.convert import ConvertOptions
+from idl_audit.commands.convert import convert as run
+from idl_audit.values.errors import OptionError
 
 
 def _refuse_without_data(

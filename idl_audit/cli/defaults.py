@@ -10,7 +10,7 @@ import typer
 from idl_audit.cli.exits import Exit
 from idl_audit.cli.show import say_error
 from idl_audit.config.finding import find_configuration
-from idl_audit.errors import InvalidInputError
+from idl_audit.values.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from idl_audit.config.files import Configuration

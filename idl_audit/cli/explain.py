@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from idl_audit.cli.show import command
-from idl_audit.codes import CODES
-from idl_audit.errors import OptionError
+from idl_audit.report.codes import CODES
+from idl_audit.values.errors import OptionError
 
 
 @command

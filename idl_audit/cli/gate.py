@@ -19,11 +19,11 @@ from idl_audit.cli.show import (
     print_sections,
     write_report,
 )
-from idl_audit.errors import DataError, OptionError
-from idl_audit.files import check_place, write_whole
 from idl_audit.gate.judge import judge, parse_rules
 from idl_audit.gate.rules import EXAMPLE, MEANINGS
 from idl_audit.report.reading import parse_report, read_bytes, read_report
+from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.files import check_place, write_whole
 
 METRICS = ", ".join(MEANINGS)
 

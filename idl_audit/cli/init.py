@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.audit.starter import starter
 from idl_audit.cli import options as o
 from idl_audit.cli.show import command
+from idl_audit.commands.init import starter
 from idl_audit.config.finding import FILE
-from idl_audit.errors import OptionError
-from idl_audit.files import check_distinct, check_new_file, write_whole
 from idl_audit.report.wording import plain
+from idl_audit.values.errors import OptionError
+from idl_audit.values.files import check_distinct, check_new_file, write_whole
 
 
 @command

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from idl_audit.audit.inspect import InspectOptions
-from idl_audit.audit.inspect import inspect as run
 from idl_audit.cli import options as o
 from idl_audit.cli.show import check_output, command, deliver
+from idl_audit.commands.inspect import InspectOptions
+from idl_audit.commands.inspect import inspect as run
 
 
 @command

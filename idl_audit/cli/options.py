@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from idl_audit.errors import OptionError
+from idl_audit.values.errors import OptionError
 
 if TYPE_CHECKING:  # commands that only read reports must not wait for networks and solvers
-    from idl_audit.audit.samples import DataOptions
-    from idl_audit.audit.subject import ModelOptions
+    from idl_audit.commands.shared.samples import DataOptions
+    from idl_audit.commands.shared.subject import ModelOptions
 
 DATA = "Data"
 OUTPUT = "Output"
@@ -257,7 +257,7 @@ def data_options(
     bounds: str | None,
 ) -> DataOptions:
     """Return the data options that these texts describe. Raises OptionError where one makes no sense."""
-    from idl_audit.audit.samples import DataOptions
+    from idl_audit.commands.shared.samples import DataOptions
     from idl_audit.data.preprocessing import parse_preprocessing
 
     return DataOptions(
@@ -293,7 +293,7 @@ def model_options(
     threshold: str | None = None,
 ) -> ModelOptions:
     """Return how to read the model. Raises OptionError where a text makes no sense."""
-    from idl_audit.audit.subject import ModelOptions
+    from idl_audit.commands.shared.subject import ModelOptions
     from idl_audit.data.numbers import parse_number
     from idl_audit.graph.torch_reader import TorchOptions
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.audit.predict import PredictOptions
-from idl_audit.audit.predict import predict as run
 from idl_audit.cli import options as o
 from idl_audit.cli.show import check_output, command, deliver, teller
+from idl_audit.commands.predict import PredictOptions
+from idl_audit.commands.predict import predict as run
 
 
 @command

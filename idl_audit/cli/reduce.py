@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.audit.compression import reduce as run
-from idl_audit.audit.smaller import WriteOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.show import check_output, command, deliver, teller
+from idl_audit.commands.compress import reduce as run
+from idl_audit.commands.shared.smaller import WriteOptions
 from idl_audit.data.preprocessing import parse_preprocessing
 
 

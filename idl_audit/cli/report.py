@@ -11,13 +11,13 @@ import typer
 
 from idl_audit.cli import options as o
 from idl_audit.cli.show import command, console, say
-from idl_audit.errors import OptionError
-from idl_audit.files import check_distinct, check_new_file, write_whole
 from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render
 from idl_audit.report.schema import Report
 from idl_audit.report.wording import plain
+from idl_audit.values.errors import OptionError
+from idl_audit.values.files import check_distinct, check_new_file, write_whole
 
 MARK = b"<!-- idl-audit report -->"
 """What our HTML, Markdown and JUnit files begin with: they may be replaced."""

@@ -8,13 +8,6 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.analysis.attacks import ATTACKS, AttackOptions
-from idl_audit.analysis.objectives import SEARCHES
-from idl_audit.analysis.verdicts import METHODS, Options, in_order_of_cost
-from idl_audit.audit.journal import drop_journal, journal_beside, kept_journal
-from idl_audit.audit.objectives import ObjectiveOptions, audit_objectives
-from idl_audit.audit.properties import PropertyOptions, audit_property
-from idl_audit.audit.robustness import RobustnessOptions, audit_robustness
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import is_typed
 from idl_audit.cli.exits import leave
@@ -30,9 +23,16 @@ from idl_audit.cli.show import (
     teller,
     written,
 )
+from idl_audit.commands.attack_objective import ObjectiveOptions, audit_objectives
+from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.certify_property import PropertyOptions, audit_property
+from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
 from idl_audit.data.numbers import parse_eps, parse_number
-from idl_audit.errors import OptionError
+from idl_audit.decide.objectives import SEARCHES
+from idl_audit.decide.verdicts import METHODS, Options, in_order_of_cost
 from idl_audit.report.wording import plain
+from idl_audit.search.attacks import ATTACKS, AttackOptions
+from idl_audit.values.errors import OptionError
 
 SaveOption = Annotated[
     Path | None,

@@ -8,16 +8,6 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from idl_audit.analysis.attacks import AttackOptions
-from idl_audit.analysis.state_bounds import METHODS as BOUNDS_METHODS
-from idl_audit.analysis.verdicts import METHODS, Options
-from idl_audit.audit.bounds import BoundsOptions
-from idl_audit.audit.combined import RunOptions, audit_all
-from idl_audit.audit.journal import drop_journal, journal_beside, kept_journal
-from idl_audit.audit.robustness import RobustnessOptions
-from idl_audit.audit.samples import DataOptions
-from idl_audit.audit.sensitivity_options import LocalOptions, SensitivityOptions
-from idl_audit.audit.subject import ModelOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.defaults import ConfigOption
 from idl_audit.cli.exits import Exit, leave
@@ -39,20 +29,30 @@ from idl_audit.cli.show import (
     teller,
     written,
 )
+from idl_audit.commands.bounds import BoundsOptions
+from idl_audit.commands.certify import RobustnessOptions
+from idl_audit.commands.run import RunOptions, audit_all
+from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
+from idl_audit.commands.shared.samples import DataOptions
+from idl_audit.commands.shared.sensitivity_options import LocalOptions, SensitivityOptions
+from idl_audit.commands.shared.subject import ModelOptions
 from idl_audit.config.files import Configuration, read_configuration
 from idl_audit.config.finding import FILE, find_configuration
 from idl_audit.config.settings import STEPS
 from idl_audit.data.numbers import Eps, parse_eps, parse_number
 from idl_audit.data.preprocessing import Preprocessing, parse_preprocessing
-from idl_audit.errors import InvalidInputError, OptionError
-from idl_audit.files import check_distinct, check_place, write_whole
+from idl_audit.decide.verdicts import METHODS, Options
 from idl_audit.gate.judge import check_measured, judge, parse_rules
 from idl_audit.gate.rules import Rule
+from idl_audit.measure.state_bounds import METHODS as BOUNDS_METHODS
 from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render
 from idl_audit.report.schema import Report
 from idl_audit.report.wording import plain
+from idl_audit.search.attacks import AttackOptions
+from idl_audit.values.errors import InvalidInputError, OptionError
+from idl_audit.values.files import check_distinct, check_place, write_whole
 
 FORMATS: Final = {".html": Format.HTML, ".md": Format.MARKDOWN, ".xml": Format.JUNIT}
 """Ending of a file in `reports` -> format it is written in."""

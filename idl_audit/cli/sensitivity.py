@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.analysis.centre_radius import METHODS
-from idl_audit.analysis.local_sensitivity import STATE_BOUNDS
-from idl_audit.audit.samples import DataOptions
-from idl_audit.audit.sensitivity import audit_sensitivity
-from idl_audit.audit.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.cli import options as o
 from idl_audit.cli.exits import leave
 from idl_audit.cli.show import check_output, command, deliver, progress_bar, teller
+from idl_audit.commands.sensitivity import audit_sensitivity
+from idl_audit.commands.shared.samples import DataOptions
+from idl_audit.commands.shared.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.data.groups import SPECS
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import parse_preprocessing
-from idl_audit.errors import OptionError
+from idl_audit.measure.centre_radius import METHODS
+from idl_audit.measure.local_sensitivity import STATE_BOUNDS
+from idl_audit.values.errors import OptionError
 
 OptionalEpsOption = Annotated[
     str | None,

@@ -24,11 +24,11 @@ from rich.text import Text
 
 from idl_audit.cli.exits import Exit
 from idl_audit.cli.options import Format
-from idl_audit.errors import IdlAuditError, IncompleteError, InvalidInputError, OptionError
-from idl_audit.files import check_distinct, check_place, write_whole
 from idl_audit.report.json_text import to_json
 from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.report.wording import plain
+from idl_audit.values.errors import IdlAuditError, IncompleteError, InvalidInputError, OptionError
+from idl_audit.values.files import check_distinct, check_place, write_whole
 
 WIDTH_OFF_TERMINAL = 160
 """Tables in a pipe or a file are not squeezed into 80 columns."""

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from idl_audit.audit.verification import verify as run
 from idl_audit.cli import options as o
 from idl_audit.cli.exits import Exit
 from idl_audit.cli.show import check_output, command, deliver
+from idl_audit.commands.verify import verify as run
 
 
 @command

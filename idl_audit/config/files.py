@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from idl_audit.config.finding import FILE, PROJECT
 from idl_audit.config.settings import Settings, Table
-from idl_audit.errors import OptionError
-from idl_audit.text import decoded
+from idl_audit.values.errors import OptionError
+from idl_audit.values.text import decoded
 
 _LARGEST: Final = 10**6
 _ADVICE: Final = "write a configuration with `idl-audit init MODEL DATA`"

@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-from idl_audit.errors import InvalidInputError
-from idl_audit.text import decoded
+from idl_audit.values.errors import InvalidInputError
+from idl_audit.values.text import decoded
 
 FILE: Final = "idl-audit.toml"
 PROJECT: Final = "pyproject.toml"

@@ -16,9 +16,9 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import DataError
-from idl_audit.npz import NPY_MAGIC, npy_header
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import DataError
+from idl_audit.values.npz import NPY_MAGIC, npy_header
 
 MAX_ARRAY_BYTES = 4 * 2**30
 """The most that one array may take, in the file's own number type and as float64: 4 GiB."""

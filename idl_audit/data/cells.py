@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, NoReturn, TypeAlias
 
-from idl_audit.errors import DataError
+from idl_audit.values.errors import DataError
 
 Kind: TypeAlias = Literal["number", "missing", "truth", "text"]
 

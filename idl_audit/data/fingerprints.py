@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
 from idl_audit.data.groups import Groups
 from idl_audit.data.samples import Samples
+from idl_audit.values.arrays import AnyArray
 
 
 def numbers_sha256(arrays: Iterable[AnyArray | None]) -> str:

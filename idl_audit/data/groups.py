@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.data.array_files import read_arrays
 from idl_audit.data.rows import BLANK, Rows
-from idl_audit.errors import DataError, OptionError
-from idl_audit.text import decoded
+from idl_audit.values.arrays import AnyArray, IntArray
+from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.text import decoded
 
 GROUP_NAMES = ("groups", "labels")
 """Names of the array in an .npz file."""

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.data.rows import Row, Rows
 from idl_audit.data.tables import LABEL_COLUMNS
-from idl_audit.errors import DataError
-from idl_audit.text import decoded
+from idl_audit.values.arrays import AnyArray, IntArray
+from idl_audit.values.errors import DataError
+from idl_audit.values.text import decoded
 
 if TYPE_CHECKING:
     from PIL.Image import Image

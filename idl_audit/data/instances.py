@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
 from idl_audit.data.rows import Rows
-from idl_audit.errors import DataError
-from idl_audit.text import decoded
+from idl_audit.values.errors import DataError
+from idl_audit.values.text import decoded
 
 Truth: TypeAlias = Literal["sat", "unsat", "unknown", "timeout"]
 

@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, IntArray
-from idl_audit.errors import DataError
+from idl_audit.values.arrays import AnyArray, IntArray
+from idl_audit.values.errors import DataError
 
 
 class OneOutput(enum.Enum):

@@ -10,12 +10,12 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from idl_audit.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.readings import Reading, readings
 from idl_audit.data.samples import Layout, Samples
-from idl_audit.errors import InvalidInputError
+from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.values.errors import InvalidInputError
 
 TRIED: Final = 100
 """Samples that readings are tried on, spread evenly over those that were chosen."""
@@ -30,7 +30,7 @@ Predict: TypeAlias = Callable[[Float32Array], FloatArray]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something odd about the samples; `code` is one of `idl_audit.codes`."""
+    """Something odd about the samples; `code` is one of `idl_audit.report.codes`."""
 
     code: str
     level: Literal["info", "warning"]

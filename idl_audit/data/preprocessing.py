@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.data.numbers import parse_bounds, parse_number, parse_number_list
-from idl_audit.errors import DataError, OptionError
+from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.errors import DataError, OptionError
 
 SMALLEST, LARGEST = 1e-100, 1e100
 """Of what inputs are multiplied by, and of what is added to them."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.data.samples import Layout
 from idl_audit.data.vectors import read_numbers
-from idl_audit.errors import DataError
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import DataError
 
 
 def read_radii(path: Path, input_shape: tuple[int, ...], layout: Layout = "native") -> FloatArray:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from idl_audit.arrays import Float32Array, FloatArray
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Layout
+from idl_audit.values.arrays import Float32Array, FloatArray
 
 USUAL: Final[tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]] = (
     ((), ()),

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from idl_audit.data.cells import kind_of
-from idl_audit.errors import DataError
+from idl_audit.values.errors import DataError
 
 BLANK: Final = " "
 ALL: Final = ";\t, "

@@ -13,8 +13,8 @@ from typing import Final
 from idl_audit.data.array_files import ArrayFile, read_arrays
 from idl_audit.data.tables import read_table
 from idl_audit.data.tensor_files import read_safetensors, read_torch_tensors
-from idl_audit.errors import DataError
-from idl_audit.text import is_marked
+from idl_audit.values.errors import DataError
+from idl_audit.values.text import is_marked
 
 READABLE: Final = "give .npz (arrays inputs and labels), .npy, .csv, .safetensors, .pt, or a folder of images"
 

@@ -11,12 +11,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile
 from idl_audit.data.image_folder import ImageFolder, digest, list_images, read_images
 from idl_audit.data.labels import OneOutput, are_binary, check_binary_labels, check_labels
 from idl_audit.data.sample_files import read_sample_file
-from idl_audit.errors import DataError
+from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.values.errors import DataError
 
 Layout: TypeAlias = Literal["native", "nchw", "nhwc", "flat"]
 """The order of the data's axes: the model's own, or said explicitly."""

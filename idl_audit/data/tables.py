@@ -14,12 +14,12 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.data.array_files import ArrayFile
 from idl_audit.data.cells import Cells, kind_of, shown
 from idl_audit.data.rows import Row, Rows
-from idl_audit.errors import DataError
-from idl_audit.text import decoded
+from idl_audit.values.arrays import AnyArray, FloatArray
+from idl_audit.values.errors import DataError
+from idl_audit.values.text import decoded
 
 MAX_BYTES: Final = 2**30
 """Largest text file of samples (1 GiB)."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from idl_audit.arrays import AnyArray
 from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile
-from idl_audit.errors import DataError
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,11 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.data.array_files import read_arrays
 from idl_audit.data.tables import parse_table
-from idl_audit.errors import DataError
-from idl_audit.text import decoded
+from idl_audit.values.arrays import AnyArray, FloatArray
+from idl_audit.values.errors import DataError
+from idl_audit.values.text import decoded
 
 LARGEST_TEXT: Final = 64 * 2**20
 """Bytes of such a file that is text."""

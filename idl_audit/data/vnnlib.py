@@ -18,8 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from idl_audit.errors import DataError
-from idl_audit.text import decoded
+from idl_audit.values.errors import DataError
+from idl_audit.values.text import decoded
 
 MAX_BYTES: Final = 2**26
 """Largest size of a property, after decompression (64 MB)."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from idl_audit.errors import DataError
 from idl_audit.gate.fingerprints import differences
 from idl_audit.report.schema import Report, SampleReport, SampleResult, Verdict
+from idl_audit.values.errors import DataError
 
 MOST_TOLD = 5
 """Differences that a sentence names."""

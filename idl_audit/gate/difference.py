@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from idl_audit.errors import DataError
 from idl_audit.gate.comparison import Change, changes, check_comparable
 from idl_audit.gate.fingerprints import notes, same_matrix
 from idl_audit.report.schema import EpsSummary, Report
 from idl_audit.report.wording import eps_text
+from idl_audit.values.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from idl_audit.data.numbers import Eps, parse_number
-from idl_audit.errors import OptionError
 from idl_audit.gate.comparison import changes, check_comparable
 from idl_audit.gate.fingerprints import notes
 from idl_audit.gate.measures import Figure, Share, measure, wilson
 from idl_audit.gate.rules import AT_EPS, EXAMPLE, Metric, Rule, parse_rule
 from idl_audit.report.schema import Gate, NewlyFalsified, Report, RuleResult, Verdict
 from idl_audit.report.wording import eps_text, plain
+from idl_audit.values.errors import OptionError
 
 COMPLETE: Final = "the report is complete"
 """The rule that every gate has."""

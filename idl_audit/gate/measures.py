@@ -9,10 +9,10 @@ from statistics import NormalDist
 from typing import Final
 
 from idl_audit.data.numbers import parse_number
-from idl_audit.errors import OptionError
 from idl_audit.gate.rules import AT_EPS, Metric
 from idl_audit.report.schema import ConfidenceInterval, EpsSummary, Report
 from idl_audit.report.wording import eps_text, plain
+from idl_audit.values.errors import OptionError
 
 LEVEL: Final = 0.95
 _Z: Final = NormalDist().inv_cdf((1 + LEVEL) / 2)

@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
 from idl_audit.graph.ir import Attribute, Graph, Node
-from idl_audit.rounding import UNIT_ROUNDOFF, gamma
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.rounding import UNIT_ROUNDOFF, gamma
 
 RELATIVE_TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({"float16": 2.0**-10, "bfloat16": 2.0**-7})
 """How far a constant in the file may be from the one of a formula where it is rounded to 16 bits, ..."""

@@ -9,11 +9,11 @@ from typing import Final, NoReturn
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.functions import Names
 from idl_audit.graph.ir import Attribute, Body, Node, shown
 from idl_audit.graph.schemas import named
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import UnsupportedModelError
 
 MOST_ROUNDS: Final = 1000
 """A loop may run so often."""

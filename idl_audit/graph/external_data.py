@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from idl_audit.errors import ModelFileError
 from idl_audit.graph.files import ReadFile, open_below, refuse_changed, stamp_of
 from idl_audit.graph.ir import shown
+from idl_audit.values.errors import ModelFileError
 
 ByteArray = npt.NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-from idl_audit.errors import ModelFileError
+from idl_audit.values.errors import ModelFileError
 
 # Each flag is absent on some platform. Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
 _READ: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
 from idl_audit.graph.ir import Attribute, Graph
+from idl_audit.values.arrays import AnyArray
 
 
 def graph_sha256(graph: Graph) -> str:

@@ -12,8 +12,6 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.inference import (
     TensorType,
     estimated_bytes,
@@ -27,6 +25,8 @@ from idl_audit.graph.onnx_writer import node_proto
 from idl_audit.graph.own_operators import OWN
 from idl_audit.graph.schemas import node_faults, rank_faults, type_faults
 from idl_audit.graph.tensors import LARGEST_TENSOR, widened
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import UnsupportedModelError
 
 FOLD_LIMIT: Final = LARGEST_TENSOR
 """Bytes that a folded node's outputs may have together."""

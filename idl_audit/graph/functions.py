@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NoReturn, TypeAlias
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.ir import Attribute, Body, Call, Function, Node, Reference, shown
 from idl_audit.graph.names import fresh_names
 from idl_audit.graph.onnx_contents import constant_value
 from idl_audit.graph.schemas import means_the_same
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import UnsupportedModelError
 
 MOST_NODES: Final = 200_000
 """A graph may have so many nodes once subgraphs stand in the place of their calls."""

@@ -17,7 +17,7 @@ from typing import Final
 from idl_audit.graph.chains import Chains, Found, is_safe
 from idl_audit.graph.fusion_exponentials import OF_EXPONENTIALS
 from idl_audit.graph.ir import Graph, Node
-from idl_audit.rounding import UNIT_ROUNDOFF
+from idl_audit.values.rounding import UNIT_ROUNDOFF
 
 PASSES: Final = 2
 """A sigmoid that is written with exponentials is found first, and then the SiLU that multiplies by it."""

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, TypeProto, helper, numpy_helper
 
-from idl_audit.arrays import AnyArray
 from idl_audit.graph.ir import Node, Value
 from idl_audit.graph.onnx_writer import array_type, node_proto, operator_schema
 from idl_audit.graph.tensors import ELEMENT_TYPES, element_type_name
+from idl_audit.values.arrays import AnyArray
 
 TensorType: TypeAlias = TypeProto
 """What onnx knows of a value: element type and shape, either of which may be missing."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from idl_audit.arrays import AnyArray
 from idl_audit.graph.files import ReadFile
+from idl_audit.values.arrays import AnyArray
 
 Attribute: TypeAlias = (
     "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | AnyArray | Body | Reference"

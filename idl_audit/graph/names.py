@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from idl_audit.errors import ModelFileError
 from idl_audit.graph.ir import Body, Function, Node, shown
+from idl_audit.values.errors import ModelFileError
 
 
 def check_names(body: Body, functions: Iterable[Function], path: Path) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import ModelFileError, UnsupportedModelError
 from idl_audit.graph.external_data import ExternalData
 from idl_audit.graph.ir import Attribute, Body, Call, Dimension, Function, Node, Reference, Value, shown
 from idl_audit.graph.tensors import dense_array, element_type_name, tensor_array
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
 DEFAULT_DOMAINS: Final = frozenset({"", "ai.onnx"})
 

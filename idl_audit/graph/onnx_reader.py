@@ -16,8 +16,6 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs; it is part of onnx
 from onnx import ModelProto
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import ModelFileError, UnsupportedModelError
 from idl_audit.graph.external_data import ExternalData
 from idl_audit.graph.files import ReadFile, combined_sha256, open_model, stamp_of
 from idl_audit.graph.folding import FOLD_LIMIT, fold_node
@@ -28,6 +26,8 @@ from idl_audit.graph.onnx_contents import DEFAULT_DOMAINS, Contents, Source, rea
 from idl_audit.graph.schemas import node_faults
 from idl_audit.graph.survey import Surveyed, survey
 from idl_audit.graph.tensors import ELEMENT_TYPES, LARGEST_TENSOR, widened
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
 __all__ = ["FOLD_LIMIT", "OLDEST_OPSET", "fold_node", "read_onnx"]
 

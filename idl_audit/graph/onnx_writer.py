@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.ir import Attribute, Graph, Node, Value, live_inputs, live_nodes, shown
 from idl_audit.graph.schemas import ELEMENT_TYPE_ATTRIBUTES, operator
 from idl_audit.graph.tensors import element_type_name
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import UnsupportedModelError
 
 # Weights of 16 bits were widened when they were read, so their network computes in float32 here.
 _WIDENED: Final = {"float16": "float32", "bfloat16": "float32"}

@@ -14,11 +14,11 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from idl_audit.arrays import AnyArray, Float32Array, FloatArray
-from idl_audit.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.graph.folding import with_folded_constants
 from idl_audit.graph.ir import Graph, Value, live_inputs, shown
 from idl_audit.graph.onnx_writer import clean_model
+from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
+from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 
 # Of max|y|: what another order of summation may change, and mixed samples exceed.
 _SAME: Final[Mapping[str, float]] = MappingProxyType({"float16": 2.0**-8, "bfloat16": 2.0**-5})

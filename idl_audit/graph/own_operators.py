@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from idl_audit.arrays import AnyArray
 from idl_audit.graph.ir import Node
 from idl_audit.graph.tensors import ELEMENT_TYPES
+from idl_audit.values.arrays import AnyArray
 
 _ALWAYS: Final = 10**6
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.errors import ModelFileError
 from idl_audit.graph.files import open_model
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.values.errors import ModelFileError
 
 READERS: Final[Mapping[str, Callable[[Path], Graph]]] = MappingProxyType({"onnx": read_onnx})
 

@@ -15,8 +15,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.control_flow import Course, run_body
 from idl_audit.graph.folding import evaluate_node
 from idl_audit.graph.functions import Names
@@ -36,6 +34,8 @@ from idl_audit.graph.inference import (
 from idl_audit.graph.ir import Body, Node, Value, live_nodes, shown
 from idl_audit.graph.schemas import named, rank_faults, type_faults
 from idl_audit.graph.tensors import LARGEST_TENSOR, NARROW
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import UnsupportedModelError
 
 _SMALL: Final = 2**12
 """Constants of up to so many elements are computed on the way: shapes, indices, conditions."""

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx import SparseTensorProto, TensorProto
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import ModelFileError, UnsupportedModelError
 from idl_audit.graph.external_data import ExternalData
 from idl_audit.graph.ir import shown
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
 _MAX_RANK: Final = 64  # numpy's own limit
 

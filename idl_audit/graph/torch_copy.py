@@ -16,11 +16,11 @@ from typing import Any, Final
 import onnx
 import torch
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.onnx_writer import clean_model, with_fresh_names
 from idl_audit.graph.original import first_line
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import UnsupportedModelError
 
 # No one version suits all models: these together convert 147 of 155 public ones.
 _OTHER_OPSETS: Final = (17, 13, 11, 9)

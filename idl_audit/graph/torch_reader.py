@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.graph.files import ReadFile, combined_sha256, hashed
 from idl_audit.graph.fingerprint import graph_sha256
 from idl_audit.graph.ir import Graph, Provenance, shown
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import BatchedNetwork, InputForm, OriginalNetwork, first_line
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import torch

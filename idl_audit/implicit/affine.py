@@ -9,10 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.implicit.composition import add, compose, product_nnz
 from idl_audit.implicit.linear_maps import LinearMap, Selection
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.rounding import TINY, gamma
 
 INPUT: Final = -1
 """The source that stands for u; states are numbered 0, 1, ... in the order they were made."""

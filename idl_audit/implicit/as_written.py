@@ -17,8 +17,6 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.ir import Graph, Node, shown
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.coupled import Softmax
@@ -29,6 +27,8 @@ from idl_audit.implicit.lowering.einsum import adds_constants_up
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
 from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True)

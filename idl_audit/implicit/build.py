@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.fusion import fuse_activations
 from idl_audit.graph.ir import Graph, Node, Value, live_inputs, live_nodes
 from idl_audit.graph.original import chosen_output
@@ -24,6 +23,7 @@ from idl_audit.implicit.lowering.nodes import Progress
 from idl_audit.implicit.lowering.sequences import TensorList
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
 from idl_audit.implicit.walk import Walk, refuse
+from idl_audit.values.errors import UnsupportedModelError
 
 STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
 """Operators that keep the order of the outputs; where one ends the network, the model stops before it and says so."""

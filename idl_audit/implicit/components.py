@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import FloatArray, IntArray
 
 
 def block_order(A: sp.csr_array, kinds: IntArray, nodes: IntArray) -> list[IntArray]:

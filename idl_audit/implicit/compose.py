@@ -19,8 +19,6 @@ from typing import Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.errors import OptionError, UnsupportedModelError
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.activations.parts import group_of, restricted, side_by_side
 from idl_audit.implicit.affine import INPUT, AffineForm
@@ -28,7 +26,9 @@ from idl_audit.implicit.components import block_order, gathered
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock, dense
 from idl_audit.implicit.wellposed import MOST_STATES, perron_root
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.errors import OptionError, UnsupportedModelError
+from idl_audit.values.rounding import TINY, gamma
 
 
 def cascade(first: ImplicitModel, second: ImplicitModel) -> ImplicitModel:

@@ -14,11 +14,11 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.rounding import TINY, gamma
 
 
 def product_nnz(outer: LinearMap, inner: LinearMap) -> int:

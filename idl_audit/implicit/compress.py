@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray
-from idl_audit.errors import OptionError, SolverError
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
@@ -22,7 +20,9 @@ from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selectio
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.plain import DENSE_SHARE
 from idl_audit.implicit.upward import pulled, pushed, weighted
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import OptionError, SolverError
+from idl_audit.values.rounding import TINY, gamma
 
 INPUT = -1
 OUTPUT = -1

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.values.arrays import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import torch

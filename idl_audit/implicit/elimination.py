@@ -17,12 +17,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.rounding import TINY, gamma
 
 STRONGEST = 2.0**900
 """Beyond such a feedback 1 / (1 - a) leaves the range of float64."""

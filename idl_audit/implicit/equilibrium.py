@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from idl_audit.arrays import BoolArray, FloatArray
-from idl_audit.budget import Check, unchecked
 from idl_audit.implicit.wellposed import Contraction, Monotone, Proof
+from idl_audit.values.arrays import BoolArray, FloatArray
+from idl_audit.values.check import Check, unchecked
 
 MOST_STEPS = 5000
 POLISHING_STEPS = 20

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.rounding import TINY, gamma
 
 
 def in_data_units(model: ImplicitModel, factor: FloatArray, offset: FloatArray) -> ImplicitModel:

@@ -23,8 +23,8 @@ from typing import Self
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.rounding import gamma
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

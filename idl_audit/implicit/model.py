@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.budget import Check, unchecked
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation, Line
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
-from idl_audit.rounding import LOST, gamma
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.check import Check, unchecked
+from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.rounding import LOST, gamma
 
 FAR = 1e300
 """Stands for the whole axis where slopes on all of it are asked for."""

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, FloatArray
-from idl_audit.errors import ModelFileError, OptionError
 from idl_audit.graph.torch_reader import read_weights
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
-from idl_audit.npz import write_npz
+from idl_audit.values.arrays import AnyArray, FloatArray
+from idl_audit.values.errors import ModelFileError, OptionError
+from idl_audit.values.npz import write_npz
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "A": ("A.weight", "A"),

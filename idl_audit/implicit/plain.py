@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.errors import ModelFileError
 from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
 from idl_audit.implicit.components import block_order, gathered, ranges_text
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.wellposed import MOST_STATES
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.errors import ModelFileError
 
 DENSE_SHARE = 0.25
 """A submatrix with a smaller share of nonzeros is kept in CSR form."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.implicit.activations.parts import group_of, restricted
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.components import gathered
@@ -24,7 +23,8 @@ from idl_audit.implicit.composition import compose
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, Loop, StateBlock
 from idl_audit.implicit.wellposed import Coefficients
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.rounding import TINY, gamma
 
 Values = Mapping[int, tuple[BoolArray, FloatArray, FloatArray]]
 """Block -> which of its states are constant, their values, and bounds of the values' errors; each (n_k,)."""

@@ -14,13 +14,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray, IntArray
-from idl_audit.errors import OptionError
 from idl_audit.implicit.composition import compose, least_entry
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
 from idl_audit.implicit.wellposed import perron_root
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.errors import OptionError
+from idl_audit.values.rounding import gamma
 
 LARGEST_EXPONENT = 800
 """Beyond 2^800 products of scaled numbers could leave the range of float64."""

@@ -18,15 +18,15 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import AnyArray, FloatArray, IntArray
-from idl_audit.errors import IdlAuditError, ModelFileError
 from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
 from idl_audit.implicit.plain import PlainReader
 from idl_audit.implicit.wellposed import MOST_STATES
-from idl_audit.npz import read_npz, write_npz
+from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.values.errors import IdlAuditError, ModelFileError
+from idl_audit.values.npz import read_npz, write_npz
 
 SCHEMA_VERSION: Final = "1.0"
 

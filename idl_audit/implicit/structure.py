@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.values.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)

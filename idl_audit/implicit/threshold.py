@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
+from idl_audit.values.arrays import FloatArray
 
 _DECIMAL: Final = Context(prec=60)
 _INVERSE_ERROR: Final = 1e-50

@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.composition import least_entry
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
-from idl_audit.rounding import TINY
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.rounding import TINY
 
 
 def pulled(linear_map: LinearMap, r: FloatArray, *, uncertain: bool = True) -> FloatArray:

@@ -9,8 +9,6 @@ from typing import NoReturn, TypeAlias
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, FloatArray, IntArray
-from idl_audit.errors import MemoryLimitError, UnsupportedModelError
 from idl_audit.graph.ir import Attribute, Node
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.kinked import identity
@@ -23,6 +21,8 @@ from idl_audit.implicit.composition import (
 )
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import PoolWindows, StateBlock
+from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 
 TensorValue: TypeAlias = AffineForm | AnyArray
 """A tensor of the network: constant, or an affine form over states and input."""

@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.analysis.witness import ProofWitness
-from idl_audit.arrays import AnyArray
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.door import Header, Misfit, Name, Spec, counted
 from idl_audit.proof.forest import Choices, Forest, Shares
 from idl_audit.proof.proof import Goals, Lemma, Proof
+from idl_audit.proof.sensitivity_witness import ProofWitness
+from idl_audit.values.arrays import AnyArray
 
 WHOLE, REAL, SINGLE, SIGN, BYTE = "<i8", "<f8", "<f4", "|i1", "|u1"
 

@@ -11,23 +11,23 @@ from fractions import Fraction
 
 import numpy as np
 
-from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching.chain import repeated, retightened
-from idl_audit.analysis.branching.proof import chosen_multipliers, prove_leaves
-from idl_audit.analysis.branching.restriction import is_dead_elsewhere, restricted, restricted_bounds
-from idl_audit.analysis.certificate import Functionals, lower_bound
-from idl_audit.analysis.intervals import affine_interval
-from idl_audit.analysis.linear_bounds import line_multipliers
-from idl_audit.analysis.planes import Planes, why_no_planes
-from idl_audit.analysis.query import Conjunction, Query
-from idl_audit.analysis.splitting.contraction import Rows
-from idl_audit.analysis.witness import why_not_well_posed
-from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.chain import repeated, retightened
+from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.forest import Forest
+from idl_audit.proof.intervals import affine_interval
+from idl_audit.proof.leaves import chosen_multipliers, prove_leaves
+from idl_audit.proof.linear_bounds import line_multipliers
+from idl_audit.proof.planes import Planes, why_no_planes
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof
-from idl_audit.rounding import down, gamma
+from idl_audit.proof.restriction import is_dead_elsewhere, restricted, restricted_bounds
+from idl_audit.proof.rows import Rows
+from idl_audit.proof.sensitivity_witness import why_not_well_posed
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.rounding import down, gamma
 
 NUMBERS_AT_ONCE = 2**22
 """Bounds of all states in the leaves of one pass."""

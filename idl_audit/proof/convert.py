@@ -8,22 +8,22 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from idl_audit.analysis.bounds import Interval, StateBounds
-from idl_audit.analysis.branching.chain import Chain, Leaves, StateStep, StateTrees, cut_points, retightened
-from idl_audit.analysis.branching.cover import Phases
-from idl_audit.analysis.branching.restriction import restricted, restricted_bounds
-from idl_audit.analysis.lp_tree.chain import LpChain, LpLeaves
-from idl_audit.analysis.planes import Planes
-from idl_audit.analysis.query import Conjunction, Query
-from idl_audit.analysis.splitting.contraction import groups
-from idl_audit.analysis.splitting.split_tree import SplitTree
-from idl_audit.arrays import ByteArray, Float32Array, FloatArray, IntArray
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.chain import Chain, Leaves, StateStep, StateTrees, cut_points, retightened
 from idl_audit.proof.check import proved_lemma, proved_stage
+from idl_audit.proof.cover import Phases
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
+from idl_audit.proof.lp_chain import LpChain, LpLeaves
+from idl_audit.proof.planes import Planes
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof
+from idl_audit.proof.restriction import restricted, restricted_bounds
+from idl_audit.proof.rows import groups
+from idl_audit.proof.split_tree import SplitTree
+from idl_audit.values.arrays import ByteArray, Float32Array, FloatArray, IntArray
+from idl_audit.values.query import Conjunction, Query
 
 
 @dataclass(eq=False)

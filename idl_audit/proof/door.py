@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
+from idl_audit.values.arrays import AnyArray
 
 NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,6}")
 """A number in a name: no sign, no zeros before it, at most seven digits."""

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from idl_audit.arrays import BoolArray, ByteArray, Float32Array, FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, ByteArray, Float32Array, FloatArray, IntArray
 
 LEAF = -1
 """In place of the number of a split variable."""

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from idl_audit.analysis.witness import ProofWitness
-from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.proof.forest import Forest
+from idl_audit.proof.sensitivity_witness import ProofWitness
+from idl_audit.values.arrays import FloatArray, IntArray
 
 REST = -1
 """In place of the number of an alternative: all those that no other goal refutes."""

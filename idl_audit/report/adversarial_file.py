@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, FloatArray
-from idl_audit.errors import DataError
 from idl_audit.report.schema import Adversarial, Report
 from idl_audit.report.worst_first import worst_first
+from idl_audit.values.arrays import AnyArray, FloatArray
+from idl_audit.values.errors import DataError
 
 ARRAYS: Final = ("inputs", "originals", "labels", "predictions", "eps", "indices")
 

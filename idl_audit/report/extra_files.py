@@ -10,12 +10,12 @@ from pathlib import Path, PurePath, PureWindowsPath
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
-from idl_audit.errors import DataError, IdlAuditError, OptionError
-from idl_audit.npz import read_npz
 from idl_audit.report.adversarial_file import Triple, read_triples
 from idl_audit.report.render.extras import Extras
 from idl_audit.report.schema import Report, Verdict
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import DataError, IdlAuditError, OptionError
+from idl_audit.values.npz import read_npz
 
 
 def find_extras(

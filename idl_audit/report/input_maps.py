@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
+from idl_audit.values.arrays import FloatArray
 
 MOST_CHANNELS = 4
 """A last axis of at most so many, behind two longer ones, is that of the channels (height, width, channels)."""

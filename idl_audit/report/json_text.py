@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from idl_audit.errors import InvalidInputError
 from idl_audit.report.schema import READ_VERSIONS, Report, ValidationError
+from idl_audit.values.errors import InvalidInputError
 
 _LONGEST = 300
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from idl_audit.data.numbers import parse_number
-from idl_audit.errors import DataError, InvalidInputError, OptionError
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.wording import plain
-from idl_audit.text import decoded
+from idl_audit.values.errors import DataError, InvalidInputError, OptionError
+from idl_audit.values.text import decoded
 
 
 def read_report(path: Path) -> Report:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import idl_audit
-from idl_audit.analysis.sensitivity import sensitivity_matrix
-from idl_audit.analysis.verdicts import Verdict
-from idl_audit.errors import UnsupportedModelError
-from tests.benchmarks.equilibrium_table import HEAD, closed_loop, decide_all, loop_section, table
+from benchmarks.equilibrium_table import HEAD, closed_loop, decide_all, loop_section, table
+from idl_audit.decide.verdicts import Verdict
+from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.values.errors import UnsupportedModelError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,11 +13,10 @@ import torch
 from torch import nn
 
 import idl_audit
-from idl_audit.analysis.sensitivity import sensitivity_matrix
-from tests.benchmarks import measuring, sensitivity_table
-from tests.benchmarks.architectures import BottleneckNet, random_batch_norms
-from tests.benchmarks.measuring import least_seconds, run_part
-from tests.benchmarks.peers import (
+from benchmarks import measuring, sensitivity_table
+from benchmarks.architectures import BottleneckNet, random_batch_norms
+from benchmarks.measuring import least_seconds, run_part
+from benchmarks.peers import (
     DenseModel,
     Eclipse,
     chain_of_weights,
@@ -25,7 +24,7 @@ from tests.benchmarks.peers import (
     product_of_norms,
     sampled_lower_bounds,
 )
-from tests.benchmarks.sensitivity_table import (
+from benchmarks.sensitivity_table import (
     ENTRYWISE,
     LOWER,
     MNIST,
@@ -43,6 +42,7 @@ from tests.benchmarks.sensitivity_table import (
     ours_name,
     sample_network,
 )
+from idl_audit.measure.sensitivity import sensitivity_matrix
 
 REPORT = Path(__file__).resolve().parents[2] / "reports/sensitivity.md"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks import table1
-from tests.benchmarks.measuring import ROOT
+from benchmarks import table1
+from benchmarks.measuring import ROOT
 
 REPORT = table1.COUNTS
 

@@ -1,7 +1,8 @@
 """The folder that the tests of the command line work in."""
 
-import command_line
 import pytest
+
+from tests.shared import command_line
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from command_line import DATA, MODEL, SAMPLES, run
 from PIL import Image
 
 from idl_audit.report.schema import Verdict
+from tests.shared.command_line import DATA, MODEL, SAMPLES, run
 
 CONV, CONV_DATA = SAMPLES / "digits_conv.onnx", SAMPLES / "digits_conv.npz"
 

@@ -13,22 +13,23 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-import bench_workers
 import numpy as np
 import onnxruntime
 import pytest
-from command_line import MODEL, Run, network, run, weights
 from onnx import helper
 
-from idl_audit.analysis.verdicts import Reason
-from idl_audit.audit import bench, properties
-from idl_audit.audit.bench import BenchOptions, Decided, Row, audit_bench
-from idl_audit.audit.properties import rounded, scaled_row, to_query
-from idl_audit.box import Box
+from idl_audit.commands import bench
+from idl_audit.commands import certify_property as properties
+from idl_audit.commands.bench import BenchOptions, Decided, Row, audit_bench
+from idl_audit.commands.certify_property import rounded, scaled_row, to_query
 from idl_audit.data.vnnlib import OutputRow, PropertyBox, parse_vnnlib
-from idl_audit.errors import DataError
+from idl_audit.decide.verdicts import Reason
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report
+from idl_audit.values.box import Box
+from idl_audit.values.errors import DataError
+from tests.shared import bench_workers
+from tests.shared.command_line import MODEL, Run, network, run, weights
 
 CONDITIONS = {
     "holds": "(assert (<= Y_0 -1))",  # y = relu(...): never

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import bench_workers
 import numpy as np
 import onnx
 import pytest
-from command_line import gemm, network, run, weights
 
 from idl_audit import __version__
-from idl_audit.audit import bench
-from idl_audit.audit.bench import BenchOptions, Row, audit_bench
-from idl_audit.audit.bench_resume import kept_rows
+from idl_audit.commands import bench
+from idl_audit.commands.bench import BenchOptions, Row, audit_bench
+from idl_audit.commands.shared.bench_resume import kept_rows
 from idl_audit.data.instances import read_instances
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Diagnostic, Report
+from tests.shared import bench_workers
+from tests.shared.command_line import gemm, network, run, weights
 
 
 @pytest.fixture

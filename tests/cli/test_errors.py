@@ -10,12 +10,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-import command_line
 import numpy as np
 import pytest
-from command_line import DATA, MODEL, run
 
-from idl_audit.audit import deciding, robustness
+from idl_audit.commands import certify as robustness
+from idl_audit.commands.shared import deciding
+from tests.shared import command_line
+from tests.shared.command_line import DATA, MODEL, run
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from command_line import MODEL, Run, gemm, network, run
 
-from idl_audit.audit import deciding
 from idl_audit.cli.app import COMMANDS, app
 from idl_audit.cli.exits import MEANINGS, PARTICULAR, Exit, codes_of
+from idl_audit.commands.shared import deciding
 from idl_audit.report.json_text import from_json
-from tests.gate.gate_reports import audited, written
+from tests.shared.command_line import MODEL, Run, gemm, network, run
+from tests.shared.gate_reports import audited, written
 
 DONE: Mapping[str, str] = {
     "certify": "certify small.onnx -d small.npz -e 0.02 --method interval",

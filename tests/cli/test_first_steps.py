@@ -7,10 +7,10 @@ import shlex
 
 import pytest
 import typer
-from command_line import ROOT, run
 
 from idl_audit.cli.app import app
 from idl_audit.cli.first_steps import EXAMPLES, SAMPLE, what_next
+from tests.shared.command_line import ROOT, run
 
 GROUP = typer.main.get_command(app)
 COMMANDS = list(GROUP.commands)

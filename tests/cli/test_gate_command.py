@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import HOSTILE, run
 
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Gate, ModelInfo
-from tests.gate.gate_reports import audited, written
+from tests.shared.command_line import HOSTILE, run
+from tests.shared.gate_reports import audited, written
 
 RULE = "certified_accuracy@2/255 >= 0.90"
 PASSING, FAILING = audited("c" * 90 + "u" * 10), audited("c" * 89 + "u" * 11)

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from command_line import ROOT, run
 
 from idl_audit.implicit.storage import load_model
+from tests.shared.command_line import ROOT, run
 
 MLP = ROOT / "sample_models/digits_mlp.onnx"
 DATA = ROOT / "sample_models/digits_mlp.npz"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from command_line import DATA, MODEL, SAMPLES, run
 
 from idl_audit.report.schema import Reason, Verdict
+from tests.shared.command_line import DATA, MODEL, SAMPLES, run
 
 STATES = 80
 

@@ -16,9 +16,9 @@ import pytest
 from onnx import helper
 
 import idl_audit
-from idl_audit.errors import DataError, OptionError
 from idl_audit.testing import assert_robust
-from tests.cli.command_line import Run, network, run
+from idl_audit.values.errors import DataError, OptionError
+from tests.shared.command_line import Run, network, run
 
 X = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.5], [0.3, 0.7]])
 Y = [1, 0, 1, 0]

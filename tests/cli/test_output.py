@@ -16,17 +16,18 @@ import onnxruntime
 import pytest
 import scipy.sparse as sp
 import typer
-from command_line import DATA, MODEL, SAMPLES, network, run, weights
 from onnx import helper
 from rich.console import Console
 
 import idl_audit
-from idl_audit.audit import deciding, robustness
 from idl_audit.cli.app import app
+from idl_audit.commands import certify as robustness
+from idl_audit.commands.shared import deciding
 from idl_audit.implicit.storage import load_model
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.terminal import render
+from tests.shared.command_line import DATA, MODEL, SAMPLES, network, run, weights
 
 COMMANDS = {
     "certify": f"certify {MODEL} -d {DATA} -e 0.02,0.05 --bounds 0,1 --limit 5",
@@ -198,9 +199,9 @@ def test_help_mentions_every_option(name, columns):
 
 
 def test_help_names_every_method(files):
-    from idl_audit.analysis.attacks import ATTACKS
-    from idl_audit.analysis.state_bounds import METHODS as RUNGS
-    from idl_audit.analysis.verdicts import METHODS
+    from idl_audit.decide.verdicts import METHODS
+    from idl_audit.measure.state_bounds import METHODS as RUNGS
+    from idl_audit.search.attacks import ATTACKS
 
     for name, methods in (("certify", METHODS), ("attack", [*ATTACKS, "lp"]), ("bounds", RUNGS)):
         (option,) = (option for option in options_of(name) if option.name == "method")

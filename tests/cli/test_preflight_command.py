@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from command_line import DATA, MODEL, run
 
-from idl_audit.codes import CODES
+from idl_audit.report.codes import CODES
+from tests.shared.command_line import DATA, MODEL, run
 
 COMMANDS = {
     "certify": f"certify {MODEL} -d wrong.npz -e 0.01 --method interval",

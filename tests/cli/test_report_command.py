@@ -8,11 +8,11 @@ import re
 
 import numpy as np
 import pytest
-from command_line import DATA, MODEL, run
 
-from idl_audit.errors import DataError
 from idl_audit.report.adversarial_file import read_triples
 from idl_audit.report.json_text import from_json, to_json
+from idl_audit.values.errors import DataError
+from tests.shared.command_line import DATA, MODEL, run
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import DATA, HOSTILE, MODEL, run
 
-from idl_audit.audit import deciding, robustness
-from idl_audit.audit.starter import guess
+from idl_audit.commands import certify as robustness
+from idl_audit.commands.init import guess
+from idl_audit.commands.shared import deciding
 from idl_audit.config.files import read_configuration
 from idl_audit.report.json_text import from_json
-from tests.gate.gate_reports import audited, written
+from tests.shared.command_line import DATA, HOSTILE, MODEL, run
+from tests.shared.gate_reports import audited, written
 
 BASE = f"""
 [defaults]

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from command_line import gemm, network, run, weights
 from onnx import helper
 
-from idl_audit.audit import robustness
 from idl_audit.cli.app import app
+from idl_audit.commands import certify as robustness
 from idl_audit.gate.fingerprints import differences, notes
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Report
+from tests.shared.command_line import gemm, network, run, weights
 
 COMMANDS = typer.main.get_command(app).commands
 
@@ -127,8 +127,8 @@ HARMLESS_HERE: Mapping[tuple[str, str], str] = {
 }
 
 ELSEWHERE: Mapping[str, str] = {
-    "--arch": "tests.audit.test_identity:test_the_code_of_a_network_belongs_to_it",
-    "--input-shape": "tests.audit.test_identity:test_the_code_of_a_network_belongs_to_it",
+    "--arch": "tests.commands.test_identity:test_the_code_of_a_network_belongs_to_it",
+    "--input-shape": "tests.commands.test_identity:test_the_code_of_a_network_belongs_to_it",
 }
 """Options that need torch, and the test that tries them."""
 

@@ -6,10 +6,10 @@ import shlex
 
 import numpy as np
 import pytest
-from command_line import DATA, MODEL, SAMPLES, run
 
-from idl_audit.audit import local_sensitivity as loop
-from idl_audit.audit import sensitivity_pictures
+from idl_audit.commands.shared import local_sensitivity as loop
+from idl_audit.commands.shared import sensitivity_pictures
+from tests.shared.command_line import DATA, MODEL, SAMPLES, run
 
 LOCAL = f"-d {DATA} -e 0.02 --bounds 0,1 --limit 3"
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.audit import forgeries
-from tests.cli.command_line import DATA, MODEL, run
+from tests.shared import forgeries
+from tests.shared.command_line import DATA, MODEL, run
 
 META = '{"schema_version": "1.0", "activation": "relu"}'
 

@@ -9,7 +9,7 @@ import pytest
 from idl_audit.config.files import read_configuration
 from idl_audit.config.finding import FILE, find_configuration
 from idl_audit.config.settings import Settings, Table
-from idl_audit.errors import OptionError
+from idl_audit.values.errors import OptionError
 
 
 def configuration(folder: Path, text: str, name: str = FILE):

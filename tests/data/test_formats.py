@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from idl_audit.data.samples import read_samples
-from idl_audit.errors import DataError
+from idl_audit.values.errors import DataError
 
 SHAPE = (1, 3, 2, 4)
 X = (np.arange(5 * 24) * 7 % 256).astype(np.uint8).reshape(5, 3, 2, 4)

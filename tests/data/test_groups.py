@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idl_audit.data.groups import Groups, parse_groups, read_groups
-from idl_audit.errors import DataError, OptionError
+from idl_audit.values.errors import DataError, OptionError
 
 IMAGE = (1, 2, 3, 4)
 

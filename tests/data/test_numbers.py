@@ -16,7 +16,7 @@ from idl_audit.data.numbers import (
     parse_number,
     parse_number_list,
 )
-from idl_audit.errors import OptionError
+from idl_audit.values.errors import OptionError
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

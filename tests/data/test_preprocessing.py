@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idl_audit.data.preprocessing import Preprocessing, channel_axis, parse_preprocessing
-from idl_audit.errors import DataError, OptionError
+from idl_audit.values.errors import DataError, OptionError
 
 IMAGENET = Preprocessing(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), bounds=(0, 255))
 

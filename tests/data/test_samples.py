@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from idl_audit.data import array_files, samples
 from idl_audit.data.sample_files import READABLE
 from idl_audit.data.samples import read_samples
-from idl_audit.errors import DataError
+from idl_audit.values.errors import DataError
 
 SHAPE = (1, 3, 2, 4)
 P = 24

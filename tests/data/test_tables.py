@@ -20,7 +20,7 @@ from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import read_samples
 from idl_audit.data.vectors import read_objective
 from idl_audit.data.vnnlib import parse_vnnlib, read_vnnlib
-from idl_audit.errors import DataError, InvalidInputError
+from idl_audit.values.errors import DataError, InvalidInputError
 
 X = [[0.9, 0.2, 0.1], [0.1, 0.8, 0.3]]
 Y = [0, 1]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from idl_audit.data import vnnlib
 from idl_audit.data.vnnlib import OutputRow, Property, parse_vnnlib, read_vnnlib
-from idl_audit.errors import DataError
+from idl_audit.values.errors import DataError
 
 BOUNDS = "(assert (>= X_0 -1)) (assert (<= X_0 1)) (assert (>= X_1 0.1)) (assert (<= X_1 0.25))"
 

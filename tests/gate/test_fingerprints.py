@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_reports import audited
 
-from idl_audit.errors import DataError, OptionError
 from idl_audit.gate.comparison import check_comparable
 from idl_audit.gate.difference import compare
 from idl_audit.gate.fingerprints import differences, notes
 from idl_audit.gate.judge import judge, parse_rules
 from idl_audit.report.schema import ModelInfo, Prediction, PreprocessingInfo, Report, Sensitivity
+from idl_audit.values.errors import DataError, OptionError
+from tests.shared.gate_reports import audited
 
 A, B = "a" * 64, "b" * 64
 MODEL = ModelInfo(path="m.onnx", format="onnx", sha256=A, file_sha256=A, input_shape=(1,), n_outputs=2, n_parameters=1)

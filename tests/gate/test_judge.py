@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gate_reports import audited, written
 
-from idl_audit.errors import DataError, IdlAuditError, OptionError
 from idl_audit.gate.difference import compare
 from idl_audit.gate.judge import judge, parse_rules
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Gate, PropertyReport, Verdict
+from idl_audit.values.errors import DataError, IdlAuditError, OptionError
+from tests.shared.gate_reports import audited, written
 
 
 def judged(report, *require, baseline=None, warn=()):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idl_audit.errors import OptionError
 from idl_audit.gate.measures import wilson
 from idl_audit.gate.rules import OPERATORS, Metric, parse_rule
+from idl_audit.values.errors import OptionError
 
 
 @pytest.mark.parametrize(

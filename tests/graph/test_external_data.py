@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from idl_audit.errors import ModelFileError
 from idl_audit.graph import files
 from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.values.errors import ModelFileError
 
 WEIGHTS = make.weights()
 BYTES = WEIGHTS["w"].tobytes() + WEIGHTS["b"].tobytes()

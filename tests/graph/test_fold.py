@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.ir import Attribute, Node
 from idl_audit.graph.onnx_reader import FOLD_LIMIT, fold_node
+from idl_audit.values.errors import UnsupportedModelError
 
 F32 = np.float32
 

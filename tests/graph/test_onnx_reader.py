@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.errors import ModelFileError, UnsupportedModelError
 from idl_audit.graph.external_data import ExternalData
 from idl_audit.graph.onnx_contents import Source, read_contents
 from idl_audit.graph.onnx_reader import OLDEST_OPSET, read_onnx
+from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
 NEWEST = onnx.defs.onnx_opset_version()
 

@@ -16,10 +16,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import BatchedNetwork, InputForm, OriginalNetwork, onnx2torch_network, onnxruntime_network
+from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 
 W, B = make.weights()["w"], make.weights()["b"]
 BOTH = pytest.mark.parametrize("run", [onnxruntime_network, onnx2torch_network])

@@ -14,8 +14,8 @@ import graph_models as make
 import numpy as np
 import pytest
 
-from idl_audit.errors import ModelFileError
 from idl_audit.graph.reader import ADVICE, READERS, read_graph, sniff
+from idl_audit.values.errors import ModelFileError
 
 
 def zipped(path: Path, *names: str) -> None:

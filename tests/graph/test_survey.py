@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.values.errors import UnsupportedModelError
 
 F32, I64 = np.float32, np.int64
 node = helper.make_node

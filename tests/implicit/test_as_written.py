@@ -8,16 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from implicit_models import built, node, proto, read
 from onnx import TensorProto
-from random_networks import FAMILIES
 from test_operators import CASES, Case, network
 
-from idl_audit.analysis.bounds import Interval
-from idl_audit.analysis.float_errors import FloatErrors
-from idl_audit.analysis.intervals import interval_bounds
-from idl_audit.arrays import FloatArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit import as_written as module
 from idl_audit.implicit.as_written import FLOAT32, FLOAT64, as_written, of_implicit_model
 from idl_audit.implicit.build import build_implicit
@@ -25,6 +18,13 @@ from idl_audit.implicit.lowering import LOWERINGS
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.float_errors import FloatErrors
+from idl_audit.proof.intervals import interval_bounds
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import UnsupportedModelError
+from tests.shared.implicit_models import built, node, proto, read
+from tests.shared.random_networks import FAMILIES
 
 LEVELS = (
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from implicit_models import Network, built, checked, floats, ints, node, proto, read
-from map_examples import admits, distance, exact, product, rational
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from random_networks import FAMILIES, KINKED
 
-from idl_audit.errors import MemoryLimitError, OptionError, UnsupportedModelError
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.values.errors import MemoryLimitError, OptionError, UnsupportedModelError
+from tests.shared.implicit_models import Network, built, checked, floats, ints, node, proto, read
+from tests.shared.map_examples import admits, distance, exact, product, rational
+from tests.shared.random_networks import FAMILIES, KINKED
 
 RNG = np.random.default_rng(11)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cyclic_models import plain, relu_solutions
 
-from idl_audit.analysis.sensitivity import sensitivity_matrix
-from idl_audit.errors import OptionError, UnsupportedModelError
 from idl_audit.implicit.compose import cascade, concat, feedback, total
 from idl_audit.implicit.plain import plain_model
 from idl_audit.implicit.storage import load_model, save_model
+from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.values.errors import OptionError, UnsupportedModelError
+from tests.shared.cyclic_models import plain, relu_solutions
 
 KINDS = ("relu", "tanh", "leaky_relu", "abs", "sigmoid", "identity", "softmax", "elu")
 

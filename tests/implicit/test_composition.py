@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_examples import (
+
+from idl_audit.implicit.composition import add, compose, product_nnz
+from idl_audit.implicit.convolution import Convolution, TransposedConvolution
+from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
+from tests.shared.map_examples import (
     KINDS,
     Rng,
     admits,
@@ -25,10 +29,6 @@ from map_examples import (
     product,
     rational,
 )
-
-from idl_audit.implicit.composition import add, compose, product_nnz
-from idl_audit.implicit.convolution import Convolution, TransposedConvolution
-from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 
 PAIRS = sorted(pairs(KINDS, KINDS))
 EVERY_PAIR = pytest.mark.parametrize(("outer", "inner"), PAIRS, ids=["-".join(p) for p in PAIRS])

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.implicit.model import ImplicitModel
-from tests.implicit.cyclic_models import (
+from idl_audit.values.errors import UnsupportedModelError
+from tests.shared.cyclic_models import (
     PHI,
     around_a_loop,
     contracting,

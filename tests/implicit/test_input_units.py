@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from implicit_models import built, floats, node, read
-from map_examples import admits, exact, rational
-from random_networks import FAMILIES
 
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.scaling import rescale
+from tests.shared.implicit_models import built, floats, node, read
+from tests.shared.map_examples import admits, exact, rational
+from tests.shared.random_networks import FAMILIES
 
 SEEDS = st.integers(0, 2**32 - 1)
 

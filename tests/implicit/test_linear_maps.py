@@ -9,10 +9,10 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_examples import KINDS, allowance, convolution, exact, matrix, reindexed
 
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
+from tests.shared.map_examples import KINDS, allowance, convolution, exact, matrix, reindexed
 
 EVERY_KIND = pytest.mark.parametrize("kind", sorted(KINDS))
 SEEDS = st.integers(0, 2**32 - 1)
@@ -217,7 +217,7 @@ class TestConvolution:
     @QUICK
     def test_rounding_stays_within_the_bound_of_a_dot_product(self, seed: int) -> None:
         """The claim in the module's docstring, that torch sums plainly in float64, against rational arithmetic."""
-        from idl_audit.rounding import gamma
+        from idl_audit.values.rounding import gamma
 
         rng = np.random.default_rng(seed)
         for found in (convolution(rng), TransposedConvolution(forward=convolution(rng))):

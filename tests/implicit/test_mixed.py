@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.errors import ModelFileError
 from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
 from idl_audit.implicit.linear_maps import Dense
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.implicit.storage import load_model, save_model
-from tests.implicit.cyclic_models import plain
+from idl_audit.values.errors import ModelFileError
+from tests.shared.cyclic_models import plain
 
 seeds = st.integers(0, 2**32 - 1)
 NAMES = sorted(ACTIVATIONS)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import idl_audit
-from idl_audit.audit.subject import open_subject
-from idl_audit.errors import ModelFileError, OptionError
+from idl_audit.commands.shared.subject import open_subject
+from idl_audit.values.errors import ModelFileError, OptionError
 
 
 def state_dict(rng, n=5, p=4, q=3, prefix="mon.linear_module."):

@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from implicit_models import NEWEST, Network, built, floats, ints, node, proto, read
-from map_cases import MAP_CASES
 from onnx import NodeProto, TensorProto
-from operator_cases import BN, OPERATOR_CASES, ROW, Case, f, kernel, scalar
 
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.build import build_implicit, without_unread_positions
 from idl_audit.implicit.lowering import CONSTANT, LOWERINGS
@@ -23,6 +19,10 @@ from idl_audit.implicit.lowering.fixed_batch import RULES, one_row
 from idl_audit.implicit.lowering.refusals import REFUSED as NOT_READ
 from idl_audit.implicit.lowering.refusals import refuse_operator
 from idl_audit.implicit.lowering.sequences import SEQUENCES
+from idl_audit.values.errors import UnsupportedModelError
+from tests.shared.implicit_models import NEWEST, Network, built, floats, ints, node, proto, read
+from tests.shared.map_cases import MAP_CASES
+from tests.shared.operator_cases import BN, OPERATOR_CASES, ROW, Case, f, kernel, scalar
 
 CASES = [*OPERATOR_CASES, *MAP_CASES]
 EVERY_CASE = pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.op}: {c.what}") for c in CASES])

@@ -13,8 +13,6 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.analysis.sensitivity import sensitivity_matrix
-from idl_audit.errors import ModelFileError
 from idl_audit.implicit.activations import Mixed
 from idl_audit.implicit.components import block_order, ranges_text
 from idl_audit.implicit.linear_maps import Dense, Sparse
@@ -22,7 +20,9 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.plain import PlainReader
 from idl_audit.implicit.scaling import rescale
 from idl_audit.implicit.storage import load_model, save_model
-from tests.implicit.cyclic_models import PHI, around_a_loop, contracting, fixed_point, plain, random_loop
+from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.values.errors import ModelFileError
+from tests.shared.cyclic_models import PHI, around_a_loop, contracting, fixed_point, plain, random_loop
 
 seeds = st.integers(0, 2**32 - 1)
 

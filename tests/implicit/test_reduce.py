@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cyclic_models import plain
 
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
 from idl_audit.implicit.reduce import reduce_model
+from tests.shared.cyclic_models import plain
 
 
 def planted(rng, *, cyclic):

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from implicit_models import Network, built, floats, node, proto, read
-from random_networks import FAMILIES, KINKED
 
-from idl_audit.analysis.bounds import Interval
-from idl_audit.analysis.intervals import interval_bounds
-from idl_audit.analysis.sensitivity import sensitivity_matrix
-from idl_audit.errors import OptionError
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import norm_inf_a, rescale
+from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.intervals import interval_bounds
+from idl_audit.values.errors import OptionError
+from tests.shared.implicit_models import Network, built, floats, node, proto, read
+from tests.shared.random_networks import FAMILIES, KINKED
 
 SEEDS = st.integers(0, 2**32 - 1)
 RNG = np.random.default_rng(4)

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from implicit_models import NEWEST, built, floats, node
-from map_examples import KINDS
-from random_networks import FAMILIES
 
-from idl_audit.errors import ModelFileError, OptionError
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.implicit.storage import SCHEMA_VERSION, load_model, save_model
-from idl_audit.npz import write_npz
+from idl_audit.values.errors import ModelFileError, OptionError
+from idl_audit.values.npz import write_npz
+from tests.shared.implicit_models import NEWEST, built, floats, node
+from tests.shared.map_examples import KINDS
+from tests.shared.random_networks import FAMILIES
 
 ORIGIN = {"path": "net.onnx", "sha256": "0" * 64, "note": "with ümlauts, \u0000 and \ud800"}
 Meta = dict[str, Any]
@@ -193,7 +193,7 @@ class TestRoundTrips:
 
 
 def build_implicit_of(family: str, seed: int) -> ImplicitModel:
-    from implicit_models import read
+    from tests.shared.implicit_models import read
 
     return build_implicit(read(FAMILIES[family](seed).proto()))
 

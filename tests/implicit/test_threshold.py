@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.linear_maps import Dense, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.implicit.storage import load_model, save_model
 from idl_audit.implicit.threshold import RISING, Threshold, with_threshold
+from idl_audit.values.arrays import FloatArray
 
 P = 3
 RNG = np.random.default_rng(0)

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.wellposed import (
     Coefficients,
     Contraction,
@@ -25,7 +24,8 @@ from idl_audit.implicit.wellposed import (
     prove,
 )
 from idl_audit.implicit.wellposed.contraction import centre_of, slopes_in_t
-from tests.implicit.cyclic_models import (
+from idl_audit.values.arrays import FloatArray
+from tests.shared.cyclic_models import (
     Exact,
     columns_times,
     determinant,

@@ -12,8 +12,8 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from idl_audit import load
-from idl_audit.errors import ModelFileError, UnsupportedModelError
 from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
 RNG = np.random.default_rng(0)
 FLOAT = TensorProto.FLOAT

@@ -12,13 +12,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from idl_audit.audit.inspect import InspectOptions, inspect
-from idl_audit.audit.subject import check_agreement, open_subject, random_inputs
+from idl_audit.commands.inspect import InspectOptions, inspect
+from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.errors import DataError, UnsupportedModelError
 from idl_audit.graph.original import BatchedNetwork, InputForm
 from idl_audit.graph.reader import read_graph
 from idl_audit.implicit.build import build_implicit
+from idl_audit.values.errors import DataError, UnsupportedModelError
 
 RNG = np.random.default_rng(0)
 

@@ -14,11 +14,11 @@ from torch import nn
 from torch.nn import functional
 
 from idl_audit import from_torch
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.fusion import fuse_activations
 from idl_audit.graph.original import onnxruntime_network
 from idl_audit.graph.reader import read_graph
 from idl_audit.implicit.build import build_implicit
+from idl_audit.values.errors import UnsupportedModelError
 
 X = np.linspace(-9, 9, 60).reshape(-1, 3).astype(np.float32)
 

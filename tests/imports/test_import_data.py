@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.architectures import load_resnet20
+from benchmarks.import_table import Imported, Refused, export, fresh_networks, import_file
 from idl_audit.graph.torch_reader import network_of
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.scaling import rescale
-from tests.benchmarks.architectures import load_resnet20
-from tests.benchmarks.import_table import Imported, Refused, export, fresh_networks, import_file
 
 DATA = Path(os.environ.get("IDL_AUDIT_DATA", "/nonexistent"))
 needs_data = pytest.mark.skipif("IDL_AUDIT_DATA" not in os.environ, reason="IDL_AUDIT_DATA is not set")

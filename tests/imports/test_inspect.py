@@ -9,12 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.audit.inspect import InspectOptions, inspect
-from idl_audit.audit.subject import open_subject
-from idl_audit.errors import MemoryLimitError, ModelFileError
+from idl_audit.commands.inspect import InspectOptions, inspect
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.reader import read_graph
 from idl_audit.implicit.build import build_implicit
+from idl_audit.values.errors import MemoryLimitError, ModelFileError
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 

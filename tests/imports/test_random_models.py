@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from random_models import RandomModel, random_model
 
 from idl_audit import load
-from idl_audit.audit.inspect import InspectOptions, inspect
-from idl_audit.errors import UnsupportedModelError
+from idl_audit.commands.inspect import InspectOptions, inspect
 from idl_audit.graph.ir import live_nodes
 from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.values.errors import UnsupportedModelError
+from tests.shared.random_models import RandomModel, random_model
 
 
 def runs(made: RandomModel, path: Path) -> bool:

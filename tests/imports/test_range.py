@@ -14,11 +14,8 @@ import pytest
 import scipy.sparse as sp
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.analysis.bounds import Interval
-from idl_audit.analysis.intervals import affine_interval, interval_bounds
-from idl_audit.audit.subject import check_agreement, open_subject
+from idl_audit.commands.shared.subject import check_agreement, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.errors import AgreementError, OptionError, UnsupportedModelError
 from idl_audit.graph.ir import Graph, Node, Provenance, Value
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.implicit.affine import AffineForm
@@ -28,6 +25,9 @@ from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.intervals import affine_interval, interval_bounds
+from idl_audit.values.errors import AgreementError, OptionError, UnsupportedModelError
 
 Nodes = Sequence[tuple[str, str, str, Mapping[str, Any]]]
 

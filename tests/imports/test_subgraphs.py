@@ -12,8 +12,8 @@ import pytest
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from idl_audit import load
-from idl_audit.errors import ModelFileError, UnsupportedModelError
 from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 RNG = np.random.default_rng(0)

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from idl_audit import from_torch
-from idl_audit.errors import ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.graph.reader import sniff
 from idl_audit.graph.torch_reader import TorchOptions, read_torch
 from idl_audit.implicit.build import build_implicit
+from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
 
 FACTORY = """
 from torch.nn import Linear, ReLU, Sequential

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.analysis.query import Conjunction, Query
-from idl_audit.box import Box
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.check import check
 from idl_audit.proof.convert import Grower
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
-from tests.analysis.small_networks import layered, minimum_by_patterns, random_box, random_network
+from idl_audit.values.box import Box
+from idl_audit.values.query import Conjunction, Query
+from tests.shared.small_networks import layered, minimum_by_patterns, random_box, random_network
 
 seeds = st.integers(0, 2**32 - 1)
 

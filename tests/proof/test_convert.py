@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idl_audit.analysis import branching
-from idl_audit.analysis.branching.chain import Chain
-from idl_audit.analysis.input_splitting import split_inputs
-from idl_audit.analysis.query import Conjunction, Query
-from idl_audit.analysis.splitting.split_tree import SplitTree, check_splits
-from idl_audit.arrays import AnyArray
-from idl_audit.box import Box
-from idl_audit.budget import Budget
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.arrays import PROOF, opened, packed, sizes
+from idl_audit.proof.chain import Chain
 from idl_audit.proof.check import check
 from idl_audit.proof.convert import of_chain, of_splits
 from idl_audit.proof.door import Misfit, check_values, fit
 from idl_audit.proof.proof import Proof
-from tests.analysis.small_networks import minimum_by_patterns, random_network
+from idl_audit.proof.split_tree import SplitTree, check_splits
+from idl_audit.search import branching
+from idl_audit.search.splitting.boxes import split_inputs
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.box import Box
+from idl_audit.values.budget import Budget
+from idl_audit.values.query import Conjunction, Query
+from tests.shared.small_networks import minimum_by_patterns, random_network
 
 
 def true_query(seed: int, *, share: float = 0.02) -> tuple[ImplicitModel, Query]:

@@ -1,12 +1,12 @@
 """The page in a browser: nothing in its console, nothing requested, nothing wider than the screen."""
 
-import headless
 import numpy as np
 import pytest
 import report_examples as examples
 from test_render import hostile, triple
 
 from idl_audit.report.render import Extras, render
+from tests.shared import headless
 
 PROGRAM = headless.find_browser()
 

@@ -16,7 +16,6 @@ import pytest
 import report_examples as examples
 from hypothesis import given
 from hypothesis import strategies as st
-from junit_schema import faults
 from markdown_it import MarkdownIt
 
 from idl_audit.report.adversarial_file import Triple
@@ -44,6 +43,7 @@ from idl_audit.report.schema import (
     Verdict,
     Verification,
 )
+from tests.shared.junit_schema import faults
 
 HOSTILES = (
     "<script>alert(1)</script></script><img src=x onerror=alert(2)>",

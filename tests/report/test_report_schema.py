@@ -6,7 +6,6 @@ import re
 import pytest
 import report_examples as examples
 
-from idl_audit.errors import InvalidInputError
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import (
     CleanAccuracy,
@@ -22,6 +21,7 @@ from idl_audit.report.schema import (
     ValidationError,
     Verdict,
 )
+from idl_audit.values.errors import InvalidInputError
 
 REPORTS = {
     "bare": examples.report(),

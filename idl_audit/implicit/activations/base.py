@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from idl_audit.arrays import FloatArray
+from idl_audit.values.arrays import FloatArray
 
 Line: TypeAlias = tuple[FloatArray, FloatArray]
 """(slope, intercept) of x = slope z + intercept, for each state."""

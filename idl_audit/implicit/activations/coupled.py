@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.implicit.activations.curve import LIBRARY_ERROR
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.rounding import TINY, gamma
 
 EXPONENT_ERROR = 2.0**-42
 """What rounding a difference of up to 745 does to its exponential, relative."""

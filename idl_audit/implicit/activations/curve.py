@@ -14,9 +14,9 @@ from types import MappingProxyType
 import numpy as np
 from scipy import special
 
-from idl_audit.arrays import BoolArray, FloatArray
 from idl_audit.implicit.activations.base import Activation, Line
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import BoolArray, FloatArray
+from idl_audit.values.rounding import TINY, gamma
 
 LIBRARY_ERROR = 2.0**-46
 """Error granted to a value or slope, relative to 1 + its size: 128 units in the last place of a few library calls."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.activations.base import Activation, Line
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.rounding import TINY, gamma
 
 UNDERFLOW = 2.0**-1073
 """More than a product that underflows can lose."""

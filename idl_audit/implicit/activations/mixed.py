@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.activations.base import Activation, Line
+from idl_audit.values.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

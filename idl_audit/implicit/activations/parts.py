@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from idl_audit.arrays import IntArray
 from idl_audit.implicit.activations.base import Activation
 from idl_audit.implicit.activations.coupled import Softmax
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.activations.mixed import Mixed
+from idl_audit.values.arrays import IntArray
 
 
 def restricted(activation: Activation, states: IntArray) -> Activation:

@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.walk import TensorValue, Walk, flat_indices, form_input, refuse
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.rounding import gamma
 
 
 def broadcast(form: AffineForm, shape: tuple[int, ...]) -> AffineForm:

@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import kinked
 from idl_audit.implicit.affine import AffineForm
@@ -21,7 +20,8 @@ from idl_audit.implicit.lowering.arithmetic import broadcast
 from idl_audit.implicit.lowering.maxima import lower_max, lower_min
 from idl_audit.implicit.lowering.sequences import TensorList
 from idl_audit.implicit.walk import TensorValue, Walk, refuse
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.rounding import gamma
 
 COMPARISONS: Final = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 """Operators that make a Condition; that a border counts to one side or the other does not matter here."""

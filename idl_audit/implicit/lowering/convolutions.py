@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
@@ -23,6 +22,7 @@ from idl_audit.implicit.walk import (
     refuse,
     text_attribute,
 )
+from idl_audit.values.arrays import FloatArray
 
 
 def spatial_shape(node: Node, form: AffineForm, kernel_rank: int) -> tuple[int, ...]:

@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
 from idl_audit.implicit.walk import TensorValue, Walk, flat_indices, refuse, text_attribute
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.values.rounding import gamma
 
 Labels = tuple[str, ...]
 """One label for each axis: a letter, or '...0', '...1', ... for those that an ellipsis stands for."""

@@ -17,8 +17,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import MemoryLimitError, UnsupportedModelError
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Graph, Node, live_nodes
 from idl_audit.implicit.affine import AffineForm
@@ -26,6 +24,8 @@ from idl_audit.implicit.lowering import CONSTANT, LOWERINGS
 from idl_audit.implicit.lowering.row_rules import RULES, entrywise
 from idl_audit.implicit.lowering.rows import MeetError, Rows, Tensor, meet
 from idl_audit.implicit.walk import Walk
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 
 
 def one_row(graph: Graph, output: str) -> Graph | None:

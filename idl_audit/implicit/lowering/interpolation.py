@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import FloatArray, IntArray
 
 Taps = tuple[IntArray, FloatArray]
 """(pixels, weights), each (places, taps); a pixel may lie outside the axis."""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import AnyArray, FloatArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
@@ -23,7 +22,8 @@ from idl_audit.implicit.walk import (
     int_attribute,
     refuse,
 )
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import AnyArray, FloatArray
+from idl_audit.values.rounding import gamma
 
 
 def lower_matmul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

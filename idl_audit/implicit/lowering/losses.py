@@ -23,7 +23,7 @@ from idl_audit.implicit.walk import (
     refuse_infinity,
     text_attribute,
 )
-from idl_audit.rounding import gamma
+from idl_audit.values.rounding import gamma
 
 
 def lower_negative_log_likelihood(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from idl_audit.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations.kinked import absolute
 from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent
@@ -28,6 +27,7 @@ from idl_audit.implicit.walk import (
     refuse,
     refuse_swallowing,
 )
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 
 OUTSIDE = -1
 """A window's place that lies outside the image."""

@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm, PartlyAbsent
@@ -29,6 +28,7 @@ from idl_audit.implicit.walk import (
     refuse,
     text_attribute,
 )
+from idl_audit.values.arrays import AnyArray, IntArray
 
 NOWHERE = -1
 """The position of what padding puts in."""

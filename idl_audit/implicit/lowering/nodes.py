@@ -8,8 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node, shown
 from idl_audit.implicit.affine import AffineForm, PartlyAbsent
@@ -19,6 +17,8 @@ from idl_audit.implicit.lowering.choice import COMPARISONS, Choices, Condition, 
 from idl_audit.implicit.lowering.refusals import refuse_operator
 from idl_audit.implicit.lowering.sequences import SEQUENCES, TensorList, lower_sequence
 from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_infinity, refuse_range
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import UnsupportedModelError
 
 BOUNDED: Final = frozenset(
     {

@@ -27,7 +27,7 @@ from idl_audit.implicit.walk import (
     refuse_swallowing,
     text_attribute,
 )
-from idl_audit.rounding import gamma as rounding_of
+from idl_audit.values.rounding import gamma as rounding_of
 
 
 def lower_componentwise(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from idl_audit.arrays import BoolArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations.kinked import absolute
 from idl_audit.implicit.affine import AffineForm
@@ -15,6 +14,7 @@ from idl_audit.implicit.lowering.convolutions import padding, spatial_shape
 from idl_audit.implicit.lowering.maxima import OUTSIDE, maximum_of_windows
 from idl_audit.implicit.lowering.sums import weighted_sum
 from idl_audit.implicit.walk import TensorValue, Walk, form_input, int_attribute, ints_attribute, refuse
+from idl_audit.values.arrays import BoolArray, IntArray
 
 
 def _windows(node: Node, form: AffineForm) -> tuple[tuple[int, ...], IntArray, BoolArray]:

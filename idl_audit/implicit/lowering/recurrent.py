@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import Activation, curve, kinked
 from idl_audit.implicit.affine import AffineForm
@@ -24,6 +23,7 @@ from idl_audit.implicit.walk import (
     refuse,
     text_attribute,
 )
+from idl_audit.values.arrays import FloatArray
 
 STEP_ACTIVATIONS: Final[Mapping[str, Callable[[], Activation]]] = MappingProxyType(
     {"Tanh": curve.tanh, "Relu": kinked.relu, "Sigmoid": curve.sigmoid, "Softsign": curve.softsign}

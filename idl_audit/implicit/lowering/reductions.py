@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations.curve import softplus
 from idl_audit.implicit.activations.kinked import absolute
@@ -32,6 +31,7 @@ from idl_audit.implicit.walk import (
     optional_constant,
     refuse,
 )
+from idl_audit.values.arrays import AnyArray, IntArray
 
 
 def lower_global_average_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

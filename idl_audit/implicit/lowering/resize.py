@@ -14,7 +14,6 @@ from typing import Final, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Sparse
@@ -33,7 +32,8 @@ from idl_audit.implicit.walk import (
     refuse,
     text_attribute,
 )
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from idl_audit.values.rounding import gamma
 
 CROP: Final = "tf_crop_and_resize"
 """The coordinates that read a part of the axis only, and have a value of their own outside."""

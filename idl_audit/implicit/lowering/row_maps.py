@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, IntArray
-from idl_audit.errors import UnsupportedModelError
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.lowering import LOWERINGS
 from idl_audit.implicit.lowering.rows import LARGEST_BATCH, MeetError, Result, Rows, Tensor, lying_along, meet, row_part
 from idl_audit.implicit.walk import Walk
+from idl_audit.values.arrays import AnyArray, IntArray
+from idl_audit.values.errors import UnsupportedModelError
 
 
 def one_map(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.linear_maps import Selection
@@ -29,6 +28,7 @@ from idl_audit.implicit.lowering.rows import (
 )
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.walk import Walk, int_attribute, ints_attribute
+from idl_audit.values.arrays import AnyArray, IntArray
 
 
 def _shape(value: Tensor | None) -> tuple[int, ...]:

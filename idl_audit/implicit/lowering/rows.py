@@ -9,8 +9,8 @@ from typing import Final, NoReturn, TypeAlias
 
 import numpy as np
 
-from idl_audit.arrays import AnyArray, IntArray
 from idl_audit.graph.ir import Node
+from idl_audit.values.arrays import AnyArray, IntArray
 
 LARGEST_BATCH: Final = 2**24
 """Entries of a batch's tensor beyond which its positions are not followed."""

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.linear_maps import Sparse
@@ -25,7 +24,8 @@ from idl_audit.implicit.walk import (
     refuse,
     text_attribute,
 )
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.values.rounding import gamma
 
 NOWHERE = -1
 """A pixel outside the image, which is 0."""

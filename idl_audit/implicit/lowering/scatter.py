@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.arrays import IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Selection, Sparse
@@ -26,7 +25,8 @@ from idl_audit.implicit.walk import (
     refuse_infinity,
     text_attribute,
 )
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import IntArray
+from idl_audit.values.rounding import gamma
 
 _Reduction = Callable[[Node, TensorValue, TensorValue, IntArray, Walk], AffineForm]
 """(node, data, updates, place in the data of every update, walk) -> result."""

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Sparse
 from idl_audit.implicit.walk import Walk
-from idl_audit.rounding import gamma
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.rounding import gamma
 
 
 def along_axis(

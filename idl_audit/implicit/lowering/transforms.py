@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.arrays import FloatArray, IntArray
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Selection, Sparse
@@ -24,6 +23,7 @@ from idl_audit.implicit.walk import (
     optional_constant,
     refuse,
 )
+from idl_audit.values.arrays import FloatArray, IntArray
 
 
 def lower_cumulative_sum(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

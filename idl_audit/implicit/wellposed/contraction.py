@@ -24,8 +24,8 @@ from functools import cached_property
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.rounding import TINY, gamma
 
 MOST_STATES = 8192
 """Dense matrices of this size take half a gigabyte each; loops with more states are refused."""

@@ -14,9 +14,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.wellposed.contraction import Coefficients, Contraction, contraction
 from idl_audit.implicit.wellposed.monotone import Monotone, monotone
+from idl_audit.values.arrays import FloatArray
 
 Proof: TypeAlias = Contraction | Monotone
 

@@ -16,9 +16,9 @@ from functools import cached_property
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.implicit.wellposed.contraction import Coefficients
-from idl_audit.rounding import TINY, gamma
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.rounding import TINY, gamma
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.report.input_maps import channels_last, is_image
 from idl_audit.report.pictures.canvas import label, new_figure, write_png
+from idl_audit.values.arrays import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

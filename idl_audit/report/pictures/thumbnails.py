@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from idl_audit.arrays import FloatArray
 from idl_audit.report.input_maps import as_image, channels_last, in_blocks
+from idl_audit.values.arrays import FloatArray
 
 LARGEST_SIDE = 96
 """Larger images are reduced to it: means of squares of pixels."""

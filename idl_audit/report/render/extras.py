@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from idl_audit.arrays import FloatArray
 from idl_audit.report.adversarial_file import Triple
+from idl_audit.values.arrays import FloatArray
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 
-from idl_audit.arrays import FloatArray
 from idl_audit.report.adversarial_file import Triple
 from idl_audit.report.input_maps import is_image
 from idl_audit.report.render.extras import Extras
 from idl_audit.report.schema import Report, Sensitivity, Verdict
 from idl_audit.report.wording import eps_text, figure, percent
+from idl_audit.values.arrays import FloatArray
 
 MOST_BYTES: Final = 900_000
 """Adversarial inputs are drawn until their pictures take so much."""

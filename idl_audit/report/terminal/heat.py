@@ -12,9 +12,9 @@ from rich.measure import Measurement
 from rich.segment import Segment
 from rich.style import Style
 
-from idl_audit.arrays import FloatArray
 from idl_audit.report.input_maps import in_blocks
 from idl_audit.report.schema import InputMap
+from idl_audit.values.arrays import FloatArray
 
 RAMP: Final = " .:-=+*#%@"
 """From the least to the largest value, where there is no colour."""

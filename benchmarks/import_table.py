@@ -1,0 +1,183 @@
+"""Write reports/import.md: what is imported, how well it agrees with the original network, and what is refused.
+
+    IDL_AUDIT_DATA=... python -m benchmarks.import_table [--out DIR]
+
+Every network of the data folder's vnncomp/ and onnx_import/, networks freshly exported by both of torch's exporters,
+and ResNet-20 from its state dict; then the refusals of onnx_refuse/ and of a network with two inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from benchmarks.architectures import load_resnet20
+from idl_audit.commands.shared.subject import ModelOptions, check_agreement, open_subject, random_inputs
+from idl_audit.graph.torch_reader import TorchOptions
+from idl_audit.values.errors import IdlAuditError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One network that was imported."""
+
+    name: str
+    opset: int | None
+    states: int
+    blocks: int
+    max_rel_error: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One network that was refused, with the sentence."""
+
+    name: str
+    sentence: str
+
+
+def import_file(path: Path, name: str, options: ModelOptions | None = None) -> Imported | Refused:
+    """Import one file and compare it with the original on 20 random inputs."""
+    start = time.monotonic()
+    try:
+        subject = open_subject(path, options)
+        check = check_agreement(subject, random_inputs(subject.model.n_inputs))
+    except IdlAuditError as error:
+        return Refused(name, str(error).removeprefix(f"{path}: "))
+    seconds = time.monotonic() - start
+    model = subject.model
+    return Imported(name, subject.info.opset, model.n_states, len(model.blocks), check.max_rel_error, seconds)
+
+
+def fresh_networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+    """Return untrained networks with an input shape each: what today's users export."""
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 10), nn.Softmax(dim=1))
+    lenet = nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.LeakyReLU(0.1),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 84),
+        nn.GELU(),
+        nn.Linear(84, 10),
+    )
+    autoencoder = nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1),
+        nn.SiLU(),
+        nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1),
+        nn.Hardswish(),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(4, 1, 3, padding=1),
+        nn.Sigmoid(),
+    )
+    conv1d = nn.Sequential(
+        nn.Conv1d(3, 8, 5, padding=2, dilation=1),
+        nn.ELU(),
+        nn.Conv1d(8, 8, 3, groups=4, stride=2),
+        nn.Mish(),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+    return {
+        "MLP with softmax": (mlp, (1, 64)),
+        "LeNet with pooling": (lenet, (1, 1, 28, 28)),
+        "autoencoder": (autoencoder, (1, 1, 16, 16)),
+        "1-D conv net": (conv1d, (1, 3, 40)),
+    }
+
+
+def export(module: nn.Module, shape: tuple[int, ...], path: Path, *, dynamo: bool) -> None:
+    """Export as users do, silently."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module.eval(), (torch.zeros(shape),), str(path), dynamo=dynamo)
+
+
+def two_inputs(path: Path) -> Path:
+    """Write a network with two inputs."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("a", "b", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"], name="sum")], "g", values[:2], values[2:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def rows(data: Path, scratch: Path) -> Iterator[Imported | Refused]:
+    """Import everything, one after the other."""
+    for folder in ("vnncomp/*", "onnx_import", "onnx_refuse"):
+        for path in sorted(data.glob(f"{folder}/*.onnx")):
+            yield import_file(path, f"{path.parent.name}/{path.stem}")
+    fresh = fresh_networks()
+    fresh["ResNet-20"] = (load_resnet20(str(data / "models/resnet20_cifar10.th")), (1, 3, 32, 32))
+    for name, (module, shape) in fresh.items():
+        for dynamo in (True, False):
+            path = scratch / "fresh.onnx"
+            export(module, shape, path, dynamo=dynamo)
+            yield import_file(path, f"{name}, exported with dynamo={dynamo}")
+    torch_options = TorchOptions("benchmarks.architectures:resnet20", (1, 3, 32, 32), True)
+    state_dict = data / "models/resnet20_cifar10.th"
+    yield import_file(state_dict, "ResNet-20 from its state dict", ModelOptions(torch=torch_options))
+    yield import_file(two_inputs(scratch / "two_inputs.onnx"), "a network with two inputs")
+
+
+def table(found: list[Imported | Refused]) -> str:
+    """Return the report as markdown."""
+    imported = [row for row in found if isinstance(row, Imported)]
+    refused = [row for row in found if isinstance(row, Refused)]
+    worst = max(row.max_rel_error for row in imported)
+    lines = [
+        "# Import",
+        "",
+        "Made by `python -m benchmarks.import_table`. Error: largest difference of an output relative to max|y|, "
+        "on 20 random inputs, half of them normal, half even on [0, 1]. Seconds: reading, converting and comparing.",
+        "",
+        f"{len(imported)} networks imported, largest error {worst:.1e}; {len(refused)} refused.",
+        "",
+        "| network | opset | states | blocks | error | seconds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in imported:
+        figures = (row.name, str(row.opset), f"{row.states:,}", str(row.blocks))
+        lines.append(f"| {' | '.join(figures)} | {row.max_rel_error:.1e} | {row.seconds:.2f} |")
+    lines += ["", "| refused | the sentence |", "|---|---|"]
+    lines += [f"| {row.name} | {row.sentence.replace('|', ' ')} |" for row in refused]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "reports")
+    out = parser.parse_args().out
+    with tempfile.TemporaryDirectory() as scratch:
+        found = list(rows(Path(os.environ["IDL_AUDIT_DATA"]), Path(scratch)))
+    (out / "import.md").write_text(table(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

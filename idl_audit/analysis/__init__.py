@@ -1,1 +1,0 @@
-"""IMPLICIT MODEL -> NUMBERS: bounds, sensitivity, relaxations, attacks, verdicts; no files, no printing."""

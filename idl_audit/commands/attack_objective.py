@@ -1,0 +1,213 @@
+"""attack --objective: how far an objective moves around every sample, reached and proved."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from idl_audit.commands.certify import CHECKED_SAMPLES
+from idl_audit.commands.shared.boxes import sample_sets, threat_model
+from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.progress import Progress, Watcher
+from idl_audit.commands.shared.samples import DataOptions, describe_data, open_samples
+from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.data.fingerprints import numbers_sha256
+from idl_audit.data.numbers import Eps, check_eps_units
+from idl_audit.data.radii import read_radii
+from idl_audit.data.samples import Samples
+from idl_audit.data.vectors import read_objective
+from idl_audit.decide.objectives import SEARCHES, Measured, Measurement, Objective, l1, linear, state_discrepancy
+from idl_audit.decide.verdicts import REASONS
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.scaling import rescale
+from idl_audit.report.schema import Diagnostic, ObjectiveReport, Reason, Report, WhyIncomplete
+from idl_audit.search.linprog import Outcome
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.box import InputSet
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import OptionError
+from idl_audit.values.files import check_new_file
+from idl_audit.values.npz import write_npz
+
+NAMES: Final = ("l1", "state")
+"""Objectives that need no file."""
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """What attack --objective is asked for."""
+
+    objective: str
+    """One of NAMES, or the name of a file with c and perhaps w."""
+    eps: tuple[Eps, ...]
+    data: DataOptions
+    searches: tuple[str, ...] = SEARCHES
+    sparse: int | None = None
+    sigma: Path | None = None
+    time_limit: float = 60.0
+    seed: int = 0
+    save: Path | None = None
+    force: bool = False
+    model: ModelOptions = field(default_factory=ModelOptions)
+
+    def __post_init__(self) -> None:
+        if self.sparse is not None and self.sparse < 1:
+            raise OptionError(f"--sparse must be 1 or more, not {self.sparse}")
+        if not self.time_limit > 0:
+            raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
+        if self.objective not in NAMES and not Path(self.objective).is_file():
+            raise OptionError(
+                f"--objective must be margin, {', '.join(NAMES)} or a file with weights, not {self.objective}; "
+                "save weights c of the outputs as .npy, .csv, or .npz with c and perhaps w for the states"
+            )
+        if self.save is not None:
+            check_new_file(self.save, force=self.force)
+
+    @property
+    def budget(self) -> Budget:
+        """What one sample and radius may cost, from now on."""
+        return Budget.of(self.time_limit, max_bytes=self.model.max_bytes)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    index: int
+    eps: Eps
+    found: Measured
+
+
+def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = lambda progress: None) -> Report:
+    """Measure an objective around every sample at every radius; Ctrl-C leaves a valid, incomplete report.
+
+    Raises:
+        InvalidInputError: where the model, the data or an option is refused; nothing is written.
+        AgreementError: where the implicit model is not the network.
+    """
+    clock = Clock()
+    preprocessing = options.data.preprocessing
+    with clock.step("read and convert"):
+        subject = open_subject(path, options.model)
+        samples = open_samples(subject, options.data, with_labels=False)
+        sigma = None
+        if options.sigma is not None:
+            sigma = read_radii(options.sigma, subject.input_shape, options.data.layout)
+        else:
+            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
+        model = subject.in_data_units(preprocessing)
+        objective, weights = _objective(model, options.objective)
+        sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
+        sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
+    with clock.step("check"):
+        inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
+        check = check_agreement(subject, inputs.astype(float))
+    found: list[_Entry] = []
+    why: WhyIncomplete | None = None
+    with clock.step("measure"):
+        measurement = Measurement(model, subject.network(preprocessing), objective, seed=options.seed)
+        try:
+            for entry in _measure_all(measurement, samples, sets, options, watch):
+                found.append(entry)
+        except KeyboardInterrupt:
+            why = "interrupted"
+    subject.check_unchanged()
+    if options.save is not None:
+        write_npz(options.save, _arrays(found, model.n_inputs), force=options.force)
+    return framed_report(
+        "attack",
+        clock,
+        seed=options.seed,
+        why_incomplete=why,
+        model=subject.info,
+        conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
+        data=describe_data(samples, options.data),
+        threat_model=threat_model(
+            options.eps, preprocessing.bounds, sigma=options.sigma, radii=sigma, k=options.sparse
+        ),
+        objectives=tuple(_entry_report(entry, objective, weights, options) for entry in found),
+        diagnostics=tuple(_diagnostics(subject, objective)),
+        artifacts=() if options.save is None else (str(options.save),),
+    )
+
+
+def _objective(model: ImplicitModel, name: str) -> tuple[Objective, str | None]:
+    """Return the objective, and the hash of its weights where they are in a file."""
+    if name in NAMES:
+        return l1(model) if name == "l1" else state_discrepancy(model), None
+    weights = read_objective(Path(name))
+    return linear(model, *weights), numbers_sha256(weights)
+
+
+def _measure_all(
+    measurement: Measurement,
+    samples: Samples,
+    all_sets: list[list[InputSet]],
+    options: ObjectiveOptions,
+    watch: Watcher,
+) -> Iterator[_Entry]:
+    total, done = samples.n * len(options.eps), 0
+    watch(Progress(0, total, Counter()))
+    for index, x, sets in zip(samples.indices, samples.inputs, all_sets, strict=True):
+        for radius, inputs in zip(options.eps, sets, strict=True):
+            found = measurement.measure(x, inputs, searches=options.searches, budget=options.budget)
+            done += 1
+            watch(Progress(done, total, Counter()))
+            yield _Entry(int(index), radius, found)
+
+
+def _entry_report(
+    entry: _Entry, objective: Objective, weights: str | None, options: ObjectiveOptions
+) -> ObjectiveReport:
+    found = entry.found
+    return ObjectiveReport(
+        index=entry.index,
+        eps=entry.eps.value,
+        objective=options.objective,
+        objective_sha256=weights,
+        sense=objective.sense,
+        at_sample=_finite(found.at_sample),
+        reached=_finite(found.reached),
+        proved=None if found.proved is None else _finite(found.proved),
+        method=found.method,
+        reason=_reason(found.reason),
+        seconds=found.seconds,
+    )
+
+
+def _reason(outcome: Outcome | None) -> Reason | None:
+    return None if outcome is None else Reason(REASONS[outcome].value)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _arrays(found: list[_Entry], size: int) -> dict[str, AnyArray]:
+    """Return the points with what is reached there, for --save."""
+    return {
+        "inputs": np.array([entry.found.point for entry in found], np.float32).reshape(len(found), size),
+        "values": np.array([entry.found.reached for entry in found], np.float64),
+        "eps": np.array([entry.eps.value for entry in found], np.float64),
+        "indices": np.array([entry.index for entry in found], np.int64),
+    }
+
+
+def _diagnostics(subject: Subject, objective: Objective) -> Iterator[Diagnostic]:
+    if subject.info.stripped_output:
+        yield Diagnostic(
+            code="IDL201",
+            level="info",
+            message=f"the last operator, {subject.info.stripped_output}, is left out: outputs are those before it",
+        )
+    if objective.reads_states:
+        yield Diagnostic(
+            code="IDL221",
+            level="info",
+            message="the objective reads states, which the original network does not show: values are those of the "
+            "implicit model",
+        )

@@ -1,0 +1,315 @@
+"""bench: every property of an instances file, each in a process that may die without ending the run.
+
+A row that cannot be judged - its files are missing or refused, its process died, the memory ran out - is `unknown` with
+a `problem`, and makes the report incomplete: that a property was not looked at must not read as a result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from idl_audit.commands.certify_property import (
+    OUT_OF_MEMORY,
+    PropertyOptions,
+    check_on_box,
+    decide_property,
+    read_property,
+)
+from idl_audit.commands.shared.bench_resume import kept_rows, property_file, row_sha256
+from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.preflight import Teller, tell_nobody
+from idl_audit.commands.shared.progress import Progress, Watcher
+from idl_audit.commands.shared.subject import Subject, open_subject
+from idl_audit.commands.shared.workers import Done, Lost, begun, work_through
+from idl_audit.commands.shared.workers import tell as tell_parent
+from idl_audit.data.instances import Instance, read_instances
+from idl_audit.decide.verdicts import Reason
+from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
+from idl_audit.search.fast_gradients import searched
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import IdlAuditError, OptionError
+
+DEFAULT_SECONDS: Final = 60.0
+"""For rows without a timeout where there is no cap."""
+GRACE: Final = 5.0
+"""Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
+
+WRONG: Final = "IDL502"
+"""The code of a result that contradicts the truth."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How the properties are to be decided."""
+
+    cap: float | None = None
+    """Seconds for a property at most; None leaves each row its own timeout."""
+    max_nodes: int | None = None
+    """For a property, at most."""
+    jobs: int = 1
+    seed: int = 0
+    earlier: Report | None = None
+    """A report whose rows are kept and not decided again."""
+
+    def __post_init__(self) -> None:
+        if self.cap is not None and not self.cap > 0:
+            raise OptionError(f"--cap must be a positive number of seconds, not {self.cap}")
+        if self.jobs < 1:
+            raise OptionError(f"--jobs must be 1 or more, not {self.jobs}")
+
+    def seconds(self, instance: Instance) -> float:
+        """Return the time that a row gets."""
+        own = DEFAULT_SECONDS if instance.timeout is None and self.cap is None else instance.timeout
+        return min(seconds for seconds in (own, self.cap) if seconds is not None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One property to decide, as it is handed to another process."""
+
+    number: int
+    instance: Instance
+    folder: Path
+    seconds: float
+    seed: int
+    max_nodes: int | None = None
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One property with what was found, and what the user should know."""
+
+    report: PropertyReport
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a row was decided on."""
+
+    sha256: str
+    """Of network and property, as they were read."""
+    external_files: tuple[str, ...]
+    """Beside the network."""
+
+    def named(self, entry: PropertyReport) -> PropertyReport:
+        """Return the entry with the files that it speaks of."""
+        return entry.model_copy(update={"sha256": self.sha256, "external_files": self.external_files})
+
+
+def audit_bench(
+    path: Path,
+    options: BenchOptions,
+    *,
+    watch: Watcher = lambda progress: None,
+    save: Callable[[Report], None] = lambda report: None,
+    decide: Callable[[Row], Decided] | None = None,
+    tell: Teller = tell_nobody,
+) -> Report:
+    """Decide every property of an instances file; Ctrl-C leaves a valid, incomplete report.
+
+    Args:
+        path: the CSV file; networks and properties lie relative to its folder.
+        options: limits, processes, and what was found before.
+        watch: told after each row how far the work has come.
+        save: given the incomplete report after each row, so that a later run can resume.
+        decide: what decides one row in its process; `decide_row` where it is None.
+        tell: told before the work begins why rows of the earlier report are decided again, and then at once of every
+            row that could not be judged.
+
+    Raises:
+        DataError: where the file is refused. Networks and properties that are refused are unknown, with a diagnostic.
+    """
+    clock = Clock()
+    instances = read_instances(path)
+    folder = path.absolute().parent
+    seconds = [options.seconds(instance) for instance in instances]
+    kept, noted = kept_rows(instances, folder, seconds, options.earlier, options.max_nodes)
+    found = {number: Decided(entry, _earlier_words(entry, options.earlier)) for number, entry in kept.items()}
+    for diagnostic in noted:
+        tell(diagnostic)
+    rows = [
+        Row(number, instance, folder, limit, options.seed, options.max_nodes)
+        for number, (instance, limit) in enumerate(zip(instances, seconds, strict=True))
+        if number not in found
+    ]
+    files: dict[int, Files] = {}
+    why: WhyIncomplete | None = None
+
+    def report(why: WhyIncomplete | None) -> Report:
+        return _report(clock, options, found, noted, why)
+
+    def heard(row: Row, message: Files) -> None:
+        files[row.number] = message
+
+    _watch(watch, found, len(instances))
+    with clock.step("verdicts"):
+        try:
+            work = work_through(rows, decide or decide_row, jobs=options.jobs, allowed=_allowed, heard=heard)
+            with closing(work):
+                for done in work:
+                    one = found[done.task.number] = _decided(done, files.get(done.task.number))
+                    _tell_problem(tell, one)
+                    _watch(watch, found, len(instances))
+                    save(report("interrupted"))
+        except KeyboardInterrupt:
+            why = "interrupted"
+    return report(why or not_judged([row.report for row in found.values()]))
+
+
+def _allowed(row: Row) -> float:
+    return row.seconds + GRACE
+
+
+def _earlier_words(entry: PropertyReport, earlier: Report | None) -> tuple[Diagnostic, ...]:
+    """Return what an earlier report says of a row that is kept; the truth is compared anew."""
+    told = () if earlier is None else earlier.diagnostics
+    return tuple(one for one in told if one.where == _where(entry) and one.code != WRONG)
+
+
+def not_judged(entries: Sequence[PropertyReport]) -> WhyIncomplete | None:
+    """Return that some rows were not judged; None where all were."""
+    return "not_judged" if any(entry.problem is not None for entry in entries) else None
+
+
+def _tell_problem(tell: Teller, row: Decided) -> None:
+    """Tell at once that a row could not be judged."""
+    for diagnostic in row.diagnostics if row.report.problem is not None else ():
+        tell(diagnostic)
+
+
+def _where(entry: PropertyReport | Instance) -> str:
+    return f"{entry.onnx}, {entry.vnnlib}"
+
+
+def _watch(watch: Watcher, found: dict[int, Decided], total: int) -> None:
+    watch(Progress(len(found), total, Counter(row.report.result for row in found.values())))
+
+
+def _decided(done: Done[Row, Decided], files: Files | None) -> Decided:
+    """Return what the process answered, or that it was lost; `files` is what it said that it works on."""
+    if not isinstance(done.answer, Lost):
+        return done.answer
+    lost = done.answer
+    told = Diagnostic(
+        code="IDL504",
+        level="warning" if lost.overtime else "error",
+        message=lost.why,
+        hint=None if lost.overtime else "run it again with fewer --jobs, or alone with certify",
+        where=_where(done.task.instance),
+    )
+    found = {
+        "result": "timeout" if lost.overtime else "unknown",
+        "seconds": done.seconds,
+        "problem": None if lost.overtime else lost.why,
+    }
+    entry = _entry(done.task).model_copy(update=found)
+    return Decided(entry if files is None else files.named(entry), (told,))
+
+
+def _report(
+    clock: Clock,
+    options: BenchOptions,
+    found: dict[int, Decided],
+    noted: tuple[Diagnostic, ...],
+    why_incomplete: WhyIncomplete | None,
+) -> Report:
+    rows = [found[number] for number in sorted(found)]
+    wrong = [_contradiction(row.report) for row in rows if is_wrong(row.report)]
+    return framed_report(
+        "bench",
+        clock,
+        seed=options.seed,
+        why_incomplete=why_incomplete,
+        properties=tuple(row.report for row in rows),
+        diagnostics=(*wrong, *noted, *(told for row in rows for told in row.diagnostics)),
+    )
+
+
+def is_wrong(entry: PropertyReport) -> bool:
+    """Return whether a result contradicts the truth: one says sat, the other unsat."""
+    return {entry.result, entry.truth} == {"sat", "unsat"}
+
+
+def _contradiction(entry: PropertyReport) -> Diagnostic:
+    return Diagnostic(
+        code=WRONG,
+        level="error",
+        message=f"WRONG: {entry.result} by {entry.method}, and the truth is {entry.truth}",
+        hint="either the truth is mistaken or idl-audit is; please report it with both files",
+        where=_where(entry),
+    )
+
+
+def _entry(row: Row) -> PropertyReport:
+    """Return what the report says of a row before anything is known of it."""
+    return PropertyReport(
+        onnx=row.instance.onnx,
+        vnnlib=row.instance.vnnlib,
+        result="unknown",
+        truth=row.instance.truth,
+        time_limit=row.seconds if math.isfinite(row.seconds) else None,
+        max_nodes=row.max_nodes,
+    )
+
+
+def decide_row(row: Row) -> Decided:
+    """Decide one property in this process; what is refused is unknown, with the sentence that says why."""
+    entry = _entry(row)
+    start = time.monotonic()
+    try:
+        subject = _network(row.folder / row.instance.onnx)
+        start = time.monotonic()  # the network is read once for all of its rows
+        begun()
+        asked = read_property(subject, property_file(row.folder / row.instance.vnnlib))
+        files = Files(row_sha256(subject.info.sha256, asked.sha256), subject.info.external_files)
+        tell_parent(files)
+        entry = files.named(entry)
+        check_on_box(subject, asked, row.seed)
+        options = PropertyOptions(seed=row.seed)
+        budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes)
+        decision = decide_property(subject, asked, options, budget)
+        subject.check_unchanged()
+    except IdlAuditError as error:
+        return _unjudged(entry, "IDL503", str(error), time.monotonic() - start)
+    if decision.reason is Reason.MEMORY_LIMIT:
+        return _unjudged(entry, "IDL504", OUT_OF_MEMORY, time.monotonic() - start)
+    found = {
+        "result": decision.result,
+        "method": decision.method,
+        "witness": decision.witness,
+        "seconds": time.monotonic() - start,
+    }
+    diagnostics = tuple(told.model_copy(update={"where": _where(entry)}) for told in decision.diagnostics)
+    return Decided(entry.model_copy(update=found), diagnostics)
+
+
+def _unjudged(entry: PropertyReport, code: str, why: str, seconds: float) -> Decided:
+    """Return a row that could not be judged, with the sentence that says why."""
+    told = Diagnostic(code=code, level="error", message=why, where=_where(entry))
+    return Decided(entry.model_copy(update={"seconds": seconds, "problem": why}), (told,))
+
+
+def _network(path: Path) -> Subject:
+    """Return the network as its files are now."""
+    subject = _subject(path)
+    if all(file.is_unchanged for file in subject.files):
+        return subject
+    _subject.cache_clear()
+    return _subject(path)
+
+
+@lru_cache(maxsize=1)
+def _subject(path: Path) -> Subject:
+    """Return the network, ready to be searched; neighbouring rows often have the same one."""
+    subject = open_subject(path)
+    searched(subject.model)  # loads what the search needs: seconds that are no row's own
+    return subject

@@ -1,0 +1,653 @@
+"""attack and certify: a verdict for every sample at every radius."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idl_audit import __version__
+from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
+from idl_audit.commands.shared.boxes import sample_sets, threat_model
+from idl_audit.commands.shared.classifier import as_classifier
+from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all
+from idl_audit.commands.shared.float_margins import told_unknown, why_unknown
+from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
+from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
+from idl_audit.commands.shared.progress import Watcher
+from idl_audit.commands.shared.samples import DataOptions, describe_data, open_samples
+from idl_audit.commands.shared.sensitivity_pictures import check_new_folder
+from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.data.numbers import Eps, check_eps_units
+from idl_audit.data.radii import read_radii
+from idl_audit.data.samples import Samples
+from idl_audit.decide.verdicts import Options, Result, Verdict
+from idl_audit.implicit.scaling import rescale
+from idl_audit.report.schema import (
+    Adversarial,
+    AgreementCheck,
+    CleanAccuracy,
+    Diagnostic,
+    EpsSummary,
+    Reason,
+    Report,
+    SampleReport,
+    SampleResult,
+    Summary,
+    WhyIncomplete,
+)
+from idl_audit.report.schema import Verdict as ReportedVerdict
+from idl_audit.search.attacks import Found, Network
+from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
+from idl_audit.values.box import InputSet
+from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.values.files import check_new_file
+from idl_audit.values.margins import margins, predictions
+from idl_audit.values.npz import write_npz
+
+CHECKED_SAMPLES = 100
+"""The agreement check runs on the first so many samples."""
+FAULTS = frozenset({Reason.WORKER_FAILED.value, Reason.MEMORY_LIMIT.value})
+"""Why a sample that was lost has no verdict; the time limit is an answer."""
+
+CHECKED_OPINIONS = 20
+"""A second opinion must agree with the original network on so many samples that were attacked."""
+
+
+@dataclass(frozen=True)
+class RobustnessOptions:
+    """What attack and certify are asked for."""
+
+    eps: tuple[Eps, ...]
+    data: DataOptions
+    verdicts: Options = field(default_factory=Options)
+    sparse: int | None = None
+    """At most so many inputs change; None stands for all of them."""
+    sigma: Path | None = None
+    """File of per-input radii, each multiplied by eps."""
+    save: Path | None = None
+    certificates: Path | None = None
+    """Folder for a certificate of each certified sample."""
+    images: Path | None = None
+    """Folder for pictures of the adversarial inputs."""
+    image_shape: tuple[int, ...] | None = None
+    """Of an input as an image, where the model reads it flat."""
+    force: bool = False
+    model: ModelOptions = field(default_factory=ModelOptions)
+    jobs: int = 1
+    """Processes that decide samples."""
+    journal: Path | None = None
+    """File that takes the samples as they are decided; whoever writes the report removes it (`drop_journal`)."""
+    resume: bool = False
+    """Go on from the samples in the journal of an earlier run; files of that run may be written again."""
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise OptionError(f"--jobs must be 1 or more, not {self.jobs}")
+        if self.resume and self.journal is None:
+            raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
+        force = self.force or self.resume
+        if self.sparse is not None and self.sparse < 1:
+            raise OptionError(f"--sparse must be 1 or more, not {self.sparse}")
+        if self.image_shape is not None and self.images is None:
+            raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
+        if self.save is not None:
+            check_new_file(self.save, force=force)
+        for folder in filter(None, (self.images, self.certificates)):
+            check_new_folder(folder, force=force)
+        if self.certificates is not None and (self.sparse is not None or self.target is not None):
+            raise OptionError("--certificates are written for boxes and for all rivals at once")
+
+    @property
+    def target(self) -> int | None:
+        """The only class that counts as success; None stands for any but the label."""
+        return self.verdicts.attack.target
+
+
+@dataclass(frozen=True)
+class _Opinions:
+    """Who confirmed which attack: the networks in data units, the first the original's."""
+
+    networks: tuple[tuple[str, Network], ...]
+    goal: int | None = None
+    floats: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    """What the original network reads of the data."""
+    why_alone: str = ""
+    """Why there is no second opinion, where there might be one."""
+
+    def of(self, point: Float32Array, label: int) -> tuple[str, ...]:
+        """Return the names of those that misclassify the point, as the goal where there is one."""
+        (name, original), *others = self.networks
+        own = (name,) if self._errs(original, point, label) else ()
+        return (*own, *(name for name, network in others if self._confirms(network, point, label)))
+
+    def _confirms(self, network: Network, point: Float32Array, label: int) -> bool:
+        """Whether a second opinion misclassifies the point; one that cannot be run on it has none."""
+        try:
+            return self._errs(network, point, label)
+        except UnsupportedModelError:
+            return False
+
+    def _errs(self, network: Network, point: Float32Array, label: int) -> bool:
+        predicted = int(predictions(network(point[None]))[0])
+        return predicted != label if self.goal is None else predicted == self.goal
+
+    def margin(self, point: Float32Array, label: int) -> float | None:
+        """Return y_label - max over the others by the original network; None where an output is no number."""
+        outputs = self.networks[0][1](point[None])
+        return float(margins(outputs, label)[0]) if np.isfinite(outputs).all() else None
+
+    def survives_8bit(self, point: Float32Array, label: int, bounds: tuple[float, float]) -> bool:
+        """Return whether the point is still an attack when it is stored as 8-bit pixels."""
+        lo, hi = bounds
+        levels = np.round((point.astype(np.float64) - lo) / (hi - lo) * 255)
+        pixels = (lo + levels * (hi - lo) / 255).astype(np.float32)
+        return self._errs(self.networks[0][1], pixels, label)
+
+
+def audit_robustness(
+    command: str,
+    path: Path,
+    options: RobustnessOptions,
+    *,
+    watch: Watcher = lambda progress: None,
+    tell: Teller = tell_nobody,
+) -> Report:
+    """Decide every sample at every radius and report on it; Ctrl-C leaves a valid, incomplete report.
+
+    Raises:
+        InvalidInputError: where the model, the data or an option is refused; nothing is written.
+        AgreementError: where the implicit model is not the network.
+    """
+    clock = Clock()
+    with clock.step("read and convert"):
+        subject = as_classifier(open_subject(path, options.model), options.model.threshold)
+        given = open_samples(subject, options.data)
+        _check_target(subject, options)
+        _check_image_shape(subject, options)
+        _refuse_unlabelled(given, subject)
+        samples = _to_attack(given, options, subject)
+        sigma = _radii(given, subject, options)
+    labels = _labels(samples)
+    preprocessing = options.data.preprocessing
+    with clock.step("check"):
+        inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
+        check = check_agreement(subject, inputs.astype(float))
+    with clock.step("preflight"):
+        radii = () if sigma is not None else options.eps
+        noted = preflight(subject, given, options.data, eps=radii, tell=tell)
+    # refuses samples outside the valid range before any work is done
+    sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
+    sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
+    tasks = _tasks(samples, labels, sets)
+    key = _key(command, subject, tasks, sigma, options)
+    if options.certificates is not None:
+        options.certificates.mkdir(exist_ok=True)
+    found: dict[int, Decided] = {}
+    told: list[Diagnostic] = []
+    why: WhyIncomplete | None = None
+    with clock.step("verdicts"):
+        try:
+            setting = _setting(subject, sigma, options)
+            for one in _decide_with_journal(setting, subject, tasks, key, options, watch, found):
+                told.append(one)
+                tell(one)
+        except KeyboardInterrupt:
+            why = "interrupted"
+    subject.check_unchanged()
+    decided = [found[position] for position in sorted(found)]
+    with clock.step("second opinion"):
+        try:
+            opinions = _opinions(subject, decided, options)
+        except KeyboardInterrupt:
+            own = (subject.original.name, subject.network(preprocessing))
+            opinions, why = _Opinions((own,), options.target, _floats(subject, options)), "interrupted"
+    certificates = [file for sample in decided for file in sample.certificates]
+    artifacts = (*_save(options, decided), *_draw(options, decided, subject), *certificates)
+    return framed_report(
+        command,
+        clock,
+        seed=options.verdicts.seed,
+        why_incomplete=why or _not_judged(decided),
+        model=subject.info,
+        conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
+        data=describe_data(samples, options.data),
+        threat_model=threat_model(
+            options.eps,
+            preprocessing.bounds,
+            sigma=options.sigma,
+            radii=sigma,
+            k=options.sparse,
+            target=options.target,
+        ),
+        summary=_summary(command, decided, options),
+        samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
+        diagnostics=(
+            *noted,
+            *_left_out(given, samples, options, subject),
+            *_diagnostics(decided, check, samples, subject, options),
+            *told,
+            *_faults(decided, options),
+            *_missing_opinion(opinions),
+        ),
+        artifacts=artifacts,
+    )
+
+
+def _setting(subject: Subject, sigma: FloatArray | None, options: RobustnessOptions) -> Setting:
+    return Setting(
+        subject.path,
+        options.model,
+        subject.info.sha256,
+        options.data.preprocessing,
+        options.eps,
+        replace(options.verdicts, max_bytes=options.model.max_bytes),
+        options.certificates,
+        options.force or options.resume,
+        sigma,
+    )
+
+
+def _tasks(samples: Samples, labels: IntArray, all_sets: list[list[InputSet]]) -> list[SampleTask]:
+    each = zip(samples.indices, labels, samples.inputs, all_sets, strict=True)
+    return [SampleTask(i, int(index), int(label), x, tuple(sets)) for i, (index, label, x, sets) in enumerate(each)]
+
+
+def _key(
+    command: str, subject: Subject, tasks: Sequence[SampleTask], sigma: FloatArray | None, options: RobustnessOptions
+) -> dict[str, str]:
+    """Return what a run must have in common with the one whose journal it goes on from."""
+    arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]))]
+    reading, data, chosen = options.model, options.data, replace(options.verdicts)
+    asked = (options.eps, chosen, options.sparse, options.certificates, data.layout, asdict(data.preprocessing))
+    return {
+        TOOL: __version__,
+        "command": command,
+        "model": digest(
+            subject.info.sha256.encode(),
+            repr((reading.output_name, reading.torch, subject.info.threshold)).encode(),
+        ),
+        "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
+        "set of options": digest(repr(asked).encode()),
+    }
+
+
+def _decide_with_journal(
+    setting: Setting,
+    subject: Subject,
+    tasks: list[SampleTask],
+    key: Mapping[str, str],
+    options: RobustnessOptions,
+    watch: Watcher,
+    decided: dict[int, Decided],
+) -> Iterator[Diagnostic]:
+    """Put the samples into `decided` as they are decided, those of the journal first; yield what is to be told."""
+    with ExitStack() as stack:
+        journal: Journal | None = None
+        if options.journal is not None:
+            journal = stack.enter_context(Journal.open(options.journal, key, resume=options.resume))
+            if journal.outdated is not None:
+                count, version = journal.outdated
+                why = f"version {version} of idl-audit decided them, and this is {__version__}"
+                message = f"{count} of {len(tasks)} samples are decided again: {why}"
+                yield Diagnostic(code="IDL209", level="warning", message=message)
+            earlier = samples_of(journal, tasks, [radius.value for radius in options.eps])
+            decided.update((i, one) for i, one in earlier.items() if all(Path(c).is_file() for c in one.certificates))
+        if decided:
+            message = (
+                f"{len(decided)} of {len(tasks)} samples were decided by an earlier run and taken from its journal"
+            )
+            yield Diagnostic(code="IDL207", level="info", message=message)
+        left = [task for task in tasks if task.position not in decided]
+        known = list(decided.values())
+        work = decide_all(setting, subject, left, jobs=options.jobs, earlier=known, watch=watch)
+        with closing(work):
+            for sample in work:
+                decided[sample.position] = sample
+                if journal is not None and sample.lost is None:
+                    journal.append(entry_of(sample))
+        if journal is not None and journal.failure is not None:
+            message = f"the journal {journal.path} could not be written to the end ({journal.failure})"
+            yield Diagnostic(code="IDL208", level="warning", message=message, hint="make room on the disk")
+
+
+def _not_judged(decided: Sequence[Decided]) -> WhyIncomplete | None:
+    """Return that some samples were not judged; None where all were.
+
+    That a sample took too long is an answer, as the user set the limit; that the process died on it is none.
+    """
+    lost = [result for sample in decided if sample.lost is not None for result in sample.results.values()]
+    return "not_judged" if any(result.reason is not None and result.reason.value in FAULTS for result in lost) else None
+
+
+def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[Diagnostic]:
+    """Name the samples that could not be decided, and those that have no certificate."""
+    for sample in decided:
+        if sample.lost is not None:
+            yield Diagnostic(
+                code="IDL206",
+                level="error",
+                message=f"sample {sample.index} could not be decided: {sample.lost}",
+                hint="run it again alone with --index, with fewer --jobs" if options.jobs > 1 else None,
+                where=f"samples {sample.index}",
+            )
+    missing = [f"{sample.index} (eps {eps:g})" for sample in decided for eps in sample.uncertified]
+    if missing:
+        message = f"certified, but no certificate that stands alone was found for the samples {', '.join(missing[:10])}"
+        yield Diagnostic(code="IDL205", level="warning", message=message)
+
+
+def _check_target(subject: Subject, options: RobustnessOptions) -> None:
+    q = subject.model.n_outputs
+    if options.target is not None and not 0 <= options.target < q:
+        raise OptionError(f"--target must be a class of the network, 0 to {q - 1}, not {options.target}")
+
+
+def _check_image_shape(subject: Subject, options: RobustnessOptions) -> None:
+    shape, p = options.image_shape, subject.model.n_inputs
+    if shape is not None and math.prod(shape) != p:
+        raise OptionError(f"--image-shape {','.join(map(str, shape))} has {math.prod(shape)} numbers, and an input {p}")
+
+
+def _refuse_unlabelled(samples: Samples, subject: Subject) -> None:
+    if samples.labels is not None:
+        return
+    classes = ""
+    if subject.threshold is not None:
+        classes = (
+            f" (1 where the output is above {subject.threshold.value:g}, else 0); a regression has no classes: ask "
+            "`bounds` for its outputs, or `certify` for a VNN-LIB property"
+        )
+    raise DataError(
+        f"{samples.source} has no labels; put an array 'labels' into an .npz, or give a file with --labels{classes}"
+    )
+
+
+def _labels(samples: Samples) -> IntArray:
+    assert samples.labels is not None
+    return samples.labels
+
+
+def _radii(samples: Samples, subject: Subject, options: RobustnessOptions) -> FloatArray | None:
+    """Return the per-input radii; without them eps is a distance, and must have the data's units."""
+    if options.sigma is not None:
+        return read_radii(options.sigma, subject.input_shape, options.data.layout)
+    check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
+    return None
+
+
+def _to_attack(samples: Samples, options: RobustnessOptions, subject: Subject) -> Samples:
+    """Return the samples that the options speak of, as they are to be attacked.
+
+    Samples of the target class itself are left out. U_card needs inputs that stay exactly as they are, which float32
+    must be able to say, or float16 where the network reads that: its samples are rounded to what the network reads.
+    """
+    labels = _labels(samples)
+    if options.target is not None:
+        others = labels != options.target
+        if not others.any():
+            raise DataError(f"all samples have the target class {options.target} already; give others")
+        samples = replace(
+            samples, inputs=samples.inputs[others], labels=labels[others], indices=samples.indices[others]
+        )
+    if options.sparse is not None:
+        samples = replace(
+            samples, inputs=_in_floats(samples.inputs, _floats(subject, options), options.data.preprocessing.bounds)
+        )
+    return samples
+
+
+def _floats(subject: Subject, options: RobustnessOptions) -> np.dtype[Any]:
+    """Return the type of the numbers that the network reads of the data itself."""
+    coarse = subject.point_type.itemsize < 4 and options.data.preprocessing.is_identity
+    return subject.point_type if coarse else np.dtype(np.float32)
+
+
+def _in_floats(inputs: FloatArray, kind: np.dtype[Any], bounds: tuple[float, float] | None) -> FloatArray:
+    """Return the nearest numbers of a type; where one lies outside the valid range and the input does not, the next."""
+    lo, hi = bounds or (-np.inf, np.inf)
+    rounded, infinity = inputs.astype(kind), np.array(np.inf, kind)
+    above, below = np.nextafter(rounded, infinity), np.nextafter(rounded, -infinity)
+    rounded = np.where((rounded.astype(np.float64) < lo) & (inputs >= lo), above, rounded)
+    rounded = np.where((rounded.astype(np.float64) > hi) & (inputs <= hi), below, rounded)
+    return rounded.astype(np.float64)
+
+
+def _left_out(given: Samples, samples: Samples, options: RobustnessOptions, subject: Subject) -> Iterator[Diagnostic]:
+    """Say what a targeted or a sparse attack made of the samples."""
+    if options.target is not None:
+        left = given.n - samples.n
+        yield Diagnostic(
+            code="IDL203",
+            level="info",
+            message=f"only class {options.target} counts: falsified means that the network predicts it, certified that "
+            f"the label outranks it everywhere; {left} sample{'' if left == 1 else 's'} of that class left out",
+        )
+    kept = given.inputs if options.target is None else given.inputs[_labels(given) != options.target]
+    rounded = int((kept != samples.inputs).any(axis=1).sum())
+    if rounded:
+        kind = _floats(subject, options).name
+        yield Diagnostic(
+            code="IDL204",
+            level="info",
+            message=f"{rounded} of {samples.n} samples are no {kind} numbers; the sparse sets are those around the "
+            f"samples rounded to {kind}, as the network reads them",
+        )
+
+
+def _opinions(subject: Subject, decided: list[Decided], options: RobustnessOptions) -> _Opinions:
+    """Return who is asked about attacks: the original network and, where an attack succeeded, a second opinion."""
+    preprocessing = options.data.preprocessing
+    own = (subject.original.name, subject.network(preprocessing))
+    attacked = [sample for sample in decided if any(r.verdict is Verdict.FALSIFIED for r in sample.results.values())]
+    floats = _floats(subject, options)
+    if not attacked:
+        return _Opinions((own,), options.target, floats)
+    centres = np.stack([sample.centre for sample in attacked[:CHECKED_OPINIONS]])
+    second = subject.second_opinion(preprocessing, centres)
+    if second is None or second.network is None:
+        return _Opinions((own,), options.target, floats, "" if second is None else second.why_not)
+    return _Opinions((own, second.network), options.target, floats)
+
+
+def _missing_opinion(opinions: _Opinions) -> Iterator[Diagnostic]:
+    """Say that nobody but the original network was asked about the attacks."""
+    if opinions.why_alone:
+        yield Diagnostic(
+            code="IDL211",
+            level="info",
+            message=f"no second opinion on the attacks: {opinions.why_alone}",
+            hint=f"what is falsified is so by {opinions.networks[0][0]} alone",
+        )
+
+
+def _summary(command: str, decided: list[Decided], options: RobustnessOptions) -> Summary:
+    right = sum(sample.predicted == sample.label for sample in decided)
+    per_eps = []
+    for radius in options.eps:
+        counts = Counter(s.results[radius.value].verdict for s in decided if radius.value in s.results)
+        named = {verdict.value: counts[verdict] for verdict in Verdict}
+        per_eps.append(EpsSummary(eps=radius.value, n=counts.total(), **named))
+    limit = options.verdicts.time_limit
+    return Summary(
+        clean=CleanAccuracy(k=right, n=len(decided)),
+        per_eps=tuple(per_eps),
+        verdicts_of="attack" if command == "attack" else "certify",
+        methods=options.verdicts.methods,
+        time_limit=limit if math.isfinite(limit) else None,
+        max_nodes=options.verdicts.max_nodes,
+    )
+
+
+def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opinions) -> SampleReport:
+    bounds = options.data.preprocessing.bounds
+    results = tuple(
+        _result_report(eps, sample, sample.results[eps.value], opinions, bounds)
+        for eps in options.eps
+        if eps.value in sample.results
+    )
+    predicted = sample.predicted if sample.predicted >= 0 else None
+    return SampleReport(index=sample.index, label=sample.label, predicted=predicted, results=results)
+
+
+def _result_report(
+    eps: Eps,
+    sample: Decided,
+    result: Result,
+    opinions: _Opinions,
+    bounds: tuple[float, float] | None,
+) -> SampleResult:
+    adversarial = None
+    if result.verdict is Verdict.FALSIFIED and result.found is not None:
+        adversarial = _adversarial(sample, result.found, opinions, bounds)
+    return SampleResult(
+        eps=eps.value,
+        verdict=ReportedVerdict(result.verdict.value),
+        method=result.method,
+        lower_bound=result.lower,
+        margin_found=None if result.found is None or not math.isfinite(result.found.margin) else result.found.margin,
+        adversarial=adversarial,
+        reason=None if result.reason is None else Reason(result.reason.value),
+        seconds=result.seconds,
+    )
+
+
+def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tuple[float, float] | None) -> Adversarial:
+    change = np.abs(found.point.astype(np.float64) - sample.centre)
+    moved = found.point != sample.centre.astype(opinions.floats).astype(np.float32)
+    return Adversarial(
+        class_=found.predicted if found.predicted >= 0 else None,
+        linf=float(change.max()),
+        l0=int(moved.sum()),
+        margin=opinions.margin(found.point, sample.label),
+        confirmed_by=opinions.of(found.point, sample.label),
+        survives_8bit=None if bounds is None else opinions.survives_8bit(found.point, sample.label, bounds),
+    )
+
+
+def _successes(decided: list[Decided]) -> list[tuple[Decided, float, Found]]:
+    """Return every sample, radius and point where an attack succeeded."""
+    return [
+        (sample, eps, result.found)
+        for sample in decided
+        for eps, result in sample.results.items()
+        if result.verdict is Verdict.FALSIFIED and result.found is not None
+    ]
+
+
+def _draw(options: RobustnessOptions, decided: list[Decided], subject: Subject) -> tuple[str, ...]:
+    """Draw the adversarial inputs for --images and return the names of written files."""
+    if options.images is None:
+        return ()
+    texts = {radius.value: radius.text for radius in options.eps}
+    floats = _floats(subject, options)
+    pairs = [
+        Pair(
+            sample.index,
+            sample.label,
+            found.predicted,
+            texts[eps],
+            sample.centre,
+            sample.centre.astype(floats).astype(np.float32),
+            found.point,
+        )
+        for sample, eps, found in _successes(decided)[:MOST_PICTURES]
+    ]
+    shape = options.image_shape or subject.input_shape
+    files = draw_pairs(options.images, pairs, shape=shape, bounds=options.data.preprocessing.bounds)
+    return tuple(str(file) for file in files)
+
+
+def _save(options: RobustnessOptions, decided: list[Decided]) -> tuple[str, ...]:
+    """Write the adversarial inputs to --save and return the names of written files."""
+    if options.save is None:
+        return ()
+    rows = _successes(decided)
+    size = decided[0].centre.size if decided else 0
+    arrays: dict[str, AnyArray] = {
+        "inputs": np.array([found.point for _, _, found in rows], np.float32).reshape(len(rows), size),
+        "labels": np.array([sample.label for sample, _, _ in rows], np.int64),
+        "predictions": np.array([found.predicted for _, _, found in rows], np.int64),
+        "eps": np.array([eps for _, eps, _ in rows], np.float64),
+        "indices": np.array([sample.index for sample, _, _ in rows], np.int64),
+        "originals": np.array([sample.centre for sample, _, _ in rows], np.float64).reshape(len(rows), size),
+    }
+    write_npz(options.save, arrays, force=options.force or options.resume)
+    return (str(options.save),)
+
+
+def _diagnostics(
+    decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
+) -> Iterator[Diagnostic]:
+    yield from _left_out_at_the_end(subject)
+    yield from _close_calls(decided, check, samples, subject, options)
+
+
+def _left_out_at_the_end(subject: Subject) -> Iterator[Diagnostic]:
+    """Say how the outputs are read, where that is not as they are."""
+    operator, threshold = subject.info.stripped_output, subject.threshold
+    if threshold is not None:
+        yield Diagnostic(
+            code="IDL210",
+            level="info",
+            message=f"the network has one output: class 1 is where it is above {threshold.value!r}, class 0 elsewhere",
+            hint="another number is given with --threshold",
+        )
+    if operator:
+        why = "it changes no ranking of outputs"
+        if threshold is not None:
+            why = "it rises with its input, and proved margins are differences of that input"
+        yield Diagnostic(code="IDL201", level="info", message=f"the last operator, {operator}, is left out: {why}")
+
+
+def _close_calls(
+    decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
+) -> Iterator[Diagnostic]:
+    """Name certified samples whose margin is not above what floating-point arithmetic may change in it."""
+    certified = [
+        (sample.index, -math.inf if result.lower is None else result.lower, _or_infinite(result.float_error))
+        for sample in decided
+        for result in sample.results.values()
+        if result.verdict is Verdict.CERTIFIED
+    ]
+    if not certified:
+        return
+    unknown = why_unknown(subject.network_itself or subject, options.data.preprocessing)
+    if unknown:
+        yield told_unknown(unknown, f"{len(certified)} certified verdict{_s(certified)}")
+        return
+    itself = subject.network_itself or subject
+    network = itself.network(options.data.preprocessing)
+    outputs = network(samples.inputs[:CHECKED_SAMPLES].astype(np.float32))
+    seen = 2 * check.max_rel_error * float(np.abs(outputs).max())  # more than what is proved would refute the proof
+    if subject.threshold is not None:
+        seen = subject.threshold.margin(seen)
+    close = [(index, error) for index, lower, error in certified if not lower > max(seen, error)]
+    if close:
+        largest = max(error for _, error in close)
+        named = dict.fromkeys(index for index, _ in close)
+        kind = "float32" if subject.graph is None else subject.graph.arithmetic
+        yield Diagnostic(
+            code="IDL202",
+            level="warning",
+            message=f"{len(close)} certified margin{_s(close)} {'is' if len(close) == 1 else 'are'} not above what "
+            f"{kind} arithmetic may change in {'it' if len(close) == 1 else 'them'}"
+            + (f": up to {largest:.1e}, as far as is proved" if largest < math.inf else ", as far as is proved"),
+            hint="the proof holds in exact arithmetic for the weights in the file",
+            where=f"samples {', '.join(map(str, list(named)[:10]))}",
+        )
+
+
+def _s(things: Sequence[object]) -> str:
+    return "" if len(things) == 1 else "s"
+
+
+def _or_infinite(error: float | None) -> float:
+    return math.inf if error is None else error

@@ -1,0 +1,344 @@
+"""certify with a property, and the rows of bench: one network against one VNN-LIB file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from idl_audit.commands.shared.bench_resume import row_sha256
+from idl_audit.commands.shared.float_margins import float_margins, told_unknown
+from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.points import readable_box
+from idl_audit.commands.shared.sensitivity_pictures import check_new_folder
+from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
+from idl_audit.decide.properties import RUNGS, Answer, QueryOptions, QueryResult, Recorded, decide_query
+from idl_audit.decide.property_certificates import part_of, write_property_certificate
+from idl_audit.decide.verdicts import Reason
+from idl_audit.graph.files import hashed, stamp_of
+from idl_audit.implicit.scaling import rescale
+from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, Report
+from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.box import Box
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.values.query import Conjunction, Query
+
+CHECKED_POINTS: Final = 20
+"""Implicit model and network are compared on so many points of the property's first box."""
+
+OUT_OF_MEMORY: Final = "it ran out of memory"
+"""Why a property was not judged; that the time ran out is an answer."""
+
+RANKING: Final = frozenset({"Softmax", "LogSoftmax"})
+"""Last operators that are left out of the model, and change no comparison of two outputs."""
+
+
+@dataclass(frozen=True)
+class PropertyOptions:
+    """How a property is to be decided."""
+
+    time_limit: float = 60.0
+    """Seconds in all, reading and converting included."""
+    max_nodes: int | None = None
+    """Boxes, leaves of trees and starts of attacks, in all."""
+    seed: int = 0
+    model: ModelOptions = field(default_factory=ModelOptions)
+    certificates: Path | None = None
+    """Folder for the certificate of a property that is unsat."""
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.time_limit > 0:
+            raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
+        if self.max_nodes is not None and self.max_nodes < 1:
+            raise OptionError(f"--max-nodes must be 1 or more, not {self.max_nodes}")
+        if self.certificates is not None:
+            check_new_folder(self.certificates, force=self.force)
+
+    @property
+    def budget(self) -> Budget:
+        """What the property may cost, from now on."""
+        return Budget.of(self.time_limit, nodes=self.max_nodes, max_bytes=self.model.max_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What is known of one property."""
+
+    result: Answer
+    method: str | None = None
+    witness: str | None = None
+    """For sat: the counterexample in the competition's format."""
+    reason: Reason | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
+    recorded: tuple[Recorded | None, ...] = ()
+    """For unsat: what was recorded, one entry a query."""
+
+
+def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:
+    """Decide one property of one network and report on it.
+
+    Raises:
+        InvalidInputError: where the model or the property is refused.
+        AgreementError: where the implicit model is not the network.
+    """
+    clock = Clock()
+    budget = options.budget
+    with clock.step("read and convert"):
+        subject = open_subject(path, options.model)
+        asked = read_property(subject, vnnlib)
+    with clock.step("check"):
+        check = check_on_box(subject, asked, options.seed)
+    with clock.step("verdict"):
+        decision = decide_property(subject, asked, options, budget)
+    subject.check_unchanged()
+    seconds = options.time_limit - budget.left
+    lost = decision.reason is Reason.MEMORY_LIMIT and options.model.max_bytes is None  # a limit is an answer
+    with clock.step("certificates"):
+        artifacts, uncertified = _certificate(subject, asked, decision, vnnlib, options)
+    return framed_report(
+        "certify",
+        clock,
+        seed=options.seed,
+        why_incomplete="not_judged" if lost else None,
+        model=subject.info,
+        conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
+        properties=(
+            PropertyReport(
+                onnx=str(path),
+                vnnlib=str(vnnlib),
+                result=decision.result,
+                method=decision.method,
+                seconds=seconds,
+                time_limit=options.time_limit if math.isfinite(options.time_limit) else None,
+                witness=decision.witness,
+                problem=OUT_OF_MEMORY if lost else None,
+                sha256=row_sha256(subject.info.sha256, asked.sha256),
+                external_files=subject.info.external_files,
+            ),
+        ),
+        diagnostics=(*decision.diagnostics, *uncertified),
+        artifacts=artifacts,
+    )
+
+
+def _certificate(
+    subject: Subject, asked: AskedProperty, decision: Decision, vnnlib: Path, options: PropertyOptions
+) -> tuple[tuple[str, ...], tuple[Diagnostic, ...]]:
+    """Write the certificate of a property that is unsat; return the file, or say that there is none."""
+    if options.certificates is None or decision.result != "unsat":
+        return (), ()
+    parts = []
+    certificate = options.budget  # of its own: as much as the answer had
+    for query, recorded in zip(asked.queries, decision.recorded, strict=True):
+        part = part_of(subject.model, subject.original, query, recorded, budget=certificate)
+        if part is None:
+            message = f"unsat, but no certificate that stands alone was found within {options.time_limit:g} s"
+            return (), (Diagnostic(code="IDL505", level="warning", message=message, where=asked.source),)
+        parts.append(part)
+    options.certificates.mkdir(exist_ok=True)
+    path = options.certificates / f"{vnnlib.name.removesuffix('.gz').removesuffix('.vnnlib')}.npz"
+    sha256, name = subject.info.sha256, options.model.output_name
+    write_property_certificate(path, parts, vnnlib=vnnlib, sha256=sha256, output_name=name, force=options.force)
+    return (str(path),), ()
+
+
+@dataclass(frozen=True, eq=False)
+class AskedProperty:
+    """A property in the model's terms: one query a box."""
+
+    source: str
+    queries: tuple[Query, ...]
+    stripped: str
+    """The last operator, where the model leaves it out."""
+    sha256: str
+    """Of the file."""
+
+
+def read_property(subject: Subject, path: Path) -> AskedProperty:
+    """Return the queries of a property file for a model.
+
+    Raises:
+        DataError: where the file is refused or changes meanwhile, or its inputs and outputs are not the model's.
+        UnsupportedModelError: where it speaks of the values that a softmax gives, which the model leaves out.
+    """
+    before = stamp_of(path.stat()) if path.is_file() else None
+    given = read_vnnlib(path)
+    file = hashed(path)
+    if file.stamp != before:
+        raise DataError(f"{path} was changed while it was read; start again")
+    model = subject.model
+    for noun, has, wants in (("inputs", model.n_inputs, given.n_inputs), ("outputs", model.n_outputs, given.n_outputs)):
+        if has != wants:
+            raise DataError(
+                f"{path} speaks of {wants} {noun}, and {subject.path} has {has}; give the property's network"
+            )
+    if model.stripped_output:
+        _check_ranking(subject, given)
+    queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
+    plain, kind = Preprocessing(), subject.point_type
+    queries = tuple(replace(q, box=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
+    return AskedProperty(str(path), queries, model.stripped_output, file.sha256)
+
+
+def _check_ranking(subject: Subject, given: Property) -> None:
+    """Refuse what is not unchanged by the operator that the model leaves out."""
+    operator = subject.model.stripped_output
+    rows = [row for box in given.boxes for alternative in box.alternatives for row in alternative]
+    if operator not in RANKING or not all(_is_comparison(row) for row in rows):
+        raise UnsupportedModelError(
+            [
+                f"{subject.path} ends in {operator}, which is left out: properties of it may only compare two outputs, "
+                "such as (<= Y_0 Y_1)"
+            ]
+        )
+
+
+def _is_comparison(row: OutputRow) -> bool:
+    """Return whether a row says Y_i <= Y_j."""
+    return not row.offset and len(row.coefficients) == 2 and not sum(c for _, c in row.coefficients)
+
+
+def to_query(box: PropertyBox, n_outputs: int, source: str) -> Query:
+    """Return a box of exact fractions as a query: bounds rounded outward and inward, offsets downward.
+
+    Raises:
+        DataError: where float64 does not hold the coefficients of a row, whatever it is multiplied by.
+    """
+    cache: dict[OutputRow, OutputRow] = {}
+    alternatives = []
+    for rows in box.alternatives:
+        scaled = [cache.setdefault(row, scaled_row(row, source)) for row in rows]
+        matrix = np.zeros((len(rows), n_outputs))
+        for number, row in enumerate(scaled):
+            for j, coefficient in row.coefficients:
+                matrix[number, j] = float(coefficient)
+        exact = tuple(row.offset for row in scaled)
+        alternatives.append(Conjunction(matrix, np.array([rounded(c, up=False) for c in exact]), exact))
+    lo, inner_lo = (np.array([rounded(value, up=up) for value in box.lo]) for up in (False, True))
+    inner_hi, hi = (np.array([rounded(value, up=up) for value in box.hi]) for up in (False, True))
+    return Query(Box(lo, hi, inner_lo, inner_hi), tuple(alternatives))
+
+
+def scaled_row(row: OutputRow, source: str) -> OutputRow:
+    """Return an inequality with the same solutions whose coefficients float64 holds: 0.1 Y_0 <= 1 is Y_0 <= 10.
+
+    Raises:
+        DataError: where no multiple does.
+    """
+    numbers = [c for _, c in row.coefficients]
+    if all(Fraction(float(c)) == c for c in numbers):
+        return row
+    multiple = math.lcm(*(c.denominator for c in numbers))
+    factor = Fraction(multiple, math.gcd(*(int(c * multiple) for c in numbers)))
+    if not all(abs(c * factor) < 2**53 for c in numbers) or not abs(row.offset * factor) < Fraction(10) ** 300:
+        raise DataError(f"{source}: coefficients of an output constraint have too many digits; round them to 15 digits")
+    return OutputRow(tuple((j, c * factor) for j, c in row.coefficients), row.offset * factor)
+
+
+def rounded(value: Fraction, *, up: bool) -> float:
+    """Return the nearest float64 that is not below the value (`up`), or not above it."""
+    nearest = float(value)
+    error = Fraction(nearest) - value
+    if up and error < 0:
+        return float(np.nextafter(nearest, np.inf))
+    if not up and error > 0:
+        return float(np.nextafter(nearest, -np.inf))
+    return nearest
+
+
+def check_on_box(subject: Subject, asked: AskedProperty, seed: int) -> AgreementCheck:
+    """Compare the implicit model with the original network on points of the property's first box.
+
+    Raises:
+        AgreementError: where they differ.
+    """
+    box = asked.queries[0].box
+    points = box.lo + np.random.default_rng(seed).random((CHECKED_POINTS, box.size)) * (box.hi - box.lo)
+    return check_agreement(subject, points)
+
+
+def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOptions, budget: Budget) -> Decision:
+    """Decide the queries of a property one after the other until one is sat or the budget is spent.
+
+    Each gets an equal part of what is left. unsat: all of them are.
+    """
+    diagnostics = tuple(_diagnostics(asked))
+    results: list[QueryResult] = []
+    for number, query in enumerate(asked.queries):
+        if budget.out_of_time:
+            return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
+        chosen = QueryOptions(seed=options.seed, record=options.certificates is not None)
+        part = budget.part(1 / (len(asked.queries) - number))
+        found = decide_query(subject.model, subject.original, query, chosen, part)
+        if found.point is not None and found.outputs is not None:
+            return Decision("sat", found.method, witness_text(found.point, found.outputs), diagnostics=diagnostics)
+        results.append(found)
+    undecided = [found for found in results if found.result != "unsat"]
+    if undecided:
+        worst = next((found for found in undecided if found.result == "unknown"), undecided[0])
+        return Decision(worst.result, reason=worst.reason, diagnostics=diagnostics)
+    hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
+    told = (*diagnostics, *_in_float32(subject, asked, results))
+    return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
+
+
+def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[QueryResult]) -> Iterator[Diagnostic]:
+    """Say where what is proved is not above what floating-point arithmetic may change."""
+    margins = float_margins(subject, Preprocessing())
+    if isinstance(margins, UnsupportedModelError):
+        yield told_unknown(margins.problems, "unsat", where=asked.source)
+        return
+    close, largest = 0, 0.0
+    for query, found in zip(asked.queries, results, strict=True):
+        proved = np.asarray(found.proved, np.float64)
+        if not (proved > 0).all():  # splitting the inputs ends as soon as a bound is positive
+            close, largest = close + 1, np.inf
+            continue
+        errors = margins.errors_of(query, found.proved, found.states)
+        if not (proved > errors).all():
+            close, largest = close + 1, max(largest, float(errors[~(proved > errors)].max()))
+    if close:
+        size = f": up to {largest:.1e}, as far as is proved" if largest < np.inf else ", as far as is proved"
+        yield Diagnostic(
+            code="IDL202",
+            level="warning",
+            message=f"unsat, by a margin that is not known to be above what float32 arithmetic may change in it{size}",
+            hint="the proof holds in exact arithmetic for the weights in the file",
+            where=asked.source,
+        )
+
+
+def witness_text(point: Float32Array, outputs: FloatArray) -> str:
+    """Return a counterexample as the competition writes it: ((X_0 value) ... (Y_0 value) ...), one number a line."""
+    named = [*((f"X_{i}", value) for i, value in enumerate(point)), *((f"Y_{j}", v) for j, v in enumerate(outputs))]
+    return "(" + "\n".join(f"({name} {float(value)!r})" for name, value in named) + ")"
+
+
+def _diagnostics(asked: AskedProperty) -> Iterator[Diagnostic]:
+    if asked.stripped:
+        yield Diagnostic(
+            code="IDL201",
+            level="info",
+            message=f"the last operator, {asked.stripped}, is left out: it changes no comparison of outputs",
+        )
+    for query in asked.queries:
+        lo, hi = query.box.float32_bounds()
+        if (lo > hi).any():
+            yield Diagnostic(
+                code="IDL501",
+                level="warning",
+                message=f"no float32 number lies between the bounds of X_{int(np.argmax(lo > hi))}, "
+                "so no counterexample can be handed to the network and sat cannot be found",
+                hint="widen the bounds to numbers that float32 holds",
+                where=asked.source,
+            )
+            return

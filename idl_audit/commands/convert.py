@@ -1,0 +1,152 @@
+"""convert: a network file becomes an .npz with A, B, C, D, b, d, checked against the original network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idl_audit.commands.shared.classifier import open_labelled
+from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
+from idl_audit.commands.shared.samples import DataOptions, describe_data
+from idl_audit.commands.shared.subject import (
+    ModelOptions,
+    check_agreement,
+    describe_conversion,
+    open_subject,
+    peak_megabytes,
+    random_inputs,
+)
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.decide.witness_files import write_witness
+from idl_audit.graph.files import hashed
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.scaling import norm_inf_a, rescale
+from idl_audit.implicit.storage import save_model
+from idl_audit.implicit.structure import structure
+from idl_audit.implicit.walk import BYTES_PER_ENTRY
+from idl_audit.proof.sensitivity_witness import make_witness
+from idl_audit.report.pictures import draw_structure
+from idl_audit.report.schema import Diagnostic, Report, Rescaling
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import OptionError
+from idl_audit.values.files import check_distinct, check_new_file, write_whole
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What convert is asked for."""
+
+    kappa: float = 0.5
+    rescale: bool = True
+    flat: bool = False
+    force: bool = False
+    witness: Path | None = None
+    """Write what proves well-posedness and S of the written model into this .npz file."""
+    spy: Path | None = None
+    """Draw the structure of [[A, B], [C, D]] into this PNG file."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    seed: int = 0
+
+
+def convert(
+    path: Path,
+    out: Path,
+    options: ConvertOptions,
+    data: DataOptions | None = None,
+    *,
+    tell: Teller = tell_nobody,
+) -> Report:
+    """Convert the network at `path`, check it, write it to `out` and report on it.
+
+    Raises:
+        InvalidInputError: where the file, the data or an option is refused; nothing is written.
+        AgreementError: where the implicit model is not the network; nothing is written.
+    """
+    written = (out, options.spy, options.witness)
+    check_distinct((path, None if data is None else data.path), written)
+    for file in filter(None, written):
+        check_new_file(file, force=options.force)
+    if options.spy is not None and options.spy.suffix.lower() != ".png":
+        raise OptionError(f"--spy draws a PNG file; name it {options.spy.with_suffix('.png')}")
+    clock = Clock()
+    with clock.step("read and convert"):
+        subject = open_subject(path, options.model)
+    reader, samples = subject, None
+    inputs = random_inputs(subject.model.n_inputs, seed=options.seed)
+    if data is not None:
+        reader, samples = open_labelled(subject, data)
+        inputs = data.preprocessing.apply(samples.inputs, subject.input_shape).astype(float)
+    with clock.step("check"):
+        check = check_agreement(subject, inputs)
+    diagnostics: list[Diagnostic] = []
+    if samples is not None and data is not None:
+        with clock.step("preflight"):
+            diagnostics.extend(preflight(reader, samples, data, tell=tell))
+    model = subject.model
+    if options.rescale:
+        with clock.step("rescale"):
+            model = rescale(subject.model, kappa=options.kappa)
+        if model.scaling is not None and model.scaling.norm_after is None:
+            diagnostics.append(
+                Diagnostic(code="IDL301", level="warning", message=f"the model is not rescaled: {model.scaling.reason}")
+            )
+    witness = None
+    if options.witness is not None:
+        with clock.step("witness"):
+            witness = make_witness(model, options.model.max_bytes)
+    if options.flat:
+        _refuse_too_large(model, options.model.max_bytes)
+    with clock.step("write"):
+        origin = subject.info.model_dump(mode="json")
+        save_model(out, model, origin=origin, flat=options.flat, force=options.force)
+    if options.witness is not None and witness is not None:
+        write_witness(
+            options.witness,
+            witness,
+            sha256=hashed(out).sha256,
+            output_name=None,
+            preprocessing=Preprocessing(),
+            force=options.force,
+        )
+    if options.spy is not None:
+        with clock.step("draw"):
+            _draw(options.spy, model, path)
+    seconds = sum(clock.timing().steps.values())
+    conversion = describe_conversion(subject.model, model if options.rescale else None, check, seconds)
+    if not options.rescale:
+        unscaled = Rescaling(before=norm_inf_a(model))
+        conversion = conversion.model_copy(update={"norm_inf_A": unscaled})
+    return framed_report(
+        "convert",
+        clock,
+        seed=options.seed,
+        model=subject.info,
+        conversion=conversion.model_copy(update={"peak_mb": peak_megabytes()}),
+        data=None if samples is None or data is None else describe_data(samples, data),
+        diagnostics=tuple(diagnostics),
+        artifacts=tuple(str(file) for file in written if file is not None),
+    )
+
+
+def _refuse_too_large(model: ImplicitModel, max_bytes: int | None) -> None:
+    """Raise MemoryLimitError where the flat matrices do not fit: each is put together from the blocks' own."""
+    nonzeros = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
+    Budget(max_bytes=max_bytes).allow(3 * BYTES_PER_ENTRY * nonzeros, "A, B, C and D as plain matrices (--flat)")
+
+
+def _draw(file: Path, model: ImplicitModel, path: Path) -> None:
+    found = structure(model)
+    title = f"{path.name}: {model.n_states:,} states, {model.n_inputs:,} inputs, {model.n_outputs:,} outputs"
+    write_whole(
+        file,
+        lambda stream: draw_structure(
+            stream,
+            density=found.density,
+            row_edges=found.row_edges,
+            column_edges=found.column_edges,
+            row_names=found.row_names,
+            column_names=found.column_names,
+            title=title,
+        ),
+    )

@@ -1,0 +1,129 @@
+"""run: sensitivity, bounds and verdicts of one model on the same samples, as one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from idl_audit.commands.bounds import BoundsOptions, audit_bounds
+from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.sensitivity import audit_sensitivity
+from idl_audit.commands.shared.preflight import Teller, tell_nobody
+from idl_audit.commands.shared.progress import Watcher
+from idl_audit.commands.shared.sensitivity_options import SensitivityOptions
+from idl_audit.report.schema import Diagnostic, Report, Timing
+from idl_audit.values.errors import IncompleteError, OptionError
+
+Bar = Callable[[str], AbstractContextManager[Watcher]]
+"""Shows the progress of the step that is named."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What run does; what is None is left out."""
+
+    sensitivity: SensitivityOptions | None = None
+    bounds: BoundsOptions | None = None
+    robustness: RobustnessOptions | None = None
+    verdicts: Literal["certify", "attack"] = "certify"
+
+    def __post_init__(self) -> None:
+        if self.bounds is None or self.robustness is None:
+            return
+        ours = (self.bounds.sparse, self.bounds.sigma, self.bounds.eps)
+        if ours != (self.robustness.sparse, self.robustness.sigma, self.robustness.eps):
+            raise OptionError(
+                "one report has one threat model: give [bounds] the same sparse and sigma as the verdicts have, "
+                "or leave bounds out of the steps"
+            )
+
+
+def audit_all(path: Path, options: RunOptions, *, bar: Bar, tell: Teller = tell_nobody) -> Report:
+    """Do every step and return one report; a step that is interrupted is the last, and the report incomplete.
+
+    Verdicts come last: they are what can be resumed after the process was killed.
+
+    Raises:
+        InvalidInputError: where a step refuses its input.
+        IncompleteError: where model or data changed between two steps.
+    """
+    reports: list[Report] = []
+    told: set[tuple[str, str]] = set()
+
+    def tell_once(found: Diagnostic) -> None:
+        if (found.code, found.message) not in told:  # every step looks at the samples
+            told.add((found.code, found.message))
+            tell(found)
+
+    for name, step in _steps(path, options, tell_once):
+        with bar(name) as watch:
+            reports.append(step(watch))
+        if reports[-1].status == "incomplete":
+            break
+    if not reports:
+        raise OptionError("there is nothing to do: steps names none of sensitivity, bounds, certify, attack")
+    return combined(reports)
+
+
+def _steps(path: Path, options: RunOptions, tell: Teller) -> Iterator[tuple[str, Callable[[Watcher], Report]]]:
+    sensitivity, bounds, robustness = options.sensitivity, options.bounds, options.robustness
+    if sensitivity is not None:
+        yield "sensitivity", lambda watch: audit_sensitivity(path, sensitivity, watch=watch, tell=tell)
+    if bounds is not None:
+        yield "bounds", lambda watch: audit_bounds(path, bounds, watch=watch, tell=tell)
+    if robustness is not None:
+        yield (
+            options.verdicts,
+            lambda watch: audit_robustness(options.verdicts, path, robustness, watch=watch, tell=tell),
+        )
+
+
+def combined(reports: Sequence[Report]) -> Report:
+    """Return one report with the sections of all; what they share is taken from the last that has it."""
+    last = reports[-1]
+    for report in reports:
+        _check_same(report, last)
+    diagnostics = {(entry.code, entry.message): entry for report in reports for entry in report.diagnostics}
+    sections: dict[str, Any] = {name: _latest(reports, name) for name in Report.model_fields}
+    sections |= {
+        "command": "run",
+        "status": "complete" if all(report.status == "complete" for report in reports) else "incomplete",
+        "why_incomplete": next((report.why_incomplete for report in reversed(reports) if report.why_incomplete), None),
+        "diagnostics": tuple(diagnostics.values()),
+        "artifacts": tuple(dict.fromkeys(name for report in reports for name in report.artifacts)),
+        "timing": _timing(reports),
+    }
+    return Report(**sections)
+
+
+def _latest(reports: Sequence[Report], name: str) -> Any:
+    """Return a section from the last report that filled it."""
+    return next((value for report in reversed(reports) if (value := getattr(report, name))), getattr(reports[-1], name))
+
+
+def _check_same(report: Report, last: Report) -> None:
+    ours, theirs = _hashes(report), _hashes(last)
+    for what, known in ours.items():
+        if theirs.get(what, known) != known:
+            raise IncompleteError(f"the {what} file was changed while it was audited; run it again")
+
+
+def _hashes(report: Report) -> dict[str, str | None]:
+    """Return what the sections of one report must have in common, of what this one speaks of."""
+    found: dict[str, str | None] = {}
+    if report.model is not None:
+        found["model"] = report.model.sha256
+    if report.data is not None:
+        found["data"] = report.data.sha256
+    if report.threat_model is not None and report.threat_model.sigma is not None:
+        found["sigma"] = report.threat_model.sigma_sha256
+    return found
+
+
+def _timing(reports: Sequence[Report]) -> Timing:
+    timed = [(report.command, report.timing) for report in reports if report.timing is not None]
+    steps = {f"{command}: {name}": seconds for command, timing in timed for name, seconds in timing.steps.items()}
+    return Timing(total=sum(timing.total for _, timing in timed), steps=steps)

@@ -1,0 +1,216 @@
+"""Whether the implicit model is the network in the file: both are run on the same inputs.
+
+Where they differ, two causes are told apart. Either the file was read wrongly, which is our fault; or the network's
+own arithmetic is that far from exact arithmetic, which a copy of it in finer floats shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from idl_audit.commands.shared.points import as_read
+from idl_audit.graph.ir import Graph, live_inputs
+from idl_audit.graph.original import OriginalNetwork, precise_network
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.report.schema import AgreementCheck
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import AgreementError, UnsupportedModelError
+
+TOLERANCE: Final = 1e-4
+"""Largest difference of an output between implicit model and original network, relative to max|y|."""
+
+UNIT_ROUNDOFFS: Final[Mapping[str, float]] = MappingProxyType(
+    {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+)
+"""What rounding changes a number by at most, relative to its size."""
+
+_GROWTH: Final = 4.0
+_MUCH_CLOSER: Final = 1e-3
+
+_MOVES: Final = frozenset(
+    {
+        *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Identity", "MaxPool", "Pad", "Relu"),
+        *("Reshape", "Shape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    }
+)
+"""Operators that do not round."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is compared."""
+
+    path: Path
+    model: ImplicitModel
+    original: OriginalNetwork
+    graph: Graph | None
+    """None where the file is an implicit model, which is its own original."""
+    output: str | None = None
+    scores: Callable[[FloatArray], FloatArray] | None = None
+    """What makes the scores of two classes of one output, where a threshold does."""
+
+    @property
+    def point_type(self) -> np.dtype[Any]:
+        """The type of the network's input."""
+        return input_type(self.graph, self.output)
+
+    @property
+    def least_size(self) -> float:
+        """The size below which outputs have no digits left to compare."""
+        is_double = self.graph is None or self.point_type == np.float64
+        return float(np.finfo(np.float64 if is_double else np.float32).tiny)
+
+
+def input_type(graph: Graph | None, output: str | None = None) -> np.dtype[Any]:
+    """Return the type of the one input that an output of the network depends on; float32 where there is no network."""
+    if graph is None:
+        return np.dtype(np.float32)
+    read = live_inputs(graph, output or graph.outputs[0].name)
+    kinds = [value.dtype for value in read if value.dtype in ("float16", "float32", "float64")]
+    return np.dtype(kinds[0] if kinds else "float32")
+
+
+def tolerance(graph: Graph | None) -> float:
+    """Return how far the outputs may lie apart, relative to max|y|: max(1e-4, 4 L u).
+
+    u is the unit roundoff of the coarsest floats that the network computes with. L is the number of operators that
+    round on the longest way from input to output. Each rounds its result by u of its size at most (onnxruntime sums
+    in float32 whatever it stores), and to first order the roundings add up on their way to the output. The factor of 4
+    is for layers whose terms cancel, so that a sum is smaller than what was rounded.
+    """
+    if graph is None:
+        return TOLERANCE
+    depth: dict[str, int] = {}
+    for node in graph.nodes:
+        before = max((depth.get(name, 0) for name in node.inputs), default=0)
+        depth.update(dict.fromkeys(node.outputs, before + (node.op not in _MOVES)))
+    return max(TOLERANCE, _GROWTH * max(depth.values(), default=0) * UNIT_ROUNDOFFS[graph.arithmetic])
+
+
+def check(pair: Compared, inputs: FloatArray) -> AgreementCheck:
+    """Compare the implicit model with the original network on inputs in the network's own units, shape (n, p).
+
+    A network of 16-bit floats is compared twice: a copy of it in float32 to `TOLERANCE`, and itself to `tolerance`.
+
+    Raises:
+        AgreementError: where an output differs by more than the tolerance allows, or another class wins although the
+            two best outputs are not that close.
+        UnsupportedModelError: where that is so because of the network's own arithmetic.
+        DataError: where an input is beyond the range of the type that the network reads.
+    """
+    read = as_read(inputs, pair.point_type)
+    with np.errstate(over="ignore", invalid="ignore"):
+        theirs = pair.original(read.astype(np.float32))
+        ours = pair.model(read)
+    if pair.graph is not None:
+        ours = _with_last_operator(ours, pair.model.stripped_output)
+    _refuse_overflow(pair, ours, theirs)
+    allowed = tolerance(pair.graph)
+    found = _Difference.between(ours, theirs, allowed, pair)
+    if pair.graph is not None and UNIT_ROUNDOFFS[pair.graph.arithmetic] > UNIT_ROUNDOFFS["float32"]:
+        _compare_precise(pair, pair.graph, read, ours)
+    if not found.agrees:
+        _explain(pair, read, ours, theirs, found)
+    return AgreementCheck(
+        n=len(read), reference=pair.original.name, max_rel_error=found.error, argmax_agreement=int(found.same.sum())
+    )
+
+
+@dataclass(frozen=True)
+class _Difference:
+    error: float
+    """Relative to max|y|."""
+    same: np.ndarray
+    """For each input, whether the same class wins, or one that is as good within the tolerance."""
+    allowed: float
+
+    @classmethod
+    def between(
+        cls,
+        ours: FloatArray,
+        theirs: FloatArray,
+        allowed: float,
+        pair: Compared,
+    ) -> _Difference:
+        scores = pair.scores
+        size = max(float(np.abs(theirs).max()), pair.least_size)
+        error = float(np.abs(ours - theirs).max()) / size
+        if scores is not None:
+            theirs, ours = scores(theirs), scores(ours)
+        behind = np.abs(np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0] - theirs.max(axis=1)) / size
+        return cls(error, behind <= allowed, allowed)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are one function, as far as these inputs tell."""
+        return self.error <= self.allowed and bool(self.same.all())
+
+
+def _refuse_overflow(pair: Compared, ours: FloatArray, theirs: FloatArray) -> None:
+    if np.isfinite(theirs).all() and np.isfinite(ours).all():
+        return
+    kind = "float32" if pair.graph is None else pair.graph.arithmetic
+    largest = {"float16": "65504", "float64": "1.8e308"}.get(kind, "3.4e38")
+    raise UnsupportedModelError(
+        [
+            f"{pair.path}: {pair.original.name} gives NaN or infinity on the checked inputs, since its numbers exceed "
+            f"the largest {kind}, {largest}; give the data that the network is made for (--data), or export it with "
+            "smaller weights or finer floats"
+        ]
+    )
+
+
+def _compare_precise(pair: Compared, graph: Graph, read: FloatArray, ours: FloatArray) -> None:
+    """Compare with a copy of a network of 16-bit floats in float32, where there is one."""
+    try:
+        copy = precise_network(pair.path, graph, output=pair.output)
+        theirs = copy(read.astype(np.float32))
+    except UnsupportedModelError:
+        return  # the network itself is compared all the same
+    found = _Difference.between(ours, theirs, TOLERANCE, pair)
+    if np.isfinite(theirs).all() and not found.agrees:
+        _explain(pair, read, ours, theirs, found)
+
+
+def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatArray, found: _Difference) -> None:
+    """Say whose fault a difference is: the network's own arithmetic's, or ours."""
+    if pair.graph is not None and _is_rounding(pair, pair.graph, read, ours, theirs):
+        raise UnsupportedModelError(
+            [
+                f"{pair.path}: the network's own {pair.graph.arithmetic} arithmetic is off by {found.error:.1e} of "
+                f"max|y| from exact arithmetic, more than {found.allowed:.1e} allows (large numbers cancel, or small "
+                "ones vanish), so that what is proved of one would not hold for the other; export it in finer floats, "
+                "or without such numbers"
+            ]
+        )
+    raise AgreementError(
+        f"{pair.path}: the implicit model and {pair.original.name} differ by {found.error:.1e} of max|y| on "
+        f"{len(read)} inputs ({int(found.same.sum())} of them predict the same class), more than {found.allowed:.1e} "
+        "allows; please report this model"
+    )
+
+
+def _is_rounding(pair: Compared, graph: Graph, read: FloatArray, ours: FloatArray, theirs: FloatArray) -> bool:
+    """Return whether a copy of the network in float64 is as good as our model, compared with the network itself."""
+    if graph.arithmetic == "float64":
+        return False
+    try:
+        exact = precise_network(pair.path, graph, output=pair.output, double=True)(read)  # type: ignore[arg-type]
+    except UnsupportedModelError:
+        return False
+    return bool(np.abs(ours - exact).max() <= _MUCH_CLOSER * np.abs(theirs - exact).max())
+
+
+def _with_last_operator(outputs: FloatArray, operator: str) -> FloatArray:
+    """Apply what the implicit model leaves out at the end, so that the file's own output is compared."""
+    if operator not in ("Softmax", "LogSoftmax"):
+        return outputs
+    shifted = outputs - outputs.max(axis=1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.asarray(logs if operator == "LogSoftmax" else np.exp(logs))

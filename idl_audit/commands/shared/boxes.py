@@ -1,0 +1,101 @@
+"""The input sets around the samples, and the threat model that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from idl_audit.data.fingerprints import numbers_sha256
+from idl_audit.data.numbers import Eps
+from idl_audit.data.samples import Samples
+from idl_audit.report.schema import EpsPoint, ThreatModel
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.errors import DataError
+
+Bounds = tuple[float, float] | None
+"""The valid range of the data, where it is known."""
+
+Set = TypeVar("Set")
+
+
+def sample_boxes(samples: Samples, eps: Sequence[Eps], bounds: Bounds) -> list[list[Box]]:
+    """Return for each sample its box of every radius, clipped to the valid range of the data.
+
+    Raises:
+        DataError: where a sample lies outside the valid range.
+    """
+    lo, hi = bounds or (None, None)
+    return _around(samples, eps, lambda x, radius: Box.around(x, radius, valid_lo=lo, valid_hi=hi))
+
+
+def sample_sets(
+    samples: Samples, eps: Sequence[Eps], bounds: Bounds, *, sigma: FloatArray | None = None, k: int | None = None
+) -> list[list[InputSet]]:
+    """Return for each sample its input set of every radius: the box, or U_card where at most k inputs change.
+
+    Args:
+        samples: the centres.
+        eps: the radii.
+        bounds: the valid range of the data.
+        sigma: how far each input moves for eps = 1, shape (p,); None stands for ones.
+        k: the cardinality; None stands for all inputs.
+
+    Raises:
+        DataError: where a sample lies outside the valid range.
+    """
+    lo, hi = bounds or (None, None)
+
+    def around(x: FloatArray, radius: float) -> InputSet:
+        if k is None:
+            return Box.around(x, radius, sigma=sigma, valid_lo=lo, valid_hi=hi)
+        return SparseBall.around(x, radius, k, sigma=sigma, valid_lo=lo, valid_hi=hi)
+
+    return _around(samples, eps, around)
+
+
+def _around(samples: Samples, eps: Sequence[Eps], make: Callable[[FloatArray, float], Set]) -> list[list[Set]]:
+    sets = []
+    for index, x in zip(samples.indices, samples.inputs, strict=True):
+        try:
+            sets.append([make(x, radius.value) for radius in eps])
+        except DataError as error:
+            raise DataError(f"sample {int(index)}: {error}") from error
+    return sets
+
+
+def box_threat_model(eps: Sequence[Eps], bounds: Bounds) -> ThreatModel:
+    """Return the report's section on how inputs may be perturbed, each within its interval."""
+    return threat_model(eps, bounds)
+
+
+def threat_model(
+    eps: Sequence[Eps],
+    bounds: Bounds,
+    *,
+    sigma: Path | None = None,
+    radii: FloatArray | None = None,
+    k: int | None = None,
+    target: int | None = None,
+) -> ThreatModel:
+    """Return the report's section on how inputs may be perturbed.
+
+    Args:
+        eps: the radii.
+        bounds: the valid range of the data.
+        sigma: the file of per-input radii.
+        radii: what is in it.
+        k: at most so many inputs change.
+        target: the only class that counts.
+    """
+    points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in eps)
+    return ThreatModel(
+        set="box" if k is None else "card",
+        eps=points,
+        k=k,
+        sigma=None if sigma is None else str(sigma),
+        sigma_sha256=None if radii is None else numbers_sha256([radii]),
+        target=target,
+        clip=bounds,
+    )

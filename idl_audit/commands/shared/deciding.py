@@ -1,0 +1,313 @@
+"""Deciding samples, one after the other or in several processes: one that fails is unknown, and the others go on."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from idl_audit.commands.shared.classifier import as_classifier
+from idl_audit.commands.shared.float_margins import FloatMargins, float_margins
+from idl_audit.commands.shared.progress import Progress, Watcher
+from idl_audit.commands.shared.subject import ModelOptions, Subject, open_subject
+from idl_audit.commands.shared.workers import Lost, begun, tell, work_through
+from idl_audit.data.numbers import Eps
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.decide.certificates import Ball, certificate_of, write_certificate
+from idl_audit.decide.verdicts import Options, Reason, Result, Verdict, decide
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import Interval
+from idl_audit.search.attacks import Network
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box, InputSet
+from idl_audit.values.errors import InvalidInputError, ModelFileError, UnsupportedModelError
+from idl_audit.values.margins import margin_functionals, predictions, rivals
+
+GRACE: Final = 10.0
+"""Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
+PAUSE: Final = 0.2
+"""Seconds between two words on how far a tree is."""
+
+Message: TypeAlias = float | tuple[float, Result]
+"""While a sample is being decided: the share of its tree that is proved, or a radius with its result."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all samples; it is handed to other processes."""
+
+    path: Path
+    reading: ModelOptions
+    sha256: str
+    """Of the model as it was read first, weights beside its file included."""
+    preprocessing: Preprocessing
+    eps: tuple[Eps, ...]
+    verdicts: Options
+    certificates: Path | None = None
+    """Folder for a certificate of each certified sample."""
+    overwrite: bool = False
+    sigma: FloatArray | None = None
+    """How far each input moves for eps = 1; None stands for ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleTask:
+    """One sample to decide at every radius."""
+
+    position: int
+    """Among the samples of the audit."""
+    index: int
+    """In the data file."""
+    label: int
+    centre: FloatArray
+    sets: tuple[InputSet, ...]
+    """One a radius, in the order of the radii."""
+
+
+@dataclass(eq=False)
+class Decided:
+    """One sample with its results so far, radius by radius."""
+
+    position: int
+    index: int
+    label: int
+    centre: FloatArray
+    predicted: int = -1
+    results: dict[float, Result] = field(default_factory=dict)
+    certificates: list[str] = field(default_factory=list)
+    """Files that were written."""
+    uncertified: list[float] = field(default_factory=list)
+    """Radii that are certified, but have no certificate that stands alone."""
+    lost: str | None = None
+    """Where it could not be decided: what happened."""
+
+
+@dataclass(eq=False)
+class Decider:
+    """Decides samples in this process; in another one, it reads the model at its first sample."""
+
+    setting: Setting
+    subject: Subject | None = None
+    _ready: tuple[ImplicitModel, Network] | None = None
+    _last: float = 0.0
+    _margins: FloatMargins | UnsupportedModelError | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"setting": self.setting, "subject": None, "_ready": None, "_last": 0.0, "_margins": None}
+
+    def __call__(self, task: SampleTask) -> Decided:
+        """Decide a sample that another process asks for."""
+        self._model()
+        begun()
+        return self.decide(task, tell)
+
+    def decide(self, task: SampleTask, heard: Callable[[Message], None]) -> Decided:
+        """Return the sample with a result for every radius, the smallest first; `heard` is told on the way."""
+        model, network = self._model()
+
+        def share(value: float) -> None:
+            if time.monotonic() - self._last >= PAUSE:
+                self._last = time.monotonic()
+                heard(value)
+
+        sample = Decided(task.position, task.index, task.label, task.centre)
+        for radius, inputs in sorted(zip(self.setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
+            result = _settled(sample, inputs) or decide(
+                model, network, sample.centre, sample.label, inputs, self.setting.verdicts, share
+            )
+            if result.verdict is Verdict.CERTIFIED and self.setting.certificates is not None:
+                self._certify(sample, radius, inputs, result, self.setting.certificates)
+            result = replace(result, float_error=self._float_error(sample, inputs, result), chain=None, states=None)
+            sample.results[radius.value], sample.predicted = result, result.predicted
+            heard((radius.value, result))
+        if self.subject is not None:
+            self.subject.check_unchanged()
+        return sample
+
+    def _model(self) -> tuple[ImplicitModel, Network]:
+        if self._ready is None:
+            if self.subject is None:
+                read = open_subject(self.setting.path, self.setting.reading)
+                self.subject = as_classifier(read, self.setting.reading.threshold)
+            if self.subject.info.sha256 != self.setting.sha256:
+                raise ModelFileError(f"{self.setting.path} was changed while it was being audited; start again")
+            units = self.setting.preprocessing
+            self._ready = self.subject.in_data_units(units), self.subject.network(units)
+        return self._ready
+
+    def _float_error(self, sample: Decided, inputs: InputSet, result: Result) -> float | None:
+        """Return how far a computed margin of a certified sample may be from the exact one; None where nothing says."""
+        if result.verdict is not Verdict.CERTIFIED or result.lower is None or self.subject is None:
+            return None
+        itself = self.subject.network_itself or self.subject
+        if self._margins is None:
+            self._margins = float_margins(itself, self.setting.preprocessing)
+        if isinstance(self._margins, UnsupportedModelError):
+            return None
+        box = Interval.of_boxes(inputs.hull)
+        if self.subject.threshold is not None:  # the one output, then the margin that such an error in it needs
+            one = self._margins.errors(box, np.ones((1, 1)), np.full(1, -np.inf))
+            error = self.subject.threshold.margin(float(one[0]))
+        else:
+            rows = self._margin_rows(sample.label)
+            error = float(
+                self._margins.errors(box, rows, np.full(len(rows), result.lower), result.states).max(initial=0.0)
+            )
+        return error if np.isfinite(error) else None
+
+    def _margin_rows(self, label: int) -> FloatArray:
+        """Return the margins that were proved: to every rival, or to the class that is aimed at."""
+        assert self.subject is not None
+        rows, goal = margin_functionals(self.subject.model.n_outputs, label), self.setting.verdicts.attack.target
+        return rows if goal is None else rows[rivals(self.subject.model.n_outputs, label) == goal]
+
+    def _certify(self, sample: Decided, radius: Eps, inputs: InputSet, result: Result, folder: Path) -> None:
+        """Write a certificate for a sample that is certified, or note that there is none."""
+        model, network = self._model()
+        if not isinstance(inputs, Box):
+            return
+        found = certificate_of(
+            model,
+            network,
+            Ball(sample.centre, radius.value, self.setting.sigma, self.setting.preprocessing.bounds),
+            sample.label,
+            result.chain,
+            index=sample.index,
+            budget=self.setting.verdicts.budget,
+        )
+        if found is None:
+            sample.uncertified.append(radius.value)
+            return
+        path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
+        write_certificate(
+            path,
+            found,
+            sha256=self.setting.sha256,
+            output_name=self.setting.reading.output_name,
+            threshold=self.subject.info.threshold if self.subject is not None else None,
+            preprocessing=self.setting.preprocessing,
+            force=self.setting.overwrite,
+        )
+        sample.certificates.append(str(path))
+
+
+def _settled(sample: Decided, inputs: InputSet) -> Result | None:
+    """Return what flips the class within a smaller set: it flips it within this one."""
+    for smaller in sample.results.values():
+        settled = smaller.verdict in (Verdict.FALSIFIED, Verdict.CLEAN_WRONG)
+        if settled and (smaller.found is None or bool(inputs.contains(smaller.found.point))):
+            return replace(smaller, lower=None, seconds=0.0)
+    return None
+
+
+@dataclass(eq=False)
+class _Score:
+    """What is decided, and what is known of the samples that are being decided."""
+
+    total: int
+    watch: Watcher
+    verdicts: Counter[str]
+    begun: dict[int, dict[float, Result]] = field(default_factory=dict)
+    """Position -> results of a sample that is being decided."""
+    shares: dict[int, float] = field(default_factory=dict)
+    """Position -> share of its tree that is proved."""
+
+    def hear(self, task: SampleTask, message: Message) -> None:
+        """Take what is said of a sample."""
+        if isinstance(message, float):
+            self.shares[task.position] = message
+        else:
+            radius, result = message
+            self.begun.setdefault(task.position, {})[radius] = result
+            self.shares.pop(task.position, None)
+            self.verdicts[result.verdict.value] += 1
+        self.tell()
+
+    def finish(self, sample: Decided) -> Decided:
+        """Count what was not heard of, where the sample was lost."""
+        known = self.begun.pop(sample.position, {})
+        self.shares.pop(sample.position, None)
+        missing = [result for radius, result in sample.results.items() if radius not in known]
+        self.verdicts.update(result.verdict.value for result in missing)
+        if missing:
+            self.tell()
+        return sample
+
+    def tell(self) -> None:
+        """Say how far the work has come."""
+        self.watch(Progress(self.verdicts.total(), self.total, self.verdicts, tuple(self.shares.values())))
+
+
+def decide_all(
+    setting: Setting,
+    subject: Subject,
+    tasks: Sequence[SampleTask],
+    *,
+    jobs: int,
+    earlier: Sequence[Decided] = (),
+    watch: Watcher = lambda progress: None,
+    decider: Callable[[SampleTask], Decided] | None = None,
+) -> Generator[Decided, None, None]:
+    """Yield the samples as they are decided, all radii of one at a time.
+
+    Args:
+        setting: what is the same for all samples.
+        subject: the model.
+        tasks: the samples that are still to be decided.
+        jobs: how many processes; 1 works in this one.
+        earlier: what was decided before, for the counts.
+        watch: told how far the work has come.
+        decider: what decides a sample in another process; a `Decider` where it is None.
+    """
+    counts = Counter(result.verdict.value for sample in earlier for result in sample.results.values())
+    score = _Score((len(tasks) + len(earlier)) * len(setting.eps), watch, counts)
+    score.tell()
+    decide_here = Decider(setting, subject)
+    if jobs == 1 and decider is None:
+        for task in tasks:
+            answer = _guarded(decide_here, task, score)
+            yield score.finish(_or_unknown(answer, task, setting, subject, score))
+        return
+    certificates = setting.certificates is not None
+    seconds = setting.verdicts.time_limit * len(setting.eps) * (2 if certificates else 1) + GRACE
+    work = work_through(tasks, decider or Decider(setting), jobs=jobs, allowed=lambda _: seconds, heard=score.hear)
+    with closing(work):
+        for done in work:
+            yield score.finish(_or_unknown(done.answer, done.task, setting, subject, score))
+
+
+def _guarded(decider: Decider, task: SampleTask, score: _Score) -> Decided | Lost:
+    """Decide a sample; what nobody expects is an answer, too, so that the samples decided so far are not lost."""
+    try:
+        return decider.decide(task, lambda message: score.hear(task, message))
+    except InvalidInputError:
+        raise
+    except MemoryError:
+        return Lost("it ran out of memory", memory=True)
+    except Exception as error:
+        return Lost(f"internal error: {type(error).__name__}: {error}; please report it")
+
+
+def _or_unknown(answer: Decided | Lost, task: SampleTask, setting: Setting, subject: Subject, score: _Score) -> Decided:
+    """Return the sample; where it was lost, with the radii that were decided before, the others unknown."""
+    if isinstance(answer, Decided):
+        return answer
+    known = score.begun.get(task.position, {})
+    network = subject.network(setting.preprocessing)
+    predicted = int(predictions(network(task.centre[None].astype(np.float32)))[0])
+    reason = Reason.WORKER_FAILED
+    if answer.overtime or answer.memory:
+        reason = Reason.TIME_LIMIT if answer.overtime else Reason.MEMORY_LIMIT
+    unknown = (
+        Result(Verdict.UNKNOWN, predicted, reason=reason)
+        if predicted == task.label
+        else Result(Verdict.CLEAN_WRONG, predicted)
+    )
+    results = {radius.value: known.get(radius.value, unknown) for radius in setting.eps}
+    return Decided(task.position, task.index, task.label, task.centre, predicted, results, lost=answer.why)

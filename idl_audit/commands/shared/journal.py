@@ -1,0 +1,318 @@
+"""The journal of an audit: samples are written to it as they are decided, so that a run that was killed can go on.
+
+A journal is a text file beside the report: a first line that says what it belongs to (hashes of model, data and
+options), then one line of JSON a sample, flushed. A last line that was cut short is ignored.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from idl_audit.commands.shared.deciding import Decided, SampleTask
+from idl_audit.decide.verdicts import Reason, Result, Verdict
+from idl_audit.proof.files.strict_json import Entry
+from idl_audit.report.schema import Report
+from idl_audit.search.attacks import Found
+from idl_audit.values.errors import OptionError
+from idl_audit.values.files import check_place
+
+VERSION: Final = 1
+TOOL: Final = "version of idl-audit"
+"""The word of a key for what decided the samples."""
+HEAD: Final = b'{"idl_audit_journal"'
+
+
+def journal_beside(report: Path) -> Path:
+    """Return the place of the journal of the run that writes this report."""
+    return report.with_name(f"{report.name}.journal")
+
+
+def drop_journal(path: Path | None, report: Report) -> None:
+    """Remove the journal of a report that is complete and written; that of an incomplete one is kept for a resume."""
+    if path is not None and report.status == "complete":
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def kept_journal(path: Path | None) -> Iterator[None]:
+    """While a report is written: where that fails, say in the error's sentence what goes on from the samples decided.
+
+    Raises:
+        OptionError: in place of the one that is raised within.
+    """
+    try:
+        yield
+    except OptionError as error:
+        if path is None or not path.is_file():
+            raise
+        raise OptionError(
+            f"{error}; the samples decided are kept in {path}, and the same command with --resume goes on from there"
+        ) from error
+
+
+def digest(*parts: bytes) -> str:
+    """Return a hash of some bytes, for the key of a journal."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+@dataclass(eq=False)
+class Journal:
+    """An open journal, to be used as a context; one without samples is removed at its end."""
+
+    path: Path
+    _file: FileIO
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """What an earlier run wrote."""
+    outdated: tuple[int, str] | None = None
+    """How many samples of an earlier run are not taken over, and the version of idl-audit that decided them."""
+    failure: str | None = None
+    """Why nothing more is written to it."""
+    _appended: bool = False
+
+    @classmethod
+    def open(cls, path: Path, key: Mapping[str, str], *, resume: bool) -> Journal:
+        """Open the journal of the run with this key: the earlier one with `resume`, else a new one.
+
+        A journal that differs by the version of idl-audit alone is begun anew: `outdated` says so.
+
+        Args:
+            path: the file.
+            key: what must be the same in the run that goes on, as words -> hash: "model" -> ...
+            resume: whether to go on from what the file has; where there is none, everything is still to be done.
+
+        Raises:
+            OptionError: where the file belongs to another run, is no journal, or cannot be written.
+        """
+        check_place(path)
+        try:
+            file = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise OptionError(
+                f"the journal {path} cannot be written ({error.strerror}); choose another place"
+            ) from error
+        try:
+            _lock(path, file)
+            file.seek(0)
+            whole, newline, rest = file.read().rpartition(b"\n")
+            if not newline and not rest.startswith(HEAD[: len(rest)]):
+                raise OptionError(f"{path} is no journal; move it away to start anew")
+            lines = _lines(path, whole)
+            outdated = _compare(path, lines[0].get("key"), key) if resume and lines else None
+            if resume and lines and outdated is None:
+                file.truncate(len(whole) + 1)
+                if not _ends_well(whole):  # its last line was damaged
+                    file.truncate(whole.rfind(b"\n") + 1)
+                return cls(path, file, lines[1:])
+            file.truncate(0)
+            journal = cls(
+                path, file, outdated=None if outdated is None or len(lines) < 2 else (len(lines) - 1, outdated)
+            )
+            journal.append({"idl_audit_journal": VERSION, "key": dict(key)})
+            journal._appended = False
+        except BaseException:
+            file.close()
+            raise
+        return journal
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write one line. Where the disk refuses, the run goes on without, and `failure` says so."""
+        if self.failure is not None:
+            return
+        try:
+            line = json.dumps(entry).encode() + b"\n"
+            if self._file.write(line) != len(line):
+                self.failure = "no space left"
+            else:
+                self._appended = True
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if not (self.lines or self._appended):
+                self.path.unlink(missing_ok=True)
+            self._file.close()
+        except OSError as error:
+            self.failure = self.failure or error.strerror
+
+
+def _lock(path: Path, file: FileIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise OptionError(f"another run is writing the journal {path}; wait for it, or name another -o") from error
+        # a file system without locks
+
+
+def _lines(path: Path, whole: bytes) -> list[dict[str, Any]]:
+    """Return the lines of a journal, the last one only where it is whole. Raises OptionError."""
+    if not whole:
+        return []
+    texts = whole.split(b"\n")
+    found: list[dict[str, Any]] = []
+    for number, text in enumerate(texts):
+        line = _parsed(text)
+        if line is None or (number == 0 and line.get("idl_audit_journal") != VERSION):
+            if 0 < number == len(texts) - 1:
+                break
+            what = "is no journal of this version of idl-audit" if number == 0 else f"is damaged in line {number + 1}"
+            raise OptionError(f"{path} {what}; move it away to start anew")
+        found.append(line)
+    return found
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def _ends_well(whole: bytes) -> bool:
+    return _parsed(whole.rpartition(b"\n")[2]) is not None
+
+
+def _compare(path: Path, found: object, key: Mapping[str, str]) -> str | None:
+    """Return the version of a journal that differs by that alone; None where nothing differs. Raises OptionError."""
+    known = found if isinstance(found, dict) else {}
+    other = [word for word in key if known.get(word) != key[word]]
+    if other == [TOOL]:
+        return str(known.get(TOOL))
+    if other:
+        raise OptionError(
+            f"{path} is the journal of a run with another {' and another '.join(other)}; give what that run was "
+            "given, or leave --resume out to start anew"
+        )
+    return None
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def entry_of(sample: Decided) -> dict[str, Any]:
+    """Return a decided sample as a line of the journal."""
+    return {
+        "position": sample.position,
+        "index": sample.index,
+        "predicted": sample.predicted,
+        "results": [{"eps": eps, **_result_entry(result)} for eps, result in sample.results.items()],
+        "certificates": sample.certificates,
+        "uncertified": sample.uncertified,
+    }
+
+
+def _result_entry(result: Result) -> dict[str, Any]:
+    found = result.found
+    return {
+        "verdict": result.verdict.value,
+        "predicted": result.predicted,
+        "method": result.method,
+        "lower": result.lower,
+        "float_error": result.float_error,
+        "reason": None if result.reason is None else result.reason.value,
+        "seconds": result.seconds,
+        "found": None
+        if found is None
+        else {
+            "point": base64.b64encode(np.asarray(found.point, "<f4").tobytes()).decode(),
+            "predicted": found.predicted,
+            "margin": found.margin,
+            "method": found.method,
+        },
+    }
+
+
+def samples_of(journal: Journal, tasks: Sequence[SampleTask], eps: Sequence[float]) -> dict[int, Decided]:
+    """Return position -> sample for what an earlier run decided. Raises OptionError where it is not of these tasks."""
+    by_position = {task.position: task for task in tasks}
+    found: dict[int, Decided] = {}
+    for number, entry in enumerate(journal.lines):
+        try:
+            sample = _decided(entry, by_position, eps)
+        except (LookupError, TypeError, ValueError) as error:
+            raise OptionError(f"{journal.path} is damaged in line {number + 2}; move it away to start anew") from error
+        found.setdefault(sample.position, sample)
+    return found
+
+
+_SAMPLE: Final = ("position", "index", "predicted", "results", "certificates", "uncertified")
+_RESULT: Final = ("eps", "verdict", "predicted", "method", "lower", "reason", "seconds", "found")
+
+
+def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
+    entry = Entry(line, "a line", _SAMPLE)
+    task = tasks[entry.whole("position")]
+    told = [Entry(one, "a result", _RESULT, ("float_error",)) for one in entry.items("results")]
+    results = {one.number("eps"): _result(one, task) for one in told}
+    if len(told) != len(eps) or set(results) != set(eps) or entry.whole("index") != task.index:
+        raise ValueError("another sample")
+    names = entry.items("certificates")
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("a name that is no text")
+    predicted, uncertified = _class(entry.get("predicted")), list(entry.numbers("uncertified"))
+    return Decided(task.position, task.index, task.label, task.centre, predicted, results, names, uncertified)
+
+
+def _class(value: object) -> int:
+    """Return a class, or -1 where an output is no number."""
+    if not isinstance(value, int) or isinstance(value, bool) or not value >= -1:
+        raise TypeError("no class")
+    return value
+
+
+def _result(entry: Entry, task: SampleTask) -> Result:
+    """Return the result of one radius. Raises ValueError or TypeError where no run wrote it."""
+    reason = entry.get("reason")
+    result = Result(
+        Verdict(entry.text("verdict")),
+        _class(entry.get("predicted")),
+        None if entry.get("method") is None else entry.text("method"),
+        entry.number_or_none("lower"),
+        _found(entry.get("found"), task),
+        None if reason is None else Reason(reason),
+        entry.number("seconds"),
+        float_error=entry.number_or_none("float_error"),
+    )
+    if not (result.seconds >= 0 and (result.float_error is None or result.float_error >= 0)):
+        raise ValueError("a negative time or error")
+    if (result.reason is not None) != (result.verdict is Verdict.UNKNOWN):
+        raise ValueError("a reason for what is known, or none for what is not")
+    if result.verdict is Verdict.CERTIFIED and not (result.lower is not None and result.lower > 0):
+        raise ValueError("certified without a bound above 0")
+    if result.verdict is Verdict.FALSIFIED and (result.found is None or result.found.predicted == task.label):
+        raise ValueError("falsified without a point of another class")
+    return result
+
+
+def _found(value: object, task: SampleTask) -> Found | None:
+    if value is None:
+        return None
+    entry = Entry(value, "a point", ("point", "predicted", "margin", "method"))
+    point = np.frombuffer(base64.b64decode(entry.text("point"), validate=True), "<f4").astype(np.float32)
+    if point.shape != task.centre.shape or not np.isfinite(point).all():
+        raise ValueError("a point of another size")
+    margin = entry.get("margin")  # perhaps NaN
+    if not isinstance(margin, float):
+        raise TypeError("a margin that is no number")
+    return Found(point, _class(entry.get("predicted")), margin, entry.text("method"))

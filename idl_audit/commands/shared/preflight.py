@@ -1,0 +1,36 @@
+"""The preflight of every command that reads samples: what `data.preflight` finds, as the report's diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from idl_audit.commands.shared.samples import DataOptions
+from idl_audit.commands.shared.subject import Subject
+from idl_audit.data.numbers import Eps
+from idl_audit.data.preflight import inspect_samples
+from idl_audit.data.samples import Samples
+from idl_audit.report.schema import Diagnostic
+
+Teller: TypeAlias = Callable[[Diagnostic], None]
+"""Is told what the preflight finds, before the work begins."""
+
+
+def tell_nobody(found: Diagnostic) -> None:
+    """Leave it to the report."""
+
+
+def preflight(
+    subject: Subject, samples: Samples, options: DataOptions, *, eps: Sequence[Eps] = (), tell: Teller = tell_nobody
+) -> tuple[Diagnostic, ...]:
+    """Return what is odd about the samples, and tell it at once: clean accuracy first. Changes nothing."""
+    findings = inspect_samples(
+        samples, options.preprocessing, options.layout, subject.input_shape, subject.original, eps=eps
+    )
+    found = tuple(
+        Diagnostic(code=one.code, level=one.level, message=one.message, hint=one.hint, where=samples.source)
+        for one in findings
+    )
+    for diagnostic in found:
+        tell(diagnostic)
+    return found

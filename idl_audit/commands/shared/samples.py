@@ -1,0 +1,67 @@
+"""The user's samples and what was said about them on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idl_audit.commands.shared.subject import Subject
+from idl_audit.data.fingerprints import samples_sha256
+from idl_audit.data.labels import OneOutput
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.samples import Layout, Samples, read_samples
+from idl_audit.report.schema import DataInfo, PreprocessingInfo
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which samples, and how the network reads them."""
+
+    path: Path
+    labels: Path | None = None
+    limit: int | None = None
+    index: tuple[int, ...] | None = None
+    layout: Layout = "native"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+
+def open_samples(subject: Subject, options: DataOptions, *, with_labels: bool = True) -> Samples:
+    """Read the samples for a model. Raises DataError where they do not fit it."""
+    return read_samples(
+        options.path,
+        input_shape=subject.input_shape,
+        n_classes=subject.model.n_outputs,
+        one_output=_one_output(subject),
+        labels=options.labels,
+        limit=options.limit,
+        index=options.index,
+        layout=options.layout,
+        with_labels=with_labels,
+    )
+
+
+def _one_output(subject: Subject) -> OneOutput | None:
+    """Return what the labels of a network with one output can be; None where it has several."""
+    if subject.threshold is not None:
+        return OneOutput.CLASS
+    return OneOutput.VALUE if subject.model.n_outputs == 1 else None
+
+
+def describe_data(samples: Samples, options: DataOptions) -> DataInfo:
+    """Return the report's section on the data."""
+    chosen = options.preprocessing
+    return DataInfo(
+        source=samples.source,
+        sha256=samples.sha256,
+        n=samples.n,
+        indices=tuple(int(i) for i in samples.indices),
+        numbers_sha256=samples_sha256(samples),
+        layout=options.layout,
+        preprocessing=describe_preprocessing(chosen),
+        bounds=chosen.bounds,
+    )
+
+
+def describe_preprocessing(chosen: Preprocessing) -> PreprocessingInfo:
+    """Return how a report says what is done to the user's numbers."""
+    return PreprocessingInfo(scale=chosen.scale, mean=chosen.mean, std=chosen.std)

@@ -1,0 +1,433 @@
+"""The subject of an audit: a model file, its implicit model, the original network, and whether the two agree."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
+from idl_audit.commands.shared.points import readable
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.graph.files import ReadFile, hashed, refuse_changed
+from idl_audit.graph.ir import Graph
+from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_network, onnxruntime_network
+from idl_audit.graph.reader import read_graph, sniff
+from idl_audit.graph.torch_reader import TORCH_KINDS, TorchOptions, network_of, read_torch
+from idl_audit.implicit.build import build_implicit
+from idl_audit.implicit.input_units import in_data_units
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.storage import StoredModel, load_model
+from idl_audit.implicit.threshold import Threshold
+from idl_audit.implicit.walk import BYTES_PER_ENTRY
+from idl_audit.implicit.wellposed import Contraction, Monotone
+from idl_audit.report.schema import (
+    AgreementCheck,
+    BlockInfo,
+    BlockLink,
+    Conversion,
+    EquilibriumCheck,
+    ModelInfo,
+    Nonzeros,
+    Rescaling,
+    WellPosed,
+)
+from idl_audit.search.attacks import Network
+from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.box import InputSet
+from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from idl_audit.graph.torch_reader import Module, Tensor
+
+Step = TypeVar("Step")
+
+
+@dataclass(frozen=True)
+class SecondOpinion:
+    """Another implementation of the original network, by its name; or why it is not asked."""
+
+    network: tuple[str, Network] | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model file with everything that audits ask of it."""
+
+    path: Path
+    model: ImplicitModel
+    """Reads what the network reads: preprocessing is not part of it."""
+    original: OriginalNetwork
+    info: ModelInfo
+    seconds: float
+    """Time that reading and converting took."""
+    graph: Graph | None
+    """The network's graph; None where the file is an implicit model itself."""
+    output_name: str | None = None
+    files: tuple[ReadFile, ...] = ()
+    """All that it was read from."""
+    threshold: Threshold | None = None
+    """What makes two classes of a network with one output (`commands.shared.classifier`); None: read as it is."""
+    network_itself: Subject | None = None
+    """Where there is a threshold: the network with its one output."""
+
+    def check_unchanged(self) -> None:
+        """Refuse what was written over since: onnxruntime maps large weights beside a model, and sees every change.
+
+        Raises:
+            ModelFileError: with the file's name.
+        """
+        refuse_changed(self.files)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.model.input_shape
+
+    @property
+    def output(self) -> str | None:
+        """Name of the output that is audited; None where the file is an implicit model, whose output has no name."""
+        return None if self.graph is None else chosen_output(self.path, self.graph, self.output_name)
+
+    @property
+    def point_type(self) -> np.dtype[Any]:
+        """The type of the network's input; points are float32 numbers where it is finer."""
+        return _compared(self).point_type
+
+    def readable(self, inputs: InputSet, preprocessing: Preprocessing) -> InputSet:
+        """Return the same set, whose points are those that the network reads as numbers inside it."""
+        return readable(inputs, self.point_type, preprocessing, self.input_shape)
+
+    def in_data_units(self, preprocessing: Preprocessing) -> ImplicitModel:
+        """Return the implicit model that reads the user's numbers."""
+        return in_data_units(self.model, *preprocessing.affine(self.input_shape))
+
+    def network(self, preprocessing: Preprocessing) -> Network:
+        """Return the original network as a function of the user's numbers, float32 (m, p) -> (m, q)."""
+        return _in_data_units(self.original, preprocessing, self.input_shape)
+
+    def second_opinion(self, preprocessing: Preprocessing, inputs: FloatArray) -> SecondOpinion | None:
+        """Return another implementation of the original network, or why it is not asked; None where there is none.
+
+        Args:
+            preprocessing: what the user's numbers go through.
+            inputs: points in the user's numbers, (m, p), at which it must give what the original network gives.
+        """
+        if self.graph is None or self.graph.provenance.format != "onnx":
+            return None
+        points = np.asarray(inputs, np.float32)
+        try:
+            second = onnx2torch_network(self.path, self.graph, output=self.output_name)
+            judge = _in_data_units(second, preprocessing, self.input_shape)
+            theirs, ours = self._read(judge(points)), self.network(preprocessing)(points)
+        except UnsupportedModelError as error:
+            return SecondOpinion(None, str(error))
+        size = max(float(np.abs(ours).max(initial=0.0)), float(np.finfo(np.float32).tiny))
+        differ = float(np.abs(theirs - ours).max(initial=0.0)) / size
+        if not differ <= tolerance(self.graph):  # version conversion changes some functions
+            why = f"as {second.name} converts it, the network differs from {self.original.name} by {differ:.1e}"
+            return SecondOpinion(None, f"{why} of max|y|")
+        return SecondOpinion((second.name, lambda points: self._read(judge(points))))
+
+    def _read(self, outputs: FloatArray) -> FloatArray:
+        """Return the outputs as the audit reads them: scores of two classes where there is a threshold."""
+        return outputs if self.threshold is None else self.threshold.scores(outputs)
+
+
+def _in_data_units(network: OriginalNetwork, preprocessing: Preprocessing, shape: tuple[int, ...]) -> Network:
+    if preprocessing.is_identity:
+        return network
+    return lambda points: network(preprocessing.apply(points.astype(np.float64), shape))
+
+
+@dataclass(frozen=True)
+class _ImplicitOriginal:
+    """A converted model is its own original: nothing else is in the file."""
+
+    model: ImplicitModel
+    name: str = "the implicit model itself"
+
+    def __call__(self, inputs: Float32Array) -> FloatArray:
+        return self.model(inputs.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to read a model file."""
+
+    output_name: str | None = None
+    """Which output to audit, where there are several."""
+    max_bytes: int | None = None
+    """Refuse what would need a larger matrix."""
+    threads: int = 1
+    torch: TorchOptions = field(default_factory=TorchOptions)
+    threshold: float | None = None
+    """Above which the output of a network with one means class 1, where classes are asked for; None: the usual one."""
+
+
+def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
+    """Read a model file (ONNX, PyTorch, or a converted .npz) and build its implicit model.
+
+    Raises:
+        ModelFileError: where the file cannot be read, or must not be.
+        UnsupportedModelError: where parts of the network have no implicit form; all of them are named.
+        MemoryLimitError: where a matrix would exceed `max_bytes`.
+    """
+    start = time.monotonic()
+    options = options or ModelOptions()
+    kind = sniff(path)
+    if kind == "npz":
+        return _open_implicit(path, start)
+    if kind in TORCH_KINDS:
+        network = read_torch(path, kind, options.torch)
+        graph, original = network.graph, network.original
+        model = _build(path, graph, options)
+    else:
+        _refuse_torch_options(path, options.torch)
+        graph = named(path, lambda: read_graph(path))
+        model = _build(path, graph, options)
+        original = onnxruntime_network(path, graph, output=options.output_name, threads=options.threads)
+    files = graph.provenance.files
+    refuse_changed(files)  # the network was read twice: by us, and by what runs it
+    info = describe_model(path, graph, model, options)
+    return Subject(path, model, original, info, time.monotonic() - start, graph, options.output_name, files)
+
+
+def _refuse_torch_options(path: Path, given: TorchOptions) -> None:
+    for option, value in (("--arch", given.arch), ("--input-shape", given.input_shape)):
+        if value is not None:
+            raise OptionError(f"{option} belongs to PyTorch files, and {path} says itself what it is; leave it out")
+
+
+def _build(path: Path, graph: Graph, options: ModelOptions) -> ImplicitModel:
+    return named(path, lambda: build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes))
+
+
+def named(path: Path, step: Callable[[], Step]) -> Step:
+    """Run a step; what it refuses is told with the file's name in front."""
+    try:
+        return step()
+    except UnsupportedModelError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise UnsupportedModelError([f"{path}: {error.problems[0]}", *error.problems[1:]]) from error
+
+
+def describe_model(
+    path: Path, graph: Graph, model: ImplicitModel | None, reading: ModelOptions | None = None
+) -> ModelInfo:
+    """Return the report's section on the model file; `model` None stands for a network without an implicit form."""
+    read = reading or ModelOptions()
+    files = graph.provenance.files
+    declared = graph.inputs[0].shape if graph.inputs else None
+    shape = tuple(size if isinstance(size, int) else 1 for size in declared or ())
+    return ModelInfo(
+        path=str(path),
+        format=graph.provenance.format,
+        sha256=graph.provenance.sha256,
+        file_sha256=files[0].sha256 if files else None,
+        external_files=graph.provenance.external_files,
+        external_sha256=graph.provenance.external_sha256,
+        arch=read.torch.arch,
+        output_name=read.output_name if len(graph.outputs) > 1 else None,
+        input_shape=shape if model is None else model.input_shape,
+        n_outputs=0 if model is None else model.n_outputs,
+        n_parameters=graph.n_parameters,
+        opset=graph.opset,
+        producer=graph.provenance.producer,
+        input_type=input_type(graph).name,
+        arithmetic=graph.arithmetic,
+        ops=dict(sorted(Counter(node.op for node in graph.nodes).items())),
+        stripped_output=(model.stripped_output or None) if model is not None else None,
+    )
+
+
+def _open_implicit(path: Path, start: float) -> Subject:
+    file = hashed(path)
+    stored: StoredModel = load_model(path)
+    refuse_changed([file])
+    try:
+        own = {"path": str(path), "format": "implicit", "sha256": file.sha256, "file_sha256": file.sha256}
+        info = ModelInfo.model_validate({**stored.origin, **own, **_OF_THE_NETWORK_BEFORE})
+    except ValueError as error:
+        raise ModelFileError(f"{path} does not say where it came from; make it anew with convert") from error
+    original = _ImplicitOriginal(stored.model)
+    return Subject(path, stored.model, original, info, time.monotonic() - start, None, files=(file,))
+
+
+_OF_THE_NETWORK_BEFORE: Final[Mapping[str, tuple[()] | None]] = MappingProxyType(
+    {"external_files": (), "external_sha256": (), "arch": None, "output_name": None, "threshold": None}
+)
+"""What a converted model says of the file that it was made from, and what is not so of its own."""
+
+
+def load(path: str | Path, *, output_name: str | None = None) -> ImplicitModel:
+    """Return the implicit model of a network file, checked against the original network on 20 random inputs.
+
+    Raises:
+        InvalidInputError: where the file cannot be read or has parts without an implicit form.
+        AgreementError: where the implicit model is not the network.
+    """
+    subject = open_subject(Path(path), ModelOptions(output_name=output_name))
+    check_agreement(subject, random_inputs(subject.model.n_inputs))
+    return subject.model
+
+
+def open_module(module: Module, example_input: Tensor) -> Subject:
+    """Build the implicit model of a torch module, unchecked. Raises UnsupportedModelError as `from_torch` does.
+
+    Args:
+        module: the network; it is put into evaluation mode.
+        example_input: an input of the network with its batch axis.
+    """
+    network = network_of(module, example_input)
+    path = Path(type(module).__name__)
+    model = _build(path, network.graph, ModelOptions())
+    info = describe_model(path, network.graph, model)
+    return Subject(path, model, network.original, info, 0.0, network.graph)
+
+
+def from_torch(module: Module, example_input: Tensor) -> ImplicitModel:
+    """Return the implicit model of a torch module, checked against the module on 20 random inputs.
+
+    Args:
+        module: the network; it is put into evaluation mode.
+        example_input: an input of the network with its batch axis.
+
+    Raises:
+        UnsupportedModelError: where no exporter turns it into ONNX, or parts of it have no implicit form.
+        AgreementError: where the implicit model is not the network.
+    """
+    subject = open_module(module, example_input)
+    check_agreement(subject, random_inputs(subject.model.n_inputs))
+    return subject.model
+
+
+def random_inputs(n_inputs: int, *, n: int = 20, seed: int = 0) -> FloatArray:
+    """Return n inputs for a check, the first half standard normal, the rest even on [0, 1]; shape (n, p)."""
+    rng = np.random.default_rng(seed)
+    return np.vstack([rng.standard_normal((n - n // 2, n_inputs)), rng.random((n // 2, n_inputs))])
+
+
+def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
+    """Compare the implicit model with the original network on inputs in the network's own units, shape (n, p).
+
+    Raises:
+        AgreementError: where an output differs by more than `agreement.tolerance` of max|y|, or another class wins
+            although the two best outputs are not that close.
+        UnsupportedModelError: where that is so because of the network's own arithmetic.
+    """
+    return check(_compared(subject), inputs)
+
+
+def _compared(subject: Subject) -> Compared:
+    itself = subject.network_itself or subject
+    scores = None if subject.threshold is None else subject.threshold.scores
+    return Compared(itself.path, itself.model, itself.original, itself.graph, itself.output_name, scores)
+
+
+def describe_conversion(
+    model: ImplicitModel, rescaled: ImplicitModel | None, check: AgreementCheck | None, seconds: float
+) -> Conversion:
+    """Return the report's section on the implicit model; `rescaled` None leaves the norms of A out."""
+    scaling = rescaled.scaling if rescaled is not None else model.scaling
+    nnz = _nonzeros(model)
+    return Conversion(
+        n_states=model.n_states,
+        n_inputs=model.n_inputs,
+        n_outputs=model.n_outputs,
+        nnz=nnz,
+        blocks=tuple(
+            BlockInfo(name=b.name, op=b.op, activation=b.activation.name, shape=b.shape, size=b.size)
+            for b in model.blocks[::-1]
+        ),
+        links=tuple(_links(model)),
+        structure="strictly block triangular" if model.is_feed_forward else "cyclic",
+        well_posed=describe_proof(model),
+        norm_inf_A=Rescaling(
+            before=None if scaling is None else scaling.norm_before,
+            after=None if scaling is None else scaling.norm_after,
+            kappa=None if scaling is None else scaling.kappa,
+        ),
+        check=check,
+        equilibrium=None if check is None or model.is_feed_forward else _equilibria(model),
+        estimated_mb=(nnz.A + nnz.B + nnz.C + nnz.D) * BYTES_PER_ENTRY / 1e6,
+        seconds=seconds,
+        peak_mb=peak_megabytes(),
+    )
+
+
+def _links(model: ImplicitModel) -> Iterator[BlockLink]:
+    """Yield the nonzero blocks of [[A, B], [C, D]], blocks in the report's order: the earliest first."""
+    n = len(model.blocks)
+    for place, row in enumerate((*model.rows[::-1], model.output)):
+        for block in sorted(row.states, reverse=True):
+            yield BlockLink(row=place, column=n - 1 - block, nnz=row.states[block].nnz)
+        if row.input is not None:
+            yield BlockLink(row=place, column=n, nnz=row.input.nnz)
+
+
+def _equilibria(model: ImplicitModel) -> EquilibriumCheck | None:
+    """Return how well equilibria are solved for; None where nothing proves that there are any, and none was found."""
+    inputs = random_inputs(model.n_inputs)
+    try:
+        found = model.solve(inputs)
+    except UnsupportedModelError:
+        if model.is_well_posed:
+            raise
+        return None
+    return EquilibriumCheck(n=len(inputs), iterations=found.iterations, residual=found.residual)
+
+
+def describe_proof(model: ImplicitModel) -> WellPosed:
+    """Return why the model has exactly one state for every input, loop by loop, or that nothing proves it."""
+    if model.is_feed_forward:
+        return WellPosed(proof="strictly block triangular: one pass over the blocks gives the only state")
+    open_loops = [f"'{loop.block.name}'" for loop in model.loops.values() if loop.proof is None]
+    if open_loops:
+        return WellPosed(proof=f"none: no proof holds for the loop {', '.join(open_loops[:3])}; verdicts stay unknown")
+    found = [loop.proof for loop in model.loops.values() if loop.proof is not None]
+    texts = Counter(_PROOFS[proof.name] for proof in found)
+    text = "; ".join(name if count == 1 else f"{name} ({count} loops)" for name, count in texts.items())
+    kappas = [proof.kappa for proof in found if isinstance(proof, Contraction)]
+    if len(kappas) == len(found):
+        return WellPosed(proof=text, value=max(kappas))
+    return WellPosed(proof=text, value=min(p.least_eigenvalue for p in found if isinstance(p, Monotone)))
+
+
+_PROOFS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "one state": "one state a loop: closed form",
+        "PF": "PF: lambda_PF(Gamma |A|) < 1",
+        "loop(diag)": "loop(diag): contraction with alpha = 1 / (1 - A_ii)",
+        "loop(1)": "loop(1): contraction around the middle of the slopes",
+        "centre-radius": "centre-radius: contraction around the middle of the slopes",
+        "loop(alpha)": "loop(alpha): contraction after a change of variable",
+        "monotone": "monotone: diag(1/g) - (A + A^T)/2 is positive definite",
+    }
+)
+"""What a proof of the ladder says, by its name."""
+
+
+def _nonzeros(model: ImplicitModel) -> Nonzeros:
+    return Nonzeros(
+        A=sum(linear_map.nnz for row in model.rows for linear_map in row.states.values()),
+        B=sum(row.input.nnz for row in model.rows if row.input is not None),
+        C=sum(linear_map.nnz for linear_map in model.output.states.values()),
+        D=0 if model.output.input is None else model.output.input.nnz,
+    )
+
+
+def peak_megabytes() -> float:
+    """Return the peak memory of this process in MB (10^6 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

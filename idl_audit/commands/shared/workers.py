@@ -1,0 +1,234 @@
+"""Processes that work on tasks one at a time; where one dies or hangs, its task is given up and the others go on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Final, Generic, TypeVar
+
+from idl_audit.values.errors import IdlAuditError
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+WAIT: Final = 0.5
+"""Seconds between two looks at the clock."""
+STARTING: Final = 120.0
+"""Seconds for what comes before the work itself: loading libraries, reading what many tasks share."""
+THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task that has no answer."""
+
+    why: str
+    """What happened to the process, in words."""
+    overtime: bool = False
+    """Whether it was ended because it took much too long."""
+    memory: bool = False
+    """Whether there was too little memory."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[Task, Answer]):
+    """A task with its answer."""
+
+    task: Task
+    answer: Answer | Lost
+    seconds: float
+
+
+def work_through(
+    tasks: Iterable[Task],
+    work: Callable[[Task], Answer],
+    *,
+    jobs: int,
+    allowed: Callable[[Task], float],
+    heard: Callable[[Task, Any], None] = lambda task, message: None,
+) -> Generator[Done[Task, Answer], None, None]:
+    """Yield every task with its answer, as they come.
+
+    Args:
+        tasks: what to do; sent to other processes, as the answers are sent back.
+        work: a function that the other process can import.
+        jobs: how many processes.
+        allowed: seconds after which the process of a task is ended, from the moment it says that it has `begun`; until
+            then it has STARTING seconds more.
+        heard: given what the work of a task said by `tell`, before its answer.
+    """
+    waiting = deque(tasks)
+    busy: list[_Worker[Task, Answer]] = []
+    idle: list[_Worker[Task, Answer]] = []
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < jobs:
+                worker = idle.pop() if idle else _Worker(work, jobs)
+                task = waiting.popleft()
+                worker.give(task, allowed(task))
+                busy.append(worker)
+            wait([worker.pipe for worker in busy], timeout=WAIT)
+            for worker in list(busy):
+                done = worker.done(heard)
+                if done is None:
+                    continue
+                busy.remove(worker)
+                if worker.is_usable:
+                    idle.append(worker)
+                yield done
+    finally:
+        for worker in (*busy, *idle):
+            worker.end()
+
+
+class _Worker(Generic[Task, Answer]):
+    """One process and the task that it works on."""
+
+    def __init__(self, work: Callable[[Task], Answer], jobs: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of numeric libraries
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        with _share_of_processors(jobs), _deaf_to_interrupts():
+            self._process.start()
+        theirs.close()
+        self.is_usable = True
+        self._task: Any = None
+        self._start = self._deadline = self._allowed = 0.0
+
+    def give(self, task: Task, seconds: float) -> None:
+        """Start a task."""
+        self._task, self._start, self._allowed = task, time.monotonic(), seconds
+        self._deadline = self._start + STARTING + seconds
+        with suppress(OSError):  # it died while idle: `done` will see the end of its pipe
+            self.pipe.send(task)
+
+    def done(self, heard: Callable[[Task, Any], None]) -> Done[Task, Answer] | None:
+        """Return the task with its answer, or that it is lost; None while it is being worked on."""
+        answer: Answer | Lost
+        if self.pipe.poll():
+            try:
+                answer = self.pipe.recv()
+            except Exception:  # a broken pipe, or half a message of a process that died
+                answer = self._lost()
+            if isinstance(answer, _Begun):
+                self._start = time.monotonic()
+                self._deadline = self._start + self._allowed
+                return None
+            if isinstance(answer, _Told):
+                heard(self._task, answer.message)
+                return None
+        elif time.monotonic() > self._deadline:
+            answer = Lost("it took much longer than it was allowed to and was ended", overtime=True)
+            self.end()
+        else:
+            return None
+        return Done(self._task, answer, time.monotonic() - self._start)
+
+    def _lost(self) -> Lost:
+        self._process.join(timeout=5)
+        code = self._process.exitcode
+        self.end()
+        if code is not None and code < 0:
+            hint = "; too little memory?" if -code == signal.SIGKILL else ""
+            return Lost(f"the process working on it was ended by signal {-code}{hint}")
+        return Lost(f"the process working on it ended early with exit code {code}")
+
+    def end(self) -> None:
+        """End the process."""
+        self.is_usable = False
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a process says of its task before it answers."""
+
+    message: Any
+
+
+class _Begun:
+    """Said where the time of a task starts."""
+
+
+_to_parent: list[Connection[Any, Any]] = []
+"""In a process that was started here: the pipe to the one that started it."""
+
+
+def tell(message: Any) -> None:
+    """Say something to the process that handed out the task: it arrives at the `heard` of `work_through`."""
+    for pipe in _to_parent:
+        pipe.send(_Told(message))
+
+
+def begun() -> None:
+    """Say that the time of the task starts now: what came before it is shared with others."""
+    for pipe in _to_parent:
+        pipe.send(_Begun())
+
+
+def _end_with_parent() -> None:
+    """End this process once its parent is gone: nobody is left to read the answer."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _serve(pipe: Connection[Any, Any], work: Callable[[Any], Any]) -> None:
+    """Answer tasks until the pipe ends."""
+    _to_parent.append(pipe)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = work(task)
+        except MemoryError:
+            answer = Lost("it ran out of memory", memory=True)
+        except IdlAuditError as error:
+            answer = Lost(str(error))
+        except Exception as error:
+            answer = Lost(f"internal error: {type(error).__name__}: {error}; please report it")
+        try:
+            pipe.send(answer)
+        except BrokenPipeError:
+            return
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let a process that is started here ignore Ctrl-C from its first moment: it is for the parent, which ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _share_of_processors(jobs: int) -> Iterator[None]:
+    """Let a process that is started here share the processors with the others: more threads only wait for them."""
+    share = str(max(1, (os.cpu_count() or 1) // jobs))
+    missing = [name for name in THREADS if name not in os.environ]
+    for name in missing:
+        os.environ[name] = share
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)

@@ -1,0 +1,149 @@
+"""Local sensitivity: the matrices of `sensitivity` and `centre_radius` with the slopes of one box.
+
+Local Lipschitz bounds, one for each output and input (docs/mathematics.md, section 6.3).
+
+Bounds l <= z <= h of the states over a box confine the slopes of their activations: a ReLU that stays on one side of
+its kink is linear there (c = 1, r = 0, or c = r = 0). The model whose activations have these slopes only is the model
+itself on the box, and what bounds that one for all inputs bounds this one for any two inputs of the box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from idl_audit.implicit.activations import Activation, Line
+from idl_audit.implicit.model import FAR, ImplicitModel
+from idl_audit.measure.centre_radius import LARGEST, METHODS, applicable_methods, global_slopes
+from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.measure.sign_paths import sign_path_matrix
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.intervals import interval_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box
+from idl_audit.values.errors import OptionError
+
+STATE_BOUNDS: Final[Mapping[str, Callable[[ImplicitModel, Interval], StateBounds]]] = MappingProxyType(
+    {"interval": interval_bounds, "linear": backward_state_bounds}
+)
+"""Name -> how the states are bounded over the box, the cheap way first."""
+
+
+def local_sensitivity(
+    model: ImplicitModel,
+    box: Box,
+    method: str = "best",
+    *,
+    state_bounds: str = "interval",
+    functionals: FloatArray | None = None,
+    within: FloatArray | None = None,
+    max_bytes: int | None = None,
+) -> FloatArray:
+    """Return S with |y(u) - y(v)| <= S |u - v| for all u, v in the box, shape (q, p), rounded upward.
+
+    S(c, r) with the slopes of the states over the box; never above the global matrix, and |Jacobian| in the limit of
+    small boxes where the method is "best", "centre-radius" or "half-step" and the network is differentiable there.
+
+    Args:
+        model: the model; one with loops needs proofs that bound them.
+        box: inputs in data units.
+        method: as for `sensitivity_matrix`; "best" takes `sign_path_matrix` where centre-radius needs too much memory.
+        state_bounds: "interval", or "linear" for the tighter and slower backward linear bounds.
+        functionals: rows F, shape (r, q); bounds |F (y - y0)| instead.
+        within: a global matrix for the same functionals, where it is known already.
+        max_bytes: as for `sensitivity_matrix`.
+
+    Raises:
+        UnsupportedModelError: where the method does not apply to the model, or nothing bounds a loop.
+        OptionError: for an unknown method or kind of bounds.
+    """
+    for what, name, known in (("method", method, METHODS), ("kind of state bounds", state_bounds, STATE_BOUNDS)):
+        if name not in known:
+            raise OptionError(f"there is no {what} '{name}' for local S; known are {', '.join(known)}")
+    limit = LARGEST if max_bytes is None else max_bytes
+    outer = within
+    if outer is None:
+        outer = sensitivity_matrix(model, method, functionals=functionals, max_bytes=max_bytes)
+    there = restricted_model(model, STATE_BOUNDS[state_bounds](model, Interval.of_boxes(box)))
+    names = taken_methods(model, method, limit) if model.is_feed_forward else (method,)
+    matrices = [_matrix(there, name, functionals, limit) for name in names]
+    return np.asarray(np.minimum.reduce([outer, *matrices]))
+
+
+def taken_methods(model: ImplicitModel, method: str, limit: int = LARGEST) -> tuple[str, ...]:
+    """Return what local S takes the least of."""
+    if method != "best":
+        return (method,)
+    if not model.is_feed_forward:
+        return applicable_methods(model, limit)
+    return ("paper", "centre-radius" if "centre-radius" in applicable_methods(model, limit) else "half-step")
+
+
+def _matrix(model: ImplicitModel, name: str, functionals: FloatArray | None, limit: int) -> FloatArray:
+    if name == "half-step" and model.is_feed_forward:  # reads both ends of the slopes; that of METHODS the greatest
+        return sign_path_matrix(model, global_slopes(model), functionals)
+    return METHODS[name](model, functionals, limit)
+
+
+def restricted_model(model: ImplicitModel, bounds: StateBounds) -> ImplicitModel:
+    """Return the model whose componentwise activations have only the slopes of one box; it is equal to it there.
+
+    Args:
+        model: any model.
+        bounds: of its pre-activations over one box, arrays of shape (1, n_k). Coupled blocks stay as they are.
+    """
+    blocks = list(model.blocks)
+    for k, (least, most) in global_slopes(model).items():
+        if not blocks[k].activation.coupled:
+            lo, hi = (np.clip(end[0], -FAR, FAR) for end in (bounds.z[k].lo, bounds.z[k].hi))
+            low, high = blocks[k].slopes(lo, hi)
+            low, high = np.maximum(low, least), np.minimum(high, most)
+            blocks[k] = replace(blocks[k], activation=_Restricted(blocks[k].activation, low, np.maximum(low, high)))
+    return replace(model, blocks=tuple(blocks))
+
+
+class _Restricted(Activation):
+    """A componentwise activation on a box: all its slopes there are between `least` and `most`, state by state."""
+
+    def __init__(self, whole: Activation, least: FloatArray, most: FloatArray) -> None:
+        self.whole, self.least, self.most = whole, least, most
+        self.name = whole.name
+        self.positively_homogeneous = whole.positively_homogeneous
+        self.piecewise_linear = whole.piecewise_linear
+
+    @property
+    def parameters(self) -> Mapping[str, float | FloatArray]:
+        return self.whole.parameters
+
+    @property
+    def lipschitz(self) -> FloatArray:
+        return np.maximum(np.abs(self.least), np.abs(self.most))
+
+    def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        zero = np.zeros_like(lo + hi)
+        return self.least + zero, self.most + zero
+
+    def __call__(self, z: FloatArray) -> FloatArray:
+        return self.whole(z)
+
+    def derivative(self, z: FloatArray) -> FloatArray:
+        return self.whole.derivative(z)
+
+    def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return self.whole.interval(lo, hi)
+
+    def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return self.whole.relaxation_slopes(lo, hi)
+
+    def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
+        return self.whole.lines(lo, hi)
+
+    def lower_support(
+        self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> FloatArray:
+        return self.whole.lower_support(v, v_error, lam, lo, hi)

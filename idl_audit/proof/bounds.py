@@ -1,0 +1,96 @@
+"""StateBounds: what is known of every state's pre-activation z and value x over a batch of input boxes.
+
+Other verifiers call them intermediate or pre-activation bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from idl_audit.implicit.model import StateBlock
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.box import Box
+
+
+@dataclass(frozen=True)
+class Interval:
+    """lo <= value <= hi for each of m boxes: two arrays of shape (m, n)."""
+
+    lo: FloatArray
+    hi: FloatArray
+
+    @classmethod
+    def of_boxes(cls, boxes: Box | list[Box]) -> Interval:
+        """Return the inputs' interval for one box or a batch of boxes."""
+        several = [boxes] if isinstance(boxes, Box) else boxes
+        return cls(np.stack([box.lo for box in several]), np.stack([box.hi for box in several]))
+
+    @property
+    def largest(self) -> FloatArray:
+        """Largest absolute value inside, shape (m, n)."""
+        return np.maximum(np.abs(self.lo), np.abs(self.hi))
+
+    @property
+    def width(self) -> FloatArray:
+        """hi - lo."""
+        return self.hi - self.lo
+
+    def intersected(self, other: Interval) -> Interval:
+        """Return the intersection; both are bounds of the same values, so it is not empty."""
+        return Interval(np.fmax(self.lo, other.lo), np.fmin(self.hi, other.hi))
+
+    def tightened(self, states: IntArray, signs: float | FloatArray, lower: FloatArray) -> Interval:
+        """Return these bounds with what was proved of some values put in: sign * value >= lower.
+
+        Args:
+            states: which values, shape (r,); one may occur several times.
+            signs: +1 or -1, one for all or shape (r,).
+            lower: shape (m, r) or (r,); NaN and -inf say nothing.
+        """
+        lo, hi = self.lo.copy(), self.hi.copy()
+        lower = np.broadcast_to(lower, (len(lo), states.size))
+        up = np.broadcast_to(np.asarray(signs) > 0, states.shape)
+        np.fmax.at(lo.T, states[up], lower[:, up].T)
+        np.fmin.at(hi.T, states[~up], -lower[:, ~up].T)
+        return Interval(lo, hi)
+
+    @property
+    def known(self) -> Interval:
+        """The same with infinities in place of NaN: after an overflow nothing is known, and no comparison may hold."""
+        return Interval(np.where(np.isnan(self.lo), -np.inf, self.lo), np.where(np.isnan(self.hi), np.inf, self.hi))
+
+
+@dataclass(frozen=True)
+class StateBounds:
+    """Bounds of pre-activations z and of states x = phi(z), block number -> Interval, for the same batch of boxes."""
+
+    z: Mapping[int, Interval] = field(default_factory=dict)
+    x: Mapping[int, Interval] = field(default_factory=dict)
+
+    @classmethod
+    def of_pre_activations(cls, blocks: Sequence[StateBlock], z: Mapping[int, Interval]) -> StateBounds:
+        """Return these bounds of z and those of x that follow."""
+        bounds = cls()
+        for k, known in z.items():
+            bounds = bounds.with_block(k, blocks[k], known)
+        return bounds
+
+    def with_block(self, k: int, block: StateBlock, z: Interval, within: Interval | None = None) -> StateBounds:
+        """Return these bounds with those of block k put in: x follows from z, and lies `within` what is known of it."""
+        z = z.known
+        if within is not None:
+            within = within.known
+            z = Interval(*block.preimage(within.lo, within.hi, z.lo, z.hi)).known
+        with np.errstate(invalid="ignore", over="ignore"):
+            x = Interval(*block.interval(z.lo, z.hi)).known
+        if within is not None:
+            x = x.intersected(within)
+        return replace(self, z={**self.z, k: z}, x={**self.x, k: x})
+
+    def unstable(self, k: int, block: StateBlock) -> BoolArray:
+        """Return which states of block k bend within their bounds, shape (m, n_k): their slope is not one number."""
+        least, most = block.slopes(self.z[k].lo, self.z[k].hi)
+        return np.asarray(least < most)

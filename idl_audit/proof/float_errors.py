@@ -1,0 +1,283 @@
+"""How far computed outputs may be from the exact ones over a box: a proved bound for floating-point arithmetic.
+
+For one input in the format, x is what a network's tensors are in exact arithmetic and x' what a runtime computes: each
+operator in the format, its sums in any order, with or without fused multiply-add, neighbouring linear operators in one,
+constants multiplied or added beforehand, subnormal numbers flushed or not (docs/mathematics.md, section 12). Operator
+by operator, the oldest first, with u the format's unit and gamma_N = N u / (1 - N u):
+
+    y = sum W_k t_k + sum c_j, from computed t_k with |t_k| <= mag_k and |t_k - (their affine piece)| <= err_k:
+        err = sum |W_k| err_k + gamma_N (sum |W_k| mag_k + sum |c_j|) + underflow,
+        mag = sum |W_k| mag_k + sum |c_j| + err.
+
+An affine piece is what linear operators make of the values of nonlinear ones; within it sizes are those of the terms,
+as a runtime that multiplies W2 W1 out rounds with |W2||W1|. At a nonlinear operator x = phi(z), exact z in [l, h]:
+
+    |z' - z| <= E = (the errors of the values that it reads, through the exact maps) + err,
+    x' - x = s (z' - z) + (the kernel's own error),   s between the slopes of phi on [l - E, h + E],
+    mag = |x| + |x' - x|, and err = 0 for this result: it is a value, whatever it was made of.
+
+That is no circle: E of a block is made of those before it, and x and [l, h] are those of the exact network, so that
+every proved bound of its states may be put in. Then |f y' - f y| is bounded by pushing f backwards with the middle c of
+the slopes, s in [c - r, c + r]: what an error at z is multiplied by on its way to f y keeps its sign along c, and each
+state adds |v| (r E + its kernel's error) + |c v| err. The arithmetic of this module itself is paid for by `GROWN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from idl_audit.implicit.affine import INPUT
+from idl_audit.implicit.as_written import AsWritten, Rounding
+from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.model import FAR, Affine, PoolWindows, StateBlock
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.intervals import affine_interval
+from idl_audit.values.arrays import BoolArray, FloatArray
+from idl_audit.values.rounding import TINY, gamma
+
+GROWN = 1 + 2.0**-20
+"""Above what the roundings of one step of this module, in float64, may take away from a sum of nonnegative terms."""
+
+NUMBERS_AT_ONCE = 2**22
+"""That one array of a backward pass may hold."""
+
+
+SMALL_SHARE = 2.0**-10
+"""An error that is less than this beside a number's size matters to no other one."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What is known of one computed tensor over m boxes; arrays of shape (m, n)."""
+
+    size: FloatArray
+    """|x'| at most, or the sum of the terms that it is made of."""
+    piece: FloatArray
+    """|x' - (the affine map of computed values that it stands for)| at most; 0 for values of nonlinear operators."""
+    before: FloatArray
+    """What the errors of those values make of it, at most."""
+
+    @property
+    def error(self) -> FloatArray:
+        """|x' - x| at most."""
+        return np.asarray((self.piece + self.before) * GROWN)
+
+
+@dataclass(frozen=True)
+class _State:
+    """How errors pass through a nonlinear operator; arrays of shape (m, n)."""
+
+    entering: FloatArray
+    """err of what it reads: enters z here and nowhere else."""
+    centre: FloatArray
+    """c; 0 where its error is not followed any further."""
+    added: FloatArray
+    """r E + the kernel's error."""
+    error: FloatArray
+    """E."""
+
+
+@dataclass(eq=False)
+class FloatErrors:
+    """Errors over m boxes, computed block by block.
+
+    `sharp` bounds the error of every state by a backward pass of its own: tighter by far in deep networks, for about
+    the price of backward linear bounds.
+    """
+
+    written: AsWritten
+    inputs: Interval
+    """The boxes, as the network reads them, (m, p)."""
+    input_error: FloatArray
+    """|u' - u| at most, (m, p): of preprocessing; 0 where inputs are numbers of the format."""
+    known: Mapping[int, Interval]
+    """Block of `written` -> proved bounds of its exact z, where there are some."""
+    sharp: bool = False
+    tensors: dict[int, Tensor] = field(default_factory=dict)
+    overflowing: BoolArray = field(init=False)
+    """(m,): where a computed number may leave the format's range."""
+    _states: dict[int, _State] = field(default_factory=dict)
+    _exact: dict[int, Interval] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        m = len(self.inputs.lo)
+        self.overflowing = np.zeros(m, np.bool_)
+        size = self.inputs.largest + self.input_error
+        self.tensors[INPUT] = Tensor(size * GROWN, self.input_error, np.zeros_like(size))
+        with np.errstate(all="ignore"):
+            for k in self.written.model.evaluation_order:
+                self._step(k)
+
+    def of_outputs(self, functionals: FloatArray) -> FloatArray:
+        """Return bounds of |f y' - f y| for rows f, (R, q) -> (m, R); infinite where nothing is known."""
+        with np.errstate(all="ignore"):
+            row = self.written.model.output
+            read = self._read(row, self.written.output)
+            entering = read.piece @ np.abs(functionals).T
+            total = np.minimum(self._pushed(row, functionals, 0), read.before @ np.abs(functionals).T) + entering
+            total = (total * GROWN**4) + TINY
+        lost = self.overflowing | self._overflows(read.size)
+        return np.where(lost[:, None] | ~np.isfinite(total), np.inf, total)
+
+    @property
+    def largest_output(self) -> FloatArray:
+        """Return the largest |y'|, (m,)."""
+        return np.asarray(self._read(self.written.model.output, self.written.output).size.max(axis=1, initial=0.0))
+
+    # --- forwards -----------------------------------------------------------------------------------------------------
+
+    def _step(self, k: int) -> None:
+        model, rounding = self.written.model, self.written.roundings[k]
+        block, row = model.blocks[k], model.rows[k]
+        read = self._read(row, rounding)
+        if block.maximum is not None:
+            read = self._largest(block.maximum)
+        z = affine_interval(row, self._exact, self.inputs).known
+        if k in self.known:
+            z = z.intersected(self.known[k])
+        self._exact[k] = Interval(*block.interval(z.lo, z.hi)).known
+        made = self._through(k, block, rounding, z, read) if rounding.is_state else read
+        lost = self._overflows(read.size) | self._overflows(made.size) | ~np.isfinite(made.error).all(axis=1)
+        self.overflowing |= lost
+        keep = np.where(lost, 0.0, 1.0)[:, None]  # the others go on without infinities
+        self.tensors[k] = Tensor(*(np.where(keep > 0, part, 0.0) for part in (made.size, made.piece, made.before)))
+
+    def _overflows(self, size: FloatArray) -> BoolArray:
+        return np.asarray(~(size < self.written.arithmetic.largest).all(axis=1))
+
+    def _read(self, row: Affine, rounding: Rounding) -> Tensor:
+        """Return what is known of an affine map of computed tensors."""
+        arithmetic = self.written.arithmetic
+        m, n = len(self.inputs.lo), row.size
+        sums = np.zeros((3 * m, n))
+        weights, count, widest = np.zeros(n), 1.0, np.zeros((m, 1))
+        for source, linear_map in _sources(row):
+            tensor = self.tensors[source]
+            sums += _pushed_forwards(linear_map, np.vstack([tensor.size, tensor.piece, tensor.before]))
+            weights += linear_map.row_sums
+            count += linear_map.row_terms
+            widest = np.maximum(widest, tensor.size.max(axis=1, initial=0.0)[:, None])
+        size, piece, before = sums.reshape(3, m, n) * GROWN
+        constant = np.abs(row.constant) + row.constant_error
+        if rounding.parts is not None:
+            constant = np.maximum(constant, rounding.parts)
+        size, piece = size + constant, piece + row.constant_error
+        if rounding.terms:
+            share = rounding.terms * arithmetic.unit
+            flushed = arithmetic.smallest * (count + weights + count * widest)
+            piece = piece + (share / (1 - share) if share < 0.5 else np.inf) * size + flushed
+        return Tensor((size + piece) * GROWN, piece * GROWN, before)
+
+    def _largest(self, pool: PoolWindows) -> Tensor:
+        """Return what is known of maxima of entries of another block: a maximum moves no more than its window does."""
+        source, outside = self.tensors[pool.source], pool.windows < 0
+        return Tensor(*(_over_windows(part, pool, outside) for part in (source.size, source.piece, source.before)))
+
+    def _through(self, k: int, block: StateBlock, rounding: Rounding, z: Interval, read: Tensor) -> Tensor:
+        """Return what is known of x' = phi'(z'), and keep how errors pass."""
+        smallest, kernel, x = self.written.arithmetic.smallest, rounding.kernel, self._exact[k]
+        error = read.error
+        if self.sharp and block.maximum is None:
+            error = self._sharpened(k, block, z, read)
+        reach = z.largest + error
+        own = kernel.absolute + kernel.relative * reach + smallest
+        if block.activation.coupled or block.maximum is not None:
+            centre = np.zeros_like(error)
+            added = (block.activation.spread(error) + own) * GROWN
+        else:
+            lo, hi = np.nextafter(z.lo - error, -np.inf), np.nextafter(z.hi + error, np.inf)
+            least, most = block.slopes(np.clip(lo, -FAR, FAR), np.clip(hi, -FAR, FAR))
+            centre = least / 2 + most / 2
+            radius = np.nextafter(np.maximum(most - centre, centre - least), np.inf)
+            added = (np.where(most > least, radius, 0.0) * error + own + smallest * np.abs(centre)) * GROWN
+        self._states[k] = _State(read.piece, centre, added, error)
+        moved = (np.abs(centre) * error + added) * GROWN
+        return Tensor((x.largest + moved) * GROWN, np.zeros_like(moved), moved)
+
+    # --- backwards ----------------------------------------------------------------------------------------------------
+
+    def _sharpened(self, k: int, block: StateBlock, z: Interval, read: Tensor) -> FloatArray:
+        """Return bounds E of the errors of block k's z, (m, n), by a backward pass where that is of use.
+
+        States whose slope is one number, and whose error is small beside their size, gain nothing by it.
+        """
+        error = read.error
+        least, most = block.slopes(np.clip(z.lo - error, -FAR, FAR), np.clip(z.hi + error, -FAR, FAR))
+        states = np.flatnonzero(((least < most) | (error > SMALL_SHARE * z.largest)).any(axis=0))
+        model = self.written.model
+        widest = max([model.n_inputs, *(block.size for block in model.blocks)])
+        at_once = max(1, NUMBERS_AT_ONCE // (widest * len(self.inputs.lo)))
+        for start in range(0, states.size, at_once):
+            some = states[start : start + at_once]
+            seeds = np.zeros((some.size, block.size))
+            seeds[np.arange(some.size), some] = 1.0
+            found = (self._pushed(model.rows[k], seeds, k + 1) + read.piece[:, some]) * GROWN
+            error[:, some] = np.minimum(error[:, some], found)
+        return error
+
+    def _pushed(self, row: Affine, seeds: FloatArray, newest: int) -> FloatArray:
+        """Return bounds of |seeds . (the row of x' - x)|, its own roundings left out, (R, size) -> (m, R).
+
+        Blocks with a number below `newest` do not occur.
+        """
+        m = len(self.inputs.lo)
+        total = np.zeros((m, len(seeds)))
+        pull = _Pull()
+        pull.push(row, np.broadcast_to(seeds, (m, *seeds.shape)))
+        for k in range(newest, len(self.written.model.blocks)):
+            v = pull.sums.pop(k, None)
+            if v is None:
+                continue
+            doubt = pull.doubts.pop(k)[..., None]
+            state, tensor = self._states.get(k), self.tensors[k]
+            if state is None:  # a linear operator: its own roundings are part of `entering` further on
+                lam = v
+                total += (doubt * tensor.error[:, None, :]).sum(axis=-1)
+            else:
+                lam = v * state.centre[:, None, :]
+                lost = doubt * np.abs(state.centre)[:, None, :] + 2.0**-50 * np.abs(lam)
+                total += (lost * state.error[:, None, :]).sum(axis=-1)
+                total += np.einsum("mrn,mn->mr", np.abs(v) + doubt, state.added)
+                total += np.einsum("mrn,mn->mr", np.abs(lam), state.entering)
+            if lam.any():
+                pull.push(self.written.model.rows[k], lam)
+        return total * GROWN
+
+
+class _Pull:
+    """The sums of a backward pass, each with a bound on its rounding: one number for all entries of a row."""
+
+    def __init__(self) -> None:
+        self.sums: dict[int, FloatArray] = {}
+        self.doubts: dict[int, FloatArray] = {}
+
+    def push(self, row: Affine, lam: FloatArray) -> None:
+        """Add lam P_k to the sums of the blocks that the row reads; what the inputs get is no error."""
+        m, n_rows, n = lam.shape
+        greatest = np.abs(lam).max(axis=-1, initial=0.0)
+        flat = np.ascontiguousarray(lam).reshape(m * n_rows, n)
+        for k, linear_map in row.states.items():
+            product = linear_map.adjoint(flat).reshape(m, n_rows, -1)
+            share = gamma(linear_map.column_terms + 64) * linear_map.column_sums + linear_map.uncertain_column_sums
+            doubt = greatest * (float(share.max(initial=0.0)) * GROWN) + TINY
+            if k in self.sums:
+                product, doubt = self.sums[k] + product, self.doubts[k] + doubt
+            self.sums[k], self.doubts[k] = product, doubt
+
+
+def _sources(row: Affine) -> list[tuple[int, LinearMap]]:
+    pairs = list(row.states.items())
+    return [*pairs, (INPUT, row.input)] if row.input is not None else pairs
+
+
+def _pushed_forwards(linear_map: LinearMap, values: FloatArray) -> FloatArray:
+    """Return |W_true| values at least, for values >= 0."""
+    product = linear_map.magnitude.apply(values) * (1 + linear_map.relative)
+    return product if linear_map.slack is None else product + linear_map.slack.apply(values)
+
+
+def _over_windows(part: FloatArray, pool: PoolWindows, outside: BoolArray) -> FloatArray:
+    return np.asarray(np.where(outside, 0.0, part[:, pool.windows]).max(axis=-1))

@@ -1,0 +1,153 @@
+"""Interval bounds (interval bound propagation, IBP): l = A+ x_lo + A- x_hi + ..., block by block, rounded outward.
+
+See docs/mathematics.md, section 6.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from idl_audit.implicit.model import Affine, ImplicitModel, Loop
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.loops import narrowed
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.check import Check, unchecked
+from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.rounding import LOST, TINY, gamma
+
+
+def interval_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
+    """Return bounds of every state over each of m input boxes, l = A+ x_lo + A- x_hi + B+ u_lo + B- u_hi + b.
+
+    Args:
+        model: the model; one with loops needs proofs that bound them.
+        inputs: the boxes, arrays of shape (m, p).
+        check: called between small units of work; what it raises ends the work.
+
+    Raises:
+        UnsupportedModelError: where nothing bounds a loop.
+    """
+    bounds = StateBounds()
+    for k in model.evaluation_order:
+        bounds = with_interval(model, k, bounds, inputs, check=check)
+    return bounds
+
+
+def with_interval(
+    model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
+) -> StateBounds:
+    """Return the bounds with block k's put in, from those of the blocks before it."""
+    block = model.blocks[k]
+    check()
+    if k not in model.loops:
+        return bounds.with_block(k, block, block_interval(model, k, bounds, inputs))
+    loop = model.loops[k]
+    drive = affine_interval(loop.drive, bounds.x, inputs)
+    x = loop_interval(loop, drive, check=check)
+    for _ in range(LOOP_STEPS):
+        bounds = bounds.with_block(k, block, affine_interval(model.rows[k], {**bounds.x, k: x}, inputs), x)
+        x = bounds.x[k]
+    return bounds.with_block(k, block, *narrowed(model, k, bounds.z[k], x, bounds.x, inputs, check=check))
+
+
+LOOP_STEPS = 4
+"""How often a loop's own interval goes through it once more."""
+
+
+def loop_interval(loop: Loop, drive: Interval, *, check: Check = unchecked) -> Interval:
+    """Return bounds of x = phi(A x + i) for i in m boxes, shape (m, n) (docs/mathematics.md, section 6.1).
+
+    |x - x0| <= N |i - i0| around the equilibrium x0 at the middle i0 of the box. For any z and delta = z - A phi(z) -
+    i0, phi(z) is the equilibrium of i0 + delta, so that |phi(z) - x0| <= N |delta| pays for the solver's residual.
+
+    Raises:
+        UnsupportedModelError: where nothing bounds the loop.
+    """
+    N = loop.gain
+    if N is None:
+        raise UnsupportedModelError(
+            (f"nothing proves that the loop '{loop.block.name}' has one state for every input",)
+        )
+    middle, radius = centre_and_radius(drive)
+    if not (np.isfinite(middle).all() and np.isfinite(radius).all()):
+        raise UnsupportedModelError((f"what drives the loop '{loop.block.name}' has no finite bounds over the box",))
+    z = loop.solve(middle, check=check).z
+    x = Interval(*loop.block.interval(z, z))
+    through = _loop_affine(loop, x, Interval(middle, middle))
+    delta = np.maximum(np.abs(z - through.lo), np.abs(z - through.hi)) * (1 + gamma(4))
+    rounding = 1 + gamma(4 * len(N) + 16)
+    off = delta @ N.T * rounding
+    reach = off + radius @ N.T * rounding
+    return _around(x, reach)
+
+
+def _around(x: Interval, reach: FloatArray) -> Interval:
+    return Interval(np.nextafter(x.lo - reach, -np.inf), np.nextafter(x.hi + reach, np.inf))
+
+
+def _loop_affine(loop: Loop, x: Interval, drive: Interval) -> Interval:
+    """Return bounds of A x + i."""
+    middle, radius = centre_and_radius(x)
+    size = loop.A.magnitude if loop.A.error is None else loop.A.magnitude + loop.A.error
+    rounding = gamma(len(size) + 8)
+    centre = middle @ loop.A.matrix.T
+    reach = radius @ size.T + rounding * (np.abs(middle) @ size.T)
+    if loop.A.error is not None:
+        reach = reach + np.abs(middle) @ loop.A.error.T
+    reach = reach * (1 + 2 * rounding) + gamma(4) * (np.abs(centre) + np.abs(drive.lo) + np.abs(drive.hi)) + TINY
+    return Interval(np.nextafter(centre + drive.lo - reach, -np.inf), np.nextafter(centre + drive.hi + reach, np.inf))
+
+
+def block_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval) -> Interval:
+    """Return bounds of block k's pre-activation from those of the blocks before it; maxima know their windows too."""
+    z = affine_interval(model.rows[k], bounds.x, inputs)
+    maximum = model.blocks[k].maximum
+    if maximum is None:
+        return z
+    source = bounds.x[maximum.source]
+    outside = maximum.windows < 0
+    lo = np.where(outside, -np.inf, source.lo[:, maximum.windows]).max(axis=-1)
+    hi = np.where(outside, -np.inf, source.hi[:, maximum.windows]).max(axis=-1)
+    return z.intersected(Interval(lo, hi))
+
+
+def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interval) -> Interval:
+    """Return bounds of sum_k P_k x_k + Q u + r, as centre and radius.
+
+    centre = W c + r and radius = |W| (rad + gamma |c|) + gamma |r| + (errors of the coefficients), where gamma covers
+    all roundings of one entry, so that [centre - radius, centre + radius] holds the exact value.
+    """
+    parts = [(row.states[k], states[k]) for k in sorted(row.states, reverse=True)]
+    if row.input is not None:
+        parts.append((row.input, inputs))
+    m = len(inputs.lo)
+    rounding = gamma(row_terms(row) + 4)
+    centre = np.broadcast_to(row.constant, (m, row.size)).copy()
+    radius = np.broadcast_to(rounding * np.abs(row.constant) + row.constant_error + TINY, (m, row.size)).copy()
+    for linear_map, interval in parts:
+        middle, half = centre_and_radius(interval)
+        centre += linear_map.apply(middle)
+        relative = linear_map.relative
+        radius += linear_map.magnitude.apply(
+            half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
+        )
+        if linear_map.slack is not None:
+            radius += linear_map.slack.apply(interval.largest)
+    radius *= 1 + 2 * rounding
+    known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
+    with np.errstate(invalid="ignore"):
+        lo, hi = np.nextafter(centre - radius, -np.inf), np.nextafter(centre + radius, np.inf)
+    return Interval(np.where(known, lo, -np.inf), np.where(known, hi, np.inf))
+
+
+def centre_and_radius(interval: Interval) -> tuple[FloatArray, FloatArray]:
+    """Return (c, r) with [lo, hi] inside [c - r, c + r] in exact arithmetic."""
+    centre = interval.lo / 2 + interval.hi / 2
+    return centre, np.nextafter(np.maximum(interval.hi - centre, centre - interval.lo), np.inf)
+
+
+def row_terms(row: Affine) -> int:
+    """Return how many numbers are added up for one entry of an affine map, at most."""
+    return sum(linear_map.row_terms + 1 for linear_map in row.maps) + 1

@@ -1,0 +1,147 @@
+"""Backward linear bounds (CROWN, DeepPoly) of states and outputs, proved as they are made.
+
+See docs/mathematics.md, section 6.4.
+
+Each nonlinearity is replaced by a line below or above its graph over [l, h], and the functional is pushed backwards to
+the inputs. In the terms of `certificate`: lam = slope of the line * v. Every value returned is that module's proof.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
+from idl_audit.proof.intervals import with_interval
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.check import Check, unchecked
+
+ROWS_AT_ONCE = 2**18
+"""Numbers that one array of a backward pass may hold: what stays near the cache is up to twice as fast."""
+PRODUCTS_AT_ONCE = 2**30
+"""Products of one map with the rows of a pass, at most: about a second, in which nobody can look at the clock."""
+
+
+def rows_at_once(model: ImplicitModel, boxes: int = 1) -> int:
+    """Return how many functionals one backward pass over so many boxes takes."""
+    numbers, products = _cost_of_row(model)
+    return max(1, min(ROWS_AT_ONCE // numbers, PRODUCTS_AT_ONCE // products) // boxes)
+
+
+@lru_cache(maxsize=4)
+def _cost_of_row(model: ImplicitModel) -> tuple[int, int]:
+    """Return the widest vector of a model and the most products that one of its maps takes."""
+    widest = max([1, model.n_inputs, *(block.size for block in model.blocks)])
+    return widest, max([1, *(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)])
+
+
+def zero_multipliers(k: int, v: FloatArray) -> FloatArray:
+    """Return lam = 0: what is left of the bound is the interval of what the functionals read."""
+    return np.zeros_like(v)
+
+
+def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
+    """Return lam = s v where v >= 0 and t v where v < 0, s and t the slopes of the lines below and above.
+
+    In a loop v = (what arrives) + A^T lam depends on lam: the equilibrium of the adjoint model, found by policy
+    iteration (solve with the slopes that the last signs of v chose, until the signs stay).
+    """
+
+    def choose(k: int, v: FloatArray) -> FloatArray:
+        below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
+        below, above = below[:, None, :], above[:, None, :]
+        if k not in model.loops:
+            return v * np.where(v >= 0, below, above)
+        return _adjoint_equilibrium(model.loops[k].A.matrix, v, below, above)
+
+    return choose
+
+
+POLICY_STEPS = 12
+
+
+def _adjoint_equilibrium(A: FloatArray, arriving: FloatArray, below: FloatArray, above: FloatArray) -> FloatArray:
+    """Return lam with lam = D(v) v, v = arriving + A^T lam, as near as a few steps come; any lam is sound."""
+    n = len(A)
+    shape = arriving.shape
+    flat = arriving.reshape(-1, n)
+    low, high = (np.broadcast_to(side, shape).reshape(-1, n) for side in (below, above))
+    lam = np.zeros_like(flat)
+    at_once = max(1, ROWS_AT_ONCE // (n * n))
+    for start in range(0, len(flat), at_once):
+        rows = slice(start, start + at_once)
+        v = flat[rows]
+        slopes = np.where(v >= 0, low[rows], high[rows])
+        for _ in range(POLICY_STEPS):
+            try:
+                lam[rows] = np.linalg.solve(np.eye(n) - slopes[:, :, None] * A.T, (slopes * flat[rows])[:, :, None])[
+                    :, :, 0
+                ]
+            except np.linalg.LinAlgError:
+                lam[rows] = 0.0
+                break
+            v = flat[rows] + lam[rows] @ A
+            again = np.where(v >= 0, low[rows], high[rows])
+            if np.array_equal(again, slopes):
+                break
+            slopes = again
+    return np.asarray(np.nan_to_num(lam, nan=0.0, posinf=0.0, neginf=0.0).reshape(shape))
+
+
+def backward_state_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
+    """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
+
+    Block by block, oldest first; each bound is intersected with the interval that follows from the ones before it.
+    `check` is called between small units of work.
+    """
+    bounds = StateBounds()
+    for k in model.evaluation_order:
+        block = model.blocks[k]
+        bounds = with_interval(model, k, bounds, inputs, check=check)
+        if not model.rows[k].states:
+            continue  # an affine map of the box: the interval is exact
+        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
+        if bending.size:
+            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
+            bounds = bounds.with_block(k, block, found, bounds.x[k])
+    return bounds
+
+
+def tightened_by_lines(
+    model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
+) -> Interval:
+    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
+    at_once = rows_at_once(model, len(inputs.lo))
+    z = bounds.z[k]
+    for start in range(0, states.size, at_once):
+        some = states[start : start + at_once]
+        for sign in (1.0, -1.0):
+            functionals = Functionals.of_pre_activations(model, k, some, sign)
+            proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds), check=check)
+            z = z.tightened(some, sign, proved)
+    return z
+
+
+def output_lower_bounds(
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    functionals: FloatArray,
+    choose: Multipliers | None = None,
+    *,
+    check: Check = unchecked,
+) -> FloatArray:
+    """Return proved lower bounds of functionals . y, (R, q) -> (m, R), over each of m boxes.
+
+    `choose` gives other multipliers than the lines'; `check` is called between small units of work.
+    """
+    choose = line_multipliers(model, bounds) if choose is None else choose
+    at_once = rows_at_once(model, len(inputs.lo))
+    found = [np.zeros((len(inputs.lo), 0))]
+    for start in range(0, len(functionals), at_once):
+        seeds = Functionals.of_outputs(model, functionals[start : start + at_once])
+        found.append(lower_bound(model, inputs, bounds, seeds, choose, check=check))
+    return np.concatenate(found, axis=1)

@@ -1,0 +1,1 @@
+"""What proposes: attacks, linear programs, trees. Nothing here is believed: `proof` re-evaluates what it finds."""

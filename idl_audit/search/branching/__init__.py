@@ -1,0 +1,54 @@
+"""Branching on hidden states: is there a point of a box with one of a query's alternatives?
+
+Branch and bound (BaB, alpha-beta-CROWN) over the phases of states (docs/mathematics.md, section 8).
+"""
+
+from __future__ import annotations
+
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.chain import Chain, check_chain
+from idl_audit.search.branching.search import BranchOutcome, Network, Search
+from idl_audit.search.branching.tree import Watch
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.query import Query
+
+__all__ = ["BranchOutcome", "Chain", "Watch", "applies", "branch", "check_chain"]
+
+MOST_STATES = 60_000
+"""Models with more states would spend their time at the root."""
+
+
+def applies(model: ImplicitModel) -> bool:
+    """Return whether a model can be searched by branching: feed-forward, and not too large."""
+    return model.is_feed_forward and model.n_states <= MOST_STATES
+
+
+def branch(
+    model: ImplicitModel,
+    query: Query,
+    *,
+    budget: Budget,
+    network: Network,
+    record: Chain | None = None,
+    watch: Watch | None = None,
+) -> BranchOutcome:
+    """Refute every alternative of a query, or find a counterexample, until the budget is spent.
+
+    Bounds of the states with optimised slopes; optimised bounds of the alternatives' rows; a tree for each alternative
+    that is still open. All refutations are the certificate's.
+
+    Args:
+        model: the implicit model in data units.
+        query: the box and the alternatives.
+        budget: what it may cost; a leaf is a node.
+        network: the original network in data units, which has the last word on counterexamples.
+        record: takes the choices that `check_chain` evaluates again.
+        watch: told the share of the current tree that is proved.
+
+    Raises:
+        UnsupportedModelError: where the model has loops.
+    """
+    if not model.is_feed_forward:
+        raise UnsupportedModelError(("branching is for feed-forward models",))
+    return Search(model, query, budget=budget, network=network, record=record, watch=watch).run()

@@ -1,0 +1,183 @@
+"""First-order ascent on slopes (alpha) and split multipliers (beta): every row of a batch has its own.
+
+The bound is that of alpha-CROWN and beta-CROWN (docs/mathematics.md, sections 6.4 and 8.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from idl_audit.search.branching.network import Lines, SearchNet, SearchRow
+from idl_audit.search.branching.search_planes import rounded
+from idl_audit.values.check import Check, unchecked
+
+if TYPE_CHECKING:
+    import torch
+
+    from idl_audit.search.branching.search_planes import SearchPlanes
+
+Tensors: TypeAlias = "Mapping[int, torch.Tensor]"
+
+RATE = 0.25
+"""Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients."""
+DECAY = 0.95
+"""Of the step, a pass; less where there are many passes, so that the last of them still move."""
+USUAL_STEPS = 40
+BETAS = 0.9, 0.999
+"""Of Adam's means."""
+
+
+@dataclass(eq=False)
+class Found:
+    """The best bound of each row, (N,), with the slopes and multipliers that gave it: block -> (N, n)."""
+
+    bound: torch.Tensor
+    slopes: dict[int, torch.Tensor]
+    multipliers: dict[int, torch.Tensor] = field(default_factory=dict)
+    """sigma * beta."""
+    seen: dict[int, torch.Tensor] = field(default_factory=dict)
+    """The coefficients v of the states in the last pass; -1 stands for the input."""
+    planes: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Block -> shares, (N, t, q)."""
+    point: torch.Tensor | None = None
+    """With planes: where in the box, in units of it, the minimum was on average in the last passes, (N, p)."""
+
+
+class Adam:
+    """Adam's steps (Kingma and Ba, 2015) for groups of tensors, each with its rate.
+
+    torch's own loads its compiler first, which takes longer than most trees.
+    """
+
+    def __init__(self, groups: Sequence[tuple[list[torch.Tensor], float]]) -> None:
+        """Take the tensors, which `step` changes in place."""
+        import torch
+
+        self.values = [value for values, _ in groups for value in values]
+        self._rates = [rate for values, rate in groups for _ in values]
+        self._first = [torch.zeros_like(value) for value in self.values]
+        self._second = [torch.zeros_like(value) for value in self.values]
+        self._steps = 0
+
+    def step(self, gradients: Sequence[torch.Tensor | None], factor: float) -> None:
+        """Go down along the gradients, None for a tensor that nothing depends on; rates are multiplied by `factor`."""
+        import torch
+
+        self._steps += 1
+        bias, spread = 1 - BETAS[0] ** self._steps, math.sqrt(1 - BETAS[1] ** self._steps)
+        with torch.no_grad():
+            for value, gradient, rate, first, second in zip(
+                self.values, gradients, self._rates, self._first, self._second, strict=True
+            ):
+                if gradient is None:
+                    continue
+                first.lerp_(gradient, 1 - BETAS[0])
+                second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+                value.addcdiv_(first, second.sqrt().add_(1e-8 * spread), value=-rate * factor * spread / bias)
+
+
+def ascend(
+    net: SearchNet,
+    row: SearchRow,
+    newest: int,
+    seeds: torch.Tensor,
+    lines: Mapping[int, Lines],
+    *,
+    steps: int,
+    enough: float | torch.Tensor = 0.0,
+    signs: Mapping[int, torch.Tensor] | None = None,
+    cuts: Mapping[int, torch.Tensor] | None = None,
+    start: Found | None = None,
+    planes: Mapping[int, SearchPlanes] | None = None,
+    check: Check = unchecked,
+) -> Found:
+    """Raise the bounds of all rows, a row of `seeds` each, by Adam on its slopes and its split multipliers.
+
+    Args:
+        net: the network.
+        row, newest, seeds, lines: as for `SearchNet.bound`.
+        steps: passes; the first is at the given slopes.
+        enough: rows above this no longer pull; a number, or one a row.
+        signs: block -> sigma, (N, n): +1 where a state is split to z >= cut, -1 to z <= cut, 0 elsewhere.
+        cuts: block -> where its states are split, (n,); 0 elsewhere.
+        start: slopes, multipliers and shares to begin with.
+        planes: block -> planes of some of its states, whose shares are raised with the rest.
+        check: called before each pass.
+    """
+    import torch
+
+    n_rows = len(seeds)
+    chosen: dict[int, torch.Tensor] = {}
+    for k, own in lines.items():
+        if k in net.convex and bool(own.free.any()):
+            given = None if start is None else start.slopes.get(k)
+            chosen[k] = (own.low.expand(n_rows, -1) if given is None else given).clone().requires_grad_(steps > 1)
+    betas: dict[int, torch.Tensor] = {}
+    for k, sigma in (signs or {}).items():
+        if bool((sigma != 0).any()):
+            given = None if start is None else start.multipliers.get(k)
+            first = torch.zeros_like(sigma) if given is None else given.abs()
+            betas[k] = first.clone().requires_grad_(steps > 1)
+    shares: dict[int, torch.Tensor] = {}
+    for k, hull in (planes or {}).items():
+        given = None if start is None else start.planes.get(k)
+        first = hull.first.expand(n_rows, -1, -1) if given is None else given
+        shares[k] = first.clone().requires_grad_(steps > 1)
+    best = Found(torch.full((n_rows,), -float("inf")), {k: v.detach().clone() for k, v in chosen.items()})
+    best.planes = {k: v.detach().clone() for k, v in shares.items()}
+    best.multipliers = {k: torch.zeros_like(b) for k, b in betas.items()}
+
+    def bound_of(slopes: Tensors, splits: Tensors, of_planes: Tensors, seen: dict[int, torch.Tensor]) -> torch.Tensor:
+        used = {k: (planes[k], share) for k, share in of_planes.items()} if planes else None
+        bound = net.bound(row, newest, seeds, lines, slopes, splits, seen, used)
+        for k, split in splits.items():  # sigma beta (z - cut) >= 0
+            if cuts is not None and k not in net.convex:
+                bound = bound + split @ cuts[k]
+        return bound
+
+    adam = Adam([(list(chosen.values()), RATE), (list(betas.values()), RATE / 2), (list(shares.values()), RATE)])
+    decay = DECAY ** min(1.0, USUAL_STEPS / steps)
+    for step in range(steps):
+        check()
+        splits = {k: signs[k] * betas[k] for k in betas} if signs else {}
+        seen: dict[int, torch.Tensor] = {}
+        last = step == steps - 1 or not adam.values
+        with torch.set_grad_enabled(not last):
+            bound = bound_of(chosen, splits, shares, seen)
+        best.seen = {k: v.detach() for k, v in seen.items()}
+        better = bound.detach() > best.bound
+        late = last or 2 * step >= steps
+        if not late:  # most passes would be kept only to be replaced
+            better &= bound.detach() > enough
+        if late or bool(better.any()):
+            best.bound = torch.where(better, bound.detach(), best.bound)
+            for k, value in chosen.items():
+                best.slopes[k][better] = value.detach()[better]
+            for k, value in splits.items():
+                best.multipliers[k][better] = value.detach()[better]
+            for k, value in shares.items():
+                best.planes[k][better] = value.detach()[better]
+        if shares and late:
+            corner = -best.seen[-1].sign()
+            passes = max(step - (steps + 1) // 2, 0) + 1
+            best.point = corner if best.point is None else best.point + (corner - best.point) / passes
+        if last or not bound.requires_grad or bool((best.bound > enough).all()):
+            break
+        pull = -torch.minimum(bound, torch.as_tensor(enough + 1e-3)).sum()
+        adam.step(torch.autograd.grad(pull, adam.values, allow_unused=True), decay**step)
+        with torch.no_grad():
+            for k, value in chosen.items():
+                below, above = net.convex[k]
+                value.copy_(torch.minimum(torch.maximum(value, below), above))
+            for value in betas.values():
+                value.clamp_(min=0)
+            for value in shares.values():
+                value.clamp_(0, 1)
+    if shares:  # what will be stored and proved
+        best.planes = {k: rounded(value) for k, value in best.planes.items()}
+        with torch.no_grad():
+            best.bound = bound_of(best.slopes, best.multipliers, best.planes, {})
+    return best

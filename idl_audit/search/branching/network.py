@@ -1,0 +1,289 @@
+"""The network as the search sees it: torch, float32, batches of rows pushed backwards. Nothing here proves anything.
+
+Every row of a batch has its own slopes and multipliers. For a row of v (the functional's coefficients of the states) a
+state between the lines low z + c_low and up z + c_up contributes max(v, 0) low + min(v, 0) up to the coefficients of z,
+and max(v, 0) c_low + min(v, 0) c_up to the constant; behind the last block the box is minimised in closed form.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+
+from idl_audit.implicit.activations.kinked import Kinked
+from idl_audit.implicit.convolution import Convolution
+from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.model import Affine, ImplicitModel
+from idl_audit.proof.bounds import StateBounds
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box
+from idl_audit.values.budget import UNLIMITED, Budget
+
+if TYPE_CHECKING:
+    import torch
+
+    from idl_audit.search.branching.search_planes import SearchPlanes
+
+LARGEST_DENSE = 2**25
+"""Maps with at most so many entries become matrices, which small convolutions are faster as."""
+SMALL = 2**14
+"""Matrices with so few entries are dense, however many of them are zero."""
+SPARSE = 0.08
+"""Below this share of nonzeros, sparse products are faster."""
+
+Pull: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+"""v -> W^T v, for each row: (N, n_out) -> (N, n_in)."""
+
+
+@dataclass(frozen=True, eq=False)
+class SearchRow:
+    """One row of blocks: what its functionals hand on to each source, to the input and to the constant."""
+
+    states: tuple[tuple[int, Pull], ...]
+    input: Pull | None
+    constant: torch.Tensor
+
+
+@dataclass(eq=False)
+class Lines:
+    """The lines around the states of one block, (n,) or (N, n); `free` marks lower slopes that may be chosen."""
+
+    low: torch.Tensor
+    up: torch.Tensor
+    c_low: torch.Tensor
+    c_up: torch.Tensor
+    free: torch.Tensor
+    """Where the lower line is any slope in [below, above] through 0: unstable states of a convex kink."""
+
+
+class SearchNet:
+    """A feed-forward implicit model over one box, in float32."""
+
+    def __init__(self, model: ImplicitModel, box: Box, budget: Budget = UNLIMITED) -> None:
+        """Put the maps of the model into torch. Raises BudgetError where the time is over before that is done."""
+        self.model = model
+        *self.rows, self.output = _search_rows(model, budget)
+        self.centre = _tensor(box.centre)
+        self.radius = _tensor(box.radius)
+        self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        """Block -> (below, above) of the blocks whose states branch on the sign of z."""
+        self.bent: set[int] = set()
+        """Blocks whose states may be split: the convex ones, and all others that bend each state by itself."""
+        for k, block in enumerate(model.blocks):
+            phi = block.activation
+            if not phi.coupled and not (isinstance(phi, Kinked) and np.array_equal(phi.below, phi.above)):
+                self.bent.add(k)
+            if isinstance(phi, Kinked) and bool((np.asarray(phi.above) >= np.asarray(phi.below)).all()):
+                below, above = (
+                    np.broadcast_to(np.asarray(side, np.float64), block.size) for side in (phi.below, phi.above)
+                )
+                self.convex[k] = _tensor(below), _tensor(above)
+
+    def lines(self, k: int, lo: torch.Tensor, hi: torch.Tensor) -> Lines:
+        """Return the lines of block k over [lo, hi], shape (n,) or (N, n)."""
+        import torch
+
+        if k not in self.convex:
+            return self._fixed_lines(k, lo, hi)
+        below, above = self.convex[k]
+        free = (lo < 0) & (hi > 0) & (below < above)
+        width = torch.clamp(hi - lo, min=1e-30)
+        slope = torch.where(lo >= 0, above, below).expand_as(free)
+        chord = (above * hi - below * lo) / width
+        zero = torch.zeros_like(chord)
+        near = torch.where(hi > -lo, above, below).expand_as(free)
+        return Lines(
+            torch.where(free, near, slope),
+            torch.where(free, chord, slope),
+            zero,
+            torch.where(free, (above - chord) * hi, zero),
+            free,
+        )
+
+    def _fixed_lines(self, k: int, lo: torch.Tensor, hi: torch.Tensor) -> Lines:
+        import torch
+
+        block = self.model.blocks[k]
+        low, high = lo.double().numpy(), hi.double().numpy()
+        below, above = block.relaxation_slopes(low, high)
+        one, none = np.ones_like(low), np.zeros_like(low)
+        c_low = block.lower_support(one, none, below, low, high)
+        c_up = -block.lower_support(-one, none, -above, low, high)
+        parts = [_tensor(np.ascontiguousarray(part)) for part in (below, above, c_low, c_up)]
+        return Lines(parts[0], parts[1], parts[2], parts[3], torch.zeros_like(parts[0], dtype=torch.bool))
+
+    def bound(
+        self,
+        row: SearchRow,
+        newest: int,
+        seeds: torch.Tensor,
+        lines: Mapping[int, Lines],
+        slopes: Mapping[int, torch.Tensor],
+        splits: Mapping[int, torch.Tensor],
+        seen: dict[int, torch.Tensor] | None = None,
+        planes: Mapping[int, tuple[SearchPlanes, torch.Tensor]] | None = None,
+    ) -> torch.Tensor:
+        """Return a lower bound of each row's functional over the box, (N,), up to rounding.
+
+        Args:
+            row: what the functionals are rows of.
+            newest: blocks with a number below this one do not occur.
+            seeds: (N, rows).
+            lines: block -> lines, for every block that occurs.
+            slopes: block -> chosen lower slopes, (N, n); used where the lines are free.
+            splits: block -> sigma * beta, (N, n): what is taken from the coefficients of z in split states.
+            seen: where given, filled with block -> v; -1 stands for the input.
+            planes: block -> planes, with their shares, that take the chord's place where v < 0.
+        """
+        import torch
+
+        sums: dict[int, torch.Tensor] = {}
+        tilted: torch.Tensor | None = None
+        total = seeds @ row.constant
+        inputs = self._push(row, seeds, sums, None)
+        for k in range(newest, len(self.rows)):
+            v = sums.pop(k, None)
+            if v is None:
+                continue
+            if seen is not None:
+                seen[k] = v
+            own = lines[k]
+            if planes is not None and k in planes:
+                hull, shares = planes[k]
+                wanted = torch.where(own.free & (v < 0), v, torch.zeros_like(v))[:, hull.states]
+                v = v - torch.zeros_like(v).index_copy(1, hull.states, wanted)
+                tilted = torch.zeros(len(v), self.radius.numel()) if tilted is None else tilted
+                constants, tilted = hull(wanted, shares, tilted)
+                total = total + constants
+            low = torch.where(own.free, slopes[k], own.low) if k in slopes else own.low
+            up, down = torch.clamp(v, min=0), torch.clamp(v, max=0)
+            lam = up * low + down * own.up
+            total = total + (up * own.c_low + down * own.c_up).sum(-1)
+            if k in splits:
+                lam = lam - splits[k]
+            total = total + lam @ self.rows[k].constant
+            inputs = self._push(self.rows[k], lam, sums, inputs)
+        if tilted is not None:
+            if inputs is not None:
+                total, tilted = total + inputs @ self.centre, tilted + inputs * self.radius
+            inputs = tilted
+            total = total - inputs.abs().sum(-1)
+        elif inputs is not None:
+            total = total + inputs @ self.centre - inputs.abs() @ self.radius
+        if seen is not None and inputs is not None:
+            seen[-1] = inputs
+        return total
+
+    @staticmethod
+    def _push(
+        row: SearchRow, v: torch.Tensor, sums: dict[int, torch.Tensor], inputs: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        for k, pull in row.states:
+            term = pull(v)
+            sums[k] = sums[k] + term if k in sums else term
+        if row.input is None:
+            return inputs
+        term = row.input(v)
+        return term if inputs is None else inputs + term
+
+
+def state_tensors(bounds: StateBounds, i: int = 0) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """Return block -> (lo, hi) of box i."""
+    return {k: (_tensor(z.lo[i]), _tensor(z.hi[i])) for k, z in bounds.z.items()}
+
+
+def _search_rows(model: ImplicitModel, budget: Budget) -> list[SearchRow]:
+    """Return every row of blocks, the output's last: made once, for all boxes of a model."""
+    rows = (*model.rows, model.output)
+    largest = budget.limit(4 * LARGEST_DENSE * len(rows)) // (4 * len(rows))
+    made = _made_rows(model, largest)
+    for row in rows[len(made) :]:
+        budget.check()
+        made.append(_search_row(row, largest))
+    return made
+
+
+@lru_cache(maxsize=2)
+def _made_rows(model: ImplicitModel, largest: int) -> list[SearchRow]:
+    """Return the rows that were made so far."""
+    return []
+
+
+def _search_row(row: Affine, largest: int) -> SearchRow:
+    states = tuple((k, _pull(row.states[k], largest)) for k in sorted(row.states))
+    return SearchRow(states, None if row.input is None else _pull(row.input, largest), _tensor(row.constant))
+
+
+def _pull(linear_map: LinearMap, largest: int) -> Pull:
+    import torch.nn.functional as functional
+
+    if isinstance(linear_map, Convolution) and linear_map.n_in * linear_map.n_out > largest:
+        kernel = _tensor(linear_map.kernel)
+        transposed = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+        convolve = transposed[linear_map.rank - 1]
+        window = tuple(slice(linear_map.pads[a], linear_map.pads[a] + n) for a, n in enumerate(linear_map.spatial_in))
+
+        def by_convolution(v: torch.Tensor) -> torch.Tensor:
+            image = v.reshape(len(v), linear_map.channels_out, *linear_map.spatial_out)
+            padded = convolve(
+                image,
+                kernel,
+                stride=linear_map.strides,
+                dilation=linear_map.dilations,
+                groups=linear_map.groups,
+                output_padding=linear_map.unread,
+            )
+            return padded[(slice(None), slice(None), *window)].reshape(len(v), linear_map.n_in)
+
+        return by_convolution
+    matrix = linear_map.to_sparse()
+    entries = matrix.shape[0] * matrix.shape[1]
+    if entries <= largest and (matrix.nnz > SPARSE * entries or entries < SMALL):
+        dense = _tensor(matrix.toarray())
+        return lambda v: v @ dense
+    return _sparse_pull(matrix)
+
+
+def _sparse_pull(matrix: sp.csr_array) -> Pull:
+    """Return v -> W^T v for a sparse W, with a gradient that multiplies by W."""
+    import torch
+
+    forward, backward = _sparse_tensor(sp.csr_array(matrix.T)), _sparse_tensor(matrix)
+
+    class Pulled(torch.autograd.Function):
+        """torch's own gradient of a sparse product transposes the matrix anew each time."""
+
+        @staticmethod
+        def forward(ctx: object, v: torch.Tensor) -> torch.Tensor:
+            return (forward @ v.T).T
+
+        @staticmethod
+        def backward(ctx: object, *gradients: torch.Tensor) -> torch.Tensor:
+            return (backward @ gradients[0].T).T
+
+    def pull(v: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = Pulled.apply(v)  # type: ignore[no-untyped-call]
+        return result
+
+    return pull
+
+
+def _sparse_tensor(matrix: sp.csr_array) -> torch.Tensor:
+    import torch
+
+    starts, columns = (torch.from_numpy(np.asarray(part, np.int64)) for part in (matrix.indptr, matrix.indices))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "in beta state"
+        return torch.sparse_csr_tensor(starts, columns, _tensor(matrix.data), size=matrix.shape)
+
+
+def _tensor(array: FloatArray) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))

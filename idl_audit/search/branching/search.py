@@ -1,0 +1,248 @@
+"""The course of a search: bounds of states, rows, trees, then tighter bounds of states and the trees again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.chain import Chain, Leaves, StateTrees, repeated, rows_of, with_phases
+from idl_audit.proof.leaves import prove_leaves
+from idl_audit.proof.linear_bounds import rows_at_once
+from idl_audit.proof.restriction import living_states, restricted, restricted_bounds
+from idl_audit.search.branching.ascent import ascend
+from idl_audit.search.branching.hidden import tree_bounds
+from idl_audit.search.branching.network import SearchNet, state_tensors
+from idl_audit.search.branching.root import root_bounds
+from idl_audit.search.branching.tree import MOST_LEAVES, Tree, Watch
+from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.budget import Budget
+from idl_audit.values.check import Check
+from idl_audit.values.errors import BudgetError
+from idl_audit.values.query import Conjunction, Query
+
+Network = Callable[[Float32Array], FloatArray]
+
+OUTPUT_STEPS = 40
+STAGES = ((0, 0.2), (1, 0.2), (16, 0.3), (96, 1.0))
+"""Leaves that a hidden state's tree may have, and the share of the time left that the outputs' trees then get.
+
+A round of one leaf is for planes, where there are some.
+"""
+HIDDEN_SHARE = 0.5
+"""Of the time left, for the trees of hidden states."""
+LARGEST_GAP = -1.0
+"""Below this lower bound the states' bounds come first."""
+FEW_LEAVES = 32
+"""That a tree without hope may have: its corners may be counterexamples."""
+
+
+@dataclass(frozen=True)
+class BranchOutcome:
+    """What branching came to."""
+
+    proved: bool
+    """Whether no point of the box satisfies any alternative."""
+    point: Float32Array | None
+    """A counterexample, by the original network's word."""
+    leaves: int
+    """Leaves that were closed by a proof."""
+    open: int
+    """Leaves, or alternatives, that are still open."""
+    lowers: tuple[float, ...]
+    """For each alternative, the largest proved lower bound of one of its rows (with its offset)."""
+
+
+class Search:
+    """Refutes the alternatives of one query, or finds a counterexample."""
+
+    def __init__(
+        self,
+        model: ImplicitModel,
+        query: Query,
+        *,
+        budget: Budget,
+        network: Network,
+        record: Chain | None,
+        watch: Watch | None,
+    ) -> None:
+        """Take the question; only `record` keeps what is chosen."""
+        self._model, self._query, self._budget = model, query, budget
+        self._network, self._record, self._watch = network, record, watch
+        self._rounds = 0
+        """Rounds of trees of hidden states so far."""
+        self._found: list[Float32Array] = []
+        self._inputs = Interval.of_boxes(query.box)
+        self._lowers = [np.full(len(alternative.rows), -np.inf) for alternative in query.alternatives]
+        self._forest: dict[int, Tree] = {}
+        """Alternative -> the tree that is being grown, on the bounds as they are."""
+        self._closed = 0
+
+    @property
+    def _left(self) -> list[int]:
+        """The alternatives that are not refuted, the hardest first: it may have the counterexample."""
+        worst = {number: float(rows.max(initial=-np.inf)) for number, rows in enumerate(self._lowers)}
+        return sorted((number for number, lower in worst.items() if not lower > 0), key=lambda number: worst[number])
+
+    def run(self) -> BranchOutcome:
+        """Go through the stages until all alternatives are refuted, one holds, or the budget is spent."""
+        with suppress(BudgetError):
+            self._plant()
+            self._go_on()
+        left = self._left
+        waiting = max(len(left), sum(tree.open for tree in self._forest.values()))
+        lowers = tuple(float(rows.max(initial=-np.inf)) for rows in self._lowers)
+        if self._found:
+            return BranchOutcome(False, self._found[0], self._closed, waiting, lowers)
+        return BranchOutcome(not left, None, self._closed, waiting, lowers)
+
+    def _plant(self) -> None:
+        """Bound the states, and leave out those that are dead over the box."""
+        model, box, record = self._model, self._query.box, self._record
+        self._net = SearchNet(model, box, self._budget)
+        steps = None if record is None else record.steps
+        self._bounds = root_bounds(self._net, self._inputs, budget=self._budget, share=0.5, record=steps)
+        kept = living_states(model, self._bounds)
+        if record is not None:
+            record.kept = kept
+        if kept:
+            self._net = SearchNet(restricted(model, kept), box, self._budget)
+            self._bounds = restricted_bounds(self._bounds, kept)
+
+    def _go_on(self) -> None:
+        pays = True
+        for most, share in STAGES:
+            if most and pays:
+                pays = self._tighten(most) or most == 1
+            if not self._forest:
+                self._bound_rows()
+            self._grow(self._budget.part(share), last=most == STAGES[-1][0])
+            if self._found or not self._left or self._budget.is_spent:
+                break
+
+    def _tighten(self, most: int) -> bool:
+        """Bound the states by trees of their own; return whether that changed anything."""
+        trees: list[StateTrees] | None = None if self._record is None else []
+        tighter, grew = tree_bounds(
+            self._net, self._inputs, self._bounds, most, budget=self._budget, share=HIDDEN_SHARE, record=trees
+        )
+        if not grew:
+            return False
+        self._bounds, self._forest = tighter, {}
+        self._rounds += 1
+        if self._record is not None and trees is not None:
+            self._record.rounds.append(trees)
+        return True
+
+    def _bound_rows(self) -> None:
+        """Bound the rows of what is left, without a split."""
+        for group in _groups(self._query, self._left, rows_at_once(self._model)):
+            alternatives = [self._query.alternatives[number] for number in group]
+            bounds = _row_bounds(self._net, self._inputs, self._bounds, alternatives, self._budget.check)
+            self._note_rows(group, bounds)
+
+    def _note_rows(self, numbers: list[int], bounds: list[tuple[FloatArray, Leaves]]) -> None:
+        """Keep what was proved of the rows of some alternatives."""
+        for number, (proved, leaf) in zip(numbers, bounds, strict=True):
+            self._lowers[number] = np.fmax(self._lowers[number], proved)
+            if proved.max() > 0:
+                self._closed += 1
+                if self._record is not None:
+                    leaf.after = self._rounds
+                    self._record.trees[number] = leaf
+
+    def _grow(self, share: Budget, *, last: bool) -> None:
+        """Grow a tree for each alternative that is left."""
+        left = self._left
+        gap = min((float(self._lowers[number].max()) for number in left), default=0.0)
+        most_open = FEW_LEAVES if not last and gap < LARGEST_GAP else MOST_LEAVES
+        for number in left:
+            if share.is_spent:
+                return
+            if number not in self._forest:
+                self._forest[number] = self._tree(number)
+            tree = self._forest[number]
+            outcome = tree.grow(share, check=self._budget.check, most_open=most_open)
+            if outcome.proved or self._found:
+                self._closed += outcome.leaves
+            if self._found:
+                return
+            if outcome.proved:
+                del self._forest[number]
+                self._lowers[number] = np.array([outcome.lower])
+                if self._record is not None and tree.record is not None:
+                    self._record.trees[number] = tree.record
+            elif not last:
+                return  # tighter bounds of the states serve all alternatives
+
+    def _tree(self, number: int) -> Tree:
+        alternative = self._query.alternatives[number]
+        row = int(self._lowers[number].argmax())
+        return Tree(
+            self._net,
+            self._inputs,
+            self._bounds,
+            alternative.rows[row],
+            float(alternative.offsets[row]),
+            self._try,
+            None if self._record is None else Leaves(row, after=self._rounds),
+            self._watch,
+        )
+
+    def _try(self, points: FloatArray) -> bool:
+        """Show the most promising points to the original network; keep a counterexample."""
+        inside = self._query.box.project(points)
+        inside = inside[self._query.box.contains(inside)]
+        if not len(inside):
+            return False
+        promising = self._query.distance(self._model(inside.astype(np.float64), check=self._budget.check))
+        best = inside[np.argsort(promising)[:4]]
+        hits = np.flatnonzero(self._query.holds(self._network(best)))
+        self._found.extend(best[hits[:1]])
+        return bool(hits.size)
+
+
+def _groups(query: Query, numbers: Sequence[int], at_once: int) -> Iterator[list[int]]:
+    """Yield alternatives together, as long as they have no more than so many rows."""
+    group: list[int] = []
+    count = 0
+    for number in numbers:
+        own = len(query.alternatives[number].rows)
+        if group and count + own > at_once:
+            yield group
+            group, count = [], 0
+        group.append(number)
+        count += own
+    if group:
+        yield group
+
+
+def _row_bounds(
+    net: SearchNet, inputs: Interval, bounds: StateBounds, alternatives: Sequence[Conjunction], check: Check
+) -> list[tuple[FloatArray, Leaves]]:
+    """Return for each alternative the proved lower bounds of its rows, offsets added, and the best row's only leaf."""
+    import torch
+
+    rows = np.concatenate([alternative.rows for alternative in alternatives])
+    offsets = np.concatenate([alternative.offsets for alternative in alternatives])
+    tensors = state_tensors(bounds)
+    lines = {k: net.lines(k, *tensors[k]) for k in tensors}
+    seeds, enough = (torch.from_numpy(values.astype(np.float32)) for values in (rows, 1e-4 - offsets))
+    found = ascend(net, net.output, 0, seeds, lines, steps=OUTPUT_STEPS, enough=enough, check=check)
+    m = len(rows)
+    slopes = {k: value.numpy() for k, value in found.slopes.items()}
+    leaves = with_phases(net.model, bounds, {}, m)
+    proved = prove_leaves(net.model, repeated(inputs, m), leaves, rows, slopes, {}, check=check)
+    lower = np.nextafter(proved + offsets, -np.inf)
+    result = []
+    start = 0
+    for alternative in alternatives:
+        own = lower[start : start + len(alternative.rows)]
+        best = np.array([start + int(own.argmax())])
+        result.append((own, Leaves(int(best[0]) - start, [{}], [rows_of(slopes, best)], [{}], [1], [{}])))
+        start += len(alternative.rows)
+    return result

@@ -1,0 +1,124 @@
+"""Leaves of a branching tree, by linear programs: exact where every kinked state has a phase.
+
+See docs/mathematics.md, sections 7.5 and 8.4.
+
+Where all states are linear over a leaf, the relaxation is the leaf itself: its optimum is the least value of the
+functional there, and its point is where the network attains it. The duals prove that bound; for a leaf without points,
+a dual ray lam does, by p(lam; 0, 0) < 0: 0 is then bounded below by a positive number over all points of the leaf.
+Both come out as split multipliers, the form in which `branching` records a leaf, evaluated by the certificate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
+from idl_audit.search.linprog import Outcome
+from idl_audit.search.relaxation import TriangleRelaxation, as_multipliers
+from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.budget import UNLIMITED, Budget
+
+RAY_MARGIN = 2.0
+"""A ray is taken so many times as large as real numbers would need it."""
+
+
+@dataclass(frozen=True)
+class LeafAnswer:
+    """What the linear program of a leaf came to."""
+
+    outcome: Outcome
+    lower: float
+    """Proved lower bound of seed . y over the leaf, by `splits`; -inf where there is none."""
+    is_empty: bool
+    """Whether a dual ray proves that the leaf has no points: `lower` is then whatever was wanted, or more."""
+    splits: dict[int, Float32Array]
+    """Block -> split multipliers, shape (n,), for `prove_leaves(..., slopes={}, splits)`; empty without a bound."""
+    point: FloatArray | None
+    """u, shape (p,): where the relaxation over the leaf is least; a candidate for a counterexample."""
+
+
+class LeafProgram:
+    """The linear program of one tree: every leaf changes bounds of columns and rows, and starts warm from the last."""
+
+    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, budget: Budget = UNLIMITED) -> None:
+        """Build the program from proved bounds of all states over the box of the tree."""
+        self._model, self._inputs = model, inputs
+        self._relaxation = TriangleRelaxation(model, inputs, bounds, budget=budget)
+
+    def solve(
+        self, leaf: StateBounds, seed: FloatArray, *, wanted: float = 0.0, budget: Budget = UNLIMITED
+    ) -> LeafAnswer:
+        """Return the proved least value of seed . y over a leaf, and where the linear program attains its own.
+
+        Args:
+            leaf: bounds of every z over the leaf, arrays with a batch axis of 1, each within those of the tree; the
+                phase z >= 0 is lo = 0, z <= 0 is hi = 0.
+            seed: shape (q,).
+            wanted: for a leaf without points: the bound to be proved, something above it comes back.
+            budget: what it may cost.
+
+        Raises:
+            BudgetError: where the time is over before a bound is proved.
+        """
+        model = self._model
+        bounds = StateBounds.of_pre_activations(model.blocks, leaf.z)
+        self._relaxation.restrict(bounds)
+        answer = self._relaxation.minimise(seed, budget=budget)
+        form, duals = self._relaxation.form, answer.solution.row_duals
+        if answer.outcome is Outcome.OPTIMAL and duals is not None:
+            lower, splits = self._as_splits(bounds, seed, as_multipliers(model, form.multipliers_of(duals)))
+            return LeafAnswer(answer.outcome, lower, False, splits, answer.point)
+        if answer.outcome is Outcome.INFEASIBLE:
+            ray = self._relaxation.program.dual_ray()
+            if ray is not None:
+                return self._empty(bounds, seed, wanted, form.multipliers_of(ray))
+        return LeafAnswer(answer.outcome, -np.inf, False, {}, None)
+
+    def _empty(self, bounds: StateBounds, seed: FloatArray, wanted: float, ray: FloatArray) -> LeafAnswer:
+        """Return the proof that a ray gives, either sign of it tried.
+
+        The bound of a sum of functionals is no less than the sum of their bounds, so that any multipliers of the seed
+        plus t times the ray prove their bound plus t times that of 0.
+        """
+        model = self._model
+        nothing = LeafAnswer(Outcome.INFEASIBLE, -np.inf, False, {}, None)
+        zero = Functionals.of_outputs(model, np.zeros((1, model.n_outputs)))
+        signs = [
+            (float(lower_bound(model, self._inputs, bounds, zero, as_multipliers(model, sign * ray))[0, 0]), sign)
+            for sign in (1.0, -1.0)
+        ]
+        of_zero, sign = max(signs)
+        if not of_zero > 0:
+            return nothing
+        of_seed, _ = self._as_splits(bounds, seed, as_multipliers(model, np.zeros(model.n_states)))
+        missing = RAY_MARGIN * max(wanted - of_seed, 0.0) + max(abs(wanted), 1.0)
+        lower, splits = self._as_splits(bounds, seed, as_multipliers(model, sign * missing / of_zero * ray))
+        if not lower > wanted:
+            return nothing
+        return LeafAnswer(Outcome.INFEASIBLE, lower, True, splits, None)
+
+    def _as_splits(
+        self, bounds: StateBounds, seed: FloatArray, choose: Multipliers
+    ) -> tuple[float, dict[int, Float32Array]]:
+        """Return a proved bound, and multipliers as differences from the usual lines' in float32.
+
+        lam = v s - split with s the usual slope for the sign of v; the bound is that of the rounded split.
+        """
+        model, splits = self._model, dict[int, Float32Array]()
+
+        def rounded(k: int, v: FloatArray) -> FloatArray:
+            below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
+            usual = v * np.where(v >= 0, below[:, None, :], above[:, None, :])
+            with np.errstate(over="ignore"):
+                split = np.asarray(usual - choose(k, v)).astype(np.float32)
+            split = np.where(np.isfinite(split), split, np.float32(0.0))
+            splits[k] = split[0, 0].copy()
+            return usual - split
+
+        functionals = Functionals.of_outputs(model, seed[None])
+        lower = float(lower_bound(model, self._inputs, bounds, functionals, rounded)[0, 0])
+        return lower, splits

@@ -1,0 +1,299 @@
+"""The input sets of a threat model: boxes (every input moves within its own interval), and U_card (at most k move).
+
+Both know their *support*: the greatest value of a linear function over the set, in closed form
+(docs/mathematics.md, section 6.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
+from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.rounding import TINY, down, gamma, up
+
+_FLOAT32: Final = np.dtype(np.float32)
+
+
+@dataclass(frozen=True)
+class Box:
+    """The set {u : lo <= u <= hi}, flat vectors of float64 in data units.
+
+    `lo` and `hi` enclose the exact set (rounded outward): bounds proved on the box hold on the set.
+    `inner_lo` and `inner_hi` are enclosed by it (rounded inward): a point between them lies in the exact set.
+    """
+
+    lo: FloatArray
+    hi: FloatArray
+    inner_lo: FloatArray
+    inner_hi: FloatArray
+    point_type: np.dtype[Any] = _FLOAT32
+    """Points of the set are numbers of this type, and of float32 where it is finer."""
+
+    def __post_init__(self) -> None:
+        if self.lo.shape != self.hi.shape or self.lo.ndim != 1:
+            raise DataError(f"a box needs two vectors of one length, not shapes {self.lo.shape} and {self.hi.shape}")
+        if not (np.isfinite(self.lo).all() and np.isfinite(self.hi).all()):
+            raise DataError("a box needs finite bounds; found NaN or infinity")
+        if not (self.lo <= self.hi).all():
+            where = int(np.argmax(self.lo > self.hi))
+            raise DataError(f"the box is empty: input {where} has lower bound {self.lo[where]} > {self.hi[where]}")
+
+    @classmethod
+    def between(cls, lo: FloatArray, hi: FloatArray) -> Box:
+        """Return the box whose exact bounds are the given float64 numbers."""
+        lo, hi = np.asarray(lo, np.float64), np.asarray(hi, np.float64)
+        return cls(lo, hi, lo, hi)
+
+    @classmethod
+    def around(
+        cls,
+        centre: FloatArray,
+        eps: float,
+        *,
+        sigma: FloatArray | None = None,
+        valid_lo: float | None = None,
+        valid_hi: float | None = None,
+        point_type: np.dtype[Any] = _FLOAT32,
+    ) -> Box:
+        """Return {u : |u - centre| <= eps sigma, valid_lo <= u <= valid_hi}, the l_inf ball clipped to the data range.
+
+        Args:
+            centre: shape (p,).
+            eps: the radius, in data units where there is no sigma.
+            sigma: how far each input moves for eps = 1, shape (p,); 0 for inputs that stay. None stands for ones.
+            valid_lo: least valid value of an input.
+            valid_hi: greatest valid value of an input.
+            point_type: what a network can be handed as points.
+
+        Raises:
+            OptionError: where eps is not a positive finite number, or eps sigma exceeds float64's range.
+            DataError: where the centre lies outside the data range or is not finite, or sigma is no radius.
+        """
+        if not (np.isfinite(eps) and eps > 0):
+            raise OptionError(f"eps must be a positive number, not {eps}")
+        centre = np.asarray(centre, np.float64)
+        outer, inner = _radii(centre.size, eps, sigma)
+        low, low_error = _two_sum(centre, -outer)
+        high, high_error = _two_sum(centre, outer)
+        lo, hi = np.where(low_error < 0, down(low), low), np.where(high_error > 0, up(high), high)
+        low, low_error = _two_sum(centre, -inner)
+        high, high_error = _two_sum(centre, inner)
+        inner_lo, inner_hi = np.where(low_error > 0, up(low), low), np.where(high_error < 0, down(high), high)
+        for name, limit, outside in (("below", valid_lo, np.less), ("above", valid_hi, np.greater)):
+            if limit is not None and outside(centre, limit).any():
+                where = int(np.argmax(outside(centre, limit)))
+                raise DataError(
+                    f"input {where} is {centre[where]}, {name} the valid data range's {limit}; "
+                    "give the range of the data with --bounds LO,HI, or scale the data with --scale"
+                )
+        if valid_lo is not None:
+            lo, inner_lo = np.maximum(lo, valid_lo), np.maximum(inner_lo, valid_lo)
+        if valid_hi is not None:
+            hi, inner_hi = np.minimum(hi, valid_hi), np.minimum(inner_hi, valid_hi)
+        return cls(lo, hi, inner_lo, inner_hi, point_type)
+
+    @property
+    def size(self) -> int:
+        """Number of inputs p."""
+        return int(self.lo.size)
+
+    @property
+    def centre(self) -> FloatArray:
+        """About the middle of the box; always inside it."""
+        return np.clip(self.lo + (self.hi - self.lo) / 2, self.lo, self.hi)
+
+    @property
+    def radius(self) -> FloatArray:
+        """Half widths, rounded upward so that |u - centre| <= radius for every u in the box."""
+        centre = self.centre
+        return up(np.maximum(self.hi - centre, centre - self.lo))
+
+    @property
+    def hull(self) -> Box:
+        """The box itself."""
+        return self
+
+    def rise(self, rows: FloatArray, error: FloatArray | float = 0.0) -> FloatArray:
+        """Return max of m . (u - centre) over the box for each row m, shape (..., p) -> (...), rounded upward.
+
+        It holds for every m' with |m' - m| <= error as well.
+        """
+        return _total(_gains(rows, error, self.centre, self))
+
+    def reach(self, magnitudes: FloatArray) -> FloatArray:
+        """Return max of m . |u - centre| over the box for each row m >= 0, (..., p) -> (...), rounded upward."""
+        return self.rise(np.zeros_like(magnitudes), magnitudes)
+
+    def support(self, rows: FloatArray) -> FloatArray:
+        """Return max of m . u over the box for each row m, shape (..., p) -> (...), rounded upward."""
+        return _support(self, rows)
+
+    def contains(self, points: FloatArray | Float32Array) -> BoolArray:
+        """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
+        return np.asarray(((points >= self.inner_lo) & (points <= self.inner_hi)).all(axis=-1))
+
+    @property
+    def _floats(self) -> np.dtype[Any]:
+        return self.point_type if self.point_type.itemsize < _FLOAT32.itemsize else _FLOAT32
+
+    def float32_bounds(self) -> tuple[Float32Array, Float32Array]:
+        """Return (lo, hi), the least and greatest points of `point_type` inside the exact set, as float32 numbers.
+
+        lo > hi where there is none.
+        """
+        infinity = np.array(np.inf, self._floats)
+        with np.errstate(over="ignore"):
+            lo, hi = self.inner_lo.astype(self._floats), self.inner_hi.astype(self._floats)
+        lo = np.where(lo.astype(np.float64) < self.inner_lo, np.nextafter(lo, infinity), lo)
+        hi = np.where(hi.astype(np.float64) > self.inner_hi, np.nextafter(hi, -infinity), hi)
+        return lo.astype(np.float32), hi.astype(np.float32)
+
+    def project(self, points: FloatArray) -> Float32Array:
+        """Return the points of `point_type` inside the exact set nearest to `points`, (..., p), as float32 numbers.
+
+        An input whose interval holds no such number gets the nearest one outside; `contains` tells.
+        """
+        lo, hi = self.float32_bounds()
+        with np.errstate(over="ignore"):
+            nearest = points.astype(self._floats).astype(np.float32)
+        return np.asarray(np.clip(nearest, np.minimum(lo, hi), np.maximum(lo, hi)), np.float32)
+
+
+@dataclass(frozen=True)
+class SparseBall:
+    """U_card = {u in box : at most k inputs differ from the centre} (paper 4.2), flat vectors in data units.
+
+    The box is that of all changes, clipped to the valid range: each input alone moves as far in either set.
+    """
+
+    centre: FloatArray
+    box: Box
+    k: int
+    """The cardinality; p or more makes it the box."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise OptionError(f"the cardinality must be 1 or more, not {self.k}")
+        if self.centre.shape != self.box.lo.shape:
+            raise DataError(f"the centre has shape {self.centre.shape}, and its box {self.box.lo.shape}")
+        if not bool(self.box.contains(self.centre)):
+            raise DataError("the centre of U_card must lie in its box")
+
+    @classmethod
+    def around(
+        cls,
+        centre: FloatArray,
+        eps: float,
+        k: int,
+        *,
+        sigma: FloatArray | None = None,
+        valid_lo: float | None = None,
+        valid_hi: float | None = None,
+    ) -> SparseBall:
+        """Return the set of inputs in `Box.around(...)` with at most k entries that differ from the centre.
+
+        Raises:
+            OptionError: where k is below 1, or eps is not a positive finite number.
+            DataError: where the centre lies outside the data range or is not finite, or sigma is no radius.
+        """
+        box = Box.around(centre, eps, sigma=sigma, valid_lo=valid_lo, valid_hi=valid_hi)
+        return cls(np.asarray(centre, np.float64), box, k)
+
+    @property
+    def size(self) -> int:
+        """Number of inputs p."""
+        return self.box.size
+
+    @property
+    def hull(self) -> Box:
+        """The least box around the set."""
+        return self.box
+
+    @property
+    def radius(self) -> FloatArray:
+        """How far each input moves from the centre at most, rounded upward."""
+        return up(np.maximum(self.box.hi - self.centre, self.centre - self.box.lo))
+
+    def rise(self, rows: FloatArray, error: FloatArray | float = 0.0) -> FloatArray:
+        """Return max of m . (u - centre) over the set for each row m, shape (..., p) -> (...), rounded upward.
+
+        The sum of the k largest gains, gain_i = max(m_i (hi_i - u0_i), m_i (lo_i - u0_i)) >= 0
+        (docs/mathematics.md, section 6.5). It holds for every m' with |m' - m| <= error as well.
+        """
+        gains = _gains(rows, error, self.centre, self.box)
+        if self.k < self.size:
+            gains = np.partition(gains, self.size - self.k, axis=-1)[..., self.size - self.k :]
+        return _total(gains)
+
+    def reach(self, magnitudes: FloatArray) -> FloatArray:
+        """Return max of m . |u - centre| over the set for each row m >= 0, (..., p) -> (...), rounded upward."""
+        return self.rise(np.zeros_like(magnitudes), magnitudes)
+
+    def support(self, rows: FloatArray) -> FloatArray:
+        """Return max of m . u over the set for each row m, shape (..., p) -> (...), rounded upward."""
+        return _support(self, rows)
+
+    def contains(self, points: FloatArray | Float32Array) -> BoolArray:
+        """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
+        changed = (points.astype(np.float64) != self.centre).sum(axis=-1)
+        return np.asarray(self.box.contains(points) & (changed <= self.k))
+
+
+InputSet: TypeAlias = Box | SparseBall
+"""What an input may become."""
+
+
+def _radii(size: int, eps: float, sigma: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    """Return eps sigma rounded upward and rounded downward; both are eps where there is no sigma."""
+    if sigma is None:
+        return np.full(size, eps), np.full(size, eps)
+    sigma = np.asarray(sigma, np.float64)
+    if sigma.shape != (size,):
+        raise DataError(f"sigma has shape {sigma.shape} for {size} inputs; give one radius for each input")
+    if not (np.isfinite(sigma).all() and (sigma >= 0).all()):
+        where = int(np.argmin(np.isfinite(sigma) & (sigma >= 0)))
+        raise DataError(f"sigma has {sigma[where]} at input {where}; every radius must be a finite number, 0 or more")
+    with np.errstate(over="ignore"):
+        product = eps * sigma
+    if not np.isfinite(product).all():
+        raise OptionError(f"eps = {eps} times sigma exceeds the range of float64; give smaller ones")
+    exact = (sigma == 0) | (sigma == 1)
+    return np.where(exact, product, up(product)), np.where(exact, product, np.maximum(down(product), 0.0))
+
+
+def _gains(rows: FloatArray, error: FloatArray | float, centre: FloatArray, box: Box) -> FloatArray:
+    """Return how much each input adds to m . (u - centre) at most, entry by entry, up to rounding; never negative."""
+    above = np.where(box.hi > centre, up(box.hi - centre), 0.0)
+    below = np.where(box.lo < centre, up(centre - box.lo), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gains = np.where(rows >= 0, rows * above, -rows * below) + error * np.maximum(above, below)
+    return np.where((above == 0) & (below == 0), 0.0, gains)
+
+
+def _total(gains: FloatArray) -> FloatArray:
+    """Return the sum over the last axis, rounded upward; infinity where it is no number."""
+    with np.errstate(over="ignore"):
+        total = gains.sum(axis=-1) * (1 + 2 * gamma(gains.shape[-1] + 8)) + TINY
+    return np.where(np.isnan(total), np.inf, total)
+
+
+def _support(inputs: InputSet, rows: FloatArray) -> FloatArray:
+    """Return max of m . u over the set for each row m, rounded upward: m . centre + rise."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        at_centre = (rows * inputs.centre).sum(axis=-1)
+        size = np.abs(rows * inputs.centre).sum(axis=-1)
+        total = at_centre + inputs.rise(rows)
+        total = total + gamma(inputs.size + 8) * (size + np.abs(total)) + TINY
+    return np.where(np.isnan(total), np.inf, total)
+
+
+def _two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (s, e) with s = fl(a + b) and a + b = s + e exactly (Knuth's two-sum)."""
+    s = a + b
+    a_part = s - b
+    b_part = s - a_part
+    return s, (a - a_part) + (b - b_part)

@@ -1,0 +1,133 @@
+"""Budget: what work may cost - until when, how many nodes, how much memory - asked between small units of work.
+
+A unit is what cannot be interrupted: one block of a backward pass, one step of an ascent. `Budget.check` stands between
+units and ends what has no time left; `Pace` says from the cost of the last unit whether another one still fits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from idl_audit.values.check import allow
+from idl_audit.values.errors import BudgetError
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since any fixed moment."""
+
+
+@dataclass
+class _Nodes:
+    """How many nodes were begun, whoever begins them."""
+
+    spent: int = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What work may cost. Parts of a budget share its clock and its count of nodes.
+
+    A node is one part of a box, of a tree or of a program that is bounded, or one start of an attack.
+    """
+
+    deadline: float = math.inf
+    """On the clock."""
+    last_node: float = math.inf
+    """No node is begun once so many were, in all."""
+    max_bytes: int | None = None
+    """What arrays may take beside the model; None leaves every step its own limit."""
+    clock: Clock = time.monotonic
+    nodes: _Nodes = field(default_factory=_Nodes)
+
+    @classmethod
+    def of(
+        cls,
+        seconds: float = math.inf,
+        *,
+        nodes: int | None = None,
+        max_bytes: int | None = None,
+        clock: Clock = time.monotonic,
+    ) -> Budget:
+        """Return a budget that begins now."""
+        return cls(clock() + seconds, math.inf if nodes is None else nodes, max_bytes, clock)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; negative past it."""
+        return self.deadline - self.clock()
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the deadline has come."""
+        return not self.left > 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing new is to be begun: the time is over, or all nodes were."""
+        return self.nodes.spent >= self.last_node or self.out_of_time
+
+    def check(self) -> None:
+        """Raise BudgetError where the time is over."""
+        if self.out_of_time:
+            raise BudgetError("the time is over")
+
+    def spend(self, nodes: int = 1) -> None:
+        """Count nodes that are begun."""
+        self.nodes.spent += nodes
+
+    def affordable(self, nodes: int) -> int:
+        """Return how many of so many nodes may still be begun."""
+        return int(max(0, min(nodes, self.last_node - self.nodes.spent)))
+
+    def part(self, share: float) -> Budget:
+        """Return the budget of a step that gets a share of what is left, in seconds and in nodes."""
+        left = self.last_node - self.nodes.spent
+        last_node = self.nodes.spent + math.ceil(share * left) if math.isfinite(left) else left
+        now = self.clock()
+        return replace(self, deadline=now + share * (self.deadline - now), last_node=last_node)
+
+    def at_most(self, seconds: float) -> Budget:
+        """Return the budget of a step that gets no more than so many seconds."""
+        return replace(self, deadline=min(self.deadline, self.clock() + seconds))
+
+    def before(self, seconds: float) -> Budget:
+        """Return the budget of a step that leaves so many seconds to what comes after it."""
+        return replace(self, deadline=self.deadline - seconds)
+
+    def limit(self, usual: int) -> int:
+        """Return how many bytes one array-heavy step may take: its usual limit, or what the memory allows."""
+        return usual if self.max_bytes is None else min(usual, self.max_bytes)
+
+    def allow(self, needed: int, what: str) -> None:
+        """Raise MemoryLimitError where `what` would take more bytes than are allowed; asked before it is made."""
+        allow(needed, self.max_bytes, what)
+
+
+UNLIMITED = Budget()
+"""No limit at all; its count of nodes says nothing."""
+
+
+@dataclass
+class Pace:
+    """What units of work cost: seconds for one item of the last unit, which says how many more fit into a budget."""
+
+    seconds: float = 0.0
+    """For one item; 0 until a unit was measured."""
+
+    @contextmanager
+    def unit(self, items: int, budget: Budget) -> Iterator[None]:
+        """Measure a unit of so many items on the budget's clock."""
+        start = budget.clock()
+        yield
+        self.seconds = (budget.clock() - start) / max(items, 1)
+
+    def fitting(self, items: int, budget: Budget) -> int:
+        """Return how many of so many items fit into the time that is left; 0 where there is none."""
+        left = budget.left
+        if not left > 0:
+            return 0
+        return items if self.seconds * items <= left else int(left / self.seconds)

@@ -1,0 +1,72 @@
+"""Writing files whole or not at all, and never over one that matters."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from idl_audit.values.errors import OptionError
+
+
+def check_new_file(path: Path, *, force: bool) -> None:
+    """Raise OptionError where a file cannot be written, or would replace another without being told to."""
+    check_place(path)
+    if path.exists() and not force:
+        raise OptionError(f"{path} exists already; give another name or --force to overwrite it")
+
+
+def check_place(path: Path) -> None:
+    """Raise OptionError where no file can be at this place."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise OptionError(f"{path} is a folder; give the name of a file")
+    if not folder.is_dir():
+        raise OptionError(f"the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise OptionError(f"the folder {folder} may not be written to; choose another one")
+
+
+def check_distinct(read: Iterable[Path | None], written: Iterable[Path | None]) -> None:
+    """Raise OptionError where a file to be written is also read, or is to be written twice."""
+    taken = {path.resolve() for path in read if path is not None}
+    for path in written:
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise OptionError(f"{path} is named twice, and what is written would destroy the other; give another name")
+        taken.add(path.resolve())
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary neighbour and put it in place, so that no half-written file is left behind.
+
+    Raises:
+        OptionError: where the file system refuses.
+    """
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            why = error.strerror or str(error)
+            raise OptionError(f"{path} cannot be written ({why}); choose another place") from error
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none. Raises OptionError where it cannot be made."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"the folder {folder} cannot be made ({error.strerror}); choose another place") from error

@@ -1,0 +1,65 @@
+"""Changed proof files, reports, journals, configurations, files of numbers: none says what is false, none ends badly.
+
+`benchmarks.mutation_campaign` runs many more of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.mutation_campaign import KINDS, SHARES, tried
+from idl_audit.proof.files.arrays import RULES
+from tests.shared import mutated_proofs, proof_mutations, proof_sources
+
+QUICK = {"proofs": 200, "reports": 60, "journals": 25, "configurations": 60, "radii, groups, objectives": 30}
+
+
+def rule_of(name: str) -> str:
+    parts = name.split(".")
+    if parts[0].isdigit():  # of a property's box
+        parts = parts[1:]
+    return ".".join("#" if part.isdigit() else part for part in parts)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return list(proof_sources.sources(tmp_path_factory.mktemp("sources")))
+
+
+def test_there_is_a_source_for_every_array_of_the_table(sources):
+    assert {rule_of(name) for source in sources for name in source.arrays} == set(RULES)
+
+
+def test_the_judge_finds_the_claims_true_and_larger_ones_false(sources):
+    rng, found = np.random.default_rng(0), 0
+    for source in sources:
+        assert source.false_claim(source.arrays, source.meta) == "", source.name
+        for _ in range(12):
+            mutant = mutated_proofs.mutant_of(source, rng)
+            if proof_mutations.claim_more(mutant) is not None:
+                with np.errstate(all="ignore"):
+                    found += bool(source.false_claim(mutant.arrays, mutant.meta))
+    assert found > 40
+
+
+def test_every_kind_has_its_share():
+    assert set(SHARES) == set(KINDS) == set(QUICK)
+    assert sum(SHARES.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_change_makes_a_reader_say_what_is_false(tmp_path, kind):
+    found = tried(kind, QUICK[kind], 1, tmp_path / "cases")
+    assert found.problems == []
+    assert {code for _, code in found.codes} >= {0, 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_change_of_many_makes_a_reader_say_what_is_false(tmp_path, kind):
+    found = tried(kind, round(2000 * SHARES[kind]), 2, tmp_path / "cases")
+    assert found.problems == []
+    mutations = {name for name, _ in found.names if " and " not in name}
+    if kind == "proofs":
+        assert mutations >= {mutation.__name__ for mutation in proof_mutations.MUTATIONS}

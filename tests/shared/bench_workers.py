@@ -1,0 +1,66 @@
+"""What bench's processes do in the tests of its faults; apart from them, so that a process loads little."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from idl_audit.commands.bench import Decided, Files, Row
+from idl_audit.commands.shared.bench_resume import row_sha256
+from idl_audit.commands.shared.workers import begun
+from idl_audit.graph.files import combined_sha256, hashed
+from idl_audit.report.schema import PropertyReport
+
+
+def decided(row: Row) -> Decided:
+    """Answer unsat at once."""
+    return Decided(
+        PropertyReport(onnx=row.instance.onnx, vnnlib=row.instance.vnnlib, result="unsat", truth=row.instance.truth)
+    )
+
+
+def decided_on_files(row: Row) -> Decided:
+    """Answer unsat of the files that are there, the weights beside the network among them."""
+    network = row.folder / row.instance.onnx
+    beside = f"{row.instance.onnx}.data"
+    own = combined_sha256(hashed(network).sha256, [hashed(row.folder / beside).sha256])
+    files = Files(row_sha256(own, hashed(row.folder / row.instance.vnnlib).sha256), (beside,))
+    report = decided(row).report.model_copy(update={"time_limit": row.seconds})
+    return Decided(files.named(report))
+
+
+def die_at_the_second(row: Row) -> Decided:
+    """End as the system ends a process that takes too much memory."""
+    if row.number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decided(row)
+
+
+def leave_at_the_second(row: Row) -> Decided:
+    """End the process in an orderly way, without an answer."""
+    if row.number == 1:
+        os._exit(7)
+    return decided(row)
+
+
+def err_at_the_second(row: Row) -> Decided:
+    """Raise what nobody expects."""
+    if row.number == 1:
+        raise ZeroDivisionError("one over nothing")
+    return decided(row)
+
+
+def run_out_of_memory_at_the_second(row: Row) -> Decided:
+    """Run out of memory."""
+    if row.number == 1:
+        raise MemoryError
+    return decided(row)
+
+
+def hang_at_the_second(row: Row) -> Decided:
+    """Begin and never answer."""
+    if row.number == 1:
+        begun()
+        time.sleep(1000)
+    return decided(row)

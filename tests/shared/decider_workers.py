@@ -1,0 +1,50 @@
+"""What processes do with samples in the tests of their faults; apart from them, so that a process loads little."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from idl_audit.commands.shared.deciding import Decided, SampleTask
+from idl_audit.commands.shared.workers import begun, tell
+from idl_audit.decide.verdicts import Result, Verdict
+
+
+def decided(task: SampleTask) -> Decided:
+    """Certify every radius at once, the later samples first."""
+    if task.position == 0:
+        time.sleep(0.5)
+    result = Result(Verdict.CERTIFIED, task.label, "interval", lower=1.0)
+    results = {0.01: result, 0.02: result}
+    return Decided(task.position, task.index, task.label, task.centre, task.label, results)
+
+
+def die_after_one_radius(task: SampleTask) -> Decided:
+    """End at the second sample as the system ends a process that takes too much memory, with one radius told."""
+    if task.position == 1:
+        tell((0.01, Result(Verdict.CERTIFIED, task.label, "interval", lower=1.0)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decided(task)
+
+
+def run_out_of_memory(task: SampleTask) -> Decided:
+    """Run out of memory at the second sample."""
+    if task.position == 1:
+        raise MemoryError
+    return decided(task)
+
+
+def hang(task: SampleTask) -> Decided:
+    """Begin the second sample and never answer."""
+    if task.position == 1:
+        begun()
+        time.sleep(1000)
+    return decided(task)
+
+
+def read_forever(task: SampleTask) -> Decided:
+    """Never begin the second sample."""
+    if task.position == 1:
+        time.sleep(1000)
+    return decided(task)
