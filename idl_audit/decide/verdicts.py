@@ -422,7 +422,8 @@ def _exact(case: _Case) -> None:
     tree = LpTree(case.model, case.inputs, bounds, case.budget)
     chain = LpChain(dict(bounds.z))
 
-    def candidate(u: FloatArray) -> bool:
+    def candidate(points: FloatArray) -> bool:
+        (u,) = points
         y = case.target.model(u[None], check=case.budget.check)[0]
         if (case.functionals @ y).min() <= CLOSE * np.abs(y).max():
             case.note(case.target.replay(u, "exact", case.options.attack.target))

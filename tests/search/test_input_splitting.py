@@ -264,16 +264,6 @@ def test_too_many_derivatives_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert outcome == SplitOutcome(False, None, 0, 1, "2 inputs that move, and 3 states, are too many")
 
 
-def test_progress_counts_the_boxes() -> None:
-    seen: list[tuple[int, int]] = []
-    query = Query(SQUARE, (below([[1.0]], [0.251]),))
-    outcome = split_inputs(folded(), query, budget=enough(), progress=lambda *counts: seen.append(counts))
-    assert outcome.proved
-    assert seen[-1] == (outcome.boxes, 0)
-    assert [boxes for boxes, _ in seen] == sorted({boxes for boxes, _ in seen})
-    assert len(seen) > 1
-
-
 # ---------------------------------------------------------------------------------------------- bounds and parts
 
 

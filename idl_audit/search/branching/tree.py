@@ -7,8 +7,6 @@ Branch and bound (BaB) by splits of neurons (docs/mathematics.md, sections 8.1 a
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,8 +24,9 @@ from idl_audit.search.branching.network import SearchNet
 from idl_audit.search.branching.phased import PhasedSearch
 from idl_audit.search.branching.search_planes import in_parts, of_parts, planes_for
 from idl_audit.search.exact_leaf import LeafProgram
-from idl_audit.values.arrays import ByteArray, FloatArray
-from idl_audit.values.budget import Budget, Pace
+from idl_audit.search.frontier import Candidate, Ending, Frontier, Step, WorstFirst
+from idl_audit.values.arrays import ByteArray, Float32Array, FloatArray
+from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import BudgetError, MemoryLimitError, SolverError
 
@@ -53,23 +52,20 @@ SEARCH_SHARES = 2**20
 
 Watch = Callable[[float], None]
 """Is told the share of a tree that is proved, in [0, 1]: the sum of 2^-depth over its closed leaves."""
-Candidate = Callable[[FloatArray], bool]
-"""Is given points of the box that may be counterexamples, (m, p); says whether one is."""
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
 class Leaf:
-    """An open leaf, ordered by its bound: the worst first."""
+    """An open leaf: of all that were bounded, the worst is split first."""
 
     bound: float
-    number: int
-    phases: Phases = field(compare=False)
+    phases: Phases
     """+1 for z >= 0, -1 for z <= 0, 0 for open, over all states."""
-    split: int = field(compare=False)
+    split: int
     """The state to split next; -1 where none is left."""
-    slopes: dict[int, npt.NDArray[np.float32]] = field(compare=False)
-    multipliers: dict[int, npt.NDArray[np.float32]] = field(compare=False)
-    planes: dict[int, ByteArray] = field(compare=False)
+    slopes: dict[int, Float32Array] = field(default_factory=dict)
+    multipliers: dict[int, Float32Array] = field(default_factory=dict)
+    planes: dict[int, ByteArray] = field(default_factory=dict)
     """Block -> shares of its planes."""
 
 
@@ -105,17 +101,14 @@ class Tree:
         self.record, self._watch = record, watch
         self._share = 0.0
         self._net, self._inputs, self._bounds = net, inputs, bounds
-        self._seed, self._offset, self._candidate = seed, offset, candidate
+        self._seed, self._offset = seed, offset
         self._searcher = PhasedSearch(net, net.output, 0, bounds)
-        self._count = itertools.count()
-        self.closed = 0
-        self._lowest = float(np.inf)
-        self._left = 0
-        self._heap: list[Leaf] = []
-        """The open leaves."""
-        self._pace = Pace()
-        """Of one leaf: its ascent, its proof, and the look at its corner."""
-        self._check: Check = unchecked
+        root = Leaf(-np.inf, np.zeros(self._searcher.n_phases, np.int8), -1)
+        self._frontier = Frontier(WorstFirst([root]), candidate)
+        self._is_whole = True
+        """Whether the root itself is to be bounded."""
+        self._budget, self._check = UNLIMITED, unchecked
+        self._most_open = MOST_LEAVES
         self._leaves: LeafProgram | None = None
 
     def grow(self, budget: Budget, *, check: Check | None = None, most_open: int = MOST_LEAVES) -> TreeOutcome:
@@ -124,118 +117,103 @@ class Tree:
         A tree goes on from its open leaves when it is asked again. A batch of leaves that was begun is settled where
         `check`, that of the budget unless it is given, lets it.
         """
-        self._check = budget.check if check is None else check
-        heap = self._heap
-        if not self.closed and not heap and self._plant(budget):
-            return self._outcome(found=True)
-        shares = max(1, sum(planes.numbers for planes in self._searcher.planes.values()))
-        stored = budget.limit(STORED_BYTES) // (shares + BYTES_A_PHASE * self._searcher.n_phases)
-        most_open, at_once = min(most_open, stored), max(2, SEARCH_SHARES // shares)
-        while heap and not budget.is_spent and len(heap) <= most_open:
-            count = min(len(heap), max(1, min(max(BATCH, min(len(heap) // 2, LARGEST_BATCH)), at_once) // 2))
-            count = self._pace.fitting(budget.affordable(2 * count), budget) // 2
-            if not count:
-                break
-            taken = [heapq.heappop(heap) for _ in range(count)]
-            if self._try_exhausted([leaf for leaf in taken if leaf.split < 0], budget):
-                return self._outcome(found=True)
-            taken = [leaf for leaf in taken if leaf.split >= 0]
-            if not taken:
-                continue
-            children = np.repeat(np.stack([leaf.phases for leaf in taken]), 2, axis=0)
-            rows = np.arange(len(taken))
-            where = np.array([leaf.split for leaf in taken])
-            children[2 * rows, where], children[2 * rows + 1, where] = 1, -1
-            if self._settle(children, [leaf for leaf in taken for _ in range(2)], LEAF_STEPS, budget):
-                return self._outcome(found=True)
-        return self._outcome()
-
-    def _plant(self, budget: Budget) -> bool:
-        """Settle the root: with chords, then with planes where there can be some. Return as `_settle`."""
-        root = np.zeros((1, self._searcher.n_phases), np.int8)
-        if self._settle(root, [None], ROOT_STEPS, budget):
-            return True
-        if not self._heap:
-            return False
-        v = {k: value[0].double().numpy() for k, value in self._wanted.items()}
-        self._searcher.planes = planes_for(self._net.model, self._inputs, self._bounds.z, v)
-        if not self._searcher.planes:
-            return False
-        return self._settle(root, [self._heap.pop()], PLANE_STEPS, budget)
+        self._budget, self._check, self._most_open = budget, budget.check if check is None else check, most_open
+        done, ending = self._frontier, self._frontier.grow(self, budget)
+        lower = done.lower if ending is Ending.CLOSED else -np.inf
+        return TreeOutcome(ending is Ending.CLOSED, lower, done.closed, done.open, ending is Ending.FOUND)
 
     @property
     def open(self) -> int:
         """Leaves that are not closed."""
-        return len(self._heap) + self._left
+        return self._frontier.open
 
-    def _outcome(self, *, found: bool = False) -> TreeOutcome:
-        proved = not self.open and not found
-        return TreeOutcome(proved, self._lowest if proved else -np.inf, self.closed, self.open, found)
+    def at_once(self, waiting: int) -> int:
+        """Return how many leaves to split at a time; 0 where too many are open."""
+        if self._is_whole:
+            return 1
+        shares = max(1, sum(planes.numbers for planes in self._searcher.planes.values()))
+        stored = self._budget.limit(STORED_BYTES) // (shares + BYTES_A_PHASE * self._searcher.n_phases)
+        if waiting > min(self._most_open, stored):
+            return 0
+        halves = min(max(BATCH, min(waiting // 2, LARGEST_BATCH)), max(2, SEARCH_SHARES // shares))
+        return min(waiting, max(1, halves // 2))
 
-    def _settle(self, phases: Phases, parents: Sequence[Leaf | None], steps: int, budget: Budget) -> bool:
-        """Bound a batch of leaves; keep the open ones. Return whether a counterexample came up."""
-        budget.spend(len(phases))
-        with self._pace.unit(len(phases), budget):
-            return self._bound(phases, parents, steps)
+    def step(self, batch: list[Leaf]) -> Step[Leaf]:
+        """Bound the root; or the halves of leaves, and with linear programs those that nothing splits."""
+        if self._is_whole:
+            return self._root(batch[0])
+        left, points = self._solve([leaf for leaf in batch if leaf.split < 0])
+        parents = [leaf for leaf in batch if leaf.split >= 0 for _ in range(2)]
+        if parents:
+            phases = np.stack([leaf.phases for leaf in parents])
+            phases[np.arange(len(parents)), [leaf.split for leaf in parents]] = np.tile([1, -1], len(parents) // 2)
+            children, corners = self._bound(phases, parents, LEAF_STEPS)
+            left, points = [*left, *children], [*points, *corners]
+        return Step(left, np.stack(points) if points else None)
 
-    def _bound(self, phases: Phases, parents: Sequence[Leaf | None], steps: int) -> bool:
+    def _root(self, root: Leaf) -> Step[Leaf]:
+        """Bound the root with chords, and once more with planes where there can be some."""
+        first = not self._searcher.planes
+        children, corners = self._bound(root.phases[None], [root], ROOT_STEPS if first else PLANE_STEPS)
+        if children and first:
+            v = {k: value[0].double().numpy() for k, value in self._wanted.items()}
+            self._searcher.planes = planes_for(self._net.model, self._inputs, self._bounds.z, v)
+        self._is_whole = bool(children) and first and bool(self._searcher.planes)
+        self._frontier.nodes_a_leaf = 1 if self._is_whole else 2
+        return Step(children, corners if children else None)
+
+    def _bound(self, phases: Phases, parents: Sequence[Leaf], steps: int) -> tuple[list[Leaf], FloatArray]:
+        """Bound a batch of leaves; return the open ones, and the corners of the box where their bounds are least."""
+        self._budget.spend(len(phases))
         found, scores = self._search(phases, parents, steps)
         self._wanted = found.seen
         bound = found.bound.double().numpy() + self._offset
-        floor = np.array([-np.inf if parent is None else parent.bound for parent in parents])
-        bound = np.fmax(bound, floor)
+        bound = np.fmax(bound, [parent.bound for parent in parents])
         hopeful = np.flatnonzero(bound > 0)
         proved = np.full(len(phases), -np.inf)
         if hopeful.size:
             proved[hopeful] = self._prove(phases[hopeful], found, hopeful)
-            self._note(phases, found, np.flatnonzero(proved > 0))
-            self._lowest = min(self._lowest, float(np.where(proved > 0, proved, np.inf).min()))
-        self.closed += int((proved > 0).sum())
-        self._tell(phases[proved > 0])
+        self._close(phases, found, proved)
         still = np.flatnonzero(~(proved > 0))
-        if not still.size:
-            return False
         shares = {k: in_parts(value) for k, value in found.planes.items()}
-        for i in still:
-            leaf = Leaf(
+        leaves = [
+            Leaf(
                 min(float(bound[i]), 0.0) if np.isfinite(bound[i]) else -1e30,
-                next(self._count),
                 phases[i],
                 int(scores[i]),
                 {k: value[i].numpy().copy() for k, value in found.slopes.items()},
                 {k: value[i].numpy().copy() for k, value in found.multipliers.items()},
                 {k: value[i].copy() for k, value in shares.items()},
             )
-            heapq.heappush(self._heap, leaf)
-        return self._candidate(self._corners(found, still))
+            for i in still
+        ]
+        return leaves, self._corners(found, still)
 
-    def _try_exhausted(self, leaves: list[Leaf], budget: Budget) -> bool:
-        """Close leaves that have no state left to split, or leave them. Return whether a counterexample came up."""
+    def _solve(self, leaves: list[Leaf]) -> tuple[list[Leaf], list[FloatArray]]:
+        """Close leaves by linear programs; return those that the budget does not reach, and points to be judged."""
+        left, points = [], []
         for leaf in leaves:
-            if budget.is_spent:
-                self._left += 1
+            if self._budget.is_spent:
+                left.append(leaf)
                 continue
-            budget.spend()
-            closed, hit = self._exhausted(leaf, budget)
-            if hit:
-                return True
-            self.closed += closed
-            self._tell(leaf.phases[None] if closed else leaf.phases[None][:0])
-            self._left += not closed
-        return False
+            self._budget.spend()
+            try:
+                is_closed, point = self._exhausted(leaf)
+            except BudgetError:
+                left.append(leaf)
+                continue
+            self._frontier.stuck += not is_closed
+            if point is not None:
+                points.append(point)
+        return left, points
 
-    def _search(
-        self, phases: Phases, parents: Sequence[Leaf | None], steps: int
-    ) -> tuple[Found, npt.NDArray[np.int64]]:
+    def _search(self, phases: Phases, parents: Sequence[Leaf], steps: int) -> tuple[Found, npt.NDArray[np.int64]]:
         """Return the best bounds that ascent finds for the leaves, and the state that each should split next."""
         import torch
 
-        start = None
-        known = [parent for parent in parents if parent is not None]
-        if known:
-            start = Found(torch.zeros(0), _stacked([leaf.slopes for leaf in known]))
-            start.multipliers = _stacked([leaf.multipliers for leaf in known])
-            start.planes = {k: of_parts(np.stack([leaf.planes[k] for leaf in known])) for k in known[0].planes}
+        start = Found(torch.zeros(0), _stacked([leaf.slopes for leaf in parents]))
+        start.multipliers = _stacked([leaf.multipliers for leaf in parents])
+        start.planes = {k: of_parts(np.stack([leaf.planes[k] for leaf in parents])) for k in parents[0].planes}
         seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
         enough = 1e-4 - self._offset
         return self._searcher(seeds, phases, start, steps=steps, enough=enough, check=self._check)
@@ -262,10 +240,10 @@ class Tree:
         signs = found.seen[-1][rows.tolist()].sign() if -1 in found.seen else torch.zeros(len(rows), 1)
         return np.asarray((self._net.centre - self._net.radius * signs).double().numpy())
 
-    def _exhausted(self, leaf: Leaf, budget: Budget) -> tuple[bool, bool]:
-        """Return (closed, found) of a leaf that has no state left to split: a linear program, exact there.
+    def _exhausted(self, leaf: Leaf) -> tuple[bool, FloatArray | None]:
+        """Return whether a leaf that has no state left to split is closed, and else a point: a linear program is exact.
 
-        Its multipliers are proved as any others are; its point may be a counterexample.
+        Its multipliers are proved as any others are. Raises BudgetError where the time is over.
         """
         import torch
 
@@ -273,33 +251,33 @@ class Tree:
         own = with_phases(self._net.model, self._bounds, self._searcher.by_block(phases), 1)
         try:
             if self._leaves is None:
-                self._leaves = LeafProgram(self._net.model, self._inputs, self._bounds, budget)
-            within = budget.at_most(LEAF_SECONDS)
+                self._leaves = LeafProgram(self._net.model, self._inputs, self._bounds, self._budget)
+            within = self._budget.at_most(LEAF_SECONDS)
             answer = self._leaves.solve(own, self._seed, wanted=-self._offset, budget=within)
         except (SolverError, MemoryLimitError):  # numbers that the solver refuses, or a program that is too large
-            return False, False
+            return False, None
         except BudgetError:
-            budget.check()
-            return False, False  # one leaf took its own time
+            self._budget.check()
+            return False, None  # one leaf took its own time
         if answer.splits:
             splits = {k: torch.from_numpy(v[None]) for k, v in answer.splits.items()}
-            found, rows = Found(torch.tensor([answer.lower]), {}, splits), np.zeros(1, np.int64)
-            proved = self._prove(phases, found, rows)
+            found = Found(torch.tensor([answer.lower]), {}, splits)
+            proved = self._prove(phases, found, np.zeros(1, np.int64))
+            self._close(phases, found, proved)
             if proved[0] > 0:
-                self._note(phases, found, rows)
-                self._lowest = min(self._lowest, float(proved[0]))
-                return True, False
-        return False, answer.point is not None and self._candidate(answer.point[None])
+                return True, None
+        return False, answer.point
 
-    def _tell(self, closed: Phases) -> None:
-        """Tell the share of the tree that is proved, now that leaves with these phases are closed."""
-        self._share += float(np.ldexp(1.0, -np.count_nonzero(closed, axis=1)).sum())
+    def _close(self, phases: Phases, found: Found, proved: FloatArray) -> None:
+        """Count and record the leaves that are proved, and tell the share of the tree that is."""
+        closed = np.flatnonzero(proved > 0)
+        if not closed.size:
+            return
+        self._frontier.close(float(proved[closed].min()), closed.size)
+        self._share += float(np.ldexp(1.0, -np.count_nonzero(phases[closed], axis=1)).sum())
         if self._watch is not None:
             self._watch(min(self._share, 1.0))
-
-    def _note(self, phases: Phases, found: Found, closed: npt.NDArray[np.int64]) -> None:
-        """Record leaves that were closed."""
-        if self.record is None or not closed.size:
+        if self.record is None:
             return
         self.record.phases.append({k: own for k, own in self._searcher.by_block(phases[closed]).items() if own.any()})
         self.record.slopes.append(rows_of({k: value.numpy() for k, value in found.slopes.items()}, closed))

@@ -9,7 +9,6 @@ the solver says enters the verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,14 +17,11 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.cover import Phases
 from idl_audit.proof.lp_chain import LpLeaves, prove_leaves
+from idl_audit.search.frontier import Candidate, Ending, Frontier, NewestFirst, Step
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.program import Node, NodeProgram
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget, Pace
-from idl_audit.values.errors import BudgetError
-
-Candidate = Callable[[FloatArray], bool]
-"""Asked of each node's point u: whether the search may end, since the point (or another) is a counterexample."""
 
 
 @dataclass
@@ -56,71 +52,73 @@ class LpTree:
         self._budget = budget
         self._program = NodeProgram(model, inputs, bounds, budget)
         self._proofs = Pace()
-        """Of one node."""
+        """Of one node: all else that a node costs keeps to the time."""
 
     def grow(self, functional: FloatArray, candidate: Candidate, *, most_nodes: int | None = None) -> Grown:
         """Prove functional . y > 0, (q,), over the box, or come upon a counterexample, within the tree's budget.
 
         Args:
             functional: a margin, or any row.
-            candidate: is asked of the points of nodes.
+            candidate: is asked of the points of nodes, one at a time.
             most_nodes: stop after so many nodes; 1 is the relaxation alone.
         """
-        grown = Grown()
-        try:
-            return self._grow(functional, candidate, most_nodes, grown)
-        except BudgetError:
-            grown.lower, grown.outcome = -np.inf, Outcome.TIME_LIMIT
-            return grown
-
-    def _grow(self, functional: FloatArray, candidate: Candidate, most_nodes: int | None, grown: Grown) -> Grown:
-        waiting: list[Phases] = [np.zeros(self._model.n_states, np.int8)]
-        while waiting:
-            if self._budget.is_spent or (most_nodes is not None and grown.nodes >= most_nodes):
-                grown.lower, grown.outcome = -np.inf, Outcome.TIME_LIMIT
-                return grown
-            phases = waiting.pop()
-            self._budget.spend()
-            seconds = self._budget.before(self._proofs.seconds).left
-            node = self._program.solve(functional, phases, time_limit=seconds)
-            grown.nodes += 1
-            with self._proofs.unit(1, self._budget):
-                is_leaf = self._is_leaf(functional, phases, node, grown)
-            if is_leaf:
-                continue
-            if node.outcome not in (Outcome.OPTIMAL, Outcome.INFEASIBLE):
-                grown.lower, grown.outcome = -np.inf, node.outcome
-                return grown
-            if node.point is not None and candidate(node.point):
-                grown.lower, grown.found = -np.inf, True
-                return grown
-            state = self._split(phases, node)
-            if state is None:
-                grown.lower, grown.outcome = -np.inf, Outcome.FAILED
-                return grown
-            side = 1 if node.leaning is None or node.leaning[state] >= 0 else -1
-            for phase in (-side, side):  # the likelier one is looked at first
-                child = phases.copy()
-                child[state] = phase
-                waiting.append(child)
+        self._functional, self._grown = functional, Grown()
+        root = np.zeros(self._model.n_states, np.int8)
+        self._frontier = Frontier(NewestFirst([root]), candidate, pace=None)
+        budget = self._budget if most_nodes is None else self._budget.at_most(nodes=most_nodes)
+        ending = self._frontier.grow(self, budget, if_stuck=False)
+        grown = self._grown
+        grown.lower = self._frontier.lower if ending is Ending.CLOSED else -np.inf
+        grown.found = ending is Ending.FOUND
+        if ending in (Ending.TIME, Ending.NODES):
+            grown.outcome = Outcome.TIME_LIMIT
         return grown
 
-    def _is_leaf(self, functional: FloatArray, phases: Phases, node: Node, grown: Grown) -> bool:
+    def at_once(self, waiting: int) -> int:
+        """Return 1: a program starts from the basis of the last."""
+        return 1
+
+    def step(self, batch: list[Phases]) -> Step[Phases]:
+        """Solve the program of a node and try to prove it; else hand on its point and the two nodes below it."""
+        (phases,) = batch
+        self._budget.spend()
+        node = self._program.solve(self._functional, phases, time_limit=self._budget.before(self._proofs.seconds).left)
+        self._grown.nodes += 1
+        with self._proofs.unit(1, self._budget):
+            if self._is_leaf(phases, node):
+                return Step()
+        if node.outcome not in (Outcome.OPTIMAL, Outcome.INFEASIBLE):
+            return self._stuck(node.outcome)
+        point = None if node.point is None else node.point[None]
+        state = self._split(phases, node)
+        if state is None:
+            return self._stuck(Outcome.FAILED, point)
+        side = 1 if node.leaning is None or node.leaning[state] >= 0 else -1
+        children = np.stack([phases, phases])
+        children[:, state] = -side, side  # the likelier one is looked at first
+        return Step(children, point)
+
+    def _stuck(self, outcome: Outcome, point: FloatArray | None = None) -> Step[Phases]:
+        self._frontier.stuck += 1
+        self._grown.outcome = outcome
+        return Step((), point)
+
+    def _is_leaf(self, phases: Phases, node: Node) -> bool:
         """Try to prove a node and keep the proof."""
         if node.multipliers is None or not node.objective > 0:
             return False
         if node.outcome is Outcome.OPTIMAL:
-            return self._kept(functional, phases, node.multipliers, grown)
-        return any(self._kept(functional, phases, ray, grown) for ray in self._rays(functional, phases, node))
+            return self._kept(phases, node.multipliers)
+        return any(self._kept(phases, ray) for ray in self._rays(phases, node))
 
-    def _rays(self, functional: FloatArray, phases: Phases, node: Node) -> list[FloatArray]:
+    def _rays(self, phases: Phases, node: Node) -> list[FloatArray]:
         """Return multiples of a dual ray that outweigh the functional: p(t lam; f) >= p(0; f) + t p(lam; 0)."""
         assert node.multipliers is not None
         zero = np.zeros_like(node.multipliers)
-        base = self._bound(functional, phases, zero)
+        base = self._bound(self._functional, phases, zero)
         rays = []
         for ray in (node.multipliers, -node.multipliers):
-            gain = self._bound(np.zeros_like(functional), phases, ray)
+            gain = self._bound(np.zeros_like(self._functional), phases, ray)
             if gain > 0 and np.isfinite(base):
                 rays.append(ray * (2 * (1 + abs(base)) / gain))
         return rays
@@ -130,17 +128,17 @@ class LpTree:
         check = self._budget.check
         return float(prove_leaves(self._model, self._inputs, self._bounds, functional, leaf, check=check)[0])
 
-    def _kept(self, functional: FloatArray, phases: Phases, multipliers: FloatArray, grown: Grown) -> bool:
+    def _kept(self, phases: Phases, multipliers: FloatArray) -> bool:
         with np.errstate(over="ignore"):
             chosen = multipliers.astype(np.float32)
         if not np.isfinite(chosen).all():
             return False
-        lower = self._bound(functional, phases, chosen.astype(np.float64))
+        lower = self._bound(self._functional, phases, chosen.astype(np.float64))
         if not lower > 0:
             return False
-        grown.lower = min(grown.lower, lower)
-        grown.phases.append(phases)
-        grown.multipliers.append(chosen)
+        self._frontier.close(lower)
+        self._grown.phases.append(phases)
+        self._grown.multipliers.append(chosen)
         return True
 
     def _split(self, phases: Phases, node: Node) -> int | None:

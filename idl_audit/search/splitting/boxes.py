@@ -10,8 +10,7 @@ counterexamples. See docs/mathematics.md, section 8.6.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,12 +21,11 @@ from idl_audit.proof.box_bounds import BoxBounds, RowBounds, bounded
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search.attacks import Network
+from idl_audit.search.frontier import Ending, Frontier, NewestFirst, Step
 from idl_audit.search.splitting.contraction import contracted
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import Box
-from idl_audit.values.budget import Budget, Pace
-from idl_audit.values.check import Check, unchecked
-from idl_audit.values.errors import BudgetError
+from idl_audit.values.budget import Budget
 from idl_audit.values.query import Query
 
 BOXES_AT_ONCE = 64
@@ -35,13 +33,8 @@ NUMBERS_AT_ONCE = 2**22
 """Numbers that the derivatives of all states by all inputs may be, over one batch."""
 MOST_NUMBERS = 2**27
 """Numbers that the bounds kept for open boxes, or the derivatives over one box, may be (1 GB)."""
-TIME_IS_UP = "the time is up"
-NODES_ARE_SPENT = "no more boxes are allowed"
 REPLAYS = 8
 """Points of a batch that the original network is asked about."""
-
-Progress = Callable[[int, int], None]
-"""(boxes bounded so far, boxes still open)."""
 
 
 def moving_inputs(box: Box) -> IntArray:
@@ -84,7 +77,6 @@ def split_inputs(
     *,
     budget: Budget,
     network: Network | None = None,
-    progress: Progress | None = None,
     record: SplitTree | None = None,
 ) -> SplitOutcome:
     """Return a proof that no input of the box makes an alternative of the query hold, or a point that does.
@@ -95,96 +87,85 @@ def split_inputs(
         budget: when to stop; a box is a node.
         network: the original, float32 (m, p) -> (m, q); points are inside the exact box and replayed through it. None
             makes the model itself the judge.
-        progress: called after every batch.
         record: takes the splits.
     """
     if not query.alternatives:
         return SplitOutcome(True, None, 0, 0, "")
-    return _Search(model, query, network, record or SplitTree()).run(budget, progress)
+    return _Search(model, query, network, record or SplitTree(), budget).run()
 
 
 @dataclass(eq=False)
 class _Search:
-    """The open boxes, the newest last, and what is the same for all of them."""
+    """The boxes of one query: how they are bounded and split."""
 
     model: ImplicitModel
     query: Query
     network: Network | None
     tree: SplitTree
+    budget: Budget
     rows: Rows = field(init=False)
     free: IntArray = field(init=False)
-    stack: list[_Open] = field(init=False)
+    frontier: Frontier[_Open] = field(init=False)
     boxes: int = 0
-    stuck: int = 0
-    """Boxes that no float64 number splits."""
-    check: Check = unchecked
+    point: FloatArray | None = None
 
     def __post_init__(self) -> None:
         box = self.query.box
         self.rows = Rows.of(self.query)
         self.free = moving_inputs(box)
-        self.stack = [_Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))]
+        whole = _Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))
+        self.frontier = Frontier(NewestFirst([whole]), self._is_hit)
+        self._numbers = max(1, self.model.n_states) * max(1, self.free.size)
+        self._most_numbers = self.budget.limit(8 * MOST_NUMBERS) // 8
+        self._most_open = self._most_numbers // max(1, 2 * self.model.n_states)
 
-    def run(self, budget: Budget, progress: Progress | None) -> SplitOutcome:
+    def run(self) -> SplitOutcome:
         """Bound and split boxes until none is open, one has a counterexample, or the budget is spent."""
-        self.check = budget.check
-        with suppress(BudgetError):
-            return self._until_spent(budget, progress)
-        return self._undecided(TIME_IS_UP)
+        if 2 * self._numbers > self._most_numbers:
+            reason = f"{self.free.size} inputs that move, and {self.model.n_states} states, are too many"
+            return SplitOutcome(False, None, 0, 1, reason)
+        with np.errstate(over="ignore", invalid="ignore"):  # after an overflow nothing is refuted
+            ending = self.frontier.grow(self, self.budget)
+        reason = {
+            Ending.TIME: "the time is up",
+            Ending.NODES: "no more boxes are allowed",
+            Ending.MANY: f"more than {self._most_open} boxes are open",
+            Ending.STUCK: "boxes without an inside stay open: the margin there is within rounding",
+        }.get(ending, "")
+        return SplitOutcome(ending is Ending.CLOSED, self.point, self.boxes, self.frontier.open, reason)
 
-    def _until_spent(self, budget: Budget, progress: Progress | None) -> SplitOutcome:
-        numbers = max(1, self.model.n_states) * max(1, self.free.size)
-        most_numbers = budget.limit(8 * MOST_NUMBERS) // 8
-        if 2 * numbers > most_numbers:
-            return self._undecided(f"{self.free.size} inputs that move, and {self.model.n_states} states, are too many")
-        at_once = max(1, min(BOXES_AT_ONCE, NUMBERS_AT_ONCE // numbers))
-        most_open = most_numbers // max(1, 2 * self.model.n_states)
-        pace = Pace()
-        while self.stack:
-            count = pace.fitting(budget.affordable(min(at_once, len(self.stack))), budget)
-            if not count:
-                return self._undecided(TIME_IS_UP if budget.affordable(1) else NODES_ARE_SPENT)
-            if len(self.stack) > most_open:
-                return self._undecided(f"more than {most_open} boxes are open")
-            batch = self.stack[-count:]
-            del self.stack[-len(batch) :]
-            budget.spend(len(batch))
-            with np.errstate(over="ignore", invalid="ignore"), pace.unit(len(batch), budget):
-                point = self._bound_and_split(batch)  # after an overflow nothing is refuted
-            if progress is not None:
-                progress(self.boxes, len(self.stack) + self.stuck)
-            if point is not None:
-                return SplitOutcome(False, point, self.boxes, len(self.stack) + self.stuck, "")
-        if self.stuck:
-            return self._undecided("boxes without an inside stay open: the margin there is within rounding")
-        return SplitOutcome(True, None, self.boxes, 0, "")
+    def at_once(self, waiting: int) -> int:
+        """Return how many boxes to bound at a time; 0 where too many are open."""
+        at_once = max(1, min(BOXES_AT_ONCE, NUMBERS_AT_ONCE // self._numbers))
+        return min(at_once, waiting) if waiting <= self._most_open else 0
 
-    def _undecided(self, reason: str) -> SplitOutcome:
-        return SplitOutcome(False, None, self.boxes, len(self.stack) + self.stuck, reason)
-
-    def _bound_and_split(self, batch: list[_Open]) -> FloatArray | None:
-        """Bound the boxes and stack the halves of those that stay open; return a counterexample where one is met."""
+    def step(self, batch: list[_Open]) -> Step[_Open]:
+        """Bound boxes; hand on where they may have counterexamples, and the halves of those that stay open."""
+        self.budget.spend(len(batch))
         self.boxes += len(batch)
         inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
-        found = bounded(self.model, inputs, self.free, self._known(batch), check=self.check)
+        found = bounded(self.model, inputs, self.free, self._known(batch), check=self.budget.check)
         bounds = found.outputs(self.rows.functionals)
         shifted = self.rows.shifted(bounds.lower)
         best = self.rows.best(shifted)
         is_open = np.stack([one.alternatives for one in batch]) & ~(best > 0)
         if not is_open.any():
-            return None
-        point = self._counterexample(self._candidates(inputs, bounds, shifted, is_open))
-        if point is not None:
-            return point
-        rest, empty = contracted(found, self.rows, bounds, is_open)
-        scores = self._scores(rest, bounds, shifted, is_open)
+            return Step()
+        points = self._candidates(inputs, bounds, shifted, is_open)
         worst = np.where(is_open, best, np.inf).min(axis=1)
+        return Step(self._halves(batch, found, bounds, is_open, worst), points)
+
+    def _halves(
+        self, batch: list[_Open], found: BoxBounds, bounds: RowBounds, is_open: BoolArray, worst: FloatArray
+    ) -> Iterator[_Open]:
+        """Cut off what is refuted at the faces; yield the halves of what stays open, the worst box last."""
+        rest, empty = contracted(found, self.rows, bounds, is_open)
+        scores = self._scores(rest, bounds, self.rows.shifted(bounds.lower), is_open)
         flat = self._flat(found)
         for i in np.argsort(-worst, kind="stable"):
             if is_open[i].any() and not empty[i]:
-                node = self.tree.cut_down(batch[i].node, _one(inputs, i), _one(rest, i))
-                self._split(node, rest.lo[i], rest.hi[i], scores[i], is_open[i], (flat[0][i], flat[1][i]))
-        return None
+                node = self.tree.cut_down(batch[i].node, _one(found.inputs, i), _one(rest, i))
+                yield from self._split(node, rest.lo[i], rest.hi[i], scores[i], is_open[i], (flat[0][i], flat[1][i]))
 
     def _known(self, batch: list[_Open]) -> Mapping[int, Interval] | None:
         """Return the parents' bounds, block by block; None for the first box."""
@@ -220,19 +201,21 @@ class _Search:
             points.append(np.where(bounds.normals[boxes, rows] >= 0, inputs.lo[boxes], inputs.hi[boxes]))
         return np.concatenate(points)
 
-    def _counterexample(self, points: FloatArray) -> FloatArray | None:
-        """Return the first of the points nearest to one that is a counterexample."""
-        distance = self.query.distance(self.model(points, check=self.check))
+    def _is_hit(self, points: FloatArray) -> bool:
+        """Return whether one of the points nearest to it is a counterexample, and keep the first that is."""
+        distance = self.query.distance(self.model(points, check=self.budget.check))
         nearest = np.argsort(distance)[:REPLAYS]
         for point in points[nearest[distance[nearest] <= 0]]:
             if self.network is None:
                 if self.query.holds(self.model(point[None]))[0]:
-                    return np.asarray(point)
+                    self.point = np.asarray(point)
+                    return True
                 continue
             replayed = self.query.box.project(point)
             if self.query.box.contains(replayed) and self.query.holds(self.network(replayed[None]))[0]:
-                return replayed.astype(np.float64)
-        return None
+                self.point = replayed.astype(np.float64)
+                return True
+        return False
 
     def _scores(self, rest: Interval, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray) -> FloatArray:
         """Return -r_j d(bound)/d r_j, summed over the open alternatives' best rows, shape (m, f)."""
@@ -250,13 +233,13 @@ class _Search:
         scores: FloatArray,
         alternatives: BoolArray,
         states: tuple[FloatArray, FloatArray],
-    ) -> None:
-        """Put the two halves of a box on the stack, or count it where no float64 number lies between its ends."""
+    ) -> Iterator[_Open]:
+        """Yield the two halves of a box, or count it where no float64 number lies between its ends."""
         middle = lo / 2 + hi / 2
         can = (lo < middle) & (middle < hi)
         usable = can[self.free]
         if not usable.any():
-            self.stuck += 1
+            self.frontier.stuck += 1
             return
         whole = self.query.box
         widths = ((hi - lo) / np.maximum(whole.hi - whole.lo, np.finfo(float).tiny))[self.free]
@@ -267,7 +250,7 @@ class _Search:
             ends = lo.copy(), hi.copy()
             ends[1 if keep_low else 0][j] = middle[j]
             child = first if keep_low else first + 1
-            self.stack.append(_Open(ends[0], ends[1], alternatives, child, states))
+            yield _Open(ends[0], ends[1], alternatives, child, states)
 
 
 def _one(boxes: Interval, i: int) -> Interval:
