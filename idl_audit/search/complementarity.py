@@ -135,11 +135,12 @@ class ComplementarityForm:
         columns = np.concatenate([np.zeros(p, np.bool_), is_up, ~is_up])
         return columns, np.arange(self._limits.row_lo.size) >= self.live.size
 
-    def cost(self, of_states: FloatArray, of_inputs: FloatArray) -> tuple[FloatArray, float]:
-        """Return of_states . x + of_inputs . u as a cost of the columns and a constant."""
-        k = self.live.size
+    def cost(self, functional: FloatArray) -> tuple[FloatArray, float]:
+        """Return functional . y, (q,), as a cost of the columns and a constant."""
+        matrices, k = self.model.matrices, self.live.size
+        of_states, of_inputs = matrices.C.T @ functional, matrices.D.T @ functional
         cost = np.concatenate([self._steps.T @ of_inputs, of_states[self.live], np.zeros(k)])
-        return cost, float(of_inputs @ self.centre + of_states @ self.constant)
+        return cost, float(of_inputs @ self.centre + of_states @ self.constant + functional @ matrices.d)
 
     def inputs_of(self, columns: FloatArray) -> FloatArray:
         """Return u, shape (p,), of a point."""

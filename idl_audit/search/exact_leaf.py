@@ -11,19 +11,18 @@ Both come out as split multipliers, the form in which `branching` records a leaf
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
+from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.search.linprog import Outcome
-from idl_audit.search.relaxation import TriangleRelaxation, as_multipliers
+from idl_audit.search.relaxation import TriangleRelaxation, as_multipliers, outweighing
 from idl_audit.values.arrays import Float32Array, FloatArray
-from idl_audit.values.budget import UNLIMITED, Budget
-
-RAY_MARGIN = 2.0
-"""A ray is taken so many times as large as real numbers would need it."""
+from idl_audit.values.budget import UNLIMITED, Budget, Pace
+from idl_audit.values.check import Check
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class LeafProgram:
         """Build the program from proved bounds of all states over the box of the tree."""
         self._model, self._inputs = model, inputs
         self._relaxation = TriangleRelaxation(model, inputs, bounds, budget=budget)
+        self._proofs = Pace()
 
     def solve(
         self, leaf: StateBounds, seed: FloatArray, *, wanted: float = 0.0, budget: Budget = UNLIMITED
@@ -67,48 +67,27 @@ class LeafProgram:
         model = self._model
         bounds = StateBounds.of_pre_activations(model.blocks, leaf.z)
         self._relaxation.restrict(bounds)
-        answer = self._relaxation.minimise(seed, budget=budget)
-        form, duals = self._relaxation.form, answer.solution.row_duals
-        if answer.outcome is Outcome.OPTIMAL and duals is not None:
-            lower, splits = self._as_splits(bounds, seed, as_multipliers(model, form.multipliers_of(duals)))
-            return LeafAnswer(answer.outcome, lower, False, splits, answer.point)
-        if answer.outcome is Outcome.INFEASIBLE:
-            ray = self._relaxation.program.dual_ray()
-            if ray is not None:
-                return self._empty(bounds, seed, wanted, form.multipliers_of(ray))
-        return LeafAnswer(answer.outcome, -np.inf, False, {}, None)
-
-    def _empty(self, bounds: StateBounds, seed: FloatArray, wanted: float, ray: FloatArray) -> LeafAnswer:
-        """Return the proof that a ray gives, either sign of it tried.
-
-        The bound of a sum of functionals is no less than the sum of their bounds, so that any multipliers of the seed
-        plus t times the ray prove their bound plus t times that of 0.
-        """
-        model = self._model
-        nothing = LeafAnswer(Outcome.INFEASIBLE, -np.inf, False, {}, None)
-        zero = Functionals.of_outputs(model, np.zeros((1, model.n_outputs)))
-        signs = [
-            (float(lower_bound(model, self._inputs, bounds, zero, as_multipliers(model, sign * ray))[0, 0]), sign)
-            for sign in (1.0, -1.0)
-        ]
-        of_zero, sign = max(signs)
-        if not of_zero > 0:
-            return nothing
-        of_seed, _ = self._as_splits(bounds, seed, as_multipliers(model, np.zeros(model.n_states)))
-        missing = RAY_MARGIN * max(wanted - of_seed, 0.0) + max(abs(wanted), 1.0)
-        lower, splits = self._as_splits(bounds, seed, as_multipliers(model, sign * missing / of_zero * ray))
-        if not lower > wanted:
-            return nothing
-        return LeafAnswer(Outcome.INFEASIBLE, lower, True, splits, None)
+        solved = self._relaxation.solve(seed, seconds=budget.before(self._proofs.seconds).left)
+        lam, is_empty = solved.multipliers, solved.outcome is Outcome.INFEASIBLE
+        proved = partial(self._as_splits, bounds, budget.check)
+        with self._proofs.unit(1, budget):
+            if is_empty and lam is not None:
+                lam = outweighing(lambda weight, ray: proved(weight * seed, ray)[0], lam, wanted)
+            lower, splits = (-np.inf, {}) if lam is None else proved(seed, lam)
+        if is_empty and not lower > wanted:
+            return LeafAnswer(solved.outcome, -np.inf, False, {}, None)
+        point = None if solved.columns is None else self._relaxation.form.inputs_of(solved.columns)
+        return LeafAnswer(solved.outcome, lower, is_empty, splits, point)
 
     def _as_splits(
-        self, bounds: StateBounds, seed: FloatArray, choose: Multipliers
+        self, bounds: StateBounds, check: Check, seed: FloatArray, lam: FloatArray
     ) -> tuple[float, dict[int, Float32Array]]:
-        """Return a proved bound, and multipliers as differences from the usual lines' in float32.
+        """Return a proved bound by one multiplier a state, and these as differences from the usual lines' in float32.
 
         lam = v s - split with s the usual slope for the sign of v; the bound is that of the rounded split.
         """
         model, splits = self._model, dict[int, Float32Array]()
+        choose = as_multipliers(model, lam)
 
         def rounded(k: int, v: FloatArray) -> FloatArray:
             below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
@@ -120,5 +99,5 @@ class LeafProgram:
             return usual - split
 
         functionals = Functionals.of_outputs(model, seed[None])
-        lower = float(lower_bound(model, self._inputs, bounds, functionals, rounded)[0, 0])
+        lower = float(lower_bound(model, self._inputs, bounds, functionals, rounded, check=check)[0, 0])
         return lower, splits

@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from idl_audit.implicit.activations.kinked import Kinked
-from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.gradients import gradient
-from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
-from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
+from idl_audit.search.torch_maps import Function, applied, tensor, through_numpy
+from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.check import Check, unchecked
 
 if TYPE_CHECKING:
     import torch
-
-    Function: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 Points = TypeVar("Points", FloatArray, Float32Array)
 
@@ -150,7 +147,7 @@ class FastNetwork:
         import torch
 
         with torch.no_grad():
-            return np.concatenate([_numpy(self._forward(_tensor(part), check)) for part in _parts(points, self.batch)])
+            return np.concatenate([_numpy(self._forward(tensor(part), check)) for part in _parts(points, self.batch)])
 
     def slopes(
         self, points: FloatArray, weights: Weights, *, check: Check = unchecked
@@ -161,13 +158,13 @@ class FastNetwork:
             y = self.outputs(points, check=check)
             pairs = zip(parts, _parts(weights(y), self.batch), strict=True)
             return y, np.concatenate([self._pulled(part, own, check) for part, own in pairs])
-        tapes = [(u, self._forward(u, check)) for u in (_tensor(part).requires_grad_() for part in parts)]
+        tapes = [(u, self._forward(u, check)) for u in (tensor(part).requires_grad_() for part in parts)]
         y = np.concatenate([_numpy(out) for _, out in tapes])
         slopes = []
         for (u, out), seeds in zip(tapes, _parts(weights(y), self.batch), strict=True):
             check()
             if out.requires_grad:
-                out.backward(_tensor(seeds))  # type: ignore[no-untyped-call]
+                out.backward(tensor(seeds))  # type: ignore[no-untyped-call]
             slopes.append(np.zeros(u.shape) if u.grad is None else _numpy(u.grad))
         return y, np.nan_to_num(np.concatenate(slopes), nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -189,9 +186,9 @@ class _Row:
     """One row of blocks: sum_k P_k x_k + Q u + r."""
 
     def __init__(self, row: Affine) -> None:
-        self._maps = {k: _linear(row.states[k]) for k in sorted(row.states)}
-        self._input = None if row.input is None else _linear(row.input)
-        self._constant = _tensor(row.constant)
+        self._maps = {k: applied(row.states[k]) for k in sorted(row.states)}
+        self._input = None if row.input is None else applied(row.input)
+        self._constant = tensor(row.constant)
 
     def __call__(self, states: Mapping[int, torch.Tensor], u: torch.Tensor) -> torch.Tensor:
         total = self._constant.expand(len(u), -1)
@@ -210,75 +207,8 @@ def _parts(points: Points, size: int) -> list[Points]:
     return [points[at : at + size] for at in range(0, len(points), size)] or [points]
 
 
-def _tensor(array: AnyArray) -> torch.Tensor:
-    import torch
-
-    with np.errstate(over="ignore"):  # a search with an endless weight finds nothing
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
-
-
 def _numpy(tensor: torch.Tensor) -> FloatArray:
     return np.asarray(tensor.detach().numpy(), np.float64)
-
-
-def _linear(linear_map: LinearMap) -> Function:
-    """Return x -> W x on rows; a form without one of its own goes through numpy."""
-    if isinstance(linear_map, Dense):
-        transposed = _tensor(linear_map.matrix).T
-        return lambda x: x @ transposed
-    if isinstance(linear_map, Convolution):
-        return _convolution(linear_map)
-    if isinstance(linear_map, Selection):
-        return _selection(linear_map)
-    if isinstance(linear_map, Reindexed):
-        right, core, left = (_linear(part) for part in (linear_map.right, linear_map.core, linear_map.left))
-        return lambda x: left(core(right(x)))
-    if isinstance(linear_map, Sparse):
-        matrix = linear_map.matrix.astype(np.float32)
-        adjoint = matrix.T.tocsr()
-        return _through_numpy(lambda x: (matrix @ x.T).T, lambda x, v: (adjoint @ v.T).T)
-    return _through_numpy(
-        lambda x: linear_map.apply(x.astype(np.float64)), lambda x, v: linear_map.adjoint(v.astype(np.float64))
-    )
-
-
-def _selection(selection: Selection) -> Function:
-    import torch
-
-    if selection.is_identity:
-        return lambda x: x
-    weights = None if selection.weights is None and (selection.index >= 0).all() else _tensor(selection.row_weights)
-    if selection.is_diagonal and weights is not None:
-        return lambda x: x * weights
-    if not selection.size_in:
-        return lambda x: torch.zeros(len(x), selection.n_out)
-    index = torch.from_numpy(np.maximum(selection.index, 0))
-    return lambda x: x[:, index] if weights is None else x[:, index] * weights
-
-
-def _convolution(convolution: Convolution) -> Function:
-    from torch.nn import functional
-
-    kernel = _tensor(convolution.kernel)
-    convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[convolution.rank - 1]
-    shape = (convolution.channels_in, *convolution.spatial_in)
-    before, behind = convolution.pads[: convolution.rank], convolution.pads[convolution.rank :]
-    uneven = before != behind
-    around = [n for axis in reversed(range(convolution.rank)) for n in (before[axis], behind[axis])]
-
-    def apply(x: torch.Tensor) -> torch.Tensor:
-        image = x.reshape(len(x), *shape)
-        result = convolve(
-            functional.pad(image, around) if uneven else image,
-            kernel,
-            padding=0 if uneven else before,
-            stride=convolution.strides,
-            dilation=convolution.dilations,
-            groups=convolution.groups,
-        )
-        return result.reshape(len(x), convolution.n_out)
-
-    return apply
 
 
 def _activation(block: StateBlock) -> Function:
@@ -287,33 +217,13 @@ def _activation(block: StateBlock) -> Function:
 
     phi = block.activation
     if isinstance(phi, Kinked):  # positively homogeneous: a kept scale changes nothing
-        below, above = (_tensor(np.asarray(slope)) for slope in (phi.below, phi.above))
+        below, above = (tensor(np.asarray(slope)) for slope in (phi.below, phi.above))
         if not below.any() and bool((above == 1).all()):
             return torch.relu
         if bool((below == 1).all()) and bool((above == 1).all()):
             return lambda z: z
         return lambda z: torch.where(z >= 0, above * z, below * z)
-    return _through_numpy(
+    return through_numpy(
         lambda z: block(z.astype(np.float64)),
         lambda z, v: block.pull_back(z.astype(np.float64), v.astype(np.float64)),
     )
-
-
-def _through_numpy(
-    forward: Callable[[AnyArray], AnyArray], pull_back: Callable[[AnyArray, AnyArray], AnyArray]
-) -> Function:
-    """Return a torch function from x -> f(x) and (x, v) -> J(x)^T v."""
-    import torch
-
-    class Through(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: torch.autograd.function.FunctionCtx, x: torch.Tensor) -> torch.Tensor:
-            ctx.save_for_backward(x)
-            return _tensor(forward(x.detach().numpy()))
-
-        @staticmethod
-        def backward(ctx: torch.autograd.function.FunctionCtx, v: torch.Tensor) -> torch.Tensor:
-            (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
-            return _tensor(pull_back(x.numpy(), v.numpy()))
-
-    return Through.apply

@@ -69,8 +69,8 @@ class BigMProgram:
             functional: shape (q,).
             propose: is given every better u that the solver comes to, shape (p,); says whether to stop.
         """
-        model, form = self._model, self._form
-        cost, constant = form.cost(model.matrices.C.T @ functional, model.matrices.D.T @ functional)
+        form = self._form
+        cost, constant = form.cost(functional)
         # HiGHS keeps the incumbent of an earlier cost: a program of its own for each
         program = MixedIntegerProgram(
             self._matrix, lo=self._lo, hi=self._hi, row_lo=self._row_lo, row_hi=self._row_hi, integer=self._integer
@@ -78,7 +78,7 @@ class BigMProgram:
         nodes = self._budget.last_node - self._budget.nodes.spent
         found = program.find_negative(
             np.concatenate([cost, np.zeros(self._lo.size - cost.size)]),
-            offset=constant + float(functional @ model.matrices.d),
+            offset=constant,
             time_limit=self._budget.left,
             propose=lambda columns: propose(form.inputs_of(columns)),
             most_nodes=int(max(nodes, 0)) if np.isfinite(nodes) else None,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.search.adam import Adam
 from idl_audit.search.attacks import Network
 from idl_audit.search.fast_gradients import CheckedNetwork, CheckedSearch, Searched, searched
 from idl_audit.search.sign_descent import Objective, Units, diversify, sign_descent
@@ -270,9 +271,10 @@ def _sample(hunt: _Hunt, effort: int) -> tuple[FloatArray, FloatArray]:
 def _descend(hunt: _Hunt, t: FloatArray, aims: IntArray, *, steps: int) -> None:
     """Run Adam on the hinge of each row's alternative; the original network is asked where the model says yes."""
     hunt.budget.spend(len(t))
-    first, second = np.zeros_like(t), np.zeros_like(t)
+    t = t.copy()
+    adam = Adam([([t], 1.0)], betas=(0.9, 0.99))
     best, best_worst = t.copy(), np.full(len(t), np.inf)
-    for step, rate in enumerate(np.geomspace(0.02, 0.001, steps), start=1):
+    for rate in np.geomspace(0.02, 0.001, steps):
         y, slope = hunt.model.slopes(hunt.units.points(t), lambda y: hunt.hinge(y, aims))
         worst = hunt.values(y, aims).max(axis=1)
         better = worst < best_worst
@@ -283,10 +285,8 @@ def _descend(hunt: _Hunt, t: FloatArray, aims: IntArray, *, steps: int) -> None:
             return
         slope = slope * hunt.units.width
         largest = np.abs(slope).max(axis=1, keepdims=True)
-        slope = slope / np.where(largest > 0, largest, 1.0)
-        first, second = 0.9 * first + 0.1 * slope, 0.99 * second + 0.01 * slope**2
-        move = (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
-        t = np.clip(t - rate * move, 0.0, 1.0)
+        adam.step([slope / np.where(largest > 0, largest, 1.0)], float(rate))
+        np.clip(t, 0.0, 1.0, out=t)
     hunt.judge(best, best_worst)
 
 

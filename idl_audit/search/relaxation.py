@@ -6,6 +6,7 @@ The linear, or triangle (Planet), relaxation of other verifiers (docs/mathematic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,13 @@ from idl_audit.measure.state_bounds import lower_bound_over
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.search.complementarity import ComplementarityForm
-from idl_audit.search.linprog import LinearProgram, Outcome, Solution
+from idl_audit.search.linprog import LinearProgram, Outcome
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import UNLIMITED, Budget, Pace
+
+RAY_MARGIN = 2.0
+"""A ray is taken so many times as large as real numbers would need it."""
 
 
 class TriangleRelaxation:
@@ -57,6 +61,17 @@ class TriangleRelaxation:
         limits = self.form.leaf_limits(bounds)
         self.program.change_bounds(limits.lo, limits.hi, limits.row_lo, limits.row_hi)
 
+    def solve(self, functional: FloatArray, *, seconds: float | None = None) -> Solved:
+        """Return the solver's word on min functional . y, shape (q,), within so many seconds."""
+        cost, constant = self.form.cost(functional)
+        solution = self.program.minimise(cost, time_limit=seconds)
+        duals, columns = solution.row_duals, solution.point
+        if solution.outcome is Outcome.INFEASIBLE:
+            duals = self.program.dual_ray()
+        multipliers = None if duals is None else self.form.multipliers_of(duals)
+        objective = np.inf if columns is None else float(cost @ columns + constant)
+        return Solved(solution.outcome, objective, columns, duals, multipliers)
+
     def minimise(self, functional: FloatArray, *, budget: Budget = UNLIMITED) -> LpBound:
         """Return what the LP says of min functional . y, shape (q,): a point and a bound that we prove ourselves.
 
@@ -66,12 +81,11 @@ class TriangleRelaxation:
             BudgetError: where the time is over before the bound is proved.
         """
         model = self._model
-        cost, _ = self.form.cost(model.matrices.C.T @ functional, model.matrices.D.T @ functional)
-        solution = self.program.minimise(cost, time_limit=budget.before(self._proofs.seconds).left)
-        if solution.outcome is not Outcome.OPTIMAL or solution.point is None or solution.row_duals is None:
-            return LpBound(solution.outcome, None, -np.inf, solution)
+        solved = self.solve(functional, seconds=budget.before(self._proofs.seconds).left)
+        if solved.columns is None or solved.multipliers is None:
+            return LpBound(solved.outcome, None, -np.inf, solved)
         functionals = Functionals.of_outputs(model, functional[None])
-        multipliers = as_multipliers(model, self.form.multipliers_of(solution.row_duals))
+        multipliers = as_multipliers(model, solved.multipliers)
         with self._proofs.unit(1, budget):
             if self._sparse is None:
                 lower = lower_bound(model, self._inputs, self._bounds, functionals, multipliers, check=budget.check)
@@ -79,11 +93,11 @@ class TriangleRelaxation:
                 own = self._sparse
                 lower = lower_bound_over(model, own, self._bounds, functionals, multipliers, check=budget.check)
         return LpBound(
-            solution.outcome,
-            self.form.inputs_of(solution.point),
+            solved.outcome,
+            self.form.inputs_of(solved.columns),
             float(lower[0, 0]),
-            solution,
-            self.form.states_of(solution.point),
+            solved,
+            self.form.states_of(solved.columns),
         )
 
 
@@ -107,6 +121,38 @@ def as_multipliers(model: ImplicitModel, lam: FloatArray) -> Multipliers:
     return choose
 
 
+def outweighing(bound: Callable[[float, FloatArray], float], ray: FloatArray, wanted: float = 0.0) -> FloatArray | None:
+    """Return as large a multiple of a dual ray as proves a functional f above `wanted`; None where the ray proves none.
+
+    The bound of a sum of functionals is no less than the sum of their bounds: p(t lam; f) >= p(0; f) + t p(lam; 0).
+
+    Args:
+        bound: weight, lam -> the proved lower bound of weight f by these multipliers, p(lam; weight f).
+        ray: one multiplier a state, (n,), of either sign.
+        wanted: what is to be proved.
+    """
+    gains = [(bound(0.0, sign * ray), sign) for sign in (1.0, -1.0)]
+    (gain, sign), base = max(gains), bound(1.0, np.zeros_like(ray))
+    if not (gain > 0 and np.isfinite(base)):
+        return None
+    missing = RAY_MARGIN * max(wanted - base, 0.0) + max(abs(wanted), 1.0)
+    return sign * missing / gain * ray
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What the solver says of one functional: to steer by, never to prove."""
+
+    outcome: Outcome
+    objective: float
+    columns: FloatArray | None
+    """Of the program, where it has a solution."""
+    row_duals: FloatArray | None
+    """Or a dual ray, where there is no solution."""
+    multipliers: FloatArray | None
+    """The part of the row duals that the certificate takes: one a state, (n,), 0 of constant ones."""
+
+
 @dataclass(frozen=True)
 class LpBound:
     """The LP's answer for one functional."""
@@ -116,6 +162,6 @@ class LpBound:
     """u*, shape (p,): where the relaxation attains its minimum; a candidate for an attack."""
     lower: float
     """A proved lower bound, evaluated from the duals by `certificate.lower_bound`; -inf where there are none."""
-    solution: Solution
+    solution: Solved
     states: FloatArray | None = None
     """The relaxation's x there, shape (n,), newest block first."""

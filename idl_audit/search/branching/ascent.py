@@ -5,11 +5,11 @@ The bound is that of alpha-CROWN and beta-CROWN (docs/mathematics.md, sections 6
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from idl_audit.search.adam import Adam
 from idl_audit.search.branching.network import Lines, SearchNet, SearchRow
 from idl_audit.search.branching.search_planes import rounded
 from idl_audit.values.check import Check, unchecked
@@ -26,8 +26,6 @@ RATE = 0.25
 DECAY = 0.95
 """Of the step, a pass; less where there are many passes, so that the last of them still move."""
 USUAL_STEPS = 40
-BETAS = 0.9, 0.999
-"""Of Adam's means."""
 
 
 @dataclass(eq=False)
@@ -44,39 +42,6 @@ class Found:
     """Block -> shares, (N, t, q)."""
     point: torch.Tensor | None = None
     """With planes: where in the box, in units of it, the minimum was on average in the last passes, (N, p)."""
-
-
-class Adam:
-    """Adam's steps (Kingma and Ba, 2015) for groups of tensors, each with its rate.
-
-    torch's own loads its compiler first, which takes longer than most trees.
-    """
-
-    def __init__(self, groups: Sequence[tuple[list[torch.Tensor], float]]) -> None:
-        """Take the tensors, which `step` changes in place."""
-        import torch
-
-        self.values = [value for values, _ in groups for value in values]
-        self._rates = [rate for values, rate in groups for _ in values]
-        self._first = [torch.zeros_like(value) for value in self.values]
-        self._second = [torch.zeros_like(value) for value in self.values]
-        self._steps = 0
-
-    def step(self, gradients: Sequence[torch.Tensor | None], factor: float) -> None:
-        """Go down along the gradients, None for a tensor that nothing depends on; rates are multiplied by `factor`."""
-        import torch
-
-        self._steps += 1
-        bias, spread = 1 - BETAS[0] ** self._steps, math.sqrt(1 - BETAS[1] ** self._steps)
-        with torch.no_grad():
-            for value, gradient, rate, first, second in zip(
-                self.values, gradients, self._rates, self._first, self._second, strict=True
-            ):
-                if gradient is None:
-                    continue
-                first.lerp_(gradient, 1 - BETAS[0])
-                second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-                value.addcdiv_(first, second.sqrt().add_(1e-8 * spread), value=-rate * factor * spread / bias)
 
 
 def ascend(
@@ -138,13 +103,15 @@ def ascend(
                 bound = bound + split @ cuts[k]
         return bound
 
-    adam = Adam([(list(chosen.values()), RATE), (list(betas.values()), RATE / 2), (list(shares.values()), RATE)])
+    groups = (chosen, RATE), (betas, RATE / 2), (shares, RATE)
+    values = [value for own, _ in groups for value in own.values()]
+    adam = Adam([([value.detach().numpy() for value in own.values()], rate) for own, rate in groups])
     decay = DECAY ** min(1.0, USUAL_STEPS / steps)
     for step in range(steps):
         check()
         splits = {k: signs[k] * betas[k] for k in betas} if signs else {}
         seen: dict[int, torch.Tensor] = {}
-        last = step == steps - 1 or not adam.values
+        last = step == steps - 1 or not values
         with torch.set_grad_enabled(not last):
             bound = bound_of(chosen, splits, shares, seen)
         best.seen = {k: v.detach() for k, v in seen.items()}
@@ -167,7 +134,8 @@ def ascend(
         if last or not bound.requires_grad or bool((best.bound > enough).all()):
             break
         pull = -torch.minimum(bound, torch.as_tensor(enough + 1e-3)).sum()
-        adam.step(torch.autograd.grad(pull, adam.values, allow_unused=True), decay**step)
+        gradients = torch.autograd.grad(pull, values, allow_unused=True)
+        adam.step([None if gradient is None else gradient.numpy() for gradient in gradients], decay**step)
         with torch.no_grad():
             for k, value in chosen.items():
                 below, above = net.convex[k]

@@ -7,21 +7,17 @@ and max(v, 0) c_low + min(v, 0) c_up to the constant; behind the last block the 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from idl_audit.implicit.activations.kinked import Kinked
-from idl_audit.implicit.convolution import Convolution
-from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import StateBounds
-from idl_audit.values.arrays import FloatArray
+from idl_audit.search.torch_maps import Function, pulled, tensor
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
 
@@ -32,21 +28,14 @@ if TYPE_CHECKING:
 
 LARGEST_DENSE = 2**25
 """Maps with at most so many entries become matrices, which small convolutions are faster as."""
-SMALL = 2**14
-"""Matrices with so few entries are dense, however many of them are zero."""
-SPARSE = 0.08
-"""Below this share of nonzeros, sparse products are faster."""
-
-Pull: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
-"""v -> W^T v, for each row: (N, n_out) -> (N, n_in)."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchRow:
     """One row of blocks: what its functionals hand on to each source, to the input and to the constant."""
 
-    states: tuple[tuple[int, Pull], ...]
-    input: Pull | None
+    states: tuple[tuple[int, Function], ...]
+    input: Function | None
     constant: torch.Tensor
 
 
@@ -69,8 +58,8 @@ class SearchNet:
         """Put the maps of the model into torch. Raises BudgetError where the time is over before that is done."""
         self.model = model
         *self.rows, self.output = _search_rows(model, budget)
-        self.centre = _tensor(box.centre)
-        self.radius = _tensor(box.radius)
+        self.centre = tensor(box.centre)
+        self.radius = tensor(box.radius)
         self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Block -> (below, above) of the blocks whose states branch on the sign of z."""
         self.bent: set[int] = set()
@@ -83,7 +72,7 @@ class SearchNet:
                 below, above = (
                     np.broadcast_to(np.asarray(side, np.float64), block.size) for side in (phi.below, phi.above)
                 )
-                self.convex[k] = _tensor(below), _tensor(above)
+                self.convex[k] = tensor(below), tensor(above)
 
     def lines(self, k: int, lo: torch.Tensor, hi: torch.Tensor) -> Lines:
         """Return the lines of block k over [lo, hi], shape (n,) or (N, n)."""
@@ -115,7 +104,7 @@ class SearchNet:
         one, none = np.ones_like(low), np.zeros_like(low)
         c_low = block.lower_support(one, none, below, low, high)
         c_up = -block.lower_support(-one, none, -above, low, high)
-        parts = [_tensor(np.ascontiguousarray(part)) for part in (below, above, c_low, c_up)]
+        parts = [tensor(np.ascontiguousarray(part)) for part in (below, above, c_low, c_up)]
         return Lines(parts[0], parts[1], parts[2], parts[3], torch.zeros_like(parts[0], dtype=torch.bool))
 
     def bound(
@@ -195,7 +184,7 @@ class SearchNet:
 
 def state_tensors(bounds: StateBounds, i: int = 0) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Return block -> (lo, hi) of box i."""
-    return {k: (_tensor(z.lo[i]), _tensor(z.hi[i])) for k, z in bounds.z.items()}
+    return {k: (tensor(z.lo[i]), tensor(z.hi[i])) for k, z in bounds.z.items()}
 
 
 def _search_rows(model: ImplicitModel, budget: Budget) -> list[SearchRow]:
@@ -216,74 +205,5 @@ def _made_rows(model: ImplicitModel, largest: int) -> list[SearchRow]:
 
 
 def _search_row(row: Affine, largest: int) -> SearchRow:
-    states = tuple((k, _pull(row.states[k], largest)) for k in sorted(row.states))
-    return SearchRow(states, None if row.input is None else _pull(row.input, largest), _tensor(row.constant))
-
-
-def _pull(linear_map: LinearMap, largest: int) -> Pull:
-    import torch.nn.functional as functional
-
-    if isinstance(linear_map, Convolution) and linear_map.n_in * linear_map.n_out > largest:
-        kernel = _tensor(linear_map.kernel)
-        transposed = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
-        convolve = transposed[linear_map.rank - 1]
-        window = tuple(slice(linear_map.pads[a], linear_map.pads[a] + n) for a, n in enumerate(linear_map.spatial_in))
-
-        def by_convolution(v: torch.Tensor) -> torch.Tensor:
-            image = v.reshape(len(v), linear_map.channels_out, *linear_map.spatial_out)
-            padded = convolve(
-                image,
-                kernel,
-                stride=linear_map.strides,
-                dilation=linear_map.dilations,
-                groups=linear_map.groups,
-                output_padding=linear_map.unread,
-            )
-            return padded[(slice(None), slice(None), *window)].reshape(len(v), linear_map.n_in)
-
-        return by_convolution
-    matrix = linear_map.to_sparse()
-    entries = matrix.shape[0] * matrix.shape[1]
-    if entries <= largest and (matrix.nnz > SPARSE * entries or entries < SMALL):
-        dense = _tensor(matrix.toarray())
-        return lambda v: v @ dense
-    return _sparse_pull(matrix)
-
-
-def _sparse_pull(matrix: sp.csr_array) -> Pull:
-    """Return v -> W^T v for a sparse W, with a gradient that multiplies by W."""
-    import torch
-
-    forward, backward = _sparse_tensor(sp.csr_array(matrix.T)), _sparse_tensor(matrix)
-
-    class Pulled(torch.autograd.Function):
-        """torch's own gradient of a sparse product transposes the matrix anew each time."""
-
-        @staticmethod
-        def forward(ctx: object, v: torch.Tensor) -> torch.Tensor:
-            return (forward @ v.T).T
-
-        @staticmethod
-        def backward(ctx: object, *gradients: torch.Tensor) -> torch.Tensor:
-            return (backward @ gradients[0].T).T
-
-    def pull(v: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = Pulled.apply(v)  # type: ignore[no-untyped-call]
-        return result
-
-    return pull
-
-
-def _sparse_tensor(matrix: sp.csr_array) -> torch.Tensor:
-    import torch
-
-    starts, columns = (torch.from_numpy(np.asarray(part, np.int64)) for part in (matrix.indptr, matrix.indices))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "in beta state"
-        return torch.sparse_csr_tensor(starts, columns, _tensor(matrix.data), size=matrix.shape)
-
-
-def _tensor(array: FloatArray) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    states = tuple((k, pulled(row.states[k], largest)) for k in sorted(row.states))
+    return SearchRow(states, None if row.input is None else pulled(row.input, largest), tensor(row.constant))

@@ -24,6 +24,7 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.check import Check
 from idl_audit.values.errors import BudgetError
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.rounding import down
 
 Network = Callable[[Float32Array], FloatArray]
 
@@ -237,7 +238,7 @@ def _row_bounds(
     slopes = {k: value.numpy() for k, value in found.slopes.items()}
     leaves = with_phases(net.model, bounds, {}, m)
     proved = prove_leaves(net.model, repeated(inputs, m), leaves, rows, slopes, {}, check=check)
-    lower = np.nextafter(proved + offsets, -np.inf)
+    lower = down(proved + offsets)
     result = []
     start = 0
     for alternative in alternatives:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from idl_audit.proof.planes import PARTS, Planes, Reads, can_have_planes, slopes_of
+from idl_audit.search.torch_maps import indices, tensor
 
 if TYPE_CHECKING:
     import torch
@@ -49,19 +50,19 @@ class SearchPlanes:
         reads = Reads.of(model, k, states, inputs)
         lo, hi = inputs.lo[0], inputs.hi[0]
         self.numbers_of_states = states
-        self.states = _whole(states)
-        self.weights = _tensor(reads.weights * (hi / 2 - lo / 2)[reads.index])
-        self.at_centre = _tensor(reads.at_rest + (reads.weights * (lo / 2 + hi / 2)[reads.index]).sum(axis=1))
-        self.below, self.above = (_tensor(side) for side in slopes_of(model, k, states))
+        self.states = indices(states)
+        self.weights = tensor(reads.weights * (hi / 2 - lo / 2)[reads.index])
+        self.at_centre = tensor(reads.at_rest + (reads.weights * (lo / 2 + hi / 2)[reads.index]).sum(axis=1))
+        self.below, self.above = (tensor(side) for side in slopes_of(model, k, states))
         self.gap = self.above - self.below
         self._is_relu = not self.below.any() and bool((self.above == 1).all())
         self.signs = self.weights.sign()
         self.reach = self.weights.abs().sum(-1)
         chord = z.hi[0, states] / np.maximum(z.hi[0, states] - z.lo[0, states], 1e-30)
-        self.first = _tensor(np.repeat(chord[:, None], reads.index.shape[1], axis=1))
+        self.first = tensor(np.repeat(chord[:, None], reads.index.shape[1], axis=1))
         """The shares that make the plane the chord, (t, q)."""
-        self._index = _whole(reads.index.reshape(-1))
-        self._common = _whole(reads.index[0]) if (reads.index == reads.index[:1]).all() else None
+        self._index = indices(reads.index.reshape(-1))
+        self._common = indices(reads.index[0]) if (reads.index == reads.index[:1]).all() else None
         """The inputs that all states read, where all read the same."""
 
     @property
@@ -122,7 +123,7 @@ class SearchPlanes:
 
     def chosen(self, shares: torch.Tensor, rows: IntArray) -> Planes:
         """Return the planes of some rows as the certificate takes them."""
-        return Planes(self.numbers_of_states, in_parts(shares[_whole(rows)]))
+        return Planes(self.numbers_of_states, in_parts(shares[indices(rows)]))
 
 
 def planes_for(
@@ -178,15 +179,3 @@ def _pulled() -> Any:
             return of_v, of_shares.mul_(planes.weights), None, of_inputs
 
     return Pulled.apply
-
-
-def _tensor(array: FloatArray) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
-
-
-def _whole(array: IntArray) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array, np.int64))

@@ -29,6 +29,7 @@ from idl_audit.values.arrays import ByteArray, Float32Array, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import BudgetError, MemoryLimitError, SolverError
+from idl_audit.values.rounding import down
 
 if TYPE_CHECKING:
     import torch
@@ -229,7 +230,7 @@ class Tree:
         seeds = np.tile(self._seed, (m, 1))
         box, planes = repeated(self._inputs, m), self._planes(found, rows)
         bound = prove_leaves(self._net.model, box, leaves, seeds, slopes, splits, planes=planes, check=self._check)
-        return np.nextafter(bound + self._offset, -np.inf)
+        return down(bound + self._offset)
 
     def _planes(self, found: Found, rows: npt.NDArray[np.int64]) -> dict[int, Planes]:
         return {k: self._searcher.planes[k].chosen(shares, rows) for k, shares in found.planes.items()}

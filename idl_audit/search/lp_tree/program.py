@@ -59,27 +59,21 @@ class NodeProgram:
 
     def solve(self, functional: FloatArray, phases: Phases, *, time_limit: float) -> Node:
         """Return the LP's answer for min functional . y, (q,), where phases, (n,), are +1, -1 or 0 for each state."""
-        model, form, program = self._model, self._relaxation.form, self._relaxation.program
-        leaf = leaf_bounds(model, self._bounds, phases[None])
-        self._relaxation.restrict(StateBounds.of_pre_activations(model.blocks, leaf.z))
-        cost, constant = form.cost(model.matrices.C.T @ functional, model.matrices.D.T @ functional)
-        answer = program.minimise(cost, time_limit=time_limit)
-        if answer.outcome is Outcome.INFEASIBLE:
-            ray = program.dual_ray()
-            return Node(answer.outcome, multipliers=None if ray is None else form.multipliers_of(ray))
-        if answer.outcome is not Outcome.OPTIMAL or answer.point is None or answer.row_duals is None:
-            return Node(answer.outcome)
-        objective = float(cost @ answer.point + constant + functional @ model.matrices.d)
+        form, leaf = self._relaxation.form, leaf_bounds(self._model, self._bounds, phases[None])
+        self._relaxation.restrict(StateBounds.of_pre_activations(self._model.blocks, leaf.z))
+        solved = self._relaxation.solve(functional, seconds=time_limit)
+        if solved.columns is None or solved.row_duals is None:
+            return Node(solved.outcome, multipliers=solved.multipliers)
         with np.errstate(all="ignore"):
-            on, off = form.states_of(answer.point) / self._z.hi, form.slacks_of(answer.point) / -self._z.lo
+            on, off = form.states_of(solved.columns) / self._z.hi, form.slacks_of(solved.columns) / -self._z.lo
         free = self.splits & (phases == 0)
         gap = np.where(free, np.minimum(on, off), 0.0)
-        price = form.prices_of(answer.row_duals)
+        price = form.prices_of(solved.row_duals)
         return Node(
-            answer.outcome,
-            objective,
-            form.inputs_of(answer.point),
-            form.multipliers_of(answer.row_duals),
+            solved.outcome,
+            solved.objective,
+            form.inputs_of(solved.columns),
+            solved.multipliers,
             scores=np.where(free, np.maximum(price * gap + 1e-9 * gap, 0.0), -1.0),
             leaning=np.where(free, on - off, 0.0),
         )

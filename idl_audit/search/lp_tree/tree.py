@@ -20,6 +20,7 @@ from idl_audit.proof.lp_chain import LpLeaves, prove_leaves
 from idl_audit.search.frontier import Candidate, Ending, Frontier, NewestFirst, Step
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.program import Node, NodeProgram
+from idl_audit.search.relaxation import outweighing
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget, Pace
 
@@ -109,19 +110,8 @@ class LpTree:
             return False
         if node.outcome is Outcome.OPTIMAL:
             return self._kept(phases, node.multipliers)
-        return any(self._kept(phases, ray) for ray in self._rays(phases, node))
-
-    def _rays(self, phases: Phases, node: Node) -> list[FloatArray]:
-        """Return multiples of a dual ray that outweigh the functional: p(t lam; f) >= p(0; f) + t p(lam; 0)."""
-        assert node.multipliers is not None
-        zero = np.zeros_like(node.multipliers)
-        base = self._bound(self._functional, phases, zero)
-        rays = []
-        for ray in (node.multipliers, -node.multipliers):
-            gain = self._bound(np.zeros_like(self._functional), phases, ray)
-            if gain > 0 and np.isfinite(base):
-                rays.append(ray * (2 * (1 + abs(base)) / gain))
-        return rays
+        ray = outweighing(lambda weight, lam: self._bound(weight * self._functional, phases, lam), node.multipliers)
+        return ray is not None and self._kept(phases, ray)
 
     def _bound(self, functional: FloatArray, phases: Phases, multipliers: FloatArray) -> float:
         leaf = LpLeaves(phases[None], multipliers[None].astype(np.float32))

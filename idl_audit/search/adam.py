@@ -1,0 +1,56 @@
+"""Adam (Kingma and Ba, 2015) on numpy arrays, whose memory torch tensors may share: the descent of all searches.
+
+torch's own loads its compiler first, which takes longer than most trees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from idl_audit.values.arrays import Float32Array, FloatArray
+
+Values: TypeAlias = FloatArray | Float32Array
+
+
+EPSILON = 1e-8
+LEAST = 1e-30
+"""What the sums of squares begin with: a root of a float32 number that is not normal takes ten times as long."""
+
+
+class Adam:
+    """Steps that change groups of arrays in place, each group with its rate."""
+
+    def __init__(
+        self, groups: Sequence[tuple[Sequence[Values], float]], *, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
+        """Take the arrays, and the shares of the old in the running sums of gradients and of their squares."""
+        self._values = [(value, rate) for values, rate in groups for value in values]
+        self._sums = [(np.zeros_like(v), np.full_like(v, LEAST), np.empty_like(v)) for v, _ in self._values]
+        self._betas, self._steps = betas, 0
+
+    def step(self, gradients: Sequence[Values | None], factor: float = 1.0) -> None:
+        """Go down along the gradients, None for an array that nothing depends on; rates are multiplied by `factor`.
+
+        With means m = (1 - b1) sum / (1 - b1^t), v = (1 - b2) squares / (1 - b2^t), the step is m / (sqrt(v) + e).
+        """
+        self._steps += 1
+        of_sum, of_squares = self._betas
+        mean = (1 - of_sum) / (1 - of_sum**self._steps)
+        root = math.sqrt((1 - of_squares) / (1 - of_squares**self._steps))
+        for (value, rate), gradient, (total, squares, work) in zip(self._values, gradients, self._sums, strict=True):
+            if gradient is None:
+                continue
+            total *= of_sum
+            total += gradient
+            np.multiply(gradient, gradient, out=work)
+            squares *= of_squares
+            squares += work
+            np.sqrt(squares, out=work)
+            work += EPSILON / root
+            np.divide(total, work, out=work)
+            work *= rate * factor * mean / root
+            value -= work
