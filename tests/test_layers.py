@@ -65,6 +65,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "implicit.convolution",
         "search.branching",
         "search.fast_gradients",
+        "search.torch_maps",
         "data.tensor_files",
     ),
     "PIL": ("data.image_folder",),

@@ -41,16 +41,19 @@ class Adam:
         of_sum, of_squares = self._betas
         mean = (1 - of_sum) / (1 - of_sum**self._steps)
         root = math.sqrt((1 - of_squares) / (1 - of_squares**self._steps))
-        for (value, rate), gradient, (total, squares, work) in zip(self._values, gradients, self._sums, strict=True):
-            if gradient is None:
-                continue
-            total *= of_sum
-            total += gradient
-            np.multiply(gradient, gradient, out=work)
-            squares *= of_squares
-            squares += work
-            np.sqrt(squares, out=work)
-            work += EPSILON / root
-            np.divide(total, work, out=work)
-            work *= rate * factor * mean / root
-            value -= work
+        with np.errstate(over="ignore", invalid="ignore"):  # a search with endless gradients goes nowhere
+            for (value, rate), gradient, (total, squares, work) in zip(
+                self._values, gradients, self._sums, strict=True
+            ):
+                if gradient is None:
+                    continue
+                total *= of_sum
+                total += gradient
+                np.multiply(gradient, gradient, out=work)
+                squares *= of_squares
+                squares += work
+                np.sqrt(squares, out=work)
+                work += EPSILON / root
+                np.divide(total, work, out=work)
+                work *= rate * factor * mean / root
+                value -= work
