@@ -2,7 +2,8 @@
 
 Blocks are visited oldest first, each with the bounds of the ones before it as they now are. All states of a block and
 both sides of each are searched in one batch of (objective, leaf) rows; a round splits the worst third of every
-objective's leaves. The bound of an objective is that of its worst leaf, and the proof pass's word alone counts.
+objective's leaves. The bound of an objective is that of its worst leaf, and the proof pass's word alone counts. All of
+this is rows of a few arrays and one proof at the end, so that the loop is not that of `search.frontier`.
 Intermediate bounds by branch and bound (docs/mathematics.md, section 8.3).
 """
 
@@ -148,12 +149,11 @@ class _Grower:
             chosen = _worst_third(batch, 2 * n, most)
             if not chosen.size or not self._fits(search, batch, chosen):
                 break
-            phases = np.repeat(batch.phases[chosen], 2, axis=0)
-            rows = np.arange(chosen.size)
-            phases[2 * rows, batch.split[chosen]], phases[2 * rows + 1, batch.split[chosen]] = 1, -1
-            twice = np.repeat(chosen, 2)
-            children = self._searched(search, targets, batch.owner[twice], phases, batch.start(twice), LATER_STEPS)
-            children.bound = np.fmax(children.bound, batch.bound[twice])
+            parents = batch.rows(np.repeat(chosen, 2))
+            phases = parents.phases.copy()
+            phases[np.arange(len(phases)), parents.split] = np.tile([1, -1], chosen.size)
+            children = self._searched(search, targets, parents.owner, phases, parents, LATER_STEPS)
+            children.bound = np.fmax(children.bound, parents.bound)
             batch = batch.without(chosen).joined(children)
         return _as_trees(search, k, states, batch)
 
@@ -163,12 +163,12 @@ class _Grower:
         targets: torch.Tensor,
         owner: IntArray,
         phases: Phases,
-        start: Found | None,
+        parents: _Batch | None,
         steps: int,
     ) -> _Batch:
         self.share.spend(len(owner))
         with self.leaves.unit(len(owner), self.budget):
-            return _Batch.of(search, targets, owner, phases, start, steps, self.budget.check)
+            return _Batch.of(search, targets, owner, phases, parents, steps, self.budget.check)
 
     def _fits(self, search: PhasedSearch, batch: _Batch, chosen: IntArray) -> bool:
         """Return whether a round of splits fits into the share, and the proof of all leaves after it."""
@@ -214,21 +214,17 @@ def _worst_third(batch: _Batch, n_objectives: int, most: int) -> IntArray:
     return np.asarray(chosen[batch.split[chosen] >= 0])
 
 
+@dataclass(eq=False)
 class _Batch:
     """Leaves of many objectives, one row each."""
 
-    def __init__(
-        self,
-        owner: IntArray,
-        phases: Phases,
-        bound: Float32Array,
-        split: npt.NDArray[np.int64],
-        slopes: dict[int, Float32Array],
-        multipliers: dict[int, Float32Array],
-        shares: dict[int, ByteArray],
-    ) -> None:
-        self.owner, self.phases, self.bound, self.split = owner, phases, bound, split
-        self.slopes, self.multipliers, self.shares = slopes, multipliers, shares
+    owner: IntArray
+    phases: Phases
+    bound: Float32Array
+    split: npt.NDArray[np.int64]
+    slopes: dict[int, Float32Array]
+    multipliers: dict[int, Float32Array]
+    shares: dict[int, ByteArray]
 
     @classmethod
     def of(
@@ -237,62 +233,51 @@ class _Batch:
         targets: torch.Tensor,
         owner: IntArray,
         phases: Phases,
-        start: Found | None,
+        parents: _Batch | None,
         steps: int,
         check: Check,
     ) -> _Batch:
-        """Search leaves, a cache's worth at a time."""
-        import torch
-
-        parts = []
+        """Search leaves, a cache's worth at a time, from what their parents chose."""
+        whole: _Batch | None = None
         at_once = min(SEARCH_ROWS, max(1, SEARCH_SHARES // max(1, sum(own.numbers for own in search.planes.values()))))
         for first in range(0, len(owner), at_once):
             rows = slice(first, first + at_once)
-            own = None
-            if start is not None:
-                own = Found(torch.zeros(0), {j: v[rows] for j, v in start.slopes.items()})
-                own.multipliers = {j: v[rows] for j, v in start.multipliers.items()}
-                own.planes = {j: v[rows] for j, v in start.planes.items()}
+            start = None if parents is None else parents.rows(rows).chosen()
             seeds = targets[owner[rows].tolist()]
-            found, split = search(seeds, phases[rows], own, steps=steps, enough=1e-4, check=check)
-            m = len(split)
-            parts.append(
-                cls(
-                    owner[rows],
-                    phases[rows],
-                    found.bound.numpy(),
-                    split,
-                    {j: v.numpy() for j, v in found.slopes.items()},
-                    {j: np.broadcast_to(v.numpy(), (m, v.shape[-1])) for j, v in found.multipliers.items()},
-                    {j: in_parts(v) for j, v in found.planes.items()},
-                )
+            found, split = search(seeds, phases[rows], start, steps=steps, enough=1e-4, check=check)
+            part = cls(
+                owner[rows],
+                phases[rows],
+                found.bound.numpy(),
+                split,
+                {j: v.numpy() for j, v in found.slopes.items()},
+                {j: np.broadcast_to(v.numpy(), (len(split), v.shape[-1])) for j, v in found.multipliers.items()},
+                {j: in_parts(v) for j, v in found.planes.items()},
             )
-        whole = parts[0]
-        for part in parts[1:]:
-            whole = whole.joined(part)
+            whole = part if whole is None else whole.joined(part)
+        assert whole is not None
         return whole
 
-    def start(self, rows: IntArray) -> Found:
-        """Return some leaves' slopes and multipliers to begin with."""
+    def chosen(self) -> Found:
+        """Return the leaves' slopes, multipliers and planes, to begin with."""
         import torch
 
-        found = Found(torch.zeros(0), {j: torch.from_numpy(v[rows]) for j, v in self.slopes.items()})
-        found.multipliers = {j: torch.from_numpy(v[rows]) for j, v in self.multipliers.items()}
-        found.planes = {j: of_parts(v[rows]) for j, v in self.shares.items()}
-        return found
+        slopes, multipliers = (
+            {j: torch.from_numpy(v) for j, v in own.items()} for own in (self.slopes, self.multipliers)
+        )
+        return Found(torch.zeros(0), slopes, multipliers, planes={j: of_parts(v) for j, v in self.shares.items()})
+
+    def rows(self, rows: IntArray | slice) -> _Batch:
+        """Return some leaves."""
+        slopes, multipliers = ({j: v[rows] for j, v in own.items()} for own in (self.slopes, self.multipliers))
+        shares = {j: v[rows] for j, v in self.shares.items()}
+        return _Batch(
+            self.owner[rows], self.phases[rows], self.bound[rows], self.split[rows], slopes, multipliers, shares
+        )
 
     def without(self, rows: IntArray) -> _Batch:
         """Return the other leaves."""
-        kept = np.setdiff1d(np.arange(self.owner.size), rows)
-        return _Batch(
-            self.owner[kept],
-            self.phases[kept],
-            self.bound[kept],
-            self.split[kept],
-            {j: v[kept] for j, v in self.slopes.items()},
-            {j: v[kept] for j, v in self.multipliers.items()},
-            {j: v[kept] for j, v in self.shares.items()},
-        )
+        return self.rows(np.setdiff1d(np.arange(self.owner.size), rows))
 
     def joined(self, other: _Batch) -> _Batch:
         """Return the leaves of both; multipliers that one does not know are 0."""
