@@ -38,29 +38,7 @@ class Ending(Enum):
     """Leaves are open that can be neither proved nor split."""
 
 
-class Bounded(Protocol):
-    """A leaf with a lower bound."""
-
-    @property
-    def bound(self) -> float:
-        """Of the functional over the leaf."""
-
-
 Leaf = TypeVar("Leaf")
-BoundedLeaf = TypeVar("BoundedLeaf", bound=Bounded)
-
-
-class Waiting(Protocol[Leaf]):
-    """Open leaves in an order."""
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-
-    def put(self, leaves: Iterable[Leaf]) -> None:
-        """Add leaves."""
-
-    def take(self, count: int) -> list[Leaf]:
-        """Remove and return the next ones, at most as many as there are."""
 
 
 class NewestFirst(list[Leaf]):
@@ -77,24 +55,24 @@ class NewestFirst(list[Leaf]):
         return taken
 
 
-class WorstFirst(Generic[BoundedLeaf]):
-    """Best first: the least bound, the oldest of equal ones."""
+class WorstFirst(Generic[Leaf]):
+    """Best first: the leaf with the least bound, the oldest of equal ones."""
 
-    def __init__(self, leaves: Iterable[BoundedLeaf] = ()) -> None:
-        """Begin with some leaves."""
-        self._heap: list[tuple[float, int, BoundedLeaf]] = []
-        self._numbers = itertools.count()
+    def __init__(self, leaves: Iterable[Leaf], bound: Callable[[Leaf], float]) -> None:
+        """Begin with some leaves; their bounds are numbers."""
+        self._heap: list[tuple[float, int, Leaf]] = []
+        self._bound, self._numbers = bound, itertools.count()
         self.put(leaves)
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def put(self, leaves: Iterable[BoundedLeaf]) -> None:
-        """Add leaves; their bounds are numbers."""
+    def put(self, leaves: Iterable[Leaf]) -> None:
+        """Add leaves."""
         for leaf in leaves:
-            heapq.heappush(self._heap, (leaf.bound, next(self._numbers), leaf))
+            heapq.heappush(self._heap, (self._bound(leaf), next(self._numbers), leaf))
 
-    def take(self, count: int) -> list[BoundedLeaf]:
+    def take(self, count: int) -> list[Leaf]:
         """Remove and return the worst leaves."""
         return [heapq.heappop(self._heap)[2] for _ in range(min(count, len(self)))]
 
@@ -123,7 +101,7 @@ class Strategy(Protocol[Leaf]):
 class Frontier(Generic[Leaf]):
     """The open leaves of one tree, and what was closed."""
 
-    waiting: Waiting[Leaf]
+    waiting: NewestFirst[Leaf] | WorstFirst[Leaf]
     candidate: Candidate
     nodes_a_leaf: int = 1
     """That a strategy spends on a leaf that it takes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ class Parabola:
         self.taken: list[list[Part]] = []
         self.during: Callable[[], None] = lambda: None
         self.budget = enough()
-        self.frontier: Frontier[Part] = Frontier(WorstFirst([Part(0.0, 1.0)]), self.is_hit)
+        self.frontier: Frontier[Part] = Frontier(WorstFirst([Part(0.0, 1.0)], attrgetter("bound")), self.is_hit)
 
     def grow(self, budget: Budget | None = None, *, if_stuck: bool = True) -> Ending:
         self.budget = enough() if budget is None else budget
@@ -100,7 +101,7 @@ def test_the_worst_leaves_are_next_the_older_of_equal_ones_first() -> None:
         assert all(part.bound <= other.bound for part in batch for other in others)
         halves = [(p.lo, (p.lo + p.hi) / 2, p.hi) for p in batch if p not in search.closed]
         waiting = others | {Part(a, b) for lo, middle, hi in halves for a, b in ((lo, middle), (middle, hi))}
-    equal = WorstFirst([Part(0.0, 0.6), Part(0.0, 0.6), Part(0.0, 1.0)])
+    equal = WorstFirst([Part(0.0, 0.6), Part(0.0, 0.6), Part(0.0, 1.0)], attrgetter("bound"))
     first, second, third = (equal.take(1)[0] for _ in range(3))
     assert (first.hi, second.hi, third.hi) == (1.0, 0.6, 0.6)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,7 +106,7 @@ class Tree:
         self._seed, self._offset = seed, offset
         self._searcher = PhasedSearch(net, net.output, 0, bounds)
         root = Leaf(-np.inf, np.zeros(self._searcher.n_phases, np.int8), -1)
-        self._frontier = Frontier(WorstFirst([root]), candidate)
+        self._frontier = Frontier(WorstFirst([root], attrgetter("bound")), candidate)
         self._is_whole = True
         """Whether the root itself is to be bounded."""
         self._budget, self._check = UNLIMITED, unchecked
