@@ -24,8 +24,8 @@ from idl_audit.decide.property_certificates import PropertyCertificate, opened_p
 from idl_audit.decide.witness_files import KIND as WITNESS
 from idl_audit.decide.witness_files import SCHEMA_VERSION as WITNESS_VERSION
 from idl_audit.decide.witness_files import opened_witness, parts_of, refused_witness
-from idl_audit.proof.files.arrays import ProofArrays, Sizes
 from idl_audit.proof.files.strict_json import SHA256, Damaged, Entry, Misfit, number, parsed
+from idl_audit.proof.format_1.arrays import ProofArrays, Sizes
 from idl_audit.proof.sensitivity_witness import Checked
 from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, Report, Verification
 from idl_audit.values.arrays import AnyArray

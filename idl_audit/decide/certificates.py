@@ -23,8 +23,8 @@ from idl_audit.decide.lp_certificates import opened_lp
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.chain import Chain, Leaves, check_chain
-from idl_audit.proof.files.arrays import ProofArrays
 from idl_audit.proof.files.strict_json import Damaged, Entry, below
+from idl_audit.proof.format_1.arrays import ProofArrays
 from idl_audit.proof.lp_chain import LpChain, check_lp_chain
 from idl_audit.search import branching
 from idl_audit.search.attacks import Network

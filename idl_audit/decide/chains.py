@@ -15,8 +15,8 @@ import numpy as np
 
 from idl_audit.proof.chain import Chain, Leaves, StateStep, StateTrees
 from idl_audit.proof.cover import Phases
-from idl_audit.proof.files.arrays import ProofArrays
 from idl_audit.proof.files.strict_json import Damaged, Entry, below
+from idl_audit.proof.format_1.arrays import ProofArrays
 from idl_audit.proof.planes import AllPlanes, Planes
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.values.arrays import AnyArray, Float32Array

@@ -11,8 +11,8 @@ from typing import Any
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.files.arrays import PROOFS, PROOFS_OF, ProofArrays, filled
 from idl_audit.proof.files.strict_json import Damaged, Entry, below
+from idl_audit.proof.format_1.arrays import PROOFS, PROOFS_OF, ProofArrays, filled
 from idl_audit.proof.lp_chain import LpChain, LpLeaves, check_lp_chain, complete, prove_leaves
 from idl_audit.proof.sensitivity_witness import ProofWitness
 from idl_audit.search.lp_tree.tree import LpTree

@@ -22,8 +22,8 @@ from idl_audit.decide.properties import FEW_INPUTS, Recorded
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.chain import Chain, Leaves, check_chain, checked_bounds
-from idl_audit.proof.files.arrays import ProofArrays
 from idl_audit.proof.files.strict_json import Damaged, Entry
+from idl_audit.proof.format_1.arrays import ProofArrays
 from idl_audit.proof.linear_bounds import output_lower_bounds
 from idl_audit.proof.rows import with_sums
 from idl_audit.proof.split_tree import SplitTree, check_splits

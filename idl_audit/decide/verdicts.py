@@ -18,9 +18,9 @@ import numpy as np
 
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.measure.state_bounds import Prepared, bound_set, lower_bound_over, prepare
+from idl_audit.measure.state_bounds import Prepared, bound_set, prepare
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals
+from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import (
     backward_state_bounds,
@@ -338,7 +338,7 @@ def _linear(case: _Case) -> None:
     else:
         functionals = Functionals.of_outputs(model, case.functionals)
         lines = line_multipliers(model, bounds)
-        lowers = lower_bound_over(model, case.sparse, bounds, functionals, lines, check=check)
+        lowers = lower_bound(model, Interval.of_set(case.sparse), bounds, functionals, lines, check=check)
     case.lowers = np.fmax(case.lowers, lowers[0])
 
 

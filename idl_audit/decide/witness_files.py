@@ -19,8 +19,8 @@ from idl_audit.decide.certificates import CLAIM_KEYS
 from idl_audit.decide.lp_certificates import opened_loops, opened_proof
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.sensitivity import Sensitivity as Norms
-from idl_audit.proof.files.arrays import ProofArrays
 from idl_audit.proof.files.strict_json import Entry
+from idl_audit.proof.format_1.arrays import ProofArrays
 from idl_audit.proof.sensitivity_witness import Checked, ProofWitness, Witness, check_witness
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.npz import write_npz

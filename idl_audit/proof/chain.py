@@ -16,7 +16,7 @@ import numpy as np
 
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel, StateBlock
-from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
 from idl_audit.proof.cover import LeafPhases, Phases
 from idl_audit.proof.intervals import with_interval
 from idl_audit.proof.leaves import prove_leaves, prove_states
@@ -121,7 +121,7 @@ def retightened(
     bounds = with_interval(model, k, bounds, inputs, check=check)
     if known is not None:
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(known.z[k]), bounds.x[k].intersected(known.x[k]))
-    if model.rows[k].states:  # else an affine map of the box: the interval is exact
+    if model.rows[k].states or isinstance(inputs, SparseInputs):  # else an affine map of the box: intervals are exact
         bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
         if bending.size:
             found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
@@ -162,7 +162,7 @@ def proved_by_trees(
         leaves = with_phases(model, bounds, {j: value[rows] for j, value in trees.phases.items()}, m)
         proved = prove_leaves(
             model,
-            repeated(inputs, m),
+            inputs.repeated(m),
             leaves,
             seeds,
             here["slopes"],
@@ -342,12 +342,7 @@ def _proved(
     slopes, multipliers = ({k: own[rows] for k, own in values.items()} for values in batch[1:3])
     planes = {k: own.rows(rows) for k, own in batch[3].items()}
     seeds = np.tile(seed, (m, 1))
-    return prove_leaves(model, repeated(inputs, m), leaves, seeds, slopes, multipliers, planes=planes)
-
-
-def repeated(inputs: Interval, m: int) -> Interval:
-    """Return m copies of one box."""
-    return Interval(np.repeat(inputs.lo, m, axis=0), np.repeat(inputs.hi, m, axis=0))
+    return prove_leaves(model, inputs.repeated(m), leaves, seeds, slopes, multipliers, planes=planes)
 
 
 def cut_points(block: StateBlock, z: Interval) -> FloatArray:

@@ -16,7 +16,7 @@ import numpy as np
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.chain import leaves_at_once, repeated, with_phases
+from idl_audit.proof.chain import leaves_at_once, with_phases
 from idl_audit.proof.cover import LeafPhases, Phases
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
@@ -97,7 +97,7 @@ def prove_leaves(
         here = leaf_bounds(model, bounds, leaves.phases[rows])
         choose = given(model, leaves.multipliers[rows])
         seeds = Functionals.of_outputs(model, functional[None])
-        boxes = repeated(inputs, len(leaves.phases[rows]))
+        boxes = inputs.repeated(len(leaves.phases[rows]))
         found.append(lower_bound(model, boxes, here, seeds, choose, check=check)[:, 0])
     return np.concatenate(found) if found else np.zeros(0)
 

@@ -23,7 +23,7 @@ from idl_audit.decide.certificates import (
 )
 from idl_audit.decide.verdicts import Options, Verdict, decide
 from idl_audit.proof.cover import covers
-from idl_audit.proof.files.arrays import ProofArrays, Sizes
+from idl_audit.proof.format_1.arrays import ProofArrays, Sizes
 from idl_audit.values.box import Box
 from idl_audit.values.npz import NpzFile
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.arrays import PROOF, opened, packed, sizes
 from idl_audit.proof.chain import Chain
 from idl_audit.proof.check import check
 from idl_audit.proof.convert import of_chain, of_splits
-from idl_audit.proof.door import Misfit, check_values, fit
+from idl_audit.proof.files.arrays import PROOF, opened, packed, sizes
+from idl_audit.proof.files.door import Misfit, check_values, fit
 from idl_audit.proof.proof import Proof
 from idl_audit.proof.split_tree import SplitTree, check_splits
 from idl_audit.search import branching

@@ -25,8 +25,8 @@ from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain, Leaves, check_chain, repeated, with_phases
 from idl_audit.proof.dual_bound import Functionals, _Tally, lower_bound
-from idl_audit.proof.files.arrays import ProofArrays, Sizes
 from idl_audit.proof.files.strict_json import Damaged, Entry, Misfit
+from idl_audit.proof.format_1.arrays import ProofArrays, Sizes
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
