@@ -30,7 +30,7 @@ from idl_audit.proof.linear_bounds import (
 )
 from idl_audit.proof.lp_chain import LpChain, widened
 from idl_audit.search import branching
-from idl_audit.search.attacks import ATTACKS, AttackOptions, Found, Network, Target, is_success, is_worse, run_attack
+from idl_audit.search.attacks import ATTACKS, AttackOptions, Found, Target, is_success, is_worse, run_attack
 from idl_audit.search.branching import Chain, Watch
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.tree import LpTree
@@ -41,6 +41,7 @@ from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
+from idl_audit.values.network import Network
 from idl_audit.values.query import Conjunction, Query
 
 

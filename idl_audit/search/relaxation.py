@@ -71,7 +71,8 @@ class TriangleRelaxation:
         if solution.outcome is not Outcome.OPTIMAL or solution.point is None or solution.row_duals is None:
             return LpBound(solution.outcome, None, -np.inf, solution)
         functionals = Functionals.of_outputs(model, functional[None])
-        multipliers = as_multipliers(model, self.form.multipliers_of(solution.row_duals))
+        lam = self.form.multipliers_of(solution.row_duals)
+        multipliers = as_multipliers(model, lam)
         with self._proofs.unit(1, budget):
             lower = lower_bound(model, self._inputs, self._bounds, functionals, multipliers, check=budget.check)
         return LpBound(
@@ -80,6 +81,7 @@ class TriangleRelaxation:
             float(lower[0, 0]),
             solution,
             self.form.states_of(solution.point),
+            lam,
         )
 
 
@@ -115,3 +117,5 @@ class LpBound:
     solution: Solution
     states: FloatArray | None = None
     """The relaxation's x there, shape (n,), newest block first."""
+    multipliers: FloatArray | None = None
+    """What `lower` was evaluated from, one a state, shape (n,)."""

@@ -14,14 +14,14 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-
-from idl_audit.commands.certify_property import read_property
-from idl_audit.commands.shared.subject import Subject, open_subject
-from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.certificates import Ball, certificate_of, write_certificate
-from idl_audit.decide.properties import QueryOptions, decide_query
 from idl_audit.decide.property_certificates import part_of, write_property_certificate
 from idl_audit.decide.witness_files import write_witness
+
+from idl_audit.commands.shared.questions import read_property
+from idl_audit.commands.shared.subject import Subject, open_subject
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.decide.properties import QueryOptions, decide_query
 from idl_audit.proof import sensitivity_witness as witnesses
 from idl_audit.search.branching import search
 from idl_audit.values.budget import UNLIMITED

@@ -92,6 +92,7 @@ def packed(proof: Proof, part: int, arrays: dict[str, AnyArray]) -> None:
 
 
 def pack_loop(witness: ProofWitness, key: str, arrays: dict[str, AnyArray]) -> None:
+    """Put the arrays of a proof that a loop, or a whole model, is well-posed among others."""
     for name, array in witness.arrays.items():
         arrays[f"{key}.{name}"] = np.asarray(array, np.float64)
     if witness.kind == "contraction":
@@ -125,8 +126,8 @@ def sizes(model: ImplicitModel, headers: Mapping[str, Header], name: Name, size:
         model: the model in the form that proofs are about.
         headers: of the file, for the numbers of states that stay after the first stage.
         name: of the array.
-        size: "one", "inputs", "outputs", "all": states; "loop": the states of the loop that is named, "states": those of the block
-            that is named, of all states in a lemma of the first stage and of those that stay elsewhere.
+        size: "one", "inputs", "outputs"; "all" states; "loop": the states of the loop that is named; "states": those of
+            the block that is named, of all states in a lemma of the first stage and of those that stay elsewhere.
     """
     fixed = {"one": 1, "inputs": model.n_inputs, "outputs": model.n_outputs, "all": model.n_states}
     if size in fixed:

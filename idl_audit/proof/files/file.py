@@ -216,7 +216,8 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     """
     about = read_about(meta)
     value = meta["claim"]
-    kind = KINDS.get(value.get("kind")) if isinstance(value, dict) and isinstance(value.get("kind"), str) else None
+    name = value.get("kind") if isinstance(value, dict) else None
+    kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Damaged("'claim' of meta is of no kind that is known")
     entry = Entry(value, "claim", ("kind", *kind.keys))
