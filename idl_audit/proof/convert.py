@@ -14,7 +14,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain, Leaves, StateStep, StateTrees, cut_points, retightened
 from idl_audit.proof.check import proved_lemma, proved_stage
-from idl_audit.proof.cover import Phases
+from idl_audit.proof.cover import LeafPhases, Phases
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.lp_chain import LpChain, LpLeaves
 from idl_audit.proof.planes import Planes
@@ -74,8 +74,12 @@ class Grower:
         Raises:
             ValueError: where the leaves do not cover everything.
         """
+        found = LeafPhases.of([(0, 0, phases)], len(phases))
+        needed = None if found is None else found.covering(np.arange(len(phases)))
+        if needed is None:
+            raise ValueError("its leaves do not cover the box")
         node_of = np.full(len(phases), -1)
-        waiting = [(self.plant(), np.arange(len(phases)), np.flatnonzero((phases != 0).any(axis=0)))]
+        waiting = [(self.plant(), needed, np.flatnonzero((phases[needed] != 0).any(axis=0)))]
         while waiting:
             node, rows, left = waiting.pop()
             here = phases[np.ix_(rows, left)]
@@ -84,8 +88,6 @@ class Grower:
                 node_of[rows[bare[0]]] = node
                 continue
             split = np.flatnonzero((here != 0).all(axis=0))
-            if not rows.size or not split.size:
-                raise ValueError("the leaves do not cover the box")
             state, rest = left[split[0]], np.delete(left, split[0])
             first = self.split(node, offset + int(state), float(cuts[state]))
             above = here[:, split[0]] > 0

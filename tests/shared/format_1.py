@@ -12,14 +12,26 @@ from typing import Any
 import numpy as np
 
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.proof.chain import Chain, StateTrees
+from idl_audit.decide.proofs import Recorded, plain
+from idl_audit.implicit.elimination import without_self_feedback
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.chain import Chain, Leaves, StateTrees
+from idl_audit.proof.check import check
+from idl_audit.proof.convert import of_chain, of_lp_chain, of_splits
 from idl_audit.proof.files.claims import Ball
 from idl_audit.proof.format_1.chains import CHOICES
-from idl_audit.proof.lp_chain import LpChain
+from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.lp_chain import LpChain, widened
 from idl_audit.proof.planes import AllPlanes
-from idl_audit.proof.sensitivity_witness import ProofWitness, Witness
+from idl_audit.proof.sensitivity_witness import ProofWitness, Witness, loop_witnesses
 from idl_audit.proof.split_tree import SplitTree
+from idl_audit.search import branching
+from idl_audit.search.lp_tree.tree import LpTree
+from idl_audit.search.splitting.growth import grown
 from idl_audit.values.arrays import AnyArray
+from idl_audit.values.budget import UNLIMITED
+from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
 from idl_audit.values.query import Query
 
@@ -33,6 +45,13 @@ class Certificate:
     chain: Chain | LpChain
     index: int
 
+    def query(self, model: ImplicitModel) -> Query:
+        return Query.misclassification(self.ball.inputs, model.n_outputs, self.label)
+
+    def refused(self, model: ImplicitModel) -> list[str]:
+        """Return why it proves nothing, as `verify` finds it."""
+        return refused(model, self.query(model), self.chain)
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -40,6 +59,80 @@ class Part:
 
     query: Query
     proof: Chain | SplitTree
+
+    def refused(self, model: ImplicitModel) -> list[str]:
+        """Return why it proves nothing, as `verify` finds it."""
+        return refused(model, self.query, self.proof)
+
+
+def refused(model: ImplicitModel, query: Query, recorded: Chain | LpChain | SplitTree) -> list[str]:
+    """Return what the one checker refuses of a record made a proof."""
+    try:
+        if isinstance(recorded, Chain):
+            proof = of_chain(model, query, recorded)
+        elif isinstance(recorded, LpChain):
+            proof = of_lp_chain(model, query, recorded)
+        else:
+            proof = of_splits(recorded)
+    except (ValueError, IndexError, KeyError) as error:
+        return [str(error)]
+    return check(model, query, proof)
+
+
+def trivial_chain(model: ImplicitModel) -> Chain:
+    """Return the chain of backward linear bounds: no choices beyond the usual lines, one leaf for each rival."""
+    chain = Chain()
+    complete(chain, model.n_outputs - 1)
+    return chain
+
+
+def complete(chain: Chain, n_alternatives: int) -> None:
+    """Add a leaf with the usual lines for every alternative that has none."""
+    for number in range(n_alternatives):
+        chain.trees.setdefault(number, Leaves(0, [{}], [{}], [{}], [1], [{}], after=len(chain.rounds)))
+
+
+def certificate_of(
+    model: ImplicitModel, network: Network, ball: Ball, label: int, chain: Chain | LpChain | None, *, index: int
+) -> Certificate | None:
+    """Return a certificate that holds; None where neither lines nor a search proves it."""
+    query = Query.misclassification(ball.inputs, model.n_outputs, label)
+    if not model.is_feed_forward:
+        found = Certificate(ball, label, grown_programs(model, query, chain), index)
+        return None if found.refused(model) else found
+    tried = trivial_chain(model) if chain is None else chain
+    complete(tried, model.n_outputs - 1)
+    found = Certificate(ball, label, tried, index)
+    if not found.refused(model):
+        return found
+    again = Chain()
+    branching.branch(model, query, budget=UNLIMITED, network=network, record=again)
+    found = Certificate(ball, label, again, index)
+    return None if found.refused(model) else found
+
+
+def grown_programs(model: ImplicitModel, query: Query, known: Chain | LpChain | None) -> LpChain:
+    """Return trees of linear programs for every rival, and the loops' proofs."""
+    there, inputs = without_self_feedback(model), Interval.of_set(query.inputs)
+    bounds = widened(backward_state_bounds(there, inputs))
+    chain = LpChain(dict(bounds.z), dict(known.trees) if isinstance(known, LpChain) else {}, loop_witnesses(model))
+    tree = LpTree(there, inputs, bounds)
+    for number, alternative in enumerate(query.alternatives):
+        if number not in chain.trees:
+            chain.trees[number] = tree.grow(alternative.rows[0], lambda u: False).leaves
+    return chain
+
+
+def part_of(model: ImplicitModel, query: Query, recorded: Recorded) -> Part:
+    """Return the part of a property that was recorded, its leaves split further where they must be."""
+    query = plain(query)
+    if recorded.splits is not None:
+        tree = grown(model, query, recorded.splits, UNLIMITED)
+        assert tree is not None
+        return Part(query, tree)
+    chain = recorded.chain or Chain()
+    complete(chain, len(query.alternatives))
+    return Part(query, chain)
 
 
 def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:

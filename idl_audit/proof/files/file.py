@@ -70,6 +70,8 @@ class ProofFile:
     claim: Claim
     proofs: tuple[Proof, ...] = ()
     witness: Witness | None = None
+    fault: str = ""
+    """Of a file of format 1: why its choices are no proof."""
 
     def checked(self, model: ImplicitModel) -> Checked:
         """Return how many claims there are and why some do not hold. The model is to be in the claim's units."""
@@ -83,6 +85,8 @@ class ProofFile:
             return Checked(1, (why,))
         queries = self.claim.queries(model)
         count = sum(len(query.alternatives) for query in queries)
+        if self.fault:
+            return Checked(count, (self.fault,))
         return Checked(count, tuple(self._refused(model, queries)))
 
     def _refused(self, model: ImplicitModel, queries: tuple[Query, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -11,6 +11,7 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
+from idl_audit.proof.check import Refused
 from idl_audit.proof.convert import of_chain, of_lp_chain, of_splits
 from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim, SensitivityClaim, Units
 from idl_audit.proof.files.file import ProofFile
@@ -93,14 +94,16 @@ def _certificate(about: About, entry: Entry, arrays: ProofArrays) -> Opened:
 def _of_sample(about: About, claim: SampleClaim, model: ImplicitModel, convert: Callable[[Query], Proof]) -> ProofFile:
     if claim.misfit(model):
         return ProofFile(about, claim)
-    return ProofFile(about, claim, tuple(_converted(convert, query) for query in claim.queries(model)))
+    return _converted(about, claim, [(query, convert) for query in claim.queries(model)])
 
 
-def _converted(convert: Callable[[Query], Proof], query: Query) -> Proof:
+def _converted(
+    about: About, claim: SampleClaim | PropertyClaim, parts: Sequence[tuple[Query, Callable[[Query], Proof]]]
+) -> ProofFile:
     try:
-        return convert(query)
-    except (ValueError, IndexError, KeyError, UnsupportedModelError) as error:  # choices that make no sense
-        raise Damaged(f"its choices are no proof: {error}") from error
+        return ProofFile(about, claim, tuple(convert(query) for query, convert in parts))
+    except (ValueError, IndexError, KeyError, Refused, UnsupportedModelError) as error:  # choices that make no sense
+        return ProofFile(about, claim, fault=f"its choices are no proof: {error}")
 
 
 def _property(about: About, entry: Entry, arrays: ProofArrays) -> Opened:
@@ -113,8 +116,7 @@ def _property(about: About, entry: Entry, arrays: ProofArrays) -> Opened:
     def put_together(model: ImplicitModel) -> ProofFile:
         if claim.misfit(model):
             return ProofFile(about, claim)
-        made = [(query, convert(model)) for query, convert in parts]
-        return ProofFile(about, claim, tuple(_converted(convert, query) for query, convert in made))
+        return _converted(about, claim, [(query, convert(model)) for query, convert in parts])
 
     return put_together
 
