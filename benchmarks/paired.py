@@ -128,9 +128,7 @@ def main() -> None:
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", str(tree), given.base], check=True)
         try:
-            print(
-                f"{machine(1, ('numpy', 'torch', 'highspy', 'onnxruntime'))}, {given.pairs} pairs against {given.base}\n"
-            )
+            print(f"{machine(1, PACKAGES)}; {given.pairs} pairs against {given.base}\n")
             print(HEAD)
             for case in chosen:
                 base, today = Times(), Times()
