@@ -46,10 +46,11 @@ from idl_audit.decide.verdicts import Options, Result, decide, in_order_of_cost
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Report
-from idl_audit.search.attacks import AttackOptions, Network
+from idl_audit.search.attacks import AttackOptions
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.network import Network
 
 if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module, Tensor

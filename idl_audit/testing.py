@@ -18,10 +18,10 @@ from idl_audit.data.numbers import Eps, check_eps_units, parse_eps, parse_fracti
 from idl_audit.decide.verdicts import Options, Result, Verdict, decide
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.search.attacks import Network
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.network import Network
 
 if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module
