@@ -19,17 +19,19 @@ from idl_audit.commands.shared.sensitivity_pictures import check_new_folder
 from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
-from idl_audit.decide.properties import RUNGS, Answer, QueryOptions, QueryResult, Recorded, decide_query
+from idl_audit.decide.case import Recorded
+from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.decide.property_certificates import part_of, write_property_certificate
-from idl_audit.decide.verdicts import Reason
+from idl_audit.decide.rungs import RUNGS
 from idl_audit.graph.files import hashed, stamp_of
 from idl_audit.implicit.scaling import rescale
-from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, Report
+from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_POINTS: Final = 20
 """Implicit model and network are compared on so many points of the property's first box."""
@@ -73,7 +75,7 @@ class PropertyOptions:
 class Decision:
     """What is known of one property."""
 
-    result: Answer
+    result: PropertyResult
     method: str | None = None
     witness: str | None = None
     """For sat: the counterexample in the competition's format."""
@@ -185,7 +187,7 @@ def read_property(subject: Subject, path: Path) -> AskedProperty:
         _check_ranking(subject, given)
     queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
     plain, kind = Preprocessing(), subject.point_type
-    queries = tuple(replace(q, box=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
+    queries = tuple(replace(q, inputs=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
     return AskedProperty(str(path), queries, model.stripped_output, file.sha256)
 
 
@@ -272,26 +274,28 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
     Each gets an equal part of what is left. unsat: all of them are.
     """
     diagnostics = tuple(_diagnostics(asked))
-    results: list[QueryResult] = []
+    results: list[Result] = []
     for number, query in enumerate(asked.queries):
         if budget.out_of_time:
             return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
-        chosen = QueryOptions(seed=options.seed, record=options.certificates is not None)
+        chosen = Options(seed=options.seed, record=options.certificates is not None)
         part = budget.part(1 / (len(asked.queries) - number))
-        found = decide_query(subject.model, subject.original, query, chosen, part)
-        if found.point is not None and found.outputs is not None:
-            return Decision("sat", found.method, witness_text(found.point, found.outputs), diagnostics=diagnostics)
+        found = decide_query(subject.model, subject.original, query, chosen, budget=part)
+        if found.verdict is Verdict.FALSIFIED and found.found is not None:
+            witness = witness_text(found.found.point, found.found.outputs)
+            return Decision("sat", found.method, witness, diagnostics=diagnostics)
         results.append(found)
-    undecided = [found for found in results if found.result != "unsat"]
+    undecided = [found for found in results if found.verdict is not Verdict.CERTIFIED]
     if undecided:
-        worst = next((found for found in undecided if found.result == "unknown"), undecided[0])
-        return Decision(worst.result, reason=worst.reason, diagnostics=diagnostics)
+        reason = next((found.reason for found in undecided if found.reason is not Reason.TIME_LIMIT), Reason.TIME_LIMIT)
+        answer: PropertyResult = "timeout" if reason is Reason.TIME_LIMIT else "unknown"
+        return Decision(answer, reason=reason, diagnostics=diagnostics)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
     told = (*diagnostics, *_in_float32(subject, asked, results))
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
 
 
-def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[QueryResult]) -> Iterator[Diagnostic]:
+def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[Result]) -> Iterator[Diagnostic]:
     """Say where what is proved is not above what floating-point arithmetic may change."""
     margins = float_margins(subject, Preprocessing())
     if isinstance(margins, UnsupportedModelError):
@@ -299,11 +303,8 @@ def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[QueryR
         return
     close, largest = 0, 0.0
     for query, found in zip(asked.queries, results, strict=True):
-        proved = np.asarray(found.proved, np.float64)
-        if not (proved > 0).all():  # splitting the inputs ends as soon as a bound is positive
-            close, largest = close + 1, np.inf
-            continue
-        errors = margins.errors_of(query, found.proved, found.states)
+        proved = np.asarray(found.lowers, np.float64)
+        errors = margins.errors_of(query, found.lowers, found.states)
         if not (proved > errors).all():
             close, largest = close + 1, max(largest, float(errors[~(proved > errors)].max()))
     if close:

@@ -18,6 +18,7 @@ import numpy as np
 
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide import lp_certificates
+from idl_audit.decide.case import Recorded
 from idl_audit.decide.chains import CHAIN_KEYS, opened_chain, packed_chain
 from idl_audit.decide.lp_certificates import opened_lp
 from idl_audit.implicit.model import ImplicitModel
@@ -27,7 +28,7 @@ from idl_audit.proof.files.arrays import ProofArrays
 from idl_audit.proof.files.strict_json import Damaged, Entry, below
 from idl_audit.proof.lp_chain import LpChain, check_lp_chain
 from idl_audit.search import branching
-from idl_audit.search.attacks import Network
+from idl_audit.search.judge import Judge, Network
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
@@ -128,7 +129,7 @@ def certificate_of(
     network: Network,
     ball: Ball,
     label: int,
-    chain: Chain | LpChain | None,
+    recorded: Recorded | None,
     *,
     index: int,
     budget: Budget,
@@ -136,8 +137,10 @@ def certificate_of(
     """Return a certificate that was checked, for a sample that is certified; None where no chain proves it.
 
     What intervals, lines or the LP proved is proved again by the usual lines or, where these do not reach, by
-    branching, within the budget.
+    branching, within the budget: so is what splitting the inputs proved, for which these files have no place.
     """
+    recorded = recorded or Recorded()
+    chain = recorded.lp or recorded.chain
     if isinstance(chain, LpChain) or not model.is_feed_forward:
         known = chain if isinstance(chain, LpChain) else None
         rows = margin_functionals(model.n_outputs, label)
@@ -151,7 +154,8 @@ def certificate_of(
     if not branching.applies(model):
         return None
     again = Chain()
-    branching.branch(model, found.query(model), budget=budget, network=network, record=again)
+    query = found.query(model)
+    branching.branch(model, query, budget=budget, judge=Judge.of(model, network, query), record=again)
     found = Certificate(ball, label, again, index)
     return None if found.refused(model) else found
 

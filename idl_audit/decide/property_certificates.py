@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from idl_audit.decide.case import Recorded
 from idl_audit.decide.certificates import CLAIM_KEYS, SCHEMA_VERSION, refused_proof
 from idl_audit.decide.chains import CHAIN_KEYS, opened_chain, opened_splits, packed_chain, packed_splits
-from idl_audit.decide.properties import FEW_INPUTS, Recorded
+from idl_audit.decide.rungs import FEW_INPUTS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.chain import Chain, Leaves, check_chain, checked_bounds
@@ -28,7 +29,7 @@ from idl_audit.proof.linear_bounds import output_lower_bounds
 from idl_audit.proof.rows import with_sums
 from idl_audit.proof.split_tree import SplitTree, check_splits
 from idl_audit.search import branching
-from idl_audit.search.attacks import Network
+from idl_audit.search.judge import Judge, Network
 from idl_audit.search.splitting.boxes import moving_inputs
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.box import Box
@@ -134,7 +135,8 @@ def part_of(
     if not branching.applies(model):
         return None
     again = Chain()
-    branching.branch(model, with_sums_of_rows(plain), budget=budget, network=network, record=again)
+    asked = with_sums_of_rows(plain)
+    branching.branch(model, asked, budget=budget, judge=Judge.of(model, network, asked), record=again)
     found = Part(plain, again)
     return None if found.refused(model) else found
 

@@ -37,10 +37,12 @@ class LpLeaves:
     """(m, n): +1 where z >= 0, -1 where z <= 0, 0 where both; states in the flat order."""
     multipliers: Float32Array
     """(m, n)."""
+    row: int = 0
+    """Of the alternative's rows and sums of rows, that which is proved."""
 
     def some(self, rows: IntArray) -> LpLeaves:
         """Return some of the leaves."""
-        return self if rows.size == len(self.phases) else LpLeaves(self.phases[rows], self.multipliers[rows])
+        return self if rows.size == len(self.phases) else LpLeaves(self.phases[rows], self.multipliers[rows], self.row)
 
 
 @dataclass(eq=False)

@@ -199,7 +199,7 @@ def test_help_mentions_every_option(name, columns):
 
 
 def test_help_names_every_method(files):
-    from idl_audit.decide.verdicts import METHODS
+    from idl_audit.decide.ladder import METHODS
     from idl_audit.measure.state_bounds import METHODS as RUNGS
     from idl_audit.search.attacks import ATTACKS
 

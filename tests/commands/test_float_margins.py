@@ -20,8 +20,8 @@ from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide import properties
-from idl_audit.decide.verdicts import Options
+from idl_audit.decide import ladder
+from idl_audit.decide.ladder import Options
 from idl_audit.implicit.storage import save_model
 from idl_audit.proof.bounds import Interval
 from idl_audit.report.schema import Diagnostic, Report, Verdict
@@ -226,7 +226,7 @@ def asked(folder: Path, *conditions: str, lo: float = 4.7, hi: float = 5.1) -> P
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(properties, "RUNGS", {k: v for k, v in properties.RUNGS.items() if k in names})
+    monkeypatch.setattr(ladder, "RUNGS", {k: v for k, v in ladder.RUNGS.items() if k in names})
 
 
 @pytest.mark.parametrize("rung", ["linear", "branch"])

@@ -21,7 +21,7 @@ from idl_audit.commands.shared.journal import HEAD, drop_journal, journal_beside
 from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.verdicts import Options
+from idl_audit.decide.ladder import Options
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Reason, Verdict
 from idl_audit.values.errors import OptionError, SolverError

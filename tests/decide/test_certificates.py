@@ -21,11 +21,12 @@ from idl_audit.decide.certificates import (
     trivial_chain,
     write_certificate,
 )
-from idl_audit.decide.verdicts import Options, Verdict, decide
+from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.proof.cover import covers
 from idl_audit.proof.files.arrays import ProofArrays, Sizes
 from idl_audit.values.box import Box
 from idl_audit.values.npz import NpzFile
+from idl_audit.values.verdicts import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 EPS = 0.12
@@ -50,11 +51,12 @@ def certified(subject, shares):
     i = 15
     box = Box.around(inputs[i], EPS, valid_lo=0.0, valid_hi=1.0)
     options = Options(methods=("branch",), record=True)
-    found = decide(subject.model, subject.original, inputs[i], int(labels[i]), box, options, shares.append)
+    found = decide_sample(subject.model, subject.original, inputs[i], int(labels[i]), box, options, shares.append)
     assert found.verdict is Verdict.CERTIFIED
-    assert max(sum(tree.sizes) for tree in found.chain.trees.values()) > 3
-    complete(found.chain, 9)
-    return Certificate(Ball(inputs[i], EPS, clip=(0.0, 1.0)), int(labels[i]), found.chain, i)
+    chain = found.recorded.chain
+    assert max(sum(tree.sizes) for tree in chain.trees.values()) > 3
+    complete(chain, 9)
+    return Certificate(Ball(inputs[i], EPS, clip=(0.0, 1.0)), int(labels[i]), chain, i)
 
 
 def test_a_chain_is_accepted(subject, certified):

@@ -18,7 +18,7 @@ from idl_audit.commands.shared.subject import ModelOptions, open_subject
 from idl_audit.commands.verify import verify
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.certificates import Ball, certificate_of, write_certificate
-from idl_audit.decide.properties import QueryOptions, decide_query
+from idl_audit.decide.ladder import Options, decide_query
 from idl_audit.decide.property_certificates import Part, part_of, write_property_certificate
 from idl_audit.proof.split_tree import SplitTree, check_splits
 from idl_audit.values.box import Box
@@ -83,7 +83,7 @@ def written_property(folder, subject, name, rungs):
     vnnlib.write_text(text)
     asked = verification.read_property(subject, vnnlib)
     (query,) = asked.queries
-    found = decide_query(subject.model, subject.original, query, QueryOptions(rungs=rungs, record=True))
+    found = decide_query(subject.model, subject.original, query, Options(methods=rungs, record=True))
     assert found.result == "unsat"
     part = part_of(subject.model, subject.original, query, found.recorded, budget=UNLIMITED)
     assert part is not None
@@ -249,12 +249,11 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 from idl_audit.search import branching
 from idl_audit.search.splitting import boxes as input_splitting
-from idl_audit.decide import properties
 from idl_audit.search import query_attacks
-from idl_audit.decide import verdicts
+from idl_audit.decide import ladder
 def search(*_, **__):
     raise AssertionError("a search")
-branching.branch = input_splitting.split_inputs = properties.decide_query = verdicts.decide = search
+branching.branch = input_splitting.split_inputs = ladder.decide_query = ladder.decide_sample = search
 from idl_audit.cli.app import app
 for line in json.loads(sys.argv[1]):
     try:

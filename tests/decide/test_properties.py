@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from idl_audit.decide import properties
 from idl_audit.decide.properties import PROOFS, RUNGS, QueryOptions, QueryResult, Rung, combined_rows, decide_query
 from idl_audit.decide.verdicts import Reason
+
+from idl_audit.decide import properties
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
 from idl_audit.search import branching

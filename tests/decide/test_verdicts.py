@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from idl_audit.decide.verdicts import METHODS, PROOFS, REASONS, Options, Reason, Result, Verdict, decide
 from test_linear_bounds import vanishing
 from test_relaxation import LIES, lie
 
 from idl_audit.decide import verdicts
-from idl_audit.decide.verdicts import METHODS, PROOFS, REASONS, Options, Reason, Result, Verdict, decide
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.scaling import rescale

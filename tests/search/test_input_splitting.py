@@ -20,6 +20,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import bounded
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.proof.rows import Rows
+from idl_audit.search.judge import Judge
 from idl_audit.search.splitting import boxes as input_splitting
 from idl_audit.search.splitting.boxes import SplitOutcome, split_inputs
 from idl_audit.search.splitting.contraction import contracted
@@ -199,14 +200,14 @@ def test_the_original_network_has_the_last_word() -> None:
         asked.append(points)
         return np.full((len(points), 1), 1.0)
 
-    outcome = split_inputs(model, query, budget=few(), network=never)
+    outcome = split_inputs(model, query, budget=few(), judge=Judge.of(model, never, query))
     assert not outcome.proved
     assert outcome.point is None
     assert outcome.reason == "no more boxes are allowed"
     assert outcome.left > 0
     assert asked
     assert all(points.dtype == np.float32 for points in asked)
-    agreed = split_inputs(model, query, budget=enough(), network=lambda points: model(points))
+    agreed = split_inputs(model, query, budget=enough(), judge=Judge.of(model, lambda points: model(points), query))
     assert agreed.point is not None
     assert (agreed.point == agreed.point.astype(np.float32)).all()
 
@@ -217,7 +218,7 @@ def test_points_stay_in_the_exact_box() -> None:
     model = layered([([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])], ([[1.0, 1.0]], [0.0]))
     least = 2 * (1 - third)
     query = Query(box, (below([[1.0]], [-least - 1e-6]),))
-    outcome = split_inputs(model, query, budget=enough(), network=lambda points: model(points))
+    outcome = split_inputs(model, query, budget=enough(), judge=Judge.of(model, lambda points: model(points), query))
     assert outcome.point is not None
     assert box.contains(outcome.point)
 
@@ -421,7 +422,9 @@ FAR_AWAY = Box.between(np.array([0.6, -0.5, -0.5, 0.45, -0.5]), np.array([0.6798
 def test_properties_of_collision_avoidance_are_decided(network: str, box: Box, rows: FloatArray, holds: bool) -> None:
     subject = open_subject(ACASXU / f"ACASXU_run2a_{network}_batch_2000.onnx")
     query = Query(box, (below(rows, np.zeros(4)),))
-    outcome = split_inputs(subject.model, query, budget=enough(), network=subject.original)
+    outcome = split_inputs(
+        subject.model, query, budget=enough(), judge=Judge.of(subject.model, subject.original, query)
+    )
     assert outcome.proved == (not holds)
     if holds:
         assert outcome.point is not None

@@ -19,7 +19,7 @@ from idl_audit.commands.certify_property import read_property
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.certificates import Ball, certificate_of, write_certificate
-from idl_audit.decide.properties import QueryOptions, decide_query
+from idl_audit.decide.ladder import Options, decide_query
 from idl_audit.decide.property_certificates import part_of, write_property_certificate
 from idl_audit.decide.witness_files import write_witness
 from idl_audit.proof import sensitivity_witness as witnesses
@@ -213,7 +213,7 @@ def _property(name: str, model: Path, rungs: tuple[str, ...], boxes: int = 1) ->
     vnnlib.write_text(PROPERTY.format(boxes=" ".join(texts), **limits))
     parts = []
     for query in read_property(subject, vnnlib).queries:
-        found = decide_query(subject.model, subject.original, query, QueryOptions(rungs=rungs, record=True))
+        found = decide_query(subject.model, subject.original, query, Options(methods=rungs, record=True))
         assert found.result == "unsat", name
         parts.append(part_of(subject.model, subject.original, query, found.recorded, budget=UNLIMITED))
     path = model.with_name(f"{name}.proof.npz")

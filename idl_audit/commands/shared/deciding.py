@@ -20,14 +20,15 @@ from idl_audit.commands.shared.workers import Lost, begun, tell, work_through
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.certificates import Ball, certificate_of, write_certificate
-from idl_audit.decide.verdicts import Options, Reason, Result, Verdict, decide
+from idl_audit.decide.ladder import Options, Result, decide_sample
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.search.attacks import Network
+from idl_audit.search.judge import Network
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet
 from idl_audit.values.errors import InvalidInputError, ModelFileError, UnsupportedModelError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
+from idl_audit.values.verdicts import Reason, Verdict
 
 GRACE: Final = 10.0
 """Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
@@ -118,12 +119,12 @@ class Decider:
 
         sample = Decided(task.position, task.index, task.label, task.centre)
         for radius, inputs in sorted(zip(self.setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
-            result = _settled(sample, inputs) or decide(
+            result = _settled(sample, inputs) or decide_sample(
                 model, network, sample.centre, sample.label, inputs, self.setting.verdicts, share
             )
             if result.verdict is Verdict.CERTIFIED and self.setting.certificates is not None:
                 self._certify(sample, radius, inputs, result, self.setting.certificates)
-            result = replace(result, float_error=self._float_error(sample, inputs, result), chain=None, states=None)
+            result = replace(result, float_error=self._float_error(sample, inputs, result), recorded=None, states=None)
             sample.results[radius.value], sample.predicted = result, result.predicted
             heard((radius.value, result))
         if self.subject is not None:
@@ -177,7 +178,7 @@ class Decider:
             network,
             Ball(sample.centre, radius.value, self.setting.sigma, self.setting.preprocessing.bounds),
             sample.label,
-            result.chain,
+            result.recorded,
             index=sample.index,
             budget=self.setting.verdicts.budget,
         )
@@ -202,7 +203,7 @@ def _settled(sample: Decided, inputs: InputSet) -> Result | None:
     for smaller in sample.results.values():
         settled = smaller.verdict in (Verdict.FALSIFIED, Verdict.CLEAN_WRONG)
         if settled and (smaller.found is None or bool(inputs.contains(smaller.found.point))):
-            return replace(smaller, lower=None, seconds=0.0)
+            return replace(smaller, lowers=(), seconds=0.0)
     return None
 
 

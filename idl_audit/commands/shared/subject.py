@@ -40,7 +40,7 @@ from idl_audit.report.schema import (
     Rescaling,
     WellPosed,
 )
-from idl_audit.search.attacks import Network
+from idl_audit.search.judge import Network
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError

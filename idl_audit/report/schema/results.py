@@ -13,12 +13,11 @@ from idl_audit.report.schema.base import (
     Part,
     Positive,
     PropertyResult,
-    Reason,
     Seconds,
     Sha256,
     Text,
-    Verdict,
 )
+from idl_audit.values.verdicts import Reason, Verdict
 
 
 class CleanAccuracy(Part):

@@ -21,9 +21,9 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import BoxBounds, RowBounds, bounded
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import SplitTree
-from idl_audit.search.attacks import Network
+from idl_audit.search.judge import Found, Judge
 from idl_audit.search.splitting.contraction import contracted
-from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget, Pace
 from idl_audit.values.check import Check, unchecked
@@ -54,14 +54,21 @@ class SplitOutcome:
     """What splitting came to: a proof that there is no counterexample, or a point, or neither."""
 
     proved: bool
-    point: FloatArray | None
-    """A counterexample, shape (p,): of the network where one was given, else of the model."""
+    found: Found | None
+    """A counterexample, by the judge's word."""
     boxes: int
     """Boxes that were bounded."""
     left: int
     """Boxes that are neither refuted nor split."""
     reason: str
     """Why there is neither a proof nor a point; empty where there is one."""
+    lowers: tuple[float, ...] = ()
+    """Where it is proved: for each alternative, what one of its rows or sums of rows is above at every point."""
+
+    @property
+    def point(self) -> Float32Array | None:
+        """The counterexample's point, shape (p,)."""
+        return None if self.found is None else self.found.point
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +90,7 @@ def split_inputs(
     query: Query,
     *,
     budget: Budget,
-    network: Network | None = None,
+    judge: Judge | None = None,
     progress: Progress | None = None,
     record: SplitTree | None = None,
 ) -> SplitOutcome:
@@ -93,14 +100,14 @@ def split_inputs(
         model: the implicit model that the bounds are proved for.
         query: the box and the alternatives.
         budget: when to stop; a box is a node.
-        network: the original, float32 (m, p) -> (m, q); points are inside the exact box and replayed through it. None
-            makes the model itself the judge.
+        judge: asks the original network about points. None makes the model itself the network.
         progress: called after every batch.
         record: takes the splits.
     """
     if not query.alternatives:
         return SplitOutcome(True, None, 0, 0, "")
-    return _Search(model, query, network, record or SplitTree()).run(budget, progress)
+    judge = (judge or Judge.of_model(model, query)).within(budget)
+    return _Search(model, query, judge, record or SplitTree()).run(budget, progress)
 
 
 @dataclass(eq=False)
@@ -109,11 +116,13 @@ class _Search:
 
     model: ImplicitModel
     query: Query
-    network: Network | None
+    judge: Judge
     tree: SplitTree
     rows: Rows = field(init=False)
     free: IntArray = field(init=False)
     stack: list[_Open] = field(init=False)
+    lowers: FloatArray = field(init=False)
+    """Least proved bound of each alternative over the boxes and slabs where it was refuted, shape (a,)."""
     boxes: int = 0
     stuck: int = 0
     """Boxes that no float64 number splits."""
@@ -124,6 +133,7 @@ class _Search:
         self.rows = Rows.of(self.query)
         self.free = moving_inputs(box)
         self.stack = [_Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))]
+        self.lowers = np.full(len(self.rows.members), np.inf)
 
     def run(self, budget: Budget, progress: Progress | None) -> SplitOutcome:
         """Bound and split boxes until none is open, one has a counterexample, or the budget is spent."""
@@ -150,33 +160,35 @@ class _Search:
             del self.stack[-len(batch) :]
             budget.spend(len(batch))
             with np.errstate(over="ignore", invalid="ignore"), pace.unit(len(batch), budget):
-                point = self._bound_and_split(batch)  # after an overflow nothing is refuted
+                met = self._bound_and_split(batch)  # after an overflow nothing is refuted
             if progress is not None:
                 progress(self.boxes, len(self.stack) + self.stuck)
-            if point is not None:
-                return SplitOutcome(False, point, self.boxes, len(self.stack) + self.stuck, "")
+            if met:
+                return SplitOutcome(False, self.judge.found, self.boxes, len(self.stack) + self.stuck, "")
         if self.stuck:
             return self._undecided("boxes without an inside stay open: the margin there is within rounding")
-        return SplitOutcome(True, None, self.boxes, 0, "")
+        return SplitOutcome(True, None, self.boxes, 0, "", tuple(self.lowers.tolist()))
 
     def _undecided(self, reason: str) -> SplitOutcome:
         return SplitOutcome(False, None, self.boxes, len(self.stack) + self.stuck, reason)
 
-    def _bound_and_split(self, batch: list[_Open]) -> FloatArray | None:
-        """Bound the boxes and stack the halves of those that stay open; return a counterexample where one is met."""
+    def _bound_and_split(self, batch: list[_Open]) -> bool:
+        """Bound the boxes and stack the halves of those that stay open; return whether a counterexample was met."""
         self.boxes += len(batch)
         inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
         found = bounded(self.model, inputs, self.free, self._known(batch), check=self.check)
         bounds = found.outputs(self.rows.functionals)
         shifted = self.rows.shifted(bounds.lower)
         best = self.rows.best(shifted)
-        is_open = np.stack([one.alternatives for one in batch]) & ~(best > 0)
+        asked = np.stack([one.alternatives for one in batch])
+        is_open = asked & ~(best > 0)
+        self.lowers = np.minimum(self.lowers, np.where(asked & ~is_open, best, np.inf).min(axis=0))
         if not is_open.any():
-            return None
-        point = self._counterexample(self._candidates(inputs, bounds, shifted, is_open))
-        if point is not None:
-            return point
-        rest, empty = contracted(found, self.rows, bounds, is_open)
+            return False
+        if self._propose(self._candidates(inputs, bounds, shifted, is_open)):
+            return True
+        rest, empty, slabs = contracted(found, self.rows, bounds, is_open)
+        self.lowers = np.minimum(self.lowers, slabs)
         scores = self._scores(rest, bounds, shifted, is_open)
         worst = np.where(is_open, best, np.inf).min(axis=1)
         flat = self._flat(found)
@@ -184,7 +196,7 @@ class _Search:
             if is_open[i].any() and not empty[i]:
                 node = self.tree.cut_down(batch[i].node, _one(inputs, i), _one(rest, i))
                 self._split(node, rest.lo[i], rest.hi[i], scores[i], is_open[i], (flat[0][i], flat[1][i]))
-        return None
+        return False
 
     def _known(self, batch: list[_Open]) -> Mapping[int, Interval] | None:
         """Return the parents' bounds, block by block; None for the first box."""
@@ -220,19 +232,12 @@ class _Search:
             points.append(np.where(bounds.normals[boxes, rows] >= 0, inputs.lo[boxes], inputs.hi[boxes]))
         return np.concatenate(points)
 
-    def _counterexample(self, points: FloatArray) -> FloatArray | None:
-        """Return the first of the points nearest to one that is a counterexample."""
+    def _propose(self, points: FloatArray) -> bool:
+        """Ask the judge about the points that the model makes counterexamples; return whether one is."""
         distance = self.query.distance(self.model(points, check=self.check))
         nearest = np.argsort(distance)[:REPLAYS]
-        for point in points[nearest[distance[nearest] <= 0]]:
-            if self.network is None:
-                if self.query.holds(self.model(point[None]))[0]:
-                    return np.asarray(point)
-                continue
-            replayed = self.query.box.project(point)
-            if self.query.box.contains(replayed) and self.query.holds(self.network(replayed[None]))[0]:
-                return replayed.astype(np.float64)
-        return None
+        hits = nearest[distance[nearest] <= 0]
+        return bool(hits.size) and self.judge.propose(points[hits])
 
     def _scores(self, rest: Interval, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray) -> FloatArray:
         """Return -r_j d(bound)/d r_j, summed over the open alternatives' best rows, shape (m, f)."""
