@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from idl_audit.decide.verdicts import METHODS, PROOFS, REASONS, Options, Reason, Result, Verdict, decide
-from test_linear_bounds import vanishing
-from test_relaxation import LIES, lie
 
-from idl_audit.decide import verdicts
+from idl_audit.decide import case
+from idl_audit.decide.ladder import METHODS, Options, Result, decide_sample
+from idl_audit.decide.rungs import PROOFS, REASONS
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.scaling import rescale
@@ -24,6 +23,9 @@ from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.values.box import Box
 from idl_audit.values.errors import OptionError, SolverError
 from idl_audit.values.margins import margin_functionals
+from idl_audit.values.verdicts import Reason, Verdict
+from tests.proof.test_linear_bounds import vanishing
+from tests.search.test_relaxation import LIES, lie
 from tests.shared.small_networks import (
     KINKED,
     SMOOTH,
@@ -53,7 +55,7 @@ def run(
 ) -> Result:
     box = Box.around(np.asarray(sample, np.float64), eps)
     given_options = Options(**{"attack": QUICK, **options})  # type: ignore[arg-type]
-    return decide(model, network or evaluated(model), np.asarray(sample, np.float64), label, box, given_options)
+    return decide_sample(model, network or evaluated(model), np.asarray(sample, np.float64), label, box, given_options)
 
 
 def evaluated(model: ImplicitModel) -> Callable[[np.ndarray], np.ndarray]:
@@ -367,7 +369,7 @@ def test_bounds_that_overflow_to_nan_certify_nothing(methods: tuple[str, ...]) -
 
 
 def test_a_bound_that_is_no_number_certifies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "output_lower_bounds", lambda *args, **kwargs: np.array([[np.nan]]))
+    monkeypatch.setattr(case, "lower_bound_over", lambda *args, **kwargs: np.array([[np.nan]]))
     assert run(two_class(), np.zeros(1), 0, 0.5, methods=("interval",)).verdict is not Verdict.CERTIFIED
 
 
