@@ -24,6 +24,7 @@ from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED
 from idl_audit.values.errors import InvalidInputError
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import Verdict
 from tests.shared import mutations as mu
 
 CENTRE = np.array([0.4, -0.3])
@@ -84,7 +85,7 @@ def written_property(folder, subject, name, rungs):
     asked = verification.read_property(subject, vnnlib)
     (query,) = asked.queries
     found = decide_query(subject.model, subject.original, query, Options(methods=rungs, record=True))
-    assert found.result == "unsat"
+    assert found.verdict is Verdict.CERTIFIED
     part = part_of(subject.model, subject.original, query, found.recorded, budget=UNLIMITED)
     assert part is not None
     path = folder / f"{name}.npz"

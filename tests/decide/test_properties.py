@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from idl_audit.decide.properties import PROOFS, RUNGS, Result, Rung, decide_query
-from idl_audit.decide.verdicts import Reason
 
+from idl_audit.decide import ladder, rungs
+from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.decide.rungs import PROOFS, RUNGS, Rung
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
 from idl_audit.proof.rows import with_sums

@@ -794,7 +794,7 @@ def test_the_network_has_the_last_word() -> None:
         asked.append(points)
         return np.full((len(points), 1), 0.5)
 
-    met = branch(model, query, budget=enough(), network=other)
+    met = branch(model, query, budget=enough(), judge=Judge.of(model, other, query))
     check_point(met, query, other)
     assert met.point is not None
     assert all(query.box.contains(points).all() for points in asked)

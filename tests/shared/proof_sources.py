@@ -25,6 +25,7 @@ from idl_audit.decide.witness_files import write_witness
 from idl_audit.proof import sensitivity_witness as witnesses
 from idl_audit.search.branching import search
 from idl_audit.values.budget import UNLIMITED
+from idl_audit.values.verdicts import Verdict
 from tests.shared import forgeries
 
 Arrays = dict[str, np.ndarray]
@@ -214,7 +215,7 @@ def _property(name: str, model: Path, rungs: tuple[str, ...], boxes: int = 1) ->
     parts = []
     for query in read_property(subject, vnnlib).queries:
         found = decide_query(subject.model, subject.original, query, Options(methods=rungs, record=True))
-        assert found.result == "unsat", name
+        assert found.verdict is Verdict.CERTIFIED, name
         parts.append(part_of(subject.model, subject.original, query, found.recorded, budget=UNLIMITED))
     path = model.with_name(f"{name}.proof.npz")
     about = {"sha256": subject.info.sha256, "output_name": None, "force": True}
