@@ -30,6 +30,9 @@ from idl_audit.values.margins import predictions
 from idl_audit.values.query import Query
 from idl_audit.values.verdicts import Reason, Verdict
 
+LAST: Final = 0.95
+"""Of the time and nodes that are left, for the last proof; the last rung of all has what there is."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -198,7 +201,7 @@ def climbed(model: ImplicitModel, query: Query, asked: Sequence[str] | None = No
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
         OptionError: where a method is not for such queries.
     """
-    usual = [name for name, rung in RUNGS.items() if rung.usual(model, query)]
+    usual = [name for name, rung in RUNGS.items() if rung.fits(model, query) and rung.usual(model, query)]
     if asked is None:
         names = usual
     else:
@@ -209,7 +212,7 @@ def climbed(model: ImplicitModel, query: Query, asked: Sequence[str] | None = No
         return tuple(names)
     if "linear" in names and "interval" in names:  # it begins with intervals, the costly part of a loop's bounds
         names.remove("interval")
-    return tuple(sorted(names, key=lambda name: name not in PROOFS))
+    return tuple(sorted(names, key=lambda name: (name not in PROOFS, name == "split")))  # exact is faster, mostly
 
 
 def _check_fit(model: ImplicitModel, query: Query, names: Sequence[str]) -> None:
@@ -226,10 +229,11 @@ def _check_fit(model: ImplicitModel, query: Query, names: Sequence[str]) -> None
 
 def _climb(case: Case, names: Sequence[str], budget: Budget) -> str | None:
     """Go through the rungs; return the one that decided."""
+    last = next((name for name in reversed(names) if name in PROOFS), None)
     for name in names:
         if budget.out_of_time:
             return None
-        part = budget if name == names[-1] else budget.part(RUNGS[name].share)
+        part = budget if name == names[-1] else budget.part(LAST if name == last else RUNGS[name].share)
         try:
             RUNGS[name].climb(case, part)
         except (BudgetError, UnsupportedModelError):

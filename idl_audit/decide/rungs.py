@@ -332,7 +332,7 @@ class Rung:
 
     climb: Climb
     share: float = 1.0
-    """Of the time and nodes that are left; the last rung that is climbed has all of them."""
+    """Of the time and nodes that are left, where another proof follows."""
     proves: bool = False
     """Whether it can refute alternatives."""
     fits: Suits = _always
@@ -350,12 +350,12 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "gradient": Rung(_attack_sample("gradient"), fits=_classes),
         "quick": Rung(_quick, 0.1, fits=_boxes, usual=_boxes),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
-        "linear": Rung(_linear, proves=True, usual=_always),
+        "linear": Rung(_linear, 0.7, proves=True, usual=_always),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
         "lp": Rung(_lp, proves=True, usual=_no_trees),
-        "branch": Rung(_branch, 0.95, proves=True, fits=_trees, usual=_trees),
-        "exact": Rung(_exact, 0.95, proves=True, usual=_loops),
+        "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),
+        "exact": Rung(_exact, 0.6, proves=True, usual=_loops),
         "mip": Rung(_mip, fits=_classes_piecewise_linear),
         "persist": Rung(_persist, fits=_boxes, usual=_no_classes),
     }

@@ -243,7 +243,8 @@ class SparseBall:
         The k largest changes are kept, each relative to how far its input may move, and the others undone.
         """
         if self.k < self.size:
-            change = np.abs(points - self.centre) / np.where(self.radius > 0, self.radius, 1.0)
+            points = np.clip(points, self.box.lo, self.box.hi)  # what may not move has not moved
+            change = np.abs(points - self.centre) / self.radius
             points = np.where(largest_entries(change, self.k), points, self.centre)
         return self.box.project(points)
 
