@@ -27,6 +27,7 @@ from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason, Verdict
+from tests.shared.budgets import enough
 from tests.shared.cyclic_models import monotone_loop, plain
 from tests.shared.small_networks import layered, random_network
 
@@ -155,7 +156,9 @@ def test_what_was_recorded_proves_the_query(name: str) -> None:
         assert kept is not None
         if found.method == "split":
             assert kept.splits is not None
-            assert check_splits(model, query, kept.splits) == ""
+            nodes = kept.splits.leaves  # those of the alternatives that no cheaper rung refuted
+            assert check_splits(model, query, kept.splits, grow=enough()) == ""
+            assert kept.splits.leaves <= 2 * nodes + 8
         elif found.method == "branch":
             assert kept.chain is not None
             refused = check_chain(model, query, kept.chain)
