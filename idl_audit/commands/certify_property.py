@@ -291,11 +291,13 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         answer: PropertyResult = "timeout" if reason is Reason.TIME_LIMIT else "unknown"
         return Decision(answer, reason=reason, diagnostics=diagnostics)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
-    told = (*diagnostics, *_in_float32(subject, asked, results))
+    told = (*diagnostics, *_in_float32(subject, asked, results, budget))
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
 
 
-def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[Result]) -> Iterator[Diagnostic]:
+def _in_float32(
+    subject: Subject, asked: AskedProperty, results: Sequence[Result], budget: Budget
+) -> Iterator[Diagnostic]:
     """Say where what is proved is not above what floating-point arithmetic may change."""
     margins = float_margins(subject, Preprocessing())
     if isinstance(margins, UnsupportedModelError):
@@ -304,7 +306,7 @@ def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[Result
     close, largest = 0, 0.0
     for query, found in zip(asked.queries, results, strict=True):
         proved = np.asarray(found.lowers, np.float64)
-        errors = margins.errors_of(query, found.lowers, found.states)
+        errors = margins.errors_of(query, found.lowers, found.states, check=budget.check)
         if not (proved > errors).all():
             close, largest = close + 1, max(largest, float(errors[~(proved > errors)].max()))
     if close:
