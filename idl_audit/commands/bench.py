@@ -286,6 +286,7 @@ def decide_row(row: Row) -> Decided:
         "result": decision.result,
         "method": decision.method,
         "witness": decision.witness,
+        "confirmed_by": decision.confirmed_by,
         "seconds": time.monotonic() - start,
     }
     diagnostics = tuple(told.model_copy(update={"where": _where(entry)}) for told in decision.diagnostics)

@@ -79,6 +79,8 @@ class Decision:
     method: str | None = None
     witness: str | None = None
     """For sat: the counterexample in the competition's format."""
+    confirmed_by: tuple[str, ...] = ()
+    """For sat: who was asked about it alone."""
     reason: Reason | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
     recorded: tuple[Recorded | None, ...] = ()
@@ -122,6 +124,7 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
                 seconds=seconds,
                 time_limit=options.time_limit if math.isfinite(options.time_limit) else None,
                 witness=decision.witness,
+                confirmed_by=decision.confirmed_by,
                 problem=OUT_OF_MEMORY if lost else None,
                 sha256=row_sha256(subject.info.sha256, asked.sha256),
                 external_files=subject.info.external_files,
@@ -283,7 +286,7 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         found = decide_query(subject.model, subject.original, query, chosen, budget=part)
         if found.verdict is Verdict.FALSIFIED and found.found is not None:
             witness = witness_text(found.found.point, found.found.outputs)
-            return Decision("sat", found.method, witness, diagnostics=diagnostics)
+            return Decision("sat", found.method, witness, (subject.original.name,), diagnostics=diagnostics)
         results.append(found)
     undecided = [found for found in results if found.verdict is not Verdict.CERTIFIED]
     if undecided:
