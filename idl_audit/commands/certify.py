@@ -29,6 +29,7 @@ from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
 from idl_audit.decide.ladder import Options, Result, climbed, in_order_of_cost
+from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import (
     Adversarial,
@@ -475,7 +476,7 @@ def _methods(subject: Subject, tasks: Sequence[SampleTask], options: RobustnessO
     if options.verdicts.methods is not None:
         return options.verdicts.methods
     usual = (climbed(subject.model, Misclassification(one, (), task.label)) for task in tasks for one in task.sets[:1])
-    return in_order_of_cost([name for names in usual for name in names])
+    return in_order_of_cost([RUNGS[name].begins or name for names in usual for name in names])
 
 
 def _summary(command: str, decided: list[Decided], options: RobustnessOptions, methods: tuple[str, ...]) -> Summary:

@@ -243,7 +243,7 @@ def _climb(case: Case, names: Sequence[str], budget: Budget) -> str | None:
         except (MemoryError, MemoryLimitError):
             case.reason = Reason.MEMORY_LIMIT
         if case.is_decided:
-            return name
+            return RUNGS[name].begins or name
     return None
 
 
@@ -258,7 +258,7 @@ def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
     return case.reason
 
 
-METHODS: Final = tuple(name for name in RUNGS if name != "persist")
+METHODS: Final = tuple(name for name, rung in RUNGS.items() if name != "persist" and not rung.begins)
 """What may be asked for, in the order of cost; persist ends with the time alone."""
 
 

@@ -36,6 +36,7 @@ from idl_audit.values.verdicts import Reason
 
 FEW_INPUTS: Final = 20
 """Up to so many inputs that can move, splitting their box pays."""
+FIRST_BOXES: Final = 256
 RANDOM_POINTS: Final = 1000
 RANDOM_NUMBERS: Final = 200_000
 """Random points are fewer where they have many inputs: so many numbers in all."""
@@ -119,6 +120,11 @@ def _attack(case: Case, budget: Budget, effort: int = 1) -> None:
     attack_query(case.model, case.open_query, case.judge, budget=budget, rng=case.rng, effort=effort)
 
 
+def _first_attack(case: Case, budget: Budget) -> None:
+    """What the attack begins with: enough for most that can be found, and a tenth of its price."""
+    attack_query(case.model, case.open_query, case.judge, budget=budget, rng=case.rng, briefly=True)
+
+
 def _persist(case: Case, budget: Budget) -> None:
     """The attack again, harder each time, until the budget is spent."""
     effort = 2
@@ -157,6 +163,11 @@ def _split(case: Case, budget: Budget) -> None:
         if case.recorded is not None:
             case.recorded.splits = tree
         case.raise_lowers(case.open, outcome.lowers)
+
+
+def _first_split(case: Case, budget: Budget) -> None:
+    """A few boxes, which cost less than the attack that would find nothing."""
+    _split(case, budget.at_most_nodes(FIRST_BOXES))
 
 
 def _branch(case: Case, budget: Budget) -> None:
@@ -305,6 +316,10 @@ def _few_inputs(model: ImplicitModel, query: Query) -> bool:
     return _boxes(model, query) and 0 < moving_inputs(query.box).size <= FEW_INPUTS
 
 
+def _few_feed_forward(model: ImplicitModel, query: Query) -> bool:
+    return model.is_feed_forward and _few_inputs(model, query)
+
+
 def _classes(model: ImplicitModel, query: Query) -> bool:
     return isinstance(query, Misclassification)
 
@@ -339,6 +354,8 @@ class Rung:
     """The models and queries that it can be asked about."""
     usual: Suits = _never
     """Those for which it is climbed unless methods are named."""
+    begins: str = ""
+    """The method that it is the beginning of; it is told by that name, and cannot be asked for by its own."""
 
 
 RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
@@ -351,6 +368,8 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "quick": Rung(_quick, 0.1, fits=_boxes, usual=_boxes),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always),
+        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
         "lp": Rung(_lp, proves=True, usual=_no_trees),

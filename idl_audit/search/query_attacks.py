@@ -55,6 +55,7 @@ def attack_query(
     budget: Budget,
     rng: np.random.Generator,
     effort: int = 1,
+    briefly: bool = False,
     starts: FloatArray | None = None,
 ) -> bool:
     """Look for a counterexample; return whether the judge knows one.
@@ -66,6 +67,7 @@ def attack_query(
         budget: when to give up; a start of a descent is a node.
         rng: where chance comes from; the same generator and effort give the same search.
         effort: 1, 2, ...: how hard to try; a greater one has more starts and steps, and chance of its own.
+        briefly: with few free inputs, leave it at points and a few sign descents; with many, do nothing.
         starts: points worth a look, (s, p): minimisers of a relaxation, nodes of a tree. They are tried first.
 
     Raises:
@@ -81,8 +83,10 @@ def attack_query(
         if starts is not None and len(starts):
             _search_nearby(hunt, starts)
         if not hunt.is_over:
-            few = (hunt.units.width > 0).sum() <= FEW_INPUTS
-            (_search_low_dimension if few else _search_high_dimension)(hunt, effort)
+            if (hunt.units.width > 0).sum() <= FEW_INPUTS:
+                _search_low_dimension(hunt, effort, briefly=briefly)
+            elif not briefly:
+                _search_high_dimension(hunt, effort)
     return judge.has_won
 
 
@@ -172,7 +176,7 @@ def _search_nearby(hunt: _Hunt, starts: FloatArray) -> None:
             return
 
 
-def _search_low_dimension(hunt: _Hunt, effort: int) -> None:
+def _search_low_dimension(hunt: _Hunt, effort: int, *, briefly: bool) -> None:
     t, y = _sample(hunt, effort)
     if hunt.is_over:
         return
@@ -187,6 +191,8 @@ def _search_low_dimension(hunt: _Hunt, effort: int) -> None:
         _step(hunt, starts, np.full(len(starts), k), steps=30, weigh=hunt.hinge)
         if hunt.is_over:
             return
+    if briefly:
+        return
     share = max(1, hunt.n_alternatives // 4)
     for k in far.min(axis=0).argsort(kind="stable"):
         best = _group_winners(far[:, k], LINEAGES * effort // share)
