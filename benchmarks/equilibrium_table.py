@@ -22,7 +22,7 @@ import numpy as np
 import idl_audit
 from benchmarks.measuring import machine
 from idl_audit.commands.shared.subject import describe_proof
-from idl_audit.decide.verdicts import Options, Verdict, decide
+from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
 from idl_audit.measure.sensitivity import sensitivity_matrix
@@ -31,6 +31,7 @@ from idl_audit.proof.intervals import affine_interval, interval_bounds
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.margins import margin_functionals
+from idl_audit.values.verdicts import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("numpy", "scipy", "highspy")
@@ -115,7 +116,7 @@ def decide_all(
             limits = {"valid_lo": 0.0, "valid_hi": 1.0} if clipped else {}
             box = Box.around(image, row.eps, **limits)
             start = time.perf_counter()
-            result = decide(model, network, image, int(label), box, options)
+            result = decide_sample(model, network, image, int(label), box, options)
             row.seconds.append(time.perf_counter() - start)
             row.verdicts[result.verdict] += 1
             if result.method is not None:

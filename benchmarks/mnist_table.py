@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.measuring import machine
 from idl_audit.commands.shared.subject import Subject, open_subject
-from idl_audit.decide.verdicts import Options, decide
+from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.dual_bound import Functionals, lower_bound
@@ -123,7 +123,7 @@ def verdicts_section(data: Path, n: int) -> list[str]:
     seconds = []
     for sample, label, box in zip(x, labels, boxes(x), strict=True):
         start = time.perf_counter()
-        result = decide(subject.model, subject.original, sample, int(label), box, Options())
+        result = decide_sample(subject.model, subject.original, sample, int(label), box, Options())
         seconds.append(time.perf_counter() - start)
         counts[result.verdict.value] += 1
     lines = [f"## Verdicts, mnist-net_256x2, first {n} test images, eps {EPS:g}, default methods", ""]

@@ -20,7 +20,7 @@ from idl_audit.commands.certify import RobustnessOptions, audit_robustness
 from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.verdicts import Options
+from idl_audit.decide.ladder import Options
 from idl_audit.report.json_text import to_json
 from idl_audit.report.schema import Report
 from idl_audit.report.terminal import render

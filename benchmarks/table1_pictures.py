@@ -21,7 +21,7 @@ from torch import Tensor
 import idl_audit
 from benchmarks.measuring import ROOT
 from benchmarks.table1 import SUBJECTS, Subject
-from idl_audit.decide.verdicts import Options, decide
+from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.report.pictures.canvas import new_figure, write_png
@@ -73,7 +73,7 @@ def by_method(
         inputs: InputSet = Box.around(x, eps, valid_lo=0.0, valid_hi=1.0)
         if k is not None:
             inputs = SparseBall.around(x, eps, k, valid_lo=0.0, valid_hi=1.0)
-        result = decide(model, network, x, label, inputs, Options(methods=(method,), time_limit=20.0))
+        result = decide_sample(model, network, x, label, inputs, Options(methods=(method,), time_limit=20.0))
         if result.verdict.value == "falsified" and result.found is not None:
             attacked = result.found.point.astype(np.float64).reshape(image.shape)
             yield Example(what, image.double().numpy(), attacked, (label, result.found.predicted))

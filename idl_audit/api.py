@@ -42,7 +42,7 @@ from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import Eps, check_eps_units, parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Layout
-from idl_audit.decide.verdicts import Options, Result, decide, in_order_of_cost
+from idl_audit.decide.ladder import Options, Result, decide_sample, in_order_of_cost
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Report
@@ -51,14 +51,13 @@ from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.network import Network
+from idl_audit.values.verdicts import Verdict
 
 if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module, Tensor
 
 VerdictName: TypeAlias = Literal["certified", "falsified", "unknown", "clean_wrong"]
 
-PROOFS: Final = Options().methods
-"""What `certify` and `audit` use: intervals, attacks, linear bounds, branching."""
 ATTACKS: Final = ("sign", "pgd", "lp")
 """What `attack` uses."""
 
@@ -84,6 +83,8 @@ class SampleVerdict:
     """Why it is unknown."""
     lower_bound: float | None
     margin: float | None
+    becomes: int | None
+    """The class that the network gives `adversarial`; None where there is none, -1 where an output is no number."""
     adversarial: Float32Array | None
     """An input within the set that the network misclassifies, shape (p,)."""
     seconds: float
@@ -166,7 +167,7 @@ def certify(
     *,
     eps: float | str,
     bounds: tuple[float, float] | None = None,
-    methods: Sequence[str] = PROOFS,
+    methods: Sequence[str] | None = None,
     threshold: float | None = None,
     time_limit: float = 60.0,
     seed: int = 0,
@@ -179,7 +180,7 @@ def certify(
         y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output.
         eps: radius in the l-infinity norm, in the units of x: 0.03 or "8/255".
         bounds: the valid range of the inputs; changed ones stay within it.
-        methods: as those of `idl-audit certify --method`.
+        methods: as those of `idl-audit certify --method`; None stands for those that suit the model and the sets.
         threshold: for a network with one output, the number above which it means class 1; 0.5 after a sigmoid and
             else 0 unless given.
         time_limit: seconds for one sample.
@@ -195,7 +196,7 @@ def certify(
     >>> [sample.verdict for sample in found.samples]
     ['certified', 'certified', 'certified']
     """
-    return _decide(model, x, y, eps, bounds, Options(in_order_of_cost(methods), time_limit, seed=seed), threshold)
+    return _decide(model, x, y, eps, bounds, Options(_methods(methods), time_limit, seed=seed), threshold)
 
 
 def attack(
@@ -240,7 +241,7 @@ def audit(
     std: Sequence[float] = (),
     layout: Layout = "native",
     bounds: tuple[float, float] | None = None,
-    methods: Sequence[str] = PROOFS,
+    methods: Sequence[str] | None = None,
     threshold: float | None = None,
     time_limit: float = 60.0,
     seed: int = 0,
@@ -266,7 +267,7 @@ def audit(
         layout=layout,
         preprocessing=preprocessing,
     )
-    verdicts = Options(in_order_of_cost(methods), time_limit, seed=seed)
+    verdicts = Options(_methods(methods), time_limit, seed=seed)
     reading = subjects.ModelOptions(threshold=threshold)
     return audit_robustness("certify", Path(model), RobustnessOptions(_radii(eps), given, verdicts, model=reading))
 
@@ -295,7 +296,7 @@ def _decide(
     lo, hi = Preprocessing(bounds=bounds).bounds or (None, None)
     boxes = [Box.around(row, radii[0].value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type) for row in rows]
     samples = tuple(
-        _verdict(place, label, decide(implicit, network, rows[place], label, boxes[place], options))
+        _verdict(place, label, decide_sample(implicit, network, rows[place], label, boxes[place], options))
         for place, label in enumerate(labels.tolist())
         if label != target
     )
@@ -303,8 +304,9 @@ def _decide(
 
 
 def _verdict(place: int, label: int, result: Result) -> SampleVerdict:
-    adversarial = None
-    if result.verdict.value == "falsified" and result.found is not None:
+    adversarial = becomes = None
+    if result.verdict is Verdict.FALSIFIED and result.found is not None:
+        becomes = result.found.predicted
         adversarial = result.found.point.copy()
         adversarial.setflags(write=False)
     return SampleVerdict(
@@ -316,9 +318,14 @@ def _verdict(place: int, label: int, result: Result) -> SampleVerdict:
         reason=None if result.reason is None else result.reason.value,
         lower_bound=result.lower,
         margin=None if result.found is None else result.found.margin,
+        becomes=becomes,
         adversarial=adversarial,
         seconds=result.seconds,
     )
+
+
+def _methods(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else in_order_of_cost(names)
 
 
 def _radii(eps: float | str) -> tuple[Eps, ...]:

@@ -14,10 +14,11 @@ from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.verdicts import Options
+from idl_audit.decide.ladder import Options
 from idl_audit.report.schema import Verdict
-from idl_audit.search.attacks import ATTACKS, AttackOptions, Target, is_success, run_attack
+from idl_audit.search.attacks import ATTACKS, AttackOptions, Target, run_attack
 from idl_audit.values.box import Box
+from idl_audit.values.query import Query
 
 pytestmark = pytest.mark.skipif(
     "IDL_AUDIT_DATA" not in os.environ, reason="needs the environment variable IDL_AUDIT_DATA (a folder of networks)"
@@ -81,14 +82,14 @@ def test_no_attack_flips_a_certified_image(report, images):
     assert certified
     for sample in certified:
         x = inputs[sample.index]
-        target = Target(subject.model, Box.around(x, EPS, valid_lo=0.0, valid_hi=1.0), x, sample.label, network)
+        box = Box.around(x, EPS, valid_lo=0.0, valid_hi=1.0)
+        query = Query.misclassification(box, subject.model.n_outputs, sample.label)
+        target = Target.of(subject.model, network, x, query)
         for name in ATTACKS:
             for seed, fraction in ((0, 0.1), (1, 0.5)):
                 options = AttackOptions(restarts=2, fraction=fraction)
-                found = run_attack(name, target, options, np.random.default_rng(seed))
-                assert not is_success(found, sample.label), (sample.index, name)
-                if found is not None:
-                    assert found.margin >= sample.results[0].lower_bound - 1e-4
+                assert not run_attack(name, target, options, np.random.default_rng(seed)), (sample.index, name)
+        assert target.judge.best.margin >= sample.results[0].lower_bound - 1e-4
 
 
 @pytest.mark.slow

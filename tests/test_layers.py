@@ -36,7 +36,7 @@ STRANGERS = tuple(frozenset({"data", other}) for other in ("graph", "implicit", 
 CLOCKS = ("time", "datetime")
 """What no proof looks at."""
 
-SCHEMA = ("values.errors", "values.arrays", "report.schema")
+SCHEMA = ("values.errors", "values.arrays", "values.verdicts", "report.schema")
 """What the report's schema may import."""
 
 FREE = frozenset({"numpy"})

@@ -28,8 +28,8 @@ from idl_audit.commands.certify import RobustnessOptions, audit_robustness
 from idl_audit.commands.certify_property import PropertyOptions, audit_property
 from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
 from idl_audit.data.numbers import parse_eps, parse_number
+from idl_audit.decide.ladder import METHODS, Options, in_order_of_cost
 from idl_audit.decide.objectives import SEARCHES
-from idl_audit.decide.verdicts import METHODS, Options, in_order_of_cost
 from idl_audit.report.wording import plain
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.values.errors import OptionError
@@ -71,7 +71,6 @@ ResumeOption = Annotated[
 
 ATTACK_METHODS = (*ATTACKS, "lp", "mip")
 DEFAULT_ATTACKS = "sign,pgd,lp"
-DEFAULT_METHODS = "interval,sign,pgd,linear,branch"
 
 
 @command
@@ -98,8 +97,14 @@ def certify(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", help=f"Which methods to use, a list of: {', '.join(METHODS)}.", metavar="LIST")
-    ] = DEFAULT_METHODS,
+        str | None,
+        typer.Option(
+            "--method",
+            help=f"Which methods to use, a list of: {', '.join(METHODS)}; without it, those that suit model and set.",
+            metavar="LIST",
+            show_default=False,
+        ),
+    ] = None,
     sigma: SigmaOption = None,
     output_name: o.OutputNameOption = None,
     threshold: o.ThresholdOption = None,
@@ -166,7 +171,7 @@ def certify(
             "--layout": None if layout is o.LayoutName.NATIVE else layout,
             "--bounds": bounds,
             "--threshold": threshold,
-            "--method": None if method == DEFAULT_METHODS else method,
+            "--method": method,
             "--save": save,
             "--sigma": sigma,
             "--jobs": None if jobs == 1 else jobs,
@@ -199,7 +204,7 @@ def certify(
         eps=parse_eps(eps),
         data=given,
         verdicts=Options(
-            methods=parse_methods(method, tuple(METHODS), "method"),
+            methods=None if method is None else parse_methods(method, METHODS, "method"),
             time_limit=time_limit,
             seed=seed,
             record=certificates is not None,

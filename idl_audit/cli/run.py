@@ -14,7 +14,6 @@ from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.robustness import (
     ATTACK_METHODS,
     DEFAULT_ATTACKS,
-    DEFAULT_METHODS,
     JobsOption,
     ResumeOption,
     parse_methods,
@@ -41,7 +40,7 @@ from idl_audit.config.finding import FILE, find_configuration
 from idl_audit.config.settings import STEPS
 from idl_audit.data.numbers import Eps, parse_eps, parse_number
 from idl_audit.data.preprocessing import Preprocessing, parse_preprocessing
-from idl_audit.decide.verdicts import METHODS, Options
+from idl_audit.decide.ladder import METHODS, Options
 from idl_audit.gate.judge import check_measured, judge, parse_rules
 from idl_audit.gate.rules import Rule
 from idl_audit.measure.state_bounds import METHODS as BOUNDS_METHODS
@@ -277,7 +276,7 @@ class _Shared:
     def _certify(self, workers: dict[str, Any]) -> RobustnessOptions:
         data, table = self._needed("certify"), self._table("certify")
         verdicts = Options(
-            methods=parse_methods(table.get("method", DEFAULT_METHODS), tuple(METHODS), "method"),
+            methods=parse_methods(table["method"], METHODS, "method") if "method" in table else None,
             time_limit=self._time_limit,
             seed=self._seed,
             record="certificates" in table,

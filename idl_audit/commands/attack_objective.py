@@ -23,7 +23,7 @@ from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
 from idl_audit.data.vectors import read_objective
 from idl_audit.decide.objectives import SEARCHES, Measured, Measurement, Objective, l1, linear, state_discrepancy
-from idl_audit.decide.verdicts import REASONS
+from idl_audit.decide.rungs import REASONS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import Diagnostic, ObjectiveReport, Reason, Report, WhyIncomplete

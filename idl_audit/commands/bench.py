@@ -31,11 +31,11 @@ from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.commands.shared.workers import Done, Lost, begun, work_through
 from idl_audit.commands.shared.workers import tell as tell_parent
 from idl_audit.data.instances import Instance, read_instances
-from idl_audit.decide.verdicts import Reason
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
 from idl_audit.search.fast_gradients import searched
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import IdlAuditError, OptionError
+from idl_audit.values.verdicts import Reason
 
 DEFAULT_SECONDS: Final = 60.0
 """For rows without a timeout where there is no cap."""
@@ -286,6 +286,7 @@ def decide_row(row: Row) -> Decided:
         "result": decision.result,
         "method": decision.method,
         "witness": decision.witness,
+        "confirmed_by": decision.confirmed_by,
         "seconds": time.monotonic() - start,
     }
     diagnostics = tuple(told.model_copy(update={"where": _where(entry)}) for told in decision.diagnostics)

@@ -28,7 +28,8 @@ from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agree
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
-from idl_audit.decide.verdicts import Options, Result, Verdict
+from idl_audit.decide.ladder import Options, Result, climbed, in_order_of_cost
+from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import (
     Adversarial,
@@ -36,15 +37,13 @@ from idl_audit.report.schema import (
     CleanAccuracy,
     Diagnostic,
     EpsSummary,
-    Reason,
     Report,
     SampleReport,
     SampleResult,
     Summary,
     WhyIncomplete,
 )
-from idl_audit.report.schema import Verdict as ReportedVerdict
-from idl_audit.search.attacks import Found
+from idl_audit.search.judge import Found
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
@@ -52,6 +51,8 @@ from idl_audit.values.files import check_new_file
 from idl_audit.values.margins import margins, predictions
 from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
+from idl_audit.values.query import Misclassification
+from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_SAMPLES = 100
 """The agreement check runs on the first so many samples."""
@@ -124,10 +125,12 @@ class _Opinions:
     """Why there is no second opinion, where there might be one."""
 
     def of(self, point: Float32Array, label: int) -> tuple[str, ...]:
-        """Return the names of those that misclassify the point, as the goal where there is one."""
-        (name, original), *others = self.networks
-        own = (name,) if self._errs(original, point, label) else ()
-        return (*own, *(name for name, network in others if self._confirms(network, point, label)))
+        """Return the names of those that misclassify the point, as the goal where there is one.
+
+        The judge has asked the original network about it, alone.
+        """
+        (name, _), *others = self.networks
+        return (name, *(name for name, network in others if self._confirms(network, point, label)))
 
     def _confirms(self, network: Network, point: Float32Array, label: int) -> bool:
         """Whether a second opinion misclassifies the point; one that cannot be run on it has none."""
@@ -228,7 +231,7 @@ def audit_robustness(
             k=options.sparse,
             target=options.target,
         ),
-        summary=_summary(command, decided, options),
+        summary=_summary(command, decided, options, _methods(subject, tasks, options)),
         samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
         diagnostics=(
             *noted,
@@ -469,7 +472,15 @@ def _missing_opinion(opinions: _Opinions) -> Iterator[Diagnostic]:
         )
 
 
-def _summary(command: str, decided: list[Decided], options: RobustnessOptions) -> Summary:
+def _methods(subject: Subject, tasks: Sequence[SampleTask], options: RobustnessOptions) -> tuple[str, ...]:
+    """Return the methods that were asked for, or all that are usual for one of the sets."""
+    if options.verdicts.methods is not None:
+        return options.verdicts.methods
+    usual = (climbed(subject.model, Misclassification(one, (), task.label)) for task in tasks for one in task.sets[:1])
+    return in_order_of_cost([RUNGS[name].begins or name for names in usual for name in names])
+
+
+def _summary(command: str, decided: list[Decided], options: RobustnessOptions, methods: tuple[str, ...]) -> Summary:
     right = sum(sample.predicted == sample.label for sample in decided)
     per_eps = []
     for radius in options.eps:
@@ -481,7 +492,7 @@ def _summary(command: str, decided: list[Decided], options: RobustnessOptions) -
         clean=CleanAccuracy(k=right, n=len(decided)),
         per_eps=tuple(per_eps),
         verdicts_of="attack" if command == "attack" else "certify",
-        methods=options.verdicts.methods,
+        methods=methods,
         time_limit=limit if math.isfinite(limit) else None,
         max_nodes=options.verdicts.max_nodes,
     )
@@ -510,12 +521,12 @@ def _result_report(
         adversarial = _adversarial(sample, result.found, opinions, bounds)
     return SampleResult(
         eps=eps.value,
-        verdict=ReportedVerdict(result.verdict.value),
+        verdict=result.verdict,
         method=result.method,
         lower_bound=result.lower,
         margin_found=None if result.found is None or not math.isfinite(result.found.margin) else result.found.margin,
         adversarial=adversarial,
-        reason=None if result.reason is None else Reason(result.reason.value),
+        reason=result.reason,
         seconds=result.seconds,
     )
 

@@ -18,16 +18,18 @@ from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.sensitivity_pictures import check_new_folder
 from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.proofs import Recorded, plain, proof_of
-from idl_audit.decide.properties import RUNGS, Answer, QueryOptions, QueryResult, decide_query
-from idl_audit.decide.verdicts import Reason
+from idl_audit.decide.case import Recorded
+from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.decide.proofs import plain, proof_of
+from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.files.claims import PropertyClaim
 from idl_audit.proof.files.file import ProofFile
-from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, Report
+from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import OptionError, UnsupportedModelError
+from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_POINTS: Final = 20
 """Implicit model and network are compared on so many points of the property's first box."""
@@ -68,10 +70,12 @@ class PropertyOptions:
 class Decision:
     """What is known of one property."""
 
-    result: Answer
+    result: PropertyResult
     method: str | None = None
     witness: str | None = None
     """For sat: the counterexample in the competition's format."""
+    confirmed_by: tuple[str, ...] = ()
+    """For sat: who was asked about it alone."""
     reason: Reason | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
     recorded: tuple[Recorded | None, ...] = ()
@@ -115,6 +119,7 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
                 seconds=seconds,
                 time_limit=options.time_limit if math.isfinite(options.time_limit) else None,
                 witness=decision.witness,
+                confirmed_by=decision.confirmed_by,
                 problem=OUT_OF_MEMORY if lost else None,
                 sha256=row_sha256(subject.info.sha256, asked.sha256),
                 external_files=subject.info.external_files,
@@ -164,27 +169,29 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
     Each gets an equal part of what is left. unsat: all of them are.
     """
     diagnostics = tuple(_diagnostics(asked))
-    results: list[QueryResult] = []
+    results: list[Result] = []
     for number, query in enumerate(asked.queries):
         if budget.out_of_time:
             return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
-        chosen = QueryOptions(seed=options.seed, record=options.certificates is not None)
+        chosen = Options(seed=options.seed, record=options.certificates is not None)
         part = budget.part(1 / (len(asked.queries) - number))
-        found = decide_query(subject.model, subject.original, query, chosen, part)
-        if found.point is not None and found.outputs is not None:
-            return Decision("sat", found.method, witness_text(found.point, found.outputs), diagnostics=diagnostics)
+        found = decide_query(subject.model, subject.original, query, chosen, budget=part)
+        if found.verdict is Verdict.FALSIFIED and found.found is not None:
+            witness = witness_text(found.found.point, found.found.outputs)
+            return Decision("sat", found.method, witness, (subject.original.name,), diagnostics=diagnostics)
         results.append(found)
-    undecided = [found for found in results if found.result != "unsat"]
+    undecided = [found for found in results if found.verdict is not Verdict.CERTIFIED]
     if undecided:
-        worst = next((found for found in undecided if found.result == "unknown"), undecided[0])
-        return Decision(worst.result, reason=worst.reason, diagnostics=diagnostics)
+        reason = next((found.reason for found in undecided if found.reason is not Reason.TIME_LIMIT), Reason.TIME_LIMIT)
+        answer: PropertyResult = "timeout" if reason is Reason.TIME_LIMIT else "unknown"
+        return Decision(answer, reason=reason, diagnostics=diagnostics)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
     told = (*diagnostics, *_in_float32(subject, asked, results, budget))
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
 
 
 def _in_float32(
-    subject: Subject, asked: AskedProperty, results: Sequence[QueryResult], budget: Budget
+    subject: Subject, asked: AskedProperty, results: Sequence[Result], budget: Budget
 ) -> Iterator[Diagnostic]:
     """Say where what is proved is not above what floating-point arithmetic may change."""
     margins = float_margins(subject, Preprocessing())
@@ -193,11 +200,8 @@ def _in_float32(
         return
     close, largest = 0, 0.0
     for query, found in zip(asked.queries, results, strict=True):
-        proved = np.asarray(found.proved, np.float64)
-        if not (proved > 0).all():  # splitting the inputs ends as soon as a bound is positive
-            close, largest = close + 1, np.inf
-            continue
-        errors = margins.errors_of(query, found.proved, found.states, check=budget.check)
+        proved = np.asarray(found.lowers, np.float64)
+        errors = margins.errors_of(query, found.lowers, found.states, check=budget.check)
         if not (proved > errors).all():
             close, largest = close + 1, max(largest, float(errors[~(proved > errors)].max()))
     if close:

@@ -151,7 +151,7 @@ def _verdict_tables(found: Guess) -> list[str]:
         '# reports = ["report.html", "report.md"]',
         "",
         "[certify]",
-        'method = "interval, sign, pgd, linear, branch"',
+        '# method = "interval, quick, linear, attack, branch"   # those that suit the model, unless given',
         '# certificates = "certificates"   # a folder; `idl-audit verify` checks what is in it',
         "",
         "# Rules: shares as 0.9 or '90 %'; a failed rule ends `run` and `gate` with exit code 1.",

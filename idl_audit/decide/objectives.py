@@ -26,17 +26,18 @@ from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
-from idl_audit.search.attacks import Target
 from idl_audit.search.fast_gradients import CheckedSearch, searched
+from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.search.sign_descent import Objective as Descent
 from idl_audit.search.sign_descent import Units, sign_descent
-from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError
 from idl_audit.values.network import Network
+from idl_audit.values.query import Query
 from idl_audit.values.rounding import TINY, gamma
 
 SEARCHES: Final = ("pgd", "lp")
@@ -222,20 +223,46 @@ class Measurement:
         return self._model, self._network, self._objective, self._seed
 
 
+@dataclass(frozen=True, eq=False)
+class _Farthest(Query):
+    """What the judge is asked for: the point where an objective is smallest, or largest; it is never enough."""
+
+    objective: Objective
+    at_sample: FloatArray
+
+    @property
+    def sign(self) -> float:
+        """What is minimised is sign times the objective."""
+        return 1.0 if self.objective.sense == "smallest" else -1.0
+
+    def holds(self, outputs: FloatArray) -> BoolArray:
+        """Return False for each row."""
+        return np.zeros(len(outputs), np.bool_)
+
+    def distance(self, outputs: FloatArray) -> FloatArray:
+        """Return sign times the objective for each row."""
+        return self.sign * self.objective.value(outputs, self.at_sample)
+
+
 class _Run:
     """The searches over one set, and the best point so far."""
 
     def __init__(self, measurement: Measurement, sample: FloatArray, inputs: InputSet, budget: Budget) -> None:
-        model, self._network, self._objective, seed = measurement.parts
-        self._target = Target(model, inputs, sample, -1, self._network, budget)
+        self._model, network, self._objective, seed = measurement.parts
+        self._inputs, self._sample = inputs, sample
         self._rng = np.random.default_rng(seed)
         self.budget, self._whole = budget.part(SEARCH_SHARE), budget
         self.reason: Outcome | None = None
         self._interval = Interval.of_boxes(inputs.hull)
         self._observed = self._objective.observed
         self._at_sample = self._observed(sample[None])[0]
+        asked = _Farthest(inputs, (), self._objective, self._at_sample)
+        by = network
+        if self._objective.reads_states:
+            by = lambda points: self._observed(points.astype(np.float64))  # noqa: E731
+        self._judge, self._sign = Judge.of(self._model, by, asked, budget), asked.sign
         own = sample.astype(inputs.hull.point_type).astype(np.float32)
-        self._start = float(self._values(own[None])[0])
+        self._start = float(self._objective.value(np.asarray(by(own[None]), np.float64), self._at_sample)[0])
         self._best, self._point = self._start, own
         self._method: str | None = None
         if not bool(inputs.contains(own[None])[0]):  # rounding moves it out of the set
@@ -243,39 +270,22 @@ class _Run:
         self._bounds: StateBounds | None = None
         self._proved: float | None = None
 
-    @property
-    def _sign(self) -> float:
-        """What is minimised is sign times the objective."""
-        return 1.0 if self._objective.sense == "smallest" else -1.0
-
-    def _values(self, points: Float32Array) -> FloatArray:
-        """Return the objective at points, by the original network where it reads outputs alone."""
-        if self._objective.reads_states:
-            v = self._observed(points.astype(np.float64))
-        else:
-            v = np.asarray(self._network(points), np.float64)
-        return self._objective.value(v, self._at_sample)
-
     def _offer(self, points: FloatArray, method: str) -> None:
-        """Keep the best of some points, put into the set exactly."""
-        inside = self._target.project(np.atleast_2d(points))
-        inside = inside[self._target.inputs.contains(inside)]
-        if not len(inside):
-            return
-        values = self._values(inside)
-        for value, point in zip(values, inside, strict=True):
-            if np.isfinite(value) and self._sign * value < self._sign * self._best:
-                self._best, self._point, self._method = float(value), point, method
+        """Keep the best of some points, by the original network where the objective reads outputs alone."""
+        self._judge.propose(points)
+        found = self._judge.best
+        if found is not None and np.isfinite(found.margin) and found.margin < self._sign * self._best:
+            self._best, self._point, self._method = self._sign * found.margin, found.point, method
 
     def by_descent(self) -> None:
         """Signed gradient descent from the sample and from random points."""
-        units = Units.of_float32(self._target.box)
+        units = Units.of_float32(self._inputs.hull)
         if (units.lo > units.hi).any():
             return
         model = CheckedSearch(searched(self._observed), self.budget.check)
         objective, at = self._objective, self._at_sample
         starts = self._rng.random((RANDOM_STARTS + 1, units.lo.size))
-        starts[0] = units.of_points(self._target.centre)
+        starts[0] = units.of_points(self._sample)
 
         def value(v: FloatArray) -> FloatArray:
             found = self._sign * objective.value(v, at)
@@ -322,7 +332,7 @@ class _Run:
     def state_bounds(self) -> StateBounds:
         """Backward bounds of all states, computed once."""
         if self._bounds is None:
-            self._bounds = backward_state_bounds(self._target.model, self._interval, check=self.budget.check)
+            self._bounds = backward_state_bounds(self._model, self._interval, check=self.budget.check)
         return self._bounds
 
     def _functional(self, bounds: StateBounds) -> FloatArray:
@@ -373,8 +383,8 @@ class _Run:
 
     def _state_error(self) -> FloatArray:
         """Return how far the state of the sample, as computed, may be from the exact one."""
-        at = self._target.centre[None]
-        known = backward_state_bounds(self._target.model, Interval(at, at), check=self.budget.check)
+        at = self._sample[None]
+        known = backward_state_bounds(self._model, Interval(at, at), check=self.budget.check)
         x = [known.x[k] for k in range(len(self._observed.blocks))]
         lo, hi = (np.concatenate([side[0] for side in sides]) for sides in zip(*((v.lo, v.hi) for v in x), strict=True))
         return np.asarray(np.nextafter(np.maximum(hi - self._at_sample, self._at_sample - lo), np.inf))
@@ -382,7 +392,7 @@ class _Run:
     def result(self, seconds: float) -> Measured:
         """Return what is known now, with what can be proved in the time that is left."""
         self.budget = self._whole
-        if self._target.model.is_well_posed:
+        if self._model.is_well_posed:
             with suppress(BudgetError):
                 self._prove()
         return Measured(

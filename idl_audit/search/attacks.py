@@ -1,8 +1,8 @@
 """Attacks: ways to look for a point of the input set that the network misclassifies.
 
-An attack proposes points; success is the original network's word alone (`Replay`), asked in float32 at points that lie
-inside the set exactly. Gradients come from the implicit model. Over U_card (`SparseBall`) an attack changes at most k
-inputs: the inputs that matter most to first order, then a search on those alone.
+An attack proposes points; success is the original network's word alone (`search.judge`). Gradients come from the
+implicit model. Over U_card (`SparseBall`) an attack changes at most k inputs: the inputs that matter most to first
+order, then a search on those alone.
 """
 
 from __future__ import annotations
@@ -18,109 +18,57 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.sensitivity import sensitivity_matrix
-from idl_audit.search.fast_gradients import CheckedSearch, Searched, in_batches, searched
+from idl_audit.search.fast_gradients import CheckedSearch, Searched, searched
+from idl_audit.search.judge import Judge
 from idl_audit.search.sign_descent import Objective, Units, diversify, sign_descent
-from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from idl_audit.values.box import Box, InputSet, SparseBall
-from idl_audit.values.budget import UNLIMITED, Budget
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.box import Box, InputSet, SparseBall, largest_entries
 from idl_audit.values.errors import BudgetError, OptionError
-from idl_audit.values.margins import margins, predictions, rivals
+from idl_audit.values.margins import rivals
 from idl_audit.values.network import Network
+from idl_audit.values.query import Misclassification
 
 SUPPORT_ROUNDS = 3
 """How often a sparse attack chooses its inputs anew."""
-
-ASKED_AGAIN = 16
-"""Points of a batch that the network is asked about one by one, until one of them succeeds alone."""
 
 GREEDY_STEPS = 32
 """In so many steps a greedy sparse attack collects its inputs."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A point inside the input set, with what the original network says of it."""
-
-    point: Float32Array
-    predicted: int
-    """The class that the network predicts there; -1 where an output is no number."""
-    margin: float
-    """y_label - max over the others, for a targeted attack max over the others - y_target; -inf where an output is no
-    number. Positive where the attack has failed."""
-    method: str
-
-
-@dataclass(frozen=True)
 class Target:
-    """What is attacked: the sample's input set, its label, and the network that has the last word."""
+    """What is attacked: a sample, the query that asks for another class around it, and the judge of the points."""
 
     model: ImplicitModel
-    inputs: InputSet
     centre: FloatArray
     """The sample itself, shape (p,)."""
-    label: int
-    network: Network
-    budget: Budget = UNLIMITED
+    query: Misclassification
+    judge: Judge
+
+    @classmethod
+    def of(cls, model: ImplicitModel, network: Network, sample: FloatArray, query: Misclassification) -> Target:
+        """Return what is attacked, without a limit of time."""
+        return cls(model, sample, query, Judge.of(model, network, query))
+
+    @property
+    def label(self) -> int:
+        """The right class."""
+        return self.query.label
+
+    @property
+    def inputs(self) -> InputSet:
+        """The sample's input set."""
+        return self.query.inputs
 
     @property
     def searched(self) -> Searched:
         """The model as searches see it; it raises BudgetError where the time is over."""
-        return CheckedSearch(searched(self.model), self.budget.check)
+        return CheckedSearch(searched(self.model), self.judge.budget.check)
 
     @property
     def box(self) -> Box:
         """The set, or the least box around it."""
-        return self.inputs.hull
-
-    def replay(self, points: FloatArray, method: str, goal: int | None = None) -> Found | None:
-        """Return the worst of the points by the original network, put into the set first; None where none fits.
-
-        Args:
-            points: shape (m, p) or (p,).
-            method: what the result is called after.
-            goal: the class that the attack aims at; None stands for any but the label.
-        """
-        inside = self.project(np.atleast_2d(points))
-        inside = inside[self.inputs.contains(inside)]
-        if not len(inside):
-            return None
-        outputs = in_batches(self.network, inside, self.searched.batch, self.budget.check)
-        predicted, margin = self._judged(outputs, goal)
-        failed = predicted == self.label if goal is None else predicted != goal
-        # success first, then the smallest margin: with ties, argmax may err at margin 0
-        found = []
-        for k in np.lexsort((margin, failed))[:ASKED_AGAIN]:
-            # as anyone would replay it: a batch may round otherwise
-            alone = outputs if len(inside) == 1 else self.network(inside[k][None])
-            classes, margins_there = self._judged(alone, goal)
-            found.append(Found(inside[k], int(classes[0]), float(margins_there[0]), method))
-            if failed[k] or is_success(found[-1], self.label, goal):
-                break
-        return min(found, key=lambda one: (not is_success(one, self.label, goal), one.margin))
-
-    def _judged(self, outputs: FloatArray, goal: int | None) -> tuple[IntArray, FloatArray]:
-        """Return the predicted classes and the margins, -inf where an output is no number, (m,) each."""
-        predicted = predictions(outputs)
-        margin = margins(outputs, self.label) if goal is None else -margins(outputs, goal)
-        return predicted, np.where(predicted < 0, -np.inf, margin)
-
-    def project(self, points: FloatArray) -> Float32Array:
-        """Return float32 points of the exact set near the given ones, where there are any.
-
-        Over U_card the k largest changes are kept, each relative to how far its input may move, and the others undone.
-        """
-        if isinstance(self.inputs, SparseBall) and self.inputs.k < self.inputs.size:
-            change = np.abs(points - self.centre)
-            farthest = np.where(self.inputs.radius > 0, self.inputs.radius, 1.0)
-            points = np.where(largest_entries(change / farthest, self.inputs.k), points, self.centre)
-        return self.box.project(points)
-
-
-def is_success(found: Found | None, label: int, goal: int | None = None) -> bool:
-    """Return whether the original network misclassifies the point, as the goal where there is one."""
-    if found is None:
-        return False
-    return found.predicted != label if goal is None else found.predicted == goal
+        return self.query.box
 
 
 @dataclass(frozen=True)
@@ -152,8 +100,8 @@ def random_points(target: Target, options: AttackOptions, rng: np.random.Generat
 
 def signed_gradient(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Yield, for each rival class, the corner that the margin's gradient at the sample points to (FGSM)."""
-    aims = _aims(target, options)
-    _, slope = target.searched.slopes(np.tile(target.centre, (len(aims), 1)), _Aim(target, options, aims).weights)
+    aims = _aims(target)
+    _, slope = target.searched.slopes(np.tile(target.centre, (len(aims), 1)), _Aim(target, aims).weights)
     yield _best_corners(target, slope)
 
 
@@ -171,11 +119,11 @@ def projected_gradient(target: Target, options: AttackOptions, rng: np.random.Ge
 
     Starts: the sample, then by turns output-diversified and random ones. Over U_card each end is made sparse.
     """
-    aims = _aims(target, options)
+    aims = _aims(target)
     model, units = target.searched, Units.of_float32(target.box)
     if (units.lo > units.hi).any():
         return  # an interval without a float32 number: no point could be replayed
-    objective = _Aim(target, options, aims).objective
+    objective = _Aim(target, aims).objective
     is_sparse = isinstance(target.inputs, SparseBall)
     if is_sparse:
         yield from _greedy(target, options, aims)
@@ -201,7 +149,7 @@ def projected_gradient(target: Target, options: AttackOptions, rng: np.random.Ge
 def _greedy(target: Target, options: AttackOptions, aims: IntArray) -> Iterator[FloatArray]:
     """Yield points that collect their k inputs step by step, always those that lower the margin most to first order."""
     assert isinstance(target.inputs, SparseBall)
-    k, model, aim = min(target.inputs.k, target.inputs.size), target.searched, _Aim(target, options, aims)
+    k, model, aim = min(target.inputs.k, target.inputs.size), target.searched, _Aim(target, aims)
     points = np.tile(target.centre, (len(aims), 1))
     for size in np.unique(np.linspace(1, k, min(k, GREEDY_STEPS)).round().astype(np.int64)):
         _, slope = model.slopes(points, aim.weights)
@@ -222,7 +170,7 @@ def _sparse(
     The first choice ranks |slope change|, the slope halfway between sample and point; later ones the greatest decrease
     to first order that each input offers, with the slope at the sparse point itself.
     """
-    model, aim = target.searched, _Aim(target, options, aims)
+    model, aim = target.searched, _Aim(target, aims)
     box = Units.of_float32(target.box)
     _, slope = model.slopes((points + target.centre) / 2, aim.weights)
     gains = slope * (target.centre - points)
@@ -235,14 +183,6 @@ def _sparse(
         yield points
         _, slope = model.slopes(points, aim.weights)
         gains = slope * (target.centre - np.where(slope > 0, target.box.lo, target.box.hi))
-
-
-def largest_entries(values: FloatArray, k: int) -> BoolArray:
-    """Return a mask of the k largest entries of each row, shape (m, p); of equal ones, the first."""
-    mask = np.zeros(values.shape, np.bool_)
-    order = np.argsort(-values, axis=-1, kind="stable")[..., :k]
-    np.put_along_axis(mask, order, True, axis=-1)
-    return mask
 
 
 def sensitivity_ranking(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
@@ -289,17 +229,10 @@ def _count(target: Target, fraction: float) -> int:
     return min(count, target.inputs.k) if isinstance(target.inputs, SparseBall) else count
 
 
-def _aims(target: Target, options: AttackOptions) -> IntArray:
+def _aims(target: Target) -> IntArray:
     """Return the classes that an attack aims at, one run each."""
-    if options.target is None:
-        return rivals(target.model.n_outputs, target.label)
-    if not 0 <= options.target < target.model.n_outputs:
-        raise OptionError(
-            f"there is no class {options.target} to aim at; classes go from 0 to {target.model.n_outputs - 1}"
-        )
-    if options.target == target.label:
-        raise OptionError(f"class {options.target} is the sample's own; an attack aims at another one")
-    return np.array([options.target])
+    goal = target.query.goal
+    return rivals(target.model.n_outputs, target.label) if goal is None else np.array([goal])
 
 
 @dataclass(frozen=True)
@@ -307,7 +240,6 @@ class _Aim:
     """What each row of a batch descends on: y_label - y_aim; towards a goal, max over the others - y_goal."""
 
     target: Target
-    options: AttackOptions
     aims: IntArray
 
     @property
@@ -316,9 +248,10 @@ class _Aim:
 
     def _leader(self, y: FloatArray) -> IntArray:
         """Return the output that stands in the aim's way."""
-        if self.options.target is None:
+        goal = self.target.query.goal
+        if goal is None:
             return np.full(len(y), self.target.label)
-        others = np.where(np.arange(y.shape[1]) == self.options.target, -np.inf, y)
+        others = np.where(np.arange(y.shape[1]) == goal, -np.inf, y)
         return np.asarray(others.argmax(axis=1))
 
     def _value(self, y: FloatArray) -> FloatArray:
@@ -345,32 +278,19 @@ ATTACKS: Final[Mapping[str, Attack]] = MappingProxyType(
         "pgd": projected_gradient,
     }
 )
-"""Name -> attack, cheap ones first; the attack by the LP's minimiser is a rung of `verdicts`, with its relaxation."""
+"""Name -> attack, cheap ones first; that by the LP's minimiser is a rung of `decide.rungs`, with its relaxation."""
 
 
-def run_attack(name: str, target: Target, options: AttackOptions, rng: np.random.Generator) -> Found | None:
-    """Run one attack and replay what it proposes on the original network; return the worst point of all.
+def run_attack(name: str, target: Target, options: AttackOptions, rng: np.random.Generator) -> bool:
+    """Run one attack and propose its points to the judge; return whether one is a counterexample.
 
-    Where the target's time is over before the attack is, it is the worst of those that were asked about.
+    Where the judge's time is over before the attack is, those that it was asked about count.
 
     Raises:
-        OptionError: for an unknown name, and a target that is no other class than the label.
+        OptionError: for an unknown name.
     """
     if name not in ATTACKS:
         raise OptionError(f"there is no attack '{name}'; known are {', '.join(ATTACKS)}, lp and mip")
-    if options.target is not None:
-        _aims(target, options)
-    worst: Found | None = None
     with suppress(BudgetError):
-        for points in ATTACKS[name](target, options, rng):
-            found = target.replay(points, name, options.target)
-            if found is not None and (worst is None or is_worse(found, worst, target.label, options.target)):
-                worst = found
-            if is_success(worst, target.label, options.target):
-                break
-    return worst
-
-
-def is_worse(found: Found, than: Found, label: int, goal: int | None = None) -> bool:
-    """Return whether a point is a better attack than another: a success before all others, then the smaller margin."""
-    return (not is_success(found, label, goal), found.margin) < (not is_success(than, label, goal), than.margin)
+        return any(target.judge.propose(points) for points in ATTACKS[name](target, options, rng))
+    return target.judge.has_won

@@ -4,8 +4,7 @@ With few free inputs: many random points and corners, a few sign descents, then 
 then descent by Adam in the box's own units on the sum over the rows of max(row y + offset + margin, 0), one alternative
 a run. With many: signed gradient steps with momentum that shrink, from the centre, from random points, and from where
 20 steps along a random direction of the output lead (output-diversified starts: a network that saturates near the
-centre shows no slope there). The model only proposes; a point counts when it is a float32 point of the exact box and
-the original network's own outputs satisfy the query.
+centre shows no slope there). The model only proposes, to the judge.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.search.adam import Adam
-from idl_audit.search.fast_gradients import CheckedNetwork, CheckedSearch, Searched, searched
+from idl_audit.search.fast_gradients import CheckedSearch, Searched, searched
+from idl_audit.search.judge import Judge
 from idl_audit.search.sign_descent import Objective, Units, diversify, sign_descent
-from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, OptionError
-from idl_audit.values.network import Network
 from idl_audit.values.query import Query
 
 FEW_INPUTS = 30
@@ -51,23 +50,25 @@ MARGIN = 1e-3
 
 def attack_query(
     model: ImplicitModel,
-    network: Network,
     query: Query,
+    judge: Judge,
     *,
     budget: Budget,
     rng: np.random.Generator,
     effort: int = 1,
+    briefly: bool = False,
     starts: FloatArray | None = None,
-) -> Float32Array | None:
-    """Return a float32 point (p,) of the exact box that the original network makes a counterexample, or None.
+) -> bool:
+    """Look for a counterexample; return whether the judge knows one.
 
     Args:
         model: the implicit model of the network: it proposes.
-        network: the original network, float32 (m, p) -> (m, q): it decides.
-        query: the box and the alternatives.
+        query: the box and the alternatives that are worth a search.
+        judge: asks the original network: it decides.
         budget: when to give up; a start of a descent is a node.
         rng: where chance comes from; the same generator and effort give the same search.
         effort: 1, 2, ...: how hard to try; a greater one has more starts and steps, and chance of its own.
+        briefly: with few free inputs, leave it at points and a few sign descents; with many, do nothing.
         starts: points worth a look, (s, p): minimisers of a relaxation, nodes of a tree. They are tried first.
 
     Raises:
@@ -75,17 +76,19 @@ def attack_query(
     """
     if effort < 1:
         raise OptionError(f"the effort of an attack must be 1 or more, not {effort}")
-    if not query.alternatives or not bool(query.box.contains(query.box.project(query.box.lo))):
-        return None  # an interval of the box holds no float32 number: nothing that could be replayed
+    if not query.alternatives or not judge.can_be_asked:
+        return judge.has_won
     search = CheckedSearch(searched(model), budget.check)
-    hunt = _Hunt(query, search, CheckedNetwork(network, search.batch, budget.check), budget, rng)
+    hunt = _Hunt(query, search, judge.within(budget), budget, rng)
     with suppress(BudgetError):
         if starts is not None and len(starts):
             _search_nearby(hunt, starts)
         if not hunt.is_over:
-            few = (hunt.units.width > 0).sum() <= FEW_INPUTS
-            (_search_low_dimension if few else _search_high_dimension)(hunt, effort)
-    return hunt.found
+            if (hunt.units.width > 0).sum() <= FEW_INPUTS:
+                _search_low_dimension(hunt, effort, briefly=briefly)
+            elif not briefly:
+                _search_high_dimension(hunt, effort)
+    return judge.has_won
 
 
 @dataclass
@@ -94,10 +97,9 @@ class _Hunt:
 
     query: Query
     model: Searched
-    network: Network
+    judge: Judge
     budget: Budget
     rng: np.random.Generator
-    found: Float32Array | None = None
     units: Units = field(init=False)
     scale: FloatArray = field(init=False)
     """Standard deviation over the box of every alternative's rows, (n, k)."""
@@ -113,7 +115,7 @@ class _Hunt:
 
     @property
     def is_over(self) -> bool:
-        return self.found is not None or self.budget.is_spent
+        return self.judge.has_won or self.budget.is_spent
 
     @property
     def n_alternatives(self) -> int:
@@ -139,23 +141,10 @@ class _Hunt:
         columns = [self.values(y, np.full(len(y), k)).max(axis=1) for k in range(self.n_alternatives)]
         return np.stack(columns, axis=1)
 
-    def judge(self, t: FloatArray, worst: FloatArray) -> None:
-        """Ask the original network about the points nearest to success."""
-        if self.found is not None or not len(t):
-            return
-        order = np.argsort(worst, kind="stable")[:JUDGED]
-        points = self.query.box.project(self.units.points(t[order]))
-        points = points[self.query.box.contains(points)]
-        if len(points):
-            self.find(points)
-
-    def find(self, points: Float32Array) -> None:
-        """Keep the first point that the network confirms; points lie in the exact box."""
-        outputs = self.network(points)
-        near = np.argsort(self.query.distance(outputs), kind="stable")
-        held = near[self.query.holds(outputs[near])]
-        if len(held):
-            self.found = points[held[0]]
+    def propose(self, t: FloatArray, worst: FloatArray) -> None:
+        """Ask the judge about the points nearest to success."""
+        if len(t):
+            self.judge.propose(self.units.points(t[np.argsort(worst, kind="stable")[:JUDGED]]))
 
     def hinge(self, y: FloatArray, aims: IntArray) -> FloatArray:
         """Return the functional whose slope is that of sum over rows of max(row y + offset + margin, 0)."""
@@ -179,7 +168,7 @@ def _search_nearby(hunt: _Hunt, starts: FloatArray) -> None:
     """Try points that were given, then descend from each towards the alternative that is nearest there."""
     t = hunt.units.of_points(starts)
     far = hunt.all_values(hunt.model.outputs(hunt.units.points(t)))
-    hunt.judge(t, far.min(axis=1))
+    hunt.propose(t, far.min(axis=1))
     if hunt.is_over:
         return
     for part in _parts(np.arange(len(t)), hunt.model.batch):
@@ -188,14 +177,14 @@ def _search_nearby(hunt: _Hunt, starts: FloatArray) -> None:
             return
 
 
-def _search_low_dimension(hunt: _Hunt, effort: int) -> None:
+def _search_low_dimension(hunt: _Hunt, effort: int, *, briefly: bool) -> None:
     t, y = _sample(hunt, effort)
     if hunt.is_over:
         return
     hunt.measure(y)
     far = hunt.all_values(y)
     for k in range(hunt.n_alternatives):
-        hunt.judge(t[far[:, k].argsort(kind="stable")[:JUDGED]], np.sort(far[:, k])[:JUDGED])
+        hunt.propose(t[far[:, k].argsort(kind="stable")[:JUDGED]], np.sort(far[:, k])[:JUDGED])
         if hunt.is_over:
             return
     for k in far.min(axis=0).argsort(kind="stable"):
@@ -203,6 +192,8 @@ def _search_low_dimension(hunt: _Hunt, effort: int) -> None:
         _step(hunt, starts, np.full(len(starts), k), steps=30, weigh=hunt.hinge)
         if hunt.is_over:
             return
+    if briefly:
+        return
     share = max(1, hunt.n_alternatives // 4)
     for k in far.min(axis=0).argsort(kind="stable"):
         best = _group_winners(far[:, k], LINEAGES * effort // share)
@@ -242,10 +233,10 @@ def _evolve(hunt: _Hunt, t: FloatArray, far: FloatArray, k: int, *, rounds: int)
         better = values[rows, best] < far
         t[better], far[better] = children[rows, best][better], values[rows, best][better]
         if (far <= 0).any():
-            hunt.judge(t, far)
+            hunt.propose(t, far)
         if hunt.is_over:
             return
-    hunt.judge(t, far)
+    hunt.propose(t, far)
 
 
 def _sample(hunt: _Hunt, effort: int) -> tuple[FloatArray, FloatArray]:
@@ -280,14 +271,14 @@ def _descend(hunt: _Hunt, t: FloatArray, aims: IntArray, *, steps: int) -> None:
         better = worst < best_worst
         best[better], best_worst[better] = t[better], worst[better]
         if (worst <= 0).any():
-            hunt.judge(t[worst <= 0], worst[worst <= 0])
+            hunt.propose(t[worst <= 0], worst[worst <= 0])
         if hunt.is_over:
             return
         slope = slope * hunt.units.width
         largest = np.abs(slope).max(axis=1, keepdims=True)
         adam.step([slope / np.where(largest > 0, largest, 1.0)], float(rate))
         np.clip(t, 0.0, 1.0, out=t)
-    hunt.judge(best, best_worst)
+    hunt.propose(best, best_worst)
 
 
 def _search_high_dimension(hunt: _Hunt, effort: int) -> None:
@@ -335,10 +326,10 @@ def _step(
     hunt.budget.spend(len(t))
 
     def stop(t: FloatArray, worst: FloatArray) -> bool:
-        hunt.judge(t[worst <= 0], worst[worst <= 0])
+        hunt.propose(t[worst <= 0], worst[worst <= 0])
         return hunt.is_over
 
     objective = Objective(lambda y: hunt.values(y, aims).max(axis=1), lambda y: weigh(y, aims))
     best, worst = sign_descent(hunt.model, hunt.units, t, objective, steps=steps, largest=largest, stop=stop)
-    hunt.judge(best, worst)
+    hunt.propose(best, worst)
     return worst

@@ -237,6 +237,17 @@ class SparseBall:
         """Return max of m . u over the set for each row m, shape (..., p) -> (...), rounded upward."""
         return _support(self, rows)
 
+    def project(self, points: FloatArray) -> Float32Array:
+        """Return float32 points of the exact set near the given ones, (..., p), where there are any.
+
+        The k largest changes are kept, each relative to how far its input may move, and the others undone.
+        """
+        if self.k < self.size:
+            points = np.clip(points, self.box.lo, self.box.hi)  # what may not move has not moved
+            change = np.abs(points - self.centre) / self.radius
+            points = np.where(largest_entries(change, self.k), points, self.centre)
+        return self.box.project(points)
+
     def contains(self, points: FloatArray | Float32Array) -> BoolArray:
         """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
         changed = (points.astype(np.float64) != self.centre).sum(axis=-1)
@@ -245,6 +256,14 @@ class SparseBall:
 
 InputSet: TypeAlias = Box | SparseBall
 """What an input may become."""
+
+
+def largest_entries(values: FloatArray, k: int) -> BoolArray:
+    """Return a mask of the k largest entries of each row, shape (..., p); of equal ones, the first."""
+    mask = np.zeros(values.shape, np.bool_)
+    order = np.argsort(-values, axis=-1, kind="stable")[..., :k]
+    np.put_along_axis(mask, order, True, axis=-1)
+    return mask
 
 
 def _radii(size: int, eps: float, sigma: FloatArray | None) -> tuple[FloatArray, FloatArray]:

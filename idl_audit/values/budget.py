@@ -95,6 +95,10 @@ class Budget:
         last_node = min(self.last_node, self.nodes.spent + nodes)
         return replace(self, deadline=min(self.deadline, self.clock() + seconds), last_node=last_node)
 
+    def at_most_nodes(self, nodes: int) -> Budget:
+        """Return the budget of a step that begins no more than so many nodes."""
+        return replace(self, last_node=min(self.last_node, self.nodes.spent + nodes))
+
     def before(self, seconds: float) -> Budget:
         """Return the budget of a step that leaves so many seconds to what comes after it."""
         return replace(self, deadline=self.deadline - seconds)

@@ -11,9 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from idl_audit.values.arrays import BoolArray, FloatArray
-from idl_audit.values.box import Box, InputSet, SparseBall
-from idl_audit.values.margins import margin_functionals
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.box import Box, InputSet
+from idl_audit.values.errors import OptionError
+from idl_audit.values.margins import margin_functionals, margins, predictions, rivals
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +44,29 @@ class Conjunction:
 class Query:
     """The set and the alternatives of a counterexample."""
 
-    box: Box
+    inputs: InputSet
     alternatives: tuple[Conjunction, ...]
-    sparse: SparseBall | None = None
-    """The set itself where it is U_card; the box is then the least one around it."""
-
-    @classmethod
-    def misclassification(cls, inputs: InputSet, n_outputs: int, label: int) -> Query:
-        """Return the query whose counterexamples lie in the set and have y_label <= y_j for some other j."""
-        rows = margin_functionals(n_outputs, label)
-        alternatives = tuple(Conjunction(row[None], np.zeros(1)) for row in rows)
-        return cls(inputs.hull, alternatives, None if isinstance(inputs, Box) else inputs)
 
     @property
-    def inputs(self) -> InputSet:
-        """The set that a counterexample lies in."""
-        return self.box if self.sparse is None else self.sparse
+    def box(self) -> Box:
+        """The set, or the least box around it."""
+        return self.inputs.hull
+
+    @staticmethod
+    def misclassification(inputs: InputSet, n_outputs: int, label: int, goal: int | None = None) -> Misclassification:
+        """Return the query for a point with y_label <= y_j for some other j, or for the goal where there is one.
+
+        Raises:
+            OptionError: where the goal is no other class.
+        """
+        others = rivals(n_outputs, label)
+        rows = margin_functionals(n_outputs, label)[np.full(len(others), True) if goal is None else others == goal]
+        if goal is not None and not 0 <= goal < n_outputs:
+            raise OptionError(f"there is no class {goal} to aim at; classes go from 0 to {n_outputs - 1}")
+        if goal == label:
+            raise OptionError(f"class {goal} is the sample's own; an attack aims at another one")
+        alternatives = tuple(Conjunction(row[None], np.zeros(1)) for row in rows)
+        return Misclassification(inputs, alternatives, label, goal)
 
     def holds(self, outputs: FloatArray) -> BoolArray:
         """Return for each row of outputs, shape (m, q), whether it makes its point a counterexample, exactly."""
@@ -68,3 +76,39 @@ class Query:
         """Return min over alternatives of max over rows of (rows y + offsets), shape (m,): to be made <= 0."""
         worst = [(outputs @ c.rows.T + c.offsets).max(axis=1) for c in self.alternatives]
         return np.asarray(np.min(worst, axis=0))
+
+    def nearest(self, outputs: FloatArray, count: int) -> IntArray:
+        """Return the numbers of the rows of outputs that are counterexamples or nearest to one, the best first."""
+        return _ranked(self.distance(outputs))[:count]
+
+
+@dataclass(frozen=True, eq=False)
+class Misclassification(Query):
+    """The query of a sample: its alternatives are margins, and a counterexample is a point of another class.
+
+    The class is that of the largest output, of equal ones the first; where an output is no number there is none, which
+    is not the label.
+    """
+
+    label: int
+    goal: int | None = None
+    """The class that is aimed at; None stands for any but the label."""
+
+    def holds(self, outputs: FloatArray) -> BoolArray:
+        """Return for each row of outputs, shape (m, q), whether its class is not the label, or is the goal."""
+        predicted = predictions(outputs)
+        return np.asarray(predicted != self.label if self.goal is None else predicted == self.goal)
+
+    def distance(self, outputs: FloatArray) -> FloatArray:
+        """Return y_label - max over the others, with a goal max over the others - y_goal, shape (m,)."""
+        with np.errstate(invalid="ignore"):
+            return margins(outputs, self.label) if self.goal is None else -margins(outputs, self.goal)
+
+    def nearest(self, outputs: FloatArray, count: int) -> IntArray:
+        """Return the numbers of the points of another class, then of the nearest ones to it: at a tie margins err."""
+        return _ranked(self.distance(outputs), ~self.holds(outputs))[:count]
+
+
+def _ranked(distance: FloatArray, *first: BoolArray) -> IntArray:
+    """Return the order of growing distance, those that are no numbers last; of what comes `first`, that before it."""
+    return np.asarray(np.lexsort((np.where(np.isfinite(distance), distance, np.inf), *first)))

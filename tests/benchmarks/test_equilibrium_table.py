@@ -9,9 +9,9 @@ import pytest
 
 import idl_audit
 from benchmarks.equilibrium_table import HEAD, closed_loop, decide_all, loop_section, table
-from idl_audit.decide.verdicts import Verdict
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.verdicts import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,11 +23,11 @@ from idl_audit.commands import certify_property as properties
 from idl_audit.commands.bench import BenchOptions, Decided, Row, audit_bench
 from idl_audit.commands.shared.questions import rounded, scaled_row, to_query
 from idl_audit.data.vnnlib import OutputRow, PropertyBox, parse_vnnlib
-from idl_audit.decide.verdicts import Reason
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError
+from idl_audit.values.verdicts import Reason
 from tests.shared import bench_workers
 from tests.shared.command_line import MODEL, Run, network, run, weights
 

@@ -142,7 +142,7 @@ def typed(line: str) -> Callable[[Path, pytest.MonkeyPatch], Run]:
 
 def a_sample_is_lost(line: str) -> Callable[[Path, pytest.MonkeyPatch], Run]:
     def case(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-        monkeypatch.setattr(deciding, "decide", Breaking(ZeroDivisionError("one over nothing")))
+        monkeypatch.setattr(deciding, "decide_sample", Breaking(ZeroDivisionError("one over nothing")))
         found = type_in(f"{line} -f json")
         assert found.report.why_incomplete == "not_judged"
         return found

@@ -199,7 +199,7 @@ def test_help_mentions_every_option(name, columns):
 
 
 def test_help_names_every_method(files):
-    from idl_audit.decide.verdicts import METHODS
+    from idl_audit.decide.ladder import METHODS
     from idl_audit.measure.state_bounds import METHODS as RUNGS
     from idl_audit.search.attacks import ATTACKS
 
@@ -431,14 +431,14 @@ def test_channels_have_their_own_mean_and_std(files):
 
 def interrupt_after(monkeypatch, samples):
     """Let Ctrl-C come when so many samples are decided."""
-    real, calls = deciding.decide, itertools.count()
+    real, calls = deciding.decide_sample, itertools.count()
 
     def decide(*arguments):
         if next(calls) == samples:
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(deciding, "decide", decide)
+    monkeypatch.setattr(deciding, "decide_sample", decide)
 
 
 @pytest.mark.parametrize("name", ["certify", "attack"])

@@ -153,14 +153,14 @@ def test_a_local_sensitivity_says_its_radius(files):
 
 
 def test_an_interrupted_run_leaves_an_incomplete_report_that_fails_its_gate(files, monkeypatch):
-    real, calls = deciding.decide, itertools.count()
+    real, calls = deciding.decide_sample, itertools.count()
 
     def decide(*arguments):
         if next(calls) == 3:
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(deciding, "decide", decide)
+    monkeypatch.setattr(deciding, "decide_sample", decide)
     configured(files, "[gate]\nrequire = 'clean_accuracy >= 0'\n")
     found = run("run", "-o", "out/r.json")
     assert found.code == 130

@@ -29,7 +29,7 @@ from idl_audit.commands.shared.subject import ModelOptions, open_module, open_su
 from idl_audit.commands.verify import verify
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.verdicts import Options
+from idl_audit.decide.ladder import Options
 from idl_audit.graph.files import combined_sha256, hashed, refuse_changed
 from idl_audit.graph.torch_reader import TorchOptions
 from idl_audit.report.schema import Report

@@ -21,7 +21,7 @@ from idl_audit.commands.shared.journal import HEAD, drop_journal, journal_beside
 from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.verdicts import Options
+from idl_audit.decide.ladder import Options
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Reason, Verdict
 from idl_audit.values.errors import OptionError, SolverError
@@ -124,7 +124,7 @@ def test_a_process_that_never_begins_is_ended(monkeypatch):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
-    real = deciding.decide
+    real = deciding.decide_sample
 
     def decide(model, network, sample, label, *rest):
         if label == labels[1]:
@@ -134,7 +134,7 @@ def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
     with np.load(DATA) as file:
         labels = file["labels"][[0, 3, 5]]
     assert len(set(labels)) == 3
-    monkeypatch.setattr(deciding, "decide", decide)
+    monkeypatch.setattr(deciding, "decide_sample", decide)
     report = audit(index=(0, 3, 5))
     assert [result.reason for sample in report.samples for result in sample.results].count(reason) == 2
     assert [result.reason for result in report.samples[1].results] == [reason] * 2
@@ -148,7 +148,7 @@ def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
 
 def interrupted_after(count, path, monkeypatch, **more):
     """Audit until so many samples are decided, then as kill -9 would end it: without a word."""
-    real, calls = deciding.decide, iter(range(10**6))
+    real, calls = deciding.decide_sample, iter(range(10**6))
 
     def decide(*arguments):
         if next(calls) == 2 * count:
@@ -156,7 +156,7 @@ def interrupted_after(count, path, monkeypatch, **more):
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(deciding, "decide", decide)
+        patch.setattr(deciding, "decide_sample", decide)
         report = audit(journal=path, **more)
     assert (report.status, len(report.samples)) == ("incomplete", count)
     assert len(path.read_bytes().splitlines()) == 1 + count
@@ -165,13 +165,13 @@ def interrupted_after(count, path, monkeypatch, **more):
 
 def counted(monkeypatch):
     """Count the calls of `decide`."""
-    calls, real = [], deciding.decide
+    calls, real = [], deciding.decide_sample
 
     def decide(*arguments):
         calls.append(arguments[3])
         return real(*arguments)
 
-    monkeypatch.setattr(deciding, "decide", decide)
+    monkeypatch.setattr(deciding, "decide_sample", decide)
     return calls
 
 

@@ -12,13 +12,14 @@ import pytest
 
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.verdicts import Options, Verdict, decide
+from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.proof.cover import covers
 from idl_audit.proof.files.claims import Ball
 from idl_audit.proof.files.file import read_meta
 from idl_audit.proof.format_1.reading import opened
 from idl_audit.values.box import Box
 from idl_audit.values.npz import NpzFile
+from idl_audit.values.verdicts import Verdict
 from tests.shared.format_1 import (
     Certificate,
     complete,
@@ -49,11 +50,12 @@ def certified(subject, shares):
     i = 15
     box = Box.around(inputs[i], EPS, valid_lo=0.0, valid_hi=1.0)
     options = Options(methods=("branch",), record=True)
-    found = decide(subject.model, subject.original, inputs[i], int(labels[i]), box, options, shares.append)
+    found = decide_sample(subject.model, subject.original, inputs[i], int(labels[i]), box, options, shares.append)
     assert found.verdict is Verdict.CERTIFIED
-    assert max(sum(tree.sizes) for tree in found.chain.trees.values()) > 3
-    complete(found.chain, 9)
-    return Certificate(Ball(inputs[i], EPS, clip=(0.0, 1.0)), int(labels[i]), found.chain, i)
+    chain = found.recorded.chain
+    assert max(sum(tree.sizes) for tree in chain.trees.values()) > 3
+    complete(chain, 9)
+    return Certificate(Ball(inputs[i], EPS, clip=(0.0, 1.0)), int(labels[i]), chain, i)
 
 
 def test_a_chain_is_accepted(subject, certified):

@@ -13,10 +13,11 @@ import pytest
 from idl_audit.commands.shared.subject import ModelOptions, open_subject
 from idl_audit.commands.verify import verify
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.verdicts import Options, Verdict, decide
+from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.proof.files.claims import Ball
 from idl_audit.values.box import Box
 from idl_audit.values.errors import ModelFileError
+from idl_audit.values.verdicts import Verdict
 from tests.shared.format_1 import certificate_of, write_certificate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,13 +41,13 @@ def certificate(tmp_path_factory):
     for i in range(40):
         box = Box.around(inputs[i], EPS, valid_lo=0.0, valid_hi=1.0)
         options = Options(record=True, time_limit=5.0)
-        found = decide(subject.model, subject.original, inputs[i], int(labels[i]), box, options)
-        if found.verdict is not Verdict.CERTIFIED or found.chain is None:
+        found = decide_sample(subject.model, subject.original, inputs[i], int(labels[i]), box, options)
+        if found.verdict is not Verdict.CERTIFIED or found.recorded.lp is None:
             continue
-        if max(len(leaves.phases) for leaves in found.chain.trees.values()) < 3:
+        if max(len(leaves.phases) for leaves in found.recorded.lp.trees.values()) < 3:
             continue
         ball = Ball(inputs[i], EPS, clip=(0.0, 1.0))
-        made = certificate_of(subject.model, subject.original, ball, int(labels[i]), found.chain, index=i)
+        made = certificate_of(subject.model, subject.original, ball, int(labels[i]), found.recorded.lp, index=i)
         write_certificate(
             path, made, sha256=subject.info.sha256, output_name=None, preprocessing=Preprocessing(), force=False
         )

@@ -16,13 +16,14 @@ from idl_audit.commands import verify as verification
 from idl_audit.commands.shared.subject import ModelOptions, open_subject
 from idl_audit.commands.verify import verify
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.properties import QueryOptions, decide_query
+from idl_audit.decide.ladder import Options, decide_query
 from idl_audit.proof.convert import of_splits
 from idl_audit.proof.files.claims import Ball
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.values.box import Box
 from idl_audit.values.errors import InvalidInputError
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import Verdict
 from tests.shared import mutations as mu
 from tests.shared.format_1 import Part, certificate_of, part_of, write_certificate, write_property_certificate
 
@@ -83,8 +84,8 @@ def written_property(folder, subject, name, rungs):
     vnnlib.write_text(text)
     asked = verification.read_property(subject, vnnlib)
     (query,) = asked.queries
-    found = decide_query(subject.model, subject.original, query, QueryOptions(rungs=rungs, record=True))
-    assert found.result == "unsat"
+    found = decide_query(subject.model, subject.original, query, Options(methods=rungs, record=True))
+    assert found.verdict is Verdict.CERTIFIED
     part = part_of(subject.model, query, found.recorded)
     assert part is not None
     path = folder / f"{name}.npz"

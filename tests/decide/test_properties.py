@@ -13,21 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.decide import properties
-from idl_audit.decide.properties import PROOFS, RUNGS, QueryOptions, QueryResult, Rung, combined_rows, decide_query
-from idl_audit.decide.verdicts import Reason
+from idl_audit.decide import ladder, rungs
+from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.decide.rungs import PROOFS, RUNGS, Rung
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
+from idl_audit.proof.rows import with_sums
 from idl_audit.search import branching
 from idl_audit.search.branching import BranchOutcome
+from idl_audit.search.judge import Found
 from idl_audit.search.splitting.boxes import SplitOutcome
 from idl_audit.values.box import Box
 from idl_audit.values.errors import OptionError, SolverError
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import Reason, Verdict
 from tests.shared.small_networks import ExactModel, layered, long_double, random_network, some_points
 
 seeds = st.integers(0, 2**32 - 1)
-QUICK = ("random", "interval", "linear")
+QUICK = ("interval", "quick", "linear")
 
 
 def evaluated(model: ImplicitModel) -> Callable[[np.ndarray], np.ndarray]:
@@ -36,8 +39,9 @@ def evaluated(model: ImplicitModel) -> Callable[[np.ndarray], np.ndarray]:
 
 def decide(
     model: ImplicitModel, query: Query, *, network: Callable[[np.ndarray], np.ndarray] | None = None, **options: object
-) -> QueryResult:
-    return decide_query(model, network or evaluated(model), query, QueryOptions(**{"time_limit": 5.0, **options}))  # type: ignore[arg-type]
+) -> Result:
+    given_options = Options(**{"time_limit": 5.0, **options})  # type: ignore[arg-type]
+    return decide_query(model, network or evaluated(model), query, given_options)
 
 
 def below(rows: object, offsets: object) -> Conjunction:
@@ -60,19 +64,19 @@ def random_query(rng: np.random.Generator, model: ImplicitModel, box: Box) -> Qu
     return Query(box, tuple(alternatives))
 
 
-def contradiction(model: ImplicitModel, query: Query, found: QueryResult, rng: np.random.Generator) -> str:
+def contradiction(model: ImplicitModel, query: Query, found: Result, rng: np.random.Generator) -> str:
     """Return what is wrong with a result, or nothing."""
-    if found.result == "sat":
-        if found.point is None or found.outputs is None or found.point.dtype != np.float32:
+    if found.verdict is Verdict.FALSIFIED:
+        if found.found is None or found.found.point.dtype != np.float32:
             return "sat without a point"
-        if not query.box.contains(found.point):
+        if not query.box.contains(found.found.point):
             return "the point lies outside the box"
-        y = model(found.point[None].astype(np.float64))
-        confirmed = query.holds(y)[0] and (y[0] == found.outputs).all()
+        y = model(found.found.point[None].astype(np.float64))
+        confirmed = query.holds(y)[0] and (y[0] == found.found.outputs).all()
         return "" if confirmed else "the network does not confirm the point"
-    if (found.point, found.outputs) != (None, None):
-        return f"{found.result} with a point"
-    if found.result == "unsat":
+    if found.found is not None and found.found.holds:
+        return f"{found.verdict} with a counterexample"
+    if found.verdict is Verdict.CERTIFIED:
         y = np.asarray(long_double(model, some_points(rng, query.box, 1000))[2], np.float64)
         distance = query.distance(y).min()
         if distance < -1e-9:
@@ -94,7 +98,7 @@ def test_the_cheap_rungs_are_never_contradicted(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = random_network(rng, p=int(rng.integers(1, 4)), widths=(4, 3))
     query = random_query(rng, model, unit_box(model.n_inputs))
-    assert contradiction(model, query, decide(model, query, rungs=QUICK), rng) == ""
+    assert contradiction(model, query, decide(model, query, methods=QUICK), rng) == ""
 
 
 @pytest.mark.slow
@@ -110,29 +114,30 @@ def test_the_whole_ladder_is_never_contradicted(seed: int) -> None:
 
 def test_the_ladder_decides_small_networks() -> None:
     """For two inputs and one row the truth is known exactly: nothing but ties may stay open."""
-    counts = {"sat": 0, "unsat": 0}
+    counts = {Verdict.FALSIFIED: 0, Verdict.CERTIFIED: 0}
     for seed in range(12):
         rng = np.random.default_rng(seed)
         model = random_network(rng, p=2, widths=(4, 4))
         row = rng.normal(size=model.n_outputs)
         least = ExactModel(model).minimum(row, unit_box(2))
-        for shift, truth in ((0.01, "unsat"), (-0.01, "sat")):
+        for shift, truth in ((0.01, Verdict.CERTIFIED), (-0.01, Verdict.FALSIFIED)):
             query = Query(unit_box(2), (below(row, -float(least) + shift),))
             found = decide(model, query, time_limit=60.0)
-            assert found.result == truth, (seed, truth)
+            assert found.verdict is truth, (seed, truth)
             counts[truth] += 1
-    assert counts == {"sat": 12, "unsat": 12}
+    assert set(counts.values()) == {12}
 
 
 @settings(max_examples=100)
 @given(seeds)
-def test_combined_rows_follow_from_the_rows(seed: int) -> None:
+def test_sums_of_rows_follow_from_the_rows(seed: int) -> None:
     rng = np.random.default_rng(seed)
     k, q = int(rng.integers(1, 16)), int(rng.integers(1, 5))
     rows = rng.integers(-4, 5, (k, q)) * 2.0 ** rng.integers(-40, 40, (k, q))
     exact = tuple(Fraction(int(rng.integers(-99, 100)), int(rng.integers(1, 99))) for _ in range(k))
     alternative = Conjunction(rows, np.array([np.nextafter(float(c), -np.inf) for c in exact]), exact)
-    sums, offsets = combined_rows(alternative)
+    rows_and_sums, all_offsets = with_sums(alternative)
+    sums, offsets = rows_and_sums[k:], all_offsets[k:]
     assert len(sums) == len(offsets)
     fractions = [[Fraction(float(value)) for value in row] for row in rows]
     everything = [[a + b for a, b in zip(*pair, strict=True)] for pair in _pairs(fractions)] if k <= 12 else []
@@ -143,7 +148,7 @@ def test_combined_rows_follow_from_the_rows(seed: int) -> None:
     known = list(zip(everything, totals, strict=True))
     for row, offset in zip(sums, offsets, strict=True):
         own = [Fraction(float(value)) for value in row]
-        assert any(own == total and 0 <= c - Fraction(float(offset)) <= Fraction(2) ** -40 for total, c in known)
+        assert any(own == total and 0 <= c - Fraction(float(offset)) <= Fraction(2) ** -37 for total, c in known)
 
 
 def _pairs(values: list) -> list:  # type: ignore[type-arg]
@@ -154,21 +159,21 @@ def test_a_combination_of_rows_refutes_what_no_row_does() -> None:
     """y = (relu(u) - relu(-u), ...) = (u, -u): u <= -0.1 and -u <= -0.1 contradict each other."""
     model = layered([([[1.0], [-1.0]], [0.0, 0.0])], ([[1.0, -1.0], [-1.0, 1.0]], [0.0, 0.0]))
     query = Query(unit_box(1), (below(np.eye(2), [0.1, 0.1]),))
-    assert decide(model, query, rungs=("random", "interval")).result == "unknown"
-    found = decide(model, query, rungs=QUICK)
-    assert (found.result, found.method) == ("unsat", "linear")
+    assert decide(model, query, methods=("interval", "quick")).verdict is Verdict.UNKNOWN
+    found = decide(model, query, methods=QUICK)
+    assert (found.verdict, found.method) == (Verdict.CERTIFIED, "linear")
     touching = Query(unit_box(1), (below(np.eye(2), [0.0, 0.0]),))  # u = 0 satisfies both
-    assert decide(model, touching).result == "sat"
+    assert decide(model, touching).verdict is Verdict.FALSIFIED
 
 
 def test_offsets_count_exactly() -> None:
     """y = u on [0, 1]: y <= -c fails for c = 1e-300 and holds for c = 0."""
     model = layered([([[1.0]], [0.0])], ([[1.0]], [0.0]))
     box = Box.between(np.zeros(1), np.ones(1))
-    assert decide(model, Query(box, (below([1.0], 0.0),))).result == "sat"
-    assert decide(model, Query(box, (below([1.0], 1e-300),)), time_limit=1.0).result != "sat"
+    assert decide(model, Query(box, (below([1.0], 0.0),))).verdict is Verdict.FALSIFIED
+    assert decide(model, Query(box, (below([1.0], 1e-300),)), time_limit=1.0).verdict is not Verdict.FALSIFIED
     exact = Conjunction(np.ones((1, 1)), np.zeros(1), (Fraction(1, 10**320),))
-    assert decide(model, Query(box, (exact,)), time_limit=1.0).result != "sat"
+    assert decide(model, Query(box, (exact,)), time_limit=1.0).verdict is not Verdict.FALSIFIED
 
 
 # ---- who has the last word -------------------------------------------------------------------------------------------
@@ -182,11 +187,11 @@ def chain() -> tuple[ImplicitModel, Query]:
 
 def test_sat_needs_the_original_network() -> None:
     model, query = chain()
-    assert decide(model, query).result == "sat"
+    assert decide(model, query).verdict is Verdict.FALSIFIED
     found = decide(model, query, network=lambda points: np.ones((len(points), 1)), time_limit=1.0)
-    assert (found.result, found.point) == ("timeout", None)
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, Reason.TIME_LIMIT)
     nan = decide(model, query, network=lambda points: np.full((len(points), 1), np.nan), time_limit=0.5)
-    assert nan.result == "timeout"
+    assert (nan.verdict, nan.reason) == (Verdict.UNKNOWN, Reason.TIME_LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -196,20 +201,20 @@ def test_a_search_that_lies_about_a_point_is_not_believed(monkeypatch: pytest.Mo
     """Outside the box a point is put into it first, where the network is asked about it."""
     model = layered([(np.eye(2), [0.5, 0.5])], ([[1.0, 1.0]], [1.0]))
     query = Query(unit_box(2), (below([1.0], -0.9),))  # y >= 1: never
-    lie = point.astype(np.float32)
-    monkeypatch.setattr(properties, "split_inputs", lambda *_, **__: SplitOutcome(False, point, 1, 0, ""))
-    monkeypatch.setattr(branching, "branch", lambda *_, **__: BranchOutcome(False, lie, 1, 0, ()))
-    monkeypatch.setattr(properties, "attack_query", lambda *_, **__: lie)
-    found = decide(model, query, rungs=("attack", "split", "branch"))
-    assert (found.result, found.point) == ("unknown", None)
+    lie = Found(point.astype(np.float32), np.zeros(1), -1.0, True)
+    monkeypatch.setattr(rungs, "split_inputs", lambda *_, **__: SplitOutcome(False, lie, 1, 0, ""))
+    monkeypatch.setattr(branching, "branch", lambda *_, **__: BranchOutcome(False, lie, 1, 0, (-np.inf,)))
+    monkeypatch.setattr(rungs, "attack_query", lambda *_, **__: True)
+    found = decide(model, query, methods=("attack", "split", "branch"))
+    assert found.verdict is Verdict.UNKNOWN
 
 
 def test_a_box_without_float32_points_is_never_sat() -> None:
     model = layered([([[1.0]], [0.0])], ([[1.0]], [0.0]))
     between = np.array([1.0 + 2.0**-40])
     found = decide(model, Query(Box.between(between, between), (below([1.0], -5.0),)))
-    assert (found.result, found.point) == ("unknown", None)
-    assert decide(model, Query(Box.between(between, between), (below([1.0], 0.0),))).result == "unsat"
+    assert found.verdict is Verdict.UNKNOWN
+    assert decide(model, Query(Box.between(between, between), (below([1.0], 0.0),))).verdict is Verdict.CERTIFIED
 
 
 @dataclass(frozen=True)
@@ -228,10 +233,10 @@ def test_a_rung_that_fails_leaves_the_others_their_turn(monkeypatch: pytest.Monk
         raise fault.error
 
     model, query = chain()
-    monkeypatch.setattr(properties, "RUNGS", MappingProxyType({**RUNGS, "random": Rung(fail, 1.0)}))
-    assert decide(model, query, rungs=("random", "attack")).result == "sat"
-    found = decide(model, query, rungs=("random",))
-    assert (found.result, found.reason) == ("unknown", fault.reason)
+    monkeypatch.setattr(ladder, "RUNGS", MappingProxyType({**RUNGS, "quick": Rung(fail, 1.0)}))
+    assert decide(model, query, methods=("quick", "attack")).verdict is Verdict.FALSIFIED
+    found = decide(model, query, methods=("quick",))
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, fault.reason)
 
 
 def test_a_model_without_a_proof_of_one_state_stays_unknown() -> None:
@@ -239,7 +244,7 @@ def test_a_model_without_a_proof_of_one_state_stays_unknown() -> None:
     model = plain_model(2 * eye, eye, eye, 0 * eye, np.zeros(1), np.zeros(1), [DeclaredBlock("relu", 1, {})])
     assert not model.is_well_posed
     found = decide(model, Query(unit_box(1), (below([1.0], 0.0),)))
-    assert (found.result, found.reason) == ("unknown", Reason.NO_UNIQUENESS_PROOF)
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, Reason.NO_UNIQUENESS_PROOF)
 
 
 # ---- options and time ------------------------------------------------------------------------------------------------
@@ -256,7 +261,7 @@ def test_time_is_kept() -> None:
     decide(model, query, network=network, time_limit=0.5)  # loads what the rungs need
     start = time.monotonic()
     found = decide(model, query, network=network, time_limit=1.0)
-    assert found.result == "timeout"
+    assert found.verdict is Verdict.UNKNOWN
     assert found.reason is Reason.TIME_LIMIT
     assert 0.9 < found.seconds <= time.monotonic() - start < 5
 
@@ -264,16 +269,16 @@ def test_time_is_kept() -> None:
 def test_the_same_seed_gives_the_same_result() -> None:
     model, query = chain()
     first, second = (decide(model, query, seed=3) for _ in range(2))
-    assert first.point is not None
-    assert second.point is not None
-    np.testing.assert_array_equal(first.point, second.point)
+    assert first.found is not None
+    assert second.found is not None
+    np.testing.assert_array_equal(first.found.point, second.found.point)
 
 
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(OptionError, match="no rung 'magic'; known are random"):
-        QueryOptions(rungs=("magic",))
-    with pytest.raises(OptionError, match="positive"):
-        QueryOptions(time_limit=0.0)
+    model, query = chain()
+    for name in ("sign", "pgd", "mip"):
+        with pytest.raises(OptionError, match=f"the method {name} is not for properties"):
+            decide(model, query, methods=(name,))
 
 
 def test_the_proofs_are_rungs() -> None:

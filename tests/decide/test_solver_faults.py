@@ -8,7 +8,7 @@ import highspy
 import numpy as np
 import pytest
 
-from idl_audit.decide import verdicts
+from idl_audit.decide import case
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.report.json_text import from_json, to_json
@@ -87,7 +87,7 @@ def test_bounds_that_contradict_each_other_make_the_program_infeasible_and_the_s
         z = bounds.z[k]
         return StateBounds(bounds.z, bounds.x).with_block(k, model.blocks[k], Interval(z.hi + 1.0, z.hi + 2.0))
 
-    monkeypatch.setattr(verdicts, "backward_state_bounds", crafted)
+    monkeypatch.setattr(case, "backward_state_bounds", crafted)
     report = audit(eps="0.01", index=INDEX, methods=("lp",))
     results = {sample.index: sample.results[0] for sample in report.samples}
     assert (results[BROKEN].verdict, results[BROKEN].reason) == (Verdict.UNKNOWN, Reason.SOLVER_FAILED)

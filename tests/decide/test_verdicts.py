@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.decide import verdicts
-from idl_audit.decide.verdicts import METHODS, PROOFS, REASONS, Options, Reason, Result, Verdict, decide
+from idl_audit.decide import case
+from idl_audit.decide.ladder import METHODS, Options, Result, decide_sample
+from idl_audit.decide.rungs import PROOFS, REASONS, RUNGS
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.scaling import rescale
@@ -22,6 +22,7 @@ from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.values.box import Box
 from idl_audit.values.errors import OptionError, SolverError
 from idl_audit.values.margins import margin_functionals
+from idl_audit.values.verdicts import Reason, Verdict
 from tests.proof.test_linear_bounds import vanishing
 from tests.search.test_relaxation import LIES, lie
 from tests.shared.small_networks import (
@@ -53,7 +54,7 @@ def run(
 ) -> Result:
     box = Box.around(np.asarray(sample, np.float64), eps)
     given_options = Options(**{"attack": QUICK, **options})  # type: ignore[arg-type]
-    return decide(model, network or evaluated(model), np.asarray(sample, np.float64), label, box, given_options)
+    return decide_sample(model, network or evaluated(model), np.asarray(sample, np.float64), label, box, given_options)
 
 
 def evaluated(model: ImplicitModel) -> Callable[[np.ndarray], np.ndarray]:
@@ -243,9 +244,12 @@ def test_time_limits_that_are_no_time_are_refused(limit: float) -> None:
 
 
 def test_every_method_is_an_attack_or_a_proof() -> None:
-    assert set(METHODS) == PROOFS | set(ATTACKS) | {"mip"}
-    assert "mip" not in PROOFS
-    assert not PROOFS & set(ATTACKS)
+    assert (
+        set(METHODS)
+        == PROOFS - {"first split"} | set(ATTACKS) | {"quick", "attack", "mip"}
+        == set(RUNGS) - {"persist", "first attack", "first split"}
+    )
+    assert not PROOFS & {*ATTACKS, "quick", "attack", "mip", "persist"}
     assert set(REASONS) == set(Outcome) - {Outcome.OPTIMAL}
 
 
@@ -333,7 +337,7 @@ def test_verdicts_repeat_themselves_for_the_same_seed() -> None:
     sample = rng.normal(size=4).astype(np.float32).astype(np.float64)
     label = clean_label(model, sample)
     first, second = (run(model, sample, label, 0.3, seed=3) for _ in range(2))
-    assert replace(first, found=None, seconds=0.0) == replace(second, found=None, seconds=0.0)
+    assert (first.verdict, first.method, first.lowers) == (second.verdict, second.method, second.lowers)
     if first.found is not None and second.found is not None:
         np.testing.assert_array_equal(first.found.point, second.found.point)
 
@@ -367,7 +371,7 @@ def test_bounds_that_overflow_to_nan_certify_nothing(methods: tuple[str, ...]) -
 
 
 def test_a_bound_that_is_no_number_certifies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "output_lower_bounds", lambda *args, **kwargs: np.array([[np.nan]]))
+    monkeypatch.setattr(case, "lower_bound_over", lambda *args, **kwargs: np.array([[np.nan]]))
     assert run(two_class(), np.zeros(1), 0, 0.5, methods=("interval",)).verdict is not Verdict.CERTIFIED
 
 

@@ -18,6 +18,7 @@ from idl_audit.proof.files.strict_json import Damaged, Misfit
 from idl_audit.proof.proof import Proof
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search import branching
+from idl_audit.search.judge import Judge
 from idl_audit.search.splitting.boxes import split_inputs
 from idl_audit.search.splitting.growth import grown
 from idl_audit.values.arrays import AnyArray
@@ -56,7 +57,7 @@ def reread(model: ImplicitModel, proof: Proof, **changed: AnyArray) -> Proof:
 def test_what_branching_records_is_a_proof(seed: int) -> None:
     model, query = true_query(seed)
     chain = Chain()
-    found = branching.branch(model, query, budget=budget(), network=lambda u: model(u.astype(float)), record=chain)
+    found = branching.branch(model, query, budget=budget(), judge=Judge.of_model(model, query), record=chain)
     assert found.proved
     proof = of_chain(model, query, chain)
     assert check(model, query, proof) == []

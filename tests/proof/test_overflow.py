@@ -7,15 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idl_audit.decide.verdicts import PROOFS, Options, Verdict, decide
+from idl_audit.decide.ladder import Options, decide_sample
+from idl_audit.decide.rungs import PROOFS
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.proof.restriction import living_states
 from idl_audit.search.branching import branch
+from idl_audit.search.judge import Judge
 from idl_audit.values.box import Box
 from idl_audit.values.query import Query
+from idl_audit.values.verdicts import Verdict
 from tests.shared.budgets import few
 from tests.shared.small_networks import dense, layered
 
@@ -46,14 +49,16 @@ def test_states_whose_bounds_overflow_are_not_dropped() -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_branching_proves_nothing_of_a_model_that_overflows() -> None:
     query = Query.misclassification(BOX, 2, 0)
-    assert not branch(overflowing(), query, budget=few(), network=lambda u: network(u * 0)).proved
+    assert not branch(
+        overflowing(), query, budget=few(), judge=Judge.of(overflowing(), lambda u: network(u * 0), query)
+    ).proved
 
 
 @pytest.mark.parametrize("method", sorted(PROOFS))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_method_certifies_a_model_that_overflows(method: str) -> None:
     options = Options(methods=(method,), time_limit=1.0)
-    result = decide(overflowing(), network, np.zeros(1), 0, BOX, options)
+    result = decide_sample(overflowing(), network, np.zeros(1), 0, BOX, options)
     assert result.verdict in (Verdict.UNKNOWN, Verdict.FALSIFIED)
 
 

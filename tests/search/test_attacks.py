@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,16 +18,14 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.search.attacks import (
     ATTACKS,
     AttackOptions,
-    Found,
     Target,
-    is_success,
-    is_worse,
-    largest_entries,
     run_attack,
 )
-from idl_audit.values.box import Box, SparseBall
+from idl_audit.search.judge import Found
+from idl_audit.values.box import Box, SparseBall, largest_entries
 from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import margin_functionals, margins, rivals
+from idl_audit.values.query import Query
 from tests.shared.small_networks import layered, pooled_network, random_network
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -47,9 +46,29 @@ class Recorder:
 
 
 def target(
-    model: ImplicitModel, network: object, *, centre: np.ndarray, eps: float, label: int, **clip: float
+    model: ImplicitModel,
+    network: object,
+    *,
+    centre: np.ndarray,
+    eps: float,
+    label: int,
+    goal: int | None = None,
+    **clip: float,
 ) -> Target:
-    return Target(model, Box.around(centre, eps, **clip), centre, label, network)  # type: ignore[arg-type]
+    query = Query.misclassification(Box.around(centre, eps, **clip), model.n_outputs, label, goal)
+    return Target.of(model, network, centre, query)  # type: ignore[arg-type]
+
+
+def attacked(name: str, aim: Target, options: AttackOptions, rng: np.random.Generator) -> Found | None:
+    """Run an attack and return the best point that the judge knows."""
+    assert run_attack(name, aim, options, rng) is (aim.judge.found is not None)
+    return aim.judge.best
+
+
+def proposed(aim: Target, points: np.ndarray) -> Found | None:
+    """Return the best point that the judge knows now."""
+    assert aim.judge.propose(points) is (aim.judge.found is not None)
+    return aim.judge.best
 
 
 def test_success_is_what_the_network_says_of_a_point_alone() -> None:
@@ -61,10 +80,11 @@ def test_success_is_what_the_network_says_of_a_point_alone() -> None:
         return alone + np.array([0.0, 0.0 if len(points) == 1 else 5.0])
 
     aim = target(model, Recorder(by_batch), centre=np.array([0.0]), eps=2.0, label=0)
-    found = aim.replay(np.array([[1.5], [0.5], [-1.0]]), "x")
+    found = proposed(aim, np.array([[1.5], [0.5], [-1.0]]))
     assert found is not None
     assert (found.predicted, found.point[0], found.margin) == (1, 1.5, -0.5)
-    harmless = aim.replay(np.array([[0.5], [-1.0], [0.75]]), "x")
+    aim = target(model, Recorder(by_batch), centre=np.array([0.0]), eps=2.0, label=0)
+    harmless = proposed(aim, np.array([[0.5], [-1.0], [0.75]]))
     assert harmless is not None
     assert (harmless.predicted, harmless.point[0], harmless.margin) == (0, 0.75, 0.25)
 
@@ -97,9 +117,8 @@ def test_every_point_that_the_network_sees_is_a_float32_point_of_the_exact_set(
         centre = centre.astype(np.float32).astype(np.float64)
     network = Recorder(model)
     aim = target(model, network, centre=centre, eps=eps, label=0, valid_lo=0.0, valid_hi=1.0)
-    found = run_attack(name, aim, OPTIONS, np.random.default_rng(0))
+    found = attacked(name, aim, OPTIONS, np.random.default_rng(0))
     assert found is not None
-    assert found.method == name
     assert found.point.dtype == np.float32
     for points in [*network.asked, found.point[None]]:
         assert points.dtype == np.float32
@@ -113,9 +132,9 @@ def test_the_network_decides_and_not_the_model(name: str) -> None:
     wrong = layered([(np.eye(2), np.zeros(2))], (np.zeros((2, 2)), [0.0, 1.0]))
     for model, network, success in ((right, wrong, True), (wrong, right, False)):
         aim = target(model, network, centre=np.full(2, 0.5), eps=0.1, label=0)
-        found = run_attack(name, aim, OPTIONS, np.random.default_rng(0))
-        assert is_success(found, 0) is success
+        found = attacked(name, aim, OPTIONS, np.random.default_rng(0))
         assert found is not None
+        assert found.holds is success
         assert found.predicted == int(success)
         assert found.margin == (-1.0 if success else 1.0)
 
@@ -123,8 +142,12 @@ def test_the_network_decides_and_not_the_model(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_attacks_repeat_themselves_for_the_same_seed(name: str) -> None:
     model = MODELS["dense"]()
-    aim = target(model, model, centre=np.full(6, 0.5), eps=0.3, label=1)
-    first, second = (run_attack(name, aim, OPTIONS, np.random.default_rng(9)) for _ in range(2))
+    first, second = (
+        attacked(
+            name, target(model, model, centre=np.full(6, 0.5), eps=0.3, label=1), OPTIONS, np.random.default_rng(9)
+        )
+        for _ in range(2)
+    )
     assert first is not None
     assert second is not None
     np.testing.assert_array_equal(first.point, second.point)
@@ -143,7 +166,7 @@ def test_gradient_attacks_find_the_corner_of_a_linear_margin(name: str) -> None:
     """margin = 1 + u1 - 2 u2 with the ReLUs active: least at (lo, hi)."""
     model = layered([(np.eye(2), np.full(2, 10.0))], ([[1.0, 0.0], [0.0, 2.0]], [11.0, 0.0]))
     aim = target(model, model, centre=np.zeros(2), eps=0.5, label=0)
-    found = run_attack(name, aim, OPTIONS, np.random.default_rng(0))
+    found = attacked(name, aim, OPTIONS, np.random.default_rng(0))
     assert found is not None
     np.testing.assert_array_equal(found.point, np.array([-0.5, 0.5], np.float32))
 
@@ -161,21 +184,20 @@ def test_ranking_attacks_change_only_a_share_of_the_inputs(name: str) -> None:
 def test_points_outside_any_float32_set_are_not_asked() -> None:
     model = layered([([[1.0]], [0.0])], ([[1.0], [0.0]], [0.0, 0.0]))
     network = Recorder(model)
-    aim = Target(model, Box.around(np.array([0.1]), 1e-12), np.array([0.1]), 0, network)
-    assert aim.replay(np.array([[0.1]]), "x") is None
+    aim = target(model, network, centre=np.array([0.1]), eps=1e-12, label=0)
+    assert proposed(aim, np.array([[0.1]])) is None
     assert network.asked == []
-    assert not is_success(None, 0)
 
 
 def test_points_with_nan_are_not_asked() -> None:
     model = layered([(np.eye(2), np.zeros(2))], (np.eye(2), np.zeros(2)))
     network = Recorder(model)
     aim = target(model, network, centre=np.zeros(2), eps=1.0, label=0)
-    found = aim.replay(np.array([[np.nan, 0.0], [0.25, 0.5]]), "x")
+    found = proposed(aim, np.array([[np.nan, 0.0], [0.25, 0.5]]))
     assert found is not None
     np.testing.assert_array_equal(found.point, [0.25, 0.5])
     assert [len(points) for points in network.asked] == [1]
-    assert aim.replay(np.full((2, 2), np.nan), "x") is None
+    assert aim.judge.best is found
 
 
 def test_replay_takes_a_wrong_prediction_before_a_smaller_margin() -> None:
@@ -183,16 +205,10 @@ def test_replay_takes_a_wrong_prediction_before_a_smaller_margin() -> None:
     model = layered([([[1.0]], [0.0])], ([[1.0], [1.0]], [0.0, 0.0]))
     points = np.array([[0.25], [0.5]])
     for label, success in ((0, False), (1, True)):
-        found = target(model, model, centre=np.zeros(1), eps=1.0, label=label).replay(points, "x")
+        found = proposed(target(model, model, centre=np.zeros(1), eps=1.0, label=label), points)
         assert found is not None
         assert found.margin == 0.0
-        assert is_success(found, label) is success
-
-
-def test_success_is_another_class() -> None:
-    found = Found(np.zeros(1, np.float32), 2, -1.0, "x")
-    assert is_success(found, 1)
-    assert not is_success(found, 2)
+        assert found.holds is success
 
 
 @pytest.mark.parametrize("label", [0, 1, 2])
@@ -209,7 +225,8 @@ def test_margins_are_the_label_minus_the_best_rival(label: int) -> None:
 def sparse_target(
     model: ImplicitModel, network: object, *, centre: np.ndarray, eps: float, k: int, label: int = 0, **given: object
 ) -> Target:
-    return Target(model, SparseBall.around(centre, eps, k, **given), centre, label, network)  # type: ignore[arg-type]
+    query = Query.misclassification(SparseBall.around(centre, eps, k, **given), model.n_outputs, label)  # type: ignore[arg-type]
+    return Target.of(model, network, centre, query)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
@@ -221,7 +238,7 @@ def test_sparse_attacks_ask_only_about_points_with_at_most_k_changes(name: str, 
     centre = rng.random(model.n_inputs).astype(np.float32).astype(np.float64)
     network = Recorder(model)
     aim = sparse_target(model, network, centre=centre, eps=8 / 255, k=k, valid_lo=0.0, valid_hi=1.0)
-    found = run_attack(name, aim, OPTIONS, np.random.default_rng(0))
+    found = attacked(name, aim, OPTIONS, np.random.default_rng(0))
     assert found is not None
     for points in [*network.asked, found.point[None]]:
         assert points.dtype == np.float32
@@ -239,7 +256,7 @@ def test_sparse_attacks_on_a_linear_margin_are_exact(name: str, k: int) -> None:
     first, last = np.eye(7), np.vstack([-m, np.zeros(7)])
     model = layered([(first, np.full(7, 10.0))], (last, [1.0 + 10 * m.sum(), 0.0]))
     aim = sparse_target(model, model, centre=np.zeros(7), eps=0.25, k=k, sigma=sigma)
-    found = run_attack(name, aim, OPTIONS, np.random.default_rng(0))
+    found = attacked(name, aim, OPTIONS, np.random.default_rng(0))
     assert found is not None
     gains = np.sort(np.abs(m) * sigma * 0.25)[::-1]
     assert found.margin == pytest.approx(1.0 - gains[:k].sum(), abs=1e-6)
@@ -250,9 +267,9 @@ def test_sparse_pgd_solves_again_on_what_it_keeps() -> None:
     weights = [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     model = layered([(weights, [-0.5, 0.0])], ([[-1.0, -0.3], [0.0, 0.0]], [1.4, 0.0]))
     aim = sparse_target(model, model, centre=np.zeros(3), eps=1.0, k=2)
-    found = run_attack("pgd", aim, AttackOptions(), np.random.default_rng(0))
+    found = attacked("pgd", aim, AttackOptions(), np.random.default_rng(0))
     assert found is not None
-    assert is_success(found, 0)
+    assert found.holds
     np.testing.assert_array_equal(found.point, np.array([1.0, 1.0, 0.0], np.float32))
 
 
@@ -277,9 +294,9 @@ def test_sparse_successes_are_confirmed_by_onnxruntime(name: str) -> None:
     hits = 0
     for x, label in samples(name, 8):
         aim = sparse_target(model, network, centre=x, eps=0.75, k=6, label=label, valid_lo=0.0, valid_hi=1.0)
-        found = run_attack("pgd", aim, AttackOptions(), np.random.default_rng(0))
-        if is_success(found, label):
-            assert found is not None
+        found = attacked("pgd", aim, AttackOptions(), np.random.default_rng(0))
+        assert found is not None
+        if found.holds:
             assert int(network(found.point[None])[0].argmax()) == found.predicted != label  # type: ignore[operator]
             assert in_exact_set(found.point[None], x, 0.75, 0.0, 1.0)
             assert (found.point.astype(np.float64) != x).sum() <= 6
@@ -293,14 +310,14 @@ def test_targeted_successes_are_confirmed_by_onnxruntime(name: str) -> None:
     hits = tries = 0
     for x, label in samples(name, 6):
         for goal in {3, 8} - {label}:
-            aim = target(model, network, centre=x, eps=0.25, label=label, valid_lo=0.0, valid_hi=1.0)
-            found = run_attack("pgd", aim, AttackOptions(target=goal), np.random.default_rng(0))
+            aim = target(model, network, centre=x, eps=0.25, label=label, goal=goal, valid_lo=0.0, valid_hi=1.0)
+            found = attacked("pgd", aim, AttackOptions(), np.random.default_rng(0))
             assert found is not None
             outputs = network(found.point[None])[0]  # type: ignore[operator]
-            assert is_success(found, label, goal) is (int(outputs.argmax()) == goal)
+            assert found.holds is (int(outputs.argmax()) == goal)
             assert found.margin == pytest.approx(np.delete(outputs, goal).max() - outputs[goal], abs=1e-5)
             tries += 1
-            hits += is_success(found, label, goal)
+            hits += found.holds
     assert tries >= 8
     assert hits >= tries / 2
 
@@ -308,35 +325,32 @@ def test_targeted_successes_are_confirmed_by_onnxruntime(name: str) -> None:
 def test_a_targeted_attack_passes_over_other_classes() -> None:
     """Class 1 wins everywhere near the sample, class 2 only where u is large."""
     model = layered([([[1.0]], [0.0])], ([[0.0], [2.0], [3.0]], [0.4, 0.0, -0.5]))
-    aim = target(model, model, centre=np.array([0.1]), eps=0.7, label=0)
-    found = run_attack("pgd", aim, AttackOptions(target=2), np.random.default_rng(0))
+    aim = target(model, model, centre=np.array([0.1]), eps=0.7, label=0, goal=2)
+    found = attacked("pgd", aim, AttackOptions(), np.random.default_rng(0))
     assert found is not None
     assert found.predicted == 2
     assert found.point[0] >= 0.5
-    near = target(model, model, centre=np.array([0.1]), eps=0.3, label=0)
-    found = run_attack("pgd", near, AttackOptions(target=2), np.random.default_rng(0))
+    near = target(model, model, centre=np.array([0.1]), eps=0.3, label=0, goal=2)
+    found = attacked("pgd", near, AttackOptions(), np.random.default_rng(0))
     assert found is not None
     assert found.predicted == 1
-    assert not is_success(found, 0, 2)
-    assert is_success(found, 0)
+    assert not found.holds
 
 
 @pytest.mark.parametrize("goal", [-1, 0, 3])
 def test_targets_that_are_no_other_class_are_refused(goal: int) -> None:
-    model = MODELS["dense"]()
-    aim = target(model, model, centre=np.zeros(6), eps=0.1, label=0)
-    for name in ATTACKS:
-        with pytest.raises(OptionError, match="class"):
-            run_attack(name, aim, AttackOptions(target=goal), np.random.default_rng(0))
+    with pytest.raises(OptionError, match="class"):
+        Query.misclassification(Box.around(np.zeros(6), 0.1), 3, 0, goal)
 
 
 def test_replay_makes_dense_points_sparse_by_their_largest_changes() -> None:
     model = layered([(np.eye(3), np.full(3, 5.0))], ([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], [0.0, 0.0]))
     aim = sparse_target(model, model, centre=np.full(3, 0.5), eps=0.25, k=1, sigma=np.array([1.0, 0.5, 1.0]))
-    found = aim.replay(np.array([0.375, 0.4375, 0.5]), "x")  # half its way, half its way, none
+    found = proposed(aim, np.array([0.375, 0.4375, 0.5]))  # half its way, half its way, none
     assert found is not None
     np.testing.assert_array_equal(found.point, np.array([0.375, 0.5, 0.5], np.float32))
-    found = aim.replay(np.array([0.4375, 0.40625, 0.5]), "x")  # a quarter, three quarters
+    aim = sparse_target(model, model, centre=np.full(3, 0.5), eps=0.25, k=1, sigma=np.array([1.0, 0.5, 1.0]))
+    found = proposed(aim, np.array([0.4375, 0.40625, 0.5]))  # a quarter, three quarters
     assert found is not None
     np.testing.assert_array_equal(found.point, np.array([0.5, 0.40625, 0.5], np.float32))
 
@@ -347,8 +361,9 @@ def test_an_attack_stops_at_its_first_success() -> None:
     for eps, asked in ((0.25, 3), (0.5, 1)):  # margin 1 + u1 - 2 u2: at least 0.25 in the smaller box
         network = Recorder(model)
         aim = target(model, network, centre=np.zeros(2), eps=eps, label=0)
-        found = run_attack("pgd", aim, options, np.random.default_rng(0))
-        assert is_success(found, 0) is (asked == 1)
+        found = attacked("pgd", aim, options, np.random.default_rng(0))
+        assert found is not None
+        assert found.holds is (asked == 1)
         assert len(network.asked) == asked
 
 
@@ -362,8 +377,10 @@ def test_the_largest_entries_are_k_and_none_left_out_is_larger(seed: int, k: int
         assert kept.all() or row[kept].min() >= row[~kept].max()
 
 
-def test_a_success_is_worse_than_any_failure() -> None:
-    missed, hit = Found(np.zeros(1, np.float32), 0, -1.0, "x"), Found(np.zeros(1, np.float32), 1, 0.5, "x")
-    assert is_worse(hit, missed, 0)
-    assert not is_worse(missed, hit, 0)
-    assert is_worse(missed, hit, 5, 0)
+def test_a_success_is_better_than_any_failure_and_no_number_the_worst_of_either() -> None:
+    def rank(margin: float, *, holds: bool) -> tuple[bool, float]:
+        return Found(np.zeros(1, np.float32), np.zeros(2), margin, holds).rank
+
+    better = [rank(0.5, holds=True), rank(math.nan, holds=True), rank(-1.0, holds=False), rank(math.nan, holds=False)]
+    assert better == sorted(better)
+    assert rank(-math.inf, holds=True) == rank(math.nan, holds=True)

@@ -26,6 +26,7 @@ from idl_audit.search.branching.network import SearchNet, state_tensors
 from idl_audit.search.branching.phased import PhasedSearch
 from idl_audit.search.branching.root import root_bounds
 from idl_audit.search.branching.tree import Tree
+from idl_audit.search.judge import Judge
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import UnsupportedModelError
@@ -72,7 +73,7 @@ def box32(rng: np.random.Generator, p: int, widths: tuple[float, ...] = (0.0, 1e
 
 
 def run(model: ImplicitModel, query: Query, seconds: float = 2.0) -> BranchOutcome:
-    return branch(model, query, budget=enough(), network=own_network(model))
+    return branch(model, query, budget=enough(), judge=Judge.of_model(model, query))
 
 
 def check_point(outcome: BranchOutcome, query: Query, outputs: Callable[[Float32Array], FloatArray]) -> None:
@@ -709,7 +710,7 @@ def test_a_recorded_chain_proves_the_same_and_nothing_that_is_false() -> None:
     model, box, functional, truth = split_case()
     query = Query(box, (below(functional, [0.02 * (1 + abs(truth)) - truth]),))
     chain = Chain()
-    outcome = branch(model, query, budget=enough(), network=own_network(model), record=chain)
+    outcome = branch(model, query, budget=enough(), judge=Judge.of_model(model, query), record=chain)
     assert outcome.proved
     leaves = chain.trees[0]
     assert sum(leaves.sizes) == outcome.leaves > 3
@@ -764,23 +765,28 @@ def test_a_step_has_a_sign_and_not_a_factor(sign: float) -> None:
 def test_without_nodes_only_what_needs_no_tree_is_proved() -> None:
     model, box, functional, truth = small_case(17)
     open_row = below(functional, [0.002 * (1 + abs(truth)) - truth])
-    outcome = branch(model, Query(box, (open_row, open_row)), budget=few(0), network=own_network(model))
+    asked = Query(box, (open_row, open_row))
+    outcome = branch(model, asked, budget=few(0), judge=Judge.of_model(model, asked))
     assert not outcome.proved
     assert outcome.point is None
     assert outcome.open == 2
     assert max(outcome.lowers) <= 0
     easy_query = Query(SQUARE, (below([[1.0]], [9.0]),))
-    assert branch(folded(), easy_query, budget=few(0), network=own_network(folded())).proved
-    assert not branch(folded(), easy_query, budget=no_time(), network=own_network(folded())).proved
+    assert branch(folded(), easy_query, budget=few(0), judge=Judge.of_model(folded(), easy_query)).proved
+    assert not branch(folded(), easy_query, budget=no_time(), judge=Judge.of_model(folded(), easy_query)).proved
 
 
 def test_the_network_has_the_last_word() -> None:
     model = folded()
     query = Query(SQUARE, (below([[1.0]], [-0.5]),))  # y <= 1/2: easy to meet
-    never = branch(model, query, budget=few(), network=lambda points: np.full((len(points), 1), 9.0))
+    never = branch(
+        model, query, budget=few(), judge=Judge.of(model, lambda points: np.full((len(points), 1), 9.0), query)
+    )
     assert never.point is None
     assert not never.proved
-    nothing = branch(model, query, budget=few(), network=lambda points: np.full((len(points), 1), np.nan))
+    nothing = branch(
+        model, query, budget=few(), judge=Judge.of(model, lambda points: np.full((len(points), 1), np.nan), query)
+    )
     assert nothing.point is None
     assert not nothing.proved
     asked: list[Float32Array] = []
@@ -789,7 +795,7 @@ def test_the_network_has_the_last_word() -> None:
         asked.append(points)
         return np.full((len(points), 1), 0.5)
 
-    met = branch(model, query, budget=enough(), network=other)
+    met = branch(model, query, budget=enough(), judge=Judge.of(model, other, query))
     check_point(met, query, other)
     assert met.point is not None
     assert all(query.box.contains(points).all() for points in asked)

@@ -29,6 +29,7 @@ from idl_audit.search.branching.ascent import Found, ascend
 from idl_audit.search.branching.hidden import tree_bounds
 from idl_audit.search.branching.network import SearchNet
 from idl_audit.search.branching.root import root_bounds
+from idl_audit.search.judge import Judge
 from idl_audit.values.box import Box
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.budgets import enough
@@ -150,7 +151,7 @@ def chained(monkeypatch: pytest.MonkeyPatch) -> tuple[ImplicitModel, Query, Chai
         least = float((model(some_points(np.random.default_rng(0), box, 5000)) @ functional).min())
         query = Query(box, (Conjunction(functional[None], np.array([0.05 * (1 + abs(least)) - least])),))
         chain = Chain()
-        outcome = branch(model, query, budget=enough(), network=model, record=chain)
+        outcome = branch(model, query, budget=enough(), judge=Judge.of(model, model, query), record=chain)
         if outcome.proved and chain.rounds and chain.kept and any(len(t.owner) > 20 for r in chain.rounds for t in r):
             return model, query, chain
     raise AssertionError("no case with trees of hidden states")
@@ -161,7 +162,9 @@ def test_without_a_record_the_search_is_the_same_and_keeps_no_leaves(monkeypatch
         return sum(type(one) in (StateStep, StateTrees, Leaves) for one in gc.get_objects())
 
     def kept_by(record: Chain | None) -> tuple[BranchOutcome, int]:
-        course = search.Search(model, query, budget=enough(), network=model, record=record, watch=None)
+        course = search.Search(
+            model, query, budget=enough(), judge=Judge.of(model, model, query), record=record, watch=None
+        )
         outcome = course.run()
         gc.collect()
         return outcome, count() - before
@@ -239,7 +242,7 @@ def test_states_that_bend_smoothly_or_downward_are_split_and_their_chains_hold(a
         lower = output_lower_bounds(model, inputs, backward_state_bounds(model, inputs), np.ones((1, 1)))
         by_lines += int(lower[0, 0] + gap - least > 0)
         chain = Chain()
-        outcome = branch(model, query, budget=enough(), network=model, record=chain)
+        outcome = branch(model, query, budget=enough(), judge=Judge.of(model, model, query), record=chain)
         by_trees += int(outcome.proved)
         if outcome.proved:
             assert refused(model, query, chain) == []

@@ -19,6 +19,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import bounded
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.proof.rows import Rows
+from idl_audit.search.judge import Judge
 from idl_audit.search.splitting import boxes as input_splitting
 from idl_audit.search.splitting.boxes import SplitOutcome, split_inputs
 from idl_audit.search.splitting.contraction import contracted
@@ -70,7 +71,8 @@ def test_a_minimum_above_the_threshold_is_proved_and_one_below_it_is_met() -> No
     model, truth = folded(), -0.25
     assert minimum_by_patterns(model, np.ones(1), SQUARE) == pytest.approx(truth)
     proved = split_inputs(model, Query(SQUARE, (below([[1.0]], [-truth + 0.01]),)), budget=enough())
-    assert proved == SplitOutcome(True, None, proved.boxes, 0, "")
+    assert proved == SplitOutcome(True, None, proved.boxes, 0, "", proved.lowers)
+    assert 0 < proved.lowers[0] <= 0.01
     assert proved.boxes > 10, "the first bounds are enough: this test splits nothing"
     met = split_inputs(model, Query(SQUARE, (below([[1.0]], [-truth - 0.01]),)), budget=enough())
     assert not met.proved
@@ -85,12 +87,14 @@ def test_decisions_agree_with_exact_minima(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     model = random_network(rng, p=2, widths=(3, 3), q=1, activations=[name for name in KINKED if name != "negative"])
     box = random_box(rng, 2)
+    box = Box.between(*(end.astype(np.float32).astype(np.float64) for end in (box.lo, box.hi)))
     truth = minimum_by_patterns(model, np.ones(1), box)
     gap = share * (1 + abs(truth))
     outcome = split_inputs(model, Query(box, (below([[1.0]], [gap - truth]),)), budget=enough())
     assert outcome.reason == ""
     assert outcome.proved == (gap > 0)
     assert (outcome.point is not None) == (gap < 0)
+    assert not outcome.proved or 0 < outcome.lowers[0] <= gap + 1e-9 * (1 + abs(truth))
 
 
 @settings(deadline=None, max_examples=12)
@@ -168,7 +172,7 @@ def test_two_rows_that_fail_in_turn_are_refuted_by_their_sum() -> None:
     np.testing.assert_array_equal(rows.functionals[2], [1.0, 1.0])
     assert rows.offsets[2] <= 0.2
     outcome = split_inputs(model, Query(line, (below(np.eye(2), [0.1, 0.1]),)), budget=enough())
-    assert outcome == SplitOutcome(True, None, 1, 0, "")
+    assert outcome == SplitOutcome(True, None, 1, 0, "", (pytest.approx(0.2),))
 
 
 def test_only_exact_sums_of_rows_are_taken() -> None:
@@ -199,14 +203,14 @@ def test_the_original_network_has_the_last_word() -> None:
         asked.append(points)
         return np.full((len(points), 1), 1.0)
 
-    outcome = split_inputs(model, query, budget=few(), network=never)
+    outcome = split_inputs(model, query, budget=few(), judge=Judge.of(model, never, query))
     assert not outcome.proved
     assert outcome.point is None
     assert outcome.reason == "no more boxes are allowed"
     assert outcome.left > 0
     assert asked
     assert all(points.dtype == np.float32 for points in asked)
-    agreed = split_inputs(model, query, budget=enough(), network=lambda points: model(points))
+    agreed = split_inputs(model, query, budget=enough(), judge=Judge.of(model, lambda points: model(points), query))
     assert agreed.point is not None
     assert (agreed.point == agreed.point.astype(np.float32)).all()
 
@@ -217,7 +221,7 @@ def test_points_stay_in_the_exact_box() -> None:
     model = layered([([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])], ([[1.0, 1.0]], [0.0]))
     least = 2 * (1 - third)
     query = Query(box, (below([[1.0]], [-least - 1e-6]),))
-    outcome = split_inputs(model, query, budget=enough(), network=lambda points: model(points))
+    outcome = split_inputs(model, query, budget=enough(), judge=Judge.of(model, lambda points: model(points), query))
     assert outcome.point is not None
     assert box.contains(outcome.point)
 
@@ -252,7 +256,7 @@ def test_overflows_prove_nothing() -> None:
 def test_a_model_without_states_is_decided_by_its_affine_map() -> None:
     model = ImplicitModel((), (), Affine({}, dense([[1.0, -1.0]]), np.zeros(1)), (2,), (1,))
     proved = split_inputs(model, Query(SQUARE, (below([[1.0]], [2.01]),)), budget=enough())
-    assert proved == SplitOutcome(True, None, 1, 0, "")
+    assert proved == SplitOutcome(True, None, 1, 0, "", (pytest.approx(0.01),))
     met = split_inputs(model, Query(SQUARE, (below([[1.0]], [1.99]),)), budget=enough())
     assert met.point is not None
     np.testing.assert_array_equal(met.point, [-1.0, 1.0])
@@ -350,7 +354,7 @@ def test_what_contraction_cuts_off_holds_no_counterexample(seed: int) -> None:
     found = bounded(model, Interval.of_boxes(boxes), np.arange(2))
     bounds = found.outputs(rows.functionals)
     is_open = ~(rows.best(rows.shifted(bounds.lower)) > 0)
-    rest, empty = contracted(found, rows, bounds, is_open)
+    rest, empty, _ = contracted(found, rows, bounds, is_open)
     for i, points in enumerate(samples):
         assert (rest.lo[i] >= boxes[i].lo).all()
         assert (rest.hi[i] <= boxes[i].hi).all()
@@ -362,12 +366,12 @@ def test_contraction_cuts_an_affine_box_at_its_row() -> None:
     model = layered([([[1.0, 0.0], [0.0, 1.0]], [9.0, 9.0])], ([[1.0, 0.0], [0.0, 1.0]], [-9.0, -9.0]))
     rows = Rows.of(Query(SQUARE, (below([[1.0, 1.0]], [1.0]),)))  # u_0 + u_1 <= -1 leaves [-1, 0]^2
     found = bounded(model, Interval.of_boxes(SQUARE), np.arange(2))
-    rest, empty = contracted(found, rows, found.outputs(rows.functionals), np.ones((1, 1), np.bool_))
+    rest, empty, _ = contracted(found, rows, found.outputs(rows.functionals), np.ones((1, 1), np.bool_))
     np.testing.assert_allclose(rest.lo, [[-1.0, -1.0]])
     np.testing.assert_allclose(rest.hi, [[0.0, 0.0]], atol=1e-6)
     assert not empty.any()
     apart = Rows.of(Query(SQUARE, (below([[1.0, 0.0], [-1.0, 0.0]], [0.5, 0.5]),)))  # u_0 <= -.5 and u_0 >= .5
-    _, empty = contracted(found, apart, found.outputs(apart.functionals), np.ones((1, 1), np.bool_))
+    _, empty, _ = contracted(found, apart, found.outputs(apart.functionals), np.ones((1, 1), np.bool_))
     assert empty.all()
 
 
@@ -377,7 +381,7 @@ def test_a_slab_whose_proof_fails_stays() -> None:
     found = bounded(model, Interval.of_boxes(SQUARE), np.arange(2))
     bounds = found.outputs(rows.functionals)
     wrong = box_bounds.RowBounds(bounds.lower, np.full_like(bounds.normals, 1e3), bounds.rates)
-    rest, empty = contracted(found, rows, wrong, np.ones((1, 1), np.bool_))
+    rest, empty, _ = contracted(found, rows, wrong, np.ones((1, 1), np.bool_))
     assert (rest.lo == -1).all()
     assert (rest.hi == 1).all()
     assert not empty.any()
@@ -411,7 +415,9 @@ FAR_AWAY = Box.between(np.array([0.6, -0.5, -0.5, 0.45, -0.5]), np.array([0.6798
 def test_properties_of_collision_avoidance_are_decided(network: str, box: Box, rows: FloatArray, holds: bool) -> None:
     subject = open_subject(ACASXU / f"ACASXU_run2a_{network}_batch_2000.onnx")
     query = Query(box, (below(rows, np.zeros(4)),))
-    outcome = split_inputs(subject.model, query, budget=enough(), network=subject.original)
+    outcome = split_inputs(
+        subject.model, query, budget=enough(), judge=Judge.of(subject.model, subject.original, query)
+    )
     assert outcome.proved == (not holds)
     if holds:
         assert outcome.point is not None

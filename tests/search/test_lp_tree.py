@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import idl_audit
-from idl_audit.decide.verdicts import Options, Reason, Verdict, decide
+from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.linear_bounds import backward_state_bounds
@@ -22,6 +22,7 @@ from idl_audit.search.lp_tree.tree import LpTree
 from idl_audit.values.box import Box
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import Reason, Verdict
 from tests.shared.budgets import enough
 from tests.shared.cyclic_models import least_over_patterns, monotone_loop, plain, random_loop
 from tests.shared.format_1 import grown_programs
@@ -186,7 +187,8 @@ def classifier(rng, n=6, p=4, q=3):
 def decided(model, x, label, eps, **options):
     network = lambda points: model(points.astype(np.float64))  # noqa: E731
     box = Box.around(x, eps)
-    return decide(model, network, x, label, box, Options(**options)), Target(model, box, x, label, network)
+    query = Query.misclassification(box, model.n_outputs, label)
+    return decide_sample(model, network, x, label, box, Options(**options)), Target.of(model, network, x, query)
 
 
 def cases(seeds, eps, *, n=6, p=4):
@@ -223,8 +225,9 @@ def test_no_certified_sample_is_attacked_in_100000_trials():
         least = (model(points) @ margins.T).min()
         assert least >= result.lower - 1e-9, seed
         for name in ("pgd", "sign"):
-            attack = run_attack(name, target, AttackOptions(restarts=2), rng)
-            assert attack is None or (attack.predicted == label and attack.margin >= result.lower - 1e-5)
+            assert not run_attack(name, target, AttackOptions(restarts=2), rng)
+            best = target.judge.best
+            assert best is None or (best.predicted == label and best.margin >= result.lower - 1e-5)
     assert trials >= 100_000
 
 
@@ -260,9 +263,9 @@ def test_a_loop_of_another_activation_is_bounded_but_not_split():
 def chain():
     for _, _, model, x, label, eps in cases(range(200, 260), 0.3, n=14, p=8):
         result, target = decided(model, x, label, eps, methods=("exact",), record=True)
-        if result.verdict is Verdict.CERTIFIED and max(len(t.phases) for t in result.chain.trees.values()) > 3:
+        if result.verdict is Verdict.CERTIFIED and max(len(t.phases) for t in result.recorded.lp.trees.values()) > 3:
             query = Query.misclassification(target.box, 3, label)
-            return model, query, grown_programs(model, query, result.chain)
+            return model, query, grown_programs(model, query, result.recorded.lp)
     raise AssertionError("no sample needed a tree")
 
 
@@ -338,7 +341,7 @@ def test_the_published_equilibrium_network_is_decided():
     found = []
     for image, label in zip(images.astype(np.float32).astype(float), labels, strict=True):
         box = Box.around(image, 0.05, valid_lo=0.0, valid_hi=1.0)
-        found.append(decide(model, network, image, int(label), box, Options()).verdict)
+        found.append(decide_sample(model, network, image, int(label), box, Options()).verdict)
     assert found.count(Verdict.CLEAN_WRONG) == 1
     assert found.count(Verdict.CERTIFIED) == 9
     assert found.count(Verdict.FALSIFIED) == 2

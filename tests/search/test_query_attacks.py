@@ -16,6 +16,7 @@ import pytest
 from idl_audit.graph.reader import read_graph
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.search.judge import Judge
 from idl_audit.search.query_attacks import attack_query
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
@@ -33,15 +34,10 @@ def as_network(model: ImplicitModel) -> Callable[[np.ndarray], FloatArray]:
 
 
 def attack(model: ImplicitModel, query: Query, *, seconds: float = 20.0, seed: int = 0, **given: object) -> object:
-    network = given.pop("network", as_network(model))
-    return attack_query(
-        model,
-        network,  # type: ignore[arg-type]
-        query,
-        budget=Budget.of(seconds),
-        rng=np.random.default_rng(seed),
-        **given,  # type: ignore[arg-type]
-    )
+    judge = Judge.of(model, given.pop("network", as_network(model)), query)  # type: ignore[arg-type]
+    budget, rng = Budget.of(seconds), np.random.default_rng(seed)
+    won = attack_query(model, query, judge, budget=budget, rng=rng, **given)  # type: ignore[arg-type]
+    return judge.found.point if won and judge.found is not None else None
 
 
 def below(row: list[float], limit: float) -> Conjunction:

@@ -8,14 +8,15 @@ import time
 
 from idl_audit.commands.shared.deciding import Decided, SampleTask
 from idl_audit.commands.shared.workers import begun, tell
-from idl_audit.decide.verdicts import Result, Verdict
+from idl_audit.decide.ladder import Result
+from idl_audit.values.verdicts import Verdict
 
 
 def decided(task: SampleTask) -> Decided:
     """Certify every radius at once, the later samples first."""
     if task.position == 0:
         time.sleep(0.5)
-    result = Result(Verdict.CERTIFIED, task.label, "interval", lower=1.0)
+    result = Result(Verdict.CERTIFIED, task.label, "interval", lowers=(1.0,))
     results = {0.01: result, 0.02: result}
     return Decided(task.position, task.index, task.label, task.centre, task.label, results)
 
@@ -23,7 +24,7 @@ def decided(task: SampleTask) -> Decided:
 def die_after_one_radius(task: SampleTask) -> Decided:
     """End at the second sample as the system ends a process that takes too much memory, with one radius told."""
     if task.position == 1:
-        tell((0.01, Result(Verdict.CERTIFIED, task.label, "interval", lower=1.0)))
+        tell((0.01, Result(Verdict.CERTIFIED, task.label, "interval", lowers=(1.0,))))
         os.kill(os.getpid(), signal.SIGKILL)
     return decided(task)
 

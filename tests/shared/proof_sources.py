@@ -18,10 +18,11 @@ import numpy as np
 from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.properties import QueryOptions, decide_query
+from idl_audit.decide.ladder import Options, decide_query
 from idl_audit.proof import sensitivity_witness as witnesses
 from idl_audit.proof.files.claims import Ball
 from idl_audit.search.branching import search
+from idl_audit.values.verdicts import Verdict
 from tests.shared import forgeries
 from tests.shared.format_1 import certificate_of, part_of, write_certificate, write_property_certificate, write_witness
 
@@ -211,8 +212,8 @@ def _property(name: str, model: Path, rungs: tuple[str, ...], boxes: int = 1) ->
     vnnlib.write_text(PROPERTY.format(boxes=" ".join(texts), **limits))
     parts = []
     for query in read_property(subject, vnnlib).queries:
-        found = decide_query(subject.model, subject.original, query, QueryOptions(rungs=rungs, record=True))
-        assert found.result == "unsat", name
+        found = decide_query(subject.model, subject.original, query, Options(methods=rungs, record=True))
+        assert found.verdict is Verdict.CERTIFIED, name
         parts.append(part_of(subject.model, query, found.recorded))
     path = model.with_name(f"{name}.proof.npz")
     about = {"sha256": subject.info.sha256, "output_name": None, "force": True}

@@ -20,19 +20,19 @@ from idl_audit.commands.shared.subject import ModelOptions, Subject, open_subjec
 from idl_audit.commands.shared.workers import Lost, begun, tell, work_through
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.proofs import Recorded, proof_of
-from idl_audit.decide.verdicts import Options, Reason, Result, Verdict, decide
+from idl_audit.decide.ladder import Options, Result, decide_sample
+from idl_audit.decide.proofs import proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.files.claims import Ball, SampleClaim
 from idl_audit.proof.files.file import ProofFile
-from idl_audit.proof.lp_chain import LpChain
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import InvalidInputError, ModelFileError, UnsupportedModelError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
+from idl_audit.values.verdicts import Reason, Verdict
 
 GRACE: Final = 10.0
 """Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
@@ -124,13 +124,13 @@ class Decider:
         sample = Decided(task.position, task.index, task.label, task.centre)
         for radius, inputs in sorted(zip(self.setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
             budget = self.setting.verdicts.budget
-            result = _settled(sample, inputs) or decide(
+            result = _settled(sample, inputs) or decide_sample(
                 model, network, sample.centre, sample.label, inputs, self.setting.verdicts, share, budget
             )
             error = self._float_error(sample, inputs, result, budget)
             if result.verdict is Verdict.CERTIFIED and self.setting.certificates is not None:
                 self._certify(sample, radius, inputs, result, self.setting.certificates)
-            result = replace(result, float_error=error, chain=None, states=None)
+            result = replace(result, float_error=error, recorded=None, states=None)
             sample.results[radius.value], sample.predicted = result, result.predicted
             heard((radius.value, result))
         if self.subject is not None:
@@ -185,9 +185,7 @@ class Decider:
         ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k)
         claim = SampleClaim(ball, sample.label, sample.index)
         (query,) = claim.queries(model)
-        chain = result.chain
-        recorded = Recorded(lp=chain) if isinstance(chain, LpChain) else Recorded(chain=chain)
-        proof = proof_of(model, network, query, recorded, budget=setting.verdicts.budget)
+        proof = proof_of(model, network, query, result.recorded, budget=setting.verdicts.budget)
         if proof is None:
             sample.uncertified.append(radius.value)
             return
@@ -203,7 +201,7 @@ def _settled(sample: Decided, inputs: InputSet) -> Result | None:
     for smaller in sample.results.values():
         settled = smaller.verdict in (Verdict.FALSIFIED, Verdict.CLEAN_WRONG)
         if settled and (smaller.found is None or bool(inputs.contains(smaller.found.point))):
-            return replace(smaller, lower=None, seconds=0.0)
+            return replace(smaller, lowers=(), seconds=0.0)
     return None
 
 

@@ -21,12 +21,13 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.commands.shared.deciding import Decided, SampleTask
-from idl_audit.decide.verdicts import Reason, Result, Verdict
+from idl_audit.decide.ladder import Result
 from idl_audit.proof.files.strict_json import Entry
 from idl_audit.report.schema import Report
-from idl_audit.search.attacks import Found
+from idl_audit.search.judge import Found
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_place
+from idl_audit.values.verdicts import Reason, Verdict
 
 VERSION: Final = 1
 TOOL: Final = "version of idl-audit"
@@ -236,9 +237,9 @@ def _result_entry(result: Result) -> dict[str, Any]:
         if found is None
         else {
             "point": base64.b64encode(np.asarray(found.point, "<f4").tobytes()).decode(),
-            "predicted": found.predicted,
+            "outputs": base64.b64encode(np.asarray(found.outputs, "<f8").tobytes()).decode(),
             "margin": found.margin,
-            "method": found.method,
+            "holds": found.holds,
         },
     }
 
@@ -288,7 +289,7 @@ def _result(entry: Entry, task: SampleTask) -> Result:
         Verdict(entry.text("verdict")),
         _class(entry.get("predicted")),
         None if entry.get("method") is None else entry.text("method"),
-        entry.number_or_none("lower"),
+        () if entry.get("lower") is None else (entry.number("lower"),),
         _found(entry.get("found"), task),
         None if reason is None else Reason(reason),
         entry.number("seconds"),
@@ -300,19 +301,27 @@ def _result(entry: Entry, task: SampleTask) -> Result:
         raise ValueError("a reason for what is known, or none for what is not")
     if result.verdict is Verdict.CERTIFIED and not (result.lower is not None and result.lower > 0):
         raise ValueError("certified without a bound above 0")
-    if result.verdict is Verdict.FALSIFIED and (result.found is None or result.found.predicted == task.label):
+    if result.verdict is Verdict.FALSIFIED and not _flips(result.found, task):
         raise ValueError("falsified without a point of another class")
     return result
+
+
+def _flips(found: Found | None, task: SampleTask) -> bool:
+    return found is not None and found.holds and found.predicted != task.label
 
 
 def _found(value: object, task: SampleTask) -> Found | None:
     if value is None:
         return None
-    entry = Entry(value, "a point", ("point", "predicted", "margin", "method"))
+    entry = Entry(value, "a point", ("point", "outputs", "margin", "holds"))
     point = np.frombuffer(base64.b64decode(entry.text("point"), validate=True), "<f4").astype(np.float32)
     if point.shape != task.centre.shape or not np.isfinite(point).all():
         raise ValueError("a point of another size")
     margin = entry.get("margin")  # perhaps NaN
-    if not isinstance(margin, float):
+    holds = entry.get("holds")
+    if not isinstance(margin, float) or not isinstance(holds, bool):
         raise TypeError("a margin that is no number")
-    return Found(point, _class(entry.get("predicted")), margin, entry.text("method"))
+    outputs = np.frombuffer(base64.b64decode(entry.text("outputs"), validate=True), "<f8").astype(np.float64)
+    if outputs.size < 2:
+        raise ValueError("outputs that make no classes")
+    return Found(point, outputs, margin, holds)

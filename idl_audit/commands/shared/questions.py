@@ -57,7 +57,7 @@ def read_property(subject: Subject, path: Path) -> AskedProperty:
         _check_ranking(subject, given)
     queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
     plain, kind = Preprocessing(), subject.point_type
-    queries = tuple(replace(q, box=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
+    queries = tuple(replace(q, inputs=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
     return AskedProperty(str(path), queries, model.stripped_output, file.sha256)
 
 

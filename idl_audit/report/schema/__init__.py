@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from idl_audit.report.schema.base import Level, Part, PropertyResult, Reason, Status, Verdict, WhyIncomplete
+from idl_audit.report.schema.base import Level, Part, PropertyResult, Status, WhyIncomplete
 from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
 from idl_audit.report.schema.results import (
     Adversarial,
@@ -57,6 +57,7 @@ from idl_audit.report.schema.subject import (
     WellPosed,
 )
 from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, Verification
+from idl_audit.values.verdicts import Reason, Verdict
 
 __all__ = [
     "READ_VERSIONS",

@@ -13,12 +13,11 @@ from idl_audit.report.schema.base import (
     Part,
     Positive,
     PropertyResult,
-    Reason,
     Seconds,
     Sha256,
     Text,
-    Verdict,
 )
+from idl_audit.values.verdicts import Reason, Verdict
 
 
 class CleanAccuracy(Part):
@@ -246,6 +245,7 @@ class PropertyReport(Part):
     method: Text | None = Field(default=None, description="The method that decided it.")
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
     witness: Text | None = Field(default=None, description="For sat: the input, or the file that holds it.")
+    confirmed_by: tuple[Text, ...] = Field(default=(), description="For sat: what ran the original network on it.")
     time_limit: Positive | None = Field(default=None, description="Seconds that it was given.")
     max_nodes: Count | None = Field(default=None, description="Nodes that it was given; null for no limit.")
     problem: Text | None = Field(default=None, description="Why it could not be judged; null where it was.")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.chain import Chain
-from idl_audit.search.branching.search import BranchOutcome, Network, Search
+from idl_audit.search.branching.search import BranchOutcome, Search
 from idl_audit.search.branching.tree import Watch
+from idl_audit.search.judge import Judge
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Query
@@ -29,7 +30,7 @@ def branch(
     query: Query,
     *,
     budget: Budget,
-    network: Network,
+    judge: Judge,
     record: Chain | None = None,
     watch: Watch | None = None,
 ) -> BranchOutcome:
@@ -42,7 +43,7 @@ def branch(
         model: the implicit model in data units.
         query: the box and the alternatives.
         budget: what it may cost; a leaf is a node.
-        network: the original network in data units, which has the last word on counterexamples.
+        judge: asks the original network, which has the last word on counterexamples.
         record: takes the choices that a proof is made of (`proof.convert`).
         watch: told the share of the current tree that is proved.
 
@@ -51,4 +52,4 @@ def branch(
     """
     if not model.is_feed_forward:
         raise UnsupportedModelError(("branching is for feed-forward models",))
-    return Search(model, query, budget=budget, network=network, record=record, watch=watch).run()
+    return Search(model, query, budget=budget, judge=judge, record=record, watch=watch).run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,14 +19,13 @@ from idl_audit.search.branching.hidden import tree_bounds
 from idl_audit.search.branching.network import SearchNet, state_tensors
 from idl_audit.search.branching.root import root_bounds
 from idl_audit.search.branching.tree import MOST_LEAVES, Tree, Watch
+from idl_audit.search.judge import Found, Judge, inside_of
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.check import Check
 from idl_audit.values.errors import BudgetError
 from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.rounding import down
-
-Network = Callable[[Float32Array], FloatArray]
 
 OUTPUT_STEPS = 40
 STAGES = ((0, 0.2), (1, 0.2), (16, 0.3), (96, 1.0))
@@ -48,7 +47,7 @@ class BranchOutcome:
 
     proved: bool
     """Whether no point of the box satisfies any alternative."""
-    point: Float32Array | None
+    found: Found | None
     """A counterexample, by the original network's word."""
     leaves: int
     """Leaves that were closed by a proof."""
@@ -56,6 +55,11 @@ class BranchOutcome:
     """Leaves, or alternatives, that are still open."""
     lowers: tuple[float, ...]
     """For each alternative, the largest proved lower bound of one of its rows (with its offset)."""
+
+    @property
+    def point(self) -> Float32Array | None:
+        """The counterexample's point, shape (p,)."""
+        return None if self.found is None else self.found.point
 
 
 class Search:
@@ -67,16 +71,15 @@ class Search:
         query: Query,
         *,
         budget: Budget,
-        network: Network,
+        judge: Judge,
         record: Chain | None,
         watch: Watch | None,
     ) -> None:
         """Take the question; only `record` keeps what is chosen."""
         self._model, self._query, self._budget = model, query, budget
-        self._network, self._record, self._watch = network, record, watch
+        self._judge, self._record, self._watch = judge.within(budget), record, watch
         self._rounds = 0
         """Rounds of trees of hidden states so far."""
-        self._found: list[Float32Array] = []
         self._inputs = Interval.of_boxes(query.box)
         self._lowers = [np.full(len(alternative.rows), -np.inf) for alternative in query.alternatives]
         self._forest: dict[int, Tree] = {}
@@ -97,9 +100,8 @@ class Search:
         left = self._left
         waiting = max(len(left), sum(tree.open for tree in self._forest.values()))
         lowers = tuple(float(rows.max(initial=-np.inf)) for rows in self._lowers)
-        if self._found:
-            return BranchOutcome(False, self._found[0], self._closed, waiting, lowers)
-        return BranchOutcome(not left, None, self._closed, waiting, lowers)
+        found = self._judge.found
+        return BranchOutcome(not left and found is None, found, self._closed, waiting, lowers)
 
     def _plant(self) -> None:
         """Bound the states, and leave out those that are dead over the box."""
@@ -122,7 +124,7 @@ class Search:
             if not self._forest:
                 self._bound_rows()
             self._grow(self._budget.part(share), last=most == STAGES[-1][0])
-            if self._found or not self._left or self._budget.is_spent:
+            if self._judge.has_won or not self._left or self._budget.is_spent:
                 break
 
     def _tighten(self, most: int) -> bool:
@@ -168,9 +170,9 @@ class Search:
                 self._forest[number] = self._tree(number)
             tree = self._forest[number]
             outcome = tree.grow(share, check=self._budget.check, most_open=most_open)
-            if outcome.proved or self._found:
+            if outcome.proved or self._judge.has_won:
                 self._closed += outcome.leaves
-            if self._found:
+            if self._judge.has_won:
                 return
             if outcome.proved:
                 del self._forest[number]
@@ -195,16 +197,12 @@ class Search:
         )
 
     def _try(self, points: FloatArray) -> bool:
-        """Show the most promising points to the original network; keep a counterexample."""
-        inside = self._query.box.project(points)
-        inside = inside[self._query.box.contains(inside)]
+        """Propose the most promising points to the judge."""
+        inside = inside_of(self._query.inputs, points)
         if not len(inside):
             return False
         promising = self._query.distance(self._model(inside.astype(np.float64), check=self._budget.check))
-        best = inside[np.argsort(promising)[:4]]
-        hits = np.flatnonzero(self._query.holds(self._network(best)))
-        self._found.extend(best[hits[:1]])
-        return bool(hits.size)
+        return self._judge.propose(inside[np.argsort(promising)[:4]])
 
 
 def _groups(query: Query, numbers: Sequence[int], at_once: int) -> Iterator[list[int]]:

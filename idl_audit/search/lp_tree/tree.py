@@ -23,6 +23,7 @@ from idl_audit.search.lp_tree.program import Node, NodeProgram
 from idl_audit.search.relaxation import outweighing
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget, Pace
+from idl_audit.values.rounding import down
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Grown:
     outcome: Outcome = Outcome.OPTIMAL
     """Why the tree is not finished, where it is not."""
     nodes: int = 0
+    root: float = -np.inf
+    """What the solver says of the relaxation without phases: to steer by."""
     phases: list[Phases] = field(default_factory=list)
     multipliers: list[Float32Array] = field(default_factory=list)
 
@@ -50,24 +53,35 @@ class LpTree:
     def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, budget: Budget = UNLIMITED) -> None:
         """Prepare the LP from proved bounds of all pre-activations over one box."""
         self._model, self._inputs, self._bounds = model, inputs, bounds
-        self._budget = budget
+        self._budget = self._whole = budget
         self._program = NodeProgram(model, inputs, bounds, budget)
         self._proofs = Pace()
         """Of one node: all else that a node costs keeps to the time."""
 
-    def grow(self, functional: FloatArray, candidate: Candidate, *, most_nodes: int | None = None) -> Grown:
-        """Prove functional . y > 0, (q,), over the box, or come upon a counterexample, within the tree's budget.
+    def grow(
+        self,
+        functional: FloatArray,
+        candidate: Candidate,
+        *,
+        offset: float = 0.0,
+        most_nodes: int | None = None,
+        budget: Budget | None = None,
+    ) -> Grown:
+        """Prove functional . y + offset > 0, (q,), over the box, or come upon a counterexample, within a budget.
 
         Args:
             functional: a margin, or any row.
             candidate: is asked of the points of nodes, one at a time.
+            offset: rounded downward.
             most_nodes: stop after so many nodes; 1 is the relaxation alone.
+            budget: that of all trees where it is left out.
         """
-        self._functional, self._grown = functional, Grown()
+        self._functional, self._offset, self._grown = functional, offset, Grown()
+        self._budget = budget or self._whole
         root = np.zeros(self._model.n_states, np.int8)
         self._frontier = Frontier(NewestFirst([root]), candidate, pace=None)
-        budget = self._budget if most_nodes is None else self._budget.at_most(nodes=most_nodes)
-        ending = self._frontier.grow(self, budget, if_stuck=False)
+        limited = self._budget if most_nodes is None else self._budget.at_most(nodes=most_nodes)
+        ending = self._frontier.grow(self, limited, if_stuck=False)
         grown = self._grown
         grown.lower = self._frontier.lower if ending is Ending.CLOSED else -np.inf
         grown.found = ending is Ending.FOUND
@@ -84,6 +98,8 @@ class LpTree:
         (phases,) = batch
         self._budget.spend()
         node = self._program.solve(self._functional, phases, time_limit=self._budget.before(self._proofs.seconds).left)
+        if not self._grown.nodes:
+            self._grown.root = node.objective
         self._grown.nodes += 1
         with self._proofs.unit(1, self._budget):
             if self._is_leaf(phases, node):
@@ -106,24 +122,27 @@ class LpTree:
 
     def _is_leaf(self, phases: Phases, node: Node) -> bool:
         """Try to prove a node and keep the proof."""
-        if node.multipliers is None or not node.objective > 0:
+        if node.multipliers is None or not node.objective + self._offset > 0:
             return False
         if node.outcome is Outcome.OPTIMAL:
             return self._kept(phases, node.multipliers)
-        ray = outweighing(lambda weight, lam: self._bound(weight * self._functional, phases, lam), node.multipliers)
+        ray = outweighing(lambda weight, lam: self._bound(phases, lam, weight), node.multipliers)
         return ray is not None and self._kept(phases, ray)
 
-    def _bound(self, functional: FloatArray, phases: Phases, multipliers: FloatArray) -> float:
+    def _bound(self, phases: Phases, multipliers: FloatArray, weight: float = 1.0) -> float:
+        """Return a proved lower bound of weight (functional . y + offset) in a leaf, the weight 0 or 1."""
         leaf = LpLeaves(phases[None], multipliers[None].astype(np.float32))
-        check = self._budget.check
-        return float(prove_leaves(self._model, self._inputs, self._bounds, functional, leaf, check=check)[0])
+        row, check = weight * self._functional, self._budget.check
+        lower = prove_leaves(self._model, self._inputs, self._bounds, row, leaf, check=check)
+        offset = weight * self._offset
+        return float(down(lower + offset)[0]) if offset else float(lower[0])
 
     def _kept(self, phases: Phases, multipliers: FloatArray) -> bool:
         with np.errstate(over="ignore"):
             chosen = multipliers.astype(np.float32)
         if not np.isfinite(chosen).all():
             return False
-        lower = self._bound(self._functional, phases, chosen.astype(np.float64))
+        lower = self._bound(phases, chosen.astype(np.float64))
         if not lower > 0:
             return False
         self._frontier.close(lower)

@@ -21,11 +21,11 @@ from idl_audit.proof.box_bounds import BoxBounds, RowBounds, bounded
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search.frontier import Ending, Frontier, NewestFirst, Step
+from idl_audit.search.judge import Found, Judge
 from idl_audit.search.splitting.contraction import contracted
-from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
-from idl_audit.values.network import Network
 from idl_audit.values.query import Query
 
 BOXES_AT_ONCE = 64
@@ -47,14 +47,21 @@ class SplitOutcome:
     """What splitting came to: a proof that there is no counterexample, or a point, or neither."""
 
     proved: bool
-    point: FloatArray | None
-    """A counterexample, shape (p,): of the network where one was given, else of the model."""
+    found: Found | None
+    """A counterexample, by the judge's word."""
     boxes: int
     """Boxes that were bounded."""
     left: int
     """Boxes that are neither refuted nor split."""
     reason: str
     """Why there is neither a proof nor a point; empty where there is one."""
+    lowers: tuple[float, ...] = ()
+    """Where it is proved: for each alternative, what one of its rows or sums of rows is above at every point."""
+
+    @property
+    def point(self) -> Float32Array | None:
+        """The counterexample's point, shape (p,)."""
+        return None if self.found is None else self.found.point
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +83,7 @@ def split_inputs(
     query: Query,
     *,
     budget: Budget,
-    network: Network | None = None,
+    judge: Judge | None = None,
     record: SplitTree | None = None,
 ) -> SplitOutcome:
     """Return a proof that no input of the box makes an alternative of the query hold, or a point that does.
@@ -85,13 +92,13 @@ def split_inputs(
         model: the implicit model that the bounds are proved for.
         query: the box and the alternatives.
         budget: when to stop; a box is a node.
-        network: the original, float32 (m, p) -> (m, q); points are inside the exact box and replayed through it. None
-            makes the model itself the judge.
+        judge: asks the original network about points. None makes the model itself the network.
         record: takes the splits.
     """
     if not query.alternatives:
         return SplitOutcome(True, None, 0, 0, "")
-    return _Search(model, query, network, record or SplitTree(), budget).run()
+    judge = (judge or Judge.of_model(model, query)).within(budget)
+    return _Search(model, query, judge, record or SplitTree(), budget).run()
 
 
 @dataclass(eq=False)
@@ -100,21 +107,23 @@ class _Search:
 
     model: ImplicitModel
     query: Query
-    network: Network | None
+    judge: Judge
     tree: SplitTree
     budget: Budget
     rows: Rows = field(init=False)
     free: IntArray = field(init=False)
     frontier: Frontier[_Open] = field(init=False)
+    lowers: FloatArray = field(init=False)
+    """Least proved bound of each alternative over the boxes and slabs where it was refuted, shape (a,)."""
     boxes: int = 0
-    point: FloatArray | None = None
 
     def __post_init__(self) -> None:
         box = self.query.box
         self.rows = Rows.of(self.query)
         self.free = moving_inputs(box)
         whole = _Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))
-        self.frontier = Frontier(NewestFirst([whole]), self._is_hit)
+        self.frontier = Frontier(NewestFirst([whole]), self._propose)
+        self.lowers = np.full(len(self.rows.members), np.inf)
         self._numbers = max(1, self.model.n_states) * max(1, self.free.size)
         self._most_numbers = self.budget.limit(8 * MOST_NUMBERS) // 8
         self._most_open = self._most_numbers // max(1, 2 * self.model.n_states)
@@ -132,7 +141,9 @@ class _Search:
             Ending.MANY: f"more than {self._most_open} boxes are open",
             Ending.STUCK: "boxes without an inside stay open: the margin there is within rounding",
         }.get(ending, "")
-        return SplitOutcome(ending is Ending.CLOSED, self.point, self.boxes, self.frontier.open, reason)
+        if ending is Ending.CLOSED:
+            return SplitOutcome(True, None, self.boxes, 0, "", tuple(self.lowers.tolist()))
+        return SplitOutcome(False, self.judge.found, self.boxes, self.frontier.open, reason)
 
     def at_once(self, waiting: int) -> int:
         """Return how many boxes to bound at a time; 0 where too many are open."""
@@ -148,7 +159,9 @@ class _Search:
         bounds = found.outputs(self.rows.functionals)
         shifted = self.rows.shifted(bounds.lower)
         best = self.rows.best(shifted)
-        is_open = np.stack([one.alternatives for one in batch]) & ~(best > 0)
+        asked = np.stack([one.alternatives for one in batch])
+        is_open = asked & ~(best > 0)
+        self.lowers = np.minimum(self.lowers, np.where(asked & ~is_open, best, np.inf).min(axis=0))
         if not is_open.any():
             return Step()
         points = self._candidates(inputs, bounds, shifted, is_open)
@@ -159,7 +172,8 @@ class _Search:
         self, batch: list[_Open], found: BoxBounds, bounds: RowBounds, is_open: BoolArray, worst: FloatArray
     ) -> Iterator[_Open]:
         """Cut off what is refuted at the faces; yield the halves of what stays open, the worst box last."""
-        rest, empty = contracted(found, self.rows, bounds, is_open)
+        rest, empty, slabs = contracted(found, self.rows, bounds, is_open)
+        self.lowers = np.minimum(self.lowers, slabs)
         scores = self._scores(rest, bounds, self.rows.shifted(bounds.lower), is_open)
         flat = self._flat(found)
         for i in np.argsort(-worst, kind="stable"):
@@ -201,21 +215,12 @@ class _Search:
             points.append(np.where(bounds.normals[boxes, rows] >= 0, inputs.lo[boxes], inputs.hi[boxes]))
         return np.concatenate(points)
 
-    def _is_hit(self, points: FloatArray) -> bool:
-        """Return whether one of the points nearest to it is a counterexample, and keep the first that is."""
+    def _propose(self, points: FloatArray) -> bool:
+        """Ask the judge about the points that the model makes counterexamples; return whether one is."""
         distance = self.query.distance(self.model(points, check=self.budget.check))
         nearest = np.argsort(distance)[:REPLAYS]
-        for point in points[nearest[distance[nearest] <= 0]]:
-            if self.network is None:
-                if self.query.holds(self.model(point[None]))[0]:
-                    self.point = np.asarray(point)
-                    return True
-                continue
-            replayed = self.query.box.project(point)
-            if self.query.box.contains(replayed) and self.query.holds(self.network(replayed[None]))[0]:
-                self.point = replayed.astype(np.float64)
-                return True
-        return False
+        hits = nearest[distance[nearest] <= 0]
+        return bool(hits.size) and self.judge.propose(points[hits])
 
     def _scores(self, rest: Interval, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray) -> FloatArray:
         """Return -r_j d(bound)/d r_j, summed over the open alternatives' best rows, shape (m, f)."""

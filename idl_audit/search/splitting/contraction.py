@@ -32,8 +32,12 @@ class Slabs:
     cuts: FloatArray
 
 
-def contracted(found: BoxBounds, rows: Rows, bounds: RowBounds, is_open: BoolArray) -> tuple[Interval, BoolArray]:
+def contracted(
+    found: BoxBounds, rows: Rows, bounds: RowBounds, is_open: BoolArray
+) -> tuple[Interval, BoolArray, FloatArray]:
     """Return the boxes without the slabs that are proved to hold no counterexample, and which hold none at all.
+
+    The third are the least proved bounds of the alternatives over those slabs, shape (a,).
 
     Args:
         found: the boxes and their bounds.
@@ -44,14 +48,14 @@ def contracted(found: BoxBounds, rows: Rows, bounds: RowBounds, is_open: BoolArr
     lo, hi = found.inputs.lo.copy(), found.inputs.hi.copy()
     slabs = _candidates(found, rows, bounds, is_open)
     if not slabs.boxes.size:
-        return Interval(lo, hi), np.zeros(len(lo), np.bool_)
-    proved = _refuted(found, rows, is_open, slabs)
+        return Interval(lo, hi), np.zeros(len(lo), np.bool_), np.full(is_open.shape[1], np.inf)
+    proved, lowers = _refuted(found, rows, is_open, slabs)
     for at_upper, ends in ((False, lo), (True, hi)):
         some = proved & (slabs.at_upper == at_upper)
         ends[slabs.boxes[some], slabs.inputs[some]] = slabs.cuts[some]
     # Slabs that meet leave nothing of their box: they cover it.
     cut_below, cut_above = lo > found.inputs.lo, hi < found.inputs.hi
-    return Interval(lo, hi), np.asarray((cut_below & cut_above & (lo >= hi)).any(axis=1))
+    return Interval(lo, hi), np.asarray((cut_below & cut_above & (lo >= hi)).any(axis=1)), lowers
 
 
 def _candidates(found: BoxBounds, rows: Rows, bounds: RowBounds, is_open: BoolArray) -> Slabs:
@@ -80,19 +84,20 @@ def _candidates(found: BoxBounds, rows: Rows, bounds: RowBounds, is_open: BoolAr
     )
 
 
-def _refuted(found: BoxBounds, rows: Rows, is_open: BoolArray, slabs: Slabs) -> BoolArray:
-    """Return which slabs are proved to hold no counterexample."""
+def _refuted(found: BoxBounds, rows: Rows, is_open: BoolArray, slabs: Slabs) -> tuple[BoolArray, FloatArray]:
+    """Return which slabs are proved to hold no counterexample, and the least bounds of the alternatives there."""
     lo, hi = found.inputs.lo[slabs.boxes], found.inputs.hi[slabs.boxes]
     each = np.arange(slabs.boxes.size)
     hi[each, slabs.inputs] = np.where(slabs.at_upper, hi[each, slabs.inputs], slabs.cuts)
     lo[each, slabs.inputs] = np.where(slabs.at_upper, slabs.cuts, lo[each, slabs.inputs])
     widest = max([block.size for block in found.model.blocks], default=1)
     at_once = max(1, IN_CACHE // (widest * len(rows.functionals)))
-    proved = np.zeros(each.size, np.bool_)
+    proved, least = np.zeros(each.size, np.bool_), np.full(is_open.shape[1], np.inf)
     for start in range(0, each.size, at_once):
         some = slice(start, start + at_once)
         own = slabs.boxes[some]
         lower = found.over(own, Interval(lo[some], hi[some]), rows.functionals)
-        refuted = (rows.best(rows.shifted(lower)) > 0) | ~is_open[own]
-        proved[some] = refuted.all(axis=1)
-    return proved
+        best = np.where(is_open[own], rows.best(rows.shifted(lower)), np.inf)
+        proved[some] = (best > 0).all(axis=1)
+        least = np.minimum(least, best[proved[some]].min(axis=0, initial=np.inf))
+    return proved, least

@@ -1,0 +1,172 @@
+"""A case: one query over one implicit model, and what is known of it while the rungs of the ladder are climbed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+
+from idl_audit.implicit.elimination import without_self_feedback
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.measure.state_bounds import Prepared, bound_set, prepare
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.chain import Chain
+from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
+from idl_audit.proof.linear_bounds import backward_state_bounds, rows_at_once
+from idl_audit.proof.lp_chain import LpChain
+from idl_audit.proof.rows import with_sums
+from idl_audit.proof.split_tree import SplitTree
+from idl_audit.search.attacks import AttackOptions
+from idl_audit.search.branching import Watch
+from idl_audit.search.judge import Judge
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.box import SparseBall
+from idl_audit.values.budget import Budget
+from idl_audit.values.query import Query
+from idl_audit.values.rounding import down
+from idl_audit.values.verdicts import Reason
+
+Rows: TypeAlias = tuple[FloatArray, FloatArray]
+"""Rows (r, q) and their offsets, rounded downward, (r,)."""
+
+
+@dataclass(eq=False)
+class Recorded:
+    """What the search chose for a proof: any of it may be missing, or more than is needed."""
+
+    splits: SplitTree | None = None
+    """Of the input box, for the alternatives that no other rung refuted."""
+    chain: Chain | None = None
+    """Its trees by the number of the alternative in the query."""
+    lp: LpChain | None = None
+    """Its trees by the number of the alternative in the query."""
+
+
+@dataclass(eq=False)
+class Case:
+    """What is known of one query so far."""
+
+    model: ImplicitModel
+    query: Query
+    judge: Judge
+    """Holds the best point that was found."""
+    centre: FloatArray
+    """A point of the set, shape (p,): the sample, where there is one."""
+    rng: np.random.Generator
+    attack: AttackOptions = field(default_factory=AttackOptions)
+    watch: Watch | None = None
+    recorded: Recorded | None = None
+    lowers: FloatArray = field(init=False)
+    """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,)."""
+    reason: Reason = Reason.RELAXATION_GAP
+    _states: StateBounds | None = None
+
+    def __post_init__(self) -> None:
+        self.lowers = np.full(len(self.query.alternatives), -np.inf)
+        self.inputs = Interval.of_boxes(self.query.box)
+        self.proved_model = without_self_feedback(self.model)
+        """The model that proofs are about: the same function, its loops in the form that bounds are best in."""
+
+    @property
+    def sparse(self) -> SparseBall | None:
+        """The set, where it is U_card and bounds know it: loops are bounded over the box around it."""
+        inputs = self.query.inputs
+        return inputs if isinstance(inputs, SparseBall) and self.model.is_feed_forward else None
+
+    @property
+    def states(self) -> StateBounds | None:
+        """Backward bounds of all states, where a rung has asked for them."""
+        return self._states
+
+    @property
+    def open(self) -> IntArray:
+        """The alternatives that are not refuted; NaN, which an overflow may leave, refutes nothing."""
+        return np.flatnonzero(~(self.lowers > 0))
+
+    @property
+    def hardest(self) -> IntArray:
+        """Those that are not refuted, the most dangerous first."""
+        return self.open[np.argsort(self.lowers[self.open], kind="stable")]
+
+    @property
+    def open_query(self) -> Query:
+        """The query without its refuted alternatives: it has the same counterexamples."""
+        return replace(self.query, alternatives=tuple(self.query.alternatives[i] for i in self.open))
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is a counterexample, or no alternative is left."""
+        return self.judge.has_won or not self.open.size
+
+    def raise_lowers(self, numbers: Iterable[int], lowers: Iterable[float]) -> None:
+        """Take proved lower bounds of some alternatives."""
+        for number, lower in zip(numbers, lowers, strict=True):
+            self.lowers[number] = np.fmax(self.lowers[number], lower)
+
+    def rows_of(self, number: int) -> Rows:
+        """Return the rows of an alternative with those sums of rows that are exact: any of them may refute it."""
+        return with_sums(self.query.alternatives[number])
+
+    def bounds(self, budget: Budget) -> StateBounds:
+        """Return backward bounds of all states, computed once."""
+        if self._states is None:
+            if self.sparse is None:
+                self._states = backward_state_bounds(self.proved_model, self.inputs, check=budget.check)
+            else:
+                prepared = _prepared_for_sparse(self.model, budget.max_bytes)
+                self._states = bound_set(prepared, self.sparse, budget=budget).states
+        return self._states
+
+    def bound_rows(
+        self, numbers: IntArray, bounds: StateBounds, choose: Multipliers, budget: Budget, *, sums: bool = False
+    ) -> None:
+        """Bound the rows of some alternatives, or their sums of rows, by given multipliers; keep the best of each."""
+        inputs = Interval.of_set(self.sparse or self.query.box)
+        model = self.proved_model
+        for group, rows in self._batches(numbers, sums=sums):
+            if budget.out_of_time:
+                return
+            functionals = Functionals.of_outputs(model, np.concatenate([one for one, _ in rows]))
+            lowers = lower_bound(model, inputs, bounds, functionals, choose, check=budget.check)[0]
+            shifted = plus(lowers, np.concatenate([offsets for _, offsets in rows]))
+            ends = np.cumsum([len(one) for one, _ in rows])[:-1]
+            self.raise_lowers(group, [_greatest(own) for own in np.split(shifted, ends)])
+
+    def _batches(self, numbers: IntArray, *, sums: bool) -> Iterator[tuple[list[int], Sequence[Rows]]]:
+        """Yield alternatives that have such rows together, in batches of about as many rows as one pass takes."""
+        group: list[int] = []
+        batch: list[Rows] = []
+        at_once = rows_at_once(self.proved_model)
+        for number in map(int, numbers):
+            own = self.query.alternatives[number]
+            rows, offsets = self.rows_of(number) if sums else (own.rows, own.offsets)
+            skipped = len(own.rows) if sums else 0
+            if len(rows) == skipped:
+                continue
+            group.append(number)
+            batch.append((rows[skipped:], offsets[skipped:]))
+            if sum(len(one) for one, _ in batch) >= at_once:
+                yield group, batch
+                group, batch = [], []
+        if batch:
+            yield group, batch
+
+
+def plus(lowers: FloatArray, offsets: FloatArray) -> FloatArray:
+    """Return lower bounds with offsets added, rounded downward."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(offsets == 0, lowers, down(lowers + offsets))
+
+
+def _greatest(lowers: FloatArray) -> float:
+    """Return the greatest of some bounds that is a number; -inf where none is."""
+    return float(np.max(lowers, where=~np.isnan(lowers), initial=-np.inf))
+
+
+@lru_cache(maxsize=2)
+def _prepared_for_sparse(model: ImplicitModel, max_bytes: int | None) -> Prepared:
+    """Return what bounds over U_card need for every sample of a model."""
+    return prepare(model, ("interval", "linear"), sparse=True, max_bytes=max_bytes)

@@ -1,0 +1,268 @@
+"""The ladder: rungs that decide one query over one implicit model, cheap first, each on what is still open.
+
+certified (unsat): every alternative is refuted: one of its rows, or a sum of them, has a proved positive lower bound
+over the set, by our own re-evaluated bound. falsified (sat): the original network's own outputs at a float32 point of
+the exact set make it a counterexample. unknown: neither, with the reason. A sample at a radius is the query for a
+point of another class; clean_wrong: the network misclassifies the sample itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from idl_audit.decide.case import Case, Recorded
+from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import StateBounds
+from idl_audit.search.attacks import ATTACKS, AttackOptions
+from idl_audit.search.branching import Watch
+from idl_audit.search.judge import Found, Judge
+from idl_audit.search.mixed_integer import is_piecewise_linear
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import InputSet
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
+from idl_audit.values.margins import predictions
+from idl_audit.values.network import Network
+from idl_audit.values.query import Query
+from idl_audit.values.verdicts import Reason, Verdict
+
+LAST: Final = 0.95
+"""Of the time and nodes that are left, for the last proof; the last rung of all has what there is."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which rungs to climb and how long."""
+
+    methods: tuple[str, ...] | None = None
+    """In this order; None stands for those that are usual for the model and the query."""
+    time_limit: float = 60.0
+    """Seconds a query."""
+    attack: AttackOptions = field(default_factory=AttackOptions)
+    """For the attacks on samples."""
+    seed: int = 0
+    record: bool = False
+    """Keep what a proof needs to be checked again."""
+    max_nodes: int | None = None
+    """Nodes a query: boxes, leaves of trees, programs, and starts of attacks."""
+    max_bytes: int | None = None
+    """What a rung's arrays may take."""
+
+    def __post_init__(self) -> None:
+        for name in self.methods or ():
+            if name not in METHODS:
+                raise OptionError(f"there is no method '{name}'; known are {', '.join(METHODS)}")
+        if not self.time_limit > 0:
+            raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
+        if self.max_nodes is not None and self.max_nodes < 1:
+            raise OptionError(f"--max-nodes must be 1 or more, not {self.max_nodes}")
+
+    @property
+    def budget(self) -> Budget:
+        """What one query may cost, from now on."""
+        return Budget.of(self.time_limit, nodes=self.max_nodes, max_bytes=self.max_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What is known of one query."""
+
+    verdict: Verdict
+    predicted: int = -1
+    """Of a sample: the class that the network predicts for it; -1 where an output is no number."""
+    method: str | None = None
+    """The rung that decided it."""
+    lowers: tuple[float, ...] = ()
+    """For each alternative, a number that one of its rows or sums of rows, offset and all, is never below."""
+    found: Found | None = None
+    """The counterexample or, without one, the point nearest to it that the network was asked about."""
+    reason: Reason | None = None
+    seconds: float = 0.0
+    recorded: Recorded | None = None
+    """Where it is certified: what was recorded."""
+    states: StateBounds | None = None
+    """Where it is certified: backward bounds of the states over the set, where some were computed."""
+    float_error: float | None = None
+    """Where it is certified: how far any computed margin may be from the exact one; None where no bound is known."""
+
+    @property
+    def lower(self) -> float | None:
+        """The least of `lowers`: of a sample, a proved lower bound of its smallest margin; None where there is none."""
+        least = min(self.lowers, default=-np.inf)
+        return least if np.isfinite(least) else None
+
+
+def decide_sample(
+    model: ImplicitModel,
+    network: Network,
+    sample: FloatArray,
+    label: int,
+    inputs: InputSet,
+    options: Options,
+    watch: Watch | None = None,
+    budget: Budget | None = None,
+) -> Result:
+    """Return the verdict of one sample over one input set: a box, or U_card.
+
+    With a target class, falsified means that the network predicts it somewhere, certified that y_label > y_target
+    everywhere.
+
+    Args:
+        model: the implicit model in data units, with at least two outputs.
+        network: the original network in data units, the judge of points.
+        sample: shape (p,), inside the set.
+        label: the right class.
+        inputs: the input set.
+        options: the rungs and their limits.
+        watch: told the share of the current tree that is proved.
+        budget: what it may cost; that of the options where it is left out.
+
+    Raises:
+        UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
+        OptionError: where the target is no other class, or a method is not for such sets.
+    """
+    budget = options.budget if budget is None else budget
+    start = budget.clock()
+    predicted = int(predictions(network(sample[None].astype(np.float32)))[0])
+    if predicted != label:
+        return Result(Verdict.CLEAN_WRONG, predicted, seconds=budget.clock() - start)
+    query = Query.misclassification(inputs, model.n_outputs, label, options.attack.target)
+    found = decide_query(model, network, query, options, watch=watch, budget=budget, centre=sample)
+    return replace(found, predicted=predicted, seconds=budget.clock() - start)
+
+
+def decide_query(
+    model: ImplicitModel,
+    network: Network,
+    query: Query,
+    options: Options,
+    *,
+    watch: Watch | None = None,
+    budget: Budget | None = None,
+    centre: FloatArray | None = None,
+) -> Result:
+    """Return whether the set has a point whose outputs satisfy one of the alternatives.
+
+    Args:
+        model: the implicit model; its inputs and outputs are those of the query.
+        network: the original network, float32 (m, p) -> (m, q): the judge of counterexamples.
+        query: the set and the alternatives.
+        options: the rungs and their limits.
+        watch: told the share of the current tree that is proved.
+        budget: what it may cost; that of the options where it is left out.
+        centre: a point of the set to begin at, shape (p,); the middle of its box where it is left out.
+
+    Raises:
+        UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
+        OptionError: where a method is not for such queries.
+    """
+    budget = options.budget if budget is None else budget
+    start = budget.clock()
+    names = climbed(model, query, options.methods)
+    if not model.is_well_posed:  # several states for one input: nothing said of one of them holds for all
+        seconds = budget.clock() - start
+        return Result(Verdict.UNKNOWN, reason=Reason.NO_UNIQUENESS_PROOF, seconds=seconds)
+    case = Case(
+        model,
+        query,
+        Judge.of(model, network, query, budget),
+        query.box.centre if centre is None else centre,
+        np.random.default_rng(options.seed),
+        options.attack,
+        watch,
+        Recorded() if options.record else None,
+    )
+    method = _climb(case, names, budget)
+    lowers, seconds = tuple(case.lowers.tolist()), budget.clock() - start
+    if case.judge.has_won:
+        return Result(Verdict.FALSIFIED, -1, method, lowers, case.judge.best, None, seconds)
+    if not case.open.size:
+        certified = Result(Verdict.CERTIFIED, -1, method, lowers, case.judge.best, None, seconds, case.recorded)
+        return replace(certified, states=case.states)
+    return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, _reason(case, names, budget), seconds)
+
+
+def climbed(model: ImplicitModel, query: Query, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the rungs that are climbed for a model and a query, in order.
+
+    No float32 search goes through a loop, and there an attack costs more than all proofs together: proofs, which
+    propose points of their own, come first.
+
+    Args:
+        model: the implicit model.
+        query: the set and the alternatives.
+        asked: methods by name, in the order in which they are wanted; None stands for those that are usual.
+
+    Raises:
+        UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
+        OptionError: where a method is not for such queries.
+    """
+    usual = [name for name, rung in RUNGS.items() if rung.fits(model, query) and rung.usual(model, query)]
+    if asked is None:
+        names = usual
+    else:
+        instead = {} if "branch" in usual else {"branch": [name for name in IN_PLACE_OF_BRANCH if name in usual]}
+        names = list(dict.fromkeys(one for name in asked for one in instead.get(name, [name])))
+        _check_fit(model, query, names)
+    if model.is_feed_forward:
+        return tuple(names)
+    if "linear" in names and "interval" in names:  # it begins with intervals, the costly part of a loop's bounds
+        names.remove("interval")
+    return tuple(sorted(names, key=lambda name: (name not in PROOFS, name == "split")))  # exact is faster, mostly
+
+
+def _check_fit(model: ImplicitModel, query: Query, names: Sequence[str]) -> None:
+    if "mip" in names and not is_piecewise_linear(model):
+        bent = next(block for block in model.blocks if not block.activation.piecewise_linear)
+        raise UnsupportedModelError(
+            (f"the method mip needs piecewise linear states, and '{bent.name}' ({bent.op}) has none; leave mip out",)
+        )
+    for name in names:
+        if not RUNGS[name].fits(model, query):
+            kind = "properties" if name in ATTACKS or name == "mip" else "sets in which few inputs change"
+            raise OptionError(f"the method {name} is not for {kind}; leave it out")
+
+
+def _climb(case: Case, names: Sequence[str], budget: Budget) -> str | None:
+    """Go through the rungs; return the one that decided."""
+    last = next((name for name in reversed(names) if name in PROOFS), None)
+    for name in names:
+        if budget.out_of_time:
+            return None
+        part = budget if name == names[-1] else budget.part(LAST if name == last else RUNGS[name].share)
+        try:
+            RUNGS[name].climb(case, part)
+        except (BudgetError, UnsupportedModelError):
+            pass  # it could not be ended in its time, or nothing bounds this model over this set
+        except SolverError:
+            case.reason = Reason.SOLVER_FAILED
+        except (MemoryError, MemoryLimitError):
+            case.reason = Reason.MEMORY_LIMIT
+        if case.is_decided:
+            return RUNGS[name].begins or name
+    return None
+
+
+def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
+    """Return why nothing is known."""
+    if budget.out_of_time:
+        return Reason.TIME_LIMIT
+    if budget.is_spent:
+        return Reason.NODE_LIMIT
+    if case.reason is Reason.RELAXATION_GAP and not PROOFS.intersection(names):
+        return Reason.ATTACKS_FAILED
+    return case.reason
+
+
+METHODS: Final = tuple(name for name, rung in RUNGS.items() if name != "persist" and not rung.begins)
+"""What may be asked for, in the order of cost; persist ends with the time alone."""
+
+
+def in_order_of_cost(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the methods without repetition, cheap ones first; unknown names stay, for `Options` to refuse."""
+    return (*(name for name in METHODS if name in names), *(name for name in names if name not in METHODS))

@@ -1,0 +1,388 @@
+"""The rungs of the ladder: every method that may decide a query, what it is for, and how much of the time it may take.
+
+A rung proposes points to the judge and raises proved lower bounds of alternatives; it decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from idl_audit.decide.case import Case, plus
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.intervals import interval_bounds
+from idl_audit.proof.linear_bounds import line_multipliers, zero_multipliers
+from idl_audit.proof.lp_chain import LpChain, widened
+from idl_audit.proof.split_tree import SplitTree
+from idl_audit.search import branching
+from idl_audit.search.attacks import Target, run_attack
+from idl_audit.search.branching import Chain
+from idl_audit.search.fast_gradients import CheckedSearch, Searched, SlowNetwork, batch_size, searched
+from idl_audit.search.linprog import Outcome
+from idl_audit.search.lp_tree.tree import Grown, LpTree
+from idl_audit.search.mixed_integer import BigMProgram, is_piecewise_linear
+from idl_audit.search.query_attacks import attack_query
+from idl_audit.search.relaxation import TriangleRelaxation
+from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box
+from idl_audit.values.budget import Budget
+from idl_audit.values.query import Conjunction, Misclassification, Query
+from idl_audit.values.verdicts import Reason
+
+FEW_INPUTS: Final = 20
+"""Up to so many inputs that can move, splitting their box pays."""
+FIRST_BOXES: Final = 256
+RANDOM_POINTS: Final = 1000
+RANDOM_NUMBERS: Final = 200_000
+"""Random points are fewer where they have many inputs: so many numbers in all."""
+CHEAP_BATCH: Final = 64
+"""A model that takes fewer points at a time is worth loading torch for."""
+SIGN_STEPS: Final = 5
+NEAREST: Final = 16
+"""Alternatives that the quick attack aims at."""
+GREATEST_EFFORT: Final = 8
+CLOSE: Final = 1e-5
+"""Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
+
+REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
+    {
+        Outcome.TIME_LIMIT: Reason.TIME_LIMIT,
+        Outcome.MEMORY_LIMIT: Reason.MEMORY_LIMIT,
+        Outcome.INFEASIBLE: Reason.SOLVER_FAILED,
+        Outcome.UNBOUNDED: Reason.SOLVER_FAILED,
+        Outcome.INTERRUPTED: Reason.SOLVER_FAILED,
+        Outcome.STOPPED: Reason.SOLVER_FAILED,
+        Outcome.FAILED: Reason.SOLVER_FAILED,
+    }
+)
+"""Why a program without an answer leaves its alternative open."""
+
+# --- attacks ---------------------------------------------------------------------------------------------------------
+
+
+def _attack_sample(name: str) -> Climb:
+    def climb(case: Case, budget: Budget) -> None:
+        assert isinstance(case.query, Misclassification)
+        target = Target(case.model, case.centre, case.query, case.judge.within(budget))
+        if not run_attack(name, target, case.attack, case.rng):
+            budget.check()
+
+    return climb
+
+
+def _quick(case: Case, budget: Budget) -> None:
+    """Random points and corners; then signed gradient steps on the row that is furthest from holding."""
+    judge = case.judge.within(budget)
+    if not judge.can_be_asked:
+        return
+    box, width = case.query.box, case.query.box.hi - case.query.box.lo
+    count = max(4, min(RANDOM_POINTS, RANDOM_NUMBERS // box.size) // 2)
+    shape = (count, box.size)
+    points = np.vstack([box.centre, box.lo + case.rng.random(shape) * width])
+    points = np.vstack([points, box.lo + case.rng.integers(0, 2, shape) * width])
+    if judge.propose(points):
+        return
+    model = CheckedSearch(_quickly_searched(case.model), budget.check)
+    alternatives = case.open_query.alternatives
+    starts, aims = _starts(alternatives, points, model.outputs(points))
+    for step in np.geomspace(1.0, 0.1, SIGN_STEPS):
+        _, slope = model.slopes(starts, lambda y: _worst_rows(alternatives, aims, y))
+        starts = np.clip(starts - step * width * np.sign(slope), box.lo, box.hi)
+        if judge.propose(starts):
+            return
+
+
+def _quickly_searched(model: ImplicitModel) -> Searched:
+    return SlowNetwork(model) if batch_size(model) >= CHEAP_BATCH else searched(model)
+
+
+def _starts(open_: Sequence[Conjunction], points: FloatArray, y: FloatArray) -> tuple[FloatArray, list[int]]:
+    """Return the best point for each of the alternatives that are nearest to holding, and their numbers."""
+    far = np.stack([(y @ c.rows.T + c.offsets).max(axis=1) for c in open_], axis=1)
+    aims = np.argsort(far.min(axis=0), kind="stable")[:NEAREST]
+    return points[far[:, aims].argmin(axis=0)], [int(k) for k in aims]
+
+
+def _worst_rows(open_: Sequence[Conjunction], aims: list[int], y: FloatArray) -> FloatArray:
+    """Return for each point the row of its alternative with the greatest value there."""
+    return np.stack(
+        [open_[k].rows[int(np.argmax(open_[k].rows @ v + open_[k].offsets))] for k, v in zip(aims, y, strict=True)]
+    )
+
+
+def _attack(case: Case, budget: Budget, effort: int = 1) -> None:
+    """Descent in low dimension, momentum and output-diversified starts in high dimension."""
+    attack_query(case.model, case.open_query, case.judge, budget=budget, rng=case.rng, effort=effort)
+
+
+def _first_attack(case: Case, budget: Budget) -> None:
+    """What the attack begins with: enough for most that can be found, and a tenth of its price."""
+    attack_query(case.model, case.open_query, case.judge, budget=budget, rng=case.rng, briefly=True)
+
+
+def _persist(case: Case, budget: Budget) -> None:
+    """The attack again, harder each time, until the budget is spent."""
+    effort = 2
+    while not budget.is_spent and case.judge.can_be_asked and not case.judge.has_won:
+        _attack(case, budget, effort)
+        effort = min(effort + 1, GREATEST_EFFORT)
+
+
+# --- proofs ----------------------------------------------------------------------------------------------------------
+
+
+def _interval(case: Case, budget: Budget) -> None:
+    """Intervals forward; the rows by the last layer's interval (multipliers 0)."""
+    bounds = interval_bounds(case.proved_model, case.inputs, check=budget.check)
+    case.bound_rows(_worth_bounding(case), bounds, zero_multipliers, budget)
+
+
+def _linear(case: Case, budget: Budget) -> None:
+    """Backward linear bounds of states and rows, then of sums of rows."""
+    bounds = case.bounds(budget)
+    choose = line_multipliers(case.proved_model, bounds)
+    case.bound_rows(_worth_bounding(case), bounds, choose, budget)
+    case.bound_rows(case.open, bounds, choose, budget, sums=True)
+
+
+def _worth_bounding(case: Case) -> np.ndarray:
+    """Return the alternatives that are open; of a sample all, since the least bound of its margins is told."""
+    return np.arange(len(case.lowers)) if isinstance(case.query, Misclassification) else case.open
+
+
+def _split(case: Case, budget: Budget) -> None:
+    """Split the box of the inputs."""
+    tree = None if case.recorded is None else SplitTree()
+    outcome = split_inputs(case.model, case.open_query, budget=budget, judge=case.judge, record=tree)
+    if outcome.proved:
+        if case.recorded is not None:
+            case.recorded.splits = tree
+        case.raise_lowers(case.open, outcome.lowers)
+
+
+def _first_split(case: Case, budget: Budget) -> None:
+    """A few boxes, which cost less than the attack that would find nothing."""
+    _split(case, budget.at_most_nodes(FIRST_BOXES))
+
+
+def _branch(case: Case, budget: Budget) -> None:
+    """Optimised slopes, then a tree over the phases of hidden states for every alternative that is open."""
+    numbers, chain = case.open, None if case.recorded is None else Chain()
+    outcome = branching.branch(
+        case.model, case.open_query, budget=budget, judge=case.judge, record=chain, watch=case.watch
+    )
+    if case.recorded is not None and chain is not None:  # it counts the alternatives that were open
+        trees = {int(numbers[j]): leaves for j, leaves in chain.trees.items()}
+        case.recorded.chain = replace(chain, trees=trees)
+    case.raise_lowers(numbers, outcome.lowers)
+
+
+def _lp(case: Case, budget: Budget) -> None:
+    """The triangle LP for each row of the open alternatives: its duals for a proof, its minimiser for an attack."""
+    bounds, judge = case.bounds(budget), case.judge.within(budget)
+    relaxation = TriangleRelaxation(case.proved_model, case.inputs, bounds, sparse=case.sparse, budget=budget)
+    for number in case.hardest:
+        for row, offset in zip(*case.rows_of(number), strict=True):
+            if budget.is_spent:
+                return
+            budget.spend()
+            answer = relaxation.minimise(row, budget=budget)
+            if answer.outcome is not Outcome.OPTIMAL:
+                case.reason = REASONS[answer.outcome]
+                continue
+            case.raise_lowers([number], plus(np.array([answer.lower]), np.array([offset])))
+            if case.lowers[number] > 0:
+                break
+            if answer.point is not None and judge.propose(answer.point):
+                return
+
+
+def _mip(case: Case, budget: Budget) -> None:
+    """A mixed-integer program for each open margin: its points are tried, its word that there are none proves nothing.
+
+    Over U_card it is that of the convex hull; the judge makes the points sparse.
+    """
+    judge, bounds = case.judge.within(budget), case.bounds(budget)
+    program = BigMProgram(case.proved_model, case.inputs, bounds, sparse=case.sparse, budget=budget)
+    denied = True
+    for number in case.hardest:
+        if budget.is_spent:
+            return
+        answer = program.find_negative(case.query.alternatives[number].rows[0], propose=judge.propose)
+        if judge.has_won:
+            return
+        denied = denied and answer.denied
+        if answer.outcome not in (Outcome.OPTIMAL, Outcome.STOPPED):
+            case.reason = REASONS[answer.outcome]
+    if denied:
+        case.reason = Reason.SOLVER_ONLY
+
+
+def _exact(case: Case, budget: Budget) -> None:
+    """A tree of LPs over the phases of ReLU states, for every open alternative: first all roots, then all trees."""
+    bounds = widened(case.bounds(budget))
+    tree = LpTree(case.proved_model, case.inputs, bounds, budget)
+    chain = LpChain(dict(bounds.z))
+    if case.recorded is not None:
+        case.recorded.lp = chain
+    judge = case.judge.within(budget)
+
+    def candidate(u: FloatArray) -> bool:
+        y = case.model(u[None], check=budget.check)
+        near = case.query.distance(y)[0] <= CLOSE * np.abs(y).max()
+        return bool(near) and judge.propose(u)
+
+    roots: dict[int, list[float]] = {}
+    for number in case.hardest:
+        roots[int(number)] = _rows_by_trees(case, tree, candidate, int(number), chain, budget)
+        if case.judge.has_won or budget.is_spent:
+            return
+    for number in case.hardest:
+        _rows_by_trees(case, tree, candidate, int(number), chain, budget, roots[int(number)])
+        if case.judge.has_won or budget.is_spent:
+            return
+
+
+def _rows_by_trees(
+    case: Case,
+    tree: LpTree,
+    candidate: Callable[[FloatArray], bool],
+    number: int,
+    chain: LpChain,
+    budget: Budget,
+    roots: list[float] | None = None,
+) -> list[float]:
+    """Grow trees of the rows of an alternative until one refutes it; return the objectives of their roots.
+
+    Without `roots` the trees are no more than roots. With them the row with the best root comes first.
+    """
+    rows, offsets = case.rows_of(number)
+    order = range(len(rows)) if roots is None else np.argsort(-np.asarray(roots), kind="stable").tolist()
+    seen = []
+    for turn, r in enumerate(order):
+        most_nodes = 1 if roots is None else None
+        part = budget.part(1 / (len(rows) - turn))
+        grown = tree.grow(rows[r], candidate, offset=float(offsets[r]), most_nodes=most_nodes, budget=part)
+        seen.append(grown.root + float(offsets[r]))
+        if grown.lower > 0:
+            case.raise_lowers([number], [grown.lower])
+            chain.trees[number] = replace(grown.leaves, row=r)
+        elif roots is not None:
+            case.reason = _why_left(grown)
+        if grown.found or grown.lower > 0 or budget.is_spent:
+            break
+    return seen
+
+
+def _why_left(grown: Grown) -> Reason:
+    """Return why a tree was left: where nothing is left to split, the relaxation of other activations has a gap."""
+    gaps = {Outcome.TIME_LIMIT: Reason.TIME_LIMIT, Outcome.MEMORY_LIMIT: Reason.MEMORY_LIMIT}
+    return gaps.get(grown.outcome, Reason.RELAXATION_GAP)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+Climb: TypeAlias = Callable[[Case, Budget], None]
+"""(case, its part of the budget): refutes alternatives or finds a counterexample, or neither."""
+Suits: TypeAlias = Callable[[ImplicitModel, Query], bool]
+
+
+def _always(model: ImplicitModel, query: Query) -> bool:
+    return True
+
+
+def _never(model: ImplicitModel, query: Query) -> bool:
+    return False
+
+
+def _loops(model: ImplicitModel, query: Query) -> bool:
+    return not model.is_feed_forward
+
+
+def _boxes(model: ImplicitModel, query: Query) -> bool:
+    return isinstance(query.inputs, Box)
+
+
+def _sparse_sets(model: ImplicitModel, query: Query) -> bool:
+    return not _boxes(model, query)
+
+
+def _few_inputs(model: ImplicitModel, query: Query) -> bool:
+    return _boxes(model, query) and 0 < moving_inputs(query.box).size <= FEW_INPUTS
+
+
+def _few_feed_forward(model: ImplicitModel, query: Query) -> bool:
+    return model.is_feed_forward and _few_inputs(model, query)
+
+
+def _classes(model: ImplicitModel, query: Query) -> bool:
+    return isinstance(query, Misclassification)
+
+
+def _classes_piecewise_linear(model: ImplicitModel, query: Query) -> bool:
+    return _classes(model, query) and is_piecewise_linear(model)
+
+
+def _trees(model: ImplicitModel, query: Query) -> bool:
+    return branching.applies(model) and _boxes(model, query)
+
+
+def _no_trees(model: ImplicitModel, query: Query) -> bool:
+    return model.is_feed_forward and not _trees(model, query)
+
+
+def _no_classes(model: ImplicitModel, query: Query) -> bool:
+    """A property gets all its time; a sample that no rung decides is left, as there are more."""
+    return not _classes(model, query) and _boxes(model, query)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One method."""
+
+    climb: Climb
+    share: float = 1.0
+    """Of the time and nodes that are left, where another proof follows."""
+    proves: bool = False
+    """Whether it can refute alternatives."""
+    fits: Suits = _always
+    """The models and queries that it can be asked about."""
+    usual: Suits = _never
+    """Those for which it is climbed unless methods are named."""
+    begins: str = ""
+    """The method that it is the beginning of; it is told by that name, and cannot be asked for by its own."""
+
+
+RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
+    {
+        "interval": Rung(_interval, proves=True, usual=_always),
+        "random": Rung(_attack_sample("random"), fits=_classes),
+        "sign": Rung(_attack_sample("sign"), fits=_classes, usual=_sparse_sets),
+        "sensitivity": Rung(_attack_sample("sensitivity"), fits=_classes),
+        "gradient": Rung(_attack_sample("gradient"), fits=_classes),
+        "quick": Rung(_quick, 0.1, fits=_boxes, usual=_boxes),
+        "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
+        "linear": Rung(_linear, 0.7, proves=True, usual=_always),
+        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
+        "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
+        "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
+        "lp": Rung(_lp, proves=True, usual=_no_trees),
+        "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),
+        "exact": Rung(_exact, 0.6, proves=True, usual=_loops),
+        "mip": Rung(_mip, fits=_classes_piecewise_linear),
+        "persist": Rung(_persist, fits=_boxes, usual=_no_classes),
+    }
+)
+"""Name -> rung, in the order of their cost."""
+
+PROOFS: Final = frozenset(name for name, rung in RUNGS.items() if rung.proves)
+"""The methods that can certify; the others only find points."""
+
+IN_PLACE_OF_BRANCH: Final = ("exact", "lp")
+"""What the method branch stands for where it does not fit: those that are usual then."""

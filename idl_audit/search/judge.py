@@ -1,0 +1,137 @@
+"""The judge: the original network is asked about points, and it alone says that one is a counterexample.
+
+Searches propose points to it. They are put into the set exactly, as float32 numbers, and asked about in batches; the
+best of them once more alone, as anyone would replay it, since a batch may round otherwise. An output that is no number
+satisfies no inequality and is ranked behind all that are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.search.fast_gradients import batch_size, in_batches
+from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.box import InputSet
+from idl_audit.values.budget import UNLIMITED, Budget
+from idl_audit.values.margins import predictions
+from idl_audit.values.network import Network
+from idl_audit.values.query import Query
+
+ASKED_ALONE: Final = 16
+"""Points of a batch that the network is asked about one by one, until one of them holds alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A point inside the exact set, with what the original network says of it alone."""
+
+    point: Float32Array
+    """Shape (p,)."""
+    outputs: FloatArray
+    """Shape (q,)."""
+    margin: float
+    """Its distance by the query: y_label - max over the others for a sample. Positive where the search has failed."""
+    holds: bool
+    """Whether it is a counterexample."""
+
+    @property
+    def predicted(self) -> int:
+        """The class that the network predicts there; -1 where an output is no number."""
+        return int(predictions(self.outputs[None])[0])
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Less for a better point: counterexamples first, then the smaller margin; one that is no number last."""
+        return not self.holds, self.margin if np.isfinite(self.margin) else np.inf
+
+
+@dataclass
+class _Kept:
+    """The best point so far, whoever proposed it."""
+
+    best: Found | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Asks the original network about one query, and keeps the best point."""
+
+    network: Network
+    query: Query
+    batch: int
+    """Points that it is asked about at a time."""
+    budget: Budget = UNLIMITED
+    _kept: _Kept = field(default_factory=_Kept)
+
+    @classmethod
+    def of(cls, model: ImplicitModel, network: Network, query: Query, budget: Budget = UNLIMITED) -> Judge:
+        """Return the judge of a query to the network of an implicit model."""
+        return cls(network, query, batch_size(model), budget)
+
+    @classmethod
+    def of_model(cls, model: ImplicitModel, query: Query, budget: Budget = UNLIMITED) -> Judge:
+        """Return the judge where the implicit model is the network itself."""
+        return cls.of(model, lambda points: model(points.astype(np.float64)), query, budget)
+
+    def within(self, budget: Budget) -> Judge:
+        """Return the same judge, which looks at another budget's clock between its batches."""
+        return replace(self, budget=budget)
+
+    @property
+    def best(self) -> Found | None:
+        """The counterexample or, without one, the point nearest to it; None before one was asked about."""
+        return self._kept.best
+
+    @property
+    def found(self) -> Found | None:
+        """The counterexample; None where there is none yet."""
+        return self.best if self.has_won else None
+
+    @property
+    def has_won(self) -> bool:
+        """Whether a counterexample is known."""
+        return self.best is not None and self.best.holds
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether each input's interval holds a float32 number at all: no other point can be handed to the network."""
+        lo, hi = self.query.box.float32_bounds()
+        return bool((lo <= hi).all())
+
+    def propose(self, points: FloatArray | Float32Array) -> bool:
+        """Ask the network about points, shape (m, p) or (p,), put into the set first; tell whether one holds.
+
+        Raises:
+            BudgetError: where the time is over between two batches.
+        """
+        inside = inside_of(self.query.inputs, points)
+        if self.has_won or not len(inside):
+            return self.has_won
+        with np.errstate(invalid="ignore", over="ignore"):
+            outputs = in_batches(self.network, inside, self.batch, self.budget.check)
+            for k in self.query.nearest(outputs, ASKED_ALONE):
+                seen = self._judged(inside[k], outputs[k])
+                if seen.holds or self.best is None or seen.rank < self.best.rank:
+                    alone = outputs[k] if len(inside) == 1 else self.network(inside[k][None])[0]
+                    self._keep(self._judged(inside[k], alone))
+                if self.has_won:
+                    break
+        return self.has_won
+
+    def _keep(self, found: Found) -> None:
+        if self.best is None or found.rank < self.best.rank:
+            self._kept.best = found
+
+    def _judged(self, point: Float32Array, outputs: FloatArray) -> Found:
+        y = np.asarray(outputs, np.float64)[None]
+        return Found(point, y[0], float(self.query.distance(y)[0]), bool(self.query.holds(y)[0]))
+
+
+def inside_of(inputs: InputSet, points: FloatArray | Float32Array) -> Float32Array:
+    """Return points, shape (m, p) or (p,), put into the exact set as float32 numbers; those that fit, (k, p)."""
+    inside = inputs.project(np.atleast_2d(np.asarray(points, np.float64)))
+    return inside[inputs.contains(inside)]

@@ -1,0 +1,28 @@
+"""The words of a verdict: what is known of a query, and why nothing is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What is known about one sample within one input set."""
+
+    CERTIFIED = "certified"
+    FALSIFIED = "falsified"
+    UNKNOWN = "unknown"
+    CLEAN_WRONG = "clean_wrong"
+
+
+class Reason(StrEnum):
+    """Why a verdict is unknown."""
+
+    TIME_LIMIT = "time_limit"
+    NODE_LIMIT = "node_limit"
+    MEMORY_LIMIT = "memory_limit"
+    SOLVER_FAILED = "solver_failed"
+    WORKER_FAILED = "worker_failed"
+    NO_UNIQUENESS_PROOF = "no_uniqueness_proof"
+    RELAXATION_GAP = "relaxation_gap"
+    ATTACKS_FAILED = "attacks_failed"
+    SOLVER_ONLY = "solver_only"
