@@ -232,10 +232,10 @@ def _exact(case: Case, budget: Budget) -> None:
         case.recorded.lp = chain
     judge = case.judge.within(budget)
 
-    def candidate(u: FloatArray) -> bool:
-        y = case.model(u[None], check=budget.check)
-        near = case.query.distance(y)[0] <= CLOSE * np.abs(y).max()
-        return bool(near) and judge.propose(u)
+    def candidate(points: FloatArray) -> bool:
+        y = case.model(points, check=budget.check)
+        near = case.query.distance(y) <= CLOSE * np.abs(y).max(axis=1)
+        return bool(near.any()) and judge.propose(points[near])
 
     roots: dict[int, list[float]] = {}
     for number in case.hardest:

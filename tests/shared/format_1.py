@@ -28,6 +28,7 @@ from idl_audit.proof.planes import AllPlanes
 from idl_audit.proof.sensitivity_witness import ProofWitness, Witness, loop_witnesses
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search import branching
+from idl_audit.search.judge import Judge
 from idl_audit.search.lp_tree.tree import LpTree
 from idl_audit.search.splitting.growth import grown
 from idl_audit.values.arrays import AnyArray
@@ -107,7 +108,7 @@ def certificate_of(
     if not found.refused(model):
         return found
     again = Chain()
-    branching.branch(model, query, budget=UNLIMITED, network=network, record=again)
+    branching.branch(model, query, budget=UNLIMITED, judge=Judge.of(model, network, query), record=again)
     found = Certificate(ball, label, again, index)
     return None if found.refused(model) else found
 
