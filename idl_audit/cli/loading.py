@@ -53,8 +53,6 @@ class LazyCommands(MutableMapping[str, Any]):
         if command.help:
             command.help = _flowing(command.help)
         for option in command.params:
-            if hasattr(option, "show_envvar"):  # that every option has its variable is said once, not sixty times
-                option.show_envvar = False
             if isinstance(option, TyperArgument) and option.metavar is None:
                 option.metavar = str(option.name).upper()
         return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import shlex
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ParamSpec, TextIO
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -23,7 +24,8 @@ from rich.table import Column
 from rich.text import Text
 
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.options import Format
+from idl_audit.cli.options import Given, given_to, signature_of
+from idl_audit.commands.options import Printing
 from idl_audit.report.json_text import to_json
 from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.report.wording import plain
@@ -36,16 +38,19 @@ WIDTH_OFF_TERMINAL = 160
 ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("ARGUMENTS", default=())
 """What was typed behind `idl-audit`: a report says how it came about."""
 
-Parameters = ParamSpec("Parameters")
 
+def command(function: Callable[[Any], None]) -> Callable[..., None]:
+    """Wrap a command, which takes its options (`commands.options.COMMANDS`) built, or as they are `given`.
 
-def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Wrap a command: every error becomes one sentence on stderr and an exit code, never a traceback."""
+    Every error becomes one sentence on stderr and an exit code, never a traceback.
+    """
+    as_given = "given" in inspect.signature(function).parameters
 
     @functools.wraps(function)
-    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+    def wrapped(ctx: typer.Context, **_: Any) -> None:
         try:
-            function(*args, **kwargs)
+            given: Given = given_to(ctx)
+            function(given if as_given else given.build())
         except InvalidInputError as error:
             _fail(_with_code(error), Exit.USAGE)
         except IncompleteError as error:
@@ -62,6 +67,8 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         except Exception as error:
             _internal(error)
 
+    wrapped.__annotations__ = {}
+    wrapped.__signature__ = signature_of(function.__name__)  # type: ignore[attr-defined]
     return wrapped
 
 
@@ -129,9 +136,9 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
     return tell
 
 
-def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False, quiet: bool = False) -> None:
-    """Write the report to `output`, and print it unless it was asked for as JSON in a file, or quietly as tables."""
-    show(written(report, output), format=format, output=output, verbose=verbose, quiet=quiet)
+def deliver(report: Report, printing: Printing) -> None:
+    """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
+    show(written(report, printing.output), printing)
 
 
 def written(report: Report, output: Path | None) -> Report:
@@ -142,18 +149,16 @@ def written(report: Report, output: Path | None) -> Report:
     return report
 
 
-def show(report: Report, *, format: Format, output: Path | None, verbose: bool = False, quiet: bool = False) -> None:
-    """Print a report that `written` returned, unless it was asked for as JSON in a file, or quietly as tables."""
-    if format is Format.JSON:
-        if output is None:
+def show(report: Report, printing: Printing) -> None:
+    """Print a report that `written` returned, unless it was asked for as JSON in a file."""
+    if printing.format == "json":
+        if printing.output is None:
             print_document(to_json(report))
-        return
-    if quiet:
         return
     _stdout()
     from idl_audit.report.terminal import render
 
-    render(report, console=console(), verbose=verbose)
+    render(report, console=console(), verbose=printing.verbose)
 
 
 def print_document(text: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.commands.certify_property import read_property
+from idl_audit.commands.options import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.frame import Clock, framed_report
-from idl_audit.commands.shared.subject import ModelOptions, Subject, open_subject
+from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.certificates import CLAIM_KEYS, opened_certificate
 from idl_audit.decide.certificates import KIND as CERTIFICATE

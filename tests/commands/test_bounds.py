@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from idl_audit.commands import bounds as audit_module
-from idl_audit.commands.bounds import BoundsOptions, audit_bounds
-from idl_audit.commands.shared.samples import DataOptions
-from idl_audit.commands.shared.subject import ModelOptions, open_subject
+from idl_audit.commands.bounds import audit_bounds
+from idl_audit.commands.options import BoundsOptions, DataOptions, ModelOptions
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data import vectors
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from idl_audit.commands.options import DataOptions, LocalOptions, SensitivityOptions
 from idl_audit.commands.sensitivity import audit_sensitivity
 from idl_audit.commands.shared import local_sensitivity as loop
 from idl_audit.commands.shared import sensitivity_pictures
-from idl_audit.commands.shared.samples import DataOptions
-from idl_audit.commands.shared.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
