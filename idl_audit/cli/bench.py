@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from idl_audit.cli.exits import Exit, leave
-from idl_audit.cli.show import check_output, command, deliver, progress_bar, say_error, teller
+from idl_audit.cli.show import check_output, deliver, progress_bar, say_error, teller
 from idl_audit.commands.bench import audit_bench, is_wrong
 from idl_audit.commands.options import Bench
 from idl_audit.report.json_text import from_json, to_json
@@ -20,13 +20,8 @@ from idl_audit.values.text import decoded
 LARGEST_REPORT = 2**30
 
 
-@command
 def bench(asked: Bench) -> None:
-    """Decide every VNN-LIB property of a list, each in a process of its own, and compare with the truth.
-
-    The report at -o is written after each row. A row that cannot be judged - files that are missing or refused, a
-    process that dies, too little memory - does not end the run, but makes the report incomplete.
-    """
+    """Do `bench`."""
     output, quiet = asked.printing.output, asked.printing.quiet
     check_output(output, read=(asked.instances,))
     options = replace(asked.options, earlier=_earlier(output)) if asked.resume else asked.options

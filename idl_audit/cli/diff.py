@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.show import command, console, print_document, print_sections
+from idl_audit.cli.show import console, print_document, print_sections
 from idl_audit.commands.options import Diff
 from idl_audit.gate.difference import Difference, compare
 from idl_audit.report.reading import read_report
@@ -18,14 +18,8 @@ from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.wording import eps_text, figure, percent, plain
 
 
-@command
 def diff(asked: Diff) -> None:
-    """Tell what changed from one report to the next: counts, and each sample with another verdict.
-
-    The models may differ; data and threat model must not. Worse are: a sample
-    with a worse verdict (certified, unknown, falsified, clean_wrong, from best
-    to worst), a lower clean accuracy, an incomplete report.
-    """
+    """Do `diff`."""
     later = read_report(asked.new)
     found = compare(read_report(asked.old), later, asked.old)
     if asked.printing.format == "json":

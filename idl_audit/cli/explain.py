@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from idl_audit.cli.show import command
 from idl_audit.commands.options import Explain
 from idl_audit.report.codes import CODES
 from idl_audit.values.errors import OptionError
 
 
-@command
 def explain(asked: Explain) -> None:
-    """Say what a diagnostic code means, and what to do about it."""
+    """Do `explain`."""
     code = asked.code
     if code is None:
         for name, entry in CODES.items():

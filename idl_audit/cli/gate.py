@@ -7,7 +7,7 @@ import json
 import typer
 
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.show import check_output, command, console, print_document, print_sections, write_report
+from idl_audit.cli.show import check_output, console, print_document, print_sections, write_report
 from idl_audit.commands.options import Gate
 from idl_audit.gate.judge import judge, parse_rules
 from idl_audit.report.reading import parse_report, read_bytes, read_report
@@ -15,14 +15,8 @@ from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.files import check_place, write_whole
 
 
-@command
 def gate(asked: Gate) -> None:
-    """Judge a report by rules.
-
-    An incomplete report fails. Counts are compared exactly: 899 of 1000 are
-    less than 0.90. drop(clean_accuracy) and drop(certified_accuracy@2/255)
-    compare with --baseline.
-    """
+    """Do `gate`."""
     report, baseline, printing, output = asked.report, asked.baseline, asked.printing, asked.printing.output
     rules = parse_rules(asked.require, asked.warn, has_baseline=baseline is not None)
     if asked.update_baseline and baseline is None:

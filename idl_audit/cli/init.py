@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from idl_audit.cli.show import command
 from idl_audit.commands.init import starter
 from idl_audit.commands.options import Init
 from idl_audit.report.wording import plain
@@ -12,9 +11,8 @@ from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_distinct, check_new_file, write_whole
 
 
-@command
 def init(asked: Init) -> None:
-    """Write a commented configuration for a model and its samples: radii and valid range guessed from the data."""
+    """Do `init`."""
     model, data, output = asked.model, asked.data or asked.samples, asked.output
     if asked.samples not in (None, data):
         raise OptionError(f"samples are named twice, {data} and --data {asked.samples}; leave one out")

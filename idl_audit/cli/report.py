@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from idl_audit.cli.show import command, console, say
+from idl_audit.cli.show import console, say
 from idl_audit.commands.options import Rendering
 from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
@@ -35,13 +35,8 @@ class Form(StrEnum):
 SUFFIXES = {".html": Form.HTML, ".htm": Form.HTML, ".md": Form.MARKDOWN, ".xml": Form.JUNIT, ".txt": Form.TABLE}
 
 
-@command
 def report(asked: Rendering) -> None:
-    """Make a page or a summary of a report: HTML, Markdown, JUnit XML, GitHub annotations. Nothing is computed anew.
-
-    html: one self-contained file. markdown: for the summary of a job. junit: gate rules and samples as tests; where
-    the report has a gate, only its rules can fail. github: ::error and ::warning lines for a workflow's log.
-    """
+    """Do `report`."""
     report, output, quiet = asked.report, asked.output, asked.quiet
     check_distinct((report, asked.adversarial, asked.matrix), (output,))
     form = _form_of(output) if asked.format is None else Form(asked.format)

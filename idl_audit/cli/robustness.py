@@ -11,7 +11,6 @@ from idl_audit.cli.exits import leave
 from idl_audit.cli.options import Given
 from idl_audit.cli.show import (
     check_output,
-    command,
     deliver,
     progress_bar,
     say,
@@ -29,16 +28,8 @@ from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept
 from idl_audit.report.wording import plain
 
 
-@command
 def certify(given: Given) -> None:
-    """Decide for each sample whether any change of its inputs by at most EPS can change the predicted class.
-
-    certified: proved that none can. falsified: one was found, and the original network confirms it.
-    clean_wrong: the network is wrong without any change. unknown: neither, with the reason.
-
-    With a PROPERTY in place of -d and -e: sat (the network violates it, with a witness), unsat (proved that it holds),
-    unknown or timeout, on the first line; --time-limit is for the whole property, reading the model included.
-    """
+    """Do `certify`."""
     asked: o.Certify = given.build(journal=journal_beside(given.values.get("output")))
     if asked.property is not None and asked.rule is not None:
         _certify_property(asked.model, asked.property, asked.rule, asked.printing)
@@ -62,19 +53,8 @@ def _certify_property(model: Path, property: Path, options: o.PropertyOptions, p
     leave(report)
 
 
-@command
 def attack(given: Given) -> None:
-    """Look for inputs within EPS of each sample that the network misclassifies, and let the network confirm them.
-
-    The attack lp is the paper's: the minimiser of an LP relaxation; where
-    its bound proves that there is no such input, the sample is certified.
-    mip searches all activation patterns of small networks. With --sparse
-    every attack changes at most K inputs: those that matter most.
-
-    With --objective other than margin nothing is judged: the table says how
-    far the objective moves, and how far it provably cannot. pgd and lp look
-    for it; no labels are needed.
-    """
+    """Do `attack`."""
     asked: o.Attack = given.build(journal=journal_beside(given.values.get("output")))
     if asked.measured is not None:
         _measure(asked.model, asked.measured, asked.printing)

@@ -10,7 +10,7 @@ import typer
 
 from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.options import Given
-from idl_audit.cli.show import check_output, command, progress_bar, say, show, tell_resume, teller, written
+from idl_audit.cli.show import check_output, progress_bar, say, show, tell_resume, teller, written
 from idl_audit.commands import options as o
 from idl_audit.commands.run import RunOptions, audit_all
 from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
@@ -40,13 +40,8 @@ _ASKED: Final[dict[str, type[Any]]] = {
 """Step -> its options."""
 
 
-@command
 def run(given: Given) -> None:
-    """Do everything in the configuration and write one report: for CI.
-
-    `idl-audit init MODEL DATA` writes a configuration. Options given here
-    replace what it says.
-    """
+    """Do `run`."""
     found = _configuration(given.values.get("config"))
     asked: o.Run = given.build(reports=found.table("run").get("reports"))
     model, output, printing = asked.model, asked.output, asked.printing

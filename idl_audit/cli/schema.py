@@ -6,13 +6,11 @@ import json
 
 import typer
 
-from idl_audit.cli.show import command
 from idl_audit.commands.options import Schema
 
 
-@command
 def schema(asked: Schema) -> None:
-    """Print the JSON Schema of the reports, or of the configuration."""
+    """Do `schema`."""
     if asked.of == "config":
         from idl_audit.config.files import schema as of_configuration
 

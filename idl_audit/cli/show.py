@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import shlex
 import sys
@@ -24,7 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.options import Given, given_to, signature_of
+from idl_audit.cli.options import Given, given_to
 from idl_audit.commands.options import Printing
 from idl_audit.report.json_text import to_json
 from idl_audit.report.schema import Diagnostic, Report
@@ -39,18 +37,12 @@ ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("ARGUMENTS", default=())
 """What was typed behind `idl-audit`: a report says how it came about."""
 
 
-def command(function: Callable[[Any], None]) -> Callable[..., None]:
-    """Wrap a command, which takes its options (`commands.options.COMMANDS`) built, or as they are `given`.
+def guarded(work: Callable[[Given], None]) -> Callable[..., None]:
+    """Return what does a command's work: every error becomes one sentence on stderr and an exit code, no traceback."""
 
-    Every error becomes one sentence on stderr and an exit code, never a traceback.
-    """
-    as_given = "given" in inspect.signature(function).parameters
-
-    @functools.wraps(function)
-    def wrapped(ctx: typer.Context, **_: Any) -> None:
+    def call(ctx: typer.Context, **_: Any) -> None:
         try:
-            given: Given = given_to(ctx)
-            function(given if as_given else given.build())
+            work(given_to(ctx))
         except InvalidInputError as error:
             _fail(_with_code(error), Exit.USAGE)
         except IncompleteError as error:
@@ -67,9 +59,7 @@ def command(function: Callable[[Any], None]) -> Callable[..., None]:
         except Exception as error:
             _internal(error)
 
-    wrapped.__annotations__ = {}
-    wrapped.__signature__ = signature_of(function.__name__)  # type: ignore[attr-defined]
-    return wrapped
+    return call
 
 
 def _hang_up() -> None:

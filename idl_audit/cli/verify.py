@@ -5,14 +5,13 @@ from __future__ import annotations
 import typer
 
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.show import check_output, command, show, written
+from idl_audit.cli.show import check_output, show, written
 from idl_audit.commands.options import Verify
 from idl_audit.commands.verify import verify as run
 
 
-@command
 def verify(asked: Verify) -> None:
-    """Check a witness or a certificate against its model, in float64 rounded outward: no search, no solver."""
+    """Do `verify`."""
     printing = asked.printing
     check_output(printing.output, read=(asked.file, asked.model, asked.property))
     report = written(run(asked.file, asked.model, asked.reading, asked.property), printing.output)

@@ -483,7 +483,14 @@ class PropertyOptions(Declared):
 
 @dataclass(frozen=True)
 class Certify(Declared):
-    """certify."""
+    """Decide for each sample whether any change of its inputs by at most EPS can change the predicted class.
+
+    certified: proved that none can. falsified: one was found, and the original network confirms it.
+    clean_wrong: the network is wrong without any change. unknown: neither, with the reason.
+
+    With a PROPERTY in place of -d and -e: sat (the network violates it, with a witness), unsat (proved that it holds),
+    unknown or timeout, on the first line; --time-limit is for the whole property, reading the model included.
+    """
 
     model: Path = _model()
     property: Path | None = option(
@@ -545,7 +552,17 @@ def _of_margins(given: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Attack(Declared):
-    """attack."""
+    """Look for inputs within EPS of each sample that the network misclassifies, and let the network confirm them.
+
+    The attack lp is the paper's: the minimiser of an LP relaxation; where
+    its bound proves that there is no such input, the sample is certified.
+    mip searches all activation patterns of small networks. With --sparse
+    every attack changes at most K inputs: those that matter most.
+
+    With --objective other than margin nothing is judged: the table says how
+    far the objective moves, and how far it provably cannot. pgd and lp look
+    for it; no labels are needed.
+    """
 
     model: Path = _model()
     objective: str = option(
@@ -639,7 +656,11 @@ class SensitivityOptions(Declared):
 
 @dataclass(frozen=True)
 class Sensitivity(Declared):
-    """sensitivity."""
+    """Bound how far each output moves when each input moves: the sensitivity matrix S, for all inputs at once.
+
+    |y(u) - y(v)| <= S |u - v| holds for every pair of inputs u, v, in the units of the data. With -d and -e it is made
+    for pairs in the box around one of the samples, where S is much smaller.
+    """
 
     model: Path = _model()
     matrix: SensitivityOptions = group(SensitivityOptions)
@@ -676,7 +697,14 @@ class BoundsOptions(Declared):
 
 @dataclass(frozen=True)
 class Bounds(Declared):
-    """bounds."""
+    """Bound every state and output of the network when a sample's inputs change by at most EPS.
+
+    Each method starts from what those before it proved: sensitivity (one
+    matrix for all inputs), interval (layer by layer), linear (backward from
+    each state and output, the tightest). norm, the coarse bound by norms
+    alone, is there to compare with. All bounds are rounded outward: they hold
+    in exact arithmetic for the weights in the file. No labels are needed.
+    """
 
     model: Path = _model()
     asked: BoundsOptions = group(BoundsOptions)
@@ -703,7 +731,11 @@ class ConvertOptions(Declared):
 
 @dataclass(frozen=True)
 class Convert(Declared):
-    """convert."""
+    """Turn a network into its implicit model A, B, C, D, b, d and check that it gives the same outputs.
+
+    The model x = phi(Ax + Bu + b), y = Cx + Du + d (phi: the activations) is compared with the network on 20
+    random inputs, or on --data.
+    """
 
     model: Path = _model()
     out: Path = _new_model()
@@ -727,7 +759,11 @@ class PredictOptions(Declared):
 
 @dataclass(frozen=True)
 class Predict(Declared):
-    """predict."""
+    """Compute the outputs of the implicit model: y = Cx + Du + d with the state x = phi(Ax + Bu + b).
+
+    For a model with loops, the table has the steps to each sample's state and the residual max|x - phi(Ax + Bu + b)|;
+    above it stands the proof that there is no other state.
+    """
 
     model: Path = _model()
     data: DataOptions = group(DataOptions)
@@ -749,7 +785,11 @@ class WriteOptions(Declared):
 
 @dataclass(frozen=True)
 class Reduce(Declared):
-    """reduce."""
+    """Remove the states that change no output: constant, dead and unobserved ones. The outputs stay the same.
+
+    Without --bounds the smaller model is the same function everywhere; with --bounds 0,1 it is the same on inputs
+    within them, and more states may be dead there. Both models are compared before anything is written.
+    """
 
     model: Path = _model()
     out: Path = _new_model()
@@ -776,7 +816,12 @@ class CompressOptions(Declared):
 
 @dataclass(frozen=True)
 class Compress(Declared):
-    """compress."""
+    """Make the model smaller and prove how far its outputs can move by that.
+
+    Proved are: for all inputs u a bound offset + slope max|u_j|; one number for the box of inputs (--bounds, or the
+    least box around the samples of -d); one at the samples themselves. The largest difference that was measured stands
+    beside them. Bounds are in units of the outputs, for the numbers that the network reads.
+    """
 
     model: Path = _model()
     data: DataOptions | None = group(DataOptions, when=_given("data"), otherwise=IDLE)
@@ -787,7 +832,11 @@ class Compress(Declared):
 
 @dataclass(frozen=True)
 class Compose(Declared):
-    """compose."""
+    """Put two models f (FIRST) and g (SECOND) together into one implicit model.
+
+    cascade: y = g(f(u)). sum: y = f(u) + g(u). concat: y = (f(u), g(u)). feedback: y = f(u + g(y)), refused where
+    nothing proves that the loop has one state for every input. Every command takes the result.
+    """
 
     kind: str = option(REQUIRED, one_of(*KINDS), "How they are put together.", positional=True)
     first: Path = _model(help="An ONNX file, or an .npz with an implicit model, such as `convert` writes.")
@@ -799,7 +848,7 @@ class Compose(Declared):
 
 @dataclass(frozen=True)
 class Inspect(Declared):
-    """inspect."""
+    """Look at a model file without running it: operators, shapes, states, memory, and what is unsupported."""
 
     model: Path = _model()
     reading: ModelOptions = group(ModelOptions, without=(*options_of(TorchOptions), *ANY_OUTPUTS))
@@ -808,7 +857,7 @@ class Inspect(Declared):
 
 @dataclass(frozen=True)
 class Verify(Declared):
-    """verify."""
+    """Check a witness or a certificate against its model, in float64 rounded outward: no search, no solver."""
 
     file: Path = _model(help="Witness or certificate that --witness or --certificates wrote.")
     model: Path = _model()
@@ -845,7 +894,11 @@ class BenchOptions(Declared):
 
 @dataclass(frozen=True)
 class Bench(Declared):
-    """bench."""
+    """Decide every VNN-LIB property of a list, each in a process of its own, and compare with the truth.
+
+    The report at -o is written after each row. A row that cannot be judged - files that are missing or refused, a
+    process that dies, too little memory - does not end the run, but makes the report incomplete.
+    """
 
     instances: Path = _model(
         help="CSV file with the columns onnx, vnnlib, timeout and perhaps truth; files relative to its folder."
@@ -862,7 +915,11 @@ CONFIG: Final = "The configuration; without it idl-audit.toml, or \\[tool.idl-au
 
 @dataclass(frozen=True)
 class Run(Declared):
-    """run; what is not its own is what [defaults] of a configuration may hold."""
+    """Do everything in the configuration and write one report: for CI.
+
+    `idl-audit init MODEL DATA` writes a configuration. Options given here
+    replace what it says.
+    """
 
     model: Path | None = _model(None, help="The model file, where the configuration has none.")
     config: Path | None = option(None, PATH, CONFIG, "-c", rank=-10, in_file=False)
@@ -901,7 +958,12 @@ class Run(Declared):
 
 @dataclass(frozen=True)
 class Gate(Declared):
-    """gate."""
+    """Judge a report by rules.
+
+    An incomplete report fails. Counts are compared exactly: 899 of 1000 are
+    less than 0.90. drop(clean_accuracy) and drop(certified_accuracy@2/255)
+    compare with --baseline.
+    """
 
     report: Path = _model(help="A report.json of certify, attack, sensitivity or run.", in_file=False)
     require: tuple[str, ...] = option(
@@ -925,7 +987,12 @@ class Gate(Declared):
 
 @dataclass(frozen=True)
 class Diff(Declared):
-    """diff."""
+    """Tell what changed from one report to the next: counts, and each sample with another verdict.
+
+    The models may differ; data and threat model must not. Worse are: a sample
+    with a worse verdict (certified, unknown, falsified, clean_wrong, from best
+    to worst), a lower clean accuracy, an incomplete report.
+    """
 
     old: Path = _model(help="The earlier report.json.")
     new: Path = _model(help="The later report.json, on the same data.")
@@ -943,7 +1010,11 @@ class Diff(Declared):
 
 @dataclass(frozen=True)
 class Rendering(Declared):
-    """report."""
+    """Make a page or a summary of a report: HTML, Markdown, JUnit XML, GitHub annotations. Nothing is computed anew.
+
+    html: one self-contained file. markdown: for the summary of a job. junit: gate rules and samples as tests; where
+    the report has a gate, only its rules can fail. github: ::error and ::warning lines for a workflow's log.
+    """
 
     report: Path = _model(help="A report.json that a command wrote with -o.")
     format: str | None = option(
@@ -975,7 +1046,7 @@ class Rendering(Declared):
 
 @dataclass(frozen=True)
 class Init(Declared):
-    """init."""
+    """Write a commented configuration for a model and its samples: radii and valid range guessed from the data."""
 
     model: Path = _model()
     data: Path | None = _model(
@@ -990,7 +1061,7 @@ class Init(Declared):
 
 @dataclass(frozen=True)
 class Explain(Declared):
-    """explain."""
+    """Say what a diagnostic code means, and what to do about it."""
 
     code: str | None = option(
         None, TEXT, "IDLnnn, from a report or an error; without it, all are listed.", positional=True
@@ -999,7 +1070,7 @@ class Explain(Declared):
 
 @dataclass(frozen=True)
 class Schema(Declared):
-    """schema."""
+    """Print the JSON Schema of the reports, or of the configuration."""
 
     of: str = option(
         "report", one_of("report", "config"), "The reports, or the configuration.", positional=True, metavar="WHAT"
