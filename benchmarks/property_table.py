@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.measuring import machine
 from idl_audit.commands.bench import audit_bench, is_wrong
-from idl_audit.commands.options import BenchOptions
+from idl_audit.commands.options.many import BenchOptions
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import PropertyReport, Report
 

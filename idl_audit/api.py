@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 
 from idl_audit.commands.certify import audit_robustness
-from idl_audit.commands.options import ArrayOptions, AttackedArrayOptions, Audit
+from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOptions, Audit
 from idl_audit.commands.shared import subject as subjects
 from idl_audit.commands.shared.classifier import as_classifier, model_classifier
 from idl_audit.data.labels import checked_labels

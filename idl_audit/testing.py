@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from idl_audit.api import Robustness, SampleVerdict, VerdictName, certify
-from idl_audit.commands.options import ArrayOptions
+from idl_audit.commands.options.robustness import ArrayOptions
 from idl_audit.data.numbers import parse_fraction
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.errors import OptionError

@@ -10,7 +10,9 @@ import pytest
 
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.convert import convert
-from idl_audit.commands.options import ConvertOptions, DataOptions, RobustnessOptions
+from idl_audit.commands.options.models import ConvertOptions
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing

@@ -10,7 +10,7 @@ import typer
 from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.show import check_output, deliver, progress_bar, say_error, teller
 from idl_audit.commands.bench import audit_bench, is_wrong
-from idl_audit.commands.options import Bench
+from idl_audit.commands.options.many import Bench
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Report
 from idl_audit.values.errors import InvalidInputError, OptionError

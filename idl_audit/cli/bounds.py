@@ -5,7 +5,7 @@ from __future__ import annotations
 from idl_audit.cli.exits import leave
 from idl_audit.cli.show import check_output, deliver, progress_bar, teller
 from idl_audit.commands.bounds import audit_bounds
-from idl_audit.commands.options import Bounds
+from idl_audit.commands.options.measures import Bounds
 
 
 def bounds(asked: Bounds) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from idl_audit.cli.show import check_output, deliver
 from idl_audit.commands.compose import compose as run
-from idl_audit.commands.options import Compose
+from idl_audit.commands.options.models import Compose
 
 
 def compose(asked: Compose) -> None:

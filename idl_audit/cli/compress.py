@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from idl_audit.cli.show import check_output, deliver, teller
 from idl_audit.commands.compress import compress as run
-from idl_audit.commands.options import Compress
+from idl_audit.commands.options.models import Compress
 from idl_audit.values.errors import OptionError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from idl_audit.cli.show import check_output, deliver, teller
 from idl_audit.commands.convert import convert as run
-from idl_audit.commands.options import Convert
+from idl_audit.commands.options.models import Convert
 
 
 def convert(asked: Convert) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from idl_audit.cli.exits import Exit
 from idl_audit.cli.show import console, print_document, print_sections
-from idl_audit.commands.options import Diff
+from idl_audit.commands.options.reports import Diff
 from idl_audit.gate.difference import Difference, compare
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Report, Verdict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from idl_audit.commands.options import Explain
+from idl_audit.commands.options.reports import Explain
 from idl_audit.report.codes import CODES
 from idl_audit.values.errors import OptionError
 

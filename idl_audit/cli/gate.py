@@ -8,7 +8,7 @@ import typer
 
 from idl_audit.cli.exits import Exit
 from idl_audit.cli.show import check_output, console, print_document, print_sections, write_report
-from idl_audit.commands.options import Gate
+from idl_audit.commands.options.reports import Gate
 from idl_audit.gate.judge import judge, parse_rules
 from idl_audit.report.reading import parse_report, read_bytes, read_report
 from idl_audit.values.errors import DataError, OptionError

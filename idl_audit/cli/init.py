@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from idl_audit.commands.init import starter
-from idl_audit.commands.options import Init
+from idl_audit.commands.options.models import Init
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_distinct, check_new_file, write_whole

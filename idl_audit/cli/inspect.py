@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from idl_audit.cli.show import check_output, deliver
 from idl_audit.commands.inspect import inspect as run
-from idl_audit.commands.options import Inspect
+from idl_audit.commands.options.models import Inspect
 
 
 def inspect(asked: Inspect) -> None:

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from idl_audit.cli.options import Given, signature_of
 from idl_audit.cli.show import guarded
-from idl_audit.commands.options import COMMANDS
+from idl_audit.commands.options import asked_of
 
 
 class LazyCommands(MutableMapping[str, Any]):
@@ -56,7 +56,7 @@ class LazyCommands(MutableMapping[str, Any]):
         call: Any = guarded(partial(self._do, name))
         call.__annotations__, call.__signature__ = {}, signature_of(name)
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-        alone.command(name, help=_flowing(inspect.getdoc(COMMANDS[name]) or ""))(call)
+        alone.command(name, help=_flowing(inspect.getdoc(asked_of(name)) or ""))(call)
         command = get_command(alone)
         for option in command.params:
             if isinstance(option, TyperArgument) and option.metavar is None:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from idl_audit.commands.options import COMMANDS, DATA, LIMITS, OUTPUT
+from idl_audit.commands.options import asked_of
+from idl_audit.commands.options.common import DATA, LIMITS, OUTPUT
 from idl_audit.graph.torch_options import PANEL
 from idl_audit.values.options import OTHER_NAMES, Declared, Option, build, options_of
 
@@ -51,7 +52,7 @@ def variables_of(command: str, one: Option) -> list[str]:
 
 def signature_of(command: str) -> inspect.Signature:
     """Return the parameters of a command as typer reads them."""
-    declared = [one for one in options_of(COMMANDS[command]).values() if one.typed]
+    declared = [one for one in options_of(asked_of(command)).values() if one.typed]
     declared.sort(key=lambda one: (not one.positional, _PANELS.index(one.panel), one.rank))
     context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     return inspect.Signature([context, *(_parameter(command, one) for one in declared)])
@@ -60,7 +61,7 @@ def signature_of(command: str) -> inspect.Signature:
 def given_to(ctx: typer.Context) -> Given:
     """Return what is given to the command of a context."""
     command = str(ctx.info_name)
-    kind = COMMANDS[command]
+    kind = asked_of(command)
     sources = {}
     for name in options_of(kind):
         source = ctx.get_parameter_source(parameter_of(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from idl_audit.cli.show import check_output, deliver, teller
-from idl_audit.commands.options import Predict
+from idl_audit.commands.options.models import Predict
 from idl_audit.commands.predict import predict as run
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from idl_audit.cli.show import check_output, deliver, teller
 from idl_audit.commands.compress import reduce as run
-from idl_audit.commands.options import Reduce
+from idl_audit.commands.options.models import Reduce
 
 
 def reduce(asked: Reduce) -> None:

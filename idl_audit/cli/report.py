@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from idl_audit.cli.show import console, say
-from idl_audit.commands.options import Rendering
+from idl_audit.commands.options.reports import Rendering
 from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render

@@ -20,24 +20,25 @@ from idl_audit.cli.show import (
     teller,
     written,
 )
-from idl_audit.commands import options as o
 from idl_audit.commands.attack_objective import audit_objectives
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property
+from idl_audit.commands.options.common import Printing
+from idl_audit.commands.options.robustness import Attack, Certify, ObjectiveOptions, PropertyOptions, RobustnessOptions
 from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
 from idl_audit.report.wording import plain
 
 
 def certify(given: Given) -> None:
     """Do `certify`."""
-    asked: o.Certify = given.build(journal=journal_beside(given.values.get("output")))
+    asked: Certify = given.build(journal=journal_beside(given.values.get("output")))
     if asked.property is not None and asked.rule is not None:
         _certify_property(asked.model, asked.property, asked.rule, asked.printing)
     elif asked.samples is not None:
         _run("certify", asked.model, asked.samples, asked.printing)
 
 
-def _certify_property(model: Path, property: Path, options: o.PropertyOptions, printing: o.Printing) -> None:
+def _certify_property(model: Path, property: Path, options: PropertyOptions, printing: Printing) -> None:
     """Print sat, unsat, unknown or timeout, and for sat the witness, as the competition asks for."""
     check_output(printing.output, read=(model, property))
     report = audit_property(model, property, options)
@@ -55,14 +56,14 @@ def _certify_property(model: Path, property: Path, options: o.PropertyOptions, p
 
 def attack(given: Given) -> None:
     """Do `attack`."""
-    asked: o.Attack = given.build(journal=journal_beside(given.values.get("output")))
+    asked: Attack = given.build(journal=journal_beside(given.values.get("output")))
     if asked.measured is not None:
         _measure(asked.model, asked.measured, asked.printing)
     elif asked.samples is not None:
         _run("attack", asked.model, asked.samples, asked.printing)
 
 
-def _measure(model: Path, chosen: o.ObjectiveOptions, printing: o.Printing) -> None:
+def _measure(model: Path, chosen: ObjectiveOptions, printing: Printing) -> None:
     check_output(printing.output, read=(model, chosen.data.path, chosen.sigma), written=(chosen.save,))
     with progress_bar("attack", quiet=printing.quiet) as watch:
         report = audit_objectives(model, chosen, watch=watch)
@@ -70,7 +71,7 @@ def _measure(model: Path, chosen: o.ObjectiveOptions, printing: o.Printing) -> N
     leave(report)
 
 
-def _run(name: str, model: Path, chosen: o.RobustnessOptions, printing: o.Printing) -> None:
+def _run(name: str, model: Path, chosen: RobustnessOptions, printing: Printing) -> None:
     read = (model, chosen.data.path, chosen.data.labels, chosen.sigma)
     check_output(printing.output, read=read, written=(chosen.save,))
     with progress_bar(name, quiet=printing.quiet) as watch:

@@ -11,7 +11,9 @@ import typer
 from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.options import Given
 from idl_audit.cli.show import check_output, progress_bar, say, show, tell_resume, teller, written
-from idl_audit.commands import options as o
+from idl_audit.commands.options.many import Run
+from idl_audit.commands.options.measures import BoundsOptions, SensitivityOptions
+from idl_audit.commands.options.robustness import AttackedOptions, RobustnessOptions
 from idl_audit.commands.run import RunOptions, audit_all
 from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
 from idl_audit.config.files import Configuration, read_configuration
@@ -32,10 +34,10 @@ FORMATS: Final = {".html": Format.HTML, ".md": Format.MARKDOWN, ".xml": Format.J
 """Ending of a file in `reports` -> format it is written in."""
 
 _ASKED: Final[dict[str, type[Any]]] = {
-    "sensitivity": o.SensitivityOptions,
-    "bounds": o.BoundsOptions,
-    "certify": o.RobustnessOptions,
-    "attack": o.AttackedOptions,
+    "sensitivity": SensitivityOptions,
+    "bounds": BoundsOptions,
+    "certify": RobustnessOptions,
+    "attack": AttackedOptions,
 }
 """Step -> its options."""
 
@@ -43,7 +45,7 @@ _ASKED: Final[dict[str, type[Any]]] = {
 def run(given: Given) -> None:
     """Do `run`."""
     found = _configuration(given.values.get("config"))
-    asked: o.Run = given.build(reports=found.table("run").get("reports"))
+    asked: Run = given.build(reports=found.table("run").get("reports"))
     model, output, printing = asked.model, asked.output, asked.printing
     data, labels = (None, None) if asked.data is None else (asked.data.path, asked.data.labels)
     if model is None:
@@ -89,7 +91,7 @@ def run(given: Given) -> None:
         raise typer.Exit(Exit.REFUSED)
 
 
-def _step(name: str, asked: o.Run, given: Given, found: Configuration) -> Any:
+def _step(name: str, asked: Run, given: Given, found: Configuration) -> Any:
     """Return the options of a step, from its table and what all steps have in common; None where it is left out."""
     if name not in asked.steps:
         return None
@@ -124,7 +126,7 @@ def _written(options: RunOptions) -> list[Path | None]:
     return [getattr(step, name, None) for step in steps if step is not None for name in names]
 
 
-def _further(asked: o.Run) -> dict[Path, Format]:
+def _further(asked: Run) -> dict[Path, Format]:
     """Return the further reports that the file asks for, each with its format."""
     files = {file: file.suffix.lower() for file in asked.reports}
     for file, suffix in files.items():

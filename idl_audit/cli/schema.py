@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from idl_audit.commands.options import Schema
+from idl_audit.commands.options.reports import Schema
 
 
 def schema(asked: Schema) -> None:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from idl_audit.cli.exits import Exit
 from idl_audit.cli.options import Given, given_to
-from idl_audit.commands.options import Printing
+from idl_audit.commands.options.common import Printing
 from idl_audit.report.json_text import to_json
 from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.report.wording import plain

@@ -6,7 +6,7 @@ import typer
 
 from idl_audit.cli.exits import Exit
 from idl_audit.cli.show import check_output, show, written
-from idl_audit.commands.options import Verify
+from idl_audit.commands.options.models import Verify
 from idl_audit.commands.verify import verify as run
 
 

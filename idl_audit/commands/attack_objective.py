@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.commands.certify import CHECKED_SAMPLES
-from idl_audit.commands.options import ObjectiveOptions
+from idl_audit.commands.options.robustness import ObjectiveOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.progress import Progress, Watcher

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from idl_audit.commands.certify_property import OUT_OF_MEMORY, check_on_box, decide_property, read_property
-from idl_audit.commands.options import BenchOptions, PropertyOptions
+from idl_audit.commands.options.many import BenchOptions
+from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import kept_rows, property_file, row_sha256
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, tell_nobody

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.commands.certify import CHECKED_SAMPLES
-from idl_audit.commands.options import BoundsOptions
+from idl_audit.commands.options.measures import BoundsOptions
 from idl_audit.commands.shared.boxes import threat_model
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from idl_audit import __version__
-from idl_audit.commands.options import RobustnessOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.classifier import as_classifier

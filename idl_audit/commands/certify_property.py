@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.commands.options import PropertyOptions
+from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
 from idl_audit.commands.shared.float_margins import float_margins, told_unknown
 from idl_audit.commands.shared.frame import Clock, framed_report

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.commands.options import WriteOptions
+from idl_audit.commands.options.models import WriteOptions
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.smaller import check_same, open_model, save
 from idl_audit.commands.shared.subject import describe_conversion, random_inputs

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.commands.options import CompressOptions, DataOptions, WriteOptions
+from idl_audit.commands.options.models import CompressOptions, WriteOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.samples import describe_data

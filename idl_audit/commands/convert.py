@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from idl_audit.commands.options import ConvertOptions, DataOptions
+from idl_audit.commands.options.models import ConvertOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from idl_audit.commands.certify import CHECKED_SAMPLES
-from idl_audit.commands.options import DataOptions, ModelOptions
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.data.samples import Samples

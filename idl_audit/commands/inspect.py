@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from idl_audit.commands.options import ModelOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.subject import describe_conversion, describe_model, named, open_subject
 from idl_audit.graph.onnx_reader import read_onnx

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.commands.options import DataOptions, PredictOptions
+from idl_audit.commands.options.models import PredictOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody

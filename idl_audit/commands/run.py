@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from idl_audit.commands.bounds import audit_bounds
 from idl_audit.commands.certify import audit_robustness
-from idl_audit.commands.options import BoundsOptions, RobustnessOptions, SensitivityOptions
+from idl_audit.commands.options.measures import BoundsOptions, SensitivityOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.sensitivity import audit_sensitivity
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.progress import Watcher

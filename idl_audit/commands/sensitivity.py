@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from idl_audit.commands.certify import CHECKED_SAMPLES
-from idl_audit.commands.options import SensitivityOptions
+from idl_audit.commands.options.measures import SensitivityOptions
 from idl_audit.commands.shared.boxes import box_threat_model, sample_boxes
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock, framed_report

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.commands.certify_property import read_property
-from idl_audit.commands.options import ModelOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.subject import Subject, open_subject

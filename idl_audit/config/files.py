@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from idl_audit.commands.options import COMMANDS, DataOptions
+from idl_audit.commands.options import COMMANDS, asked_of
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.config.finding import CONFIGURED, FILE, PROJECT
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.errors import OptionError
@@ -29,20 +31,16 @@ _AT_ALL_INPUTS: Final = ("sensitivity", "convert")
 _OF_SAMPLES: Final = (options_of(DataOptions).keys() - options_of(Preprocessing).keys()) | {"bounds"}
 
 
-def _tables() -> dict[str, dict[str, Option]]:
-    run = options_of(COMMANDS["run"])
-    shared = {one.key: one for one in run.values() if one.in_file and not one.own}
-    found = {SHARED: shared}
-    for name in CONFIGURED:
-        declared = options_of(COMMANDS[name]).values()
-        own = {one.key: one for one in declared if one.in_file and (one.own or one.key not in shared)}
-        if own:
-            found[name] = own
-    return found
+TABLES: Final = (SHARED, *(name for name in CONFIGURED if name != "inspect"))
 
 
-TABLES: Final[Mapping[str, Mapping[str, Option]]] = _tables()
-"""Table -> key -> option."""
+@cache
+def keys_of(table: str) -> Mapping[str, Option]:
+    """Return the options of a table by key."""
+    if table == SHARED:
+        return {one.key: one for one in options_of(asked_of("run")).values() if one.in_file and not one.own}
+    declared = options_of(asked_of(table)).values()
+    return {one.key: one for one in declared if one.in_file and (one.own or one.key not in keys_of(SHARED))}
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Configuration:
         """Return what the file has for a command, by option."""
         if command not in CONFIGURED:
             return {}
-        own, known = self.table(command), options_of(COMMANDS[command])
+        own, known = self.table(command), options_of(asked_of(command))
         left_out = _OF_SAMPLES if command in _AT_ALL_INPUTS and "eps" not in own else ()
         usual = self.table(SHARED).items()
         return {name: value for name, value in usual if name in known and name not in left_out} | own
@@ -121,9 +119,9 @@ def _read_tables(document: Any, tables: dict[str, dict[str, Any]], folder: Path)
 
 def _read_table(table: str, entries: Mapping[str, Any], found: dict[str, Any], folder: Path) -> Iterator[str]:
     for key, value in entries.items():
-        one = TABLES[table].get(OTHER_NAMES.get(key, key))
+        one = keys_of(table).get(OTHER_NAMES.get(key, key))
         if one is None:
-            yield _unknown(f"[{table}]", key, TABLES[table])
+            yield _unknown(f"[{table}]", key, keys_of(table))
         elif one.name in found:
             yield f"{table} is refused ({one.key} and {key} are two names of the same option: leave {key} out)"
         elif not _is_plain(value):
@@ -147,15 +145,15 @@ def _placed(one: Option, value: Any, folder: Path) -> Any:
     return tuple(folder / entry for entry in value) if one.several else folder / value
 
 
-def _unknown(place: str, key: str, known: Mapping[str, Any]) -> str:
+def _unknown(place: str, key: str, known: Iterable[str]) -> str:
     plain = key.replace("_", "-")
-    only = [one for kind in COMMANDS.values() for one in options_of(kind).values() if not one.in_environment]
+    only = [one for name in COMMANDS for one in options_of(asked_of(name)).values() if not one.in_environment]
     if plain in [one.key for one in only if one.typed]:
         return f"{plain} is never taken from a file; give --{plain} on the command line where you trust the code"
-    near = difflib.get_close_matches(plain.lower(), known, n=1)
+    near = difflib.get_close_matches(plain.lower(), list(known), n=1)
     if near:
         return f"{place} has the unknown key '{key}'; did you mean '{near[0]}'?"
-    homes = [table for table, keys in TABLES.items() if key in keys]
+    homes = [table for table in TABLES if key in keys_of(table)]
     if homes:
         return f"{place} has the unknown key '{key}'; it belongs to [{homes[0]}]"
     return f"{place} has the unknown key '{key}'; known are {', '.join(known)}"
@@ -163,7 +161,7 @@ def _unknown(place: str, key: str, known: Mapping[str, Any]) -> str:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration."""
-    tables = {name: _object({key: _described(one) for key, one in keys.items()}) for name, keys in TABLES.items()}
+    tables = {name: _object({key: _described(one) for key, one in keys_of(name).items()}) for name in TABLES}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "idl-audit.toml", **_object(tables)}
 
 

@@ -22,7 +22,7 @@ from idl_audit.commands import bench
 from idl_audit.commands import certify_property as properties
 from idl_audit.commands.bench import Decided, Row, audit_bench, seconds_of
 from idl_audit.commands.certify_property import rounded, scaled_row, to_query
-from idl_audit.commands.options import BenchOptions
+from idl_audit.commands.options.many import BenchOptions
 from idl_audit.data.vnnlib import OutputRow, PropertyBox, parse_vnnlib
 from idl_audit.decide.verdicts import Reason
 from idl_audit.report.json_text import from_json

@@ -10,7 +10,8 @@ import pytest
 
 from idl_audit.commands import bounds as audit_module
 from idl_audit.commands.bounds import audit_bounds
-from idl_audit.commands.options import BoundsOptions, DataOptions, ModelOptions
+from idl_audit.commands.options.measures import BoundsOptions
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data import vectors
 from idl_audit.data.numbers import parse_eps

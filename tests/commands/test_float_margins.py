@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property
-from idl_audit.commands.options import DataOptions, PropertyOptions, RobustnessOptions
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
 from idl_audit.commands.shared import float_margins as module
 from idl_audit.commands.shared.float_margins import FloatMargins
 from idl_audit.commands.shared.subject import open_subject

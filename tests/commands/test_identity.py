@@ -21,7 +21,9 @@ from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.compose import compose
 from idl_audit.commands.convert import convert
 from idl_audit.commands.inspect import inspect
-from idl_audit.commands.options import ConvertOptions, DataOptions, ModelOptions, RobustnessOptions, WriteOptions
+from idl_audit.commands.options.models import ConvertOptions, WriteOptions
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.run import combined
 from idl_audit.commands.shared.deciding import Decider, SampleTask, Setting
 from idl_audit.commands.shared.subject import open_module, open_subject

@@ -15,7 +15,8 @@ import pytest
 
 from idl_audit.commands import certify as robustness
 from idl_audit.commands.certify import audit_robustness
-from idl_audit.commands.options import DataOptions, RobustnessOptions
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared import deciding, journal, workers
 from idl_audit.commands.shared.deciding import decide_all
 from idl_audit.commands.shared.journal import HEAD, drop_journal, journal_beside

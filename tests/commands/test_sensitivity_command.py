@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idl_audit.commands.options import DataOptions, LocalOptions, SensitivityOptions
+from idl_audit.commands.options.measures import LocalOptions, SensitivityOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.sensitivity import audit_sensitivity
 from idl_audit.commands.shared import local_sensitivity as loop
 from idl_audit.commands.shared import sensitivity_pictures

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from idl_audit.commands.inspect import inspect
-from idl_audit.commands.options import ModelOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.graph.original import BatchedNetwork, InputForm

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from idl_audit.commands.inspect import inspect
-from idl_audit.commands.options import ModelOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.reader import read_graph

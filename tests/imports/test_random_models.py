@@ -10,7 +10,7 @@ import pytest
 
 from idl_audit import load
 from idl_audit.commands.inspect import inspect
-from idl_audit.commands.options import ModelOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.graph.ir import live_nodes
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.values.errors import UnsupportedModelError

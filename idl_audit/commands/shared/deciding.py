@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.commands.options import ModelOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.float_margins import FloatMargins, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher

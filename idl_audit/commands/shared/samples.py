@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from idl_audit.commands.options import DataOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.fingerprints import samples_sha256
 from idl_audit.data.labels import OneOutput

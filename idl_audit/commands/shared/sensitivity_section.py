@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idl_audit.commands.options import SensitivityOptions
+from idl_audit.commands.options.measures import SensitivityOptions
 from idl_audit.commands.shared.local_sensitivity import WorstCase
 from idl_audit.commands.shared.samples import describe_preprocessing
 from idl_audit.commands.shared.sensitivity_figures import (

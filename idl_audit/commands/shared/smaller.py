@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.commands.options import DataOptions, WriteOptions
+from idl_audit.commands.options.models import WriteOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from idl_audit.commands.options import ModelOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.points import readable
 from idl_audit.data.preprocessing import Preprocessing
