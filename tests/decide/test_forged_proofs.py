@@ -8,12 +8,12 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import forgeries as forge
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from idl_audit.cli.app import app
+from tests.shared import forgeries as forge
 
 GREATEST = np.finfo(float).max
 SINGLE, SIGN = np.float32, np.int8

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import mutations as mu
 import numpy as np
 import pytest
 
@@ -26,6 +25,7 @@ from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED
 from idl_audit.values.errors import InvalidInputError
 from idl_audit.values.query import Conjunction, Query
+from tests.shared import mutations as mu
 
 CENTRE = np.array([0.4, -0.3])
 PROPERTY = """

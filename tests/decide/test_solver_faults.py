@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import highspy
 import numpy as np
 import pytest
-from test_robustness import audit
 
 from idl_audit.decide import verdicts
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Reason, Verdict
+from tests.commands.test_robustness import audit
 
 BROKEN, OTHERS = 0, (1, 2)
 INDEX = (BROKEN, *OTHERS)

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_linear_bounds import vanishing
-from test_relaxation import LIES, lie
 
 from idl_audit.decide import verdicts
 from idl_audit.decide.verdicts import METHODS, PROOFS, REASONS, Options, Reason, Result, Verdict, decide
@@ -24,6 +22,8 @@ from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.values.box import Box
 from idl_audit.values.errors import OptionError, SolverError
 from idl_audit.values.margins import margin_functionals
+from tests.proof.test_linear_bounds import vanishing
+from tests.search.test_relaxation import LIES, lie
 from tests.shared.small_networks import (
     KINKED,
     SMOOTH,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import graph_models as make
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +13,7 @@ from onnx import TensorProto
 from idl_audit.graph import files
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.values.errors import ModelFileError
+from tests.shared import graph_models as make
 
 WEIGHTS = make.weights()
 BYTES = WEIGHTS["w"].tobytes() + WEIGHTS["b"].tobytes()

@@ -7,7 +7,6 @@ import os
 import warnings
 from pathlib import Path
 
-import graph_models as make
 import numpy as np
 import onnx
 import pytest
@@ -17,6 +16,7 @@ from idl_audit.graph.external_data import ExternalData
 from idl_audit.graph.onnx_contents import Source, read_contents
 from idl_audit.graph.onnx_reader import OLDEST_OPSET, read_onnx
 from idl_audit.values.errors import ModelFileError, UnsupportedModelError
+from tests.shared import graph_models as make
 
 NEWEST = onnx.defs.onnx_opset_version()
 

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import graph_models as make
 import numpy as np
 import onnx
 import pytest
@@ -20,6 +19,7 @@ from idl_audit.graph.ir import Graph
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import BatchedNetwork, InputForm, OriginalNetwork, onnx2torch_network, onnxruntime_network
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
+from tests.shared import graph_models as make
 
 W, B = make.weights()["w"], make.weights()["b"]
 BOTH = pytest.mark.parametrize("run", [onnxruntime_network, onnx2torch_network])

@@ -10,12 +10,12 @@ import struct
 import zipfile
 from pathlib import Path
 
-import graph_models as make
 import numpy as np
 import pytest
 
 from idl_audit.graph.reader import ADVICE, READERS, read_graph, sniff
 from idl_audit.values.errors import ModelFileError
+from tests.shared import graph_models as make
 
 
 def zipped(path: Path, *names: str) -> None:

@@ -6,13 +6,13 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import graph_models as make
 import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.values.errors import UnsupportedModelError
+from tests.shared import graph_models as make
 
 F32, I64 = np.float32, np.int64
 node = helper.make_node

@@ -9,7 +9,6 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
-from test_operators import CASES, Case, network
 
 from idl_audit.implicit import as_written as module
 from idl_audit.implicit.as_written import FLOAT32, FLOAT64, as_written, of_implicit_model
@@ -23,6 +22,7 @@ from idl_audit.proof.float_errors import FloatErrors
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import UnsupportedModelError
+from tests.implicit.test_operators import CASES, Case, network
 from tests.shared.implicit_models import built, node, proto, read
 from tests.shared.random_networks import FAMILIES
 

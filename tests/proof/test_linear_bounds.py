@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_intervals import OVERFLOWING, escapes
 
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.build import build_implicit
@@ -21,6 +20,7 @@ from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.values.box import Box
+from tests.proof.test_intervals import OVERFLOWING, escapes
 from tests.shared.small_networks import (
     KINKED,
     SMOOTH,

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import report_examples as examples
-from test_render import hostile, triple
 
 from idl_audit.report.render import Extras, render
+from tests.report.test_render import hostile, triple
 from tests.shared import headless
+from tests.shared import report_examples as examples
 
 PROGRAM = headless.find_browser()
 

@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import report_examples as examples
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -43,6 +42,7 @@ from idl_audit.report.schema import (
     Verdict,
     Verification,
 )
+from tests.shared import report_examples as examples
 from tests.shared.junit_schema import faults
 
 HOSTILES = (

@@ -4,7 +4,6 @@ import json
 import re
 
 import pytest
-import report_examples as examples
 
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import (
@@ -22,6 +21,7 @@ from idl_audit.report.schema import (
     Verdict,
 )
 from idl_audit.values.errors import InvalidInputError
+from tests.shared import report_examples as examples
 
 REPORTS = {
     "bare": examples.report(),

@@ -4,7 +4,6 @@ import io
 import re
 
 import pytest
-import report_examples as examples
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -28,6 +27,7 @@ from idl_audit.report.schema import (
 from idl_audit.report.terminal import render
 from idl_audit.report.terminal.layout import COLOURS
 from idl_audit.report.wording import REASONS, percent, plain, verdict_sentence
+from tests.shared import report_examples as examples
 
 HOSTILE = "[red]evil[/red] [link=http://x]\x1b[31mred\x1b[0m \x1b]0;title\x07\x9b2J\u202egnp :smile:\r\n[/]"
 HARMLESS = "[red]evil[/red] [link=http://x]red gnp :smile:  [/]"

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_relaxation import LIES, lie
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
@@ -19,6 +18,7 @@ from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.search.exact_leaf import LeafAnswer, LeafProgram
 from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.values.box import Box
+from tests.search.test_relaxation import LIES, lie
 from tests.shared.small_networks import (
     KINKED,
     ExactModel,

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_intervals import OVERFLOWING
 
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.implicit.activations import ACTIVATIONS
@@ -26,6 +25,7 @@ from idl_audit.search.splitting.contraction import contracted
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.query import Conjunction, Query
+from tests.proof.test_intervals import OVERFLOWING
 from tests.shared.budgets import enough, few, no_time
 from tests.shared.small_networks import (
     KINKED,

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_verdicts import clean_label, contradiction, hard_network, run
 
 from idl_audit.decide.verdicts import Reason, Verdict
 from idl_audit.implicit.activations import ACTIVATIONS
@@ -23,6 +22,7 @@ from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.errors import BudgetError, UnsupportedModelError
+from tests.decide.test_verdicts import clean_label, contradiction, hard_network, run
 from tests.shared.budgets import Ticking, few, no_time
 from tests.shared.small_networks import KINKED, ExactModel, layered, random_box, random_network
 

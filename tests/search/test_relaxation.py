@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_certificate import lp_optimum
 
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.scaling import rescale
@@ -19,6 +18,7 @@ from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bo
 from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.values.box import Box, SparseBall
+from tests.proof.test_dual_bound import lp_optimum
 from tests.shared.budgets import no_time
 from tests.shared.small_networks import (
     KINKED,
