@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperArgument
 from typer.main import get_command
 
-from idl_audit.cli.options import Given, signature_of
+from idl_audit.cli.options import given_to, signature_of
 from idl_audit.cli.show import guarded
 from idl_audit.commands.options import asked_of
 
@@ -63,7 +63,8 @@ class LazyCommands(MutableMapping[str, Any]):
                 option.metavar = str(option.name).upper()
         return command
 
-    def _do(self, name: str, given: Given) -> None:
+    def _do(self, name: str, ctx: typer.Context) -> None:
+        given = given_to(ctx)
         function = getattr(import_module(f"idl_audit.cli.{self._modules[name]}"), name)
         function(given if "given" in inspect.signature(function).parameters else given.build())
 
