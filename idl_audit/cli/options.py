@@ -80,12 +80,12 @@ def _parameter(command: str, one: Option) -> inspect.Parameter:
     kind = Literal[reader.choices] if reader.choices else list[str] if one.several else reader.kind
     said: dict[str, Any] = {
         "help": one.help,
-        "metavar": one.metavar,
+        "metavar": one.metavar or ("<path>" if reader.kind is Path and not one.positional else None),
         "show_default": not (one.default is None or one.default is False or one.default == ()),
         "rich_help_panel": one.panel,
         "min": reader.least,
     }
-    if reader.kind not in (bool, Path) and not one.several:
+    if reader.kind is not bool and not one.several and not (one.positional and reader.kind is Path):
         said["parser"] = one.read
     if one.name == "config":
         from idl_audit.cli.defaults import take

@@ -322,8 +322,11 @@ def one_of(*names: str, noun: str = "") -> Reader:
 
     def parse(text: str, flag: str) -> str:
         if text not in names:
-            what = f"there is no {noun} {text!r}" if noun else f"{flag} is none of its names with {text!r}"
-            raise OptionError(f"{what}; known are {', '.join(names)}")
+            known = ", ".join(names)
+            told = (
+                f"there is no {noun} {text!r}; known are {known}" if noun else f"must be one of {known}, not {text!r}"
+            )
+            raise OptionError(told if noun else f"{flag} {told}")
         return text
 
     return Reader(parse, choices=() if noun else names, schema={"enum": list(names)})
