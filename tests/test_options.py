@@ -128,20 +128,19 @@ def captured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Given]:
     return found
 
 
-def needed(command: str, besides: Option) -> Iterator[str]:
+def needed(command: str, besides: Option, *, positional: bool = True) -> Iterator[str]:
     """Yield what must be typed besides an option."""
     for one in options_of(asked_of(command)).values():
-        if one.required and one.name != besides.name:
+        if one.required and one.name != besides.name and (positional or not one.positional):
             yield from (good(one),) if one.positional else (f"--{one.key}", good(one))
 
 
 def line(command: str, one: Option, text: str) -> list[str]:
-    others = list(needed(command, one))
     if one.positional:
         places = [other for other in options_of(asked_of(command)).values() if other.positional]
         texts = [text if other.name == one.name else good(other) for other in places]
-        return [command, *texts, *[word for word in others if word.startswith("--")]]
-    return [command, f"--{one.key}", *([] if one.reader is SWITCH else [text]), *others]
+        return [command, *texts, *needed(command, one, positional=False)]
+    return [command, f"--{one.key}", *([] if one.reader is SWITCH else [text]), *needed(command, one)]
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -166,13 +165,13 @@ def test_the_command_line_has_it(command: str, one: Option) -> None:
 def test_what_is_typed_or_in_the_environment_is_read_alike(captured: list[Given], command: str, one: Option) -> None:
     text = good(one)
     found = run(*line(command, one, text))
-    assert (found.code, captured[-1].values[one.name]) == (0, one.read(text)), found.err
+    assert (found.code, one.read(captured[-1].values[one.name])) == (0, one.read(text)), found.err
     assert one.name in captured[-1].typed
     for variable in variables_of(command, one):
         found = run(
             command, *needed(command, one), *([f"--{one.key}", text] if one.required else []), **{variable: text}
         )
-        assert (found.code, captured[-1].values[one.name]) == (0, one.read(text)), found.err
+        assert (found.code, one.read(captured[-1].values[one.name])) == (0, one.read(text)), found.err
         assert one.required or one.name not in captured[-1].typed
 
 
