@@ -119,13 +119,23 @@ def named(cases: list[tuple[str, Option]]) -> list[Any]:
     return [pytest.param(command, one, id=f"{command}-{one.key}") for command, one in cases]
 
 
-@pytest.fixture
-def captured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Given]:
-    """What commands are given; they do no work."""
+@pytest.fixture(scope="module")
+def idle() -> Iterator[list[Given]]:
+    """What commands are given: they do no work, and are built once."""
     found: list[Given] = []
-    monkeypatch.setattr(loading.LazyCommands, "_do", lambda self, name, ctx: found.append(given_to(ctx)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading.LazyCommands, "_do", lambda self, name, ctx: found.append(given_to(ctx)))
+        built = typer.main.get_command(command_line.app)
+        patch.setattr("typer.testing._get_command", lambda app: built)
+        yield found
+
+
+@pytest.fixture
+def captured(idle: list[Given], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Given]:
+    """The same, in a folder without a configuration."""
     monkeypatch.chdir(tmp_path)
-    return found
+    idle.clear()
+    return idle
 
 
 def needed(command: str, besides: Option, *, positional: bool = True) -> Iterator[str]:
@@ -146,13 +156,12 @@ def line(command: str, one: Option, text: str) -> list[str]:
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
+BUILT = typer.main.get_command(command_line.app).commands
+
+
 @pytest.mark.parametrize(("command", "one"), named(ON_THE_LINE))
 def test_the_command_line_has_it(command: str, one: Option) -> None:
-    (found,) = [
-        parameter
-        for parameter in typer.main.get_command(command_line.app).commands[command].params
-        if parameter.name == parameter_of(one.name)
-    ]
+    (found,) = [parameter for parameter in BUILT[command].params if parameter.name == parameter_of(one.name)]
     assert found.required == one.required
     assert found.default == (None if one.required or one.default == () else one.default)
     if not one.positional:
