@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
@@ -315,6 +316,13 @@ def test_switches_have_words(text: str, value: bool) -> None:
 
 
 def test_values_are_what_would_be_typed() -> None:
+    index = options_of(asked_of("certify"))["index"]
+    for value in ("0,1,2", [0, 1, 2], (0, 1, 2), range(3), np.arange(3), ["0-2"]):
+        assert index.read(value) == (0, 1, 2)
+    eps = options_of(asked_of("certify"))["eps"]
+    assert eps.read(eps.read("0:2/255:3")) == eps.read("0:2/255:3")
+    for nothing in ({}, object(), [None], [{}]):
+        assert "must be text, a number or a list" in refusal(eps, nothing)  # type: ignore[arg-type]
     whole = options_of(asked_of("certify"))["jobs"]
     assert [whole.read(value) for value in (3, "3", " 3 ")] == [3, 3, 3]
     for wrong in (3.0, True, "3.0", "\u0663", "9" * 30):

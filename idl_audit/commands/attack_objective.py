@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from idl_audit.commands.certify import CHECKED_SAMPLES
+from idl_audit.commands.options.common import OBJECTIVES
 from idl_audit.commands.options.robustness import ObjectiveOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.frame import Clock, framed_report
@@ -32,9 +32,6 @@ from idl_audit.search.linprog import Outcome
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.npz import write_npz
-
-NAMES: Final = ("l1", "state")
-"""Objectives that need no file."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = 
 
 def _objective(model: ImplicitModel, name: str) -> tuple[Objective, str | None]:
     """Return the objective, and the hash of its weights where they are in a file."""
-    if name in NAMES:
+    if name in OBJECTIVES:
         return l1(model) if name == "l1" else state_discrepancy(model), None
     weights = read_objective(Path(name))
     return linear(model, *weights), numbers_sha256(weights)

@@ -124,19 +124,11 @@ def _read_table(table: str, entries: Mapping[str, Any], found: dict[str, Any], f
             yield _unknown(f"[{table}]", key, keys_of(table))
         elif one.name in found:
             yield f"{table} is refused ({one.key} and {key} are two names of the same option: leave {key} out)"
-        elif not _is_plain(value):
-            yield f"{table}.{key} is refused (text, a number or a list of them is needed)"
         else:
             try:
                 found[one.name] = _placed(one, one.read(value), folder)
             except OptionError as error:
                 yield f"{table}.{key} is refused ({error})"
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_plain(entry) and not isinstance(entry, list) for entry in value)
-    return isinstance(value, str | int | float)
 
 
 def _placed(one: Option, value: Any, folder: Path) -> Any:

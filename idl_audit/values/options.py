@@ -40,6 +40,8 @@ class Reader:
     """The type that help and completion speak of."""
     least: int | None = None
     choices: tuple[str, ...] = ()
+    made: type | None = None
+    """What values are made of that no text stands for: such a value was read before."""
     schema: Any = None
     """JSON Schema of a value in a configuration file; None: a text, a number, or a list of them."""
 
@@ -99,12 +101,18 @@ class Option:
         return self._one(value)
 
     def _one(self, value: Any) -> Any:
+        made, entries = self.reader.made, value if isinstance(value, tuple) else (value,)
+        if made is not None and entries and all(isinstance(entry, made) for entry in entries):
+            return value
         text = _typed(value)
-        return value if text is None else self.reader.parse(text, self.flag)
+        if text is None:
+            raise OptionError(f"{self.flag} must be text, a number or a list of them, not {type(value).__name__}")
+        return self.reader.parse(text, self.flag)
 
 
 def _typed(value: Any) -> str | None:
-    """Return what would be typed for a value; None where nothing would, for it was read before."""
+    """Return what would be typed for a value; None where nothing would."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool):
@@ -113,7 +121,7 @@ def _typed(value: Any) -> str | None:
         return os.fspath(value)
     if isinstance(value, Real):
         return str(int(value)) if isinstance(value, Integral) else repr(float(value))
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range):
         texts = [_typed(entry) for entry in value]
         return None if None in texts else ",".join(text for text in texts if text is not None)
     return None

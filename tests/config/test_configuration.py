@@ -79,7 +79,6 @@ def test_sensitivity_on_boxes_takes_the_samples(tmp_path):
         ("[defaults]\ntime-limit = 0", ("defaults.time-limit", "positive")),
         ("[attack]\nfraction = 2", ("attack.fraction", "at most 1")),
         ("[gate]\nrequire = ['']", ("gate.require", "empty")),
-        ("[gate]\nrequire = [[3]]", ("gate.require", "text, a number or a list")),
         ("defaults = 3", ("defaults",)),
         ("[defaults", ("no TOML",)),
         ("a = " + "[" * 5000, (FILE,)),

@@ -49,8 +49,8 @@ def _one_radius(text: str, flag: str) -> Eps:
     return radii[0]
 
 
-EPS: Final = Reader(lambda text, _: parse_eps(text))
-ONE_EPS: Final = Reader(_one_radius)
+EPS: Final = Reader(lambda text, _: parse_eps(text), made=Eps)
+ONE_EPS: Final = Reader(_one_radius, made=Eps)
 NUMBER: Final = Reader(lambda text, flag: parse_number(text, option=flag))
 
 
