@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -288,6 +289,14 @@ def test_python_has_it_with_the_same_default_and_reader(name: str) -> None:
 # --- the tables are complete ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_option_of_a_command_keeps_its_default_beside_its_groups(command: str) -> None:
+    kind: Any = asked_of(command)
+    declared = [field.metadata["option"] for field in dataclasses.fields(kind) if "option" in field.metadata]
+    found = [one.default for one in options_of(kind).values()]
+    assert all(any(one.default is default for default in found) for one in declared)
+
+
 def test_every_exception_is_one() -> None:
     names = {one.name for command, one in ALL if command in CONFIGURED}
     in_no_file = {one.name for command, one in ALL if command in CONFIGURED and not one.in_file}
@@ -321,6 +330,7 @@ def test_values_are_what_would_be_typed() -> None:
         assert index.read(value) == (0, 1, 2)
     eps = options_of(asked_of("certify"))["eps"]
     assert eps.read(eps.read("0:2/255:3")) == eps.read("0:2/255:3")
+    assert refusal(options_of(asked_of("sensitivity"))["eps"], eps.read("0:2/255:3"))
     for nothing in ({}, object(), [None], [{}]):
         assert "must be text, a number or a list" in refusal(eps, nothing)  # type: ignore[arg-type]
     whole = options_of(asked_of("certify"))["jobs"]

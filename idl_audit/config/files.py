@@ -28,7 +28,7 @@ SHARED: Final = "defaults"
 _AT_ALL_INPUTS: Final = ("sensitivity", "convert")
 """Commands that ask about a model at all inputs: they have samples only where they are told so."""
 
-_OF_SAMPLES: Final = (options_of(DataOptions).keys() - options_of(Preprocessing).keys()) | {"bounds"}
+_OF_SAMPLES: Final = (options_of(DataOptions).keys() - options_of(Preprocessing).keys()) | {"bounds", "eps"}
 
 
 TABLES: Final = (SHARED, *(name for name in CONFIGURED if name != "inspect"))

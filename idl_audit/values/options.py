@@ -40,8 +40,8 @@ class Reader:
     """The type that help and completion speak of."""
     least: int | None = None
     choices: tuple[str, ...] = ()
-    made: type | None = None
-    """What values are made of that no text stands for: such a value was read before."""
+    was_read: Callable[[Any], bool] = lambda value: False
+    """Whether a value that no text stands for was read before."""
     schema: Any = None
     """JSON Schema of a value in a configuration file; None: a text, a number, or a list of them."""
 
@@ -101,8 +101,7 @@ class Option:
         return self._one(value)
 
     def _one(self, value: Any) -> Any:
-        made, entries = self.reader.made, value if isinstance(value, tuple) else (value,)
-        if made is not None and entries and all(isinstance(entry, made) for entry in entries):
+        if self.reader.was_read(value):
             return value
         text = _typed(value)
         if text is None:
@@ -199,7 +198,8 @@ def _options_of(kind: Any) -> Mapping[str, Option]:
                 found.setdefault(name, one)
     always = frozenset.intersection(*some) if len(some) > 1 else frozenset()
     for name in frozenset().union(*some) - always:
-        found[name] = dataclasses.replace(found[name], default=None)
+        if found[name].required:
+            found[name] = dataclasses.replace(found[name], default=None)
     return MappingProxyType(found)
 
 

@@ -51,6 +51,11 @@ def test_a_command_gets_the_shared_options_and_its_own(tmp_path):
     assert found.options("verify") == {}
 
 
+def test_sensitivity_has_a_radius_of_its_own(tmp_path):
+    found = configuration(tmp_path, '[defaults]\neps = [0.01, 0.02]\ndata = "d.npz"\nscale = "1/255"\n')
+    assert found.options("sensitivity") == found.options("convert") == {"scale": 1 / 255}
+
+
 def test_sensitivity_on_boxes_takes_the_samples(tmp_path):
     found = configuration(tmp_path, '[defaults]\ndata = "d.npz"\nbounds = "0,1"\n[sensitivity]\neps = 0.02\n')
     assert found.options("sensitivity") == {"data": tmp_path / "d.npz", "bounds": (0.0, 1.0), "eps": Eps(0.02, "0.02")}

@@ -42,6 +42,10 @@ FORMS: Final = ("table", "html", "markdown", "junit", "github")
 KINDS: Final = ("cascade", "sum", "concat", "feedback")
 
 
+def _is_radii(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(entry, Eps) for entry in value)
+
+
 def _one_radius(text: str, flag: str) -> Eps:
     radii = parse_eps(text)
     if len(radii) != 1:
@@ -49,8 +53,8 @@ def _one_radius(text: str, flag: str) -> Eps:
     return radii[0]
 
 
-EPS: Final = Reader(lambda text, _: parse_eps(text), made=Eps)
-ONE_EPS: Final = Reader(_one_radius, made=Eps)
+EPS: Final = Reader(lambda text, _: parse_eps(text), was_read=_is_radii)
+ONE_EPS: Final = Reader(_one_radius, was_read=lambda value: isinstance(value, Eps))
 NUMBER: Final = Reader(lambda text, flag: parse_number(text, option=flag))
 
 
