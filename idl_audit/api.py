@@ -43,10 +43,10 @@ from idl_audit.decide.verdicts import Result, decide
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Report
-from idl_audit.search.attacks import Network
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.network import Network
 from idl_audit.values.options import asking, build, by_keywords
 
 if TYPE_CHECKING:

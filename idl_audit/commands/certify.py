@@ -44,11 +44,12 @@ from idl_audit.report.schema import (
     WhyIncomplete,
 )
 from idl_audit.report.schema import Verdict as ReportedVerdict
-from idl_audit.search.attacks import Found, Network
+from idl_audit.search.attacks import Found
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.values.margins import margins, predictions
+from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
 
 CHECKED_SAMPLES = 100

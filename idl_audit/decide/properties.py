@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from idl_audit.decide.proofs import Recorded
 from idl_audit.decide.verdicts import Reason
 from idl_audit.implicit.gradients import gradient
 from idl_audit.implicit.model import ImplicitModel
@@ -25,13 +26,13 @@ from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers, rows_at_once, zero_multipliers
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search import branching
-from idl_audit.search.attacks import Network
 from idl_audit.search.fast_gradients import batch_size, in_batches
 from idl_audit.search.query_attacks import attack_query
 from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
+from idl_audit.values.network import Network
 from idl_audit.values.query import Conjunction, Query
 
 Answer: TypeAlias = Literal["sat", "unsat", "unknown", "timeout"]
@@ -71,16 +72,6 @@ class QueryOptions:
             raise OptionError(f"the time limit must be a positive number of seconds, not {self.time_limit}")
         if self.max_nodes is not None and self.max_nodes < 1:
             raise OptionError(f"the number of nodes must be 1 or more, not {self.max_nodes}")
-
-
-@dataclass(eq=False)
-class Recorded:
-    """What the search chose for a proof: any of it may be missing, or more than is needed."""
-
-    splits: SplitTree | None = None
-    """Of the input box, for the alternatives that no other rung refuted."""
-    chain: branching.Chain | None = None
-    """Its trees by the number of the alternative in the query."""
 
 
 @dataclass(frozen=True, eq=False)

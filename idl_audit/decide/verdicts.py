@@ -18,19 +18,14 @@ import numpy as np
 
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.measure.state_bounds import Prepared, bound_set, lower_bound_over, prepare
+from idl_audit.measure.state_bounds import Prepared, bound_set, prepare
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals
+from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import (
-    backward_state_bounds,
-    line_multipliers,
-    output_lower_bounds,
-    zero_multipliers,
-)
+from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers, output_lower_bounds, zero_multipliers
 from idl_audit.proof.lp_chain import LpChain, widened
 from idl_audit.search import branching
-from idl_audit.search.attacks import ATTACKS, AttackOptions, Found, Network, Target, is_success, is_worse, run_attack
+from idl_audit.search.attacks import ATTACKS, AttackOptions, Found, Target, is_success, is_worse, run_attack
 from idl_audit.search.branching import Chain, Watch
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.tree import LpTree
@@ -41,6 +36,7 @@ from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
+from idl_audit.values.network import Network
 from idl_audit.values.query import Conjunction, Query
 
 
@@ -338,7 +334,7 @@ def _linear(case: _Case) -> None:
     else:
         functionals = Functionals.of_outputs(model, case.functionals)
         lines = line_multipliers(model, bounds)
-        lowers = lower_bound_over(model, case.sparse, bounds, functionals, lines, check=check)
+        lowers = lower_bound(model, Interval.of_set(case.sparse), bounds, functionals, lines, check=check)
     case.lowers = np.fmax(case.lowers, lowers[0])
 
 

@@ -25,9 +25,7 @@ from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.errors import BudgetError, OptionError
 from idl_audit.values.margins import margins, predictions, rivals
-
-Network: TypeAlias = Callable[[Float32Array], FloatArray]
-"""The original network in data units: (m, p) float32 -> (m, q)."""
+from idl_audit.values.network import Network
 
 SUPPORT_ROUNDS = 3
 """How often a sparse attack chooses its inputs anew."""

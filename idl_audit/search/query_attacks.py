@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.search.attacks import Network
 from idl_audit.search.fast_gradients import CheckedNetwork, CheckedSearch, Searched, searched
 from idl_audit.search.sign_descent import Objective, Units, diversify, sign_descent
 from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, OptionError
+from idl_audit.values.network import Network
 from idl_audit.values.query import Query
 
 FEW_INPUTS = 30

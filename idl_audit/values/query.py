@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from idl_audit.values.arrays import BoolArray, FloatArray
-from idl_audit.values.box import Box
+from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.margins import margin_functionals
 
 
@@ -41,16 +41,24 @@ class Conjunction:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """The box and the alternatives of a counterexample."""
+    """The set and the alternatives of a counterexample."""
 
     box: Box
     alternatives: tuple[Conjunction, ...]
+    sparse: SparseBall | None = None
+    """The set itself where it is U_card; the box is then the least one around it."""
 
     @classmethod
-    def misclassification(cls, box: Box, n_outputs: int, label: int) -> Query:
-        """Return the query whose counterexamples lie in the box and have y_label <= y_j for some other j."""
+    def misclassification(cls, inputs: InputSet, n_outputs: int, label: int) -> Query:
+        """Return the query whose counterexamples lie in the set and have y_label <= y_j for some other j."""
         rows = margin_functionals(n_outputs, label)
-        return cls(box, tuple(Conjunction(row[None], np.zeros(1)) for row in rows))
+        alternatives = tuple(Conjunction(row[None], np.zeros(1)) for row in rows)
+        return cls(inputs.hull, alternatives, None if isinstance(inputs, Box) else inputs)
+
+    @property
+    def inputs(self) -> InputSet:
+        """The set that a counterexample lies in."""
+        return self.box if self.sparse is None else self.sparse
 
     def holds(self, outputs: FloatArray) -> BoolArray:
         """Return for each row of outputs, shape (m, q), whether it makes its point a counterexample, exactly."""

@@ -266,7 +266,7 @@ def test_samples_outside_the_valid_range_are_refused_before_any_work():
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"methods": ("magic",)}, "no method 'magic'"),
+        ({"methods": ("magic",)}, "no method for bounds 'magic'"),
         ({"methods": ()}, "at least one"),
         ({"sparse": 0}, "--sparse"),
         ({"time_limit": 0.0}, "--time-limit"),

@@ -224,9 +224,9 @@ def test_progress_is_told():
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"method": "x"}, OptionError, "there is no method 'x'"),
+        ({"method": "x"}, OptionError, "there is no method for S 'x'"),
         ({"eps": "0.02", "state_bounds": "x"}, OptionError, "there is no kind of state bounds 'x'"),
-        ({"top": 0}, OptionError, "--top must be at least 1"),
+        ({"top": 0}, OptionError, "--top must be 1 or more"),
         ({"sparse": 0}, OptionError, "--sparse must be 1 or more"),
         ({"label": 10}, OptionError, "--class 10 is none of the 10 outputs"),
         ({"image_shape": (8, 9)}, OptionError, "--image-shape 8 x 9 has 72 numbers, and an input has 64"),

@@ -21,13 +21,13 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import BoxBounds, RowBounds, bounded
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import SplitTree
-from idl_audit.search.attacks import Network
 from idl_audit.search.splitting.contraction import contracted
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget, Pace
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import BudgetError
+from idl_audit.values.network import Network
 from idl_audit.values.query import Query
 
 BOXES_AT_ONCE = 64
