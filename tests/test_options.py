@@ -34,7 +34,7 @@ from idl_audit.measure import centre_radius, local_sensitivity, state_bounds
 from idl_audit.search import attacks
 from idl_audit.testing import assert_robust
 from idl_audit.values.errors import OptionError
-from idl_audit.values.options import OTHER_NAMES, PATH, SWITCH, TEXT, Option, options_of
+from idl_audit.values.options import OTHER_NAMES, PATH, SWITCH, Option, options_of
 from tests.shared.command_line import run
 
 # --- what is not the same, and why ------------------------------------------------------------------------------------
@@ -337,4 +337,5 @@ def test_values_are_what_would_be_typed() -> None:
     assert [whole.read(value) for value in (3, "3", " 3 ")] == [3, 3, 3]
     for wrong in (3.0, True, "3.0", "\u0663", "9" * 30):
         assert "whole number" in refusal(whole, wrong), wrong  # type: ignore[arg-type]
-    assert TEXT.parse("a", "--x") == "a"
+    rules = options_of(asked_of("gate"))["require"]
+    assert [rules.read(value) for value in (3, "a", ["a", 3], ())] == [("3",), ("a",), ("a", "3"), ()]

@@ -97,7 +97,7 @@ class Option:
         if value is None:
             return None
         if self.several:
-            return tuple(map(self._one, (value,) if isinstance(value, str) else value))
+            return tuple(map(self._one, value if isinstance(value, list | tuple) else (value,)))
         return self._one(value)
 
     def _one(self, value: Any) -> Any:
