@@ -25,8 +25,9 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from benchmarks.architectures import load_resnet20
-from idl_audit.commands.shared.subject import ModelOptions, check_agreement, open_subject, random_inputs
-from idl_audit.graph.torch_reader import TorchOptions
+from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
+from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.values.errors import IdlAuditError
 
 ROOT = Path(__file__).resolve().parents[1]

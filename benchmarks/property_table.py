@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.measuring import machine
-from idl_audit.commands.bench import BenchOptions, audit_bench, is_wrong
+from idl_audit.commands.bench import audit_bench, is_wrong
+from idl_audit.commands.options.many import BenchOptions
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import PropertyReport, Report
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from idl_audit.commands.certify import RobustnessOptions, audit_robustness
-from idl_audit.commands.shared.samples import DataOptions
+from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options

@@ -26,7 +26,6 @@ Verdicts, with the file's own network as the judge of attacks:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,23 +33,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOptions, Audit
 from idl_audit.commands.shared import subject as subjects
 from idl_audit.commands.shared.classifier import as_classifier, model_classifier
-from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.data.labels import checked_labels
-from idl_audit.data.numbers import Eps, check_eps_units, parse_eps
-from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.data.samples import Layout
-from idl_audit.decide.ladder import Options, Result, decide_sample, in_order_of_cost
+from idl_audit.data.numbers import check_eps_units
+from idl_audit.decide.ladder import Result, decide_sample
 from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Report
-from idl_audit.search.attacks import AttackOptions
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.network import Network
+from idl_audit.values.options import asking, build, by_keywords
 from idl_audit.values.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -58,10 +55,8 @@ if TYPE_CHECKING:
 
 VerdictName: TypeAlias = Literal["certified", "falsified", "unknown", "clean_wrong"]
 
-ATTACKS: Final = ("sign", "pgd", "lp")
-"""What `attack` uses."""
-
-_CHECKED = 100
+_CHECKED: Final = 100
+"""Samples that the implicit model and the network are compared on, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,31 +155,18 @@ def load(
     return subjects.from_torch(model, example_input)
 
 
-def certify(
-    model: str | Path | Module | ImplicitModel,
-    x: Any,
-    y: Any,
-    *,
-    eps: float | str,
-    bounds: tuple[float, float] | None = None,
-    methods: Sequence[str] | None = None,
-    threshold: float | None = None,
-    time_limit: float = 60.0,
-    seed: int = 0,
-) -> Robustness:
+@asking(ArrayOptions)
+def certify(model: str | Path | Module | ImplicitModel, x: Any, y: Any, **options: Any) -> Robustness:
     """Decide for each sample whether any change of its inputs by at most eps can change the predicted class.
+
+    The options are those of `idl-audit certify`, and mean the same.
 
     Args:
         model: a model file, a torch module, or an implicit model, which is then itself the judge of attacks.
         x: n samples as the network reads them, shape (n, ...): an array or a tensor.
         y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output.
-        eps: radius in the l-infinity norm, in the units of x: 0.03 or "8/255".
-        bounds: the valid range of the inputs; changed ones stay within it.
-        methods: as those of `idl-audit certify --method`; None stands for those that suit the model and the sets.
-        threshold: for a network with one output, the number above which it means class 1; 0.5 after a sigmoid and
-            else 0 unless given.
-        time_limit: seconds for one sample.
-        seed: of every random choice.
+        options: eps, the radius in the l-infinity norm in the units of x: 0.03 or "8/255"; bounds, the valid range of
+            the inputs; method, threshold, time_limit, max_nodes, seed.
 
     Raises:
         InvalidInputError: where the model, the samples or an option is refused.
@@ -196,59 +178,31 @@ def certify(
     >>> [sample.verdict for sample in found.samples]
     ['certified', 'certified', 'certified']
     """
-    return _decide(model, x, y, eps, bounds, Options(_methods(methods), time_limit, seed=seed), threshold)
+    return _decide(model, x, y, build(ArrayOptions, by_keywords(ArrayOptions, options, "certify")))
 
 
-def attack(
-    model: str | Path | Module | ImplicitModel,
-    x: Any,
-    y: Any,
-    *,
-    eps: float | str,
-    bounds: tuple[float, float] | None = None,
-    methods: Sequence[str] = ATTACKS,
-    target: int | None = None,
-    threshold: float | None = None,
-    time_limit: float = 60.0,
-    seed: int = 0,
-) -> Robustness:
+@asking(AttackedArrayOptions)
+def attack(model: str | Path | Module | ImplicitModel, x: Any, y: Any, **options: Any) -> Robustness:
     """Look for inputs within eps of each sample that the network misclassifies; the network confirms each.
 
-    As `certify`, with `target`: the only class that counts as success. What withstands these attacks is unknown, not
-    certified, except where the bound of the LP proves it.
+    As `certify`, with the options of `idl-audit attack`, such as `target`: the only class that counts as success. What
+    withstands these attacks is unknown, not certified, except where the bound of the LP proves it.
 
     >>> import numpy as np
     >>> data = np.load("sample_models/digits_mlp.npz")
     >>> x, y = data["inputs"][:20], data["labels"][:20]
-    >>> found = attack("sample_models/digits_mlp.onnx", x, y, eps=0.1, methods=["pgd"])
+    >>> found = attack("sample_models/digits_mlp.onnx", x, y, eps=0.1, method=["pgd"])
     >>> found.falsified == len(found.adversarial) > 0
     True
     """
-    options = Options(in_order_of_cost(methods), time_limit, AttackOptions(target=target), seed)
-    return _decide(model, x, y, eps, bounds, options, threshold)
+    return _decide(model, x, y, build(AttackedArrayOptions, by_keywords(AttackedArrayOptions, options, "attack")))
 
 
-def audit(
-    model: str | Path,
-    data: str | Path,
-    *,
-    eps: float | str,
-    labels: str | Path | None = None,
-    limit: int | None = None,
-    index: Sequence[int] | None = None,
-    scale: float = 1.0,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    layout: Layout = "native",
-    bounds: tuple[float, float] | None = None,
-    methods: Sequence[str] | None = None,
-    threshold: float | None = None,
-    time_limit: float = 60.0,
-    seed: int = 0,
-) -> Report:
+@asking(Audit, without=("data",))
+def audit(model: str | Path, data: str | Path, **options: Any) -> Report:
     """Return the report of `idl-audit certify` on files: every verdict, figures on model and data, diagnostics.
 
-    The arguments are the options of that command. `report.model_dump_json()` is what it would write.
+    The options are those of that command. `report.model_dump_json()` is what it would write.
 
     Raises:
         InvalidInputError: where the model, the data or an option is refused.
@@ -258,49 +212,28 @@ def audit(
     >>> [(entry.eps, entry.certified, entry.clean_wrong) for entry in report.summary.per_eps]
     [(0.01, 10, 0), (0.02, 10, 0)]
     """
-    preprocessing = Preprocessing(scale=scale, mean=tuple(mean), std=tuple(std), bounds=bounds)
-    given = DataOptions(
-        path=Path(data),
-        labels=None if labels is None else Path(labels),
-        limit=limit,
-        index=None if index is None else tuple(index),
-        layout=layout,
-        preprocessing=preprocessing,
-    )
-    verdicts = Options(_methods(methods), time_limit, seed=seed)
-    reading = subjects.ModelOptions(threshold=threshold)
-    return audit_robustness("certify", Path(model), RobustnessOptions(_radii(eps), given, verdicts, model=reading))
+    given = by_keywords(Audit, options, "audit")
+    return audit_robustness("certify", Path(model), build(Audit, given | {"data": data}).samples)
 
 
-def _decide(
-    model: str | Path | Module | ImplicitModel,
-    x: Any,
-    y: Any,
-    eps: float | str,
-    bounds: tuple[float, float] | None,
-    options: Options,
-    threshold: float | None,
-) -> Robustness:
-    radii = _radii(eps)
-    if len(radii) != 1:
-        raise OptionError(f"eps must be one radius such as 0.03 or '8/255', not {eps!r}")
-    array = _array(x)
+def _decide(model: str | Path | Module | ImplicitModel, x: Any, y: Any, asked: ArrayOptions) -> Robustness:
+    array, radius, options = _array(x), asked.eps, asked.verdicts
     rows = _rows(array)
-    opened = _opened(model, array, rows, threshold)
+    opened = _opened(model, array, rows, asked.threshold)
     implicit, network = opened.model, opened.network
     target = options.attack.target
     if target is not None and not 0 <= target < implicit.n_outputs:
         raise OptionError(f"target must be a class of the network, 0 to {implicit.n_outputs - 1}, not {target}")
     labels = checked_labels(_array(y), len(rows), implicit.n_outputs, Path("y"), one_output=opened.one_output)
-    check_eps_units(radii, float(rows.min()), float(rows.max()))
-    lo, hi = Preprocessing(bounds=bounds).bounds or (None, None)
-    boxes = [Box.around(row, radii[0].value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type) for row in rows]
+    check_eps_units((radius,), float(rows.min()), float(rows.max()))
+    lo, hi = asked.preprocessing.bounds or (None, None)
+    boxes = [Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type) for row in rows]
     samples = tuple(
         _verdict(place, label, decide_sample(implicit, network, rows[place], label, boxes[place], options))
         for place, label in enumerate(labels.tolist())
         if label != target
     )
-    return Robustness(radii[0].value, samples, opened.judge)
+    return Robustness(radius.value, samples, opened.judge)
 
 
 def _verdict(place: int, label: int, result: Result) -> SampleVerdict:
@@ -322,14 +255,6 @@ def _verdict(place: int, label: int, result: Result) -> SampleVerdict:
         adversarial=adversarial,
         seconds=result.seconds,
     )
-
-
-def _methods(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else in_order_of_cost(names)
-
-
-def _radii(eps: float | str) -> tuple[Eps, ...]:
-    return parse_eps(eps if isinstance(eps, str) else repr(float(eps)))
 
 
 def _array(values: Any) -> AnyArray:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idl_audit.api import Robustness, SampleVerdict, certify
+from idl_audit.commands.options.robustness import ArrayOptions
 from idl_audit.data.numbers import parse_fraction
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.errors import OptionError
+from idl_audit.values.options import asking
 from idl_audit.values.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -22,18 +22,9 @@ MOST_LISTED = 20
 """Samples that a failure lists."""
 
 
+@asking(ArrayOptions)
 def assert_robust(
-    model: str | Path | ImplicitModel | Module,
-    x: Any,
-    y: Any,
-    *,
-    eps: float | str,
-    at_least: float | str = 1.0,
-    bounds: tuple[float, float] | None = None,
-    methods: Sequence[str] | None = None,
-    threshold: float | None = None,
-    time_limit: float = 60.0,
-    seed: int = 0,
+    model: str | Path | ImplicitModel | Module, x: Any, y: Any, *, at_least: float | str = 1.0, **options: Any
 ) -> None:
     """Fail unless enough samples are certified: no change of an input by at most eps changes the class.
 
@@ -44,14 +35,8 @@ def assert_robust(
             itself.
         x: n samples as the network reads them, shape (n, ...): an array or a tensor.
         y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output.
-        eps: the radius in the l-infinity norm, in the units of x: 0.03 or "8/255".
         at_least: the share of the samples that must be certified, 0 to 1 or "90 %"; k of n is compared exactly.
-        bounds: the valid range of the inputs; perturbed ones stay within it.
-        methods: as those of `idl-audit certify --method`.
-        threshold: for a network with one output, the number above which it means class 1; 0.5 after a sigmoid and
-            else 0 unless given.
-        time_limit: seconds for one sample.
-        seed: of every random choice.
+        options: eps and the others of `idl_audit.certify`.
 
     Raises:
         AssertionError: with the counts and the samples that are not certified.
@@ -59,11 +44,9 @@ def assert_robust(
         AgreementError: where the implicit model is not the network.
     """
     wanted = _share(at_least)
-    found = certify(
-        model, x, y, eps=eps, bounds=bounds, methods=methods, threshold=threshold, time_limit=time_limit, seed=seed
-    )
+    found = certify(model, x, y, **options)
     if found.certified * wanted.denominator < wanted.numerator * found.n:
-        raise AssertionError(_complaint(found, eps, at_least, wanted))
+        raise AssertionError(_complaint(found, options["eps"], at_least, wanted))
 
 
 def _share(at_least: float | str) -> Fraction:
@@ -79,22 +62,18 @@ def _share(at_least: float | str) -> Fraction:
 
 def _complaint(found: Robustness, eps: float | str, at_least: float | str, wanted: Fraction) -> str:
     """Return the counts, and the samples that are not certified, those that can be attacked first."""
-    counts = Counter(sample.verdict for sample in found.samples)
     order = [Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG]
     open_ = sorted(
         (one for one in found.samples if one.verdict in order), key=lambda one: order.index(Verdict(one.verdict))
     )
-    told = ", ".join(f"{counts[verdict.value]} {verdict.value}" for verdict in Verdict)
+    told = ", ".join(f"{getattr(found, verdict.value)} {verdict.value}" for verdict in Verdict)
     lines = [_sample(one) for one in open_[:MOST_LISTED]]
     lines += [f"... and {len(open_) - MOST_LISTED} more"] if len(open_) > MOST_LISTED else []
-    needed = math.ceil(wanted * found.n)
-    return "\n  ".join(
-        [
-            f"{counts['certified']} of {found.n} samples are certified at eps {eps}; "
-            f"at_least={at_least!r} asks for {needed} ({told})",
-            *lines,
-        ]
+    first = (
+        f"{found.certified} of {found.n} samples are certified at eps {eps}; "
+        f"at_least={at_least!r} asks for {math.ceil(wanted * found.n)} ({told})"
     )
+    return "\n  ".join([first, *lines])
 
 
 def _sample(one: SampleVerdict) -> str:

@@ -106,11 +106,11 @@ def test_what_load_refuses_is_an_error_of_ours(tmp_path):
 
 
 def code_of(error: BaseException) -> int:
-    def failing() -> None:
+    def failing(_: object) -> None:
         raise error
 
     with pytest.raises(typer.Exit) as caught:
-        show.command(failing)()
+        show.guarded(failing)(None)
     return caught.value.exit_code
 
 

@@ -12,13 +12,14 @@ import typer
 from typer.core import TyperGroup
 
 from idl_audit import __version__
-from idl_audit.cli.defaults import ENVIRONMENT_PREFIX, default_map
+from idl_audit.cli.defaults import default_map
 from idl_audit.cli.exits import Exit, exit_codes, exit_codes_of
 from idl_audit.cli.first_steps import examples_of, what_next
 from idl_audit.cli.loading import LazyCommands
 from idl_audit.cli.show import ARGUMENTS, say, say_error
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import InvalidInputError
+from idl_audit.values.options import OTHER_NAMES
 
 COMMANDS = {
     "certify": "robustness",
@@ -43,9 +44,6 @@ COMMANDS = {
 }
 """Command -> the module of this package that has a function of that name; imported when the command is asked for."""
 
-OTHER_NAMES = {"cardinality": "sparse"}
-"""What an option may be called as well -> its name; --help shows the name alone."""
-
 
 class _Group(TyperGroup):
     """Imports a command when it is asked for, gives it the defaults of the configuration, and tells wrong usage.
@@ -57,14 +55,6 @@ class _Group(TyperGroup):
         super().__init__(**settings)
         self.commands = LazyCommands(COMMANDS, self.commands)
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options of the group, those for completion without a variable of the environment."""
-        found: list[Any] = super().get_params(ctx)
-        for option in found:
-            if hasattr(option, "show_envvar"):
-                option.show_envvar = False
-        return found
-
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands, without importing them."""
         return list(self.commands)
@@ -73,7 +63,7 @@ class _Group(TyperGroup):
         """Return the command that is asked for; what its options are in the configuration becomes their default."""
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and command is not None and not {"-h", "--help"}.intersection(rest):
-            source, found = default_map(name, command)
+            source, found = default_map(name)
             if found:
                 ctx.default_map = {name: found}
                 if name not in ("run", "gate") and not {"-q", "--quiet"}.intersection(rest):
@@ -138,7 +128,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": ENVIRONMENT_PREFIX,
         "token_normalize_func": lambda name: OTHER_NAMES.get(name, name),
     },
 )

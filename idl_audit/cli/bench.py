@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from idl_audit.cli import options as o
 from idl_audit.cli.exits import Exit, leave
-from idl_audit.cli.show import (
-    check_output,
-    command,
-    deliver,
-    progress_bar,
-    say_error,
-    teller,
-)
-from idl_audit.commands.bench import BenchOptions, audit_bench, is_wrong
+from idl_audit.cli.show import check_output, deliver, progress_bar, say_error, teller
+from idl_audit.commands.bench import audit_bench, is_wrong
+from idl_audit.commands.options.many import Bench
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Report
 from idl_audit.values.errors import InvalidInputError, OptionError
@@ -27,62 +20,19 @@ from idl_audit.values.text import decoded
 LARGEST_REPORT = 2**30
 
 
-@command
-def bench(
-    instances: Annotated[
-        Path,
-        typer.Argument(
-            help="CSV file with the columns onnx, vnnlib, timeout and perhaps truth; files relative to its folder.",
-            metavar="INSTANCES",
-            show_default=False,
-        ),
-    ],
-    format: o.FormatOption = o.Format.TABLE,
-    output: o.OutputOption = None,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Keep the rows that the report at -o has, by this version and on these files; decide the others.",
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = False,
-    cap: Annotated[
-        float | None,
-        typer.Option(
-            "--cap",
-            help="Seconds for a property at most; less where the row's timeout is. Without it, rows that have no "
-            "timeout get 60. It is for everything but reading the network, which neighbouring rows share; a process "
-            "that has no answer 5 seconds later is ended.",
-            metavar="SECONDS",
-            show_default=False,
-            rich_help_panel=o.LIMITS,
-        ),
-    ] = None,
-    max_nodes: o.MaxNodesOption = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", help="Properties decided at the same time.", metavar="N", rich_help_panel=o.LIMITS)
-    ] = 1,
-    seed: o.SeedOption = 0,
-) -> None:
-    """Decide every VNN-LIB property of a list, each in a process of its own, and compare with the truth.
-
-    The report at -o is written after each row. A row that cannot be judged - files that are missing or refused, a
-    process that dies, too little memory - does not end the run, but makes the report incomplete.
-    """
-    check_output(output, read=(instances,))
-    earlier = _earlier(output) if resume else None
-    options = BenchOptions(cap=cap, max_nodes=max_nodes, jobs=jobs, seed=seed, earlier=earlier)
+def bench(asked: Bench) -> None:
+    """Do `bench`."""
+    output, quiet = asked.printing.output, asked.printing.quiet
+    check_output(output, read=(asked.instances,))
+    options = replace(asked.options, earlier=_earlier(output)) if asked.resume else asked.options
 
     def save(report: Report) -> None:
         if output is not None:
             write_whole(output, lambda file: file.write(to_json(report).encode("utf-8")))
 
     with progress_bar("bench", quiet=quiet) as watch:
-        report = audit_bench(instances, options, watch=watch, save=save, tell=teller(quiet=quiet))
-    deliver(report, format=format, output=output, verbose=verbose)
+        report = audit_bench(asked.instances, options, watch=watch, save=save, tell=teller(quiet=quiet))
+    deliver(report, asked.printing)
     unjudged = sum(entry.problem is not None for entry in report.properties)
     if unjudged:
         say_error(f"{unjudged} of {len(report.properties)} properties could not be judged; the report is incomplete")

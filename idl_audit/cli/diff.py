@@ -4,54 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.text import Text
 
-from idl_audit.cli import options as o
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.show import command, console, print_document, print_sections
+from idl_audit.cli.show import console, print_document, print_sections
+from idl_audit.commands.options.reports import Diff
 from idl_audit.gate.difference import Difference, compare
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.wording import eps_text, figure, percent, plain
 
 
-@command
-def diff(
-    old: Annotated[Path, typer.Argument(help="The earlier report.json.")],
-    new: Annotated[Path, typer.Argument(help="The later report.json, on the same data.")],
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where the network got worse.")] = False,
-    format: o.FormatOption = o.Format.TABLE,
-    quiet: Annotated[
-        bool,
-        typer.Option(
-            "-q",
-            "--quiet",
-            help="Print no tables, only errors: the exit code is the answer, as with --exit-code. -f json is still "
-            "done.",
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = False,
-    verbose: o.VerboseOption = False,
-) -> None:
-    """Tell what changed from one report to the next: counts, and each sample with another verdict.
-
-    The models may differ; data and threat model must not. Worse are: a sample
-    with a worse verdict (certified, unknown, falsified, clean_wrong, from best
-    to worst), a lower clean accuracy, an incomplete report.
-    """
-    later = read_report(new)
-    found = compare(read_report(old), later, old)
-    if format is o.Format.JSON:
+def diff(asked: Diff) -> None:
+    """Do `diff`."""
+    later = read_report(asked.new)
+    found = compare(read_report(asked.old), later, asked.old)
+    if asked.printing.format == "json":
         print_document(json.dumps(_document(found), indent=2, allow_nan=False) + "\n")
-    elif not quiet:
+    elif not asked.quiet:
         worse = "; ".join(found.regressions)
         sentence = f"Worse than before: {worse}." if worse else "Nothing got worse."
-        print_sections(sentence, _sections(found, later, verbose=verbose), console())
-    if (exit_code or quiet) and found.regressions:
+        print_sections(sentence, _sections(found, later, verbose=asked.printing.verbose), console())
+    if (asked.exit_code or asked.quiet) and found.regressions:
         raise typer.Exit(Exit.REFUSED)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
-from idl_audit.report.schema import Report
+if TYPE_CHECKING:
+    from idl_audit.report.schema import Report
 
 
 class Exit(IntEnum):

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from idl_audit.cli.show import command
+from idl_audit.commands.options.reports import Explain
 from idl_audit.report.codes import CODES
 from idl_audit.values.errors import OptionError
 
 
-@command
-def explain(
-    code: Annotated[
-        str | None,
-        typer.Argument(help="IDLnnn, from a report or an error; without it, all are listed.", show_default=False),
-    ] = None,
-) -> None:
-    """Say what a diagnostic code means, and what to do about it."""
+def explain(asked: Explain) -> None:
+    """Do `explain`."""
+    code = asked.code
     if code is None:
         for name, entry in CODES.items():
             typer.echo(f"{name}  {entry.title}")

@@ -1,8 +1,10 @@
-"""Commands that are imported when they are asked for: `gate` must not wait for what `certify` needs."""
+"""Commands made of their options; what does the work is imported when it is to be done: --help waits for nothing."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, MutableMapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -10,12 +12,17 @@ import typer
 from typer.core import TyperArgument
 from typer.main import get_command
 
+from idl_audit.cli.options import given_to, signature_of
+from idl_audit.cli.show import guarded
+from idl_audit.commands.options import asked_of
+
 
 class LazyCommands(MutableMapping[str, Any]):
-    """The commands by name, each built on first use; going through the names imports none of them.
+    """The commands by name, each built on first use.
 
     Args:
-        modules: command -> module of idl_audit.cli that has a function of that name.
+        modules: command -> module of idl_audit.cli that has a function of that name, which takes its options built or,
+            where its argument is called so, as they are `given`.
         built: commands that exist already.
     """
 
@@ -46,18 +53,20 @@ class LazyCommands(MutableMapping[str, Any]):
         return len(self._modules.keys() | self._built.keys())
 
     def _build(self, name: str) -> Any:
-        function = getattr(import_module(f"idl_audit.cli.{self._modules[name]}"), name)
+        call: Any = guarded(partial(self._do, name))
+        call.__annotations__, call.__signature__ = {}, signature_of(name)
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-        alone.command(name)(function)
+        alone.command(name, help=_flowing(inspect.getdoc(asked_of(name)) or ""))(call)
         command = get_command(alone)
-        if command.help:
-            command.help = _flowing(command.help)
         for option in command.params:
-            if hasattr(option, "show_envvar"):  # that every option has its variable is said once, not sixty times
-                option.show_envvar = False
             if isinstance(option, TyperArgument) and option.metavar is None:
                 option.metavar = str(option.name).upper()
         return command
+
+    def _do(self, name: str, ctx: typer.Context) -> None:
+        given = given_to(ctx)
+        function = getattr(import_module(f"idl_audit.cli.{self._modules[name]}"), name)
+        function(given if "given" in inspect.signature(function).parameters else given.build())
 
 
 def _flowing(text: str) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from idl_audit.cli import options as o
-from idl_audit.cli.show import command, console, say
+from idl_audit.cli.show import console, say
+from idl_audit.commands.options.reports import Rendering
 from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render
@@ -36,67 +35,21 @@ class Form(StrEnum):
 SUFFIXES = {".html": Form.HTML, ".htm": Form.HTML, ".md": Form.MARKDOWN, ".xml": Form.JUNIT, ".txt": Form.TABLE}
 
 
-@command
-def report(
-    report: Annotated[
-        Path,
-        typer.Argument(help="A report.json that a command wrote with -o.", metavar="REPORT", show_default=False),
-    ],
-    format: Annotated[
-        Form | None,
-        typer.Option(
-            "-f",
-            "--format",
-            help=f"What to make of it: {', '.join(Form)}; by default what the name of -o ends in (.html, .md, .xml, "
-            ".txt), else tables.",
-            metavar="FORM",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to this file.", show_default=False)
-    ] = None,
-    adversarial: Annotated[
-        Path | None,
-        typer.Option(
-            "--adversarial",
-            help="HTML: the .npz that --save wrote, for pictures of adversarial inputs. Found by itself beside the "
-            "report.",
-            metavar="ADV.npz",
-            show_default=False,
-        ),
-    ] = None,
-    matrix: Annotated[
-        Path | None,
-        typer.Option(
-            "--matrix",
-            help="HTML: the .npz that sensitivity --save wrote, for a heat map of each output. Found by itself, too.",
-            metavar="S.npz",
-            show_default=False,
-        ),
-    ] = None,
-    image_shape: o.ImageShapeOption = None,
-    force: o.ForceOption = False,
-    quiet: o.NotesOption = False,
-    verbose: o.VerboseOption = False,
-) -> None:
-    """Make a page or a summary of a report: HTML, Markdown, JUnit XML, GitHub annotations. Nothing is computed anew.
-
-    html: one self-contained file. markdown: for the summary of a job. junit: gate rules and samples as tests; where
-    the report has a gate, only its rules can fail. github: ::error and ::warning lines for a workflow's log.
-    """
-    check_distinct((report, adversarial, matrix), (output,))
-    form = format or _form_of(output)
-    for option, given in (("--adversarial", adversarial), ("--matrix", matrix), ("--image-shape", image_shape)):
-        if given is not None and form is not Form.HTML:
-            raise OptionError(f"{option} is for -f html only; leave it out")
+def report(asked: Rendering) -> None:
+    """Do `report`."""
+    report, output, quiet = asked.report, asked.output, asked.quiet
+    check_distinct((report, asked.adversarial, asked.matrix), (output,))
+    form = _form_of(output) if asked.format is None else Form(asked.format)
+    for name in ("adversarial", "matrix", "image_shape"):
+        if getattr(asked, name) is not None and form is not Form.HTML:
+            raise OptionError(f"--{name.replace('_', '-')} is for -f html only; leave it out")
     if output is not None:
-        check_new_file(output, force=force or _is_ours(output))
+        check_new_file(output, force=asked.force or _is_ours(output))
     elif form is Form.HTML and sys.stdout.isatty():
         raise OptionError("HTML is for a browser; name a file with -o report.html")
     found = read_report(report)
     if form is Form.TABLE:
-        _tables(found, output, verbose=verbose)
+        _tables(found, output, verbose=asked.verbose)
         _tell(output, quiet=quiet)
         return
     extras = None
@@ -104,9 +57,9 @@ def report(
         extras, notes = find_extras(
             found,
             folder=report.absolute().parent,
-            adversarial=adversarial,
-            matrix=matrix,
-            image_shape=o.parse_image_shape(image_shape),
+            adversarial=asked.adversarial,
+            matrix=asked.matrix,
+            image_shape=asked.image_shape,
         )
         for note in () if quiet else notes:
             say(f"note: {note}")

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import Annotated
 
 import typer
 
-from idl_audit.cli.show import command
+from idl_audit.commands.options.reports import Schema
 
 
-class Described(StrEnum):
-    """What has a JSON Schema."""
+def schema(asked: Schema) -> None:
+    """Do `schema`."""
+    if asked.of == "config":
+        from idl_audit.config.files import schema as of_configuration
 
-    REPORT = "report"
-    CONFIG = "config"
-
-
-@command
-def schema(
-    of: Annotated[
-        Described, typer.Argument(help="The reports, or the configuration.", metavar="WHAT")
-    ] = Described.REPORT,
-) -> None:
-    """Print the JSON Schema of the reports, or of the configuration."""
-    if of is Described.CONFIG:
-        from idl_audit.config.settings import Settings
-
-        typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
+        typer.echo(json.dumps(of_configuration(), indent=2))
         return
     from idl_audit.report.schema import Report
 

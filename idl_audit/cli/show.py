@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shlex
 import sys
@@ -12,23 +11,22 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
 from rich.text import Text
 
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.options import Format
-from idl_audit.report.json_text import to_json
-from idl_audit.report.schema import Diagnostic, Report
+from idl_audit.commands.options.common import Printing
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import IdlAuditError, IncompleteError, InvalidInputError, OptionError
 from idl_audit.values.files import check_distinct, check_place, write_whole
+
+if TYPE_CHECKING:
+    from idl_audit.report.schema import Diagnostic, Report
 
 WIDTH_OFF_TERMINAL = 160
 """Tables in a pipe or a file are not squeezed into 80 columns."""
@@ -36,16 +34,13 @@ WIDTH_OFF_TERMINAL = 160
 ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("ARGUMENTS", default=())
 """What was typed behind `idl-audit`: a report says how it came about."""
 
-Parameters = ParamSpec("Parameters")
 
+def guarded(work: Callable[[typer.Context], None]) -> Callable[..., None]:
+    """Return what does a command's work: every error becomes one sentence on stderr and an exit code, no traceback."""
 
-def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Wrap a command: every error becomes one sentence on stderr and an exit code, never a traceback."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+    def call(ctx: typer.Context, **_: Any) -> None:
         try:
-            function(*args, **kwargs)
+            work(ctx)
         except InvalidInputError as error:
             _fail(_with_code(error), Exit.USAGE)
         except IncompleteError as error:
@@ -62,7 +57,7 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         except Exception as error:
             _internal(error)
 
-    return wrapped
+    return call
 
 
 def _hang_up() -> None:
@@ -129,9 +124,9 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
     return tell
 
 
-def deliver(report: Report, *, format: Format, output: Path | None, verbose: bool = False, quiet: bool = False) -> None:
-    """Write the report to `output`, and print it unless it was asked for as JSON in a file, or quietly as tables."""
-    show(written(report, output), format=format, output=output, verbose=verbose, quiet=quiet)
+def deliver(report: Report, printing: Printing) -> None:
+    """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
+    show(written(report, printing.output), printing)
 
 
 def written(report: Report, output: Path | None) -> Report:
@@ -142,18 +137,18 @@ def written(report: Report, output: Path | None) -> Report:
     return report
 
 
-def show(report: Report, *, format: Format, output: Path | None, verbose: bool = False, quiet: bool = False) -> None:
-    """Print a report that `written` returned, unless it was asked for as JSON in a file, or quietly as tables."""
-    if format is Format.JSON:
-        if output is None:
+def show(report: Report, printing: Printing) -> None:
+    """Print a report that `written` returned, unless it was asked for as JSON in a file."""
+    if printing.format == "json":
+        if printing.output is None:
+            from idl_audit.report.json_text import to_json
+
             print_document(to_json(report))
-        return
-    if quiet:
         return
     _stdout()
     from idl_audit.report.terminal import render
 
-    render(report, console=console(), verbose=verbose)
+    render(report, console=console(), verbose=printing.verbose)
 
 
 def print_document(text: str) -> None:
@@ -167,6 +162,8 @@ def print_document(text: str) -> None:
 
 def write_report(report: Report, output: Path) -> None:
     """Write the report as JSON, whole or not at all."""
+    from idl_audit.report.json_text import to_json
+
     text = to_json(report)
     write_whole(output, lambda file: file.write(text.encode("utf-8")))
 
@@ -233,15 +230,18 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
     if quiet or not stderr.is_terminal:
         yield (lambda progress: None) if quiet else _lines(title)
         return
+    from rich import progress as bars
+    from rich.table import Column
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=16),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[counts]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
-    with Progress(*columns, console=stderr, transient=True) as bar:
+    with bars.Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task(escape(title), total=None, counts="")
 
         def watch(progress: Any) -> None:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from idl_audit.commands.certify import CHECKED_SAMPLES
+from idl_audit.commands.options.common import OBJECTIVES
+from idl_audit.commands.options.robustness import ObjectiveOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.progress import Progress, Watcher
-from idl_audit.commands.shared.samples import DataOptions, describe_data, open_samples
-from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.samples import describe_data, open_samples
+from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
 from idl_audit.data.vectors import read_objective
-from idl_audit.decide.objectives import SEARCHES, Measured, Measurement, Objective, l1, linear, state_discrepancy
+from idl_audit.decide.objectives import Measured, Measurement, Objective, l1, linear, state_discrepancy
 from idl_audit.decide.rungs import REASONS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
@@ -30,49 +31,7 @@ from idl_audit.report.schema import Diagnostic, ObjectiveReport, Reason, Report,
 from idl_audit.search.linprog import Outcome
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.box import InputSet
-from idl_audit.values.budget import Budget
-from idl_audit.values.errors import OptionError
-from idl_audit.values.files import check_new_file
 from idl_audit.values.npz import write_npz
-
-NAMES: Final = ("l1", "state")
-"""Objectives that need no file."""
-
-
-@dataclass(frozen=True)
-class ObjectiveOptions:
-    """What attack --objective is asked for."""
-
-    objective: str
-    """One of NAMES, or the name of a file with c and perhaps w."""
-    eps: tuple[Eps, ...]
-    data: DataOptions
-    searches: tuple[str, ...] = SEARCHES
-    sparse: int | None = None
-    sigma: Path | None = None
-    time_limit: float = 60.0
-    seed: int = 0
-    save: Path | None = None
-    force: bool = False
-    model: ModelOptions = field(default_factory=ModelOptions)
-
-    def __post_init__(self) -> None:
-        if self.sparse is not None and self.sparse < 1:
-            raise OptionError(f"--sparse must be 1 or more, not {self.sparse}")
-        if not self.time_limit > 0:
-            raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
-        if self.objective not in NAMES and not Path(self.objective).is_file():
-            raise OptionError(
-                f"--objective must be margin, {', '.join(NAMES)} or a file with weights, not {self.objective}; "
-                "save weights c of the outputs as .npy, .csv, or .npz with c and perhaps w for the states"
-            )
-        if self.save is not None:
-            check_new_file(self.save, force=self.force)
-
-    @property
-    def budget(self) -> Budget:
-        """What one sample and radius may cost, from now on."""
-        return Budget.of(self.time_limit, max_bytes=self.model.max_bytes)
 
 
 @dataclass(frozen=True)
@@ -137,7 +96,7 @@ def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = 
 
 def _objective(model: ImplicitModel, name: str) -> tuple[Objective, str | None]:
     """Return the objective, and the hash of its weights where they are in a file."""
-    if name in NAMES:
+    if name in OBJECTIVES:
         return l1(model) if name == "l1" else state_discrepancy(model), None
     weights = read_objective(Path(name))
     return linear(model, *weights), numbers_sha256(weights)

@@ -16,12 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from idl_audit.commands.certify_property import (
-    OUT_OF_MEMORY,
-    PropertyOptions,
-    check_on_box,
-    decide_property,
-)
+from idl_audit.commands.certify_property import OUT_OF_MEMORY, check_on_box, decide_property
+from idl_audit.commands.options.many import BenchOptions
+from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import kept_rows, property_file, row_sha256
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
@@ -34,7 +31,7 @@ from idl_audit.data.instances import Instance, read_instances
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
 from idl_audit.search.fast_gradients import searched
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import IdlAuditError, OptionError
+from idl_audit.values.errors import IdlAuditError
 from idl_audit.values.verdicts import Reason
 
 DEFAULT_SECONDS: Final = 60.0
@@ -46,29 +43,10 @@ WRONG: Final = "IDL502"
 """The code of a result that contradicts the truth."""
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """How the properties are to be decided."""
-
-    cap: float | None = None
-    """Seconds for a property at most; None leaves each row its own timeout."""
-    max_nodes: int | None = None
-    """For a property, at most."""
-    jobs: int = 1
-    seed: int = 0
-    earlier: Report | None = None
-    """A report whose rows are kept and not decided again."""
-
-    def __post_init__(self) -> None:
-        if self.cap is not None and not self.cap > 0:
-            raise OptionError(f"--cap must be a positive number of seconds, not {self.cap}")
-        if self.jobs < 1:
-            raise OptionError(f"--jobs must be 1 or more, not {self.jobs}")
-
-    def seconds(self, instance: Instance) -> float:
-        """Return the time that a row gets."""
-        own = DEFAULT_SECONDS if instance.timeout is None and self.cap is None else instance.timeout
-        return min(seconds for seconds in (own, self.cap) if seconds is not None)
+def seconds_of(instance: Instance, cap: float | None) -> float:
+    """Return the time that a row gets: its own timeout, and no more than the cap."""
+    own = DEFAULT_SECONDS if instance.timeout is None and cap is None else instance.timeout
+    return min(seconds for seconds in (own, cap) if seconds is not None)
 
 
 @dataclass(frozen=True)
@@ -131,7 +109,7 @@ def audit_bench(
     clock = Clock()
     instances = read_instances(path)
     folder = path.absolute().parent
-    seconds = [options.seconds(instance) for instance in instances]
+    seconds = [seconds_of(instance, options.cap) for instance in instances]
     kept, noted = kept_rows(instances, folder, seconds, options.earlier, options.max_nodes)
     found = {number: Decided(entry, _earlier_words(entry, options.earlier)) for number, entry in kept.items()}
     for diagnostic in noted:

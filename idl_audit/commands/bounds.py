@@ -12,31 +12,25 @@ from typing import Final
 import numpy as np
 
 from idl_audit.commands.certify import CHECKED_SAMPLES
+from idl_audit.commands.options.measures import BoundsOptions
 from idl_audit.commands.shared.boxes import threat_model
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
-from idl_audit.commands.shared.samples import DataOptions, describe_data, open_samples
-from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.samples import describe_data, open_samples
+from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
-from idl_audit.measure.state_bounds import METHODS, Counts, Prepared, SetBounds, bound_set, counts, prepare
+from idl_audit.measure.state_bounds import Counts, Prepared, SetBounds, bound_set, counts, prepare
 from idl_audit.proof.bounds import Interval
-from idl_audit.report.schema import (
-    BlockBounds,
-    Diagnostic,
-    MethodBounds,
-    OutputBounds,
-    Report,
-)
+from idl_audit.report.schema import BlockBounds, Diagnostic, MethodBounds, OutputBounds, Report
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import DataError, OptionError
-from idl_audit.values.files import check_new_file
 from idl_audit.values.npz import write_npz
 
 OUTPUTS: Final = "outputs"
@@ -44,37 +38,6 @@ OUTPUTS: Final = "outputs"
 
 LARGEST_SAVED: Final = 4 * 2**30
 """Bytes that --save may collect."""
-
-
-@dataclass(frozen=True)
-class BoundsOptions:
-    """What bounds is asked for."""
-
-    eps: tuple[Eps, ...]
-    data: DataOptions
-    methods: tuple[str, ...] = METHODS
-    sparse: int | None = None
-    """At most so many inputs change; None stands for all of them."""
-    sigma: Path | None = None
-    """File of per-input radii, each multiplied by eps."""
-    time_limit: float = 60.0
-    """Seconds of backward bounds for one sample at one radius."""
-    save: Path | None = None
-    force: bool = False
-    model: ModelOptions = field(default_factory=ModelOptions)
-
-    def __post_init__(self) -> None:
-        for name in self.methods:
-            if name not in METHODS:
-                raise OptionError(f"there is no method '{name}' for bounds; known are {', '.join(METHODS)}")
-        if not self.methods:
-            raise OptionError(f"--method must name at least one of {', '.join(METHODS)}")
-        if self.sparse is not None and self.sparse < 1:
-            raise OptionError(f"--sparse must be 1 or more, not {self.sparse}")
-        if not self.time_limit > 0:
-            raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
-        if self.save is not None:
-            check_new_file(self.save, force=self.force)
 
 
 def audit_bounds(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from idl_audit import __version__
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.classifier import as_classifier
@@ -22,13 +23,12 @@ from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
-from idl_audit.commands.shared.samples import DataOptions, describe_data, open_samples
-from idl_audit.commands.shared.sensitivity_pictures import check_new_folder
-from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.samples import describe_data, open_samples
+from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
-from idl_audit.decide.ladder import Options, Result, climbed, in_order_of_cost
+from idl_audit.decide.ladder import Result, climbed, in_order_of_cost
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import (
@@ -47,7 +47,6 @@ from idl_audit.search.judge import Found
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
-from idl_audit.values.files import check_new_file
 from idl_audit.values.margins import margins, predictions
 from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
@@ -61,56 +60,6 @@ FAULTS = frozenset({Reason.WORKER_FAILED.value, Reason.MEMORY_LIMIT.value})
 
 CHECKED_OPINIONS = 20
 """A second opinion must agree with the original network on so many samples that were attacked."""
-
-
-@dataclass(frozen=True)
-class RobustnessOptions:
-    """What attack and certify are asked for."""
-
-    eps: tuple[Eps, ...]
-    data: DataOptions
-    verdicts: Options = field(default_factory=Options)
-    sparse: int | None = None
-    """At most so many inputs change; None stands for all of them."""
-    sigma: Path | None = None
-    """File of per-input radii, each multiplied by eps."""
-    save: Path | None = None
-    certificates: Path | None = None
-    """Folder for a certificate of each certified sample."""
-    images: Path | None = None
-    """Folder for pictures of the adversarial inputs."""
-    image_shape: tuple[int, ...] | None = None
-    """Of an input as an image, where the model reads it flat."""
-    force: bool = False
-    model: ModelOptions = field(default_factory=ModelOptions)
-    jobs: int = 1
-    """Processes that decide samples."""
-    journal: Path | None = None
-    """File that takes the samples as they are decided; whoever writes the report removes it (`drop_journal`)."""
-    resume: bool = False
-    """Go on from the samples in the journal of an earlier run; files of that run may be written again."""
-
-    def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise OptionError(f"--jobs must be 1 or more, not {self.jobs}")
-        if self.resume and self.journal is None:
-            raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
-        force = self.force or self.resume
-        if self.sparse is not None and self.sparse < 1:
-            raise OptionError(f"--sparse must be 1 or more, not {self.sparse}")
-        if self.image_shape is not None and self.images is None:
-            raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
-        if self.save is not None:
-            check_new_file(self.save, force=force)
-        for folder in filter(None, (self.images, self.certificates)):
-            check_new_folder(folder, force=force)
-        if self.certificates is not None and (self.sparse is not None or self.target is not None):
-            raise OptionError("--certificates are written for boxes and for all rivals at once")
-
-    @property
-    def target(self) -> int | None:
-        """The only class that counts as success; None stands for any but the label."""
-        return self.verdicts.attack.target
 
 
 @dataclass(frozen=True)

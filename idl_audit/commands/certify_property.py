@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
 from idl_audit.commands.shared.float_margins import float_margins, told_unknown
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.questions import AskedProperty, read_property
-from idl_audit.commands.shared.sensitivity_pictures import check_new_folder
-from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.case import Recorded
 from idl_audit.decide.ladder import Options, Result, decide_query
@@ -28,7 +28,7 @@ from idl_audit.proof.files.file import ProofFile
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import OptionError, UnsupportedModelError
+from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_POINTS: Final = 20
@@ -36,34 +36,6 @@ CHECKED_POINTS: Final = 20
 
 OUT_OF_MEMORY: Final = "it ran out of memory"
 """Why a property was not judged; that the time ran out is an answer."""
-
-
-@dataclass(frozen=True)
-class PropertyOptions:
-    """How a property is to be decided."""
-
-    time_limit: float = 60.0
-    """Seconds in all, reading and converting included."""
-    max_nodes: int | None = None
-    """Boxes, leaves of trees and starts of attacks, in all."""
-    seed: int = 0
-    model: ModelOptions = field(default_factory=ModelOptions)
-    certificates: Path | None = None
-    """Folder for the certificate of a property that is unsat."""
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.time_limit > 0:
-            raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
-        if self.max_nodes is not None and self.max_nodes < 1:
-            raise OptionError(f"--max-nodes must be 1 or more, not {self.max_nodes}")
-        if self.certificates is not None:
-            check_new_folder(self.certificates, force=self.force)
-
-    @property
-    def budget(self) -> Budget:
-        """What the property may cost, from now on."""
-        return Budget.of(self.time_limit, nodes=self.max_nodes, max_bytes=self.model.max_bytes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from idl_audit.commands.options.models import CompressOptions, WriteOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
-from idl_audit.commands.shared.samples import DataOptions, describe_data
-from idl_audit.commands.shared.smaller import Opened, WriteOptions, check_same, input_box, inside, open_model, save
+from idl_audit.commands.shared.samples import describe_data
+from idl_audit.commands.shared.smaller import Opened, check_same, input_box, inside, open_model, save
 from idl_audit.commands.shared.subject import describe_conversion
 from idl_audit.implicit.compress import OUTPUT, Compressed, low_rank, pruned, quantized, row_weights, weights
 from idl_audit.implicit.model import Affine, ImplicitModel
@@ -20,30 +21,11 @@ from idl_audit.implicit.reduce import Values, reduce_model
 from idl_audit.measure.drift import GlobalDrift, box_drift, global_drift
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.report.schema import (
-    BlockDrift,
-    Compression,
-    Diagnostic,
-    Drift,
-    NonzeroChange,
-    Removed,
-    Report,
-)
+from idl_audit.report.schema import BlockDrift, Compression, Diagnostic, Drift, NonzeroChange, Removed, Report
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import OptionError, UnsupportedModelError
 
 _EMPTY = ImplicitModel((), (), Affine({}, None, np.zeros(1)), (1, 1), (1, 1))
-
-
-@dataclass(frozen=True)
-class CompressOptions:
-    """Which compression, and what is asked about it; exactly one of the three is given."""
-
-    prune: float | None = None
-    quantize: int | None = None
-    rank: int | None = None
-    by_block: bool = False
-    """Also compress each block alone, and list the drift that causes."""
 
 
 def reduce(path: Path, options: WriteOptions, data: DataOptions | None = None, *, tell: Teller = tell_nobody) -> Report:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from idl_audit.commands.options.models import ConvertOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.proof_files import write
-from idl_audit.commands.shared.samples import DataOptions, describe_data
+from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import (
-    ModelOptions,
     check_agreement,
     describe_conversion,
     open_subject,
@@ -32,22 +32,6 @@ from idl_audit.report.schema import Diagnostic, Report, Rescaling
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_distinct, check_new_file, write_whole
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """What convert is asked for."""
-
-    kappa: float = 0.5
-    rescale: bool = True
-    flat: bool = False
-    force: bool = False
-    witness: Path | None = None
-    """Write what proves well-posedness and S of the written model into this .npz file."""
-    spy: Path | None = None
-    """Draw the structure of [[A, B], [C, D]] into this PNG file."""
-    model: ModelOptions = field(default_factory=ModelOptions)
-    seed: int = 0
 
 
 def convert(

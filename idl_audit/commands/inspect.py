@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.frame import Clock, framed_report
-from idl_audit.commands.shared.subject import ModelOptions, describe_conversion, describe_model, named, open_subject
+from idl_audit.commands.shared.subject import describe_conversion, describe_model, named, open_subject
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.reader import read_graph, sniff
 from idl_audit.implicit.build import build_implicit
@@ -15,15 +15,7 @@ from idl_audit.report.schema import Report
 from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 
 
-@dataclass(frozen=True)
-class InspectOptions:
-    """What inspect is asked for."""
-
-    output_name: str | None = None
-    max_bytes: int | None = None
-
-
-def inspect(path: Path, options: InspectOptions) -> Report:
+def inspect(path: Path, options: ModelOptions) -> Report:
     """Report on the operators, shapes, states, nonzeros and memory of a model file, and on what is unsupported.
 
     Raises:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from idl_audit.commands.options.models import PredictOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
-from idl_audit.commands.shared.samples import DataOptions, describe_data
-from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.samples import describe_data
+from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.implicit.model import ImplicitModel, Solution
 from idl_audit.report.schema import CleanAccuracy, Diagnostic, Prediction, Report, Summary
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
@@ -22,16 +23,6 @@ from idl_audit.values.npz import write_npz
 BATCH = 64
 LARGEST_SAVED = 2**31
 """Bytes of states that --save writes, at most."""
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """What predict is asked for."""
-
-    save: Path | None = None
-    """Write outputs and states into this .npz file."""
-    force: bool = False
-    model: ModelOptions = field(default_factory=ModelOptions)
 
 
 def predict(path: Path, data: DataOptions, options: PredictOptions, *, tell: Teller = tell_nobody) -> Report:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from idl_audit.commands.bounds import BoundsOptions, audit_bounds
-from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.bounds import audit_bounds
+from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.options.measures import BoundsOptions, SensitivityOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.sensitivity import audit_sensitivity
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
-from idl_audit.commands.shared.sensitivity_options import SensitivityOptions
 from idl_audit.report.schema import Diagnostic, Report, Timing
 from idl_audit.values.errors import IncompleteError, OptionError
 

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.questions import read_property
-from idl_audit.commands.shared.subject import ModelOptions, Subject, open_subject
+from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.files import file as today

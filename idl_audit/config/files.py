@@ -1,33 +1,46 @@
-"""Reading a configuration; what is wrong in it is told with its key, and the key that was meant."""
+"""Configurations: every key is an option without its dashes; what is wrong is told with the key that was meant."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from idl_audit.config.finding import FILE, PROJECT
-from idl_audit.config.settings import Settings, Table
+from idl_audit.commands.options import COMMANDS, asked_of
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.config.finding import CONFIGURED, FILE, PROJECT
+from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.errors import OptionError
+from idl_audit.values.options import OTHER_NAMES, PATH, Option, options_of
 from idl_audit.values.text import decoded
 
 _LARGEST: Final = 10**6
 _ADVICE: Final = "write a configuration with `idl-audit init MODEL DATA`"
 
-_OF_MODELS: Final = ("model", "scale", "mean", "std", "output-name", "arch", "input-shape", "max-memory", "seed")
-"""Defaults of commands that ask about a model at all inputs: they have samples only where they are told so."""
+SHARED: Final = "defaults"
+"""The table of the options that `run` has; a command's own table has those of its options that are not among them."""
 
-_PATHS: Final = frozenset(
-    {"model", "data", "labels", "sigma", "save", "certificates", "images", "witness", "baseline", "output", "reports"}
-)
+_AT_ALL_INPUTS: Final = ("sensitivity", "convert")
+"""Commands that ask about a model at all inputs: they have samples only where they are told so."""
 
-_COMMAND_LINE_ONLY: Final = frozenset({"allow-code-execution"})
+_OF_SAMPLES: Final = (options_of(DataOptions).keys() - options_of(Preprocessing).keys()) | {"bounds", "eps"}
+
+
+TABLES: Final = (SHARED, *(name for name in CONFIGURED if name != "inspect"))
+
+
+@cache
+def keys_of(table: str) -> Mapping[str, Option]:
+    """Return the options of a table by key."""
+    if table == SHARED:
+        return {one.key: one for one in options_of(asked_of("run")).values() if one.in_file and not one.own}
+    declared = options_of(asked_of(table)).values()
+    return {one.key: one for one in declared if one.in_file and (one.own or one.key not in keys_of(SHARED))}
 
 
 @dataclass(frozen=True)
@@ -35,34 +48,21 @@ class Configuration:
     """A configuration and the file that it comes from."""
 
     path: Path
-    settings: Settings
+    tables: Mapping[str, Mapping[str, Any]]
+    """Table -> option by name -> value, read; relative files start at the configuration's folder."""
 
     def options(self, command: str) -> dict[str, Any]:
-        """Return the option values that the file has for a command, by option name without dashes.
-
-        Relative files start at the configuration's folder.
-        """
-        shared = self.settings.defaults.given()
-        chosen: dict[str, Any] = {}
-        on_samples = command == "sensitivity" and self.settings.sensitivity.eps is not None
-        if on_samples or command in ("certify", "attack", "bounds", "run"):
-            chosen = shared
-        elif command in ("sensitivity", "convert", "inspect"):
-            chosen = {key: value for key, value in shared.items() if key in _OF_MODELS}
-        return self._placed(chosen) | self.table(command)
+        """Return what the file has for a command, by option."""
+        if command not in CONFIGURED:
+            return {}
+        own, known = self.table(command), options_of(asked_of(command))
+        left_out = _OF_SAMPLES if command in _AT_ALL_INPUTS and "eps" not in own else ()
+        usual = self.table(SHARED).items()
+        return {name: value for name, value in usual if name in known and name not in left_out} | own
 
     def table(self, name: str) -> dict[str, Any]:
-        """Return what the file says in the table of a command, by key."""
-        found = getattr(self.settings, name, None)
-        return self._placed(found.given()) if isinstance(found, Table) else {}
-
-    def _placed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: self._place(value) if key in _PATHS else value for key, value in values.items()}
-
-    def _place(self, value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(self._place(entry) for entry in value)
-        return str(self.path.parent / value)
+        """Return what the file says in a table, by option."""
+        return dict(self.tables.get(name, {}))
 
 
 def read_configuration(path: Path) -> Configuration:
@@ -78,10 +78,11 @@ def read_configuration(path: Path) -> Configuration:
         if not isinstance(tool, dict) or "idl-audit" not in tool:
             raise OptionError(f"{path} has no table [tool.idl-audit]; write one, or make {FILE} with `idl-audit init`")
         document = tool["idl-audit"]
-    try:
-        return Configuration(path, Settings.model_validate(document))
-    except ValidationError as error:
-        raise OptionError(f"{path}: {'; '.join(_complaints(error))}") from None
+    tables: dict[str, dict[str, Any]] = {}
+    wrong = list(_read_tables(document, tables, path.parent))
+    if wrong:
+        raise OptionError(f"{path}: {'; '.join(wrong)}")
+    return Configuration(path, tables)
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -101,32 +102,69 @@ def _document(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path} is no TOML: {error}; mend it there") from None
 
 
-def _complaints(error: ValidationError) -> Iterator[str]:
-    for found in error.errors(include_url=False, include_input=False, include_context=False):
-        where = [str(part) for part in found["loc"]]
-        if found["type"] == "extra_forbidden":
-            yield _unknown(where)
+def _read_tables(document: Any, tables: dict[str, dict[str, Any]], folder: Path) -> Iterator[str]:
+    """Fill `tables`, and yield what is wrong."""
+    if not isinstance(document, dict):
+        yield "the whole is refused (tables are needed)"
+        return
+    for name, entries in document.items():
+        if name not in TABLES:
+            yield _unknown("the file", name, TABLES)
+        elif not isinstance(entries, dict):
+            yield f"{name} is refused (a table is needed: write [{name}])"
         else:
-            name = ".".join(where) or "the whole"
-            yield f"{name} is refused ({found['msg'].removeprefix('Value error, ')})"
+            tables[name] = {}
+            yield from _read_table(name, entries, tables[name], folder)
 
 
-def _unknown(where: list[str]) -> str:
-    *tables, key = where
-    if key in _COMMAND_LINE_ONLY or key.replace("_", "-") in _COMMAND_LINE_ONLY:
-        option = key.replace("_", "-")
-        return f"{option} is never taken from a file; give --{option} on the command line where you trust the code"
-    model: type[Table] = type(getattr(Settings(), tables[0])) if tables else Settings
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    near = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1)
-    place = f"[{'.'.join(tables)}]" if tables else "the file"
+def _read_table(table: str, entries: Mapping[str, Any], found: dict[str, Any], folder: Path) -> Iterator[str]:
+    for key, value in entries.items():
+        one = keys_of(table).get(OTHER_NAMES.get(key, key))
+        if one is None:
+            yield _unknown(f"[{table}]", key, keys_of(table))
+        elif one.name in found:
+            yield f"{table} is refused ({one.key} and {key} are two names of the same option: leave {key} out)"
+        else:
+            try:
+                found[one.name] = _placed(one, one.read(value), folder)
+            except OptionError as error:
+                yield f"{table}.{key} is refused ({error})"
+
+
+def _placed(one: Option, value: Any, folder: Path) -> Any:
+    if one.reader is not PATH:
+        return value
+    return tuple(folder / entry for entry in value) if one.several else folder / value
+
+
+def _unknown(place: str, key: str, known: Iterable[str]) -> str:
+    plain = key.replace("_", "-")
+    only = [one for name in COMMANDS for one in options_of(asked_of(name)).values() if not one.in_environment]
+    if plain in [one.key for one in only if one.typed]:
+        return f"{plain} is never taken from a file; give --{plain} on the command line where you trust the code"
+    near = difflib.get_close_matches(plain.lower(), list(known), n=1)
     if near:
         return f"{place} has the unknown key '{key}'; did you mean '{near[0]}'?"
-    homes = [name for name in Settings.model_fields if key in _keys(getattr(Settings(), name))]
+    homes = [table for table in TABLES if key in keys_of(table)]
     if homes:
         return f"{place} has the unknown key '{key}'; it belongs to [{homes[0]}]"
     return f"{place} has the unknown key '{key}'; known are {', '.join(known)}"
 
 
-def _keys(table: Table) -> list[str]:
-    return [field.alias or name for name, field in type(table).model_fields.items()]
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a configuration."""
+    tables = {name: _object({key: _described(one) for key, one in keys_of(name).items()}) for name in TABLES}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "idl-audit.toml", **_object(tables)}
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _described(one: Option) -> dict[str, Any]:
+    plain = {"type": ["string", "number"]}
+    value = one.reader.schema or {"anyOf": [plain, {"type": "array", "items": plain}]}
+    if one.several:
+        value = {"anyOf": [value, {"type": "array", "items": value}]}
+    usual = {} if one.default is None or one.required or one.default == () else {"default": one.default}
+    return {"description": one.help.replace("\\[", "["), **value, **usual}

@@ -12,6 +12,9 @@ from idl_audit.values.text import decoded
 FILE: Final = "idl-audit.toml"
 PROJECT: Final = "pyproject.toml"
 
+CONFIGURED: Final = ("certify", "attack", "sensitivity", "bounds", "convert", "inspect", "run", "gate")
+"""Commands that take defaults from a configuration in the current folder."""
+
 
 def find_configuration(folder: Path = Path()) -> Path | None:
     """Return idl-audit.toml, or pyproject.toml with a table [tool.idl-audit], of this folder; None without them."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from idl_audit.data.numbers import parse_bounds, parse_number, parse_number_list
-from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.options import Reader, option
+
+if TYPE_CHECKING:  # options are declared here, and who reads a configuration does not wait for numpy
+    from idl_audit.values.arrays import Float32Array, FloatArray
 
 SMALLEST, LARGEST = 1e-100, 1e100
 """Of what inputs are multiplied by, and of what is added to them."""
+
+_NUMBERS = Reader(lambda text, flag: parse_number_list(text, option=flag))
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,25 @@ class Preprocessing:
     units of u * scale. `bounds` is the valid range (lo, hi) of u in data units, None where it is not known.
     """
 
-    scale: float = 1.0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    bounds: tuple[float, float] | None = None
+    scale: float = option(
+        1.0,
+        Reader(lambda text, flag: parse_number(text, option=flag)),
+        "The network reads (data * SCALE - MEAN) / STD; 1/255 for bytes.",
+        metavar="SCALE",
+        panel="Data",
+    )
+    mean: tuple[float, ...] = option(
+        (), _NUMBERS, "One number, or one for each channel: 0.485,0.456,0.406.", metavar="MEAN", panel="Data"
+    )
+    std: tuple[float, ...] = option((), _NUMBERS, "Like --mean.", metavar="STD", panel="Data")
+    bounds: tuple[float, float] | None = option(
+        None,
+        Reader(lambda text, _: parse_bounds(text)),
+        "Valid range of the data; perturbed inputs stay within it: 0,1.",
+        metavar="LO,HI",
+        panel="Data",
+        rank=1,
+    )
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale != 0):
@@ -56,6 +75,8 @@ class Preprocessing:
             OptionError: where mean or std fit neither the channels nor the inputs of `input_shape`, or a quotient is
                 beyond 1e100 or, other than 0, below 1e-100.
         """
+        import numpy as np
+
         mean, std = self._per_input(input_shape)
         with np.errstate(over="ignore"):
             factor, offset = self.scale / std, -mean / std + 0.0  # + 0.0 turns -0.0 into 0.0
@@ -78,6 +99,8 @@ class Preprocessing:
             OptionError: where mean or std do not fit `input_shape`.
             DataError: where a result lies outside float32's range.
         """
+        import numpy as np
+
         mean, std = self._per_input(input_shape)
         with np.errstate(over="ignore", invalid="ignore"):
             result = ((inputs * self.scale - mean) / std).astype(np.float32)
@@ -93,22 +116,6 @@ class Preprocessing:
         return _spread(self.mean or (0.0,), input_shape, "--mean"), _spread(self.std or (1.0,), input_shape, "--std")
 
 
-def parse_preprocessing(
-    *, scale: str | None = None, mean: str | None = None, std: str | None = None, bounds: str | None = None
-) -> Preprocessing:
-    """Return the preprocessing that the options `--scale 1/255 --mean 0.5 --std 0.5 --bounds 0,1` describe.
-
-    Raises:
-        OptionError: where a text is no number, or a number makes no sense there.
-    """
-    return Preprocessing(
-        scale=1.0 if scale is None else parse_number(scale, option="--scale"),
-        mean=() if mean is None else parse_number_list(mean, option="--mean"),
-        std=() if std is None else parse_number_list(std, option="--std"),
-        bounds=None if bounds is None else parse_bounds(bounds),
-    )
-
-
 def channel_axis(input_shape: tuple[int, ...]) -> int:
     """Return the axis of the channels: 1 after a leading batch axis of length 1, otherwise 0."""
     return 1 if len(input_shape) >= 2 and input_shape[0] == 1 else 0
@@ -116,6 +123,8 @@ def channel_axis(input_shape: tuple[int, ...]) -> int:
 
 def _spread(values: tuple[float, ...], input_shape: tuple[int, ...], option: str) -> FloatArray:
     """Return one value per input, a flat vector of length p, from one value, one per channel or one per input."""
+    import numpy as np
+
     size = math.prod(input_shape)
     axis = channel_axis(input_shape)
     channels = input_shape[axis] if input_shape else 1

@@ -26,6 +26,7 @@ from idl_audit.graph.fingerprint import graph_sha256
 from idl_audit.graph.ir import Graph, Provenance, shown
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import BatchedNetwork, InputForm, OriginalNetwork, first_line
+from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
 
@@ -43,17 +44,6 @@ WHOLE_KINDS: Final = frozenset({"torchscript", "torch-export"})
 """Those that hold the network's code as well; of the others, a part lies in modules of Python."""
 
 _EXPORT: Final = 'torch.onnx.export(model.eval(), (example_input,), "model.onnx")'
-
-
-@dataclass(frozen=True)
-class TorchOptions:
-    """What the user says about a PyTorch file."""
-
-    arch: str | None = None
-    """MODULE:FACTORY, a function without arguments that returns the untrained module."""
-    input_shape: tuple[int, ...] | None = None
-    """Shape of one input, batch axis included."""
-    allow_code_execution: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,19 @@ def check_new_file(path: Path, *, force: bool) -> None:
         raise OptionError(f"{path} exists already; give another name or --force to overwrite it")
 
 
+def check_new_folder(path: Path, *, force: bool) -> None:
+    """Raise OptionError where pictures cannot be written to this folder, or could replace what is in it."""
+    if not path.is_dir():
+        check_place(path)
+        if path.exists():
+            raise OptionError(f"{path} is a file; give the name of a folder for the pictures")
+        return
+    if not os.access(path, os.W_OK):
+        raise OptionError(f"the folder {path} may not be written to; choose another one")
+    if not force and any(path.iterdir()):
+        raise OptionError(f"the folder {path} is not empty; give another name or --force to write into it")
+
+
 def check_place(path: Path) -> None:
     """Raise OptionError where no file can be at this place."""
     folder = path.absolute().parent

@@ -20,7 +20,8 @@ from onnx import helper
 
 from idl_audit.commands import bench
 from idl_audit.commands import certify_property as properties
-from idl_audit.commands.bench import BenchOptions, Decided, Row, audit_bench
+from idl_audit.commands.bench import Decided, Row, audit_bench, seconds_of
+from idl_audit.commands.options.many import BenchOptions
 from idl_audit.commands.shared.questions import rounded, scaled_row, to_query
 from idl_audit.data.vnnlib import OutputRow, PropertyBox, parse_vnnlib
 from idl_audit.report.json_text import from_json
@@ -187,9 +188,9 @@ def test_a_softmax_is_only_compared(folder: Path) -> None:
         ("small.onnx other.vnnlib", ("other.vnnlib", "5 inputs", "small.onnx has 4")),
         ("small.onnx small.onnx", ("small.onnx", "text")),
         ("missing.onnx holds.vnnlib", ("missing.onnx", "no such file")),
-        ("small.onnx holds.vnnlib -d small.npz", ("--data", "holds.vnnlib")),
-        ("small.onnx holds.vnnlib -e 0.1 --bounds 0,1", ("--eps, --bounds", "holds.vnnlib")),
-        ("small.onnx holds.vnnlib --layout nhwc --method lp", ("--layout, --method",)),
+        ("small.onnx holds.vnnlib -d small.npz", ("--data", "beside a property")),
+        ("small.onnx holds.vnnlib -e 0.1 --bounds 0,1", ("--eps", "--bounds", "beside a property")),
+        ("small.onnx holds.vnnlib --layout nhwc --method lp", ("--layout", "--method")),
         ("small.onnx holds.vnnlib --time-limit 0", ("--time-limit", "positive")),
         ("small.onnx holds.vnnlib -o holds.vnnlib", ("holds.vnnlib", "twice")),
         ("small.onnx holds.vnnlib more", ("unexpected", "more")),
@@ -401,7 +402,7 @@ def test_a_cap_is_a_cap() -> None:
     from idl_audit.data.instances import Instance
 
     def seconds(timeout: float | None, cap: float | None) -> float:
-        return BenchOptions(cap=cap).seconds(Instance("a", "b", timeout, None))
+        return seconds_of(Instance("a", "b", timeout, None), cap)
 
     assert [seconds(9, None), seconds(9, 5), seconds(3, 5), seconds(None, 5), seconds(None, None)] == [9, 5, 3, 5, 60]
 

@@ -10,7 +10,8 @@ import pytest
 
 from idl_audit import __version__
 from idl_audit.commands import bench
-from idl_audit.commands.bench import BenchOptions, Row, audit_bench
+from idl_audit.commands.bench import Row, audit_bench
+from idl_audit.commands.options.many import BenchOptions
 from idl_audit.commands.shared.bench_resume import kept_rows
 from idl_audit.data.instances import read_instances
 from idl_audit.report.json_text import from_json

@@ -226,7 +226,7 @@ def test_a_starter_is_commented_and_can_be_run(files):
     text = (files / "idl-audit.toml").read_text(encoding="utf-8")
     assert "98 of the first 100" in text
     assert text.count("#") > 10
-    assert read_configuration(files / "idl-audit.toml").options("certify")["bounds"] == "0,1"
+    assert read_configuration(files / "idl-audit.toml").options("certify")["bounds"] == (0.0, 1.0)
     assert run("run", "--limit", "5").code == 0
     report = json.loads((files / "report.json").read_text(encoding="utf-8"))
     assert report["gate"]["passed"]
@@ -273,7 +273,7 @@ def test_names_of_files_are_quoted(files):
     (files / name).write_bytes((files / "good.npz").read_bytes())
     assert run("init", MODEL, name).code == 0
     found = read_configuration(Path("idl-audit.toml"))
-    assert found.options("certify")["data"] == name
+    assert found.options("certify")["data"] == Path(name)
     assert found.options("gate")["require"][0].startswith("clean_accuracy")
 
 

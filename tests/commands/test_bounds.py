@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from idl_audit.commands import bounds as audit_module
-from idl_audit.commands.bounds import BoundsOptions, audit_bounds
-from idl_audit.commands.shared.samples import DataOptions
-from idl_audit.commands.shared.subject import ModelOptions, open_subject
+from idl_audit.commands.bounds import audit_bounds
+from idl_audit.commands.options.measures import BoundsOptions
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data import vectors
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
@@ -265,7 +266,7 @@ def test_samples_outside_the_valid_range_are_refused_before_any_work():
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"methods": ("magic",)}, "no method 'magic'"),
+        ({"methods": ("magic",)}, "no method for bounds 'magic'"),
         ({"methods": ()}, "at least one"),
         ({"sparse": 0}, "--sparse"),
         ({"time_limit": 0.0}, "--time-limit"),

@@ -12,11 +12,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.commands.certify import RobustnessOptions, audit_robustness
-from idl_audit.commands.certify_property import PropertyOptions, audit_property
+from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.certify_property import audit_property
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
 from idl_audit.commands.shared import float_margins as module
 from idl_audit.commands.shared.float_margins import FloatMargins
-from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing

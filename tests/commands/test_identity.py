@@ -17,21 +17,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.compose import compose
-from idl_audit.commands.convert import ConvertOptions, convert
-from idl_audit.commands.inspect import InspectOptions, inspect
+from idl_audit.commands.convert import convert
+from idl_audit.commands.inspect import inspect
+from idl_audit.commands.options.models import ConvertOptions, WriteOptions
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.run import combined
 from idl_audit.commands.shared.deciding import Decider, SampleTask, Setting
-from idl_audit.commands.shared.samples import DataOptions
-from idl_audit.commands.shared.smaller import WriteOptions
-from idl_audit.commands.shared.subject import ModelOptions, open_module, open_subject
+from idl_audit.commands.shared.subject import open_module, open_subject
 from idl_audit.commands.verify import verify
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options
 from idl_audit.graph.files import combined_sha256, hashed, refuse_changed
-from idl_audit.graph.torch_reader import TorchOptions
+from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.report.schema import Report
 from idl_audit.values.box import Box
 from idl_audit.values.errors import IncompleteError, ModelFileError
@@ -105,7 +106,7 @@ def test_the_weights_beside_a_file_belong_to_it(beside: Path) -> None:
     data = sha256(beside.with_name("m.onnx.data"))
     assert first.external_sha256 == (data,)
     assert first.sha256 == combined_sha256(sha256(beside), [data]) != first.file_sha256 == sha256(beside)
-    assert inspect(beside, InspectOptions()).model == first.model_copy(update={"path": str(beside)})
+    assert inspect(beside, ModelOptions()).model == first.model_copy(update={"path": str(beside)})
     other_weights(beside)
     second = open_subject(beside).info
     assert second.file_sha256 == first.file_sha256

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from idl_audit.commands import certify as robustness
-from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared import deciding, journal, workers
 from idl_audit.commands.shared.deciding import decide_all
 from idl_audit.commands.shared.journal import HEAD, drop_journal, journal_beside
-from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options

@@ -7,9 +7,10 @@ from types import MappingProxyType
 
 import pytest
 
-from idl_audit.commands.certify import RobustnessOptions, _key
-from idl_audit.commands.shared.samples import DataOptions
-from idl_audit.commands.shared.subject import ModelOptions, open_subject
+from idl_audit.commands.certify import _key
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.graph.fingerprint import graph_sha256
 from idl_audit.graph.ir import Graph, Node

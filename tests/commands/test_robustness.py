@@ -10,9 +10,10 @@ import onnx
 import pytest
 
 from idl_audit.commands import certify as robustness
-from idl_audit.commands.certify import RobustnessOptions, audit_robustness
+from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared import deciding
-from idl_audit.commands.shared.samples import DataOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing

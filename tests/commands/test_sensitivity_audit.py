@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from idl_audit.commands.options.measures import LocalOptions, SensitivityOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.sensitivity import audit_sensitivity
 from idl_audit.commands.shared import local_sensitivity as loop
 from idl_audit.commands.shared import sensitivity_pictures
-from idl_audit.commands.shared.samples import DataOptions
-from idl_audit.commands.shared.sensitivity_options import LocalOptions, SensitivityOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
@@ -224,9 +224,9 @@ def test_progress_is_told():
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"method": "x"}, OptionError, "there is no method 'x'"),
+        ({"method": "x"}, OptionError, "there is no method for S 'x'"),
         ({"eps": "0.02", "state_bounds": "x"}, OptionError, "there is no kind of state bounds 'x'"),
-        ({"top": 0}, OptionError, "--top must be at least 1"),
+        ({"top": 0}, OptionError, "--top must be 1 or more"),
         ({"sparse": 0}, OptionError, "--sparse must be 1 or more"),
         ({"label": 10}, OptionError, "--class 10 is none of the 10 outputs"),
         ({"image_shape": (8, 9)}, OptionError, "--image-shape 8 x 9 has 72 numbers, and an input has 64"),

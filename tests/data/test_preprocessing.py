@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idl_audit.data.preprocessing import Preprocessing, channel_axis, parse_preprocessing
+from idl_audit.data.preprocessing import Preprocessing, channel_axis
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.options import build
 
 IMAGENET = Preprocessing(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), bounds=(0, 255))
 
@@ -89,9 +90,9 @@ def test_channel_axis():
 
 
 def test_options_are_parsed():
-    found = parse_preprocessing(scale="1/255", mean="0.485, 0.456,0.406", std="0.229,0.224,0.225", bounds="0,255")
-    assert found == IMAGENET
-    assert parse_preprocessing() == Preprocessing()
+    given = {"scale": "1/255", "mean": "0.485, 0.456,0.406", "std": "0.229,0.224,0.225", "bounds": "0,255"}
+    assert build(Preprocessing, given) == IMAGENET
+    assert build(Preprocessing, {}) == Preprocessing()
 
 
 REFUSED = {
@@ -109,7 +110,7 @@ REFUSED = {
 @pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
 def test_options_are_refused_in_one_sentence(options, message):
     with pytest.raises(OptionError) as caught:
-        parse_preprocessing(**options)
+        build(Preprocessing, options)
     assert str(caught.value) == message
 
 

@@ -377,7 +377,7 @@ def test_configurations_are_read_in_every_marked_encoding(tmp_path: Path, encodi
     (tmp_path / "pyproject.toml").write_bytes(ENCODINGS[encoding](text))
     found = find_configuration(tmp_path)
     assert found is not None
-    assert read_configuration(found).options("certify")["model"].endswith("größe.onnx")
+    assert read_configuration(found).options("certify")["model"].name.endswith("größe.onnx")
 
 
 @pytest.mark.parametrize("content", [b"[defaults]\nmodel = '\xe9.onnx'\n", "[defaults]\n".encode("utf-16-le")])

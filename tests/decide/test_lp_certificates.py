@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idl_audit.commands.shared.subject import ModelOptions, open_subject
+from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.commands.verify import verify
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, decide_sample

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from idl_audit.commands import verify as verification
-from idl_audit.commands.shared.subject import ModelOptions, open_subject
+from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.commands.verify import verify
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, decide_query

@@ -12,7 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from idl_audit.commands.inspect import InspectOptions, inspect
+from idl_audit.commands.inspect import inspect
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.graph.original import BatchedNetwork, InputForm
@@ -173,7 +174,7 @@ def test_one_row_is_one_sample(tmp_path, what):
     assert subject.model.output_shape[0] == 1
     check = check_agreement(subject, random_inputs(subject.model.n_inputs))
     assert check.max_rel_error < 1e-5
-    assert inspect(path, InspectOptions()).model.input_shape == (1, *shape[1:])
+    assert inspect(path, ModelOptions()).model.input_shape == (1, *shape[1:])
     rows = random_inputs(subject.model.n_inputs, n=7)
     second = subject.second_opinion(Preprocessing(), rows)
     assert second is not None

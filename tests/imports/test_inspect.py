@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.commands.inspect import InspectOptions, inspect
+from idl_audit.commands.inspect import inspect
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.reader import read_graph
@@ -42,16 +43,16 @@ def wide(tmp_path_factory) -> Path:
 
 
 def test_a_wide_convolution_is_estimated_and_refused_with_the_figure(wide):
-    assert inspect(wide, InspectOptions()).conversion.nnz.A == 64 * 64 * (3 * 56 - 2) ** 2
+    assert inspect(wide, ModelOptions()).conversion.nnz.A == 64 * 64 * (3 * 56 - 2) ** 2
     with pytest.raises(MemoryLimitError, match=r"Conv node 'one' has about 112,\d{3},\d{3} nonzeros \(1\.35 GB\)"):
         build_implicit(read_graph(wide), max_bytes=10**9)
-    assert "above the limit of 1.00 GB" in inspect(wide, InspectOptions(max_bytes=10**9)).model.unsupported[0]
+    assert "above the limit of 1.00 GB" in inspect(wide, ModelOptions(max_bytes=10**9)).model.unsupported[0]
 
 
 @pytest.mark.parametrize("name", ["digits_mlp", "digits_conv", "digits_resnet"])
 def test_inspect_and_import_tell_the_same_story(name):
     path = SAMPLES / f"{name}.onnx"
-    looked, opened = inspect(path, InspectOptions()), open_subject(path)
+    looked, opened = inspect(path, ModelOptions()), open_subject(path)
     assert looked.model == opened.info
     assert looked.conversion.n_states == opened.model.n_states
     assert [b.size for b in looked.conversion.blocks] == [b.size for b in opened.model.blocks[::-1]]
@@ -84,7 +85,7 @@ def test_all_that_is_unsupported_is_listed_at_once(tmp_path):
     )
     path = tmp_path / "odd.onnx"
     path.write_bytes(model.SerializeToString())
-    found = inspect(path, InspectOptions())
+    found = inspect(path, ModelOptions())
     assert found.conversion is None
     assert [text.split()[:3] for text in found.model.unsupported] == [
         ["Sin", "node", "'first'"],

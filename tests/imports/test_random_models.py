@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 
 from idl_audit import load
-from idl_audit.commands.inspect import InspectOptions, inspect
+from idl_audit.commands.inspect import inspect
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.graph.ir import live_nodes
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.values.errors import UnsupportedModelError
@@ -45,7 +46,7 @@ def test_valid_models_of_readable_operators_are_read(tmp_path: Path, seed: int) 
     graph = read_onnx(path)
     for name in made.outputs:
         chosen = name if len(made.outputs) > 1 else None
-        report = inspect(path, InspectOptions(output_name=chosen))
+        report = inspect(path, ModelOptions(output_name=chosen))
         entry = next(value.name for value in graph.inputs if value.name != "idle")
         depends = name == entry or any(entry in node.inputs for node in live_nodes(graph.nodes, [name]))
         if not depends:

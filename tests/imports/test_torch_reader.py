@@ -13,7 +13,8 @@ from torch import nn
 
 from idl_audit import from_torch
 from idl_audit.graph.reader import sniff
-from idl_audit.graph.torch_reader import TorchOptions, read_torch
+from idl_audit.graph.torch_options import TorchOptions
+from idl_audit.graph.torch_reader import read_torch
 from idl_audit.implicit.build import build_implicit
 from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
 

@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.commands.shared.samples import DataOptions, open_samples
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.shared.samples import open_samples
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.samples import Samples
 from idl_audit.graph.original import OriginalNetwork

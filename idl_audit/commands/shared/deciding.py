@@ -12,11 +12,12 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.float_margins import FloatMargins, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
-from idl_audit.commands.shared.subject import ModelOptions, Subject, open_subject
+from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.commands.shared.workers import Lost, begun, tell, work_through
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing

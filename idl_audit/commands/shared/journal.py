@@ -35,9 +35,9 @@ TOOL: Final = "version of idl-audit"
 HEAD: Final = b'{"idl_audit_journal"'
 
 
-def journal_beside(report: Path) -> Path:
-    """Return the place of the journal of the run that writes this report."""
-    return report.with_name(f"{report.name}.journal")
+def journal_beside(report: Path | None) -> Path | None:
+    """Return the place of the journal of the run that writes this report; None where none is written."""
+    return None if report is None else report.with_name(f"{report.name}.journal")
 
 
 def drop_journal(path: Path | None, report: Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from idl_audit.commands.shared.samples import DataOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preflight import inspect_samples

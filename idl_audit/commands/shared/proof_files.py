@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from idl_audit import __version__
-from idl_audit.commands.shared.subject import ModelOptions, Subject
+from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.proof.files.claims import About, Units
 from idl_audit.proof.files.file import ProofFile, write_proof

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.fingerprints import samples_sha256
 from idl_audit.data.labels import OneOutput
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.data.samples import Layout, Samples, read_samples
+from idl_audit.data.samples import Samples, read_samples
 from idl_audit.report.schema import DataInfo, PreprocessingInfo
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Which samples, and how the network reads them."""
-
-    path: Path
-    labels: Path | None = None
-    limit: int | None = None
-    index: tuple[int, ...] | None = None
-    layout: Layout = "native"
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
 
 def open_samples(subject: Subject, options: DataOptions, *, with_labels: bool = True) -> Samples:

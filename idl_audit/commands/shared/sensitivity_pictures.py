@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
 from idl_audit.report.input_maps import as_image
 from idl_audit.report.pictures import draw_heat_map
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.errors import OptionError
-from idl_audit.values.files import check_place, make_folder, write_whole
+from idl_audit.values.files import make_folder, write_whole
 
 MOST_PICTURES = 20
 """The first so many outputs get a picture."""
-
-
-def check_new_folder(path: Path, *, force: bool) -> None:
-    """Raise OptionError where pictures cannot be written to this folder, or could replace what is in it."""
-    if not path.is_dir():
-        check_place(path)
-        if path.exists():
-            raise OptionError(f"{path} is a file; give the name of a folder for the pictures")
-        return
-    if not os.access(path, os.W_OK):
-        raise OptionError(f"the folder {path} may not be written to; choose another one")
-    if not force and any(path.iterdir()):
-        raise OptionError(f"the folder {path} is not empty; give another name or --force to write into it")
 
 
 def draw_rows(folder: Path, matrix: FloatArray, *, shape: tuple[int, ...], name: str, where: str) -> tuple[Path, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from idl_audit.commands.options.measures import SensitivityOptions
 from idl_audit.commands.shared.local_sensitivity import WorstCase
 from idl_audit.commands.shared.samples import describe_preprocessing
 from idl_audit.commands.shared.sensitivity_figures import (
@@ -16,7 +17,6 @@ from idl_audit.commands.shared.sensitivity_figures import (
     top_groups,
     top_inputs,
 )
-from idl_audit.commands.shared.sensitivity_options import SensitivityOptions
 from idl_audit.data.fingerprints import groups_sha256
 from idl_audit.data.groups import Groups
 from idl_audit.implicit.model import ImplicitModel

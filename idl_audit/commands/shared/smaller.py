@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from idl_audit.commands.options.models import WriteOptions
+from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
-from idl_audit.commands.shared.samples import DataOptions
-from idl_audit.commands.shared.subject import (
-    ModelOptions,
-    Subject,
-    check_agreement,
-    open_subject,
-    random_inputs,
-)
-from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.commands.shared.subject import Subject, check_agreement, open_subject, random_inputs
 from idl_audit.data.samples import Samples
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import save_model
@@ -38,18 +32,6 @@ REDUCED_TOLERANCE = 1e-9
 
 FLOAT32_MARGIN = 1e-6
 """Relative widening of a box, so that inputs that float32 rounds out of it are in it."""
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """Where the new model goes, and how the old one is read."""
-
-    out: Path | None
-    force: bool = False
-    model: ModelOptions = field(default_factory=ModelOptions)
-    seed: int = 0
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    """Also of --bounds where there are no samples."""
 
 
 @dataclass(frozen=True)

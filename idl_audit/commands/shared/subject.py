@@ -7,13 +7,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.points import readable
 from idl_audit.data.preprocessing import Preprocessing
@@ -21,7 +22,8 @@ from idl_audit.graph.files import ReadFile, hashed, refuse_changed
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_network, onnxruntime_network
 from idl_audit.graph.reader import read_graph, sniff
-from idl_audit.graph.torch_reader import TORCH_KINDS, TorchOptions, network_of, read_torch
+from idl_audit.graph.torch_options import TorchOptions
+from idl_audit.graph.torch_reader import TORCH_KINDS, network_of, read_torch
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
@@ -158,20 +160,6 @@ class _ImplicitOriginal:
 
     def __call__(self, inputs: Float32Array) -> FloatArray:
         return self.model(inputs.astype(np.float64))
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """How to read a model file."""
-
-    output_name: str | None = None
-    """Which output to audit, where there are several."""
-    max_bytes: int | None = None
-    """Refuse what would need a larger matrix."""
-    threads: int = 1
-    torch: TorchOptions = field(default_factory=TorchOptions)
-    threshold: float | None = None
-    """Above which the output of a network with one means class 1, where classes are asked for; None: the usual one."""
 
 
 def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:

@@ -1,0 +1,203 @@
+"""What several commands are asked for: constants, readers, fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from idl_audit.data.numbers import Eps, parse_eps, parse_number
+from idl_audit.graph.torch_options import shape_like
+from idl_audit.values.errors import OptionError
+from idl_audit.values.options import PATH, REQUIRED, SECONDS, SWITCH, Declared, Reader, one_of, option, whole
+
+DATA: Final = "Data"
+OUTPUT: Final = "Output"
+LIMITS: Final = "Limits"
+
+METHODS: Final = (
+    "interval",
+    "random",
+    "sign",
+    "sensitivity",
+    "gradient",
+    "quick",
+    "pgd",
+    "linear",
+    "attack",
+    "split",
+    "lp",
+    "branch",
+    "exact",
+    "mip",
+)
+"""Names of `idl_audit.decide.ladder.METHODS`, in the order of cost."""
+ATTACKS: Final = ("random", "sign", "sensitivity", "gradient", "pgd", "lp", "mip")
+SEARCHES: Final = ("pgd", "lp")
+OBJECTIVES: Final = ("l1", "state")
+BOUNDS: Final = ("norm", "sensitivity", "interval", "linear")
+MATRICES: Final = ("paper", "half-step", "centre-radius", "monotone", "gains", "best")
+STATE_BOUNDS: Final = ("interval", "linear")
+STEPS: Final = ("sensitivity", "bounds", "certify", "attack")
+"""What `run` can do, in the order it is done in: verdicts, the slowest, come last and can be resumed."""
+FORMS: Final = ("table", "html", "markdown", "junit", "github")
+KINDS: Final = ("cascade", "sum", "concat", "feedback")
+
+
+def _is_radii(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(entry, Eps) for entry in value)
+
+
+def _one_radius(text: str, flag: str) -> Eps:
+    radii = parse_eps(text)
+    if len(radii) != 1:
+        raise OptionError(f"{flag} must be one radius such as 0.03 or '8/255', not {text!r}")
+    return radii[0]
+
+
+EPS: Final = Reader(lambda text, _: parse_eps(text), was_read=_is_radii)
+ONE_EPS: Final = Reader(_one_radius, was_read=lambda value: isinstance(value, Eps))
+NUMBER: Final = Reader(lambda text, flag: parse_number(text, option=flag))
+
+
+def given(name: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Return when there is a group: where this option is given."""
+    return lambda given: name in given
+
+
+def model(default: Any = REQUIRED, help: str = "", **more: Any) -> Any:
+    usual = "An ONNX file, a PyTorch file, or an .npz with an implicit model, such as `convert` writes."
+    return option(default, PATH, help or usual, positional=True, **more)
+
+
+def eps(default: Any = REQUIRED, reader: Reader = EPS, help: str = "", **more: Any) -> Any:
+    usual = "How far every input may move, in data units (before --scale): 8/255, 0.03, a list, or start:stop:count."
+    return option(default, reader, help or usual, "-e", metavar="EPS", rank=-8, **more)
+
+
+def method(names: str | None, reader: Reader, help: str, metavar: str = "LIST") -> Any:
+    return option(names, reader, help, metavar=metavar, rank=-7, name="method")
+
+
+def sparse() -> Any:
+    help = "At most K inputs change at once, each by at most EPS; without it, all of them may."
+    return option(None, whole(1), help, metavar="K")
+
+
+def sigma() -> Any:
+    help = "One radius for each input, multiplied by EPS; 0 holds it fixed. .npy, .npz (array sigma) or .csv."
+    return option(None, PATH, help, metavar="FILE")
+
+
+def threshold() -> Any:
+    return option(
+        None,
+        NUMBER,
+        "Of a network with one output: class 1 is where it is above T, class 0 elsewhere. 0.5 after a sigmoid, else 0, "
+        "unless given.",
+        metavar="T",
+        rank=9,
+    )
+
+
+def file(help: str, *flags: str, **more: Any) -> Any:
+    return option(None, PATH, help, *flags, panel=OUTPUT, **more)
+
+
+def adversarial() -> Any:
+    return file(
+        "Write the adversarial inputs to this .npz file (inputs, labels, predictions, eps, indices, originals)."
+    )
+
+
+def new_model(default: Any = REQUIRED) -> Any:
+    return option(default, PATH, "The .npz file to write.", "-o", "--out", name="output", in_file=False, rank=-9)
+
+
+def image_shape() -> Any:
+    help = "Shape of an input as an image, where the model reads it flat: 28,28 or 3,32,32."
+    return option(None, shape_like("28,28 or 3,32,32"), help, metavar="SHAPE", panel=OUTPUT)
+
+
+def force() -> Any:
+    return option(False, SWITCH, "Overwrite files that exist.", panel=OUTPUT, rank=7, in_file=False)
+
+
+def time_limit() -> Any:
+    return option(
+        60.0,
+        SECONDS,
+        "Seconds for one sample at one radius: search and proof, after the model was read. A certificate gets as much "
+        "again.",
+        metavar="SECONDS",
+        panel=LIMITS,
+    )
+
+
+def max_nodes() -> Any:
+    return option(
+        None,
+        whole(1),
+        "Leaves of trees, parts of boxes and linear programs, at most, where --time-limit is for seconds: with enough "
+        "of those, every machine finds the same.",
+        metavar="N",
+        panel=LIMITS,
+    )
+
+
+def jobs(help: str = "Samples decided at the same time, in processes.") -> Any:
+    return option(1, whole(1), help, metavar="N", panel=LIMITS, rank=8)
+
+
+def resume(help: str) -> Any:
+    return option(False, SWITCH, help, panel=OUTPUT, rank=10, in_file=False)
+
+
+def seed() -> Any:
+    return option(0, whole(0), "Seed of every random choice.", metavar="N", panel=LIMITS, rank=9)
+
+
+@dataclass(frozen=True)
+class Printing(Declared):
+    """How results are shown."""
+
+    format: str = option(
+        "table",
+        one_of("table", "json"),
+        "Print tables, or one JSON document.",
+        "-f",
+        panel=OUTPUT,
+        rank=-2,
+        in_file=False,
+    )
+    output: Path | None = file(
+        "Write the report (JSON) to this file; with -f json nothing else is printed.", "-o", rank=-1, in_file=False
+    )
+    quiet: bool = option(
+        False, SWITCH, "No progress, notes or warnings on stderr.", "-q", panel=OUTPUT, rank=8, in_file=False
+    )
+    verbose: bool = option(False, SWITCH, "Print every row of long tables.", "-v", panel=OUTPUT, rank=9, in_file=False)
+
+
+@dataclass(frozen=True)
+class Answer(Printing):
+    """Of the commands whose exit code says it all."""
+
+    quiet: bool = option(
+        False,
+        SWITCH,
+        "Print no tables, only errors: the exit code is the answer. -f json and -o are still done.",
+        "-q",
+        panel=OUTPUT,
+        rank=8,
+        in_file=False,
+    )
+
+
+def notes() -> Any:
+    help = "No notes, and no word of what was written."
+    return option(False, SWITCH, help, "-q", panel=OUTPUT, rank=8, in_file=False)
+
+
+CONFIG: Final = "The configuration; without it idl-audit.toml, or \\[tool.idl-audit] in pyproject.toml, of this folder."

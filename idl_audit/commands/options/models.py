@@ -1,0 +1,195 @@
+"""What the commands that read, write and check models are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from idl_audit.commands.options import common as c
+from idl_audit.commands.options.reading import ANY_OUTPUTS, IDLE, DataOptions, ModelOptions
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.graph.torch_options import TorchOptions
+from idl_audit.values.options import PATH, REQUIRED, SWITCH, Declared, group, one_of, option, options_of, whole
+
+
+@dataclass(frozen=True)
+class _Beside(c.Printing):
+    """Of the commands whose -o is a model: the report beside it."""
+
+    output: Path | None = c.file("Also write the report (JSON) to this file.", name="json", in_file=False)
+
+
+@dataclass(frozen=True)
+class _ReportBeside(_Beside):
+    """With its older name."""
+
+    output: Path | None = c.file("Also write the report (JSON) to this file.", "--report", name="json", in_file=False)
+
+
+@dataclass(frozen=True)
+class ConvertOptions(Declared):
+    """What convert is asked for."""
+
+    kappa: float = option(0.5, c.NUMBER, "Rescale so that ||A||_inf is at most this.", metavar="<float>")
+    rescale: bool = option(True, SWITCH, "Rescale the states.", off="--no-rescale")
+    flat: bool = option(False, SWITCH, "Also store A, B, C, D as one CSR matrix each.")
+    force: bool = c.force()
+    witness: Path | None = c.file("Write what `verify` checks S and well-posedness by.")
+    """An .npz file; it speaks of the written model."""
+    spy: Path | None = c.file("Draw the structure of A, B, C, D into this PNG file.")
+    model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+    seed: int = c.seed()
+
+
+@dataclass(frozen=True)
+class Convert(Declared):
+    """Turn a network into its implicit model A, B, C, D, b, d and check that it gives the same outputs.
+
+    The model x = phi(Ax + Bu + b), y = Cx + Du + d (phi: the activations) is compared with the network on 20
+    random inputs, or on --data.
+    """
+
+    model: Path = c.model()
+    out: Path = c.new_model()
+    data: DataOptions | None = group(
+        DataOptions, when=c.given("data"), otherwise=f"{IDLE} (the converted model reads what the network itself reads)"
+    )
+    options: ConvertOptions = group(ConvertOptions)
+    printing: c.Printing = group(_ReportBeside)
+
+
+@dataclass(frozen=True)
+class PredictOptions(Declared):
+    """What predict is asked for."""
+
+    save: Path | None = c.file(
+        "Write outputs and states to this .npz file (outputs, predictions, states, blocks, indices)."
+    )
+    force: bool = c.force()
+    model: ModelOptions = group(ModelOptions)
+
+
+@dataclass(frozen=True)
+class Predict(Declared):
+    """Compute the outputs of the implicit model: y = Cx + Du + d with the state x = phi(Ax + Bu + b).
+
+    For a model with loops, the table has the steps to each sample's state and the residual max|x - phi(Ax + Bu + b)|;
+    above it stands the proof that there is no other state.
+    """
+
+    model: Path = c.model()
+    data: DataOptions = group(DataOptions)
+    options: PredictOptions = group(PredictOptions)
+    printing: c.Printing = group(c.Printing)
+
+
+@dataclass(frozen=True)
+class WriteOptions(Declared):
+    """Where the new model goes, and how the old one is read."""
+
+    out: Path | None = c.new_model(None)
+    force: bool = c.force()
+    model: ModelOptions = group(ModelOptions)
+    seed: int = c.seed()
+    preprocessing: Preprocessing = group(Preprocessing)
+    """Also of --bounds where there are no samples."""
+
+
+@dataclass(frozen=True)
+class Reduce(Declared):
+    """Remove the states that change no output: constant, dead and unobserved ones. The outputs stay the same.
+
+    Without --bounds the smaller model is the same function everywhere; with --bounds 0,1 it is the same on inputs
+    within them, and more states may be dead there. Both models are compared before anything is written.
+    """
+
+    model: Path = c.model()
+    out: Path = c.new_model()
+    data: DataOptions | None = group(DataOptions, when=c.given("data"), otherwise=IDLE)
+    options: WriteOptions = group(WriteOptions, without=ANY_OUTPUTS)
+    printing: c.Printing = group(_Beside)
+
+
+@dataclass(frozen=True)
+class CompressOptions(Declared):
+    """Which compression, and what is asked about it; exactly one of the three is given."""
+
+    prune: float | None = option(
+        None, c.NUMBER, "Leave out coefficients below T times the largest of their matrix or kernel.", metavar="T"
+    )
+    quantize: int | None = option(None, whole(), "2^BITS - 1 levels for each matrix or kernel.", metavar="BITS")
+    rank: int | None = option(
+        None, whole(), "Matrices of rank K, stored as two factors where that is less.", metavar="K"
+    )
+    by_block: bool = option(
+        False, SWITCH, "List the blocks by the drift that compressing each alone causes.", name="report"
+    )
+
+
+@dataclass(frozen=True)
+class Compress(Declared):
+    """Make the model smaller and prove how far its outputs can move by that.
+
+    Proved are: for all inputs u a bound offset + slope max|u_j|; one number for the box of inputs (--bounds, or the
+    least box around the samples of -d); one at the samples themselves. The largest difference that was measured stands
+    beside them. Bounds are in units of the outputs, for the numbers that the network reads.
+    """
+
+    model: Path = c.model()
+    data: DataOptions | None = group(DataOptions, when=c.given("data"), otherwise=IDLE)
+    asked: CompressOptions = group(CompressOptions)
+    options: WriteOptions = group(WriteOptions)
+    printing: c.Printing = group(_Beside)
+
+
+@dataclass(frozen=True)
+class Compose(Declared):
+    """Put two models f (FIRST) and g (SECOND) together into one implicit model.
+
+    cascade: y = g(f(u)). sum: y = f(u) + g(u). concat: y = (f(u), g(u)). feedback: y = f(u + g(y)), refused where
+    nothing proves that the loop has one state for every input. Every command takes the result.
+    """
+
+    kind: str = option(REQUIRED, one_of(*c.KINDS), "How they are put together.", positional=True)
+    first: Path = c.model(help="An ONNX file, or an .npz with an implicit model, such as `convert` writes.")
+    second: Path = c.model(help="The other model.")
+    out: Path = c.new_model()
+    options: WriteOptions = group(WriteOptions, without=[*options_of(ModelOptions), *options_of(Preprocessing)])
+    printing: c.Printing = group(_Beside, without=("quiet",))
+
+
+@dataclass(frozen=True)
+class Inspect(Declared):
+    """Look at a model file without running it: operators, shapes, states, memory, and what is unsupported."""
+
+    model: Path = c.model()
+    reading: ModelOptions = group(ModelOptions, without=(*options_of(TorchOptions), *ANY_OUTPUTS))
+    printing: c.Printing = group(c.Printing)
+
+
+@dataclass(frozen=True)
+class Verify(Declared):
+    """Check a witness or a certificate against its model, in float64 rounded outward: no search, no solver."""
+
+    file: Path = c.model(help="Witness or certificate that --witness or --certificates wrote.")
+    model: Path = c.model()
+    property: Path | None = c.model(
+        None, help="A VNN-LIB property that the certificate must be about; without it, FILE says what it proves."
+    )
+    reading: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+    printing: c.Printing = group(c.Answer)
+
+
+@dataclass(frozen=True)
+class Init(Declared):
+    """Write a commented configuration for a model and its samples: radii and valid range guessed from the data."""
+
+    model: Path = c.model()
+    data: Path | None = c.model(
+        None, help="Samples and labels: .npz, .npy, .csv, .safetensors, .pt, or a folder of images."
+    )
+    samples: Path | None = option(None, PATH, "The same as DATA, as in other commands.", "-d", name="data_")
+    output: Path = option("idl-audit.toml", PATH, "Where to write the configuration.", "-o")
+    reading: ModelOptions = group(ModelOptions, without=("max_memory",))
+    force: bool = c.force()
+    quiet: bool = c.notes()

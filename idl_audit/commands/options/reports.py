@@ -1,0 +1,116 @@
+"""What the commands that only read reports are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from idl_audit.commands.options import common as c
+from idl_audit.gate.rules import EXAMPLE, MEANINGS
+from idl_audit.values.options import PATH, SWITCH, TEXT, Declared, group, one_of, option
+
+
+@dataclass(frozen=True)
+class Gate(Declared):
+    """Judge a report by rules.
+
+    An incomplete report fails. Counts are compared exactly: 899 of 1000 are
+    less than 0.90. drop(clean_accuracy) and drop(certified_accuracy@2/255)
+    compare with --baseline.
+    """
+
+    report: Path = c.model(help="A report.json of certify, attack, sensitivity or run.", in_file=False)
+    require: tuple[str, ...] = option(
+        (),
+        TEXT,
+        f"A rule that must hold, such as '{EXAMPLE}', or with '90 %'; may be given several times. It is about "
+        f"{', '.join(MEANINGS)}; 'drop <= 0.01' compares every certified accuracy with --baseline.",
+        metavar="RULE",
+        several=True,
+    )
+    warn: tuple[str, ...] = option((), TEXT, "A rule that only warns.", metavar="RULE", several=True)
+    baseline: Path | None = option(
+        None, PATH, "An earlier report on the same data under the same threat model.", metavar="FILE"
+    )
+    update_baseline: bool = option(
+        False, SWITCH, "Where the gate passes, make the report the new baseline.", in_file=False
+    )
+    config: Path | None = option(None, PATH, c.CONFIG, "-c", in_file=False)
+    printing: c.Printing = group(c.Answer)
+
+
+@dataclass(frozen=True)
+class Diff(Declared):
+    """Tell what changed from one report to the next: counts, and each sample with another verdict.
+
+    The models may differ; data and threat model must not. Worse are: a sample
+    with a worse verdict (certified, unknown, falsified, clean_wrong, from best
+    to worst), a lower clean accuracy, an incomplete report.
+    """
+
+    old: Path = c.model(help="The earlier report.json.")
+    new: Path = c.model(help="The later report.json, on the same data.")
+    exit_code: bool = option(False, SWITCH, "Exit with 1 where the network got worse.")
+    printing: c.Printing = group(c.Printing, without=("output", "quiet"))
+    quiet: bool = option(
+        False,
+        SWITCH,
+        "Print no tables, only errors: the exit code is the answer, as with --exit-code. -f json is still done.",
+        "-q",
+        panel=c.OUTPUT,
+        rank=8,
+    )
+
+
+@dataclass(frozen=True)
+class Rendering(Declared):
+    """Make a page or a summary of a report: HTML, Markdown, JUnit XML, GitHub annotations. Nothing is computed anew.
+
+    html: one self-contained file. markdown: for the summary of a job. junit: gate rules and samples as tests; where
+    the report has a gate, only its rules can fail. github: ::error and ::warning lines for a workflow's log.
+    """
+
+    report: Path = c.model(help="A report.json that a command wrote with -o.")
+    format: str | None = option(
+        None,
+        one_of(*c.FORMS, noun="form"),
+        f"What to make of it: {', '.join(c.FORMS)}; by default what the name of -o ends in (.html, .md, .xml, .txt), "
+        "else tables.",
+        "-f",
+        metavar="FORM",
+    )
+    output: Path | None = option(None, PATH, "Write to this file.", "-o")
+    adversarial: Path | None = option(
+        None,
+        PATH,
+        "HTML: the .npz that --save wrote, for pictures of adversarial inputs. Found by itself beside the report.",
+        metavar="ADV.npz",
+    )
+    matrix: Path | None = option(
+        None,
+        PATH,
+        "HTML: the .npz that sensitivity --save wrote, for a heat map of each output. Found by itself, too.",
+        metavar="S.npz",
+    )
+    image_shape: tuple[int, ...] | None = c.image_shape()
+    force: bool = c.force()
+    quiet: bool = c.notes()
+    verbose: bool = option(False, SWITCH, "Print every row of long tables.", "-v", panel=c.OUTPUT, rank=9)
+
+
+@dataclass(frozen=True)
+class Explain(Declared):
+    """Say what a diagnostic code means, and what to do about it."""
+
+    code: str | None = option(
+        None, TEXT, "IDLnnn, from a report or an error; without it, all are listed.", positional=True
+    )
+
+
+@dataclass(frozen=True)
+class Schema(Declared):
+    """Print the JSON Schema of the reports, or of the configuration."""
+
+    of: str = option(
+        "report", one_of("report", "config"), "The reports, or the configuration.", positional=True, metavar="WHAT"
+    )

@@ -1,0 +1,289 @@
+"""What certify and attack are asked for, and `idl_audit.certify`, `attack` and `audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idl_audit.commands.options import common as c
+from idl_audit.commands.options.reading import ANY_OUTPUTS, DataOptions, ModelOptions
+from idl_audit.data.numbers import Eps, parse_number
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import OptionError
+from idl_audit.values.files import check_new_file, check_new_folder
+from idl_audit.values.options import PATH, REQUIRED, TEXT, Declared, Reader, group, option, several_of, whole
+
+if TYPE_CHECKING:
+    from idl_audit.decide.ladder import Options
+
+
+def _share(text: str, flag: str) -> float:
+    share = parse_number(text, option=flag)
+    if not 0 < share <= 1:
+        raise OptionError(f"{flag} must lie above 0 and be at most 1, not {text}")
+    return share
+
+
+@dataclass(frozen=True)
+class CertifyVerdicts(Declared):
+    """How certify decides a sample."""
+
+    methods: tuple[str, ...] | None = c.method(
+        None,
+        several_of(c.METHODS, "method", c.METHODS),
+        f"Which methods to use, a list of: {', '.join(c.METHODS)}; without it, those that suit model and set.",
+    )
+    time_limit: float = c.time_limit()
+    max_nodes: int | None = c.max_nodes()
+    seed: int = c.seed()
+
+    def made(self) -> Options:
+        """Return it as the ladder takes it."""
+        from idl_audit.decide.ladder import Options
+
+        return Options(self.methods, self.time_limit, seed=self.seed, max_nodes=self.max_nodes)
+
+
+@dataclass(frozen=True)
+class AttackVerdicts(CertifyVerdicts):
+    """How attack decides a sample."""
+
+    methods: tuple[str, ...] | None = c.method(
+        "sign,pgd,lp",
+        several_of(c.ATTACKS, "attack", c.METHODS),
+        f"Which attacks to use, a list of: {', '.join(c.ATTACKS)}.",
+    )
+    fraction: float | None = option(
+        None,
+        Reader(_share),
+        "Share of the inputs that sensitivity and gradient (0.1 unless given) and random (all) may change.",
+        metavar="SHARE",
+    )
+    draws: int = option(
+        100, whole(1), "Points that sensitivity, gradient and random try; 1 is the paper's.", metavar="N"
+    )
+    target: int | None = option(
+        None,
+        whole(),
+        "Only this class counts: the network must predict it. Samples of the class itself are left out.",
+        metavar="CLASS",
+    )
+
+    def made(self) -> Options:
+        """Return it as the ladder takes it."""
+        from idl_audit.search.attacks import AttackOptions
+
+        hard = AttackOptions(fraction=self.fraction, samples=self.draws, target=self.target)
+        return replace(super().made(), attack=hard)
+
+
+@dataclass(frozen=True)
+class RobustnessOptions(Declared):
+    """What certify is asked for about samples; with `AttackedOptions`, what attack is."""
+
+    eps: tuple[Eps, ...] = c.eps()
+    data: DataOptions = group(DataOptions)
+    verdicts: Options = group(CertifyVerdicts, make=CertifyVerdicts.made)
+    sparse: int | None = c.sparse()
+    """At most so many inputs change; None stands for all of them."""
+    sigma: Path | None = c.sigma()
+    save: Path | None = c.adversarial()
+    certificates: Path | None = c.file(
+        "Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.", metavar="DIR"
+    )
+    images: Path | None = c.file(
+        "Draw sample, change (changed pixels in red) and adversarial input as PNGs in this folder.", metavar="DIR"
+    )
+    image_shape: tuple[int, ...] | None = c.image_shape()
+    force: bool = c.force()
+    model: ModelOptions = group(ModelOptions)
+    jobs: int = c.jobs()
+    journal: Path | None = c.file(
+        "File that takes the samples as they are decided.", typed=False, in_file=False, in_environment=False
+    )
+    """Whoever writes the report removes it (`drop_journal`)."""
+    resume: bool = c.resume(
+        "Go on from the samples that an interrupted run with the same -o has decided (OUTPUT.journal)."
+    )
+    """Files of the earlier run may be written again."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.journal is None:
+            raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
+        force = self.force or self.resume
+        if self.image_shape is not None and self.images is None:
+            raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
+        if self.save is not None:
+            check_new_file(self.save, force=force)
+        for folder in filter(None, (self.images, self.certificates)):
+            check_new_folder(folder, force=force)
+        if self.certificates is not None:
+            if self.sparse is not None or self.target is not None:
+                raise OptionError("--certificates are written for boxes and for all rivals at once")
+            object.__setattr__(self, "verdicts", replace(self.verdicts, record=True))
+
+    @property
+    def target(self) -> int | None:
+        """The only class that counts as success; None stands for any but the label."""
+        return self.verdicts.attack.target
+
+
+@dataclass(frozen=True)
+class AttackedOptions(RobustnessOptions):
+    """What attack is asked for."""
+
+    verdicts: Options = group(AttackVerdicts, make=AttackVerdicts.made)
+
+
+@dataclass(frozen=True)
+class PropertyOptions(Declared):
+    """How a property is to be decided."""
+
+    time_limit: float = c.time_limit()
+    """Seconds in all, reading and converting included."""
+    max_nodes: int | None = c.max_nodes()
+    """Boxes, leaves of trees and starts of attacks, in all."""
+    seed: int = c.seed()
+    model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+    certificates: Path | None = c.file("Folder for the certificate of a property that is unsat.", metavar="DIR")
+    force: bool = c.force()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.certificates is not None:
+            check_new_folder(self.certificates, force=self.force)
+
+    @property
+    def budget(self) -> Budget:
+        """What the property may cost, from now on."""
+        return Budget.of(self.time_limit, nodes=self.max_nodes, max_bytes=self.model.max_bytes)
+
+
+@dataclass(frozen=True)
+class Certify(Declared):
+    """Decide for each sample whether any change of its inputs by at most EPS can change the predicted class.
+
+    certified: proved that none can. falsified: one was found, and the original network confirms it.
+    clean_wrong: the network is wrong without any change. unknown: neither, with the reason.
+
+    With a PROPERTY in place of -d and -e: sat (the network violates it, with a witness), unsat (proved that it holds),
+    unknown or timeout, on the first line; --time-limit is for the whole property, reading the model included.
+    """
+
+    model: Path = c.model()
+    property: Path | None = option(
+        None,
+        PATH,
+        "A VNN-LIB property (.vnnlib or .vnnlib.gz) to decide, in place of samples.",
+        positional=True,
+        in_file=False,
+    )
+    samples: RobustnessOptions | None = group(
+        RobustnessOptions,
+        without=("sparse", "images", "image_shape"),
+        when=lambda given: "property" not in given,
+        otherwise="beside a property: it says itself what is asked; leave one or the other out; samples are given with "
+        "--data",
+        missing="give samples with -d DATA and a radius with -e c.EPS, or a PROPERTY",
+    )
+    rule: PropertyOptions | None = group(PropertyOptions, when=c.given("property"))
+    printing: c.Printing = group(c.Printing)
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions(Declared):
+    """What attack --objective is asked for."""
+
+    objective: str = option(REQUIRED, TEXT, "One of OBJECTIVES, or the name of a file with c and perhaps w.")
+    eps: tuple[Eps, ...] = c.eps()
+    data: DataOptions = group(DataOptions, without=("labels",))
+    searches: tuple[str, ...] = c.method(
+        ",".join(c.SEARCHES), several_of(c.SEARCHES, "search for an objective", c.SEARCHES), "What looks for points."
+    )
+    sparse: int | None = c.sparse()
+    sigma: Path | None = c.sigma()
+    time_limit: float = c.time_limit()
+    seed: int = c.seed()
+    save: Path | None = c.adversarial()
+    force: bool = c.force()
+    model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective not in c.OBJECTIVES and not Path(self.objective).is_file():
+            raise OptionError(
+                f"--objective must be margin, {', '.join(c.OBJECTIVES)} or a file with weights, not {self.objective}; "
+                "save weights c of the outputs as .npy, .csv, or .npz with c and perhaps w for the states"
+            )
+        if self.save is not None:
+            check_new_file(self.save, force=self.force)
+
+    @property
+    def budget(self) -> Budget:
+        """What one sample and radius may cost, from now on."""
+        return Budget.of(self.time_limit, max_bytes=self.model.max_bytes)
+
+
+def _of_margins(given: Mapping[str, Any]) -> bool:
+    return bool(given.get("objective", "margin") == "margin")
+
+
+@dataclass(frozen=True)
+class Attack(Declared):
+    """Look for inputs within EPS of each sample that the network misclassifies, and let the network confirm them.
+
+    The attack lp is the paper's: the minimiser of an LP relaxation; where
+    its bound proves that there is no such input, the sample is certified.
+    mip searches all activation patterns of small networks. With --sparse
+    every attack changes at most K inputs: those that matter most.
+
+    With --objective other than margin nothing is judged: the table says how
+    far the objective moves, and how far it provably cannot. pgd and lp look
+    for it; no labels are needed.
+    """
+
+    model: Path = c.model()
+    objective: str = option(
+        "margin",
+        TEXT,
+        "What to look for: margin, a misclassified input; l1, the state with the least l1 norm; state, the one "
+        "farthest from the sample's (l2); FILE (.npy, .csv, .npz with c and perhaps w), the largest c.y + w.x.",
+        metavar="NAME|FILE",
+        rank=-6,
+    )
+    samples: AttackedOptions | None = group(
+        AttackedOptions,
+        without=("certificates",),
+        when=_of_margins,
+        otherwise="goes with the objective margin: leave one or the other out",
+    )
+    measured: ObjectiveOptions | None = group(ObjectiveOptions, when=lambda given: not _of_margins(given))
+    printing: c.Printing = group(c.Printing)
+
+
+@dataclass(frozen=True)
+class Audit(Declared):
+    """What `idl_audit.audit` is asked for: the options of certify about samples."""
+
+    samples: RobustnessOptions = group(RobustnessOptions, without=("sparse", "images", "image_shape"))
+
+
+@dataclass(frozen=True)
+class ArrayOptions(Declared):
+    """What `idl_audit.certify` is asked for about arrays."""
+
+    eps: Eps = c.eps(reader=c.ONE_EPS)
+    preprocessing: Preprocessing = group(Preprocessing, without=("scale", "mean", "std"))
+    threshold: float | None = c.threshold()
+    verdicts: Options = group(CertifyVerdicts, make=CertifyVerdicts.made)
+
+
+@dataclass(frozen=True)
+class AttackedArrayOptions(ArrayOptions):
+    """What `idl_audit.attack` is asked for about arrays."""
+
+    verdicts: Options = group(AttackVerdicts, make=AttackVerdicts.made)
