@@ -28,7 +28,7 @@ from idl_audit.commands.options.robustness import (
 from idl_audit.config.files import SHARED, TABLES, keys_of, read_configuration, schema
 from idl_audit.config.finding import CONFIGURED, FILE
 from idl_audit.data.groups import SPECS
-from idl_audit.decide import objectives, verdicts
+from idl_audit.decide import ladder, objectives
 from idl_audit.implicit.compose import COMPOSITIONS
 from idl_audit.measure import centre_radius, local_sensitivity, state_bounds
 from idl_audit.search import attacks
@@ -307,7 +307,7 @@ def test_every_exception_is_one() -> None:
 
 
 def test_names_are_those_of_the_tables_that_do_the_work() -> None:
-    assert tuple(verdicts.METHODS) == common.METHODS
+    assert tuple(ladder.METHODS) == common.METHODS
     assert {*attacks.ATTACKS, "lp", "mip"} == set(common.ATTACKS)
     assert objectives.SEARCHES == common.SEARCHES
     assert state_bounds.METHODS == common.BOUNDS
@@ -315,7 +315,7 @@ def test_names_are_those_of_the_tables_that_do_the_work() -> None:
     assert tuple(local_sensitivity.STATE_BOUNDS) == common.STATE_BOUNDS
     assert set(COMPOSITIONS) == set(common.KINDS)
     assert SPECS in options_of(asked_of("sensitivity"))["groups"].help
-    assert CertifyVerdicts().made() == verdicts.Options()
+    assert CertifyVerdicts().made() == ladder.Options()
     assert AttackVerdicts().made().attack == attacks.AttackOptions()
 
 
