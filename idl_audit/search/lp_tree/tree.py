@@ -66,7 +66,7 @@ class LpTree:
         self._functional, self._grown = functional, Grown()
         root = np.zeros(self._model.n_states, np.int8)
         self._frontier = Frontier(NewestFirst([root]), candidate, pace=None)
-        budget = self._budget if most_nodes is None else self._budget.at_most(nodes=most_nodes)
+        budget = self._budget if most_nodes is None else self._budget.at_most_nodes(most_nodes)
         ending = self._frontier.grow(self, budget, if_stuck=False)
         grown = self._grown
         grown.lower = self._frontier.lower if ending is Ending.CLOSED else -np.inf
