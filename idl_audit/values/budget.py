@@ -90,10 +90,13 @@ class Budget:
         now = self.clock()
         return replace(self, deadline=now + share * (self.deadline - now), last_node=last_node)
 
-    def at_most(self, seconds: float = math.inf, *, nodes: float = math.inf) -> Budget:
-        """Return the budget of a step that gets no more than so many seconds and nodes."""
-        last_node = min(self.last_node, self.nodes.spent + nodes)
-        return replace(self, deadline=min(self.deadline, self.clock() + seconds), last_node=last_node)
+    def at_most(self, seconds: float) -> Budget:
+        """Return the budget of a step that gets no more than so many seconds."""
+        return replace(self, deadline=min(self.deadline, self.clock() + seconds))
+
+    def at_most_nodes(self, nodes: int) -> Budget:
+        """Return the budget of a step that begins no more than so many nodes."""
+        return replace(self, last_node=min(self.last_node, self.nodes.spent + nodes))
 
     def at_most_nodes(self, nodes: int) -> Budget:
         """Return the budget of a step that begins no more than so many nodes."""

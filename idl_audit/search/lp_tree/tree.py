@@ -80,7 +80,7 @@ class LpTree:
         self._budget = budget or self._whole
         root = np.zeros(self._model.n_states, np.int8)
         self._frontier = Frontier(NewestFirst([root]), candidate, pace=None)
-        limited = self._budget if most_nodes is None else self._budget.at_most(nodes=most_nodes)
+        limited = self._budget if most_nodes is None else self._budget.at_most_nodes(most_nodes)
         ending = self._frontier.grow(self, limited, if_stuck=False)
         grown = self._grown
         grown.lower = self._frontier.lower if ending is Ending.CLOSED else -np.inf
