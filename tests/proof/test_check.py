@@ -15,7 +15,7 @@ from idl_audit.proof.check import check
 from idl_audit.proof.convert import Grower
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
-from idl_audit.values.box import Box
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.small_networks import layered, minimum_by_patterns, random_box, random_network
 
@@ -115,6 +115,20 @@ def test_sums_that_float64_does_not_hold_are_paid_for() -> None:
         box, (Conjunction(rows, np.array([0.0, 0.0])),)
     )  # .3 u - .3 u: 0 up to rounding, and that is no proof
     assert check(model, exact, Proof(goals=(own,))) != []
+
+
+@pytest.mark.parametrize("kind", ["", "duals"])
+def test_leaves_know_that_few_inputs_change(kind: str) -> None:
+    """y = u0 + u1 >= -1 where one of two inputs within 1 of 0 changes, -2 where both do."""
+    model = layered([([[1.0, 1.0], [-1.0, -1.0]], [0.0, 0.0])], ([[1.0, -1.0]], [0.0]))
+    zeros, lam = np.zeros(2), {0: Choices(np.array([0]), np.array([[0.0, -0.5]], np.float32))}
+    forest = replace(one_tree([]), **({kind: lam} if kind else {}))
+    proof = Proof(goals=(goals(forest, alternatives=[0], weights=[[1.0]]),))
+    for k, least in ((1, 1.0), (2, 2.0)):
+        ball = SparseBall.around(zeros, 1.0, k)
+        for offset, holds in ((least, False), (least + 1e-9, True)):
+            query = Query(ball.hull, (Conjunction(np.ones((1, 1)), np.array([offset])),), ball)
+            assert (check(model, query, proof) == []) == holds
 
 
 FORGED = {

@@ -117,7 +117,7 @@ class Source:
             asked = verification._asked(path, archive)
             subject = open_subject(self.model, ModelOptions(asked.of.output_name))
             found = asked.opened(archive, asked.meta, subject.in_data_units(asked.units))
-        return replace(_written(f"{self.name} 2.0", self.model, found, None, self.vnnlib), networks=self.networks)
+        return replace(written(f"{self.name} 2.0", self.model, found, None, self.vnnlib), networks=self.networks)
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def _loaded(name: str, path: Path, model: Path, network: Network | None, vnnlib:
         return Source(name, model, arrays, json.loads(str(file["meta"])), {None: network}, vnnlib)
 
 
-def _written(name: str, model: Path, found: ProofFile, network: Network | None, vnnlib: Path | None = None) -> Source:
+def written(name: str, model: Path, found: ProofFile, network: Network | None, vnnlib: Path | None = None) -> Source:
     """Return a file as the tool writes it."""
     path = model.with_name(f"{name}.proof.npz")
     write_proof(path, found, tool="tests", force=True)
@@ -324,7 +324,7 @@ def _proved(name: str, model: Path, network: Network, ball: Ball, label: int, th
     proof = proof_of(subject.model, subject.original, query, None, budget=UNLIMITED)
     assert proof is not None, name
     about = About(subject.info.sha256, None, Units(), threshold)
-    return _written(name, model, ProofFile(about, claim, (proof,)), network)
+    return written(name, model, ProofFile(about, claim, (proof,)), network)
 
 
 def _few_changes(name: str, model: Path, share: float) -> Source:
@@ -365,5 +365,7 @@ def sources(folder: Path) -> Iterator[Source]:
         yield source.today()
     yield _few_changes("few changes 2.0", layered(folder / "one.npz", (6,), 3), 0.9)
     yield _few_changes("few changes by programs 2.0", folder / "plain.npz", 0.4)
+    turning = folder / "monotone.npz"
+    yield _proved("turning loop 2.0", turning, evaluated(turning, 0.05), Ball(CENTRE, 0.2), 0)
     above = forgeries.one_output(folder)
     yield _proved("threshold 2.0", above, lambda u: np.abs(u[:, :1]), Ball(np.zeros(2), 0.72), 0, 0.75)

@@ -17,7 +17,19 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.check import check
-from idl_audit.proof.files.arrays import LOOP, PROOF, REAL, opened, opened_loop, opened_loops, pack_loop, packed, sizes
+from idl_audit.proof.files.arrays import (
+    CONTRACTION,
+    LOOP,
+    MONOTONE,
+    PROOF,
+    REAL,
+    opened,
+    opened_loop,
+    opened_loops,
+    pack_loop,
+    packed,
+    sizes,
+)
 from idl_audit.proof.files.claims import About, Ball, Claim, PropertyClaim, SampleClaim, SensitivityClaim, Units
 from idl_audit.proof.files.door import Arrays, Spec, check_values, fit
 from idl_audit.proof.files.strict_json import Damaged, Entry, below, parsed
@@ -53,9 +65,9 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
         "flat.*.r": Spec(REAL, ("outputs", "all"), 0),
         **{f"loop.*.{name}": Spec(REAL, shape) for name, shape in LOOP.items()},
         **{
-            f"{part}.{name}": Spec(REAL, tuple("all" if size == "loop" else size for size in shape))
-            for part in ("flat.*", "monotone")
-            for name, shape in LOOP.items()
+            f"{part}.{name}": Spec(REAL, tuple("all" if size == "loop" else size for size in LOOP[name]))
+            for part, names in (("flat.*", CONTRACTION), ("monotone", MONOTONE))
+            for name in sorted(names)
         },
     }
 )
