@@ -242,11 +242,11 @@ class _Sum:
         if some.size == 1 and weights[some[0]] == 1:
             row = alternative.rows[some[0]]
             return cls(row, np.zeros(row.size), float(alternative.offsets[some[0]]))
-        exact = [
-            sum((Fraction(float(weights[i])) * Fraction(float(alternative.rows[i, j])) for i in some), Fraction(0))
-            for j in range(alternative.rows.shape[1])
-        ]
-        offset = sum((Fraction(float(weights[i])) * Fraction(float(alternative.offsets[i])) for i in some), Fraction(0))
+        weights, rows = weights[some], alternative.rows[some]
+        exact = [_exact_sum(weights, rows[:, j]) for j in range(rows.shape[1])]
+        offset = _exact_sum(weights, alternative.offsets[some])
+        if not all(abs(value) <= np.finfo(np.float64).max for value in (*exact, offset)):
+            raise Refused("it weighs rows by more than float64 holds")
         seed = np.array([float(value) for value in exact])
         error = np.array([_upward(abs(value - Fraction(float(s)))) for value, s in zip(exact, seed, strict=True)])
         return cls(seed, error, -_upward(-offset))
@@ -258,6 +258,18 @@ class _Sum:
         largest = affine_interval(model.output, bounds.x, inputs).largest[0]
         doubt = float((self.error * largest).sum()) * (1 + gamma(self.error.size + 8))
         return float(down(np.asarray(self.offset - doubt)))
+
+
+LEAST_PRODUCT = 2**2148
+"""One divided by the least product of two float64 numbers: every sum of such products is a multiple of that."""
+
+
+def _exact_sum(weights: FloatArray, values: FloatArray) -> Fraction:
+    total = 0
+    for weight, value in zip(weights.tolist(), values.tolist(), strict=True):
+        (a, b), (c, d) = weight.as_integer_ratio(), value.as_integer_ratio()
+        total += a * c * (LEAST_PRODUCT // (b * d))
+    return Fraction(total, LEAST_PRODUCT)
 
 
 def _upward(value: Fraction) -> float:

@@ -264,6 +264,37 @@ def test_meta_that_lies_is_refused(tmp_path, bases, name):
     assert (code in (1, 2), why in text, "accepted" in text) == (True, True, False), text
 
 
+ROWS = {
+    "no row at all": (np.zeros((0, 2)), np.zeros(0), np.zeros((1, 0)), "has no row"),
+    "weights beyond float64": (np.full((1, 2), 1e308), np.zeros(1), np.full((1, 1), 1e308), "more than float64 holds"),
+    "weights of nothing": (np.array([[1.0, -1.0]]), np.zeros(1), np.zeros((1, 1)), "lower bound"),
+    "weights of the least number": (np.array([[1.0, -1.0]]), np.zeros(1), np.full((1, 1), 5e-324), "lower bound"),
+    "a row that the alternative does not have": (np.array([[1.0, -1.0]]), np.zeros(1), np.ones((1, 2)), "weighs rows"),
+    "a row of zeros": (np.zeros((1, 2)), np.zeros(1), np.ones((1, 1)), "lower bound"),
+}
+
+
+@pytest.mark.parametrize("number", [0, -1])
+@pytest.mark.parametrize("name", ROWS)
+def test_no_weights_of_rows_make_a_false_property_true(tmp_path, bases, name, number):
+    rows, offsets, weights, why = ROWS[name]
+    model, arrays, meta = bases["property"][1]
+    goals = {f"part.0.goals.0.{key}": array for key, array in (("weights", weights), ("alternatives", whole(number)))}
+    claim = {"part.0.alternative.0.rows": rows, "part.0.alternative.0.offsets": offsets}
+    forged = {name: array for name, array in arrays.items() if number == 0 or ".1." not in name}
+    code, text = verified(forge.written(tmp_path / "proof.npz", forged | claim | goals, meta), model)
+    assert (code in (1, 2), "accepted" in text) == (True, False), text
+    assert number == -1 or why in text
+
+
+def test_a_name_that_ends_in_two_ways_is_refused(tmp_path, bases):
+    model, arrays, meta = bases["sample"][0]
+    path = forge.written(tmp_path / "proof.npz", arrays, meta)
+    path.write_bytes(path.read_bytes().replace(b"centre.npy", b"centre.n\0y"))
+    code, text = verified(path, model)
+    assert (code, "in different ways" in text) == (2, True), text
+
+
 def test_the_words_for_a_proof_of_S_are_those_of_what_it_is(tmp_path, bases):
     """A contraction in the place of a monotone proof would be told as one."""
     model, arrays, meta = bases["bounds"][0]

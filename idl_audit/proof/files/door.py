@@ -105,7 +105,7 @@ def check_values(text: str, array: AnyArray, table: Mapping[str, Spec]) -> AnyAr
     spec = table[Name.of(text).pattern]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise Damaged(f"'{text}' holds what is no finite number")
-    if not ((array >= spec.least) & (array <= spec.greatest)).all():
+    if array.size and not (array.min() >= spec.least and array.max() <= spec.greatest):
         raise Damaged(f"'{text}' holds a number outside [{spec.least:g}, {spec.greatest:g}]")
     if spec.ascending and not (np.diff(array) > 0).all():
         raise Damaged(f"'{text}' does not ascend")

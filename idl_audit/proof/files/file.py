@@ -279,8 +279,10 @@ def _query(arrays: Arrays, number: int) -> Query:
     count = arrays.counted(start, "alternatives")
     if not count:
         raise Damaged(f"part {number} names no alternative")
-    alternatives = (Conjunction(arrays[f"{start}.{a}.rows"], arrays[f"{start}.{a}.offsets"]) for a in range(count))
-    return Query(Box.between(lo, hi), tuple(alternatives))
+    pairs = [(arrays[f"{start}.{a}.rows"], arrays[f"{start}.{a}.offsets"]) for a in range(count)]
+    if not all(len(rows) for rows, _ in pairs):
+        raise Damaged(f"an alternative of part {number} has no row")
+    return Query(Box.between(lo, hi), tuple(Conjunction(rows, offsets) for rows, offsets in pairs))
 
 
 def _sensitivity(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
