@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 
 def main() -> None:
     """Run the command line."""
+    atexit.register(gc.freeze)  # Python would search all of torch for garbage once more, for most of a second
     try:
         from idl_audit.cli.app import app
 

@@ -179,11 +179,13 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         worst = next((found for found in undecided if found.result == "unknown"), undecided[0])
         return Decision(worst.result, reason=worst.reason, diagnostics=diagnostics)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
-    told = (*diagnostics, *_in_float32(subject, asked, results))
+    told = (*diagnostics, *_in_float32(subject, asked, results, budget))
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
 
 
-def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[QueryResult]) -> Iterator[Diagnostic]:
+def _in_float32(
+    subject: Subject, asked: AskedProperty, results: Sequence[QueryResult], budget: Budget
+) -> Iterator[Diagnostic]:
     """Say where what is proved is not above what floating-point arithmetic may change."""
     margins = float_margins(subject, Preprocessing())
     if isinstance(margins, UnsupportedModelError):
@@ -195,7 +197,7 @@ def _in_float32(subject: Subject, asked: AskedProperty, results: Sequence[QueryR
         if not (proved > 0).all():  # splitting the inputs ends as soon as a bound is positive
             close, largest = close + 1, np.inf
             continue
-        errors = margins.errors_of(query, found.proved, found.states)
+        errors = margins.errors_of(query, found.proved, found.states, check=budget.check)
         if not (proved > errors).all():
             close, largest = close + 1, max(largest, float(errors[~(proved > errors)].max()))
     if close:

@@ -83,7 +83,7 @@ class Names:
             )
         own = dict(fresh_names(prefix, sorted(body.own - set(body.inputs) - {""}), self.taken))
         own.update({name: given.get(name, "") for name in body.inputs})
-        nodes = [_renamed(node, own, prefix) for node in body.nodes]
+        nodes = [_renamed(node, own, prefix, self.taken) for node in body.nodes]
         return nodes, {own[name]: value for name, value in body.constants.items()}, own
 
 
@@ -95,12 +95,12 @@ def _all_names(body: Body) -> list[str]:
     return names
 
 
-def _renamed(node: Node, names: Renamed, prefix: str) -> Node:
+def _renamed(node: Node, names: Renamed, prefix: str, taken: set[str]) -> Node:
     attributes: Mapping[str, Attribute] = node.attributes
     if node.bodies:
         attributes = MappingProxyType(
             {
-                key: _captures_renamed(value, names, prefix) if isinstance(value, Body) else value
+                key: _captures_renamed(value, names, prefix, taken) if isinstance(value, Body) else value
                 for key, value in node.attributes.items()
             }
         )
@@ -113,13 +113,19 @@ def _renamed(node: Node, names: Renamed, prefix: str) -> Node:
     )
 
 
-def _captures_renamed(body: Body, names: Renamed, prefix: str) -> Body:
-    """Return a subgraph that takes the new names from outside; names of its own hide the outer ones."""
+def _captures_renamed(body: Body, names: Renamed, prefix: str, taken: set[str]) -> Body:
+    """Return a subgraph that takes the new names from outside; names of its own hide the outer ones.
+
+    One of its own that is also a new name outside would hide what was not hidden before, and is renamed as well.
+    """
     outer = {name: new for name, new in names.items() if name and name not in body.own}
-    return replace(
-        body,
-        outputs=tuple(outer.get(name, name) for name in body.outputs),
-        nodes=tuple(replace(_renamed(node, outer, prefix), name=node.name) for node in body.nodes),
+    clashing = (body.own & set(outer.values())) - {""}
+    known = {**outer, **fresh_names(prefix, sorted(clashing), taken)}
+    return Body(
+        tuple(known.get(name, name) for name in body.inputs),
+        tuple(known.get(name, name) for name in body.outputs),
+        tuple(replace(_renamed(node, known, prefix, taken), name=node.name) for node in body.nodes),
+        MappingProxyType({known.get(name, name): value for name, value in body.constants.items()}),
     )
 
 

@@ -24,11 +24,15 @@ def check_names(body: Body, functions: Iterable[Function], path: Path) -> None:
 
 
 def _check(body: Body, around: frozenset[str], path: Path) -> None:
-    """Check one graph that may read the names `around` it, and may hide them behind names of its own."""
+    """Check one graph that may read the names `around` it, and may hide them behind names of its own.
+
+    What it hides is hidden everywhere in it, also before the node that makes its own value of that name.
+    """
     own: set[str] = set()
     for name in (*body.constants, *body.inputs):
         _add(own, name, path)
     made = {name for node in body.nodes for name in node.outputs}
+    around = around - made
     for node in body.nodes:
         _check_node(node, own, around, made, path)
         for name in filter(None, node.outputs):

@@ -54,9 +54,12 @@ class Kind:
     """Whether the network's input has a part in it."""
     exact: bool = True
     """Whether every runtime gives it this shape, so that it may decide something."""
+    empty: bool = False
+    """Whether it is an optional value with nothing in it."""
 
 
 _UNKNOWN: Final = Kind(None, exact=False)
+_EMPTY: Final = Kind(None, empty=True)
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,31 @@ class _Walk:
         if node.bodies:
             self._enter(node, wanted=wanted)
         elif node.op == "OptionalHasElement":
-            self.add({node.outputs[0]: np.array(any(node.inputs))})
+            self._ask(node, wanted=wanted)
+        elif node.op == "Optional" and not any(node.inputs):
+            self.kinds[node.outputs[0]] = _EMPTY
+        elif any(self._kind(name).empty for name in node.inputs):
+            self._hand_on_empty(node, wanted=wanted)
         else:
             self._plain(_without_optional(node), wanted=wanted)
+
+    def _ask(self, node: Node, *, wanted: bool) -> None:
+        """Answer whether an optional value has something in it; what a body is given may have it or not."""
+        given = [self._kind(name) for name in node.inputs if name]
+        answer = np.array(any(not kind.empty for kind in given))
+        if wanted:
+            self.add({node.outputs[0]: answer})
+        else:
+            known = _UNKNOWN not in given
+            self.kinds[node.outputs[0]] = Kind(type_of(answer), answer if known else None)
+
+    def _hand_on_empty(self, node: Node, *, wanted: bool) -> None:
+        """Follow a node that reads an empty optional value: only an Identity may, which makes another."""
+        if node.op != "Identity" and wanted:
+            raise UnsupportedModelError(
+                [f"{named(node)} reads an optional value that has nothing in it; export the model with a value there"]
+            )
+        self.kinds.update(dict.fromkeys(node.outputs, _EMPTY if node.op == "Identity" else _UNKNOWN))
 
     def _enter(self, node: Node, *, wanted: bool) -> None:
         """Follow control flow where it is wanted, and look at its bodies in any case."""
@@ -148,10 +173,13 @@ class _Walk:
             run_body(node, self._course)
 
     def _look_inside(self, body: Body) -> None:
-        """Check the nodes of a body that may not run: any of its inputs may be anything."""
+        """Check the nodes of a body that may not run: any of its inputs may be anything.
+
+        Its names hide those outside, and mean nothing there afterwards.
+        """
         outside, problems = self.kinds, self.problems
         self.kinds, self.problems = dict(outside), []
-        self.kinds.update(dict.fromkeys(body.inputs, _UNKNOWN))
+        self.kinds.update(dict.fromkeys(body.own, _UNKNOWN))
         self.kinds.update({name: Kind(type_of(value), value) for name, value in body.constants.items()})
         for node in body.nodes:
             self.visit(node, wanted=False)

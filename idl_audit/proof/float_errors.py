@@ -36,6 +36,7 @@ from idl_audit.implicit.model import FAR, Affine, PoolWindows, StateBlock
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.values.arrays import BoolArray, FloatArray
+from idl_audit.values.check import Check, unchecked
 from idl_audit.values.rounding import TINY, gamma
 
 GROWN = 1 + 2.0**-20
@@ -96,6 +97,8 @@ class FloatErrors:
     known: Mapping[int, Interval]
     """Block of `written` -> proved bounds of its exact z, where there are some."""
     sharp: bool = False
+    check: Check = unchecked
+    """Called between the parts of the sharp bounds."""
     tensors: dict[int, Tensor] = field(default_factory=dict)
     overflowing: BoolArray = field(init=False)
     """(m,): where a computed number may leave the format's range."""
@@ -211,6 +214,7 @@ class FloatErrors:
         widest = max([model.n_inputs, *(block.size for block in model.blocks)])
         at_once = max(1, NUMBERS_AT_ONCE // (widest * len(self.inputs.lo)))
         for start in range(0, states.size, at_once):
+            self.check()
             some = states[start : start + at_once]
             seeds = np.zeros((some.size, block.size))
             seeds[np.arange(some.size), some] = 1.0

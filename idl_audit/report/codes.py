@@ -254,7 +254,7 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL507": Code(
             "a proof file of an old format",
-            "`verify` read a file of format 1, which the next release no longer reads.",
+            "The file that `verify` read is of format 1, which the next release no longer reads.",
             "Write it anew with the command that wrote it.",
         ),
     }

@@ -26,6 +26,8 @@ from idl_audit.implicit.storage import save_model
 from idl_audit.proof.bounds import Interval
 from idl_audit.report.schema import Diagnostic, Report, Verdict
 from idl_audit.values.box import Box
+from idl_audit.values.budget import Budget
+from idl_audit.values.check import Check
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.query import Conjunction, Query
 
@@ -178,9 +180,9 @@ def test_finer_bounds_are_made_only_where_coarse_ones_do_not_suffice(monkeypatch
     asked: list[bool] = []
     once = FloatMargins._once
 
-    def counted(self: FloatMargins, *given: Any, sharp: bool) -> Any:
+    def counted(self: FloatMargins, *given: Any, sharp: bool, check: Check) -> Any:
         asked.append(sharp)
-        return once(self, *given, sharp=sharp)
+        return once(self, *given, sharp=sharp, check=check)
 
     monkeypatch.setattr(FloatMargins, "_once", counted)
     subject = open_subject(SAMPLES / "digits_resnet.onnx")
@@ -197,6 +199,30 @@ def test_finer_bounds_are_made_only_where_coarse_ones_do_not_suffice(monkeypatch
     asked.clear()
     assert (margins.errors(box, rows, np.zeros(9)) > fine).all()
     assert asked == [False, False]
+
+
+def test_finer_bounds_end_with_the_time() -> None:
+    """What is known by then stays; the coarse bounds of one pass are always made."""
+    subject = open_subject(SAMPLES / "digits_resnet.onnx")
+    margins = FloatMargins.of(subject, Preprocessing())
+    x = np.load(SAMPLES / "digits_resnet.npz")["inputs"][0].reshape(1, -1).astype(float)
+    box, rows = Interval(x - 0.02, x + 0.02), margin_functionals(10, 0)
+    coarse = margins.errors(box, rows, np.full(9, 1e3))
+    over = Budget.of(0).check
+    assert (margins.errors(box, rows, np.zeros(9), check=over) == coarse).all()
+    calls = iter(range(10**6))
+
+    def soon() -> None:
+        if next(calls) >= last:
+            over()
+
+    last = 10**6
+    fine = margins.errors(box, rows, np.zeros(9), check=soon)
+    last = next(calls) - 1
+    calls = iter(range(10**6))
+    cut = margins.errors(box, rows, np.zeros(9), check=soon)
+    assert (cut <= coarse).all()
+    assert (cut > fine).all()
 
 
 def test_what_an_interrupted_run_knew_is_told_again(tmp_path: Path) -> None:

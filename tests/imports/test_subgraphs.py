@@ -13,12 +13,15 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from idl_audit import load
 from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.implicit.build import build_implicit
 from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(4, 4)).astype(np.float32)
 B = RNG.normal(size=4).astype(np.float32)
+POOL = ("x", "c", "w", "h", "y", "p", "q", "r", "f", "a", "t")
+"""Names that the random graphs use again and again: of values outside, and of those in `fork`."""
 node = helper.make_node
 
 
@@ -358,3 +361,208 @@ def test_optional_values_are_read_as_what_is_in_them(tmp_path: Path) -> None:
         ),
     ]
     assert "MatMul" in assert_read(saved(tmp_path, nodes, opset=18))
+
+
+class Scope:
+    """A random graph of numbered values, with a graph inside each If; `spelled` gives its values names.
+
+    Values 0 and 1 are the input and a weight; every other stands for the node or the constant that makes it.
+    """
+
+    def __init__(self, rng: np.random.Generator, outer: list[int], count: list[int], depth: int) -> None:
+        self.constants: dict[int, float] = {}
+        self.steps: list[tuple[str, int, Any]] = []
+        visible = list(outer)
+
+        def new() -> int:
+            count[0] += 1
+            visible.append(count[0])
+            return count[0]
+
+        for _ in range(rng.integers(0, 3)):
+            self.constants[new()] = float(rng.integers(1, 9)) / 4
+        for _ in range(rng.integers(2, 5)):
+            kind = str(rng.choice(["Add", "Relu", "If", "Call"] if depth else ["Add", "Relu", "Call"]))
+            a, b = (int(value) for value in rng.choice(visible, 2))
+            if kind == "If":
+                given: Any = (bool(rng.integers(2)), *(Scope(rng, list(visible), count, depth - 1) for _ in range(2)))
+            else:
+                given = (a, b)
+            self.steps.append((kind, new(), given))
+        self.output = visible[-1]
+
+    @property
+    def own(self) -> list[int]:
+        return [*self.constants, *(made for _, made, _ in self.steps)]
+
+    def reads(self) -> set[int]:
+        found = {self.output}
+        for kind, _, given in self.steps:
+            found |= given[1].reads() | given[2].reads() if kind == "If" else set(given)
+        return found - set(self.own)
+
+    def spelled(self, names: dict[int, str], rng: np.random.Generator | None) -> GraphProto:
+        """Write the graph, with names that hide as many others as they may where `rng` is given.
+
+        Without it every name is new, and an outer value goes through an Identity: so onnxruntime takes it.
+        """
+        names = dict(names)
+        taken = {names[value] for value in self.reads()}
+        for value in self.own:
+            free = [name for name in POOL if name not in taken]
+            names[value] = f"v{value}" if rng is None or not free else str(rng.choice(free))
+            taken.add(names[value])
+        nodes = [self.node(kind, names[made], given, names, rng) for kind, made, given in self.steps]
+        output = names[self.output]
+        if rng is None and self.output not in self.own:
+            nodes.append(node("Identity", [output], [f"out{id(self)}"]))
+            output = f"out{id(self)}"
+        constants = {names[value]: np.full((1, 4), number, np.float32) for value, number in self.constants.items()}
+        return body(nodes, [], [info(output)], constants)
+
+    @staticmethod
+    def node(kind: str, made: str, given: Any, names: dict[int, str], rng: np.random.Generator | None) -> NodeProto:
+        if kind == "If":
+            condition, *scopes = given
+            then, other = (scope.spelled(names, rng) for scope in scopes)
+            return node("If", ["yes" if condition else "no"], [made], then_branch=then, else_branch=other)
+        inputs = [names[value] for value in given]
+        if kind == "Call":
+            return node("Fork", [*inputs, "yes"], [made], domain="mine")
+        return node(kind, inputs[: 2 if kind == "Add" else 1], [made])
+
+
+def fork() -> onnx.FunctionProto:
+    """Fork(a, t, c): relu(a) - t where c holds, else a + t; its names are those that calls hand to it, too."""
+    then = body([node("Relu", ["a"], ["p"]), node("Sub", ["p", "t"], ["q"])], [], [info("q")])
+    other = body([node("Add", ["a", "t"], ["r"])], [], [info("r")])
+    chosen = node("If", ["c"], ["f"], then_branch=then, else_branch=other)
+    return helper.make_function("mine", "Fork", ["a", "t", "c"], ["f"], [chosen], [helper.make_opsetid("", 17)])
+
+
+class TestNames:
+    """A name inside a subgraph or a function means nothing outside, whatever else is called so."""
+
+    @pytest.mark.parametrize("seed", range(40))
+    def test_names_that_hide_others_change_nothing(self, tmp_path: Path, seed: int) -> None:
+        """onnxruntime is shown the graph with a name for each value: it allows constants to hide others, not more."""
+        scope = Scope(np.random.default_rng(seed), [0, 1], [1], depth=3)
+        other = body([node("Neg", ["x"], ["out"])], [], [info("out")])
+        constants = {"yes": np.array(True), "no": np.array(False), "c": W[:1]}
+        paths = []
+        for name, rng in (("plain", None), ("hiding", np.random.default_rng(seed))):
+            chosen = node("If", ["yes"], ["h"], then_branch=scope.spelled({0: "x", 1: "c"}, rng), else_branch=other)
+            nodes = [chosen, node("MatMul", ["h", "w"], ["p"]), node("Add", ["p", "x"], ["y"])]
+            (tmp_path / name).mkdir()
+            paths.append(saved(tmp_path / name, nodes, constants, functions=[fork()], domains=("mine",)))
+        rows = RNG.normal(size=(5, 4)).astype(np.float32)
+        options = onnxruntime.SessionOptions()  # its optimiser trips over some nested branches
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        theirs = onnxruntime.InferenceSession(str(paths[0]), options).run(["y"], {"x": rows})[0]
+        for path in paths:
+            ours = build_implicit(read_onnx(path))(rows.astype(np.float64))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+    def test_a_constant_in_a_branch_may_be_called_as_one_outside(self, tmp_path: Path) -> None:
+        then = body([node("MatMul", ["x", "w"], ["out"])], [], [info("out")], {"w": 2 * W})
+        nodes = [
+            node("If", ["c"], ["h"], then_branch=then, else_branch=branches()["else_branch"]),
+            node("If", ["no"], ["g"], then_branch=branches()["else_branch"], else_branch=then),
+            node("MatMul", ["h", "w"], ["k"]),
+            node("Add", ["k", "g"], ["y"]),
+        ]
+        assert_read(saved(tmp_path, nodes, {"c": np.array(True), "no": np.array(False)}))
+
+    def test_a_branch_in_a_function_has_names_of_its_own(self, tmp_path: Path) -> None:
+        """One is called as what the call hands over, and one as what names of the function become."""
+        then = body([node("Relu", ["a"], ["r"]), node("Add", ["r", "z"], ["f/z"])], [], [info("f/z")])
+        other = body([node("Identity", ["a"], ["s"])], [], [info("s")])
+        chosen = node("If", ["c"], ["out"], then_branch=then, else_branch=other)
+        function = helper.make_function(
+            "mine", "F", ["a", "c"], ["out"], [node("Neg", ["a"], ["z"]), chosen], [helper.make_opsetid("", 17)]
+        )
+        nodes = [node("MatMul", ["x", "w"], ["r"]), node("F", ["r", "yes"], ["y"], domain="mine", name="f")]
+        path = saved(tmp_path, nodes, {"yes": np.array(True)}, functions=[function], domains=("mine",))
+        assert [op for op in assert_read(path) if op != "Identity"] == ["MatMul", "Neg", "Relu", "Add"]
+
+    def test_a_branch_in_a_loop_may_call_its_values_as_the_state_outside(self, tmp_path: Path) -> None:
+        then = body([node("Relu", ["h"], ["s"]), node("Add", ["h", "s"], ["out"])], [], [info("out")])
+        chosen = node("If", ["go"], ["next"], then_branch=then, else_branch=branches()["else_branch"])
+        turn = body(
+            [chosen, node("Identity", ["go"], ["again"])],
+            [info("step", INT64, []), info("go", BOOL, []), info("h")],
+            [info("again", BOOL, []), info("next")],
+        )
+        nodes = [node("MatMul", ["x", "w"], ["s"]), node("Loop", ["n", "", "s"], ["y"], body=turn)]
+        model = build_implicit(read_onnx(saved(tmp_path, nodes, {"n": np.array(2)})))
+        rows = RNG.normal(size=(5, 4))
+        expected = rows @ W
+        for _ in range(2):
+            expected = expected + np.maximum(expected, 0)
+        np.testing.assert_allclose(model(rows), expected, rtol=1e-6)
+
+    def test_a_branch_that_is_not_taken_leaves_what_is_outside(self, tmp_path: Path) -> None:
+        """Its names hide a constant, and a size that would be beyond all memory."""
+        inner = node(
+            "If", ["c"], ["size"], then_branch=body([], [], [info("s")]), else_branch=body([], [], [info("s")])
+        )
+        asks = [node("OptionalHasElement", ["x"], ["c2"]), inner, node("Expand", ["x", "size"], ["out"])]
+        then = body(asks, [], [info("out")], {"s": np.array([1, 4])})
+        nodes = [
+            node("If", ["no"], ["h"], then_branch=then, else_branch=branches()["else_branch"]),
+            node("Where", ["c2", "x", "h"], ["y"]),
+        ]
+        constants = {"c": np.array(True), "no": np.array(False), "c2": np.array(False), "size": np.array([2**40, 4])}
+        model = build_implicit(read_onnx(saved(tmp_path, nodes, constants, opset=18)))
+        rows = RNG.normal(size=(5, 4))
+        np.testing.assert_allclose(model(rows), 3 * rows)
+
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_a_name_is_hidden_before_its_own_value_is_made(self, tmp_path: Path, deep: bool) -> None:
+        """It must not mean the value outside up to some node, and another from there on."""
+        reads = node("Neg", ["v"], ["q"])
+        if deep:
+            inner = body([node("Neg", ["v"], ["out"])], [], [info("out")])
+            reads = node("If", ["c"], ["q"], then_branch=inner, else_branch=branches()["else_branch"])
+        then = body([reads, node("Relu", ["x"], ["v"]), node("Add", ["q", "v"], ["out"])], [], [info("out")])
+        chosen = node("If", ["c"], ["y"], then_branch=then, else_branch=branches()["else_branch"])
+        path = saved(tmp_path, [node("MatMul", ["x", "w"], ["v"]), chosen], {"c": np.array(True)})
+        with pytest.raises(ModelFileError, match=r"reads 'v', which is (only made later|made nowhere)"):
+            read_onnx(path)
+
+
+def nothing(name: str) -> NodeProto:
+    """An optional value without an element."""
+    return node("Optional", [], [name], type=helper.make_tensor_type_proto(FLOAT, [1, 4]))
+
+
+class TestEmptyOptionals:
+    @pytest.mark.parametrize("handed_on", [False, True])
+    def test_an_empty_one_has_no_element(self, tmp_path: Path, handed_on: bool) -> None:
+        """The branch that would take it out is not run; it is checked all the same."""
+        then = body([node("OptionalGetElement", ["o"], ["e"]), node("Add", ["e", "x"], ["out"])], [], [info("out")])
+        nodes = [nothing("n" if handed_on else "o"), *([node("Identity", ["n"], ["o"])] if handed_on else [])]
+        nodes += [
+            node("OptionalHasElement", ["o"], ["there"]),
+            node("If", ["there"], ["y"], then_branch=then, else_branch=branches()["then_branch"]),
+        ]
+        assert assert_read(saved(tmp_path, nodes, opset=18))[:2] == ["MatMul", "Add"]
+
+    @pytest.mark.parametrize("chosen", [False, True])
+    def test_a_branch_may_make_one(self, tmp_path: Path, chosen: bool) -> None:
+        kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, [1, 4]))
+        outputs = [helper.make_value_info("o", kind)]
+        empty, full = body([nothing("o")], [], outputs), body([node("Optional", ["x"], ["o"])], [], outputs)
+        nodes = [
+            node("If", ["c"], ["one"], then_branch=empty, else_branch=full),
+            node("OptionalHasElement", ["one"], ["there"]),
+            node("Where", ["there", "x", "b"], ["z"]),
+            node("Add", ["z", "x"], ["y"]),
+        ]
+        assert_read(saved(tmp_path, nodes, {"c": np.array(chosen)}, opset=18, shape=(1, 4)))
+
+    @pytest.mark.parametrize("op", ["OptionalGetElement", "Relu"])
+    def test_nothing_can_be_taken_out_of_an_empty_one(self, tmp_path: Path, op: str) -> None:
+        nodes = [nothing("o"), node(op, ["o"], ["e"], name="take"), node("Add", ["e", "x"], ["y"])]
+        found = problem(saved(tmp_path, nodes, opset=18))
+        assert f"{op} node 'take' reads an optional value that has nothing in it" in found

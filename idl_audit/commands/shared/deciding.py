@@ -29,6 +29,7 @@ from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.lp_chain import LpChain
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import InputSet, SparseBall
+from idl_audit.values.budget import Budget
 from idl_audit.values.errors import InvalidInputError, ModelFileError, UnsupportedModelError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
@@ -122,12 +123,14 @@ class Decider:
 
         sample = Decided(task.position, task.index, task.label, task.centre)
         for radius, inputs in sorted(zip(self.setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
+            budget = self.setting.verdicts.budget
             result = _settled(sample, inputs) or decide(
-                model, network, sample.centre, sample.label, inputs, self.setting.verdicts, share
+                model, network, sample.centre, sample.label, inputs, self.setting.verdicts, share, budget
             )
+            error = self._float_error(sample, inputs, result, budget)
             if result.verdict is Verdict.CERTIFIED and self.setting.certificates is not None:
                 self._certify(sample, radius, inputs, result, self.setting.certificates)
-            result = replace(result, float_error=self._float_error(sample, inputs, result), chain=None, states=None)
+            result = replace(result, float_error=error, chain=None, states=None)
             sample.results[radius.value], sample.predicted = result, result.predicted
             heard((radius.value, result))
         if self.subject is not None:
@@ -145,8 +148,11 @@ class Decider:
             self._ready = self.subject.in_data_units(units), self.subject.network(units)
         return self._ready
 
-    def _float_error(self, sample: Decided, inputs: InputSet, result: Result) -> float | None:
-        """Return how far a computed margin of a certified sample may be from the exact one; None where nothing says."""
+    def _float_error(self, sample: Decided, inputs: InputSet, result: Result, budget: Budget) -> float | None:
+        """Return how far a computed margin of a certified sample may be from the exact one; None where nothing says.
+
+        It is part of what the verdict may cost: with no time left, the coarse bounds are all there is.
+        """
         if result.verdict is not Verdict.CERTIFIED or result.lower is None or self.subject is None:
             return None
         itself = self.subject.network_itself or self.subject
@@ -156,13 +162,13 @@ class Decider:
             return None
         box = Interval.of_boxes(inputs.hull)
         if self.subject.threshold is not None:  # the one output, then the margin that such an error in it needs
-            one = self._margins.errors(box, np.ones((1, 1)), np.full(1, -np.inf))
+            one = self._margins.errors(box, np.ones((1, 1)), np.full(1, -np.inf), check=budget.check)
             error = self.subject.threshold.margin(float(one[0]))
         else:
             rows = self._margin_rows(sample.label)
-            error = float(
-                self._margins.errors(box, rows, np.full(len(rows), result.lower), result.states).max(initial=0.0)
-            )
+            proved = np.full(len(rows), result.lower)
+            errors = self._margins.errors(box, rows, proved, result.states, check=budget.check)
+            error = float(errors.max(initial=0.0))
         return error if np.isfinite(error) else None
 
     def _margin_rows(self, label: int) -> FloatArray:

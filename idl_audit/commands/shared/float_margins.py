@@ -20,7 +20,8 @@ from idl_audit.proof.intervals import affine_interval, interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.report.schema import Diagnostic, Level
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.check import Check, unchecked
+from idl_audit.values.errors import BudgetError, UnsupportedModelError
 from idl_audit.values.query import Query
 from idl_audit.values.rounding import gamma
 
@@ -61,7 +62,13 @@ class FloatMargins:
         return cls(written, subject.in_data_units(preprocessing), preprocessing)
 
     def errors(
-        self, inputs: Interval, functionals: FloatArray, margins: FloatArray, states: StateBounds | None = None
+        self,
+        inputs: Interval,
+        functionals: FloatArray,
+        margins: FloatArray,
+        states: StateBounds | None = None,
+        *,
+        check: Check = unchecked,
     ) -> FloatArray:
         """Return bounds of |computed - exact| for rows of outputs over a box, (R,); infinite where none is known.
 
@@ -72,33 +79,38 @@ class FloatMargins:
             functionals: (R, q).
             margins: what is proved of each row, (R,).
             states: proved bounds of the model's states over the box, where there are some already.
+            check: called between parts of the finer bounds; where it ends them, the coarse ones stay.
         """
         found = np.full(len(functionals), np.inf)
         if not len(functionals):
             return found
         try:
-            for bounds, sharp in self._attempts(inputs, states):
-                found = np.fmin(found, self._once(inputs, functionals, bounds, sharp=sharp))
+            for bounds, sharp in self._attempts(inputs, states, check):
+                found = np.fmin(found, self._once(inputs, functionals, bounds, sharp=sharp, check=check))
                 if (margins > found).all():
                     break
-        except MemoryError:
+        except (BudgetError, MemoryError):
             pass
         return found
 
-    def _attempts(self, inputs: Interval, states: StateBounds | None) -> Iterator[tuple[StateBounds, bool]]:
+    def _attempts(
+        self, inputs: Interval, states: StateBounds | None, check: Check
+    ) -> Iterator[tuple[StateBounds, bool]]:
         """Yield bounds of the states, and whether each state's error gets a bound of its own; cheap ones first."""
         known = interval_bounds(self.model, inputs) if states is None else states
         yield known, False
         if states is None:
-            known = backward_state_bounds(self.model, inputs)
+            known = backward_state_bounds(self.model, inputs, check=check)
             yield known, False
         if self._work <= MOST_WORK:
             yield known, True
 
-    def _once(self, inputs: Interval, functionals: FloatArray, bounds: StateBounds, *, sharp: bool) -> FloatArray:
+    def _once(
+        self, inputs: Interval, functionals: FloatArray, bounds: StateBounds, *, sharp: bool, check: Check
+    ) -> FloatArray:
         places = self.written.places_in(self.model)
         known = {k: bounds.z[own] for k, own in places.items() if own in bounds.z}
-        errors = FloatErrors(self.written, *self._read_inputs(inputs), known, sharp)
+        errors = FloatErrors(self.written, *self._read_inputs(inputs), known, sharp, check)
         found = errors.of_outputs(functionals)[0]
         operator = self.model.stripped_output
         if operator == "Softmax":
@@ -127,12 +139,14 @@ class FloatMargins:
             total += blocks[k].size * behind if self.written.roundings[k].is_state else 0
         return total
 
-    def errors_of(self, query: Query, proved: Sequence[float], states: StateBounds | None) -> FloatArray:
+    def errors_of(
+        self, query: Query, proved: Sequence[float], states: StateBounds | None, *, check: Check = unchecked
+    ) -> FloatArray:
         """Return for each alternative a bound of |computed - exact| of its rows and sums of rows, (a,)."""
         rows = [alternative.rows for alternative in query.alternatives]
         margins = np.repeat(np.asarray(proved, np.float64), [len(own) for own in rows])
         stacked = np.concatenate(rows) if rows else np.zeros((0, self.model.n_outputs))
-        each = self.errors(Interval.of_boxes(query.box), stacked, margins, states)
+        each = self.errors(Interval.of_boxes(query.box), stacked, margins, states, check=check)
         ends = np.cumsum([len(own) for own in rows])[:-1]
         return np.array([own.sum() for own in np.split(each, ends)]) if rows else np.zeros(0)
 

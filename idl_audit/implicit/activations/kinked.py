@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -73,9 +74,9 @@ class Kinked(Activation):
             np.where(known, np.minimum(hi, np.maximum(x_hi, 0.0)), hi),
         )
 
-    @property
+    @cached_property
     def _products_are_exact(self) -> bool:
-        """Whether both slopes are -1, 0 or 1."""
+        """Whether both slopes are -1, 0 or 1; asked for every interval and every vertex."""
         return all(bool(np.isin(slope, (-1.0, 0.0, 1.0)).all()) for slope in (self.below, self.above))
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -52,10 +52,11 @@ class Ball:
     def inputs(self) -> InputSet:
         """The set. Raises InvalidInputError where it makes no sense."""
         lo, hi = self.clip or (None, None)
-        if self.cardinality is None:
-            return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
-        k = self.cardinality
-        return SparseBall.around(self.centre, self.eps, k, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+        with np.errstate(over="ignore"):  # what leaves the range of float64 is refused
+            if self.cardinality is None:
+                return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+            k = self.cardinality
+            return SparseBall.around(self.centre, self.eps, k, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
 
 
 @dataclass(frozen=True, eq=False)
