@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from idl_audit.proof.convert import Grower
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
 from idl_audit.proof.restriction import living_states, restricted
+from idl_audit.proof.rows import groups, with_sums
 from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.small_networks import (
@@ -139,6 +141,17 @@ def test_leaves_know_that_few_inputs_change(kind: str) -> None:
         for offset, holds in ((least, False), (least + 1e-9, True)):
             query = Query(ball.hull, (Conjunction(np.ones((1, 1)), np.array([offset])),), ball)
             assert (check(model, query, proof) == []) == holds
+
+
+def test_sums_beyond_float64_are_no_sums_and_prove_nothing() -> None:
+    huge = Conjunction(np.full((3, 1), 1e308), np.full(3, 1e308))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert groups(huge) == [(0,), (1,), (2,)]
+        small = Conjunction(np.ones((2, 1)), np.full(2, -1.5e308))
+        assert with_sums(small)[1][2] == -np.inf
+        great = Conjunction(np.ones((2, 1)), np.full(2, 1.5e308))
+        assert np.isfinite(with_sums(great)[1]).all()
 
 
 FORGED = {
