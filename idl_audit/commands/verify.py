@@ -277,7 +277,7 @@ def _of_this_model(asked: Asked, subject: Subject, found: Outcome) -> Outcome:
         if asked.of.sha256 == subject.info.file_sha256:
             note = "it names the model's file alone, and not what belongs to it (weights beside it, code): make it anew"
         refused.append(note)
-    if must and subject.output is None and asked.of.output_name is not None:
+    if subject.output is None and asked.of.output_name is not None:
         refused.append(f"it speaks of the output '{asked.of.output_name}', and the model's output has no name")
     return Outcome(found.statement, found.about, Checked(found.checked.checked, tuple(refused)), found.norm_inf)
 

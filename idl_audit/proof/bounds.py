@@ -39,6 +39,10 @@ class Interval:
         """Return one interval m times."""
         return Interval(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0))
 
+    def rows(self, rows: slice) -> Interval:
+        """Return the intervals of some of the boxes."""
+        return Interval(self.lo[rows], self.hi[rows])
+
     @property
     def largest(self) -> FloatArray:
         """Largest absolute value inside, shape (m, n)."""
@@ -83,6 +87,10 @@ class SparseInputs(Interval):
     def repeated(self, m: int) -> SparseInputs:
         """Return the same set m times."""
         return SparseInputs(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0), self.ball)
+
+    def rows(self, rows: slice) -> SparseInputs:
+        """Return the set as often as there are such rows."""
+        return SparseInputs(self.lo[rows], self.hi[rows], self.ball)
 
 
 @dataclass(frozen=True)

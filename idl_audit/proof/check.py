@@ -6,8 +6,10 @@ anew from the model, the box and the choices, and every comparison is one that N
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,6 +34,8 @@ from idl_audit.values.rounding import down, gamma
 
 NUMBERS_AT_ONCE = 2**22
 """Bounds of all states in the leaves of one pass."""
+MOST_STEPS = 2**28
+"""Splits of states above all leaves of a forest: a chain of a hundred thousand nodes has five billion of them."""
 LEAVES_AT_ONCE = 4096
 BOXES_AT_ONCE = 64
 
@@ -127,9 +131,7 @@ def proved_lemma(model: ImplicitModel, inputs: Interval, bounds: StateBounds, le
         return _by_choices(model, inputs, bounds, lemma)
     nodes = np.flatnonzero(forest.is_leaf)
     goal = forest.goal_of[nodes]
-    seeds = np.zeros((forest.n_goals, model.blocks[k].size))
-    seeds[np.arange(forest.n_goals), lemma.states] = lemma.signs
-    proved = _proved(model, inputs, bounds, forest, nodes, seeds[goal], block=k)
+    proved = _proved(model, inputs, bounds, forest, nodes, _signed_states(model, lemma, goal), block=k)
     worst = np.full(forest.n_goals, np.inf)
     np.minimum.at(worst, goal, np.where(np.isnan(proved), -np.inf, proved))
     return bounds.z[k].tightened(lemma.states, lemma.signs.astype(np.float64), worst)
@@ -158,17 +160,31 @@ def _by_choices(model: ImplicitModel, inputs: Interval, bounds: StateBounds, lem
     k, forest = lemma.block, lemma.forest
     z = bounds.z[k]
     at_once = max(1, NUMBERS_AT_ONCE // max(1, *(block.size for block in model.blocks), model.n_inputs))
-    seeds = np.zeros((forest.n_goals, model.blocks[k].size))
-    seeds[np.arange(forest.n_goals), lemma.states] = lemma.signs
     for start in range(0, forest.n_goals, at_once):
         goals = np.arange(start, min(start + at_once, forest.n_goals))
         leaves = forest.leaf_number[forest.roots[goals]]
         chosen = [{j: rows[None] for j, rows in kind.items()} for kind in forest.chosen(leaves)]
-        functionals = Functionals.of_block(model, k, seeds[goals])
+        functionals = Functionals.of_block(model, k, _signed_states(model, lemma, goals)(slice(None)))
         choose = chosen_multipliers(model, bounds, *chosen)
         proved = lower_bound(model, inputs, bounds, functionals, choose)[0]
         z = z.tightened(lemma.states[goals], lemma.signs[goals].astype(np.float64), proved)
     return z
+
+
+Seeds: TypeAlias = Callable[[slice], FloatArray]
+"""The functionals of some leaves, made when they are asked for: leaves are many, and rows may be long."""
+
+
+def _signed_states(model: ImplicitModel, lemma: Lemma, goals: IntArray) -> Seeds:
+    """Return signs * z of the states of some of a lemma's goals, as functionals."""
+
+    def of(some: slice) -> FloatArray:
+        rows = goals[some]
+        seeds = np.zeros((rows.size, model.blocks[lemma.block].size))
+        seeds[np.arange(rows.size), lemma.states[rows]] = lemma.signs[rows]
+        return seeds
+
+    return of
 
 
 # --- goals -----------------------------------------------------------------------------------------------------------
@@ -226,11 +242,11 @@ class _Sum:
         if some.size == 1 and weights[some[0]] == 1:
             row = alternative.rows[some[0]]
             return cls(row, np.zeros(row.size), float(alternative.offsets[some[0]]))
-        exact = [
-            sum((Fraction(float(weights[i])) * Fraction(float(alternative.rows[i, j])) for i in some), Fraction(0))
-            for j in range(alternative.rows.shape[1])
-        ]
-        offset = sum((Fraction(float(weights[i])) * Fraction(float(alternative.offsets[i])) for i in some), Fraction(0))
+        weights, rows = weights[some], alternative.rows[some]
+        exact = [_exact_sum(weights, rows[:, j]) for j in range(rows.shape[1])]
+        offset = _exact_sum(weights, alternative.offsets[some])
+        if not all(abs(value) <= np.finfo(np.float64).max for value in (*exact, offset)):
+            raise Refused("it weighs rows by more than float64 holds")
         seed = np.array([float(value) for value in exact])
         error = np.array([_upward(abs(value - Fraction(float(s)))) for value, s in zip(exact, seed, strict=True)])
         return cls(seed, error, -_upward(-offset))
@@ -242,6 +258,18 @@ class _Sum:
         largest = affine_interval(model.output, bounds.x, inputs).largest[0]
         doubt = float((self.error * largest).sum()) * (1 + gamma(self.error.size + 8))
         return float(down(np.asarray(self.offset - doubt)))
+
+
+LEAST_PRODUCT = 2**2148
+"""One divided by the least product of two float64 numbers: every sum of such products is a multiple of that."""
+
+
+def _exact_sum(weights: FloatArray, values: FloatArray) -> Fraction:
+    total = 0
+    for weight, value in zip(weights.tolist(), values.tolist(), strict=True):
+        (a, b), (c, d) = weight.as_integer_ratio(), value.as_integer_ratio()
+        total += a * c * (LEAST_PRODUCT // (b * d))
+    return Fraction(total, LEAST_PRODUCT)
 
 
 def _upward(value: Fraction) -> float:
@@ -261,13 +289,19 @@ def _flat_goals(
     """Check the trees of some goals that split states alone, all leaves together."""
     if not numbers.size:
         return ""
-    sums = [_Sum.of(query.alternatives[goals.alternatives[g]], goals.weights[g]) for g in numbers]
+    known: dict[tuple[int, bytes], int] = {}
+    which = np.array(
+        [known.setdefault((goals.alternatives[g], goals.weights[g].tobytes()), len(known)) for g in numbers]
+    )
+    sums = [_Sum.of(query.alternatives[a], np.frombuffer(weights)) for a, weights in known]
     place = np.full(goals.forest.n_goals, -1)
     place[numbers] = np.arange(numbers.size)
     nodes = np.flatnonzero(goals.forest.is_leaf & (place[goals.forest.goal_of] >= 0))
     own = place[goals.forest.goal_of[nodes]]
     seeds, shifts = np.stack([one.seed for one in sums]), np.array([one.shift(model, bounds, inputs) for one in sums])
-    proved = down(_proved(model, inputs, bounds, goals.forest, nodes, seeds[own]) + shifts[own])
+    sum_of = which[own]
+    proved = _proved(model, inputs, bounds, goals.forest, nodes, lambda some: seeds[sum_of[some]])
+    proved = down(proved + shifts[sum_of])
     worst = np.full(numbers.size, np.inf)
     np.minimum.at(worst, own, np.where(np.isnan(proved), -np.inf, proved))
     for number, lower in zip(goals.alternatives[numbers], worst, strict=True):
@@ -402,8 +436,9 @@ class _Walk:
         bounds = _of_flat(self._model, here.z_lo[None], here.z_hi[None])
         rows = self._target.rows
         if self._target.single:
-            seeds = np.repeat(rows.functionals, nodes.size, axis=0)
-            proved = _proved(self._model, inputs, bounds, self._forest, nodes, seeds, top=here.node, whole=self._inputs)
+            everywhere = np.broadcast_to(rows.functionals, (nodes.size, rows.functionals.shape[1]))
+            seeds, whole = everywhere.__getitem__, self._inputs
+            proved = _proved(self._model, inputs, bounds, self._forest, nodes, seeds, top=here.node, whole=whole)
             lower = down(proved + rows.offsets[0])[:, None]
         else:
             lower = self._by_lines(here, inputs, bounds, nodes)
@@ -430,7 +465,7 @@ def _proved(
     bounds: StateBounds,
     forest: Forest,
     nodes: IntArray,
-    seeds: FloatArray,
+    seeds: Seeds,
     *,
     block: int | None = None,
     top: int | None = None,
@@ -444,7 +479,7 @@ def _proved(
         bounds: of the states over that box.
         forest: the trees, whose splits above the leaves are of states alone up to `top`.
         nodes: the leaves, (m,).
-        seeds: (m, rows): of the outputs, or of z of a block.
+        seeds: of some of the leaves, (m, rows): of the outputs, or of z of a block.
         block: whose z.
         top: the node that `bounds` hold for; None for the roots.
         whole: the box that planes are for; None where it is `inputs`.
@@ -454,7 +489,7 @@ def _proved(
     for some in _chunks(model, nodes):
         numbers = forest.leaf_number[some]
         leaves = leaf_bounds(model, bounds, forest, some, top)
-        chosen = forest.chosen(numbers)
+        chosen, own = forest.chosen(numbers), seeds(slice(start, start + some.size))
         for rows, planes in _with_planes(forest, numbers):
             if planes:
                 if whole is not None and not (
@@ -468,7 +503,7 @@ def _proved(
                 model,
                 inputs.repeated(rows.size),
                 here,
-                seeds[start + rows],
+                own[rows],
                 slopes,
                 splits,
                 block=block,
@@ -527,6 +562,8 @@ def _unfit(model: ImplicitModel, forest: Forest, block: int | None) -> str:
     why = forest.fault(model.n_inputs, model.n_states)
     if why:
         return why
+    if not forest.steps(model.n_inputs) <= MOST_STEPS:
+        return "its trees are deeper than anyone looks at"
     newest = 0 if block is None else block + 1
     for kind in (forest.slopes, forest.multipliers, forest.duals, forest.planes):
         for k, own in kind.items():

@@ -154,6 +154,18 @@ class Forest:
             below[here] = True
         return np.asarray(below)
 
+    def steps(self, n_inputs: int) -> int:
+        """Return how many splits of states are above leaves, below the last split of an input, all leaves together."""
+        inputs, total, here = self.splits_inputs(n_inputs), 0, self.roots
+        depths = np.zeros(here.size, np.int64)
+        while here.size:
+            leaf = self.is_leaf[here]
+            total += int(depths[leaf].sum())
+            inner, depth_of = here[~leaf], depths[~leaf]
+            first, below = self.child[inner], np.where(inputs[inner], 0, depth_of + 1)
+            here, depths = np.concatenate([first, first + 1]), np.concatenate([below, below])
+        return total
+
     def leaves_below(self, node: int) -> IntArray:
         """Return the nodes of the leaves at or below a node, ascending."""
         found, here = [], np.asarray([node])

@@ -116,7 +116,6 @@ def prove_leaves(
         ]
         functionals = Functionals.of_block(model, block, seeds[rows][:, None, :])
         choose = chosen_multipliers(model, here, *own)
-        box = Interval(inputs.lo[rows], inputs.hi[rows])
         chosen = {k: own.rows(rows) for k, own in planes.items()}
-        found.append(lower_bound(model, box, here, functionals, choose, chosen, check=check)[:, 0])
+        found.append(lower_bound(model, inputs.rows(rows), here, functionals, choose, chosen, check=check)[:, 0])
     return np.concatenate(found) if found else np.zeros(0)

@@ -47,6 +47,7 @@ class Rows:
         return np.stack(columns, axis=1)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of what overflows, none is exact, and offsets are rounded downward
 def with_sums(alternative: Conjunction) -> tuple[FloatArray, FloatArray]:
     """Return the rows and offsets with those sums of rows that are exact in float64."""
     rows, offsets = list(alternative.rows), list(alternative.offsets)
@@ -59,6 +60,7 @@ def with_sums(alternative: Conjunction) -> tuple[FloatArray, FloatArray]:
     return np.reshape(rows, (len(rows), -1)), np.asarray(offsets, np.float64)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def groups(alternative: Conjunction) -> list[tuple[int, ...]]:
     """Return the rows, one a group, then those pairs, and all, whose sums are exact in float64 and not 0."""
     count = len(alternative.rows)

@@ -77,12 +77,13 @@ class Box:
             raise OptionError(f"eps must be a positive number, not {eps}")
         centre = np.asarray(centre, np.float64)
         outer, inner = _radii(centre.size, eps, sigma)
-        low, low_error = _two_sum(centre, -outer)
-        high, high_error = _two_sum(centre, outer)
-        lo, hi = np.where(low_error < 0, down(low), low), np.where(high_error > 0, up(high), high)
-        low, low_error = _two_sum(centre, -inner)
-        high, high_error = _two_sum(centre, inner)
-        inner_lo, inner_hi = np.where(low_error > 0, up(low), low), np.where(high_error < 0, down(high), high)
+        with np.errstate(over="ignore", invalid="ignore"):  # near the largest number; infinite ends are refused
+            low, low_error = _two_sum(centre, -outer)
+            high, high_error = _two_sum(centre, outer)
+            lo, hi = np.where(low_error < 0, down(low), low), np.where(high_error > 0, up(high), high)
+            low, low_error = _two_sum(centre, -inner)
+            high, high_error = _two_sum(centre, inner)
+            inner_lo, inner_hi = np.where(low_error > 0, up(low), low), np.where(high_error < 0, down(high), high)
         for name, limit, outside in (("below", valid_lo, np.less), ("above", valid_hi, np.greater)):
             if limit is not None and outside(centre, limit).any():
                 where = int(np.argmax(outside(centre, limit)))
@@ -281,14 +282,15 @@ def _radii(size: int, eps: float, sigma: FloatArray | None) -> tuple[FloatArray,
     if not np.isfinite(product).all():
         raise OptionError(f"eps = {eps} times sigma exceeds the range of float64; give smaller ones")
     exact = (sigma == 0) | (sigma == 1)
-    return np.where(exact, product, up(product)), np.where(exact, product, np.maximum(down(product), 0.0))
+    with np.errstate(over="ignore"):
+        return np.where(exact, product, up(product)), np.where(exact, product, np.maximum(down(product), 0.0))
 
 
 def _gains(rows: FloatArray, error: FloatArray | float, centre: FloatArray, box: Box) -> FloatArray:
     """Return how much each input adds to m . (u - centre) at most, entry by entry, up to rounding; never negative."""
-    above = np.where(box.hi > centre, up(box.hi - centre), 0.0)
-    below = np.where(box.lo < centre, up(centre - box.lo), 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
+        above = np.where(box.hi > centre, up(box.hi - centre), 0.0)
+        below = np.where(box.lo < centre, up(centre - box.lo), 0.0)
         gains = np.where(rows >= 0, rows * above, -rows * below) + error * np.maximum(above, below)
     return np.where((above == 0) & (below == 0), 0.0, gains)
 

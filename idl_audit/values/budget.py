@@ -98,10 +98,6 @@ class Budget:
         """Return the budget of a step that begins no more than so many nodes."""
         return replace(self, last_node=min(self.last_node, self.nodes.spent + nodes))
 
-    def at_most_nodes(self, nodes: int) -> Budget:
-        """Return the budget of a step that begins no more than so many nodes."""
-        return replace(self, last_node=min(self.last_node, self.nodes.spent + nodes))
-
     def before(self, seconds: float) -> Budget:
         """Return the budget of a step that leaves so many seconds to what comes after it."""
         return replace(self, deadline=self.deadline - seconds)

@@ -87,6 +87,8 @@ class NpzFile:
             )
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
+            if entry.filename != entry.orig_filename:
+                raise ValueError(f"'{name}' has a name that readers tell in different ways")
             if name in self._entries:
                 raise ValueError(f"two arrays are called '{name}'")
             if entry.compress_type not in COMPRESSIONS:

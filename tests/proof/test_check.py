@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,13 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.check import check
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.check import check, proved_stages
 from idl_audit.proof.convert import Grower
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
-from idl_audit.values.box import Box
+from idl_audit.proof.restriction import living_states, restricted
+from idl_audit.proof.rows import groups, with_sums
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.query import Conjunction, Query
-from tests.shared.small_networks import layered, minimum_by_patterns, random_box, random_network
+from tests.shared.small_networks import (
+    PLAIN,
+    layered,
+    minimum_by_patterns,
+    pooled_network,
+    random_box,
+    random_network,
+    some_points,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -115,6 +127,31 @@ def test_sums_that_float64_does_not_hold_are_paid_for() -> None:
         box, (Conjunction(rows, np.array([0.0, 0.0])),)
     )  # .3 u - .3 u: 0 up to rounding, and that is no proof
     assert check(model, exact, Proof(goals=(own,))) != []
+
+
+@pytest.mark.parametrize("kind", ["", "duals"])
+def test_leaves_know_that_few_inputs_change(kind: str) -> None:
+    """y = u0 + u1 >= -1 where one of two inputs within 1 of 0 changes, -2 where both do."""
+    model = layered([([[1.0, 1.0], [-1.0, -1.0]], [0.0, 0.0])], ([[1.0, -1.0]], [0.0]))
+    zeros, lam = np.zeros(2), {0: Choices(np.array([0]), np.array([[0.0, -0.5]], np.float32))}
+    forest = replace(one_tree([]), **({kind: lam} if kind else {}))
+    proof = Proof(goals=(goals(forest, alternatives=[0], weights=[[1.0]]),))
+    for k, least in ((1, 1.0), (2, 2.0)):
+        ball = SparseBall.around(zeros, 1.0, k)
+        for offset, holds in ((least, False), (least + 1e-9, True)):
+            query = Query(ball.hull, (Conjunction(np.ones((1, 1)), np.array([offset])),), ball)
+            assert (check(model, query, proof) == []) == holds
+
+
+def test_sums_beyond_float64_are_no_sums_and_prove_nothing() -> None:
+    huge = Conjunction(np.full((3, 1), 1e308), np.full(3, 1e308))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert groups(huge) == [(0,), (1,), (2,)]
+        small = Conjunction(np.ones((2, 1)), np.full(2, -1.5e308))
+        assert with_sums(small)[1][2] == -np.inf
+        great = Conjunction(np.ones((2, 1)), np.full(2, 1.5e308))
+        assert np.isfinite(with_sums(great)[1]).all()
 
 
 FORGED = {
@@ -241,18 +278,7 @@ def test_nothing_that_is_attained_is_proved_whatever_the_proof_says(seed: int) -
     query = Query(box, (Conjunction(row[None], np.array([-least - 1e-9 * (1 + abs(least))])),))
     number = int(rng.choice([0, REST]))
     weights = np.array([[2.0 ** rng.integers(-2, 3)]]) if number == 0 else np.zeros((1, 1))
-    stages: tuple[tuple[Lemma, ...], ...] = ((),)
-    for _ in range(rng.integers(0, 3)):
-        block = int(rng.integers(0, 2))
-        forest = random_forest(rng, model, box, choices=True)
-        older = (forest.variable < 0) | (forest.variable >= model.n_inputs + model.offsets[block + 1])
-        forest = forest if older.all() and block == 0 else Forest.of_leaves(1)
-        kinds = {
-            kind: {k: own for k, own in getattr(forest, kind).items() if k > block}
-            for kind in ("slopes", "multipliers", "duals")
-        }
-        one = Lemma(block, rng.integers(0, 3, 1), rng.choice([-1, 1], 1), replace(forest, **kinds))
-        stages = (*stages, (one,))
+    stages = ((), *((random_lemma(rng, model, box),) for _ in range(rng.integers(0, 3))))
     own = Goals(len(stages) - 1, np.array([number]), weights, random_forest(rng, model, box, choices=number == 0))
     assert check(model, query, Proof(stages, (own,))) != []
 
@@ -279,3 +305,55 @@ def test_a_tree_that_splits_every_state_proves_almost_everything_that_is_true(se
     for number, weights in ((0, np.ones((1, 1))), (REST, np.zeros((1, 1)))):
         proof = Proof(goals=(Goals(0, np.array([number]), weights, grower.forest),))
         assert check(model, query, proof) == []
+
+
+def random_lemma(rng: np.random.Generator, model: ImplicitModel, box: Box) -> Lemma:
+    """Return a lemma with a tree of older states, where there are such, and random choices."""
+    block = int(rng.integers(0, len(model.blocks)))
+    forest = random_forest(rng, model, box, choices=True)
+    if not ((forest.variable < 0) | (forest.variable >= model.n_inputs + model.offsets[block + 1])).all():
+        forest = Forest.of_leaves(1)
+    kinds = {kind: {k: own for k, own in getattr(forest, kind).items() if k > block} for kind in KINDS_OF_CHOICES}
+    kinds = kinds if forest.has_choices else {}
+    return Lemma(block, rng.integers(0, model.blocks[block].size, 1), rng.choice([-1, 1], 1), replace(forest, **kinds))
+
+
+KINDS_OF_CHOICES = ("slopes", "multipliers", "duals")
+
+
+@pytest.mark.parametrize("activations", [("relu", "abs", "leaky_relu"), tuple(sorted(PLAIN)), None])
+@given(seeds)
+@settings(max_examples=60, deadline=None)
+def test_bounds_of_stages_and_goals_hold_at_points_of_every_set(activations: tuple[str, ...] | None, seed: int) -> None:
+    """Boxes and U_card, kinked and smooth activations, max-pools: lemmas, states left out, trees of any kind."""
+    rng = np.random.default_rng(seed)
+    if activations is None:
+        model = pooled_network(rng, size=3, bias=float(rng.normal()))
+    else:
+        model = random_network(rng, p=3, widths=(3, 2, 3), q=3, activations=activations)
+    p, centre = model.n_inputs, rng.normal(size=model.n_inputs) * 0.4
+    ball = SparseBall.around(centre, float(rng.choice([1e-3, 0.3, 1.0])), int(rng.integers(1, p + 2)))
+    points = some_points(rng, ball.hull, 100)
+    if few := bool(rng.integers(2)):
+        for point in points:
+            same = rng.permutation(p)[ball.k :]
+            point[same] = centre[same]
+    inputs = Interval.of_set(ball if few else ball.hull)
+    stages = tuple(tuple(random_lemma(rng, model, ball.hull) for _ in range(rng.integers(0, 3))) for _ in range(3))
+    first = proved_stages(model, inputs, Proof(stages[:1]))[1][0]
+    kept = {k: states for k, states in living_states(model, first).items() if rng.random() < 0.5}
+    stages = stages if not kept else stages[:1]
+    found = proved_stages(model, inputs, Proof(stages, (), kept))[1]
+    for bounds in found:
+        for k, z in enumerate(model.pre_activations(points)):
+            own = z[:, kept[k]] if k in kept else z
+            slack = 1e-9 * (1 + np.abs(own).max())
+            assert ((own >= bounds.z[k].lo - slack) & (own <= bounds.z[k].hi + slack)).all()
+    rows = rng.normal(size=(1, 3))
+    y = model(points) @ rows[0]
+    attained = Conjunction(rows, np.array([-y.min() - 1e-9 * (1 + np.abs(y).max())]))
+    query = Query(ball.hull, (attained,), ball if few else None)
+    number = int(rng.choice([0, REST]))
+    forest = random_forest(rng, restricted(model, kept), ball.hull, choices=number == 0)
+    own_goals = goals(forest, alternatives=[number], weights=[[float(number == 0)]], stage=len(stages) - 1)
+    assert check(model, query, Proof(stages, (own_goals,), kept)) != []

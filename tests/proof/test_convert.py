@@ -13,7 +13,7 @@ from idl_audit.proof.chain import Chain
 from idl_audit.proof.check import check
 from idl_audit.proof.convert import of_chain, of_splits
 from idl_audit.proof.files.arrays import PROOF, opened, packed, sizes
-from idl_audit.proof.files.door import check_values, fit
+from idl_audit.proof.files.door import Arrays, check_values, fit
 from idl_audit.proof.files.strict_json import Damaged, Misfit
 from idl_audit.proof.proof import Proof
 from idl_audit.proof.split_tree import SplitTree
@@ -50,7 +50,7 @@ def reread(model: ImplicitModel, proof: Proof, **changed: AnyArray) -> Proof:
     with np.load(file, allow_pickle=False) as archive:
         back = dict(archive)
     fit(back, PROOF, lambda name, size: sizes(model, back, name, size))
-    return opened({name: check_values(name, array, PROOF) for name, array in back.items()}, 0)
+    return opened(Arrays({name: check_values(name, array, PROOF) for name, array in back.items()}), 0)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -117,6 +117,54 @@ def flat_witness(model: Path, S: Any, **arrays: Any) -> tuple[Arrays, Meta]:
     return {"S": np.array(S, np.float64), **parts}, meta
 
 
+# ---- today's format --------------------------------------------------------------------------------------------------
+
+
+def whole(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def forest(key: str, variable: tuple[int, ...] = (-1,), cut: float = 0.0) -> Arrays:
+    """One tree: a leaf, or one split of a variable; with a choice of every kind for leaf 0 and block 1."""
+    inner = np.arange(len(variable)) == (0 if len(variable) > 1 else -1)
+    nodes = {"roots": whole(0), "variable": whole(*variable), "cut": np.where(inner, cut, 0.0), "child": inner * 1}
+    kinds = {"slopes": [[0, 0]], "multipliers": [[0, 0]], "duals": [[0, -0.5]]}
+    arrays = {f"{key}.{name}": array for name, array in nodes.items()}
+    for kind, values in kinds.items():
+        arrays |= {f"{key}.{kind}.1.leaves": whole(0), f"{key}.{kind}.1.values": np.array(values, np.float32)}
+    planes = {"leaves": whole(0), "states": whole(0, 1), "shares": np.full((1, 2, 1), 128, np.uint8)}
+    return arrays | {f"{key}.planes.1.{name}": array for name, array in planes.items()}
+
+
+def part() -> Arrays:
+    """A proof for `absolute` that has an array of every name but those of loops."""
+    lemma, goals = "part.0.stage.0.lemma.0", "part.0.goals.0"
+    arrays = {"part.0.kept.0": whole(0), "part.0.kept.1": whole(0, 1), "part.0.stage.0.blocks": whole(0)}
+    arrays |= {f"{lemma}.states": whole(0), f"{lemma}.signs": np.array([-1], np.int8), **forest(lemma)}
+    arrays |= {f"{goals}.stage": whole(0), f"{goals}.alternatives": whole(0), f"{goals}.weights": np.ones((1, 1))}
+    return arrays | forest(goals, (3, -1, -1))
+
+
+def today(model: Path, claim: Meta) -> Meta:
+    of = {"sha256": hashlib.sha256(model.read_bytes()).hexdigest(), "output_name": None, "threshold": None}
+    units = {"scale": 1.0, "mean": [], "std": []}
+    head = {"schema_version": "2.0", "kind": "proof", "tool": "by hand", "arithmetic": "real"}
+    return {**head, "model": {**of, "preprocessing": units}, "claim": claim}
+
+
+def sample_file(model: Path, eps: float) -> tuple[Arrays, Meta]:
+    """Class 0 within eps of 0: true of `absolute` below 0.75, false above."""
+    claim = {"kind": "sample", "index": 0, "label": 0, "eps": eps, "clip": None, "cardinality": None}
+    return {"centre": np.zeros(2), "sigma": np.ones(2), **part()}, today(model, claim)
+
+
+def property_file(model: Path, half: float) -> tuple[Arrays, Meta]:
+    """y_0 <= y_1 nowhere in [-half, half]^2."""
+    arrays = {"part.0.lo": np.full(2, -half), "part.0.hi": np.full(2, half), **part()}
+    arrays |= {"part.0.alternative.0.rows": np.array([[1.0, -1.0]]), "part.0.alternative.0.offsets": np.zeros(1)}
+    return arrays, today(model, {"kind": "property", "name": "p.vnnlib", "sha256": "0" * 64})
+
+
 def written(path: Path, arrays: Arrays, meta: Meta | str) -> Path:
     text = meta if isinstance(meta, str) else json.dumps(meta)
     np.savez_compressed(path, allow_pickle=True, **arrays, meta=np.asarray(text))

@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.shared import mutations, proof_mutations
 from tests.shared.mutated_case import Case
-from tests.shared.proof_sources import Source, sources
+from tests.shared.proof_sources import Source, claim_of, sources
 
 TWO_LAYERS = frozenset({"trees", "boxes", "two boxes", "branches"})
 """Sources of networks that the mutations of `mutations` know by heart: what they demand holds there."""
@@ -95,24 +95,25 @@ def _unlike(arrays, meta, told) -> str:
     about = told["about"]
     if not told["accepted"] or told["refused"]:
         return "the exit code says something else than the report"
-    expected = {"centre": arrays.get("centre"), "sigma": arrays.get("sigma"), "matrix": arrays.get("S")}
+    claim = claim_of(arrays, meta)
+    expected = {"centre": claim.centre, "sigma": claim.sigma, "matrix": claim.S}
     for name, array in expected.items():
         digest = None if array is None else hashlib.sha256(np.ascontiguousarray(array, "<f8").tobytes()).hexdigest()
         if (about[name] or {}).get("sha256") != digest:
             return f"the report tells of another {name}"
-    if meta["kind"] == "property certificate":
-        ends = [[arrays[f"{k}.lo"], arrays[f"{k}.hi"]] for k in range(len(meta["parts"]))]
-        if about["property"]["boxes"]["sha256"] != hashlib.sha256(np.array(ends, "<f8").tobytes()).hexdigest():
-            return "the report tells of other boxes"
-    if about["output"] != meta["output_name"] and meta["output_name"] is not None:
+    if claim.boxes and about["property"]["boxes"]["sha256"] != _digest(claim.boxes):
+        return "the report tells of other boxes"
+    if about["output"] != claim.output_name and claim.output_name is not None:
         return "the report tells of another output"
-    words = {key: meta.get(key) for key in ("label", "eps", "clip", "index")}
-    if any(about[key] != value for key, value in words.items()):
-        return f"the report tells of {[about[key] for key in words]}, the file of {list(words.values())}"
-    units = meta.get("preprocessing") or {"scale": 1, "mean": [], "std": []}
-    if any(about["preprocessing"][key] != units[key] for key in ("scale", "mean", "std")):
+    if any(about[key] != value for key, value in claim.words.items()):
+        return f"the report tells of {[about[key] for key in claim.words]}, the file of {list(claim.words.values())}"
+    if any(about["preprocessing"][key] != claim.units[key] for key in ("scale", "mean", "std")):
         return "the report tells of other units"
     return ""
+
+
+def _digest(arrays) -> str:
+    return hashlib.sha256(np.array(arrays, "<f8").tobytes()).hexdigest()
 
 
 def _other_property(source: Source, arrays) -> str:

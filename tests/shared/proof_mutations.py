@@ -172,7 +172,7 @@ def take_away(m: Mutant) -> str | None:
     if name is None or name == "sigma":
         return None
     del m.arrays[name]
-    return STRICT
+    return "" if ".kept." in name else STRICT
 
 
 def add_array(m: Mutant) -> str | None:
@@ -206,7 +206,7 @@ def renumber(m: Mutant) -> str | None:
 
 
 def _chains(m: Mutant) -> list[tuple[str, Meta]]:
-    return [] if m.meta["kind"] == "witness" or "lp" in m.meta else m.chains
+    return [] if m.meta["kind"] in ("witness", "proof") or "lp" in m.meta else m.chains
 
 
 # ---- meta ------------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-WORDS = frozenset({"index", "property", "property_sha256", "bounds"})
+WORDS = frozenset({"index", "property", "property_sha256", "bounds", "tool", "name"})
 """Entries that no claim rests on: what a file says of itself beside them is checked for its type alone."""
 
 
@@ -323,32 +323,40 @@ def swap_batches(m: Mutant) -> str | None:
 
 def claim_more(m: Mutant) -> str | None:
     """Claim something that is nearly always false: a wider set, another class, a smaller S, other units or output."""
-    kind, choice = m.meta["kind"], int(m.rng.integers(5))
-    if kind == "witness":
+    today = m.meta["kind"] == "proof"
+    claim, of = (m.meta["claim"], m.meta["model"]) if today else (m.meta, m.meta)
+    kind, choice = claim["kind"], int(m.rng.integers(6))
+    if kind in ("witness", "sensitivity"):
         if choice < 3:
             factor = m.rng.choice([0.0, 0.5, 0.9, 1 - 1e-3, -1.0])
             return "" if m.change("S", lambda a: a * factor) else None
         return "" if m.change("S", lambda a: a * np.where(m.rng.random(a.shape) < 0.3, 0.5, 1.0)) else None
-    if kind == "property certificate":
+    if kind in ("property", "property certificate"):
         name = m.pick("lo", "hi", "offsets", "rows")
         return "" if m.change(name, lambda a: a * m.rng.choice([1.2, 3.0, -1.0]) + m.rng.normal() * 0.1) else None
     if choice == 0:
-        m.meta["eps"] = float(m.meta["eps"] * m.rng.choice([1.1, 1.5, 4.0, 1e6, 1e300]))
+        claim["eps"] = float(claim["eps"] * m.rng.choice([1.1, 1.5, 4.0, 1e6, 1e300]))
     elif choice == 1:
-        m.meta["label"] = int((m.meta["label"] + 1) % 3)
+        claim["label"] = int((claim["label"] + 1) % 3)
     elif choice == 2:
-        m.meta["preprocessing"]["scale"] = float(m.rng.choice([-1.0, 0.1, 10.0, 1e-308, 1e308]))
+        of["preprocessing"]["scale"] = float(m.rng.choice([-1.0, 0.1, 10.0, 1e-308, 1e308]))
     elif choice == 3:
-        m.meta["clip"] = None
+        claim["clip"] = None
         return "" if m.change("centre", lambda a: a + m.rng.normal(size=a.shape)) else None
+    elif choice == 4:
+        of["output_name"] = str(m.rng.choice(["y", "z", "other"]))
+    elif claim.get("cardinality") is None and of.get("threshold") is None:
+        return None
+    elif claim.get("cardinality") is not None:
+        claim["cardinality"] = [None, 2, 99][m.rng.integers(3)]
     else:
-        m.meta["output_name"] = str(m.rng.choice(["y", "z", "other"]))
+        of["threshold"] = float(of["threshold"] * m.rng.choice([0.5, 0.9, -1.0, 1e-300]))
     return ""
 
 
 def sharpen_proof(m: Mutant) -> str | None:
     """Make the numbers of a proof say more than they prove."""
-    name = m.pick("adjoint", ".r", ".v", ".Y", "alpha", "factor", ".m", "box", "multipliers", "slopes")
+    name = m.pick("adjoint", ".r", ".v", ".Y", "alpha", "factor", ".m", "box", "multipliers", "slopes", "duals")
     factor = 10.0 ** m.rng.uniform(-320, 300)
     with np.errstate(all="ignore"):
         return "" if m.change(name, lambda a: (a * factor).astype(a.dtype)) else None
@@ -384,10 +392,84 @@ def shrink_box(m: Mutant) -> str | None:
     return "" if name is not None and m.change(name, lambda a: a * m.rng.choice([0.0, 0.5, 0.99])) else None
 
 
+# ---- forests of today's format ---------------------------------------------------------------------------------------
+
+
+def _forest(m: Mutant, *, split: bool = False) -> str | None:
+    """Return the prefix of some forest, of one that splits something where that is asked for."""
+    found = [name.removesuffix("variable") for name in sorted(m.arrays) if name.endswith(".variable")]
+    found = [key for key in found if not split or (m.arrays[f"{key}variable"] >= 0).any()]
+    return str(m.rng.choice(found)) if found else None
+
+
+def _inner(m: Mutant, key: str) -> int:
+    return int(m.rng.choice(np.flatnonzero(m.arrays[f"{key}variable"] >= 0)))
+
+
+def cut_forest(m: Mutant) -> str | None:
+    """Leave the last nodes out, or make a leaf of one that is split."""
+    key = _forest(m, split=True)
+    if key is None:
+        return None
+    if m.rng.random() < 0.5:
+        for name in ("variable", "cut", "child"):
+            m.arrays[key + name] = m.arrays[key + name][:-2]
+        return STRICT
+    node = _inner(m, key)
+    for name, value in (("variable", -1), ("cut", 0), ("child", 0)):
+        m.arrays[key + name] = np.where(np.arange(m.arrays[key + name].size) == node, value, m.arrays[key + name])
+    return STRICT
+
+
+def split_elsewhere(m: Mutant) -> str | None:
+    """Split something else, elsewhere, or the children the other way round."""
+    key = _forest(m, split=True)
+    if key is None:
+        return None
+    node, choice = _inner(m, key), int(m.rng.integers(3))
+    if choice < 2:
+        name, value = (("variable", int(m.rng.integers(0, 16))), ("cut", float(m.rng.normal())))[choice]
+        return "" if m.change(key + name, lambda a: np.where(np.arange(a.size) == node, value, a)) else None
+    order = np.arange(m.arrays[f"{key}variable"].size)
+    first = int(m.arrays[f"{key}child"][node])
+    order[[first, first + 1]] = first + 1, first
+    for name in ("variable", "cut", "child"):
+        m.arrays[key + name] = m.arrays[key + name][order]
+    return ""
+
+
+def other_goals(m: Mutant) -> str | None:
+    """Trees for other goals: alternatives, rows, states, sides, blocks, stages."""
+    name = m.pick(".alternatives", ".weights", ".states", ".signs", ".blocks", ".stage", ".leaves")
+    if name is None or m.meta["kind"] != "proof":
+        return None
+    array = m.arrays[name]
+    if array.dtype.kind == "f":
+        return "" if m.change(name, lambda a: np.abs(a) * m.rng.choice([0.0, 1e-300, 0.5, 1e300], a.shape)) else None
+    choice = int(m.rng.integers(3))
+    if choice == 0:
+        return "" if m.change(name, lambda a: m.rng.permutation(a)) else None
+    return "" if m.change(name, m.entry(int(m.rng.choice([-1, 0, 1, 2, 3])))) else None
+
+
+def keep_fewer(m: Mutant) -> str | None:
+    """Leave a state out that lives, with the choices that are made for it."""
+    name = m.pick(".kept.")
+    if name is None or m.arrays[name].size < 2:
+        return None
+    gone, (head, block) = int(m.rng.integers(m.arrays[name].size)), name.split(".kept.")
+    width = m.arrays[name].size
+    for other, array in list(m.arrays.items()):
+        if other.startswith(head) and other.endswith(f".{block}.values") and array.shape[1] == width:
+            m.arrays[other] = np.delete(array, gone, axis=1)
+    m.arrays[name] = np.delete(m.arrays[name], gone)
+    return ""
+
+
 MUTATIONS: tuple[Callable[[Mutant], str | None], ...] = (
     set_entry, set_all, nudge, other_dtype, other_shape, swap_arrays, swap_rows, rename, take_away, add_array, renumber,
     set_value, set_number, take_key, add_key, double_entry, shuffle_entries, another_size, swap_batches, claim_more,
-    sharpen_proof, drop_lp_leaf, flip_lp_phase, shrink_box,
+    sharpen_proof, drop_lp_leaf, flip_lp_phase, shrink_box, cut_forest, split_elsewhere, other_goals, keep_fewer,
 )  # fmt: skip
 
 

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
+from idl_audit.commands import verify as verification
+from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.questions import read_property
-from idl_audit.commands.shared.subject import Subject, open_subject
+from idl_audit.commands.shared.subject import ModelOptions, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, decide_query
+from idl_audit.decide.proofs import proof_of
 from idl_audit.proof import sensitivity_witness as witnesses
-from idl_audit.proof.files.claims import Ball
+from idl_audit.proof.files.claims import About, Ball, SampleClaim, Units
+from idl_audit.proof.files.file import ProofFile, write_proof
 from idl_audit.search.branching import search
+from idl_audit.values.budget import UNLIMITED
+from idl_audit.values.npz import NpzFile
 from idl_audit.values.verdicts import Verdict
 from tests.shared import forgeries
 from tests.shared.format_1 import certificate_of, part_of, write_certificate, write_property_certificate, write_witness
@@ -98,18 +104,73 @@ class Source:
 
     def false_claim(self, arrays: Arrays, meta: Meta) -> str:
         """Say what contradicts the claim that a changed file makes; empty where nothing was found."""
-        network = self.networks.get(meta["output_name"])
+        told = claim_of(arrays, meta)
+        network = self.networks.get(told.output_name)
         if network is None:
-            return f"there is no output {meta['output_name']!r}"
-        if meta["kind"] == "certificate":
-            return _false_class(network, arrays, meta)
-        if meta["kind"] == "property certificate":
-            return _false_property(network, arrays, meta)
-        return _false_bounds(network, arrays, meta)
+            return f"there is no output {told.output_name!r}"
+        return {"class": _false_class, "property": _false_property, "bounds": _false_bounds}[told.kind](network, told)
+
+    def today(self) -> Source:
+        """Return the same claim and choices in a file of today's format, as the tool writes it."""
+        path = self.model.with_name("of-format-1.npz")
+        np.savez(path, **self.arrays, meta=np.asarray(json.dumps(self.meta)))
+        with NpzFile(path) as archive:
+            asked = verification._asked(path, archive)
+            subject = open_subject(self.model, ModelOptions(asked.of.output_name))
+            found = asked.opened(archive, asked.meta, subject.in_data_units(asked.units))
+        return replace(written(f"{self.name} 2.0", self.model, found, None, self.vnnlib), networks=self.networks)
 
 
-def _in_units(network: Network, meta: Meta) -> Network:
-    units = meta["preprocessing"]
+@dataclass(frozen=True)
+class Told:
+    """What a file of any format claims, read beside the tool."""
+
+    kind: str
+    output_name: str | None
+    units: Meta
+    words: Meta
+    """Of a class: label, eps, clip, index, cardinality, threshold."""
+    centre: np.ndarray | None = None
+    sigma: np.ndarray | None = None
+    S: np.ndarray | None = None
+    boxes: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    alternatives: tuple[tuple[tuple[np.ndarray, np.ndarray], ...], ...] = ()
+    """Of each box: (rows, offsets)."""
+
+
+KINDS = {"certificate": "class", "property certificate": "property", "witness": "bounds"}
+KINDS |= {"sample": "class", "property": "property", "sensitivity": "bounds"}
+
+
+def claim_of(arrays: Arrays, meta: Meta) -> Told:
+    """Return what a file claims."""
+    today = meta["schema_version"] == "2.0"
+    claim, of = (meta["claim"], meta["model"]) if today else (meta, meta)
+    words = {key: claim.get(key) for key in ("label", "eps", "clip", "index", "cardinality")}
+    lead, number = ("part.{}.", "part.{}.alternative.{}.") if today else ("{}.", "{}.{}.")
+    boxes, alternatives = [], []
+    while f"{lead.format(len(boxes))}lo" in arrays:
+        k = len(boxes)
+        boxes.append((arrays[f"{lead.format(k)}lo"], arrays[f"{lead.format(k)}hi"]))
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        while f"{number.format(k, len(found))}rows" in arrays:
+            key = number.format(k, len(found))
+            found.append((arrays[f"{key}rows"], arrays[f"{key}offsets"]))
+        alternatives.append(tuple(found))
+    return Told(
+        KINDS[claim["kind"]],
+        of["output_name"],
+        of.get("preprocessing") or {"scale": 1, "mean": [], "std": []},
+        words | {"threshold": of.get("threshold")},
+        arrays.get("centre"),
+        arrays.get("sigma"),
+        arrays.get("S"),
+        tuple(boxes),
+        tuple(alternatives),
+    )
+
+
+def _in_units(network: Network, units: Meta) -> Network:
     mean, std = np.array(units["mean"] or [0.0]), np.array(units["std"] or [1.0])
     return lambda u: network((u * units["scale"] - mean) / std)
 
@@ -119,38 +180,48 @@ def _grid(lo: np.ndarray, hi: np.ndarray, count: int = 41) -> np.ndarray:
     return np.stack([axis.reshape(-1) for axis in axes], axis=1)
 
 
-def _false_class(network: Network, arrays: Arrays, meta: Meta) -> str:
-    reach = meta["eps"] * arrays.get("sigma", np.ones(2))
-    lo, hi = arrays["centre"] - reach, arrays["centre"] + reach
-    if meta["clip"] is not None:
-        lo, hi = np.maximum(lo, meta["clip"][0]), np.minimum(hi, meta["clip"][1])
-    u = _grid(lo, hi)
-    y = _in_units(network, meta)(u)
-    margin = y[:, [meta["label"]]] - np.delete(y, meta["label"], axis=1)
+def _points(told: Told) -> np.ndarray:
+    """Return points of the set around a sample: of a grid, or of the axes of one where a single input changes."""
+    centre, words = told.centre, told.words
+    reach = words["eps"] * (np.ones(2) if told.sigma is None else told.sigma)
+    lo, hi = centre - reach, centre + reach
+    if words["clip"] is not None:
+        lo, hi = np.maximum(lo, words["clip"][0]), np.minimum(hi, words["clip"][1])
+    if words["cardinality"] is None or words["cardinality"] >= 2:
+        return _grid(lo, hi)
+    along = np.linspace(lo, hi, 1001)
+    return np.concatenate([np.where(np.arange(2) == j, along, centre) for j in range(2)])
+
+
+def _false_class(network: Network, told: Told) -> str:
+    u, label, threshold = _points(told), told.words["label"], told.words["threshold"]
+    y = _in_units(network, told.units)(u)
+    if threshold is not None:
+        y = np.hstack([np.zeros_like(y), y - threshold])
+    margin = y[:, [label]] - np.delete(y, label, axis=1)
     worst = margin.min(axis=1)
     if (worst > 0).all():
         return ""
-    return f"class {meta['label']} loses by {worst.min():.3g} at {u[worst.argmin()].tolist()}"
+    return f"class {label} loses by {worst.min():.3g} at {u[worst.argmin()].tolist()}"
 
 
-def _false_property(network: Network, arrays: Arrays, meta: Meta) -> str:
-    for number, part in enumerate(meta["parts"]):
-        u = _grid(arrays[f"{number}.lo"], arrays[f"{number}.hi"])
-        y = network(u)
-        for a in range(part["alternatives"]):
-            rows, offsets = arrays[f"{number}.{a}.rows"], arrays[f"{number}.{a}.offsets"]
+def _false_property(network: Network, told: Told) -> str:
+    for box, alternatives in zip(told.boxes, told.alternatives, strict=True):
+        u = _grid(*box)
+        y = _in_units(network, told.units)(u)
+        for a, (rows, offsets) in enumerate(alternatives):
             held = (y @ rows.T + offsets <= -1e-12).all(axis=1)
             if held.any():
                 return f"alternative {a} holds at {u[held][0].tolist()}"
     return ""
 
 
-def _false_bounds(network: Network, arrays: Arrays, meta: Meta) -> str:
-    own, rng = _in_units(network, meta), np.random.default_rng(0)
+def _false_bounds(network: Network, told: Told) -> str:
+    own, rng = _in_units(network, told.units), np.random.default_rng(0)
     for size in (1e-6, 1e-3, 0.1, 2.0):
         u = rng.normal(size=(500, 2)) * 2
         moves = rng.normal(size=u.shape) * size * rng.integers(0, 2, u.shape)
-        change, allowed = np.abs(own(u + moves) - own(u)), np.abs(moves) @ arrays["S"].T
+        change, allowed = np.abs(own(u + moves) - own(u)), np.abs(moves) @ told.S.T
         if not (change <= allowed * (1 + 1e-6) + 1e-8).all():
             return f"an output moves by {(change - allowed).max():.3g} more than S allows"
     return ""
@@ -163,17 +234,23 @@ def _radius(network: Network, label: int, largest: float = 3.0) -> float:
     return float(0.93 * radii[len(good) - 1 if all(good) else max(0, int(np.argmin(good)) - 1)])
 
 
-def _loaded(name: str, path: Path, subject: Subject, network: Network, vnnlib: Path | None = None) -> Source:
+def _loaded(name: str, path: Path, model: Path, network: Network | None, vnnlib: Path | None = None) -> Source:
     with np.load(path) as file:
         arrays = {key: file[key] for key in file.files if key != "meta"}
-        return Source(name, subject.path, arrays, json.loads(str(file["meta"])), {None: network}, vnnlib)
+        return Source(name, model, arrays, json.loads(str(file["meta"])), {None: network}, vnnlib)
+
+
+def written(name: str, model: Path, found: ProofFile, network: Network | None, vnnlib: Path | None = None) -> Source:
+    """Return a file as the tool writes it."""
+    path = model.with_name(f"{name}.proof.npz")
+    write_proof(path, found, tool="tests", force=True)
+    return _loaded(name, path, model, network, vnnlib)
 
 
 def _sample(name: str, model: Path, *, rounds: bool = False, units: Preprocessing | None = None) -> Source:
     """Return the certificate of the sample CENTRE; `rounds` makes the search bound hidden states first."""
     units, subject = units or Preprocessing(), open_subject(model)
-    meta = {"preprocessing": {"scale": units.scale, "mean": units.mean, "std": units.std}}
-    network = _in_units(evaluated(model), meta)
+    network = _in_units(evaluated(model), {"scale": units.scale, "mean": units.mean, "std": units.std})
     label = int(network(CENTRE[None])[0].argmax())
     eps = _radius(network, label)
     ball = Ball(CENTRE, eps)
@@ -189,7 +266,7 @@ def _sample(name: str, model: Path, *, rounds: bool = False, units: Preprocessin
     path = model.with_name(f"{name}.proof.npz")
     about = {"sha256": subject.info.sha256, "output_name": None, "preprocessing": units, "force": True}
     write_certificate(path, found, **about)
-    return _loaded(name, path, subject, evaluated(model))
+    return _loaded(name, path, model, evaluated(model))
 
 
 PROPERTY = """
@@ -218,7 +295,7 @@ def _property(name: str, model: Path, rungs: tuple[str, ...], boxes: int = 1) ->
     path = model.with_name(f"{name}.proof.npz")
     about = {"sha256": subject.info.sha256, "output_name": None, "force": True}
     write_property_certificate(path, parts, vnnlib=vnnlib, **about)
-    return _loaded(name, path, subject, network, vnnlib)
+    return _loaded(name, path, model, network, vnnlib)
 
 
 def _sensitivity(name: str, model: Path, *, adjoint: bool = False, share: float = 1.0) -> Source:
@@ -228,7 +305,7 @@ def _sensitivity(name: str, model: Path, *, adjoint: bool = False, share: float 
     path = model.with_name(f"{name}.proof.npz")
     about = {"sha256": subject.info.sha256, "output_name": None, "preprocessing": Preprocessing(), "force": True}
     write_witness(path, found, **about)
-    return _loaded(name, path, subject, evaluated(model, share))
+    return _loaded(name, path, model, evaluated(model, share))
 
 
 def _two_outputs(name: str, folder: Path) -> Source:
@@ -239,8 +316,31 @@ def _two_outputs(name: str, folder: Path) -> Source:
     return Source(name, model, arrays, {**meta, "output_name": "y"}, networks)
 
 
-def sources(folder: Path) -> Iterator[Source]:
-    """Yield a proof file of every kind."""
+def _proved(name: str, model: Path, network: Network, ball: Ball, label: int, threshold: float | None = None) -> Source:
+    """Return today's file of a sample, whose proof the tool makes."""
+    subject = open_subject(model)
+    subject = subject if threshold is None else as_classifier(subject, threshold)
+    claim = SampleClaim(ball, label, 7)
+    (query,) = claim.queries(subject.model)
+    proof = proof_of(subject.model, subject.original, query, None, budget=UNLIMITED)
+    assert proof is not None, name
+    about = About(subject.info.sha256, None, Units(), threshold)
+    return written(name, model, ProofFile(about, claim, (proof,)), network)
+
+
+def _few_changes(name: str, model: Path, share: float) -> Source:
+    """Return the file of a set in which one input changes, at some share of the radius where the class flips."""
+    network = evaluated(model)
+    label = int(network(CENTRE[None])[0].argmax())
+    words = {"label": label, "clip": None, "cardinality": 1, "threshold": None}
+    units, radii = {"scale": 1.0, "mean": [], "std": []}, np.linspace(0.01, 3.0, 300)
+    told = [Told("class", None, units, words | {"eps": eps}, CENTRE) for eps in radii]
+    largest = next((eps for eps, own in zip(radii, told, strict=True) if _false_class(network, own)), radii[-1])
+    return _proved(name, model, network, Ball(CENTRE, share * float(largest), None, None, 1), label)
+
+
+def sources_of_format_1(folder: Path) -> Iterator[Source]:
+    """Yield a proof file of every kind, as earlier versions wrote it."""
     plain, deep = layered(folder / "plain.npz", (6, 6), 3), layered(folder / "deep.npz", (6, 6, 6), 1)
     loop = layered(folder / "loop.npz", (5, 6), 4, loop=0.6)
     smooth = layered(folder / "smooth.npz", (5, 5), 4, activation="tanh")
@@ -257,3 +357,16 @@ def sources(folder: Path) -> Iterator[Source]:
     yield _sensitivity("adjoint", deep, adjoint=True)
     yield _sensitivity("loops", loop)
     yield _sensitivity("monotone", monotone(folder / "monotone.npz"), share=0.05)
+
+
+def sources(folder: Path) -> Iterator[Source]:
+    """Yield a proof file of every kind, of both formats."""
+    for source in sources_of_format_1(folder):
+        yield source
+        yield source.today()
+    yield _few_changes("few changes 2.0", layered(folder / "one.npz", (6,), 3), 0.9)
+    yield _few_changes("few changes by programs 2.0", folder / "plain.npz", 0.4)
+    turning = folder / "monotone.npz"
+    yield _proved("turning loop 2.0", turning, evaluated(turning, 0.05), Ball(CENTRE, 0.2), 0)
+    above = forgeries.one_output(folder)
+    yield _proved("threshold 2.0", above, lambda u: np.abs(u[:, :1]), Ball(np.zeros(2), 0.72), 0, 0.75)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import DataError, OptionError
+
+GREATEST = float(np.finfo(np.float64).max)
 
 numbers = st.floats(-1e30, 1e30, allow_nan=False, allow_subnormal=True)
 radii = st.floats(5e-324, 1e30, exclude_min=False, allow_nan=False, allow_subnormal=True)
@@ -185,6 +188,18 @@ def test_a_centre_that_is_no_number_is_refused(bad: float) -> None:
 def test_a_ball_beyond_the_largest_number_is_refused() -> None:
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(DataError, match="finite"):
         Box.around(np.array([1.7e308]), 1.7e308)
+
+
+@pytest.mark.parametrize("sigma", [None, np.array([2.0])])
+@pytest.mark.parametrize("centre", [1.0, 1e308, GREATEST])
+def test_a_ball_that_only_the_range_keeps_finite_is_clipped_without_a_warning(centre, sigma) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ball = SparseBall.around(
+            np.array([centre]), GREATEST / 2, 1, sigma=sigma, valid_lo=-GREATEST, valid_hi=GREATEST
+        )
+        assert ball.box.hi[0] <= GREATEST
+        assert ball.rise(np.ones((1, 1)))[0] >= min(GREATEST / 2, GREATEST - centre)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.files.door import Header, Name, Spec, counted
+from idl_audit.proof.files.door import Arrays, Header, Name, Spec
 from idl_audit.proof.files.strict_json import Damaged
 from idl_audit.proof.forest import Choices, Forest, Shares
 from idl_audit.proof.proof import Goals, Lemma, Proof
@@ -137,52 +138,49 @@ def sizes(model: ImplicitModel, headers: Mapping[str, Header], name: Name, size:
         return None
     kept = headers.get(f"part.{name.numbers[0]}.kept.{k}") if name.text.startswith("part.") else None
     first = name.pattern.startswith("part.*.stage") and name.numbers[1] == 0
-    return model.blocks[k].size if kept is None or size == "loop" or first else kept.shape[0]
+    if kept is None or size == "loop" or first:
+        return model.blocks[k].size
+    return math.prod(kept.shape)  # one that is no vector is refused by its own entry of the table
 
 
-def opened(arrays: Mapping[str, AnyArray], part: int) -> Proof:
+def opened(arrays: Arrays, part: int) -> Proof:
     """Return the proof of a part from arrays that fit the table. Raises Damaged where arrays of it are missing."""
-    own = {name: array for name, array in arrays.items() if name.startswith(f"part.{part}.")}
-    try:
-        return _opened(own, f"part.{part}")
-    except KeyError as error:
-        raise Damaged(f"it lacks the array {error}") from error
-
-
-def _opened(arrays: Mapping[str, AnyArray], prefix: str) -> Proof:
-    names = [Name.of(name) for name in arrays]
-    loops = sorted({name.numbers[1] for name in names if name.pattern.startswith("part.*.loop.")})
-    n_stages = counted((name.numbers[1] for name in names if name.pattern.startswith("part.*.stage.")), "stages")
-    n_goals = counted((name.numbers[1] for name in names if name.pattern.startswith("part.*.goals.")), "goals")
-    stages = tuple(_opened_stage(arrays, names, f"{prefix}.stage.{s}", s) for s in range(n_stages))
+    prefix = f"part.{part}"
+    stages = tuple(
+        _opened_stage(arrays, f"{prefix}.stage.{s}") for s in range(arrays.counted(f"{prefix}.stage", "stages"))
+    )
     if not stages:
         raise Damaged("it has no stage")
     return Proof(
         stages,
-        tuple(_opened_goals(arrays, f"{prefix}.goals.{g}") for g in range(n_goals)),
-        {name.numbers[1]: arrays[name.text] for name in names if name.pattern == "part.*.kept.*"},
-        {k: opened_loop(arrays, f"{prefix}.loop.{k}") for k in loops},
+        tuple(_opened_goals(arrays, f"{prefix}.goals.{g}") for g in range(arrays.counted(f"{prefix}.goals", "goals"))),
+        {k: arrays[f"{prefix}.kept.{k}"] for k in arrays.numbers(f"{prefix}.kept")},
+        opened_loops(arrays, f"{prefix}.loop"),
     )
 
 
-def opened_loop(arrays: Mapping[str, AnyArray], key: str) -> ProofWitness:
+def opened_loops(arrays: Arrays, prefix: str) -> dict[int, ProofWitness]:
+    """Return the proofs that loops are well-posed, by the numbers of their blocks."""
+    return {k: opened_loop(arrays, f"{prefix}.{k}") for k in arrays.numbers(prefix)}
+
+
+def opened_loop(arrays: Arrays, key: str) -> ProofWitness:
     """Return the proof that a loop is well-posed. Raises Damaged where its arrays are those of no proof."""
-    own = {name.removeprefix(f"{key}."): array for name, array in arrays.items() if name.startswith(f"{key}.")}
-    own.pop("r", None)
-    if own.keys() == CONTRACTION:
-        middle = float(own.pop("middle")[0])
-        if middle not in (0.0, 1.0):
-            raise Damaged(f"'{key}.middle' is neither 0 nor 1")
-        return ProofWitness("contraction", own, bool(middle))
-    if own.keys() == MONOTONE:
+    names = arrays.words(key) - {"r"}
+    if names not in (CONTRACTION, MONOTONE):
+        raise Damaged(f"the arrays of '{key}' are those of no proof")
+    own = {name: arrays[f"{key}.{name}"] for name in names - {"middle"}}
+    if names == MONOTONE:
         return ProofWitness("monotone", own)
-    raise Damaged(f"the arrays of '{key}' are those of no proof")
+    middle = float(arrays[f"{key}.middle"][0])
+    if middle not in (0.0, 1.0):
+        raise Damaged(f"'{key}.middle' is neither 0 nor 1")
+    return ProofWitness("contraction", own, bool(middle))
 
 
-def _opened_stage(arrays: Mapping[str, AnyArray], names: list[Name], key: str, stage: int) -> tuple[Lemma, ...]:
+def _opened_stage(arrays: Arrays, key: str) -> tuple[Lemma, ...]:
     blocks = arrays[f"{key}.blocks"]
-    lemmas = (n.numbers[2] for n in names if n.pattern.startswith(f"{LEMMA}.") and n.numbers[1] == stage)
-    if counted(lemmas, "lemmas") != blocks.size:
+    if arrays.counted(f"{key}.lemma", "lemmas") != blocks.size:
         raise Damaged(f"'{key}.blocks' names {blocks.size} lemmas, and there are others")
     return tuple(
         Lemma(
@@ -195,7 +193,7 @@ def _opened_stage(arrays: Mapping[str, AnyArray], names: list[Name], key: str, s
     )
 
 
-def _opened_goals(arrays: Mapping[str, AnyArray], key: str) -> Goals:
+def _opened_goals(arrays: Arrays, key: str) -> Goals:
     return Goals(
         int(arrays[f"{key}.stage"][0]),
         arrays[f"{key}.alternatives"],
@@ -204,19 +202,14 @@ def _opened_goals(arrays: Mapping[str, AnyArray], key: str) -> Goals:
     )
 
 
-def _opened_forest(arrays: Mapping[str, AnyArray], key: str) -> Forest:
-    def blocks(kind: str) -> list[int]:
-        start = f"{key}.{kind}."
-        return sorted({int(name.removeprefix(start).split(".")[0]) for name in arrays if name.startswith(start)})
-
+def _opened_forest(arrays: Arrays, key: str) -> Forest:
     def choices(kind: str) -> dict[int, Choices]:
-        return {
-            k: Choices(arrays[f"{key}.{kind}.{k}.leaves"], arrays[f"{key}.{kind}.{k}.values"]) for k in blocks(kind)
-        }
+        at = f"{key}.{kind}"
+        return {k: Choices(arrays[f"{at}.{k}.leaves"], arrays[f"{at}.{k}.values"]) for k in arrays.numbers(at)}
 
     planes = {
         k: Shares(*(arrays[f"{key}.planes.{k}.{name}"] for name in ("states", "leaves", "shares")))
-        for k in blocks("planes")
+        for k in arrays.numbers(f"{key}.planes")
     }
     roots, variable, cut, child = (arrays[f"{key}.{name}"] for name in ("roots", "variable", "cut", "child"))
     return Forest(roots, variable, cut, child, choices("slopes"), choices("multipliers"), choices("duals"), planes)

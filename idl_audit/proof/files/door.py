@@ -8,7 +8,7 @@ all arrays that share their first five parts. No number in a file is ever believ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -105,16 +105,45 @@ def check_values(text: str, array: AnyArray, table: Mapping[str, Spec]) -> AnyAr
     spec = table[Name.of(text).pattern]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise Damaged(f"'{text}' holds what is no finite number")
-    if not ((array >= spec.least) & (array <= spec.greatest)).all():
+    if array.size and not (array.min() >= spec.least and array.max() <= spec.greatest):
         raise Damaged(f"'{text}' holds a number outside [{spec.least:g}, {spec.greatest:g}]")
     if spec.ascending and not (np.diff(array) > 0).all():
         raise Damaged(f"'{text}' does not ascend")
     return array
 
 
-def counted(names: Iterator[int], what: str) -> int:
-    """Return how many things are numbered 0, 1, ... Raises Damaged where a number is left out."""
-    numbers = sorted(set(names))
-    if numbers != list(range(len(numbers))):
-        raise Damaged(f"{what} are not numbered 0, 1, ...")
-    return len(numbers)
+class Arrays:
+    """The arrays of a file by name, and what names have below a prefix: looked up, however many there are."""
+
+    def __init__(self, arrays: Mapping[str, AnyArray]) -> None:
+        self._arrays = arrays
+        self._below: dict[str, set[str]] = {}
+        for name in arrays:
+            parts = name.split(".")
+            for depth, part in enumerate(parts):
+                self._below.setdefault(".".join(parts[:depth]), set()).add(part)
+
+    def __getitem__(self, name: str) -> AnyArray:
+        """Return an array. Raises Damaged where there is none of this name."""
+        if name not in self._arrays:
+            raise Damaged(f"it lacks the array '{name}'")
+        return self._arrays[name]
+
+    def get(self, name: str) -> AnyArray | None:
+        """Return an array; None where there is none of this name."""
+        return self._arrays.get(name)
+
+    def words(self, prefix: str) -> frozenset[str]:
+        """Return the parts that follow a prefix in names."""
+        return frozenset(self._below.get(prefix, ()))
+
+    def numbers(self, prefix: str) -> list[int]:
+        """Return the numbers that follow a prefix in names, ascending."""
+        return sorted(int(part) for part in self.words(prefix) if NUMBER.fullmatch(part))
+
+    def counted(self, prefix: str, what: str) -> int:
+        """Return how many things are numbered 0, 1, ... below a prefix. Raises Damaged where one is left out."""
+        numbers = self.numbers(prefix)
+        if numbers != list(range(len(numbers))):
+            raise Damaged(f"{what} are not numbered 0, 1, ...")
+        return len(numbers)

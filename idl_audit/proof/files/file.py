@@ -17,9 +17,21 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.check import check
-from idl_audit.proof.files.arrays import LOOP, PROOF, REAL, opened, opened_loop, pack_loop, packed, sizes
+from idl_audit.proof.files.arrays import (
+    CONTRACTION,
+    LOOP,
+    MONOTONE,
+    PROOF,
+    REAL,
+    opened,
+    opened_loop,
+    opened_loops,
+    pack_loop,
+    packed,
+    sizes,
+)
 from idl_audit.proof.files.claims import About, Ball, Claim, PropertyClaim, SampleClaim, SensitivityClaim, Units
-from idl_audit.proof.files.door import Name, Spec, check_values, counted, fit
+from idl_audit.proof.files.door import Arrays, Spec, check_values, fit
 from idl_audit.proof.files.strict_json import Damaged, Entry, below, parsed
 from idl_audit.proof.proof import Proof
 from idl_audit.proof.sensitivity_witness import Checked, Witness, check_witness
@@ -53,9 +65,9 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
         "flat.*.r": Spec(REAL, ("outputs", "all"), 0),
         **{f"loop.*.{name}": Spec(REAL, shape) for name, shape in LOOP.items()},
         **{
-            f"{part}.{name}": Spec(REAL, tuple("all" if size == "loop" else size for size in shape))
-            for part in ("flat.*", "monotone")
-            for name, shape in LOOP.items()
+            f"{part}.{name}": Spec(REAL, tuple("all" if size == "loop" else size for size in LOOP[name]))
+            for part, names in (("flat.*", CONTRACTION), ("monotone", MONOTONE))
+            for name in sorted(names)
         },
     }
 )
@@ -218,30 +230,22 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
         Damaged: where the file contradicts itself, or holds what such files do not hold.
         Misfit: where it speaks of blocks, states, inputs or outputs that the model does not have.
     """
-    about = read_about(meta)
-    value = meta["claim"]
+    about, value = read_about(meta), meta["claim"]
     name = value.get("kind") if isinstance(value, dict) else None
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Damaged("'claim' of meta is of no kind that is known")
+    if about.threshold is not None and name != "sample":
+        raise Damaged("it has a threshold, which makes classes, and is about no sample")
     entry = Entry(value, "claim", ("kind", *kind.keys))
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
     fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
-    return kind.opened(about, entry, arrays, model)
-
-
-Arrays = Mapping[str, AnyArray]
-
-
-def _taken(arrays: Arrays, name: str) -> AnyArray:
-    if name not in arrays:
-        raise Damaged(f"it lacks the array '{name}'")
-    return arrays[name]
+    return kind.opened(about, entry, Arrays(arrays), model)
 
 
 def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
-    parts = counted((Name.of(name).numbers[0] for name in arrays if name.startswith("part.")), "parts")
+    parts = arrays.counted("part", "parts")
     if parts != count:
         raise Damaged(f"it has {parts} parts for {count} queries")
     return tuple(opened(arrays, number) for number in range(count))
@@ -249,7 +253,7 @@ def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
 
 def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
     cardinality = None if entry.get("cardinality") is None else entry.whole("cardinality")
-    ball = Ball(_taken(arrays, "centre"), entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality)
+    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality)
     try:
         _ = ball.inputs
     except InvalidInputError as error:
@@ -259,41 +263,36 @@ def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) ->
 
 
 def _property(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
-    count = counted((Name.of(name).numbers[0] for name in arrays if name.startswith("part.")), "parts")
+    count = arrays.counted("part", "parts")
     if not count:
         raise Damaged("it has no box")
     queries = tuple(_query(arrays, number) for number in range(count))
     claim = PropertyClaim(entry.text("name"), entry.sha256("sha256"), queries)
-    proofs = {name: array for name, array in arrays.items() if Name.of(name).pattern in PROOF}
-    return ProofFile(about, claim, _proofs(proofs, count))
+    return ProofFile(about, claim, _proofs(arrays, count))
 
 
 def _query(arrays: Arrays, number: int) -> Query:
-    lo, hi = (_taken(arrays, f"part.{number}.{end}") for end in ("lo", "hi"))
+    lo, hi = (arrays[f"part.{number}.{end}"] for end in ("lo", "hi"))
     if not (lo <= hi).all():
         raise Damaged(f"the box of part {number} is empty")
-    start = f"part.{number}.alternative."
-    count = counted((Name.of(name).numbers[1] for name in arrays if name.startswith(start)), "alternatives")
+    start = f"part.{number}.alternative"
+    count = arrays.counted(start, "alternatives")
     if not count:
         raise Damaged(f"part {number} names no alternative")
-    alternatives = (
-        Conjunction(_taken(arrays, f"{start}{a}.rows"), _taken(arrays, f"{start}{a}.offsets")) for a in range(count)
-    )
-    return Query(Box.between(lo, hi), tuple(alternatives))
+    pairs = [(arrays[f"{start}.{a}.rows"], arrays[f"{start}.{a}.offsets"]) for a in range(count)]
+    if not all(len(rows) for rows, _ in pairs):
+        raise Damaged(f"an alternative of part {number} has no row")
+    return Query(Box.between(lo, hi), tuple(Conjunction(rows, offsets) for rows, offsets in pairs))
 
 
 def _sensitivity(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
-    names = [Name.of(name) for name in arrays]
-    loops = {name.numbers[0] for name in names if name.pattern.startswith("loop.")}
-    adjoint = {name.numbers[0]: arrays[name.text] for name in names if name.pattern == "adjoint.*"}
-    count = counted((name.numbers[0] for name in names if name.pattern.startswith("flat.")), "contractions")
-    matrix = _taken(arrays, "S")
+    matrix, count = arrays["S"], arrays.counted("flat", "contractions")
     witness = Witness(
         matrix,
-        {k: opened_loop(arrays, f"loop.{k}") for k in sorted(loops)},
-        adjoint or None,
-        tuple((opened_loop(arrays, f"flat.{j}"), _taken(arrays, f"flat.{j}.r")) for j in range(count)),
-        opened_loop(arrays, "monotone") if any(name.startswith("monotone.") for name in arrays) else None,
+        opened_loops(arrays, "loop"),
+        {k: arrays[f"adjoint.{k}"] for k in arrays.numbers("adjoint")} or None,
+        tuple((opened_loop(arrays, f"flat.{j}"), arrays[f"flat.{j}.r"]) for j in range(count)),
+        opened_loop(arrays, "monotone") if arrays.words("monotone") else None,
     )
     return ProofFile(about, SensitivityClaim(matrix), witness=witness)
 

@@ -158,6 +158,8 @@ def number(value: object, where: str) -> float:
     """Return a finite number. Raises Damaged for anything else."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(_float(value)):
         raise Damaged(f"{where} is no finite number")
+    if float(value) != value:  # a whole number that a checker with exact ones would take for another
+        raise Damaged(f"{where} is no number of float64")
     return float(value)
 
 
