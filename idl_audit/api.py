@@ -47,10 +47,10 @@ from idl_audit.graph.torch_reader import example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Report
 from idl_audit.search.attacks import AttackOptions
-from idl_audit.search.judge import Network
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.network import Network
 from idl_audit.values.verdicts import Verdict
 
 if TYPE_CHECKING:

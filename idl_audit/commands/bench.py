@@ -21,12 +21,12 @@ from idl_audit.commands.certify_property import (
     PropertyOptions,
     check_on_box,
     decide_property,
-    read_property,
 )
 from idl_audit.commands.shared.bench_resume import kept_rows, property_file, row_sha256
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
+from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.commands.shared.workers import Done, Lost, begun, work_through
 from idl_audit.commands.shared.workers import tell as tell_parent

@@ -43,12 +43,13 @@ from idl_audit.report.schema import (
     Summary,
     WhyIncomplete,
 )
-from idl_audit.search.judge import Found, Network
+from idl_audit.search.judge import Found
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.values.files import check_new_file
 from idl_audit.values.margins import margins, predictions
+from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
 from idl_audit.values.query import Misclassification
 from idl_audit.values.verdicts import Reason, Verdict

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,23 +13,21 @@ import numpy as np
 from idl_audit.commands.shared.bench_resume import row_sha256
 from idl_audit.commands.shared.float_margins import float_margins, told_unknown
 from idl_audit.commands.shared.frame import Clock, framed_report
-from idl_audit.commands.shared.points import readable_box
+from idl_audit.commands.shared.proof_files import about, write
+from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.sensitivity_pictures import check_new_folder
 from idl_audit.commands.shared.subject import ModelOptions, Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
-from idl_audit.decide.case import Recorded
 from idl_audit.decide.ladder import Options, Result, decide_query
-from idl_audit.decide.property_certificates import part_of, write_property_certificate
+from idl_audit.decide.proofs import Recorded, plain, proof_of
 from idl_audit.decide.rungs import RUNGS
-from idl_audit.graph.files import hashed, stamp_of
 from idl_audit.implicit.scaling import rescale
+from idl_audit.proof.files.claims import PropertyClaim
+from idl_audit.proof.files.file import ProofFile
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
 from idl_audit.values.arrays import Float32Array, FloatArray
-from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
-from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.errors import OptionError, UnsupportedModelError
 from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_POINTS: Final = 20
@@ -38,9 +35,6 @@ CHECKED_POINTS: Final = 20
 
 OUT_OF_MEMORY: Final = "it ran out of memory"
 """Why a property was not judged; that the time ran out is an answer."""
-
-RANKING: Final = frozenset({"Softmax", "LogSoftmax"})
-"""Last operators that are left out of the model, and change no comparison of two outputs."""
 
 
 @dataclass(frozen=True)
@@ -141,123 +135,20 @@ def _certificate(
     """Write the certificate of a property that is unsat; return the file, or say that there is none."""
     if options.certificates is None or decision.result != "unsat":
         return (), ()
-    parts = []
-    certificate = options.budget  # of its own: as much as the answer had
+    proofs = []
+    budget = options.budget  # of its own: as much as the answer had
     for query, recorded in zip(asked.queries, decision.recorded, strict=True):
-        part = part_of(subject.model, subject.original, query, recorded, budget=certificate)
-        if part is None:
+        proof = proof_of(subject.model, subject.original, query, recorded, budget=budget)
+        if proof is None:
             message = f"unsat, but no certificate that stands alone was found within {options.time_limit:g} s"
             return (), (Diagnostic(code="IDL505", level="warning", message=message, where=asked.source),)
-        parts.append(part)
+        proofs.append(proof)
     options.certificates.mkdir(exist_ok=True)
     path = options.certificates / f"{vnnlib.name.removesuffix('.gz').removesuffix('.vnnlib')}.npz"
-    sha256, name = subject.info.sha256, options.model.output_name
-    write_property_certificate(path, parts, vnnlib=vnnlib, sha256=sha256, output_name=name, force=options.force)
+    claim = PropertyClaim(vnnlib.name, asked.sha256, tuple(map(plain, asked.queries)))
+    of = about(subject, options.model, Preprocessing())
+    write(path, ProofFile(of, claim, tuple(proofs)), force=options.force)
     return (str(path),), ()
-
-
-@dataclass(frozen=True, eq=False)
-class AskedProperty:
-    """A property in the model's terms: one query a box."""
-
-    source: str
-    queries: tuple[Query, ...]
-    stripped: str
-    """The last operator, where the model leaves it out."""
-    sha256: str
-    """Of the file."""
-
-
-def read_property(subject: Subject, path: Path) -> AskedProperty:
-    """Return the queries of a property file for a model.
-
-    Raises:
-        DataError: where the file is refused or changes meanwhile, or its inputs and outputs are not the model's.
-        UnsupportedModelError: where it speaks of the values that a softmax gives, which the model leaves out.
-    """
-    before = stamp_of(path.stat()) if path.is_file() else None
-    given = read_vnnlib(path)
-    file = hashed(path)
-    if file.stamp != before:
-        raise DataError(f"{path} was changed while it was read; start again")
-    model = subject.model
-    for noun, has, wants in (("inputs", model.n_inputs, given.n_inputs), ("outputs", model.n_outputs, given.n_outputs)):
-        if has != wants:
-            raise DataError(
-                f"{path} speaks of {wants} {noun}, and {subject.path} has {has}; give the property's network"
-            )
-    if model.stripped_output:
-        _check_ranking(subject, given)
-    queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
-    plain, kind = Preprocessing(), subject.point_type
-    queries = tuple(replace(q, inputs=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
-    return AskedProperty(str(path), queries, model.stripped_output, file.sha256)
-
-
-def _check_ranking(subject: Subject, given: Property) -> None:
-    """Refuse what is not unchanged by the operator that the model leaves out."""
-    operator = subject.model.stripped_output
-    rows = [row for box in given.boxes for alternative in box.alternatives for row in alternative]
-    if operator not in RANKING or not all(_is_comparison(row) for row in rows):
-        raise UnsupportedModelError(
-            [
-                f"{subject.path} ends in {operator}, which is left out: properties of it may only compare two outputs, "
-                "such as (<= Y_0 Y_1)"
-            ]
-        )
-
-
-def _is_comparison(row: OutputRow) -> bool:
-    """Return whether a row says Y_i <= Y_j."""
-    return not row.offset and len(row.coefficients) == 2 and not sum(c for _, c in row.coefficients)
-
-
-def to_query(box: PropertyBox, n_outputs: int, source: str) -> Query:
-    """Return a box of exact fractions as a query: bounds rounded outward and inward, offsets downward.
-
-    Raises:
-        DataError: where float64 does not hold the coefficients of a row, whatever it is multiplied by.
-    """
-    cache: dict[OutputRow, OutputRow] = {}
-    alternatives = []
-    for rows in box.alternatives:
-        scaled = [cache.setdefault(row, scaled_row(row, source)) for row in rows]
-        matrix = np.zeros((len(rows), n_outputs))
-        for number, row in enumerate(scaled):
-            for j, coefficient in row.coefficients:
-                matrix[number, j] = float(coefficient)
-        exact = tuple(row.offset for row in scaled)
-        alternatives.append(Conjunction(matrix, np.array([rounded(c, up=False) for c in exact]), exact))
-    lo, inner_lo = (np.array([rounded(value, up=up) for value in box.lo]) for up in (False, True))
-    inner_hi, hi = (np.array([rounded(value, up=up) for value in box.hi]) for up in (False, True))
-    return Query(Box(lo, hi, inner_lo, inner_hi), tuple(alternatives))
-
-
-def scaled_row(row: OutputRow, source: str) -> OutputRow:
-    """Return an inequality with the same solutions whose coefficients float64 holds: 0.1 Y_0 <= 1 is Y_0 <= 10.
-
-    Raises:
-        DataError: where no multiple does.
-    """
-    numbers = [c for _, c in row.coefficients]
-    if all(Fraction(float(c)) == c for c in numbers):
-        return row
-    multiple = math.lcm(*(c.denominator for c in numbers))
-    factor = Fraction(multiple, math.gcd(*(int(c * multiple) for c in numbers)))
-    if not all(abs(c * factor) < 2**53 for c in numbers) or not abs(row.offset * factor) < Fraction(10) ** 300:
-        raise DataError(f"{source}: coefficients of an output constraint have too many digits; round them to 15 digits")
-    return OutputRow(tuple((j, c * factor) for j, c in row.coefficients), row.offset * factor)
-
-
-def rounded(value: Fraction, *, up: bool) -> float:
-    """Return the nearest float64 that is not below the value (`up`), or not above it."""
-    nearest = float(value)
-    error = Fraction(nearest) - value
-    if up and error < 0:
-        return float(np.nextafter(nearest, np.inf))
-    if not up and error > 0:
-        return float(np.nextafter(nearest, -np.inf))
-    return nearest
 
 
 def check_on_box(subject: Subject, asked: AskedProperty, seed: int) -> AgreementCheck:

@@ -8,6 +8,7 @@ from pathlib import Path
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
+from idl_audit.commands.shared.proof_files import write
 from idl_audit.commands.shared.samples import DataOptions, describe_data
 from idl_audit.commands.shared.subject import (
     ModelOptions,
@@ -17,14 +18,14 @@ from idl_audit.commands.shared.subject import (
     peak_megabytes,
     random_inputs,
 )
-from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.witness_files import write_witness
 from idl_audit.graph.files import hashed
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import norm_inf_a, rescale
 from idl_audit.implicit.storage import save_model
 from idl_audit.implicit.structure import structure
 from idl_audit.implicit.walk import BYTES_PER_ENTRY
+from idl_audit.proof.files.claims import About, SensitivityClaim
+from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.sensitivity_witness import make_witness
 from idl_audit.report.pictures import draw_structure
 from idl_audit.report.schema import Diagnostic, Report, Rescaling
@@ -101,14 +102,8 @@ def convert(
         origin = subject.info.model_dump(mode="json")
         save_model(out, model, origin=origin, flat=options.flat, force=options.force)
     if options.witness is not None and witness is not None:
-        write_witness(
-            options.witness,
-            witness,
-            sha256=hashed(out).sha256,
-            output_name=None,
-            preprocessing=Preprocessing(),
-            force=options.force,
-        )
+        of = About(hashed(out).sha256)
+        write(options.witness, ProofFile(of, SensitivityClaim(witness.S), witness=witness), force=options.force)
     if options.spy is not None:
         with clock.step("draw"):
             _draw(options.spy, model, path)

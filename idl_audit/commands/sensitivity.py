@@ -14,6 +14,7 @@ from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.local_sensitivity import Rows, worst_case
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
+from idl_audit.commands.shared.proof_files import units_of, write
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.sensitivity_options import SensitivityOptions
 from idl_audit.commands.shared.sensitivity_pictures import draw_rows
@@ -22,10 +23,11 @@ from idl_audit.commands.shared.subject import Subject, check_agreement, describe
 from idl_audit.data.groups import parse_groups
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.samples import Samples
-from idl_audit.decide.witness_files import write_witness
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
 from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.proof.files.claims import About, SensitivityClaim
+from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.sensitivity_witness import make_witness
 from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.values.arrays import FloatArray
@@ -67,14 +69,8 @@ def audit_sensitivity(
             proof = make_witness(model, options.model.max_bytes)
     artifacts, images = _write(found, inputs, path, options)
     if options.witness is not None and proof is not None:
-        write_witness(
-            options.witness,
-            proof,
-            sha256=subject.info.sha256,
-            output_name=subject.output_name,
-            preprocessing=options.preprocessing,
-            force=options.force,
-        )
+        of = About(subject.info.sha256, subject.output_name, units_of(options.preprocessing))
+        write(options.witness, ProofFile(of, SensitivityClaim(proof.S), witness=proof), force=options.force)
         artifacts = (*artifacts, str(options.witness))
     return framed_report(
         "sensitivity",

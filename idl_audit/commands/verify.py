@@ -11,29 +11,29 @@ from typing import Any, Final
 
 import numpy as np
 
-from idl_audit.commands.certify_property import read_property
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import ModelOptions, Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.certificates import CLAIM_KEYS, opened_certificate
-from idl_audit.decide.certificates import KIND as CERTIFICATE
-from idl_audit.decide.certificates import SCHEMA_VERSION as CERTIFICATE_VERSION
-from idl_audit.decide.property_certificates import KIND as PROPERTY
-from idl_audit.decide.property_certificates import PropertyCertificate, opened_property_certificate
-from idl_audit.decide.witness_files import KIND as WITNESS
-from idl_audit.decide.witness_files import SCHEMA_VERSION as WITNESS_VERSION
-from idl_audit.decide.witness_files import opened_witness, parts_of, refused_witness
-from idl_audit.proof.files.arrays import ProofArrays, Sizes
-from idl_audit.proof.files.strict_json import SHA256, Damaged, Entry, Misfit, number, parsed
-from idl_audit.proof.sensitivity_witness import Checked
-from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, Report, Verification
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.files import file as today
+from idl_audit.proof.files.claims import About, PropertyClaim, SampleClaim, SensitivityClaim, is_asked
+from idl_audit.proof.files.file import ProofFile, read_meta
+from idl_audit.proof.files.strict_json import Damaged, Misfit
+from idl_audit.proof.format_1 import reading as format_1
+from idl_audit.proof.sensitivity_witness import Checked, Witness
+from idl_audit.report.schema import Claim, Diagnostic, Numbers, PreprocessingInfo, Report, Verification
+from idl_audit.report.schema import PropertyClaim as PropertyFacts
 from idl_audit.values.arrays import AnyArray
-from idl_audit.values.errors import IdlAuditError, InvalidInputError, ModelFileError, OptionError
+from idl_audit.values.errors import InvalidInputError, ModelFileError, OptionError
 from idl_audit.values.npz import NpzFile
+from idl_audit.values.rounding import gamma
 
-LONGEST_META: Final = 2**22
-"""Characters that `meta` may have in a file of any size; a larger file may have as many as it has bytes."""
+WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {"sample": "certificate", "property": "property certificate", "sensitivity": "witness"}
+)
+"""Kind of a claim -> what its file is called."""
 
 
 @dataclass(frozen=True)
@@ -50,243 +50,234 @@ class Outcome:
 
 
 def verify(file: Path, model: Path, options: ModelOptions, vnnlib: Path | None = None) -> Report:
-    """Check a witness or a certificate against the model it was made for, without any solver, and report on it.
+    """Check a proof file against the model it was made for, without any solver, and report on it.
 
     Args:
-        file: the witness or certificate.
+        file: the proof of a sample, of a property, or of S.
         model: the model file.
         options: how to read it.
-        vnnlib: the property that a certificate must be about; None takes the certificate's word for it.
+        vnnlib: the property that the file must be about; None takes the file's word for it.
 
     Raises:
         InvalidInputError: where a file cannot be read; one that proves nothing is reported, not raised.
     """
     clock = Clock()
     with clock.step("read"), NpzFile(file) as archive:
-        meta = _meta(file, archive)
-        if vnnlib is not None and meta["kind"] != PROPERTY:
-            raise OptionError(f"{file} is a {meta['kind']} and not of a property; leave {vnnlib} out")
-        subject = _with_classes(file, meta, open_subject(model, _with_output(file, meta, options)))
-        asked = Asked(file, meta, subject, vnnlib)
+        asked = _asked(file, archive)
+        if vnnlib is not None and asked.kind != "property":
+            raise OptionError(f"{file} is a {asked.word} and not of a property; leave {vnnlib} out")
+        units = asked.units
+        subject = _with_classes(asked, open_subject(model, _with_output(asked, options)))
+        found: ProofFile | str
         try:
-            arrays = ProofArrays(archive, Sizes.of(subject.model))
-            with np.errstate(all="ignore"):  # numbers that no search would choose
-                check = KINDS[meta["kind"]].opened(asked, arrays)
-            arrays.done()
+            found = asked.opened(archive, asked.meta, subject.in_data_units(units))
         except Misfit as error:
-            check = _misfit(meta["kind"], error)
+            found = str(error)
         except Damaged as error:
-            raise ModelFileError(f"{file} is a damaged {meta['kind']}: {error}; write it anew") from error
+            raise ModelFileError(f"{file} is a damaged {asked.word}: {error}; write it anew") from error
     with clock.step("check"):
-        found = _of_this_model(meta, subject, check())
+        outcome = _of_this_model(asked, subject, _outcome(asked, found, subject, units, vnnlib))
     return framed_report(
         "verify",
         clock,
         model=subject.info,
+        diagnostics=asked.diagnostics,
         verification=Verification(
             file=str(file),
-            claim=found.statement,
-            about=found.about,
-            norm_inf=found.norm_inf if found.checked.accepted else None,
-            accepted=found.checked.accepted,
-            checked=found.checked.checked,
-            refused=found.checked.refused,
+            claim=outcome.statement,
+            about=outcome.about,
+            norm_inf=outcome.norm_inf if outcome.checked.accepted else None,
+            accepted=outcome.checked.accepted,
+            checked=outcome.checked.checked,
+            refused=outcome.checked.refused,
         ),
     )
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A proof file whose kind is known, and what it is to be checked against."""
+    """A proof file whose kind is known, and what it says of its model."""
 
     file: Path
     meta: Mapping[str, Any]
-    subject: Subject
-    vnnlib: Path | None
+    kind: str
+    of: About
+    opened: Callable[[NpzFile, Mapping[str, Any], ImplicitModel], ProofFile]
+
+    @property
+    def word(self) -> str:
+        """What such a file is called."""
+        return WORDS[self.kind]
 
     @property
     def units(self) -> Preprocessing:
-        """The data units that the claim is made in. Raises Damaged."""
-        entry = Entry(self.meta.get("preprocessing"), "preprocessing", ("scale", "mean", "std"), ("bounds",))
+        """The data units that the claim is made in. Raises ModelFileError."""
         try:
-            return Preprocessing(entry.number("scale"), entry.numbers("mean"), entry.numbers("std"))
-        except IdlAuditError as error:
-            raise Damaged(f"it does not say which data units it speaks of: {error}") from error
+            return Preprocessing(self.of.units.scale, self.of.units.mean, self.of.units.std)
+        except OptionError as error:
+            raise ModelFileError(f"{self.file} is a damaged {self.word}: {error}; write it anew") from error
 
-    def claim(self, units: Preprocessing | None = None) -> dict[str, Any]:
-        """Return the entries that every claim has."""
-        used = units or Preprocessing()
-        return {
-            "output": self.subject.output,
-            "stripped_output": self.subject.model.stripped_output or None,
-            "threshold": None if self.subject.threshold is None else self.subject.threshold.value,
-            "preprocessing": PreprocessingInfo(scale=used.scale, mean=used.mean, std=used.std),
-        }
-
-
-Check = Callable[[], Outcome]
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """That an old format was read."""
+        if self.opened is not format_1.opened:
+            return ()
+        version = self.meta["schema_version"]
+        message = f"a file of format {version}, which the next release no longer reads; write it anew"
+        return (Diagnostic(code="IDL507", level="warning", message=message, where=str(self.file)),)
 
 
-def _certificate(asked: Asked, arrays: ProofArrays) -> Check:
-    units, found = asked.units, opened_certificate(asked.meta, arrays)
-    ball = found.ball
-    within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
-    radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
-    where = f"in the box of {radius}{within} around the file's sample {found.index}"
-    limit = asked.subject.threshold
-    means = "" if limit is None else f" (output {'above' if found.label else 'below'} {limit.value!r})"
-    about = Claim(
-        kind="class",
-        **asked.claim(units),
-        label=found.label,
-        eps=ball.eps,
-        centre=numbers(ball.centre),
-        sigma=None if ball.sigma is None else numbers(ball.sigma),
-        clip=ball.clip,
-        index=found.index,
-        leaves=found.n_leaves,
-    )
-
-    def check() -> Outcome:
-        model = asked.subject.in_data_units(units)
-        checked = Checked(model.n_outputs - 1, tuple(found.refused(model)))
-        return Outcome(f"class {found.label}{means} {where}, by {found.n_leaves} leaves", about, checked)
-
-    return check
-
-
-def _property(asked: Asked, arrays: ProofArrays) -> Check:
-    found = opened_property_certificate(asked.meta, arrays)
-    vnnlib, subject = asked.vnnlib, asked.subject
-    if vnnlib is None:
-        name, sha256 = found.name, found.sha256
-        which = f"the input boxes of the file ({len(found.parts)}), said to be those of {name} (not compared)"
-    else:
-        name, sha256 = str(vnnlib), hashlib.sha256(vnnlib.read_bytes()).hexdigest()
-        which = f"the input boxes of {vnnlib} ({len(found.parts)})"
-    count = sum(len(part.query.alternatives) for part in found.parts)
-    about = Claim(
-        kind="property",
-        **asked.claim(),
-        property=PropertyClaim(
-            file=name,
-            sha256=sha256,
-            compared=vnnlib is not None,
-            boxes=numbers(np.stack([np.stack([part.query.box.lo, part.query.box.hi]) for part in found.parts])),
-            alternatives=numbers(_rows(found)),
-            n_alternatives=count,
-        ),
-    )
-
-    def check() -> Outcome:
-        refused = found.refused(subject.model)
-        if vnnlib is not None:
-            refused = [*found.refused_for(read_property(subject, vnnlib).queries), *refused]
-        statement = f"unsat: none of {count} alternatives holds in {which}"
-        return Outcome(statement, about, Checked(count, tuple(refused)))
-
-    return check
-
-
-def _rows(found: PropertyCertificate) -> AnyArray:
-    """Return all rows with their offsets, (rows, outputs + 1)."""
-    alternatives = [alternative for part in found.parts for alternative in part.query.alternatives]
-    return np.concatenate([np.column_stack([each.rows, each.offsets]) for each in alternatives])
-
-
-def _witness(asked: Asked, arrays: ProofArrays) -> Check:
-    units, found = asked.units, opened_witness(asked.meta, arrays)
-    about = Claim(kind="sensitivity", **asked.claim(units), matrix=numbers(found.S))
-    statement = f"S, {found.S.shape[0]} x {found.S.shape[1]} ({' and '.join(parts_of(found))})"
-
-    def check() -> Outcome:
-        checked, norm_inf = refused_witness(asked.subject.in_data_units(units), found)
-        return Outcome(statement, about, checked, norm_inf)
-
-    return check
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of proof file."""
-
-    version: str
-    opened: Callable[[Asked, ProofArrays], Check]
-    """Read the file's arrays; the check looks at nothing but these and the model. Raises Damaged or Misfit."""
-    names_its_model: bool
-    """Whether it speaks of one model file alone; S is proved for whatever model it is checked against."""
-
-
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
-    {
-        WITNESS: Kind(WITNESS_VERSION, _witness, names_its_model=False),
-        CERTIFICATE: Kind(CERTIFICATE_VERSION, _certificate, names_its_model=True),
-        PROPERTY: Kind(CERTIFICATE_VERSION, _property, names_its_model=True),
-    }
-)
-"""What `verify` reads."""
-
-
-def _meta(file: Path, archive: NpzFile) -> Mapping[str, Any]:
+def _asked(file: Path, archive: NpzFile) -> Asked:
     """Return what a proof file says of itself. Raises ModelFileError where it is none."""
-    header = archive.headers.get("meta")
-    longest = max(LONGEST_META, archive.stored)
     try:
-        if header is None or header.shape != () or header.dtype.kind != "U" or header.dtype.itemsize > 4 * longest:
-            raise Damaged("it has no meta, or too much of it")
-        meta = parsed(str(archive.read("meta")[()]))
-        kind = KINDS.get(meta["kind"]) if isinstance(meta.get("kind"), str) else None
-        if kind is None or meta.get("schema_version") != kind.version or set(CLAIM_KEYS) - meta.keys():
-            raise Damaged("it is of another kind or version")
-        if not isinstance(meta["output_name"], str | None):
-            raise Damaged("output_name")
-        if not isinstance(meta["model_sha256"], str) or not SHA256.fullmatch(meta["model_sha256"]):
-            raise Damaged("model_sha256")
+        meta = read_meta(archive)
+        if meta.get("schema_version") == today.SCHEMA_VERSION:
+            of, claim = today.read_about(meta), meta["claim"]
+            kind = claim.get("kind") if isinstance(claim, dict) else None
+            if not isinstance(kind, str) or kind not in WORDS:
+                raise Damaged("it makes a claim of no kind that is known")
+            return Asked(file, meta, kind, of, today.read_proof)
+        of = format_1.about_of(meta)
+        return Asked(file, meta, format_1.KINDS[meta["kind"]].claim, of, format_1.opened)
     except Damaged as error:
         raise ModelFileError(
             f"{file} is no witness or certificate of this version of idl-audit ({error}); write one with idl-audit "
             "sensitivity --witness or idl-audit certify --certificates"
         ) from error
-    return meta
 
 
-def _with_output(file: Path, meta: Mapping[str, Any], options: ModelOptions) -> ModelOptions:
+def _outcome(
+    asked: Asked, found: ProofFile | str, subject: Subject, units: Preprocessing, vnnlib: Path | None
+) -> Outcome:
+    """Check what a file claims; a text says why it does not fit the model."""
+    if isinstance(found, str):
+        return Outcome(f"a {asked.word} of another model", None, Checked(1, (found,)))
+    shared: dict[str, Any] = {
+        "output": subject.output,
+        "stripped_output": subject.model.stripped_output or None,
+        "threshold": None if subject.threshold is None else subject.threshold.value,
+        "preprocessing": PreprocessingInfo(scale=units.scale, mean=units.mean, std=units.std),
+    }
+    statement, about = _described(found, shared, vnnlib)
+    try:
+        checked = found.checked(subject.in_data_units(units))
+    except (ValueError, ArithmeticError, IndexError, KeyError) as error:  # a matrix that cannot be inverted
+        checked = Checked(1, (f"its arrays prove nothing ({type(error).__name__}: {error})",))
+    if vnnlib is not None and isinstance(found.claim, PropertyClaim):
+        wanted = read_property(subject, vnnlib).queries
+        own = found.claim.asked
+        if len(wanted) != len(own) or not all(map(is_asked, own, wanted)):
+            why = "it is the certificate of another property: its boxes or alternatives differ"
+            checked = Checked(checked.checked, (why, *checked.refused))
+    return Outcome(statement, about, checked, _norm_inf(found))
+
+
+def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) -> tuple[str, Claim]:
+    """Return a claim in one line, and in full."""
+    claim = found.claim
+    if isinstance(claim, SampleClaim):
+        return _sample(claim, found.n_leaves, shared)
+    if isinstance(claim, PropertyClaim):
+        return _property(claim, shared, vnnlib)
+    parts = parts_of(found.witness)
+    statement = f"S, {claim.S.shape[0]} x {claim.S.shape[1]} ({' and '.join(parts)})"
+    return statement, Claim(kind="sensitivity", **shared, matrix=numbers(claim.S))
+
+
+def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
+    ball, limit = claim.ball, shared["threshold"]
+    within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
+    radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
+    few = "" if ball.cardinality is None else f", at most {ball.cardinality} inputs changed,"
+    where = f"in the {'box' if not few else 'set'} of {radius}{within}{few} around the file's sample {claim.index}"
+    means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"
+    about = Claim(
+        kind="class",
+        **shared,
+        label=claim.label,
+        eps=ball.eps,
+        centre=numbers(ball.centre),
+        sigma=None if ball.sigma is None else numbers(ball.sigma),
+        clip=ball.clip,
+        cardinality=ball.cardinality,
+        index=claim.index,
+        leaves=leaves,
+    )
+    return f"class {claim.label}{means} {where}, by {leaves} leaves", about
+
+
+def _property(claim: PropertyClaim, shared: dict[str, Any], vnnlib: Path | None) -> tuple[str, Claim]:
+    boxes = len(claim.asked)
+    if vnnlib is None:
+        name, sha256 = claim.name, claim.sha256
+        which = f"the input boxes of the file ({boxes}), said to be those of {name} (not compared)"
+    else:
+        name, sha256 = str(vnnlib), hashlib.sha256(vnnlib.read_bytes()).hexdigest()
+        which = f"the input boxes of {vnnlib} ({boxes})"
+    alternatives = [alternative for query in claim.asked for alternative in query.alternatives]
+    facts = PropertyFacts(
+        file=name,
+        sha256=sha256,
+        compared=vnnlib is not None,
+        boxes=numbers(np.stack([np.stack([query.box.lo, query.box.hi]) for query in claim.asked])),
+        alternatives=numbers(np.concatenate([np.column_stack([each.rows, each.offsets]) for each in alternatives])),
+        n_alternatives=len(alternatives),
+    )
+    statement = f"unsat: none of {len(alternatives)} alternatives holds in {which}"
+    return statement, Claim(kind="property", **shared, property=facts)
+
+
+def parts_of(witness: Witness | None) -> list[str]:
+    """Return the proofs that a witness has, in words."""
+    if witness is None:
+        return ["no proof"]
+    parts = [] if witness.adjoint is None else ["adjoint rows"]
+    parts += [f"{len(witness.flat)} contraction{'s' if len(witness.flat) > 1 else ''}"] if witness.flat else []
+    parts += [] if witness.monotone is None else ["a monotone proof"]
+    return parts or ["no proof"]
+
+
+def _norm_inf(found: ProofFile) -> float | None:
+    """Return ||S||_inf, rounded upward, where it is a number."""
+    if not isinstance(found.claim, SensitivityClaim):
+        return None
+    with np.errstate(all="ignore"):
+        rows = found.claim.S.sum(axis=1) * (1 + 2 * gamma(found.claim.S.shape[1]))
+        norm = float(rows.max(initial=0.0))
+    return norm if np.isfinite(norm) else None
+
+
+def _with_output(asked: Asked, options: ModelOptions) -> ModelOptions:
     """Return options that read the output which the file speaks of. Raises OptionError where another is asked for."""
-    name = meta["output_name"]
+    name = asked.of.output_name
     if name is None:
         return options
     if options.output_name not in (None, name):
-        raise OptionError(f"{file} speaks of the output '{name}'; leave --output-name {options.output_name} out")
+        raise OptionError(f"{asked.file} speaks of the output '{name}'; leave --output-name {options.output_name} out")
     return ModelOptions(name, options.max_bytes, options.threads, options.torch)
 
 
-def _with_classes(file: Path, meta: Mapping[str, Any], subject: Subject) -> Subject:
+def _with_classes(asked: Asked, subject: Subject) -> Subject:
     """Return the subject with the classes that a certificate speaks of. Raises ModelFileError where there are none."""
-    value = meta.get("threshold") if meta["kind"] == CERTIFICATE else None
-    if value is None:
+    if asked.of.threshold is None or asked.kind != "sample":
         return subject
     try:
-        return as_classifier(subject, number(value, "'threshold' of meta"))
-    except (InvalidInputError, Damaged) as error:
-        raise ModelFileError(f"{file} speaks of a threshold that the model does not have: {error}") from error
+        return as_classifier(subject, asked.of.threshold)
+    except InvalidInputError as error:
+        raise ModelFileError(f"{asked.file} speaks of a threshold that the model does not have: {error}") from error
 
 
-def _misfit(kind: str, error: Misfit) -> Check:
-    outcome = Outcome(f"a {kind} of another model", None, Checked(1, (str(error),)))
-    return lambda: outcome
-
-
-def _of_this_model(meta: Mapping[str, Any], subject: Subject, found: Outcome) -> Outcome:
+def _of_this_model(asked: Asked, subject: Subject, found: Outcome) -> Outcome:
     """Return the outcome, refused where a certificate names another model; a refused witness says so as well."""
     refused = list(found.checked.refused)
-    must = KINDS[meta["kind"]].names_its_model
-    if meta["model_sha256"] != subject.info.sha256 and (must or refused):
-        note = f"it was made for another file (sha256 {meta['model_sha256'][:12]})"
-        if meta["model_sha256"] == subject.info.file_sha256:
+    must = asked.kind != "sensitivity"  # S is proved for whatever model it is checked against
+    if asked.of.sha256 != subject.info.sha256 and (must or refused):
+        note = f"it was made for another file (sha256 {asked.of.sha256[:12]})"
+        if asked.of.sha256 == subject.info.file_sha256:
             note = "it names the model's file alone, and not what belongs to it (weights beside it, code): make it anew"
         refused.append(note)
-    if must and subject.output is None and meta["output_name"] is not None:
-        refused.append(f"it speaks of the output '{meta['output_name']}', and the model's output has no name")
+    if must and subject.output is None and asked.of.output_name is not None:
+        refused.append(f"it speaks of the output '{asked.of.output_name}', and the model's output has no name")
     return Outcome(found.statement, found.about, Checked(found.checked.checked, tuple(refused)), found.norm_inf)
 
 

@@ -14,19 +14,21 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.decide.case import Case, Recorded
+from idl_audit.decide.case import Case
+from idl_audit.decide.proofs import Recorded
 from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
-from idl_audit.search.judge import Found, Judge, Network
+from idl_audit.search.judge import Found, Judge
 from idl_audit.search.mixed_integer import is_piecewise_linear
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
 from idl_audit.values.margins import predictions
+from idl_audit.values.network import Network
 from idl_audit.values.query import Query
 from idl_audit.values.verdicts import Reason, Verdict
 

@@ -27,7 +27,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.search.fast_gradients import CheckedSearch, searched
-from idl_audit.search.judge import Judge, Network
+from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.search.sign_descent import Objective as Descent
@@ -36,6 +36,7 @@ from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError
+from idl_audit.values.network import Network
 from idl_audit.values.query import Query
 from idl_audit.values.rounding import TINY, gamma
 

@@ -26,13 +26,12 @@ from idl_audit.measure.centre_radius import centre_radius_bytes
 from idl_audit.measure.norm_matrix import NormMatrix, norm_bound, norm_matrix
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
+from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.intervals import affine_interval, block_interval, interval_bounds, with_interval
 from idl_audit.proof.linear_bounds import line_multipliers, rows_at_once
 from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import UNLIMITED, Budget
-from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, UnsupportedModelError
 from idl_audit.values.rounding import TINY, gamma
 
@@ -249,7 +248,7 @@ class _Climb:
         self.rungs: list[Rung] = []
         self.cut_short = False
         self._prepared, self._model, self._inputs, self._budget = prepared, model, inputs, budget
-        self._hull = Interval.of_boxes(inputs.hull)
+        self._hull, self._set = Interval.of_boxes(inputs.hull), Interval.of_set(inputs)
         self._point = Interval(inputs.centre[None], inputs.centre[None])
         self._at_centre = interval_bounds(model, self._point)
         self._output_at_centre = affine_interval(model.output, self._at_centre.x, self._point)
@@ -381,66 +380,10 @@ class _Climb:
         check = self._budget.check
         try:
             check()
-            return lower_bound_over(self._model, self._inputs, self.bounds, functionals, choose, check=check)
+            return lower_bound(self._model, self._set, self.bounds, functionals, choose, check=check)
         except BudgetError:
             self.cut_short = True
             return None
-
-
-def lower_bound_over(
-    model: ImplicitModel,
-    inputs: InputSet,
-    bounds: StateBounds,
-    functionals: Functionals,
-    choose: Multipliers,
-    *,
-    check: Check = unchecked,
-) -> FloatArray:
-    """Return proved lower bounds, shape (1, R), of R functionals over a box or U_card, by any multipliers.
-
-    For U_card, the certificate's bound at u = u0 with the states' bounds over the whole set is what remains of
-    f = const + w . u + sum over states of (v x - lam z) when w . (u - u0) is taken out, w = B^T lam + D^T seed; that
-    term is least at minus the sum of the k largest gains of -w.
-
-    Args:
-        model: a feed-forward model.
-        inputs: the set.
-        bounds: proved bounds of every block that occurs, over the same set.
-        functionals: what to bound.
-        choose: the multipliers.
-        check: called between small units of work.
-    """
-    if isinstance(inputs, Box):
-        return lower_bound(model, Interval.of_boxes(inputs), bounds, functionals, choose, check=check)
-    used: list[tuple[Affine, FloatArray]] = [(functionals.row, functionals.seeds)]
-
-    def recorded(k: int, v: FloatArray) -> FloatArray:
-        lam = choose(k, v)
-        used.append((model.rows[k], lam[0]))
-        return lam
-
-    point = Interval(inputs.centre[None], inputs.centre[None])
-    at_centre = lower_bound(model, point, bounds, functionals, recorded, check=check)
-    with np.errstate(invalid="ignore", over="ignore"):
-        w, error = _input_coefficients(model, used)
-        least = np.nextafter(at_centre - inputs.rise(-w, error)[None], -np.inf)
-    return np.where(np.isfinite(least), least, -np.inf)
-
-
-def _input_coefficients(model: ImplicitModel, used: list[tuple[Affine, FloatArray]]) -> tuple[FloatArray, FloatArray]:
-    """Return w = sum of B^T lam over rows of blocks, shape (R, p), and a bound on its error, entry by entry."""
-    n_rows = len(used[0][1])
-    w, size, error = (np.zeros((n_rows, model.n_inputs)) for _ in range(3))
-    terms = 0
-    for row, lam in used:
-        if row.input is None:
-            continue
-        lam = np.ascontiguousarray(lam)
-        w = w + row.input.adjoint(lam)
-        size = size + row.input.magnitude.adjoint(np.abs(lam))
-        error = error + row.input.pull_uncertainty(np.abs(lam))
-        terms += row.input.column_terms + 2
-    return w, (error + gamma(terms + 8) * size) * (1 + gamma(2 * terms + 64)) + TINY
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from idl_audit.implicit.model import StateBlock
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.box import Box
+from idl_audit.values.box import Box, InputSet, SparseBall
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,17 @@ class Interval:
         """Return the inputs' interval for one box or a batch of boxes."""
         several = [boxes] if isinstance(boxes, Box) else boxes
         return cls(np.stack([box.lo for box in several]), np.stack([box.hi for box in several]))
+
+    @classmethod
+    def of_set(cls, inputs: InputSet) -> Interval:
+        """Return the inputs' interval for one set; that of U_card knows how many inputs change at most."""
+        if isinstance(inputs, Box):
+            return cls.of_boxes(inputs)
+        return SparseInputs(inputs.box.lo[None], inputs.box.hi[None], inputs)
+
+    def repeated(self, m: int) -> Interval:
+        """Return one interval m times."""
+        return Interval(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0))
 
     @property
     def largest(self) -> FloatArray:
@@ -61,6 +72,17 @@ class Interval:
     def known(self) -> Interval:
         """The same with infinities in place of NaN: after an overflow nothing is known, and no comparison may hold."""
         return Interval(np.where(np.isnan(self.lo), -np.inf, self.lo), np.where(np.isnan(self.hi), np.inf, self.hi))
+
+
+@dataclass(frozen=True)
+class SparseInputs(Interval):
+    """Inputs of U_card, once or m times: the box around it, of whose inputs at most k differ from the centre."""
+
+    ball: SparseBall
+
+    def repeated(self, m: int) -> SparseInputs:
+        """Return the same set m times."""
+        return SparseInputs(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0), self.ball)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.chain import repeated, retightened
+from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
+from idl_audit.proof.chain import retightened
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.forest import Forest
 from idl_audit.proof.intervals import affine_interval
@@ -26,6 +26,7 @@ from idl_audit.proof.restriction import is_dead_elsewhere, restricted, restricte
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.sensitivity_witness import why_not_well_posed
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.rounding import down, gamma
 
@@ -40,24 +41,33 @@ class Refused(Exception):
 
 
 def check(model: ImplicitModel, query: Query, proof: Proof) -> list[str]:
-    """Return why a proof does not show that no point of the box satisfies an alternative; empty where it does."""
+    """Return why a proof does not show that no point of the set satisfies an alternative; empty where it does."""
+    return examined(model, query, proof)[0]
+
+
+def examined(model: ImplicitModel, query: Query, proof: Proof) -> tuple[list[str], BoolArray]:
+    """Return why a proof does not hold, empty where it does, and which alternatives it leaves open."""
+    is_open = np.ones(len(query.alternatives), np.bool_)
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers that no search would choose prove nothing
-            return _checked(model, query, proof)
+        with np.errstate(all="ignore"):  # numbers that no search would choose prove nothing
+            return _checked(model, query, proof, is_open), is_open
     except Refused as refused:
-        return [str(refused)]
+        return [str(refused)], is_open
+    except UnsupportedModelError as error:  # a box over which nothing bounds a loop
+        return list(error.problems), is_open
 
 
-def _checked(model: ImplicitModel, query: Query, proof: Proof) -> list[str]:
+def _checked(model: ImplicitModel, query: Query, proof: Proof, is_open: BoolArray) -> list[str]:
+    if not (query.box.lo <= query.box.hi).all():
+        return ["its box is empty"]
     if query.box.size != model.n_inputs or any(c.rows.shape[1] != model.n_outputs for c in query.alternatives):
         return ["it speaks of inputs or outputs that the model does not have"]
     for k in model.loops:
         why = why_not_well_posed(model, k, proof.loops.get(k))
         if why:
             return [f"nothing proves that the model has one state for every input: {why}"]
-    inputs = Interval.of_boxes(query.box)
+    inputs = Interval.of_set(query.inputs)
     model, stages = proved_stages(without_self_feedback(model), inputs, proof)
-    is_open = np.ones(len(query.alternatives), np.bool_)
     refused = []
     for goals in sorted(proof.goals, key=lambda goals: bool((goals.alternatives == REST).any())):
         if not 0 <= goals.stage < len(stages):
@@ -336,7 +346,7 @@ class _Walk:
     def _settle(self, batch: list[_Part], waiting: list[_Part]) -> str:
         """Refute what can be refuted in some nodes, and put the children of the others on the stack."""
         model = self._model
-        inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
+        inputs = self._box(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
         z_lo, z_hi = np.stack([one.z_lo for one in batch]), np.stack([one.z_hi for one in batch])
         bounds = _of_flat(model, z_lo, z_hi)
         if batch[0].cut:
@@ -356,6 +366,11 @@ class _Walk:
                 return why
         return ""
 
+    def _box(self, lo: FloatArray, hi: FloatArray) -> Interval:
+        """Return the inputs of some nodes; U_card is never split."""
+        sparse = isinstance(self._inputs, SparseInputs)
+        return self._inputs.repeated(len(lo)) if sparse else Interval(lo, hi)
+
     def _best(self, inputs: Interval, bounds: StateBounds) -> FloatArray:
         """Return for some boxes the best lower bound of each alternative's rows by the usual lines, (m, a)."""
         rows, seeds = self._target.rows, Functionals.of_outputs(self._model, self._target.rows.functionals)
@@ -369,6 +384,8 @@ class _Walk:
         for second in (False, True):
             ends = {name: getattr(here, name).copy() for name in ("lo", "hi", "z_lo", "z_hi")}
             if variable < p:
+                if isinstance(self._inputs, SparseInputs):
+                    return "it splits an input of a set that is no box"
                 if not here.lo[variable] <= cut <= here.hi[variable]:
                     return "a split lies outside its box"
                 ends["lo" if second else "hi"][variable] = cut
@@ -381,7 +398,7 @@ class _Walk:
     def _states_alone(self, here: _Part) -> str:
         """Refute what is open in a node below which only states are split."""
         nodes = self._forest.leaves_below(here.node)
-        inputs = Interval(here.lo[None], here.hi[None])
+        inputs = self._box(here.lo[None], here.hi[None])
         bounds = _of_flat(self._model, here.z_lo[None], here.z_hi[None])
         rows = self._target.rows
         if self._target.single:
@@ -400,7 +417,7 @@ class _Walk:
         found = []
         for some in _chunks(self._model, nodes):
             leaves = leaf_bounds(self._model, bounds, self._forest, some, here.node)
-            found.append(self._best(repeated(inputs, some.size), leaves))
+            found.append(self._best(inputs.repeated(some.size), leaves))
         return np.concatenate(found)
 
 
@@ -449,7 +466,7 @@ def _proved(
             slopes, splits, duals = ({k: value[rows] for k, value in kind.items()} for kind in chosen)
             found[start + rows] = prove_leaves(
                 model,
-                repeated(inputs, rows.size),
+                inputs.repeated(rows.size),
                 here,
                 seeds[start + rows],
                 slopes,

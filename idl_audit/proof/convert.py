@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -14,11 +14,11 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain, Leaves, StateStep, StateTrees, cut_points, retightened
 from idl_audit.proof.check import proved_lemma, proved_stage
-from idl_audit.proof.cover import Phases
+from idl_audit.proof.cover import LeafPhases, Phases
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.lp_chain import LpChain, LpLeaves
 from idl_audit.proof.planes import Planes
-from idl_audit.proof.proof import REST, Goals, Lemma, Proof
+from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
 from idl_audit.proof.restriction import restricted, restricted_bounds
 from idl_audit.proof.rows import groups
 from idl_audit.proof.split_tree import SplitTree
@@ -74,8 +74,12 @@ class Grower:
         Raises:
             ValueError: where the leaves do not cover everything.
         """
+        found = LeafPhases.of([(0, 0, phases)], len(phases))
+        needed = None if found is None else found.covering(np.arange(len(phases)))
+        if needed is None:
+            raise ValueError("its leaves do not cover the box")
         node_of = np.full(len(phases), -1)
-        waiting = [(self.plant(), np.arange(len(phases)), np.flatnonzero((phases != 0).any(axis=0)))]
+        waiting = [(self.plant(), needed, np.flatnonzero((phases[needed] != 0).any(axis=0)))]
         while waiting:
             node, rows, left = waiting.pop()
             here = phases[np.ix_(rows, left)]
@@ -84,8 +88,6 @@ class Grower:
                 node_of[rows[bare[0]]] = node
                 continue
             split = np.flatnonzero((here != 0).all(axis=0))
-            if not rows.size or not split.size:
-                raise ValueError("the leaves do not cover the box")
             state, rest = left[split[0]], np.delete(left, split[0])
             first = self.split(node, offset + int(state), float(cuts[state]))
             above = here[:, split[0]] > 0
@@ -243,15 +245,28 @@ def _in_order(
 # --- trees of linear programs, trees of boxes ------------------------------------------------------------------------
 
 
-def of_lp_chain(model: ImplicitModel, chain: LpChain) -> Proof:
-    """Return the proof that a chain of LP trees is; alternatives of one row each. Raises ValueError as `of_chain`."""
-    there = without_self_feedback(model)
-    bounds = StateBounds(dict(chain.z))
-    goals = tuple(_of_lp_leaves(there, number, leaves, bounds) for number, leaves in chain.trees.items())
-    return Proof(goals=goals, loops=dict(chain.proofs))
+def of_lp_chain(model: ImplicitModel, query: Query, chain: LpChain) -> Proof:
+    """Return the proof that a chain of LP trees is; alternatives without a tree are left to the lines.
+
+    Raises:
+        ValueError: where leaves do not cover everything.
+    """
+    goals = goals_of_lp(model, query, chain)
+    return replace(trivial(len(query.alternatives)), loops=dict(chain.proofs)).with_goals(goals)
 
 
-def _of_lp_leaves(model: ImplicitModel, number: int, leaves: LpLeaves, bounds: StateBounds) -> Goals:
+def goals_of_lp(model: ImplicitModel, query: Query, chain: LpChain) -> tuple[Goals, ...]:
+    """Return the goals that trees of linear programs prove, by their duals. Raises ValueError as `of_chain`."""
+    there, bounds = without_self_feedback(model), StateBounds(dict(chain.z))
+    return tuple(
+        _of_lp_leaves(there, query.alternatives[number], number, leaves, bounds)
+        for number, leaves in chain.trees.items()
+    )
+
+
+def _of_lp_leaves(
+    model: ImplicitModel, alternative: Conjunction, number: int, leaves: LpLeaves, bounds: StateBounds
+) -> Goals:
     grower = Grower()
     node = grower.by_phases(leaves.phases, _cuts(model, bounds), model.n_inputs)
     plain = grower.forest
@@ -262,7 +277,9 @@ def _of_lp_leaves(model: ImplicitModel, number: int, leaves: LpLeaves, bounds: S
         for k in range(len(model.blocks))
     }
     forest = Forest(plain.roots, plain.variable, plain.cut, plain.child, {}, {}, duals)
-    return Goals(0, np.asarray([number]), np.ones((1, 1)), forest)
+    weights = np.zeros((1, len(alternative.rows)))
+    weights[0, list(groups(alternative)[leaves.row])] = 1.0
+    return Goals(0, np.asarray([number]), weights, forest)
 
 
 def of_splits(tree: SplitTree) -> Proof:

@@ -1,4 +1,4 @@
-"""The proof: a lower bound of linear functionals over a box that any multipliers give.
+"""The proof: a lower bound of linear functionals over a box, or U_card, that any multipliers give.
 
 Weak duality (docs/mathematics.md, section 7.3); other verifiers call it the dual bound.
 
@@ -26,7 +26,7 @@ import numpy as np
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
 from idl_audit.proof.planes import AllPlanes, PlaneSupport
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
@@ -80,7 +80,7 @@ def lower_bound(
 
     Args:
         model: the model; one with loops is bounded for all its equilibria that lie within `bounds`.
-        inputs: the boxes, (m, p).
+        inputs: the boxes, (m, p), or U_card.
         bounds: proved bounds of every block that occurs, over the same boxes.
         functionals: what to bound.
         choose: the multipliers; any are sound.
@@ -108,8 +108,20 @@ def lower_bound(
     if tally.sums.keys() - {INPUT}:
         raise ValueError(f"functionals of blocks from {functionals.newest} on read older ones")
     if INPUT in tally.sums:
-        tally.add(_over_box(tally.sums[INPUT], tally.errors[INPUT], inputs))
+        tally.add(_over_inputs(tally.sums[INPUT], tally.errors[INPUT], inputs))
     return tally.total()
+
+
+def _over_inputs(w: FloatArray, error: FloatArray, inputs: Interval) -> FloatArray:
+    """Return summands of a lower bound of w' u over the inputs for every |w' - w| <= error, (m, R, p or p + 1).
+
+    Over U_card, w' u = w' u0 + w' (u - u0), and the second is least at minus the sum of the k largest gains of -w'.
+    """
+    if isinstance(inputs, SparseInputs):
+        centre = np.broadcast_to(inputs.ball.centre, inputs.lo.shape)
+        moved = -inputs.ball.rise(-w, error)[..., None]
+        return np.concatenate([_over_box(w, error, Interval(centre, centre)), moved], axis=-1)
+    return _over_box(w, error, inputs)
 
 
 def _over_box(w: FloatArray, error: FloatArray, inputs: Interval) -> FloatArray:

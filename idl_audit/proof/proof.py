@@ -15,7 +15,7 @@ a search, duals of a linear program, splits of the inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -63,6 +63,10 @@ class Proof:
     """Block -> the states that stay after the first stage, ascending; blocks that are not named stay whole."""
     loops: Mapping[int, ProofWitness] = field(default_factory=dict)
     """Block -> the proof that its loop is well-posed."""
+
+    def with_goals(self, goals: tuple[Goals, ...]) -> Proof:
+        """Return the proof with more goals."""
+        return replace(self, goals=(*goals, *self.goals))
 
     @property
     def n_leaves(self) -> int:

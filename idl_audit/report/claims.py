@@ -25,6 +25,8 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
     if claim.label is not None:
         lo, hi = claim.clip or (None, None)
         yield "clip", "none" if lo is None else f"[{lo!r}, {hi!r}]"
+        if claim.cardinality is not None:
+            yield "inputs changed", f"at most {claim.cardinality}"
     if claim.property is not None:
         yield from _of_property(claim.property)
     if claim.matrix is not None:

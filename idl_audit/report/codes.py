@@ -252,6 +252,11 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "weights beside the network included, and, where it was undecided, in no less time than it gets now.",
             "Nothing to do. To keep the earlier rows, give another name with -o.",
         ),
+        "IDL507": Code(
+            "a proof file of an old format",
+            "The file that `verify` read is of format 1, which the next release no longer reads.",
+            "Write it anew with the command that wrote it.",
+        ),
     }
 )
 """Code -> its meaning. Stable across versions: a code is never used for something else."""

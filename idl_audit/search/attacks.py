@@ -19,12 +19,13 @@ import numpy as np
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.search.fast_gradients import CheckedSearch, Searched, searched
-from idl_audit.search.judge import Judge, Network
+from idl_audit.search.judge import Judge
 from idl_audit.search.sign_descent import Objective, Units, diversify, sign_descent
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box, InputSet, SparseBall, largest_entries
 from idl_audit.values.errors import BudgetError, OptionError
 from idl_audit.values.margins import rivals
+from idl_audit.values.network import Network
 from idl_audit.values.query import Misclassification
 
 SUPPORT_ROUNDS = 3

@@ -7,9 +7,8 @@ satisfies no inequality and is ranked behind all that are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
@@ -19,10 +18,8 @@ from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.margins import predictions
+from idl_audit.values.network import Network
 from idl_audit.values.query import Query
-
-Network: TypeAlias = Callable[[Float32Array], FloatArray]
-"""The original network in data units: (m, p) float32 -> (m, q)."""
 
 ASKED_ALONE: Final = 16
 """Points of a batch that the network is asked about one by one, until one of them holds alone."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.measure.state_bounds import lower_bound_over
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.search.complementarity import ComplementarityForm
@@ -43,7 +42,8 @@ class TriangleRelaxation:
         """
         budget.allow(program_bytes(model), f"a linear program over {model.n_states:,} states")
         self._proofs = Pace()
-        self._model, self._inputs, self._bounds, self._sparse = model, inputs, bounds, sparse
+        self._model, self._bounds = model, bounds
+        self._inputs = inputs if sparse is None else Interval.of_set(sparse)
         self.form = ComplementarityForm(model, inputs, bounds, sparse=sparse, check=budget.check)
         limits = self.form.limits
         self.program = LinearProgram(
@@ -71,19 +71,17 @@ class TriangleRelaxation:
         if solution.outcome is not Outcome.OPTIMAL or solution.point is None or solution.row_duals is None:
             return LpBound(solution.outcome, None, -np.inf, solution)
         functionals = Functionals.of_outputs(model, functional[None])
-        multipliers = as_multipliers(model, self.form.multipliers_of(solution.row_duals))
+        lam = self.form.multipliers_of(solution.row_duals)
+        multipliers = as_multipliers(model, lam)
         with self._proofs.unit(1, budget):
-            if self._sparse is None:
-                lower = lower_bound(model, self._inputs, self._bounds, functionals, multipliers, check=budget.check)
-            else:
-                own = self._sparse
-                lower = lower_bound_over(model, own, self._bounds, functionals, multipliers, check=budget.check)
+            lower = lower_bound(model, self._inputs, self._bounds, functionals, multipliers, check=budget.check)
         return LpBound(
             solution.outcome,
             self.form.inputs_of(solution.point),
             float(lower[0, 0]),
             solution,
             self.form.states_of(solution.point),
+            lam,
         )
 
 
@@ -119,3 +117,5 @@ class LpBound:
     solution: Solution
     states: FloatArray | None = None
     """The relaxation's x there, shape (n,), newest block first."""
+    multipliers: FloatArray | None = None
+    """What `lower` was evaluated from, one a state, shape (n,)."""

@@ -21,7 +21,7 @@ from onnx import helper
 from idl_audit.commands import bench
 from idl_audit.commands import certify_property as properties
 from idl_audit.commands.bench import BenchOptions, Decided, Row, audit_bench
-from idl_audit.commands.certify_property import rounded, scaled_row, to_query
+from idl_audit.commands.shared.questions import rounded, scaled_row, to_query
 from idl_audit.data.vnnlib import OutputRow, PropertyBox, parse_vnnlib
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report

@@ -268,11 +268,12 @@ def test_certificates_say_the_threshold_and_are_checked_again(folder: Path) -> N
         for file in files:
             with np.load(file) as arrays:
                 meta = json.loads(str(arrays["meta"]))
-            assert meta["threshold"] == float(threshold)
+            assert meta["model"]["threshold"] == float(threshold)
+            label = meta["claim"]["label"]
             found = run("verify", file, f"{name}.onnx", "-f", "json")
             assert found.code == 0, found.out
-            side = "above" if meta["label"] else "below"
-            assert f"class {meta['label']} (output {side} {threshold})" in found.report.verification.claim
+            side = "above" if label else "below"
+            assert f"class {label} (output {side} {threshold})" in found.report.verification.claim
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.6, 0.7, None, "0", [0.05], True, 1e999])
@@ -282,7 +283,8 @@ def test_a_certificate_of_another_threshold_is_refused(folder: Path, threshold: 
     file = folder / "c/sample-2-eps-0.01.npz"
     with np.load(file) as arrays:
         content = {name: arrays[name] for name in arrays.files}
-    meta = json.loads(str(content["meta"])) | {"threshold": threshold}
+    meta = json.loads(str(content["meta"]))
+    meta["model"]["threshold"] = threshold
     np.savez(file, **content | {"meta": np.asarray(json.dumps(meta))})
     assert run("verify", file, "logit.onnx").code in (1, 2)
 
@@ -302,7 +304,8 @@ def test_a_certificate_without_a_threshold_proves_nothing_of_one_output(folder: 
     with np.load(file) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     digest = run("inspect", "logit.onnx", "-f", "json").report.model.sha256
-    meta = json.loads(str(content["meta"])) | {"model_sha256": digest, "trees": {}}
+    meta = json.loads(str(content["meta"]))
+    meta["model"]["sha256"] = digest
     np.savez(file, **content | {"meta": np.asarray(json.dumps(meta))})
     assert run("verify", file, "logit.onnx").code in (1, 2)
 

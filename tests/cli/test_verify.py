@@ -147,7 +147,7 @@ def test_a_claim_is_told_in_full(certificate: Path) -> None:
     assert (about.centre.least, about.centre.greatest) == (centre.min(), centre.max())
     assert (about.preprocessing.scale, about.preprocessing.mean, about.preprocessing.std) == (0.5, (0.1,), (0.25,))
     assert found.report.model is not None
-    assert found.report.model.sha256 == json.loads(str(np.load(certificate)["meta"]))["model_sha256"]
+    assert found.report.model.sha256 == json.loads(str(np.load(certificate)["meta"]))["model"]["sha256"]
 
 
 @pytest.mark.parametrize("form", ["table", "html", "markdown"])

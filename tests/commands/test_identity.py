@@ -125,7 +125,7 @@ def test_a_converted_model_is_its_own_file(beside: Path, tmp_path: Path) -> None
     info = open_subject(tmp_path / "m.npz").info
     assert info.sha256 == info.file_sha256 == sha256(tmp_path / "m.npz")
     assert (info.external_files, info.external_sha256, info.output_name, info.arch) == ((), (), None, None)
-    assert meta_of(tmp_path / "w.npz")["model_sha256"] == info.sha256
+    assert meta_of(tmp_path / "w.npz")["model"]["sha256"] == info.sha256
 
 
 def test_a_composition_is_of_both_models(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def verified(file: Path, model: Path) -> tuple[bool, str]:
 def test_a_proof_of_a_file_that_holds_everything_names_that_file(tmp_path: Path) -> None:
     path = network(tmp_path / "m.onnx", matrix(), beside=False)
     for file in proofs(path, tmp_path / "c"):
-        assert meta_of(file)["model_sha256"] == sha256(path)
+        assert meta_of(file)["model"]["sha256"] == sha256(path)
         assert verified(file, path) == (True, "")
 
 
@@ -363,7 +363,7 @@ def test_a_proof_is_of_the_weights_beside_the_file_too(beside: Path, tmp_path: P
 def test_a_proof_that_names_the_file_alone_is_refused(beside: Path, tmp_path: Path) -> None:
     """As earlier versions wrote it: of which weights, it does not say."""
     for file in proofs(beside, tmp_path / "c"):
-        accepted, why = verified(with_meta(file, model_sha256=sha256(beside)), beside)
+        accepted, why = verified(with_meta(file, model={**meta_of(file)["model"], "sha256": sha256(beside)}), beside)
         assert not accepted
         assert "names the model's file alone" in why
 

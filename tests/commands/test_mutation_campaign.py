@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.mutation_campaign import KINDS, SHARES, tried
-from idl_audit.proof.files.arrays import RULES
+from idl_audit.proof.format_1.arrays import RULES
 from tests.shared import mutated_proofs, proof_mutations, proof_sources
 
 QUICK = {"proofs": 200, "reports": 60, "journals": 25, "configurations": 60, "radii, groups, objectives": 30}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,20 +12,20 @@ import pytest
 
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.certificates import (
-    Ball,
-    Certificate,
-    complete,
-    opened_certificate,
-    trivial_chain,
-    write_certificate,
-)
 from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.proof.cover import covers
-from idl_audit.proof.files.arrays import ProofArrays, Sizes
+from idl_audit.proof.files.claims import Ball
+from idl_audit.proof.files.file import read_meta
+from idl_audit.proof.format_1.reading import opened
 from idl_audit.values.box import Box
 from idl_audit.values.npz import NpzFile
 from idl_audit.values.verdicts import Verdict
+from tests.shared.format_1 import (
+    Certificate,
+    complete,
+    trivial_chain,
+    write_certificate,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 EPS = 0.12
@@ -94,7 +93,7 @@ def test_a_missing_leaf_is_noticed(subject, certified):
 def test_a_missing_rival_is_noticed(subject, certified):
     other = replace(certified, chain=copy.deepcopy(certified.chain))
     del other.chain.trees[3]
-    assert other.refused(subject.model) == ["alternative 3: the chain has no leaves for it"]
+    assert any("lower bound" in why for why in other.refused(subject.model))
 
 
 def test_a_leaf_without_its_phases_proves_less(subject, certified):
@@ -151,12 +150,10 @@ def test_what_is_written_comes_back(tmp_path, subject, certified):
     path = tmp_path / "c.npz"
     write_certificate(path, certified, sha256="0" * 64, output_name=None, preprocessing=Preprocessing(), force=False)
     with NpzFile(path) as file:
-        meta, arrays = json.loads(str(file.read("meta")[()])), ProofArrays(file, Sizes.of(subject.model))
-        back = opened_certificate(meta, arrays)
-        arrays.done()
-    assert back.refused(subject.model) == []
-    assert (back.index, back.label, back.ball.eps) == (certified.index, certified.label, EPS)
-    np.testing.assert_array_equal(back.ball.box.lo, certified.ball.box.lo)
+        back = opened(file, read_meta(file), subject.model)
+    assert back.checked(subject.model).refused == ()
+    assert (back.claim.index, back.claim.label, back.claim.ball.eps) == (certified.index, certified.label, EPS)
+    np.testing.assert_array_equal(back.claim.ball.inputs.lo, certified.ball.inputs.lo)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ FORGERIES = {
     "a class from the end": (edited("a class", label=-2), "no whole number"),
     "a class that is not there": (edited("a class", label=2), "class 2"),
     "a class that is true": (edited("a class", label=False), "no whole number"),
-    "no tree for the rival": (edited("a class", trees={}), "no leaves"),
+    "no tree for the rival": (edited("a class", trees={}), "lower bound"),
     "a tree by another name": (
         edited("a class", trees={"00": {"row": 0, "after": 0, "batches": [forge.batch()]}}),
         "whole numbers as keys",
@@ -278,7 +278,7 @@ FORGERIES = {
     "a clip turned round": (edited("a class", clip=[1, -1]), "makes no sense"),
     "units that are none": (
         edited("a class", preprocessing={"scale": 0, "mean": [], "std": []}),
-        "which data units",
+        "--scale must be",
     ),
     "units as texts": (edited("a class", preprocessing={"scale": "1", "mean": [], "std": []}), "no finite number"),
     "a mean for each of five inputs": (
@@ -296,7 +296,7 @@ FORGERIES = {
     ),
     "an input from the end": (
         edited("a property by boxes", forge.splits([-2, -1, -1], [0.0] * 3, [1, 0, 0])),
-        "no tree",
+        "that the model does not have",
     ),
     "a cut beside the box": (
         edited("a property by boxes", forge.splits([0, -1, -1], [5.0, 0, 0], [1, 0, 0])),

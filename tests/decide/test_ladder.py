@@ -12,22 +12,20 @@ import numpy as np
 import pytest
 
 from idl_audit.decide.ladder import METHODS, Options, Result, climbed, decide_query, decide_sample
-from idl_audit.decide.rungs import FEW_INPUTS, PROOFS, RUNGS
+from idl_audit.decide.proofs import FEW_INPUTS, proof_of
+from idl_audit.decide.rungs import PROOFS, RUNGS
 from idl_audit.graph.reader import read_graph
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import load_model
 from idl_audit.implicit.threshold import with_threshold
-from idl_audit.proof.bounds import Interval
-from idl_audit.proof.chain import check_chain
-from idl_audit.proof.lp_chain import check_lp_chain, complete
-from idl_audit.proof.split_tree import check_splits
+from idl_audit.proof.check import check
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason, Verdict
-from tests.shared.budgets import enough
+from tests.shared.budgets import enough, no_time
 from tests.shared.cyclic_models import monotone_loop, plain
 from tests.shared.small_networks import layered, random_network
 
@@ -150,26 +148,14 @@ def test_what_was_recorded_proves_the_query(name: str) -> None:
         label = int(model(sample[None])[0].argmax())
         query = Query.misclassification(inputs, model.n_outputs, label)
         found = decide_sample(model, own(model), sample, label, inputs, asked(record=True))
-        kept = found.recorded
         if found.verdict is not Verdict.CERTIFIED or found.method not in ("split", "branch", "exact"):
             continue
-        assert kept is not None
-        if found.method == "split":
-            assert kept.splits is not None
-            nodes = kept.splits.leaves  # those of the alternatives that no cheaper rung refuted
-            assert check_splits(model, query, kept.splits, grow=enough()) == ""
-            assert kept.splits.leaves <= 2 * nodes + 8
-        elif found.method == "branch":
-            assert kept.chain is not None
-            refused = check_chain(model, query, kept.chain)
-            proved = [number for number in range(len(query.alternatives)) if number in kept.chain.trees]
-            assert proved
-            assert not any(f"alternative {number}" in why for why in refused for number in proved)
-        else:
-            assert kept.lp is not None
-            rows = margin_functionals(model.n_outputs, label)
-            complete(model, Interval.of_boxes(query.box), rows, kept.lp)
-            assert check_lp_chain(model, Interval.of_boxes(query.box), rows, kept.lp) == []
+        # what boxes prove, lines over the whole set may have proved: the tree grows for those
+        budget = enough() if found.method == "split" else no_time()
+        assert found.recorded is not None
+        proof = proof_of(model, own(model), query, found.recorded, budget=budget)
+        assert proof is not None
+        assert check(model, query, proof) == []
         checked += 1
     assert checked
 

@@ -20,13 +20,12 @@ from idl_audit.measure.state_bounds import (
     SetBounds,
     bound_set,
     counts,
-    lower_bound_over,
     prepare,
     state_model,
 )
 from idl_audit.proof import linear_bounds
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.dual_bound import Functionals
+from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
@@ -256,7 +255,7 @@ def test_any_multipliers_give_a_bound_over_u_card(seed: int) -> None:
     def noise(k: int, v: FloatArray) -> FloatArray:
         return rng.normal(size=v.shape) * 10.0 ** rng.integers(-3, 4)
 
-    found = lower_bound_over(model, ball, bounds, Functionals.of_outputs(model, np.eye(3)), noise)
+    found = lower_bound(model, Interval.of_set(ball), bounds, Functionals.of_outputs(model, np.eye(3)), noise)
     y = long_double(model, points_of(rng, ball, 40))[2]
     assert (found <= y.min(axis=0)).all()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from idl_audit.decide.certificates import refused_chain
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.chain import Chain, Leaves, StateTrees
 from idl_audit.proof.dual_bound import Functionals, lower_bound
@@ -14,6 +13,7 @@ from idl_audit.proof.leaves import prove_leaves
 from idl_audit.values.box import Box
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.cyclic_models import plain
+from tests.shared.format_1 import refused as refused_chain
 
 BOX = Box.between(np.array([1.0]), np.array([2.0]))
 

@@ -16,7 +16,7 @@ from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.chain import Chain, Leaves, StateStep, check_chain
+from idl_audit.proof.chain import Chain, Leaves, StateStep
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.search import branching
@@ -32,6 +32,7 @@ from idl_audit.values.box import Box
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.budgets import enough, few, no_time
+from tests.shared.format_1 import refused
 from tests.shared.small_networks import (
     KINKED,
     SMOOTH,
@@ -713,16 +714,16 @@ def test_a_recorded_chain_proves_the_same_and_nothing_that_is_false() -> None:
     assert outcome.proved
     leaves = chain.trees[0]
     assert sum(leaves.sizes) == outcome.leaves > 3
-    assert check_chain(model, query, chain) == []
+    assert refused(model, query, chain) == []
     false = Query(box, (below(functional, [-1e-9 - truth]),))
-    assert check_chain(model, false, chain)
+    assert refused(model, false, chain)
     for number in range(len(leaves.sizes)):
         less = Leaves(
             leaves.row,
             *([*own[:number], *own[number + 1 :]] for own in (leaves.phases, leaves.slopes, leaves.multipliers)),
         )
         less.sizes, less.planes = ([*own[:number], *own[number + 1 :]] for own in (leaves.sizes, leaves.planes))
-        assert check_chain(model, query, replace(chain, trees={0: less}))
+        assert refused(model, query, replace(chain, trees={0: less}))
 
 
 def plain_relu() -> tuple[ImplicitModel, Query]:
@@ -743,7 +744,7 @@ def test_half_of_the_box_is_no_proof(phase: Any) -> None:
     model, query = plain_relu()  # y >= 1/2 occurs, but not where z <= 0
     assert query.holds(model(np.ones((1, 1))))[0]
     chain = Chain(trees={0: Leaves(0, [{0: phase}], [{}], [{}], [1], [{}])})
-    assert check_chain(model, query, chain)
+    assert refused(model, query, chain)
 
 
 @pytest.mark.parametrize("sign", [-0.25, -1e-6])
@@ -755,7 +756,7 @@ def test_a_step_has_a_sign_and_not_a_factor(sign: float) -> None:
     assert query.holds(model(np.ones((1, 1))))[0]
     steps = [StateStep(0, np.array([0]), sign, {})]
     chain = Chain(steps, trees={0: Leaves(0, [{}], [{}], [{}], [1], [{}])})
-    assert check_chain(model, query, chain)
+    assert refused(model, query, chain)
 
 
 # ---------------------------------------------------------------------------------------------- time, points, order

@@ -18,10 +18,9 @@ from idl_audit.proof.chain import (
     Leaves,
     StateStep,
     StateTrees,
-    check_chain,
     proved_by_trees,
-    why_no_trees,
 )
+from idl_audit.proof.convert import of_chain
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.proof.restriction import is_dead_elsewhere, living_states, restricted, restricted_bounds
@@ -34,6 +33,7 @@ from idl_audit.search.judge import Judge
 from idl_audit.values.box import Box
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.budgets import enough
+from tests.shared.format_1 import refused
 from tests.shared.small_networks import long_double, minimum_by_patterns, random_network, some_points
 
 seeds = st.integers(0, 2**32 - 1)
@@ -71,8 +71,7 @@ def test_bounds_by_trees_hold_on_samples_and_are_no_looser(seed: int) -> None:
     for k, known in bounds.z.items():
         assert (tighter.z[k].lo >= known.lo).all()
         assert (tighter.z[k].hi <= known.hi).all()
-    for own in trees:
-        assert why_no_trees(model, inputs, own) == ""
+    assert of_chain(model, Query(box, ()), Chain(rounds=[trees])).stages
 
 
 def test_trees_of_hidden_states_reach_the_exact_bounds_where_they_may_grow() -> None:
@@ -184,9 +183,9 @@ def test_without_a_record_the_search_is_the_same_and_keeps_no_leaves(monkeypatch
 
 def test_a_chain_with_trees_of_hidden_states_is_checked_leaf_by_leaf(monkeypatch: pytest.MonkeyPatch) -> None:
     model, query, chain = chained(monkeypatch)
-    assert check_chain(model, query, chain) == []
-    assert check_chain(model, query, replace(chain, rounds=[])), "the trees rely on the rounds"
-    assert check_chain(model, query, replace(chain, kept={k: v[:-1] for k, v in chain.kept.items()}))
+    assert refused(model, query, chain) == []
+    assert refused(model, query, replace(chain, rounds=[])), "the trees rely on the rounds"
+    assert refused(model, query, replace(chain, kept={k: v[:-1] for k, v in chain.kept.items()}))
     for number, trees in enumerate(chain.rounds[0]):
         split = int(trees.owner[np.argmax(np.bincount(trees.owner)[trees.owner])])
         gone = int(np.flatnonzero(trees.owner == split)[0])
@@ -199,7 +198,7 @@ def test_a_chain_with_trees_of_hidden_states_is_checked_leaf_by_leaf(monkeypatch
             *({j: v[rest] for j, v in values.items()} for values in (trees.phases, trees.slopes, trees.multipliers)),
         )
         broken = [[*chain.rounds[0][:number], less, *chain.rounds[0][number + 1 :]], *chain.rounds[1:]]
-        assert check_chain(model, query, replace(chain, rounds=broken)), "a leaf is missing"
+        assert refused(model, query, replace(chain, rounds=broken)), "a leaf is missing"
 
 
 def test_leaves_of_hidden_states_with_any_numbers_give_valid_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +245,7 @@ def test_states_that_bend_smoothly_or_downward_are_split_and_their_chains_hold(a
         outcome = branch(model, query, budget=enough(), judge=Judge.of(model, model, query), record=chain)
         by_trees += int(outcome.proved)
         if outcome.proved:
-            assert check_chain(model, query, chain) == []
+            assert refused(model, query, chain) == []
             false = Query(box, (Conjunction(np.ones((1, 1)), np.array([-1e-6 - least])),))
-            assert check_chain(model, false, chain)
+            assert refused(model, false, chain)
     assert by_trees > by_lines

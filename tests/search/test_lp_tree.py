@@ -15,16 +15,18 @@ from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.linear_bounds import backward_state_bounds
-from idl_audit.proof.lp_chain import LpChain, check_lp_chain, complete, prove_leaves, widened
+from idl_audit.proof.lp_chain import LpChain, prove_leaves, widened
 from idl_audit.search.attacks import AttackOptions, Target, run_attack
 from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.search.lp_tree.tree import LpTree
 from idl_audit.values.box import Box
 from idl_audit.values.margins import margin_functionals
-from idl_audit.values.query import Query
+from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.verdicts import Reason, Verdict
 from tests.shared.budgets import enough
 from tests.shared.cyclic_models import least_over_patterns, monotone_loop, plain, random_loop
+from tests.shared.format_1 import grown_programs
+from tests.shared.format_1 import refused as refused_record
 from tests.shared.small_networks import minimum_by_patterns, random_box, random_network
 
 DATA = os.environ.get("IDL_AUDIT_DATA")
@@ -262,22 +264,20 @@ def chain():
     for _, _, model, x, label, eps in cases(range(200, 260), 0.3, n=14, p=8):
         result, target = decided(model, x, label, eps, methods=("exact",), record=True)
         if result.verdict is Verdict.CERTIFIED and max(len(t.phases) for t in result.recorded.lp.trees.values()) > 3:
-            inputs, rows = Interval.of_boxes(target.box), margin_functionals(3, label)
-            complete(model, inputs, rows, result.recorded.lp)
-            return model, inputs, rows, result.recorded.lp
+            query = Query.misclassification(target.box, 3, label)
+            return model, query, grown_programs(model, query, result.recorded.lp)
     raise AssertionError("no sample needed a tree")
 
 
 def test_a_chain_is_accepted(chain):
-    model, inputs, rows, found = chain
-    assert check_lp_chain(model, inputs, rows, found) == []
+    assert refused_record(*chain) == []
 
 
 def refused(chain, change):
-    model, inputs, rows, found = chain
+    model, query, found = chain
     other = copy.deepcopy(found)
     change(other)
-    return check_lp_chain(model, inputs, rows, other)
+    return refused_record(model, query, other)
 
 
 def largest(found: LpChain):
@@ -290,7 +290,7 @@ def test_what_a_chain_lacks_is_noticed(chain):
         leaves.phases, leaves.multipliers = leaves.phases[1:], leaves.multipliers[1:]
 
     def drop_tree(found):
-        found.trees.popitem()
+        del found.trees[next(k for k, leaves in found.trees.items() if leaves is largest(found))]
 
     def drop_proof(found):
         found.proofs.clear()
@@ -300,14 +300,6 @@ def test_what_a_chain_lacks_is_noticed(chain):
             for array in proof.arrays.values():
                 array *= 0.5
 
-    def shrink_box(found):
-        for k, z in found.z.items():
-            middle = (z.lo + z.hi) / 2
-            found.z[k] = Interval(middle + 0.9 * (z.lo - middle), middle + 0.9 * (z.hi - middle))
-
-    def drop_box(found):
-        found.z.clear()
-
     def forget_phases(found):
         largest(found).phases[:] = 0
 
@@ -316,11 +308,9 @@ def test_what_a_chain_lacks_is_noticed(chain):
 
     for change, why in (
         (drop_leaf, "do not cover"),
-        (drop_tree, "no leaves"),
+        (drop_tree, "lower bound"),
         (drop_proof, "one state"),
         (spoil_proof, "one state"),
-        (shrink_box, "smaller than what can be proved"),
-        (drop_box, "no box"),
         (forget_phases, "lower bound"),
         (no_numbers, "lower bound"),
     ):
@@ -329,13 +319,14 @@ def test_what_a_chain_lacks_is_noticed(chain):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_mutation_proves_what_is_false(chain, seed):
-    model, inputs, rows, found = chain
+    model, query, found = chain
     rng = np.random.default_rng(seed)
     other = copy.deepcopy(found)
     for leaves in other.trees.values():
         leaves.multipliers *= 10 ** rng.uniform(-3, 3) * rng.choice([-1, 1], leaves.multipliers.shape)
         rng.shuffle(leaves.phases, axis=1)
-    assert check_lp_chain(model, inputs, -rows, other)
+    opposite = Query(query.box, tuple(Conjunction(-c.rows, c.offsets) for c in query.alternatives))
+    assert refused_record(model, opposite, other)
 
 
 # ---------------------------------------------------------------------------------------------- the published loop

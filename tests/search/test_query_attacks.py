@@ -241,7 +241,7 @@ def test_points_that_are_given_are_tried(p: int) -> None:
 )
 def test_every_violated_property_of_the_competition_is_violated(family: str) -> None:
     """And none that holds is."""
-    from idl_audit.commands.certify_property import read_property
+    from idl_audit.commands.shared.questions import read_property
     from idl_audit.commands.shared.subject import open_subject
 
     folder = Path(str(DATA)) / "vnncomp" / family

@@ -15,18 +15,16 @@ from unittest import mock
 
 import numpy as np
 
-from idl_audit.commands.certify_property import read_property
+from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.certificates import Ball, certificate_of, write_certificate
 from idl_audit.decide.ladder import Options, decide_query
-from idl_audit.decide.property_certificates import part_of, write_property_certificate
-from idl_audit.decide.witness_files import write_witness
 from idl_audit.proof import sensitivity_witness as witnesses
+from idl_audit.proof.files.claims import Ball
 from idl_audit.search.branching import search
-from idl_audit.values.budget import UNLIMITED
 from idl_audit.values.verdicts import Verdict
 from tests.shared import forgeries
+from tests.shared.format_1 import certificate_of, part_of, write_certificate, write_property_certificate, write_witness
 
 Arrays = dict[str, np.ndarray]
 Meta = dict[str, Any]
@@ -186,7 +184,7 @@ def _sample(name: str, model: Path, *, rounds: bool = False, units: Preprocessin
     options = {"FEW_LEAVES": 0, "LARGEST_GAP": np.inf} if rounds else {"FEW_LEAVES": search.FEW_LEAVES}
     with mock.patch.multiple(search, **options):
         inside, reader = subject.in_data_units(units), subject.network(units)
-        found = certificate_of(inside, reader, ball, label, None, index=3, budget=UNLIMITED)
+        found = certificate_of(inside, reader, ball, label, None, index=3)
     assert found is not None, name
     path = model.with_name(f"{name}.proof.npz")
     about = {"sha256": subject.info.sha256, "output_name": None, "preprocessing": units, "force": True}
@@ -216,7 +214,7 @@ def _property(name: str, model: Path, rungs: tuple[str, ...], boxes: int = 1) ->
     for query in read_property(subject, vnnlib).queries:
         found = decide_query(subject.model, subject.original, query, Options(methods=rungs, record=True))
         assert found.verdict is Verdict.CERTIFIED, name
-        parts.append(part_of(subject.model, subject.original, query, found.recorded, budget=UNLIMITED))
+        parts.append(part_of(subject.model, query, found.recorded))
     path = model.with_name(f"{name}.proof.npz")
     about = {"sha256": subject.info.sha256, "output_name": None, "force": True}
     write_property_certificate(path, parts, vnnlib=vnnlib, **about)

@@ -19,9 +19,9 @@ from idl_audit.data.samples import Samples
 from idl_audit.graph.original import OriginalNetwork
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.threshold import Threshold, with_threshold
-from idl_audit.search.judge import Network
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.errors import InvalidInputError, OptionError, UnsupportedModelError
+from idl_audit.values.network import Network
 
 PROBABILITY: Final = (0.0, 1.0)
 """The range of a last sigmoid: its middle is the usual threshold."""

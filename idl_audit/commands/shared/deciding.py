@@ -15,20 +15,23 @@ import numpy as np
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.float_margins import FloatMargins, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
+from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.subject import ModelOptions, Subject, open_subject
 from idl_audit.commands.shared.workers import Lost, begun, tell, work_through
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.certificates import Ball, certificate_of, write_certificate
 from idl_audit.decide.ladder import Options, Result, decide_sample
+from idl_audit.decide.proofs import proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.search.judge import Network
+from idl_audit.proof.files.claims import Ball, SampleClaim
+from idl_audit.proof.files.file import ProofFile
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import Box, InputSet
+from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import InvalidInputError, ModelFileError, UnsupportedModelError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
+from idl_audit.values.network import Network
 from idl_audit.values.verdicts import Reason, Verdict
 
 GRACE: Final = 10.0
@@ -177,30 +180,19 @@ class Decider:
     def _certify(self, sample: Decided, radius: Eps, inputs: InputSet, result: Result, folder: Path) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""
         model, network = self._model()
-        if not isinstance(inputs, Box):
-            return
-        found = certificate_of(
-            model,
-            network,
-            Ball(sample.centre, radius.value, self.setting.sigma, self.setting.preprocessing.bounds),
-            sample.label,
-            result.recorded,
-            index=sample.index,
-            budget=self.setting.verdicts.budget,
-        )
-        if found is None:
+        setting = self.setting
+        k = inputs.k if isinstance(inputs, SparseBall) else None
+        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k)
+        claim = SampleClaim(ball, sample.label, sample.index)
+        (query,) = claim.queries(model)
+        proof = proof_of(model, network, query, result.recorded, budget=setting.verdicts.budget)
+        if proof is None:
             sample.uncertified.append(radius.value)
             return
         path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
-        write_certificate(
-            path,
-            found,
-            sha256=self.setting.sha256,
-            output_name=self.setting.reading.output_name,
-            threshold=self.subject.info.threshold if self.subject is not None else None,
-            preprocessing=self.setting.preprocessing,
-            force=self.setting.overwrite,
-        )
+        assert self.subject is not None
+        of = about(self.subject, setting.reading, setting.preprocessing)
+        write(path, ProofFile(of, claim, (proof,)), force=setting.overwrite)
         sample.certificates.append(str(path))
 
 

@@ -40,10 +40,10 @@ from idl_audit.report.schema import (
     Rescaling,
     WellPosed,
 )
-from idl_audit.search.judge import Network
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.values.network import Network
 
 if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module, Tensor

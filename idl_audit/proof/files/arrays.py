@@ -1,239 +1,222 @@
-"""The arrays of proof files: one table of what each is, and one door through which all of them are read.
-
-An array is read where the file's `meta` speaks of it, after its header was compared with the table: type, number of
-axes, and the length of every axis, which is the model's or that of another array of the file, and never a number that
-the file states. What nothing speaks of is refused at the end.
-"""
+"""Proofs as arrays with names, and back: the table of everything that a proof file may hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from copy import copy
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.files.strict_json import Damaged, Misfit
+from idl_audit.proof.files.door import Header, Name, Spec, counted
+from idl_audit.proof.files.strict_json import Damaged
+from idl_audit.proof.forest import Choices, Forest, Shares
+from idl_audit.proof.proof import Goals, Lemma, Proof
+from idl_audit.proof.sensitivity_witness import ProofWitness
 from idl_audit.values.arrays import AnyArray
-from idl_audit.values.npz import NpzFile
 
-Values: TypeAlias = Callable[[AnyArray, int], str]
-"""(array, limit) -> what is wrong with its values; empty where nothing is."""
+WHOLE, REAL, SINGLE, SIGN, BYTE = "<i8", "<f8", "<f4", "|i1", "|u1"
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """The sizes of a model: inputs, outputs, and the states of each block."""
-
-    inputs: int
-    outputs: int
-    blocks: tuple[int, ...]
-
-    @classmethod
-    def of(cls, model: ImplicitModel) -> Sizes:
-        """Return those of a model."""
-        return cls(model.n_inputs, model.n_outputs, tuple(block.size for block in model.blocks))
-
-    @property
-    def states(self) -> int:
-        """States of all blocks."""
-        return sum(self.blocks)
-
-    def kept(self, counts: Mapping[int, int]) -> Sizes:
-        """Return those of the model with fewer states in some blocks."""
-        return replace(self, blocks=tuple(counts.get(k, n) for k, n in enumerate(self.blocks)))
-
-
-def _finite(array: AnyArray, limit: int) -> str:
-    return "" if np.isfinite(array).all() else "holds what is no finite number"
-
-
-def _not_negative(array: AnyArray, limit: int) -> str:
-    return _finite(array, limit) or ("" if (array >= 0).all() else "holds a negative number")
-
-
-def _ends(array: AnyArray, limit: int) -> str:
-    return "" if not np.isnan(array).any() else "holds what is no number"
-
-
-def _signs(array: AnyArray, limit: int) -> str:
-    return "" if ((array >= -1) & (array <= 1)).all() else "holds phases other than -1, 0 and 1"
-
-
-def _units(array: AnyArray, limit: int) -> str:
-    return "" if (np.abs(array) == 1).all() else "holds signs other than -1 and 1"
-
-
-def _index(array: AnyArray, limit: int) -> str:
-    return "" if ((array >= 0) & (array < limit)).all() else f"holds numbers outside 0 to {limit - 1}"
-
-
-def _distinct(array: AnyArray, limit: int) -> str:
-    return _index(array, limit) or ("" if np.unique(array).size == array.size else "holds a number twice")
-
-
-def _ascending(array: AnyArray, limit: int) -> str:
-    return _index(array, limit) or ("" if (np.diff(array) > 0).all() else "is not in ascending order")
-
-
-def _any(array: AnyArray, limit: int) -> str:
-    return ""
-
-
-MODEL_AXES: Final = frozenset({"inputs", "outputs", "states"})
-"""Axes whose length the model gives; the others have that of the first array that has them."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What an array of a proof file is."""
-
-    dtype: type[np.generic]
-    axes: tuple[str, ...]
-    values: Values
-
-
-PROOFS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
+LOOP: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "contraction": {"alpha": ("states",), "Y": ("states", "states"), "v": ("states",)},
-        "monotone": {"m": ("one",), "factor": ("states", "states")},
+        "alpha": ("loop",),
+        "Y": ("loop", "loop"),
+        "v": ("loop",),
+        "middle": ("one",),
+        "m": ("one",),
+        "factor": ("loop", "loop"),
     }
 )
-"""Kind of a proof that a state is unique, or of S -> the arrays it has, and their axes."""
-PROOFS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"loop.#": ("contraction", "monotone"), "flat.#": ("contraction",), "monotone": ("monotone",)}
-)
-"""What is proved -> the kinds of proofs that it may have."""
+"""Arrays of a proof that a loop, or a whole model, is well-posed: a contraction's, or a monotone proof's."""
+CONTRACTION: Final = frozenset({"alpha", "Y", "v", "middle"})
+MONOTONE: Final = frozenset({"m", "factor"})
 
-RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+
+def _forest(prefix: str) -> Iterator[tuple[str, Spec]]:
+    """Yield the entries of a forest; sizes are shared below its prefix."""
+    depth = prefix.count(".") + 1
+    trees, nodes = f"trees/{depth}", f"nodes/{depth}"
+    yield f"{prefix}.roots", Spec(WHOLE, (trees,), 0)
+    yield f"{prefix}.variable", Spec(WHOLE, (nodes,), -1)
+    yield f"{prefix}.cut", Spec(REAL, (nodes,))
+    yield f"{prefix}.child", Spec(WHOLE, (nodes,), 0)
+    for kind in ("slopes", "multipliers", "duals"):
+        leaves = f"leaves/{depth + 2}"
+        yield f"{prefix}.{kind}.*.leaves", Spec(WHOLE, (leaves,), 0, ascending=True)
+        yield f"{prefix}.{kind}.*.values", Spec(SINGLE, (leaves, "states"))
+    leaves, planes = f"leaves/{depth + 2}", f"planes/{depth + 2}"
+    yield f"{prefix}.planes.*.leaves", Spec(WHOLE, (leaves,), 0, ascending=True)
+    yield f"{prefix}.planes.*.states", Spec(WHOLE, (planes,), 0, ascending=True)
+    yield f"{prefix}.planes.*.shares", Spec(BYTE, (leaves, planes, f"reads/{depth + 2}"))
+
+
+LEMMA: Final = "part.*.stage.*.lemma.*"
+GOALS: Final = "part.*.goals.*"
+
+PROOF: Final[Mapping[str, Spec]] = MappingProxyType(
     {
-        # the set of a sample
-        "centre": Rule(np.float64, ("inputs",), _finite),
-        "sigma": Rule(np.float64, ("inputs",), _not_negative),
-        # the query of a property, one box
-        "lo": Rule(np.float64, ("inputs",), _finite),
-        "hi": Rule(np.float64, ("inputs",), _finite),
-        "#.rows": Rule(np.float64, ("rows", "outputs"), _finite),
-        "#.offsets": Rule(np.float64, ("rows",), _finite),
-        # chains
-        "step.#.states": Rule(np.int64, ("goals",), _distinct),
-        "step.#.slopes.#": Rule(np.float32, ("goals", "states"), _finite),
-        "kept.#": Rule(np.int64, ("kept",), _ascending),
-        "round.#.#.states": Rule(np.int64, ("goals",), _index),
-        "round.#.#.signs": Rule(np.float64, ("goals",), _units),
-        "round.#.#.owner": Rule(np.int64, ("leaves",), _index),
-        # trees of boxes
-        "split.inputs": Rule(np.int64, ("nodes",), _any),
-        "split.cuts": Rule(np.float64, ("nodes",), _finite),
-        "split.children": Rule(np.int64, ("nodes",), _any),
-        # trees of linear programs
-        "box.#.lo": Rule(np.float64, ("states",), _ends),
-        "box.#.hi": Rule(np.float64, ("states",), _ends),
-        "leaves.#.phases": Rule(np.int8, ("leaves", "states"), _signs),
-        "leaves.#.multipliers": Rule(np.float32, ("leaves", "states"), _finite),
-        # sensitivity
-        "S": Rule(np.float64, ("outputs", "inputs"), _finite),
-        "adjoint.#": Rule(np.float64, ("outputs", "states"), _not_negative),
-        "flat.#.r": Rule(np.float64, ("outputs", "states"), _not_negative),
-        **{
-            f"{tree}.{name}.#": rule
-            for tree in ("tree.#.#", "round.#.#")
-            for name, rule in {
-                "phases": Rule(np.int8, ("leaves", "states"), _signs),
-                "slopes": Rule(np.float32, ("leaves", "states"), _finite),
-                "multipliers": Rule(np.float32, ("leaves", "states"), _finite),
-            }.items()
-        },
-        **{
-            f"{tree}.planes.#.{name}": rule
-            for tree in ("tree.#.#", "round.#.#")
-            for name, rule in {
-                "states": Rule(np.int64, ("planes",), _ascending),
-                "shares": Rule(np.uint8, ("leaves", "planes", "reads"), _any),
-            }.items()
-        },
-        **{
-            f"{proof}.{name}": Rule(np.float64, axes, _finite)
-            for proof, kinds in PROOFS_OF.items()
-            for kind in kinds
-            for name, axes in PROOFS[kind].items()
-        },
+        **{f"part.*.loop.*.{name}": Spec(REAL, shape) for name, shape in LOOP.items()},
+        "part.*.kept.*": Spec(WHOLE, ("kept/4",), 0, ascending=True),
+        "part.*.stage.*.blocks": Spec(WHOLE, ("lemmas/4",), 0),
+        f"{LEMMA}.states": Spec(WHOLE, ("trees/6",), 0),
+        f"{LEMMA}.signs": Spec(SIGN, ("trees/6",), -1, 1),
+        **dict(_forest(LEMMA)),
+        f"{GOALS}.stage": Spec(WHOLE, ("one",), 0),
+        f"{GOALS}.alternatives": Spec(WHOLE, ("trees/4",), -1),
+        f"{GOALS}.weights": Spec(REAL, ("trees/4", "rows/4"), 0),
+        **dict(_forest(GOALS)),
     }
 )
-"""Name, # for a number -> what the array is. A property's names have the number of its box in front."""
+"""Pattern of a name -> what arrays of that name are; `part.K` is the proof for the query with number K."""
 
 
-class ProofArrays:
-    """The arrays of one open file, each taken once; `sizes` are those of the model that it is checked against."""
-
-    def __init__(self, file: NpzFile, sizes: Sizes) -> None:
-        self._file, self.sizes = file, sizes
-        self._left = set(file.headers) - {"meta"}
-
-    def among(self, sizes: Sizes) -> ProofArrays:
-        """Return the same arrays, to be checked against other sizes."""
-        found = copy(self)
-        found.sizes = sizes
-        return found
-
-    def has(self, name: str) -> bool:
-        """Return whether there is an array of this name."""
-        return name in self._file.headers
-
-    def take(self, name: str, *numbers: int, prefix: str = "", below: int = 0, free: str = "", **axes: int) -> AnyArray:
-        """Return the array of a rule, its numbers put in for each #.
-
-        Args:
-            name: a key of `RULES`.
-            numbers: what stands for each #.
-            prefix: of the part that the array belongs to.
-            below: the limit of its values, where they are numbers of something.
-            free: an axis of any length but 0.
-            axes: the length of every other axis.
-
-        Raises:
-            Damaged: where it is missing, of another type, or contradicts other arrays.
-            Misfit: where it does not fit the model.
-        """
-        rule, whole = RULES[name], prefix + filled(name, numbers)
-        header = self._file.headers.get(whole)
-        if header is None or whole not in self._left:
-            raise Damaged(f"the array '{whole}' is missing")
-        if header.dtype != rule.dtype or len(header.shape) != len(rule.axes):
-            raise Damaged(f"the array '{whole}' is of {header.dtype} and shape {header.shape}, which it never is")
-        wanted = {"inputs": self.sizes.inputs, "outputs": self.sizes.outputs, "one": 1, **axes}
-        for axis, length in zip(rule.axes, header.shape, strict=True):
-            fits = length > 0 if axis == free else length == wanted[axis]
-            if not fits:
-                kind = Misfit if axis in MODEL_AXES else Damaged
-                expected = "1 or more" if axis == free else wanted[axis]
-                raise kind(f"the array '{whole}' has the shape {header.shape}, where {axis} should be {expected}")
-        if 0 in header.shape and not MODEL_AXES.issuperset(rule.axes):
-            raise Damaged(f"the array '{whole}' is empty")
-        self._left.remove(whole)
-        array = self._file.read(whole)
-        why = rule.values(array, below)
-        if why:
-            raise (Misfit if below and rule.values is not _any else Damaged)(f"the array '{whole}' {why}")
-        return array
-
-    def rows(self, name: str, *numbers: int, prefix: str = "") -> int:
-        """Return the length of an array's first axis, without reading it. Raises Damaged where it has none."""
-        header = self._file.headers.get(prefix + filled(name, numbers))
-        if header is None or not header.shape:
-            raise Damaged(f"the array '{prefix + filled(name, numbers)}' is missing")
-        return header.shape[0]
-
-    def done(self) -> None:
-        """Raise Damaged where an array is left that was not taken."""
-        if self._left:
-            raise Damaged(f"it holds the array '{min(self._left)[:80]}', which nothing in it speaks of")
+def packed(proof: Proof, part: int, arrays: dict[str, AnyArray]) -> None:
+    """Put the arrays of a proof among others."""
+    prefix = f"part.{part}"
+    for k, witness in proof.loops.items():
+        pack_loop(witness, f"{prefix}.loop.{k}", arrays)
+    for k, states in proof.kept.items():
+        arrays[f"{prefix}.kept.{k}"] = _whole(states)
+    for s, lemmas in enumerate(proof.stages):
+        arrays[f"{prefix}.stage.{s}.blocks"] = _whole([lemma.block for lemma in lemmas])
+        for j, lemma in enumerate(lemmas):
+            key = f"{prefix}.stage.{s}.lemma.{j}"
+            arrays[f"{key}.states"], arrays[f"{key}.signs"] = _whole(lemma.states), np.asarray(lemma.signs, np.int8)
+            _pack_forest(lemma.forest, key, arrays)
+    for g, goals in enumerate(proof.goals):
+        key = f"{prefix}.goals.{g}"
+        arrays[f"{key}.stage"], arrays[f"{key}.alternatives"] = _whole([goals.stage]), _whole(goals.alternatives)
+        arrays[f"{key}.weights"] = np.asarray(goals.weights, np.float64)
+        _pack_forest(goals.forest, key, arrays)
 
 
-def filled(name: str, numbers: tuple[int, ...]) -> str:
-    """Return a name with its numbers put in."""
-    parts: list[Any] = name.split("#")
-    return "".join(f"{part}{number}" for part, number in zip(parts, (*numbers, ""), strict=True))
+def pack_loop(witness: ProofWitness, key: str, arrays: dict[str, AnyArray]) -> None:
+    """Put the arrays of a proof that a loop, or a whole model, is well-posed among others."""
+    for name, array in witness.arrays.items():
+        arrays[f"{key}.{name}"] = np.asarray(array, np.float64)
+    if witness.kind == "contraction":
+        arrays[f"{key}.middle"] = np.asarray([float(witness.middle)])
+
+
+def _pack_forest(forest: Forest, key: str, arrays: dict[str, AnyArray]) -> None:
+    for name in ("roots", "variable", "child"):
+        arrays[f"{key}.{name}"] = _whole(getattr(forest, name))
+    arrays[f"{key}.cut"] = np.asarray(forest.cut, np.float64)
+    for kind in ("slopes", "multipliers", "duals"):
+        for k, own in getattr(forest, kind).items():
+            arrays[f"{key}.{kind}.{k}.leaves"] = _whole(own.leaves)
+            arrays[f"{key}.{kind}.{k}.values"] = np.asarray(own.values, np.float32)
+    for k, shares in forest.planes.items():
+        arrays[f"{key}.planes.{k}.states"], arrays[f"{key}.planes.{k}.leaves"] = (
+            _whole(shares.states),
+            _whole(shares.leaves),
+        )
+        arrays[f"{key}.planes.{k}.shares"] = np.asarray(shares.values, np.uint8)
+
+
+def _whole(values: object) -> AnyArray:
+    return np.asarray(values, np.int64)
+
+
+def sizes(model: ImplicitModel, headers: Mapping[str, Header], name: Name, size: str) -> int | None:
+    """Return what a model says of a size in the table; None where it has no such thing.
+
+    Args:
+        model: the model in the form that proofs are about.
+        headers: of the file, for the numbers of states that stay after the first stage.
+        name: of the array.
+        size: "one", "inputs", "outputs"; "all" states; "loop": the states of the loop that is named; "states": those of
+            the block that is named, of all states in a lemma of the first stage and of those that stay elsewhere.
+    """
+    fixed = {"one": 1, "inputs": model.n_inputs, "outputs": model.n_outputs, "all": model.n_states}
+    if size in fixed:
+        return fixed[size]
+    k = name.numbers[-1]
+    if not k < len(model.blocks) or (size == "loop" and k not in model.loops):
+        return None
+    kept = headers.get(f"part.{name.numbers[0]}.kept.{k}") if name.text.startswith("part.") else None
+    first = name.pattern.startswith("part.*.stage") and name.numbers[1] == 0
+    return model.blocks[k].size if kept is None or size == "loop" or first else kept.shape[0]
+
+
+def opened(arrays: Mapping[str, AnyArray], part: int) -> Proof:
+    """Return the proof of a part from arrays that fit the table. Raises Damaged where arrays of it are missing."""
+    own = {name: array for name, array in arrays.items() if name.startswith(f"part.{part}.")}
+    try:
+        return _opened(own, f"part.{part}")
+    except KeyError as error:
+        raise Damaged(f"it lacks the array {error}") from error
+
+
+def _opened(arrays: Mapping[str, AnyArray], prefix: str) -> Proof:
+    names = [Name.of(name) for name in arrays]
+    loops = sorted({name.numbers[1] for name in names if name.pattern.startswith("part.*.loop.")})
+    n_stages = counted((name.numbers[1] for name in names if name.pattern.startswith("part.*.stage.")), "stages")
+    n_goals = counted((name.numbers[1] for name in names if name.pattern.startswith("part.*.goals.")), "goals")
+    stages = tuple(_opened_stage(arrays, names, f"{prefix}.stage.{s}", s) for s in range(n_stages))
+    if not stages:
+        raise Damaged("it has no stage")
+    return Proof(
+        stages,
+        tuple(_opened_goals(arrays, f"{prefix}.goals.{g}") for g in range(n_goals)),
+        {name.numbers[1]: arrays[name.text] for name in names if name.pattern == "part.*.kept.*"},
+        {k: opened_loop(arrays, f"{prefix}.loop.{k}") for k in loops},
+    )
+
+
+def opened_loop(arrays: Mapping[str, AnyArray], key: str) -> ProofWitness:
+    """Return the proof that a loop is well-posed. Raises Damaged where its arrays are those of no proof."""
+    own = {name.removeprefix(f"{key}."): array for name, array in arrays.items() if name.startswith(f"{key}.")}
+    own.pop("r", None)
+    if own.keys() == CONTRACTION:
+        middle = float(own.pop("middle")[0])
+        if middle not in (0.0, 1.0):
+            raise Damaged(f"'{key}.middle' is neither 0 nor 1")
+        return ProofWitness("contraction", own, bool(middle))
+    if own.keys() == MONOTONE:
+        return ProofWitness("monotone", own)
+    raise Damaged(f"the arrays of '{key}' are those of no proof")
+
+
+def _opened_stage(arrays: Mapping[str, AnyArray], names: list[Name], key: str, stage: int) -> tuple[Lemma, ...]:
+    blocks = arrays[f"{key}.blocks"]
+    lemmas = (n.numbers[2] for n in names if n.pattern.startswith(f"{LEMMA}.") and n.numbers[1] == stage)
+    if counted(lemmas, "lemmas") != blocks.size:
+        raise Damaged(f"'{key}.blocks' names {blocks.size} lemmas, and there are others")
+    return tuple(
+        Lemma(
+            int(block),
+            arrays[f"{key}.lemma.{j}.states"],
+            arrays[f"{key}.lemma.{j}.signs"].astype(np.int64),
+            _opened_forest(arrays, f"{key}.lemma.{j}"),
+        )
+        for j, block in enumerate(blocks)
+    )
+
+
+def _opened_goals(arrays: Mapping[str, AnyArray], key: str) -> Goals:
+    return Goals(
+        int(arrays[f"{key}.stage"][0]),
+        arrays[f"{key}.alternatives"],
+        arrays[f"{key}.weights"],
+        _opened_forest(arrays, key),
+    )
+
+
+def _opened_forest(arrays: Mapping[str, AnyArray], key: str) -> Forest:
+    def blocks(kind: str) -> list[int]:
+        start = f"{key}.{kind}."
+        return sorted({int(name.removeprefix(start).split(".")[0]) for name in arrays if name.startswith(start)})
+
+    def choices(kind: str) -> dict[int, Choices]:
+        return {
+            k: Choices(arrays[f"{key}.{kind}.{k}.leaves"], arrays[f"{key}.{kind}.{k}.values"]) for k in blocks(kind)
+        }
+
+    planes = {
+        k: Shares(*(arrays[f"{key}.planes.{k}.{name}"] for name in ("states", "leaves", "shares")))
+        for k in blocks("planes")
+    }
+    roots, variable, cut, child = (arrays[f"{key}.{name}"] for name in ("roots", "variable", "cut", "child"))
+    return Forest(roots, variable, cut, child, choices("slopes"), choices("multipliers"), choices("duals"), planes)

@@ -59,6 +59,7 @@ class Claim(Part):
     centre: Numbers | None = Field(default=None, description="The sample that the set lies around.")
     sigma: Numbers | None = Field(default=None, description="Radii of the inputs for eps = 1; null stands for ones.")
     clip: tuple[float, float] | None = Field(default=None, description="Inputs outside this range are no part of it.")
+    cardinality: Count | None = Field(default=None, description="How many inputs change at most; null for all.")
     index: Count | None = Field(default=None, description="Position of the sample in its data, as the file states it.")
     leaves: Count | None = Field(default=None, description="Leaves of the trees that prove it.")
     property: PropertyClaim | None = Field(default=None, description="The property.")

@@ -6,7 +6,7 @@ Branch and bound (BaB, alpha-beta-CROWN) over the phases of states (docs/mathema
 from __future__ import annotations
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.chain import Chain, check_chain
+from idl_audit.proof.chain import Chain
 from idl_audit.search.branching.search import BranchOutcome, Search
 from idl_audit.search.branching.tree import Watch
 from idl_audit.search.judge import Judge
@@ -14,7 +14,7 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Query
 
-__all__ = ["BranchOutcome", "Chain", "Watch", "applies", "branch", "check_chain"]
+__all__ = ["BranchOutcome", "Chain", "Watch", "applies", "branch"]
 
 MOST_STATES = 60_000
 """Models with more states would spend their time at the root."""
@@ -44,7 +44,7 @@ def branch(
         query: the box and the alternatives.
         budget: what it may cost; a leaf is a node.
         judge: asks the original network, which has the last word on counterexamples.
-        record: takes the choices that `check_chain` evaluates again.
+        record: takes the choices that a proof is made of (`proof.convert`).
         watch: told the share of the current tree that is proved.
 
     Raises:

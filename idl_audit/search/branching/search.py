@@ -10,7 +10,7 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.chain import Chain, Leaves, StateTrees, repeated, rows_of, with_phases
+from idl_audit.proof.chain import Chain, Leaves, StateTrees, rows_of, with_phases
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.linear_bounds import rows_at_once
 from idl_audit.proof.restriction import living_states, restricted, restricted_bounds
@@ -234,7 +234,7 @@ def _row_bounds(
     m = len(rows)
     slopes = {k: value.numpy() for k, value in found.slopes.items()}
     leaves = with_phases(net.model, bounds, {}, m)
-    proved = prove_leaves(net.model, repeated(inputs, m), leaves, rows, slopes, {}, check=check)
+    proved = prove_leaves(net.model, inputs.repeated(m), leaves, rows, slopes, {}, check=check)
     lower = np.nextafter(proved + offsets, -np.inf)
     result = []
     start = 0

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.chain import Leaves, repeated, rows_of, with_phases
+from idl_audit.proof.chain import Leaves, rows_of, with_phases
 from idl_audit.proof.cover import Phases
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.planes import Planes
@@ -249,7 +249,7 @@ class Tree:
             for values in (found.slopes, found.multipliers)
         )
         seeds = np.tile(self._seed, (m, 1))
-        box, planes = repeated(self._inputs, m), self._planes(found, rows)
+        box, planes = self._inputs.repeated(m), self._planes(found, rows)
         bound = prove_leaves(self._net.model, box, leaves, seeds, slopes, splits, planes=planes, check=self._check)
         return np.nextafter(bound + self._offset, -np.inf)
 

@@ -1,4 +1,4 @@
-"""Chains and trees of boxes as arrays of an .npz file, and back.
+"""Chains and trees of boxes in files of format 1.
 
 A chain: `step.J.states`, `step.J.slopes.K`, `tree.A.B.phases.K`, `tree.A.B.slopes.K`, `tree.A.B.multipliers.K`,
 `tree.A.B.planes.K.states`, `tree.A.B.planes.K.shares`, and entries of the file's JSON `meta` that say which there are,
@@ -8,64 +8,19 @@ with the prefix of its part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
-
-import numpy as np
+from collections.abc import Sequence
+from typing import Final, TypeAlias
 
 from idl_audit.proof.chain import Chain, Leaves, StateStep, StateTrees
 from idl_audit.proof.cover import Phases
-from idl_audit.proof.files.arrays import ProofArrays
 from idl_audit.proof.files.strict_json import Damaged, Entry, below
-from idl_audit.proof.planes import AllPlanes, Planes
+from idl_audit.proof.format_1.arrays import ProofArrays
+from idl_audit.proof.planes import Planes
 from idl_audit.proof.split_tree import SplitTree
-from idl_audit.values.arrays import AnyArray, Float32Array
-
-
-def packed_chain(chain: Chain, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
-    """Put the arrays of a chain into `arrays` and return its entries of meta."""
-    steps: list[dict[str, Any]] = []
-    trees: dict[str, Any] = {}
-    for j, step in enumerate(chain.steps):
-        arrays[f"{prefix}step.{j}.states"] = step.states
-        for k, slopes in step.slopes.items():
-            arrays[f"{prefix}step.{j}.slopes.{k}"] = slopes
-        steps.append({"block": step.block, "sign": step.sign, "slopes": sorted(step.slopes)})
-    for a, leaves in chain.trees.items():
-        batches = []
-        for b, m in enumerate(leaves.sizes):
-            chosen = leaves.phases[b], leaves.slopes[b], leaves.multipliers[b]
-            key = f"{prefix}tree.{a}.{b}"
-            packed = {**_packed_choices(chosen, key, arrays), **_packed_planes(leaves.planes[b], key, arrays)}
-            batches.append({"size": m, **packed})
-        trees[str(a)] = {"row": leaves.row, "after": leaves.after, "batches": batches}
-    for k, states in chain.kept.items():
-        arrays[f"{prefix}kept.{k}"] = states
-    rounds = [
-        [_packed_states(own, f"{prefix}round.{r}.{j}", arrays) for j, own in enumerate(trees_of_round)]
-        for r, trees_of_round in enumerate(chain.rounds)
-    ]
-    return {"steps": steps, "kept": sorted(chain.kept), "rounds": rounds, "trees": trees}
-
-
-def _packed_states(own: StateTrees, key: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
-    arrays[f"{key}.states"], arrays[f"{key}.signs"], arrays[f"{key}.owner"] = own.states, own.signs, own.owner
-    choices = _packed_choices((own.phases, own.slopes, own.multipliers), key, arrays)
-    return {"block": own.block, **choices, **_packed_planes(own.planes, key, arrays)}
-
+from idl_audit.values.arrays import Float32Array
 
 CHOICES: Final = ("phases", "slopes", "multipliers")
 """What a search chose for some leaves: block -> an array with one row a leaf, each."""
-
-
-def _packed_choices(
-    chosen: tuple[Mapping[int, AnyArray], ...], key: str, arrays: dict[str, AnyArray]
-) -> dict[str, list[int]]:
-    named = dict(zip(CHOICES, chosen, strict=True))
-    for name, values in named.items():
-        for k, array in values.items():
-            arrays[f"{key}.{name}.{k}"] = array
-    return {name: sorted(values) for name, values in named.items()}
 
 
 Choices: TypeAlias = tuple[dict[int, Phases], dict[int, Float32Array], dict[int, Float32Array], dict[int, Planes]]
@@ -102,12 +57,6 @@ def _leaves_of(entry: Entry, name: str, numbers: tuple[int, ...], arrays: ProofA
         for k in entry.members(kind, len(arrays.sizes.blocks), "block"):
             return arrays.rows(f"{name}.{own}", *numbers, k, prefix=prefix)
     return 1
-
-
-def _packed_planes(planes: AllPlanes, key: str, arrays: dict[str, AnyArray]) -> dict[str, list[int]]:
-    for k, own in planes.items():
-        arrays[f"{key}.planes.{k}.states"], arrays[f"{key}.planes.{k}.shares"] = own.states, own.shares
-    return {"planes": sorted(planes)}
 
 
 def opened_chain(entry: Entry, prefix: str, arrays: ProofArrays, rows: Sequence[int]) -> Chain:
@@ -184,13 +133,6 @@ def _open_batch(leaves: Leaves, value: object, at: tuple[int, int], prefix: str,
     leaves.multipliers.append(multipliers)
     leaves.planes.append(planes)
     leaves.sizes.append(m)
-
-
-def packed_splits(tree: SplitTree, prefix: str, arrays: dict[str, AnyArray]) -> None:
-    """Put the arrays of a tree of boxes into `arrays`."""
-    arrays[f"{prefix}split.inputs"] = np.asarray(tree.inputs, np.int64)
-    arrays[f"{prefix}split.cuts"] = np.asarray(tree.cuts, np.float64)
-    arrays[f"{prefix}split.children"] = np.asarray(tree.children, np.int64)
 
 
 def opened_splits(prefix: str, arrays: ProofArrays) -> SplitTree:

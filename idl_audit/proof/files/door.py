@@ -14,14 +14,11 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from idl_audit.proof.files.strict_json import Damaged, Misfit
 from idl_audit.values.arrays import AnyArray
 
 NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,6}")
 """A number in a name: no sign, no zeros before it, at most seven digits."""
-
-
-class Misfit(ValueError):
-    """An array is not what the table says, and how."""
 
 
 @dataclass(frozen=True)
@@ -77,44 +74,47 @@ class Header(Protocol):
 
 
 def fit(headers: Mapping[str, Header], table: Mapping[str, Spec], sizes: Sizes) -> None:
-    """Raise Misfit where an array has no place in the table, or another type or shape than table and model ask for.
+    """Compare what a file says of its arrays with the table. What does not fit is never read.
 
-    Nothing but headers is looked at: what does not fit is never read.
+    Raises:
+        Damaged: where an array has no place in the table, is of another type, or contradicts another one.
+        Misfit: where it speaks of what the model does not have.
     """
     free: dict[tuple[str, str], int] = {}
     for text, header in headers.items():
         name = Name.of(text)
         spec = table.get(name.pattern)
         if spec is None:
-            raise Misfit(f"'{text[:80]}' is no array of such a file")
+            raise Damaged(f"'{text[:80]}' is no array of such a file")
         if header.dtype.str != spec.dtype:
-            raise Misfit(f"'{text}' has the type {header.dtype.str}, not {spec.dtype}")
+            raise Damaged(f"'{text}' has the type {header.dtype.str}, not {spec.dtype}")
         if len(header.shape) != len(spec.shape):
-            raise Misfit(f"'{text}' has {len(header.shape)} axes, not {len(spec.shape)}")
+            raise Damaged(f"'{text}' has {len(header.shape)} axes, not {len(spec.shape)}")
         for found, size in zip(header.shape, spec.shape, strict=True):
             letter, _, depth = size.partition("/")
             wanted = free.setdefault((letter, name.prefix(int(depth))), found) if depth else sizes(name, size)
             if wanted is None:
                 raise Misfit(f"'{text}' is about what the model does not have")
             if found != wanted:
-                raise Misfit(f"'{text}' has the shape {header.shape}, and its {letter} are {wanted}")
+                kind = Damaged if depth else Misfit
+                raise kind(f"'{text}' has the shape {header.shape}, and its {letter} are {wanted}")
 
 
 def check_values(text: str, array: AnyArray, table: Mapping[str, Spec]) -> AnyArray:
-    """Return an array. Raise Misfit where it holds what the table does not allow."""
+    """Return an array. Raise Damaged where it holds what the table does not allow."""
     spec = table[Name.of(text).pattern]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise Misfit(f"'{text}' holds what is no finite number")
+        raise Damaged(f"'{text}' holds what is no finite number")
     if not ((array >= spec.least) & (array <= spec.greatest)).all():
-        raise Misfit(f"'{text}' holds a number outside [{spec.least:g}, {spec.greatest:g}]")
+        raise Damaged(f"'{text}' holds a number outside [{spec.least:g}, {spec.greatest:g}]")
     if spec.ascending and not (np.diff(array) > 0).all():
-        raise Misfit(f"'{text}' does not ascend")
+        raise Damaged(f"'{text}' does not ascend")
     return array
 
 
 def counted(names: Iterator[int], what: str) -> int:
-    """Return how many things are numbered 0, 1, ... Raises Misfit where a number is left out."""
+    """Return how many things are numbered 0, 1, ... Raises Damaged where a number is left out."""
     numbers = sorted(set(names))
     if numbers != list(range(len(numbers))):
-        raise Misfit(f"{what} are not numbered 0, 1, ...")
+        raise Damaged(f"{what} are not numbered 0, 1, ...")
     return len(numbers)

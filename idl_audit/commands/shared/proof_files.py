@@ -1,0 +1,26 @@
+"""Proof files as commands write them: of which model, in which units, by which version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from idl_audit import __version__
+from idl_audit.commands.shared.subject import ModelOptions, Subject
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.proof.files.claims import About, Units
+from idl_audit.proof.files.file import ProofFile, write_proof
+
+
+def about(subject: Subject, reading: ModelOptions, preprocessing: Preprocessing) -> About:
+    """Return what a proof file says of the model that it is about."""
+    return About(subject.info.sha256, reading.output_name, units_of(preprocessing), subject.info.threshold)
+
+
+def units_of(preprocessing: Preprocessing) -> Units:
+    """Return the data units that a claim is made in."""
+    return Units(preprocessing.scale, preprocessing.mean, preprocessing.std)
+
+
+def write(path: Path, found: ProofFile, *, force: bool) -> None:
+    """Write a proof file, whole or not at all. Raises OptionError where that cannot be."""
+    write_proof(path, found, tool=f"idl-audit {__version__}", force=force)

@@ -1,0 +1,223 @@
+"""Proofs of what was decided: from what the searches recorded, completed where that is not enough, and checked.
+
+`proof_of` returns what `verify` accepts, or nothing: every proof that it returns has passed the one checker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from idl_audit.implicit.elimination import without_self_feedback
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.chain import Chain
+from idl_audit.proof.check import Refused, check, examined, proved_stages
+from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
+from idl_audit.proof.forest import Choices, Forest
+from idl_audit.proof.lp_chain import LpChain, LpLeaves, widened
+from idl_audit.proof.proof import REST, Goals, Proof, trivial
+from idl_audit.proof.rows import groups, with_sums
+from idl_audit.proof.sensitivity_witness import loop_witnesses
+from idl_audit.proof.split_tree import SplitTree
+from idl_audit.search import branching
+from idl_audit.search.judge import Judge
+from idl_audit.search.linprog import Outcome
+from idl_audit.search.lp_tree.tree import LpTree
+from idl_audit.search.relaxation import TriangleRelaxation
+from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
+from idl_audit.search.splitting.growth import grown
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.box import Box
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import BudgetError, MemoryLimitError, SolverError
+from idl_audit.values.network import Network
+from idl_audit.values.query import Conjunction, Query
+
+FEW_INPUTS: Final = 20
+"""Up to so many inputs that can move, splitting their box pays."""
+
+
+@dataclass(eq=False)
+class Recorded:
+    """What the searches chose for a proof: any of it may be missing, or more than is needed.
+
+    Alternatives have the numbers that they have in the query.
+    """
+
+    splits: SplitTree | None = None
+    """Of the input box, for the alternatives that nothing else refuted."""
+    chain: Chain | None = None
+    lp: LpChain | None = None
+
+
+def proof_of(
+    model: ImplicitModel, network: Network, query: Query, recorded: Recorded | None, *, budget: Budget
+) -> Proof | None:
+    """Return a proof that a query has no counterexample, checked; None where what the budget allows proves nothing.
+
+    What was recorded comes first; what is open then is proved again by the multipliers 0 (intervals), by splitting a
+    box of few inputs, by branching, or by linear programs.
+
+    Args:
+        model: the model, in the query's units.
+        network: the original network, which searches ask about their points.
+        query: the set and the alternatives.
+        recorded: what the searches left.
+        budget: what it may cost beyond the check of what was recorded.
+    """
+    try:
+        return _Making(model, network, plain(query), budget).proof(recorded or Recorded())
+    except (BudgetError, MemoryLimitError, SolverError):
+        return None
+
+
+def plain(query: Query) -> Query:
+    """Return the query as a file holds it: a box of numbers, offsets rounded downward."""
+    if query.sparse is not None:
+        return query
+    alternatives = tuple(Conjunction(c.rows, c.offsets) for c in query.alternatives)
+    return Query(Box.between(query.box.lo, query.box.hi), alternatives)
+
+
+@dataclass
+class _Making:
+    """One query, and what it may cost to prove it."""
+
+    model: ImplicitModel
+    network: Network
+    query: Query
+    budget: Budget
+
+    def proof(self, recorded: Recorded) -> Proof | None:
+        """Return the first proof that holds; None where none does."""
+        first = self._of(recorded)
+        refused, is_open = examined(self.model, self.query, first)
+        if not refused:
+            return first
+        for attempt in (self._with_intervals, self._by_splits, self._by_branching, self._by_programs):
+            if self.budget.is_spent:
+                return None
+            found = attempt(first, is_open, recorded)
+            if found is not None and not check(self.model, self.query, found):
+                return found
+        return None
+
+    def _of(self, recorded: Recorded) -> Proof:
+        """Return what was recorded as a proof; alternatives that it does not speak of are left to the usual lines."""
+        if recorded.chain is not None and self.model.is_feed_forward:
+            proof = of_chain(self.model, self.query, recorded.chain)
+        else:
+            proof = replace(trivial(len(self.query.alternatives)), loops=loop_witnesses(self.model))
+        if recorded.lp is not None and not proof.kept:
+            proof = proof.with_goals(goals_of_lp(self.model, self.query, recorded.lp))
+        if recorded.splits is not None:
+            rest = [goals for goals in proof.goals if not (goals.alternatives == REST).any()]
+            (split,) = of_splits(recorded.splits).goals
+            proof = replace(proof, goals=(*rest, replace(split, stage=len(proof.stages) - 1)))
+        return proof
+
+    def _with_intervals(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
+        """Prove by the intervals of the states what intervals proved: multipliers 0, for each row."""
+        last = len(first.stages) - 1
+        try:
+            there, _ = proved_stages(self._there, self._inputs, first)
+        except Refused:
+            return None
+        zeros = {
+            k: Choices(np.arange(1), np.zeros((1, block.size), np.float32)) for k, block in enumerate(there.blocks)
+        }
+        one = Forest.of_leaves(1)
+        forest = Forest(one.roots, one.variable, one.cut, one.child, {}, {}, zeros)
+        extra = []
+        for number in np.flatnonzero(is_open):
+            for weights in _weights(self.query.alternatives[number]):
+                goals = Goals(last, np.asarray([number]), weights[None], forest)
+                part = replace(first, goals=(goals,))
+                if not examined(self.model, self.query, part)[1][number]:
+                    extra.append(goals)
+                    break
+        return first.with_goals(tuple(extra)) if extra else None
+
+    def _by_splits(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
+        """Split the box of few moving inputs, further than what was recorded."""
+        if self.query.sparse is not None or not 0 < moving_inputs(self.query.box).size <= FEW_INPUTS:
+            return None
+        tree = recorded.splits
+        if tree is None:
+            tree = SplitTree()
+            split_inputs(self.model, self.query, budget=self.budget, record=tree)
+        tree = grown(self.model, self.query, tree, self.budget)
+        return None if tree is None else replace(of_splits(tree), loops=first.loops)
+
+    def _by_branching(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
+        """Branch on hidden states, for all alternatives anew."""
+        if self.query.sparse is not None or not branching.applies(self.model):
+            return None
+        chain, summed = Chain(), with_sums_of_rows(self.query)
+        judge = Judge.of(self.model, self.network, summed)
+        branching.branch(self.model, summed, budget=self.budget, judge=judge, record=chain)
+        return of_chain(self.model, self.query, chain)
+
+    def _by_programs(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
+        """Prove by linear programs what is open: trees of them for loops, the relaxation of the whole set elsewhere."""
+        base = replace(first, stages=first.stages[:1], kept={}, goals=tuple(g for g in first.goals if g.stage == 0))
+        base = base if not first.kept else replace(trivial(len(self.query.alternatives)), loops=first.loops)
+        is_open = examined(self.model, self.query, base)[1]
+        there, stages = proved_stages(self._there, self._inputs, replace(base, goals=()))
+        grow = self._leaves_of_trees if self.model.loops else self._leaves_of_one
+        chain = LpChain(dict(stages[0].z))
+        for number, row, leaves in grow(there, stages[0], np.flatnonzero(is_open)):
+            chain.trees[number] = replace(leaves, row=row)
+        return base.with_goals(goals_of_lp(self.model, self.query, chain))
+
+    def _leaves_of_trees(
+        self, there: ImplicitModel, bounds: StateBounds, numbers: Sequence[int] | IntArray
+    ) -> Iterator[tuple[int, int, LpLeaves]]:
+        tree = LpTree(there, self._inputs, widened(bounds), self.budget)
+        for number in numbers:
+            rows, offsets = with_sums(self.query.alternatives[number])
+            for row in range(len(rows)):
+                grown_ = tree.grow(rows[row], lambda u: False, offset=float(offsets[row]))
+                if grown_.lower > 0:
+                    yield int(number), row, grown_.leaves
+                    break
+
+    def _leaves_of_one(
+        self, there: ImplicitModel, bounds: StateBounds, numbers: Sequence[int] | IntArray
+    ) -> Iterator[tuple[int, int, LpLeaves]]:
+        relaxation = TriangleRelaxation(there, self._inputs, bounds, sparse=self.query.sparse, budget=self.budget)
+        for number in numbers:
+            rows, offsets = with_sums(self.query.alternatives[number])
+            for row in range(len(rows)):
+                answer = relaxation.minimise(rows[row], budget=self.budget)
+                if answer.outcome is Outcome.OPTIMAL and answer.lower + offsets[row] > 0:
+                    assert answer.multipliers is not None
+                    phases = np.zeros((1, there.n_states), np.int8)
+                    yield int(number), row, LpLeaves(phases, answer.multipliers[None].astype(np.float32))
+                    break
+
+    @property
+    def _there(self) -> ImplicitModel:
+        return without_self_feedback(self.model)
+
+    @property
+    def _inputs(self) -> Interval:
+        return Interval.of_set(self.query.inputs)
+
+
+def _weights(alternative: Conjunction) -> Iterator[FloatArray]:
+    """Yield the weights of each row, and of each exact sum of rows."""
+    for members in groups(alternative):
+        weights = np.zeros(len(alternative.rows))
+        weights[list(members)] = 1.0
+        yield weights
+
+
+def with_sums_of_rows(query: Query) -> Query:
+    """Return the query with sums of rows added to each alternative: it has the same counterexamples."""
+    alternatives = tuple(Conjunction(*with_sums(alternative)) for alternative in query.alternatives)
+    return replace(query, alternatives=alternatives)

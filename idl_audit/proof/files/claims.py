@@ -1,0 +1,137 @@
+"""Claims of proof files: what exactly is proved, and of which model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.query import Conjunction, Query
+
+
+@dataclass(frozen=True)
+class Units:
+    """What turns the inputs that a claim speaks of into the network's: (u scale - mean) / std."""
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    """One for all inputs, or one a channel; none stands for 0."""
+    std: tuple[float, ...] = ()
+    """None stands for 1."""
+
+
+@dataclass(frozen=True)
+class About:
+    """The model that a claim is about."""
+
+    sha256: str
+    """Of its file, and of all that belongs to it."""
+    output_name: str | None = None
+    """None: the file's own."""
+    units: Units = Units()
+    threshold: float | None = None
+    """What makes two classes of a network with one output."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """The set around a sample: within eps sigma of it, within the valid range, at most so many inputs changed."""
+
+    centre: FloatArray
+    eps: float
+    sigma: FloatArray | None = None
+    """Radii for eps = 1; ones where it is None."""
+    clip: tuple[float, float] | None = None
+    cardinality: int | None = None
+    """How many inputs change at most; None: all of them."""
+
+    @property
+    def inputs(self) -> InputSet:
+        """The set. Raises InvalidInputError where it makes no sense."""
+        lo, hi = self.clip or (None, None)
+        with np.errstate(over="ignore"):  # what leaves the range of float64 is refused
+            if self.cardinality is None:
+                return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+            k = self.cardinality
+            return SparseBall.around(self.centre, self.eps, k, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleClaim:
+    """Every input of a set around a sample has y_label > y_j for every other class j."""
+
+    ball: Ball
+    label: int
+    index: int
+    """Which sample of the data it is, for people."""
+
+    def misfit(self, model: ImplicitModel) -> str:
+        """Return why the model has no such classes or inputs; empty where it has."""
+        if model.n_outputs < 2:
+            return "it speaks of classes, and the model has one output and the file no threshold"
+        if not 0 <= self.label < model.n_outputs or self.ball.centre.shape != (model.n_inputs,):
+            return f"it speaks of class {self.label} and {self.ball.centre.size} inputs, which the model does not have"
+        return ""
+
+    def queries(self, model: ImplicitModel) -> tuple[Query, ...]:
+        """Return the query that has no counterexample, if the claim holds."""
+        return (Query.misclassification(self.ball.inputs, model.n_outputs, self.label),)
+
+
+@dataclass(frozen=True, eq=False)
+class PropertyClaim:
+    """No input of any box makes one of the alternatives of that box hold."""
+
+    name: str
+    """The property's file."""
+    sha256: str
+    """Of that file."""
+    asked: tuple[Query, ...]
+
+    def misfit(self, model: ImplicitModel) -> str:
+        """Return why the model has no such inputs or outputs, or leaves out what the claim speaks of."""
+        for query in self.asked:
+            rows = [alternative.rows for alternative in query.alternatives]
+            if query.box.size != model.n_inputs or any(own.shape[1] != model.n_outputs for own in rows):
+                return "it speaks of inputs or outputs that the model does not have"
+            if model.stripped_output and not all(map(compares, query.alternatives)):
+                return f"it speaks of values of {model.stripped_output}, which the model leaves out"
+        return ""
+
+    def queries(self, model: ImplicitModel) -> tuple[Query, ...]:
+        """Return the queries that have no counterexample, if the claim holds."""
+        return self.asked
+
+
+@dataclass(frozen=True, eq=False)
+class SensitivityClaim:
+    """|y(u) - y(v)| <= S |u - v| entrywise for all u and v."""
+
+    S: FloatArray
+    """(q, p)."""
+
+
+Claim = SampleClaim | PropertyClaim | SensitivityClaim
+
+
+def compares(alternative: Conjunction) -> bool:
+    """Return whether every row says y_i <= y_j: what the order of the outputs alone decides."""
+    return not alternative.offsets.any() and all(
+        np.count_nonzero(row) == 2 and row.sum() == 0 for row in alternative.rows
+    )
+
+
+def is_asked(found: Query, query: Query) -> bool:
+    """Return whether a query of a file is this one: the same box and the same alternatives."""
+    return (
+        np.array_equal(found.box.lo, query.box.lo)
+        and np.array_equal(found.box.hi, query.box.hi)
+        and len(found.alternatives) == len(query.alternatives)
+        and all(
+            np.array_equal(a.rows, b.rows) and np.array_equal(a.offsets, b.offsets)
+            for a, b in zip(found.alternatives, query.alternatives, strict=True)
+        )
+    )

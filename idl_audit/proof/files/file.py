@@ -1,0 +1,317 @@
+"""Proof files, schema_version 2.0: one claim about a model, and the choices that make it easy to check.
+
+docs/proof-format.md describes them, enough to write another checker. Headers are compared with a table before an array
+is read (`door`), and everything else happens in `check`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.check import check
+from idl_audit.proof.files.arrays import LOOP, PROOF, REAL, opened, opened_loop, pack_loop, packed, sizes
+from idl_audit.proof.files.claims import About, Ball, Claim, PropertyClaim, SampleClaim, SensitivityClaim, Units
+from idl_audit.proof.files.door import Name, Spec, check_values, counted, fit
+from idl_audit.proof.files.strict_json import Damaged, Entry, below, parsed
+from idl_audit.proof.proof import Proof
+from idl_audit.proof.sensitivity_witness import Checked, Witness, check_witness
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.box import Box
+from idl_audit.values.errors import InvalidInputError
+from idl_audit.values.npz import NpzFile, write_npz
+from idl_audit.values.query import Conjunction, Query
+
+SCHEMA_VERSION: Final = "2.0"
+KIND: Final = "proof"
+LONGEST_META: Final = 2**22
+"""Characters that `meta` may have in a file of any size; a larger file may have as many as it has bytes."""
+
+SAMPLE: Final[Mapping[str, Spec]] = MappingProxyType(
+    {**PROOF, "centre": Spec(REAL, ("inputs",)), "sigma": Spec(REAL, ("inputs",), 0)}
+)
+PROPERTY: Final[Mapping[str, Spec]] = MappingProxyType(
+    {
+        **PROOF,
+        "part.*.lo": Spec(REAL, ("inputs",)),
+        "part.*.hi": Spec(REAL, ("inputs",)),
+        "part.*.alternative.*.rows": Spec(REAL, ("rows/4", "outputs")),
+        "part.*.alternative.*.offsets": Spec(REAL, ("rows/4",)),
+    }
+)
+SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
+    {
+        "S": Spec(REAL, ("outputs", "inputs")),
+        "adjoint.*": Spec(REAL, ("outputs", "states"), 0),
+        "flat.*.r": Spec(REAL, ("outputs", "all"), 0),
+        **{f"loop.*.{name}": Spec(REAL, shape) for name, shape in LOOP.items()},
+        **{
+            f"{part}.{name}": Spec(REAL, tuple("all" if size == "loop" else size for size in shape))
+            for part in ("flat.*", "monotone")
+            for name, shape in LOOP.items()
+        },
+    }
+)
+"""Pattern of a name -> what arrays of that name are, for each kind of claim."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProofFile:
+    """A claim and what proves it: a proof for each query of a sample or property, a witness of S."""
+
+    about: About
+    claim: Claim
+    proofs: tuple[Proof, ...] = ()
+    witness: Witness | None = None
+    fault: str = ""
+    """Of a file of format 1: why its choices are no proof."""
+
+    def checked(self, model: ImplicitModel) -> Checked:
+        """Return how many claims there are and why some do not hold. The model is to be in the claim's units."""
+        if isinstance(self.claim, SensitivityClaim):
+            if self.witness is None:
+                return Checked(model.n_outputs, ("nothing in the file proves any bound of S",))
+            with np.errstate(all="ignore"):  # numbers that no search would choose prove nothing
+                return check_witness(model, self.witness)
+        why = self.claim.misfit(model)
+        if why:
+            return Checked(1, (why,))
+        queries = self.claim.queries(model)
+        count = sum(len(query.alternatives) for query in queries)
+        if self.fault:
+            return Checked(count, (self.fault,))
+        return Checked(count, tuple(self._refused(model, queries)))
+
+    def _refused(self, model: ImplicitModel, queries: tuple[Query, ...]) -> list[str]:
+        if not model.is_well_posed:
+            return ["nothing proves that the model has one state for every input"]
+        if not queries or len(queries) != len(self.proofs):
+            return [f"it has {len(self.proofs)} proofs for {len(queries)} queries"]
+        found = []
+        for number, (query, proof) in enumerate(zip(queries, self.proofs, strict=True)):
+            where = f"box {number}: " if isinstance(self.claim, PropertyClaim) else ""
+            if not query.alternatives:
+                found.append(f"{where}it names no alternative")
+            found += [where + why for why in check(model, query, proof)]
+        return found
+
+    @property
+    def n_leaves(self) -> int:
+        """Leaves of the trees that refute alternatives."""
+        return sum(proof.n_leaves for proof in self.proofs)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_proof(path: Path, found: ProofFile, *, tool: str, force: bool) -> None:
+    """Write a proof file, whole or not at all. Raises OptionError where that cannot be."""
+    arrays: dict[str, AnyArray] = {}
+    about = found.about
+    meta = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "tool": tool,
+        "arithmetic": "real",
+        "model": {
+            "sha256": about.sha256,
+            "output_name": about.output_name,
+            "preprocessing": asdict(about.units),
+            "threshold": about.threshold,
+        },
+        "claim": _packed_claim(found.claim, arrays),
+    }
+    for number, proof in enumerate(found.proofs):
+        packed(proof, number, arrays)
+    if found.witness is not None:
+        _pack_witness(found.witness, arrays)
+    arrays["meta"] = np.asarray(json.dumps(meta, allow_nan=False))
+    write_npz(path, arrays, force=force)
+
+
+def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    """Put a claim's arrays among others and return its entry of meta."""
+    if isinstance(claim, SensitivityClaim):
+        arrays["S"] = np.asarray(claim.S, np.float64)
+        return {"kind": "sensitivity"}
+    if isinstance(claim, PropertyClaim):
+        for number, query in enumerate(claim.asked):
+            arrays[f"part.{number}.lo"], arrays[f"part.{number}.hi"] = query.box.lo, query.box.hi
+            for a, alternative in enumerate(query.alternatives):
+                key = f"part.{number}.alternative.{a}"
+                arrays[f"{key}.rows"], arrays[f"{key}.offsets"] = alternative.rows, alternative.offsets
+        return {"kind": "property", "name": claim.name, "sha256": claim.sha256}
+    ball = claim.ball
+    arrays["centre"] = np.asarray(ball.centre, np.float64)
+    if ball.sigma is not None:
+        arrays["sigma"] = np.asarray(ball.sigma, np.float64)
+    return {
+        "kind": "sample",
+        "index": claim.index,
+        "label": claim.label,
+        "eps": ball.eps,
+        "clip": ball.clip,
+        "cardinality": ball.cardinality,
+    }
+
+
+def _pack_witness(witness: Witness, arrays: dict[str, AnyArray]) -> None:
+    for k, loop in witness.loops.items():
+        pack_loop(loop, f"loop.{k}", arrays)
+    for k, rows in (witness.adjoint or {}).items():
+        arrays[f"adjoint.{k}"] = rows
+    for j, (part, rows) in enumerate(witness.flat):
+        pack_loop(part, f"flat.{j}", arrays)
+        arrays[f"flat.{j}.r"] = rows
+    if witness.monotone is not None:
+        pack_loop(witness.monotone, "monotone", arrays)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_meta(archive: NpzFile) -> Mapping[str, Any]:
+    """Return what a file of any version says of itself. Raises Damaged where it says nothing, or too much."""
+    header = archive.headers.get("meta")
+    longest = max(LONGEST_META, archive.stored)
+    if header is None or header.shape != () or header.dtype.kind != "U" or header.dtype.itemsize > 4 * longest:
+        raise Damaged("it has no meta, or too much of it")
+    return parsed(str(archive.read("meta")[()]))
+
+
+def read_about(meta: Mapping[str, Any]) -> About:
+    """Return the model that a file of this version speaks of. Raises Damaged."""
+    entry = Entry(meta, "meta", ("schema_version", "kind", "tool", "arithmetic", "model", "claim"))
+    if entry.get("schema_version") != SCHEMA_VERSION or entry.get("kind") != KIND:
+        raise Damaged("it is of another kind or version")
+    if entry.text("arithmetic") != "real":
+        raise Damaged("it speaks of an arithmetic that is not known")
+    entry.text("tool")
+    model = Entry(entry.get("model"), "model", ("sha256", "output_name", "preprocessing", "threshold"))
+    if not isinstance(model.get("output_name"), str | None):
+        raise Damaged("'output_name' of model is neither a text nor null")
+    units = Entry(model.get("preprocessing"), "preprocessing", ("scale", "mean", "std"))
+    return About(
+        model.sha256("sha256"),
+        model.get("output_name"),
+        Units(units.number("scale"), units.numbers("mean"), units.numbers("std")),
+        model.number_or_none("threshold"),
+    )
+
+
+def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) -> ProofFile:
+    """Return the claim and the proof in a file, for the model that it is to be checked against.
+
+    Args:
+        archive: the file.
+        meta: what it says of itself.
+        model: the model, in any units: only its sizes matter here.
+
+    Raises:
+        Damaged: where the file contradicts itself, or holds what such files do not hold.
+        Misfit: where it speaks of blocks, states, inputs or outputs that the model does not have.
+    """
+    about = read_about(meta)
+    value = meta["claim"]
+    name = value.get("kind") if isinstance(value, dict) else None
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise Damaged("'claim' of meta is of no kind that is known")
+    entry = Entry(value, "claim", ("kind", *kind.keys))
+    headers = {name: header for name, header in archive.headers.items() if name != "meta"}
+    fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
+    arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
+    return kind.opened(about, entry, arrays, model)
+
+
+Arrays = Mapping[str, AnyArray]
+
+
+def _taken(arrays: Arrays, name: str) -> AnyArray:
+    if name not in arrays:
+        raise Damaged(f"it lacks the array '{name}'")
+    return arrays[name]
+
+
+def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
+    parts = counted((Name.of(name).numbers[0] for name in arrays if name.startswith("part.")), "parts")
+    if parts != count:
+        raise Damaged(f"it has {parts} parts for {count} queries")
+    return tuple(opened(arrays, number) for number in range(count))
+
+
+def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    cardinality = None if entry.get("cardinality") is None else entry.whole("cardinality")
+    ball = Ball(_taken(arrays, "centre"), entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality)
+    try:
+        _ = ball.inputs
+    except InvalidInputError as error:
+        raise Damaged(f"its set makes no sense: {error}") from error
+    label = below(entry.whole("label"), max(2, model.n_outputs), "the label", "class")
+    return ProofFile(about, SampleClaim(ball, label, entry.whole("index")), _proofs(arrays, 1))
+
+
+def _property(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    count = counted((Name.of(name).numbers[0] for name in arrays if name.startswith("part.")), "parts")
+    if not count:
+        raise Damaged("it has no box")
+    queries = tuple(_query(arrays, number) for number in range(count))
+    claim = PropertyClaim(entry.text("name"), entry.sha256("sha256"), queries)
+    proofs = {name: array for name, array in arrays.items() if Name.of(name).pattern in PROOF}
+    return ProofFile(about, claim, _proofs(proofs, count))
+
+
+def _query(arrays: Arrays, number: int) -> Query:
+    lo, hi = (_taken(arrays, f"part.{number}.{end}") for end in ("lo", "hi"))
+    if not (lo <= hi).all():
+        raise Damaged(f"the box of part {number} is empty")
+    start = f"part.{number}.alternative."
+    count = counted((Name.of(name).numbers[1] for name in arrays if name.startswith(start)), "alternatives")
+    if not count:
+        raise Damaged(f"part {number} names no alternative")
+    alternatives = (
+        Conjunction(_taken(arrays, f"{start}{a}.rows"), _taken(arrays, f"{start}{a}.offsets")) for a in range(count)
+    )
+    return Query(Box.between(lo, hi), tuple(alternatives))
+
+
+def _sensitivity(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    names = [Name.of(name) for name in arrays]
+    loops = {name.numbers[0] for name in names if name.pattern.startswith("loop.")}
+    adjoint = {name.numbers[0]: arrays[name.text] for name in names if name.pattern == "adjoint.*"}
+    count = counted((name.numbers[0] for name in names if name.pattern.startswith("flat.")), "contractions")
+    matrix = _taken(arrays, "S")
+    witness = Witness(
+        matrix,
+        {k: opened_loop(arrays, f"loop.{k}") for k in sorted(loops)},
+        adjoint or None,
+        tuple((opened_loop(arrays, f"flat.{j}"), _taken(arrays, f"flat.{j}.r")) for j in range(count)),
+        opened_loop(arrays, "monotone") if any(name.startswith("monotone.") for name in arrays) else None,
+    )
+    return ProofFile(about, SensitivityClaim(matrix), witness=witness)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of claim: its keys in meta, its arrays, and how it is put together."""
+
+    keys: tuple[str, ...]
+    table: Mapping[str, Spec]
+    opened: Callable[[About, Entry, Arrays, ImplicitModel], ProofFile]
+
+
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample),
+        "property": Kind(("name", "sha256"), PROPERTY, _property),
+        "sensitivity": Kind((), SENSITIVITY, _sensitivity),
+    }
+)
+"""What a claim may be."""
