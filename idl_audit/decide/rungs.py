@@ -120,7 +120,7 @@ def _attack(case: Case, budget: Budget, effort: int = 1) -> None:
 
 
 def _first_attack(case: Case, budget: Budget) -> None:
-    """What the attack begins with: enough for most that can be found, and a tenth of its price."""
+    """The attack without its descents in low dimension: it finds most that can be found."""
     attack_query(case.model, case.open_query, case.judge, budget=budget, rng=case.rng, briefly=True)
 
 

@@ -371,7 +371,7 @@ def test_bounds_that_overflow_to_nan_certify_nothing(methods: tuple[str, ...]) -
 
 
 def test_a_bound_that_is_no_number_certifies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(case, "lower_bound_over", lambda *args, **kwargs: np.array([[np.nan]]))
+    monkeypatch.setattr(case, "lower_bound", lambda *args, **kwargs: np.array([[np.nan]]))
     assert run(two_class(), np.zeros(1), 0, 0.5, methods=("interval",)).verdict is not Verdict.CERTIFIED
 
 
