@@ -18,9 +18,8 @@ from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.case import Recorded
 from idl_audit.decide.ladder import Options, Result, decide_query
-from idl_audit.decide.proofs import plain, proof_of
+from idl_audit.decide.proofs import Recorded, plain, proof_of
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.files.claims import PropertyClaim

@@ -9,16 +9,14 @@ from typing import TypeAlias
 
 import numpy as np
 
+from idl_audit.decide.proofs import Recorded
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.state_bounds import Prepared, bound_set, prepare
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.chain import Chain
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.linear_bounds import backward_state_bounds, rows_at_once
-from idl_audit.proof.lp_chain import LpChain
 from idl_audit.proof.rows import with_sums
-from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
@@ -31,18 +29,6 @@ from idl_audit.values.verdicts import Reason
 
 Rows: TypeAlias = tuple[FloatArray, FloatArray]
 """Rows (r, q) and their offsets, rounded downward, (r,)."""
-
-
-@dataclass(eq=False)
-class Recorded:
-    """What the search chose for a proof: any of it may be missing, or more than is needed."""
-
-    splits: SplitTree | None = None
-    """Of the input box, for the alternatives that no other rung refuted."""
-    chain: Chain | None = None
-    """Its trees by the number of the alternative in the query."""
-    lp: LpChain | None = None
-    """Its trees by the number of the alternative in the query."""
 
 
 @dataclass(eq=False)
@@ -124,7 +110,7 @@ class Case:
         self, numbers: IntArray, bounds: StateBounds, choose: Multipliers, budget: Budget, *, sums: bool = False
     ) -> None:
         """Bound the rows of some alternatives, or their sums of rows, by given multipliers; keep the best of each."""
-        inputs = Interval.of_set(self.sparse or self.query.box)
+        inputs = self.inputs if self.sparse is None else Interval.of_set(self.sparse)
         model = self.proved_model
         for group, rows in self._batches(numbers, sums=sums):
             if budget.out_of_time:

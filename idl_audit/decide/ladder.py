@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.decide.case import Case, Recorded
+from idl_audit.decide.case import Case
+from idl_audit.decide.proofs import Recorded
 from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
-from idl_audit.decide.case import Recorded
-from idl_audit.decide.rungs import FEW_INPUTS
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
@@ -32,11 +31,27 @@ from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
 from idl_audit.search.splitting.growth import grown
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.box import Box, SparseBall
+from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, SolverError
 from idl_audit.values.network import Network
 from idl_audit.values.query import Conjunction, Query
+
+FEW_INPUTS: Final = 20
+"""Up to so many inputs that can move, splitting their box pays."""
+
+
+@dataclass(eq=False)
+class Recorded:
+    """What the searches chose for a proof: any of it may be missing, or more than is needed.
+
+    Alternatives have the numbers that they have in the query.
+    """
+
+    splits: SplitTree | None = None
+    """Of the input box, for the alternatives that nothing else refuted."""
+    chain: Chain | None = None
+    lp: LpChain | None = None
 
 
 def proof_of(
@@ -62,7 +77,7 @@ def proof_of(
 
 def plain(query: Query) -> Query:
     """Return the query as a file holds it: a box of numbers, offsets rounded downward."""
-    if not isinstance(query.inputs, Box):
+    if query.sparse is not None:
         return query
     alternatives = tuple(Conjunction(c.rows, c.offsets) for c in query.alternatives)
     return Query(Box.between(query.box.lo, query.box.hi), alternatives)
@@ -129,21 +144,22 @@ class _Making:
 
     def _by_splits(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Split the box of few moving inputs, further than what was recorded."""
-        if not isinstance(self.query.inputs, Box) or not 0 < moving_inputs(self.query.box).size <= FEW_INPUTS:
+        if self.query.sparse is not None or not 0 < moving_inputs(self.query.box).size <= FEW_INPUTS:
             return None
         tree = recorded.splits
         if tree is None:
             tree = SplitTree()
-            split_inputs(self.model, self.query, budget=self.budget, judge=self._judge(self.query), record=tree)
+            split_inputs(self.model, self.query, budget=self.budget, record=tree)
         tree = grown(self.model, self.query, tree, self.budget)
         return None if tree is None else replace(of_splits(tree), loops=first.loops)
 
     def _by_branching(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Branch on hidden states, for all alternatives anew."""
-        if not isinstance(self.query.inputs, Box) or not branching.applies(self.model):
+        if self.query.sparse is not None or not branching.applies(self.model):
             return None
         chain, summed = Chain(), with_sums_of_rows(self.query)
-        branching.branch(self.model, summed, budget=self.budget, judge=self._judge(summed), record=chain)
+        judge = Judge.of(self.model, self.network, summed)
+        branching.branch(self.model, summed, budget=self.budget, judge=judge, record=chain)
         return of_chain(self.model, self.query, chain)
 
     def _by_programs(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
@@ -165,15 +181,15 @@ class _Making:
         for number in numbers:
             rows, offsets = with_sums(self.query.alternatives[number])
             for row in range(len(rows)):
-                found = tree.grow(rows[row], lambda u: False, offset=float(offsets[row]))
-                if found.lower > 0:
-                    yield int(number), row, found.leaves
+                grown_ = tree.grow(rows[row], lambda u: False, offset=float(offsets[row]))
+                if grown_.lower > 0:
+                    yield int(number), row, grown_.leaves
                     break
 
     def _leaves_of_one(
         self, there: ImplicitModel, bounds: StateBounds, numbers: Sequence[int] | IntArray
     ) -> Iterator[tuple[int, int, LpLeaves]]:
-        relaxation = TriangleRelaxation(there, self._inputs, bounds, sparse=self._sparse, budget=self.budget)
+        relaxation = TriangleRelaxation(there, self._inputs, bounds, sparse=self.query.sparse, budget=self.budget)
         for number in numbers:
             rows, offsets = with_sums(self.query.alternatives[number])
             for row in range(len(rows)):
@@ -187,13 +203,6 @@ class _Making:
     @property
     def _there(self) -> ImplicitModel:
         return without_self_feedback(self.model)
-
-    def _judge(self, query: Query) -> Judge:
-        return Judge.of(self.model, self.network, query, self.budget)
-
-    @property
-    def _sparse(self) -> SparseBall | None:
-        return None if isinstance(self.query.inputs, Box) else self.query.inputs
 
     @property
     def _inputs(self) -> Interval:

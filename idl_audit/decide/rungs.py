@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.decide.case import Case, plus
+from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import line_multipliers, zero_multipliers
@@ -34,8 +35,6 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
-FEW_INPUTS: Final = 20
-"""Up to so many inputs that can move, splitting their box pays."""
 FIRST_BOXES: Final = 256
 RANDOM_POINTS: Final = 1000
 RANDOM_NUMBERS: Final = 200_000
@@ -121,7 +120,7 @@ def _attack(case: Case, budget: Budget, effort: int = 1) -> None:
 
 
 def _first_attack(case: Case, budget: Budget) -> None:
-    """What the attack begins with: enough for most that can be found, and a tenth of its price."""
+    """The attack without its descents in low dimension: it finds most that can be found."""
     attack_query(case.model, case.open_query, case.judge, budget=budget, rng=case.rng, briefly=True)
 
 

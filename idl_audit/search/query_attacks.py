@@ -68,7 +68,7 @@ def attack_query(
         budget: when to give up; a start of a descent is a node.
         rng: where chance comes from; the same generator and effort give the same search.
         effort: 1, 2, ...: how hard to try; a greater one has more starts and steps, and chance of its own.
-        briefly: with few free inputs, leave it at points and a few sign descents; with many, do nothing.
+        briefly: with few free inputs, without the many descents by Adam; with many, nothing.
         starts: points worth a look, (s, p): minimisers of a relaxation, nodes of a tree. They are tried first.
 
     Raises:
@@ -192,14 +192,14 @@ def _search_low_dimension(hunt: _Hunt, effort: int, *, briefly: bool) -> None:
         _step(hunt, starts, np.full(len(starts), k), steps=30, weigh=hunt.hinge)
         if hunt.is_over:
             return
-    if briefly:
-        return
     share = max(1, hunt.n_alternatives // 4)
     for k in far.min(axis=0).argsort(kind="stable"):
         best = _group_winners(far[:, k], LINEAGES * effort // share)
         _evolve(hunt, t[best], far[best, k], int(k), rounds=ROUNDS)
         if hunt.is_over:
             return
+        if briefly:
+            continue
         best = _group_winners(far[:, k], RUNS * effort // share)
         _descend(hunt, t[best], np.full(len(best), k), steps=STEPS)
         if hunt.is_over:

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.box import Box, InputSet
+from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import margin_functionals, margins, predictions, rivals
 
@@ -51,6 +51,11 @@ class Query:
     def box(self) -> Box:
         """The set, or the least box around it."""
         return self.inputs.hull
+
+    @property
+    def sparse(self) -> SparseBall | None:
+        """The set where it is U_card."""
+        return None if isinstance(self.inputs, Box) else self.inputs
 
     @staticmethod
     def misclassification(inputs: InputSet, n_outputs: int, label: int, goal: int | None = None) -> Misclassification:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.decide.case import Recorded
-from idl_audit.decide.proofs import plain, proof_of
+from idl_audit.decide.proofs import Recorded, plain, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.state_bounds import bound_set, prepare
 from idl_audit.proof.bounds import Interval

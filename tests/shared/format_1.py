@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.case import Recorded
-from idl_audit.decide.proofs import plain
+from idl_audit.decide.proofs import Recorded, plain
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
