@@ -93,7 +93,7 @@ def other_dtype(m: Mutant) -> str | None:
     with np.errstate(all="ignore"):
         try:
             m.arrays[name] = m.arrays[name].astype(kind)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             m.arrays[name] = np.zeros(m.arrays[name].shape, kind)
     return STRICT
 
