@@ -82,19 +82,6 @@ class CheckedSearch:
         return self.network.slopes(points, weights, check=self.check)
 
 
-@dataclass(frozen=True, eq=False)
-class CheckedNetwork:
-    """The original network, asked about a few points at a time, with a look at the clock between."""
-
-    network: Callable[[Float32Array], FloatArray]
-    batch: int
-    check: Check
-
-    def __call__(self, points: Float32Array) -> FloatArray:
-        """Return the outputs, (m, p) -> (m, q)."""
-        return in_batches(self.network, points, self.batch, self.check)
-
-
 def in_batches(function: Callable[[Points], FloatArray], points: Points, batch: int, check: Check) -> FloatArray:
     """Return a function of the rows of points, (m, p) -> (m, q), asked for a batch at a time."""
     found = []
