@@ -139,7 +139,7 @@ def test_leaves_know_that_few_inputs_change(kind: str) -> None:
     for k, least in ((1, 1.0), (2, 2.0)):
         ball = SparseBall.around(zeros, 1.0, k)
         for offset, holds in ((least, False), (least + 1e-9, True)):
-            query = Query(ball.hull, (Conjunction(np.ones((1, 1)), np.array([offset])),), ball)
+            query = Query(ball, (Conjunction(np.ones((1, 1)), np.array([offset])),))
             assert (check(model, query, proof) == []) == holds
 
 
@@ -352,7 +352,7 @@ def test_bounds_of_stages_and_goals_hold_at_points_of_every_set(activations: tup
     rows = rng.normal(size=(1, 3))
     y = model(points) @ rows[0]
     attained = Conjunction(rows, np.array([-y.min() - 1e-9 * (1 + np.abs(y).max())]))
-    query = Query(ball.hull, (attained,), ball if few else None)
+    query = Query(ball if few else ball.hull, (attained,))
     number = int(rng.choice([0, REST]))
     forest = random_forest(rng, restricted(model, kept), ball.hull, choices=number == 0)
     own_goals = goals(forest, alternatives=[number], weights=[[float(number == 0)]], stage=len(stages) - 1)
