@@ -90,7 +90,7 @@ def widen_the_input_box(arrays):
 
 
 def spoil_the_proof(arrays):
-    for name in [n for n in arrays if n.startswith("loop.") and n.endswith("factor")]:
+    for name in [n for n in arrays if "loop." in n and n.endswith("factor")]:
         arrays[name] = arrays[name] * 1.1
 
 
