@@ -1,0 +1,500 @@
+"""The independent checker accepts what the tool writes, and no changed proof of a claim that is false.
+
+Of a changed proof that is accepted, the claim must still be true. It is where the model is the same and its box lies in
+that of a claim that was proved, with no alternative that was not; else thousands of points of its box are tried.
+"""
+
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import independent_checker
+import numpy as np
+import onnx
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of names that are there twice, of numbers that overflow
+
+SAMPLES = Path(os.environ.get("SAMPLE_MODELS", Path(__file__).resolve().parents[1] / "sample_models"))
+MODEL = SAMPLES / "digits_mlp.onnx"
+Arrays = dict[str, np.ndarray]
+FREE = (20, 27, 36, 43)  # the pixels that move in the property
+INTEGERS = (-(2**63), -2, -1, 0, 1, 2, 7, 48, 2**31, 2**62, 2**63 - 1)
+FLOATS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e308, -1e308, 1.0, -1.0, 1e18, 0.5, 255.0)
+
+
+def certify(*arguments: object) -> None:
+    """Let the tool write proofs."""
+    command = [sys.executable, "-m", "idl_audit", "certify", str(MODEL), *map(str, arguments), "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def write_property(path: Path, width: float) -> None:
+    """Few pixels of the first image move, and its class must stay."""
+    data = np.load(MODEL.with_suffix(".npz"))
+    image, label = data["inputs"][0].ravel().astype(float), int(data["labels"][0])
+    lines = [f"(declare-const X_{i} Real)" for i in range(64)] + [f"(declare-const Y_{i} Real)" for i in range(10)]
+    for i, x in enumerate(image.tolist()):
+        move = width if i in FREE else 0.0
+        lines += [f"(assert (>= X_{i} {max(x - move, 0.0)}))", f"(assert (<= X_{i} {min(x + move, 1.0)}))"]
+    rivals = " ".join(f"(and (<= Y_{label} Y_{j}))" for j in range(10) if j != label)
+    path.write_text("\n".join([*lines, f"(assert (or {rivals}))"]))
+
+
+@pytest.fixture(scope="session")
+def proofs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Proofs that the tool writes."""
+    folder = tmp_path_factory.mktemp("proofs")
+    return make_proofs(folder)
+
+
+def make_proofs(folder: Path) -> list[Path]:
+    """One of a sample with lemmas, planes and split states, and one of a property with split inputs."""
+    write_property(folder / "few.vnnlib", 0.8)
+    data = MODEL.with_suffix(".npz")
+    certify("-d", data, "-e", "0.07", "--bounds", "0,1", "--index", "7", "--certificates", folder / "samples")
+    certify(folder / "few.vnnlib", "--certificates", folder / "property")
+    return sorted(folder.glob("*/*.npz"))
+
+
+def read(path: Path) -> Arrays:
+    """All arrays of a proof."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def written(arrays: dict[str, Any]) -> bytes:
+    """The bytes of a file with these arrays, which need not be a proof."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+class Claim:
+    """What a proof file says: boxes, and rows for each of their alternatives."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        meta = json.loads(str(arrays["meta"]))
+        self.about = meta["model"] | {"output_name": None if meta["model"]["output_name"] == OUTPUT else ""}
+        if meta["model"]["output_name"] is None:
+            self.about["output_name"] = None
+        claim, self.parts = meta["claim"], []
+        if claim["kind"] == "sample":
+            centre, sigma = arrays["centre"], arrays.get("sigma", np.ones(64))
+            low, high = claim["clip"] or (-np.inf, np.inf)
+            box = np.maximum(centre - claim["eps"] * sigma, low), np.minimum(centre + claim["eps"] * sigma, high)
+            rows = [np.eye(10)[claim["label"]] - row for j, row in enumerate(np.eye(10)) if j != claim["label"]]
+            self.parts.append((*box, [(row[None], np.zeros(1)) for row in rows]))
+        while f"part.{len(self.parts)}.lo" in arrays:
+            key, alternatives = f"part.{len(self.parts)}.", []
+            while f"{key}alternative.{len(alternatives)}.rows" in arrays:
+                name = f"{key}alternative.{len(alternatives)}."
+                alternatives.append((arrays[name + "rows"], arrays[name + "offsets"]))
+            self.parts.append((arrays[key + "lo"], arrays[key + "hi"], alternatives))
+
+    def follows_from(self, other: "Claim") -> bool:
+        """Whether each box lies in one of the other's, and its alternatives are some of that one's."""
+        known = [(lo, hi, {(r.tobytes(), o.tobytes()) for r, o in found}) for lo, hi, found in other.parts]
+        return self.about == other.about and all(
+            any(
+                (lo >= a).all() and (hi <= b).all() and {(r.tobytes(), o.tobytes()) for r, o in found} <= rest
+                for a, b, rest in known
+            )
+            for lo, hi, found in self.parts
+        )
+
+    def counterexample(self, generator: np.random.Generator) -> bool:
+        """Whether points of the boxes, among them corners that gradients lead to, make an alternative hold."""
+        units = self.about["preprocessing"]
+        mean, std = np.array(units["mean"] or [0.0]), np.array(units["std"] or [1.0])
+        boxes = [
+            (np.sort([(end * units["scale"] - mean) / std for end in (lo, hi)], axis=0), found)
+            for lo, hi, found in self.parts
+        ]  # in the network's units
+        return any(holds(*box, *alternative, generator) for box, found in boxes for alternative in found)
+
+
+def layers() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights and biases of the network."""
+    initializers = {
+        t.name: onnx.numpy_helper.to_array(t).astype(float) for t in onnx.load(str(MODEL)).graph.initializer
+    }
+    return [
+        (initializers[n.input[1]], initializers[n.input[2]])
+        for n in onnx.load(str(MODEL)).graph.node
+        if n.op_type == "Gemm"
+    ]
+
+
+def outputs(u: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The outputs of some inputs, and which states are active."""
+    active = []
+    for i, (weight, bias) in enumerate(LAYERS):
+        u = u @ weight.T + bias
+        if i < len(LAYERS) - 1:
+            active.append(u > 0)
+            u = u * active[-1]
+    return u, active
+
+
+def holds(
+    lo: np.ndarray, hi: np.ndarray, rows: np.ndarray, offsets: np.ndarray, generator: np.random.Generator
+) -> bool:
+    """Whether an alternative holds somewhere, as far as points show: rows y + offsets <= 0 in every row."""
+    u = lo + (hi - lo) * generator.random((400, len(lo)))
+    u[:100] = np.where(generator.random((100, len(lo))) < 0.5, lo, hi)
+    for _ in range(8):
+        y, active = outputs(u)
+        values = y @ rows.T + offsets
+        if (values < -1e-9).all(axis=1).any():
+            return True
+        slope = rows[values.argmax(axis=1)] @ LAYERS[-1][0]
+        for (weight, _), some in zip(reversed(LAYERS[:-1]), reversed(active), strict=True):
+            slope = (slope * some) @ weight
+        u = np.where(slope > 0, lo, np.where(slope < 0, hi, u))
+    return False
+
+
+LAYERS = layers() if MODEL.exists() else []
+OUTPUT = onnx.load(str(MODEL)).graph.output[0].name if MODEL.exists() else ""
+
+
+def change_entry(arrays: dict[str, Any], name: str, r: random.Random) -> None:
+    """Another number somewhere in an array."""
+    array = arrays[name] = np.array(arrays[name])
+    if not array.size:
+        return
+    flat, i = array.reshape(-1), r.randrange(array.size)
+    if array.dtype.kind == "f":
+        old = float(flat[i])
+        new = r.choice([*FLOATS, old * 1.0001, old * 3, -old, old + r.gauss(0, 0.1), old - 1e-9, r.gauss(0, 1)])
+        with np.errstate(all="ignore"):
+            flat[i] = new
+    else:
+        limits = np.iinfo(array.dtype)
+        new = r.choice([*INTEGERS, int(flat[i]) + 1, int(flat[i]) - 1, int(r.choice(flat.tolist())), r.randrange(200)])
+        flat[i] = min(max(new, limits.min), limits.max)
+
+
+def change_array(arrays: dict[str, Any], name: str, r: random.Random) -> None:
+    """An array as a whole: other order, type, shape, place or values."""
+    array, seed = arrays[name], np.random.default_rng(r.randrange(2**32))
+    kinds: list[Callable[[], Any]] = [
+        lambda: seed.permutation(array),
+        lambda: array[::-1].copy(),
+        lambda: array[:-1],
+        lambda: array[1:],
+        lambda: np.concatenate([array, array[-1:]]),
+        lambda: array[None],
+        lambda: array.astype(">f8"),
+        lambda: array.astype(np.int32),
+        lambda: array.astype(np.float32),
+        lambda: array.astype(complex),
+        lambda: array.astype(object),
+        lambda: np.zeros_like(array),
+        lambda: np.asfortranarray(array),
+        lambda: (array + seed.normal(size=array.shape)).astype(array.dtype),
+        lambda: (array * 2).astype(array.dtype),
+        lambda: seed.integers(0, 100, array.shape).astype(array.dtype),
+        lambda: array.astype(bool),
+    ]
+    with np.errstate(all="ignore"):
+        arrays[name] = r.choice(kinds)()
+
+
+def change_names(arrays: dict[str, Any], name: str, r: random.Random) -> None:
+    """An array is lost, has another name, or takes the place of another."""
+    kind, other = r.randrange(4), r.choice(list(arrays))
+    if kind == 0:
+        del arrays[name]
+    elif kind == 1:
+        arrays[name.replace(".0.", ".1.", 1)] = arrays.pop(name)
+    elif kind == 2:
+        arrays[name], arrays[other] = arrays[other], arrays[name]
+    else:
+        arrays[other + r.choice(["x", ".", "0", ""])] = arrays[name]
+
+
+def change_claim(arrays: dict[str, Any], name: str, r: random.Random) -> None:
+    """The claim or the model in meta; or the box."""
+    meta = json.loads(str(arrays["meta"]))
+    claim, model = meta["claim"], meta["model"]
+    if claim["kind"] == "sample":
+        claim[r.choice(["eps", "eps", "label", "clip", "cardinality", "index", "kind", "more"])] = r.choice(
+            [
+                claim["eps"] * r.uniform(0.9, 1.5),
+                claim["eps"] * 1.1,
+                0.5,
+                0,
+                -1,
+                1e18,
+                1e30,
+                r.randrange(10),
+                r.randrange(10),
+                [0.0, r.uniform(0.5, 2)],
+                [-1, 2],
+                None,
+                3,
+                64,
+                float("nan"),
+                float("inf"),
+                "sample",
+                True,
+                10**400,
+                [1, 0],
+            ]
+        )
+        moved = r.choice(["centre", "centre", "sigma"])
+        if r.random() < 0.3:
+            arrays[moved] = np.clip(
+                arrays["centre"] + np.random.default_rng(r.randrange(99)).normal(size=64) * 0.1, 0, 1
+            )
+    else:
+        end, sign = r.choice([("lo", -1), ("hi", 1)])
+        some = np.array([r.choice(FREE)]) if r.random() < 0.7 else np.arange(64)
+        moved_box = arrays[f"part.0.{end}"] = arrays[f"part.0.{end}"].copy()
+        moved_box[some] += sign * r.choice([1e-9, 1e-3, 0.02, 0.1, 0.4, -0.05])
+    if r.random() < 0.2:
+        model[r.choice(["sha256", "output_name", "preprocessing", "threshold"])] = r.choice(
+            [
+                "0" * 64,
+                None,
+                {"scale": 0.5, "mean": [], "std": []},
+                {"scale": 1.0, "mean": [0.1], "std": [0]},
+                0.0,
+                "output",
+            ]
+        )
+    arrays["meta"] = np.array(json.dumps(meta))
+
+
+def change_tree(arrays: dict[str, Any], name: str, r: random.Random) -> None:
+    """A tree: leaves change places, a subtree is cut off or hangs elsewhere, or its cut is another."""
+    trees = [n.removesuffix("variable") for n in arrays if n.endswith(".variable")]
+    base = max((r.choice(trees) for _ in range(3)), key=lambda n: arrays[n + "variable"].size)
+    variable, child, cut = (arrays[base + n].copy() for n in ("variable", "child", "cut"))
+    inner = np.flatnonzero(variable >= 0)
+    kind = r.randrange(5)
+    if kind == 0 and len(inner):
+        node = r.choice(inner.tolist())
+        variable[node], child[node] = -1, 0
+    elif kind == 1 and len(inner):
+        cut[r.choice(inner.tolist())] += r.choice([1e-12, 0.01, -0.01, 1.0, -1.0, 1e300, r.gauss(0, 0.2)])
+    elif kind == 2 and len(inner) > 1:
+        a, b = r.sample(inner.tolist(), 2)
+        child[a], child[b] = child[b], child[a]
+    elif kind == 3 and len(inner):
+        variable[r.choice(inner.tolist())] = r.randrange(-2, 150)
+    else:
+        choices = [
+            n for n in arrays if n.startswith(base) and n.endswith((".values", ".shares")) and len(arrays[n]) > 1
+        ]
+        if choices:
+            values = arrays[picked] = arrays[picked := r.choice(choices)].copy()
+            a, b = r.sample(range(len(values)), 2)
+            values[[a, b]] = values[[b, a]]
+    arrays.update({base + "variable": variable, base + "child": child, base + "cut": cut})
+    if kind == 0 and len(inner) and r.random() < 0.8:
+        drop_orphans(arrays, base)
+
+
+def drop_orphans(arrays: dict[str, Any], base: str) -> None:
+    """Number the nodes that are left anew, so that only the choices of lost leaves are too many."""
+    variable, child, cut, roots = (arrays[base + n] for n in ("variable", "child", "cut", "roots"))
+    kept, stack = [], list(roots)
+    while stack:
+        node = stack.pop()
+        if node in kept:
+            raise ValueError("a cycle")  # of a tree that was changed before
+        kept.append(node)
+        stack += [child[node], child[node] + 1] if variable[node] >= 0 else []
+    kept.sort()
+    number = {int(n): i for i, n in enumerate(kept)}
+    arrays[base + "child"] = np.array([number[int(child[n])] if variable[n] >= 0 else 0 for n in kept])
+    arrays.update({base + "variable": variable[kept], base + "cut": cut[kept]})
+    arrays[base + "roots"] = np.array([number[int(n)] for n in roots])
+    leaves = np.cumsum(variable == -1) - 1
+    lost = {int(leaves[n]): i for i, n in enumerate(n for n in kept if variable[n] == -1)}
+    for name in [n for n in arrays if n.startswith(base) and n.endswith(".leaves")]:
+        some = [i for i, leaf in enumerate(arrays[name].tolist()) if leaf in lost]
+        key = next(name[:-6] + end for end in ("values", "shares") if name[:-6] + end in arrays)
+        arrays[name], arrays[key] = np.array([lost[int(arrays[name][i])] for i in some], np.int64), arrays[key][some]
+
+
+def change_choice(arrays: dict[str, Any], name: str, r: random.Random) -> None:
+    """What is chosen for one block is of another kind, or for another block, and cut or repeated to fit it."""
+    found = [n.removesuffix("leaves") for n in arrays if n.endswith(".leaves")]
+    if not found:
+        return
+    old = r.choice(found)
+    base, kind, block = old.rstrip(".").rsplit(".", 2)
+    to = int(block) if r.random() < 0.3 else 1 - int(block)
+    kind = r.choice([kind, kind, "slopes", "multipliers", "duals"]) if kind != "planes" else kind
+    moved = {end: arrays.pop(old + end) for end in ("leaves", "values", "states", "shares") if old + end in arrays}
+    if "values" in moved:
+        part = ".".join(base.split(".")[:2])
+        reduced = "stage.0." not in base
+        width = len(arrays[f"{part}.kept.{to}"]) if reduced and f"{part}.kept.{to}" in arrays else (32, 48)[to]
+        values = moved["values"]
+        moved["values"] = (np.resize(values, (len(values), width)) * r.choice([1, 1, 3, -1, 1e30])).astype(np.float32)
+    else:
+        moved["states"] = np.arange(len(moved["states"]))
+        moved["shares"] = (
+            np.random.default_rng(r.randrange(99)).integers(0, 256, moved["shares"].shape).astype(np.uint8)
+        )
+    arrays.update({f"{base}.{kind}.{to}.{end}": value for end, value in moved.items()})
+
+
+def change_bytes(data: bytes, r: random.Random) -> bytes:
+    """The file itself: other bytes, a part of it, or more than it should hold."""
+    kind = r.randrange(4)
+    if kind == 0:
+        return data[: r.randrange(len(data))]
+    if kind == 1:
+        changed = bytearray(data)
+        for _ in range(r.randrange(1, 5)):
+            changed[r.randrange(len(data))] = r.randrange(256)
+        return bytes(changed)
+    stream = io.BytesIO(data)
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
+        name = archive.namelist()[0] if kind == 2 else r.choice(["more.npy", "../meta.npy", "x", "part.0.kept.9.npy"])
+        header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (%d,), }" % r.choice(
+            [3, 10**12, -1]
+        )
+        archive.writestr(name, header.ljust(127) + b"\n" + bytes(r.choice([24, 10**6])))
+    return stream.getvalue()
+
+
+CHANGES = [
+    change_entry,
+    change_entry,
+    change_entry,
+    change_array,
+    change_names,
+    change_claim,
+    change_claim,
+    change_tree,
+    change_tree,
+    change_choice,
+]
+
+
+def mutant(base: Arrays, r: random.Random) -> bytes:
+    """The bytes of a proof file after one to three changes."""
+    arrays: dict[str, Any] = dict(base)
+    for _ in range(r.choice([1, 1, 1, 2, 3])):
+        name = r.choice([n for n in arrays if n != "meta"])
+        try:
+            r.choice(CHANGES)(arrays, name, r)
+        except (ValueError, IndexError, TypeError, KeyError, OverflowError, AttributeError):
+            continue  # a change of an array that was changed before
+    data = written(arrays)
+    return change_bytes(data, r) if r.random() < 0.08 else data
+
+
+def fuzz(proofs: list[Path], folder: Path, count: int, seed: int) -> dict[str, int]:
+    """Check so many changed proofs; of those that are accepted, how many claim what was proved or less."""
+    r, generator = random.Random(seed), np.random.default_rng(seed)
+    bases = [(read(path), Claim(read(path))) for path in proofs]
+    told = {"refused": 0, "implied": 0, "searched": 0}
+    for n in range(count):
+        base, known = bases[n % len(bases)]
+        path = folder / "mutant.npz"
+        path.write_bytes(mutant(base, r))
+        try:
+            independent_checker.check(MODEL, path)
+        except independent_checker.Refused:
+            told["refused"] += 1
+            continue
+        claim = Claim(read(path))
+        if claim.follows_from(known):
+            told["implied"] += 1
+            continue
+        told["searched"] += 1
+        (folder / f"searched-{seed}-{n}.npz").write_bytes(path.read_bytes())
+        assert {**claim.about, "preprocessing": 0} == {**known.about, "preprocessing": 0}, f"mutant {n} of seed {seed}"
+        assert not claim.counterexample(generator), f"mutant {n} of seed {seed}: a false claim was accepted"
+    return told
+
+
+def test_accepts_what_the_tool_writes(proofs: list[Path]) -> None:
+    """Every proof, and its claim survives an attack."""
+    names = {name for path in proofs for name in read(path)}
+    assert len(proofs) == 2
+    assert all(any(kind in n for n in names) for kind in (".lemma.", ".kept.", ".planes.", ".slopes."))
+    splits = [read(path)["part.0.goals.0.variable"] for path in proofs]
+    assert any(((v >= 0) & (v < 64)).any() for v in splits)
+    assert any((v >= 64).any() for v in splits)
+    for path in proofs:
+        assert independent_checker.check(MODEL, path)
+        assert not Claim(read(path)).counterexample(np.random.default_rng(0))
+
+
+def test_finds_counterexamples(proofs: list[Path]) -> None:
+    """The search by which accepted claims are judged finds what is false."""
+    arrays = read(next(path for path in proofs if "sample" in path.name))
+    meta = json.loads(str(arrays["meta"]))
+    meta["claim"]["eps"] = 0.4
+    assert Claim({**arrays, "meta": np.array(json.dumps(meta))}).counterexample(np.random.default_rng(0))
+
+
+def test_refuses_changed_proofs(proofs: list[Path], tmp_path: Path) -> None:
+    """A hundred changes."""
+    told = fuzz(proofs, tmp_path, 100, 0)
+    assert told["refused"] > 40
+
+
+@pytest.mark.slow
+def test_refuses_many_changed_proofs(proofs: list[Path], tmp_path: Path) -> None:
+    """Two thousand changes; `python test_independent_checker.py 100000` runs more."""
+    assert fuzz(proofs, tmp_path, 2000, 1)["refused"] > 800
+
+
+def test_planes_belong_to_the_oldest_block(proofs: list[Path], tmp_path: Path) -> None:
+    """A plane is over the inputs alone."""
+    arrays = read(next(path for path in proofs if "sample" in path.name))
+    for name in [n for n in arrays if ".planes.1." in n]:
+        array = arrays.pop(name)
+        arrays[name.replace(".planes.1.", ".planes.0.")] = np.arange(len(array)) if name.endswith("states") else array
+    (tmp_path / "planes.npz").write_bytes(written(arrays))
+    with pytest.raises(independent_checker.Refused, match="planes of a block"):
+        independent_checker.check(MODEL, tmp_path / "planes.npz")
+
+
+def test_bounds_hold(proofs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every bound of a state that an accepted proof leads to holds at points of the box."""
+    seen: list[Any] = []
+    keep = independent_checker.Part.keep
+
+    def spy(self: Any, b: Any) -> Any:
+        seen.append((self, self.network.blocks, [a.copy() for a in b.lo], [a.copy() for a in b.hi]))
+        return keep(self, b)
+
+    monkeypatch.setattr(independent_checker.Part, "keep", spy)
+    for path in proofs:
+        independent_checker.check(MODEL, path)
+        part, blocks, low, high = seen[-1]
+        ends = [np.ldexp(side[0, :-1].astype(float), -part.exps[-1]) for side in part.box]
+        u = ends[0] + (ends[1] - ends[0]) * np.random.default_rng(0).integers(0, 2, (20000, 64))
+        for i, (weight, bias) in enumerate(LAYERS[:-1]):
+            z, k = u @ weight.T + bias, 1 - i
+            scale = np.array(blocks[k].scales, float)
+            for bound, sign in ((low, 1), (high, -1)):
+                assert (sign * (z * scale - np.ldexp(bound[k][0].astype(float), -part.exps[k])) >= -1e-9).all()
+            u = np.maximum(z, 0)
+
+
+if __name__ == "__main__":
+    work = Path(sys.argv[2] if len(sys.argv) > 2 else "fuzzing")
+    work.mkdir(exist_ok=True)
+    files = sorted(work.glob("*/*.npz")) or make_proofs(work)
+    for first in range(0, int(sys.argv[1]), 1000):
+        print(first, fuzz(files, work, 1000, 1000 + first), flush=True)
