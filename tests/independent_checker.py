@@ -3,7 +3,7 @@
     python independent_checker.py MODEL.onnx PROOF.npz
 
 Bounds are evaluated in integers times powers of two (independent_reader.py) and rounded outward. Floating point only
-*chooses* multipliers: any choice is sound (section 5 of the format). Any file is either accepted or `Refused`.
+*chooses* multipliers: any choice is sound (part 5 of the format). Any file is either accepted or `Refused`.
 """
 
 import hashlib
