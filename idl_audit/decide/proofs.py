@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -39,6 +40,10 @@ from idl_audit.values.query import Conjunction, Query
 
 FEW_INPUTS: Final = 20
 """Up to so many inputs that can move, splitting their box pays."""
+
+
+GROWTH: Final = 0.2
+"""Of the time, for the growth of a recorded tree of boxes."""
 
 
 @dataclass(eq=False)
@@ -146,12 +151,17 @@ class _Making:
         """Split the box of few moving inputs, further than what was recorded."""
         if self.query.sparse is not None or not 0 < moving_inputs(self.query.box).size <= FEW_INPUTS:
             return None
-        tree = recorded.splits
-        if tree is None:
-            tree = SplitTree()
-            split_inputs(self.model, self.query, budget=self.budget, record=tree)
-        tree = grown(self.model, self.query, tree, self.budget)
+        tree = recorded.splits and self._grown(recorded.splits, GROWTH)
+        if tree is None:  # bounds over one box do not refute a part of it that bounds over the whole did
+            tree, judge = SplitTree(), Judge.of(self.model, self.network, self.query)
+            split_inputs(self.model, self.query, budget=self.budget, judge=judge, record=tree, cut_slabs=False)
+            tree = self._grown(tree, 1.0)
         return None if tree is None else replace(of_splits(tree), loops=first.loops)
+
+    def _grown(self, tree: SplitTree, share: float) -> SplitTree | None:
+        with suppress(BudgetError):
+            return grown(self.model, self.query, tree, self.budget.part(share))
+        return None
 
     def _by_branching(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Branch on hidden states, for all alternatives anew."""

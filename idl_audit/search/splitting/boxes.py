@@ -85,6 +85,7 @@ def split_inputs(
     budget: Budget,
     judge: Judge | None = None,
     record: SplitTree | None = None,
+    cut_slabs: bool = True,
 ) -> SplitOutcome:
     """Return a proof that no input of the box makes an alternative of the query hold, or a point that does.
 
@@ -94,11 +95,13 @@ def split_inputs(
         budget: when to stop; a box is a node.
         judge: asks the original network about points. None makes the model itself the network.
         record: takes the splits.
+        cut_slabs: whether parts at the faces of a box are cut off by the bounds over the whole box. Without it there
+            are more boxes, each refuted by bounds over itself, as whoever checks the record makes them.
     """
     if not query.alternatives:
         return SplitOutcome(True, None, 0, 0, "")
     judge = (judge or Judge.of_model(model, query)).within(budget)
-    return _Search(model, query, judge, record or SplitTree(), budget).run()
+    return _Search(model, query, judge, record or SplitTree(), budget, cut_slabs).run()
 
 
 @dataclass(eq=False)
@@ -110,6 +113,7 @@ class _Search:
     judge: Judge
     tree: SplitTree
     budget: Budget
+    cut_slabs: bool
     rows: Rows = field(init=False)
     free: IntArray = field(init=False)
     frontier: Frontier[_Open] = field(init=False)
@@ -172,8 +176,10 @@ class _Search:
         self, batch: list[_Open], found: BoxBounds, bounds: RowBounds, is_open: BoolArray, worst: FloatArray
     ) -> Iterator[_Open]:
         """Cut off what is refuted at the faces; yield the halves of what stays open, the worst box last."""
-        rest, empty, slabs = contracted(found, self.rows, bounds, is_open)
-        self.lowers = np.minimum(self.lowers, slabs)
+        rest, empty = found.inputs, np.zeros(len(batch), np.bool_)
+        if self.cut_slabs:
+            rest, empty, slabs = contracted(found, self.rows, bounds, is_open)
+            self.lowers = np.minimum(self.lowers, slabs)
         scores = self._scores(rest, bounds, self.rows.shifted(bounds.lower), is_open)
         flat = self._flat(found)
         for i in np.argsort(-worst, kind="stable"):
