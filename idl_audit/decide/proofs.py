@@ -40,8 +40,6 @@ from idl_audit.values.query import Conjunction, Query
 
 FEW_INPUTS: Final = 20
 """Up to so many inputs that can move, splitting their box pays."""
-
-
 GROWTH: Final = 0.2
 """Of the time, for the growth of a recorded tree of boxes."""
 

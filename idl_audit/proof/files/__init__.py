@@ -1,1 +1,1 @@
-"""Proof files: strict JSON, and the one door for the arrays of today's formats."""
+"""Proof files: claims, strict JSON, and the one door for arrays."""
