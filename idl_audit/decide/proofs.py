@@ -21,7 +21,7 @@ from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
 from idl_audit.proof.forest import Choices, Forest
 from idl_audit.proof.lp_chain import LpChain, LpLeaves, widened
 from idl_audit.proof.proof import REST, Goals, Proof, trivial
-from idl_audit.proof.rows import groups, with_sums
+from idl_audit.proof.rows import groups, weights_of, with_sums
 from idl_audit.proof.sensitivity_witness import loop_witnesses
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search import branching
@@ -31,7 +31,7 @@ from idl_audit.search.lp_tree.tree import LpTree
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
 from idl_audit.search.splitting.growth import grown
-from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, SolverError
@@ -137,8 +137,9 @@ class _Making:
         forest = Forest(one.roots, one.variable, one.cut, one.child, {}, {}, zeros)
         extra = []
         for number in np.flatnonzero(is_open):
-            for weights in _weights(self.query.alternatives[number]):
-                goals = Goals(last, np.asarray([number]), weights[None], forest)
+            alternative = self.query.alternatives[number]
+            for members in groups(alternative):
+                goals = Goals(last, np.asarray([number]), weights_of(alternative, members)[None], forest)
                 part = replace(first, goals=(goals,))
                 if not examined(self.model, self.query, part)[1][number]:
                     extra.append(goals)
@@ -215,14 +216,6 @@ class _Making:
     @property
     def _inputs(self) -> Interval:
         return Interval.of_set(self.query.inputs)
-
-
-def _weights(alternative: Conjunction) -> Iterator[FloatArray]:
-    """Yield the weights of each row, and of each exact sum of rows."""
-    for members in groups(alternative):
-        weights = np.zeros(len(alternative.rows))
-        weights[list(members)] = 1.0
-        yield weights
 
 
 def with_sums_of_rows(query: Query) -> Query:

@@ -20,7 +20,7 @@ from idl_audit.proof.lp_chain import LpChain, LpLeaves
 from idl_audit.proof.planes import Planes
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
 from idl_audit.proof.restriction import restricted, restricted_bounds
-from idl_audit.proof.rows import groups
+from idl_audit.proof.rows import groups, weights_of
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.values.arrays import ByteArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.query import Conjunction, Query
@@ -175,7 +175,9 @@ def _of_bare(query: Query, trees: Mapping[int, Leaves], stage: int) -> Goals:
     numbers = np.asarray(list(trees), np.int64)
     weights = np.zeros((numbers.size, max(len(query.alternatives[a].rows) for a in trees)))
     for i, (a, leaves) in enumerate(trees.items()):
-        weights[i, list(groups(query.alternatives[a])[leaves.row])] = 1.0
+        alternative = query.alternatives[a]
+        own = weights_of(alternative, groups(alternative)[leaves.row])
+        weights[i, : own.size] = own
     return Goals(stage, numbers, weights, Forest.of_leaves(numbers.size))
 
 
@@ -186,8 +188,7 @@ def _of_leaves(
     grower = Grower()
     node = grower.by_phases(np.concatenate(phases), _cuts(model, bounds), model.n_inputs)
     batches = list(zip(leaves.slopes, leaves.multipliers, leaves.planes, leaves.sizes, strict=True))
-    weights = np.zeros((1, len(alternative.rows)))
-    weights[0, list(groups(alternative)[leaves.row])] = 1.0
+    weights = weights_of(alternative, groups(alternative)[leaves.row])[None]
     return Goals(leaves.after, np.asarray([number]), weights, _with_choices(grower.forest, node, batches))
 
 
@@ -277,9 +278,7 @@ def _of_lp_leaves(
         for k in range(len(model.blocks))
     }
     forest = Forest(plain.roots, plain.variable, plain.cut, plain.child, {}, {}, duals)
-    weights = np.zeros((1, len(alternative.rows)))
-    weights[0, list(groups(alternative)[leaves.row])] = 1.0
-    return Goals(0, np.asarray([number]), weights, forest)
+    return Goals(0, np.asarray([number]), weights_of(alternative, groups(alternative)[leaves.row])[None], forest)
 
 
 def of_splits(tree: SplitTree) -> Proof:

@@ -70,6 +70,13 @@ def groups(alternative: Conjunction) -> list[tuple[int, ...]]:
     return [*((i,) for i in range(count)), *(group for group in several if _adds_up(alternative.rows, group))]
 
 
+def weights_of(alternative: Conjunction, members: tuple[int, ...]) -> FloatArray:
+    """Return the weights of the rows in the sum of some of them, (rows,): 1 for these, 0 elsewhere."""
+    weights = np.zeros(len(alternative.rows))
+    weights[list(members)] = 1.0
+    return weights
+
+
 def _adds_up(rows: FloatArray, group: tuple[int, ...]) -> bool:
     total = rows[group[0]]
     for i in group[1:]:

@@ -18,8 +18,9 @@ import numpy as np
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, lower_bound
+from idl_audit.proof.lp_chain import given
 from idl_audit.search.linprog import Outcome
-from idl_audit.search.relaxation import TriangleRelaxation, as_multipliers, outweighing
+from idl_audit.search.relaxation import TriangleRelaxation, outweighing
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget, Pace
 from idl_audit.values.check import Check
@@ -87,7 +88,7 @@ class LeafProgram:
         lam = v s - split with s the usual slope for the sign of v; the bound is that of the rounded split.
         """
         model, splits = self._model, dict[int, Float32Array]()
-        choose = as_multipliers(model, lam)
+        choose = given(model, lam[None])
 
         def rounded(k: int, v: FloatArray) -> FloatArray:
             below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)

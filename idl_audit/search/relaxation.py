@@ -13,7 +13,8 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
+from idl_audit.proof.dual_bound import Functionals, lower_bound
+from idl_audit.proof.lp_chain import given
 from idl_audit.search.complementarity import ComplementarityForm
 from idl_audit.search.linprog import LinearProgram, Outcome
 from idl_audit.values.arrays import FloatArray
@@ -85,7 +86,7 @@ class TriangleRelaxation:
         if solved.columns is None or solved.multipliers is None:
             return LpBound(solved.outcome, None, -np.inf, solved)
         functionals = Functionals.of_outputs(model, functional[None])
-        multipliers = as_multipliers(model, solved.multipliers)
+        multipliers = given(model, solved.multipliers[None])
         with self._proofs.unit(1, budget):
             lower = lower_bound(model, self._inputs, self._bounds, functionals, multipliers, check=budget.check)
         return LpBound(
@@ -106,16 +107,6 @@ def program_bytes(model: ImplicitModel) -> int:
     """Return about how much memory a linear program over a model's states takes, in bytes."""
     nonzeros = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
     return BYTES_A_NONZERO * (nonzeros + model.n_inputs + 4 * model.n_states)
-
-
-def as_multipliers(model: ImplicitModel, lam: FloatArray) -> Multipliers:
-    """Return one multiplier a state, shape (n,), as the certificate takes them; any numbers are sound."""
-    offsets = model.offsets
-
-    def choose(k: int, v: FloatArray) -> FloatArray:
-        return np.broadcast_to(lam[offsets[k] : offsets[k + 1]], v.shape)
-
-    return choose
 
 
 def outweighing(bound: Callable[[float, FloatArray], float], ray: FloatArray, wanted: float = 0.0) -> FloatArray | None:
