@@ -16,6 +16,9 @@ from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.rounding import TINY, gamma
 
+NEARLY = 1 - 2.0**-20
+"""Sides whose lengths are equal but for rounding are told apart the same way in whatever arithmetic."""
+
 UNDERFLOW = 2.0**-1073
 """More than a product that underflows can lose."""
 
@@ -84,7 +87,7 @@ class Kinked(Activation):
         at_lo, at_hi = np.where(lo >= 0, self.above, self.below), np.where(hi > 0, self.above, self.below)
         width = np.maximum(hi - lo, TINY)
         chord = np.where(at_lo == at_hi, at_hi, (at_hi * hi - at_lo * lo) / width)
-        tangent = np.where(hi > -lo, at_hi, at_lo)
+        tangent = np.where(hi > -lo * NEARLY, at_hi, at_lo)
         convex = at_hi >= at_lo
         return np.where(convex, tangent, chord), np.where(convex, chord, tangent)
 
