@@ -25,7 +25,7 @@ from idl_audit.measure.sensitivity import combined, lost_below_range, paper_matr
 from idl_audit.proof.flat import flat_bytes, flat_sensitivity, monotone_sensitivity
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import InvalidInputError, MemoryLimitError, UnsupportedModelError
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import gamma, up
 
 BYTES_PER_NUMBER = 8
 
@@ -112,10 +112,7 @@ def centre_radius_matrix(
         return flat_sensitivity(model, slopes, functionals)
     centres = {k: (least + most) / 2 for k, (least, most) in slopes.items()}
     # the radius reaches both ends of the slope interval, whatever rounding did to the centre
-    radii = {
-        k: np.nextafter(np.maximum(most - centres[k], centres[k] - least), np.inf)
-        for k, (least, most) in slopes.items()
-    }
+    radii = {k: up(np.maximum(most - centres[k], centres[k] - least)) for k, (least, most) in slopes.items()}
     reach: dict[int, FloatArray] = {}
     paths: dict[int, dict[int, FloatArray]] = {}
     direct: dict[int, FloatArray] = {}

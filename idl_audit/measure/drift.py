@@ -24,7 +24,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.intervals import affine_interval, interval_bounds
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import gamma, up
 
 ROWS_AT_ONCE = 2048
 """Rows of one backward pass: sets times outputs."""
@@ -90,7 +90,7 @@ def _box_drift(pair: Compressed, inputs: Interval, everywhere: GlobalDrift | Non
     theirs, ours = interval_bounds(original, inputs), interval_bounds(small, inputs)
     before = affine_interval(original.output, theirs.x, inputs)
     after = affine_interval(small.output, ours.x, inputs)
-    bound = np.nextafter(np.maximum(after.hi - before.lo, before.hi - after.lo), np.inf)
+    bound = up(np.maximum(after.hi - before.lo, before.hi - after.lo))
     m, q = len(inputs.lo), small.n_outputs
     steepest = {}
     for k, block in enumerate(small.blocks):

@@ -20,12 +20,6 @@ MOST_LEAVES, MOST_PHASES = 2**22, 2**24
 """Leaves and phases that are looked at together: some tens of bytes each."""
 
 
-def covers(phases: Phases) -> bool:
-    """Return whether leaves with these phases, (m, n), cover everything."""
-    found = LeafPhases.of([(0, 0, phases)], len(phases))
-    return found is not None and found.covering(np.arange(len(phases))) is not None
-
-
 @dataclass(frozen=True, eq=False)
 class LeafPhases:
     """The phases of some leaves: which states each of them splits, and to which side."""

@@ -123,25 +123,3 @@ def tightened_by_lines(
             proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds), check=check)
             z = z.tightened(some, sign, proved)
     return z
-
-
-def output_lower_bounds(
-    model: ImplicitModel,
-    inputs: Interval,
-    bounds: StateBounds,
-    functionals: FloatArray,
-    choose: Multipliers | None = None,
-    *,
-    check: Check = unchecked,
-) -> FloatArray:
-    """Return proved lower bounds of functionals . y, (R, q) -> (m, R), over each of m boxes.
-
-    `choose` gives other multipliers than the lines'; `check` is called between small units of work.
-    """
-    choose = line_multipliers(model, bounds) if choose is None else choose
-    at_once = rows_at_once(model, len(inputs.lo))
-    found = [np.zeros((len(inputs.lo), 0))]
-    for start in range(0, len(functionals), at_once):
-        seeds = Functionals.of_outputs(model, functionals[start : start + at_once])
-        found.append(lower_bound(model, inputs, bounds, seeds, choose, check=check))
-    return np.concatenate(found, axis=1)

@@ -17,10 +17,11 @@ from idl_audit.implicit.scaling import rescale
 from idl_audit.proof import linear_bounds
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.values.box import Box
 from tests.proof.test_intervals import OVERFLOWING, escapes
+from tests.shared.linear_outputs import output_lower_bounds
 from tests.shared.small_networks import (
     KINKED,
     SMOOTH,

@@ -25,7 +25,7 @@ from functools import cached_property
 import numpy as np
 
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, gamma, up
 
 MOST_STATES = 8192
 """Dense matrices of this size take half a gigabyte each; loops with more states are refused."""
@@ -278,7 +278,7 @@ def centre_of(least: FloatArray, most: FloatArray) -> tuple[FloatArray, FloatArr
     """Return (c, r) with [least, most] inside [c - r, c + r] in exact arithmetic; r = 0 where both are one number."""
     centre = least / 2 + most / 2
     reach = np.maximum(most - centre, centre - least)
-    return centre, np.where(reach > 0, np.nextafter(reach, np.inf), 0.0)
+    return centre, np.where(reach > 0, up(reach), 0.0)
 
 
 def zero_centre(least: FloatArray, most: FloatArray) -> tuple[FloatArray, FloatArray]:

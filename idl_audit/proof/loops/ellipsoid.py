@@ -36,7 +36,7 @@ from idl_audit.proof.loops.enclosed import (
 from idl_audit.proof.loops.linearised import Linearised, linearised
 from idl_audit.proof.loops.system import LoopSystem
 from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import gamma, up
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def ellipsoid(system: LoopSystem, least: FloatArray, most: FloatArray) -> Ellips
     if solved is None:
         return None
     U = np.flatnonzero(most > least)
-    span = np.nextafter(most[U] - least[U], np.inf)
+    span = up(most[U] - least[U])
     weights = system.weights[U]
     YA_U = Coefficients(solved.YA.matrix[:, U], None if solved.YA.error is None else solved.YA.error[:, U])
     Q = _symmetric(scaled_rows(weights, rows(YA_U, U)), weights / span)
