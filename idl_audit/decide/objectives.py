@@ -29,9 +29,9 @@ from idl_audit.proof.linear_bounds import backward_state_bounds, line_multiplier
 from idl_audit.search.fast_gradients import CheckedSearch, searched
 from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
+from idl_audit.search.pgd import Objective as Descent
+from idl_audit.search.pgd import Units, sign_descent
 from idl_audit.search.relaxation import TriangleRelaxation
-from idl_audit.search.sign_descent import Objective as Descent
-from idl_audit.search.sign_descent import Units, sign_descent
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.budget import UNLIMITED, Budget

@@ -9,6 +9,8 @@ If every slope of phi_i lies in [c_i - r_i, c_i + r_i], then dx = c dz + w with 
 
 which is never larger than the paper's S = S(0, gamma): signs cancel along the part of each slope that is common to all
 inputs. Where all slopes lie in [0, g], |J| <= (S + |C (I - diag(g) A)^-1 diag(g) B + D|) / 2 holds as well (half-step).
+
+Elsewhere: loop transformation, slope restriction.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ For |A - A0| <= E, |B - B0| <= E_B, ... (0: the original) and the states x, x0 o
 
 On a set where |x0| and |u| are bounded that is a number; for all inputs it is affine in |u|, with |x0| <= |x0(0)| +
 T |u|. The paper's theorem 5.1 has x0 and |A0 + E| in place of |x0| and |A|, and is false. Everything is rounded upward.
+
+Elsewhere: pruning, quantisation error.
 """
 
 from __future__ import annotations

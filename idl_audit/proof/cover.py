@@ -2,6 +2,8 @@
 
 All leaves of a tree split one state first, and those of either side are the leaves of a tree again, until a leaf has no
 phase left: it covers what is left by itself, and others beside it are not needed.
+
+Elsewhere: subdomain, node.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ A vector v > 0 with Q v <= kappa v, kappa < 1, proves that there is exactly one 
 alpha = 1, c = 0, r = gamma is the Perron-Frobenius test and the paper's S; alpha = 1 with the middle of the slopes is
 the centre-radius form; alpha = 1 / (1 - A_ii) suits loops with strong negative feedback. States that are coupled
 (softmax) have a matrix Gamma, |dx| <= Gamma |dt|, in place of r. Everything below is rounded outward.
+
+Elsewhere: Perron-Frobenius condition, contraction.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ Any T with ||I - T' Q T||_inf <= eps < 1 shows that e = T y, |y - s T' D v / 2| 
 
 in each direction about half of what the ball |dx|_2 <= |P dw|_2 / m gives. With N = (that matrix) diag(r), and for any
 weights w > 0, rho^2 <= lambda_max(N diag(1/w) N') sum(w).
+
+Elsewhere: quadratic constraints, SDP, LipSDP.
 """
 
 from __future__ import annotations

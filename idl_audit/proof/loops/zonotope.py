@@ -4,6 +4,8 @@ See docs/mathematics.md, section 6.6.
 
 For a ReLU that is open over [l, h], k = h / (h - l) and e in [0, -k l]. The loop solved for z (`linearised`) is affine
 in e and in what drives it, and bounds z without any condition on k beyond what is computed.
+
+Elsewhere: DeepZ, affine arithmetic.
 """
 
 from __future__ import annotations
