@@ -10,6 +10,8 @@ Intermediate bounds, in other verifiers' words (docs/mathematics.md, sections 5.
 
 From norm-matrix on, each is intersected with those before it. The set is a box or U_card; over the latter, a sum of p
 changes becomes the sum of the k largest ones, in S, in the first layer's intervals and in the backward bounds.
+
+Elsewhere: active, inactive, unstable ReLU, reachable set, output range.
 """
 
 from __future__ import annotations

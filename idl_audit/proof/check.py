@@ -2,6 +2,8 @@
 
 It trusts nothing of the proof: numbers of blocks, states and nodes are compared with the model, every bound is made
 anew from the model, the box and the choices, and every comparison is one that NaN fails.
+
+Elsewhere: proof production, certificate.
 """
 
 from __future__ import annotations

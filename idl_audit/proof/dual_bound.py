@@ -12,6 +12,8 @@ what arrives from other blocks, and A_kk^T lam is added to it afterwards). State
 bounded by a plane over the box in place of lam_i z_i (`planes`). Whatever it gives
 (lines of backward linear bounds, a solver's duals, noise), the result is a valid bound: it is evaluated in float64 and
 rounded outward, and nothing that a solver says enters it.
+
+Elsewhere: Lagrangian bound, Wong-Kolter.
 """
 
 from __future__ import annotations

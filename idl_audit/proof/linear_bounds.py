@@ -4,6 +4,8 @@ See docs/mathematics.md, section 6.4.
 
 Each nonlinearity is replaced by a line below or above its graph over [l, h], and the functional is pushed backwards to
 the inputs. In the terms of `certificate`: lam = slope of the line * v. Every value returned is that module's proof.
+
+Elsewhere: LiRPA.
 """
 
 from __future__ import annotations
