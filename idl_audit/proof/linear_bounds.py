@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.crown import Crown, Targets, lines_suit
@@ -22,6 +23,7 @@ from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
+from idl_audit.values.errors import BudgetError
 
 ROWS_AT_ONCE = 2**18
 """Numbers that one array of a backward pass may hold: what stays near the cache is up to twice as fast."""
@@ -94,21 +96,34 @@ def _adjoint_equilibrium(A: FloatArray, arriving: FloatArray, below: FloatArray,
     return np.asarray(np.nan_to_num(lam, nan=0.0, posinf=0.0, neginf=0.0).reshape(shape))
 
 
-def backward_state_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
+def backward_state_bounds(
+    model: ImplicitModel, inputs: Interval, *, check: Check = unchecked, tighten: Check = unchecked
+) -> StateBounds:
     """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
 
     Block by block, oldest first; each bound is intersected with the interval that follows from the ones before it.
-    `check` is called between small units of work.
+    `check` and `tighten` are called between small units of work; once `tighten` raises BudgetError, the blocks that are
+    left keep their intervals.
     """
-    bounds = StateBounds()
+    bounds, goes_on = StateBounds(), True
+
+    def both() -> None:
+        check()
+        tighten()
+
     for k in model.evaluation_order:
         block = model.blocks[k]
         bounds = with_interval(model, k, bounds, inputs, check=check)
-        if not model.rows[k].states:
+        if not model.rows[k].states or not goes_on:
             continue  # an affine map of the box: the interval is exact
         bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
         if bending.size:
-            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
+            try:
+                found = tightened_by_lines(model, k, bending, bounds, inputs, check=both)
+            except BudgetError:
+                check()
+                goes_on = False
+                continue
             bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
@@ -116,7 +131,14 @@ def backward_state_bounds(model: ImplicitModel, inputs: Interval, *, check: Chec
 def tightened_by_lines(
     model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
 ) -> Interval:
-    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
+    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds.
+
+    Of a state that turns out to keep its sign at a kink, no more than the sign is sought.
+    """
+    if lines_suit(model, inputs) and isinstance(model.blocks[k].activation, Kinked):
+        targets = Targets.of_signs(model, k, states)
+        proved = Crown(model, inputs, check=check).lower_bound(bounds, targets)
+        return bounds.z[k].tightened(targets.states, targets.seeds, proved)
     both, signs = np.tile(states, 2), np.repeat([1.0, -1.0], states.size)
     return bounds.z[k].tightened(both, signs, state_lower_bounds(model, k, both, signs, bounds, inputs, check=check))
 
