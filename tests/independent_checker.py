@@ -358,7 +358,7 @@ class Part:
         pick = functools.partial(forest.pick, k, leaves) if forest else lambda _, default: default
         with np.errstate(all="ignore"):
             stable = np.where(lo >= 0, 1, below)
-            s = np.where(bends, pick("slopes", np.where(hi > -lo - (lo >> 20), 1, below)), stable)
+            s = np.where(bends, pick("slopes", np.where(hi > -lo - (lo >> 40), 1, below)), stable)
             t = np.where(bends, (hi - below * lo.astype(float)) / (hi.astype(float) - lo), stable)
             lam = pick("duals", np.where(real >= 0, s, t) * real - pick("multipliers", 0.0))
             return np.where(none | ~(abs(lam) < 2.0 ** (120 - v.exp)), 0.0, lam)
