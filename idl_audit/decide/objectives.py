@@ -24,8 +24,7 @@ from idl_audit.implicit.composition import add, compose
 from idl_audit.implicit.linear_maps import LinearMap, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, lower_bound
-from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.search.fast_gradients import CheckedSearch, searched
 from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
@@ -360,11 +359,9 @@ class _Run:
         """Prove what can be proved without a solver: backward bounds; for `state`, from the states' intervals."""
         bounds = self.state_bounds
         if self._objective.kind != "state":
-            seeds = Functionals.of_outputs(self._observed, self._functional(bounds)[None])
-            choose = line_multipliers(self._observed, bounds)
-            check = self.budget.check
+            seeds, check = self._functional(bounds)[None], self.budget.check
             self._note_bound(
-                float(lower_bound(self._observed, self._interval, bounds, seeds, choose, check=check)[0, 0])
+                float(output_lower_bounds(self._observed, self._interval, bounds, seeds, check=check)[0, 0])
             )
             return
         error = self._state_error()

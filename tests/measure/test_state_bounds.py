@@ -26,12 +26,11 @@ from idl_audit.measure.state_bounds import (
 from idl_audit.proof import linear_bounds
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.dual_bound import Functionals, lower_bound
-from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import OptionError, UnsupportedModelError
 from tests.shared.budgets import no_time
-from tests.shared.linear_outputs import output_lower_bounds
 from tests.shared.small_networks import (
     KINKED,
     SMOOTH,

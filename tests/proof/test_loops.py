@@ -25,7 +25,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.flat import flat_contractions, flat_model, flat_sensitivity
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.values.arrays import FloatArray
@@ -45,7 +45,6 @@ from tests.shared.cyclic_models import (
     random_loop,
     times,
 )
-from tests.shared.linear_outputs import output_lower_bounds
 
 seeds = st.integers(0, 2**32 - 1)
 KINDS = ("relu", "leaky_relu", "tanh", "sigmoid", "abs", "gelu", "silu", "hard_swish", "softmax")

@@ -7,9 +7,8 @@ import pytest
 
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.values.box import Box
-from tests.shared.linear_outputs import output_lower_bounds
 from tests.shared.small_networks import random_network
 
 TRIALS = 100_000

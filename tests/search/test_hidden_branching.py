@@ -22,7 +22,7 @@ from idl_audit.proof.chain import (
 )
 from idl_audit.proof.convert import of_chain
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.proof.restriction import is_dead_elsewhere, living_states, restricted, restricted_bounds
 from idl_audit.search.branching import BranchOutcome, branch, hidden, search
 from idl_audit.search.branching.ascent import Found, ascend
@@ -34,7 +34,6 @@ from idl_audit.values.box import Box
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.budgets import enough
 from tests.shared.format_1 import refused
-from tests.shared.linear_outputs import output_lower_bounds
 from tests.shared.small_networks import long_double, minimum_by_patterns, random_network, some_points
 
 seeds = st.integers(0, 2**32 - 1)

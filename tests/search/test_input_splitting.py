@@ -17,7 +17,7 @@ from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.proof import box_bounds
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import bounded
-from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.proof.rows import Rows
 from idl_audit.search.judge import Judge
 from idl_audit.search.splitting import boxes as input_splitting
@@ -28,7 +28,6 @@ from idl_audit.values.box import Box
 from idl_audit.values.query import Conjunction, Query
 from tests.proof.test_intervals import OVERFLOWING
 from tests.shared.budgets import enough, few, no_time
-from tests.shared.linear_outputs import output_lower_bounds
 from tests.shared.small_networks import (
     KINKED,
     SMOOTH,

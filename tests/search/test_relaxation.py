@@ -14,13 +14,12 @@ from idl_audit.implicit.scaling import rescale
 from idl_audit.measure.state_bounds import bound_set, prepare
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.values.box import Box, SparseBall
 from tests.proof.test_dual_bound import lp_optimum
 from tests.shared.budgets import no_time
-from tests.shared.linear_outputs import output_lower_bounds
 from tests.shared.small_networks import (
     KINKED,
     SMOOTH,
