@@ -18,7 +18,6 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import line_multipliers, zero_multipliers
 from idl_audit.proof.lp_chain import LpChain, widened
-from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search import branching
 from idl_audit.search.attacks import Target, run_attack
 from idl_audit.search.branching import Chain
@@ -28,7 +27,7 @@ from idl_audit.search.lp_tree.tree import Grown, LpTree
 from idl_audit.search.mixed_integer import BigMProgram, is_piecewise_linear
 from idl_audit.search.query_attacks import attack_query
 from idl_audit.search.relaxation import TriangleRelaxation
-from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
+from idl_audit.search.splitting.boxes import moving_inputs
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
@@ -155,12 +154,12 @@ def _worth_bounding(case: Case) -> np.ndarray:
 
 
 def _split(case: Case, budget: Budget) -> None:
-    """Split the box of the inputs."""
-    tree = None if case.recorded is None else SplitTree()
-    outcome = split_inputs(case.model, case.open_query, budget=budget, judge=case.judge, record=tree)
+    """Split the box of the inputs, or go on where an earlier rung has begun."""
+    splitting = case.splitting
+    outcome = splitting.run(budget, case.judge)
     if outcome.proved:
         if case.recorded is not None:
-            case.recorded.splits = tree
+            case.recorded.splits = splitting.tree
         case.raise_lowers(case.open, outcome.lowers)
 
 
