@@ -114,9 +114,10 @@ def retightened(
     if by_lines and (
         model.rows[k].states or isinstance(inputs, SparseInputs)
     ):  # else an affine map of the box: intervals are exact
-        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
-        if bending.size:
-            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
+        bends, z = bounds.unstable(k, block), bounds.z[k]
+        if bends.any():
+            found = tightened_by_lines(model, k, np.flatnonzero(bends.any(axis=0)), bounds, inputs, check=check)
+            found = Interval(np.where(bends, found.lo, z.lo), np.where(bends, found.hi, z.hi))  # whatever boxes are near
             bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
