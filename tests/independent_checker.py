@@ -93,7 +93,7 @@ class Part:
         return np.array([[*(rounding(x * scale) for x in values), int(scale)]], np.int64)
 
     def lower(self, maps: dict[int, Fixed], rows: Array, signs: Array, nodes: Array, b: Bounds,
-              forest: Forest | None = None, leaves: Any = (), lines: bool = True) -> Array:
+              forest: Forest | None = None, leaves: Any = (), lines: str = "usual") -> Array:
         """Lower bounds of signs * rows of an affine map, each over its node of the bounds, times 2**GRID."""
         depth, choices = self.network.depth, forest.choices if forest else {}
         width = max(self.network.sizes) * max([1, *(len(c[2]) for c in choices.values() if len(c) == 3)])
@@ -103,7 +103,7 @@ class Part:
             total = np.zeros(len(rows[c]), object)
             for k in (k for k in range(depth) if k in parts):
                 v, (lo, hi) = parts.pop(k), b.of(k, nodes[c])
-                lam, use = self.chosen(k, v, lo, hi, choices, leaves[c]) if lines else (rounded(0.0 * v.ints), None)
+                lam, use = self.chosen(k, v, lo, hi, choices, leaves[c], lines)
                 if use is not None:
                     v, more, extra = self.planes(k, v, use, *choices["planes", k], leaves[c])
                     total, parts[depth] = total + extra, plus(parts[depth], more)
@@ -113,7 +113,7 @@ class Part:
             found.append(total + self.inputs(parts[depth], *b.of(depth, nodes[c])))
         return np.concatenate(found)
 
-    def chosen(self, k: int, v: Fixed, lo: Array, hi: Array, choices: dict, leaves: Array) -> tuple[Fixed, Any]:
+    def chosen(self, k: int, v: Fixed, lo: Array, hi: Array, choices: dict, leaves: Array, lines: str) -> tuple[Fixed, Any]:
         """The multipliers of a block, and where planes are used, if any are: floating point may be wrong here."""
         block, real, bends = self.network.blocks[k], np.ldexp(v.ints.astype(float), -v.exp), (lo < 0) & (hi > 0)
         below, above, scales = float(block.below), float(block.above), np.array(block.scales, float)
@@ -127,6 +127,8 @@ class Part:
         with np.errstate(all="ignore"):
             chord = (above * hi - below * lo) / (hi.astype(float) - lo)
         near, stable = np.where(hi > -lo, above, below), np.where(lo >= 0, above, below)
+        if lines != "usual":
+            return rounded(real * (np.where(bends, chord, stable) if lines == "chords" else 0.0)), None
         s, t = (np.where(bends, each, stable) for each in ((near, chord) if above >= below else (chord, near)))
         lam = np.where(real >= 0, np.where(bends, pick("slopes", s), s), t) * real - pick("multipliers", 0.0, scales)
         lam = pick("duals", lam, scales)
@@ -193,14 +195,15 @@ class Part:
         np.minimum.at(b.hi[k], (nodes[~low], states[~low]), -new[~low])
 
     def refine(self, k: int, b: Bounds, every: bool) -> None:
-        """Bounds of a block by intervals, and by the usual lines: of states that bend, or of every one."""
+        """Bounds of a block by intervals, and by the usual lines: of states that bend, or (chords first) of every one."""
         block, maps = self.network.blocks[k], self.network.maps[k]
-        for lines in (False, True)[: 1 + (len(maps) > 1 or self.cardinality > 0)]:
+        kinds = ("none", *("chords",) * every, "usual") if len(maps) > 1 or self.cardinality > 0 else ("none",)
+        for lines in kinds:
             bends = (b.lo[k] < 0) & (b.hi[k] > 0) & (block.below != block.above)
-            nodes, states = (np.tile(x, 2) for x in np.nonzero(bends | every | (not lines)))
+            nodes, states = (np.tile(x, 2) for x in np.nonzero(bends | every | (lines == "none")))
             signs = np.repeat(np.array([1, -1]), len(nodes) // 2)
             self.meet(k, b, nodes, states, signs, self.lower(maps, states, signs, nodes, b, None, nodes, lines))
-            if block.windows and not lines and not every:
+            if block.windows and lines == "none" and not every:
                 self.maxima(k, b)
 
     def maxima(self, k: int, b: Bounds) -> None:
@@ -210,7 +213,7 @@ class Part:
         starts = np.cumsum([0, *map(len, windows)])
         none, first = np.zeros(starts[-1], int), np.zeros(len(windows), int)
         for sign, best in ((1, np.maximum), (-1, np.minimum)):
-            ends = self.lower(maps, np.arange(starts[-1]), none + sign, none, b, None, none, False)
+            ends = self.lower(maps, np.arange(starts[-1]), none + sign, none, b, None, none, "none")
             self.meet(k, b, first, np.arange(len(windows)), first + sign, best.reduceat(ends, starts[:-1]))
 
     def walk(self, forest: Forest, b: Bounds, closed: Array) -> Iterator[tuple[Array, Bounds]]:

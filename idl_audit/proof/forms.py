@@ -9,7 +9,7 @@ Over a box with centre c and radii r, u_j = c_j + r_j t_j with |t_j| <= 1. A val
 j over the inputs that are told apart; what the others move belongs to the error. An affine map takes a form through
 W centre + w, W slopes_j and |W| error; an activation x = phi(z) over [l, h] through any slope s and the range of
 phi(z) - s z there. One pass costs as many products with each map as there are inputs and two, whatever the number of
-states that bend: backward linear bounds (section 6.4) are tighter, but cost a pass for each of these.
+states that bend: backward linear bounds are tighter, but cost a pass for each of these.
 """
 
 from __future__ import annotations
