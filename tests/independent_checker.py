@@ -113,7 +113,7 @@ class Part:
             found.append(total + self.inputs(parts[depth], *b.of(depth, nodes[c])))
         return np.concatenate(found)
 
-    def chosen(self, k: int, v: Fixed, lo: Array, hi: Array, choices: dict, leaves: Array, lines: str) -> tuple[Fixed, Any]:
+    def chosen(self, k: int, v: Fixed, lo: Array, hi: Array, choices: dict, leaves: Array, lines: str) -> Any:
         """The multipliers of a block, and where planes are used, if any are: floating point may be wrong here."""
         block, real, bends = self.network.blocks[k], np.ldexp(v.ints.astype(float), -v.exp), (lo < 0) & (hi > 0)
         below, above, scales = float(block.below), float(block.above), np.array(block.scales, float)
@@ -195,7 +195,7 @@ class Part:
         np.minimum.at(b.hi[k], (nodes[~low], states[~low]), -new[~low])
 
     def refine(self, k: int, b: Bounds, every: bool) -> None:
-        """Bounds of a block by intervals, and by the usual lines: of states that bend, or (chords first) of every one."""
+        """Bounds of a block by intervals and the usual lines: of states that bend or, after chords, of every one."""
         block, maps = self.network.blocks[k], self.network.maps[k]
         kinds = ("none", *("chords",) * every, "usual") if len(maps) > 1 or self.cardinality > 0 else ("none",)
         for lines in kinds:

@@ -117,7 +117,8 @@ def retightened(
         bends, z = bounds.unstable(k, block), bounds.z[k]
         if bends.any():
             found = tightened_by_lines(model, k, np.flatnonzero(bends.any(axis=0)), bounds, inputs, check=check)
-            found = Interval(np.where(bends, found.lo, z.lo), np.where(bends, found.hi, z.hi))  # whatever boxes are near
+            # whatever boxes are bounded beside it: another checker may take others together
+            found = Interval(np.where(bends, found.lo, z.lo), np.where(bends, found.hi, z.hi))
             bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 

@@ -30,9 +30,9 @@ MOST_APART = 32
 
 
 def moving(inputs: Interval) -> IntArray:
-    """Return the inputs of one box that are wider than what rounding a decimal outward makes of a fixed one."""
-    lo, hi = inputs.lo[0], inputs.hi[0]
-    return np.flatnonzero(hi - lo > 1e-12 * (np.abs(lo) + np.abs(hi)))
+    """Return the inputs that are wider, in one of m boxes, than rounding a decimal outward makes a fixed one."""
+    lo, hi = inputs.lo, inputs.hi
+    return np.flatnonzero((hi - lo > 1e-12 * (np.abs(lo) + np.abs(hi))).any(axis=0))
 
 
 @dataclass(frozen=True, eq=False)
