@@ -34,7 +34,8 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
-FIRST_BOXES: Final = 256
+FIRST_BOXES: Final = 128
+FIRST_BOXES_BY_FORMS: Final = 1024
 RANDOM_POINTS: Final = 1000
 RANDOM_NUMBERS: Final = 200_000
 """Random points are fewer where they have many inputs: so many numbers in all."""
@@ -164,8 +165,10 @@ def _split(case: Case, budget: Budget) -> None:
 
 
 def _first_split(case: Case, budget: Budget) -> None:
-    """A few boxes, which cost less than the attack that would find nothing."""
+    """A few boxes, which cost less than the attack that would find nothing; more where forms make them cheap."""
     _split(case, budget.at_most_nodes(FIRST_BOXES))
+    if not case.is_decided and not case.splitting.bounding.by_lines:
+        _split(case, budget.at_most_nodes(FIRST_BOXES_BY_FORMS))
 
 
 def _branch(case: Case, budget: Budget) -> None:
@@ -366,8 +369,9 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "quick": Rung(_quick, 0.1, fits=_boxes, usual=_boxes),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always),
-        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
+        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
         "lp": Rung(_lp, proves=True, usual=_no_trees),
