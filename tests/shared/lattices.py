@@ -1,4 +1,4 @@
-"""Two-level lattice networks: max over terms of min over pieces of affine functions, as ReLU networks, and properties."""
+"""Two-level lattices, max over terms of min over pieces of affine functions, as ReLU networks with properties."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Lattice:
     def model(self) -> onnx.ModelProto:
         """The network, each comparison by four ReLUs, with two linear layers in a row between neighbours."""
         chosen = np.concatenate(self.terms)
-        nodes, constants = [node("Gemm", "x w0 b0", "t0", transB=1)], {"w0": self.slopes[chosen], "b0": self.offsets[chosen]}
+        nodes, constants = (
+            [node("Gemm", "x w0 b0", "t0", transB=1)],
+            {"w0": self.slopes[chosen], "b0": self.offsets[chosen]},
+        )
         sizes, last, kind = [len(own) for own in self.terms], "t0", "min"
         while len(sizes) > 1 or sizes[0] > 1:
             if max(sizes) == 1:
