@@ -7,7 +7,10 @@ halves share, along the input j with the largest -r_j d(bound)/d r_j. Depth firs
 parent's bounds. The centre of every open box and the corners where its linear bounds are least are tried as
 counterexamples. See docs/mathematics.md, section 8.6.
 
-Bounds are by affine forms alone where these pay, and by lines for each state that bends elsewhere: see `pays`.
+Bounds are by affine forms alone where these pay, and by lines for each state that bends as well elsewhere
+(`splitting.bounding`).
+
+Elsewhere: input splitting, input-space BaB.
 """
 
 from __future__ import annotations
