@@ -10,6 +10,8 @@ j over the inputs that are told apart; what the others move belongs to the error
 W centre + w, W slopes_j and |W| error; an activation x = phi(z) over [l, h] through any slope s and the range of
 phi(z) - s z there. One pass costs as many products with each map as there are inputs and two, whatever the number of
 states that bend: backward linear bounds are tighter, but cost a pass for each of these.
+
+Elsewhere: forward-mode LiRPA, zonotopes without symbols for states (DeepZ).
 """
 
 from __future__ import annotations
