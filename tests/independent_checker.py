@@ -331,17 +331,17 @@ class Part:
                          for end, rounding in ((lo, math.floor), (hi, math.ceil)))
         self.moves = {j for j, (x, y) in enumerate(zip(lo, hi, strict=True)) if x < y}
 
-    def lower(self, maps: dict[int, Fixed], rows: Array, signs: Array, b: Bounds, lines: bool = True,
+    def lower(self, maps: dict[int, Fixed], rows: Array, signs: Array, b: Bounds, lines: str = "usual",
               forest: Forest | None = None, leaves: Any = None) -> Array:
         """Lower bounds of signs * rows of affine maps times 2**GRID: the inequality of part 5."""
         parts = {k: Fixed(m.ints[rows] * signs[:, None], m.exp, m.err) for k, m in maps.items()}
         total = np.zeros(len(rows), object)
         for k in (k for k in range(self.depth) if k in parts):
-            v, (lo, hi), none = parts.pop(k), b[k], np.array(not lines)
+            v, (lo, hi), none = parts.pop(k), b[k], np.array(lines == "none")
             if forest and k in forest.planes:
                 v, none, factors, constant = self.tilted(k, v, lo, hi, *forest.planes[k], leaves)
                 parts[self.depth], total = parts[self.depth] + factors, total + constant
-            lam = self.multipliers(k, v, lo, hi, none, forest, leaves)
+            lam = self.multipliers(k, v, lo, hi, none, lines == "chords", forest, leaves)
             v = v.coarser(min(max(0, math.frexp(abs(lam).max())[1] + v.exp - 58), 63))
             few, cut = trimmed(np.rint(np.ldexp(lam, v.exp)).astype(np.int64))
             total += self.states(k, v, few << cut, lo, hi)
@@ -351,7 +351,7 @@ class Part:
         w, (lo, hi) = parts[self.depth], b[self.depth]
         return total + least(GRID - w.exp - self.exps[-1], w.err, (w.ints, lo), (w.ints, hi))
 
-    def multipliers(self, k: int, v: Fixed, lo: Array, hi: Array, none: Array, forest: Forest | None,
+    def multipliers(self, k: int, v: Fixed, lo: Array, hi: Array, none: Array, chords: bool, forest: Forest | None,
                     leaves: Any) -> Array:
         """The multipliers lam that the format tells, 0 for some, in floating point: any numbers are sound."""
         below, bends, real = self.network.blocks[k].below, (lo < 0) & (hi > 0), np.ldexp(v.ints.astype(float), -v.exp)
@@ -360,7 +360,7 @@ class Part:
             stable = np.where(lo >= 0, 1, below)
             s = np.where(bends, pick("slopes", np.where(hi > -lo - (lo >> 40), 1, below)), stable)
             t = np.where(bends, (hi - below * lo.astype(float)) / (hi.astype(float) - lo), stable)
-            lam = pick("duals", np.where(real >= 0, s, t) * real - pick("multipliers", 0.0))
+            lam = pick("duals", np.where((real >= 0) & (not chords), s, t) * real - pick("multipliers", 0.0))
             return np.where(none | ~(abs(lam) < 2.0 ** (120 - v.exp)), 0.0, lam)
 
     def states(self, k: int, v: Fixed, lam: Array, lo: Array, hi: Array) -> Array:
@@ -403,10 +403,11 @@ class Part:
         b[k] = lo, hi
 
     def refine(self, k: int, b: Bounds, every: bool = False) -> None:
-        """Bounds of a block by intervals, and by the usual lines: of states that bend, or of every one."""
+        """Bounds of a block by intervals and the usual lines: of states that bend or, after chords, of every one."""
         (_, below, windows), maps, step = self.network.blocks[k], self.network.maps[k], 1 + CHUNK // self.network.width
-        for lines in (False, True)[: 1 + (len(maps) > 1 and below < 1)]:
-            some = np.tile(np.flatnonzero((b[k][0][0] < 0) & (b[k][1][0] > 0) | every | (not lines)), 2)
+        kinds = ("none", *("chords",) * every, "usual")[: None if len(maps) > 1 and below < 1 else 1]
+        for lines in kinds:
+            some = np.tile(np.flatnonzero((b[k][0][0] < 0) & (b[k][1][0] > 0) | every | (lines == "none")), 2)
             signs = np.repeat(np.array([1, -1]), len(some) // 2)
             found = [self.lower(maps, some[i : i + step], signs[i : i + step], b, lines)
                      for i in range(0, len(some), step)]
@@ -414,7 +415,7 @@ class Part:
         starts = np.cumsum([0, *map(len, windows)])  # maxima lie between the largest lower and upper ends
         for sign, best in ((1, np.maximum), (-1, np.minimum)) if windows else ():
             signs = np.full(starts[-1], sign)
-            ends = self.lower(self.network.windows[k], np.arange(starts[-1]), signs, b, False)
+            ends = self.lower(self.network.windows[k], np.arange(starts[-1]), signs, b, "none")
             self.meet(k, b, np.arange(len(windows)), signs[: len(windows)], best.reduceat(ends, starts[:-1]))
 
     def children(self, forest: Forest, node: int, b: Bounds) -> Iterator[tuple[int, Bounds]]:
@@ -448,7 +449,7 @@ class Part:
             which, nodes, inside = zip(*some, strict=True)
             each = [tuple(map(np.concatenate, zip(*ends, strict=True))) for ends in zip(*inside, strict=True)]
             own, leaves = list(which), forest.leaf[list(nodes)]
-            np.minimum.at(worst, own, self.lower(maps, rows[own], signs[own], each, True, forest, leaves))
+            np.minimum.at(worst, own, self.lower(maps, rows[own], signs[own], each, "usual", forest, leaves))
         return worst
 
     def stage(self, name: str, b: Bounds, kept: list[Array]) -> None:

@@ -19,6 +19,7 @@ from idl_audit.proof.rows import with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
+from idl_audit.search.splitting.boxes import Splitting
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
@@ -51,6 +52,8 @@ class Case:
     """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,)."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
+    _splitting: tuple[tuple[int, ...], Splitting] | None = None
+    """The alternatives that it is about, and the boxes as the last rung left them."""
 
     def __post_init__(self) -> None:
         self.lowers = np.full(len(self.query.alternatives), -np.inf)
@@ -83,6 +86,14 @@ class Case:
     def open_query(self) -> Query:
         """The query without its refuted alternatives: it has the same counterexamples."""
         return replace(self.query, alternatives=tuple(self.query.alternatives[i] for i in self.open))
+
+    @property
+    def splitting(self) -> Splitting:
+        """The splitting of the box for the alternatives that are open, begun anew where others were open before."""
+        numbers = tuple(self.open.tolist())
+        if self._splitting is None or self._splitting[0] != numbers:
+            self._splitting = numbers, Splitting(self.model, self.open_query)
+        return self._splitting[1]
 
     @property
     def is_decided(self) -> bool:

@@ -246,8 +246,8 @@ def test_time_limits_that_are_no_time_are_refused(limit: float) -> None:
 def test_every_method_is_an_attack_or_a_proof() -> None:
     assert (
         set(METHODS)
-        == PROOFS - {"first split"} | set(ATTACKS) | {"quick", "attack", "mip"}
-        == set(RUNGS) - {"persist", "first attack", "first split"}
+        == PROOFS - {"first split", "next split"} | set(ATTACKS) | {"quick", "attack", "mip"}
+        == set(RUNGS) - {"persist", "first attack", "first split", "next split"}
     )
     assert not PROOFS & {*ATTACKS, "quick", "attack", "mip", "persist"}
     assert set(REASONS) == set(Outcome) - {Outcome.OPTIMAL}
