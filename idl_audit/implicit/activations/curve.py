@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -21,10 +22,29 @@ from idl_audit.values.rounding import TINY, gamma
 LIBRARY_ERROR = 2.0**-46
 """Error granted to a value or slope, relative to 1 + its size: 128 units in the last place of a few library calls."""
 
+NODES = 2**15
+"""Of a table of slopes."""
+
+CUTS = 5
+"""Cutting planes for the slope of a line, which may be any."""
+
 FAR = 1e4
 """Beyond this distance from 0 every slope below is constant in float64; arguments are clipped there."""
 
 Function = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """How phi bends between two neighbouring turns."""
+
+    bend: int
+    """1 where it is convex, -1 where it is concave, 0 where it is straight."""
+    touch: Function
+    """Slope -> about where phi has it; any place is sound."""
+
+
+STRAIGHT = Piece(0, lambda s: np.zeros_like(s))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +54,7 @@ class Curve(Activation):
     name: str
     function: Function
     slope: Function
+    pieces: tuple[Piece, ...] = ()
     turns: tuple[tuple[float, tuple[float, ...]], ...] = ()
     """(z, slopes there): where phi' has an extremum or jumps; both one-sided slopes at a jump."""
     extremes: tuple[tuple[float, float], ...] = ()
@@ -84,112 +105,121 @@ class Curve(Activation):
             most = np.where(inside, np.maximum(most, value), most)
         return _rounded(least, -1.0), _rounded(most, 1.0)
 
-    def _bends(self, lo: FloatArray, hi: FloatArray) -> tuple[BoolArray, BoolArray]:
-        """Return where phi is surely convex and where it is surely concave on [lo, hi]."""
-        turning = np.zeros(np.broadcast_shapes(np.shape(lo), np.shape(hi)), np.bool_)
-        for place, _ in self.turns:
-            turning |= (lo < place) & (place < hi)
-        width = hi - lo
-        rise = self.slope(lo + 0.75 * width) - self.slope(lo + 0.25 * width)
-        sure = 8 * LIBRARY_ERROR
-        return ~turning & (rise > sure), ~turning & (rise < -sure)
+    def _edges(self, lo: FloatArray, hi: FloatArray) -> list[FloatArray]:
+        """Return the ends of the pieces of [lo, hi]: lo, the turns, hi; a piece that lies outside has equal ends."""
+        return [lo, *(np.clip(place, lo, hi) for place, _ in self.turns), hi]
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return chord and middle tangent where phi bends one way, else the line that is nearer in the middle."""
-        convex, concave = self._bends(lo, hi)
+        """Return the slopes of the line below the graph that is highest in the middle of [lo, hi], and of that above.
+
+        Where phi bends one way they are the middle tangent and the chord.
+        """
+        least, most = self.slopes(lo, hi)
         middle = self.slope(lo + 0.5 * (hi - lo))
-        chord = self._chord(lo, hi)
-        (below_a, below_g), (above_g, above_a) = self._corner_lines(lo, hi)
+        with np.errstate(over="ignore"):
+            chord = np.clip((self.function(hi) - self.function(lo)) / np.maximum(hi - lo, TINY), least, most)
+        is_convex = self.slope(lo) <= self.slope(hi)
+        below, above = np.where(is_convex, middle, chord), np.where(is_convex, chord, middle)
+        turning = np.zeros(below.shape, np.bool_)
+        for place, _ in self.turns:
+            turning |= (lo < place) & (place < hi)
+        if turning.any():
+            ends = [np.broadcast_to(part, below.shape)[turning] for part in (lo, hi, least, most)]
+            below[turning], above[turning] = self._best_slope(1.0, *ends), self._best_slope(-1.0, *ends)
+        return below, above
+
+    def _best_slope(
+        self, side: float, lo: FloatArray, hi: FloatArray, least: FloatArray, most: FloatArray
+    ) -> FloatArray:
+        """Return about the slope of the line below (side = 1) that is highest in the middle, or above (-1) lowest.
+
+        The height side k c + min over z of side (phi(z) - k z) is concave in k: cutting planes from both sides.
+        """
         centre = lo + 0.5 * (hi - lo)
-        steep_below = below_g[0] * centre + below_g[1] > below_a[0] * centre + below_a[1]
-        flat_above = above_a[0] * centre + above_a[1] < above_g[0] * centre + above_g[1]
-        lower = np.where(steep_below, below_g[0], below_a[0])
-        upper = np.where(flat_above, above_a[0], above_g[0])
-        return (
-            np.where(convex, middle, np.where(concave, chord, lower)),
-            np.where(concave, middle, np.where(convex, chord, upper)),
-        )
 
-    def _chord(self, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        return np.asarray((self.function(hi) - self.function(lo)) / np.maximum(hi - lo, TINY))
+        def height(k: FloatArray) -> tuple[FloatArray, FloatArray]:
+            z = self.farthest(side, k, lo, hi)
+            return side * (self.function(z) + k * (centre - z)), side * (centre - z)
 
-    def _corner_lines(self, lo: FloatArray, hi: FloatArray) -> tuple[tuple[Line, Line], tuple[Line, Line]]:
-        """Return the lines of slopes (a, g) below the graph and (g, a) above it, through its ends."""
-        a, g = self.slopes(lo, hi)
-        at_lo, at_hi = self.function(lo), self.function(hi)
-        below = (a, at_lo - a * lo), (g, at_hi - g * hi)
-        return below, ((g, at_lo - g * lo), (a, at_hi - a * hi))
+        low, high = (least, *height(least)), (most, *height(most))
+        for _ in range(CUTS):
+            rise = low[2] - high[2]
+            change = (high[1] - high[2] * high[0]) - (low[1] - low[2] * low[0])
+            cut = np.divide(change, rise, out=0.5 * (low[0] + high[0]), where=rise > 0)
+            k = np.clip(cut, low[0], high[0])
+            new = (k, *height(k))
+            low, high = (
+                tuple(np.where(new[2] * sign > 0, one, other) for one, other in zip(new, old, strict=True))
+                for sign, old in ((1.0, low), (-1.0, high))
+            )
+        return np.where(low[1] > high[1], low[0], high[0])
+
+    def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
+        """Return about where in [lo, hi] side (phi(z) - k z) is least; used to search, never to prove."""
+        edges = self._edges(lo, hi)
+        bent = [j for j, piece in enumerate(self.pieces) if piece.bend]
+        touching = [np.clip(self.pieces[j].touch(k), edges[j], edges[j + 1]) for j in bent]
+        best, least = edges[0], side * (self.function(edges[0]) - k * edges[0])
+        for z in (*edges[1:], *touching):
+            value = side * (self.function(z) - k * z)
+            best = np.where(value < least, z, best)
+            least = np.minimum(value, least)
+        return np.asarray(best)
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
-        """Return the lines through both ends and, where phi bends one way, its chord and its middle tangent."""
-        convex, concave = self._bends(lo, hi)
-        below, above = self._corner_lines(lo, hi)
-        chord, centre = self._chord(lo, hi), lo + 0.5 * (hi - lo)
-        middle = self.slope(centre)
-        chord_line, tangent = (chord, self.function(lo) - chord * lo), (middle, self.function(centre) - middle * centre)
-
-        def third(straight: BoolArray, touching: BoolArray, other: Line) -> Line:
-            chosen = [
-                np.where(straight, c, np.where(touching, t, o))
-                for c, t, o in zip(chord_line, tangent, other, strict=True)
-            ]
-            return chosen[0], chosen[1]
-
-        return [*below, third(concave, convex, below[0])], [*above, third(convex, concave, above[0])]
+        """Return the lines of least and greatest slope through the ends, and the one that is best in the middle."""
+        a, g = self.slopes(lo, hi)
+        at_lo, at_hi = self.function(lo), self.function(hi)
+        from_lo, from_hi = [(k, at_lo - k * lo) for k in (a, g)], [(k, at_hi - k * hi) for k in (a, g)]
+        best = []
+        for side, k in zip((1.0, -1.0), self.relaxation_slopes(lo, hi), strict=True):
+            z = self.farthest(side, k, lo, hi)
+            best.append((k, self.function(z) - k * z))
+        return [from_lo[0], from_hi[1], best[0]], [from_lo[1], from_hi[0], best[1]]
 
     def lower_support(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
     ) -> FloatArray:
-        """Return the best of the bounds that the corner lines, the ends and the middle tangent prove.
+        """Return the least value of v phi(z) - lam z over [lo, hi], piece by piece, rounded downward.
 
-        - A convex combination of the lines of slopes a and g below the graph (v >= 0) or above it (v < 0).
-        - Where v phi is concave, v phi(z) - lam z is least at an end.
-        - Where v phi is convex, it lies above its tangent in the middle.
+        - Where v phi is concave on a piece, the least value is at an end of it.
+        - Where v phi is convex, it lies above each of its tangents: the one with a slope of about lam / v is taken.
         """
-        convex, concave = self._bends(lo, hi)
-        rising = v >= 0
-        best = self._by_corner_lines(v, lam, lo, hi)
-        ends = np.minimum(self._at(v, lam, lo), self._at(v, lam, hi))
-        best = np.where(np.where(rising, concave, convex), np.maximum(best, ends), best)
-        tangent = self._by_tangent(v, lam, lo, hi)
-        best = np.where(np.where(rising, convex, concave), np.maximum(best, tangent), best)
-        least, most = self.interval(lo, hi)
-        reach = np.maximum(np.abs(least), np.abs(most))
-        return np.asarray(best - v_error * reach * (1 + gamma(8)) - TINY)
+        sizes = np.abs(v), np.abs(lam)
+        edges = self._edges(lo, hi)
+        least = self._at(v, lam, sizes, edges[0])
+        for z in edges[1:]:
+            least = np.minimum(least, self._at(v, lam, sizes, z))
+        for piece, start, end in zip(self.pieces, edges, edges[1:], strict=False):
+            some = np.broadcast_to((v * piece.bend > 0) & (start < end), least.shape)
+            if some.any():
+                own = [np.broadcast_to(part, least.shape)[some] for part in (v, lam, start, end)]
+                least[some] = np.minimum(least[some], self._by_tangent(piece, *own))
+        low, high = self.interval(lo, hi)
+        reach = np.maximum(np.abs(low), np.abs(high))
+        return np.asarray(least - v_error * reach * (1 + gamma(8)) - TINY)
 
-    def _value(self, v: FloatArray, z: FloatArray) -> FloatArray:
-        """Return phi(z), rounded so that v phi(z) becomes smaller: down where v >= 0, up elsewhere."""
-        return _rounded(self.function(z), np.where(v >= 0, -1.0, 1.0))
+    def _at(
+        self, v: FloatArray, lam: FloatArray, sizes: tuple[FloatArray, FloatArray], z: FloatArray
+    ) -> FloatArray:
+        """Return v phi(z) - lam z, rounded downward; sizes are |v| and |lam|."""
+        value = self.function(z)
+        error = (LIBRARY_ERROR * (1.0 + np.abs(value)) + gamma(6) * np.abs(value)) * (1 + gamma(8))
+        return np.asarray((v * value - lam * z) - (sizes[0] * error + sizes[1] * (gamma(8) * np.abs(z))))
 
-    def _at(self, v: FloatArray, lam: FloatArray, z: FloatArray) -> FloatArray:
-        value = self._value(v, z)
-        return np.asarray(v * value - lam * z - gamma(6) * (np.abs(v * value) + np.abs(lam * z)))
-
-    def _by_corner_lines(self, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        a, g = self.slopes(lo, hi)
-        anchor_a, anchor_g = np.where(v >= 0, lo, hi), np.where(v >= 0, hi, lo)
-        wanted = np.divide(lam, v, out=np.zeros_like(v + lam), where=np.abs(v) > TINY)
-        share = np.clip(np.divide(g - wanted, g - a, out=np.ones_like(wanted), where=(g - a) > TINY), 0.0, 1.0)
-        at_a, at_g = self._value(v, anchor_a), self._value(v, anchor_g)
-
-        def line(z: FloatArray) -> FloatArray:
-            return np.asarray(share * (at_a + a * (z - anchor_a)) + (1 - share) * (at_g + g * (z - anchor_g)))
-
-        least = np.minimum(v * line(lo) - lam * lo, v * line(hi) - lam * hi)
-        steepest = np.maximum(np.abs(a), np.abs(g))
-        reach = np.maximum(np.abs(at_a), np.abs(at_g)) + steepest * (np.abs(lo) + np.abs(hi))
-        size = np.abs(v) * reach + np.abs(lam) * np.maximum(np.abs(lo), np.abs(hi))
-        return np.asarray(least - gamma(64) * size)
-
-    def _by_tangent(self, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        centre = lo + 0.5 * (hi - lo)
-        slope, value = self.slope(centre), self._value(v, centre)
-        width = hi - lo
-        ends = [v * (value + slope * (z - centre)) - lam * z for z in (lo, hi)]
-        slope_error = np.abs(v) * width * LIBRARY_ERROR * (1 + np.abs(slope))
-        reach = np.abs(value) + np.abs(slope) * (np.abs(lo) + np.abs(hi))
-        size = np.abs(v) * reach + np.abs(lam) * np.maximum(np.abs(lo), np.abs(hi))
-        return np.asarray(np.minimum(*ends) - slope_error - gamma(64) * size)
+    def _by_tangent(
+        self, piece: Piece, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> FloatArray:
+        """Return the least value over [lo, hi] of the tangent to v phi, minus lam z; v phi is convex there."""
+        with np.errstate(over="ignore"):
+            z = np.clip(piece.touch(lam / v), lo, hi)
+        value, slope, width = self.function(z), self.slope(z), hi - lo
+        tilt = v * slope - lam
+        ends = np.minimum(tilt * (lo - z), tilt * (hi - z))
+        size, steep = np.abs(v), np.abs(slope)
+        library = size * (LIBRARY_ERROR * ((1.0 + np.abs(value)) + (1.0 + steep) * width))
+        rounding = gamma(16) * (size * np.abs(value) + np.abs(lam * z) + (size * steep + np.abs(lam)) * width)
+        return np.asarray((v * value - lam * z) + ends - (library + rounding + TINY * width) * (1 + gamma(8)))
 
 
 def _rounded(value: FloatArray, direction: FloatArray | float) -> FloatArray:
@@ -206,13 +236,43 @@ def _turns(slope: Function, *places: float) -> tuple[tuple[float, tuple[float, .
     return tuple((place, (float(slope(np.array(place))),)) for place in places)
 
 
+def _bell(far: Function) -> tuple[Piece, Piece]:
+    """Return the pieces of an odd S: convex, then concave; far(s) is the place z >= 0 with slope s."""
+    return Piece(1, lambda s: -far(s)), Piece(-1, far)
+
+
+def _swish(slope: Function, turns: tuple[tuple[float, tuple[float, ...]], ...], far: float) -> tuple[Piece, ...]:
+    """Return the pieces of a concave, convex, concave function whose slope no longer changes beyond -far and far."""
+    (first, _), (second, _) = turns
+    ends = (-far, first), (first, second), (second, far)
+    return tuple(Piece(bend, _tabulated(slope, *own)) for bend, own in zip((-1, 1, -1), ends, strict=True))
+
+
+def _tabulated(slope: Function, lo: float, hi: float) -> Function:
+    """Return slope -> place by linear interpolation in a table, where phi' is monotone on [lo, hi]."""
+
+    @lru_cache(maxsize=1)
+    def table() -> tuple[FloatArray, FloatArray]:
+        places = np.linspace(lo, hi, NODES)
+        slopes = slope(places)
+        order = slice(None) if slopes[0] <= slopes[-1] else slice(None, None, -1)
+        return np.maximum.accumulate(slopes[order]), places[order]
+
+    return lambda s: np.asarray(np.interp(s, *table()))
+
+
 def sigmoid() -> Curve:
     """Return phi(z) = 1 / (1 + exp(-z)); slopes in [0, 1/4]."""
 
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(special.expit(z) * special.expit(-z))
 
-    return Curve("sigmoid", special.expit, slope, _turns(slope, 0.0))
+    def far(s: FloatArray) -> FloatArray:
+        s = np.clip(s, 1e-300, 0.25)
+        tail = 2.0 * s / (1.0 + np.sqrt(1.0 - 4.0 * s))  # tail (1 - tail) = s
+        return np.asarray(np.log((1.0 - tail) / tail))
+
+    return Curve("sigmoid", special.expit, slope, _bell(far), _turns(slope, 0.0))
 
 
 def tanh() -> Curve:
@@ -221,7 +281,11 @@ def tanh() -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(1.0 / np.cosh(np.clip(z, -350.0, 350.0)) ** 2)
 
-    return Curve("tanh", np.tanh, slope, _turns(slope, 0.0))
+    def far(s: FloatArray) -> FloatArray:
+        s = np.clip(s, 1e-300, 1.0)
+        return np.asarray(np.log((1.0 + np.sqrt(1.0 - s)) / np.sqrt(s)))  # tanh^2 = 1 - s
+
+    return Curve("tanh", np.tanh, slope, _bell(far), _turns(slope, 0.0))
 
 
 def erf() -> Curve:
@@ -230,12 +294,16 @@ def erf() -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(2.0 / np.sqrt(np.pi) * np.exp(-(np.clip(z, -30.0, 30.0) ** 2)))
 
-    return Curve("erf", special.erf, slope, _turns(slope, 0.0))
+    def far(s: FloatArray) -> FloatArray:
+        return np.asarray(np.sqrt(-np.log(np.clip(s * (np.sqrt(np.pi) / 2.0), 1e-300, 1.0))))
+
+    return Curve("erf", special.erf, slope, _bell(far), _turns(slope, 0.0))
 
 
 def softplus() -> Curve:
     """Return phi(z) = log(1 + exp(z)); slopes in [0, 1], convex."""
-    return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), special.expit)
+    pieces = (Piece(1, lambda s: np.asarray(special.logit(np.clip(s, 1e-300, 1.0 - 2.0**-53)))),)
+    return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), special.expit, pieces)
 
 
 def softsign() -> Curve:
@@ -244,7 +312,10 @@ def softsign() -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray((1.0 / (1.0 + np.abs(z))) ** 2)
 
-    return Curve("softsign", lambda z: np.asarray(z / (1.0 + np.abs(z))), slope, _turns(slope, 0.0))
+    def far(s: FloatArray) -> FloatArray:
+        return np.asarray(1.0 / np.sqrt(np.clip(s, 1e-300, 1.0)) - 1.0)
+
+    return Curve("softsign", lambda z: np.asarray(z / (1.0 + np.abs(z))), slope, _bell(far), _turns(slope, 0.0))
 
 
 def _exponential(name: str, alpha: float, scale: float, parameters: Mapping[str, float]) -> Curve:
@@ -256,7 +327,9 @@ def _exponential(name: str, alpha: float, scale: float, parameters: Mapping[str,
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(scale * np.where(z > 0, 1.0, alpha * np.exp(np.minimum(z, 0.0))))
 
-    return Curve(name, function, slope, ((0.0, (scale * alpha, scale)),), given=parameters)
+    steepest = max(scale * alpha, 1e-300)
+    pieces = Piece(1, lambda s: np.log(np.clip(s / steepest, 1e-300, 1.0))), STRAIGHT
+    return Curve(name, function, slope, pieces, ((0.0, (scale * alpha, scale)),), given=parameters)
 
 
 def elu(alpha: float = 1.0) -> Curve:
@@ -278,7 +351,8 @@ def celu(alpha: float = 1.0) -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(np.where(z > 0, 1.0, np.exp(np.minimum(z, 0.0) / alpha)))
 
-    return Curve("celu", function, slope, ((0.0, (1.0,)),), given={"alpha": alpha})
+    pieces = Piece(1, lambda s: alpha * np.log(np.clip(s, 1e-300, 1.0))), STRAIGHT
+    return Curve("celu", function, slope, pieces, ((0.0, (1.0,)),), given={"alpha": alpha})
 
 
 def hard_swish() -> Curve:
@@ -288,10 +362,11 @@ def hard_swish() -> Curve:
         return np.asarray(z * np.clip(_near(z) / 6.0 + 0.5, 0.0, 1.0))
 
     def slope(z: FloatArray) -> FloatArray:
-        return np.asarray(np.where(z <= -3, 0.0, np.where(z >= 3, 1.0, _near(z) / 3.0 + 0.5)))
+        return np.asarray(np.where(z < -3, 0.0, np.where(z > 3, 1.0, _near(z) / 3.0 + 0.5)))
 
     turns = ((-3.0, (-0.5, 0.0)), (3.0, (1.0, 1.5)))
-    return Curve("hard_swish", function, slope, turns, ((-1.5, -0.375),), is_monotone=False)
+    pieces = STRAIGHT, Piece(1, lambda s: 3.0 * s - 1.5), STRAIGHT
+    return Curve("hard_swish", function, slope, pieces, turns, ((-1.5, -0.375),), is_monotone=False)
 
 
 def gelu() -> Curve:
@@ -303,7 +378,8 @@ def gelu() -> Curve:
 
     turns = _turns(slope, -np.sqrt(2.0), np.sqrt(2.0))
     least = (-0.75179152469356445746, -0.169971207479903662)
-    return Curve("gelu", lambda z: np.asarray(z * special.ndtr(z)), slope, turns, (least,), is_monotone=False)
+    pieces = _swish(slope, turns, 9.0)
+    return Curve("gelu", lambda z: np.asarray(z * special.ndtr(z)), slope, pieces, turns, (least,), is_monotone=False)
 
 
 def gelu_tanh() -> Curve:
@@ -322,7 +398,8 @@ def gelu_tanh() -> Curve:
 
     turns = _turns(slope, -1.4185040087908283555, 1.4185040087908283555)
     least = (-0.75246142207101625849, -0.170040750571254051)
-    return Curve("gelu_tanh", function, slope, turns, (least,), is_monotone=False)
+    pieces = _swish(slope, turns, 9.0)
+    return Curve("gelu_tanh", function, slope, pieces, turns, (least,), is_monotone=False)
 
 
 def silu() -> Curve:
@@ -333,7 +410,8 @@ def silu() -> Curve:
 
     turns = _turns(slope, -2.3993572805154676678, 2.3993572805154676678)
     least = (-1.2784645427610737951, -0.278464542761073795)
-    return Curve("silu", lambda z: np.asarray(z * special.expit(z)), slope, turns, (least,), is_monotone=False)
+    pieces = _swish(slope, turns, 40.0)
+    return Curve("silu", lambda z: np.asarray(z * special.expit(z)), slope, pieces, turns, (least,), is_monotone=False)
 
 
 def mish() -> Curve:
@@ -349,6 +427,7 @@ def mish() -> Curve:
         "mish",
         lambda z: np.asarray(z * np.tanh(np.logaddexp(0.0, z))),
         slope,
+        _swish(slope, turns, 40.0),
         turns,
         (least,),
         is_monotone=False,

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import StateBounds
+from idl_audit.search.branching.tangents import Tangents
 from idl_audit.search.torch_maps import Function, pulled, tensor
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
@@ -41,14 +43,16 @@ class SearchRow:
 
 @dataclass(eq=False)
 class Lines:
-    """The lines around the states of one block, (n,) or (N, n); `free` marks lower slopes that may be chosen."""
+    """The lines around the states of one block, (n,) or (N, n); `free` marks slopes that may be chosen."""
 
     low: torch.Tensor
     up: torch.Tensor
     c_low: torch.Tensor
     c_up: torch.Tensor
     free: torch.Tensor
-    """Where the lower line is any slope in [below, above] through 0: unstable states of a convex kink."""
+    """Where the lower line has any slope in [below, above] through 0: unstable states of a convex kink."""
+    tangents: Tangents | None = None
+    """Of a curved block: lines of other slopes, which may be chosen for every state."""
 
 
 class SearchNet:
@@ -105,7 +109,8 @@ class SearchNet:
         c_low = block.lower_support(one, none, below, low, high)
         c_up = -block.lower_support(-one, none, -above, low, high)
         parts = [tensor(np.ascontiguousarray(part)) for part in (below, above, c_low, c_up)]
-        return Lines(parts[0], parts[1], parts[2], parts[3], torch.zeros_like(parts[0], dtype=torch.bool))
+        tangents = Tangents(block, low, high) if isinstance(block.activation, Curve) else None
+        return Lines(*parts, torch.zeros_like(parts[0], dtype=torch.bool), tangents)
 
     def bound(
         self,
@@ -125,7 +130,8 @@ class SearchNet:
             newest: blocks with a number below this one do not occur.
             seeds: (N, rows).
             lines: block -> lines, for every block that occurs.
-            slopes: block -> chosen lower slopes, (N, n); used where the lines are free.
+            slopes: block -> chosen slopes, (N, n): lower ones where the lines are free; of curved blocks, those of the
+                lines that v asks for.
             splits: block -> sigma * beta, (N, n): what is taken from the coefficients of z in split states.
             seen: where given, filled with block -> v; -1 stands for the input.
             planes: block -> planes, with their shares, that take the chord's place where v < 0.
@@ -150,10 +156,8 @@ class SearchNet:
                 tilted = torch.zeros(len(v), self.radius.numel()) if tilted is None else tilted
                 constants, tilted = hull(wanted, shares, tilted)
                 total = total + constants
-            low = torch.where(own.free, slopes[k], own.low) if k in slopes else own.low
-            up, down = torch.clamp(v, min=0), torch.clamp(v, max=0)
-            lam = up * low + down * own.up
-            total = total + (up * own.c_low + down * own.c_up).sum(-1)
+            lam, summands = self._over_states(own, v, slopes.get(k))
+            total = total + summands
             if k in splits:
                 lam = lam - splits[k]
             total = total + lam @ self.rows[k].constant
@@ -168,6 +172,17 @@ class SearchNet:
         if seen is not None and inputs is not None:
             seen[-1] = inputs
         return total
+
+    @staticmethod
+    def _over_states(own: Lines, v: torch.Tensor, slopes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the coefficients of z that lines give for those of x, (N, n), and the sum of their constants."""
+        import torch
+
+        if own.tangents is not None and slopes is not None:
+            return v * slopes, (v * own.tangents.heights(slopes, v)).sum(-1)
+        low = own.low if slopes is None else torch.where(own.free, slopes, own.low)
+        up, down = torch.clamp(v, min=0), torch.clamp(v, max=0)
+        return up * low + down * own.up, (up * own.c_low + down * own.c_up).sum(-1)
 
     @staticmethod
     def _push(
