@@ -25,6 +25,9 @@ LIBRARY_ERROR = 2.0**-46
 NODES = 2**15
 """Of a table of slopes."""
 
+LEAST_SLOPE = 1e-30
+"""Below this nobody asks where a slope is: float32 has it, too."""
+
 CUTS = 5
 """Cutting planes for the slope of a line, which may be any."""
 
@@ -107,7 +110,7 @@ class Curve(Activation):
 
     def _edges(self, lo: FloatArray, hi: FloatArray) -> list[FloatArray]:
         """Return the ends of the pieces of [lo, hi]: lo, the turns, hi; a piece that lies outside has equal ends."""
-        return [lo, *(np.clip(place, lo, hi) for place, _ in self.turns), hi]
+        return [lo, *(np.minimum(np.maximum(lo, place), hi) for place, _ in self.turns), hi]
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the slopes of the line below the graph that is highest in the middle of [lo, hi], and of that above.
@@ -156,14 +159,17 @@ class Curve(Activation):
 
     def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return about where in [lo, hi] side (phi(z) - k z) is least; used to search, never to prove."""
-        edges = self._edges(lo, hi)
-        bent = [j for j, piece in enumerate(self.pieces) if piece.bend]
-        touching = [np.clip(self.pieces[j].touch(k), edges[j], edges[j + 1]) for j in bent]
-        best, least = edges[0], side * (self.function(edges[0]) - k * edges[0])
-        for z in (*edges[1:], *touching):
-            value = side * (self.function(z) - k * z)
-            best = np.where(value < least, z, best)
-            least = np.minimum(value, least)
+        edges, pieces = self._edges(lo, hi), self.pieces
+        # between a convex and a concave piece the least value is one of theirs
+        kept = [j for j in range(1, len(pieces)) if pieces[j - 1].bend != -pieces[j].bend]
+        places = [edges[0], edges[-1], *(edges[j] for j in kept)]
+        with np.errstate(all="ignore"):
+            places += [np.clip(p.touch(k), edges[j], edges[j + 1]) for j, p in enumerate(pieces) if p.bend]
+            best, least = places[0], side * (self.function(places[0]) - k * places[0])
+            for z in places[1:]:
+                value = side * (self.function(z) - k * z)
+                best = best + (value < least) * (z - best)  # faster than a choice
+                least = np.minimum(value, least)
         return np.asarray(best)
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
@@ -268,7 +274,7 @@ def sigmoid() -> Curve:
         return np.asarray(special.expit(z) * special.expit(-z))
 
     def far(s: FloatArray) -> FloatArray:
-        s = np.clip(s, 1e-300, 0.25)
+        s = np.clip(s, LEAST_SLOPE, 0.25)
         tail = 2.0 * s / (1.0 + np.sqrt(1.0 - 4.0 * s))  # tail (1 - tail) = s
         return np.asarray(np.log((1.0 - tail) / tail))
 
@@ -282,7 +288,7 @@ def tanh() -> Curve:
         return np.asarray(1.0 / np.cosh(np.clip(z, -350.0, 350.0)) ** 2)
 
     def far(s: FloatArray) -> FloatArray:
-        s = np.clip(s, 1e-300, 1.0)
+        s = np.clip(s, LEAST_SLOPE, 1.0)
         return np.asarray(np.log((1.0 + np.sqrt(1.0 - s)) / np.sqrt(s)))  # tanh^2 = 1 - s
 
     return Curve("tanh", np.tanh, slope, _bell(far), _turns(slope, 0.0))
@@ -295,14 +301,14 @@ def erf() -> Curve:
         return np.asarray(2.0 / np.sqrt(np.pi) * np.exp(-(np.clip(z, -30.0, 30.0) ** 2)))
 
     def far(s: FloatArray) -> FloatArray:
-        return np.asarray(np.sqrt(-np.log(np.clip(s * (np.sqrt(np.pi) / 2.0), 1e-300, 1.0))))
+        return np.asarray(np.sqrt(-np.log(np.clip(s * (np.sqrt(np.pi) / 2.0), LEAST_SLOPE, 1.0))))
 
     return Curve("erf", special.erf, slope, _bell(far), _turns(slope, 0.0))
 
 
 def softplus() -> Curve:
     """Return phi(z) = log(1 + exp(z)); slopes in [0, 1], convex."""
-    pieces = (Piece(1, lambda s: np.asarray(special.logit(np.clip(s, 1e-300, 1.0 - 2.0**-53)))),)
+    pieces = (Piece(1, lambda s: np.asarray(special.logit(np.clip(s, LEAST_SLOPE, 1.0 - 2.0**-53)))),)
     return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), special.expit, pieces)
 
 
@@ -313,7 +319,7 @@ def softsign() -> Curve:
         return np.asarray((1.0 / (1.0 + np.abs(z))) ** 2)
 
     def far(s: FloatArray) -> FloatArray:
-        return np.asarray(1.0 / np.sqrt(np.clip(s, 1e-300, 1.0)) - 1.0)
+        return np.asarray(1.0 / np.sqrt(np.clip(s, LEAST_SLOPE, 1.0)) - 1.0)
 
     return Curve("softsign", lambda z: np.asarray(z / (1.0 + np.abs(z))), slope, _bell(far), _turns(slope, 0.0))
 
@@ -327,8 +333,8 @@ def _exponential(name: str, alpha: float, scale: float, parameters: Mapping[str,
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(scale * np.where(z > 0, 1.0, alpha * np.exp(np.minimum(z, 0.0))))
 
-    steepest = max(scale * alpha, 1e-300)
-    pieces = Piece(1, lambda s: np.log(np.clip(s / steepest, 1e-300, 1.0))), STRAIGHT
+    steepest = max(scale * alpha, LEAST_SLOPE)
+    pieces = Piece(1, lambda s: np.log(np.clip(s / steepest, LEAST_SLOPE, 1.0))), STRAIGHT
     return Curve(name, function, slope, pieces, ((0.0, (scale * alpha, scale)),), given=parameters)
 
 
@@ -351,7 +357,7 @@ def celu(alpha: float = 1.0) -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(np.where(z > 0, 1.0, np.exp(np.minimum(z, 0.0) / alpha)))
 
-    pieces = Piece(1, lambda s: alpha * np.log(np.clip(s, 1e-300, 1.0))), STRAIGHT
+    pieces = Piece(1, lambda s: alpha * np.log(np.clip(s, LEAST_SLOPE, 1.0))), STRAIGHT
     return Curve("celu", function, slope, pieces, ((0.0, (1.0,)),), given={"alpha": alpha})
 
 

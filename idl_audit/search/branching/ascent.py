@@ -23,6 +23,8 @@ Tensors: TypeAlias = "Mapping[int, torch.Tensor]"
 
 RATE = 0.25
 """Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients."""
+CURVED_RATE = 0.06
+"""For slopes of curved states, in shares of what they may be."""
 DECAY = 0.95
 """Of the step, a pass; less where there are many passes, so that the last of them still move."""
 USUAL_STEPS = 40
@@ -102,7 +104,8 @@ def ascend(
                 bound = bound + split @ cuts[k]
         return bound
 
-    groups = (chosen, RATE), (betas, RATE / 2), (shares, RATE)
+    kinked, curved = ({k: v for k, v in chosen.items() if (k in net.convex) == kind} for kind in (True, False))
+    groups = (kinked, RATE), (curved, CURVED_RATE), (betas, RATE / 2), (shares, RATE)
     values = [value for own, _ in groups for value in own.values()]
     adam = Adam([([value.detach().numpy() for value in own.values()], rate) for own, rate in groups])
     decay = DECAY ** min(1.0, USUAL_STEPS / steps)

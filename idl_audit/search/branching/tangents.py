@@ -23,7 +23,7 @@ class Tangents:
 
     def __init__(self, block: StateBlock, lo: FloatArray, hi: FloatArray) -> None:
         """Take the bounds of the pre-activations."""
-        self._block, self._lo, self._hi = block, lo, hi
+        self._block, self._lo, self._hi = block, lo.astype(np.float32), hi.astype(np.float32)
         self.least, most = (tensor(side) for side in block.slopes(lo, hi))
         self.span = most - self.least
 
@@ -39,7 +39,6 @@ class Tangents:
 
     def heights(self, slopes: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return the heights at 0 of the lines, (N, n): below the graph where v >= 0, above it elsewhere."""
-        k = slopes.detach().double().numpy()
-        side = np.copysign(1.0, v.detach().double().numpy())
-        z = self._block.farthest(side, k, self._lo, self._hi)
+        side = np.copysign(np.float32(1.0), v.detach().numpy())
+        z = self._block.farthest(side, slopes.detach().numpy(), self._lo, self._hi)
         return tensor(self._block(z)) - slopes * tensor(z)
