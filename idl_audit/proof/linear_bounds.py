@@ -50,9 +50,13 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
     iteration (solve with the slopes that the last signs of v chose, until the signs stay).
     """
 
-    def choose(k: int, v: FloatArray) -> FloatArray:
+    @lru_cache(maxsize=None)
+    def slopes(k: int) -> tuple[FloatArray, FloatArray]:
         below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
-        below, above = below[:, None, :], above[:, None, :]
+        return below[:, None, :], above[:, None, :]
+
+    def choose(k: int, v: FloatArray) -> FloatArray:
+        below, above = slopes(k)
         if k not in model.loops:
             return v * np.where(v >= 0, below, above)
         return _adjoint_equilibrium(model.loops[k].A.matrix, v, below, above)
@@ -115,12 +119,12 @@ def tightened_by_lines(
 ) -> Interval:
     """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
     at_once = rows_at_once(model, len(inputs.lo))
-    z = bounds.z[k]
+    z, choose = bounds.z[k], line_multipliers(model, bounds)
     for start in range(0, states.size, at_once):
         some = states[start : start + at_once]
         for sign in (1.0, -1.0):
             functionals = Functionals.of_pre_activations(model, k, some, sign)
-            proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds), check=check)
+            proved = lower_bound(model, inputs, bounds, functionals, choose, check=check)
             z = z.tightened(some, sign, proved)
     return z
 

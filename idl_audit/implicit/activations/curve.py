@@ -128,33 +128,29 @@ class Curve(Activation):
             turning |= (lo < place) & (place < hi)
         if turning.any():
             ends = [np.broadcast_to(part, below.shape)[turning] for part in (lo, hi, least, most)]
-            below[turning], above[turning] = self._best_slope(1.0, *ends), self._best_slope(-1.0, *ends)
+            below[turning], above[turning] = self._best_slopes(*ends)
         return below, above
 
-    def _best_slope(
-        self, side: float, lo: FloatArray, hi: FloatArray, least: FloatArray, most: FloatArray
-    ) -> FloatArray:
-        """Return about the slope of the line below (side = 1) that is highest in the middle, or above (-1) lowest.
+    def _best_slopes(self, lo: FloatArray, hi: FloatArray, least: FloatArray, most: FloatArray) -> FloatArray:
+        """Return about the slopes of the line below that is highest in the middle and of that above, (2, n).
 
-        The height side k c + min over z of side (phi(z) - k z) is concave in k: cutting planes from both sides.
+        With side = 1 below and -1 above, side times the height in the middle is concave in the slope k:
+        side k middle + min over z of side (phi(z) - k z). Cutting planes from both ends find where it is greatest.
         """
-        centre = lo + 0.5 * (hi - lo)
+        side, middle = np.array([[1.0], [-1.0]]), lo + 0.5 * (hi - lo)
 
-        def height(k: FloatArray) -> tuple[FloatArray, FloatArray]:
+        def looked_at(k: FloatArray) -> FloatArray:
+            """Return (k, side height, its derivative)."""
             z = self.farthest(side, k, lo, hi)
-            return side * (self.function(z) + k * (centre - z)), side * (centre - z)
+            return np.stack([k, side * (self.function(z) + k * (middle - z)), side * (middle - z)])
 
-        low, high = (least, *height(least)), (most, *height(most))
+        low, high = (looked_at(np.broadcast_to(k, (2, lo.size))) for k in (least, most))
         for _ in range(CUTS):
-            rise = low[2] - high[2]
-            change = (high[1] - high[2] * high[0]) - (low[1] - low[2] * low[0])
-            cut = np.divide(change, rise, out=0.5 * (low[0] + high[0]), where=rise > 0)
-            k = np.clip(cut, low[0], high[0])
-            new = (k, *height(k))
-            low, high = (
-                tuple(np.where(new[2] * sign > 0, one, other) for one, other in zip(new, old, strict=True))
-                for sign, old in ((1.0, low), (-1.0, high))
-            )
+            fall = low[2] - high[2]
+            rise = (high[1] - high[2] * high[0]) - (low[1] - low[2] * low[0])
+            cut = np.divide(rise, fall, out=0.5 * (low[0] + high[0]), where=fall > 0)
+            new = looked_at(np.clip(cut, low[0], high[0]))
+            low, high = np.where(new[2] > 0, new, low), np.where(new[2] < 0, new, high)
         return np.where(low[1] > high[1], low[0], high[0])
 
     def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
