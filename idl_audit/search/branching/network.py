@@ -7,7 +7,7 @@ and max(v, 0) c_low + min(v, 0) c_up to the constant; behind the last block the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -54,6 +54,19 @@ class Lines:
     tangents: Tangents | None = None
     """Of a curved block: lines of other slopes, which may be chosen for every state."""
 
+    @classmethod
+    def picked(cls, several: Sequence[Lines], index: torch.Tensor) -> Lines:
+        """Return lines of curved blocks, state by state: those of several[index], (N, n); each of several is (n,)."""
+        import torch
+
+        def pick(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+            return torch.stack(tuple(tensors)).gather(0, index)
+
+        parts = zip(*((own.low, own.up, own.c_low, own.c_up, own.free) for own in several), strict=True)
+        tangents = [own.tangents for own in several if own.tangents is not None]
+        bounds = zip(*(own.tensors for own in tangents), strict=True)
+        return cls(*map(pick, parts), Tangents(tangents[0].block, *map(pick, bounds)))
+
 
 class SearchNet:
     """A feed-forward implicit model over one box, in float32."""
@@ -66,6 +79,8 @@ class SearchNet:
         self.radius = tensor(box.radius)
         self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Block -> (below, above) of the blocks whose states branch on the sign of z."""
+        self.curved = {k for k, block in enumerate(model.blocks) if isinstance(block.activation, Curve)}
+        """Blocks whose states' lines may have any slope."""
         self.bent: set[int] = set()
         """Blocks whose states may be split: the convex ones, and all others that bend each state by itself."""
         for k, block in enumerate(model.blocks):
@@ -109,7 +124,7 @@ class SearchNet:
         c_low = block.lower_support(one, none, below, low, high)
         c_up = -block.lower_support(-one, none, -above, low, high)
         parts = [tensor(np.ascontiguousarray(part)) for part in (below, above, c_low, c_up)]
-        tangents = Tangents(block, low, high) if isinstance(block.activation, Curve) else None
+        tangents = Tangents.of(block, low, high) if k in self.curved else None
         return Lines(*parts, torch.zeros_like(parts[0], dtype=torch.bool), tangents)
 
     def bound(

@@ -39,6 +39,8 @@ class PhasedSearch:
         cuts = {k: cut_points(net.model.blocks[k], bounds.z[k]) for k in self._order}
         self._cuts = {k: torch.from_numpy(cut).float() for k, cut in cuts.items()}
         self._at_cuts = {k: torch.from_numpy(net.model.blocks[k](cut)).float() for k, cut in cuts.items()}
+        self._without: dict[int, Lines] = {}
+        self._halves: dict[int, tuple[Lines, Lines]] = {}
         self.planes: dict[int, SearchPlanes] = {}
         """Block -> planes in place of chords; set once it is known which of them can help."""
         sizes = [net.model.blocks[k].size for k in self._order]
@@ -77,18 +79,20 @@ class PhasedSearch:
         signs: dict[int, torch.Tensor] = {}
         for k, (lo, hi) in self._tensors.items():
             if k not in self._edges:
-                lines[k] = self.net.lines(k, lo, hi)
+                lines[k] = self._whole(k)
                 continue
             own = phases[:, slice(*self._edges[k])]
             if not own.any():
-                lines[k] = self.net.lines(k, lo, hi)
+                lines[k] = self._whole(k)
                 continue
-            sigma = torch.from_numpy(own.astype(np.float32))
-            cut = self._cuts[k]
-            own_lo = torch.where(sigma > 0, torch.maximum(lo, cut), lo)
-            own_hi = torch.where(sigma < 0, torch.minimum(hi, cut), hi)
-            lines[k] = self.net.lines(k, own_lo, own_hi)
-            signs[k] = sigma
+            sigma = signs[k] = torch.from_numpy(own.astype(np.float32))
+            if k in self.net.curved:
+                lines[k] = Lines.picked(self._sides(k), torch.from_numpy(own.astype(np.int64) % 3))
+            else:
+                cut = self._cuts[k]
+                own_lo = torch.where(sigma > 0, torch.maximum(lo, cut), lo)
+                own_hi = torch.where(sigma < 0, torch.minimum(hi, cut), hi)
+                lines[k] = self.net.lines(k, own_lo, own_hi)
         found = ascend(
             self.net,
             self._row,
@@ -104,6 +108,22 @@ class PhasedSearch:
             check=check,
         )
         return found, self._splits(found, lines, phases)
+
+    def _whole(self, k: int) -> Lines:
+        """Return the lines of block k where no phase is fixed."""
+        if k not in self._without:
+            self._without[k] = self.net.lines(k, *self._tensors[k])
+        return self._without[k]
+
+    def _sides(self, k: int) -> tuple[Lines, Lines, Lines]:
+        """Return the lines of a curved block without phases, above the cuts and below them."""
+        import torch
+
+        if k not in self._halves:
+            (lo, hi), cut = self._tensors[k], self._cuts[k]
+            above, below = self.net.lines(k, torch.maximum(lo, cut), hi), self.net.lines(k, lo, torch.minimum(hi, cut))
+            self._halves[k] = above, below
+        return self._whole(k), *self._halves[k]
 
     def _planes_cost(self, k: int, score: torch.Tensor, v: torch.Tensor, found: Found) -> torch.Tensor:
         """Return scores with those of the states with planes in place: what the plane costs where the minimum is."""

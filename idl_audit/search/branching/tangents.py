@@ -6,6 +6,7 @@ convex in s, and their derivative is -z (docs/mathematics.md, section 6.4). Prov
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,14 +19,28 @@ if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True, eq=False)
 class Tangents:
     """Slopes of the states of one block over [lo, hi], (n,) or (N, n), as shares of what their slopes may be."""
 
-    def __init__(self, block: StateBlock, lo: FloatArray, hi: FloatArray) -> None:
+    block: StateBlock
+    lo: torch.Tensor
+    hi: torch.Tensor
+    least: torch.Tensor
+    """The least slope that occurs."""
+    span: torch.Tensor
+    """How much more the greatest is."""
+
+    @classmethod
+    def of(cls, block: StateBlock, lo: FloatArray, hi: FloatArray) -> Tangents:
         """Take the bounds of the pre-activations."""
-        self._block, self._lo, self._hi = block, lo.astype(np.float32), hi.astype(np.float32)
-        self.least, most = (tensor(side) for side in block.slopes(lo, hi))
-        self.span = most - self.least
+        least, most = block.slopes(lo, hi)
+        return cls(block, tensor(lo), tensor(hi), tensor(least), tensor(most - least))
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Everything that there is for each state."""
+        return self.lo, self.hi, self.least, self.span
 
     def slopes(self, shares: torch.Tensor) -> torch.Tensor:
         """Return slopes: share 0 is the least that occurs, 1 the greatest."""
@@ -40,5 +55,5 @@ class Tangents:
     def heights(self, slopes: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return the heights at 0 of the lines, (N, n): below the graph where v >= 0, above it elsewhere."""
         side = np.copysign(np.float32(1.0), v.detach().numpy())
-        z = self._block.farthest(side, slopes.detach().numpy(), self._lo, self._hi)
-        return tensor(self._block(z)) - slopes * tensor(z)
+        z = self.block.farthest(side, slopes.detach().numpy(), self.lo.numpy(), self.hi.numpy())
+        return tensor(self.block(z)) - slopes * tensor(z)
