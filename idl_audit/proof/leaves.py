@@ -14,7 +14,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.linear_bounds import rows_at_once
 from idl_audit.proof.planes import AllPlanes
-from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 
 SHARES_AT_ONCE = 2**21
@@ -52,16 +52,14 @@ def _slopes(
     block: StateBlock, z: Interval, v: FloatArray, chosen: FloatArray | Float32Array | None
 ) -> FloatArray | Float32Array:
     """Return the slopes of the lines that v asks for, (m, R, n): the usual ones where none is chosen, or it is NaN."""
-    is_curve, known = isinstance(block.activation, Curve), None if chosen is None else ~np.isnan(chosen)
-    if is_curve and chosen is not None and known.all():
+    is_known: BoolArray = np.zeros(1, np.bool_) if chosen is None else ~np.isnan(chosen)
+    if not isinstance(block.activation, Curve):
+        is_known = is_known & ((z.lo < 0) & (z.hi > 0))[:, None, :] & (v >= 0)
+    elif chosen is not None and is_known.all():
         return chosen
     below, above = (side[:, None, :] for side in block.relaxation_slopes(z.lo, z.hi))
-    if chosen is None:
-        return np.where(v >= 0, below, above)
-    if is_curve:
-        return np.where(known, chosen, np.where(v >= 0, below, above))
-    bends = ((z.lo < 0) & (z.hi > 0))[:, None, :]
-    return np.where(v >= 0, np.where(bends & known, chosen, below), above)
+    usual = np.where(v >= 0, below, above)
+    return usual if chosen is None else np.where(is_known, chosen, usual)
 
 
 def prove_states(

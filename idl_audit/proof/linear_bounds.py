@@ -8,7 +8,7 @@ the inputs. In the terms of `certificate`: lam = slope of the line * v. Every va
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
     iteration (solve with the slopes that the last signs of v chose, until the signs stay).
     """
 
-    @lru_cache(maxsize=None)
+    @cache
     def slopes(k: int) -> tuple[FloatArray, FloatArray]:
         below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
         return below[:, None, :], above[:, None, :]

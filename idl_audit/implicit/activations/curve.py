@@ -16,14 +16,16 @@ import numpy as np
 from scipy import special
 
 from idl_audit.implicit.activations.base import Activation, Line
-from idl_audit.values.arrays import BoolArray, FloatArray
+from idl_audit.values.arrays import FloatArray
 from idl_audit.values.rounding import TINY, gamma
 
 LIBRARY_ERROR = 2.0**-46
 """Error granted to a value or slope, relative to 1 + its size: 128 units in the last place of a few library calls."""
 
-NODES = 2**15
+NODES = 2**13
 """Of a table of slopes."""
+HALVINGS = 50
+"""For the place of one of them."""
 
 LEAST_SLOPE = 1e-30
 """Below this nobody asks where a slope is: float32 has it, too."""
@@ -151,7 +153,7 @@ class Curve(Activation):
             cut = np.divide(rise, fall, out=0.5 * (low[0] + high[0]), where=fall > 0)
             new = looked_at(np.clip(cut, low[0], high[0]))
             low, high = np.where(new[2] > 0, new, low), np.where(new[2] < 0, new, high)
-        return np.where(low[1] > high[1], low[0], high[0])
+        return np.asarray(np.where(low[1] > high[1], low[0], high[0]))
 
     def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return about where in [lo, hi] side (phi(z) - k z) is least; used to search, never to prove."""
@@ -201,19 +203,15 @@ class Curve(Activation):
         reach = np.maximum(np.abs(low), np.abs(high))
         return np.asarray(least - v_error * reach * (1 + gamma(8)) - TINY)
 
-    def _at(
-        self, v: FloatArray, lam: FloatArray, sizes: tuple[FloatArray, FloatArray], z: FloatArray
-    ) -> FloatArray:
+    def _at(self, v: FloatArray, lam: FloatArray, sizes: tuple[FloatArray, FloatArray], z: FloatArray) -> FloatArray:
         """Return v phi(z) - lam z, rounded downward; sizes are |v| and |lam|."""
         value = self.function(z)
         error = (LIBRARY_ERROR * (1.0 + np.abs(value)) + gamma(6) * np.abs(value)) * (1 + gamma(8))
         return np.asarray((v * value - lam * z) - (sizes[0] * error + sizes[1] * (gamma(8) * np.abs(z))))
 
-    def _by_tangent(
-        self, piece: Piece, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
-    ) -> FloatArray:
+    def _by_tangent(self, piece: Piece, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return the least value over [lo, hi] of the tangent to v phi, minus lam z; v phi is convex there."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             z = np.clip(piece.touch(lam / v), lo, hi)
         value, slope, width = self.function(z), self.slope(z), hi - lo
         tilt = v * slope - lam
@@ -251,16 +249,31 @@ def _swish(slope: Function, turns: tuple[tuple[float, tuple[float, ...]], ...], 
 
 
 def _tabulated(slope: Function, lo: float, hi: float) -> Function:
-    """Return slope -> place by linear interpolation in a table, where phi' is monotone on [lo, hi]."""
+    """Return slope -> place out of a table, where phi' is monotone on [lo, hi] and turns at its ends.
+
+    Nodes are even in arccos(1 - 2 share), share the way from the slope at lo to that at hi: near a turn the place is
+    a square root of the slope, and smooth in that.
+    """
 
     @lru_cache(maxsize=1)
-    def table() -> tuple[FloatArray, FloatArray]:
-        places = np.linspace(lo, hi, NODES)
-        slopes = slope(places)
-        order = slice(None) if slopes[0] <= slopes[-1] else slice(None, None, -1)
-        return np.maximum.accumulate(slopes[order]), places[order]
+    def table() -> tuple[float, float, FloatArray, FloatArray]:
+        first, last = (float(slope(np.array(end))) for end in (lo, hi))
+        wanted = first + (last - first) * (1.0 - np.cos(np.linspace(0.0, np.pi, NODES + 1))) / 2.0
+        low, high = np.full(NODES + 1, lo), np.full(NODES + 1, hi)
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            is_short = (slope(middle) < wanted) == (first < last)
+            low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
+        return first, last - first, high, np.diff(high, append=high[-1])
 
-    return lambda s: np.asarray(np.interp(s, *table()))
+    def touch(s: FloatArray) -> FloatArray:
+        first, change, places, steps = table()
+        with np.errstate(invalid="ignore"):
+            at = np.arccos(1.0 - 2.0 * np.clip((s - first) / change, 0.0, 1.0)) * (NODES / np.pi)
+            node = at.astype(np.int64)
+        return np.asarray(places.take(node, mode="clip") + (at - node) * steps.take(node, mode="clip"))
+
+    return touch
 
 
 def sigmoid() -> Curve:
@@ -371,6 +384,7 @@ def hard_swish() -> Curve:
     return Curve("hard_swish", function, slope, pieces, turns, ((-1.5, -0.375),), is_monotone=False)
 
 
+@lru_cache(maxsize=1)  # its tables are made once
 def gelu() -> Curve:
     """Return phi(z) = z P(Z <= z), Z standard normal; slopes in [-.12891, 1.12891]."""
 
@@ -384,6 +398,7 @@ def gelu() -> Curve:
     return Curve("gelu", lambda z: np.asarray(z * special.ndtr(z)), slope, pieces, turns, (least,), is_monotone=False)
 
 
+@lru_cache(maxsize=1)  # its tables are made once
 def gelu_tanh() -> Curve:
     """Return phi(z) = z/2 (1 + tanh(sqrt(2/pi) (z + .044715 z^3))); slopes in [-.12900, 1.12900]."""
     c, d = np.sqrt(2 / np.pi), 0.044715
@@ -404,6 +419,7 @@ def gelu_tanh() -> Curve:
     return Curve("gelu_tanh", function, slope, pieces, turns, (least,), is_monotone=False)
 
 
+@lru_cache(maxsize=1)  # its tables are made once
 def silu() -> Curve:
     """Return phi(z) = z / (1 + exp(-z)); slopes in [-.09984, 1.09984]."""
 
@@ -416,6 +432,7 @@ def silu() -> Curve:
     return Curve("silu", lambda z: np.asarray(z * special.expit(z)), slope, pieces, turns, (least,), is_monotone=False)
 
 
+@lru_cache(maxsize=1)  # its tables are made once
 def mish() -> Curve:
     """Return phi(z) = z tanh(log(1 + exp(z))); slopes in [-.11253, 1.08850]."""
 

@@ -7,7 +7,7 @@ and max(v, 0) c_low + min(v, 0) c_up to the constant; behind the last block the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -59,13 +59,13 @@ class Lines:
         """Return lines of curved blocks, state by state: those of several[index], (N, n); each of several is (n,)."""
         import torch
 
-        def pick(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-            return torch.stack(tuple(tensors)).gather(0, index)
+        def pick(name: str, owners: Sequence[object]) -> torch.Tensor:
+            return torch.stack([getattr(own, name) for own in owners]).gather(0, index)
 
-        parts = zip(*((own.low, own.up, own.c_low, own.c_up, own.free) for own in several), strict=True)
         tangents = [own.tangents for own in several if own.tangents is not None]
-        bounds = zip(*(own.tensors for own in tangents), strict=True)
-        return cls(*map(pick, parts), Tangents(tangents[0].block, *map(pick, bounds)))
+        lo, hi, least, span = (pick(name, tangents) for name in ("lo", "hi", "least", "span"))
+        low, up, c_low, c_up, free = (pick(name, several) for name in ("low", "up", "c_low", "c_up", "free"))
+        return cls(low, up, c_low, c_up, free, Tangents(tangents[0].block, lo, hi, least, span))
 
 
 class SearchNet:
@@ -125,7 +125,8 @@ class SearchNet:
         c_up = -block.lower_support(-one, none, -above, low, high)
         parts = [tensor(np.ascontiguousarray(part)) for part in (below, above, c_low, c_up)]
         tangents = Tangents.of(block, low, high) if k in self.curved else None
-        return Lines(*parts, torch.zeros_like(parts[0], dtype=torch.bool), tangents)
+        free = torch.zeros_like(parts[0], dtype=torch.bool)
+        return Lines(parts[0], parts[1], parts[2], parts[3], free, tangents)
 
     def bound(
         self,

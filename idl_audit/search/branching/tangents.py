@@ -37,11 +37,6 @@ class Tangents:
         least, most = block.slopes(lo, hi)
         return cls(block, tensor(lo), tensor(hi), tensor(least), tensor(most - least))
 
-    @property
-    def tensors(self) -> tuple[torch.Tensor, ...]:
-        """Everything that there is for each state."""
-        return self.lo, self.hi, self.least, self.span
-
     def slopes(self, shares: torch.Tensor) -> torch.Tensor:
         """Return slopes: share 0 is the least that occurs, 1 the greatest."""
         return self.least + self.span * shares
