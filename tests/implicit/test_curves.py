@@ -31,7 +31,7 @@ WIDTHS = (0.0, 5e-324, 1e-310, 1e-16, 1e-9, 1e-3, 1.0, 6.0, 1e3, 1e6, 1e100, 1e3
 
 
 def drawn(phi: Curve, rng: np.random.Generator, n: int) -> tuple[Array, Array, Array, Array]:
-    """Return v, lam, lo, hi of every kind: ends at turns and beside them, subnormal widths, huge ends, slopes between."""
+    """Return v, lam, lo, hi of every kind: ends at turns and beside them, subnormal widths, huge ends, any slopes."""
     turns = [0.0, *(place for place, _ in phi.turns)]
     near = rng.choice(turns, size=n)
     one = np.where(rng.random(n) < 0.3, near, rng.normal(size=n) * 10.0 ** rng.integers(-3, 3, size=n))

@@ -92,7 +92,8 @@ def ascend(
         given = None if start is None else start.planes.get(k)
         first = hull.first.expand(n_rows, -1, -1) if given is None else given
         shares[k] = first.clone().requires_grad_(steps > 1)
-    best = Found(torch.full((n_rows,), -float("inf")), {k: v.detach() for k, v in _slopes(lines, chosen).items()})
+    at_first = {k: value.detach().clone() for k, value in _slopes(lines, chosen).items()}
+    best = Found(torch.full((n_rows,), -float("inf")), at_first)
     best.planes = {k: v.detach().clone() for k, v in shares.items()}
     best.multipliers = {k: torch.zeros_like(b) for k, b in betas.items()}
 
@@ -119,7 +120,7 @@ def ascend(
             bound = bound_of(slopes, splits, shares, seen)
         best.seen = {k: v.detach() for k, v in seen.items()}
         better = bound.detach() > best.bound
-        late = last or 2 * step >= steps
+        late = last or step == 0 or 2 * step >= steps
         if not late:  # most passes would be kept only to be replaced
             better &= bound.detach() > enough
         if late or bool(better.any()):

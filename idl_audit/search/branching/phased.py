@@ -75,24 +75,8 @@ class PhasedSearch:
         """
         import torch
 
-        lines: dict[int, Lines] = {}
-        signs: dict[int, torch.Tensor] = {}
-        for k, (lo, hi) in self._tensors.items():
-            if k not in self._edges:
-                lines[k] = self._whole(k)
-                continue
-            own = phases[:, slice(*self._edges[k])]
-            if not own.any():
-                lines[k] = self._whole(k)
-                continue
-            sigma = signs[k] = torch.from_numpy(own.astype(np.float32))
-            if k in self.net.curved:
-                lines[k] = Lines.picked(self._sides(k), torch.from_numpy(own.astype(np.int64) % 3))
-            else:
-                cut = self._cuts[k]
-                own_lo = torch.where(sigma > 0, torch.maximum(lo, cut), lo)
-                own_hi = torch.where(sigma < 0, torch.minimum(hi, cut), hi)
-                lines[k] = self.net.lines(k, own_lo, own_hi)
+        lines = self.lines(phases)
+        signs = {k: torch.from_numpy(own.astype(np.float32)) for k, own in self.by_block(phases).items() if own.any()}
         found = ascend(
             self.net,
             self._row,
@@ -108,6 +92,24 @@ class PhasedSearch:
             check=check,
         )
         return found, self._splits(found, lines, phases)
+
+    def lines(self, phases: Phases) -> dict[int, Lines]:
+        """Return the lines of all blocks in some leaves; those of curved blocks are picked from three made once."""
+        import torch
+
+        by_block, lines = self.by_block(phases), dict[int, Lines]()
+        for k, (lo, hi) in self._tensors.items():
+            own = by_block.get(k)
+            if own is None or not own.any():
+                lines[k] = self._whole(k)
+            elif k in self.net.curved:
+                lines[k] = Lines.picked(self._sides(k), torch.from_numpy(own.astype(np.int64) % 3))
+            else:
+                sigma, cut = torch.from_numpy(own), self._cuts[k]
+                own_lo = torch.where(sigma > 0, torch.maximum(lo, cut), lo)
+                own_hi = torch.where(sigma < 0, torch.minimum(hi, cut), hi)
+                lines[k] = self.net.lines(k, own_lo, own_hi)
+        return lines
 
     def _whole(self, k: int) -> Lines:
         """Return the lines of block k where no phase is fixed."""
