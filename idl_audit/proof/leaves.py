@@ -35,7 +35,7 @@ def chosen_multipliers(
     Args:
         model: the model.
         bounds: bounds of the states, with phases: lo = 0 where a split says z >= 0, hi = 0 where it says z <= 0.
-        slopes: block -> lower slopes of the rows, shape (m, R, n); the usual ones elsewhere, and where one is NaN.
+        slopes: block -> slopes of the rows, shape (m, R, n); the usual ones elsewhere, and where one is NaN.
         splits: block -> sigma beta, shape (m, R, n).
         duals: block -> lam itself, shape (m, R, n), in place of all that where it is not NaN.
     """

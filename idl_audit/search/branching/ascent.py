@@ -23,7 +23,7 @@ Tensors: TypeAlias = "Mapping[int, torch.Tensor]"
 
 RATE = 0.25
 """Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients."""
-CURVED_RATE = 0.06
+CURVED_RATE = 0.045
 """For slopes of curved states, in shares of what they may be."""
 DECAY = 0.95
 """Of the step, a pass; less where there are many passes, so that the last of them still move."""
