@@ -175,11 +175,11 @@ class Curve(Activation):
         a, g = self.slopes(lo, hi)
         at_lo, at_hi = self.function(lo), self.function(hi)
         from_lo, from_hi = [(k, at_lo - k * lo) for k in (a, g)], [(k, at_hi - k * hi) for k in (a, g)]
-        best = []
-        for side, k in zip((1.0, -1.0), self.relaxation_slopes(lo, hi), strict=True):
-            z = self.farthest(side, k, lo, hi)
-            best.append((k, self.function(z) - k * z))
-        return [from_lo[0], from_hi[1], best[0]], [from_lo[1], from_hi[0], best[1]]
+        below, above = self.relaxation_slopes(lo, hi)
+        one, none = np.ones_like(below), np.zeros_like(below)
+        lowest = below, self.lower_support(one, none, below, lo, hi)
+        highest = above, -self.lower_support(-one, none, -above, lo, hi)
+        return [from_lo[0], from_hi[1], lowest], [from_lo[1], from_hi[0], highest]
 
     def lower_support(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
