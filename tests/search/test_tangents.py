@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,21 @@ from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.chain import with_phases
+from idl_audit.proof.chain import Chain, with_phases
 from idl_audit.proof.leaves import prove_leaves, prove_states
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
+from idl_audit.search.branching import branch
 from idl_audit.search.branching.ascent import Found, ascend
 from idl_audit.search.branching.network import SearchNet, state_tensors
 from idl_audit.search.branching.phased import PhasedSearch
 from idl_audit.search.branching.root import root_bounds
 from idl_audit.search.branching.tangents import Tangents
+from idl_audit.search.judge import Judge
 from idl_audit.values.box import Box
+from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.verdicts import Verdict
 from tests.shared.budgets import enough
+from tests.shared.format_1 import refused
 from tests.shared.small_networks import layered, random_box, random_network, some_points
 
 Array = np.ndarray[Any, Any]
@@ -179,6 +184,25 @@ def test_bounds_of_states_with_slopes_of_their_own_are_tighter(name: str) -> Non
         assert (better.z[k].width <= plain.z[k].width + 1e-9).all()
         assert ((z[k] >= better.z[k].lo - 1e-9) & (z[k] <= better.z[k].hi + 1e-9)).all()
     assert better.z[0].width.mean() < 0.97 * plain.z[0].width.mean()
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "gelu", "erf"])
+def test_a_proof_that_needs_slopes_of_curves_is_refused_without_them(name: str) -> None:
+    """phi(u) - k u over [-1.5, 2.5], a little below its minimum: the usual lines miss it."""
+    phi, k = ACTIVATIONS[name](), 0.05
+    model, box = layered([([[1.0]], [0.0])], ([[1.0]], [0.0]), phi, skip=[[-k]]), Box.around(np.array([0.5]), 2.0)
+    inputs, one = Interval.of_boxes(box), np.ones((1, 1))
+    usual = float(output_lower_bounds(model, inputs, backward_state_bounds(model, inputs), one)[0, 0])
+    grid = np.linspace(-1.5, 2.5, 4001)
+    least = float((phi(grid) - k * grid).min())
+    assert usual < least - 1e-3
+    query = Query(box, (Conjunction(one, np.array([0.2 * (least - usual) - least])),))
+    chain = Chain()
+    outcome = branch(model, query, budget=enough(), judge=Judge.of(model, model, query), record=chain)
+    assert outcome.proved
+    assert refused(model, query, chain) == []
+    trees = {a: replace(leaves, slopes=[{} for _ in leaves.slopes]) for a, leaves in chain.trees.items()}
+    assert refused(model, query, replace(chain, trees=trees))
 
 
 SIGMOID = {"5747_eps_0.01200": "linear", "9629_eps_0.01200": "branch", "7259_eps_0.01200": "quick"}
