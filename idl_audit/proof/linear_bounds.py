@@ -11,7 +11,7 @@ Elsewhere: LiRPA.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -55,9 +55,13 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
     iteration (solve with the slopes that the last signs of v chose, until the signs stay).
     """
 
-    def choose(k: int, v: FloatArray) -> FloatArray:
+    @cache
+    def slopes(k: int) -> tuple[FloatArray, FloatArray]:
         below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
-        below, above = below[:, None, :], above[:, None, :]
+        return below[:, None, :], above[:, None, :]
+
+    def choose(k: int, v: FloatArray) -> FloatArray:
+        below, above = slopes(k)
         if k not in model.loops:
             return v * np.where(v >= 0, below, above)
         return _adjoint_equilibrium(model.loops[k].A.matrix, v, below, above)
