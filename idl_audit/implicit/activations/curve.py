@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
-from scipy import special
+import scipy
 
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import BoolArray, FloatArray
@@ -210,9 +210,9 @@ def sigmoid() -> Curve:
     """Return phi(z) = 1 / (1 + exp(-z)); slopes in [0, 1/4]."""
 
     def slope(z: FloatArray) -> FloatArray:
-        return np.asarray(special.expit(z) * special.expit(-z))
+        return np.asarray(scipy.special.expit(z) * scipy.special.expit(-z))
 
-    return Curve("sigmoid", special.expit, slope, _turns(slope, 0.0))
+    return Curve("sigmoid", scipy.special.expit, slope, _turns(slope, 0.0))
 
 
 def tanh() -> Curve:
@@ -230,12 +230,12 @@ def erf() -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(2.0 / np.sqrt(np.pi) * np.exp(-(np.clip(z, -30.0, 30.0) ** 2)))
 
-    return Curve("erf", special.erf, slope, _turns(slope, 0.0))
+    return Curve("erf", scipy.special.erf, slope, _turns(slope, 0.0))
 
 
 def softplus() -> Curve:
     """Return phi(z) = log(1 + exp(z)); slopes in [0, 1], convex."""
-    return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), special.expit)
+    return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), scipy.special.expit)
 
 
 def softsign() -> Curve:
@@ -299,11 +299,11 @@ def gelu() -> Curve:
 
     def slope(z: FloatArray) -> FloatArray:
         near = np.clip(z, -38.0, 38.0)
-        return np.asarray(special.ndtr(z) + near * np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi))
+        return np.asarray(scipy.special.ndtr(z) + near * np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi))
 
     turns = _turns(slope, -np.sqrt(2.0), np.sqrt(2.0))
     least = (-0.75179152469356445746, -0.169971207479903662)
-    return Curve("gelu", lambda z: np.asarray(z * special.ndtr(z)), slope, turns, (least,), is_monotone=False)
+    return Curve("gelu", lambda z: np.asarray(z * scipy.special.ndtr(z)), slope, turns, (least,), is_monotone=False)
 
 
 def gelu_tanh() -> Curve:
@@ -312,13 +312,13 @@ def gelu_tanh() -> Curve:
 
     def function(z: FloatArray) -> FloatArray:
         near = _near(z)  # 1 + tanh(t) = 2 sigmoid(2 t) keeps the left tail's digits
-        return np.asarray(z * special.expit(2 * c * (near + d * near**3)))
+        return np.asarray(z * scipy.special.expit(2 * c * (near + d * near**3)))
 
     def slope(z: FloatArray) -> FloatArray:
         near = np.clip(z, -50.0, 50.0)
         t = 2 * c * (near + d * near**3)
-        bell = special.expit(t) * special.expit(-t)
-        return np.asarray(special.expit(t) + near * bell * 2 * c * (1 + 3 * d * near**2))
+        bell = scipy.special.expit(t) * scipy.special.expit(-t)
+        return np.asarray(scipy.special.expit(t) + near * bell * 2 * c * (1 + 3 * d * near**2))
 
     turns = _turns(slope, -1.4185040087908283555, 1.4185040087908283555)
     least = (-0.75246142207101625849, -0.170040750571254051)
@@ -329,11 +329,11 @@ def silu() -> Curve:
     """Return phi(z) = z / (1 + exp(-z)); slopes in [-.09984, 1.09984]."""
 
     def slope(z: FloatArray) -> FloatArray:
-        return np.asarray(special.expit(z) * (1.0 + _near(z) * special.expit(-z)))
+        return np.asarray(scipy.special.expit(z) * (1.0 + _near(z) * scipy.special.expit(-z)))
 
     turns = _turns(slope, -2.3993572805154676678, 2.3993572805154676678)
     least = (-1.2784645427610737951, -0.278464542761073795)
-    return Curve("silu", lambda z: np.asarray(z * special.expit(z)), slope, turns, (least,), is_monotone=False)
+    return Curve("silu", lambda z: np.asarray(z * scipy.special.expit(z)), slope, turns, (least,), is_monotone=False)
 
 
 def mish() -> Curve:
@@ -341,7 +341,7 @@ def mish() -> Curve:
 
     def slope(z: FloatArray) -> FloatArray:
         bell = 1.0 / np.cosh(np.minimum(np.logaddexp(0.0, z), 350.0)) ** 2
-        return np.asarray(np.tanh(np.logaddexp(0.0, z)) + _near(z) * bell * special.expit(z))
+        return np.asarray(np.tanh(np.logaddexp(0.0, z)) + _near(z) * bell * scipy.special.expit(z))
 
     turns = _turns(slope, -2.25637639636079312, 1.4905711794854284593)
     least = (-1.1924312145154952121, -0.308843413017250407)
