@@ -1,0 +1,243 @@
+"""What limits hold: `python -m benchmarks.limits_table [--only start,clock,memory]`; IDL_AUDIT_DATA adds its networks.
+
+Start-up: processor time of a command as a multiple of that of `python -c pass`. Clock: what one sample took, as a share
+of --time-limit, by every method that fits; loading the model and libraries is no part of it. Memory: by how much a
+command's process grew beyond that of `inspect` on the same network, as a share of --max-memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from benchmarks.architectures import image_to_image, resnet18
+from benchmarks.measuring import ROOT, machine
+from idl_audit.decide.ladder import METHODS
+
+SAMPLES = ROOT / "sample_models"
+ROUNDS = 5
+TIME_LIMIT = 1.0
+MEMORY_LIMIT = 200
+"""MB (10^6)."""
+EPS = "0.01"
+NETWORKS = (
+    "cifar10_resnet/resnet_4b.onnx",
+    "mnist_fc/mnist-net_256x4.onnx",
+    "oval21/cifar_base_kw.onnx",
+    "sri_resnet_a/resnet_3b2_bn_mixup_adv_4.0_bs128_lr-1.onnx",
+    "verivital/Convnet_avgpool.onnx",
+)
+"""Below the data folder's vnncomp/."""
+ALONE: tuple[tuple[str, ...], ...] = (("sensitivity",), ("inspect",))
+"""Commands that need nothing but a network."""
+WITH_SAMPLES: tuple[tuple[str, ...], ...] = (
+    ("bounds", "-e", EPS),
+    ("certify", "-e", EPS, "--method", "interval,quick,linear"),
+    ("certify", "-e", EPS, "--method", "interval,linear", "--sparse", "5"),
+    ("certify", "-e", EPS),
+    ("sensitivity", "-e", EPS),
+    ("predict",),
+)
+"""Commands that need samples as well."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a process took, and how it ended."""
+
+    seconds: float
+    """Of the processor."""
+    megabytes: float
+    """Its greatest resident memory, 10^6 bytes."""
+    code: int
+    told: str
+    """The last line on stderr."""
+
+
+def run(*arguments: str) -> Ran:
+    """Run Python in a process of its own, with compiled modules and one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").strip().splitlines()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Ran(used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6, process.returncode, "".join(lines[-1:]))
+
+
+def audited(command: str, *options: str) -> Ran:
+    """Run a command of idl-audit."""
+    return run("-m", "idl_audit", command, *options)
+
+
+# --- start-up ---------------------------------------------------------------------------------------------------------
+
+
+def start_ups() -> Iterator[str]:
+    """Yield the table of start-ups."""
+    mlp, conv = str(SAMPLES / "digits_mlp"), str(SAMPLES / "digits_conv")
+    asked = ("-e", "0.02", "--bounds", "0,1", "--limit", "1")
+    cases = {
+        "python -c pass": ("-c", "pass"),
+        "python -c 'import numpy'": ("-c", "import numpy"),
+        "--version": ("-m", "idl_audit", "--version"),
+        "--help": ("-m", "idl_audit", "--help"),
+        "inspect, dense": ("-m", "idl_audit", "inspect", f"{mlp}.onnx"),
+        "inspect, convolutions": ("-m", "idl_audit", "inspect", f"{conv}.onnx"),
+        "first verdict, dense": ("-m", "idl_audit", "certify", f"{mlp}.onnx", "-d", f"{mlp}.npz", *asked),
+        "first verdict, convolutions": ("-m", "idl_audit", "certify", f"{conv}.onnx", "-d", f"{conv}.npz", *asked),
+    }
+    found: dict[str, list[Ran]] = {name: [] for name in cases}
+    for _ in range(ROUNDS):
+        for name, arguments in cases.items():
+            found[name].append(run(*arguments))
+    least = {name: min(one.seconds for one in runs) for name, runs in found.items()}
+    yield from ("", "| start-up | processor s | times `pass` | MB |", "|---|---:|---:|---:|")
+    for name, runs in found.items():
+        ratio = least[name] / least["python -c pass"]
+        yield f"| {name} | {least[name]:.2f} | {ratio:.0f} | {max(one.megabytes for one in runs):.0f} |"
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with samples that it classifies as they are labelled."""
+
+    model: Path
+    data: Path
+
+    def sample(self, *, count: int = 1) -> tuple[str, ...]:
+        """Return the options that name its samples."""
+        return ("-d", str(self.data), "--limit", str(count))
+
+
+def exported(module: torch.nn.Module, shape: tuple[int, ...], path: Path) -> Path:
+    """Return a network's file, exported as users do, silently."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (torch.zeros(shape),), str(path), dynamo=False)
+    return path
+
+
+def with_samples(model: Path, folder: Path) -> Subject:
+    """Return a network with random samples in [0, 1], labelled by its own predictions."""
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    shape = tuple(size if isinstance(size, int) else 1 for size in entry.shape)
+    points = np.random.default_rng(0).random((3, *shape)).astype(np.float32)
+    labels = [int(np.asarray(session.run(None, {entry.name: point})[0]).argmax()) for point in points]
+    data = folder / f"{model.stem}.npz"
+    np.savez(data, inputs=points.reshape(3, -1), labels=labels)
+    return Subject(model, data)
+
+
+def subjects(folder: Path) -> Iterator[Subject]:
+    """Yield the sample models, a narrow ResNet-18 and the networks of the data folder."""
+    for name in ("mlp", "conv", "resnet"):
+        yield Subject(SAMPLES / f"digits_{name}.onnx", SAMPLES / f"digits_{name}.npz")
+    yield Subject(SAMPLES / "digits_mondeq.npz", SAMPLES / "digits_mlp.npz")
+    yield with_samples(exported(resnet18(4), (1, 3, 32, 32), folder / "resnet18_narrow.onnx"), folder)
+    root = Path(os.environ.get("IDL_AUDIT_DATA", "")) / "vnncomp"
+    yield from (with_samples(root / name, folder) for name in NETWORKS if (root / name).is_file())
+
+
+# --- clock ------------------------------------------------------------------------------------------------------------
+
+
+def clocks(folder: Path) -> Iterator[str]:
+    """Yield the table of what one sample takes."""
+    yield from (
+        "",
+        f"| network | set | method | verdict | share of --time-limit {TIME_LIMIT:g} |",
+        "|---|---|---|---|---:|",
+    )
+    for subject in subjects(folder):
+        for sparse in ((), ("--sparse", "5")):
+            for method in ("", *METHODS):
+                row = clock_row(subject, sparse, method, folder / "report.json")
+                if row:
+                    yield row
+
+
+def clock_row(subject: Subject, sparse: tuple[str, ...], method: str, report: Path) -> str:
+    """Return the row of one sample; empty where the method does not fit."""
+    chosen = ("--method", method) if method else ()
+    limits = ("-e", EPS, "--bounds", "0,1", "--time-limit", str(TIME_LIMIT), "-q", "-f", "json", "-o", str(report))
+    report.unlink(missing_ok=True)
+    ran = audited("certify", str(subject.model), *subject.sample(), *sparse, *chosen, *limits)
+    if not report.is_file():
+        return "" if ran.code == 2 else f"| {subject.model.stem} | | {method} | {ran.told} | |"
+    (result,) = json.loads(report.read_text(encoding="utf-8"))["samples"][0]["results"]
+    kind = "sparse" if sparse else "box"
+    name, share = method or "as usual", result["seconds"] / TIME_LIMIT
+    return f"| {subject.model.stem} | {kind} | {name} | {result['verdict']} | {share:.2f} |"
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def memories(folder: Path) -> Iterator[str]:
+    """Yield the table of what commands take."""
+    yield from (
+        "",
+        f"| network | command | MB | beyond inspect | share of {MEMORY_LIMIT} MB |",
+        "|---|---|---:|---:|---:|",
+    )
+    limit = ("--max-memory", f"{MEMORY_LIMIT}MB")
+    pixels = exported(image_to_image(), (1, 1, 28, 28), folder / "image_to_image.onnx")
+    for subject in (with_samples(pixels, folder), *subjects(folder)):
+        base = audited("inspect", str(subject.model))
+        for command in ALONE:
+            yield memory_row(subject, command, audited(*command, str(subject.model), *limit), base)
+        for command in WITH_SAMPLES:
+            bounds = () if command[0] == "predict" else ("--bounds", "0,1")
+            ran = audited(*command, str(subject.model), *subject.sample(), *bounds, *limit)
+            yield memory_row(subject, command, ran, base)
+
+
+def memory_row(subject: Subject, command: tuple[str, ...], ran: Ran, base: Ran) -> str:
+    """Return the row of one command; a refusal is told in its own words."""
+    more = ran.megabytes - base.megabytes
+    told = f" ({ran.told})" if ran.code == 2 else ""
+    figures = f"{ran.megabytes:.0f} | {more:.0f} | {more / MEMORY_LIMIT:.2f}"
+    return f"| {subject.model.stem} | {' '.join(command)}{told} | {figures} |"
+
+
+TABLES = {"start": lambda folder: start_ups(), "clock": clocks, "memory": memories}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(TABLES))
+    chosen = parser.parse_args().only.split(",")
+    print(machine(1, ("numpy", "scipy", "onnxruntime", "torch")))
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in chosen:
+            for line in TABLES[name](Path(scratch)):
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
