@@ -20,11 +20,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-import torch
-
-from benchmarks.architectures import image_to_image, resnet18
 from benchmarks.measuring import ROOT, machine
 from idl_audit.decide.ladder import METHODS
 
@@ -47,7 +42,8 @@ ALONE: tuple[tuple[str, ...], ...] = (("sensitivity",), ("inspect",))
 WITH_SAMPLES: tuple[tuple[str, ...], ...] = (
     ("bounds", "-e", EPS),
     ("certify", "-e", EPS, "--method", "interval,quick,linear"),
-    ("certify", "-e", EPS, "--method", "interval,linear", "--sparse", "5"),
+    ("attack", "-e", EPS, "--sparse", "5"),
+    ("bounds", "-e", EPS, "--sparse", "5"),
     ("certify", "-e", EPS),
     ("sensitivity", "-e", EPS),
     ("predict",),
@@ -127,39 +123,53 @@ class Subject:
     model: Path
     data: Path
 
-    def sample(self, *, count: int = 1) -> tuple[str, ...]:
-        """Return the options that name its samples."""
-        return ("-d", str(self.data), "--limit", str(count))
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """The options that name its first sample."""
+        return ("-d", str(self.data), "--limit", "1")
 
 
-def exported(module: torch.nn.Module, shape: tuple[int, ...], path: Path) -> Path:
-    """Return a network's file, exported as users do, silently."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        torch.onnx.export(module, (torch.zeros(shape),), str(path), dynamo=False)
-    return path
+def networks(folder: Path) -> dict[str, Path]:
+    """Return our own networks and those of the data folder by name."""
+    root = Path(os.environ.get("IDL_AUDIT_DATA", "")) / "vnncomp"
+    own = {name: folder / f"{name}.onnx" for name in ("image_to_image", "resnet18_narrow")}
+    return own | {Path(name).stem: root / name for name in NETWORKS if (root / name).is_file()}
 
 
-def with_samples(model: Path, folder: Path) -> Subject:
-    """Return a network with random samples in [0, 1], labelled by its own predictions."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    shape = tuple(size if isinstance(size, int) else 1 for size in entry.shape)
-    points = np.random.default_rng(0).random((3, *shape)).astype(np.float32)
-    labels = [int(np.asarray(session.run(None, {entry.name: point})[0]).argmax()) for point in points]
-    data = folder / f"{model.stem}.npz"
-    np.savez(data, inputs=points.reshape(3, -1), labels=labels)
-    return Subject(model, data)
+def make(folder: Path) -> None:
+    """Write our own networks, and random samples in [0, 1] for all, labelled by their own predictions.
+
+    In a process of its own: what torch takes would count as the memory of every process that is started after it.
+    """
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    from benchmarks.architectures import image_to_image, resnet18
+
+    files = networks(folder)
+    own = {"image_to_image": (image_to_image(), (1, 1, 28, 28)), "resnet18_narrow": (resnet18(4), (1, 3, 32, 32))}
+    for name, (module, shape) in own.items():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(module, (torch.zeros(shape),), str(files[name]), dynamo=False)
+    for name, path in files.items():
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        entry = session.get_inputs()[0]
+        shape = tuple(size if isinstance(size, int) else 1 for size in entry.shape)
+        points = np.random.default_rng(0).random((3, *shape)).astype(np.float32)
+        labels = [int(np.asarray(session.run(None, {entry.name: point})[0]).argmax()) for point in points]
+        np.savez(folder / f"{name}.npz", inputs=points.reshape(3, -1), labels=labels)
 
 
-def subjects(folder: Path) -> Iterator[Subject]:
-    """Yield the sample models, a narrow ResNet-18 and the networks of the data folder."""
+def subjects(folder: Path, *, without: str = "") -> Iterator[Subject]:
+    """Yield the sample models and what `make` wrote, but for one network."""
     for name in ("mlp", "conv", "resnet"):
         yield Subject(SAMPLES / f"digits_{name}.onnx", SAMPLES / f"digits_{name}.npz")
     yield Subject(SAMPLES / "digits_mondeq.npz", SAMPLES / "digits_mlp.npz")
-    yield with_samples(exported(resnet18(4), (1, 3, 32, 32), folder / "resnet18_narrow.onnx"), folder)
-    root = Path(os.environ.get("IDL_AUDIT_DATA", "")) / "vnncomp"
-    yield from (with_samples(root / name, folder) for name in NETWORKS if (root / name).is_file())
+    for name, path in networks(folder).items():
+        if name != without:
+            yield Subject(path, folder / f"{name}.npz")
 
 
 # --- clock ------------------------------------------------------------------------------------------------------------
@@ -167,31 +177,26 @@ def subjects(folder: Path) -> Iterator[Subject]:
 
 def clocks(folder: Path) -> Iterator[str]:
     """Yield the table of what one sample takes."""
-    yield from (
-        "",
-        f"| network | set | method | verdict | share of --time-limit {TIME_LIMIT:g} |",
-        "|---|---|---|---|---:|",
-    )
-    for subject in subjects(folder):
-        for sparse in ((), ("--sparse", "5")):
+    yield from ("", f"| network | command | method | verdict | share of {TIME_LIMIT:g} s |", "|---|---|---|---|---:|")
+    for subject in subjects(folder, without="image_to_image"):
+        for command in (("certify",), ("attack", "--sparse", "5")):
             for method in ("", *METHODS):
-                row = clock_row(subject, sparse, method, folder / "report.json")
+                row = clock_row(subject, command, method, folder / "report.json")
                 if row:
                     yield row
 
 
-def clock_row(subject: Subject, sparse: tuple[str, ...], method: str, report: Path) -> str:
+def clock_row(subject: Subject, command: tuple[str, ...], method: str, report: Path) -> str:
     """Return the row of one sample; empty where the method does not fit."""
     chosen = ("--method", method) if method else ()
     limits = ("-e", EPS, "--bounds", "0,1", "--time-limit", str(TIME_LIMIT), "-q", "-f", "json", "-o", str(report))
     report.unlink(missing_ok=True)
-    ran = audited("certify", str(subject.model), *subject.sample(), *sparse, *chosen, *limits)
+    ran = audited(*command, str(subject.model), *subject.samples, *chosen, *limits)
     if not report.is_file():
-        return "" if ran.code == 2 else f"| {subject.model.stem} | | {method} | {ran.told} | |"
+        return "" if ran.code == 2 else f"| {subject.model.stem} | {' '.join(command)} | {method} | {ran.told} | |"
     (result,) = json.loads(report.read_text(encoding="utf-8"))["samples"][0]["results"]
-    kind = "sparse" if sparse else "box"
     name, share = method or "as usual", result["seconds"] / TIME_LIMIT
-    return f"| {subject.model.stem} | {kind} | {name} | {result['verdict']} | {share:.2f} |"
+    return f"| {subject.model.stem} | {' '.join(command)} | {name} | {result['verdict']} | {share:.2f} |"
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -199,20 +204,15 @@ def clock_row(subject: Subject, sparse: tuple[str, ...], method: str, report: Pa
 
 def memories(folder: Path) -> Iterator[str]:
     """Yield the table of what commands take."""
-    yield from (
-        "",
-        f"| network | command | MB | beyond inspect | share of {MEMORY_LIMIT} MB |",
-        "|---|---|---:|---:|---:|",
-    )
+    yield from ("", f"| network | command | MB | beyond inspect | of {MEMORY_LIMIT} MB |", "|---|---|---:|---:|---:|")
     limit = ("--max-memory", f"{MEMORY_LIMIT}MB")
-    pixels = exported(image_to_image(), (1, 1, 28, 28), folder / "image_to_image.onnx")
-    for subject in (with_samples(pixels, folder), *subjects(folder)):
+    for subject in subjects(folder):
         base = audited("inspect", str(subject.model))
         for command in ALONE:
             yield memory_row(subject, command, audited(*command, str(subject.model), *limit), base)
         for command in WITH_SAMPLES:
             bounds = () if command[0] == "predict" else ("--bounds", "0,1")
-            ran = audited(*command, str(subject.model), *subject.sample(), *bounds, *limit)
+            ran = audited(*command, str(subject.model), *subject.samples, *bounds, *limit)
             yield memory_row(subject, command, ran, base)
 
 
@@ -231,10 +231,15 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(TABLES))
-    chosen = parser.parse_args().only.split(",")
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.make is not None:
+        make(given.make)
+        return
     print(machine(1, ("numpy", "scipy", "onnxruntime", "torch")))
     with tempfile.TemporaryDirectory() as scratch:
-        for name in chosen:
+        run("-m", "benchmarks.limits_table", "--make", scratch)
+        for name in given.only.split(","):
             for line in TABLES[name](Path(scratch)):
                 print(line, flush=True)
 

@@ -114,7 +114,8 @@ class Walk:
             needed = entries * BYTES_PER_ENTRY
             raise MemoryLimitError(
                 f"{node.op} node '{node.label}' has about {entries:,} nonzeros ({needed / 1e9:.2f} GB), above the "
-                f"limit of {self.max_bytes / 1e9:.2f} GB; raise --max-memory to {enough(needed)} or audit a smaller model"
+                f"limit of {self.max_bytes / 1e9:.2f} GB; raise --max-memory to {enough(needed)} or audit a smaller "
+                "model"
             )
 
 
