@@ -39,12 +39,13 @@ NETWORKS = (
 """Below the data folder's vnncomp/."""
 ALONE: tuple[tuple[str, ...], ...] = (("sensitivity",), ("inspect",))
 """Commands that need nothing but a network."""
+SHORT = ("-e", EPS, "--time-limit", "5")
 WITH_SAMPLES: tuple[tuple[str, ...], ...] = (
-    ("bounds", "-e", EPS),
-    ("certify", "-e", EPS, "--method", "interval,quick,linear"),
-    ("attack", "-e", EPS, "--sparse", "5"),
-    ("bounds", "-e", EPS, "--sparse", "5"),
-    ("certify", "-e", EPS, "--time-limit", "5"),
+    ("bounds", *SHORT),
+    ("bounds", *SHORT, "--sparse", "5"),
+    ("certify", *SHORT, "--method", "interval,linear"),
+    ("certify", *SHORT),
+    ("attack", *SHORT, "--sparse", "5"),
     ("sensitivity", "-e", EPS),
     ("predict",),
 )
