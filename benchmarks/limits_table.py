@@ -1,4 +1,6 @@
-"""What limits hold: `python -m benchmarks.limits_table [--only start,clock,memory]`; IDL_AUDIT_DATA adds its networks.
+"""What limits hold: `python -m benchmarks.limits_table [--only start,clock,memory] [--networks resnet]`.
+
+IDL_AUDIT_DATA adds the networks of its folder; --networks leaves those whose names have one of some parts.
 
 Start-up: processor time of a command as a multiple of that of `python -c pass`. Clock: what one sample took, as a share
 of --time-limit, by every method that fits; loading the model and libraries is no part of it. Memory: by how much a
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +91,7 @@ def audited(command: str, *options: str) -> Ran:
 # --- start-up ---------------------------------------------------------------------------------------------------------
 
 
-def start_ups() -> Iterator[str]:
+def start_ups(chosen: Iterable[Subject], folder: Path) -> Iterator[str]:
     """Yield the table of start-ups."""
     mlp, conv = str(SAMPLES / "digits_mlp"), str(SAMPLES / "digits_conv")
     asked = ("-e", "0.02", "--bounds", "0,1", "--limit", "1")
@@ -163,23 +165,21 @@ def make(folder: Path) -> None:
         np.savez(folder / f"{name}.npz", inputs=points.reshape(3, -1), labels=labels)
 
 
-def subjects(folder: Path, *, without: str = "") -> Iterator[Subject]:
-    """Yield the sample models and what `make` wrote, but for one network."""
+def subjects(folder: Path) -> Iterator[Subject]:
+    """Yield the sample models and the networks that `make` wrote samples for."""
     for name in ("mlp", "conv", "resnet"):
         yield Subject(SAMPLES / f"digits_{name}.onnx", SAMPLES / f"digits_{name}.npz")
     yield Subject(SAMPLES / "digits_mondeq.npz", SAMPLES / "digits_mlp.npz")
-    for name, path in networks(folder).items():
-        if name != without:
-            yield Subject(path, folder / f"{name}.npz")
+    yield from (Subject(path, folder / f"{name}.npz") for name, path in networks(folder).items())
 
 
 # --- clock ------------------------------------------------------------------------------------------------------------
 
 
-def clocks(folder: Path) -> Iterator[str]:
+def clocks(chosen: Iterable[Subject], folder: Path) -> Iterator[str]:
     """Yield the table of what one sample takes."""
     yield from ("", f"| network | command | method | verdict | share of {TIME_LIMIT:g} s |", "|---|---|---|---|---:|")
-    for subject in subjects(folder, without="image_to_image"):
+    for subject in chosen:
         for command in (("certify",), ("attack", "--sparse", "5")):
             for method in ("", *METHODS):
                 row = clock_row(subject, command, method, folder / "report.json")
@@ -207,11 +207,11 @@ READ = "sys.argv = ['idl-audit', 'inspect', {!r}]; runpy.run_module('idl_audit',
 """What reads a network in a process that has loaded more libraries."""
 
 
-def memories(folder: Path) -> Iterator[str]:
+def memories(chosen: Iterable[Subject], folder: Path) -> Iterator[str]:
     """Yield the table of what commands take."""
     yield from ("", f"| network | command | MB | beyond libraries | of {MEMORY_LIMIT} MB |", "|---|---|---:|---:|---:|")
     limit = ("--max-memory", f"{MEMORY_LIMIT}MB")
-    for subject in subjects(folder):
+    for subject in chosen:
         base = audited("inspect", str(subject.model))
         searching = run("-c", f"import torch, highspy, runpy, sys\n{READ.format(str(subject.model))}")
         for command in ALONE:
@@ -230,13 +230,14 @@ def memory_row(subject: Subject, command: tuple[str, ...], ran: Ran, base: Ran) 
     return f"| {subject.model.stem} | {' '.join(command)}{told} | {figures} |"
 
 
-TABLES = {"start": lambda folder: start_ups(), "clock": clocks, "memory": memories}
+TABLES = {"start": start_ups, "clock": clocks, "memory": memories}
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(TABLES))
+    parser.add_argument("--networks", default="")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.make is not None:
@@ -245,8 +246,10 @@ def main() -> None:
     print(machine(1, ("numpy", "scipy", "onnxruntime", "torch")))
     with tempfile.TemporaryDirectory() as scratch:
         run("-m", "benchmarks.limits_table", "--make", scratch)
+        parts = given.networks.split(",")
+        chosen = [one for one in subjects(Path(scratch)) if any(part in one.model.stem for part in parts)]
         for name in given.only.split(","):
-            for line in TABLES[name](Path(scratch)):
+            for line in TABLES[name](chosen, Path(scratch)):
                 print(line, flush=True)
 
 
