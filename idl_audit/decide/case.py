@@ -14,8 +14,7 @@ from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.state_bounds import Prepared, bound_set, prepare
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
-from idl_audit.proof.linear_bounds import backward_state_bounds, rows_at_once
+from idl_audit.proof.linear_bounds import OutputBounds, backward_state_bounds, rows_at_once
 from idl_audit.proof.rows import with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
@@ -107,16 +106,16 @@ class Case:
         return self._states
 
     def bound_rows(
-        self, numbers: IntArray, bounds: StateBounds, choose: Multipliers, budget: Budget, *, sums: bool = False
+        self, numbers: IntArray, bounds: StateBounds, by: OutputBounds, budget: Budget, *, sums: bool = False
     ) -> None:
-        """Bound the rows of some alternatives, or their sums of rows, by given multipliers; keep the best of each."""
+        """Bound the rows of some alternatives, or their sums of rows; keep the best of each."""
         inputs = self.inputs if self.sparse is None else Interval.of_set(self.sparse)
         model = self.proved_model
         for group, rows in self._batches(numbers, sums=sums):
             if budget.out_of_time:
                 return
-            functionals = Functionals.of_outputs(model, np.concatenate([one for one, _ in rows]))
-            lowers = lower_bound(model, inputs, bounds, functionals, choose, check=budget.check)[0]
+            seeds = np.concatenate([one for one, _ in rows])
+            lowers = by(model, inputs, bounds, seeds, check=budget.check)[0]
             shifted = plus(lowers, np.concatenate([offsets for _, offsets in rows]))
             ends = np.cumsum([len(one) for one, _ in rows])[:-1]
             self.raise_lowers(group, [_greatest(own) for own in np.split(shifted, ends)])

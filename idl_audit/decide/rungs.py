@@ -16,7 +16,7 @@ from idl_audit.decide.case import Case, plus
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import line_multipliers, zero_multipliers
+from idl_audit.proof.linear_bounds import output_intervals, output_lower_bounds
 from idl_audit.proof.lp_chain import LpChain, widened
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search import branching
@@ -138,15 +138,14 @@ def _persist(case: Case, budget: Budget) -> None:
 def _interval(case: Case, budget: Budget) -> None:
     """Intervals forward; the rows by the last layer's interval (multipliers 0)."""
     bounds = interval_bounds(case.proved_model, case.inputs, check=budget.check)
-    case.bound_rows(_worth_bounding(case), bounds, zero_multipliers, budget)
+    case.bound_rows(_worth_bounding(case), bounds, output_intervals, budget)
 
 
 def _linear(case: Case, budget: Budget) -> None:
     """Backward linear bounds of states and rows, then of sums of rows."""
     bounds = case.bounds(budget)
-    choose = line_multipliers(case.proved_model, bounds)
-    case.bound_rows(_worth_bounding(case), bounds, choose, budget)
-    case.bound_rows(case.open, bounds, choose, budget, sums=True)
+    case.bound_rows(_worth_bounding(case), bounds, output_lower_bounds, budget)
+    case.bound_rows(case.open, bounds, output_lower_bounds, budget, sums=True)
 
 
 def _worth_bounding(case: Case) -> np.ndarray:

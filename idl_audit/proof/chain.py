@@ -5,6 +5,8 @@ See docs/mathematics.md, sections 7.8 and 8.1.
 A chain holds no bound, only choices: slopes for the bounds of hidden states, block after block, and for each
 alternative of the query the leaves of a tree with their phases, slopes and split multipliers. `convert` makes
 a proof of it, which `check` evaluates with the certificate alone.
+
+Elsewhere: decision, activation pattern.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 It trusts nothing of the proof: numbers of blocks, states and nodes are compared with the model, every bound is made
 anew from the model, the box and the choices, and every comparison is one that NaN fails.
+
+Elsewhere: proof production, certificate.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.forest import Forest
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.proof.leaves import chosen_multipliers, prove_leaves
-from idl_audit.proof.linear_bounds import line_multipliers
+from idl_audit.proof.linear_bounds import output_lower_bounds
 from idl_audit.proof.planes import Planes, why_no_planes
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof
 from idl_audit.proof.restriction import is_dead_elsewhere, restricted, restricted_bounds
@@ -407,8 +409,8 @@ class _Walk:
 
     def _best(self, inputs: Interval, bounds: StateBounds) -> FloatArray:
         """Return for some boxes the best lower bound of each alternative's rows by the usual lines, (m, a)."""
-        rows, seeds = self._target.rows, Functionals.of_outputs(self._model, self._target.rows.functionals)
-        lower = lower_bound(self._model, inputs, bounds, seeds, line_multipliers(self._model, bounds))
+        rows = self._target.rows
+        lower = output_lower_bounds(self._model, inputs, bounds, rows.functionals)
         return rows.best(rows.shifted(lower))
 
     def _split(self, here: _Part, waiting: list[_Part]) -> str:

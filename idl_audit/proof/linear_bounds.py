@@ -4,16 +4,20 @@ See docs/mathematics.md, section 6.4.
 
 Each nonlinearity is replaced by a line below or above its graph over [l, h], and the functional is pushed backwards to
 the inputs. In the terms of `certificate`: lam = slope of the line * v. Every value returned is that module's proof.
+
+Elsewhere: LiRPA.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.crown import Crown, Targets, lines_suit
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
 from idl_audit.values.arrays import FloatArray, IntArray
@@ -23,6 +27,10 @@ ROWS_AT_ONCE = 2**18
 """Numbers that one array of a backward pass may hold: what stays near the cache is up to twice as fast."""
 PRODUCTS_AT_ONCE = 2**30
 """Products of one map with the rows of a pass, at most: about a second, in which nobody can look at the clock."""
+
+
+OutputBounds = Callable[..., FloatArray]
+"""(model, inputs, bounds, seeds, check=...) -> proved lower bounds of seeds . y over each box, (m, R)."""
 
 
 def rows_at_once(model: ImplicitModel, boxes: int = 1) -> int:
@@ -36,11 +44,6 @@ def _cost_of_row(model: ImplicitModel) -> tuple[int, int]:
     """Return the widest vector of a model and the most products that one of its maps takes."""
     widest = max([1, model.n_inputs, *(block.size for block in model.blocks)])
     return widest, max([1, *(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)])
-
-
-def zero_multipliers(k: int, v: FloatArray) -> FloatArray:
-    """Return lam = 0: what is left of the bound is the interval of what the functionals read."""
-    return np.zeros_like(v)
 
 
 def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
@@ -114,34 +117,49 @@ def tightened_by_lines(
     model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
 ) -> Interval:
     """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
-    at_once = rows_at_once(model, len(inputs.lo))
-    z = bounds.z[k]
-    for start in range(0, states.size, at_once):
-        some = states[start : start + at_once]
-        for sign in (1.0, -1.0):
-            functionals = Functionals.of_pre_activations(model, k, some, sign)
-            proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds), check=check)
-            z = z.tightened(some, sign, proved)
-    return z
+    both, signs = np.tile(states, 2), np.repeat([1.0, -1.0], states.size)
+    return bounds.z[k].tightened(both, signs, state_lower_bounds(model, k, both, signs, bounds, inputs, check=check))
 
 
-def output_lower_bounds(
+def state_lower_bounds(
     model: ImplicitModel,
-    inputs: Interval,
+    k: int,
+    states: IntArray,
+    signs: FloatArray,
     bounds: StateBounds,
-    functionals: FloatArray,
-    choose: Multipliers | None = None,
+    inputs: Interval,
     *,
     check: Check = unchecked,
 ) -> FloatArray:
-    """Return proved lower bounds of functionals . y, (R, q) -> (m, R), over each of m boxes.
-
-    `choose` gives other multipliers than the lines'; `check` is called between small units of work.
-    """
-    choose = line_multipliers(model, bounds) if choose is None else choose
-    at_once = rows_at_once(model, len(inputs.lo))
+    """Return proved lower bounds of signs * z_i for states i of block k, (m, R), by backward linear bounds."""
+    if lines_suit(model, inputs):
+        return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_states(model, k, states, signs))
+    at_once, choose = rows_at_once(model, len(inputs.lo)), line_multipliers(model, bounds)
     found = [np.zeros((len(inputs.lo), 0))]
-    for start in range(0, len(functionals), at_once):
-        seeds = Functionals.of_outputs(model, functionals[start : start + at_once])
-        found.append(lower_bound(model, inputs, bounds, seeds, choose, check=check))
+    for start in range(0, states.size, at_once):
+        some = slice(start, start + at_once)
+        functionals = Functionals.of_pre_activations(model, k, states[some], signs[some])
+        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check))
     return np.concatenate(found, axis=1)
+
+
+def output_lower_bounds(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, seeds: FloatArray, *, check: Check = unchecked
+) -> FloatArray:
+    """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by backward linear bounds."""
+    if lines_suit(model, inputs):
+        return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_outputs(model, seeds))
+    at_once, choose = rows_at_once(model, len(inputs.lo)), line_multipliers(model, bounds)
+    found = [np.zeros((len(inputs.lo), 0))]
+    for start in range(0, len(seeds), at_once):
+        functionals = Functionals.of_outputs(model, seeds[start : start + at_once])
+        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check))
+    return np.concatenate(found, axis=1)
+
+
+def output_intervals(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, seeds: FloatArray, *, check: Check = unchecked
+) -> FloatArray:
+    """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by the interval of what the last layer reads."""
+    functionals = Functionals.of_outputs(model, seeds)
+    return lower_bound(model, inputs, bounds, functionals, lambda k, v: np.zeros_like(v), check=check)

@@ -14,7 +14,7 @@ from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
-from idl_audit.proof import linear_bounds
+from idl_audit.proof import crown as backward
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
@@ -236,7 +236,7 @@ def test_passes_in_several_parts_give_the_same_bounds(rows: int, monkeypatch: py
     model = random_network(rng, p=3, widths=(5, 6, 5), activations=["relu", "tanh"])
     inputs = Interval.of_boxes([random_box(rng, 3, radius=0.5), random_box(rng, 3, radius=0.5)])
     whole = backward_state_bounds(model, inputs)
-    monkeypatch.setattr(linear_bounds, "ROWS_AT_ONCE", rows * 2)
+    monkeypatch.setattr(backward, "NUMBERS_AT_ONCE", rows * 12)
     parts = backward_state_bounds(model, inputs)
     for k in range(3):
         np.testing.assert_allclose(parts.z[k].lo, whole.z[k].lo, rtol=1e-12)

@@ -6,6 +6,8 @@ parts at the faces that are refuted are cut off (`splitting.contraction`), and t
 halves share, along the input j with the largest -r_j d(bound)/d r_j. Depth first, worst bound first; halves keep their
 parent's bounds. The centre of every open box and the corners where its linear bounds are least are tried as
 counterexamples. See docs/mathematics.md, section 8.6.
+
+Elsewhere: input splitting, input-space BaB.
 """
 
 from __future__ import annotations
