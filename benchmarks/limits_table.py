@@ -39,7 +39,13 @@ NETWORKS = (
     "verivital/Convnet_avgpool.onnx",
 )
 """Below the data folder's vnncomp/."""
-ALONE: tuple[tuple[str, ...], ...] = (("sensitivity",), ("inspect",))
+ALONE: tuple[tuple[str, ...], ...] = (
+    ("inspect",),
+    ("sensitivity",),
+    ("convert", "--flat"),
+    ("reduce",),
+    ("compress", "--prune", "0.2"),
+)
 """Commands that need nothing but a network."""
 SHORT = ("-e", EPS, "--time-limit", "5")
 WITH_SAMPLES: tuple[tuple[str, ...], ...] = (
@@ -215,7 +221,8 @@ def memories(chosen: Iterable[Subject], folder: Path) -> Iterator[str]:
         base = audited("inspect", str(subject.model))
         searching = run("-c", f"import torch, highspy, runpy, sys\n{READ.format(str(subject.model))}")
         for command in ALONE:
-            yield memory_row(subject, command, audited(*command, str(subject.model), *limit), base)
+            writes = () if command[0] in ("inspect", "sensitivity") else ("-o", str(folder / "made.npz"), "--force")
+            yield memory_row(subject, command, audited(*command, str(subject.model), *writes, *limit), base)
         for command in WITH_SAMPLES:
             bounds = () if command[0] == "predict" else ("--bounds", "0,1")
             ran = audited(*command, str(subject.model), *subject.samples, *bounds, *limit)
