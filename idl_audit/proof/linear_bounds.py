@@ -8,6 +8,7 @@ the inputs. In the terms of `certificate`: lam = slope of the line * v. Every va
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 
 ROWS_AT_ONCE = 2**18
@@ -54,7 +55,7 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
         below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
         below, above = below[:, None, :], above[:, None, :]
         if k not in model.loops:
-            return v * np.where(v >= 0, below, above)
+            return np.maximum(v, 0.0) * below + np.minimum(v, 0.0) * above
         return _adjoint_equilibrium(model.loops[k].A.matrix, v, below, above)
 
     return choose
@@ -103,10 +104,14 @@ def backward_state_bounds(model: ImplicitModel, inputs: Interval, *, check: Chec
         bounds = with_interval(model, k, bounds, inputs, check=check)
         if not model.rows[k].states:
             continue  # an affine map of the box: the interval is exact
-        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
-        if bending.size:
-            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
-            bounds = bounds.with_block(k, block, found, bounds.x[k])
+        bending = bounds.unstable(k, block)
+        if not bending.any():
+            continue
+        if len(bending) == 1:
+            found = tightened_by_lines(model, k, np.flatnonzero(bending[0]), bounds, inputs, check=check)
+        else:
+            found = tightened_apart(model, k, bending, bounds, inputs, check=check)
+        bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
 
@@ -123,6 +128,47 @@ def tightened_by_lines(
             proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds), check=check)
             z = z.tightened(some, sign, proved)
     return z
+
+
+def tightened_apart(
+    model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
+) -> Interval:
+    """Return the bounds of block k's pre-activations with those of each box's own states, (m, n_k), tightened.
+
+    Boxes with about as many states go through one pass: row r of a box is its r-th state, from above and from below.
+    What the rows of a box beyond its last state say is left out, so that no box depends on the others.
+    """
+    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+    counts = states.sum(axis=1)
+    for boxes in _alike(counts, rows_at_once(model)):
+        width = int(counts[boxes[0]])
+        own = np.argsort(~states[boxes], axis=1, kind="stable")[:, :width]
+        part, there = bounds.of_boxes(boxes), inputs.rows(boxes)
+        at_once = max(1, rows_at_once(model) // (2 * len(boxes)))
+        for start in range(0, width, at_once):
+            some = own[:, start : start + at_once]
+            lower = lower_bound(model, there, part, _both_sides(model, k, some), line_multipliers(model, part), check=check)
+            least, most = np.split(np.where(np.tile(np.take_along_axis(states[boxes], some, 1), 2), lower, -np.inf), 2, 1)
+            each = boxes[:, None], some
+            lo[each], hi[each] = np.fmax(lo[each], least), np.fmin(hi[each], -most)
+    return Interval(lo, hi)
+
+
+def _alike(counts: IntArray, rows: int) -> Iterator[IntArray]:
+    """Yield the boxes that have states, those with most of them first, as many at a time as fill a pass."""
+    order = np.argsort(-counts, kind="stable")
+    start, end = 0, int((counts > 0).sum())
+    while start < end:
+        size = max(1, rows // (2 * int(counts[order[start]])))
+        yield order[start : min(start + size, end)]
+        start += size
+
+
+def _both_sides(model: ImplicitModel, k: int, states: IntArray) -> Functionals:
+    """Return z_i and -z_i of each box's own states, (m, R) -> 2 R functionals a box."""
+    seeds = np.zeros((*states.shape, model.blocks[k].size))
+    np.put_along_axis(seeds, states[:, :, None], 1.0, axis=2)
+    return Functionals.of_block(model, k, np.concatenate([seeds, -seeds], axis=1))
 
 
 def output_lower_bounds(
