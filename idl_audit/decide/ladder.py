@@ -109,6 +109,7 @@ class Ascent:
     """A query on the ladder: what is known of it, and the rungs that it has before it."""
 
     case: Case
+    budget: Budget
     names: tuple[str, ...]
     """All its rungs; where none were asked for, the order is chosen on the way."""
     left: list[str]
@@ -131,7 +132,8 @@ class Ascent:
         judge, rng = Judge.of(model, network, query, budget), np.random.default_rng(options.seed)
         recorded = Recorded() if options.record else None
         case = Case(model, query, judge, centre, rng, options.attack, recorded=recorded)
-        return cls(case, names, list(names), options.methods is None and model.is_feed_forward)
+        left = list(names) if model.is_well_posed else []  # of several states for one input no rung speaks
+        return cls(case, budget, names, left, options.methods is None and model.is_feed_forward)
 
     @property
     def together(self) -> str | None:
@@ -147,12 +149,12 @@ class Ascent:
         name = self.left[0]
         return budget if len(self.left) == 1 else budget.part(LAST if name == last else RUNGS[name].share)
 
-    def climb(self, budget: Budget) -> None:
+    def climb(self) -> None:
         """Go through the rungs that are left, until one decides or the time is over."""
         case = self.case
-        while self.left and self.method is None and not budget.out_of_time:
+        while self.left and self.method is None and not self.budget.out_of_time:
             try:
-                RUNGS[self.left[0]].climb(case, self.part(budget))
+                RUNGS[self.left[0]].climb(case, self.part(self.budget))
             except (BudgetError, UnsupportedModelError):
                 pass  # it could not be ended in its time, or nothing bounds this model over this set
             except SolverError:
@@ -161,13 +163,26 @@ class Ascent:
                 case.reason = Reason.MEMORY_LIMIT
             self.step()
             with suppress(BudgetError, MemoryError):
-                choose([self], budget)
+                choose([self], self.budget)
 
     def step(self) -> None:
         """Leave a rung behind."""
         name = self.left.pop(0)
         if self.case.is_decided:
             self.method = RUNGS[name].begins or name
+
+    @property
+    def result(self) -> Result:
+        """What is known now, without its seconds."""
+        case, lowers = self.case, tuple(self.case.lowers.tolist())
+        if not case.model.is_well_posed:
+            return Result(Verdict.UNKNOWN, reason=Reason.NO_UNIQUENESS_PROOF)
+        if case.judge.has_won:
+            return Result(Verdict.FALSIFIED, -1, self.method, lowers, case.judge.best)
+        if not case.open.size:
+            certified = Result(Verdict.CERTIFIED, -1, self.method, lowers, case.judge.best, recorded=case.recorded)
+            return replace(certified, states=case.states)
+        return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, _reason(case, self.names, self.budget))
 
 
 def choose(ascents: Sequence[Ascent], budget: Budget) -> None:
@@ -190,22 +205,6 @@ def _may_choose(ascent: Ascent) -> bool:
     return ascent.is_free and ascent.method is None and "linear" in left and left[0] in (*ATTACKS, "quick")
 
 
-@dataclass(eq=False)
-class Begun:
-    """A sample that was begun, perhaps with others."""
-
-    predicted: int
-    ascent: Ascent | None
-    """None where the network misclassifies the sample itself."""
-    seconds: float
-    """Its share of what that took."""
-
-    @property
-    def is_decided(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.ascent is None or self.ascent.method is not None
-
-
 @dataclass(frozen=True)
 class Sample:
     """A sample and the set around it."""
@@ -217,20 +216,20 @@ class Sample:
 
 
 def samples_at_once(model: ImplicitModel) -> int:
-    """Return how many samples are worth beginning together: fewer of a model whose bounds take long for one."""
+    """Return how many samples are worth deciding together: fewer of a model whose bounds take long for one."""
     if not model.is_feed_forward:
         return 1
     products = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
     return int(np.clip(BATCH_WORK // max(1, products * (model.n_states + model.n_outputs)), 1, MOST_AT_ONCE))
 
 
-def begin_samples(
+def decide_together(
     model: ImplicitModel, network: Network, samples: Sequence[Sample], options: Options
-) -> list[Begun]:
-    """Climb the first rungs with many samples at once, as long as that is cheaper than one after the other.
+) -> list[Result | None]:
+    """Return the verdicts that the first rungs give, climbed by many samples at once; None where they give none.
 
-    A batch has the time of one sample; what it does not come to is left to `decide_sample`. No verdict depends on the
-    other samples.
+    They are those of `decide_sample`, which is left what is not decided here: a batch has the time of one sample, and
+    no verdict depends on the other samples (bounds may differ by the order in which a product is summed).
 
     Raises:
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
@@ -240,30 +239,52 @@ def begin_samples(
     begun = [_begun(model, network, sample, options, budget) for sample in samples]
     while group := _group(begun):
         start = budget.clock()
-        going_on = _climb_together([one.ascent for one in group if one.ascent is not None], budget)
+        goes_on = _climb_together([one.ascent for one in group if one.ascent is not None], budget)
         share = (budget.clock() - start) / len(group)
         for one in group:
             one.seconds += share
-        if not going_on:
+        if not goes_on:
             break
-    return begun
+    return [one.result if one.is_decided else None for one in begun]
 
 
-def _begun(model: ImplicitModel, network: Network, sample: Sample, options: Options, budget: Budget) -> Begun:
+@dataclass(eq=False)
+class _Begun:
+    """A sample of which it is known whether the network is right on it."""
+
+    predicted: int
+    ascent: Ascent | None
+    """None where the network misclassifies the sample itself."""
+    seconds: float
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.ascent is None or self.ascent.method is not None
+
+    @property
+    def result(self) -> Result:
+        """What is known of it."""
+        if self.ascent is None:
+            return Result(Verdict.CLEAN_WRONG, self.predicted, seconds=self.seconds)
+        return replace(self.ascent.result, predicted=self.predicted, seconds=self.seconds)
+
+
+def _begun(model: ImplicitModel, network: Network, sample: Sample, options: Options, budget: Budget) -> _Begun:
     start = budget.clock()
     predicted = int(predictions(network(sample.point[None].astype(np.float32)))[0])
     ascent = None
     if predicted == sample.label:
         query = Query.misclassification(sample.inputs, model.n_outputs, sample.label, options.attack.target)
         ascent = Ascent.of(model, network, query, options, budget, sample.point)
-    return Begun(predicted, ascent, budget.clock() - start)
+    return _Begun(predicted, ascent, budget.clock() - start)
 
 
-def _group(begun: Sequence[Begun]) -> list[Begun]:
-    """Return the samples whose next rung is the same, the cheapest of those there are; none where one stands alone."""
-    standing: dict[str, list[Begun]] = {}
+def _group(begun: Sequence[_Begun]) -> list[_Begun]:
+    """Return the samples whose next rung is the same, the cheapest such rung; none where each stands alone."""
+    standing: dict[str, list[_Begun]] = {}
     for one in begun:
-        name = one.ascent and one.ascent.case.model.is_well_posed and one.ascent.together
+        name = one.ascent and one.ascent.together
         if name:
             standing.setdefault(name, []).append(one)
     groups = [standing[name] for name in METHODS if len(standing.get(name, ())) > 1]
@@ -293,7 +314,6 @@ def decide_sample(
     options: Options,
     watch: Watch | None = None,
     budget: Budget | None = None,
-    begun: Begun | None = None,
 ) -> Result:
     """Return the verdict of one sample over one input set: a box, or U_card.
 
@@ -309,7 +329,6 @@ def decide_sample(
         options: the rungs and their limits.
         watch: told the share of the current tree that is proved.
         budget: what it may cost; that of the options where it is left out.
-        begun: the sample as `begin_samples` left it, where it was begun with others.
 
     Raises:
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
@@ -317,13 +336,11 @@ def decide_sample(
     """
     budget = options.budget if budget is None else budget
     start = budget.clock()
-    spent = 0.0 if begun is None else begun.seconds
-    if begun is None:
-        begun = _begun(model, network, Sample(sample, label, inputs), options, budget)
-    if begun.ascent is None:
-        return Result(Verdict.CLEAN_WRONG, begun.predicted, seconds=spent + budget.clock() - start)
-    found = _at_the_end(begun.ascent, budget.before(spent), watch)
-    return replace(found, predicted=begun.predicted, seconds=spent + budget.clock() - start)
+    begun = _begun(model, network, Sample(sample, label, inputs), options, budget)
+    if begun.ascent is not None:
+        begun.ascent.case.watch = watch
+        begun.ascent.climb()
+    return replace(begun.result, seconds=budget.clock() - start)
 
 
 def decide_query(
@@ -354,24 +371,10 @@ def decide_query(
     budget = options.budget if budget is None else budget
     start = budget.clock()
     point = query.box.centre if centre is None else centre
-    found = _at_the_end(Ascent.of(model, network, query, options, budget, point), budget, watch)
-    return replace(found, seconds=budget.clock() - start)
-
-
-def _at_the_end(ascent: Ascent, budget: Budget, watch: Watch | None) -> Result:
-    """Climb what is left, and say what is known then."""
-    case = ascent.case
-    if not case.model.is_well_posed:  # several states for one input: nothing said of one of them holds for all
-        return Result(Verdict.UNKNOWN, reason=Reason.NO_UNIQUENESS_PROOF)
-    case.judge, case.watch = case.judge.within(budget), watch
-    ascent.climb(budget)
-    lowers = tuple(case.lowers.tolist())
-    if case.judge.has_won:
-        return Result(Verdict.FALSIFIED, -1, ascent.method, lowers, case.judge.best)
-    if not case.open.size:
-        certified = Result(Verdict.CERTIFIED, -1, ascent.method, lowers, case.judge.best, recorded=case.recorded)
-        return replace(certified, states=case.states)
-    return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, _reason(case, ascent.names, budget))
+    ascent = Ascent.of(model, network, query, options, budget, point)
+    ascent.case.watch = watch
+    ascent.climb()
+    return replace(ascent.result, seconds=budget.clock() - start)
 
 
 def climbed(model: ImplicitModel, query: Query, asked: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -34,7 +34,10 @@ def _boxes(cases: Sequence[Case]) -> Interval:
 
 
 def _bound_margins(
-    cases: Sequence[Case], bounds: StateBounds, multipliers: Callable[[ImplicitModel, StateBounds], Multipliers], budget: Budget
+    cases: Sequence[Case],
+    bounds: StateBounds,
+    multipliers: Callable[[ImplicitModel, StateBounds], Multipliers],
+    budget: Budget,
 ) -> None:
     """Bound every alternative, one row each, of every sample: all samples have as many."""
     model, inputs = cases[0].proved_model, _boxes(cases)

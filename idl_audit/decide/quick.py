@@ -55,8 +55,7 @@ def looks_safe(cases: Sequence[Case], budget: Budget) -> list[bool]:
 
 def _all_fail(alternatives: Sequence[Conjunction], values: FloatArray) -> bool:
     """Return whether each alternative has a row whose value, its offset left out, keeps it from holding."""
-    starts = np.cumsum([0, *(len(one.rows) for one in alternatives)])
-    parts = [values[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    parts = _split(values, [one.rows for one in alternatives])
     return all(float((part + one.offsets).max()) > 0 for part, one in zip(parts, alternatives, strict=True))
 
 

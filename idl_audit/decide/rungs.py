@@ -33,7 +33,7 @@ from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
-from idl_audit.values.query import Conjunction, Misclassification, Query
+from idl_audit.values.query import Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
 FIRST_BOXES: Final = 256

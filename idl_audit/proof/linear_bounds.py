@@ -147,8 +147,10 @@ def tightened_apart(
         at_once = max(1, rows_at_once(model) // (2 * len(boxes)))
         for start in range(0, width, at_once):
             some = own[:, start : start + at_once]
-            lower = lower_bound(model, there, part, _both_sides(model, k, some), line_multipliers(model, part), check=check)
-            least, most = np.split(np.where(np.tile(np.take_along_axis(states[boxes], some, 1), 2), lower, -np.inf), 2, 1)
+            functionals, choose = _both_sides(model, k, some), line_multipliers(model, part)
+            proved = lower_bound(model, there, part, functionals, choose, check=check)
+            is_own = np.tile(np.take_along_axis(states[boxes], some, axis=1), 2)
+            least, most = np.split(np.where(is_own, proved, -np.inf), 2, axis=1)
             each = boxes[:, None], some
             lo[each], hi[each] = np.fmax(lo[each], least), np.fmin(hi[each], -most)
     return Interval(lo, hi)

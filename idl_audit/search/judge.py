@@ -137,9 +137,7 @@ class Judge:
         return Found(point, y[0], float(self.query.distance(y)[0]), bool(self.query.holds(y)[0]))
 
 
-def propose_together(
-    judges: Sequence[Judge], points: Sequence[FloatArray | Float32Array], check: Check
-) -> list[bool]:
+def propose_together(judges: Sequence[Judge], points: Sequence[FloatArray | Float32Array], check: Check) -> list[bool]:
     """Ask the one network of several judges about points of each, all in one go; tell who has a counterexample.
 
     Args:
@@ -150,7 +148,7 @@ def propose_together(
     asked = [(j, inside_of(j.query.inputs, own)) for j, own in zip(judges, points, strict=True) if not j.has_won]
     asked = [(judge, inside) for judge, inside in asked if len(inside)]
     if asked:
-        all_inside = np.concatenate([inside for _, inside in asked])
+        all_inside: Float32Array = np.concatenate([inside for _, inside in asked])
         with np.errstate(invalid="ignore", over="ignore"):
             outputs = in_batches(asked[0][0].network, all_inside, asked[0][0].batch, check)
             at = 0
