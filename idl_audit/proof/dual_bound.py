@@ -30,7 +30,10 @@ from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
 from idl_audit.proof.planes import AllPlanes, PlaneSupport
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
+from idl_audit.values.heap import keep_freed_memory
 from idl_audit.values.rounding import LOST, TINY, gamma
+
+keep_freed_memory()
 
 Multipliers: TypeAlias = Callable[[int, FloatArray], FloatArray]
 """(block number, v of shape (m, R, n_k)) -> lam of the same shape."""
