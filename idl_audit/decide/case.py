@@ -100,6 +100,10 @@ class Case:
         """Whether there is a counterexample, or no alternative is left."""
         return self.judge.has_won or not self.open.size
 
+    def know(self, states: StateBounds) -> None:
+        """Take backward bounds of all states over the set."""
+        self._states = states
+
     def raise_lowers(self, numbers: Iterable[int], lowers: Iterable[float]) -> None:
         """Take proved lower bounds of some alternatives."""
         for number, lower in zip(numbers, lowers, strict=True):
