@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def read_samples(
     Raises:
         DataError: where a file cannot be read or does not fit the model; the message says what would work.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # a name that no file can have is none either
         return _read_folder(path, input_shape, n_classes, labels, limit, index, layout, one_output, with_labels)
     read = read_sample_file(path, (INPUT_NAMES, LABEL_NAMES))
     raw = read.arrays[0]

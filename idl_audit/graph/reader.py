@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +74,7 @@ def sniff(path: Path) -> str:
     Raises ModelFileError where the file is missing or may not be read.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # a name that no file can have is none either
         return "tensorflow" if (path / "saved_model.pb").is_file() else "folder"
     with open_model(path) as file:
         head = file.read(512)

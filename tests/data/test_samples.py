@@ -520,6 +520,11 @@ def test_a_bomb_is_refused_by_its_declared_size(tmp_path, monkeypatch):
         read(path)
 
 
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        read(tmp_path / ("9" * 400))
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(DataError) as caught:
         read(tmp_path / "none.npz")
