@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from idl_audit.implicit.model import StateBlock
+from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 
@@ -39,7 +39,7 @@ class Interval:
         """Return one interval m times."""
         return Interval(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0))
 
-    def rows(self, rows: slice) -> Interval:
+    def rows(self, rows: slice | IntArray) -> Interval:
         """Return the intervals of some of the boxes."""
         return Interval(self.lo[rows], self.hi[rows])
 
@@ -88,7 +88,7 @@ class SparseInputs(Interval):
         """Return the same set m times."""
         return SparseInputs(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0), self.ball)
 
-    def rows(self, rows: slice) -> SparseInputs:
+    def rows(self, rows: slice | IntArray) -> SparseInputs:
         """Return the set as often as there are such rows."""
         return SparseInputs(self.lo[rows], self.hi[rows], self.ball)
 
@@ -108,6 +108,12 @@ class StateBounds:
             bounds = bounds.with_block(k, blocks[k], known)
         return bounds
 
+    def of_boxes(self, boxes: IntArray) -> StateBounds:
+        """Return the bounds over some of the boxes."""
+        return StateBounds(
+            {k: one.rows(boxes) for k, one in self.z.items()}, {k: one.rows(boxes) for k, one in self.x.items()}
+        )
+
     def with_block(self, k: int, block: StateBlock, z: Interval, within: Interval | None = None) -> StateBounds:
         """Return these bounds with those of block k put in: x follows from z, and lies `within` what is known of it."""
         z = z.known
@@ -124,3 +130,21 @@ class StateBounds:
         """Return which states of block k bend within their bounds, shape (m, n_k): their slope is not one number."""
         least, most = block.slopes(self.z[k].lo, self.z[k].hi)
         return np.asarray(least < most)
+
+
+def flattened(model: ImplicitModel, bounds: StateBounds, m: int = 1) -> tuple[FloatArray, FloatArray]:
+    """Return the bounds of all pre-activations over m boxes in the flat order, (m, n) each; infinite where unknown."""
+    z_lo, z_hi = np.full((m, model.n_states), -np.inf), np.full((m, model.n_states), np.inf)
+    for k, z in bounds.z.items():
+        own = slice(model.offsets[k], model.offsets[k + 1])
+        z_lo[:, own], z_hi[:, own] = z.lo, z.hi
+    return z_lo, z_hi
+
+
+def of_flat(model: ImplicitModel, z_lo: FloatArray, z_hi: FloatArray) -> StateBounds:
+    """Return the bounds of all states from those of their pre-activations in the flat order."""
+    ends = model.offsets
+    parts = {k: slice(ends[k], ends[k + 1]) for k in range(len(model.blocks))}
+    return StateBounds.of_pre_activations(
+        model.blocks, {k: Interval(z_lo[:, own], z_hi[:, own]) for k, own in parts.items()}
+    )

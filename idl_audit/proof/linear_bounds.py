@@ -4,25 +4,36 @@ See docs/mathematics.md, section 6.4.
 
 Each nonlinearity is replaced by a line below or above its graph over [l, h], and the functional is pushed backwards to
 the inputs. In the terms of `certificate`: lam = slope of the line * v. Every value returned is that module's proof.
+
+Elsewhere: LiRPA.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 
 import numpy as np
 
+from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.crown import Crown, Targets, lines_suit
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.proof.patches import images_of
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
+from idl_audit.values.errors import BudgetError
 
 ROWS_AT_ONCE = 2**18
 """Numbers that one array of a backward pass may hold: what stays near the cache is up to twice as fast."""
 PRODUCTS_AT_ONCE = 2**30
 """Products of one map with the rows of a pass, at most: about a second, in which nobody can look at the clock."""
+
+
+OutputBounds = Callable[..., FloatArray]
+"""(model, inputs, bounds, seeds, check=...) -> proved lower bounds of seeds . y over each box, (m, R)."""
 
 
 def rows_at_once(model: ImplicitModel, boxes: int = 1) -> int:
@@ -58,7 +69,7 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
     def choose(k: int, v: FloatArray) -> FloatArray:
         below, above = slopes(k)
         if k not in model.loops:
-            return v * np.where(v >= 0, below, above)
+            return np.maximum(v, 0.0) * below + np.minimum(v, 0.0) * above
         return _adjoint_equilibrium(model.loops[k].A.matrix, v, below, above)
 
     return choose
@@ -95,57 +106,149 @@ def _adjoint_equilibrium(A: FloatArray, arriving: FloatArray, below: FloatArray,
     return np.asarray(np.nan_to_num(lam, nan=0.0, posinf=0.0, neginf=0.0).reshape(shape))
 
 
-def backward_state_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
+def backward_state_bounds(
+    model: ImplicitModel, inputs: Interval, *, check: Check = unchecked, tighten: Check = unchecked
+) -> StateBounds:
     """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
 
     Block by block, oldest first; each bound is intersected with the interval that follows from the ones before it.
-    `check` is called between small units of work.
+    `check` and `tighten` are called between small units of work; once `tighten` raises BudgetError, the blocks that are
+    left keep their intervals.
     """
-    bounds = StateBounds()
+    bounds, goes_on = StateBounds(), True
+
+    def both() -> None:
+        check()
+        tighten()
+
     for k in model.evaluation_order:
         block = model.blocks[k]
         bounds = with_interval(model, k, bounds, inputs, check=check)
-        if not model.rows[k].states:
+        if not model.rows[k].states or not goes_on:
             continue  # an affine map of the box: the interval is exact
-        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
-        if bending.size:
-            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
-            bounds = bounds.with_block(k, block, found, bounds.x[k])
+        bending = bounds.unstable(k, block)
+        if not bending.any():
+            continue
+        try:
+            found = tightened_apart(model, k, bending, bounds, inputs, check=both)
+        except BudgetError:
+            check()
+            goes_on = False
+            continue
+        bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
 
 def tightened_by_lines(
     model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
 ) -> Interval:
-    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
-    at_once = rows_at_once(model, len(inputs.lo))
-    z, choose = bounds.z[k], line_multipliers(model, bounds)
-    for start in range(0, states.size, at_once):
-        some = states[start : start + at_once]
-        for sign in (1.0, -1.0):
-            functionals = Functionals.of_pre_activations(model, k, some, sign)
-            proved = lower_bound(model, inputs, bounds, functionals, choose, check=check)
-            z = z.tightened(some, sign, proved)
-    return z
+    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds.
+
+    Of a state that turns out to keep its sign at a kink, no more than the sign is sought.
+    """
+    if lines_suit(model, inputs) and isinstance(model.blocks[k].activation, Kinked):
+        targets = Targets.of_signs(model, k, states)
+        proved = Crown(model, inputs, check=check).lower_bound(bounds, targets)
+        return bounds.z[k].tightened(targets.states, targets.seeds, proved)
+    both, signs = np.tile(states, 2), np.repeat([1.0, -1.0], states.size)
+    return bounds.z[k].tightened(both, signs, state_lower_bounds(model, k, both, signs, bounds, inputs, check=check))
 
 
-def output_lower_bounds(
+def tightened_apart(
+    model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
+) -> Interval:
+    """Return the bounds of block k's pre-activations with those of each box's own states, (m, n_k), tightened.
+
+    Boxes with about as many states go through one pass: row r of a box is its r-th state, from above and from below.
+    What the rows of a box beyond its last state say is left out, so that no box depends on the others.
+    """
+    if len(states) == 1 or (lines_suit(model, inputs) and images_of(model)):  # windows of boxes apart are as fast
+        return _one_by_one(model, k, states, bounds, inputs, check)
+    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+    counts = states.sum(axis=1)
+    for boxes in _alike(counts, rows_at_once(model)):
+        width = int(counts[boxes[0]])
+        own = np.argsort(~states[boxes], axis=1, kind="stable")[:, :width]
+        part, there = bounds.of_boxes(boxes), inputs.rows(boxes)
+        at_once = max(1, rows_at_once(model) // (2 * len(boxes)))
+        for start in range(0, width, at_once):
+            some = own[:, start : start + at_once]
+            functionals, choose = _both_sides(model, k, some), line_multipliers(model, part)
+            proved = lower_bound(model, there, part, functionals, choose, check=check)
+            is_own = np.tile(np.take_along_axis(states[boxes], some, axis=1), 2)
+            least, most = np.split(np.where(is_own, proved, -np.inf), 2, axis=1)
+            each = boxes[:, None], some
+            lo[each], hi[each] = np.fmax(lo[each], least), np.fmin(hi[each], -most)
+    return Interval(lo, hi)
+
+
+def _one_by_one(
+    model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, check: Check
+) -> Interval:
+    found = []
+    for i in range(len(states)):
+        box = np.array([i])
+        part, own = bounds.of_boxes(box), np.flatnonzero(states[i])
+        found.append(tightened_by_lines(model, k, own, part, inputs.rows(box), check=check) if own.size else part.z[k])
+    return Interval(np.concatenate([z.lo for z in found]), np.concatenate([z.hi for z in found]))
+
+
+def _alike(counts: IntArray, rows: int) -> Iterator[IntArray]:
+    """Yield the boxes that have states, those with most of them first, as many at a time as fill a pass."""
+    order = np.argsort(-counts, kind="stable")
+    start, end = 0, int((counts > 0).sum())
+    while start < end:
+        size = max(1, rows // (2 * int(counts[order[start]])))
+        yield order[start : min(start + size, end)]
+        start += size
+
+
+def _both_sides(model: ImplicitModel, k: int, states: IntArray) -> Functionals:
+    """Return z_i and -z_i of each box's own states, (m, R) -> 2 R functionals a box."""
+    seeds = np.zeros((*states.shape, model.blocks[k].size))
+    np.put_along_axis(seeds, states[:, :, None], 1.0, axis=2)
+    return Functionals.of_block(model, k, np.concatenate([seeds, -seeds], axis=1))
+
+
+def state_lower_bounds(
     model: ImplicitModel,
-    inputs: Interval,
+    k: int,
+    states: IntArray,
+    signs: FloatArray,
     bounds: StateBounds,
-    functionals: FloatArray,
-    choose: Multipliers | None = None,
+    inputs: Interval,
     *,
     check: Check = unchecked,
 ) -> FloatArray:
-    """Return proved lower bounds of functionals . y, (R, q) -> (m, R), over each of m boxes.
-
-    `choose` gives other multipliers than the lines'; `check` is called between small units of work.
-    """
-    choose = line_multipliers(model, bounds) if choose is None else choose
-    at_once = rows_at_once(model, len(inputs.lo))
+    """Return proved lower bounds of signs * z_i for states i of block k, (m, R), by backward linear bounds."""
+    if lines_suit(model, inputs):
+        return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_states(model, k, states, signs))
+    at_once, choose = rows_at_once(model, len(inputs.lo)), line_multipliers(model, bounds)
     found = [np.zeros((len(inputs.lo), 0))]
-    for start in range(0, len(functionals), at_once):
-        seeds = Functionals.of_outputs(model, functionals[start : start + at_once])
-        found.append(lower_bound(model, inputs, bounds, seeds, choose, check=check))
+    for start in range(0, states.size, at_once):
+        some = slice(start, start + at_once)
+        functionals = Functionals.of_pre_activations(model, k, states[some], signs[some])
+        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check))
     return np.concatenate(found, axis=1)
+
+
+def output_lower_bounds(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, seeds: FloatArray, *, check: Check = unchecked
+) -> FloatArray:
+    """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by backward linear bounds."""
+    if lines_suit(model, inputs):
+        return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_outputs(model, seeds))
+    at_once, choose = rows_at_once(model, len(inputs.lo)), line_multipliers(model, bounds)
+    found = [np.zeros((len(inputs.lo), 0))]
+    for start in range(0, len(seeds), at_once):
+        functionals = Functionals.of_outputs(model, seeds[start : start + at_once])
+        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check))
+    return np.concatenate(found, axis=1)
+
+
+def output_intervals(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, seeds: FloatArray, *, check: Check = unchecked
+) -> FloatArray:
+    """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by the interval of what the last layer reads."""
+    functionals = Functionals.of_outputs(model, seeds)
+    return lower_bound(model, inputs, bounds, functionals, zero_multipliers, check=check)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
-from scipy import special
+import scipy
 
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import FloatArray
@@ -280,14 +280,14 @@ def sigmoid() -> Curve:
     """Return phi(z) = 1 / (1 + exp(-z)); slopes in [0, 1/4]."""
 
     def slope(z: FloatArray) -> FloatArray:
-        return np.asarray(special.expit(z) * special.expit(-z))
+        return np.asarray(scipy.special.expit(z) * scipy.special.expit(-z))
 
     def far(s: FloatArray) -> FloatArray:
         s = np.clip(s, LEAST_SLOPE, 0.25)
         tail = 2.0 * s / (1.0 + np.sqrt(1.0 - 4.0 * s))  # tail (1 - tail) = s
         return np.asarray(np.log((1.0 - tail) / tail))
 
-    return Curve("sigmoid", special.expit, slope, _bell(far), _turns(slope, 0.0))
+    return Curve("sigmoid", scipy.special.expit, slope, _bell(far), _turns(slope, 0.0))
 
 
 def tanh() -> Curve:
@@ -312,13 +312,13 @@ def erf() -> Curve:
     def far(s: FloatArray) -> FloatArray:
         return np.asarray(np.sqrt(-np.log(np.clip(s * (np.sqrt(np.pi) / 2.0), LEAST_SLOPE, 1.0))))
 
-    return Curve("erf", special.erf, slope, _bell(far), _turns(slope, 0.0))
+    return Curve("erf", scipy.special.erf, slope, _bell(far), _turns(slope, 0.0))
 
 
 def softplus() -> Curve:
     """Return phi(z) = log(1 + exp(z)); slopes in [0, 1], convex."""
-    pieces = (Piece(1, lambda s: np.asarray(special.logit(np.clip(s, LEAST_SLOPE, 1.0 - 2.0**-53)))),)
-    return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), special.expit, pieces)
+    pieces = (Piece(1, lambda s: np.asarray(scipy.special.logit(np.clip(s, LEAST_SLOPE, 1.0 - 2.0**-53)))),)
+    return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), scipy.special.expit, pieces)
 
 
 def softsign() -> Curve:
@@ -390,12 +390,14 @@ def gelu() -> Curve:
 
     def slope(z: FloatArray) -> FloatArray:
         near = np.clip(z, -38.0, 38.0)
-        return np.asarray(special.ndtr(z) + near * np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi))
+        return np.asarray(scipy.special.ndtr(z) + near * np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi))
 
     turns = _turns(slope, -np.sqrt(2.0), np.sqrt(2.0))
     least = (-0.75179152469356445746, -0.169971207479903662)
     pieces = _swish(slope, turns, 9.0)
-    return Curve("gelu", lambda z: np.asarray(z * special.ndtr(z)), slope, pieces, turns, (least,), is_monotone=False)
+    return Curve(
+        "gelu", lambda z: np.asarray(z * scipy.special.ndtr(z)), slope, pieces, turns, (least,), is_monotone=False
+    )
 
 
 @lru_cache(maxsize=1)  # its tables are made once
@@ -405,13 +407,13 @@ def gelu_tanh() -> Curve:
 
     def function(z: FloatArray) -> FloatArray:
         near = _near(z)  # 1 + tanh(t) = 2 sigmoid(2 t) keeps the left tail's digits
-        return np.asarray(z * special.expit(2 * c * (near + d * near**3)))
+        return np.asarray(z * scipy.special.expit(2 * c * (near + d * near**3)))
 
     def slope(z: FloatArray) -> FloatArray:
         near = np.clip(z, -50.0, 50.0)
         t = 2 * c * (near + d * near**3)
-        bell = special.expit(t) * special.expit(-t)
-        return np.asarray(special.expit(t) + near * bell * 2 * c * (1 + 3 * d * near**2))
+        bell = scipy.special.expit(t) * scipy.special.expit(-t)
+        return np.asarray(scipy.special.expit(t) + near * bell * 2 * c * (1 + 3 * d * near**2))
 
     turns = _turns(slope, -1.4185040087908283555, 1.4185040087908283555)
     least = (-0.75246142207101625849, -0.170040750571254051)
@@ -424,12 +426,14 @@ def silu() -> Curve:
     """Return phi(z) = z / (1 + exp(-z)); slopes in [-.09984, 1.09984]."""
 
     def slope(z: FloatArray) -> FloatArray:
-        return np.asarray(special.expit(z) * (1.0 + _near(z) * special.expit(-z)))
+        return np.asarray(scipy.special.expit(z) * (1.0 + _near(z) * scipy.special.expit(-z)))
 
     turns = _turns(slope, -2.3993572805154676678, 2.3993572805154676678)
     least = (-1.2784645427610737951, -0.278464542761073795)
     pieces = _swish(slope, turns, 40.0)
-    return Curve("silu", lambda z: np.asarray(z * special.expit(z)), slope, pieces, turns, (least,), is_monotone=False)
+    return Curve(
+        "silu", lambda z: np.asarray(z * scipy.special.expit(z)), slope, pieces, turns, (least,), is_monotone=False
+    )
 
 
 @lru_cache(maxsize=1)  # its tables are made once
@@ -438,7 +442,7 @@ def mish() -> Curve:
 
     def slope(z: FloatArray) -> FloatArray:
         bell = 1.0 / np.cosh(np.minimum(np.logaddexp(0.0, z), 350.0)) ** 2
-        return np.asarray(np.tanh(np.logaddexp(0.0, z)) + _near(z) * bell * special.expit(z))
+        return np.asarray(np.tanh(np.logaddexp(0.0, z)) + _near(z) * bell * scipy.special.expit(z))
 
     turns = _turns(slope, -2.25637639636079312, 1.4905711794854284593)
     least = (-1.1924312145154952121, -0.308843413017250407)

@@ -19,7 +19,7 @@ from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import StateBounds
 from idl_audit.search.branching.tangents import Tangents
-from idl_audit.search.torch_maps import Function, pulled, tensor
+from idl_audit.search.torch_maps import Function, load_torch, pulled, tensor
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
 
@@ -73,6 +73,7 @@ class SearchNet:
 
     def __init__(self, model: ImplicitModel, box: Box, budget: Budget = UNLIMITED) -> None:
         """Put the maps of the model into torch. Raises BudgetError where the time is over before that is done."""
+        load_torch()
         self.model = model
         *self.rows, self.output = _search_rows(model, budget)
         self.centre = tensor(box.centre)
