@@ -34,7 +34,7 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
-FIRST_BOXES: Final = 128
+FIRST_BOXES: Final = 96
 FIRST_BOXES_BY_FORMS: Final = 1024
 RANDOM_POINTS: Final = 1000
 RANDOM_NUMBERS: Final = 200_000
