@@ -79,6 +79,61 @@ def load_resnet20(path: str) -> nn.Module:
     return model.eval()
 
 
+class _Projected(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, a strided 1x1 convolution where the shape changes (option B)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride > 1 or channels_in != channels:
+            strided = nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(strided, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for 32x32 images, 10 classes; of width 4 it has 44,622 parameters."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        layers: list[nn.Module] = []
+        channels = width
+        for stage in range(4):
+            for place in range(2):
+                layers.append(_Projected(channels, width << stage, 2 if stage and not place else 1))
+                channels = width << stage
+        self.layers, self.linear = nn.Sequential(*layers), nn.Linear(channels, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)))
+        return self.linear(self.layers(out).mean(dim=(2, 3)))
+
+
+def resnet18(width: int, seed: int = 0) -> nn.Module:
+    """Return a ResNet-18 with random weights."""
+    torch.manual_seed(seed)
+    model = ResNet18(width)
+    random_batch_norms(model)
+    return model.eval()
+
+
+def image_to_image(seed: int = 0) -> nn.Module:
+    """Return four convolutions with random weights, 28x28 to 28x28 pixels: a network of many outputs."""
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for channels_in, channels in ((1, 16), (16, 32), (32, 32), (32, 1)):
+        layers += [nn.Conv2d(channels_in, channels, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
 class _Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut, which is a strided 1x1 convolution where the shape changes."""
 

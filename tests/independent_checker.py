@@ -88,6 +88,7 @@ class Graph:
 
     def __init__(self, model: onnx.ModelProto, output: str | None, scale: Any, mean: Any, std: Any) -> None:
         self.opsets, self.blocks = {each.domain: each.version for each in model.opset_import}, list[Block]()
+        demand(self.opsets.get("", 0) >= 7, "an opset before 7, which broadcasts otherwise")
         values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         (entry,) = (i for i in model.graph.input if i.name not in values)
         batch, *shape = (d.dim_value for d in entry.type.tensor_type.shape.dim)
@@ -118,6 +119,7 @@ class Graph:
             return added(x, more[0], 1 if kind == "Add" else -1)
         weighs = kind in ("Gemm", "MatMul", "Conv")
         demand(weighs or kind in ("AveragePool", "ReduceMean", "MaxPool"), f"operator {kind}")
+        demand(kind != "MatMul" or more[0].ndim == 2, "a stack of matrices")
         demand(not attributes.get("transA") and attributes.get("alpha", 1) == attributes.get("beta", 1) == 1, "factors")
         bare = onnx.helper.make_node(kind, node.input[:2], ["made"])
         bare.attribute.extend(node.attribute)
@@ -356,7 +358,7 @@ class Part:
         pick = functools.partial(forest.pick, k, leaves) if forest else lambda _, default: default
         with np.errstate(all="ignore"):
             stable = np.where(lo >= 0, 1, below)
-            s = np.where(bends, pick("slopes", np.where(hi > (lo >> 20) - lo, 1, below)), stable)
+            s = np.where(bends, pick("slopes", np.where(hi > -lo - (lo >> 40), 1, below)), stable)
             t = np.where(bends, (hi - below * lo.astype(float)) / (hi.astype(float) - lo), stable)
             lam = pick("duals", np.where((real >= 0) & (not chords), s, t) * real - pick("multipliers", 0.0))
             return np.where(none | ~(abs(lam) < 2.0 ** (120 - v.exp)), 0.0, lam)

@@ -63,7 +63,6 @@ DOORS: dict[str, tuple[str, ...]] = {
         "graph.torch_copy",
         "graph.original",
         "graph.torch_reader",
-        "implicit.convolution",
         "search.branching",
         "search.fast_gradients",
         "search.torch_maps",

@@ -78,6 +78,31 @@ def test_the_command_line_starts_without_torch():
     assert not loaded_by("from idl_audit.cli.app import app").intersection({"torch", "onnx2torch", "torchvision"})
 
 
+def running(*arguments: str) -> str:
+    typed = [str(argument) for argument in ("idl-audit", *arguments)]
+    return f"from idl_audit.cli.app import app\nsys.argv = {typed}\ntry: app()\nexcept SystemExit: pass"
+
+
+def test_what_is_said_without_work_waits_for_no_library():
+    unneeded = {"pydantic", *HEAVY} - {"typer"}
+    assert not loaded_by(running("--version")).intersection(unneeded)
+    assert not loaded_by(running("--help")).intersection(unneeded - {"rich"})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "digits_conv.onnx"),
+        ("sensitivity", "digits_resnet.onnx"),
+        ("certify", "digits_conv.onnx", "-d", "digits_conv.npz", "--limit", "1", "-e", "0.001", "--bounds", "0,1"),
+    ],
+)
+def test_convolutions_do_not_wait_for_torch(arguments):
+    folder = MODEL.parent
+    paths = [folder / one if one.startswith("digits") else one for one in arguments]
+    assert "torch" not in loaded_by(running(*paths))
+
+
 def test_a_model_is_loaded_and_its_sensitivity_matrix_bounds_its_outputs():
     model = idl_audit.load(MODEL)
     assert isinstance(model, idl_audit.ImplicitModel)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import typer
 
+from idl_audit.cli.console import progress_bar
 from idl_audit.cli.exits import Exit, leave
-from idl_audit.cli.show import check_output, deliver, progress_bar, say_error, teller
+from idl_audit.cli.show import check_output, deliver, say_error, teller
 from idl_audit.commands.bench import audit_bench, is_wrong
 from idl_audit.commands.options.many import Bench
 from idl_audit.report.json_text import from_json, to_json

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from idl_audit.cli.console import progress_bar
 from idl_audit.cli.exits import leave
-from idl_audit.cli.show import check_output, deliver, progress_bar, teller
+from idl_audit.cli.show import check_output, deliver, teller
 from idl_audit.commands.bounds import audit_bounds
 from idl_audit.commands.options.measures import Bounds
 

@@ -9,8 +9,9 @@ from typing import Any
 import typer
 from rich.text import Text
 
+from idl_audit.cli.console import console, print_sections
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.show import console, print_document, print_sections
+from idl_audit.cli.show import print_document
 from idl_audit.commands.options.reports import Diff
 from idl_audit.gate.difference import Difference, compare
 from idl_audit.report.reading import read_report

@@ -6,8 +6,9 @@ import json
 
 import typer
 
+from idl_audit.cli.console import console, print_sections
 from idl_audit.cli.exits import Exit
-from idl_audit.cli.show import check_output, console, print_document, print_sections, write_report
+from idl_audit.cli.show import check_output, print_document, write_report
 from idl_audit.commands.options.reports import Gate
 from idl_audit.gate.judge import judge, parse_rules
 from idl_audit.report.reading import parse_report, read_bytes, read_report

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import typer
 
-from idl_audit.cli.show import console, say
+from idl_audit.cli.console import console
+from idl_audit.cli.show import say
 from idl_audit.commands.options.reports import Rendering
 from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report

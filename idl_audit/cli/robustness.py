@@ -7,19 +7,10 @@ from pathlib import Path
 
 import typer
 
+from idl_audit.cli.console import progress_bar
 from idl_audit.cli.exits import leave
 from idl_audit.cli.options import Given
-from idl_audit.cli.show import (
-    check_output,
-    deliver,
-    progress_bar,
-    say,
-    say_error,
-    show,
-    tell_resume,
-    teller,
-    written,
-)
+from idl_audit.cli.show import check_output, deliver, say, say_error, show, tell_resume, teller, written
 from idl_audit.commands.attack_objective import audit_objectives
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property

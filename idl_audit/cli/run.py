@@ -8,9 +8,10 @@ from typing import Any, Final, Literal
 
 import typer
 
+from idl_audit.cli.console import progress_bar
 from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.options import Given
-from idl_audit.cli.show import check_output, progress_bar, say, show, tell_resume, teller, written
+from idl_audit.cli.show import check_output, say, show, tell_resume, teller, written
 from idl_audit.commands.options.many import Run
 from idl_audit.commands.options.measures import BoundsOptions, SensitivityOptions
 from idl_audit.commands.options.robustness import AttackedOptions, RobustnessOptions

@@ -1,23 +1,18 @@
-"""What every command does with its report: print it, write it, show progress, turn errors into exit codes."""
+"""What every command does with its report: print it, write it, turn errors into exit codes."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.padding import Padding
-from rich.text import Text
 
 from idl_audit.cli.exits import Exit
 from idl_audit.commands.options.common import Printing
@@ -27,9 +22,6 @@ from idl_audit.values.files import check_distinct, check_place, write_whole
 
 if TYPE_CHECKING:
     from idl_audit.report.schema import Diagnostic, Report
-
-WIDTH_OFF_TERMINAL = 160
-"""Tables in a pipe or a file are not squeezed into 80 columns."""
 
 ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("ARGUMENTS", default=())
 """What was typed behind `idl-audit`: a report says how it came about."""
@@ -48,7 +40,7 @@ def guarded(work: Callable[[typer.Context], None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             _fail("interrupted", Exit.INTERRUPTED)
         except BrokenPipeError:
-            _hang_up()
+            hang_up()
             raise typer.Exit(Exit.DONE) from None
         except MemoryError:
             _fail("out of memory; audit a smaller model, or fewer samples at a time with --limit", Exit.INCOMPLETE)
@@ -60,7 +52,7 @@ def guarded(work: Callable[[typer.Context], None]) -> Callable[..., None]:
     return call
 
 
-def _hang_up() -> None:
+def hang_up() -> None:
     """Go on without a reader of our output (| head): nothing is wrong, and nothing more can be said to it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -146,6 +138,7 @@ def show(report: Report, printing: Printing) -> None:
             print_document(to_json(report))
         return
     _stdout()
+    from idl_audit.cli.console import console
     from idl_audit.report.terminal import render
 
     render(report, console=console(), verbose=printing.verbose)
@@ -157,7 +150,7 @@ def print_document(text: str) -> None:
         _stdout().write(text)
         _stdout().flush()
     except BrokenPipeError:
-        _hang_up()
+        hang_up()
 
 
 def write_report(report: Report, output: Path) -> None:
@@ -172,15 +165,6 @@ def tell_resume(report: Report) -> None:
     """Say how a run that keeps a journal and is incomplete goes on."""
     why = "some samples could not be judged" if report.why_incomplete == "not_judged" else "interrupted"
     say(f"{why}: the same command with --resume goes on from here")
-
-
-def print_sections(sentence: str, sections: Iterable[tuple[str, Any]], to: Console) -> None:
-    """Print a sentence and below it headings with their tables, as reports are printed."""
-    to.print(Text(sentence, style="bold"))
-    for title, body in sections:
-        to.print()
-        to.print(Text(title, style="bold"))
-        to.print(Padding(body, (0, 0, 0, 2), expand=False))
 
 
 def with_command_line(report: Report) -> Report:
@@ -198,75 +182,3 @@ def _stdout() -> TextIO:
     if sys.stdout is None:
         raise OptionError("there is no standard output; write the report to a file with -o FILE -f json")
     return sys.stdout
-
-
-class _Console(Console):
-    """A console for which a reader that went away does not change how the command ends."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        _hang_up()
-
-
-def console() -> Console:
-    """Return the console for tables: as wide as the terminal, or wide where there is none."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OFF_TERMINAL
-    return _Console(width=width, highlight=False, soft_wrap=False)
-
-
-LINES_EVERY = 30.0
-"""Seconds between two lines on progress where stderr is no terminal."""
-
-
-@contextmanager
-def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Show a bar on stderr that is moved by calling what this yields with the work's progress.
-
-    Off a terminal there is a plain line now and then in its place.
-    """
-    stderr = Console(stderr=True, highlight=False)
-    if quiet or not stderr.is_terminal:
-        yield (lambda progress: None) if quiet else _lines(title)
-        return
-    from rich import progress as bars
-    from rich.table import Column
-
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(bar_width=16),
-        bars.MofNCompleteColumn(),
-        bars.TimeElapsedColumn(),
-        bars.TimeRemainingColumn(),
-        bars.TextColumn("{task.fields[counts]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-    )
-    with bars.Progress(*columns, console=stderr, transient=True) as bar:
-        task = bar.add_task(escape(title), total=None, counts="")
-
-        def watch(progress: Any) -> None:
-            bar.update(task, completed=progress.done, total=progress.total, counts=_counts(progress))
-
-        yield watch
-
-
-def _counts(progress: Any) -> str:
-    """Return what is decided, what is open, and how much of the trees that are being grown is proved."""
-    counted = [f"{count} {verdict.replace('_', ' ')}" for verdict, count in sorted(progress.verdicts.items())]
-    trees = ", ".join(f"{share:.0%}" for share in progress.shares)
-    tree = [f"tree {trees} proved"] if trees else []
-    return ", ".join([*tree, *counted, f"{progress.total - progress.done} open"])
-
-
-def _lines(title: str) -> Callable[[Any], None]:
-    start = last = time.monotonic()
-
-    def watch(progress: Any) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < LINES_EVERY:
-            return
-        last = now
-        say(f"{title}: {progress.done} of {progress.total} after {now - start:.0f} s: {_counts(progress)}")
-
-    return watch

@@ -253,7 +253,7 @@ def decide_row(row: Row) -> Decided:
         entry = files.named(entry)
         check_on_box(subject, asked, row.seed)
         options = PropertyOptions(seed=row.seed)
-        budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes)
+        budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes, clock=time.monotonic)
         decision = decide_property(subject, asked, options, budget)
         subject.check_unchanged()
     except IdlAuditError as error:

@@ -258,9 +258,8 @@ def _decide_with_journal(
                 f"{len(decided)} of {len(tasks)} samples were decided by an earlier run and taken from its journal"
             )
             yield Diagnostic(code="IDL207", level="info", message=message)
-        left = [task for task in tasks if task.position not in decided]
         known = list(decided.values())
-        work = decide_all(setting, subject, left, jobs=options.jobs, earlier=known, watch=watch)
+        work = decide_all(setting, subject, tasks, jobs=options.jobs, earlier=known, watch=watch)
         with closing(work):
             for sample in work:
                 decided[sample.position] = sample

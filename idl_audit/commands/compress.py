@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -23,8 +24,12 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.report.schema import BlockDrift, Compression, Diagnostic, Drift, NonzeroChange, Removed, Report
 from idl_audit.values.arrays import FloatArray
+from idl_audit.values.check import allow
 from idl_audit.values.errors import OptionError, UnsupportedModelError
 from idl_audit.values.rounding import up
+
+BYTES_A_TRIPLE: Final = 32
+"""A number with its row and column, and what is made of them beside them."""
 
 _EMPTY = ImplicitModel((), (), Affine({}, None, np.zeros(1)), (1, 1), (1, 1))
 
@@ -40,6 +45,8 @@ def reduce(path: Path, options: WriteOptions, data: DataOptions | None = None, *
     opened = open_model(path, options, data, clock, tell)
     model = opened.subject.model
     box = input_box(opened, options) if options.preprocessing.bounds is not None else None
+    widest = max((linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps), default=0)
+    allow(BYTES_A_TRIPLE * widest, options.model.max_bytes, "the coefficients of the largest map, one by one,")
     with clock.step("reduce"):
         found = reduce_model(model, None if box is None else partial(_constant_on, box))
     with clock.step("check the result"):

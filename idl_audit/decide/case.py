@@ -27,6 +27,9 @@ from idl_audit.values.query import Query
 from idl_audit.values.rounding import down
 from idl_audit.values.verdicts import Reason
 
+STATES_SHARE = 0.8
+"""Of the time of the rung that first asks for bounds of all states; blocks that it does not reach keep intervals."""
+
 Rows: TypeAlias = tuple[FloatArray, FloatArray]
 """Rows (r, q) and their offsets, rounded downward, (r,)."""
 
@@ -97,6 +100,10 @@ class Case:
         """Whether there is a counterexample, or no alternative is left."""
         return self.judge.has_won or not self.open.size
 
+    def know(self, states: StateBounds) -> None:
+        """Take backward bounds of all states over the set."""
+        self._states = states
+
     def raise_lowers(self, numbers: Iterable[int], lowers: Iterable[float]) -> None:
         """Take proved lower bounds of some alternatives."""
         for number, lower in zip(numbers, lowers, strict=True):
@@ -110,7 +117,10 @@ class Case:
         """Return backward bounds of all states, computed once."""
         if self._states is None:
             if self.sparse is None:
-                self._states = backward_state_bounds(self.proved_model, self.inputs, check=budget.check)
+                tighten = budget.part(STATES_SHARE).check
+                self._states = backward_state_bounds(
+                    self.proved_model, self.inputs, check=budget.check, tighten=tighten
+                )
             else:
                 prepared = _prepared_for_sparse(self.model, budget.max_bytes)
                 self._states = bound_set(prepared, self.sparse, budget=budget).states

@@ -9,6 +9,7 @@ point of another class; clean_wrong: the network misclassifies the sample itself
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from idl_audit.decide.case import Case
 from idl_audit.decide.proofs import Recorded
+from idl_audit.decide.quick import looks_safe
 from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
@@ -24,16 +26,20 @@ from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Found, Judge
 from idl_audit.search.mixed_integer import is_piecewise_linear
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import InputSet
+from idl_audit.values.box import Box, InputSet
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
-from idl_audit.values.query import Query
+from idl_audit.values.query import Misclassification, Query
 from idl_audit.values.verdicts import Reason, Verdict
 
 LAST: Final = 0.95
 """Of the time and nodes that are left, for the last proof; the last rung of all has what there is."""
+BATCH_WORK: Final = 2**32
+"""Products that linear bounds of the samples of a batch may cost, were all states of all of them bounded."""
+MOST_AT_ONCE: Final = 64
+"""Samples of a batch: more gain little, and are told of later."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,207 @@ class Result:
         return least if np.isfinite(least) else None
 
 
+@dataclass(eq=False)
+class Ascent:
+    """A query on the ladder: what is known of it, and the rungs that it has before it."""
+
+    case: Case
+    budget: Budget
+    names: tuple[str, ...]
+    """All its rungs; where none were asked for, the order is chosen on the way."""
+    left: list[str]
+    is_free: bool
+    """Whether the order may be chosen."""
+    method: str | None = None
+    """The rung that decided it."""
+
+    @classmethod
+    def of(
+        cls, model: ImplicitModel, network: Network, query: Query, options: Options, budget: Budget, centre: FloatArray
+    ) -> Ascent:
+        """Stand before the first rung.
+
+        Raises:
+            UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
+            OptionError: where a method is not for such queries.
+        """
+        names = climbed(model, query, options.methods)
+        judge, rng = Judge.of(model, network, query, budget), np.random.default_rng(options.seed)
+        recorded = Recorded() if options.record else None
+        case = Case(model, query, judge, centre, rng, options.attack, recorded=recorded)
+        left = list(names) if model.is_well_posed else []  # of several states for one input no rung speaks
+        return cls(case, budget, names, left, options.methods is None and model.is_feed_forward)
+
+    @property
+    def together(self) -> str | None:
+        """The next rung, where many samples climb it at once."""
+        query, name = self.case.query, self.left[0] if self.left else None
+        if self.method is not None or name is None or RUNGS[name].together is None:
+            return None
+        return name if isinstance(query, Misclassification) and isinstance(query.inputs, Box) else None
+
+    def part(self, budget: Budget) -> Budget:
+        """Return what the next rung may cost."""
+        last = next((name for name in reversed(self.names) if name in PROOFS), None)
+        name = self.left[0]
+        return budget if len(self.left) == 1 else budget.part(LAST if name == last else RUNGS[name].share)
+
+    def climb(self) -> None:
+        """Go through the rungs that are left, until one decides or the time is over."""
+        case = self.case
+        while self.left and self.method is None and not self.budget.out_of_time:
+            try:
+                RUNGS[self.left[0]].climb(case, self.part(self.budget))
+            except (BudgetError, UnsupportedModelError):
+                pass  # it could not be ended in its time, or nothing bounds this model over this set
+            except SolverError:
+                case.reason = Reason.SOLVER_FAILED
+            except (MemoryError, MemoryLimitError):
+                case.reason = Reason.MEMORY_LIMIT
+            self.step()
+            with suppress(BudgetError, MemoryError):
+                choose([self], self.budget)
+
+    def step(self) -> None:
+        """Leave a rung behind."""
+        name = self.left.pop(0)
+        if self.case.is_decided:
+            self.method = RUNGS[name].begins or name
+
+    @property
+    def result(self) -> Result:
+        """What is known now, without its seconds."""
+        case, lowers = self.case, tuple(self.case.lowers.tolist())
+        if not case.model.is_well_posed:
+            return Result(Verdict.UNKNOWN, reason=Reason.NO_UNIQUENESS_PROOF)
+        if case.judge.has_won:
+            return Result(Verdict.FALSIFIED, -1, self.method, lowers, case.judge.best)
+        if not case.open.size:
+            certified = Result(Verdict.CERTIFIED, -1, self.method, lowers, case.judge.best, recorded=case.recorded)
+            return replace(certified, states=case.states)
+        return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, _reason(case, self.names, self.budget))
+
+
+def choose(ascents: Sequence[Ascent], budget: Budget) -> None:
+    """Put linear bounds before the attacks where the slopes at the centre say that these would find nothing.
+
+    The order is a matter of what the query itself shows, not of clocks or of other queries: a verdict is the same
+    whatever was decided before.
+    """
+    waiting = [one for one in ascents if _may_choose(one)]
+    if waiting:
+        for one, is_safe in zip(waiting, looks_safe([one.case for one in waiting], budget), strict=True):
+            one.is_free = False
+            if is_safe:
+                one.left.remove("linear")
+                one.left.insert(0, "linear")
+
+
+def _may_choose(ascent: Ascent) -> bool:
+    left = ascent.left
+    return ascent.is_free and ascent.method is None and "linear" in left and left[0] in (*ATTACKS, "quick")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample and the set around it."""
+
+    point: FloatArray
+    """Shape (p,), inside the set."""
+    label: int
+    inputs: InputSet
+
+
+def samples_at_once(model: ImplicitModel) -> int:
+    """Return how many samples are worth deciding together: fewer of a model whose bounds take long for one."""
+    if not model.is_feed_forward:
+        return 1
+    products = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
+    return int(np.clip(BATCH_WORK // max(1, products * (model.n_states + model.n_outputs)), 1, MOST_AT_ONCE))
+
+
+def decide_together(
+    model: ImplicitModel, network: Network, samples: Sequence[Sample], options: Options
+) -> list[Result | None]:
+    """Return the verdicts that the first rungs give, climbed by many samples at once; None where they give none.
+
+    They are those of `decide_sample`, which is left what is not decided here: a batch has the time of one sample, and
+    no verdict depends on the other samples (bounds may differ by the order in which a product is summed).
+
+    Raises:
+        UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
+        OptionError: where the target is no other class, or a method is not for such sets.
+    """
+    budget = options.budget
+    begun = [_begun(model, network, sample, options, budget) for sample in samples]
+    while group := _group(begun):
+        start = budget.clock()
+        goes_on = _climb_together([one.ascent for one in group if one.ascent is not None], budget)
+        share = (budget.clock() - start) / len(group)
+        for one in group:
+            one.seconds += share
+        if not goes_on:
+            break
+    return [one.result if one.is_decided else None for one in begun]
+
+
+@dataclass(eq=False)
+class _Begun:
+    """A sample of which it is known whether the network is right on it."""
+
+    predicted: int
+    ascent: Ascent | None
+    """None where the network misclassifies the sample itself."""
+    seconds: float
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.ascent is None or self.ascent.method is not None
+
+    @property
+    def result(self) -> Result:
+        """What is known of it."""
+        if self.ascent is None:
+            return Result(Verdict.CLEAN_WRONG, self.predicted, seconds=self.seconds)
+        return replace(self.ascent.result, predicted=self.predicted, seconds=self.seconds)
+
+
+def _begun(model: ImplicitModel, network: Network, sample: Sample, options: Options, budget: Budget) -> _Begun:
+    start = budget.clock()
+    predicted = int(predictions(network(sample.point[None].astype(np.float32)))[0])
+    ascent = None
+    if predicted == sample.label:
+        query = Query.misclassification(sample.inputs, model.n_outputs, sample.label, options.attack.target)
+        ascent = Ascent.of(model, network, query, options, budget, sample.point)
+    return _Begun(predicted, ascent, budget.clock() - start)
+
+
+def _group(begun: Sequence[_Begun]) -> list[_Begun]:
+    """Return the samples whose next rung is the same, the cheapest such rung; none where each stands alone."""
+    standing: dict[str, list[_Begun]] = {}
+    for one in begun:
+        name = one.ascent and one.ascent.together
+        if name:
+            standing.setdefault(name, []).append(one)
+    groups = [standing[name] for name in METHODS if len(standing.get(name, ())) > 1]
+    return groups[0] if groups else []
+
+
+def _climb_together(ascents: Sequence[Ascent], budget: Budget) -> bool:
+    """Climb one rung; return False where its time or memory did not suffice, and each sample is to try it alone."""
+    together = RUNGS[ascents[0].left[0]].together
+    assert together is not None
+    try:
+        together([one.case for one in ascents], ascents[0].part(budget))
+        for one in ascents:
+            one.step()
+        choose(ascents, budget)
+    except (BudgetError, UnsupportedModelError, MemoryError, MemoryLimitError):
+        return False
+    return True
+
+
 def decide_sample(
     model: ImplicitModel,
     network: Network,
@@ -129,12 +336,11 @@ def decide_sample(
     """
     budget = options.budget if budget is None else budget
     start = budget.clock()
-    predicted = int(predictions(network(sample[None].astype(np.float32)))[0])
-    if predicted != label:
-        return Result(Verdict.CLEAN_WRONG, predicted, seconds=budget.clock() - start)
-    query = Query.misclassification(inputs, model.n_outputs, label, options.attack.target)
-    found = decide_query(model, network, query, options, watch=watch, budget=budget, centre=sample)
-    return replace(found, predicted=predicted, seconds=budget.clock() - start)
+    begun = _begun(model, network, Sample(sample, label, inputs), options, budget)
+    if begun.ascent is not None:
+        begun.ascent.case.watch = watch
+        begun.ascent.climb()
+    return replace(begun.result, seconds=budget.clock() - start)
 
 
 def decide_query(
@@ -164,28 +370,11 @@ def decide_query(
     """
     budget = options.budget if budget is None else budget
     start = budget.clock()
-    names = climbed(model, query, options.methods)
-    if not model.is_well_posed:  # several states for one input: nothing said of one of them holds for all
-        seconds = budget.clock() - start
-        return Result(Verdict.UNKNOWN, reason=Reason.NO_UNIQUENESS_PROOF, seconds=seconds)
-    case = Case(
-        model,
-        query,
-        Judge.of(model, network, query, budget),
-        query.box.centre if centre is None else centre,
-        np.random.default_rng(options.seed),
-        options.attack,
-        watch,
-        Recorded() if options.record else None,
-    )
-    method = _climb(case, names, budget)
-    lowers, seconds = tuple(case.lowers.tolist()), budget.clock() - start
-    if case.judge.has_won:
-        return Result(Verdict.FALSIFIED, -1, method, lowers, case.judge.best, None, seconds)
-    if not case.open.size:
-        certified = Result(Verdict.CERTIFIED, -1, method, lowers, case.judge.best, None, seconds, case.recorded)
-        return replace(certified, states=case.states)
-    return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, _reason(case, names, budget), seconds)
+    point = query.box.centre if centre is None else centre
+    ascent = Ascent.of(model, network, query, options, budget, point)
+    ascent.case.watch = watch
+    ascent.climb()
+    return replace(ascent.result, seconds=budget.clock() - start)
 
 
 def climbed(model: ImplicitModel, query: Query, asked: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -227,26 +416,6 @@ def _check_fit(model: ImplicitModel, query: Query, names: Sequence[str]) -> None
         if not RUNGS[name].fits(model, query):
             kind = "properties" if name in ATTACKS or name == "mip" else "sets in which few inputs change"
             raise OptionError(f"the method {name} is not for {kind}; leave it out")
-
-
-def _climb(case: Case, names: Sequence[str], budget: Budget) -> str | None:
-    """Go through the rungs; return the one that decided."""
-    last = next((name for name in reversed(names) if name in PROOFS), None)
-    for name in names:
-        if budget.out_of_time:
-            return None
-        part = budget if name == names[-1] else budget.part(LAST if name == last else RUNGS[name].share)
-        try:
-            RUNGS[name].climb(case, part)
-        except (BudgetError, UnsupportedModelError):
-            pass  # it could not be ended in its time, or nothing bounds this model over this set
-        except SolverError:
-            case.reason = Reason.SOLVER_FAILED
-        except (MemoryError, MemoryLimitError):
-            case.reason = Reason.MEMORY_LIMIT
-        if case.is_decided:
-            return RUNGS[name].begins or name
-    return None
 
 
 def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:

@@ -12,8 +12,10 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from idl_audit.decide import batches
 from idl_audit.decide.case import Case, plus
 from idl_audit.decide.proofs import FEW_INPUTS
+from idl_audit.decide.quick import quick
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import output_intervals, output_lower_bounds
@@ -21,7 +23,6 @@ from idl_audit.proof.lp_chain import LpChain, widened
 from idl_audit.search import branching
 from idl_audit.search.attacks import Target, run_attack
 from idl_audit.search.branching import Chain
-from idl_audit.search.fast_gradients import CheckedSearch, Searched, SlowNetwork, batch_size, searched
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.tree import Grown, LpTree
 from idl_audit.search.mixed_integer import BigMProgram, is_piecewise_linear
@@ -31,19 +32,11 @@ from idl_audit.search.splitting.boxes import moving_inputs
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
-from idl_audit.values.query import Conjunction, Misclassification, Query
+from idl_audit.values.query import Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
 FIRST_BOXES: Final = 96
 FIRST_BOXES_BY_FORMS: Final = 1024
-RANDOM_POINTS: Final = 1000
-RANDOM_NUMBERS: Final = 200_000
-"""Random points are fewer where they have many inputs: so many numbers in all."""
-CHEAP_BATCH: Final = 64
-"""A model that takes fewer points at a time is worth loading torch for."""
-SIGN_STEPS: Final = 5
-NEAREST: Final = 16
-"""Alternatives that the quick attack aims at."""
 GREATEST_EFFORT: Final = 8
 CLOSE: Final = 1e-5
 """Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
@@ -72,46 +65,6 @@ def _attack_sample(name: str) -> Climb:
             budget.check()
 
     return climb
-
-
-def _quick(case: Case, budget: Budget) -> None:
-    """Random points and corners; then signed gradient steps on the row that is furthest from holding."""
-    judge = case.judge.within(budget)
-    if not judge.can_be_asked:
-        return
-    box, width = case.query.box, case.query.box.hi - case.query.box.lo
-    count = max(4, min(RANDOM_POINTS, RANDOM_NUMBERS // box.size) // 2)
-    shape = (count, box.size)
-    points = np.vstack([box.centre, box.lo + case.rng.random(shape) * width])
-    points = np.vstack([points, box.lo + case.rng.integers(0, 2, shape) * width])
-    if judge.propose(points):
-        return
-    model = CheckedSearch(_quickly_searched(case.model), budget.check)
-    alternatives = case.open_query.alternatives
-    starts, aims = _starts(alternatives, points, model.outputs(points))
-    for step in np.geomspace(1.0, 0.1, SIGN_STEPS):
-        _, slope = model.slopes(starts, lambda y: _worst_rows(alternatives, aims, y))
-        starts = np.clip(starts - step * width * np.sign(slope), box.lo, box.hi)
-        if judge.propose(starts):
-            return
-
-
-def _quickly_searched(model: ImplicitModel) -> Searched:
-    return SlowNetwork(model) if batch_size(model) >= CHEAP_BATCH else searched(model)
-
-
-def _starts(open_: Sequence[Conjunction], points: FloatArray, y: FloatArray) -> tuple[FloatArray, list[int]]:
-    """Return the best point for each of the alternatives that are nearest to holding, and their numbers."""
-    far = np.stack([(y @ c.rows.T + c.offsets).max(axis=1) for c in open_], axis=1)
-    aims = np.argsort(far.min(axis=0), kind="stable")[:NEAREST]
-    return points[far[:, aims].argmin(axis=0)], [int(k) for k in aims]
-
-
-def _worst_rows(open_: Sequence[Conjunction], aims: list[int], y: FloatArray) -> FloatArray:
-    """Return for each point the row of its alternative with the greatest value there."""
-    return np.stack(
-        [open_[k].rows[int(np.argmax(open_[k].rows @ v + open_[k].offsets))] for k, v in zip(aims, y, strict=True)]
-    )
 
 
 def _attack(case: Case, budget: Budget, effort: int = 1) -> None:
@@ -289,6 +242,8 @@ def _why_left(grown: Grown) -> Reason:
 
 Climb: TypeAlias = Callable[[Case, Budget], None]
 """(case, its part of the budget): refutes alternatives or finds a counterexample, or neither."""
+ClimbTogether: TypeAlias = Callable[[Sequence[Case], Budget], None]
+"""The same for samples of one model, each in a box of its own."""
 Suits: TypeAlias = Callable[[ImplicitModel, Query], bool]
 
 
@@ -356,18 +311,20 @@ class Rung:
     """Those for which it is climbed unless methods are named."""
     begins: str = ""
     """The method that it is the beginning of; it is told by that name, and cannot be asked for by its own."""
+    together: ClimbTogether | None = None
+    """For many samples at once, where that is cheaper than one after the other."""
 
 
 RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
     {
-        "interval": Rung(_interval, proves=True, usual=_always),
+        "interval": Rung(_interval, proves=True, usual=_always, together=batches.intervals),
         "random": Rung(_attack_sample("random"), fits=_classes),
         "sign": Rung(_attack_sample("sign"), fits=_classes, usual=_sparse_sets),
         "sensitivity": Rung(_attack_sample("sensitivity"), fits=_classes),
         "gradient": Rung(_attack_sample("gradient"), fits=_classes),
-        "quick": Rung(_quick, 0.1, fits=_boxes, usual=_boxes),
+        "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
-        "linear": Rung(_linear, 0.7, proves=True, usual=_always),
+        "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=batches.lines),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),

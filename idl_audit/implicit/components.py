@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
 
 from idl_audit.values.arrays import FloatArray, IntArray
 
@@ -24,6 +23,8 @@ def block_order(A: sp.csr_array, kinds: IntArray, nodes: IntArray) -> list[IntAr
         kinds: which activation each state has; acyclic states share a block only with their kind.
         nodes: the node that each state belongs to; states of one node are coupled.
     """
+    from scipy.sparse.csgraph import connected_components  # loads linear algebra that layered networks do without
+
     n = A.shape[0]
     if not n:
         return []

@@ -1,36 +1,32 @@
 """Convolutions that stay convolutions: a kernel, never 10^8 numbers, until a linear program asks for the matrix.
 
-A door to torch: its float64 convolutions are im2col and a BLAS product, so that the usual bound on the rounding of a
-dot product holds for each entry (no Winograd or Fourier transform is used in float64).
+Windows are copied out, some rows of a batch at a time, and multiplied by the kernel, so that the usual bound on the
+rounding of a dot product holds for each entry: there is neither a Winograd nor a Fourier transform.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import Final
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.lib.stride_tricks import sliding_window_view
 
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.values.arrays import FloatArray, IntArray
 
-if TYPE_CHECKING:
-    import torch
-
+NUMBERS_AT_ONCE: Final = 2**19
+"""Numbers in the windows that are copied at a time: few enough to stay in cache."""
 
 FOLDED_AT_ONCE = 2**17
 """Numbers that windows are folded from at a time: what stays in the cache is folded three times as fast."""
 
 SMALL_WINDOW = 2**17
 """Entries of the matrix of a window that is multiplied by as a whole."""
-
-
-def _for_torch(array: FloatArray) -> FloatArray:
-    """Return the array contiguous and writable, as torch wants it, copied only where it is neither."""
-    return np.require(array, np.float64, ["C", "W"])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,49 +107,71 @@ class Convolution(LinearMap):
         return position, (position >= 0) & (position < self.spatial_in[axis])
 
     @property
-    def _torch_pads(self) -> list[int]:
-        return [p for axis in reversed(range(self.rank)) for p in (self.pads[axis], self.pads[self.rank + axis])]
+    def _by_group(self) -> FloatArray:
+        """The kernel as matrices, (groups, out channels of one, row_terms)."""
+        return self.kernel.reshape(self.groups, self.channels_out // self.groups, self.row_terms)
 
-    @cached_property
-    def _torch_kernel(self) -> torch.Tensor:
-        import torch
+    @property
+    def _padded(self) -> tuple[int, ...]:
+        """Spatial shape of the input with its zeros."""
+        return tuple(self.pads[a] + size + self.pads[self.rank + a] for a, size in enumerate(self.spatial_in))
 
-        return torch.from_numpy(_for_torch(self.kernel))
+    @property
+    def _inner(self) -> tuple[slice, ...]:
+        """Where the input stands among its zeros, in an array (rows, channels, *padded)."""
+        spatial = (slice(self.pads[a], self.pads[a] + size) for a, size in enumerate(self.spatial_in))
+        return (slice(None), slice(None), *spatial)
+
+    def _parts(self, rows: int) -> Iterator[slice]:
+        """Yield runs of rows whose windows are about NUMBERS_AT_ONCE numbers."""
+        at_once = max(1, NUMBERS_AT_ONCE // (self.groups * self.row_terms * math.prod(self.spatial_out)))
+        yield from (slice(start, min(start + at_once, rows)) for start in range(0, rows, at_once))
 
     def apply(self, x: FloatArray) -> FloatArray:
         """Return W x for each row of x."""
-        import torch
-        import torch.nn.functional as functional
+        pixels = math.prod(self.spatial_out)
+        result = np.empty((len(x), self.groups, self.channels_out // self.groups, pixels))
+        for part in self._parts(len(x)):
+            windows = self._windows(np.asarray(x[part], np.float64))
+            np.matmul(self._by_group, windows.reshape(-1, self.groups, self.row_terms, pixels), out=result[part])
+        return result.reshape(len(x), self.n_out)
 
-        image = torch.from_numpy(_for_torch(x)).reshape(len(x), self.channels_in, *self.spatial_in)
+    def _windows(self, x: FloatArray) -> FloatArray:
+        """Return what every tap reads, (m, in channels, *taps, *spatial_out), for rows x, (m, n_in)."""
+        image = x.reshape(len(x), self.channels_in, *self.spatial_in)
         if any(self.pads):
-            image = functional.pad(image, self._torch_pads)
-        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[self.rank - 1]
-        with torch.no_grad():
-            result = convolve(
-                image, self._torch_kernel, stride=self.strides, dilation=self.dilations, groups=self.groups
-            )
-        return np.asarray(result.reshape(len(x), self.n_out).numpy())
+            padded = np.zeros((*image.shape[:2], *self._padded))
+            padded[self._inner] = image
+            image = padded
+        span = tuple(d * (size - 1) + 1 for d, size in zip(self.dilations, self.kernel.shape[2:], strict=True))
+        views = sliding_window_view(image, span, axis=tuple(range(2, 2 + self.rank)))
+        steps = (slice(None, None, step) for step in (*self.strides, *self.dilations))
+        views = views[(slice(None), slice(None), *steps)]
+        order = (0, 1, *range(2 + self.rank, 2 + 2 * self.rank), *range(2, 2 + self.rank))
+        return np.ascontiguousarray(views.transpose(order))
 
     def adjoint(self, y: FloatArray) -> FloatArray:
         """Return W^T y for each row of y."""
-        import torch
-        import torch.nn.functional as functional
+        pixels = math.prod(self.spatial_out)
+        result = np.empty((len(y), self.channels_in, *self.spatial_in))
+        for part in self._parts(len(y)):
+            image = np.asarray(y[part], np.float64).reshape(-1, self.groups, self.channels_out // self.groups, pixels)
+            result[part] = self._spread(np.matmul(self._by_group.transpose(0, 2, 1), image))
+        return result.reshape(len(y), self.n_in)
 
-        image = torch.from_numpy(_for_torch(y)).reshape(len(y), self.channels_out, *self.spatial_out)
-        transposed = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
-        with torch.no_grad():
-            padded = transposed[self.rank - 1](
-                image,
-                self._torch_kernel,
-                stride=self.strides,
-                dilation=self.dilations,
-                groups=self.groups,
-                output_padding=self.unread,
-            )
-        result = padded.numpy()
-        window = tuple(slice(self.pads[a], self.pads[a] + size) for a, size in enumerate(self.spatial_in))
-        return np.ascontiguousarray(result[(slice(None), slice(None), *window)]).reshape(len(y), self.n_in)
+    def _spread(self, taps: FloatArray) -> FloatArray:
+        """Return the sum of what every tap gives back to where it reads, (m, groups, row_terms, pixels) -> images."""
+        each = taps.reshape(len(taps), self.channels_in, *self.kernel.shape[2:], *self.spatial_out)
+        total = np.zeros((len(taps), self.channels_in, *self._padded))
+        for tap in np.ndindex(*self.kernel.shape[2:]):
+            window = self._read_by(tap, self.spatial_out)
+            total[(slice(None), slice(None), *window)] += each[(slice(None), slice(None), *tap)]
+        return total[self._inner]
+
+    def _read_by(self, tap: tuple[int, ...], extent: tuple[int, ...]) -> tuple[slice, ...]:
+        """Return what a tap reads of the padded input, for windows of so many outputs along each axis."""
+        each = zip(tap, self.dilations, self.strides, extent, strict=True)
+        return tuple(slice(t * d, t * d + (e - 1) * s + 1, s) for t, d, s, e in each)
 
     def adjoint_patches(self, y: FloatArray) -> FloatArray:
         """Return W^T y for windows of the output, channels last, of whatever size; what is beyond an edge is kept.
@@ -181,10 +199,7 @@ class Convolution(LinearMap):
         for start in range(0, rows, at_once):
             folded = self._through_taps(y[start : start + at_once])
             for number, tap in enumerate(np.ndindex(*taps)):
-                window = (
-                    slice(t * d, t * d + (e - 1) * s + 1, s)
-                    for t, d, e, s in zip(tap, self.dilations, extent, self.strides, strict=True)
-                )
+                window = self._read_by(tap, tuple(extent))
                 result[(slice(start, start + at_once), *window)] += folded[..., number, :]
         return result
 

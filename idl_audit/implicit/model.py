@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.implicit.activations import Activation, Line
+from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
@@ -107,6 +108,12 @@ class StateBlock:
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return slopes for a line below and a line above phi on [lo, hi]."""
         return self.activation.relaxation_slopes(*self._unscaled(lo, hi))
+
+    def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
+        """Return about where in [lo, hi] side (phi(z) - k z) is least, for a curve; used to search, never to prove."""
+        assert isinstance(self.activation, Curve)
+        z = self.activation.farthest(side, k, *self._unscaled(lo, hi))
+        return np.ldexp(z, -self.exponent) if self._is_scaled else z
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""

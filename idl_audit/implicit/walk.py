@@ -22,6 +22,7 @@ from idl_audit.implicit.composition import (
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import PoolWindows, StateBlock
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.values.check import enough
 from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 
 TensorValue: TypeAlias = AffineForm | AnyArray
@@ -110,10 +111,11 @@ class Walk:
     def allow(self, node: Node, entries: int) -> None:
         """Raise MemoryLimitError where the node would need more entries of a matrix than the limit leaves room for."""
         if self.max_bytes is not None and entries * BYTES_PER_ENTRY > self.max_bytes:
-            needed = entries * BYTES_PER_ENTRY / 1e9
+            needed = entries * BYTES_PER_ENTRY
             raise MemoryLimitError(
-                f"{node.op} node '{node.label}' has about {entries:,} nonzeros ({needed:.2f} GB), above the limit of "
-                f"{self.max_bytes / 1e9:.2f} GB; raise --max-memory or audit a smaller model"
+                f"{node.op} node '{node.label}' has about {entries:,} nonzeros ({needed / 1e9:.2f} GB), above the "
+                f"limit of {self.max_bytes / 1e9:.2f} GB; raise --max-memory to {enough(needed)} or audit a smaller "
+                "model"
             )
 
 

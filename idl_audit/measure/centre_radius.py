@@ -26,6 +26,7 @@ from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.measure.sensitivity import combined, lost_below_range, paper_matrix, roundings, signed_matrix
 from idl_audit.proof.flat import flat_bytes, flat_sensitivity, monotone_sensitivity
 from idl_audit.values.arrays import FloatArray
+from idl_audit.values.check import enough
 from idl_audit.values.errors import InvalidInputError, MemoryLimitError, UnsupportedModelError
 from idl_audit.values.rounding import gamma, up
 
@@ -68,7 +69,7 @@ def global_centre_radius(
     if needed > limit:
         raise MemoryLimitError(
             f"the method centre-radius would take {needed / 1e6:,.0f} MB, above the limit of {limit / 1e6:,.0f} MB; "
-            "raise --max-memory, or use the method best, which takes what fits"
+            f"raise --max-memory to {enough(needed)}, or use the method best, which takes what fits"
         )
     return centre_radius_matrix(model, global_slopes(model), functionals)
 

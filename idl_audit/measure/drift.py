@@ -13,7 +13,7 @@ Elsewhere: pruning, quantisation error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,8 @@ from idl_audit.values.rounding import gamma, up
 
 ROWS_AT_ONCE = 2048
 """Rows of one backward pass: sets times outputs."""
+NUMBERS_AT_ONCE = 2**21
+"""Weights on all states that some outputs have together."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,25 @@ def global_drift(pair: Compressed) -> GlobalDrift:
     Raises:
         UnsupportedModelError: where nothing bounds a loop of one of the models.
     """
+    zero = np.zeros((1, pair.original.n_inputs))
+    at_zero = _sizes(interval_bounds(pair.original, Interval(zero, zero)))
+    parts = [_global_rows(pair, unit, at_zero) for unit in _units(pair.model)]
+    return GlobalDrift(np.concatenate([offset for offset, _ in parts]), np.concatenate([rows for _, rows in parts]))
+
+
+def _units(model: ImplicitModel, boxes: int = 1) -> Iterator[FloatArray]:
+    """Yield runs of rows of the identity of the outputs, whose weights on all states take little memory."""
+    q, at_once = model.n_outputs, max(1, NUMBERS_AT_ONCE // (boxes * (model.n_states + model.n_inputs)))
+    yield from (np.eye(min(at_once, q - start), q, start) for start in range(0, q, at_once))
+
+
+def _global_rows(
+    pair: Compressed, unit: FloatArray, at_zero: Mapping[int, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Return offset and matrix of some outputs, (r, q) rows of the identity."""
     small, original = pair.model, pair.original
-    behind = _behind(small, {}, np.eye(small.n_outputs))
-    seeds, matrix = _through_changes(pair, behind, np.eye(small.n_outputs))
-    zero = np.zeros((1, original.n_inputs))
-    at_zero = _sizes(interval_bounds(original, Interval(zero, zero)))
-    offset = np.zeros(small.n_outputs)
+    seeds, matrix = _through_changes(pair, _behind(small, {}, unit), unit)
+    offset = np.zeros(len(unit))
     for k, seed in seeds.items():
         offset += multiplied(seed, at_zero[k][0][:, None])[:, 0]
     # s T: the weights s on |x0| go through the original's own recursion
@@ -67,7 +82,7 @@ def global_drift(pair: Compressed) -> GlobalDrift:
         if row.input is not None:
             matrix += pulled(row.input, behind_k)
     factor = 1 + 4 * gamma(roundings(small) + roundings(original) + 64)
-    return GlobalDrift(offset * factor, matrix * factor)
+    return offset * factor, matrix * factor
 
 
 def box_drift(pair: Compressed, inputs: Interval, everywhere: GlobalDrift | None = None) -> FloatArray:
@@ -93,27 +108,36 @@ def _box_drift(pair: Compressed, inputs: Interval, everywhere: GlobalDrift | Non
     before = affine_interval(original.output, theirs.x, inputs)
     after = affine_interval(small.output, ours.x, inputs)
     bound = up(np.maximum(after.hi - before.lo, before.hi - after.lo))
-    m, q = len(inputs.lo), small.n_outputs
     steepest = {}
     for k, block in enumerate(small.blocks):
         if k in small.loops or block.activation.coupled:
             continue
         low, high = (np.minimum(theirs.z[k].lo, ours.z[k].lo), np.maximum(theirs.z[k].hi, ours.z[k].hi))
         least, most = block.slopes(low, high)
-        steepest[k] = np.repeat(np.maximum(np.abs(least), np.abs(most)) + np.zeros((m, block.size)), q, axis=0)
-    unit = np.tile(np.eye(q), (m, 1))
-    behind = _behind(small, {}, unit, steepest)
+        steepest[k] = np.maximum(np.abs(least), np.abs(most)) + np.zeros((len(low), block.size))
     sizes = {**_sizes(theirs), INPUT: np.abs(np.stack([inputs.lo, inputs.hi])).max(axis=0)}
-    total = np.zeros((m, q))
-    for (k, source), change in pair.changes.items():
-        moved = change.apply(sizes[source])
-        if k == OUTPUT:
-            total += moved
-        elif k in behind:
-            total += applied(behind[k].reshape(m, q, -1), moved)
+    units = _units(small, len(inputs.lo))
+    total = np.concatenate([_box_rows(pair, unit, steepest, sizes) for unit in units], axis=1)
     total *= 1 + 4 * gamma(roundings(small) + roundings(original) + 64)
     bound = np.minimum(bound, np.where(np.isnan(total), np.inf, total))
     return bound if everywhere is None else np.minimum(bound, everywhere.at(sizes[INPUT]))
+
+
+def _box_rows(
+    pair: Compressed, unit: FloatArray, steepest: Mapping[int, FloatArray], sizes: Mapping[int, FloatArray]
+) -> FloatArray:
+    """Return |C| |x - x0| + E_C |x0| + E_D |u| of some outputs over m boxes, (r, q) rows of the identity -> (m, r)."""
+    m, r = len(sizes[INPUT]), len(unit)
+    repeated = {k: np.repeat(slopes, r, axis=0) for k, slopes in steepest.items()}
+    behind = _behind(pair.model, {}, np.tile(unit, (m, 1)), repeated)
+    total = np.zeros((m, r))
+    for (k, source), change in pair.changes.items():
+        moved = change.apply(sizes[source])
+        if k == OUTPUT:
+            total += moved[:, unit.argmax(axis=1)]
+        elif k in behind:
+            total += applied(behind[k].reshape(m, r, -1), moved)
+    return total
 
 
 def _sizes(bounds: StateBounds) -> dict[int, FloatArray]:

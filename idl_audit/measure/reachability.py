@@ -17,6 +17,7 @@ from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.upward import patterns
+from idl_audit.measure.sensitivity import identity_rows, row_parts
 from idl_audit.values.arrays import BoolArray
 from idl_audit.values.errors import UnsupportedModelError
 
@@ -33,15 +34,23 @@ def independent_pairs(model: ImplicitModel) -> BoolArray:
     """
     if any(k < i for i, row in enumerate(model.rows) for k in row.states):
         raise UnsupportedModelError(("independence is known where blocks read only themselves and older blocks",))
-    reached = _Reached(np.zeros((model.n_outputs, model.n_inputs), np.bool_))
-    reached.pull(model.output, np.eye(model.n_outputs, dtype=np.bool_))
+    reached = np.zeros((model.n_outputs, model.n_inputs), np.bool_)
+    for rows in row_parts(model, model.n_outputs):
+        reached[rows] = _reached(model, identity_rows(model, rows) > 0)
+    return ~reached
+
+
+def _reached(model: ImplicitModel, outputs: BoolArray) -> BoolArray:
+    """Return what some outputs may depend on, (r, q) -> (r, p)."""
+    reached = _Reached(np.zeros((len(outputs), model.n_inputs), np.bool_))
+    reached.pull(model.output, outputs)
     for k, block in enumerate(model.blocks):
         found = reached.states.pop(k, None)
         if found is not None:
             own = model.rows[k].states.get(k)
             behind = _behind(block.activation, found) if own is None else _closed(own, block.activation, found)
             reached.pull(model.rows[k], behind, but=k)
-    return ~reached.inputs
+    return reached.inputs
 
 
 @dataclass

@@ -20,6 +20,7 @@ from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.upward import multiplied, pulled, spread, weighted
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
+from idl_audit.values.check import enough
 from idl_audit.values.errors import MemoryLimitError, OptionError, UnsupportedModelError
 from idl_audit.values.rounding import LOST, TINY, gamma
 
@@ -90,7 +91,7 @@ def _refuse_too_large(n_rows: int, n_inputs: int, max_bytes: int | None) -> None
     if max_bytes is not None and needed > max_bytes:
         raise MemoryLimitError(
             f"S has {n_rows:,} x {n_inputs:,} entries, and {COPIES} matrices of that size take {needed / 1e6:,.0f} MB, "
-            f"above the limit of {max_bytes / 1e6:,.0f} MB; raise --max-memory"
+            f"above the limit of {max_bytes / 1e6:,.0f} MB; raise --max-memory to {enough(needed)}"
         )
 
 

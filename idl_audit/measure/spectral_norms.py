@@ -23,7 +23,10 @@ LARGEST_WORK = 10**11
 SHORT_SIDE = 512
 """Maps that are no matrices become one where their shorter side is at most this long."""
 
-CHUNK = 2**22
+LARGEST_MATRIX = 2**22
+"""Maps that are no matrices become one of at most so many entries."""
+
+CHUNK = 2**19
 """Complex numbers held at once."""
 
 PHASE_ERROR = 2.0**-44
@@ -72,7 +75,7 @@ def _stored_norm(linear_map: LinearMap) -> float:
     if isinstance(linear_map, Dense):
         if 2 * short**2 * long + 10 * short**3 <= LARGEST_WORK:
             bound = min(bound, largest_norm(linear_map.matrix))
-    elif short <= SHORT_SIDE and short * long <= CHUNK:
+    elif short <= SHORT_SIDE and short * long <= LARGEST_MATRIX:
         # the factors of a Reindexed are multiplied there: each entry is off by gamma_4 of itself at most
         rounding = gamma(4) * bound
         bound = min(bound, up(largest_norm(linear_map.to_sparse().toarray()) + rounding))
@@ -123,10 +126,16 @@ def largest_norm(matrices: AnyArray) -> float:
     scaled, exponent = _near_one(matrices)
     if scaled.shape[-2] > scaled.shape[-1]:
         scaled = np.conj(np.swapaxes(scaled, -1, -2))
-    squares = (scaled.real**2 + scaled.imag**2).sum(axis=(-1, -2)).max()
+    squares = _squares(scaled).max()
     error = 2 * gamma(2 * scaled.shape[-1] + 4) * float(squares)
     top = _largest_eigenvalue(scaled @ np.conj(np.swapaxes(scaled, -1, -2))) + error * (1 + gamma(scaled.size + 8))
     return _rescaled(up(up(math.sqrt(top)) + TINY), exponent)
+
+
+def _squares(matrices: AnyArray) -> FloatArray:
+    """Return ||M||_F^2 over a batch, up to rounding, without a matrix of squares beside it."""
+    parts = (matrices.real, matrices.imag) if np.iscomplexobj(matrices) else (matrices,)
+    return np.asarray(sum(np.einsum("...ij,...ij->...", part, part) for part in parts))
 
 
 def _largest_eigenvalue(grams: AnyArray) -> float:
@@ -146,7 +155,7 @@ def _largest_eigenvalue(grams: AnyArray) -> float:
             continue
         product = factor @ np.conj(np.swapaxes(factor, -1, -2))
         gaps = np.abs(shifted - product) + 8 * UNIT_ROUNDOFF * (np.abs(shifted) + np.abs(product))
-        squares = float((factor.real**2 + factor.imag**2).sum(axis=(-1, -2)).max())
+        squares = float(_squares(factor).max())
         rest = _widest_sum(gaps) + 2 * gamma(2 * m + 4) * squares
         return float((shift + rest * (1 + gamma(m**2 + 16))) * (1 + gamma(4)) + TINY)
     return _widest_sum(np.abs(grams)) * (1 + gamma(m + 4)) + TINY

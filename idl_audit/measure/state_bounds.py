@@ -23,6 +23,7 @@ from typing import Final
 
 import numpy as np
 
+from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import FAR, Affine, ImplicitModel, PoolWindows, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.measure.centre_radius import centre_radius_bytes
@@ -34,6 +35,7 @@ from idl_audit.proof.linear_bounds import output_lower_bounds, rows_at_once, sta
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import UNLIMITED, Budget
+from idl_audit.values.check import Check
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, UnsupportedModelError
 from idl_audit.values.rounding import TINY, gamma
 
@@ -45,6 +47,44 @@ LARGEST: Final = 10**9
 
 DEEPEST_SHARP: Final = 32
 """Up to so many blocks, every block's own S is the sharper of two kinds: its cost grows with their third power."""
+
+
+NUMBERS_AT_ONCE: Final = 2**20
+"""Numbers of a matrix over all inputs that are made, or looked at for one set, between two looks at the clock."""
+COPIES_AT_ONCE: Final = 8
+"""Arrays of so many numbers that such a unit of work holds at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class InputMatrix:
+    """B and a bound on its error, both (n, p), made some rows at a time when they are first asked for, and kept."""
+
+    linear_map: LinearMap
+    _made: dict[int, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
+
+    def rise(self, inputs: InputSet, check: Check) -> tuple[FloatArray, FloatArray]:
+        """Return how far B (u - centre) falls and rises at most over a set, each (n,), rounded upward.
+
+        Raises:
+            BudgetError: from `check`, which is called before every unit of work; what was made is kept.
+        """
+        n, at_once = self.linear_map.n_out, max(1, NUMBERS_AT_ONCE // max(self.linear_map.n_in, 1))
+        falls, rises = np.empty(n), np.empty(n)
+        for start in range(0, n, at_once):
+            rows = slice(start, min(start + at_once, n))
+            for moves, sign in ((falls, -1.0), (rises, 1.0)):
+                check()
+                matrix, error = self._rows(rows)
+                moves[rows] = inputs.rise(sign * matrix, error)
+        return falls, rises
+
+    def _rows(self, rows: slice) -> tuple[FloatArray, FloatArray]:
+        if rows.start not in self._made:
+            made, unit = self.linear_map, np.eye(rows.stop - rows.start, self.linear_map.n_out, rows.start)
+            rounding = gamma(made.column_terms + 8) * made.magnitude.adjoint(unit)
+            error = (rounding + made.pull_uncertainty(unit)) * (1 + gamma(8)) + TINY
+            self._made[rows.start] = made.adjoint(unit), error
+        return self._made[rows.start]
 
 
 @dataclass(frozen=True)
@@ -60,8 +100,8 @@ class Prepared:
     """S of the outputs, shape (q, p)."""
     state_matrices: Mapping[int, FloatArray] = field(default_factory=dict)
     """S of the pre-activations, block -> (n_k, p); only blocks where it fits into memory."""
-    input_rows: Mapping[int, tuple[FloatArray, FloatArray]] = field(default_factory=dict)
-    """For U_card: block -> (B_k, bound on its error), both (n_k, p); OUTPUT for D."""
+    input_matrices: Mapping[int, InputMatrix] = field(default_factory=dict)
+    """For U_card: block -> B_k; OUTPUT for D."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Method -> why it, or a part of it, is not used."""
 
@@ -141,8 +181,8 @@ def prepare(
         if why:
             left_out["sensitivity"] = why
     if sparse and made.methods != ("norm",):
-        rows, why = _input_rows(model, limit)
-        made = replace(made, input_rows=rows)
+        matrices_of_inputs, why = _input_matrices(model, limit)
+        made = replace(made, input_matrices=matrices_of_inputs)
         if why:
             left_out["interval"] = why
     return replace(made, left_out=left_out)
@@ -172,20 +212,19 @@ def _state_matrices(model: ImplicitModel, limit: int) -> tuple[dict[int, FloatAr
     return found, why if missing else ""
 
 
-def _input_rows(model: ImplicitModel, limit: int) -> tuple[dict[int, tuple[FloatArray, FloatArray]], str]:
-    """Return the rows of B and D, with bounds on their errors, as far as they fit, and what was left out."""
-    found: dict[int, tuple[FloatArray, FloatArray]] = {}
+def _input_matrices(model: ImplicitModel, limit: int) -> tuple[dict[int, InputMatrix], str]:
+    """Return B of each block and D, as far as they fit, and what was left out."""
+    found: dict[int, InputMatrix] = {}
     kept, missing = 0, 0
     for k, row in [*enumerate(model.rows), (OUTPUT, model.output)]:
         if row.input is None:
             continue
-        kept += 4 * row.size * max(model.n_inputs, row.size) * 8
-        if kept > limit:
+        needed = 2 * row.size * model.n_inputs * 8
+        if kept + needed + COPIES_AT_ONCE * NUMBERS_AT_ONCE * 8 > limit:
             missing += 1
             continue
-        unit = np.eye(row.size)
-        rounding = gamma(row.input.column_terms + 8) * row.input.magnitude.adjoint(unit)
-        found[k] = row.input.adjoint(unit), (rounding + row.input.pull_uncertainty(unit)) * (1 + gamma(8)) + TINY
+        kept += needed
+        found[k] = InputMatrix(row.input)
     why = f"the input's matrix of {missing} blocks would exceed {_megabytes(limit)}; they use the box around the set"
     return found, why if missing else ""
 
@@ -252,6 +291,7 @@ class _Climb:
         self._prepared, self._model, self._inputs, self._budget = prepared, model, inputs, budget
         self._hull, self._set = Interval.of_boxes(inputs.hull), Interval.of_set(inputs)
         self._point = Interval(inputs.centre[None], inputs.centre[None])
+        self._input_moves: dict[int, tuple[FloatArray, FloatArray]] = {}
         self._at_centre = interval_bounds(model, self._point)
         self._output_at_centre = affine_interval(model.output, self._at_centre.x, self._point)
 
@@ -310,7 +350,7 @@ class _Climb:
             self._put_interval(k)
             reads_states = bool(self._model.rows[k].states)
             bending = np.flatnonzero(self.bounds.unstable(k, self._model.blocks[k])[0])
-            if bending.size and (reads_states or k not in self._prepared.input_rows):
+            if bending.size and (reads_states or k not in self._prepared.input_matrices):
                 self._put(k, self._backward(k, bending))
         return self._output_backward().intersected(self._by_states())
 
@@ -343,11 +383,23 @@ class _Climb:
 
     def _with_sparse_input(self, k: int, row: Affine, found: Interval) -> Interval:
         """Intersect with A x + B u0 + b + B (u - u0), the last term over U_card in closed form."""
-        if not isinstance(self._inputs, SparseBall) or k not in self._prepared.input_rows:
+        moves = self._moved_by_inputs(k)
+        if moves is None:
             return found
-        matrix, error = self._prepared.input_rows[k]
         at_centre = affine_interval(row, self.bounds.x, self._point)
-        return found.intersected(_moved(at_centre, self._inputs.rise(-matrix, error), self._inputs.rise(matrix, error)))
+        return found.intersected(_moved(at_centre, *moves))
+
+    def _moved_by_inputs(self, k: int) -> tuple[FloatArray, FloatArray] | None:
+        """Return how far B (u - u0) falls and rises over U_card; None where nothing says, or the time is over."""
+        if not isinstance(self._inputs, SparseBall) or k not in self._prepared.input_matrices:
+            return None
+        if k not in self._input_moves:
+            try:
+                self._input_moves[k] = self._prepared.input_matrices[k].rise(self._inputs, self._budget.check)
+            except BudgetError:
+                self.cut_short = True
+                return None
+        return self._input_moves[k]
 
     def _backward(self, k: int, states: IntArray) -> Interval:
         """Return backward bounds of some pre-activations of block k; the others keep what they have."""

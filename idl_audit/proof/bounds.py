@@ -39,7 +39,7 @@ class Interval:
         """Return one interval m times."""
         return Interval(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0))
 
-    def rows(self, rows: slice) -> Interval:
+    def rows(self, rows: slice | IntArray) -> Interval:
         """Return the intervals of some of the boxes."""
         return Interval(self.lo[rows], self.hi[rows])
 
@@ -88,7 +88,7 @@ class SparseInputs(Interval):
         """Return the same set m times."""
         return SparseInputs(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0), self.ball)
 
-    def rows(self, rows: slice) -> SparseInputs:
+    def rows(self, rows: slice | IntArray) -> SparseInputs:
         """Return the set as often as there are such rows."""
         return SparseInputs(self.lo[rows], self.hi[rows], self.ball)
 
@@ -107,6 +107,12 @@ class StateBounds:
         for k, known in z.items():
             bounds = bounds.with_block(k, blocks[k], known)
         return bounds
+
+    def of_boxes(self, boxes: IntArray) -> StateBounds:
+        """Return the bounds over some of the boxes."""
+        return StateBounds(
+            {k: one.rows(boxes) for k, one in self.z.items()}, {k: one.rows(boxes) for k, one in self.x.items()}
+        )
 
     def with_block(self, k: int, block: StateBlock, z: Interval, within: Interval | None = None) -> StateBounds:
         """Return these bounds with those of block k put in: x follows from z, and lies `within` what is known of it."""

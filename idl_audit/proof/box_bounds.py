@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, lower_bound
@@ -98,9 +99,11 @@ class BoxBounds:
         normals = np.zeros((*lower.shape, self.model.n_inputs))
         normals += _input_part(functionals.row, np.broadcast_to(functionals.seeds, (1, *functionals.seeds.shape)))
         for k, (_, lam) in seen.items():
+            self.check()
             normals += _input_part(self.model.rows[k], lam)
         rates = -np.abs(normals[:, :, self.free])
         for k, (v, _) in seen.items():
+            self.check()
             if k in self.lines:  # a loop's own lines are not known yet while its bounds are made
                 lines = self.lines[k]
                 rates += np.minimum(v, 0.0) @ lines.heights(lines.above)
@@ -195,8 +198,8 @@ def _tightened(found: BoxBounds, k: int) -> tuple[Interval, tuple[FloatArray, Fl
     row = model.rows[k]
     if not row.states:  # an affine map of the box: the interval is exact
         if row.input is not None:
-            reach = row.input.magnitude.apply(np.eye(model.n_inputs)[found.free]).T
-            ends[0][:], ends[1][:] = -reach, reach
+            for moved, reach in _reaches(row.input, found.free, found.check):
+                ends[0][:, :, moved], ends[1][:, :, moved] = -reach, reach
         return z, ends
     lo, hi = z.lo.copy(), z.hi.copy()
     unstable = found.states.unstable(k, model.blocks[k])
@@ -213,6 +216,17 @@ def _tightened(found: BoxBounds, k: int) -> tuple[Interval, tuple[FloatArray, Fl
             hi[boxes, some] = np.fmin(hi[boxes, some], -bounds.lower[:, r:])
             ends[0][boxes, some], ends[1][boxes, some] = bounds.rates[:, :r], -bounds.rates[:, r:]
     return Interval(lo, hi), ends
+
+
+def _reaches(linear_map: LinearMap, free: IntArray, check: Check) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield the columns of |W| of some of the free inputs, (n, s), with which of them they are."""
+    at_once = max(1, ROWS_AT_ONCE // max(1, linear_map.n_out))
+    for start in range(0, free.size, at_once):
+        check()
+        some = slice(start, min(start + at_once, free.size))
+        unit = np.zeros((some.stop - start, linear_map.n_in))
+        unit[np.arange(len(unit)), free[some]] = 1.0
+        yield some, linear_map.magnitude.apply(unit).T
 
 
 def _batches(model: ImplicitModel, unstable: IntArray) -> Iterator[slice]:

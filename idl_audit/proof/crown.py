@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -41,12 +42,16 @@ from idl_audit.proof.patches import (
     pulled_geometry,
     sources,
 )
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.rounding import LOST, TINY, down, gamma, up
 
 NUMBERS_AT_ONCE: Final = 2**19
 """Numbers that one array of a pass may hold."""
+NEVER: Final = 2**31
+"""Blocks."""
+WORTH_A_LOOK: Final = 0.8
+"""Where a look at the signs leaves more than this share of the rows, the next look is farther away."""
 ROUNDED_SUMS: Final = 1 + 2.0**-20
 """Far above what the roundings of some millions of nonnegative numbers can take from their sum."""
 
@@ -61,11 +66,11 @@ def lines_suit(model: ImplicitModel, inputs: Interval) -> bool:
 class Lines:
     """The lines around one block's states over each of m boxes, and what bounds the rounding; all (m, n).
 
-    For the inputs, which have no activation, they are the ends of the box: L = lo, U = hi.
+    For what goes no further back, the inputs at last, they are the ends of intervals: L = lo, U = hi.
     """
 
     numbers: FloatArray
-    """(4, m, n): s, t, then L + s b rounded downward, U + t b rounded upward; for inputs the last two alone."""
+    """(4, m, n): s, t, then L + s b rounded downward, U + t b rounded upward; of intervals the ends alone."""
     reach: FloatArray
     """Largest |x|: what an error of v is multiplied by."""
     tilt: FloatArray
@@ -94,9 +99,9 @@ class Lines:
             return cls(np.stack([s, t, low, high]), x.largest, tilt * (1 + gamma(8)) + TINY, spare * (1 + gamma(8)))
 
     @classmethod
-    def of_inputs(cls, inputs: Interval) -> Lines:
-        """Return the ends of the boxes."""
-        return cls(np.stack([inputs.lo, inputs.hi]), inputs.largest, inputs.largest, TINY * (inputs.largest + 1))
+    def of_ends(cls, values: Interval) -> Lines:
+        """Return the ends of intervals, for values that no activation is looked at of."""
+        return cls(np.stack([values.lo, values.hi]), values.largest, values.largest, TINY * (values.largest + 1))
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,13 @@ class Targets:
     """(R,), where a block is named."""
     seeds: FloatArray
     """Signs, (R,); or rows of outputs, (R, q)."""
+    until_settled: bool = False
+    """Whether targets are pairs z_i, -z_i of which no more is asked when one is proved to be at least 0."""
+
+    @classmethod
+    def of_signs(cls, model: ImplicitModel, k: int, states: IntArray) -> Targets:
+        """Return z_i and -z_i of states i of block k, (2 R,), bounded as far back as it takes to know a sign."""
+        return cls(model.rows[k], k, np.repeat(states, 2), np.tile([1.0, -1.0], states.size), until_settled=True)
 
     @classmethod
     def of_states(cls, model: ImplicitModel, k: int, states: IntArray, signs: FloatArray) -> Targets:
@@ -128,7 +140,7 @@ class Targets:
 
     def some(self, rows: slice) -> Targets:
         """Return some of them."""
-        return Targets(self.row, self.block, self.states[rows], self.seeds[rows])
+        return Targets(self.row, self.block, self.states[rows], self.seeds[rows], self.until_settled)
 
 
 class Crown:
@@ -147,7 +159,8 @@ class Crown:
         """
         m = len(self.inputs.lo)
         own = plan(self.model, targets.block)
-        at_once = max(1, NUMBERS_AT_ONCE // (self._widest(own, targets) * m))
+        width = targets.row.size if targets.block is None else 1
+        at_once = _pairs(NUMBERS_AT_ONCE // (m * max(width, self.width(own, targets.row))))
         found = [np.zeros((m, 0))]
         for start in range(0, targets.count, at_once):
             part = targets.some(slice(start, start + at_once))
@@ -155,26 +168,26 @@ class Crown:
                 found.append(_Pass(self, bounds, part, own).run())
         return np.concatenate(found, axis=1)
 
-    def _widest(self, own: Plan, targets: Targets) -> int:
-        """Return the most numbers that one row has of a source."""
-        widths = [targets.row.size] if targets.block is None else [1]
-        for source, geometry in own.items():
-            size = self.model.n_inputs if source == INPUT else self.model.blocks[source].size
-            channels = 1 if geometry is None else self.images[source][0]
-            widths.append(size if geometry is None else channels * math.prod(geometry.extent))
-        return max(widths)
+    def width(self, own: Plan, row: Affine) -> int:
+        """Return the most numbers that a functional of a row of blocks has of one of its sources."""
+        return max((self._numbers(source, own[source]) for source, _ in sources(row)), default=1)
 
-    def lines(self, source: int, bounds: StateBounds) -> Lines:
-        """Return the lines of a block, or the ends of the inputs."""
-        z = self.inputs if source == INPUT else bounds.z[source]
-        known = self._lines.get(source)
+    def _numbers(self, source: int, geometry: Geometry | None) -> int:
+        if geometry is not None:
+            return self.images[source][0] * math.prod(geometry.extent)
+        return self.model.n_inputs if source == INPUT else self.model.blocks[source].size
+
+    def lines(self, k: int, bounds: StateBounds) -> Lines:
+        """Return the lines of a block."""
+        z = bounds.z[k]
+        known = self._lines.get(k)
         if known is None or known[0] is not z:
-            made = Lines.of_inputs(z) if source == INPUT else self._of_block(source, z)
-            known = self._lines[source] = z, made
+            known = self._lines[k] = z, Lines.of_block(self.model.blocks[k], z, self.model.rows[k])
         return known[1]
 
-    def _of_block(self, k: int, z: Interval) -> Lines:
-        return Lines.of_block(self.model.blocks[k], z, self.model.rows[k])
+    def ends(self, source: int, bounds: StateBounds) -> Lines:
+        """Return the ends of the intervals of a block's states, or of the inputs."""
+        return Lines.of_ends(self.inputs if source == INPUT else bounds.x[source])
 
 
 class _Pass:
@@ -196,19 +209,67 @@ class _Pass:
         """Source -> (greatest |lam| of each row, a vector of the states): |v - exact v| is at most the sum of both."""
         self._parts: list[FloatArray] = []
         self._slack = np.zeros(box.size)
+        self._alive = np.arange(box.size)
+        """The rows that are still followed."""
+        self._best = np.full(box.size, -np.inf)
 
     def run(self) -> FloatArray:
         """Return the lower bounds, (m, R)."""
+        shape = self._shape
         self._begin()
-        first = 0 if self._targets.block is None else self._targets.block + 1
+        settles = self._targets.until_settled and shape[0] == 1
+        self._go_back(0 if self._targets.block is None else self._targets.block + 1, 1 if settles else NEVER)
+        return self._best.reshape(shape)
+
+    def _go_back(self, first: int, wait: int) -> None:
+        """Go on from a block to the inputs; look at signs when so many blocks are behind."""
         for k in range(first, len(self._model.blocks)):
-            if k in self._rows:
-                self._crown.check()
+            if k not in self._rows:
+                continue
+            if not self._alive.size:
+                return
+            self._crown.check()
+            wait = wait - 1 if wait else self._settle()
+            numbers = self._alive.size * self._crown.width(self._plan, self._model.rows[k])
+            if numbers > 2 * NUMBERS_AT_ONCE and self._shape[0] == 1 and self._alive.size > 2:
+                self._go_back_in_parts(k, wait + 1, _pairs(self._alive.size * NUMBERS_AT_ONCE // numbers))
+                return
+            if self._alive.size:
                 lam = self._through(k)
                 self._push(self._model.rows[k], lam, self._plan[k], self._images.get(k))
-        if INPUT in self._rows:
-            self._over_inputs()
-        return self._total()
+        if self._alive.size:
+            self._note(self._ending())
+
+    def _go_back_in_parts(self, k: int, wait: int, at_once: int) -> None:
+        """Go on with so many rows at a time: windows have become too large for all."""
+        for start in range(0, self._alive.size, at_once):
+            part = copy(self)
+            part._keep(slice(start, start + at_once))
+            part._go_back(k, wait)
+
+    def _keep(self, rows: slice | BoolArray) -> None:
+        """Follow only some of the rows; what is noted of the others stays."""
+        self._alive, self._slack = self._alive[rows], self._slack[rows]
+        self._where = self._where.some(rows)
+        self._rows = {source: v[rows] for source, v in self._rows.items()}
+        self._errors = {
+            source: [(size[rows], share) for size, share in errors] for source, errors in self._errors.items()
+        }
+        self._parts = [part[rows] for part in self._parts]
+        self._shape = 1, self._alive.size
+
+    def _note(self, lower: FloatArray) -> None:
+        self._best[self._alive] = np.fmax(self._best[self._alive], lower)
+
+    def _settle(self) -> int:
+        """Follow no further the pairs of which a sign is known; return how many blocks to wait before the next look.
+
+        A sign is known where the bound by the intervals of what has been reached says so.
+        """
+        lower, before = self._ending(), self._alive.size
+        self._note(lower)
+        self._keep(~(lower.reshape(-1, 2) >= 0).any(axis=1).repeat(2))
+        return 0 if self._alive.size < WORTH_A_LOOK * before else 2
 
     def _begin(self) -> None:
         """Put in the rows of the targets."""
@@ -273,7 +334,8 @@ class _Pass:
         """Replace the states of a block by their lines; return lam."""
         v, lines = self._rows.pop(k), self._crown.lines(k, self._bounds)
         s, t, low, high = self._seen(k, lines)
-        self._charge(k, lines, v)
+        self._slack += self._charge(k, lines, v)
+        del self._errors[k]
         v = v.reshape(*self._shape, *v.shape[1:])
         rising = np.maximum(v, 0.0)
         falling = v - rising  # exact: one of both is 0
@@ -283,14 +345,17 @@ class _Pass:
         rising += falling
         return rising.reshape(-1, *rising.shape[2:])
 
-    def _over_inputs(self) -> None:
-        """Bound what has arrived at the inputs over the boxes."""
-        w, lines = self._rows.pop(INPUT), self._crown.lines(INPUT, self._bounds)
-        low, high = self._seen(INPUT, lines)
-        self._charge(INPUT, lines, w)
-        w = w.reshape(*self._shape, *w.shape[1:])
-        rising = np.maximum(w, 0.0)
-        self._parts.append(self._dot(rising, low()) + self._dot(w - rising, high()))
+    def _ending(self) -> FloatArray:
+        """Return the lower bounds that intervals of all that has been reached give, rounded downward."""
+        parts, slack = list(self._parts), self._slack
+        for source, w in self._rows.items():
+            ends = self._crown.ends(source, self._bounds)
+            low, high = self._seen(source, ends)
+            slack = slack + self._charge(source, ends, w)
+            w = w.reshape(*self._shape, *w.shape[1:])
+            rising = np.maximum(w, 0.0)
+            parts.append(self._dot(rising, low()) + self._dot(w - rising, high()))
+        return _total(parts, slack)
 
     def _seen(self, source: int, lines: Lines) -> list[Callable[[], FloatArray]]:
         """Return what makes each array of numbers as the rows' windows see it, to be multiplied by (m, R, ...)."""
@@ -302,16 +367,17 @@ class _Pass:
         inner = np.einsum("...c,...c->...", v, numbers)
         return np.asarray(inner.reshape(len(self._slack), -1).sum(axis=1))
 
-    def _charge(self, source: int, lines: Lines, v: FloatArray) -> None:
-        """Add to the slack what rounding may have cost in v and costs in the sums over a block's states."""
-        errors = self._errors.pop(source)
+    def _charge(self, source: int, lines: Lines, v: FloatArray) -> FloatArray:
+        """Return what rounding may have cost in v and costs in the sums over a block's states, (R,)."""
+        errors = self._errors[source]
         vectors = np.stack([lines.tilt, lines.spare, *(lines.reach * share for _, share in errors)])
         sums = self._window_sums(source, vectors)
         greatest = np.abs(v).reshape(len(v), -1).max(axis=1, initial=0.0)
         terms = v.shape[-1] + math.prod(v.shape[1:-1]) + 16
-        self._slack += gamma(terms) * greatest * sums[0] + sums[1] + TINY
+        slack = gamma(terms) * greatest * sums[0] + sums[1] + TINY
         for (size, _), total in zip(errors, sums[2:], strict=True):
-            self._slack += size * total
+            slack = slack + size * total
+        return np.asarray(slack)
 
     def _window_sums(self, source: int, vectors: FloatArray) -> FloatArray:
         """Return the sums of nonnegative vectors (a, m, n) over each row's window, (a, R)."""
@@ -323,13 +389,19 @@ class _Pass:
         gathered = Gathered(spatial, (1, *image[1:]), geometry, self._where)
         return np.stack([gathered(i).reshape(len(self._slack), -1).sum(axis=1) for i in range(len(vectors))])
 
-    def _total(self) -> FloatArray:
-        """Return the sum of everything, rounded downward, (m, R)."""
-        parts = np.stack([*self._parts, -self._slack * ROUNDED_SUMS])
-        result = parts.sum(axis=0)
-        rounding = gamma(len(parts) + 4) * np.abs(parts).sum(axis=0)
-        lower = down(result - 2 * rounding)
-        return np.where(np.isfinite(lower), lower, -np.inf).reshape(self._shape)  # an overflow proves nothing
+
+def _pairs(count: int) -> int:
+    """Return an even number of rows, about so many."""
+    return 2 * max(1, count // 2)
+
+
+def _total(parts: list[FloatArray], slack: FloatArray) -> FloatArray:
+    """Return the sum of parts without the slack, rounded downward, (R,)."""
+    every = np.stack([*parts, -slack * ROUNDED_SUMS])
+    result = every.sum(axis=0)
+    rounding = gamma(len(every) + 4) * np.abs(every).sum(axis=0)
+    lower = down(result - 2 * rounding)
+    return np.where(np.isfinite(lower), lower, -np.inf)  # an overflow proves nothing
 
 
 def _chosen_rows(linear_map: LinearMap, states: IntArray, signs: FloatArray) -> FloatArray:

@@ -26,14 +26,17 @@ from typing import TypeAlias
 import numpy as np
 
 from idl_audit.implicit.affine import INPUT
-from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.linear_maps import Dense, LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
 from idl_audit.proof.patches import sources
 from idl_audit.proof.planes import AllPlanes, PlaneSupport
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
+from idl_audit.values.heap import keep_freed_memory
 from idl_audit.values.rounding import LOST, TINY, gamma
+
+keep_freed_memory()
 
 Multipliers: TypeAlias = Callable[[int, FloatArray], FloatArray]
 """(block number, v of shape (m, R, n_k)) -> lam of the same shape."""
@@ -132,8 +135,12 @@ def _over_inputs(w: FloatArray, error: FloatArray, inputs: Interval) -> FloatArr
 def _over_box(w: FloatArray, error: FloatArray, inputs: Interval) -> FloatArray:
     """Return, entry by entry, a lower bound of w' u over lo <= u <= hi for every |w' - w| <= error."""
     lo, hi = inputs.lo[:, None, :], inputs.hi[:, None, :]
-    least = np.where(w >= 0, w * lo, w * hi)
-    return least - (gamma(4) * np.abs(least) + error * (inputs.largest * (1 + gamma(8)))[:, None, :] + TINY)
+    least = np.minimum(w * lo, w * hi)
+    doubt = error * (inputs.largest * (1 + gamma(8)))[:, None, :]
+    doubt += gamma(4) * np.abs(least)
+    doubt += TINY
+    least -= doubt
+    return least
 
 
 class _Tally:
@@ -198,7 +205,12 @@ class _Tally:
     @staticmethod
     def _adjoint(linear_map: LinearMap, lam: FloatArray) -> FloatArray:
         m, n_rows, n = lam.shape
-        return linear_map.adjoint(np.ascontiguousarray(lam).reshape(m * n_rows, n)).reshape(m, n_rows, -1)
+        rows = np.ascontiguousarray(lam).reshape(m * n_rows, n)
+        if isinstance(linear_map, Dense):  # the rows of dead states, most of a network's, need not be multiplied
+            used = np.flatnonzero(rows.any(axis=0))
+            if 2 * used.size < n:
+                return (rows[:, used] @ linear_map.matrix[used]).reshape(m, n_rows, -1)
+        return linear_map.adjoint(rows).reshape(m, n_rows, -1)
 
 
 @lru_cache(maxsize=2)

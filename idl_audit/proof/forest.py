@@ -64,7 +64,7 @@ class Forest:
     child: IntArray
     """(N,): the first child of a node, the second is the next one; 0 for a leaf."""
     slopes: Mapping[int, Choices] = field(default_factory=dict)
-    """Block -> lower slopes; the usual ones elsewhere."""
+    """Block -> slopes, lower ones of kinked states; the usual ones elsewhere."""
     multipliers: Mapping[int, Choices] = field(default_factory=dict)
     """Block -> what is taken from lam; 0 elsewhere."""
     duals: Mapping[int, Choices] = field(default_factory=dict)

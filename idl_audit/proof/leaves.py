@@ -8,12 +8,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.activations.curve import Curve
+from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.linear_bounds import rows_at_once
 from idl_audit.proof.planes import AllPlanes
-from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 
 SHARES_AT_ONCE = 2**21
@@ -29,26 +30,36 @@ def chosen_multipliers(
 ) -> Multipliers:
     """Return lam = v s - sigma beta: s the chosen slope where v >= 0 and that of the upper line where v < 0.
 
+    For curves s is the chosen slope whatever the sign of v: a line of any slope touches the graph on either side.
+
     Args:
         model: the model.
         bounds: bounds of the states, with phases: lo = 0 where a split says z >= 0, hi = 0 where it says z <= 0.
-        slopes: block -> lower slopes of the rows, shape (m, R, n); the usual ones elsewhere, and where one is NaN.
+        slopes: block -> slopes of the rows, shape (m, R, n); the usual ones elsewhere, and where one is NaN.
         splits: block -> sigma beta, shape (m, R, n).
         duals: block -> lam itself, shape (m, R, n), in place of all that where it is not NaN.
     """
 
     def choose(k: int, v: FloatArray) -> FloatArray:
-        z = bounds.z[k]
-        below, above = model.blocks[k].relaxation_slopes(z.lo, z.hi)
-        low = np.broadcast_to(below[:, None, :], v.shape)
-        if k in slopes:
-            bends = ((z.lo < 0) & (z.hi > 0))[:, None, :]
-            low = np.where(bends & ~np.isnan(slopes[k]), slopes[k], low)
-        lam = v * np.where(v >= 0, low, above[:, None, :])
+        lam = v * _slopes(model.blocks[k], bounds.z[k], v, slopes.get(k))
         lam = lam - splits[k] if k in splits else lam
         return np.where(np.isnan(duals[k]), lam, duals[k]) if k in duals else lam
 
     return choose
+
+
+def _slopes(
+    block: StateBlock, z: Interval, v: FloatArray, chosen: FloatArray | Float32Array | None
+) -> FloatArray | Float32Array:
+    """Return the slopes of the lines that v asks for, (m, R, n): the usual ones where none is chosen, or it is NaN."""
+    is_known: BoolArray = np.zeros(1, np.bool_) if chosen is None else ~np.isnan(chosen)
+    if not isinstance(block.activation, Curve):
+        is_known = is_known & ((z.lo < 0) & (z.hi > 0))[:, None, :] & (v >= 0)
+    elif chosen is not None and is_known.all():
+        return chosen
+    below, above = (side[:, None, :] for side in block.relaxation_slopes(z.lo, z.hi))
+    usual = np.where(v >= 0, below, above)
+    return usual if chosen is None else np.where(is_known, chosen, usual)
 
 
 def prove_states(

@@ -10,18 +10,21 @@ Elsewhere: LiRPA.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 
 import numpy as np
 
+from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.crown import Crown, Targets, lines_suit
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.proof.patches import images_of
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
+from idl_audit.values.errors import BudgetError
 
 ROWS_AT_ONCE = 2**18
 """Numbers that one array of a backward pass may hold: what stays near the cache is up to twice as fast."""
@@ -46,6 +49,11 @@ def _cost_of_row(model: ImplicitModel) -> tuple[int, int]:
     return widest, max([1, *(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)])
 
 
+def zero_multipliers(k: int, v: FloatArray) -> FloatArray:
+    """Return lam = 0: what is left of the bound is the interval of what the functionals read."""
+    return np.zeros_like(v)
+
+
 def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
     """Return lam = s v where v >= 0 and t v where v < 0, s and t the slopes of the lines below and above.
 
@@ -53,11 +61,15 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
     iteration (solve with the slopes that the last signs of v chose, until the signs stay).
     """
 
-    def choose(k: int, v: FloatArray) -> FloatArray:
+    @cache
+    def slopes(k: int) -> tuple[FloatArray, FloatArray]:
         below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
-        below, above = below[:, None, :], above[:, None, :]
+        return below[:, None, :], above[:, None, :]
+
+    def choose(k: int, v: FloatArray) -> FloatArray:
+        below, above = slopes(k)
         if k not in model.loops:
-            return v * np.where(v >= 0, below, above)
+            return np.maximum(v, 0.0) * below + np.minimum(v, 0.0) * above
         return _adjoint_equilibrium(model.loops[k].A.matrix, v, below, above)
 
     return choose
@@ -94,31 +106,108 @@ def _adjoint_equilibrium(A: FloatArray, arriving: FloatArray, below: FloatArray,
     return np.asarray(np.nan_to_num(lam, nan=0.0, posinf=0.0, neginf=0.0).reshape(shape))
 
 
-def backward_state_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
+def backward_state_bounds(
+    model: ImplicitModel, inputs: Interval, *, check: Check = unchecked, tighten: Check = unchecked
+) -> StateBounds:
     """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
 
     Block by block, oldest first; each bound is intersected with the interval that follows from the ones before it.
-    `check` is called between small units of work.
+    `check` and `tighten` are called between small units of work; once `tighten` raises BudgetError, the blocks that are
+    left keep their intervals.
     """
-    bounds = StateBounds()
+    bounds, goes_on = StateBounds(), True
+
+    def both() -> None:
+        check()
+        tighten()
+
     for k in model.evaluation_order:
         block = model.blocks[k]
         bounds = with_interval(model, k, bounds, inputs, check=check)
-        if not model.rows[k].states:
+        if not model.rows[k].states or not goes_on:
             continue  # an affine map of the box: the interval is exact
-        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
-        if bending.size:
-            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
-            bounds = bounds.with_block(k, block, found, bounds.x[k])
+        bending = bounds.unstable(k, block)
+        if not bending.any():
+            continue
+        try:
+            found = tightened_apart(model, k, bending, bounds, inputs, check=both)
+        except BudgetError:
+            check()
+            goes_on = False
+            continue
+        bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
 
 def tightened_by_lines(
     model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
 ) -> Interval:
-    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
+    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds.
+
+    Of a state that turns out to keep its sign at a kink, no more than the sign is sought.
+    """
+    if lines_suit(model, inputs) and isinstance(model.blocks[k].activation, Kinked):
+        targets = Targets.of_signs(model, k, states)
+        proved = Crown(model, inputs, check=check).lower_bound(bounds, targets)
+        return bounds.z[k].tightened(targets.states, targets.seeds, proved)
     both, signs = np.tile(states, 2), np.repeat([1.0, -1.0], states.size)
     return bounds.z[k].tightened(both, signs, state_lower_bounds(model, k, both, signs, bounds, inputs, check=check))
+
+
+def tightened_apart(
+    model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
+) -> Interval:
+    """Return the bounds of block k's pre-activations with those of each box's own states, (m, n_k), tightened.
+
+    Boxes with about as many states go through one pass: row r of a box is its r-th state, from above and from below.
+    What the rows of a box beyond its last state say is left out, so that no box depends on the others.
+    """
+    if len(states) == 1 or (lines_suit(model, inputs) and images_of(model)):  # windows of boxes apart are as fast
+        return _one_by_one(model, k, states, bounds, inputs, check)
+    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
+    counts = states.sum(axis=1)
+    for boxes in _alike(counts, rows_at_once(model)):
+        width = int(counts[boxes[0]])
+        own = np.argsort(~states[boxes], axis=1, kind="stable")[:, :width]
+        part, there = bounds.of_boxes(boxes), inputs.rows(boxes)
+        at_once = max(1, rows_at_once(model) // (2 * len(boxes)))
+        for start in range(0, width, at_once):
+            some = own[:, start : start + at_once]
+            functionals, choose = _both_sides(model, k, some), line_multipliers(model, part)
+            proved = lower_bound(model, there, part, functionals, choose, check=check)
+            is_own = np.tile(np.take_along_axis(states[boxes], some, axis=1), 2)
+            least, most = np.split(np.where(is_own, proved, -np.inf), 2, axis=1)
+            each = boxes[:, None], some
+            lo[each], hi[each] = np.fmax(lo[each], least), np.fmin(hi[each], -most)
+    return Interval(lo, hi)
+
+
+def _one_by_one(
+    model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, check: Check
+) -> Interval:
+    found = []
+    for i in range(len(states)):
+        box = np.array([i])
+        part, own = bounds.of_boxes(box), np.flatnonzero(states[i])
+        found.append(tightened_by_lines(model, k, own, part, inputs.rows(box), check=check) if own.size else part.z[k])
+    return Interval(np.concatenate([z.lo for z in found]), np.concatenate([z.hi for z in found]))
+
+
+def _alike(counts: IntArray, rows: int) -> Iterator[IntArray]:
+    """Yield the boxes that have states, those with most of them first, as many at a time as fill a pass."""
+    order = np.argsort(-counts, kind="stable")
+    start, end = 0, int((counts > 0).sum())
+    while start < end:
+        size = max(1, rows // (2 * int(counts[order[start]])))
+        yield order[start : min(start + size, end)]
+        start += size
+
+
+def _both_sides(model: ImplicitModel, k: int, states: IntArray) -> Functionals:
+    """Return z_i and -z_i of each box's own states, (m, R) -> 2 R functionals a box."""
+    seeds = np.zeros((*states.shape, model.blocks[k].size))
+    np.put_along_axis(seeds, states[:, :, None], 1.0, axis=2)
+    return Functionals.of_block(model, k, np.concatenate([seeds, -seeds], axis=1))
 
 
 def state_lower_bounds(
@@ -162,4 +251,4 @@ def output_intervals(
 ) -> FloatArray:
     """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by the interval of what the last layer reads."""
     functionals = Functionals.of_outputs(model, seeds)
-    return lower_bound(model, inputs, bounds, functionals, lambda k, v: np.zeros_like(v), check=check)
+    return lower_bound(model, inputs, bounds, functionals, zero_multipliers, check=check)

@@ -21,7 +21,7 @@ from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 
 Image: TypeAlias = tuple[int, ...]
 """(channels, *spatial)."""
@@ -172,6 +172,10 @@ class Where:
     """(R,)"""
     places: IntArray | None
     """(R, rank) of states of an image; None for others."""
+
+    def some(self, rows: slice | BoolArray) -> Where:
+        """Return this for some of the rows."""
+        return Where(self.box[rows], None if self.places is None else self.places[rows])
 
     @property
     def of_one_box(self) -> Where:

@@ -9,19 +9,20 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from idl_audit.report.schema import (
-    Compression,
-    Conversion,
-    EpsSummary,
-    PropertyResult,
-    Reason,
-    Report,
-    Sensitivity,
-    Summary,
-    Verdict,
-)
+from idl_audit.values.verdicts import Reason, Verdict
+
+if TYPE_CHECKING:
+    from idl_audit.report.schema import (
+        Compression,
+        Conversion,
+        EpsSummary,
+        PropertyResult,
+        Report,
+        Sensitivity,
+        Summary,
+    )
 
 REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
     {

@@ -16,7 +16,7 @@ import numpy as np
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.gradients import gradient
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
-from idl_audit.search.torch_maps import Function, applied, tensor, through_numpy
+from idl_audit.search.torch_maps import Function, applied, load_torch, tensor, through_numpy
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.check import Check, unchecked
 
@@ -119,6 +119,7 @@ class FastNetwork:
     """A feed-forward model whose maps and activations were turned into float32 torch functions."""
 
     def __init__(self, model: ImplicitModel) -> None:
+        load_torch()
         self.batch = batch_size(model)
         """How many points to ask for at a time."""
         self._order, self._n_states = model.evaluation_order, model.n_states
@@ -151,7 +152,8 @@ class FastNetwork:
         for (u, out), seeds in zip(tapes, _parts(weights(y), self.batch), strict=True):
             check()
             if out.requires_grad:
-                out.backward(tensor(seeds))  # type: ignore[no-untyped-call]
+                # of one number: torch would load a computer algebra system to compare shapes, a third of a second
+                (out * tensor(seeds)).sum().backward()  # type: ignore[no-untyped-call]
             slopes.append(np.zeros(u.shape) if u.grad is None else _numpy(u.grad))
         found = np.concatenate(slopes)
         finite = np.isfinite(found)  # all of them nearly always, which is told sooner than they are replaced

@@ -9,6 +9,7 @@ Elsewhere: adversarial example, validation of the counterexample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -19,6 +20,7 @@ from idl_audit.search.fast_gradients import batch_size, in_batches
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.budget import UNLIMITED, Budget
+from idl_audit.values.check import Check
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.query import Query
@@ -110,19 +112,23 @@ class Judge:
         Raises:
             BudgetError: where the time is over between two batches.
         """
-        inside = inside_of(self.query.inputs, points)
-        if self.has_won or not len(inside):
-            return self.has_won
-        with np.errstate(invalid="ignore", over="ignore"):
-            outputs = in_batches(self.network, inside, self.batch, self.budget.check)
-            for k in self.query.nearest(outputs, ASKED_ALONE):
-                seen = self._judged(inside[k], outputs[k])
-                if seen.holds or self.best is None or seen.rank < self.best.rank:
-                    alone = outputs[k] if len(inside) == 1 else self.network(inside[k][None])[0]
-                    self._keep(self._judged(inside[k], alone))
-                if self.has_won:
-                    break
-        return self.has_won
+        return propose_together([self], [points], self.budget.check)[0]
+
+    def hear(self, inside: Float32Array, outputs: FloatArray, *, alone: bool) -> None:
+        """Take what the network says of points inside the set; it is asked again about the best unless it was `alone`.
+
+        Args:
+            inside: shape (m, p).
+            outputs: shape (m, q).
+            alone: whether the network was asked about one point only.
+        """
+        for k in self.query.nearest(outputs, ASKED_ALONE):
+            seen = self._judged(inside[k], outputs[k])
+            if seen.holds or self.best is None or seen.rank < self.best.rank:
+                said = outputs[k] if alone else self.network(inside[k][None])[0]
+                self._keep(self._judged(inside[k], said))
+            if self.has_won:
+                break
 
     def _keep(self, found: Found) -> None:
         if self.best is None or found.rank < self.best.rank:
@@ -131,6 +137,27 @@ class Judge:
     def _judged(self, point: Float32Array, outputs: FloatArray) -> Found:
         y = np.asarray(outputs, np.float64)[None]
         return Found(point, y[0], float(self.query.distance(y)[0]), bool(self.query.holds(y)[0]))
+
+
+def propose_together(judges: Sequence[Judge], points: Sequence[FloatArray | Float32Array], check: Check) -> list[bool]:
+    """Ask the one network of several judges about points of each, all in one go; tell who has a counterexample.
+
+    Args:
+        judges: of queries about one network.
+        points: those proposed to each, shape (m, p) or (p,), which it puts into its set.
+        check: called between batches; what it raises ends the asking.
+    """
+    asked = [(j, inside_of(j.query.inputs, own)) for j, own in zip(judges, points, strict=True) if not j.has_won]
+    asked = [(judge, inside) for judge, inside in asked if len(inside)]
+    if asked:
+        all_inside: Float32Array = np.concatenate([inside for _, inside in asked])
+        with np.errstate(invalid="ignore", over="ignore"):
+            outputs = in_batches(asked[0][0].network, all_inside, asked[0][0].batch, check)
+            at = 0
+            for judge, inside in asked:
+                judge.hear(inside, outputs[at : at + len(inside)], alone=len(all_inside) == 1)
+                at += len(inside)
+    return [judge.has_won for judge in judges]
 
 
 def inside_of(inputs: InputSet, points: FloatArray | Float32Array) -> Float32Array:

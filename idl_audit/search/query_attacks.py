@@ -41,7 +41,10 @@ RUNS = 512
 STEPS = 100
 SIGN_RUNS = 8
 """Sign descents for an alternative in low dimension: they reach corners, which Adam's small steps do not."""
-LARGEST_ROUND = 512
+ROUND = 36
+"""Starts of a round: what it has found says which alternatives the next one aims at."""
+THIRDS = 3
+"""Rounds by turns aim at all alternatives, at the nearest third of them, and at the nearest ninth."""
 JUDGED = 16
 """Points that the original network is asked about at a time."""
 MARGIN = 1e-3
@@ -291,22 +294,28 @@ def _search_high_dimension(hunt: _Hunt, effort: int) -> None:
             far[aims] = _step(hunt, np.tile(t, (len(aims), 1)), aims, steps=12, weigh=hunt.worst_row)
             if hunt.is_over:
                 return
-    restarts = 4 * 2 ** (effort - 1)
-    together = max(1, min(LARGEST_ROUND, hunt.model.batch) // hunt.n_alternatives)
-    for at in range(0, restarts, together):
-        turns = np.arange(at, min(at + together, restarts))
-        for part in _parts(far.argsort(kind="stable"), hunt.model.batch):
-            aims, turn = np.tile(part, len(turns)), np.repeat(turns, len(part))
-            starts, spread = hunt.random(len(aims)), turn % 4 != 3
-            if spread.any():
-                directions = hunt.rng.uniform(-1.0, 1.0, (int(spread.sum()), y.shape[1]))
-                starts[spread] = diversify(hunt.model, hunt.units, starts[spread], directions)
+    left, turn = 4 * 2 ** (effort - 1) * hunt.n_alternatives, 0
+    while left > 0:
+        nearest = far.argsort(kind="stable")[: max(1, hunt.n_alternatives // 3 ** (turn % THIRDS))]
+        times = max(1, min(left, ROUND) // len(nearest))
+        for aims in _parts(np.tile(nearest, times), hunt.model.batch):
+            starts = _spread_starts(hunt, len(aims), y.shape[1])
             if hunt.is_over:
                 return
-            weigh = hunt.hinge if at // together % 2 else hunt.worst_row
-            _step(hunt, starts, aims, steps=30 + 10 * effort, weigh=weigh)
+            weigh = hunt.hinge if turn % 2 else hunt.worst_row
+            np.minimum.at(far, aims, _step(hunt, starts, aims, steps=30 + 10 * effort, weigh=weigh))
             if hunt.is_over:
                 return
+        left, turn = left - times * len(nearest), turn + 1
+
+
+def _spread_starts(hunt: _Hunt, count: int, q: int) -> FloatArray:
+    """Return starts, about three of four of them output-diversified, the others random."""
+    starts, spread = hunt.random(count), hunt.rng.random(count) < 0.75
+    if spread.any():
+        directions = hunt.rng.uniform(-1.0, 1.0, (int(spread.sum()), q))
+        starts[spread] = diversify(hunt.model, hunt.units, starts[spread], directions)
+    return starts
 
 
 def _parts(aims: IntArray, size: int) -> list[IntArray]:

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.values.arrays import AnyArray
+from idl_audit.values.budget import loading
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,12 @@ SMALL = 2**14
 """Matrices with so few entries are dense, however many of them are zero."""
 SPARSE = 0.08
 """Below this share of nonzeros, sparse products are faster."""
+
+
+def load_torch() -> None:
+    """Load torch, off the clock of every budget: a second or more, the first time."""
+    with loading():
+        import torch  # noqa: F401
 
 
 def tensor(array: AnyArray) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 A unit is what cannot be interrupted: one block of a backward pass, one step of an ascent. `Budget.check` stands between
 units and ends what has no time left; `Pace` says from the cost of the last unit whether another one still fits.
+Libraries are loaded once for all that is asked, off the clock: a time limit is about work.
 """
 
 from __future__ import annotations
@@ -11,13 +12,38 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from idl_audit.values.check import allow
 from idl_audit.values.errors import BudgetError
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since any fixed moment."""
+
+
+@dataclass
+class _Loaded:
+    """How long libraries took to load in this process."""
+
+    seconds: float = 0.0
+
+
+_LOADED: Final = _Loaded()
+
+
+def working_time() -> float:
+    """Return seconds since some fixed moment, but for those in which libraries were loaded."""
+    return time.monotonic() - _LOADED.seconds
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load a library: no budget pays for the time that this takes."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        _LOADED.seconds += time.monotonic() - start
 
 
 @dataclass
@@ -40,7 +66,7 @@ class Budget:
     """No node is begun once so many were, in all."""
     max_bytes: int | None = None
     """What arrays may take beside the model; None leaves every step its own limit."""
-    clock: Clock = time.monotonic
+    clock: Clock = working_time
     nodes: _Nodes = field(default_factory=_Nodes)
 
     @classmethod
@@ -50,7 +76,7 @@ class Budget:
         *,
         nodes: int | None = None,
         max_bytes: int | None = None,
-        clock: Clock = time.monotonic,
+        clock: Clock = working_time,
     ) -> Budget:
         """Return a budget that begins now."""
         return cls(clock() + seconds, math.inf if nodes is None else nodes, max_bytes, clock)

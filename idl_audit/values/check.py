@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -20,5 +21,10 @@ def allow(needed: int, max_bytes: int | None, what: str) -> None:
     if max_bytes is not None and needed > max_bytes:
         raise MemoryLimitError(
             f"{what} would take {needed / 1e6:,.0f} MB, above the limit of {max_bytes / 1e6:,.0f} MB; "
-            "raise --max-memory"
+            f"raise --max-memory to {enough(needed)}"
         )
+
+
+def enough(needed: int) -> str:
+    """Return the least limit that so many bytes fit into, as it is typed."""
+    return f"{math.ceil(needed / 1e6)}MB"

@@ -20,6 +20,7 @@ from idl_audit.commands.shared import deciding
 from idl_audit.report.json_text import from_json
 from tests.shared.command_line import MODEL, Run, gemm, network, run
 from tests.shared.gate_reports import audited, written
+from tests.shared.lonely_samples import one_by_one
 
 DONE: Mapping[str, str] = {
     "certify": "certify small.onnx -d small.npz -e 0.02 --method interval",
@@ -142,6 +143,7 @@ def typed(line: str) -> Callable[[Path, pytest.MonkeyPatch], Run]:
 
 def a_sample_is_lost(line: str) -> Callable[[Path, pytest.MonkeyPatch], Run]:
     def case(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+        one_by_one(monkeypatch)
         monkeypatch.setattr(deciding, "decide_sample", Breaking(ZeroDivisionError("one over nothing")))
         found = type_in(f"{line} -f json")
         assert found.report.why_incomplete == "not_judged"

@@ -28,6 +28,7 @@ from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.terminal import render
 from tests.shared.command_line import DATA, MODEL, SAMPLES, network, run, weights
+from tests.shared.lonely_samples import one_by_one
 
 COMMANDS = {
     "certify": f"certify {MODEL} -d {DATA} -e 0.02,0.05 --bounds 0,1 --limit 5",
@@ -438,6 +439,7 @@ def interrupt_after(monkeypatch, samples):
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
+    one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
 
 

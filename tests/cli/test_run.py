@@ -22,6 +22,7 @@ from idl_audit.config.files import read_configuration
 from idl_audit.report.json_text import from_json
 from tests.shared.command_line import DATA, HOSTILE, MODEL, run
 from tests.shared.gate_reports import audited, written
+from tests.shared.lonely_samples import one_by_one
 
 BASE = f"""
 [defaults]
@@ -160,6 +161,7 @@ def test_an_interrupted_run_leaves_an_incomplete_report_that_fails_its_gate(file
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
+    one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
     configured(files, "[gate]\nrequire = 'clean_accuracy >= 0'\n")
     found = run("run", "-o", "out/r.json")

@@ -27,6 +27,7 @@ from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Reason, Verdict
 from idl_audit.values.errors import OptionError, SolverError
 from tests.shared import decider_workers
+from tests.shared.lonely_samples import one_by_one
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 MODEL, DATA = SAMPLES / "digits_mlp.onnx", SAMPLES / "digits_mlp.npz"
@@ -135,6 +136,7 @@ def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
     with np.load(DATA) as file:
         labels = file["labels"][[0, 3, 5]]
     assert len(set(labels)) == 3
+    one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
     report = audit(index=(0, 3, 5))
     assert [result.reason for sample in report.samples for result in sample.results].count(reason) == 2
@@ -157,6 +159,7 @@ def interrupted_after(count, path, monkeypatch, **more):
         return real(*arguments)
 
     with monkeypatch.context() as patch:
+        one_by_one(patch)
         patch.setattr(deciding, "decide_sample", decide)
         report = audit(journal=path, **more)
     assert (report.status, len(report.samples)) == ("incomplete", count)
@@ -172,6 +175,7 @@ def counted(monkeypatch):
         calls.append(arguments[3])
         return real(*arguments)
 
+    one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
     return calls
 
@@ -179,6 +183,7 @@ def counted(monkeypatch):
 def test_a_run_goes_on_from_its_journal(tmp_path, monkeypatch):
     path = journal_beside(tmp_path / "r.json")
     save = tmp_path / "adv.npz"
+    one_by_one(monkeypatch)
     whole = audit(save=tmp_path / "whole.npz")
     interrupted_after(4, path, monkeypatch)
     calls = counted(monkeypatch)

@@ -22,6 +22,7 @@ from idl_audit.graph import torch_copy
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Reason, Verdict
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
+from tests.shared.lonely_samples import one_by_one
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 MODEL = SAMPLES / "digits_mlp.onnx"
@@ -252,6 +253,7 @@ def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeyp
             raise KeyboardInterrupt
         return real(*arguments)
 
+    one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
     index = (0, 1, 2, 3, 4)
     report = audit(command, eps="0.001,0.002", index=index, save=tmp_path / "adv.npz")
@@ -271,6 +273,7 @@ def test_a_sample_that_was_cut_short_is_left_out_whole(monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
+    one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
     report = audit(eps="0.001,0.002", index=(0, 1, 2))
     assert [len(sample.results) for sample in report.samples] == [2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -14,67 +13,15 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from idl_audit.implicit.activations import ACTIVATIONS, Activation
+from idl_audit.implicit.activations.kinked import Kinked, absolute, leaky_relu, relu
 from idl_audit.implicit.model import StateBlock
+from tests.shared.exact_activations import EXAMPLES, SPECIAL, True_, points
 
 Array = np.ndarray[Any, Any]
-True_ = Callable[[Any], Any]
 DIGITS = 40
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def kinked(below: float, above: float = 1.0) -> True_:
-    return lambda z: mpf(above) * z if z >= 0 else mpf(below) * z
-
-
-def elu(alpha: float, gamma: float = 1.0, inner: float = 1.0) -> True_:
-    return lambda z: mpf(gamma) * z if z >= 0 else mpf(gamma) * mpf(alpha) * mpmath.expm1(z / mpf(inner))
-
-
-def gelu(z: Any) -> Any:
-    return z * mpmath.ncdf(z)
-
-
-def gelu_tanh(z: Any) -> Any:
-    return z * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (z + mpf("0.044715") * z**3))) / 2
-
-
-def expit(z: Any) -> Any:
-    return 1 / (1 + mpmath.exp(-z)) if z > -(10**6) else mpf(0)
-
-
-def softplus(z: Any) -> Any:
-    return max(z, mpf(0)) + mpmath.log1p(mpmath.exp(-abs(z)))
-
-
-def hard_swish(z: Any) -> Any:
-    return z * max(mpf(0), min(mpf(1), z / 6 + mpf(1) / 2))
-
-
-ALPHAS = (0.01, 0.0, -0.5, 1.7, 1.0)
-
-# name -> [(keyword arguments, the function to 40 digits)]
-EXAMPLES: dict[str, list[tuple[dict[str, float], True_]]] = {
-    "identity": [({}, kinked(1))],
-    "relu": [({}, kinked(0))],
-    "leaky_relu": [({"alpha": alpha}, kinked(alpha)) for alpha in ALPHAS],
-    "abs": [({}, kinked(-1))],
-    "celu": [({"alpha": alpha}, elu(alpha, 1.0, alpha)) for alpha in (1.0, 0.3, 4.0)],
-    "elu": [({"alpha": alpha}, elu(alpha)) for alpha in (1.0, 0.3, 2.5, 0.0)],
-    "selu": [
-        ({"alpha": a, "gamma": g}, elu(a, g))
-        for a, g in ((1.6732632423543772, 1.0507009873554805), (0.3, 0.5), (1.0, 1.0))
-    ],
-    "erf": [({}, mpmath.erf)],
-    "gelu": [({}, gelu)],
-    "gelu_tanh": [({}, gelu_tanh)],
-    "hard_swish": [({}, hard_swish)],
-    "mish": [({}, lambda z: z * mpmath.tanh(softplus(z)))],
-    "sigmoid": [({}, expit)],
-    "silu": [({}, lambda z: z * expit(z))],
-    "softplus": [({}, softplus)],
-    "softsign": [({}, lambda z: z / (1 + abs(z)))],
-    "tanh": [({}, mpmath.tanh)],
-}
 COUPLED = {"softmax"}
 KINKED = ("identity", "relu", "leaky_relu", "abs")
 
@@ -82,34 +29,6 @@ FLAT = [(name, given, true) for name, cases in EXAMPLES.items() for given, true 
 EVERY = pytest.mark.parametrize(
     ("name", "given_", "true"), FLAT, ids=["-".join([name, *map(str, given.values())]) for name, given, _ in FLAT]
 )
-
-SPECIAL = [
-    0.0,
-    -0.0,
-    1.0,
-    -1.0,
-    3.0,
-    -3.0,
-    0.5,
-    -0.75,
-    1e-300,
-    -1e-300,
-    1e-12,
-    -1e-12,
-    20.0,
-    -20.0,
-    45.0,
-    -45.0,
-    800.0,
-    -800.0,
-    -1.2784645427610738,
-    -0.7517,
-    1.4142135623730951,
-    -1.4142135623730951,
-    2.25,
-    1e5,
-    -1e5,
-]
 
 
 def intervals(rng: np.random.Generator, n: int) -> tuple[Array, Array]:
@@ -124,13 +43,6 @@ def intervals(rng: np.random.Generator, n: int) -> tuple[Array, Array]:
     two = np.where(kind < 0.15, one, np.where(kind < 0.3, np.nextafter(one, np.inf), two))
     two = np.where((kind >= 0.3) & (kind < 0.45), one + np.abs(one) * rng.random(n) * 1e-6, two)
     return np.minimum(one, two), np.maximum(one, two)
-
-
-def points(lo: float, hi: float, rng: np.random.Generator) -> list[float]:
-    """Return points of [lo, hi]: the ends, 0, the special ones, some at random."""
-    inside = [z for z in SPECIAL if lo <= z <= hi]
-    drawn = lo + (hi - lo) * rng.random(5)
-    return sorted({lo, hi, *inside, *(float(z) for z in np.clip(drawn, lo, hi))})
 
 
 def make(name: str, given_: dict[str, float]) -> Activation:
@@ -394,3 +306,13 @@ def test_a_value_that_underflows_is_paid_for() -> None:
     bound = ACTIVATIONS["leaky_relu"](alpha=-1e-30).lower_support(v, np.zeros(1), np.zeros(1), z, z)
     exact = Fraction(float(v[0])) * Fraction(-1e-30) * Fraction(float(z[0]))
     assert Fraction(float(bound[0])) <= exact
+
+
+@pytest.mark.parametrize("phi", [absolute(), relu(), leaky_relu(0.25)])
+@pytest.mark.parametrize("length", [1e-300, 1.0 / 3.0, 7e200])
+def test_sides_of_equal_length_are_told_apart_alike_whatever_rounding_does(phi: Kinked, length: float) -> None:
+    ends = length * (1 + np.arange(-40, 41) * 2.0**-50)
+    below, _ = phi.relaxation_slopes(np.full(81, -length), ends)
+    assert (below == phi.below).all()
+    longer, _ = phi.relaxation_slopes(np.full(1, -length), np.full(1, 1.0001 * length))
+    assert (longer == phi.above).all()

@@ -155,6 +155,18 @@ def test_a_row_alone_gives_what_it_gives_in_a_batch() -> None:
         np.testing.assert_allclose(found.apply(x)[2:3], found.apply(x[2:3]), rtol=0, atol=1e-13)
 
 
+def test_windows_that_are_copied_a_row_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("conv1d", "conv2d", "conv3d", "transposed2d"):
+        found = drawn(kind, 11)
+        rng = np.random.default_rng(2)
+        x, y = rng.normal(size=(5, found.n_in)), rng.normal(size=(5, found.n_out))
+        together = found.apply(x), found.adjoint(y)
+        with monkeypatch.context() as patched:
+            patched.setattr("idl_audit.implicit.convolution.NUMBERS_AT_ONCE", 1)
+            np.testing.assert_allclose(found.apply(x), together[0], rtol=0, atol=1e-13)
+            np.testing.assert_allclose(found.adjoint(y), together[1], rtol=0, atol=1e-13)
+
+
 class TestSelection:
     def test_traits(self) -> None:
         assert Selection.identity(3).is_identity

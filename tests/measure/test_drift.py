@@ -183,3 +183,18 @@ def test_an_ill_posed_loop_has_no_bound():
     )  # fmt: skip
     with pytest.raises(UnsupportedModelError):
         global_drift(quantized(model, 3))
+
+
+@pytest.mark.parametrize("cyclic", [False, True])
+def test_some_outputs_at_a_time_move_as_far_as_all(cyclic, monkeypatch):
+    rng = np.random.default_rng(5)
+    model = random_model(rng, cyclic=cyclic)
+    pair = pruned(model, 0.2)
+    u = rng.uniform(-1, 1, (3, model.n_inputs))
+    box = Interval(u - 0.1, u + 0.1)
+    whole, on_box = global_drift(pair), box_drift(pair, box)
+    monkeypatch.setattr("idl_audit.measure.drift.NUMBERS_AT_ONCE", 1)
+    parts = global_drift(pair)
+    np.testing.assert_allclose(parts.offset, whole.offset, rtol=1e-12)
+    np.testing.assert_allclose(parts.matrix, whole.matrix, rtol=1e-12)
+    np.testing.assert_allclose(box_drift(pair, box), on_box, rtol=1e-12)

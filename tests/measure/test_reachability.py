@@ -202,3 +202,10 @@ def test_a_published_residual_network_sees_every_pixel() -> None:
     found = independent_pairs(model)
     assert found.shape == (10, 3072)
     assert not found.any()
+
+
+def test_some_outputs_at_a_time_are_as_independent_as_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_network(np.random.default_rng(3), p=6, widths=(5, 4))
+    together = independent_pairs(model)
+    monkeypatch.setattr("idl_audit.measure.sensitivity.ROWS_AT_ONCE", 1)
+    np.testing.assert_array_equal(independent_pairs(model), together)

@@ -325,7 +325,7 @@ def test_what_is_too_large_is_left_out_and_said_so(sparse: bool) -> None:
     assert whole.left_out == {}
     assert set(small.left_out) == ({"sensitivity", "interval"} if sparse else {"sensitivity"})
     assert "2 of 2 blocks" in small.left_out["sensitivity"]
-    assert small.state_matrices == small.input_rows == {}
+    assert small.state_matrices == small.input_matrices == {}
     inputs = random_set(rng, 3, sparse=sparse)
     found = bound_set(small, inputs)
     assert found.rungs[1].method == "sensitivity"

@@ -23,6 +23,7 @@ from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.proof.patches import Geometry, images_of, plan
 from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.errors import BudgetError
 from tests.shared.small_networks import layered, random_box, some_points
 
 seeds = st.integers(0, 2**32 - 1)
@@ -244,3 +245,45 @@ def test_every_kind_of_network_meets_windows_of_every_kind() -> None:
         for k in range(len(model.blocks)):
             met |= {None if g is None else g.is_fixed for g in plan(model, k).values()}
     assert met == {None, True, False}
+
+
+def test_where_the_time_for_tightening_is_over_blocks_keep_their_intervals() -> None:
+    rng = np.random.default_rng(7)
+    model = random_images(rng, 2, 4)
+    inputs = Interval.of_boxes(random_box(rng, model.n_inputs, radius=0.2))
+    turns = itertools.count()
+
+    def tighten() -> None:
+        if next(turns) >= 2:
+            raise BudgetError("over")
+
+    found, whole = backward_state_bounds(model, inputs, tighten=tighten), backward_state_bounds(model, inputs)
+    plain = interval_bounds(model, inputs)
+    assert (found.z[0].width >= whole.z[0].width).all()
+    assert (found.z[0].width <= plain.z[0].width * (1 + 1e-12)).all()
+    assert found.z[0].width.sum() > whole.z[0].width.sum()
+
+
+def test_of_states_that_keep_their_sign_no_more_than_the_sign_is_sought() -> None:
+    """Bounds of states that bend are as tight as those followed to the inputs; the others' signs are the same."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        model = random_images(rng, 1 + seed % 2, 4)
+        box = random_box(rng, model.n_inputs, radius=0.05)
+        inputs = Interval.of_boxes(box)
+        bounds = backward_state_bounds(model, inputs)
+        for k, block in enumerate(model.blocks):
+            if block.activation.name != "relu":
+                continue
+            states, signs = both_sides(model, k)
+            whole = Crown(model, inputs).lower_bound(bounds, Targets.of_states(model, k, states, signs))[0]
+            targets = Targets.of_signs(model, k, np.arange(block.size))
+            soon = Crown(model, inputs).lower_bound(bounds, targets)[0].reshape(-1, 2)
+            low, high = whole[: block.size], -whole[block.size :]
+            open_ = (soon < 0).all(axis=1)
+            assert (soon[open_, 0] >= low[open_] - 1e-9).all()
+            assert (-soon[open_, 1] <= high[open_] + 1e-9).all()
+            assert ((low < 0) & (high > 0))[open_].all()
+            z = model.solve(some_points(rng, box, 20)).pre_activations[k]
+            assert (soon[:, 0] <= z.min(axis=0) + 1e-12).all()
+            assert (soon[:, 1] <= -z.max(axis=0) + 1e-12).all()

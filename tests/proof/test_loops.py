@@ -378,7 +378,6 @@ def test_bounds_and_certificates_hold_for_sampled_equilibria(seed, radius):
     assert answer.lower <= values[0] + allowed
 
 
-@pytest.mark.xfail(strict=True, reason="the LP knows bounds of x that the proof forgets: it has the hull over z alone")
 def test_what_the_lp_proves_is_no_worse_than_backward_bounds():
     rng = np.random.default_rng(1594)
     model = random_case(rng).model

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from idl_audit.commands.shared.deciding import Decided, SampleTask
+from idl_audit.commands.shared.deciding import Batch, Decided, SampleTask
 from idl_audit.commands.shared.workers import begun, tell
 from idl_audit.decide.ladder import Result
 from idl_audit.values.verdicts import Verdict
@@ -49,3 +49,10 @@ def read_forever(task: SampleTask) -> Decided:
     if task.position == 1:
         time.sleep(1000)
     return decided(task)
+
+
+def die_on_batches(task: SampleTask | Batch) -> Decided:
+    """End at a batch as the system ends a process, and decide single samples."""
+    if isinstance(task, Batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Decided(task.position, task.index, task.label, task.centre)

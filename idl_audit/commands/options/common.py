@@ -128,8 +128,8 @@ def time_limit() -> Any:
     return option(
         60.0,
         SECONDS,
-        "Seconds for one sample at one radius: search and proof, after the model was read. A certificate gets as much "
-        "again.",
+        "Seconds for one sample at one radius: search and proof, once model and libraries are loaded. A certificate "
+        "gets as much again.",
         metavar="SECONDS",
         panel=LIMITS,
     )

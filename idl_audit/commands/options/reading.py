@@ -53,7 +53,7 @@ class ModelOptions(Declared):
     max_bytes: int | None = option(
         None,
         Reader(_bytes),
-        "Refuse what needs a larger matrix: 1GB, 500MB.",
+        "What arrays may take beside libraries and model: 1GB, 500MB. What needs more is left out, or refused.",
         metavar="SIZE",
         panel=c.LIMITS,
         rank=7,

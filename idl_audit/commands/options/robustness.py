@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,8 +160,9 @@ class PropertyOptions(Declared):
 
     @property
     def budget(self) -> Budget:
-        """What the property may cost, from now on."""
-        return Budget.of(self.time_limit, nodes=self.max_nodes, max_bytes=self.model.max_bytes)
+        """What the property may cost, from now on, libraries included."""
+        seconds, most = self.time_limit, self.model.max_bytes
+        return Budget.of(seconds, nodes=self.max_nodes, max_bytes=most, clock=time.monotonic)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +18,10 @@ from idl_audit.commands.shared.float_margins import FloatMargins, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.subject import Subject, open_subject
-from idl_audit.commands.shared.workers import Lost, begun, tell, work_through
+from idl_audit.commands.shared.workers import Done, Lost, begun, tell, work_through
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.ladder import Options, Result, decide_sample
+from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
 from idl_audit.decide.proofs import proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
@@ -39,6 +39,8 @@ GRACE: Final = 10.0
 """Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
 PAUSE: Final = 0.2
 """Seconds between two words on how far a tree is."""
+FLIPPED: Final = (Verdict.FALSIFIED, Verdict.CLEAN_WRONG)
+"""Of a smaller set: the class flips within the larger one, too."""
 
 Message: TypeAlias = float | tuple[float, Result]
 """While a sample is being decided: the share of its tree that is proved, or a radius with its result."""
@@ -94,6 +96,20 @@ class Decided:
     """Where it could not be decided: what happened."""
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Neighbours in the audit, whose first rungs are climbed together: always the same, whoever decides them."""
+
+    tasks: tuple[SampleTask, ...]
+    left: tuple[SampleTask, ...]
+    """Those that are still to be decided."""
+
+
+Task: TypeAlias = SampleTask | Batch
+Answer: TypeAlias = Decided | list[Decided]
+"""Of a batch: the samples that its first rungs decide; the others are to be decided one by one."""
+
+
 @dataclass(eq=False)
 class Decider:
     """Decides samples in this process; in another one, it reads the model at its first sample."""
@@ -103,19 +119,63 @@ class Decider:
     _ready: tuple[ImplicitModel, Network] | None = None
     _last: float = 0.0
     _margins: FloatMargins | UnsupportedModelError | None = None
+    _known: dict[int, dict[float, Result]] = field(default_factory=dict)
+    """Position -> radius -> what `decide_first` has found."""
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"setting": self.setting, "subject": None, "_ready": None, "_last": 0.0, "_margins": None}
+    def __reduce__(self) -> tuple[type[Decider], tuple[Setting]]:
+        return Decider, (self.setting,)
 
-    def __call__(self, task: SampleTask) -> Decided:
-        """Decide a sample that another process asks for."""
+    def __call__(self, task: Task) -> Answer:
+        """Decide what another process asks for: a sample, or those samples of a batch that its first rungs decide."""
         self._model()
         begun()
-        return self.decide(task, tell)
+        if isinstance(task, SampleTask):
+            return self.decide(task, tell)
+        self.decide_first(task)
+        decided = []
+        for one in task.left:
+            if self._is_decided(one.position):
+                begun()
+                decided.append(self.decide(one, lambda message: None))
+        self._known.clear()
+        return decided
+
+    def decide_first(self, batch: Batch) -> None:
+        """Climb the first rungs with the samples of a batch, radius by radius.
+
+        What goes wrong with a batch is left to each of its samples alone.
+        """
+        if len(batch.tasks) == 1:
+            return
+        model, network = self._model()
+        for number, radius in sorted(enumerate(self.setting.eps), key=lambda pair: pair[1].value):
+            open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
+            samples = [Sample(task.centre, task.label, task.sets[number]) for task in open_]
+            try:
+                found = decide_together(model, network, samples, self.setting.verdicts)
+            except InvalidInputError:
+                raise
+            except Exception:
+                return
+            for task, result in zip(open_, found, strict=True):
+                if result is not None:
+                    self._known.setdefault(task.position, {})[radius.value] = result
+
+    def _is_settled(self, position: int) -> bool:
+        """Whether a smaller set has a point of another class."""
+        return any(result.verdict in FLIPPED for result in self._known.get(position, {}).values())
+
+    def _is_decided(self, position: int) -> bool:
+        """Whether nothing is left to do at any radius."""
+        known = sorted(self._known.get(position, {}).items())
+        radii = sorted(eps.value for eps in self.setting.eps)[: len(known)]
+        first = [radius for radius, _ in known] == radii
+        return first and bool(known) and (len(known) == len(self.setting.eps) or known[-1][1].verdict in FLIPPED)
 
     def decide(self, task: SampleTask, heard: Callable[[Message], None]) -> Decided:
         """Return the sample with a result for every radius, the smallest first; `heard` is told on the way."""
-        model, network = self._model()
+        (model, network), setting = self._model(), self.setting
+        known = self._known.pop(task.position, {})
 
         def share(value: float) -> None:
             if time.monotonic() - self._last >= PAUSE:
@@ -123,14 +183,16 @@ class Decider:
                 heard(value)
 
         sample = Decided(task.position, task.index, task.label, task.centre)
-        for radius, inputs in sorted(zip(self.setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
-            budget = self.setting.verdicts.budget
-            result = _settled(sample, inputs) or decide_sample(
-                model, network, sample.centre, sample.label, inputs, self.setting.verdicts, share, budget
+        for radius, inputs in sorted(zip(setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
+            budget = setting.verdicts.budget
+            result = (
+                _settled(sample, inputs)
+                or known.get(radius.value)
+                or decide_sample(model, network, sample.centre, sample.label, inputs, setting.verdicts, share, budget)
             )
             error = self._float_error(sample, inputs, result, budget)
-            if result.verdict is Verdict.CERTIFIED and self.setting.certificates is not None:
-                self._certify(sample, radius, inputs, result, self.setting.certificates)
+            if result.verdict is Verdict.CERTIFIED and setting.certificates is not None:
+                self._certify(sample, radius, inputs, result, setting.certificates)
             result = replace(result, float_error=error, recorded=None, states=None)
             sample.results[radius.value], sample.predicted = result, result.predicted
             heard((radius.value, result))
@@ -200,8 +262,7 @@ class Decider:
 def _settled(sample: Decided, inputs: InputSet) -> Result | None:
     """Return what flips the class within a smaller set: it flips it within this one."""
     for smaller in sample.results.values():
-        settled = smaller.verdict in (Verdict.FALSIFIED, Verdict.CLEAN_WRONG)
-        if settled and (smaller.found is None or bool(inputs.contains(smaller.found.point))):
+        if smaller.verdict in FLIPPED and (smaller.found is None or bool(inputs.contains(smaller.found.point))):
             return replace(smaller, lowers=(), seconds=0.0)
     return None
 
@@ -218,8 +279,9 @@ class _Score:
     shares: dict[int, float] = field(default_factory=dict)
     """Position -> share of its tree that is proved."""
 
-    def hear(self, task: SampleTask, message: Message) -> None:
-        """Take what is said of a sample."""
+    def hear(self, task: Task, message: Message) -> None:
+        """Take what is said of a sample; of a batch nothing is said."""
+        assert isinstance(task, SampleTask)
         if isinstance(message, float):
             self.shares[task.position] = message
         else:
@@ -252,34 +314,69 @@ def decide_all(
     jobs: int,
     earlier: Sequence[Decided] = (),
     watch: Watcher = lambda progress: None,
-    decider: Callable[[SampleTask], Decided] | None = None,
+    decider: Callable[[Task], Answer] | None = None,
 ) -> Generator[Decided, None, None]:
     """Yield the samples as they are decided, all radii of one at a time.
 
     Args:
         setting: what is the same for all samples.
         subject: the model.
-        tasks: the samples that are still to be decided.
+        tasks: all samples of the audit.
         jobs: how many processes; 1 works in this one.
-        earlier: what was decided before, for the counts.
+        earlier: what was decided before, and is not decided again.
         watch: told how far the work has come.
-        decider: what decides a sample in another process; a `Decider` where it is None.
+        decider: what decides a sample in another process; where it is None, a `Decider`, which takes batches as well.
     """
     counts = Counter(result.verdict.value for sample in earlier for result in sample.results.values())
-    score = _Score((len(tasks) + len(earlier)) * len(setting.eps), watch, counts)
+    score = _Score(len(tasks) * len(setting.eps), watch, counts)
     score.tell()
-    decide_here = Decider(setting, subject)
+    left = {task.position for task in tasks} - {sample.position for sample in earlier}
+    batches = list(_batches(tasks, left, samples_at_once(subject.model)))
     if jobs == 1 and decider is None:
-        for task in tasks:
-            answer = _guarded(decide_here, task, score)
-            yield score.finish(_or_unknown(answer, task, setting, subject, score))
+        decide_here = Decider(setting, subject)
+        for batch in batches:
+            decide_here.decide_first(batch)
+            for task in batch.left:
+                answer = _guarded(decide_here, task, score)
+                yield score.finish(_or_unknown(answer, task, setting, subject, score))
         return
     certificates = setting.certificates is not None
     seconds = setting.verdicts.time_limit * len(setting.eps) * (2 if certificates else 1) + GRACE
-    work = work_through(tasks, decider or Decider(setting), jobs=jobs, allowed=lambda _: seconds, heard=score.hear)
+    handed_out: list[Task] = [*batches]
+    if decider is not None or all(len(batch.tasks) == 1 for batch in batches):
+        handed_out = [task for batch in batches for task in batch.left]
+    work = work_through(
+        handed_out,
+        decider or Decider(setting),
+        jobs=jobs,
+        allowed=lambda _: seconds,
+        heard=score.hear,
+        follow=_left_alone,
+    )
     with closing(work):
         for done in work:
-            yield score.finish(_or_unknown(done.answer, done.task, setting, subject, score))
+            if isinstance(done.task, SampleTask):
+                assert not isinstance(done.answer, list)
+                yield score.finish(_or_unknown(done.answer, done.task, setting, subject, score))
+            elif isinstance(done.answer, list):
+                yield from map(score.finish, done.answer)
+
+
+def _batches(tasks: Sequence[SampleTask], left: set[int], size: int) -> Iterator[Batch]:
+    """Yield the batches in which samples are left; the others take part, so that the numbers stay the same."""
+    for at in range(0, len(tasks), size):
+        mates = tuple(tasks[at : at + size])
+        open_ = tuple(task for task in mates if task.position in left)
+        if open_:
+            yield Batch(mates, open_)
+
+
+def _left_alone(done: Done[Task, Answer]) -> Iterator[SampleTask]:
+    """Yield the samples of a batch that are still to be decided: all of them where it was lost."""
+    if isinstance(done.task, Batch):
+        decided = done.answer if isinstance(done.answer, list) else []
+        positions = {sample.position for sample in decided}
+        yield from (task for task in done.task.left if task.position not in positions)
 
 
 def _guarded(decider: Decider, task: SampleTask, score: _Score) -> Decided | Lost:

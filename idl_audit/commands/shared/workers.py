@@ -54,6 +54,7 @@ def work_through(
     jobs: int,
     allowed: Callable[[Task], float],
     heard: Callable[[Task, Any], None] = lambda task, message: None,
+    follow: Callable[[Done[Task, Answer]], Iterable[Task]] = lambda done: (),
 ) -> Generator[Done[Task, Answer], None, None]:
     """Yield every task with its answer, as they come.
 
@@ -64,6 +65,7 @@ def work_through(
         allowed: seconds after which the process of a task is ended, from the moment it says that it has `begun`; until
             then it has STARTING seconds more.
         heard: given what the work of a task said by `tell`, before its answer.
+        follow: the tasks that an answer leaves to do: they come after those that wait.
     """
     waiting = deque(tasks)
     busy: list[_Worker[Task, Answer]] = []
@@ -83,6 +85,7 @@ def work_through(
                 busy.remove(worker)
                 if worker.is_usable:
                     idle.append(worker)
+                waiting.extend(follow(done))
                 yield done
     finally:
         for worker in (*busy, *idle):

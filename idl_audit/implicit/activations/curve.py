@@ -9,22 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
-from scipy import special
+import scipy
 
 from idl_audit.implicit.activations.base import Activation, Line
-from idl_audit.values.arrays import BoolArray, FloatArray
+from idl_audit.values.arrays import FloatArray
 from idl_audit.values.rounding import TINY, gamma
 
 LIBRARY_ERROR = 2.0**-46
 """Error granted to a value or slope, relative to 1 + its size: 128 units in the last place of a few library calls."""
 
+NODES = 2**13
+"""Of a table of slopes."""
+HALVINGS = 50
+"""For the place of one of them."""
+
+LEAST_SLOPE = 1e-30
+"""Below this nobody asks where a slope is: float32 has it, too."""
+
+CUTS = 5
+"""Cutting planes for the slope of a line, which may be any."""
+
 FAR = 1e4
 """Beyond this distance from 0 every slope below is constant in float64; arguments are clipped there."""
 
 Function = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """How phi bends between two neighbouring turns."""
+
+    bend: int
+    """1 where it is convex, -1 where it is concave, 0 where it is straight."""
+    touch: Function
+    """Slope -> about where phi has it; any place is sound."""
+
+
+STRAIGHT = Piece(0, lambda s: np.zeros_like(s))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +59,7 @@ class Curve(Activation):
     name: str
     function: Function
     slope: Function
+    pieces: tuple[Piece, ...] = ()
     turns: tuple[tuple[float, tuple[float, ...]], ...] = ()
     """(z, slopes there): where phi' has an extremum or jumps; both one-sided slopes at a jump."""
     extremes: tuple[tuple[float, float], ...] = ()
@@ -84,112 +110,116 @@ class Curve(Activation):
             most = np.where(inside, np.maximum(most, value), most)
         return _rounded(least, -1.0), _rounded(most, 1.0)
 
-    def _bends(self, lo: FloatArray, hi: FloatArray) -> tuple[BoolArray, BoolArray]:
-        """Return where phi is surely convex and where it is surely concave on [lo, hi]."""
-        turning = np.zeros(np.broadcast_shapes(np.shape(lo), np.shape(hi)), np.bool_)
-        for place, _ in self.turns:
-            turning |= (lo < place) & (place < hi)
-        width = hi - lo
-        rise = self.slope(lo + 0.75 * width) - self.slope(lo + 0.25 * width)
-        sure = 8 * LIBRARY_ERROR
-        return ~turning & (rise > sure), ~turning & (rise < -sure)
+    def _edges(self, lo: FloatArray, hi: FloatArray) -> list[FloatArray]:
+        """Return the ends of the pieces of [lo, hi]: lo, the turns, hi; a piece that lies outside has equal ends."""
+        return [lo, *(np.minimum(np.maximum(lo, place), hi) for place, _ in self.turns), hi]
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return chord and middle tangent where phi bends one way, else the line that is nearer in the middle."""
-        convex, concave = self._bends(lo, hi)
+        """Return the slopes of the line below the graph that is highest in the middle of [lo, hi], and of that above.
+
+        Where phi bends one way they are the middle tangent and the chord.
+        """
+        least, most = self.slopes(lo, hi)
         middle = self.slope(lo + 0.5 * (hi - lo))
-        chord = self._chord(lo, hi)
-        (below_a, below_g), (above_g, above_a) = self._corner_lines(lo, hi)
-        centre = lo + 0.5 * (hi - lo)
-        steep_below = below_g[0] * centre + below_g[1] > below_a[0] * centre + below_a[1]
-        flat_above = above_a[0] * centre + above_a[1] < above_g[0] * centre + above_g[1]
-        lower = np.where(steep_below, below_g[0], below_a[0])
-        upper = np.where(flat_above, above_a[0], above_g[0])
-        return (
-            np.where(convex, middle, np.where(concave, chord, lower)),
-            np.where(concave, middle, np.where(convex, chord, upper)),
-        )
+        with np.errstate(over="ignore"):
+            chord = np.clip((self.function(hi) - self.function(lo)) / np.maximum(hi - lo, TINY), least, most)
+        is_convex = self.slope(lo) <= self.slope(hi)
+        below, above = np.where(is_convex, middle, chord), np.where(is_convex, chord, middle)
+        turning = np.zeros(below.shape, np.bool_)
+        for place, _ in self.turns:
+            turning |= (lo < place) & (place < hi)
+        if turning.any():
+            ends = [np.broadcast_to(part, below.shape)[turning] for part in (lo, hi, least, most)]
+            below[turning], above[turning] = self._best_slopes(*ends)
+        return below, above
 
-    def _chord(self, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        return np.asarray((self.function(hi) - self.function(lo)) / np.maximum(hi - lo, TINY))
+    def _best_slopes(self, lo: FloatArray, hi: FloatArray, least: FloatArray, most: FloatArray) -> FloatArray:
+        """Return about the slopes of the line below that is highest in the middle and of that above, (2, n).
 
-    def _corner_lines(self, lo: FloatArray, hi: FloatArray) -> tuple[tuple[Line, Line], tuple[Line, Line]]:
-        """Return the lines of slopes (a, g) below the graph and (g, a) above it, through its ends."""
-        a, g = self.slopes(lo, hi)
-        at_lo, at_hi = self.function(lo), self.function(hi)
-        below = (a, at_lo - a * lo), (g, at_hi - g * hi)
-        return below, ((g, at_lo - g * lo), (a, at_hi - a * hi))
+        With side = 1 below and -1 above, side times the height in the middle is concave in the slope k:
+        side k middle + min over z of side (phi(z) - k z). Cutting planes from both ends find where it is greatest.
+        """
+        side, middle = np.array([[1.0], [-1.0]]), lo + 0.5 * (hi - lo)
+
+        def looked_at(k: FloatArray) -> FloatArray:
+            """Return (k, side height, its derivative)."""
+            z = self.farthest(side, k, lo, hi)
+            return np.stack([k, side * (self.function(z) + k * (middle - z)), side * (middle - z)])
+
+        low, high = (looked_at(np.broadcast_to(k, (2, lo.size))) for k in (least, most))
+        for _ in range(CUTS):
+            fall = low[2] - high[2]
+            rise = (high[1] - high[2] * high[0]) - (low[1] - low[2] * low[0])
+            cut = np.divide(rise, fall, out=0.5 * (low[0] + high[0]), where=fall > 0)
+            new = looked_at(np.clip(cut, low[0], high[0]))
+            low, high = np.where(new[2] > 0, new, low), np.where(new[2] < 0, new, high)
+        return np.asarray(np.where(low[1] > high[1], low[0], high[0]))
+
+    def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
+        """Return about where in [lo, hi] side (phi(z) - k z) is least; used to search, never to prove."""
+        edges, pieces = self._edges(lo, hi), self.pieces
+        # between a convex and a concave piece the least value is one of theirs
+        kept = [j for j in range(1, len(pieces)) if pieces[j - 1].bend != -pieces[j].bend]
+        places = [edges[0], edges[-1], *(edges[j] for j in kept)]
+        with np.errstate(all="ignore"):
+            places += [np.clip(p.touch(k), edges[j], edges[j + 1]) for j, p in enumerate(pieces) if p.bend]
+            best, least = places[0], side * (self.function(places[0]) - k * places[0])
+            for z in places[1:]:
+                value = side * (self.function(z) - k * z)
+                best = best + (value < least) * (z - best)  # faster than a choice
+                least = np.minimum(value, least)
+        return np.asarray(best)
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
-        """Return the lines through both ends and, where phi bends one way, its chord and its middle tangent."""
-        convex, concave = self._bends(lo, hi)
-        below, above = self._corner_lines(lo, hi)
-        chord, centre = self._chord(lo, hi), lo + 0.5 * (hi - lo)
-        middle = self.slope(centre)
-        chord_line, tangent = (chord, self.function(lo) - chord * lo), (middle, self.function(centre) - middle * centre)
-
-        def third(straight: BoolArray, touching: BoolArray, other: Line) -> Line:
-            chosen = [
-                np.where(straight, c, np.where(touching, t, o))
-                for c, t, o in zip(chord_line, tangent, other, strict=True)
-            ]
-            return chosen[0], chosen[1]
-
-        return [*below, third(concave, convex, below[0])], [*above, third(convex, concave, above[0])]
+        """Return the lines of least and greatest slope through the ends, and the one that is best in the middle."""
+        a, g = self.slopes(lo, hi)
+        at_lo, at_hi = self.function(lo), self.function(hi)
+        from_lo, from_hi = [(k, at_lo - k * lo) for k in (a, g)], [(k, at_hi - k * hi) for k in (a, g)]
+        below, above = self.relaxation_slopes(lo, hi)
+        one, none = np.ones_like(below), np.zeros_like(below)
+        lowest = below, self.lower_support(one, none, below, lo, hi)
+        highest = above, -self.lower_support(-one, none, -above, lo, hi)
+        return [from_lo[0], from_hi[1], lowest], [from_lo[1], from_hi[0], highest]
 
     def lower_support(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
     ) -> FloatArray:
-        """Return the best of the bounds that the corner lines, the ends and the middle tangent prove.
+        """Return the least value of v phi(z) - lam z over [lo, hi], piece by piece, rounded downward.
 
-        - A convex combination of the lines of slopes a and g below the graph (v >= 0) or above it (v < 0).
-        - Where v phi is concave, v phi(z) - lam z is least at an end.
-        - Where v phi is convex, it lies above its tangent in the middle.
+        - Where v phi is concave on a piece, the least value is at an end of it.
+        - Where v phi is convex, it lies above each of its tangents: the one with a slope of about lam / v is taken.
         """
-        convex, concave = self._bends(lo, hi)
-        rising = v >= 0
-        best = self._by_corner_lines(v, lam, lo, hi)
-        ends = np.minimum(self._at(v, lam, lo), self._at(v, lam, hi))
-        best = np.where(np.where(rising, concave, convex), np.maximum(best, ends), best)
-        tangent = self._by_tangent(v, lam, lo, hi)
-        best = np.where(np.where(rising, convex, concave), np.maximum(best, tangent), best)
-        least, most = self.interval(lo, hi)
-        reach = np.maximum(np.abs(least), np.abs(most))
-        return np.asarray(best - v_error * reach * (1 + gamma(8)) - TINY)
+        sizes = np.abs(v), np.abs(lam)
+        edges = self._edges(lo, hi)
+        least = self._at(v, lam, sizes, edges[0])
+        for z in edges[1:]:
+            least = np.minimum(least, self._at(v, lam, sizes, z))
+        for piece, start, end in zip(self.pieces, edges, edges[1:], strict=False):
+            some = np.broadcast_to((v * piece.bend > 0) & (start < end), least.shape)
+            if some.any():
+                own = [np.broadcast_to(part, least.shape)[some] for part in (v, lam, start, end)]
+                least[some] = np.minimum(least[some], self._by_tangent(piece, *own))
+        low, high = self.interval(lo, hi)
+        reach = np.maximum(np.abs(low), np.abs(high))
+        return np.asarray(least - v_error * reach * (1 + gamma(8)) - TINY)
 
-    def _value(self, v: FloatArray, z: FloatArray) -> FloatArray:
-        """Return phi(z), rounded so that v phi(z) becomes smaller: down where v >= 0, up elsewhere."""
-        return _rounded(self.function(z), np.where(v >= 0, -1.0, 1.0))
+    def _at(self, v: FloatArray, lam: FloatArray, sizes: tuple[FloatArray, FloatArray], z: FloatArray) -> FloatArray:
+        """Return v phi(z) - lam z, rounded downward; sizes are |v| and |lam|."""
+        value = self.function(z)
+        error = (LIBRARY_ERROR * (1.0 + np.abs(value)) + gamma(6) * np.abs(value)) * (1 + gamma(8))
+        return np.asarray((v * value - lam * z) - (sizes[0] * error + sizes[1] * (gamma(8) * np.abs(z))))
 
-    def _at(self, v: FloatArray, lam: FloatArray, z: FloatArray) -> FloatArray:
-        value = self._value(v, z)
-        return np.asarray(v * value - lam * z - gamma(6) * (np.abs(v * value) + np.abs(lam * z)))
-
-    def _by_corner_lines(self, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        a, g = self.slopes(lo, hi)
-        anchor_a, anchor_g = np.where(v >= 0, lo, hi), np.where(v >= 0, hi, lo)
-        wanted = np.divide(lam, v, out=np.zeros_like(v + lam), where=np.abs(v) > TINY)
-        share = np.clip(np.divide(g - wanted, g - a, out=np.ones_like(wanted), where=(g - a) > TINY), 0.0, 1.0)
-        at_a, at_g = self._value(v, anchor_a), self._value(v, anchor_g)
-
-        def line(z: FloatArray) -> FloatArray:
-            return np.asarray(share * (at_a + a * (z - anchor_a)) + (1 - share) * (at_g + g * (z - anchor_g)))
-
-        least = np.minimum(v * line(lo) - lam * lo, v * line(hi) - lam * hi)
-        steepest = np.maximum(np.abs(a), np.abs(g))
-        reach = np.maximum(np.abs(at_a), np.abs(at_g)) + steepest * (np.abs(lo) + np.abs(hi))
-        size = np.abs(v) * reach + np.abs(lam) * np.maximum(np.abs(lo), np.abs(hi))
-        return np.asarray(least - gamma(64) * size)
-
-    def _by_tangent(self, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        centre = lo + 0.5 * (hi - lo)
-        slope, value = self.slope(centre), self._value(v, centre)
-        width = hi - lo
-        ends = [v * (value + slope * (z - centre)) - lam * z for z in (lo, hi)]
-        slope_error = np.abs(v) * width * LIBRARY_ERROR * (1 + np.abs(slope))
-        reach = np.abs(value) + np.abs(slope) * (np.abs(lo) + np.abs(hi))
-        size = np.abs(v) * reach + np.abs(lam) * np.maximum(np.abs(lo), np.abs(hi))
-        return np.asarray(np.minimum(*ends) - slope_error - gamma(64) * size)
+    def _by_tangent(self, piece: Piece, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
+        """Return the least value over [lo, hi] of the tangent to v phi, minus lam z; v phi is convex there."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = np.clip(piece.touch(lam / v), lo, hi)
+        value, slope, width = self.function(z), self.slope(z), hi - lo
+        tilt = v * slope - lam
+        ends = np.minimum(tilt * (lo - z), tilt * (hi - z))
+        size, steep = np.abs(v), np.abs(slope)
+        library = size * (LIBRARY_ERROR * ((1.0 + np.abs(value)) + (1.0 + steep) * width))
+        rounding = gamma(16) * (size * np.abs(value) + np.abs(lam * z) + (size * steep + np.abs(lam)) * width)
+        return np.asarray((v * value - lam * z) + ends - (library + rounding + TINY * width) * (1 + gamma(8)))
 
 
 def _rounded(value: FloatArray, direction: FloatArray | float) -> FloatArray:
@@ -206,13 +236,58 @@ def _turns(slope: Function, *places: float) -> tuple[tuple[float, tuple[float, .
     return tuple((place, (float(slope(np.array(place))),)) for place in places)
 
 
+def _bell(far: Function) -> tuple[Piece, Piece]:
+    """Return the pieces of an odd S: convex, then concave; far(s) is the place z >= 0 with slope s."""
+    return Piece(1, lambda s: -far(s)), Piece(-1, far)
+
+
+def _swish(slope: Function, turns: tuple[tuple[float, tuple[float, ...]], ...], far: float) -> tuple[Piece, ...]:
+    """Return the pieces of a concave, convex, concave function whose slope no longer changes beyond -far and far."""
+    (first, _), (second, _) = turns
+    ends = (-far, first), (first, second), (second, far)
+    return tuple(Piece(bend, _tabulated(slope, *own)) for bend, own in zip((-1, 1, -1), ends, strict=True))
+
+
+def _tabulated(slope: Function, lo: float, hi: float) -> Function:
+    """Return slope -> place out of a table, where phi' is monotone on [lo, hi] and turns at its ends.
+
+    Nodes are even in arccos(1 - 2 share), share the way from the slope at lo to that at hi: near a turn the place is
+    a square root of the slope, and smooth in that.
+    """
+
+    @lru_cache(maxsize=1)
+    def table() -> tuple[float, float, FloatArray, FloatArray]:
+        first, last = (float(slope(np.array(end))) for end in (lo, hi))
+        wanted = first + (last - first) * (1.0 - np.cos(np.linspace(0.0, np.pi, NODES + 1))) / 2.0
+        low, high = np.full(NODES + 1, lo), np.full(NODES + 1, hi)
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            is_short = (slope(middle) < wanted) == (first < last)
+            low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
+        return first, last - first, high, np.diff(high, append=high[-1])
+
+    def touch(s: FloatArray) -> FloatArray:
+        first, change, places, steps = table()
+        with np.errstate(invalid="ignore"):
+            at = np.arccos(1.0 - 2.0 * np.clip((s - first) / change, 0.0, 1.0)) * (NODES / np.pi)
+            node = at.astype(np.int64)
+        return np.asarray(places.take(node, mode="clip") + (at - node) * steps.take(node, mode="clip"))
+
+    return touch
+
+
 def sigmoid() -> Curve:
     """Return phi(z) = 1 / (1 + exp(-z)); slopes in [0, 1/4]."""
 
     def slope(z: FloatArray) -> FloatArray:
-        return np.asarray(special.expit(z) * special.expit(-z))
+        return np.asarray(scipy.special.expit(z) * scipy.special.expit(-z))
 
-    return Curve("sigmoid", special.expit, slope, _turns(slope, 0.0))
+    def far(s: FloatArray) -> FloatArray:
+        s = np.clip(s, LEAST_SLOPE, 0.25)
+        tail = 2.0 * s / (1.0 + np.sqrt(1.0 - 4.0 * s))  # tail (1 - tail) = s
+        return np.asarray(np.log((1.0 - tail) / tail))
+
+    return Curve("sigmoid", scipy.special.expit, slope, _bell(far), _turns(slope, 0.0))
 
 
 def tanh() -> Curve:
@@ -221,7 +296,11 @@ def tanh() -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(1.0 / np.cosh(np.clip(z, -350.0, 350.0)) ** 2)
 
-    return Curve("tanh", np.tanh, slope, _turns(slope, 0.0))
+    def far(s: FloatArray) -> FloatArray:
+        s = np.clip(s, LEAST_SLOPE, 1.0)
+        return np.asarray(np.log((1.0 + np.sqrt(1.0 - s)) / np.sqrt(s)))  # tanh^2 = 1 - s
+
+    return Curve("tanh", np.tanh, slope, _bell(far), _turns(slope, 0.0))
 
 
 def erf() -> Curve:
@@ -230,12 +309,16 @@ def erf() -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(2.0 / np.sqrt(np.pi) * np.exp(-(np.clip(z, -30.0, 30.0) ** 2)))
 
-    return Curve("erf", special.erf, slope, _turns(slope, 0.0))
+    def far(s: FloatArray) -> FloatArray:
+        return np.asarray(np.sqrt(-np.log(np.clip(s * (np.sqrt(np.pi) / 2.0), LEAST_SLOPE, 1.0))))
+
+    return Curve("erf", scipy.special.erf, slope, _bell(far), _turns(slope, 0.0))
 
 
 def softplus() -> Curve:
     """Return phi(z) = log(1 + exp(z)); slopes in [0, 1], convex."""
-    return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), special.expit)
+    pieces = (Piece(1, lambda s: np.asarray(scipy.special.logit(np.clip(s, LEAST_SLOPE, 1.0 - 2.0**-53)))),)
+    return Curve("softplus", lambda z: np.asarray(np.logaddexp(0.0, z)), scipy.special.expit, pieces)
 
 
 def softsign() -> Curve:
@@ -244,7 +327,10 @@ def softsign() -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray((1.0 / (1.0 + np.abs(z))) ** 2)
 
-    return Curve("softsign", lambda z: np.asarray(z / (1.0 + np.abs(z))), slope, _turns(slope, 0.0))
+    def far(s: FloatArray) -> FloatArray:
+        return np.asarray(1.0 / np.sqrt(np.clip(s, LEAST_SLOPE, 1.0)) - 1.0)
+
+    return Curve("softsign", lambda z: np.asarray(z / (1.0 + np.abs(z))), slope, _bell(far), _turns(slope, 0.0))
 
 
 def _exponential(name: str, alpha: float, scale: float, parameters: Mapping[str, float]) -> Curve:
@@ -256,7 +342,9 @@ def _exponential(name: str, alpha: float, scale: float, parameters: Mapping[str,
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(scale * np.where(z > 0, 1.0, alpha * np.exp(np.minimum(z, 0.0))))
 
-    return Curve(name, function, slope, ((0.0, (scale * alpha, scale)),), given=parameters)
+    steepest = max(scale * alpha, LEAST_SLOPE)
+    pieces = Piece(1, lambda s: np.log(np.clip(s / steepest, LEAST_SLOPE, 1.0))), STRAIGHT
+    return Curve(name, function, slope, pieces, ((0.0, (scale * alpha, scale)),), given=parameters)
 
 
 def elu(alpha: float = 1.0) -> Curve:
@@ -278,7 +366,8 @@ def celu(alpha: float = 1.0) -> Curve:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(np.where(z > 0, 1.0, np.exp(np.minimum(z, 0.0) / alpha)))
 
-    return Curve("celu", function, slope, ((0.0, (1.0,)),), given={"alpha": alpha})
+    pieces = Piece(1, lambda s: alpha * np.log(np.clip(s, LEAST_SLOPE, 1.0))), STRAIGHT
+    return Curve("celu", function, slope, pieces, ((0.0, (1.0,)),), given={"alpha": alpha})
 
 
 def hard_swish() -> Curve:
@@ -288,60 +377,72 @@ def hard_swish() -> Curve:
         return np.asarray(z * np.clip(_near(z) / 6.0 + 0.5, 0.0, 1.0))
 
     def slope(z: FloatArray) -> FloatArray:
-        return np.asarray(np.where(z <= -3, 0.0, np.where(z >= 3, 1.0, _near(z) / 3.0 + 0.5)))
+        return np.asarray(np.where(z < -3, 0.0, np.where(z > 3, 1.0, _near(z) / 3.0 + 0.5)))
 
     turns = ((-3.0, (-0.5, 0.0)), (3.0, (1.0, 1.5)))
-    return Curve("hard_swish", function, slope, turns, ((-1.5, -0.375),), is_monotone=False)
+    pieces = STRAIGHT, Piece(1, lambda s: 3.0 * s - 1.5), STRAIGHT
+    return Curve("hard_swish", function, slope, pieces, turns, ((-1.5, -0.375),), is_monotone=False)
 
 
+@lru_cache(maxsize=1)  # its tables are made once
 def gelu() -> Curve:
     """Return phi(z) = z P(Z <= z), Z standard normal; slopes in [-.12891, 1.12891]."""
 
     def slope(z: FloatArray) -> FloatArray:
         near = np.clip(z, -38.0, 38.0)
-        return np.asarray(special.ndtr(z) + near * np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi))
+        return np.asarray(scipy.special.ndtr(z) + near * np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi))
 
     turns = _turns(slope, -np.sqrt(2.0), np.sqrt(2.0))
     least = (-0.75179152469356445746, -0.169971207479903662)
-    return Curve("gelu", lambda z: np.asarray(z * special.ndtr(z)), slope, turns, (least,), is_monotone=False)
+    pieces = _swish(slope, turns, 9.0)
+    return Curve(
+        "gelu", lambda z: np.asarray(z * scipy.special.ndtr(z)), slope, pieces, turns, (least,), is_monotone=False
+    )
 
 
+@lru_cache(maxsize=1)  # its tables are made once
 def gelu_tanh() -> Curve:
     """Return phi(z) = z/2 (1 + tanh(sqrt(2/pi) (z + .044715 z^3))); slopes in [-.12900, 1.12900]."""
     c, d = np.sqrt(2 / np.pi), 0.044715
 
     def function(z: FloatArray) -> FloatArray:
         near = _near(z)  # 1 + tanh(t) = 2 sigmoid(2 t) keeps the left tail's digits
-        return np.asarray(z * special.expit(2 * c * (near + d * near**3)))
+        return np.asarray(z * scipy.special.expit(2 * c * (near + d * near**3)))
 
     def slope(z: FloatArray) -> FloatArray:
         near = np.clip(z, -50.0, 50.0)
         t = 2 * c * (near + d * near**3)
-        bell = special.expit(t) * special.expit(-t)
-        return np.asarray(special.expit(t) + near * bell * 2 * c * (1 + 3 * d * near**2))
+        bell = scipy.special.expit(t) * scipy.special.expit(-t)
+        return np.asarray(scipy.special.expit(t) + near * bell * 2 * c * (1 + 3 * d * near**2))
 
     turns = _turns(slope, -1.4185040087908283555, 1.4185040087908283555)
     least = (-0.75246142207101625849, -0.170040750571254051)
-    return Curve("gelu_tanh", function, slope, turns, (least,), is_monotone=False)
+    pieces = _swish(slope, turns, 9.0)
+    return Curve("gelu_tanh", function, slope, pieces, turns, (least,), is_monotone=False)
 
 
+@lru_cache(maxsize=1)  # its tables are made once
 def silu() -> Curve:
     """Return phi(z) = z / (1 + exp(-z)); slopes in [-.09984, 1.09984]."""
 
     def slope(z: FloatArray) -> FloatArray:
-        return np.asarray(special.expit(z) * (1.0 + _near(z) * special.expit(-z)))
+        return np.asarray(scipy.special.expit(z) * (1.0 + _near(z) * scipy.special.expit(-z)))
 
     turns = _turns(slope, -2.3993572805154676678, 2.3993572805154676678)
     least = (-1.2784645427610737951, -0.278464542761073795)
-    return Curve("silu", lambda z: np.asarray(z * special.expit(z)), slope, turns, (least,), is_monotone=False)
+    pieces = _swish(slope, turns, 40.0)
+    return Curve(
+        "silu", lambda z: np.asarray(z * scipy.special.expit(z)), slope, pieces, turns, (least,), is_monotone=False
+    )
 
 
+@lru_cache(maxsize=1)  # its tables are made once
 def mish() -> Curve:
     """Return phi(z) = z tanh(log(1 + exp(z))); slopes in [-.11253, 1.08850]."""
 
     def slope(z: FloatArray) -> FloatArray:
         bell = 1.0 / np.cosh(np.minimum(np.logaddexp(0.0, z), 350.0)) ** 2
-        return np.asarray(np.tanh(np.logaddexp(0.0, z)) + _near(z) * bell * special.expit(z))
+        return np.asarray(np.tanh(np.logaddexp(0.0, z)) + _near(z) * bell * scipy.special.expit(z))
 
     turns = _turns(slope, -2.25637639636079312, 1.4905711794854284593)
     least = (-1.1924312145154952121, -0.308843413017250407)
@@ -349,6 +450,7 @@ def mish() -> Curve:
         "mish",
         lambda z: np.asarray(z * np.tanh(np.logaddexp(0.0, z))),
         slope,
+        _swish(slope, turns, 40.0),
         turns,
         (least,),
         is_monotone=False,

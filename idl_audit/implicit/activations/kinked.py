@@ -16,7 +16,7 @@ from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.rounding import TINY, down, gamma, up
 
-NEARLY = 1 - 2.0**-20
+NEARLY = 1 + 2.0**-40
 """Sides whose lengths are equal but for rounding are told apart the same way in whatever arithmetic."""
 
 UNDERFLOW = 2.0**-1073

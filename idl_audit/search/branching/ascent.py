@@ -25,6 +25,8 @@ Tensors: TypeAlias = "Mapping[int, torch.Tensor]"
 
 RATE = 0.25
 """Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients."""
+CURVED_RATE = 0.045
+"""For slopes of curved states, in shares of what they may be."""
 DECAY = 0.95
 """Of the step, a pass; less where there are many passes, so that the last of them still move."""
 USUAL_STEPS = 40
@@ -78,10 +80,9 @@ def ascend(
 
     n_rows = len(seeds)
     chosen: dict[int, torch.Tensor] = {}
-    for k, own in lines.items():
-        if k in net.convex and bool(own.free.any()):
-            given = None if start is None else start.slopes.get(k)
-            chosen[k] = (own.low.expand(n_rows, -1) if given is None else given).clone().requires_grad_(steps > 1)
+    for k, first in _first_slopes(net, row, newest, seeds, lines, {} if start is None else start.slopes).items():
+        tangents = lines[k].tangents
+        chosen[k] = (first.clone() if tangents is None else tangents.shares(first)).requires_grad_(steps > 1)
     betas: dict[int, torch.Tensor] = {}
     for k, sigma in (signs or {}).items():
         if bool((sigma != 0).any()):
@@ -93,7 +94,8 @@ def ascend(
         given = None if start is None else start.planes.get(k)
         first = hull.first.expand(n_rows, -1, -1) if given is None else given
         shares[k] = first.clone().requires_grad_(steps > 1)
-    best = Found(torch.full((n_rows,), -float("inf")), {k: v.detach().clone() for k, v in chosen.items()})
+    at_first = {k: value.detach().clone() for k, value in _slopes(lines, chosen).items()}
+    best = Found(torch.full((n_rows,), -float("inf")), at_first)
     best.planes = {k: v.detach().clone() for k, v in shares.items()}
     best.multipliers = {k: torch.zeros_like(b) for k, b in betas.items()}
 
@@ -105,7 +107,8 @@ def ascend(
                 bound = bound + split @ cuts[k]
         return bound
 
-    groups = (chosen, RATE), (betas, RATE / 2), (shares, RATE)
+    kinked, curved = ({k: v for k, v in chosen.items() if (k in net.convex) == kind} for kind in (True, False))
+    groups = (kinked, RATE), (curved, CURVED_RATE), (betas, RATE / 2), (shares, RATE)
     values = [value for own, _ in groups for value in own.values()]
     adam = Adam([([value.detach().numpy() for value in own.values()], rate) for own, rate in groups])
     decay = DECAY ** min(1.0, USUAL_STEPS / steps)
@@ -115,15 +118,16 @@ def ascend(
         seen: dict[int, torch.Tensor] = {}
         last = step == steps - 1 or not values
         with torch.set_grad_enabled(not last):
-            bound = bound_of(chosen, splits, shares, seen)
+            slopes = _slopes(lines, chosen)
+            bound = bound_of(slopes, splits, shares, seen)
         best.seen = {k: v.detach() for k, v in seen.items()}
         better = bound.detach() > best.bound
-        late = last or 2 * step >= steps
+        late = last or step == 0 or 2 * step >= steps
         if not late:  # most passes would be kept only to be replaced
             better &= bound.detach() > enough
         if late or bool(better.any()):
             best.bound = torch.where(better, bound.detach(), best.bound)
-            for k, value in chosen.items():
+            for k, value in slopes.items():
                 best.slopes[k][better] = value.detach()[better]
             for k, value in splits.items():
                 best.multipliers[k][better] = value.detach()[better]
@@ -140,8 +144,11 @@ def ascend(
         adam.step([None if gradient is None else gradient.numpy() for gradient in gradients], decay**step)
         with torch.no_grad():
             for k, value in chosen.items():
-                below, above = net.convex[k]
-                value.copy_(torch.minimum(torch.maximum(value, below), above))
+                if k in net.convex:
+                    below, above = net.convex[k]
+                    value.copy_(torch.minimum(torch.maximum(value, below), above))
+                else:
+                    value.clamp_(0, 1)
             for value in betas.values():
                 value.clamp_(min=0)
             for value in shares.values():
@@ -151,3 +158,34 @@ def ascend(
         with torch.no_grad():
             best.bound = bound_of(best.slopes, best.multipliers, best.planes, {})
     return best
+
+
+def _first_slopes(
+    net: SearchNet, row: SearchRow, newest: int, seeds: torch.Tensor, lines: Mapping[int, Lines], given: Tensors
+) -> dict[int, torch.Tensor]:
+    """Return the slopes to begin with, (N, n): those that are given, else those of the lines that v asks for."""
+    import torch
+
+    n_rows = len(seeds)
+    first: dict[int, torch.Tensor] = {}
+    for k, own in lines.items():
+        if own.tangents is not None or (k in net.convex and bool(own.free.any())):
+            first[k] = given.get(k, own.low.expand(n_rows, -1))
+    bare = [k for k in first if lines[k].tangents is not None and k not in given]
+    if bare:
+        seen: dict[int, torch.Tensor] = {}
+        with torch.no_grad():
+            net.bound(row, newest, seeds, lines, {k: given[k] for k in first if k in given}, {}, seen)
+        for k in bare:
+            if k in seen:
+                first[k] = torch.where(seen[k] >= 0, lines[k].low, lines[k].up)
+    return first
+
+
+def _slopes(lines: Mapping[int, Lines], chosen: Tensors) -> dict[int, torch.Tensor]:
+    """Return the slopes of what is raised: shares of curved states, the slopes themselves of kinked ones."""
+    slopes = {}
+    for k, value in chosen.items():
+        tangents = lines[k].tangents
+        slopes[k] = value if tangents is None else tangents.slopes(value)
+    return slopes

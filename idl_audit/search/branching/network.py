@@ -7,17 +7,19 @@ and max(v, 0) c_low + min(v, 0) c_up to the constant; behind the last block the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import StateBounds
-from idl_audit.search.torch_maps import Function, pulled, tensor
+from idl_audit.search.branching.tangents import Tangents
+from idl_audit.search.torch_maps import Function, load_torch, pulled, tensor
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
 
@@ -41,14 +43,29 @@ class SearchRow:
 
 @dataclass(eq=False)
 class Lines:
-    """The lines around the states of one block, (n,) or (N, n); `free` marks lower slopes that may be chosen."""
+    """The lines around the states of one block, (n,) or (N, n); `free` marks slopes that may be chosen."""
 
     low: torch.Tensor
     up: torch.Tensor
     c_low: torch.Tensor
     c_up: torch.Tensor
     free: torch.Tensor
-    """Where the lower line is any slope in [below, above] through 0: unstable states of a convex kink."""
+    """Where the lower line has any slope in [below, above] through 0: unstable states of a convex kink."""
+    tangents: Tangents | None = None
+    """Of a curved block: lines of other slopes, which may be chosen for every state."""
+
+    @classmethod
+    def picked(cls, several: Sequence[Lines], index: torch.Tensor) -> Lines:
+        """Return lines of curved blocks, state by state: those of several[index], (N, n); each of several is (n,)."""
+        import torch
+
+        def pick(name: str, owners: Sequence[object]) -> torch.Tensor:
+            return torch.stack([getattr(own, name) for own in owners]).gather(0, index)
+
+        tangents = [own.tangents for own in several if own.tangents is not None]
+        lo, hi, least, span = (pick(name, tangents) for name in ("lo", "hi", "least", "span"))
+        low, up, c_low, c_up, free = (pick(name, several) for name in ("low", "up", "c_low", "c_up", "free"))
+        return cls(low, up, c_low, c_up, free, Tangents(tangents[0].block, lo, hi, least, span))
 
 
 class SearchNet:
@@ -56,12 +73,15 @@ class SearchNet:
 
     def __init__(self, model: ImplicitModel, box: Box, budget: Budget = UNLIMITED) -> None:
         """Put the maps of the model into torch. Raises BudgetError where the time is over before that is done."""
+        load_torch()
         self.model = model
         *self.rows, self.output = _search_rows(model, budget)
         self.centre = tensor(box.centre)
         self.radius = tensor(box.radius)
         self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Block -> (below, above) of the blocks whose states branch on the sign of z."""
+        self.curved = {k for k, block in enumerate(model.blocks) if isinstance(block.activation, Curve)}
+        """Blocks whose states' lines may have any slope."""
         self.bent: set[int] = set()
         """Blocks whose states may be split: the convex ones, and all others that bend each state by itself."""
         for k, block in enumerate(model.blocks):
@@ -105,7 +125,9 @@ class SearchNet:
         c_low = block.lower_support(one, none, below, low, high)
         c_up = -block.lower_support(-one, none, -above, low, high)
         parts = [tensor(np.ascontiguousarray(part)) for part in (below, above, c_low, c_up)]
-        return Lines(parts[0], parts[1], parts[2], parts[3], torch.zeros_like(parts[0], dtype=torch.bool))
+        tangents = Tangents.of(block, low, high) if k in self.curved else None
+        free = torch.zeros_like(parts[0], dtype=torch.bool)
+        return Lines(parts[0], parts[1], parts[2], parts[3], free, tangents)
 
     def bound(
         self,
@@ -125,7 +147,8 @@ class SearchNet:
             newest: blocks with a number below this one do not occur.
             seeds: (N, rows).
             lines: block -> lines, for every block that occurs.
-            slopes: block -> chosen lower slopes, (N, n); used where the lines are free.
+            slopes: block -> chosen slopes, (N, n): lower ones where the lines are free; of curved blocks, those of the
+                lines that v asks for.
             splits: block -> sigma * beta, (N, n): what is taken from the coefficients of z in split states.
             seen: where given, filled with block -> v; -1 stands for the input.
             planes: block -> planes, with their shares, that take the chord's place where v < 0.
@@ -150,10 +173,8 @@ class SearchNet:
                 tilted = torch.zeros(len(v), self.radius.numel()) if tilted is None else tilted
                 constants, tilted = hull(wanted, shares, tilted)
                 total = total + constants
-            low = torch.where(own.free, slopes[k], own.low) if k in slopes else own.low
-            up, down = torch.clamp(v, min=0), torch.clamp(v, max=0)
-            lam = up * low + down * own.up
-            total = total + (up * own.c_low + down * own.c_up).sum(-1)
+            lam, summands = self._over_states(own, v, slopes.get(k))
+            total = total + summands
             if k in splits:
                 lam = lam - splits[k]
             total = total + lam @ self.rows[k].constant
@@ -168,6 +189,17 @@ class SearchNet:
         if seen is not None and inputs is not None:
             seen[-1] = inputs
         return total
+
+    @staticmethod
+    def _over_states(own: Lines, v: torch.Tensor, slopes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the coefficients of z that lines give for those of x, (N, n), and the sum of their constants."""
+        import torch
+
+        if own.tangents is not None and slopes is not None:
+            return v * slopes, (v * own.tangents.heights(slopes, v)).sum(-1)
+        low = own.low if slopes is None else torch.where(own.free, slopes, own.low)
+        up, down = torch.clamp(v, min=0), torch.clamp(v, max=0)
+        return up * low + down * own.up, (up * own.c_low + down * own.c_up).sum(-1)
 
     @staticmethod
     def _push(

@@ -42,6 +42,8 @@ class PhasedSearch:
         cuts = {k: cut_points(net.model.blocks[k], bounds.z[k]) for k in self._order}
         self._cuts = {k: torch.from_numpy(cut).float() for k, cut in cuts.items()}
         self._at_cuts = {k: torch.from_numpy(net.model.blocks[k](cut)).float() for k, cut in cuts.items()}
+        self._without: dict[int, Lines] = {}
+        self._halves: dict[int, tuple[Lines, Lines]] = {}
         self.planes: dict[int, SearchPlanes] = {}
         """Block -> planes in place of chords; set once it is known which of them can help."""
         sizes = [net.model.blocks[k].size for k in self._order]
@@ -76,22 +78,8 @@ class PhasedSearch:
         """
         import torch
 
-        lines: dict[int, Lines] = {}
-        signs: dict[int, torch.Tensor] = {}
-        for k, (lo, hi) in self._tensors.items():
-            if k not in self._edges:
-                lines[k] = self.net.lines(k, lo, hi)
-                continue
-            own = phases[:, slice(*self._edges[k])]
-            if not own.any():
-                lines[k] = self.net.lines(k, lo, hi)
-                continue
-            sigma = torch.from_numpy(own.astype(np.float32))
-            cut = self._cuts[k]
-            own_lo = torch.where(sigma > 0, torch.maximum(lo, cut), lo)
-            own_hi = torch.where(sigma < 0, torch.minimum(hi, cut), hi)
-            lines[k] = self.net.lines(k, own_lo, own_hi)
-            signs[k] = sigma
+        lines = self.lines(phases)
+        signs = {k: torch.from_numpy(own.astype(np.float32)) for k, own in self.by_block(phases).items() if own.any()}
         found = ascend(
             self.net,
             self._row,
@@ -107,6 +95,40 @@ class PhasedSearch:
             check=check,
         )
         return found, self._splits(found, lines, phases)
+
+    def lines(self, phases: Phases) -> dict[int, Lines]:
+        """Return the lines of all blocks in some leaves; those of curved blocks are picked from three made once."""
+        import torch
+
+        by_block, lines = self.by_block(phases), dict[int, Lines]()
+        for k, (lo, hi) in self._tensors.items():
+            own = by_block.get(k)
+            if own is None or not own.any():
+                lines[k] = self._whole(k)
+            elif k in self.net.curved:
+                lines[k] = Lines.picked(self._sides(k), torch.from_numpy(own.astype(np.int64) % 3))
+            else:
+                sigma, cut = torch.from_numpy(own), self._cuts[k]
+                own_lo = torch.where(sigma > 0, torch.maximum(lo, cut), lo)
+                own_hi = torch.where(sigma < 0, torch.minimum(hi, cut), hi)
+                lines[k] = self.net.lines(k, own_lo, own_hi)
+        return lines
+
+    def _whole(self, k: int) -> Lines:
+        """Return the lines of block k where no phase is fixed."""
+        if k not in self._without:
+            self._without[k] = self.net.lines(k, *self._tensors[k])
+        return self._without[k]
+
+    def _sides(self, k: int) -> tuple[Lines, Lines, Lines]:
+        """Return the lines of a curved block without phases, above the cuts and below them."""
+        import torch
+
+        if k not in self._halves:
+            (lo, hi), cut = self._tensors[k], self._cuts[k]
+            above, below = self.net.lines(k, torch.maximum(lo, cut), hi), self.net.lines(k, lo, torch.minimum(hi, cut))
+            self._halves[k] = above, below
+        return self._whole(k), *self._halves[k]
 
     def _planes_cost(self, k: int, score: torch.Tensor, v: torch.Tensor, found: Found) -> torch.Tensor:
         """Return scores with those of the states with planes in place: what the plane costs where the minimum is."""

@@ -1,0 +1,151 @@
+"""Samples decided in batches: reports, journals, processes, certificates and faults are those of single samples."""
+
+from __future__ import annotations
+
+import math
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared.deciding import Batch, SampleTask
+from idl_audit.commands.shared.workers import work_through
+from idl_audit.commands.verify import verify
+from idl_audit.data.numbers import parse_eps
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.decide.ladder import Options
+from idl_audit.report.json_text import from_json, to_json
+from idl_audit.report.schema import Report, Verdict
+from tests.shared import decider_workers
+from tests.shared.lonely_samples import one_by_one
+
+SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
+MODEL, DATA = SAMPLES / "digits_mlp.onnx", SAMPLES / "digits_mlp.npz"
+FIRST = ("interval", "quick", "linear")
+
+
+def audit(*, count: int = 30, eps: str = "0.02,0.05,0.1", methods: tuple[str, ...] | None = FIRST, **more) -> Report:
+    data = DataOptions(DATA, limit=count, preprocessing=Preprocessing(bounds=(0.0, 1.0)))
+    recorded = more.get("certificates") is not None
+    limits = {"time_limit": math.inf, "max_nodes": 200, **more.pop("verdicts", {})}
+    chosen = RobustnessOptions(
+        eps=parse_eps(eps), data=data, verdicts=Options(methods=methods, record=recorded, **limits), **more
+    )
+    return audit_robustness("certify", MODEL, chosen)
+
+
+def told(report: Report) -> list[dict]:
+    """Return all that is said of the samples but their seconds."""
+    samples = [sample.model_dump(mode="json") for sample in report.samples]
+    for result in (result for sample in samples for result in sample["results"]):
+        del result["seconds"]
+    return samples
+
+
+def rounded(samples: list[dict]) -> list[dict]:
+    for result in (result for sample in samples for result in sample["results"]):
+        result["lower_bound"] = None if result["lower_bound"] is None else round(result["lower_bound"], 9)
+    return samples
+
+
+@pytest.mark.parametrize("methods", [FIRST, None])
+def test_batches_report_what_single_samples_do(methods, monkeypatch):
+    together = audit(methods=methods, count=20, eps="0.02,0.05")
+    assert {Verdict.CERTIFIED, Verdict.CLEAN_WRONG} <= {r.verdict for s in together.samples for r in s.results}
+    one_by_one(monkeypatch)
+    alone = audit(methods=methods, count=20, eps="0.02,0.05")
+    assert rounded(told(together)) == rounded(told(alone))
+    assert together.summary == alone.summary
+
+
+def test_seconds_are_those_of_each_sample():
+    seconds = [result.seconds for sample in audit().samples for result in sample.results]
+    assert all(value >= 0 for value in seconds)
+    assert 0 < sum(seconds) < 60
+
+
+@pytest.mark.slow
+def test_several_processes_report_the_same_numbers():
+    assert told(audit(jobs=2)) == told(audit())
+
+
+@pytest.mark.parametrize("kept", [1, 7, 29])
+def test_a_resumed_run_reports_the_same_numbers(tmp_path, kept):
+    path = tmp_path / "j"
+    whole = audit(journal=path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: 1 + kept]))
+    resumed = audit(journal=path, resume=True)
+    assert told(resumed) == told(whole)
+    assert len(path.read_bytes().splitlines()) == 31
+
+
+def test_what_is_in_the_journal_is_not_decided_again(tmp_path, monkeypatch):
+    path = tmp_path / "j"
+    audit(journal=path)
+    monkeypatch.setattr(deciding, "decide_together", lambda *_: pytest.fail("a batch was decided again"))
+    assert len(audit(journal=path, resume=True).samples) == 30
+
+
+def test_each_certified_sample_has_a_certificate_that_verifies(tmp_path):
+    report = audit(count=8, eps="0.02,0.05", certificates=tmp_path / "proofs")
+    certified = sum(result.verdict is Verdict.CERTIFIED for sample in report.samples for result in sample.results)
+    files = sorted((tmp_path / "proofs").glob("*.npz"))
+    assert len(files) == certified > 8
+    for file in files[::4]:
+        assert verify(file, MODEL, ModelOptions()).verification.accepted
+
+
+def test_a_fault_in_a_batch_leaves_its_samples_to_themselves(monkeypatch):
+    expected = rounded(told(audit()))
+
+    def fail(*_):
+        raise ZeroDivisionError("one over nothing")
+
+    monkeypatch.setattr(deciding, "decide_together", fail)
+    report = audit()
+    assert report.status == "complete"
+    assert rounded(told(report)) == expected
+
+
+def test_an_interruption_of_a_batch_leaves_a_valid_report(monkeypatch):
+    real, calls = deciding.decide_together, iter(range(100))
+
+    def decide(*arguments):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(deciding, "samples_at_once", lambda model: 8)
+    monkeypatch.setattr(deciding, "decide_together", decide)
+    report = audit()
+    assert (report.status, len(report.samples)) == ("incomplete", 8)
+    assert from_json(to_json(report)) == report
+
+
+def test_samples_without_time_are_unknown_one_by_one():
+    report = audit(verdicts={"time_limit": 1e-6}, count=6, eps="0.05")
+    assert {result.verdict for sample in report.samples for result in sample.results} <= {
+        Verdict.UNKNOWN,
+        Verdict.CLEAN_WRONG,
+    }
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_on_a_batch_leaves_its_samples_to_others():
+    tasks = tuple(SampleTask(i, i, 0, np.zeros(2), ()) for i in range(3))
+    work = work_through(
+        [Batch(tasks, tasks[1:])],
+        decider_workers.die_on_batches,
+        jobs=1,
+        allowed=lambda _: 60.0,
+        follow=deciding._left_alone,
+    )
+    done = list(work)
+    assert f"signal {signal.SIGKILL:d}" in done[0].answer.why
+    assert [one.answer.position for one in done[1:]] == [1, 2]
