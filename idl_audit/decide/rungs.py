@@ -35,7 +35,7 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.query import Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
-FIRST_BOXES: Final = 128
+FIRST_BOXES: Final = 96
 FIRST_BOXES_BY_FORMS: Final = 1024
 GREATEST_EFFORT: Final = 8
 CLOSE: Final = 1e-5

@@ -215,7 +215,8 @@ def _tightened(found: BoxBounds, k: int) -> tuple[Interval, tuple[FloatArray, Fl
             lo[boxes, some] = np.fmax(lo[boxes, some], bounds.lower[:, :r])
             hi[boxes, some] = np.fmin(hi[boxes, some], -bounds.lower[:, r:])
             ends[0][boxes, some], ends[1][boxes, some] = bounds.rates[:, :r], -bounds.rates[:, r:]
-    return Interval(lo, hi), ends
+    # whatever boxes are bounded beside it, as the checker has it
+    return Interval(np.where(unstable, lo, z.lo), np.where(unstable, hi, z.hi)), ends
 
 
 def _reaches(linear_map: LinearMap, free: IntArray, check: Check) -> Iterator[tuple[slice, FloatArray]]:

@@ -57,12 +57,15 @@ def test_lines_are_chosen_where_many_boxes_are_worse_than_their_cost() -> None:
     bounding = Bounding(model, np.arange(2))
     inputs = Interval.of_boxes(SQUARE)
     forms, lines = (bounded(model, inputs, np.arange(2), by_lines=kind) for kind in (False, True))
-    bounding.choose(forms, lines, np.array([1e6]), np.array([1.0]))
+    nothing, some = np.array([0.0]), np.array([100.0])
+    bounding.choose(forms, lines, np.array([-1e6]), np.array([-1.0]), some)  # lines refute it with much to spare,
     assert bounding.by_lines
-    bounding.choose(lines, forms, np.array([1.0]), np.array([1.0 + 1e-9]))
+    bounding.choose(lines, forms, np.array([-1.0]), np.array([-1.0 - 1e-9]), nothing)
+    assert not bounding.by_lines
+    bounding.choose(forms, lines, np.array([-200.0]), np.array([99.0]), some)  # and here one more split would do
     assert not bounding.by_lines
     with np.errstate(invalid="ignore"):
-        bounding.choose(forms, lines, np.array([np.inf]), np.array([np.inf]))  # no number chooses nothing
+        bounding.choose(forms, lines, np.array([-np.inf]), np.array([-np.inf]), some)  # no number chooses nothing
     assert not bounding.by_lines
 
 

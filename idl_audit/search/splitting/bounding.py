@@ -1,10 +1,10 @@
 """How boxes are bounded: by affine forms alone, or by lines backwards for every state that bends as well.
 
-Lines are tighter and cost a pass for each state that bends; forms cost a product for each input. Where forms leave rho
-times the gap that lines leave, boxes must be about rho^(1/2) times narrower to be refuted (gaps go with the square of
-the width), in each of f inputs, so that there are rho^(f/2) times as many: lines pay where that is more than what they
-cost. A few boxes that stay open are bounded both ways, again and again as boxes become smaller. What is chosen changes
-the time, no verdict.
+Lines are tighter and cost a pass for each state that bends; forms cost a product for each input. A box is refuted when
+the gap below the least value is less than that value. Gaps go with the square of the width, so that a gap that is rho
+times too large asks for rho^(1/2) times narrower boxes in each of f inputs, rho^(f/2) times as many: lines pay where
+they save more boxes than they cost, by far where forms are chosen so far. A few boxes that stay open are bounded both
+ways, again and again as boxes become smaller. What is chosen changes the time, no verdict.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ FORM = 3.0
 """What a number of a form costs, in numbers of a backward pass."""
 MOST_TRIED = 4
 """Boxes of a trial."""
+SURELY = 2.0
+"""How much more lines must save than they cost to be chosen after forms: a switch that was none costs most."""
 AGAIN = 4
 """There is a trial each time so many times as many boxes were bounded."""
 
@@ -57,14 +59,17 @@ class Bounding:
         self._next = AGAIN * boxes if affordable else 2 * self._cost(states)
         return min(MOST_TRIED, affordable)
 
-    def choose(self, own: BoxBounds, other: BoxBounds, own_gaps: FloatArray, other_gaps: FloatArray) -> None:
-        """Choose by the gaps that both bounds leave of the same boxes, each (s,)."""
-        (forms, by_forms), (_, by_lines) = (own, own_gaps), (other, other_gaps)
+    def choose(
+        self, own: BoxBounds, other: BoxBounds, own_lower: FloatArray, other_lower: FloatArray, truth: FloatArray
+    ) -> None:
+        """Choose by the lower bounds over some boxes, and by values that are met there, each (s,)."""
+        forms, by_forms, by_lines = own, own_lower, other_lower
         if self.by_lines:
-            (forms, by_forms), by_lines = (other, other_gaps), own_gaps
-        rho = np.divide(by_forms, by_lines, out=np.ones_like(by_forms), where=by_lines > 0)
+            forms, by_forms, by_lines = other, other_lower, own_lower
+        wanted = np.maximum(truth - by_lines, truth)  # lines that refute a box have no use for the rest of their gap
+        rho = np.divide(truth - by_forms, wanted, out=np.ones_like(truth), where=wanted > 0)
         more = float(np.median(rho)) ** (self._free.size / 2)
-        self.by_lines = more > self._cost(forms.states)
+        self.by_lines = more > self._cost(forms.states) * (1.0 if self.by_lines else SURELY)
 
     def _cost(self, states: StateBounds) -> float:
         """Return how many boxes forms bound while lines bound one: numbers of all backward passes by those of forms."""

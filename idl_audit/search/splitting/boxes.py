@@ -196,7 +196,7 @@ class Splitting:
         middle = own.inputs.lo / 2 + own.inputs.hi / 2
         truth = self.rows.best(self.model(middle) @ self.rows.functionals.T + self.rows.offsets)
         worst = np.arange(some.size), np.where(is_open[some], best[some], np.inf).argmin(axis=1)
-        self.bounding.choose(own, other, (truth - best[some])[worst], (truth - lower)[worst])
+        self.bounding.choose(own, other, best[some][worst], lower[worst], truth[worst])
 
     def _halves(
         self, batch: list[_Open], found: BoxBounds, bounds: RowBounds, is_open: BoolArray, worst: FloatArray
