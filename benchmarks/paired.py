@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,29 +115,39 @@ def row(case: Case, base: Times, today: Times) -> str:
     return f"| {case.name} | {own[0]:.2f} | {own[1]:.2f} | {ratio:.2f} | {wall[1] / wall[0]:.2f} | {same} |"
 
 
-def main() -> None:
-    """Print a table as it is measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", help="a commit to compare with")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="", help="a comma list of what names of cases begin with")
-    given = parser.parse_args()
-    chosen = [case for case in cases() if case.name.startswith(tuple(given.only.split(",")))]
+def compare(base: str, chosen: Iterable[Case], pairs: int) -> None:
+    """Print a table of some cases as it is measured, today's commit beside a base."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "base")
         git = ["git", "-C", str(ROOT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), given.base], check=True)
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), base], check=True)
         try:
-            print(f"{machine(1, PACKAGES)}; {given.pairs} pairs against {given.base}\n")
+            print(f"{machine(1, PACKAGES)}; {pairs} pairs against {base}\n")
             print(HEAD)
             for case in chosen:
-                base, today = Times(), Times()
-                for _ in range(given.pairs):
-                    run(case, tree, base)
+                before, today = Times(), Times()
+                for _ in range(pairs):
+                    run(case, tree, before)
                     run(case, ROOT, today)
-                print(row(case, base, today), flush=True)
+                print(row(case, before, today), flush=True)
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def asked(description: str | None, pairs: int) -> tuple[str, int, tuple[str, ...]]:
+    """Return from the command line the base, the number of pairs, and what names of cases begin with."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", help="a commit to compare with")
+    parser.add_argument("--pairs", type=int, default=pairs)
+    parser.add_argument("--only", default="", help="a comma list of what names of cases begin with")
+    given = parser.parse_args()
+    return given.base, given.pairs, tuple(given.only.split(","))
+
+
+def main() -> None:
+    """Compare the usual cases."""
+    base, pairs, names = asked(__doc__, 5)
+    compare(base, [case for case in cases() if case.name.startswith(names)], pairs)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,34 @@ def test_the_field_s_words_are_in_the_glossary_and_in_the_code(word):
     assert any(re.search(rf"\b{word}\b", path.read_text(encoding="utf-8")) for path in package)
 
 
+def glossary() -> Iterator[tuple[list[str], list[str]]]:
+    """The field's terms of each row of the glossary, and the modules that it names for them."""
+    before: list[str] = []
+    for line in (ROOT / "docs/glossary.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+        if len(cells) == 3 and cells[0] not in ("---", "the field says"):
+            modules = [found for name in re.findall(r"`(idl_audit[\w.]*)`", cells[2]) if (found := module_of(name))]
+            before = before if cells[2] == "the same" else modules
+            yield re.split(r", | or ", cells[0].replace("; ", ", ")), before
+
+
+def module_of(name: str) -> str:
+    """The longest part of a dotted name that is a module."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:count])
+        if path.with_suffix(".py").exists() or (path / "__init__.py").exists():
+            return ".".join(parts[:count])
+    return ""
+
+
+@pytest.mark.parametrize(("terms", "modules"), list(glossary()))
+def test_modules_say_what_the_field_calls_them(terms, modules):
+    text = " ".join(" ".join(importlib.import_module(name).__doc__.split()) for name in modules).lower()
+    assert modules
+    assert [term for term in terms if term.lower() not in text] == []
+
+
 # --- the checks themselves --------------------------------------------------------------------------------------------
 
 

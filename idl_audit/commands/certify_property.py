@@ -19,6 +19,7 @@ from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.decide.many import decided_together
 from idl_audit.decide.proofs import Recorded, plain, proof_of
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
@@ -28,6 +29,7 @@ from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, 
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.query import alike
 from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_POINTS: Final = 20
@@ -135,22 +137,25 @@ def check_on_box(subject: Subject, asked: AskedProperty, seed: int) -> Agreement
 
 
 def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOptions, budget: Budget) -> Decision:
-    """Decide the queries of a property one after the other until one is sat or the budget is spent.
+    """Decide the queries of a property, many alike together, the others one by one until one is sat or all time is up.
 
-    Each gets an equal part of what is left. unsat: all of them are.
+    Each of the latter gets an equal part of what is left. unsat: all of them are.
     """
     diagnostics = tuple(_diagnostics(asked))
-    results: list[Result] = []
-    for number, query in enumerate(asked.queries):
+    chosen = Options(seed=options.seed, record=options.certificates is not None)
+    known = dict(decided_together(subject.model, subject.original, asked.queries, chosen, budget))
+    for found in known.values():
+        if found.verdict is Verdict.FALSIFIED:
+            return _sat(subject, found, diagnostics)
+    left = [number for number in range(len(asked.queries)) if number not in known]
+    for turn, number in enumerate(left):
         if budget.out_of_time:
             return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
-        chosen = Options(seed=options.seed, record=options.certificates is not None)
-        part = budget.part(1 / (len(asked.queries) - number))
-        found = decide_query(subject.model, subject.original, query, chosen, budget=part)
-        if found.verdict is Verdict.FALSIFIED and found.found is not None:
-            witness = witness_text(found.found.point, found.found.outputs)
-            return Decision("sat", found.method, witness, (subject.original.name,), diagnostics=diagnostics)
-        results.append(found)
+        part = budget.part(1 / (len(left) - turn))
+        known[number] = decide_query(subject.model, subject.original, asked.queries[number], chosen, budget=part)
+        if known[number].verdict is Verdict.FALSIFIED:
+            return _sat(subject, known[number], diagnostics)
+    results = [known[number] for number in range(len(asked.queries))]
     undecided = [found for found in results if found.verdict is not Verdict.CERTIFIED]
     if undecided:
         reason = next((found.reason for found in undecided if found.reason is not Reason.TIME_LIMIT), Reason.TIME_LIMIT)
@@ -159,6 +164,12 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
     told = (*diagnostics, *_in_float32(subject, asked, results, budget))
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
+
+
+def _sat(subject: Subject, found: Result, diagnostics: tuple[Diagnostic, ...]) -> Decision:
+    assert found.found is not None  # a falsified query has its point
+    witness = witness_text(found.found.point, found.found.outputs)
+    return Decision("sat", found.method, witness, (subject.original.name,), diagnostics=diagnostics)
 
 
 def _in_float32(
@@ -170,11 +181,13 @@ def _in_float32(
         yield told_unknown(margins.problems, "unsat", where=asked.source)
         return
     close, largest = 0, 0.0
-    for query, found in zip(asked.queries, results, strict=True):
-        proved = np.asarray(found.lowers, np.float64)
-        errors = margins.errors_of(query, found.lowers, found.states, check=budget.check)
-        if not (proved > errors).all():
-            close, largest = close + 1, max(largest, float(errors[~(proved > errors)].max()))
+    for numbers in alike(asked.queries):
+        queries, found = [asked.queries[i] for i in numbers], [results[i] for i in numbers]
+        proved = np.array([one.lowers for one in found], np.float64)
+        every = margins.errors_of_alike(queries, proved, [one.states for one in found], check=budget.check)
+        for own, errors in zip(proved, every, strict=True):
+            if not (own > errors).all():
+                close, largest = close + 1, max(largest, float(errors[~(own > errors)].max()))
     if close:
         size = f": up to {largest:.1e}, as far as is proved" if largest < np.inf else ", as far as is proved"
         yield Diagnostic(

@@ -24,6 +24,7 @@ from idl_audit.proof.intervals import interval_bounds
 from idl_audit.report.schema import BlockDrift, Compression, Diagnostic, Drift, NonzeroChange, Removed, Report
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import OptionError, UnsupportedModelError
+from idl_audit.values.rounding import up
 
 _EMPTY = ImplicitModel((), (), Affine({}, None, np.zeros(1)), (1, 1), (1, 1))
 
@@ -89,7 +90,7 @@ def _constant_on(box: Interval, model: ImplicitModel) -> Values:
         constant = (least == 0) & (most == 0) & (not block.activation.coupled)
         low, high = bounds.x[k].lo[0], bounds.x[k].hi[0]
         value = low / 2 + high / 2
-        error = np.where(low == high, 0.0, np.nextafter(np.maximum(high - value, value - low), np.inf))
+        error = np.where(low == high, 0.0, up(np.maximum(high - value, value - low)))
         found[k] = constant, value, error
     return found
 

@@ -14,18 +14,21 @@ from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.state_bounds import Prepared, bound_set, prepare
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
-from idl_audit.proof.linear_bounds import backward_state_bounds, rows_at_once
+from idl_audit.proof.linear_bounds import OutputBounds, backward_state_bounds, rows_at_once
 from idl_audit.proof.rows import with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
+from idl_audit.search.splitting.boxes import Splitting
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Query
 from idl_audit.values.rounding import down
 from idl_audit.values.verdicts import Reason
+
+STATES_SHARE = 0.8
+"""Of the time of the rung that first asks for bounds of all states; blocks that it does not reach keep intervals."""
 
 Rows: TypeAlias = tuple[FloatArray, FloatArray]
 """Rows (r, q) and their offsets, rounded downward, (r,)."""
@@ -49,6 +52,8 @@ class Case:
     """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,)."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
+    _splitting: tuple[tuple[int, ...], Splitting] | None = None
+    """The alternatives that it is about, and the boxes as the last rung left them."""
 
     def __post_init__(self) -> None:
         self.lowers = np.full(len(self.query.alternatives), -np.inf)
@@ -83,6 +88,14 @@ class Case:
         return replace(self.query, alternatives=tuple(self.query.alternatives[i] for i in self.open))
 
     @property
+    def splitting(self) -> Splitting:
+        """The splitting of the box for the alternatives that are open, begun anew where others were open before."""
+        numbers = tuple(self.open.tolist())
+        if self._splitting is None or self._splitting[0] != numbers:
+            self._splitting = numbers, Splitting(self.model, self.open_query)
+        return self._splitting[1]
+
+    @property
     def is_decided(self) -> bool:
         """Whether there is a counterexample, or no alternative is left."""
         return self.judge.has_won or not self.open.size
@@ -104,23 +117,26 @@ class Case:
         """Return backward bounds of all states, computed once."""
         if self._states is None:
             if self.sparse is None:
-                self._states = backward_state_bounds(self.proved_model, self.inputs, check=budget.check)
+                tighten = budget.part(STATES_SHARE).check
+                self._states = backward_state_bounds(
+                    self.proved_model, self.inputs, check=budget.check, tighten=tighten
+                )
             else:
                 prepared = _prepared_for_sparse(self.model, budget.max_bytes)
                 self._states = bound_set(prepared, self.sparse, budget=budget).states
         return self._states
 
     def bound_rows(
-        self, numbers: IntArray, bounds: StateBounds, choose: Multipliers, budget: Budget, *, sums: bool = False
+        self, numbers: IntArray, bounds: StateBounds, by: OutputBounds, budget: Budget, *, sums: bool = False
     ) -> None:
-        """Bound the rows of some alternatives, or their sums of rows, by given multipliers; keep the best of each."""
+        """Bound the rows of some alternatives, or their sums of rows; keep the best of each."""
         inputs = self.inputs if self.sparse is None else Interval.of_set(self.sparse)
         model = self.proved_model
         for group, rows in self._batches(numbers, sums=sums):
             if budget.out_of_time:
                 return
-            functionals = Functionals.of_outputs(model, np.concatenate([one for one, _ in rows]))
-            lowers = lower_bound(model, inputs, bounds, functionals, choose, check=budget.check)[0]
+            seeds = np.concatenate([one for one, _ in rows])
+            lowers = by(model, inputs, bounds, seeds, check=budget.check)[0]
             shifted = plus(lowers, np.concatenate([offsets for _, offsets in rows]))
             ends = np.cumsum([len(one) for one, _ in rows])[:-1]
             self.raise_lowers(group, [_greatest(own) for own in np.split(shifted, ends)])

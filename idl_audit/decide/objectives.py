@@ -24,21 +24,20 @@ from idl_audit.implicit.composition import add, compose
 from idl_audit.implicit.linear_maps import LinearMap, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, lower_bound
-from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.search.fast_gradients import CheckedSearch, searched
 from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
+from idl_audit.search.pgd import Objective as Descent
+from idl_audit.search.pgd import Units, sign_descent
 from idl_audit.search.relaxation import TriangleRelaxation
-from idl_audit.search.sign_descent import Objective as Descent
-from idl_audit.search.sign_descent import Units, sign_descent
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError
 from idl_audit.values.network import Network
 from idl_audit.values.query import Query
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, gamma, up
 
 SEARCHES: Final = ("pgd", "lp")
 """What looks for points, in the order of use."""
@@ -360,11 +359,9 @@ class _Run:
         """Prove what can be proved without a solver: backward bounds; for `state`, from the states' intervals."""
         bounds = self.state_bounds
         if self._objective.kind != "state":
-            seeds = Functionals.of_outputs(self._observed, self._functional(bounds)[None])
-            choose = line_multipliers(self._observed, bounds)
-            check = self.budget.check
+            seeds, check = self._functional(bounds)[None], self.budget.check
             self._note_bound(
-                float(lower_bound(self._observed, self._interval, bounds, seeds, choose, check=check)[0, 0])
+                float(output_lower_bounds(self._observed, self._interval, bounds, seeds, check=check)[0, 0])
             )
             return
         error = self._state_error()
@@ -378,7 +375,7 @@ class _Run:
                 )
             ]
         )
-        total = float((np.nextafter(farthest + error, np.inf) ** 2).sum())
+        total = float((up(farthest + error) ** 2).sum())
         self._note_bound(-total * (1 + 4 * gamma(farthest.size + 8)) - TINY)  # squares underflow
 
     def _state_error(self) -> FloatArray:
@@ -387,7 +384,7 @@ class _Run:
         known = backward_state_bounds(self._model, Interval(at, at), check=self.budget.check)
         x = [known.x[k] for k in range(len(self._observed.blocks))]
         lo, hi = (np.concatenate([side[0] for side in sides]) for sides in zip(*((v.lo, v.hi) for v in x), strict=True))
-        return np.asarray(np.nextafter(np.maximum(hi - self._at_sample, self._at_sample - lo), np.inf))
+        return np.asarray(up(np.maximum(hi - self._at_sample, self._at_sample - lo)))
 
     def result(self, seconds: float) -> Measured:
         """Return what is known now, with what can be proved in the time that is left."""

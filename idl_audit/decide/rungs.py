@@ -12,15 +12,14 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.decide import many
+from idl_audit.decide import sample_bounds
 from idl_audit.decide.case import Case, plus
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.decide.quick import quick
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import line_multipliers, zero_multipliers
+from idl_audit.proof.linear_bounds import output_intervals, output_lower_bounds
 from idl_audit.proof.lp_chain import LpChain, widened
-from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search import branching
 from idl_audit.search.attacks import Target, run_attack
 from idl_audit.search.branching import Chain
@@ -29,14 +28,15 @@ from idl_audit.search.lp_tree.tree import Grown, LpTree
 from idl_audit.search.mixed_integer import BigMProgram, is_piecewise_linear
 from idl_audit.search.query_attacks import attack_query
 from idl_audit.search.relaxation import TriangleRelaxation
-from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
+from idl_audit.search.splitting.boxes import moving_inputs
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
-FIRST_BOXES: Final = 256
+FIRST_BOXES: Final = 128
+FIRST_BOXES_BY_FORMS: Final = 1024
 GREATEST_EFFORT: Final = 8
 CLOSE: Final = 1e-5
 """Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
@@ -91,15 +91,14 @@ def _persist(case: Case, budget: Budget) -> None:
 def _interval(case: Case, budget: Budget) -> None:
     """Intervals forward; the rows by the last layer's interval (multipliers 0)."""
     bounds = interval_bounds(case.proved_model, case.inputs, check=budget.check)
-    case.bound_rows(_worth_bounding(case), bounds, zero_multipliers, budget)
+    case.bound_rows(_worth_bounding(case), bounds, output_intervals, budget)
 
 
 def _linear(case: Case, budget: Budget) -> None:
     """Backward linear bounds of states and rows, then of sums of rows."""
     bounds = case.bounds(budget)
-    choose = line_multipliers(case.proved_model, bounds)
-    case.bound_rows(_worth_bounding(case), bounds, choose, budget)
-    case.bound_rows(case.open, bounds, choose, budget, sums=True)
+    case.bound_rows(_worth_bounding(case), bounds, output_lower_bounds, budget)
+    case.bound_rows(case.open, bounds, output_lower_bounds, budget, sums=True)
 
 
 def _worth_bounding(case: Case) -> np.ndarray:
@@ -108,18 +107,20 @@ def _worth_bounding(case: Case) -> np.ndarray:
 
 
 def _split(case: Case, budget: Budget) -> None:
-    """Split the box of the inputs."""
-    tree = None if case.recorded is None else SplitTree()
-    outcome = split_inputs(case.model, case.open_query, budget=budget, judge=case.judge, record=tree)
+    """Split the box of the inputs, or go on where an earlier rung has begun."""
+    splitting = case.splitting
+    outcome = splitting.run(budget, case.judge)
     if outcome.proved:
         if case.recorded is not None:
-            case.recorded.splits = tree
+            case.recorded.splits = splitting.tree
         case.raise_lowers(case.open, outcome.lowers)
 
 
 def _first_split(case: Case, budget: Budget) -> None:
-    """A few boxes, which cost less than the attack that would find nothing."""
+    """A few boxes, which cost less than the attack that would find nothing; more where forms make them cheap."""
     _split(case, budget.at_most_nodes(FIRST_BOXES))
+    if not case.is_decided and not case.splitting.bounding.by_lines:
+        _split(case, budget.at_most_nodes(FIRST_BOXES_BY_FORMS))
 
 
 def _branch(case: Case, budget: Budget) -> None:
@@ -316,16 +317,17 @@ class Rung:
 
 RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
     {
-        "interval": Rung(_interval, proves=True, usual=_always, together=many.intervals),
+        "interval": Rung(_interval, proves=True, usual=_always, together=sample_bounds.intervals),
         "random": Rung(_attack_sample("random"), fits=_classes),
         "sign": Rung(_attack_sample("sign"), fits=_classes, usual=_sparse_sets),
         "sensitivity": Rung(_attack_sample("sensitivity"), fits=_classes),
         "gradient": Rung(_attack_sample("gradient"), fits=_classes),
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
-        "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=many.lines),
-        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
+        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
         "lp": Rung(_lp, proves=True, usual=_no_trees),

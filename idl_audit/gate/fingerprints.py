@@ -6,7 +6,7 @@ never taken for the same: the sentence says what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from idl_audit.report.schema import DataInfo, PreprocessingInfo, Report, Sensitivity, ThreatModel
@@ -165,8 +165,6 @@ def _other_radii_of_inputs(new: ThreatModel, old: ThreatModel) -> Iterator[str]:
 
 
 # --- what is told ----------------------------------------------------------------------------------------------------
-
-Note = Callable[[Report, Report], Iterator[str]]
 
 
 def _model(report: Report, earlier: Report) -> Iterator[str]:

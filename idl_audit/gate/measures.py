@@ -1,4 +1,7 @@
-"""What a report says of a metric: k of n, or a figure; and how sure k of n is."""
+"""What a report says of a metric: k of n, or a figure; and how sure k of n is.
+
+Elsewhere: certified accuracy, verified accuracy, robust accuracy.
+"""
 
 from __future__ import annotations
 

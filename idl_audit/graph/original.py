@@ -1,4 +1,7 @@
-"""The original network, run as its users run it: the oracle that every other answer is checked against."""
+"""The original network, run as its users run it: the oracle that every other answer is checked against.
+
+Elsewhere: reference implementation, replay.
+"""
 
 from __future__ import annotations
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 
 from idl_audit.graph.fusion import fuse_activations
 from idl_audit.graph.ir import Graph, Node, Value, live_inputs, live_nodes
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent
-from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.lowering.choice import READABLE, Condition, Known
 from idl_audit.implicit.lowering.fixed_batch import one_row
 from idl_audit.implicit.lowering.nodes import Progress
@@ -27,6 +28,11 @@ from idl_audit.values.errors import UnsupportedModelError
 
 STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
 """Operators that keep the order of the outputs; where one ends the network, the model stops before it and says so."""
+
+SPARSE = 1 / 16
+"""Share of nonzeros below which products with a CSR matrix are faster than dense ones."""
+SMALL = 2**10
+"""Entries of a matrix that is small enough to stay as it is."""
 
 
 def sample_shape(value: Value) -> tuple[int, ...]:
@@ -72,7 +78,7 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
     walked = walk_graph(graph, Walk(graph.opset, max_bytes), output)
-    return assembled(walked)[0]
+    return without_zeros(assembled(walked)[0])
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,29 @@ def _renumbered(block: StateBlock, number: Mapping[int, int]) -> StateBlock:
     source = number.get(block.maximum.source)
     enclosure = None if source is None else PoolWindows(source, block.maximum.windows)
     return StateBlock(block.name, block.op, block.activation, block.shape, enclosure, block.exponent)
+
+
+def without_zeros(model: ImplicitModel) -> ImplicitModel:
+    """Return the model with CSR in place of matrices that are nearly all zeros: min and max trees, masks, selections.
+
+    No number changes, and which blocks there are was decided before.
+    """
+    rows = tuple(_row_without_zeros(row) for row in model.rows)
+    return replace(model, rows=rows, output=_row_without_zeros(model.output))
+
+
+def _row_without_zeros(row: Affine) -> Affine:
+    states = {k: _without_zeros(linear_map) for k, linear_map in row.states.items()}
+    return replace(row, states=states, input=None if row.input is None else _without_zeros(row.input))
+
+
+def _without_zeros(linear_map: LinearMap) -> LinearMap:
+    if not isinstance(linear_map, Dense) or linear_map.nnz < SMALL:
+        return linear_map
+    if np.count_nonzero(linear_map.matrix) >= SPARSE * linear_map.nnz:
+        return linear_map
+    matrix = sp.csr_array(linear_map.matrix)
+    return Sparse(matrix=matrix, relative=linear_map.relative, slack=linear_map.slack)
 
 
 def _affine(form: AffineForm, number: Mapping[int, int]) -> Affine:

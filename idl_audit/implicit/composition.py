@@ -3,6 +3,8 @@
 `compose(outer, inner)` multiplies out, so that |W2 W1| is taken and not |W2||W1| (docs/mathematics.md,
 section 2.2). The caller compares `product_nnz` with the factors first and cuts the graph by an identity block where
 multiplying out would cost more.
+
+Elsewhere: batch-norm folding, layer merging.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Gradients of linear functionals of y by the implicit model itself: v = Phi (A^T v + C^T g).
 
 See docs/mathematics.md, section 9.5.
+
+Elsewhere: implicit differentiation, adjoint.
 """
 
 from __future__ import annotations

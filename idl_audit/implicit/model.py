@@ -1,4 +1,7 @@
-"""The implicit model x = phi(A x + B u + b), y = C x + D u + d as blocks of states and linear maps between them."""
+"""The implicit model x = phi(A x + B u + b), y = C x + D u + d as blocks of states and linear maps between them.
+
+Elsewhere: layer, neuron, pre-activation, post-activation, deep equilibrium model, implicit layer.
+"""
 
 from __future__ import annotations
 

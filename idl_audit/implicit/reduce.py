@@ -24,7 +24,7 @@ from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, Loop, StateBlock
 from idl_audit.implicit.wellposed import Coefficients
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, gamma, up
 
 Values = Mapping[int, tuple[BoolArray, FloatArray, FloatArray]]
 """Block -> which of its states are constant, their values, and bounds of the values' errors; each (n_k,)."""
@@ -125,7 +125,7 @@ def _values(model: ImplicitModel, constant: Mapping[int, BoolArray]) -> Values:
             else:
                 low, high = block.interval(*(np.nextafter(drive[0] + s * drive[1], s * np.inf)[None] for s in (-1, 1)))
                 values = (low / 2 + high / 2)[0]
-                errors = np.nextafter(np.maximum(high[0] - values, values - low[0]), np.inf) * (high[0] != low[0])
+                errors = up(np.maximum(high[0] - values, values - low[0])) * (high[0] != low[0])
         unknown[k] = constant[k] & ~mask
         found[k] = mask, np.where(mask, values, 0.0), np.where(mask, errors, 0.0)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import OptionError
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import gamma, up
 
 
 def cardinality_bounds(matrix: FloatArray, sigma: FloatArray | float, k: int) -> FloatArray:
@@ -33,7 +33,7 @@ def cardinality_bounds(matrix: FloatArray, sigma: FloatArray | float, k: int) ->
     if operator.index(k) < 1:
         raise OptionError(f"the number of inputs that may change must be 1 or more, not {k}")
     # an infinite sensitivity to an input that cannot move counts for nothing
-    moves = np.where((matrix == 0) | (radius == 0), 0.0, np.nextafter(_product(matrix, radius), np.inf))
+    moves = np.where((matrix == 0) | (radius == 0), 0.0, up(_product(matrix, radius)))
     if k < p:
         moves = np.partition(moves, p - k, axis=1)[:, p - k :]
     return np.asarray(moves.sum(axis=1) * (1 + 2 * gamma(min(k, p) + 2)))

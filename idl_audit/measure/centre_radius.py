@@ -9,6 +9,8 @@ If every slope of phi_i lies in [c_i - r_i, c_i + r_i], then dx = c dz + w with 
 
 which is never larger than the paper's S = S(0, gamma): signs cancel along the part of each slope that is common to all
 inputs. Where all slopes lie in [0, g], |J| <= (S + |C (I - diag(g) A)^-1 diag(g) B + D|) / 2 holds as well (half-step).
+
+Elsewhere: loop transformation, slope restriction.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from idl_audit.measure.sensitivity import combined, lost_below_range, paper_matr
 from idl_audit.proof.flat import flat_bytes, flat_sensitivity, monotone_sensitivity
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import InvalidInputError, MemoryLimitError, UnsupportedModelError
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import gamma, up
 
 BYTES_PER_NUMBER = 8
 
@@ -112,10 +114,7 @@ def centre_radius_matrix(
         return flat_sensitivity(model, slopes, functionals)
     centres = {k: (least + most) / 2 for k, (least, most) in slopes.items()}
     # the radius reaches both ends of the slope interval, whatever rounding did to the centre
-    radii = {
-        k: np.nextafter(np.maximum(most - centres[k], centres[k] - least), np.inf)
-        for k, (least, most) in slopes.items()
-    }
+    radii = {k: up(np.maximum(most - centres[k], centres[k] - least)) for k, (least, most) in slopes.items()}
     reach: dict[int, FloatArray] = {}
     paths: dict[int, dict[int, FloatArray]] = {}
     direct: dict[int, FloatArray] = {}

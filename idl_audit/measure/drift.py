@@ -7,6 +7,8 @@ For |A - A0| <= E, |B - B0| <= E_B, ... (0: the original) and the states x, x0 o
 
 On a set where |x0| and |u| are bounded that is a number; for all inputs it is affine in |u|, with |x0| <= |x0(0)| +
 T |u|. The paper's theorem 5.1 has x0 and |A0 + E| in place of |x0| and |A|, and is false. Everything is rounded upward.
+
+Elsewhere: pruning, quantisation error.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.intervals import affine_interval, interval_bounds
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import gamma, up
 
 ROWS_AT_ONCE = 2048
 """Rows of one backward pass: sets times outputs."""
@@ -90,7 +92,7 @@ def _box_drift(pair: Compressed, inputs: Interval, everywhere: GlobalDrift | Non
     theirs, ours = interval_bounds(original, inputs), interval_bounds(small, inputs)
     before = affine_interval(original.output, theirs.x, inputs)
     after = affine_interval(small.output, ours.x, inputs)
-    bound = np.nextafter(np.maximum(after.hi - before.lo, before.hi - after.lo), np.inf)
+    bound = up(np.maximum(after.hi - before.lo, before.hi - after.lo))
     m, q = len(inputs.lo), small.n_outputs
     steepest = {}
     for k, block in enumerate(small.blocks):

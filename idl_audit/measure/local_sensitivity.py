@@ -5,6 +5,8 @@ Local Lipschitz bounds, one for each output and input (docs/mathematics.md, sect
 Bounds l <= z <= h of the states over a box confine the slopes of their activations: a ReLU that stays on one side of
 its kink is linear there (c = 1, r = 0, or c = r = 0). The model whose activations have these slopes only is the model
 itself on the box, and what bounds that one for all inputs bounds this one for any two inputs of the box.
+
+Elsewhere: local Lipschitz constant.
 """
 
 from __future__ import annotations

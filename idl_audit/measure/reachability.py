@@ -3,6 +3,8 @@
 Output i depends on input j only where a chain of nonzero coefficients leads from u_j to y_i. S_ij == 0.0 proves nothing
 of the kind: products underflow and terms cancel. So zeros and ones are pushed backwards through the network, and after
 every step whatever is not 0 becomes 1 again.
+
+Elsewhere: dependency, information flow.
 """
 
 from __future__ import annotations

@@ -10,12 +10,15 @@ Intermediate bounds, in other verifiers' words (docs/mathematics.md, sections 5.
 
 From norm-matrix on, each is intersected with those before it. The set is a box or U_card; over the latter, a sum of p
 changes becomes the sum of the k largest ones, in S, in the first layer's intervals and in the backward bounds.
+
+Elsewhere: active, inactive, unstable ReLU, reachable set, output range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -26,9 +29,8 @@ from idl_audit.measure.centre_radius import centre_radius_bytes
 from idl_audit.measure.norm_matrix import NormMatrix, norm_bound, norm_matrix
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.intervals import affine_interval, block_interval, interval_bounds, with_interval
-from idl_audit.proof.linear_bounds import line_multipliers, rows_at_once
+from idl_audit.proof.linear_bounds import output_lower_bounds, rows_at_once, state_lower_bounds
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import UNLIMITED, Budget
@@ -351,11 +353,11 @@ class _Climb:
         """Return backward bounds of some pre-activations of block k; the others keep what they have."""
         z = self.bounds.z[k]
         for some in self._pieces(states):
-            for sign in (1.0, -1.0):
-                proved = self._lower(Functionals.of_pre_activations(self._model, k, some, sign))
-                if proved is None:
-                    return z
-                z = z.tightened(some, sign, proved)
+            both, signs = np.tile(some, 2), np.repeat([1.0, -1.0], some.size)
+            proved = self._within(partial(state_lower_bounds, self._model, k, both, signs, self.bounds, self._set))
+            if proved is None:
+                return z
+            z = z.tightened(both, signs, proved)
         return z
 
     def _pieces(self, rows: IntArray) -> Iterator[IntArray]:
@@ -368,19 +370,19 @@ class _Climb:
         found = self.outputs
         for some in self._pieces(np.arange(q)):
             for sign in (1.0, -1.0):
-                proved = self._lower(Functionals.of_outputs(self._model, sign * np.eye(q)[some]))
+                seeds = sign * np.eye(q)[some]
+                proved = self._within(partial(output_lower_bounds, self._model, self._set, self.bounds, seeds))
                 if proved is None:
                     return found
                 found = found.tightened(some, sign, proved)
         return found
 
-    def _lower(self, functionals: Functionals) -> FloatArray | None:
+    def _within(self, prove: Callable[..., FloatArray]) -> FloatArray | None:
         """Return proved lower bounds; None where the time is over."""
-        choose = line_multipliers(self._model, self.bounds)
         check = self._budget.check
         try:
             check()
-            return lower_bound(self._model, self._set, self.bounds, functionals, choose, check=check)
+            return prove(check=check)
         except BudgetError:
             self.cut_short = True
             return None

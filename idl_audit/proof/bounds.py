@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from idl_audit.implicit.model import StateBlock
+from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 
@@ -130,3 +130,21 @@ class StateBounds:
         """Return which states of block k bend within their bounds, shape (m, n_k): their slope is not one number."""
         least, most = block.slopes(self.z[k].lo, self.z[k].hi)
         return np.asarray(least < most)
+
+
+def flattened(model: ImplicitModel, bounds: StateBounds, m: int = 1) -> tuple[FloatArray, FloatArray]:
+    """Return the bounds of all pre-activations over m boxes in the flat order, (m, n) each; infinite where unknown."""
+    z_lo, z_hi = np.full((m, model.n_states), -np.inf), np.full((m, model.n_states), np.inf)
+    for k, z in bounds.z.items():
+        own = slice(model.offsets[k], model.offsets[k + 1])
+        z_lo[:, own], z_hi[:, own] = z.lo, z.hi
+    return z_lo, z_hi
+
+
+def of_flat(model: ImplicitModel, z_lo: FloatArray, z_hi: FloatArray) -> StateBounds:
+    """Return the bounds of all states from those of their pre-activations in the flat order."""
+    ends = model.offsets
+    parts = {k: slice(ends[k], ends[k + 1]) for k in range(len(model.blocks))}
+    return StateBounds.of_pre_activations(
+        model.blocks, {k: Interval(z_lo[:, own], z_hi[:, own]) for k, own in parts.items()}
+    )

@@ -22,7 +22,8 @@ import numpy as np
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, lower_bound
-from idl_audit.proof.intervals import with_interval
+from idl_audit.proof.forms import Form, Forms
+from idl_audit.proof.intervals import centre_and_radius, with_interval
 from idl_audit.proof.linear_bounds import line_multipliers
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
@@ -50,7 +51,7 @@ class Lines:
         """Return d height / d r, shape (m, n, f)."""
         return which[0][:, :, None] * self.ends[0] + which[1][:, :, None] * self.ends[1]
 
-    def part(self, boxes: slice) -> Lines:
+    def part(self, boxes: slice | IntArray) -> Lines:
         """Return those of some boxes."""
         pairs = [(pair[0][boxes], pair[1][boxes]) for pair in (self.above, self.below, self.ends)]
         return Lines(*pairs)
@@ -78,6 +79,8 @@ class BoxBounds:
     """The inputs that derivatives are taken for, f of them."""
     states: StateBounds = field(default_factory=StateBounds)
     lines: Mapping[int, Lines] = field(default_factory=dict)
+    forms: Forms | None = None
+    """Where there are no lines for states that bend: the forms, whose slopes the rates are made of."""
     check: Check = unchecked
     """Called between small units of work."""
 
@@ -103,7 +106,19 @@ class BoxBounds:
                 rates += np.minimum(v, 0.0) @ lines.heights(lines.above)
                 if any(np.any(change) for change in lines.below):
                     rates += np.maximum(v, 0.0) @ lines.heights(lines.below)
+        if self.forms is not None:
+            rates -= sum(self._losses(form, k, *seen[k]) for k, form in self.forms.z.items() if k in seen)
         return RowBounds(lower, normals, rates)
+
+    def _losses(self, form: Form, k: int, v: FloatArray, lam: FloatArray) -> FloatArray:
+        """Return what the lines of block k lose in the middle of [l, h], by each input's share of h - l, (m, R, f)."""
+        block, z = self.model.blocks[k], self.states.z[k]
+        middle = z.lo + 0.5 * (z.hi - z.lo)
+        least = block.lower_support(v, np.zeros_like(v), lam, z.lo[:, None], z.hi[:, None])
+        loss = v * block(middle)[:, None] - lam * middle[:, None] - least
+        share = _ratio(2 * np.abs(form.slopes), (z.hi - z.lo)[:, :, None])
+        _, radii = centre_and_radius(self.inputs)
+        return _ratio(loss @ share, radii[:, None, self.free])
 
     def outputs(self, functionals: FloatArray) -> RowBounds:
         """Return the bounds of functionals . y, (R, q)."""
@@ -124,11 +139,12 @@ class BoxBounds:
         choose = line_multipliers(self.model, states)
         return lower_bound(self.model, inputs, states, seeds, choose, check=self.check)
 
-    def part(self, boxes: slice) -> BoxBounds:
+    def part(self, boxes: slice | IntArray) -> BoxBounds:
         """Return what is known of some boxes."""
         states = StateBounds(_taken(self.states.z, boxes), _taken(self.states.x, boxes))
         lines = {k: lines.part(boxes) for k, lines in self.lines.items()}
-        return replace(self, inputs=_some(self.inputs, boxes), states=states, lines=lines)
+        forms = None if self.forms is None else self.forms.part(boxes)
+        return replace(self, inputs=_some(self.inputs, boxes), states=states, lines=lines, forms=forms)
 
     def with_block(self, k: int, z: Interval, ends: tuple[FloatArray, FloatArray]) -> BoxBounds:
         """Return the bounds with narrower ones of block k, and its lines."""
@@ -144,27 +160,31 @@ def bounded(
     free: IntArray,
     known: Mapping[int, Interval] | None = None,
     *,
+    by_lines: bool = True,
     check: Check = unchecked,
 ) -> BoxBounds:
-    """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
+    """Return bounds of all states over each of m boxes: intervals, affine forms, then lines backwards for what bends.
 
     Args:
         model: the model.
         inputs: the boxes, (m, p).
-        free: the inputs that derivatives are taken for.
+        free: the inputs that forms tell apart, and that derivatives are taken for.
         known: proved bounds of every block's pre-activations over larger boxes, one a box.
+        by_lines: whether there are lines; forms alone cost much less where many states bend.
         check: called between small units of work, here and by the bounds that are returned.
     """
-    found = BoxBounds(model, inputs, free, check=check)
+    found, forms = BoxBounds(model, inputs, free, check=check), Forms.over(inputs, free)
     for k in model.evaluation_order:
+        block = model.blocks[k]
         states = with_interval(model, k, found.states, inputs, check=check)
-        z = states.z[k]
-        if known is not None:
-            z = z.intersected(known[k])
-            states = states.with_block(k, model.blocks[k], z, states.x[k])
-        found = replace(found, states=states)
-        found = found.with_block(k, *_tightened(found, k))
-    return found
+        z, form = states.z[k], forms.of_block(model, k)
+        z = z if form is None else z.intersected(form.interval)
+        z = z if known is None else z.intersected(known[k])
+        found = replace(found, states=states.with_block(k, block, z, states.x[k]))
+        if by_lines:
+            found = found.with_block(k, *_tightened(found, k))
+        forms = forms.with_block(k, block, form, found.states.z[k], found.states.x[k])
+    return found if by_lines else replace(found, forms=forms)
 
 
 def _tightened(found: BoxBounds, k: int) -> tuple[Interval, tuple[FloatArray, FloatArray]]:
@@ -230,6 +250,7 @@ def _height_changes(
 
 def _ratio(change: FloatArray, step: FloatArray) -> FloatArray:
     usable = (step > 0) & np.isfinite(step) & np.isfinite(change)
+    step = np.broadcast_to(step, change.shape)
     return np.divide(change, step, out=np.zeros_like(change), where=usable)
 
 

@@ -5,6 +5,8 @@ See docs/mathematics.md, sections 7.8 and 8.1.
 A chain holds no bound, only choices: slopes for the bounds of hidden states, block after block, and for each
 alternative of the query the leaves of a tree with their phases, slopes and split multipliers. `convert` makes
 a proof of it, which `check` evaluates with the certificate alone.
+
+Elsewhere: decision, activation pattern.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
 from idl_audit.proof.cover import Phases
+from idl_audit.proof.forms import Form
 from idl_audit.proof.intervals import with_interval
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.linear_bounds import tightened_by_lines
@@ -96,17 +99,28 @@ def retightened(
     known: StateBounds | None,
     inputs: Interval,
     *,
+    form: Form | None = None,
+    by_lines: bool = True,
     check: Check = unchecked,
 ) -> StateBounds:
-    """Return bounds with block k's put in: its interval and its backward lines, intersected with what is known."""
+    """Return bounds with block k's put in: its interval and its backward lines, intersected with what is known.
+
+    `form` is an affine form of its pre-activations over the boxes.
+    """
     block = model.blocks[k]
     bounds = with_interval(model, k, bounds, inputs, check=check)
     if known is not None:
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(known.z[k]), bounds.x[k].intersected(known.x[k]))
-    if model.rows[k].states or isinstance(inputs, SparseInputs):  # else an affine map of the box: intervals are exact
-        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
-        if bending.size:
-            found = tightened_by_lines(model, k, bending, bounds, inputs, check=check)
+    if form is not None:
+        bounds = bounds.with_block(k, block, bounds.z[k].intersected(form.interval), bounds.x[k])
+    if by_lines and (
+        model.rows[k].states or isinstance(inputs, SparseInputs)
+    ):  # else an affine map of the box: intervals are exact
+        bends, z = bounds.unstable(k, block), bounds.z[k]
+        if bends.any():
+            found = tightened_by_lines(model, k, np.flatnonzero(bends.any(axis=0)), bounds, inputs, check=check)
+            # whatever boxes are bounded beside it: another checker may take others together
+            found = Interval(np.where(bends, found.lo, z.lo), np.where(bends, found.hi, z.hi))
             bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 

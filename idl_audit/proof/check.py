@@ -2,12 +2,14 @@
 
 It trusts nothing of the proof: numbers of blocks, states and nodes are compared with the model, every bound is made
 anew from the model, the box and the choices, and every comparison is one that NaN fails.
+
+Elsewhere: proof production, certificate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -15,19 +17,21 @@ import numpy as np
 
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
+from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds, flattened, of_flat
 from idl_audit.proof.chain import retightened
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.forest import Forest
+from idl_audit.proof.forms import MOST_APART, Forms, moving
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.proof.leaves import chosen_multipliers, prove_leaves
-from idl_audit.proof.linear_bounds import line_multipliers
+from idl_audit.proof.linear_bounds import output_lower_bounds
 from idl_audit.proof.planes import Planes, why_no_planes
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof
 from idl_audit.proof.restriction import is_dead_elsewhere, restricted, restricted_bounds
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.sensitivity_witness import why_not_well_posed
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.rounding import down, gamma
@@ -111,6 +115,34 @@ def proved_stage(
         for lemma in (one for one in lemmas if one.block == k):
             z = proved_lemma(model, inputs, bounds, lemma)
             bounds = bounds.with_block(k, model.blocks[k], z, bounds.x[k])
+    return bounds
+
+
+def part_stage(
+    model: ImplicitModel,
+    inputs: Interval,
+    known: StateBounds,
+    apart: IntArray,
+    *,
+    by_lines: bool,
+    check: Check = unchecked,
+) -> StateBounds:
+    """Return bounds of all states over m parts of a box: intervals, what is known of the whole, forms, perhaps lines.
+
+    Args:
+        model: the model.
+        inputs: the parts, (m, p).
+        known: bounds of all states over boxes that hold them.
+        apart: the inputs that forms tell apart; none are made where they are more than `MOST_APART`.
+        by_lines: whether states that bend are bounded backwards, too.
+        check: called between small units of work.
+    """
+    bounds, forms = StateBounds(), Forms.over(inputs, apart) if apart.size <= MOST_APART else None
+    for k in model.evaluation_order:
+        form = None if forms is None else forms.of_block(model, k)
+        bounds = retightened(model, k, bounds, known, inputs, form=form, by_lines=by_lines, check=check)
+        if forms is not None:
+            forms = forms.with_block(k, model.blocks[k], form, bounds.z[k], bounds.x[k])
     return bounds
 
 
@@ -361,12 +393,12 @@ class _Walk:
         target: _Target,
     ) -> None:
         self._model, self._inputs, self._forest, self._target = model, inputs, forest, target
-        self._splits_inputs, self._bounds = splits_inputs, bounds
+        self._splits_inputs, self._bounds, self._apart = splits_inputs, bounds, moving(inputs)
 
     def why_open(self, root: int) -> str:
         """Return why the tree does not refute the target; empty where it does."""
         model, inputs = self._model, self._inputs
-        z_lo, z_hi = _flat(model, self._bounds)
+        z_lo, z_hi = flattened(model, self._bounds)
         waiting = [_Part(root, inputs.lo[0], inputs.hi[0], z_lo[0], z_hi[0], self._target.is_open, False)]
         while waiting:
             batch = [waiting.pop()]
@@ -379,26 +411,39 @@ class _Walk:
 
     def _settle(self, batch: list[_Part], waiting: list[_Part]) -> str:
         """Refute what can be refuted in some nodes, and put the children of the others on the stack."""
-        model = self._model
-        inputs = self._box(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
-        z_lo, z_hi = np.stack([one.z_lo for one in batch]), np.stack([one.z_hi for one in batch])
-        bounds = _of_flat(model, z_lo, z_hi)
-        if batch[0].cut:
-            bounds = proved_stage(model, inputs, bounds)
-            z_lo, z_hi = _flat(model, bounds, len(batch))
-        is_open = np.stack([one.is_open for one in batch]) & ~(self._best(inputs, bounds) > 0)
-        for i in np.flatnonzero(is_open.any(axis=1)):
-            node = batch[i].node
-            here = _Part(node, batch[i].lo, batch[i].hi, z_lo[i], z_hi[i], is_open[i], False)
-            if not self._splits_inputs[node]:
-                why = self._states_alone(here)
-                if why:
-                    return why
-                continue
-            why = self._split(here, waiting)
+        batch = self._bounded(batch, by_lines=False)
+        is_last = np.array([not self._splits_inputs[one.node] for one in batch])
+        is_open = np.array([one.is_open.any() for one in batch])
+        late = [one for one, last in zip(batch, is_open & is_last, strict=True) if last]
+        for here in self._bounded(late, by_lines=True) if late else []:
+            why = self._states_alone(here) if here.is_open.any() else ""
+            if why:
+                return why
+        for here, goes_on in zip(batch, is_open & ~is_last, strict=True):
+            why = self._split(here, waiting) if goes_on else ""
             if why:
                 return why
         return ""
+
+    def _bounded(self, batch: list[_Part], *, by_lines: bool) -> list[_Part]:
+        """Return some nodes, all cut or none, with their own bounds, and what these leave open.
+
+        Lines are for leaves alone: forms cost less, and the bounds of a node serve its children as a beginning.
+        """
+        model, is_cut = self._model, batch[0].cut
+        if by_lines and not is_cut:
+            return batch
+        inputs = self._box(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
+        z_lo, z_hi = np.stack([one.z_lo for one in batch]), np.stack([one.z_hi for one in batch])
+        bounds = of_flat(model, z_lo, z_hi)
+        if is_cut:
+            bounds = part_stage(model, inputs, bounds, self._apart, by_lines=by_lines)
+            z_lo, z_hi = flattened(model, bounds, len(batch))
+        is_open = np.stack([one.is_open for one in batch]) & ~(self._best(inputs, bounds) > 0)
+        return [
+            replace(one, z_lo=low, z_hi=high, is_open=left)
+            for one, low, high, left in zip(batch, z_lo, z_hi, is_open, strict=True)
+        ]
 
     def _box(self, lo: FloatArray, hi: FloatArray) -> Interval:
         """Return the inputs of some nodes; U_card is never split."""
@@ -407,8 +452,8 @@ class _Walk:
 
     def _best(self, inputs: Interval, bounds: StateBounds) -> FloatArray:
         """Return for some boxes the best lower bound of each alternative's rows by the usual lines, (m, a)."""
-        rows, seeds = self._target.rows, Functionals.of_outputs(self._model, self._target.rows.functionals)
-        lower = lower_bound(self._model, inputs, bounds, seeds, line_multipliers(self._model, bounds))
+        rows = self._target.rows
+        lower = output_lower_bounds(self._model, inputs, bounds, rows.functionals)
         return rows.best(rows.shifted(lower))
 
     def _split(self, here: _Part, waiting: list[_Part]) -> str:
@@ -433,7 +478,7 @@ class _Walk:
         """Refute what is open in a node below which only states are split."""
         nodes = self._forest.leaves_below(here.node)
         inputs = self._box(here.lo[None], here.hi[None])
-        bounds = _of_flat(self._model, here.z_lo[None], here.z_hi[None])
+        bounds = of_flat(self._model, here.z_lo[None], here.z_hi[None])
         rows = self._target.rows
         if self._target.single:
             everywhere = np.broadcast_to(rows.functionals, (nodes.size, rows.functionals.shape[1]))
@@ -523,7 +568,7 @@ def leaf_bounds(
     model: ImplicitModel, bounds: StateBounds, forest: Forest, nodes: IntArray, top: int | None = None
 ) -> StateBounds:
     """Return the bounds of z in some nodes of one box: what the splits of states above them say, put in."""
-    z_lo, z_hi = (np.repeat(ends, nodes.size, axis=0) for ends in _flat(model, bounds))
+    z_lo, z_hi = (np.repeat(ends, nodes.size, axis=0) for ends in flattened(model, bounds))
     for who, parent, second in forest.steps_up(nodes, top):
         state, cut = forest.variable[parent] - model.n_inputs, forest.cut[parent]
         for ends, side, tighter in ((z_lo, second, np.fmax), (z_hi, ~second, np.fmin)):
@@ -580,24 +625,6 @@ def _unfit(model: ImplicitModel, forest: Forest, block: int | None) -> str:
 def _ascends(values: IntArray, limit: int) -> bool:
     """Return whether whole numbers ascend from 0 or more to less than a limit."""
     return bool(values.size == 0 or (values[0] >= 0 and values[-1] < limit and (np.diff(values) > 0).all()))
-
-
-def _flat(model: ImplicitModel, bounds: StateBounds, m: int = 1) -> tuple[FloatArray, FloatArray]:
-    """Return the bounds of all pre-activations over m boxes in the flat order, (m, n) each; infinite where unknown."""
-    z_lo, z_hi = np.full((m, model.n_states), -np.inf), np.full((m, model.n_states), np.inf)
-    for k, z in bounds.z.items():
-        own = slice(model.offsets[k], model.offsets[k + 1])
-        z_lo[:, own], z_hi[:, own] = z.lo, z.hi
-    return z_lo, z_hi
-
-
-def _of_flat(model: ImplicitModel, z_lo: FloatArray, z_hi: FloatArray) -> StateBounds:
-    """Return the bounds of all states from those of their pre-activations in the flat order."""
-    ends = model.offsets
-    parts = {k: slice(ends[k], ends[k + 1]) for k in range(len(model.blocks))}
-    return StateBounds.of_pre_activations(
-        model.blocks, {k: Interval(z_lo[:, own], z_hi[:, own]) for k, own in parts.items()}
-    )
 
 
 def _refuse(why: str) -> None:

@@ -2,6 +2,8 @@
 
 All leaves of a tree split one state first, and those of either side are the leaves of a tree again, until a leaf has no
 phase left: it covers what is left by itself, and others beside it are not needed.
+
+Elsewhere: subdomain, node.
 """
 
 from __future__ import annotations
@@ -18,12 +20,6 @@ Phases = npt.NDArray[np.int8]
 
 MOST_LEAVES, MOST_PHASES = 2**22, 2**24
 """Leaves and phases that are looked at together: some tens of bytes each."""
-
-
-def covers(phases: Phases) -> bool:
-    """Return whether leaves with these phases, (m, n), cover everything."""
-    found = LeafPhases.of([(0, 0, phases)], len(phases))
-    return found is not None and found.covering(np.arange(len(phases))) is not None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,8 @@ what arrives from other blocks, and A_kk^T lam is added to it afterwards). State
 bounded by a plane over the box in place of lam_i z_i (`planes`). Whatever it gives
 (lines of backward linear bounds, a solver's duals, noise), the result is a valid bound: it is evaluated in float64 and
 rounded outward, and nothing that a solver says enters it.
+
+Elsewhere: Lagrangian bound, Wong-Kolter.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import Dense, LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
+from idl_audit.proof.patches import sources
 from idl_audit.proof.planes import AllPlanes, PlaneSupport
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
@@ -55,8 +58,10 @@ class Functionals:
         return cls(model.output, seeds, 0)
 
     @classmethod
-    def of_pre_activations(cls, model: ImplicitModel, k: int, states: IntArray, sign: float) -> Functionals:
-        """Return sign * z_i for some states i of block k."""
+    def of_pre_activations(
+        cls, model: ImplicitModel, k: int, states: IntArray, sign: float | FloatArray
+    ) -> Functionals:
+        """Return sign * z_i for some states i of block k; one sign, or one a state."""
         seeds = np.zeros((states.size, model.blocks[k].size))
         seeds[np.arange(states.size), states] = sign
         return cls.of_block(model, k, seeds)
@@ -155,7 +160,7 @@ class _Tally:
         """Add lam . (sum_k P_k x_k + Q u + r): lam P_k to the sums, lam . r to the constant."""
         self._add_constant(row, lam)
         greatest = np.abs(lam).max(axis=-1, initial=0.0)[..., None]
-        for source, linear_map in _sources(row):
+        for source, linear_map in sources(row):
             terms = self._terms(source)
             product = self._adjoint(linear_map, lam)
             share = linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums + LOST
@@ -195,7 +200,7 @@ class _Tally:
         return np.where(np.isfinite(lower), lower, -np.inf)  # an overflow proves nothing
 
     def _terms(self, source: int) -> int:
-        return _column_terms(self._model)[source]
+        return column_terms(self._model)[source]
 
     @staticmethod
     def _adjoint(linear_map: LinearMap, lam: FloatArray) -> FloatArray:
@@ -208,16 +213,11 @@ class _Tally:
         return linear_map.adjoint(rows).reshape(m, n_rows, -1)
 
 
-def _sources(row: Affine) -> list[tuple[int, LinearMap]]:
-    pairs = [(k, row.states[k]) for k in sorted(row.states)]
-    return [*pairs, (INPUT, row.input)] if row.input is not None else pairs
-
-
 @lru_cache(maxsize=2)
-def _column_terms(model: ImplicitModel) -> Mapping[int, int]:
+def column_terms(model: ImplicitModel) -> Mapping[int, int]:
     """Return, for each source, how many products are added up for one entry of v, over all rows of blocks."""
     terms: dict[int, int] = {}
     for row in (*model.rows, model.output):
-        for source, linear_map in _sources(row):
+        for source, linear_map in sources(row):
             terms[source] = terms.get(source, 0) + linear_map.column_terms + 1
     return terms

@@ -37,7 +37,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, down, gamma, up
 
 GROWN = 1 + 2.0**-20
 """Above what the roundings of one step of this module, in float64, may take away from a sum of nonnegative terms."""
@@ -191,10 +191,10 @@ class FloatErrors:
             centre = np.zeros_like(error)
             added = (block.activation.spread(error) + own) * GROWN
         else:
-            lo, hi = np.nextafter(z.lo - error, -np.inf), np.nextafter(z.hi + error, np.inf)
+            lo, hi = down(z.lo - error), up(z.hi + error)
             least, most = block.slopes(np.clip(lo, -FAR, FAR), np.clip(hi, -FAR, FAR))
             centre = least / 2 + most / 2
-            radius = np.nextafter(np.maximum(most - centre, centre - least), np.inf)
+            radius = up(np.maximum(most - centre, centre - least))
             added = (np.where(most > least, radius, 0.0) * error + own + smallest * np.abs(centre)) * GROWN
         self._states[k] = _State(read.piece, centre, added, error)
         moved = (np.abs(centre) * error + added) * GROWN

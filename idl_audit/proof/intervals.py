@@ -15,7 +15,7 @@ from idl_audit.proof.loops import narrowed
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import LOST, TINY, gamma
+from idl_audit.values.rounding import LOST, TINY, down, gamma, up
 
 
 def interval_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
@@ -84,7 +84,7 @@ def loop_interval(loop: Loop, drive: Interval, *, check: Check = unchecked) -> I
 
 
 def _around(x: Interval, reach: FloatArray) -> Interval:
-    return Interval(np.nextafter(x.lo - reach, -np.inf), np.nextafter(x.hi + reach, np.inf))
+    return Interval(down(x.lo - reach), up(x.hi + reach))
 
 
 def _loop_affine(loop: Loop, x: Interval, drive: Interval) -> Interval:
@@ -97,7 +97,7 @@ def _loop_affine(loop: Loop, x: Interval, drive: Interval) -> Interval:
     if loop.A.error is not None:
         reach = reach + np.abs(middle) @ loop.A.error.T
     reach = reach * (1 + 2 * rounding) + gamma(4) * (np.abs(centre) + np.abs(drive.lo) + np.abs(drive.hi)) + TINY
-    return Interval(np.nextafter(centre + drive.lo - reach, -np.inf), np.nextafter(centre + drive.hi + reach, np.inf))
+    return Interval(down(centre + drive.lo - reach), up(centre + drive.hi + reach))
 
 
 def block_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval) -> Interval:
@@ -138,14 +138,14 @@ def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interva
     radius *= 1 + 2 * rounding
     known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
     with np.errstate(invalid="ignore"):
-        lo, hi = np.nextafter(centre - radius, -np.inf), np.nextafter(centre + radius, np.inf)
+        lo, hi = down(centre - radius), up(centre + radius)
     return Interval(np.where(known, lo, -np.inf), np.where(known, hi, np.inf))
 
 
 def centre_and_radius(interval: Interval) -> tuple[FloatArray, FloatArray]:
     """Return (c, r) with [lo, hi] inside [c - r, c + r] in exact arithmetic."""
     centre = interval.lo / 2 + interval.hi / 2
-    return centre, np.nextafter(np.maximum(interval.hi - centre, centre - interval.lo), np.inf)
+    return centre, up(np.maximum(interval.hi - centre, centre - interval.lo))
 
 
 def row_terms(row: Affine) -> int:

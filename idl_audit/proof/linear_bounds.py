@@ -4,26 +4,37 @@ See docs/mathematics.md, section 6.4.
 
 Each nonlinearity is replaced by a line below or above its graph over [l, h], and the functional is pushed backwards to
 the inputs. In the terms of `certificate`: lam = slope of the line * v. Every value returned is that module's proof.
+
+Elsewhere: LiRPA.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 
 import numpy as np
 
+from idl_audit.implicit.activations.kinked import Kinked
+from idl_audit.implicit.convolution import Convolution
+from idl_audit.implicit.linear_maps import LinearMap, Reindexed
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.crown import Crown, Targets, lines_suit
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
+from idl_audit.values.errors import BudgetError
 
 ROWS_AT_ONCE = 2**18
 """Numbers that one array of a backward pass may hold: what stays near the cache is up to twice as fast."""
 PRODUCTS_AT_ONCE = 2**30
 """Products of one map with the rows of a pass, at most: about a second, in which nobody can look at the clock."""
+
+
+OutputBounds = Callable[..., FloatArray]
+"""(model, inputs, bounds, seeds, check=...) -> proved lower bounds of seeds . y over each box, (m, R)."""
 
 
 def rows_at_once(model: ImplicitModel, boxes: int = 1) -> int:
@@ -39,11 +50,6 @@ def _cost_of_row(model: ImplicitModel) -> tuple[int, int]:
     return widest, max([1, *(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)])
 
 
-def zero_multipliers(k: int, v: FloatArray) -> FloatArray:
-    """Return lam = 0: what is left of the bound is the interval of what the functionals read."""
-    return np.zeros_like(v)
-
-
 def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
     """Return lam = s v where v >= 0 and t v where v < 0, s and t the slopes of the lines below and above.
 
@@ -51,9 +57,13 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
     iteration (solve with the slopes that the last signs of v chose, until the signs stay).
     """
 
-    def choose(k: int, v: FloatArray) -> FloatArray:
+    @cache
+    def slopes(k: int) -> tuple[FloatArray, FloatArray]:
         below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
-        below, above = below[:, None, :], above[:, None, :]
+        return below[:, None, :], above[:, None, :]
+
+    def choose(k: int, v: FloatArray) -> FloatArray:
+        below, above = slopes(k)
         if k not in model.loops:
             return np.maximum(v, 0.0) * below + np.minimum(v, 0.0) * above
         return _adjoint_equilibrium(model.loops[k].A.matrix, v, below, above)
@@ -92,42 +102,65 @@ def _adjoint_equilibrium(A: FloatArray, arriving: FloatArray, below: FloatArray,
     return np.asarray(np.nan_to_num(lam, nan=0.0, posinf=0.0, neginf=0.0).reshape(shape))
 
 
-def backward_state_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
+def backward_state_bounds(
+    model: ImplicitModel, inputs: Interval, *, check: Check = unchecked, tighten: Check = unchecked
+) -> StateBounds:
     """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
 
     Block by block, oldest first; each bound is intersected with the interval that follows from the ones before it.
-    `check` is called between small units of work.
+    `check` and `tighten` are called between small units of work; once `tighten` raises BudgetError, the blocks that are
+    left keep their intervals.
     """
-    bounds = StateBounds()
+    bounds, goes_on = StateBounds(), True
+
+    def both() -> None:
+        check()
+        tighten()
+
     for k in model.evaluation_order:
         block = model.blocks[k]
         bounds = with_interval(model, k, bounds, inputs, check=check)
-        if not model.rows[k].states:
+        if not model.rows[k].states or not goes_on:
             continue  # an affine map of the box: the interval is exact
         bending = bounds.unstable(k, block)
-        if not bending.any():
-            continue
-        if len(bending) == 1:
-            found = tightened_by_lines(model, k, np.flatnonzero(bending[0]), bounds, inputs, check=check)
-        else:
-            found = tightened_apart(model, k, bending, bounds, inputs, check=check)
-        bounds = bounds.with_block(k, block, found, bounds.x[k])
+        if bending.any():
+            try:
+                if len(bending) > 1 and is_dense(model):
+                    found = tightened_apart(model, k, bending, bounds, inputs, check=both)
+                else:
+                    found = tightened_by_lines(
+                        model, k, np.flatnonzero(bending.any(axis=0)), bounds, inputs, check=both
+                    )
+            except BudgetError:
+                check()
+                goes_on = False
+                continue
+            bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
 
 def tightened_by_lines(
     model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
 ) -> Interval:
-    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds."""
-    at_once = rows_at_once(model, len(inputs.lo))
-    z = bounds.z[k]
-    for start in range(0, states.size, at_once):
-        some = states[start : start + at_once]
-        for sign in (1.0, -1.0):
-            functionals = Functionals.of_pre_activations(model, k, some, sign)
-            proved = lower_bound(model, inputs, bounds, functionals, line_multipliers(model, bounds), check=check)
-            z = z.tightened(some, sign, proved)
-    return z
+    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds.
+
+    Of a state that turns out to keep its sign at a kink, no more than the sign is sought.
+    """
+    if lines_suit(model, inputs) and isinstance(model.blocks[k].activation, Kinked):
+        targets = Targets.of_signs(model, k, states)
+        proved = Crown(model, inputs, check=check).lower_bound(bounds, targets)
+        return bounds.z[k].tightened(targets.states, targets.seeds, proved)
+    both, signs = np.tile(states, 2), np.repeat([1.0, -1.0], states.size)
+    return bounds.z[k].tightened(both, signs, state_lower_bounds(model, k, both, signs, bounds, inputs, check=check))
+
+
+def is_dense(model: ImplicitModel) -> bool:
+    """Return whether no map of a model is a convolution: those have passes of their own, for one box at a time."""
+    return not any(_convolves(linear_map) for row in (*model.rows, model.output) for linear_map in row.maps)
+
+
+def _convolves(linear_map: LinearMap) -> bool:
+    return isinstance(linear_map.core if isinstance(linear_map, Reindexed) else linear_map, Convolution)
 
 
 def tightened_apart(
@@ -173,23 +206,45 @@ def _both_sides(model: ImplicitModel, k: int, states: IntArray) -> Functionals:
     return Functionals.of_block(model, k, np.concatenate([seeds, -seeds], axis=1))
 
 
-def output_lower_bounds(
+def state_lower_bounds(
     model: ImplicitModel,
-    inputs: Interval,
+    k: int,
+    states: IntArray,
+    signs: FloatArray,
     bounds: StateBounds,
-    functionals: FloatArray,
-    choose: Multipliers | None = None,
+    inputs: Interval,
     *,
     check: Check = unchecked,
 ) -> FloatArray:
-    """Return proved lower bounds of functionals . y, (R, q) -> (m, R), over each of m boxes.
-
-    `choose` gives other multipliers than the lines'; `check` is called between small units of work.
-    """
-    choose = line_multipliers(model, bounds) if choose is None else choose
-    at_once = rows_at_once(model, len(inputs.lo))
+    """Return proved lower bounds of signs * z_i for states i of block k, (m, R), by backward linear bounds."""
+    if lines_suit(model, inputs):
+        return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_states(model, k, states, signs))
+    at_once, choose = rows_at_once(model, len(inputs.lo)), line_multipliers(model, bounds)
     found = [np.zeros((len(inputs.lo), 0))]
-    for start in range(0, len(functionals), at_once):
-        seeds = Functionals.of_outputs(model, functionals[start : start + at_once])
-        found.append(lower_bound(model, inputs, bounds, seeds, choose, check=check))
+    for start in range(0, states.size, at_once):
+        some = slice(start, start + at_once)
+        functionals = Functionals.of_pre_activations(model, k, states[some], signs[some])
+        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check))
     return np.concatenate(found, axis=1)
+
+
+def output_lower_bounds(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, seeds: FloatArray, *, check: Check = unchecked
+) -> FloatArray:
+    """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by backward linear bounds."""
+    if lines_suit(model, inputs):
+        return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_outputs(model, seeds))
+    at_once, choose = rows_at_once(model, len(inputs.lo)), line_multipliers(model, bounds)
+    found = [np.zeros((len(inputs.lo), 0))]
+    for start in range(0, len(seeds), at_once):
+        functionals = Functionals.of_outputs(model, seeds[start : start + at_once])
+        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check))
+    return np.concatenate(found, axis=1)
+
+
+def output_intervals(
+    model: ImplicitModel, inputs: Interval, bounds: StateBounds, seeds: FloatArray, *, check: Check = unchecked
+) -> FloatArray:
+    """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by the interval of what the last layer reads."""
+    functionals = Functionals.of_outputs(model, seeds)
+    return lower_bound(model, inputs, bounds, functionals, lambda k, v: np.zeros_like(v), check=check)

@@ -20,6 +20,7 @@ from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.sensitivity_witness import ProofWitness
 from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
+from idl_audit.values.rounding import down, up
 
 WIDER = 1e-9
 """The box of a chain is wider than the proved one by this share, so that another machine's rounding stays inside."""
@@ -59,7 +60,7 @@ def widened(bounds: StateBounds) -> StateBounds:
     z = {}
     for k, known in bounds.z.items():
         reach = WIDER * (1e-3 + known.largest)
-        z[k] = Interval(np.nextafter(known.lo - reach, -np.inf), np.nextafter(known.hi + reach, np.inf))
+        z[k] = Interval(down(known.lo - reach), up(known.hi + reach))
     return StateBounds(z)
 
 

@@ -12,6 +12,8 @@ for ReLU has exponentially many facets (Anderson et al., *Strong mixed-integer p
 neural networks*). See docs/mathematics.md, section 7.6.
 
 A functional that holds v x with v < 0 then has v x >= v a.u + v c: the plane's coefficients go to the inputs.
+
+Elsewhere: beyond the triangle, multi-neuron, hull constraints, PRIMA, Anderson's facets.
 """
 
 from __future__ import annotations

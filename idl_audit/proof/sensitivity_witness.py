@@ -12,6 +12,8 @@ of what its parts prove:
 
 Each loop has its own proof of well-posedness beside it. Centres and radii of slopes are not part of a witness: they
 follow from the model. Everything is rounded against the claim.
+
+Elsewhere: Lipschitz certificate.
 """
 
 from __future__ import annotations

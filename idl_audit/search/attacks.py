@@ -3,6 +3,8 @@
 An attack proposes points; success is the original network's word alone (`search.judge`). Gradients come from the
 implicit model. Over U_card (`SparseBall`) an attack changes at most k inputs: the inputs that matter most to first
 order, then a search on those alone.
+
+Elsewhere: FGSM, PGD with restarts, saliency map attack, JSMA, ranking by gradient, targeted attack.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.search.fast_gradients import CheckedSearch, Searched, searched
 from idl_audit.search.judge import Judge
-from idl_audit.search.sign_descent import Objective, Units, diversify, sign_descent
+from idl_audit.search.pgd import Objective, Units, diversify, sign_descent
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box, InputSet, SparseBall, largest_entries
 from idl_audit.values.errors import BudgetError, OptionError

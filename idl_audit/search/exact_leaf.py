@@ -18,6 +18,7 @@ import numpy as np
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, lower_bound
+from idl_audit.proof.leaves import chosen_multipliers
 from idl_audit.proof.lp_chain import given
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.relaxation import TriangleRelaxation, outweighing
@@ -88,11 +89,10 @@ class LeafProgram:
         lam = v s - split with s the usual slope for the sign of v; the bound is that of the rounded split.
         """
         model, splits = self._model, dict[int, Float32Array]()
-        choose = given(model, lam[None])
+        choose, by_lines = given(model, lam[None]), chosen_multipliers(model, bounds, {}, {})
 
         def rounded(k: int, v: FloatArray) -> FloatArray:
-            below, above = model.blocks[k].relaxation_slopes(bounds.z[k].lo, bounds.z[k].hi)
-            usual = v * np.where(v >= 0, below[:, None, :], above[:, None, :])
+            usual = by_lines(k, v)
             with np.errstate(over="ignore"):
                 split = np.asarray(usual - choose(k, v)).astype(np.float32)
             split = np.where(np.isfinite(split), split, np.float32(0.0))

@@ -3,6 +3,8 @@
 A strategy says how leaves are bounded and split: by slopes (`branching.tree`), boxes (`splitting.boxes`) or linear
 programs (`lp_tree.tree`). The frontier says which leaves are next and how many, and when it ends. A box is proved where
 no leaf is open. See docs/mathematics.md, section 8.
+
+Elsewhere: worklist, domain queue, batch size.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Searches propose points to it. They are put into the set exactly, as float32 numbers, and asked about in batches; the
 best of them once more alone, as anyone would replay it, since a batch may round otherwise. An output that is no number
 satisfies no inequality and is ranked behind all that are.
+
+Elsewhere: adversarial example, validation of the counterexample.
 """
 
 from __future__ import annotations

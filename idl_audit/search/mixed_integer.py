@@ -9,6 +9,8 @@ To the relaxation in complementarity form, a kinked state phi(z) = below z (z <=
 
 which for ReLU is x <= h a, x - z <= -l (1 - a): exactly the graph. The solver's word that there is no point with a
 negative functional is handed on as that; verdicts do not rest on it.
+
+Elsewhere: MILP encoding.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.search.adam import Adam
 from idl_audit.search.fast_gradients import CheckedSearch, Searched, searched
 from idl_audit.search.judge import Judge
-from idl_audit.search.sign_descent import Objective, Units, diversify, sign_descent
+from idl_audit.search.pgd import Objective, Units, diversify, sign_descent
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, OptionError

@@ -2,6 +2,8 @@
 
 The linear, or triangle (Planet), relaxation of other verifiers (docs/mathematics.md, section 7.1). The program is
 `complementarity`'s; the bound is never the solver's, but what `certificate.lower_bound` makes of the duals.
+
+Elsewhere: linear relaxation, Planet relaxation, LP attack.
 """
 
 from __future__ import annotations

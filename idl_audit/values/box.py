@@ -2,6 +2,8 @@
 
 Both know their *support*: the greatest value of a linear function over the set, in closed form
 (docs/mathematics.md, section 6.5).
+
+Elsewhere: robustness radius, perturbation budget, l_inf ball, l_0 ball, few-pixel attack.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Margins: the functionals y_label - y_j whose signs decide a classification."""
+"""Margins: the functionals y_label - y_j whose signs decide a classification.
+
+Elsewhere: logit difference.
+"""
 
 from __future__ import annotations
 

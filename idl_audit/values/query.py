@@ -6,6 +6,7 @@ counterexample is a point u of the box with rows y(u) + offsets <= 0, all rows o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -117,3 +118,11 @@ class Misclassification(Query):
 def _ranked(distance: FloatArray, *first: BoolArray) -> IntArray:
     """Return the order of growing distance, those that are no numbers last; of what comes `first`, that before it."""
     return np.asarray(np.lexsort((np.where(np.isfinite(distance), distance, np.inf), *first)))
+
+
+def alike(queries: Sequence[Query]) -> list[IntArray]:
+    """Return the numbers of queries, those together that have the same rows; boxes and offsets may differ."""
+    groups: dict[tuple[bytes, ...], list[int]] = {}
+    for number, query in enumerate(queries):
+        groups.setdefault(tuple(c.rows.tobytes() for c in query.alternatives), []).append(number)
+    return [np.asarray(numbers) for numbers in groups.values()]

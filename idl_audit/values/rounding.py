@@ -4,6 +4,8 @@ With unit roundoff u = 2^-53, a sum of k products, evaluated in any order and wi
 differs from its true value by at most gamma_k sum |a_i b_i|, gamma_k = k u / (1 - k u), as long as nothing underflows
 (Higham, *Accuracy and Stability of Numerical Algorithms*, chapter 3). `TINY` pays for underflow.
 See docs/mathematics.md, section 1.4.
+
+Elsewhere: floating-point soundness, directed rounding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The words of a verdict: what is known of a query, and why nothing is."""
+"""The words of a verdict: what is known of a query, and why nothing is.
+
+Elsewhere: safe, verified, holds, robust, UNSAT, unsafe, violated, SAT, unknown, timeout, misclassified to begin with.
+"""
 
 from __future__ import annotations
 

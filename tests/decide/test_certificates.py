@@ -13,7 +13,7 @@ import pytest
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, decide_sample
-from idl_audit.proof.cover import covers
+from idl_audit.proof.cover import LeafPhases
 from idl_audit.proof.files.claims import Ball
 from idl_audit.proof.files.file import read_meta
 from idl_audit.proof.format_1.reading import opened
@@ -171,4 +171,6 @@ def test_what_is_written_comes_back(tmp_path, subject, certified):
     ],
 )
 def test_what_covers(phases, expected):
-    assert covers(np.array(phases, np.int8).reshape(len(phases), 2)) is expected
+    leaves = LeafPhases.of([(0, 0, np.array(phases, np.int8).reshape(len(phases), 2))], len(phases))
+    assert leaves is not None
+    assert (leaves.covering(np.arange(len(phases))) is not None) is expected

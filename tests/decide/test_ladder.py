@@ -235,7 +235,7 @@ def test_rungs_say_for_which_models_and_sets_they_are() -> None:
         "sparse": climbed(wide(0), Query.misclassification(sparse, 3, 0)),
         "loop": climbed(looped(0), Query.misclassification(few, 3, 0)),
     }
-    first = ("first attack", "first split")
+    first = ("first split", "first attack", "next split")
     assert usual["few"] == ("interval", "quick", "linear", *first, "attack", "split", "branch")
     assert usual["many"] == ("interval", "quick", "linear", "attack", "branch")
     assert usual["sparse"] == ("interval", "sign", "pgd", "linear", "lp")
@@ -254,7 +254,7 @@ def test_methods_keep_the_order_in_which_they_were_asked_for() -> None:
     assert climbed(wide(0), sparse, ("pgd", "branch")) == ("pgd", "lp")
     with pytest.raises(OptionError, match="the method split is not for sets in which few inputs change"):
         climbed(wide(0), sparse, ("split",))
-    assert set(METHODS) == set(RUNGS) - {"persist", "first attack", "first split"}
+    assert set(METHODS) == set(RUNGS) - {"persist", "first attack", "first split", "next split"}
     assert {rung.begins for rung in RUNGS.values() if rung.begins} == {"attack", "split"}
 
 

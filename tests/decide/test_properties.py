@@ -22,7 +22,7 @@ from idl_audit.proof.rows import with_sums
 from idl_audit.search import branching
 from idl_audit.search.branching import BranchOutcome
 from idl_audit.search.judge import Found
-from idl_audit.search.splitting.boxes import SplitOutcome
+from idl_audit.search.splitting.boxes import SplitOutcome, Splitting
 from idl_audit.values.box import Box
 from idl_audit.values.errors import OptionError, SolverError
 from idl_audit.values.query import Conjunction, Query
@@ -202,7 +202,7 @@ def test_a_search_that_lies_about_a_point_is_not_believed(monkeypatch: pytest.Mo
     model = layered([(np.eye(2), [0.5, 0.5])], ([[1.0, 1.0]], [1.0]))
     query = Query(unit_box(2), (below([1.0], -0.9),))  # y >= 1: never
     lie = Found(point.astype(np.float32), np.zeros(1), -1.0, True)
-    monkeypatch.setattr(rungs, "split_inputs", lambda *_, **__: SplitOutcome(False, lie, 1, 0, ""))
+    monkeypatch.setattr(Splitting, "run", lambda *_, **__: SplitOutcome(False, lie, 1, 0, ""))
     monkeypatch.setattr(branching, "branch", lambda *_, **__: BranchOutcome(False, lie, 1, 0, (-np.inf,)))
     monkeypatch.setattr(rungs, "attack_query", lambda *_, **__: True)
     found = decide(model, query, methods=("attack", "split", "branch"))

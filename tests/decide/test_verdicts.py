@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.decide import case
+from idl_audit.decide import rungs
 from idl_audit.decide.ladder import METHODS, Options, Result, decide_sample
 from idl_audit.decide.rungs import PROOFS, REASONS, RUNGS
 from idl_audit.implicit.activations import ACTIVATIONS
@@ -246,8 +246,8 @@ def test_time_limits_that_are_no_time_are_refused(limit: float) -> None:
 def test_every_method_is_an_attack_or_a_proof() -> None:
     assert (
         set(METHODS)
-        == PROOFS - {"first split"} | set(ATTACKS) | {"quick", "attack", "mip"}
-        == set(RUNGS) - {"persist", "first attack", "first split"}
+        == PROOFS - {"first split", "next split"} | set(ATTACKS) | {"quick", "attack", "mip"}
+        == set(RUNGS) - {"persist", "first attack", "first split", "next split"}
     )
     assert not PROOFS & {*ATTACKS, "quick", "attack", "mip", "persist"}
     assert set(REASONS) == set(Outcome) - {Outcome.OPTIMAL}
@@ -371,7 +371,8 @@ def test_bounds_that_overflow_to_nan_certify_nothing(methods: tuple[str, ...]) -
 
 
 def test_a_bound_that_is_no_number_certifies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(case, "lower_bound", lambda *args, **kwargs: np.array([[np.nan]]))
+    for name in ("output_lower_bounds", "output_intervals"):
+        monkeypatch.setattr(rungs, name, lambda *args, **kwargs: np.array([[np.nan]]))
     assert run(two_class(), np.zeros(1), 0, 0.5, methods=("interval",)).verdict is not Verdict.CERTIFIED
 
 

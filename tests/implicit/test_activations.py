@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from idl_audit.implicit.activations import ACTIVATIONS, Activation
+from idl_audit.implicit.activations.kinked import Kinked, absolute, leaky_relu, relu
 from idl_audit.implicit.model import StateBlock
 
 Array = np.ndarray[Any, Any]
@@ -394,3 +395,13 @@ def test_a_value_that_underflows_is_paid_for() -> None:
     bound = ACTIVATIONS["leaky_relu"](alpha=-1e-30).lower_support(v, np.zeros(1), np.zeros(1), z, z)
     exact = Fraction(float(v[0])) * Fraction(-1e-30) * Fraction(float(z[0]))
     assert Fraction(float(bound[0])) <= exact
+
+
+@pytest.mark.parametrize("phi", [absolute(), relu(), leaky_relu(0.25)])
+@pytest.mark.parametrize("length", [1e-300, 1.0 / 3.0, 7e200])
+def test_sides_of_equal_length_are_told_apart_alike_whatever_rounding_does(phi: Kinked, length: float) -> None:
+    ends = length * (1 + np.arange(-40, 41) * 2.0**-50)
+    below, _ = phi.relaxation_slopes(np.full(81, -length), ends)
+    assert (below == phi.below).all()
+    longer, _ = phi.relaxation_slopes(np.full(1, -length), np.full(1, 1.0001 * length))
+    assert (longer == phi.above).all()

@@ -13,6 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.convolution import Convolution
+from idl_audit.implicit.linear_maps import Dense, Sparse
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.errors import MemoryLimitError, OptionError, UnsupportedModelError
 from tests.shared.implicit_models import Network, built, checked, floats, ints, node, proto, read
@@ -701,3 +702,15 @@ class TestFusedChains:
     def test_constants_of_any_rank_are_taken(self, shape: tuple[int, ...]) -> None:
         constants = {"two": np.full(shape, 2, np.float32), "w": f(3, 2)}
         checked([*self.SILU, node("MatMul", "g w")], (1, 3), constants)
+
+
+def test_matrices_that_are_nearly_all_zeros_are_sparse_and_hold_the_same_numbers() -> None:
+    wide, narrow = np.zeros((64, 48), np.float32), f(64, 32)
+    wide[np.arange(64), np.arange(64) % 48] = 1 + f(64) ** 2
+    nodes = [node("Gemm", "x w", "a", transB=1), node("Relu", "a", "b"), node("Gemm", "b v", "y")]
+    model = checked(nodes, (1, 48), {"w": wide, "v": narrow})
+    (row,) = model.rows
+    assert isinstance(row.input, Sparse)
+    assert row.input.nnz == 64
+    assert np.array_equal(row.input.to_sparse().toarray(), wide)
+    assert isinstance(model.output.states[0], Dense)

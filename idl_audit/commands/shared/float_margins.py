@@ -28,6 +28,9 @@ from idl_audit.values.rounding import gamma
 MOST_WORK: Final = 5 * 10**9
 """Products that bounds of every state's error may take; a network that needs more has the coarser ones."""
 
+BOXES_AT_ONCE: Final = 2**17
+"""Times the number of states: of boxes that are looked at together."""
+
 TIE: Final = 2.0**-19
 """Logits that are further apart than this have different probabilities, whatever softmax a runtime computes:
 e^-t (1 + 2 rho + u t) < 1 - 2^-22 with twice the measured rho of exp."""
@@ -61,7 +64,7 @@ class FloatMargins:
             written = as_written(subject.graph, output=subject.output_name, max_bytes=max_bytes)
         return cls(written, subject.in_data_units(preprocessing), preprocessing)
 
-    def errors(
+    def errors_over(
         self,
         inputs: Interval,
         functionals: FloatArray,
@@ -70,18 +73,18 @@ class FloatMargins:
         *,
         check: Check = unchecked,
     ) -> FloatArray:
-        """Return bounds of |computed - exact| for rows of outputs over a box, (R,); infinite where none is known.
+        """Return bounds of |computed - exact| for rows of outputs over m boxes, (m, R); infinite where none is known.
 
         Coarse bounds first; finer ones only as long as a margin is not above its bound.
 
         Args:
-            inputs: the box in the user's numbers, (1, p).
+            inputs: the boxes in the user's numbers, (m, p).
             functionals: (R, q).
-            margins: what is proved of each row, (R,).
-            states: proved bounds of the model's states over the box, where there are some already.
+            margins: what is proved of each row, (m, R).
+            states: proved bounds of the model's states over the boxes, where there are some already.
             check: called between parts of the finer bounds; where it ends them, the coarse ones stay.
         """
-        found = np.full(len(functionals), np.inf)
+        found = np.full(margins.shape, np.inf)
         if not len(functionals):
             return found
         try:
@@ -92,6 +95,18 @@ class FloatMargins:
         except (BudgetError, MemoryError):
             pass
         return found
+
+    def errors(
+        self,
+        inputs: Interval,
+        functionals: FloatArray,
+        margins: FloatArray,
+        states: StateBounds | None = None,
+        *,
+        check: Check = unchecked,
+    ) -> FloatArray:
+        """Return those over one box, (R,), for its margins, (R,)."""
+        return np.asarray(self.errors_over(inputs, functionals, margins[None], states, check=check)[0])
 
     def _attempts(
         self, inputs: Interval, states: StateBounds | None, check: Check
@@ -111,13 +126,13 @@ class FloatMargins:
         places = self.written.places_in(self.model)
         known = {k: bounds.z[own] for k, own in places.items() if own in bounds.z}
         errors = FloatErrors(self.written, *self._read_inputs(inputs), known, sharp, check)
-        found = errors.of_outputs(functionals)[0]
+        found = errors.of_outputs(functionals)
         operator = self.model.stripped_output
         if operator == "Softmax":
             found = found + TIE
         elif operator:  # LogSoftmax: x - max - log(sum), each of them rounded
             q = functionals.shape[1]
-            found = found + 16 * FLOAT32.unit * (2 * float(errors.largest_output[0]) + math.log(q) + 1)
+            found = found + 16 * FLOAT32.unit * (2 * errors.largest_output[:, None] + math.log(q) + 1)
         return np.asarray(found)
 
     def _read_inputs(self, inputs: Interval) -> tuple[Interval, FloatArray]:
@@ -143,12 +158,34 @@ class FloatMargins:
         self, query: Query, proved: Sequence[float], states: StateBounds | None, *, check: Check = unchecked
     ) -> FloatArray:
         """Return for each alternative a bound of |computed - exact| of its rows and sums of rows, (a,)."""
-        rows = [alternative.rows for alternative in query.alternatives]
-        margins = np.repeat(np.asarray(proved, np.float64), [len(own) for own in rows])
-        stacked = np.concatenate(rows) if rows else np.zeros((0, self.model.n_outputs))
-        each = self.errors(Interval.of_boxes(query.box), stacked, margins, states, check=check)
+        return np.asarray(self._of_alternatives([query], np.asarray(proved, np.float64)[None], states, check)[0])
+
+    def errors_of_alike(
+        self,
+        queries: Sequence[Query],
+        proved: FloatArray,
+        states: Sequence[StateBounds | None],
+        *,
+        check: Check = unchecked,
+    ) -> FloatArray:
+        """Return those of queries with the same rows, (m, a), many boxes at a time."""
+        if len(queries) == 1:
+            return self._of_alternatives(queries, proved, states[0], check)
+        at_once = max(1, BOXES_AT_ONCE // max(1, self.model.n_states))
+        parts = [slice(start, start + at_once) for start in range(0, len(queries), at_once)]
+        return np.concatenate([self._of_alternatives(queries[part], proved[part], None, check) for part in parts])
+
+    def _of_alternatives(
+        self, queries: Sequence[Query], proved: FloatArray, states: StateBounds | None, check: Check
+    ) -> FloatArray:
+        rows = [alternative.rows for alternative in queries[0].alternatives]
+        if not rows:
+            return np.zeros((len(queries), 0))
+        margins = np.repeat(proved, [len(own) for own in rows], axis=1)
+        inputs = Interval.of_boxes([query.box for query in queries])
+        each = self.errors_over(inputs, np.concatenate(rows), margins, states, check=check)
         ends = np.cumsum([len(own) for own in rows])[:-1]
-        return np.array([own.sum() for own in np.split(each, ends)]) if rows else np.zeros(0)
+        return np.stack([own.sum(axis=1) for own in np.split(each, ends, axis=1)], axis=1)
 
 
 def float_margins(subject: Subject, preprocessing: Preprocessing) -> FloatMargins | UnsupportedModelError:

@@ -14,7 +14,10 @@ import numpy as np
 
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, down, gamma, up
+
+NEARLY = 1 + 2.0**-40
+"""Sides whose lengths are equal but for rounding are told apart the same way in whatever arithmetic."""
 
 UNDERFLOW = 2.0**-1073
 """More than a product that underflows can lose."""
@@ -62,7 +65,7 @@ class Kinked(Activation):
         low, high = np.where(inside, np.minimum(low, 0.0), low), np.where(inside, np.maximum(high, 0.0), high)
         if self._products_are_exact:
             return low, high
-        return np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
+        return down(low), up(high)
 
     def preimage(
         self, x_lo: FloatArray, x_hi: FloatArray, lo: FloatArray, hi: FloatArray
@@ -84,7 +87,7 @@ class Kinked(Activation):
         at_lo, at_hi = np.where(lo >= 0, self.above, self.below), np.where(hi > 0, self.above, self.below)
         width = np.maximum(hi - lo, TINY)
         chord = np.where(at_lo == at_hi, at_hi, (at_hi * hi - at_lo * lo) / width)
-        tangent = np.where(hi > -lo, at_hi, at_lo)
+        tangent = np.where(hi > -lo * NEARLY, at_hi, at_lo)
         convex = at_hi >= at_lo
         return np.where(convex, tangent, chord), np.where(convex, chord, tangent)
 

@@ -1,4 +1,7 @@
-"""LOWERINGS: every operator that has an implicit form, and the function that makes it; one file per family."""
+"""LOWERINGS: every operator that has an implicit form, and the function that makes it; one file per family.
+
+Elsewhere: operator support, translation, frontend.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 max(s, t) = (s + t)/2 + |s - t|/2. A tournament of such pairs gives the maximum of a window; an identity block behind it
 carries what its linear form has forgotten: the maximum lies between the largest lower and the largest upper bound.
+
+Elsewhere: max-pool, its relaxation.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ A vector v > 0 with Q v <= kappa v, kappa < 1, proves that there is exactly one 
 alpha = 1, c = 0, r = gamma is the Perron-Frobenius test and the paper's S; alpha = 1 with the middle of the slopes is
 the centre-radius form; alpha = 1 / (1 - A_ii) suits loops with strong negative feedback. States that are coupled
 (softmax) have a matrix Gamma, |dx| <= Gamma |dt|, in place of r. Everything below is rounded outward.
+
+Elsewhere: Perron-Frobenius condition, contraction.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from functools import cached_property
 import numpy as np
 
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, gamma, up
 
 MOST_STATES = 8192
 """Dense matrices of this size take half a gigabyte each; loops with more states are refused."""
@@ -278,7 +280,7 @@ def centre_of(least: FloatArray, most: FloatArray) -> tuple[FloatArray, FloatArr
     """Return (c, r) with [least, most] inside [c - r, c + r] in exact arithmetic; r = 0 where both are one number."""
     centre = least / 2 + most / 2
     reach = np.maximum(most - centre, centre - least)
-    return centre, np.where(reach > 0, np.nextafter(reach, np.inf), 0.0)
+    return centre, np.where(reach > 0, up(reach), 0.0)
 
 
 def zero_centre(least: FloatArray, most: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -5,6 +5,8 @@ See docs/mathematics.md, section 3.3.
 1. one state: the closed form; 2. PF: lambda_PF(Gamma |A|) < 1 (paper Thm 2.2); 3. loop(diag), alpha = 1 / (1 - A_ii);
 4. loop(1), the centre-radius form; 5. loop(alpha) for other alpha > 0; 6. monotone (paper 8.1). Each is found by
 floating-point search and believed only after its witness has been checked with outward rounding.
+
+Elsewhere: existence and uniqueness of the equilibrium.
 """
 
 from __future__ import annotations

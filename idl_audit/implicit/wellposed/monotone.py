@@ -7,6 +7,8 @@ hence dx . Q dx <= dx . D di: one x for every i, and dx in the ellipsoid around 
     |f dx + g du| <= sum over j of (|f Q^-1 B_j / 2 + g_j| + sqrt(f Q^-1 f) sqrt(B_j . Q^-1 B_j) / 2) |du_j|.
 
 The witness is a factor L with ||Q - L L^T - m I||_inf < m: it shows that Q's least eigenvalue is positive.
+
+Elsewhere: monotone operator, strong monotonicity m.
 """
 
 from __future__ import annotations

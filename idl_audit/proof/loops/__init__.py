@@ -25,7 +25,7 @@ from idl_audit.proof.loops.system import LoopSystem, Reference, loop_system, ref
 from idl_audit.proof.loops.zonotope import zonotope
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import down, gamma, up
 
 ROUNDS = 12
 ENOUGH = 0.02
@@ -124,14 +124,14 @@ def _global_ellipsoid(system: LoopSystem) -> Ellipsoid | None:
 def _respond(box: _Box, start: Reference, T: FloatArray, N: FloatArray, r: FloatArray) -> None:
     """Take in |x - x0| <= T r + N delta."""
     change = (T @ r + N @ start.delta) * (1 + gamma(r.size + len(N) + 16))
-    box.within_x(np.nextafter(start.x.lo[0] - change, -np.inf), np.nextafter(start.x.hi[0] + change, np.inf))
+    box.within_x(down(start.x.lo[0] - change), up(start.x.hi[0] + change))
 
 
 def _move(box: _Box, start: Reference, found: Ellipsoid | None, r: FloatArray) -> None:
     """Take in the box around an ellipsoid."""
     if found is None:
         return
-    widths = np.nextafter(np.maximum(box.z_hi - start.z, start.z - box.z_lo), np.inf)
+    widths = up(np.maximum(box.z_hi - start.z, start.z - box.z_lo))
     z, x = found.changes(r, start.delta, np.maximum(widths, 0.0))
-    box.within_z(np.nextafter(start.z - z, -np.inf), np.nextafter(start.z + z, np.inf))
-    box.within_x(np.nextafter(start.x.lo[0] - x, -np.inf), np.nextafter(start.x.hi[0] + x, np.inf))
+    box.within_z(down(start.z - z), up(start.z + z))
+    box.within_x(down(start.x.lo[0] - x), up(start.x.hi[0] + x))

@@ -12,6 +12,8 @@ Any T with ||I - T' Q T||_inf <= eps < 1 shows that e = T y, |y - s T' D v / 2| 
 
 in each direction about half of what the ball |dx|_2 <= |P dw|_2 / m gives. With N = (that matrix) diag(r), and for any
 weights w > 0, rho^2 <= lambda_max(N diag(1/w) N') sum(w).
+
+Elsewhere: quadratic constraints, SDP, LipSDP.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from idl_audit.proof.loops.enclosed import (
 from idl_audit.proof.loops.linearised import Linearised, linearised
 from idl_audit.proof.loops.system import LoopSystem
 from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import gamma, up
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,7 @@ def ellipsoid(system: LoopSystem, least: FloatArray, most: FloatArray) -> Ellips
     if solved is None:
         return None
     U = np.flatnonzero(most > least)
-    span = np.nextafter(most[U] - least[U], np.inf)
+    span = up(most[U] - least[U])
     weights = system.weights[U]
     YA_U = Coefficients(solved.YA.matrix[:, U], None if solved.YA.error is None else solved.YA.error[:, U])
     Q = _symmetric(scaled_rows(weights, rows(YA_U, U)), weights / span)

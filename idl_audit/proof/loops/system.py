@@ -14,7 +14,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.loops.enclosed import image, total
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, gamma, up
 
 MOST_STATES = 512
 """States of a loop up to which dense matrices are made for every box."""
@@ -62,7 +62,7 @@ class LoopSystem:
         hi = np.concatenate([np.zeros(0), *(part.hi[i] for part in parts)])
         centre = lo / 2 + hi / 2
         moves = (lo < centre) | (centre < hi)  # also where the halves of a denormal number are rounded
-        return centre, np.where(moves, np.nextafter(np.maximum(hi - centre, centre - lo), np.inf), 0.0)
+        return centre, np.where(moves, up(np.maximum(hi - centre, centre - lo)), 0.0)
 
     @cached_property
     def everywhere(self) -> list[tuple[FloatArray, FloatArray]]:

@@ -4,6 +4,8 @@ See docs/mathematics.md, section 6.6.
 
 For a ReLU that is open over [l, h], k = h / (h - l) and e in [0, -k l]. The loop solved for z (`linearised`) is affine
 in e and in what drives it, and bounds z without any condition on k beyond what is computed.
+
+Elsewhere: DeepZ, affine arithmetic.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from idl_audit.proof.loops.enclosed import image, largest, reach, scaled_rows
 from idl_audit.proof.loops.linearised import linearised
 from idl_audit.proof.loops.system import LoopSystem, plus_identity
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, down, gamma, up
 
 
 def zonotope(
@@ -44,7 +46,7 @@ def zonotope(
     if solved is None or not (np.isfinite(e_lo).all() and np.isfinite(e_hi).all()):
         return None
     e = e_lo / 2 + e_hi / 2
-    e_r = np.nextafter(np.maximum(e_hi - e, e - e_lo), np.inf)
+    e_r = up(np.maximum(e_hi - e, e - e_lo))
     from_e, error_e = image(solved.YA, e)
     from_w, error_w = image(solved.YP, centre)
     from_b, error_b = image(solved.Y, system.b)
@@ -62,4 +64,4 @@ def zonotope(
 
 
 def _around(centre: FloatArray, r: FloatArray) -> Interval:
-    return Interval(np.nextafter(centre - r, -np.inf), np.nextafter(centre + r, np.inf))
+    return Interval(down(centre - r), up(centre + r))

@@ -1,6 +1,8 @@
 """Branching on hidden states: is there a point of a box with one of a query's alternatives?
 
 Branch and bound (BaB, alpha-beta-CROWN) over the phases of states (docs/mathematics.md, section 8).
+
+Elsewhere: neuron splitting.
 """
 
 from __future__ import annotations

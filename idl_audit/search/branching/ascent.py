@@ -1,6 +1,8 @@
 """First-order ascent on slopes (alpha) and split multipliers (beta): every row of a batch has its own.
 
 The bound is that of alpha-CROWN and beta-CROWN (docs/mathematics.md, sections 6.4 and 8.2).
+
+Elsewhere: optimised lower slopes, split constraints.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ both sides of each are searched in one batch of (objective, leaf) rows; a round 
 objective's leaves. The bound of an objective is that of its worst leaf, and the proof pass's word alone counts. All of
 this is rows of a few arrays and one proof at the end, so that the loop is not that of `search.frontier`.
 Intermediate bounds by branch and bound (docs/mathematics.md, section 8.3).
+
+Elsewhere: refined intermediate bounds.
 """
 
 from __future__ import annotations

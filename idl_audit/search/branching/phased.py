@@ -1,4 +1,7 @@
-"""Batches of leaves as the search sees them: their lines, their ascent, and the state that each should split next."""
+"""Batches of leaves as the search sees them: their lines, their ascent, and the state that each should split next.
+
+Elsewhere: branching heuristic, BaBSR, FSB, smears.
+"""
 
 from __future__ import annotations
 

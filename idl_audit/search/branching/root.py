@@ -15,7 +15,7 @@ from idl_audit.search.branching.network import Lines, SearchNet, state_tensors
 from idl_audit.values.arrays import IntArray
 from idl_audit.values.budget import Budget, Pace
 
-ROOT_STEPS = 20
+ROOT_STEPS = 8
 SEARCH_NUMBERS = 2**21
 """Numbers that one tensor of a search pass may hold."""
 

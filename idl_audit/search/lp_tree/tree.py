@@ -5,6 +5,8 @@ See docs/mathematics.md, section 8.5.
 Depth first; each node is the LP of the node before with a few column bounds changed. Its point is replayed; a node is
 a leaf where the certificate, evaluated with its row duals or a dual ray, proves the functional positive. Nothing that
 the solver says enters the verdict.
+
+Elsewhere: complete verification, LP per node, Farkas certificate.
 """
 
 from __future__ import annotations

@@ -6,26 +6,33 @@ parts at the faces that are refuted are cut off (`splitting.contraction`), and t
 halves share, along the input j with the largest -r_j d(bound)/d r_j. Depth first, worst bound first; halves keep their
 parent's bounds. The centre of every open box and the corners where its linear bounds are least are tried as
 counterexamples. See docs/mathematics.md, section 8.6.
+
+Bounds are by affine forms alone where these pay, and by lines for each state that bends as well elsewhere
+(`splitting.bounding`).
+
+Elsewhere: input splitting, input-space BaB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.box_bounds import BoxBounds, RowBounds, bounded
+from idl_audit.proof.box_bounds import BoxBounds, RowBounds
+from idl_audit.proof.forms import moving
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search.frontier import Ending, Frontier, NewestFirst, Step
 from idl_audit.search.judge import Found, Judge
+from idl_audit.search.splitting.bounding import Bounding
 from idl_audit.search.splitting.contraction import contracted
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
-from idl_audit.values.budget import Budget
+from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.query import Query
 
 BOXES_AT_ONCE = 64
@@ -38,8 +45,8 @@ REPLAYS = 8
 
 
 def moving_inputs(box: Box) -> IntArray:
-    """Return the inputs worth splitting: wider than what rounding a decimal outward makes of a fixed one."""
-    return np.flatnonzero(box.hi - box.lo > 1e-12 * (np.abs(box.lo) + np.abs(box.hi)))
+    """Return the inputs worth splitting."""
+    return moving(Interval.of_boxes(box))
 
 
 @dataclass(frozen=True)
@@ -89,51 +96,56 @@ def split_inputs(
 ) -> SplitOutcome:
     """Return a proof that no input of the box makes an alternative of the query hold, or a point that does.
 
-    Args:
-        model: the implicit model that the bounds are proved for.
-        query: the box and the alternatives.
-        budget: when to stop; a box is a node.
-        judge: asks the original network about points. None makes the model itself the network.
-        record: takes the splits.
-        cut_slabs: whether parts at the faces of a box are cut off by the bounds over the whole box. Without it there
-            are more boxes, each refuted by bounds over itself, as whoever checks the record makes them.
+    Args: as those of `Splitting` and its `run`.
     """
-    if not query.alternatives:
-        return SplitOutcome(True, None, 0, 0, "")
-    judge = (judge or Judge.of_model(model, query)).within(budget)
-    return _Search(model, query, judge, record or SplitTree(), budget, cut_slabs).run()
+    return Splitting(model, query, record, cut_slabs).run(budget, judge)
 
 
-@dataclass(eq=False)
-class _Search:
-    """The boxes of one query: how they are bounded and split."""
+class Splitting:
+    """The boxes of one query: how they are bounded and split. A search that ended with its budget can go on."""
 
-    model: ImplicitModel
-    query: Query
-    judge: Judge
-    tree: SplitTree
-    budget: Budget
-    cut_slabs: bool
-    rows: Rows = field(init=False)
-    free: IntArray = field(init=False)
-    frontier: Frontier[_Open] = field(init=False)
-    lowers: FloatArray = field(init=False)
-    """Least proved bound of each alternative over the boxes and slabs where it was refuted, shape (a,)."""
-    boxes: int = 0
+    def __init__(
+        self, model: ImplicitModel, query: Query, record: SplitTree | None = None, cut_slabs: bool = True
+    ) -> None:
+        """Begin with the whole box.
 
-    def __post_init__(self) -> None:
-        box = self.query.box
-        self.rows = Rows.of(self.query)
+        Args:
+            model: the implicit model that the bounds are proved for.
+            query: the box and the alternatives.
+            record: takes the splits.
+            cut_slabs: whether parts at the faces of a box are cut off by the bounds over the whole box. Without it
+                there are more boxes, each refuted by bounds over itself, as whoever checks the record makes them.
+        """
+        box = query.box
+        self.model, self.query, self.cut_slabs = model, query, cut_slabs
+        self.tree = SplitTree() if record is None else record
         self.free = moving_inputs(box)
+        self.boxes = 0
+        self.budget = UNLIMITED
+        self.judge = Judge.of_model(model, query)
+        self.bounding = Bounding(model, self.free)
+        if not query.alternatives:
+            return
+        self.rows = Rows.of(query)
         whole = _Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))
-        self.frontier = Frontier(NewestFirst([whole]), self._propose)
+        self.frontier: Frontier[_Open] = Frontier(NewestFirst([whole]), self._propose)
         self.lowers = np.full(len(self.rows.members), np.inf)
-        self._numbers = max(1, self.model.n_states) * max(1, self.free.size)
-        self._most_numbers = self.budget.limit(8 * MOST_NUMBERS) // 8
-        self._most_open = self._most_numbers // max(1, 2 * self.model.n_states)
+        """Least proved bound of each alternative over the boxes and slabs where it was refuted, shape (a,)."""
+        self._numbers = max(1, model.n_states) * max(1, self.free.size)
 
-    def run(self) -> SplitOutcome:
-        """Bound and split boxes until none is open, one has a counterexample, or the budget is spent."""
+    def run(self, budget: Budget, judge: Judge | None = None) -> SplitOutcome:
+        """Bound and split boxes until none is open, one has a counterexample, or the budget is spent.
+
+        Args:
+            budget: when to stop; a box is a node.
+            judge: asks the original network about points. None makes the model itself the network.
+        """
+        if not self.query.alternatives:
+            return SplitOutcome(True, None, 0, 0, "")
+        self.budget = budget
+        self.judge = (judge or Judge.of_model(self.model, self.query)).within(budget)
+        self._most_numbers = budget.limit(8 * MOST_NUMBERS) // 8
+        self._most_open = self._most_numbers // max(1, 2 * self.model.n_states)
         if 2 * self._numbers > self._most_numbers:
             reason = f"{self.free.size} inputs that move, and {self.model.n_states} states, are too many"
             return SplitOutcome(False, None, 0, 1, reason)
@@ -159,7 +171,7 @@ class _Search:
         self.budget.spend(len(batch))
         self.boxes += len(batch)
         inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
-        found = bounded(self.model, inputs, self.free, self._known(batch), check=self.budget.check)
+        found = self.bounding.over(inputs, self._known(batch), self.budget.check)
         bounds = found.outputs(self.rows.functionals)
         shifted = self.rows.shifted(bounds.lower)
         best = self.rows.best(shifted)
@@ -168,16 +180,30 @@ class _Search:
         self.lowers = np.minimum(self.lowers, np.where(asked & ~is_open, best, np.inf).min(axis=0))
         if not is_open.any():
             return Step()
+        self._try_otherwise(batch, found, best, is_open)
         points = self._candidates(inputs, bounds, shifted, is_open)
         worst = np.where(is_open, best, np.inf).min(axis=1)
         return Step(self._halves(batch, found, bounds, is_open, worst), points)
+
+    def _try_otherwise(self, batch: list[_Open], found: BoxBounds, best: FloatArray, is_open: BoolArray) -> None:
+        """Now and then, bound a few of the open boxes the other way too, and go on with what pays."""
+        some = np.flatnonzero(is_open.any(axis=1))[: self.bounding.to_try(self.boxes, found.states)]
+        if not some.size:
+            return
+        own, known = found.part(some), self._known([batch[i] for i in some])
+        other = self.bounding.otherwise(own.inputs, known, self.budget.check)
+        lower = self.rows.best(self.rows.shifted(other.outputs(self.rows.functionals).lower))
+        middle = own.inputs.lo / 2 + own.inputs.hi / 2
+        truth = self.rows.best(self.model(middle) @ self.rows.functionals.T + self.rows.offsets)
+        worst = np.arange(some.size), np.where(is_open[some], best[some], np.inf).argmin(axis=1)
+        self.bounding.choose(own, other, (truth - best[some])[worst], (truth - lower)[worst])
 
     def _halves(
         self, batch: list[_Open], found: BoxBounds, bounds: RowBounds, is_open: BoolArray, worst: FloatArray
     ) -> Iterator[_Open]:
         """Cut off what is refuted at the faces; yield the halves of what stays open, the worst box last."""
         rest, empty = found.inputs, np.zeros(len(batch), np.bool_)
-        if self.cut_slabs:
+        if self.cut_slabs and found.forms is None:  # forms gain too little by it
             rest, empty, slabs = contracted(found, self.rows, bounds, is_open)
             self.lowers = np.minimum(self.lowers, slabs)
         scores = self._scores(rest, bounds, self.rows.shifted(bounds.lower), is_open)

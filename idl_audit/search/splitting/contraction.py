@@ -3,6 +3,8 @@
 A row's linear lower bound over the box, B its least value and w its normal, says row >= B + sum_j |w_j| |u_j - q_j|, q
 the corner where it is least. A counterexample needs row <= 0, hence |u_j - q_j| <= -B / |w_j|: what lies further is a
 slab, and each slab is then refuted by a proof of its own. A slab whose proof fails stays in the box.
+
+Elsewhere: domain contraction, clipping of the input box.
 """
 
 from __future__ import annotations

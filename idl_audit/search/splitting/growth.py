@@ -6,21 +6,24 @@ is split further.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.bounds import Interval
-from idl_audit.proof.box_bounds import BoxBounds, bounded
+from idl_audit.proof.bounds import Interval, flattened, of_flat
+from idl_audit.proof.check import part_stage
+from idl_audit.proof.dual_bound import Functionals, lower_bound
+from idl_audit.proof.forms import moving
+from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import NO_INPUT, SplitTree
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.budget import Budget
-from idl_audit.values.check import Check
 from idl_audit.values.query import Query
 
 BOXES_AT_ONCE = 64
+ROOT = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +33,9 @@ class _Box:
     hi: FloatArray
     alternatives: BoolArray
     """Those that are not refuted over a larger box."""
-    states: tuple[FloatArray, ...] | None = None
-    """Bounds of the pre-activations over the parent, lower and upper of each block."""
+    z_lo: FloatArray
+    """Bounds of all pre-activations over the parent, flat."""
+    z_hi: FloatArray
 
 
 def grown(model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget) -> SplitTree | None:
@@ -46,43 +50,70 @@ def grown(model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget) -
     Raises:
         BudgetError: where the time is over between the blocks of a pass.
     """
-    rows = Rows.of(query)
-    box = query.box
-    widths = np.where(box.hi > box.lo, box.hi - box.lo, np.inf)
-    waiting = [_Box(0, box.lo, box.hi, np.ones(len(rows.members), np.bool_))]
-    while waiting:
-        if budget.is_spent:
-            return None
-        batch, waiting = waiting[-BOXES_AT_ONCE:], waiting[:-BOXES_AT_ONCE]
-        with np.errstate(over="ignore", invalid="ignore"):  # after an overflow nothing is refuted
-            found, is_open = _bounds(model, rows, batch, budget.check)
-        for i in np.flatnonzero(is_open.any(axis=1)):
-            one = batch[i]
-            if tree.inputs[one.node] == NO_INPUT:
-                j = int(np.argmax((one.hi - one.lo) / widths))
-                middle = float(one.lo[j] / 2 + one.hi[j] / 2)
-                if not one.lo[j] < middle < one.hi[j]:
+    with np.errstate(over="ignore", invalid="ignore"):  # after an overflow nothing is refuted
+        return _Growth(model, query, tree, budget).run()
+
+
+class _Growth:
+    """One tree, walked as the checker walks it: forms everywhere, lines in leaves that forms leave open."""
+
+    def __init__(self, model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget) -> None:
+        self._model, self._box, self._tree, self._budget = model, query.box, tree, budget
+        self._rows, self._apart = Rows.of(query), moving(Interval.of_boxes(query.box))
+        self._widths = np.where(query.box.hi > query.box.lo, query.box.hi - query.box.lo, np.inf)
+
+    def run(self) -> SplitTree | None:
+        whole = Interval.of_boxes(self._box)
+        bounds = backward_state_bounds(self._model, whole, check=self._budget.check)
+        z_lo, z_hi = flattened(self._model, bounds)
+        everything = np.ones(len(self._rows.members), np.bool_)
+        waiting = [_Box(ROOT, self._box.lo, self._box.hi, everything, z_lo[0], z_hi[0])]
+        while waiting:
+            if self._budget.is_spent:
+                return None
+            batch, waiting = waiting[-BOXES_AT_ONCE:], waiting[:-BOXES_AT_ONCE]
+            batch = self._left(batch, by_lines=False)
+            leaves = [one for one in batch if self._is_leaf(one)]
+            inner = [one for one in batch if not self._is_leaf(one)]
+            for one in [*inner, *self._left(leaves, by_lines=True)]:
+                if self._is_leaf(one) and not self._split(one):
                     return None  # a leaf is too small to be split
-                tree.split(one.node, j, middle)
-            j, cut, first = tree.inputs[one.node], tree.cuts[one.node], tree.children[one.node]
-            states = tuple(
-                end[i] for k in range(len(model.blocks)) for end in (found.states.z[k].lo, found.states.z[k].hi)
-            )
-            low_hi, high_lo = one.hi.copy(), one.lo.copy()
-            low_hi[j] = high_lo[j] = cut
-            waiting.append(_Box(first, one.lo, low_hi, is_open[i], states))
-            waiting.append(_Box(first + 1, high_lo, one.hi, is_open[i], states))
-    return tree
+                waiting += self._children(one)
+        return self._tree
 
+    def _is_leaf(self, one: _Box) -> bool:
+        return self._tree.inputs[one.node] == NO_INPUT
 
-def _bounds(model: ImplicitModel, rows: Rows, batch: list[_Box], check: Check) -> tuple[BoxBounds, BoolArray]:
-    """Return the bounds over some boxes, and which alternatives stay open."""
-    inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
-    states = [one.states for one in batch if one.states is not None]
-    known = None
-    if len(states) == len(batch):
-        ends = [np.stack([state[e] for state in states]) for e in range(2 * len(model.blocks))]
-        known = {k: Interval(ends[2 * k], ends[2 * k + 1]) for k in range(len(model.blocks))}
-    found = bounded(model, inputs, np.zeros(0, np.int64), known, check=check)
-    best = rows.best(rows.shifted(found.outputs(rows.functionals).lower))
-    return found, np.stack([one.alternatives for one in batch]) & ~(best > 0)
+    def _left(self, batch: list[_Box], *, by_lines: bool) -> list[_Box]:
+        """Return the boxes that stay open, with their own bounds; those of the root are by lines already."""
+        if not batch:
+            return []
+        inputs = Interval(np.stack([one.lo for one in batch]), np.stack([one.hi for one in batch]))
+        known = of_flat(self._model, np.stack([one.z_lo for one in batch]), np.stack([one.z_hi for one in batch]))
+        check = self._budget.check
+        if batch[0].node != ROOT:
+            known = part_stage(self._model, inputs, known, self._apart, by_lines=by_lines, check=check)
+        seeds = Functionals.of_outputs(self._model, self._rows.functionals)
+        lower = lower_bound(self._model, inputs, known, seeds, line_multipliers(self._model, known), check=check)
+        best = self._rows.best(self._rows.shifted(lower))
+        is_open = np.stack([one.alternatives for one in batch]) & ~(best > 0)
+        z_lo, z_hi = flattened(self._model, known, len(batch))
+        return [
+            replace(batch[i], alternatives=is_open[i], z_lo=z_lo[i], z_hi=z_hi[i])
+            for i in np.flatnonzero(is_open.any(axis=1))
+        ]
+
+    def _split(self, one: _Box) -> bool:
+        """Split a leaf in the middle of its widest side; return whether a number lies there."""
+        j = int(np.argmax((one.hi - one.lo) / self._widths))
+        middle = float(one.lo[j] / 2 + one.hi[j] / 2)
+        if not one.lo[j] < middle < one.hi[j]:
+            return False
+        self._tree.split(one.node, j, middle)
+        return True
+
+    def _children(self, one: _Box) -> list[_Box]:
+        j, first = self._tree.inputs[one.node], self._tree.children[one.node]
+        low_hi, high_lo = one.hi.copy(), one.lo.copy()
+        low_hi[j] = high_lo[j] = self._tree.cuts[one.node]
+        return [replace(one, node=first, hi=low_hi), replace(one, node=first + 1, lo=high_lo)]

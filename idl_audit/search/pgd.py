@@ -1,4 +1,7 @@
-"""Signed gradient descent over boxes, in the box's own units t in [0, 1]^p, with momentum and shrinking steps."""
+"""Projected gradient descent (PGD) by signs, in a box's own units t in [0, 1]^p, with momentum and shrinking steps.
+
+Elsewhere: output-diversified initialisation, ODI.
+"""
 
 from __future__ import annotations
 
