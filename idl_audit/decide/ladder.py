@@ -217,7 +217,10 @@ class Sample:
 
 
 def samples_at_once(model: ImplicitModel) -> int:
-    """Return how many samples are worth deciding together: fewer of a model whose bounds take long for one."""
+    """Return how many samples are worth deciding together: fewer of a model whose bounds take long for one.
+
+    One where convolutions have a backward pass of their own, and where loops are solved box by box.
+    """
     if not (model.is_feed_forward and is_dense(model)):
         return 1
     products = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
