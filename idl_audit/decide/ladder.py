@@ -21,6 +21,7 @@ from idl_audit.decide.quick import looks_safe
 from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
+from idl_audit.proof.linear_bounds import is_dense
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Found, Judge
@@ -216,8 +217,11 @@ class Sample:
 
 
 def samples_at_once(model: ImplicitModel) -> int:
-    """Return how many samples are worth deciding together: fewer of a model whose bounds take long for one."""
-    if not model.is_feed_forward:
+    """Return how many samples are worth deciding together: fewer of a model whose bounds take long for one.
+
+    One where convolutions have a backward pass of their own, and where loops are solved box by box.
+    """
+    if not (model.is_feed_forward and is_dense(model)):
         return 1
     products = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
     return int(np.clip(BATCH_WORK // max(1, products * (model.n_states + model.n_outputs)), 1, MOST_AT_ONCE))

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.decide import batches
+from idl_audit.decide import sample_bounds
 from idl_audit.decide.case import Case, plus
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.decide.quick import quick
@@ -317,14 +317,14 @@ class Rung:
 
 RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
     {
-        "interval": Rung(_interval, proves=True, usual=_always, together=batches.intervals),
+        "interval": Rung(_interval, proves=True, usual=_always, together=sample_bounds.intervals),
         "random": Rung(_attack_sample("random"), fits=_classes),
         "sign": Rung(_attack_sample("sign"), fits=_classes, usual=_sparse_sets),
         "sensitivity": Rung(_attack_sample("sensitivity"), fits=_classes),
         "gradient": Rung(_attack_sample("gradient"), fits=_classes),
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
-        "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=batches.lines),
+        "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),

@@ -16,12 +16,13 @@ from functools import cache, lru_cache
 import numpy as np
 
 from idl_audit.implicit.activations.kinked import Kinked
+from idl_audit.implicit.convolution import Convolution
+from idl_audit.implicit.linear_maps import LinearMap, Reindexed
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.crown import Crown, Targets, lines_suit
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
-from idl_audit.proof.patches import images_of
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import BudgetError
@@ -127,15 +128,19 @@ def backward_state_bounds(
         if not model.rows[k].states or not goes_on:
             continue  # an affine map of the box: the interval is exact
         bending = bounds.unstable(k, block)
-        if not bending.any():
-            continue
-        try:
-            found = tightened_apart(model, k, bending, bounds, inputs, check=both)
-        except BudgetError:
-            check()
-            goes_on = False
-            continue
-        bounds = bounds.with_block(k, block, found, bounds.x[k])
+        if bending.any():
+            try:
+                if len(bending) > 1 and is_dense(model):
+                    found = tightened_apart(model, k, bending, bounds, inputs, check=both)
+                else:
+                    found = tightened_by_lines(
+                        model, k, np.flatnonzero(bending.any(axis=0)), bounds, inputs, check=both
+                    )
+            except BudgetError:
+                check()
+                goes_on = False
+                continue
+            bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
 
@@ -154,6 +159,15 @@ def tightened_by_lines(
     return bounds.z[k].tightened(both, signs, state_lower_bounds(model, k, both, signs, bounds, inputs, check=check))
 
 
+def is_dense(model: ImplicitModel) -> bool:
+    """Return whether no map of a model is a convolution: those have passes of their own, for one box at a time."""
+    return not any(_convolves(linear_map) for row in (*model.rows, model.output) for linear_map in row.maps)
+
+
+def _convolves(linear_map: LinearMap) -> bool:
+    return isinstance(linear_map.core if isinstance(linear_map, Reindexed) else linear_map, Convolution)
+
+
 def tightened_apart(
     model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
 ) -> Interval:
@@ -162,8 +176,6 @@ def tightened_apart(
     Boxes with about as many states go through one pass: row r of a box is its r-th state, from above and from below.
     What the rows of a box beyond its last state say is left out, so that no box depends on the others.
     """
-    if len(states) == 1 or (lines_suit(model, inputs) and images_of(model)):  # windows of boxes apart are as fast
-        return _one_by_one(model, k, states, bounds, inputs, check)
     lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
     counts = states.sum(axis=1)
     for boxes in _alike(counts, rows_at_once(model)):
@@ -180,17 +192,6 @@ def tightened_apart(
             each = boxes[:, None], some
             lo[each], hi[each] = np.fmax(lo[each], least), np.fmin(hi[each], -most)
     return Interval(lo, hi)
-
-
-def _one_by_one(
-    model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, check: Check
-) -> Interval:
-    found = []
-    for i in range(len(states)):
-        box = np.array([i])
-        part, own = bounds.of_boxes(box), np.flatnonzero(states[i])
-        found.append(tightened_by_lines(model, k, own, part, inputs.rows(box), check=check) if own.size else part.z[k])
-    return Interval(np.concatenate([z.lo for z in found]), np.concatenate([z.hi for z in found]))
 
 
 def _alike(counts: IntArray, rows: int) -> Iterator[IntArray]:
