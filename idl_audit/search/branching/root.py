@@ -16,6 +16,8 @@ from idl_audit.values.arrays import IntArray
 from idl_audit.values.budget import Budget, Pace
 
 ROOT_STEPS = 8
+CURVED_STEPS = 24
+"""Where there are curved blocks: both lines of every state move, by smaller steps."""
 SEARCH_NUMBERS = 2**21
 """Numbers that one tensor of a search pass may hold."""
 
@@ -26,15 +28,18 @@ def root_bounds(
     *,
     budget: Budget,
     share: float = 1.0,
-    steps: int = ROOT_STEPS,
+    steps: int | None = None,
     record: list[StateStep] | None = None,
 ) -> StateBounds:
     """Return proved bounds of all states over one box; the slopes behind them were found by first-order ascent.
 
-    Past its share of the time the remaining blocks keep their plain backward bounds. `record` takes the slopes that
-    were chosen. Raises BudgetError where the time is over before all blocks have bounds.
+    Past its share of the time the remaining blocks keep their plain backward bounds. `steps` are passes of ascent, the
+    usual number where it is None; `record` takes the slopes that were chosen. Raises BudgetError where the time is over
+    before all blocks have bounds.
     """
     model = net.model
+    if steps is None:
+        steps = CURVED_STEPS if net.curved else ROOT_STEPS
     bounds = StateBounds()
     ascent = _Ascent(net, inputs, steps, budget, budget.part(share), record)
     for k in model.evaluation_order:
