@@ -27,7 +27,7 @@ from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.tree import Grown, LpTree
 from idl_audit.search.mixed_integer import BigMProgram, is_piecewise_linear
 from idl_audit.search.query_attacks import attack_query
-from idl_audit.search.relaxation import TriangleRelaxation
+from idl_audit.search.relaxation import TriangleRelaxation, program_bytes
 from idl_audit.search.splitting.boxes import moving_inputs
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
@@ -38,6 +38,8 @@ from idl_audit.values.verdicts import Reason
 FIRST_BOXES: Final = 96
 FIRST_BOXES_BY_FORMS: Final = 1024
 GREATEST_EFFORT: Final = 8
+LARGEST_PROGRAM: Final = 2**32
+"""Bytes of a linear program that is tried unless methods are named."""
 CLOSE: Final = 1e-5
 """Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
 
@@ -288,7 +290,8 @@ def _trees(model: ImplicitModel, query: Query) -> bool:
 
 
 def _no_trees(model: ImplicitModel, query: Query) -> bool:
-    return model.is_feed_forward and not _trees(model, query)
+    """Linear programs stand in for trees, unless they alone would take the machine's memory."""
+    return model.is_feed_forward and not _trees(model, query) and program_bytes(model) <= LARGEST_PROGRAM
 
 
 def _no_classes(model: ImplicitModel, query: Query) -> bool:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
+from idl_audit.decide import rungs
 from idl_audit.decide.ladder import METHODS, Options, Result, climbed, decide_query, decide_sample
 from idl_audit.decide.proofs import FEW_INPUTS, proof_of
 from idl_audit.decide.rungs import PROOFS, RUNGS
@@ -240,6 +241,13 @@ def test_rungs_say_for_which_models_and_sets_they_are() -> None:
     assert usual["many"] == ("interval", "quick", "linear", "attack", "branch")
     assert usual["sparse"] == ("interval", "sign", "pgd", "linear", "lp")
     assert usual["loop"] == ("linear", "exact", "split", "quick", "first attack", "attack")
+
+
+def test_a_linear_program_that_would_fill_the_memory_is_climbed_only_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse = Query.misclassification(SparseBall.around(np.zeros(24), 0.5, 2), 3, 0)
+    monkeypatch.setattr(rungs, "LARGEST_PROGRAM", 1000)
+    assert "lp" not in climbed(wide(0), sparse)
+    assert "lp" in climbed(wide(0), sparse, ("interval", "lp"))
 
 
 def test_methods_keep_the_order_in_which_they_were_asked_for() -> None:
