@@ -113,9 +113,8 @@ def retightened(
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(known.z[k]), bounds.x[k].intersected(known.x[k]))
     if form is not None:
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(form.interval), bounds.x[k])
-    if by_lines and (
-        model.rows[k].states or isinstance(inputs, SparseInputs)
-    ):  # else an affine map of the box: intervals are exact
+    is_exact = not model.rows[k].states and not isinstance(inputs, SparseInputs)  # an affine map of the box
+    if by_lines and not is_exact:
         bends, z = bounds.unstable(k, block), bounds.z[k]
         if bends.any():
             found = tightened_by_lines(model, k, np.flatnonzero(bends.any(axis=0)), bounds, inputs, check=check)
