@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from idl_audit.measure.norm_matrix import NormMatrix, norm_bound, norm_matrix
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.intervals import affine_interval, block_interval, interval_bounds, with_interval
-from idl_audit.proof.linear_bounds import output_lower_bounds, rows_at_once, state_lower_bounds
+from idl_audit.proof.linear_bounds import output_lower_bounds, rows_at_once, state_lower_bounds, tightened_by_lines
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import UNLIMITED, Budget
@@ -53,6 +53,9 @@ NUMBERS_AT_ONCE: Final = 2**20
 """Numbers of a matrix over all inputs that are made, or looked at for one set, between two looks at the clock."""
 COPIES_AT_ONCE: Final = 8
 """Arrays of so many numbers that such a unit of work holds at most."""
+
+
+Proved = TypeVar("Proved", Interval, FloatArray)
 
 
 @dataclass(frozen=True, eq=False)
@@ -406,10 +409,11 @@ class _Climb:
         z = self.bounds.z[k]
         for some in self._pieces(states):
             both, signs = np.tile(some, 2), np.repeat([1.0, -1.0], some.size)
+            found = self._within(partial(tightened_by_lines, self._model, k, some, self.bounds, self._set))
             proved = self._within(partial(state_lower_bounds, self._model, k, both, signs, self.bounds, self._set))
-            if proved is None:
+            if found is None or proved is None:
                 return z
-            z = z.tightened(both, signs, proved)
+            z = z.intersected(found).tightened(both, signs, proved)
         return z
 
     def _pieces(self, rows: IntArray) -> Iterator[IntArray]:
@@ -429,8 +433,8 @@ class _Climb:
                 found = found.tightened(some, sign, proved)
         return found
 
-    def _within(self, prove: Callable[..., FloatArray]) -> FloatArray | None:
-        """Return proved lower bounds; None where the time is over."""
+    def _within(self, prove: Callable[..., Proved]) -> Proved | None:
+        """Return what is proved; None where the time is over."""
         check = self._budget.check
         try:
             check()

@@ -159,8 +159,10 @@ class Crown:
         """
         m = len(self.inputs.lo)
         own = plan(self.model, targets.block)
-        width = targets.row.size if targets.block is None else 1
-        at_once = _pairs(NUMBERS_AT_ONCE // (m * max(width, self.width(own, targets.row))))
+        width = max(targets.row.size if targets.block is None else 1, self.width(own, targets.row))
+        if m > 1:  # a pass over one box is cut where windows become large
+            width = max(width, *(self._numbers(source, geometry) for source, geometry in own.items()))
+        at_once = _pairs(NUMBERS_AT_ONCE // (m * width))
         found = [np.zeros((m, 0))]
         for start in range(0, targets.count, at_once):
             part = targets.some(slice(start, start + at_once))
