@@ -113,6 +113,7 @@ def main() -> None:
     folders = sorted(path.parent for path in Path(os.environ["IDL_AUDIT_DATA"]).glob("vnncomp/*/instances.csv"))
     if given.families is not None:
         folders = [folder for folder in folders if folder.name in given.families.split(",")]
+    given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         work = given.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "reports")
     out = parser.parse_args().out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
     for name in NAMES:
         write(sample_report(name), name, out)
