@@ -175,7 +175,8 @@ class Decider:
     def decide(self, task: SampleTask, heard: Callable[[Message], None]) -> Decided:
         """Return the sample with a result for every radius, the smallest first; `heard` is told on the way."""
         (model, network), setting = self._model(), self.setting
-        known = self._known.pop(task.position, {})
+        decided = self._is_decided(task.position)  # else alone from the start, as another process would do it
+        known = self._known.pop(task.position, {}) if decided else {}
 
         def share(value: float) -> None:
             if time.monotonic() - self._last >= PAUSE:
