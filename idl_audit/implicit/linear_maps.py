@@ -24,7 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import LOST, gamma
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,13 +89,23 @@ class LinearMap(ABC):
     def row_sums(self) -> FloatArray:
         """|W| 1, rounded upward: the row sums of absolute values, shape (n_out,)."""
         ones = np.ones((1, self.n_in))
-        return np.asarray(self.magnitude.apply(ones)[0] * (1 + 2 * gamma(self.row_terms + 1)))
+        return np.asarray(self.magnitude.apply(ones)[0] * (1 + 2 * gamma(self.row_terms + 1)) + self.row_loss)
 
     @cached_property
     def column_sums(self) -> FloatArray:
         """|W|^T 1, rounded upward: the column sums of absolute values, shape (n_in,)."""
         ones = np.ones((1, self.n_out))
-        return np.asarray(self.magnitude.adjoint(ones)[0] * (1 + 2 * gamma(self.column_terms + 1)))
+        return np.asarray(self.magnitude.adjoint(ones)[0] * (1 + 2 * gamma(self.column_terms + 1)) + self.column_loss)
+
+    @property
+    def row_loss(self) -> FloatArray | float:
+        """What underflow between the steps of W x may cost an entry, whatever x is; 0 where there is but one step."""
+        return 0.0
+
+    @property
+    def column_loss(self) -> FloatArray | float:
+        """What underflow between the steps of W^T y may cost an entry, whatever y is."""
+        return 0.0
 
     @property
     def norm_inf(self) -> float:
@@ -369,6 +379,29 @@ class Reindexed(LinearMap):
     def column_terms(self) -> int:
         """As many as the core sums, for every time a row is read."""
         return self.core.column_terms * self.left.column_terms + 2
+
+    @property
+    def _multiplies(self) -> bool:
+        return self.left.weights is not None or self.right.weights is not None
+
+    @cached_property
+    def row_loss(self) -> FloatArray | float:
+        """(LOST K) |left| (|core| 1 + 1): each step may lose 2^-1074 a product, which the later ones multiply."""
+        if not (self._multiplies or np.ndim(self.core.row_loss)):
+            return 0.0
+        inner = self.core.row_sums + 1.0 + self.core.row_loss / LOST
+        with np.errstate(over="ignore"):  # what is endless proves nothing
+            return np.asarray(self.left.absolute().apply(inner[None])[0] * (LOST * (2 + self.core.row_terms)))
+
+    @cached_property
+    def column_loss(self) -> FloatArray | float:
+        """(LOST K) |right|^T (|core|^T 1 + 1), likewise for W^T y."""
+        if not (self._multiplies or np.ndim(self.core.column_loss)):
+            return 0.0
+        inner = self.core.column_sums + 1.0 + self.core.column_loss / LOST
+        with np.errstate(over="ignore"):
+            lost = self.right.absolute().adjoint(inner[None])[0]
+            return np.asarray(lost * (LOST * (2 + self.core.column_terms + self.left.column_terms)))
 
     def apply(self, x: FloatArray) -> FloatArray:
         """Return W x for each row of x."""

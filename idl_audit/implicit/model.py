@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from idl_audit.implicit.activations import Activation, Line
 from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
-from idl_audit.implicit.linear_maps import Dense, LinearMap
+from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
@@ -198,7 +198,8 @@ class Scaling:
 def dense(linear_map: LinearMap) -> Coefficients:
     """Return a map's entries as a dense array, with the bounds of what rounding did to them."""
     matrix = linear_map.matrix if isinstance(linear_map, Dense) else linear_map.to_sparse().toarray()
-    error = None if not linear_map.relative else linear_map.relative * np.abs(matrix)
+    relative = linear_map.relative + (gamma(4) if isinstance(linear_map, Reindexed) else 0.0)  # entries are products
+    error = None if not relative else relative * np.abs(matrix)
     if linear_map.slack is not None:
         slack = dense(linear_map.slack).matrix
         error = slack if error is None else error + slack

@@ -34,7 +34,8 @@ def pulled(linear_map: LinearMap, r: FloatArray, *, uncertain: bool = True) -> F
     if _is_safe(least_entry(linear_map), _least(r)):
         return term
     ones = (r > 0).astype(np.float64)
-    return np.asarray(term + TINY * sum(part.adjoint(ones) for part in patterns(linear_map)))
+    lost = TINY + linear_map.column_loss
+    return np.asarray(term + lost * sum(part.adjoint(ones) for part in patterns(linear_map)))
 
 
 def pushed(linear_map: LinearMap, x: FloatArray) -> FloatArray:
@@ -42,7 +43,8 @@ def pushed(linear_map: LinearMap, x: FloatArray) -> FloatArray:
     product = linear_map.magnitude.apply(x)
     if _is_safe(least_entry(linear_map), _least(x)):
         return product
-    return np.asarray(product + TINY * _pattern(linear_map).apply((x > 0).astype(np.float64)))
+    lost = TINY + linear_map.row_loss
+    return np.asarray(product + lost * _pattern(linear_map).apply((x > 0).astype(np.float64)))
 
 
 def weighted(r: FloatArray, s: FloatArray) -> FloatArray:

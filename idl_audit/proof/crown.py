@@ -52,6 +52,8 @@ NEVER: Final = 2**31
 """Blocks."""
 WORTH_A_LOOK: Final = 0.8
 """Where a look at the signs leaves more than this share of the rows, the next look is farther away."""
+LEAST: Final = 2.0**-1074
+"""The least positive number."""
 ROUNDED_SUMS: Final = 1 + 2.0**-20
 """Far above what the roundings of some millions of nonnegative numbers can take from their sum."""
 
@@ -161,7 +163,7 @@ class Crown:
         own = plan(self.model, targets.block)
         width = max(targets.row.size if targets.block is None else 1, self.width(own, targets.row))
         if m > 1:  # a pass over one box is cut where windows become large
-            width = max(width, *(self._numbers(source, geometry) for source, geometry in own.items()))
+            width = max([width, *(self._numbers(source, geometry) for source, geometry in own.items())])
         at_once = _pairs(NUMBERS_AT_ONCE // (m * width))
         found = [np.zeros((m, 0))]
         for start in range(0, targets.count, at_once):
@@ -330,7 +332,10 @@ class _Pass:
         self._rows[source] = self._rows[source] + product if source in self._rows else product
         terms = column_terms(self._model)[source]
         share = linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums + LOST
-        self._errors.setdefault(source, []).append((greatest, share))
+        errors = self._errors.setdefault(source, [])
+        errors.append((greatest, share))
+        if np.ndim(linear_map.column_loss):  # whatever lam is
+            errors.append((np.ones(len(greatest)), np.asarray(linear_map.column_loss)))
 
     def _through(self, k: int) -> FloatArray:
         """Replace the states of a block by their lines; return lam."""
@@ -372,7 +377,8 @@ class _Pass:
     def _charge(self, source: int, lines: Lines, v: FloatArray) -> FloatArray:
         """Return what rounding may have cost in v and costs in the sums over a block's states, (R,)."""
         errors = self._errors[source]
-        vectors = np.stack([lines.tilt, lines.spare, *(lines.reach * share for _, share in errors)])
+        least = np.where(lines.reach > 0, LEAST, 0.0)  # a product of both may underflow, and is multiplied by |lam|
+        vectors = np.stack([lines.tilt, lines.spare, *(lines.reach * share + least for _, share in errors)])
         sums = self._window_sums(source, vectors)
         greatest = np.abs(v).reshape(len(v), -1).max(axis=1, initial=0.0)
         terms = v.shape[-1] + math.prod(v.shape[1:-1]) + 16

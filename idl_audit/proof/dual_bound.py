@@ -164,7 +164,7 @@ class _Tally:
             terms = self._terms(source)
             product = self._adjoint(linear_map, lam)
             share = linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums + LOST
-            error = greatest * share + TINY
+            error = greatest * share + linear_map.column_loss + TINY
             if source in self.sums:
                 self.sums[source] = self.sums[source] + product
                 self.errors[source] = self.errors[source] + error

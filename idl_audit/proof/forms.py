@@ -138,8 +138,10 @@ def affine_form(row: Affine, states: Mapping[int, Form], inputs: Form) -> Form:
         terms += linear_map.apply(form.terms.reshape(m * count, -1)).reshape(terms.shape)
         relative, reach = linear_map.relative, form.reach
         error += linear_map.magnitude.apply(form.error * (1 + 2 * relative) + (rounding + 2 * relative) * reach + LOST)
+        error += (count + 1) * linear_map.row_loss
         if linear_map.slack is not None:
-            error += linear_map.slack.apply(reach + form.error)
+            error += linear_map.slack.apply(reach + form.error) * (1 + gamma(linear_map.slack.row_terms + 4))
+            error += linear_map.slack.row_loss
     return Form(terms, error * (1 + 2 * rounding))
 
 

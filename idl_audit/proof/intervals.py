@@ -133,8 +133,10 @@ def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interva
         radius += linear_map.magnitude.apply(
             half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
         )
+        radius += 2 * linear_map.row_loss
         if linear_map.slack is not None:
-            radius += linear_map.slack.apply(interval.largest)
+            radius += linear_map.slack.apply(interval.largest) * (1 + gamma(linear_map.slack.row_terms + 4))
+            radius += linear_map.slack.row_loss
     radius *= 1 + 2 * rounding
     known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
     with np.errstate(invalid="ignore"):
