@@ -272,8 +272,8 @@ class Dense(LinearMap):
         return self.n_out
 
     def apply(self, x: FloatArray) -> FloatArray:
-        """Return W x for each row of x."""
-        return np.asarray(x @ self.matrix.T)
+        """Return W x for each row of x; in one layout, so that powers of two change no digit of it."""
+        return np.asarray(np.ascontiguousarray(x) @ self.matrix.T)
 
     def adjoint(self, y: FloatArray) -> FloatArray:
         """Return W^T y for each row of y."""
