@@ -63,7 +63,7 @@ def test_the_bound_holds_in_exact_arithmetic(kind: str, seed: int) -> None:
     linear_map = KINDS[kind](np.random.default_rng(seed))
     found = spectral_norm(linear_map)
     assert at_most(rational(matrix(linear_map)), found)
-    assert found <= interpolated(linear_map) * (1 + 1e-12)
+    assert found <= interpolated(linear_map) * (1 + 1e-12) + 1e-300  # what underflow may cost is granted to zeros, too
 
 
 @pytest.mark.parametrize("kind", CLOSE)
