@@ -20,11 +20,13 @@ class _BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = functional.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self._extra or self._stride > 1:
-            half = self._extra // 2
-            x = functional.pad(x[:, :, :: self._stride, :: self._stride], (0, 0, 0, 0, half, self._extra - half))
-        return functional.relu(out + x)
+        return functional.relu(self.bn2(self.conv2(out)) + self._beside(x))
+
+    def _beside(self, x: Tensor) -> Tensor:
+        if not self._extra and self._stride == 1:
+            return x
+        half = self._extra // 2
+        return functional.pad(x[:, :, :: self._stride, :: self._stride], (0, 0, 0, 0, half, self._extra - half))
 
 
 class ResNet20(nn.Module):
@@ -79,23 +81,18 @@ def load_resnet20(path: str) -> nn.Module:
     return model.eval()
 
 
-class _Projected(nn.Module):
+class _Projected(_BasicBlock):
     """Two 3x3 convolutions beside a shortcut, a strided 1x1 convolution where the shape changes (option B)."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
+        super().__init__(channels_in, channels, stride)
         self.shortcut = nn.Sequential()
         if stride > 1 or channels_in != channels:
             strided = nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False)
             self.shortcut = nn.Sequential(strided, nn.BatchNorm2d(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = functional.relu(self.bn1(self.conv1(x)))
-        return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+    def _beside(self, x: Tensor) -> Tensor:
+        return self.shortcut(x)
 
 
 class ResNet18(nn.Module):

@@ -11,14 +11,14 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers, rows_at_once
+from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers, rows_at_once, zero_multipliers
 from idl_audit.values.budget import Budget
 
 
 def intervals(cases: Sequence[Case], budget: Budget) -> None:
     """Intervals forward; the margins by the last layer's interval (multipliers 0)."""
     bounds = interval_bounds(cases[0].proved_model, _boxes(cases), check=budget.check)
-    _bound_margins(cases, bounds, lambda model, part: lambda k, v: np.zeros_like(v), budget)
+    _bound_margins(cases, bounds, lambda model, part: zero_multipliers, budget)
 
 
 def lines(cases: Sequence[Case], budget: Budget) -> None:

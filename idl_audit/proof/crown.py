@@ -29,7 +29,7 @@ from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
-from idl_audit.proof.dual_bound import column_terms
+from idl_audit.proof.dual_bound import rounding_share, sum_downward
 from idl_audit.proof.patches import (
     Gathered,
     Geometry,
@@ -330,8 +330,7 @@ class _Pass:
         """Add a product to what has arrived at a source."""
         product = moved(product, windows, self._plan[source], self._images.get(source), self._where)
         self._rows[source] = self._rows[source] + product if source in self._rows else product
-        terms = column_terms(self._model)[source]
-        share = linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums + LOST
+        share = rounding_share(self._model, source, linear_map)
         errors = self._errors.setdefault(source, [])
         errors.append((greatest, share))
         if np.ndim(linear_map.column_loss):  # whatever lam is
@@ -362,7 +361,7 @@ class _Pass:
             w = w.reshape(*self._shape, *w.shape[1:])
             rising = np.maximum(w, 0.0)
             parts.append(self._dot(rising, low()) + self._dot(w - rising, high()))
-        return _total(parts, slack)
+        return sum_downward([*parts, -slack * ROUNDED_SUMS])
 
     def _seen(self, source: int, lines: Lines) -> list[Callable[[], FloatArray]]:
         """Return what makes each array of numbers as the rows' windows see it, to be multiplied by (m, R, ...)."""
@@ -401,15 +400,6 @@ class _Pass:
 def _pairs(count: int) -> int:
     """Return an even number of rows, about so many."""
     return 2 * max(1, count // 2)
-
-
-def _total(parts: list[FloatArray], slack: FloatArray) -> FloatArray:
-    """Return the sum of parts without the slack, rounded downward, (R,)."""
-    every = np.stack([*parts, -slack * ROUNDED_SUMS])
-    result = every.sum(axis=0)
-    rounding = gamma(len(every) + 4) * np.abs(every).sum(axis=0)
-    lower = down(result - 2 * rounding)
-    return np.where(np.isfinite(lower), lower, -np.inf)  # an overflow proves nothing
 
 
 def _chosen_rows(linear_map: LinearMap, states: IntArray, signs: FloatArray) -> FloatArray:

@@ -18,7 +18,7 @@ Elsewhere: Lagrangian bound, Wong-Kolter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -34,7 +34,7 @@ from idl_audit.proof.planes import AllPlanes, PlaneSupport
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.heap import keep_freed_memory
-from idl_audit.values.rounding import LOST, TINY, gamma
+from idl_audit.values.rounding import LOST, TINY, down, gamma
 
 keep_freed_memory()
 
@@ -161,10 +161,8 @@ class _Tally:
         self._add_constant(row, lam)
         greatest = np.abs(lam).max(axis=-1, initial=0.0)[..., None]
         for source, linear_map in sources(row):
-            terms = self._terms(source)
             product = self._adjoint(linear_map, lam)
-            share = linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums + LOST
-            error = greatest * share + linear_map.column_loss + TINY
+            error = greatest * rounding_share(self._model, source, linear_map) + linear_map.column_loss + TINY
             if source in self.sums:
                 self.sums[source] = self.sums[source] + product
                 self.errors[source] = self.errors[source] + error
@@ -193,14 +191,7 @@ class _Tally:
 
     def total(self) -> FloatArray:
         """Return the sum of everything, rounded downward, shape (m, R)."""
-        parts = np.stack([*self._constants, -self._slack * (1 + gamma(len(self._constants) * 64 + 64))])
-        result = parts.sum(axis=0)
-        rounding = gamma(len(parts) + 4) * np.abs(parts).sum(axis=0)
-        lower = np.nextafter(result - 2 * rounding, -np.inf)
-        return np.where(np.isfinite(lower), lower, -np.inf)  # an overflow proves nothing
-
-    def _terms(self, source: int) -> int:
-        return column_terms(self._model)[source]
+        return sum_downward([*self._constants, -self._slack * (1 + gamma(len(self._constants) * 64 + 64))])
 
     @staticmethod
     def _adjoint(linear_map: LinearMap, lam: FloatArray) -> FloatArray:
@@ -211,6 +202,21 @@ class _Tally:
             if 2 * used.size < n:
                 return (rows[:, used] @ linear_map.matrix[used]).reshape(m, n_rows, -1)
         return linear_map.adjoint(rows).reshape(m, n_rows, -1)
+
+
+def sum_downward(parts: Sequence[FloatArray]) -> FloatArray:
+    """Return the sum of some arrays, rounded downward; -inf where an overflow proves nothing."""
+    every = np.stack(parts)
+    result = every.sum(axis=0)
+    rounding = gamma(len(every) + 4) * np.abs(every).sum(axis=0)
+    lower = down(result - 2 * rounding)
+    return np.where(np.isfinite(lower), lower, -np.inf)
+
+
+def rounding_share(model: ImplicitModel, source: int, linear_map: LinearMap) -> FloatArray:
+    """Return s, (n_in,): lam P as computed is within (greatest |lam|) s of what is exact, later sums included."""
+    terms = column_terms(model)[source]
+    return linear_map.column_sums * gamma(terms + 4) + linear_map.uncertain_column_sums + LOST
 
 
 @lru_cache(maxsize=2)

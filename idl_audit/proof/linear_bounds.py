@@ -224,13 +224,11 @@ def state_lower_bounds(
     """Return proved lower bounds of signs * z_i for states i of block k, (m, R), by backward linear bounds."""
     if lines_suit(model, inputs):
         return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_states(model, k, states, signs))
-    at_once, choose = rows_at_once(model, len(inputs.lo)), line_multipliers(model, bounds)
-    found = [np.zeros((len(inputs.lo), 0))]
-    for start in range(0, states.size, at_once):
-        some = slice(start, start + at_once)
-        functionals = Functionals.of_pre_activations(model, k, states[some], signs[some])
-        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check))
-    return np.concatenate(found, axis=1)
+
+    def functionals(some: slice) -> Functionals:
+        return Functionals.of_pre_activations(model, k, states[some], signs[some])
+
+    return _in_parts(model, inputs, bounds, functionals, states.size, check)
 
 
 def output_lower_bounds(
@@ -239,11 +237,23 @@ def output_lower_bounds(
     """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by backward linear bounds."""
     if lines_suit(model, inputs):
         return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_outputs(model, seeds))
+    return _in_parts(model, inputs, bounds, lambda some: Functionals.of_outputs(model, seeds[some]), len(seeds), check)
+
+
+def _in_parts(
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    functionals: Callable[[slice], Functionals],
+    count: int,
+    check: Check,
+) -> FloatArray:
+    """Return the dual bound of so many functionals by the usual lines, (m, count), some at a time."""
     at_once, choose = rows_at_once(model, len(inputs.lo)), line_multipliers(model, bounds)
     found = [np.zeros((len(inputs.lo), 0))]
-    for start in range(0, len(seeds), at_once):
-        functionals = Functionals.of_outputs(model, seeds[start : start + at_once])
-        found.append(lower_bound(model, inputs, bounds, functionals, choose, check=check))
+    for start in range(0, count, at_once):
+        some = functionals(slice(start, start + at_once))
+        found.append(lower_bound(model, inputs, bounds, some, choose, check=check))
     return np.concatenate(found, axis=1)
 
 
