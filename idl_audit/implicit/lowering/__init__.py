@@ -123,7 +123,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Upsample": resize.lower_upsample,
         "Where": movement.lower_where,
         # recurrent layers of fixed length
-        "RNN": recurrent.lower_rnn,
+        **dict.fromkeys(recurrent.KINDS, recurrent.lower_recurrent),
         # the same number
         "Cast": identities.lower_cast,
         "CastLike": identities.lower_cast_like,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -73,6 +74,21 @@ def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
         at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
         return (walk.products(node, first, at_first, second, at_second),)
     return (_times(node, first, second.astype(np.float64), shape, walk, relative=node.uncertainty),)
+
+
+def multiplied(node: Node, first: AffineForm, second: AffineForm, walk: Walk) -> AffineForm:
+    """Return first * second, entry by entry, forms of one shape; one that is constant only scales the other."""
+    for form, other in ((first, second), (second, first)):
+        if not other.terms and not other.constant_error:
+            weights = other.constant.reshape(form.shape)
+            return _times(node, form, weights, form.shape, walk, relative=0.0) if weights.any() else zeros(form.shape)
+    places = flat_indices(first.shape)
+    return walk.products(node, first, places, second, places)
+
+
+def zeros(shape: tuple[int, ...]) -> AffineForm:
+    """Return the form that is 0."""
+    return AffineForm(shape, {}, np.zeros(math.prod(shape)))
 
 
 def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -107,7 +107,7 @@ def lower_hard_sigmoid(node: Node, values: Sequence[TensorValue | None], walk: W
     """HardSigmoid: clip(alpha z + beta, 0, 1), as nested ReLUs."""
     form = form_input(node, values, 0)
     alpha, beta = float_attribute(node, "alpha", 0.2), float_attribute(node, "beta", 0.5)
-    return (_clipped(node, walk.scaled(node, form, alpha).scaled(1.0, beta), 0.0, 1.0, walk),)
+    return (clipped(node, walk.scaled(node, form, alpha).scaled(1.0, beta), 0.0, 1.0, walk),)
 
 
 def lower_thresholded_relu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -162,7 +162,7 @@ def lower_clip(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> 
         refuse(node, f"clips to the empty interval [{lo}, {hi}], which has no meaning before operator set 13")
     if lo > hi:  # Min(hi, Max(z, lo))
         return (AffineForm(form.shape, {}, np.full(form.size, hi)),)
-    return (_clipped(node, form, lo, hi, walk),)
+    return (clipped(node, form, lo, hi, walk),)
 
 
 def _bound(node: Node, values: Sequence[TensorValue | None], k: int, default: float) -> float:
@@ -175,7 +175,8 @@ def _bound(node: Node, values: Sequence[TensorValue | None], k: int, default: fl
     return bound
 
 
-def _clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> AffineForm:
+def clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> AffineForm:
+    """Return min(hi, max(form, lo))."""
     huge = NO_BOUND
     if lo <= -huge and hi >= huge:
         return form

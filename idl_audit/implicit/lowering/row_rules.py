@@ -13,6 +13,7 @@ from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.lowering import LOWERINGS
+from idl_audit.implicit.lowering.recurrent import KINDS
 from idl_audit.implicit.lowering.reductions import reduced_axes
 from idl_audit.implicit.lowering.row_maps import one_map
 from idl_audit.implicit.lowering.rows import (
@@ -207,19 +208,23 @@ def _normalisation(node: Node, arguments: Sequence[Tensor | None], opset: int) -
     return [rows], {}
 
 
-def _rnn(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
-    rows = _only(arguments)
-    if len(rows.shape) != 3 or rows.axis != 1 or not rows.whole:
+def _recurrent(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Sequences side by side: axis 1 of input and first states, 2 of all states; the first of all where layout is 1."""
+    rows = arguments[0]
+    batch_first = bool(int_attribute(node, "layout", 0))
+    places = {0: 0 if batch_first else 1, 4: 0, **dict.fromkeys((5, 6), 0 if batch_first else 1)}
+    if not isinstance(rows, Rows) or len(rows.shape) != 3:
         meet()
-    adapted = {}
-    for k, axis in ((4, 0), (5, 1)):  # lengths of the sequences, first states
-        value = arguments[k] if k < len(arguments) else None
-        if isinstance(value, np.ndarray):
-            adapted[k] = row_part(value, axis, rows.owner)
-    form = AffineForm.of_source(INPUT, rows.row_shape)
-    given = [form if isinstance(v, Rows) else adapted.get(k, v) for k, v in enumerate(arguments)]
+    adapted, given = {}, list(arguments)
+    for k, value in enumerate(arguments):
+        if isinstance(value, Rows):
+            if k not in places or value.axis != places[k] or not value.whole or (value.owner != rows.owner).any():
+                meet()
+            given[k] = AffineForm.of_source(k, value.row_shape)
+        elif value is not None and k in places:
+            given[k] = adapted[k] = row_part(value, places[k], rows.owner)
     made = LOWERINGS[node.op](node, given, Walk(opset))
-    axes = (2, 1)
+    axes = [0 if batch_first else 2 if k == 0 else 1 for k in range(len(made))]
     shapes = [(*m.shape[:a], rows.n, *m.shape[a + 1 :]) for m, a in zip(made, axes, strict=True)]
     return [Rows(shape, axis, rows.owner) for shape, axis in zip(shapes, axes, strict=True)], adapted
 
@@ -272,7 +277,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "Concat": _concat,
         "Gemm": _gemm,
         "MatMul": _matmul,
-        "RNN": _rnn,
+        **dict.fromkeys(KINDS, _recurrent),
         "TopK": _top_k,
         **dict.fromkeys((*SEQUENCES, "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _together),
         **dict.fromkeys(
