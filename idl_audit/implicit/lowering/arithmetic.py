@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import AffineForm, PartlyAbsent
 from idl_audit.implicit.linear_maps import Selection
-from idl_audit.implicit.walk import TensorValue, Walk, flat_indices, form_input, refuse
+from idl_audit.implicit.walk import TensorValue, Walk, flat_indices, form_input, refuse, refuse_infinity
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.rounding import gamma
 
@@ -53,8 +53,24 @@ def negated(value: TensorValue) -> TensorValue:
 
 
 def lower_add(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Add with broadcasting."""
-    return (add_values(*_pair(node, values)),)
+    """Add with broadcasting; minus infinity, added, leaves an entry out of what competes (a mask of attention)."""
+    first, second = _pair(node, values)
+    for form, constant in ((first, second), (second, first)):
+        if isinstance(constant, np.ndarray) and np.isneginf(constant).any() and isinstance(form, AffineForm):
+            return (masked(node, form, constant),)
+        refuse_infinity(node, constant)
+    return (add_values(first, second),)
+
+
+def masked(node: Node, form: AffineForm, bias: AnyArray) -> PartlyAbsent:
+    """Return the form plus a constant, entries with minus infinity left out."""
+    shape = tuple(np.broadcast_shapes(form.shape, bias.shape))
+    absent = np.broadcast_to(np.isneginf(bias), shape)
+    finite = np.where(absent, 0.0, np.broadcast_to(bias, shape).astype(np.float64))
+    refuse_infinity(node, finite)
+    places = np.broadcast_to(flat_indices(form.shape), shape)
+    kept = form.selected(np.where(absent, -1, places)).shifted(finite.reshape(-1))
+    return PartlyAbsent(shape, kept.terms, kept.constant, kept.constant_error, absent=absent.reshape(-1))
 
 
 def lower_sub(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

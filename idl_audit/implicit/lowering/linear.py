@@ -52,6 +52,7 @@ def _transposed(value: TensorValue | None) -> TensorValue | None:
 
 
 def _product(node: Node, left: TensorValue | None, right: TensorValue | None, walk: Walk) -> AffineForm:
+    """Return the matrix product of two tensors, of which one may be constant."""
     if isinstance(left, AffineForm) and isinstance(right, AffineForm):
         return _of_both(node, left, right, walk)
     if isinstance(left, AffineForm) and right is not None and not isinstance(right, AffineForm):

@@ -11,8 +11,8 @@ import numpy as np
 
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import Activation, curve, kinked, softmax
-from idl_audit.implicit.affine import AffineForm
-from idl_audit.implicit.lowering.maxima import lower_max, lower_min
+from idl_audit.implicit.affine import AffineForm, PartlyAbsent
+from idl_audit.implicit.lowering.maxima import OUTSIDE, lower_max, lower_min, stack
 from idl_audit.implicit.lowering.reductions import competing_axes
 from idl_audit.implicit.walk import (
     NO_BOUND,
@@ -27,6 +27,7 @@ from idl_audit.implicit.walk import (
     refuse_swallowing,
     text_attribute,
 )
+from idl_audit.values.arrays import IntArray
 from idl_audit.values.rounding import gamma as rounding_of
 
 
@@ -123,12 +124,36 @@ def lower_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) 
     form = form_input(node, values, 0)
     axes = competing_axes(node, form.shape, walk.opset)
     width = math.prod(form.shape[a] for a in axes)
+    if isinstance(form, PartlyAbsent):
+        lines = np.moveaxis(flat_indices(form.shape), axes, range(-len(axes), 0)).reshape(-1, width)
+        if bool(form.absent[lines].all(axis=1).any()):
+            refuse(node, "reads a group of entries that are all minus infinity, which gives no number")
+        return (masked_softmax(node, form, lines, walk),)
     if axes[-1] == len(form.shape) - 1:
         return (walk.states(node, softmax.softmax(width), form),)
     order = flat_indices(form.shape).swapaxes(axes[0], -1)
     made = walk.states(node, softmax.softmax(width), walk.select(node, form, np.ascontiguousarray(order)))
     back = flat_indices(made.shape).swapaxes(axes[0], -1)
     return (walk.select(node, made, np.ascontiguousarray(back)),)
+
+
+def masked_softmax(node: Node, form: PartlyAbsent, lines: IntArray, walk: Walk) -> AffineForm:
+    """Return the softmax over each line, (lines, width), of the entries that are present; others are 0."""
+    present = ~form.absent[lines]
+    counts = present.sum(axis=1)
+    parts: list[AffineForm] = []
+    place = np.full(form.size, OUTSIDE)
+    start = 0
+    for count in np.unique(counts[counts > 0]).tolist():
+        index = lines[counts == count][present[counts == count]].reshape(-1, count)
+        place[index.reshape(-1)] = np.arange(start, start + index.size)
+        start += index.size
+        if count == 1:
+            parts.append(AffineForm((index.size,), {}, np.ones(index.size)))
+        else:
+            read = walk.select(node, AffineForm(form.shape, form.terms, form.constant, form.constant_error), index)
+            parts.append(walk.states(node, softmax.softmax(count), read, suffix=f"/{count}"))
+    return stack(parts, start).selected(place.reshape(form.shape))
 
 
 def lower_shrink(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -21,7 +21,6 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import kinked
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.lowering import nonlinear
 from idl_audit.implicit.lowering.arithmetic import constant_form, multiplied, zeros
@@ -164,7 +163,7 @@ class Step:
     @property
     def hidden(self) -> int:
         """Number of states of one sequence."""
-        return self.recurrence.shape[1]
+        return int(self.recurrence.shape[1])
 
     def rows(self, *gates: int) -> IntArray:
         """Return the rows of W and R that make these gates."""

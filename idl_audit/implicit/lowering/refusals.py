@@ -27,7 +27,6 @@ class Refusal:
 
 
 _JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
-_PRODUCT: Final = "multiplies entries of its input with each other, whose slope no number bounds"
 _CURVE: Final = "is a function of one variable for which there are no states"
 _NORM: Final = "divides its input by a size of it, for which there are no states"
 _INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
@@ -90,29 +89,6 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
             "1 / (1 + Exp(-x)) and x / (1 + |x|) can be read, as Sigmoid and Softsign; so can Div by constants",
         ),
         # products
-        **dict.fromkeys(
-            ("Attention", "LinearAttention"),
-            Refusal(
-                "multiplies queries by keys, and what comes of it by values",
-                "MatMul, Einsum and Softmax with constants on one side can be read: attention with constant keys and "
-                "values, or weights that do not depend on the input",
-            ),
-        ),
-        **dict.fromkeys(
-            ("GRU", "LSTM"),
-            Refusal(
-                "multiplies its gates by its states, both of which depend on its input",
-                "RNN (Tanh, Relu, Sigmoid, Softsign) of fixed length can be read",
-            ),
-        ),
-        "SwiGLU": Refusal(
-            "multiplies one half of its input by a function of the other",
-            "Swish alone can be read, and products with constants",
-        ),
-        **dict.fromkeys(
-            ("CumProd", "Det", "ReduceProd"),
-            Refusal(_PRODUCT, "CumSum, ReduceSum and products with constants can be read"),
-        ),
         **dict.fromkeys(
             ("ReduceL2", "ReduceSumSquare"),
             Refusal(
