@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -137,7 +137,7 @@ def _attention(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Re
     mask = arguments[3] if node.op == "Attention" and len(arguments) > 3 else None
     if mask is not None and len(mask.shape) < 4:
         del places[3]
-    given, adapted = _one_of_each(arguments, places, first.owner)
+    given, adapted = _one_of_each(arguments, places, first.owner, stretches=(3,))
     if any(isinstance(value, Rows) for value in given):
         meet()
     made = LOWERINGS[node.op](node, given, Walk(opset))
@@ -281,9 +281,12 @@ def _recurrent(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Re
 
 
 def _one_of_each(
-    arguments: Sequence[Tensor | None], places: Mapping[int, int], owner: IntArray
+    arguments: Sequence[Tensor | None], places: Mapping[int, int], owner: IntArray, stretches: Container[int] = ()
 ) -> tuple[list[TensorValue | None], dict[int, AnyArray]]:
-    """Return the inputs of one row, where each lies along its own axis: input -> axis; and the constants among them."""
+    """Return the inputs of one row, where each lies along its own axis: input -> axis; and the constants among them.
+
+    Only inputs that `stretches` names may have one entry for all rows.
+    """
     given: list[TensorValue | None] = []
     adapted: dict[int, AnyArray] = {}
     for k, value in enumerate(arguments):
@@ -292,6 +295,8 @@ def _one_of_each(
                 meet()
             given.append(AffineForm.of_source(k, value.row_shape))
         elif value is not None and k in places:
+            if value.shape[places[k]] != len(owner) and k not in stretches:
+                meet()
             adapted[k] = row_part(value, places[k], owner)
             given.append(adapted[k])
         else:
