@@ -197,9 +197,10 @@ def _signed(linear_map: LinearMap) -> tuple[sp.csr_array, sp.csr_array]:
 
 
 def centre_and_radius(interval: Interval) -> tuple[FloatArray, FloatArray]:
-    """Return (c, r) with [lo, hi] inside [c - r, c + r] in exact arithmetic."""
-    centre = interval.lo / 2 + interval.hi / 2
-    return centre, up(np.maximum(interval.hi - centre, centre - interval.lo))
+    """Return (c, r) with [lo, hi] inside [c - r, c + r] in exact arithmetic; NaN where nothing is known."""
+    with np.errstate(invalid="ignore"):
+        centre = interval.lo / 2 + interval.hi / 2
+        return centre, up(np.maximum(interval.hi - centre, centre - interval.lo))
 
 
 def row_terms(row: Affine) -> int:

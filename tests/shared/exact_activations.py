@@ -124,7 +124,7 @@ ANALYTIC: dict[str, list[Exact]] = {
     "sqrt": [Exact(mpmath.sqrt, steep(lambda z: 1 / (2 * mpmath.sqrt(z)), 0), components=ABOVE)],
     "square": [Exact(lambda z: z * z, lambda z: 2 * z)],
     "tan": [
-        Exact(mpmath.tan, lambda z: 1 + mpmath.tan(z) ** 2, components=((-1.57, 1.57), (1.58, 4.71), (-4.71, -1.58)))
+        Exact(mpmath.tan, lambda z: 1 + mpmath.tan(z) ** 2, components=((1.58, 4.71), (-4.71, -1.58), (-1.57, 1.57)))
     ],
 }
 

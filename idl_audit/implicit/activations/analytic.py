@@ -102,6 +102,12 @@ class Analytic(Curved):
         with np.errstate(all="ignore"):
             return _finite(np.asarray(self.slope(z)))
 
+    def spread(self, r: FloatArray) -> FloatArray:
+        """Return Gamma^T r: infinite slopes times a structural 0 are 0."""
+        if np.isfinite(self.lipschitz):
+            return r * self.lipschitz
+        return np.asarray(np.where(r > 0, np.inf, r))
+
     def inside(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
         """Return where [lo, hi] lies within the domain; NaN does not."""
         within = (lo >= self.domain[0]) & (hi <= self.domain[1]) & (lo <= hi)
@@ -460,27 +466,14 @@ def power(exponent: float = 3.0) -> Analytic:
     def slope(z: FloatArray) -> FloatArray:
         return np.asarray(exponent * np.power(z, exponent - 1.0))
 
-    def far(s: FloatArray) -> FloatArray:
-        return np.asarray(np.power(np.abs(s / exponent), 1.0 / (exponent - 1.0)))
-
     is_whole, is_even = float(exponent).is_integer(), exponent % 2 == 0
-    bend = 1 if exponent > 1 or exponent < 0 else -1
-    rising = POSITIVE if exponent > 0 else NEGATIVE
-    if not is_whole:
-        pieces, turns, steepness = _one(bend, far), (), rising
-    elif is_even and exponent > 0:
-        pieces, turns, steepness = _one(1, lambda s: np.asarray(np.sign(s) * far(s))), (), EVERYTHING
-    elif is_even:
-        rises, falls = _one(1, lambda s: -far(np.maximum(s, 0.0))), _one(1, lambda s: far(np.minimum(s, 0.0)))
-        pieces, turns, steepness = (*rises, *falls), (0.0,), EVERYTHING
-    else:
-        pieces, turns, steepness = _odd(CONVEX_FROM_0, far), (0.0,), rising
+    pieces, steepness = _pieces_of_power(exponent)
     return Analytic(
         "power",
         lambda z: np.asarray(np.power(z, exponent)),
         slope,
         pieces,
-        turns=turns,
+        turns=(0.0,) if len(pieces) > 1 else (),
         lowest=(0.0,) if is_even and exponent > 0 else (),
         domain=EVERYTHING if is_whole else POSITIVE,
         excluded=(0.0,) if exponent < 0 else (),
@@ -490,6 +483,23 @@ def power(exponent: float = 3.0) -> Analytic:
         relative=LIBRARY_ERROR + 2.0**-42 * (1.0 + abs(exponent)),
         given=MappingProxyType({"exponent": float(exponent)}),
     )
+
+
+def _pieces_of_power(exponent: float) -> tuple[tuple[Piece, ...], Ends]:
+    """Return how z^exponent bends, on either side of 0 where that differs, and between which ends its slopes lie."""
+
+    def far(s: FloatArray) -> FloatArray:
+        return np.asarray(np.power(np.abs(s / exponent), 1.0 / (exponent - 1.0)))
+
+    rising = POSITIVE if exponent > 0 else NEGATIVE
+    if not float(exponent).is_integer():
+        return _one(-1 if 0 < exponent < 1 else 1, far), rising
+    if exponent % 2:
+        return _odd(CONVEX_FROM_0, far), rising
+    if exponent > 0:
+        return _one(1, lambda s: np.asarray(np.sign(s) * far(s))), EVERYTHING
+    below, above = Piece(1, lambda s: -far(np.maximum(s, 0.0))), Piece(1, lambda s: far(np.minimum(s, 0.0)))
+    return (below, above), EVERYTHING
 
 
 def _forbidden(exponent: float) -> str:

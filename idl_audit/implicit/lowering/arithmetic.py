@@ -109,19 +109,14 @@ def inverted(node: Node, form: AffineForm, walk: Walk) -> AffineForm:
 
 def _as_block(form: AffineForm, walk: Walk) -> PendingBlock | None:
     """Return the block whose states a form is, entry by entry in whatever shape."""
-    if len(form.terms) != 1 or form.constant.any() or form.constant_error:
+    if not form.is_bare:
         return None
-    ((source, linear_map),) = form.terms.items()
-    is_same = isinstance(linear_map, Selection) and linear_map.weights is None and linear_map.slack is None
-    if (
-        source < 0
-        or not is_same
-        or linear_map.relative
-        or not np.array_equal(linear_map.index, flat_indices(form.shape).reshape(-1))
-    ):
+    ((source, entries),) = form.terms.items()
+    same = Selection.identity(form.size)
+    if source < 0 or not isinstance(entries, Selection) or not np.array_equal(entries.index, same.index):
         return None
-    block = walk.pending[source]
-    return replace(block, form=block.form.reshaped(form.shape)) if block.form.size == form.size else None
+    made = walk.pending[source]
+    return replace(made, form=made.form.reshaped(form.shape)) if made.form.size == form.size else None
 
 
 def _times(

@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations.analytic import log, sqrt, square
+from idl_audit.implicit.activations.analytic import log, sqrt
 from idl_audit.implicit.activations.curve import softplus
 from idl_audit.implicit.activations.kinked import absolute
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.lowering.arithmetic import broadcast
 from idl_audit.implicit.lowering.maxima import maximum_of_windows, stack
-from idl_audit.implicit.lowering.pooling import refuse_other_powers
+from idl_audit.implicit.lowering.pooling import known_power, squares
 from idl_audit.implicit.lowering.sums import weighted_sum
 from idl_audit.implicit.walk import (
     TensorValue,
@@ -48,10 +48,9 @@ def lower_global_max_pool(node: Node, values: Sequence[TensorValue | None], walk
 
 
 def lower_global_lp_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """GlobalLpPool with p = 1: the sum of absolute values over the spatial axes."""
-    form = form_input(node, values, 0)
-    refuse_other_powers(node)
-    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, "l1", walk),)
+    """GlobalLpPool with p = 1 or 2: the sum of sizes over the spatial axes, or the root of that of squares."""
+    form, how = form_input(node, values, 0), f"l{known_power(node)}"
+    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, how, walk),)
 
 
 def lower_reduce(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -112,7 +111,7 @@ def _absolute_total(node: Node, form: AffineForm, shape: tuple[int, ...], window
 
 
 def _squares(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
-    return _total(node, walk.states(node, square(), form, suffix="/square"), shape, windows, walk)
+    return _total(node, squares(node, form, walk), shape, windows, walk)
 
 
 def _length(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
