@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, Activation, Coupled, Mixed
 from idl_audit.implicit.components import block_order, gathered, ranges_text
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -102,7 +102,8 @@ def _nodes(blocks: Sequence[DeclaredBlock]) -> IntArray:
     nodes: list[IntArray] = []
     start = 0
     for block in blocks:
-        width = int(block.parameters["width"]) if block.made().coupled else 1
+        activation = block.made()
+        width = activation.width if isinstance(activation, Coupled) else 1
         count = block.size // width
         nodes.append(np.repeat(np.arange(start, start + count), width))
         start += count
@@ -243,6 +244,8 @@ class PlainReader:
     def _check_parameters(self, block: DeclaredBlock) -> None:
         try:
             block.made()
+        except ValueError as error:
+            raise ModelFileError(f"{self._path}: {error}") from error
         except TypeError as error:
             given = ", ".join(block.parameters) or "none"
             raise ModelFileError(
@@ -253,7 +256,7 @@ class PlainReader:
                 raise ModelFileError(
                     f"{self._path}: the {name} of '{block.activation}' is {value:g}, beyond 1e50 or below 1e-50"
                 )
-        if block.activation == "leaky_relu":
+        if block.activation in ("leaky_relu", "power"):
             return
         for name, value in block.parameters.items():
             if value < 0 or (value == 0 and block.activation in ("celu", "softmax")):

@@ -460,7 +460,7 @@ def power(exponent: float = 3.0) -> Analytic:
     The exponent is the number that is given: the one nearest to 1/3 has no values below 0. Rounding of the exponent
     less 1 changes a slope by |log z| units of it.
     """
-    if not (np.isfinite(exponent) and 0 < abs(exponent) <= LARGEST_POWER and exponent != 1.0):
+    if not (isinstance(exponent, float) and 0 < abs(exponent) <= LARGEST_POWER and exponent != 1.0):
         raise ValueError(f"a power needs an exponent other than 0 and 1 up to {LARGEST_POWER:g}, not {exponent}")
 
     def slope(z: FloatArray) -> FloatArray:

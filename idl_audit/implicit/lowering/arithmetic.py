@@ -1,4 +1,4 @@
-"""Arithmetic: sums and differences of tensors, products and quotients with constants."""
+"""Arithmetic: sums and differences of tensors, products and quotients, powers by constants."""
 
 from __future__ import annotations
 
@@ -67,26 +67,31 @@ def lower_sub(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
 
 
 def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Mul by a constant, with broadcasting; a tensor by itself is its square."""
+    """Mul with broadcasting: by a constant, or of two tensors that depend on the input; by itself it is the square."""
     first, second = _pair(node, values)
     if first is second and isinstance(first, AffineForm):
         return (walk.states(node, square(), first),)
     if not isinstance(first, AffineForm):
         first, second = second, first
-    if isinstance(second, AffineForm) or not isinstance(first, AffineForm):
-        refuse(node, "multiplies two tensors that both depend on the input; only products with constants are linear")
+    assert isinstance(first, AffineForm)  # two constants are folded before they get here
+    return (_product(node, first, second, walk, relative=node.uncertainty),)
+
+
+def _product(node: Node, first: AffineForm, second: TensorValue, walk: Walk, *, relative: float = 0.0) -> AffineForm:
+    """Return the product of a form and a constant, whose own error is relative, or another form, with broadcasting."""
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
-    return (_times(node, first, second.astype(np.float64), shape, walk, relative=node.uncertainty),)
+    if isinstance(second, AffineForm):
+        at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
+        return walk.products(node, first, at_first, second, at_second)
+    return _times(node, first, second.astype(np.float64), shape, walk, relative=relative)
 
 
 def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Div by a constant, with broadcasting, or a constant by a tensor."""
+    """Div with broadcasting: by a constant, or by a tensor that depends on the input, whose reciprocal is a curve."""
     first, second = _pair(node, values)
-    if isinstance(second, AffineForm) and not isinstance(first, AffineForm):
-        shape = tuple(np.broadcast_shapes(first.shape, second.shape))
-        return (_times(node, inverted(node, second, walk), first.astype(np.float64), shape, walk, relative=0.0),)
-    if isinstance(second, AffineForm) or not isinstance(first, AffineForm):
-        refuse(node, "divides by a tensor that depends on the input; only quotients by constants are linear")
+    if isinstance(second, AffineForm):
+        return (_product(node, inverted(node, second, walk), first, walk),)
+    assert isinstance(first, AffineForm)  # two constants are folded before they get here
     if not np.all(second):
         refuse(node, "divides by zero")
     inverse = 1.0 / second.astype(np.float64)
