@@ -448,7 +448,8 @@ class ImplicitModel:
         inputs = np.asarray(inputs, np.float64)
         at_once = max(1, NUMBERS_AT_ONCE // max(1, self.n_states + self.n_inputs))
         parts = [inputs[start : start + at_once] for start in range(0, len(inputs), at_once)] or [inputs]
-        return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is outside a domain has no outputs
+            return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -389,7 +389,7 @@ def test_what_float32_constants_change_is_bounded(tmp_path):
     ("nodes", "constants"),
     [
         ([("Sigmoid", ["x"], ["s"], {}), ("Tanh", ["x"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], {}),
-        ([("Mul", ["x", "x"], ["y"], {})], {}),
+        ([("Tanh", ["x"], ["t"], {}), ("Mul", ["x", "t"], ["y"], {})], {}),
         ([("Add", ["x", "c"], ["a"], {}), ("Sigmoid", ["a"], ["s"], {}), ("Mul", ["x", "s"], ["y"], {})], {"c": 1}),
         (
             [
