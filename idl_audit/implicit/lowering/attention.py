@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import curve
+from idl_audit.implicit.activations import analytic, curve
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.lowering import nonlinear
@@ -27,7 +27,6 @@ from idl_audit.implicit.lowering.maxima import stack
 from idl_audit.implicit.walk import (
     TensorValue,
     Walk,
-    constant_input,
     flat_indices,
     float_attribute,
     int_attribute,
@@ -173,7 +172,7 @@ def _seen(node: Node, values: Sequence[TensorValue | None], shape: tuple[int, ..
 
 
 def lower_linear_attention(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """LinearAttention, step by step; its decay, whose exponential it takes, must be constant."""
+    """LinearAttention, step by step."""
     rule = text_attribute(node, "update_rule", "gated_delta")
     if rule not in ("linear", "gated", "delta", "gated_delta"):
         refuse(node, f"has the update rule '{rule}', which is not known")
@@ -217,15 +216,25 @@ def _updated(
     """Return the state behind one step, (batch, heads, keys, values)."""
     batch, heads, size, _ = state.shape
     if rule.startswith("gated"):
-        decay = constant_input(node, values, 4, "decay").astype(np.float64)[:, t].reshape(batch, heads, -1)
-        weights = np.exp(np.broadcast_to(decay, (batch, heads, size)))
-        kept = Selection.diagonal(np.repeat(weights.reshape(-1), state.shape[-1])).uncertain(gamma(8))
-        state = walk.linear(node, kept, state, state.shape)
+        decay = _changed(_input(node, values, 4), lambda x: _spread(x[:, t].reshape(batch, heads, -1, 1), state.shape))
+        state = _decayed(node, state, decay, walk)
     if rule.endswith("delta"):
         seen = _contracted(node, "bhkv,bhk->bhv", state, k, walk)
-        rate = _changed(_input(node, values, 5), lambda x: np.broadcast_to(x[:, t, :, None], seen.shape))
+        rate = _changed(_input(node, values, 5), lambda x: _spread(x[:, t, :, None], seen.shape))
         v = multiplied(node, _form(v).plus(seen.scaled(-1.0)), _form(rate), walk)
     return walk.cut(node, state.plus(_contracted(node, "bhk,bhv->bhkv", k, v, walk)), suffix="/state")
+
+
+def _spread(values: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+    return np.broadcast_to(values, shape)
+
+
+def _decayed(node: Node, state: AffineForm, decay: TensorValue, walk: Walk) -> AffineForm:
+    """Return e^decay times the state."""
+    if isinstance(decay, AffineForm):
+        return multiplied(node, walk.states(node, analytic.exp(), decay, suffix="/decay"), state, walk)
+    kept = Selection.diagonal(np.exp(decay.astype(np.float64)).reshape(-1)).uncertain(gamma(8))
+    return walk.linear(node, kept, state, state.shape)
 
 
 def lower_swiglu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
