@@ -16,11 +16,12 @@ from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.measure import centre_radius
 from idl_audit.measure.centre_radius import METHODS, global_slopes, half_step_applies
-from idl_audit.measure.local_sensitivity import STATE_BOUNDS, local_sensitivity, restricted_model
+from idl_audit.measure.local_sensitivity import STATE_BOUNDS, local_sensitivity
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.measure.sign_paths import sign_path_matrix
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
+from idl_audit.proof.restricted import restricted_model
 from idl_audit.values.box import Box
 from idl_audit.values.errors import OptionError
 from tests.shared.small_networks import (

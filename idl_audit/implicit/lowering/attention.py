@@ -214,7 +214,7 @@ def _updated(
     walk: Walk,
 ) -> AffineForm:
     """Return the state behind one step, (batch, heads, keys, values)."""
-    batch, heads, size, _ = state.shape
+    batch, heads = state.shape[:2]
     if rule.startswith("gated"):
         decay = _changed(_input(node, values, 4), lambda x: _spread(x[:, t].reshape(batch, heads, -1, 1), state.shape))
         state = _decayed(node, state, decay, walk)
