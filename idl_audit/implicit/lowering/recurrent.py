@@ -407,15 +407,32 @@ def _initial(
     return start
 
 
+class _Pieces:
+    """A tensor that is made piece by piece; what no piece fills is 0."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._forms: list[AffineForm] = []
+        self._places = np.full(shape, OUTSIDE)
+        self._size = 0
+
+    def put(self, where: tuple[int | IntArray, ...], form: AffineForm) -> None:
+        """Put a piece where an index of the tensor says."""
+        self._places[where] = self._size + flat_indices(form.shape)
+        self._forms.append(form)
+        self._size += form.size
+
+    def whole(self, axes: tuple[int, ...]) -> AffineForm:
+        """Return the tensor, its axes in this order."""
+        return stack(self._forms, self._size).selected(np.ascontiguousarray(self._places.transpose(axes)))
+
+
 class _Runs:
     """The states of all directions, as they are made, and where they belong in the outputs."""
 
     def __init__(self, shape: tuple[int, int, int, int], n_states: int) -> None:
         self.names: set[str] = set()
-        self._forms: list[AffineForm] = []
-        self._size = 0
-        self._whole = np.full(shape, OUTSIDE)
-        self._last = [np.full(shape[1:], OUTSIDE) for _ in range(n_states)]
+        self._whole = _Pieces(shape)
+        self._last = [_Pieces(shape[1:]) for _ in range(n_states)]
 
     def is_new(self, name: str) -> bool:
         """Whether no step was called so before."""
@@ -424,24 +441,15 @@ class _Runs:
         return len(self.names) > before
 
     def add(self, h: AffineForm, t: int, k: int, members: IntArray) -> None:
-        """Put in the states of one step; 0 stays where a sequence has ended."""
-        self._whole[t, k, members] = self._placed(h)
+        """Put in the states of one step."""
+        self._whole.put((t, k, members), h)
 
     def end(self, states: _States, k: int, members: IntArray) -> None:
         """Put in the last states of one direction."""
         for last, state in zip(self._last, states, strict=True):
-            last[k, members] = self._placed(state)
-
-    def _placed(self, form: AffineForm) -> IntArray:
-        places = self._size + flat_indices(form.shape)
-        self._forms.append(form)
-        self._size += form.size
-        return places
+            last.put((k, members), state)
 
     def outputs(self, *, batch_first: bool) -> tuple[TensorValue, ...]:
         """Return Y, shape (length, directions, batch, hidden), and Y_h, Y_c, shape (directions, batch, hidden)."""
-        everything = stack(self._forms, self._size)
-        if not batch_first:
-            return tuple(everything.selected(places) for places in (self._whole, *self._last))
-        places = (self._whole.transpose(2, 0, 1, 3), *(last.swapaxes(0, 1) for last in self._last))
-        return tuple(everything.selected(np.ascontiguousarray(place)) for place in places)
+        whole, last = ((2, 0, 1, 3), (1, 0, 2)) if batch_first else ((0, 1, 2, 3), (0, 1, 2))
+        return (self._whole.whole(whole), *(pieces.whole(last) for pieces in self._last))
