@@ -23,6 +23,7 @@ from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.lowering import nonlinear
 from idl_audit.implicit.lowering.arithmetic import add_values, constant_form, masked, multiplied, zeros
 from idl_audit.implicit.lowering.einsum import lower_einsum
+from idl_audit.implicit.lowering.linear import lower_matmul
 from idl_audit.implicit.lowering.maxima import stack
 from idl_audit.implicit.walk import (
     TensorValue,
@@ -58,10 +59,10 @@ def lower_attention(node: Node, values: Sequence[TensorValue | None], walk: Walk
         refuse(node, f"has {q.shape[1]} heads of queries for {k.shape[1]} of keys, which do not fit")
     share = q.shape[1] // k.shape[1]
     k, v = (_changed(part, lambda places: np.repeat(places, share, axis=1)) for part in (k, v))
-    scores = _contracted(node, "bhqe,bhke->bhqk", q, k, walk)
+    scores = _matrix_product(node, "scores", q, _changed(k, lambda x: np.swapaxes(x, -1, -2)), walk)
     factor, off = _scale(node, q.shape[-1])
     scores = _capped(node, walk.scaled(node, scores, factor, relative=off), walk)
-    y = _contracted(node, "bhqk,bhke->bhqe", _shares(node, values, scores, n_past, walk), v, walk)
+    y = _matrix_product(node, "values", _shares(node, values, scores, n_past, walk), v, walk)
     if len(whole[0].shape) == 3:
         places = flat_indices(y.shape).transpose(0, 2, 1, 3)
         y = y.selected(np.ascontiguousarray(places.reshape(*places.shape[:2], -1)))
@@ -100,6 +101,16 @@ def _behind(past: TensorValue, seen: TensorValue) -> TensorValue:
     places = [flat_indices(parts[0].shape), parts[0].size + flat_indices(parts[1].shape)]
     both = stack([part.reshaped((part.size,)) for part in parts], parts[0].size + parts[1].size)
     return both.selected(np.concatenate(places, axis=2))
+
+
+def _matrix_product(node: Node, name: str, left: TensorValue, right: TensorValue, walk: Walk) -> AffineForm:
+    """Return a MatMul of two tensors, constants among them."""
+    left, right = _plain(left), _plain(right)
+    if not isinstance(left, AffineForm) and not isinstance(right, AffineForm):
+        return constant_form(np.matmul(left, right))
+    (made,) = lower_matmul(replace(node, name=f"{node.name}/{name}"), (left, right), walk)
+    assert isinstance(made, AffineForm)
+    return made
 
 
 def _contracted(node: Node, equation: str, first: TensorValue, second: TensorValue, walk: Walk) -> AffineForm:
