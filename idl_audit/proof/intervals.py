@@ -103,10 +103,14 @@ def _loop_affine(loop: Loop, x: Interval, drive: Interval) -> Interval:
     return Interval(down(centre + drive.lo - reach), up(centre + drive.hi + reach))
 
 
+LARGEST_SIGNED = 2**24
+"""Entries of a map whose signs are told apart (some 400 MB)."""
+
+
 def block_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval) -> Interval:
     """Return bounds of block k's pre-activation from those of the blocks before it; maxima know their windows too."""
     z = affine_interval(model.rows[k], bounds.x, inputs)
-    if model.blocks[k].activation.forbidden:
+    if model.blocks[k].activation.forbidden and all(w.nnz <= LARGEST_SIGNED for w in model.rows[k].maps):
         z = z.intersected(_by_own_terms(model.rows[k], bounds.x, inputs))
     maximum = model.blocks[k].maximum
     if maximum is None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import NodeProto, helper
 
 from idl_audit.decide.ladder import Options, decide_query, decide_sample
+from idl_audit.decide.proofs import proof_of
 from idl_audit.implicit.activations import ACTIVATIONS, Mixed
 from idl_audit.implicit.linear_maps import Dense, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -179,6 +180,19 @@ def test_a_domain_is_reached_by_tighter_bounds() -> None:
     bounds = backward_state_bounds(model, inputs)
     assert why_outside(model, bounds) == ""
     assert bounds.x[0].lo[0, 0] > -1.0
+
+
+def test_a_domain_is_reached_by_splitting_the_inputs() -> None:
+    """log(u (u - 1) + .3) for u in [0, 1]: 1/20 at least, where intervals and lines over all of it go below 0."""
+    nodes = [node("Sub", "x one", "d"), node("Mul", "x d", "q"), node("Add", "q c", "z"), node("Log", "z")]
+    model = built(nodes, (1, 2), {"one": np.float32(1), "c": np.float32(0.3)})
+    query = Query(Box.between(np.zeros(2), np.ones(2)), (Conjunction(np.array([[1.0, 1.0]]), np.array([7.0])),))
+    network = lambda points: model(points.astype(np.float64))  # noqa: E731
+    found = decide_query(model, network, query, Options(methods=("split",), max_nodes=3000, record=True))
+    assert found.verdict is Verdict.CERTIFIED
+    assert proof_of(model, network, query, found.recorded, budget=Budget.of(60.0)) is not None
+    true = 2 * np.log(0.05) + 7
+    assert 0 < found.lowers[0] <= true + 1e-6
 
 
 def test_an_output_that_cancels_a_curve_is_not_proved_outside_its_domain() -> None:

@@ -39,9 +39,7 @@ SMOOTH: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
     "contraction": lambda rng, n: ACTIVATIONS["tanh"]() if n % 2 else ACTIVATIONS["contraction"](1, n // 2, 1),
 }
 PLAIN: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
-    name: lambda rng, n, make=make: make()
-    for name, make in ACTIVATIONS.items()
-    if name not in STEEP and name not in COUPLED
+    name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items() if name not in STEEP | COUPLED
 }
 """Every activation of one variable that is defined everywhere and of bounded slope, with its usual parameters."""
 

@@ -177,7 +177,8 @@ class Analytic(Curved):
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the slopes of the line below the graph that is highest in the middle of [lo, hi], and of that above.
 
-        Where phi bends one way they are the middle tangent and the chord; outside the domain 0, and no line.
+        Where phi bends one way they are the middle tangent and the chord. Outside the domain there is no line, and a
+        slope of 1 or -1: what goes backwards with it tells a search which inputs to split.
         """
         inside = self.inside(lo, hi)
         with np.errstate(all="ignore"):
@@ -191,7 +192,8 @@ class Analytic(Curved):
             if bent_twice.any():
                 lo, hi = (np.broadcast_to(end, below.shape)[bent_twice] for end in (lo, hi))
                 below[bent_twice], above[bent_twice] = _finite(self._best_slopes(lo, hi, *self.tried_slopes(lo, hi)))
-        return np.where(inside, below, 0.0), np.where(inside, above, 0.0)
+        outside = -1.0 if self.steepness[1] <= 0 else 1.0
+        return np.where(inside, below, outside), np.where(inside, above, outside)
 
     def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return about where in [lo, hi] side (phi(z) - k z) is least; used to search, never to prove."""
