@@ -357,11 +357,11 @@ def test_images_that_meet_are_refused_by_name(tmp_path):
 
 
 def test_an_operator_that_is_not_known_is_what_is_refused(tmp_path):
-    nodes = [node("Conv", "x k", "h"), node("Sin", "h", "s"), node("Flatten", "s")]
+    nodes = [node("Conv", "x k", "h"), node("Bernoulli", "h", "s"), node("Flatten", "s")]
     with pytest.raises(UnsupportedModelError) as told:
         build_implicit(read_graph(saved(tmp_path, nodes, {"k": f(1, 1, 2, 2)}, (4, 1, 3, 3))))
     (problem,) = told.value.problems
-    assert problem.startswith("Sin node 's' is a function of one variable for which there are no states")
+    assert problem.startswith("Bernoulli node 's' draws random numbers")
 
 
 FORM = InputForm((4, 3), np.float32, False)
