@@ -135,20 +135,20 @@ def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interva
     rounding = gamma(row_terms(row) + 4)
     centre = np.broadcast_to(row.constant, (m, row.size)).copy()
     radius = np.broadcast_to(rounding * np.abs(row.constant) + row.constant_error + TINY, (m, row.size)).copy()
-    for linear_map, interval in parts:
-        middle, half = centre_and_radius(interval)
-        centre += linear_map.apply(middle)
-        relative = linear_map.relative
-        radius += linear_map.magnitude.apply(
-            half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
-        )
-        radius += 2 * linear_map.row_loss
-        if linear_map.slack is not None:
-            radius += linear_map.slack.apply(interval.largest) * (1 + gamma(linear_map.slack.row_terms + 4))
-            radius += linear_map.slack.row_loss
-    radius *= 1 + 2 * rounding
-    known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # what is unknown before stays so
+        for linear_map, interval in parts:
+            middle, half = centre_and_radius(interval)
+            centre += linear_map.apply(middle)
+            relative = linear_map.relative
+            radius += linear_map.magnitude.apply(
+                half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
+            )
+            radius += 2 * linear_map.row_loss
+            if linear_map.slack is not None:
+                radius += linear_map.slack.apply(interval.largest) * (1 + gamma(linear_map.slack.row_terms + 4))
+                radius += linear_map.slack.row_loss
+        radius *= 1 + 2 * rounding
+        known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
         lo, hi = down(centre - radius), up(centre + radius)
     return Interval(np.where(known, lo, -np.inf), np.where(known, hi, np.inf))
 
