@@ -525,24 +525,52 @@ def integers(r: random.Random, bits: int, *shape: int) -> np.ndarray:
 def test_arithmetic_errs_outward(seed: int) -> None:
     """Products and sums against Python's integers and fractions."""
     r = random.Random(seed)
-    a, b = integers(r, 60, 3, 40), integers(r, 60, 3, 40)
-    for cut in (59, 62, 63, 80):
-        assert (independent_checker.product(a, b, cut) == (a.astype(object) * b >> cut)).all()
-    err, up = r.choice([0, 1, 2**20]), r.randrange(-80, 80)
-    near = a + integers(r, err.bit_length() - 1, 3, 40) if err else a
-    wanted = np.minimum(near.astype(object) * b, near.astype(object) * -b).sum(axis=1)
-    scale = Fraction(2) ** up
-    allowed = scale * 40 * (2**66 + err * 2**62) + 2
-    for found, exact in zip(independent_checker.least(up, err, (a, b), (a, -b)), wanted, strict=True):
-        assert 0 <= exact * scale - int(found) <= allowed
-    few, matrix = integers(r, 42, 3, 30), independent_checker.Fixed(integers(r, 52, 30, 5), r.randrange(90), 1)
-    first = independent_checker.pull(few, 20, matrix)
-    second = independent_checker.Fixed(integers(r, 58, 3, 5), r.randrange(120), 3)
-    exact = few.astype(object) @ matrix.ints.astype(object)
-    for made, true in ((first, scaled(exact, -20 - matrix.exp)), (second + first, None)):
-        true = true if true is not None else scaled(exact, -20 - matrix.exp) + scaled(second.ints, -second.exp)
+    a = independent_checker.Fixed(integers(r, 58, 3, 30), r.randrange(90), r.choice([0, 1, 2**20]))
+    b = independent_checker.Fixed(integers(r, 58, 30, 5), r.randrange(90), r.choice([0, 3, 2**40]))
+    c = independent_checker.Fixed(integers(r, 58, 3, 5), r.randrange(120), 3)
+    near, matrix = a.ints.astype(object) + moved(r, a), b.ints.astype(object) + moved(r, b)
+    exact = scaled(near @ matrix, -a.exp - b.exp)
+    total = exact + scaled(c.ints.astype(object) + moved(r, c), -c.exp)
+    for made, true in ((a @ b, exact), (c + a @ b, total)):
         assert (abs(scaled(made.ints, -made.exp) - true) <= made.err * Fraction(2) ** -made.exp).all()
-        assert abs(made.ints).max() < 2**58
+        assert abs(made.ints).max() < 2**59
+    assert (a @ b).err <= 8 + 30 * (a.err * 2**59 + b.err * 2**59) * Fraction(2) ** ((a @ b).exp - a.exp - b.exp)
+    factors = integers(r, 57, 3, 30)
+    least = a.dot(factors, factors, 40) * Fraction(2) ** -independent_checker.GRID
+    assert (least <= scaled((near * factors).sum(axis=1), -a.exp - 40)).all()
+
+
+def moved(r: random.Random, numbers: Any) -> np.ndarray:
+    """Integers within the error of some numbers."""
+    drawn = [r.randint(-numbers.err, numbers.err) for _ in range(numbers.ints.size)]
+    return np.array(drawn, object).reshape(numbers.ints.shape)
+
+
+@pytest.mark.parametrize("below", [0, -1, 1])
+def test_states_have_the_least_value(below: int) -> None:
+    """The least of v phi(z) - lam z is that of the ends and of 0, outward by little."""
+    r, part = random.Random(below), object.__new__(independent_checker.Part)
+    part.network, part.exps = type("Network", (), {"below": [below]})(), [50]
+    for _ in range(300):
+        v, lam, err = integers(r, 57, 1, 1), integers(r, 57, 1, 1), r.choice([0, 1, 2**30])
+        lo, hi = np.sort(integers(r, 56, 2)).tolist()
+        near = int(v[0, 0]) + r.randint(-err, err)
+        places = [lo, hi, *([0] if lo < 0 < hi else [])]
+        true = min(near * (z if z >= 0 else below * z) - int(lam[0, 0]) * z for z in places)
+        bounds = np.array([[[lo]], [[-hi]]])
+        found = part.states(0, independent_checker.Fixed(v, 60, err), lam, bounds)[0] * Fraction(2) ** (110 - 160)
+        reach = max(abs(lo), abs(hi), 1) * (abs(int(v[0, 0])) + abs(int(lam[0, 0])) + 1)
+        assert 0 <= true - found <= Fraction(reach, 2**45) + 2 * err * max(abs(lo), abs(hi)) + 2**70
+
+
+@pytest.mark.parametrize("numbers", [[[1.0, 1e-300, -1e-300, 0.0]], [[0.1, -(2.0**-60)]], [[0.0, -0.0]], [[3.0, -5.0]]])
+def test_floats_are_rounded_away_from_0(numbers: list[list[float]]) -> None:
+    """However small a number is, it is not taken for 0."""
+    made = independent_checker.Fixed.of(np.array(numbers))
+    for found, number in zip(made.ints[0].tolist(), numbers[0], strict=True):
+        assert (found > 0) == (number > 0)
+        assert (found < 0) == (number < 0)
+        assert abs(found * Fraction(2) ** -made.exp - Fraction(number)) <= made.err * Fraction(2) ** -made.exp
 
 
 def scaled(ints: np.ndarray, up: int) -> np.ndarray:
@@ -563,12 +591,15 @@ def test_bounds_hold(proofs: list[Path], monkeypatch: pytest.MonkeyPatch) -> Non
     for path in proofs:
         independent_checker.check(MODEL, path)
         part, bounds = seen[-1]
-        ends = [np.ldexp(side[0, :-1].astype(float), -part.exps[-1]) for side in part.box]
+        ends = [
+            sign * np.ldexp(side[0].astype(float), -part.exps[1])
+            for side, sign in zip(part.box[1], (1, -1), strict=True)
+        ]
         u = ends[0] + (ends[1] - ends[0]) * np.random.default_rng(0).integers(0, 2, (20000, 64))
         for i, (weight, bias) in enumerate(LAYERS[:-1]):
-            z, k = u @ weight.T + bias, 1 - i
-            for bound, sign in zip(bounds[k], (1, -1), strict=True):
-                assert (sign * (z - np.ldexp(bound[0].astype(float), -part.exps[k])) >= -1e-9).all()
+            z, t = u @ weight.T + bias, 2 + i
+            for bound, sign in zip(bounds[t], (1, -1), strict=True):
+                assert (sign * z >= np.ldexp(bound[0].astype(float), -part.exps[t]) - 1e-9).all()
             u = np.maximum(z, 0)
 
 
