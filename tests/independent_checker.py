@@ -408,17 +408,14 @@ class Part:
 
     def check(self, rows: Array, offsets: Array, whose: Array) -> None:
         """Refuse unless the goals refute each alternative, one of whose rows y + offsets must be above 0."""
-        b, stages = [*self.box, *(np.full((2, 1, n), -LIMIT) for n in self.network.sizes[2:])], list[Bounds]()
-        kept, goals = (
-            [*map(np.arange, self.network.sizes)],
-            self.network.plus(linear(rows, self.network.output), offsets),
-        )
-        while not stages or f"{self.name}stage.{len(stages)}.blocks" in self.arrays:
-            self.stage(f"{self.name}stage.{len(stages)}.", b, kept)
+        network, stages, whole = self.network, list[Bounds](), [*map(np.arange, self.network.sizes)]
+        b = [*self.box, *(np.full((2, 1, n), -LIMIT) for n in network.sizes[2:])]
+        names = ((f"{self.name}kept.{len(b) - 1 - t}", states) for t, states in enumerate(whole))
+        kept = [states[take(self.arrays, n, "<i8", None)] if n in self.arrays else states for n, states in names]
+        for name in numbered(self.arrays, f"{self.name}stage.", "blocks"):
+            self.stage(name, b, kept if stages else whole)
             stages.append([*b])
-            names = {t: f"{self.name}kept.{len(b) - 1 - t}" for t in range(2, len(b)) if len(stages) == 1}
-            for t in (t for t, name in names.items() if name in self.arrays):
-                kept[t] = kept[t][take(self.arrays, names[t], "<i8", None)]
+        goals = network.plus(linear(rows, network.output), offsets)
         missing, rest = set(whose.tolist()), []
         for name in numbered(self.arrays, f"{self.name}goals.", "stage"):
             b = stages[take(self.arrays, name + "stage", "<i8", 1)[0]]
