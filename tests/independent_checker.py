@@ -97,13 +97,14 @@ class Fixed:
         return Fixed(f.ints + g.ints, exp, f.err + g.err)
 
     def __matmul__(self, other: "Fixed") -> "Fixed":
-        """The product of matrices; sums of at most 2**14 products of limbs are integers that float64 holds exactly."""
+        """The product of matrices; sums of 2**14 products of limbs are integers that float64 holds exactly."""
+        demand((n := self.ints.shape[-1]) <= 1 << 14, "more terms of a sum than fit the arithmetic")
         pairs = itertools.product(enumerate(self.limbs), enumerate(other.limbs))
         terms = [((a @ b).astype(np.int64), 20 * (i + j)) for (i, a), (j, b) in pairs]
         cut = max(0, sum(largest(x) << s for x, s in terms).bit_length() - 58)
         total = sum(shifted(x, max(s - cut, -63)) for x, s in terms)
         off = largest(self.ints) * other.err + self.err * (largest(other.ints) + other.err)
-        return Fixed(total, self.exp + other.exp - cut, (self.ints.shape[-1] * off >> cut) + len(terms) + 1)
+        return Fixed(total, self.exp + other.exp - cut, (n * off >> cut) + len(terms) + 1)
 
     def dot(self, places: Array, bounds: Array, exp: int) -> Array:
         """Lower bounds of the sums of rows, times 2**GRID; each number times its best place among bounds 2**-exp."""
@@ -149,7 +150,6 @@ class Network:
         values[entry.name] = Tensor((1, *shape), {1: None})
         for node in model.graph.node:
             values[node.output[0]] = self.apply(node, *(values[name] for name in node.input))
-        demand(max(self.sizes) <= 1 << 14, "a block of more states than fit the arithmetic")
         names = [o.name for o in model.graph.output]
         demand(output in names or (output is None and len(names) == 1), f"output {output!r}")
         self.output = values[output or names[0]]

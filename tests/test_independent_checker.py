@@ -5,6 +5,7 @@ that of a claim that was proved, with no alternative that was not; else thousand
 """
 
 import io
+import itertools
 import json
 import math
 import os
@@ -578,29 +579,62 @@ def scaled(ints: np.ndarray, up: int) -> np.ndarray:
     return np.frompyfunc(lambda n: int(n) * Fraction(2) ** up, 1, 1)(ints)
 
 
-def test_bounds_hold(proofs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every bound of a state that an accepted proof leads to holds at points of the box."""
-    seen: list[Any] = []
+@pytest.fixture(scope="module")
+def bounded(proofs: list[Path]) -> list[tuple[Any, Any]]:
+    """The parts of accepted proofs, and the bounds of states after their last stage."""
+    seen: dict[Path, tuple[Any, Any]] = {}
     stage = independent_checker.Part.stage
+    with pytest.MonkeyPatch.context() as patch:
+        for path in proofs:
 
-    def spy(self: Any, name: str, b: Any, kept: Any) -> None:
-        stage(self, name, b, kept)
-        seen.append((self, list(b)))
+            def spy(self: Any, name: str, b: Any, kept: Any, path: Path = path) -> None:
+                stage(self, name, b, kept)
+                seen[path] = self, list(b)
 
-    monkeypatch.setattr(independent_checker.Part, "stage", spy)
-    for path in proofs:
-        independent_checker.check(MODEL, path)
-        part, bounds = seen[-1]
-        ends = [
-            sign * np.ldexp(side[0].astype(float), -part.exps[1])
-            for side, sign in zip(part.box[1], (1, -1), strict=True)
-        ]
-        u = ends[0] + (ends[1] - ends[0]) * np.random.default_rng(0).integers(0, 2, (20000, 64))
-        for i, (weight, bias) in enumerate(LAYERS[:-1]):
-            z, t = u @ weight.T + bias, 2 + i
+            patch.setattr(independent_checker.Part, "stage", spy)
+            independent_checker.check(MODEL, path)
+    return [seen[path] for path in proofs]
+
+
+def corners(part: Any, count: int) -> np.ndarray:
+    """Corners of the box of a part."""
+    lo, hi = (
+        sign * np.ldexp(side[0].astype(float), -part.exps[1]) for side, sign in zip(part.box[1], (1, -1), strict=True)
+    )
+    return lo + (hi - lo) * np.random.default_rng(0).integers(0, 2, (count, 64))
+
+
+def test_bounds_hold(bounded: list[tuple[Any, Any]]) -> None:
+    """Every bound of a state that an accepted proof leads to holds at points of the box."""
+    for part, bounds in bounded:
+        u = corners(part, 20000)
+        for t, (weight, bias) in enumerate(LAYERS[:-1], 2):
+            z = u @ weight.T + bias
             for bound, sign in zip(bounds[t], (1, -1), strict=True):
                 assert (sign * z >= np.ldexp(bound[0].astype(float), -part.exps[t]) - 1e-9).all()
             u = np.maximum(z, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_choices_are_sound(bounded: list[tuple[Any, Any]], seed: int) -> None:
+    """Whatever slopes, multipliers, duals and planes are chosen, bounds of outputs and of their negatives hold."""
+    r = np.random.default_rng(seed)
+    for part, bounds in bounded:
+        y = outputs(corners(part, 20000))[0]
+        maps, rows = part.network.full(part.network.output), np.arange(20)
+        each = [np.repeat(bound, len(rows), axis=1) for bound in bounds]
+        chosen: dict[tuple[str, int], Any] = {}
+        for t, kind in itertools.product((2, 3), ("slopes", "multipliers", "duals")):
+            states = np.flatnonzero(r.random(part.network.sizes[t]) < 0.3)
+            values = r.normal(size=(len(rows), len(states))) * 10.0 ** r.integers(-3, 2)
+            chosen[kind, t] = np.ones(len(rows), bool), states, values
+        states = np.flatnonzero(r.random(part.network.sizes[2]) < 0.5)
+        chosen["planes", 2] = r.random(len(rows)) < 0.8, states, r.integers(0, 256, (len(rows), len(states), 64))
+        chosen["planes", 2] = *chosen["planes", 2][:2], chosen["planes", 2][2][chosen["planes", 2][0]]
+        for some in ({}, chosen, {("planes", 2): chosen["planes", 2]}):
+            found = (part.lower(maps, rows, each, "usual", some) / 2**independent_checker.GRID).astype(float)
+            least = np.concatenate([y.min(axis=0), -y.max(axis=0)])
+            assert (found <= least + 1e-9).all()
 
 
 if __name__ == "__main__":
