@@ -579,21 +579,25 @@ def scaled(ints: np.ndarray, up: int) -> np.ndarray:
     return np.frompyfunc(lambda n: int(n) * Fraction(2) ** up, 1, 1)(ints)
 
 
+def bounds_of(path: Path) -> tuple[Any, Any]:
+    """The part of an accepted proof, and the bounds of states after its last stage."""
+    seen: list[tuple[Any, Any]] = []
+    stage = independent_checker.Part.stage
+
+    def spy(self: Any, name: str, b: Any, kept: Any) -> None:
+        stage(self, name, b, kept)
+        seen.append((self, list(b)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(independent_checker.Part, "stage", spy)
+        independent_checker.check(MODEL, path)
+    return seen[-1]
+
+
 @pytest.fixture(scope="module")
 def bounded(proofs: list[Path]) -> list[tuple[Any, Any]]:
-    """The parts of accepted proofs, and the bounds of states after their last stage."""
-    seen: dict[Path, tuple[Any, Any]] = {}
-    stage = independent_checker.Part.stage
-    with pytest.MonkeyPatch.context() as patch:
-        for path in proofs:
-
-            def spy(self: Any, name: str, b: Any, kept: Any, path: Path = path) -> None:
-                stage(self, name, b, kept)
-                seen[path] = self, list(b)
-
-            patch.setattr(independent_checker.Part, "stage", spy)
-            independent_checker.check(MODEL, path)
-    return [seen[path] for path in proofs]
+    """The parts of the proofs, and their bounds."""
+    return [bounds_of(path) for path in proofs]
 
 
 def corners(part: Any, count: int) -> np.ndarray:
@@ -613,6 +617,21 @@ def test_bounds_hold(bounded: list[tuple[Any, Any]]) -> None:
             for bound, sign in zip(bounds[t], (1, -1), strict=True):
                 assert (sign * z >= np.ldexp(bound[0].astype(float), -part.exps[t]) - 1e-9).all()
             u = np.maximum(z, 0)
+
+
+def test_states_may_be_counted_from_the_end(proofs: list[Path], tmp_path: Path) -> None:
+    """Numbers below 0 in `kept` are of the same states: a lemma about them gives the same bounds."""
+    arrays = next(some for some in map(read, proofs) if "part.0.kept.0" in some and "part.0.stage.1.blocks" not in some)
+    kept = arrays["part.0.kept.0"]
+    g, own = len(kept), "part.0.stage.1.lemma.0."
+    arrays |= {"part.0.stage.1.blocks": np.array([0]), own + "states": np.arange(g), own + "signs": np.ones(g, np.int8)}
+    arrays |= {own + "roots": np.arange(g), own + "variable": np.full(g, -1), own + "cut": np.zeros(g)}
+    arrays[own + "child"] = np.zeros(g, np.int64)
+    found = []
+    for numbers in (kept, kept - 32):
+        (tmp_path / "kept.npz").write_bytes(written({**arrays, "part.0.kept.0": numbers}))
+        found.append(bounds_of(tmp_path / "kept.npz")[1])
+    assert all((one == other).all() for one, other in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(5))
