@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from idl_audit.implicit.activations import Activation, Line
 from idl_audit.implicit.activations.curve import Curve
+from idl_audit.implicit.activations.jumping import Jumping
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
@@ -79,6 +80,11 @@ class StateBlock:
         """Return a slope of phi at z; used to search, never to prove."""
         return self.activation.derivative(np.ldexp(z, self.exponent) if self._is_scaled else z)
 
+    @property
+    def jumps(self) -> bool:
+        """Whether the activation jumps."""
+        return isinstance(self.activation, Jumping)
+
     @cached_property
     def everywhere(self) -> tuple[FloatArray, FloatArray]:
         """The least and greatest slope of each state over all z."""
@@ -109,11 +115,35 @@ class StateBlock:
         """Return slopes for a line below and a line above phi on [lo, hi]."""
         return self.activation.relaxation_slopes(*self._unscaled(lo, hi))
 
-    def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        """Return about where in [lo, hi] side (phi(z) - k z) is least, for a curve; used to search, never to prove."""
-        assert isinstance(self.activation, Curve)
-        z = self.activation.farthest(side, k, *self._unscaled(lo, hi))
-        return np.ldexp(z, -self.exponent) if self._is_scaled else z
+    @property
+    def has_lines_of_any_slope(self) -> bool:
+        """Whether the lines around the graph may be raised on both sides by the choice of their slopes."""
+        return isinstance(self.activation, (Curve, Jumping))
+
+    def touched(
+        self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return about the (z, x) where side (x - k z) is least on [lo, hi]; used to search, never to prove."""
+        ends = self._unscaled(lo, hi)
+        if isinstance(self.activation, Jumping):
+            z, x = self.activation.touched(side, k, *ends)
+        else:
+            assert isinstance(self.activation, Curve)
+            z = self.activation.farthest(side, k, *ends)
+            x = self.activation(z)
+        return (np.ldexp(z, -self.exponent), np.ldexp(x, -self.exponent)) if self._is_scaled else (z, x)
+
+    def line_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the least and greatest slope that a line around the graph over [lo, hi] is worth trying with."""
+        ends = self._unscaled(lo, hi)
+        return self.activation.line_slopes(*ends) if isinstance(self.activation, Jumping) else self.slopes(lo, hi)
+
+    def threshold(self, lo: FloatArray, hi: FloatArray) -> FloatArray | None:
+        """Return where a state that jumps is to be cut, in the middle of [lo, hi]; None where none does."""
+        if not isinstance(self.activation, Jumping):
+            return None
+        cut = self.activation.cut(*self._unscaled(lo, hi))
+        return np.ldexp(cut, -self.exponent) if self._is_scaled else cut
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""
@@ -313,6 +343,27 @@ class ImplicitModel:
     def evaluation_order(self) -> range:
         """Block numbers, oldest first: each reads only those before it."""
         return range(len(self.blocks) - 1, -1, -1)
+
+    @cached_property
+    def has_jumps(self) -> bool:
+        """Whether a block jumps, so that no number bounds its slope for all inputs."""
+        return any(block.jumps for block in self.blocks)
+
+    def refuse_jumps(self, what: str) -> None:
+        """Refuse what needs a bound on every slope.
+
+        Raises:
+            UnsupportedModelError: where a block jumps.
+        """
+        block = next((block for block in self.blocks if block.jumps), None)
+        if block is not None:
+            raise UnsupportedModelError(
+                (
+                    f"the network jumps at {block.op} node '{block.name}', so that no number bounds its slope for all "
+                    f"inputs, and S is infinite: {what}; verdicts (certify), attacks and bounds by interval and linear "
+                    "can be had",
+                )
+            )
 
     @cached_property
     def is_feed_forward(self) -> bool:

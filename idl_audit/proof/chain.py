@@ -173,9 +173,13 @@ def proved_by_trees(
 def cut_points(block: StateBlock, z: Interval) -> FloatArray:
     """Return where the two phases of each state meet, shape (n,): at the kink, or where phi turns, if z gets there.
 
-    A state of a smooth activation that stays on one side of 0 is cut in the middle of its interval.
+    A state of a smooth activation that stays on one side of 0 is cut in the middle of its interval, one that jumps at a
+    threshold.
     """
     lo, hi = z.lo[0], z.hi[0]
+    threshold = block.threshold(lo, hi)
+    if threshold is not None:
+        return threshold
     if isinstance(block.activation, Kinked):
         return np.zeros(block.size)
     with np.errstate(over="ignore", invalid="ignore"):

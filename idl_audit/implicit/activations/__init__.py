@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import coupled, curve, kinked
+from idl_audit.implicit.activations import coupled, curve, jumping, kinked
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.implicit.activations.mixed import Mixed
 
@@ -34,4 +34,9 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 )
 """Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
 
-__all__ = ["ACTIVATIONS", "Activation", "Line", "Mixed"]
+JUMPS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
+    {"ceil": jumping.ceil, "floor": jumping.floor, "round": jumping.rounding, "step": jumping.step}
+)
+"""The same for what jumps, which no loop may hold: feed-forward models read from other files have them."""
+
+__all__ = ["ACTIVATIONS", "JUMPS", "Activation", "Line", "Mixed"]

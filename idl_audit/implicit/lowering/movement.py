@@ -15,6 +15,8 @@ import numpy as np
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm, PartlyAbsent
+from idl_audit.implicit.linear_maps import Selection
+from idl_audit.implicit.lowering.arithmetic import broadcast
 from idl_audit.implicit.walk import (
     NO_BOUND,
     TensorValue,
@@ -26,9 +28,11 @@ from idl_audit.implicit.walk import (
     ints_attribute,
     optional_constant,
     refuse,
+    refuse_infinity,
     text_attribute,
 )
 from idl_audit.values.arrays import AnyArray, IntArray
+from idl_audit.values.rounding import gamma
 
 NOWHERE = -1
 """The position of what padding puts in."""
@@ -86,14 +90,34 @@ def lower_max_unpool(node: Node, values: Sequence[TensorValue | None], walk: Wal
 
 
 def lower_where(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Where with a constant condition: it picks entries of two tensors, constants among them."""
+    """Where: a constant condition picks entries of two tensors; one that depends on the input, between constants."""
     if values and isinstance(values[0], AffineForm):
+        return (_picked(node, values[0], values[1], values[2], walk),)
+    return moved(node, values, (1, 2), walk)
+
+
+def _picked(
+    node: Node, condition: AffineForm, upper: TensorValue | None, lower: TensorValue | None, walk: Walk
+) -> AffineForm:
+    """Return lower + (upper - lower) condition, for constants."""
+    if not isinstance(upper, np.ndarray) or not isinstance(lower, np.ndarray):
         refuse(
             node,
-            "chooses by a condition that depends on the network's input, so that its output may jump; constant "
-            "conditions can be read, and comparisons where both choices agree on the border (x > 0 ? x : a x)",
+            "chooses between tensors that depend on the network's input, by a condition that does so too: a product; "
+            "choices between constants can be read, and comparisons of a tensor with a constant, where both choices "
+            "are multiples of that tensor plus constants",
         )
-    return moved(node, values, (1, 2), walk)
+    shape = tuple(np.broadcast_shapes(condition.shape, upper.shape, lower.shape))
+    return between(node, condition, *(np.broadcast_to(side, shape) for side in (upper, lower)), walk)
+
+
+def between(node: Node, condition: AffineForm, upper: AnyArray, lower: AnyArray, walk: Walk) -> AffineForm:
+    """Return lower + (upper - lower) condition, for constants of one shape."""
+    refuse_infinity(node, upper)
+    refuse_infinity(node, lower)
+    base = lower.astype(np.float64).reshape(-1)
+    height = Selection.diagonal(upper.astype(np.float64).reshape(-1) - base).uncertain(gamma(2))
+    return walk.linear(node, height, broadcast(condition, upper.shape), upper.shape, offset=base)
 
 
 def lower_concat(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

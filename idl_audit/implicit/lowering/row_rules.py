@@ -224,6 +224,14 @@ def _rnn(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
     return [Rows(shape, axis, rows.owner) for shape, axis in zip(shapes, axes, strict=True)], adapted
 
 
+def _grid(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """One scale for all entries: rows stay where they are."""
+    rows = _only(arguments)
+    if any(isinstance(value, np.ndarray) and value.size > 1 for value in arguments[1:]):
+        meet()
+    return [rows], {}
+
+
 def _together(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
     """Lists of tensors, and losses over a batch: their rows are not followed."""
     meet()
@@ -274,13 +282,19 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "MatMul": _matmul,
         "RNN": _rnn,
         "TopK": _top_k,
-        **dict.fromkeys((*SEQUENCES, "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _together),
+        **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _grid),
+        **dict.fromkeys(
+            (*SEQUENCES, "NegativeLogLikelihoodLoss", "QLinearConv", "QLinearMatMul", "SoftmaxCrossEntropyLoss"),
+            _together,
+        ),
         **dict.fromkeys(
             (
                 *("Abs", "Add", "Cast", "CastLike", "Celu", "Clip", "Div", "Dropout", "Elu", "Erf", "Gelu"),
                 *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mul", "Neg"),
                 *("Optional", "OptionalGetElement", "PRelu", "Pow", "Relu", "Selu", "Shrink", "Sigmoid", "Silu"),
                 *("Softplus", "Softsign", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where"),
+                *("And", "Ceil", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Round"),
+                *("Sign", "Xor"),
             ),
             entrywise,
         ),
