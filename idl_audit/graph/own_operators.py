@@ -94,6 +94,7 @@ def laid_out(node: Node, values: AnyArray, shape: tuple[int, ...]) -> AnyArray:
 
 
 def element_type(node: Node, name: str, default: npt.DTypeLike) -> np.dtype[Any]:
+    """Return the type that an attribute names by its number, or the default where it is left out."""
     number = _int(node, name, 0)
     return np.dtype(ELEMENT_TYPES[number].native if number else default)
 

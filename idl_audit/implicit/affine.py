@@ -146,7 +146,7 @@ def typed(form: AffineForm, kind: str) -> Whole:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OnGrid(AffineForm):
-    """A form whose entries are (q - zero) scale for whole numbers q of a type: to quantise it so again changes nothing."""
+    """A form whose entries are (q - zero) scale for whole numbers q of a type: quantised so again, the same."""
 
     kind: str
     scale: float

@@ -135,7 +135,7 @@ def check(pair: Compared, inputs: FloatArray) -> AgreementCheck:
 
 
 def _either_side(pair: Compared, read: FloatArray, ours: FloatArray) -> tuple[Interval, int | None]:
-    """Return the outputs that either side of a jump leads to, and for how many inputs one is near; None without any."""
+    """Return the outputs that either side of a jump leads to, and for how many inputs one is near, if there are any."""
     if not pair.model.has_jumps:
         return Interval(ours, ours), None
     unit = UNIT_ROUNDOFFS["float32" if pair.graph is None else pair.graph.arithmetic]
@@ -218,8 +218,8 @@ def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatAr
     if kernels:
         raise UnsupportedModelError(
             [
-                f"{pair.path}: {pair.original.name} differs by {found.error:.1e} of max|y| from what the file says; its "
-                f"kernels for {' and '.join(kernels)} saturate sums in 16 bits on processors without VNNI: quantise "
+                f"{pair.path}: {pair.original.name} differs by {found.error:.1e} of max|y| from what the file says; "
+                f"its kernels for {' and '.join(kernels)} saturate sums in 16 bits on processors without VNNI: quantise "
                 "with reduce_range=True, or in the format QDQ, whose operators run one by one here"
             ]
         )

@@ -164,7 +164,8 @@ class Stairs(Jumping):
     the ends of these segments are corners of all that lies over [l, h]: six points, however many stairs there are.
 
     Thresholds are halves or whole numbers, hence exact below `LARGEST`. Rounding in l - 1/2 may take one piece too many
-    (whole numbers are float64 numbers, and rounding is monotone), never one too few.
+    (whole numbers are float64 numbers, and rounding is monotone), never one too few; a piece that ends before l, or
+    begins behind h, is then left out.
     """
 
     name: str
@@ -200,6 +201,7 @@ class Stairs(Jumping):
         """Return the numbers of the first and the last piece that meet [lo, hi]."""
         half, centre = 0.5, self._rule.centre
         first, last = np.ceil(lo - (centre + half)), np.floor(hi + (half - centre))
+        first, last = first + (first + (centre + half) < lo), last - (last + (centre - half) > hi)
         return np.clip(first, self.lowest, self.highest), np.clip(last, self.lowest, self.highest)
 
     def corners(self, lo: FloatArray, hi: FloatArray) -> tuple[Corner, ...]:
@@ -272,7 +274,8 @@ class Step(Jumping):
 
     def derivative(self, z: FloatArray) -> FloatArray:
         """Return the slope at z, and of the jump that of jump z / (2 + 2 |z|), which never ends."""
-        return np.asarray(np.where(z >= 0, self.above, self.below) + 0.5 * np.asarray(self.jump) / (1 + np.abs(z)) ** 2)
+        near = 1.0 / (1.0 + np.abs(z))
+        return np.asarray(np.where(z >= 0, self.above, self.below) + 0.5 * np.asarray(self.jump) * near * near)
 
     def _jumps(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
         return np.asarray((lo <= 0) & (hi >= 0))
@@ -319,7 +322,8 @@ class Step(Jumping):
 
     def of_states(self, states: IntArray) -> Step:
         """Return the activation of some states."""
-        return Step(*(_of(value, states) for value in (self.below, self.above, self.jump, self.share)))
+        below, above, jump, share = (_of(value, states) for value in self.parameters.values())
+        return Step(below, above, jump, share)
 
 
 def step(

@@ -24,7 +24,7 @@ from idl_audit.implicit.lowering.maxima import lower_max, lower_min
 from idl_audit.implicit.lowering.movement import between
 from idl_audit.implicit.lowering.sequences import TensorList
 from idl_audit.implicit.walk import TensorValue, Walk, refuse
-from idl_audit.values.arrays import AnyArray, FloatArray
+from idl_audit.values.arrays import FloatArray
 from idl_audit.values.rounding import gamma
 
 _PASSED_ON: Final = frozenset({"Cast", "CastLike", "Identity"})
@@ -108,13 +108,16 @@ class Choices:
         if node.op == "Cast":
             return replace(condition, kind=type_cast_to(node))
         like = self.values.get(node.inputs[1])
-        return replace(condition, kind=like.kind if isinstance(like, Condition) else type_of(self._tensor(node, node.inputs[1])))
+        return replace(
+            condition, kind=like.kind if isinstance(like, Condition) else type_of(self._tensor(node, node.inputs[1]))
+        )
 
     def _typed(self, node: Node, made: AffineForm, walk: Walk) -> Known:
-        """Return what stands for a choice, in the type of what was chosen from; it rounds otherwise than Where or Mul."""
+        """Return what stands for a choice, in the type of what is chosen; it rounds otherwise than Where or Mul."""
         (result,) = walk.finished(replace(node, op=f"{node.op} by a comparison"), (), (made,))
-        kinds = {type_of(value) for name in node.inputs if not isinstance(value := self.values.get(name), (Condition, TensorList))}
-        kind = next(iter(kinds - {""}), "")
+        found = [self.values.get(name) for name in node.inputs]
+        kinds = [type_of(value) for value in found if not isinstance(value, (Condition, TensorList))]
+        kind = next(filter(None, kinds), "")
         return typed(result, kind) if kind and isinstance(result, AffineForm) else result
 
     def as_tensor(self, condition: Condition, walk: Walk) -> AffineForm:
@@ -122,8 +125,8 @@ class Choices:
         found = self.steps.get(condition.key)
         if found is None:
             node = condition.node
-            sides = (self._tensor(node, name) for name in (condition.left, condition.right))
-            found = is_above(node, *sides, walk, strictly=condition.strictly)
+            left, right = (self._tensor(node, name) for name in (condition.left, condition.right))
+            found = is_above(node, left, right, walk, strictly=condition.strictly)
             (finished,) = walk.finished(node, (), (found,))
             assert isinstance(finished, AffineForm)
             found = self.steps[condition.key] = finished
@@ -164,7 +167,7 @@ class Choices:
     def _of_one_variable(self, node: Node, condition: Condition, upper: str, lower: str, walk: Walk) -> AffineForm:
         constants = [self.values.get(name) if name else np.zeros(()) for name in (upper, lower)]
         if isinstance(constants[0], np.ndarray) and isinstance(constants[1], np.ndarray):
-            return self._between(node, condition, constants[0], constants[1], walk)
+            return between(node, self.as_tensor(condition, walk), constants[0], constants[1], walk)
         left, right, above, below = self._pieces(condition, upper, lower)
         roots = {piece.root for piece in (left, right, above, below)} - {None}
         if len(roots) != 1:
@@ -203,11 +206,6 @@ class Choices:
         constant = [isinstance(self.values.get(name), np.ndarray) for name in names]
         kept = [root == self._origin(name) for name, root in zip(names, roots, strict=True)]
         return sum(constant) == 1 and (kept[0] or constant[0]) and (kept[1] or constant[1])
-
-    def _between(self, node: Node, condition: Condition, upper: AnyArray, lower: AnyArray, walk: Walk) -> AffineForm:
-        shape = tuple(np.broadcast_shapes(condition.shape, upper.shape, lower.shape))
-        sides = (np.broadcast_to(side, shape) for side in (upper, lower))
-        return between(node, self.as_tensor(condition, walk), *sides, walk)
 
     def _tensor(self, node: Node, name: str | None) -> TensorValue:
         found = None if name is None else self.values.get(name)

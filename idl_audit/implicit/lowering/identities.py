@@ -1,4 +1,4 @@
-"""Operators that change no number (Cast to floats, Dropout), and those whose result no number changes (Shape, IsNaN)."""
+"""Operators that change no number (Cast, Dropout; to integers it does), and those whose result none changes (Shape)."""
 
 from __future__ import annotations
 

@@ -107,17 +107,17 @@ def _picked(
             "choices between constants can be read, and comparisons of a tensor with a constant, where both choices "
             "are multiples of that tensor plus constants",
         )
-    shape = tuple(np.broadcast_shapes(condition.shape, upper.shape, lower.shape))
-    return between(node, condition, *(np.broadcast_to(side, shape) for side in (upper, lower)), walk)
+    return between(node, condition, upper, lower, walk)
 
 
 def between(node: Node, condition: AffineForm, upper: AnyArray, lower: AnyArray, walk: Walk) -> AffineForm:
-    """Return lower + (upper - lower) condition, for constants of one shape."""
+    """Return lower + (upper - lower) condition, for constants, broadcast."""
     refuse_infinity(node, upper)
     refuse_infinity(node, lower)
-    base = lower.astype(np.float64).reshape(-1)
-    height = Selection.diagonal(upper.astype(np.float64).reshape(-1) - base).uncertain(gamma(2))
-    return walk.linear(node, height, broadcast(condition, upper.shape), upper.shape, offset=base)
+    shape = tuple(np.broadcast_shapes(condition.shape, upper.shape, lower.shape))
+    high, low = (np.broadcast_to(side.astype(np.float64), shape).reshape(-1) for side in (upper, lower))
+    height = Selection.diagonal(high - low).uncertain(gamma(2))
+    return walk.linear(node, height, broadcast(condition, shape), shape, offset=low.copy())
 
 
 def lower_concat(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

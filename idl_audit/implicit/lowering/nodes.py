@@ -106,8 +106,7 @@ def _lowered(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tup
 
 
 def _alike(value: TensorValue, other: TensorValue) -> TensorValue:
-    both = isinstance(value, AffineForm) and isinstance(other, AffineForm)
-    return alike(value, other) if both else value
+    return alike(value, other) if isinstance(value, AffineForm) and isinstance(other, AffineForm) else value
 
 
 _ONLY_MOVE: Final = frozenset(
@@ -152,8 +151,8 @@ def _kept(node: Node, arguments: Sequence[TensorValue | None]) -> AffineForm | N
         return whole[0]
     refuse(
         node,
-        f"computes with {whole[0].kind} that depend on the input, and may round or overflow there; Cast them to floats, "
-        "or DequantizeLinear them, before it",
+        f"computes with {whole[0].kind} that depend on the input, and may round or overflow there; Cast them to "
+        "floats, or DequantizeLinear them, before it",
     )
 
 

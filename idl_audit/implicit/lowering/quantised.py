@@ -60,14 +60,12 @@ def lower_qlinear_conv(node: Node, values: Sequence[TensorValue | None], walk: W
     per_channel = (-1, *(1,) * (kernel.ndim - 1))
     weights = (kernel - zero.reshape(per_channel)) * scale.reshape(per_channel)  # exact: 24 and 9 bits
     bias = optional_constant(node, values, 8, "bias")
-    inputs: list[TensorValue | None] = [read, weights]
-    lost = 0.0
+    added = np.zeros(len(kernel))
     if bias is not None:  # in units of both scales; their product has 48 bits, and the bias 32
-        inputs.append(bias.astype(np.float64) * (_positive(node, values, 1).reshape(-1)[0] * scale.reshape(-1)))
-        lost = gamma(4) * float(np.abs(inputs[2]).max(initial=0.0))
-    (made,) = lower_conv(replace(node, op="Conv"), inputs, walk)
+        added = bias.astype(np.float64) * (_positive(node, values, 1).reshape(-1)[0] * scale.reshape(-1))
+    (made,) = lower_conv(replace(node, op="Conv"), [read, weights, added], walk)
     assert isinstance(made, AffineForm)
-    made = replace(made, constant_error=made.constant_error + lost)
+    made = replace(made, constant_error=made.constant_error + gamma(4) * float(np.abs(added).max(initial=0.0)))
     return (_quantised(node, made, _grid(node, values, 6, made), _type_of(node, values, 7), walk),)
 
 

@@ -233,7 +233,7 @@ def _grid(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
 
 
 def _together(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
-    """Lists of tensors, and losses over a batch: their rows are not followed."""
+    """Lists of tensors, losses over a batch, quantised products: their rows are not followed."""
     meet()
 
 
@@ -268,7 +268,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         **dict.fromkeys(
             (
                 *("AveragePool", "Conv", "ConvTranspose", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"),
-                *("LpPool", "MaxPool", "Resize", "Upsample"),
+                *("LpPool", "MaxPool", "QLinearConv", "Resize", "Upsample"),
             ),
             _images,
         ),
@@ -284,7 +284,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "TopK": _top_k,
         **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _grid),
         **dict.fromkeys(
-            (*SEQUENCES, "NegativeLogLikelihoodLoss", "QLinearConv", "QLinearMatMul", "SoftmaxCrossEntropyLoss"),
+            (*SEQUENCES, "NegativeLogLikelihoodLoss", "QLinearMatMul", "SoftmaxCrossEntropyLoss"),
             _together,
         ),
         **dict.fromkeys(
