@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, JUMPS, Activation, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, JUMPS, Activation, Coupled, Mixed
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
@@ -282,9 +282,6 @@ class _Reader:
             self._check(all(np.all(value >= 0) for value in parameters.values()), f"'{key}' has no negative parameter")
             dividing = entry["activation"] in ("celu", "softmax")
             self._check(not dividing or all(value != 0 for value in parameters.values()), f"'{key}' divides by 0")
-        if entry["activation"] == "softmax":
-            width = parameters.get("width", 1.0)
-            self._check(isinstance(width, float) and size % width == 0, f"the width of '{key}' divides its states")
         if entry["activation"] == "step":
             share = np.asarray(parameters.get("share", 0.0))
             self._check(bool(((share >= 0) & (share <= 1)).all()), f"the share of '{key}' lies between 0 and 1")
@@ -294,6 +291,8 @@ class _Reader:
             whole = all(bool((np.rint(end) == end).all()) for end in ends)
             self._check(whole, f"the ends of '{key}' are whole numbers")
         activation: Activation = known[entry["activation"]](**parameters)
+        if isinstance(activation, Coupled):
+            self._check(size % activation.width == 0, f"the width of '{key}' divides its states")
         return activation
 
     def _row(self, name: str, entry: Mapping[str, Any], sizes: list[int], p: int, size: int) -> Affine:

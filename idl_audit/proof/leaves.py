@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
@@ -30,7 +29,8 @@ def chosen_multipliers(
 ) -> Multipliers:
     """Return lam = v s - sigma beta: s the chosen slope where v >= 0 and that of the upper line where v < 0.
 
-    For curves s is the chosen slope whatever the sign of v: a line of any slope touches the graph on either side.
+    For curves s is the chosen slope whatever the sign of v: a line of any slope touches the graph on either side. For
+    coupled blocks what is chosen are shares of planes.
 
     Args:
         model: the model.
@@ -41,7 +41,11 @@ def chosen_multipliers(
     """
 
     def choose(k: int, v: FloatArray) -> FloatArray:
-        lam = v * _slopes(model.blocks[k], bounds.z[k], v, slopes.get(k))
+        block, z = model.blocks[k], bounds.z[k]
+        if block.activation.coupled:
+            lam = block.multipliers(v, z.lo[:, None, :], z.hi[:, None, :], slopes.get(k))
+        else:
+            lam = v * _slopes(block, z, v, slopes.get(k))
         lam = lam - splits[k] if k in splits else lam
         return np.where(np.isnan(duals[k]), lam, duals[k]) if k in duals else lam
 
@@ -53,7 +57,7 @@ def _slopes(
 ) -> FloatArray | Float32Array:
     """Return the slopes of the lines that v asks for, (m, R, n): the usual ones where none is chosen, or it is NaN."""
     is_known: BoolArray = np.zeros(1, np.bool_) if chosen is None else ~np.isnan(chosen)
-    if not isinstance(block.activation, Curve):
+    if not block.has_lines_of_any_slope:
         is_known = is_known & ((z.lo < 0) & (z.hi > 0))[:, None, :] & (v >= 0)
     elif chosen is not None and is_known.all():
         return chosen

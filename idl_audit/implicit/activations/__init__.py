@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import coupled, curve, jumping, kinked
+from idl_audit.implicit.activations import curve, jumping, kinked, product, softmax
 from idl_audit.implicit.activations.base import Activation, Line
+from idl_audit.implicit.activations.coupled import Coupled
 from idl_audit.implicit.activations.mixed import Mixed
 
 ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
@@ -23,10 +24,11 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
         "gelu_tanh": curve.gelu_tanh,
         "hard_swish": curve.hard_swish,
         "mish": curve.mish,
+        "product": product.product,
         "selu": curve.selu,
         "sigmoid": curve.sigmoid,
         "silu": curve.silu,
-        "softmax": coupled.softmax,
+        "softmax": softmax.softmax,
         "softplus": curve.softplus,
         "softsign": curve.softsign,
         "tanh": curve.tanh,
@@ -34,9 +36,12 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 )
 """Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
 
+COUPLED: Final = frozenset({"product", "softmax"})
+"""Those whose states depend on each other, in groups of `width`."""
+
 JUMPS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
     {"ceil": jumping.ceil, "floor": jumping.floor, "round": jumping.rounding, "step": jumping.step}
 )
 """The same for what jumps, which no loop may hold: feed-forward models read from other files have them."""
 
-__all__ = ["ACTIVATIONS", "JUMPS", "Activation", "Line", "Mixed"]
+__all__ = ["ACTIVATIONS", "COUPLED", "JUMPS", "Activation", "Coupled", "Line", "Mixed"]
