@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from idl_audit.implicit.activations import Activation, Coupled, Line
 from idl_audit.implicit.activations.coupled import Plane
 from idl_audit.implicit.activations.curve import Curve
-from idl_audit.implicit.activations.jumping import Jumping
+from idl_audit.implicit.activations.jumping import Jumping, sides
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
@@ -145,6 +145,13 @@ class StateBlock:
             return None
         cut = self.activation.cut(*self._unscaled(lo, hi))
         return np.ldexp(cut, -self.exponent) if self._is_scaled else cut
+
+    def sides(self, cut: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the greatest z below a cut and the least above it; both the cut itself, unless the activation jumps.
+
+        Where it does, the value at the cut belongs to one side alone (`activations.jumping`).
+        """
+        return sides(cut, self.exponent) if self.jumps else (cut, cut)
 
     def multipliers(
         self, v: FloatArray, lo: FloatArray, hi: FloatArray, chosen: FloatArray | Float32Array | None = None
@@ -368,6 +375,26 @@ class ImplicitModel:
     def has_jumps(self) -> bool:
         """Whether a block jumps, so that no number bounds its slope for all inputs."""
         return any(block.jumps for block in self.blocks)
+
+    @cached_property
+    def _jumping_states(self) -> tuple[BoolArray, IntArray]:
+        """Which states jump, and the exponents of all, (n,), in the flat order."""
+        jumps = [np.full(block.size, block.jumps) for block in self.blocks]
+        exponents = [np.broadcast_to(block.exponent, block.size) for block in self.blocks]
+        return np.concatenate(jumps), np.concatenate(exponents)
+
+    def sides(self, states: IntArray, cuts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the greatest z below a cut of each of some states, and the least above it (`StateBlock.sides`).
+
+        Numbers below 0 stand for no state; there both are the cut.
+        """
+        if not self.has_jumps:
+            return cuts, cuts
+        jumping, exponents = self._jumping_states
+        at = np.maximum(states, 0)
+        below, above = sides(cuts, exponents[at])
+        jumps = jumping[at] & (states >= 0)
+        return np.where(jumps, below, cuts), np.where(jumps, above, cuts)
 
     def refuse_jumps(self, what: str) -> None:
         """Refuse what needs a bound on every slope.

@@ -193,9 +193,9 @@ def with_phases(model: ImplicitModel, bounds: StateBounds, phases: Mapping[int, 
     for k, known in bounds.z.items():
         lo, hi = np.repeat(known.lo, m, axis=0), np.repeat(known.hi, m, axis=0)
         if k in phases:
-            cut = cut_points(model.blocks[k], known)
-            lo = np.where(phases[k] > 0, np.maximum(lo, cut), lo)
-            hi = np.where(phases[k] < 0, np.minimum(hi, cut), hi)
+            below, above = model.blocks[k].sides(cut_points(model.blocks[k], known))
+            lo = np.where(phases[k] > 0, np.maximum(lo, above), lo)
+            hi = np.where(phases[k] < 0, np.minimum(hi, below), hi)
         z[k] = Interval(lo, hi)
     return StateBounds(z)
 

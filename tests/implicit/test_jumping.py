@@ -171,7 +171,7 @@ def test_the_graph_is_touched_where_the_support_is(name: str, seed: int) -> None
     lo, hi = intervals(rng)
     side, k = rng.choice([-1.0, 1.0], size=N), rng.normal(size=N)
     z, x = phi.touched(side, k, lo, hi)
-    assert ((z >= lo) & (z <= hi)).all()
+    assert ((z >= np.nextafter(lo, -np.inf) - 1e-250) & (z <= np.nextafter(hi, np.inf) + 1e-250)).all()
     found = phi.lower_support(side, np.zeros(N), side * k, lo, hi)
     np.testing.assert_allclose(side * (x - k * z), found, rtol=1e-9, atol=1e-9)
     least, most = phi.line_slopes(lo, hi)
@@ -200,6 +200,37 @@ def test_a_cut_leaves_fewer_pieces_on_both_sides(name: str, seed: int) -> None:
             assert lo[i] <= cut[i] <= hi[i]
             assert sum(sides) == whole
             assert max(sides) < whole
+
+
+@EVERY
+@settings(max_examples=8, deadline=None)
+@given(seed=SEEDS, exponent=st.sampled_from([0, -3, 4]))
+def test_the_sides_of_a_cut_have_the_whole_graph_and_each_value_at_it_once(name: str, seed: int, exponent: int) -> None:
+    phi, rng = EXAMPLES[name], np.random.default_rng(seed)
+    block = StateBlock("b", "Op", phi, (N,), exponent=exponent)
+    lo, hi = (np.ldexp(end, -exponent) for end in intervals(rng))
+    cut = np.where(rng.random(N) < 0.7, block.threshold(lo, hi), lo + rng.random(N) * (hi - lo))
+    below, above = block.sides(cut)
+    v, lam = rng.normal(size=(2, N))
+    none = np.zeros(N)
+    halves = [
+        block.lower_support(v, none, lam, lo, np.minimum(hi, below)),
+        block.lower_support(v, none, lam, np.maximum(lo, above), hi),
+    ]
+    inside = (lo < cut) & (cut < hi)
+    for i in np.flatnonzero(inside):
+        scale = Fraction(2) ** exponent
+        corners = corner_values(phi, i, float(Fraction(lo[i]) * scale), float(Fraction(hi[i]) * scale))
+        least = min(Fraction(v[i]) * x - Fraction(lam[i]) * z for z, x in corners) / scale
+        assert Fraction(float(np.minimum(*halves)[i])) <= least
+    if isinstance(phi, Stairs):
+        at = block.threshold(lo, hi)
+        below, above = block.sides(at)
+        (_, last), (first, _) = block.interval(lo, below), block.interval(above, hi)
+        low, high = block.interval(at, at)
+        jumps = inside & (low < high)
+        np.testing.assert_array_equal(last[jumps], low[jumps])
+        np.testing.assert_array_equal(first[jumps], high[jumps])
 
 
 @pytest.mark.parametrize(

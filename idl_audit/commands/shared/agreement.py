@@ -219,8 +219,8 @@ def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatAr
         raise UnsupportedModelError(
             [
                 f"{pair.path}: {pair.original.name} differs by {found.error:.1e} of max|y| from what the file says; "
-                f"its kernels for {' and '.join(kernels)} saturate sums in 16 bits on processors without VNNI: quantise "
-                "with reduce_range=True, or in the format QDQ, whose operators run one by one here"
+                f"its kernels for {' and '.join(kernels)} saturate sums in 16 bits on processors without VNNI: use "
+                "reduce_range=True, or the format QDQ, whose operators run one by one here"
             ]
         )
     raise AgreementError(

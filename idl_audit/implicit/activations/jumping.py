@@ -1,7 +1,10 @@
 """Jumping activations: stairs of a regular grid (rounding, quantisation) and single steps (Sign, comparisons).
 
-The graph is closed: at a threshold both neighbouring values belong to it, whichever of them a rounding rule picks. Over
-[l, h] its convex hull has few vertices, the `corners`, and a linear function of (z, x) is least at one of them.
+The graph is closed: at a threshold both neighbouring values belong to it, whichever of them a rounding rule picks. What
+lies over [l, h] are the pieces that meet it, and their ends are taken a hair further: so [t, h] and [l, t] without the
+other side's value at t are [the next number above t, h] and [l, the next below], and together they have all of the
+graph (`sides`). The convex hull has few vertices, the `corners`, and a linear function of (z, x) is least at one of
+them.
 
 No number bounds the slope of a jump, so that S is infinite. Slopes over an interval are finite where no threshold lies
 in it; where one does, they are infinite, and nothing multiplies by them (`idl_audit.implicit.jumps`).
@@ -19,13 +22,38 @@ import numpy as np
 
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, down, gamma, up
 
 LARGEST: Final = 2.0**50
 """Stairs beyond this are not told from each other in float64: nothing is known there."""
 
 STEEPEST: Final = 8.0
 """Lines that the search tries rise by no more than this many heights of the graph in the width of the interval."""
+
+
+HAIR: Final = 2.0**-900
+"""Next to 0, numbers are taken to be so far from each other: they still are when they are scaled."""
+
+
+def sides(cut: FloatArray, exponent: int | IntArray = 0) -> tuple[FloatArray, FloatArray]:
+    """Return the next number below a cut and the next above it, for the two sides that share the graph there.
+
+    What `_further` takes from the one above, and adds to the one below, reaches the cut: numbers next to each other, or
+    HAIR and at most half of it again by rounding, against twice as much. With a kept scale z stands for 2^exponent z;
+    where that, or the way back, leaves the range of float64, both sides have the cut and what lies there.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        whole = np.ldexp(cut, exponent)
+        below, above = np.minimum(down(whole), whole - HAIR), np.maximum(up(whole), whole + HAIR)
+        known = np.ldexp(whole, -np.asarray(exponent)) == cut
+        back = [np.ldexp(side, -np.asarray(exponent)) for side in (below, above)]
+        for end, side in zip((below, above), back, strict=True):
+            known &= np.isfinite(end) & (np.ldexp(side, exponent) == end)
+    return np.where(known, back[0], cut), np.where(known, back[1], cut)
+
+
+def _further(lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return np.minimum(down(lo), lo - 2 * HAIR), np.maximum(up(hi), hi + 2 * HAIR)
 
 
 class Corner(NamedTuple):
@@ -44,7 +72,7 @@ class Jumping(Activation):
 
     @abstractmethod
     def corners(self, lo: FloatArray, hi: FloatArray) -> tuple[Corner, ...]:
-        """Return points whose convex hull holds the closed graph over [lo, hi], by rising z."""
+        """Return points whose convex hull holds the pieces that meet [lo, hi], by rising z."""
 
     @abstractmethod
     def cut(self, lo: FloatArray, hi: FloatArray) -> FloatArray:
@@ -209,14 +237,14 @@ class Stairs(Jumping):
         first, last = self.interval(lo, hi)
         jumps = first < last
         to_next = self._rule.centre + 0.5
+        lo, hi = (np.broadcast_to(side, jumps.shape) for side in _further(lo, hi))
         start, end = np.where(jumps, first + to_next, hi), np.where(jumps, last - 1.0 + to_next, hi)
-        up = jumps.astype(np.float64)
-        lo, hi = (np.broadcast_to(side, jumps.shape) for side in (lo, hi))
+        one = jumps.astype(np.float64)
         return (
             Corner(lo, first, 0.0),
             Corner(start, first, 0.0),
-            Corner(start, first + up, 0.0),
-            Corner(end, last - up, 0.0),
+            Corner(start, first + one, 0.0),
+            Corner(end, last - one, 0.0),
             Corner(end, last, 0.0),
             Corner(hi, last, 0.0),
         )
@@ -298,8 +326,8 @@ class Step(Jumping):
     def corners(self, lo: FloatArray, hi: FloatArray) -> tuple[Corner, ...]:
         """Return both ends and, where 0 lies in [lo, hi], (0, 0) and (0, jump) between them."""
         jumps = self._jumps(lo, hi)
-        left = self._end(lo, lo > 0)
-        right = self._end(hi, ~(hi < 0))
+        start, end = _further(lo, hi)
+        left, right = self._end(start, lo > 0), self._end(end, ~(hi < 0))
         zero = np.where(jumps, 0.0, left.z)
         error = np.where(jumps, 0.0, left.error)
         return (
