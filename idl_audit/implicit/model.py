@@ -409,7 +409,8 @@ class ImplicitModel:
                     f"the network jumps at {block.op} node '{block.name}', so that no number bounds its slope for all "
                     f"inputs, and S is infinite: {what}; verdicts (certify), attacks and bounds by interval and linear "
                     "can be had",
-                )
+                ),
+                code="IDL306",
             )
 
     @cached_property

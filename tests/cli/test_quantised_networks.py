@@ -80,6 +80,20 @@ def test_no_number_bounds_its_slope(folder: Path, tmp_path: Path) -> None:
     assert "the network jumps" in drift.out.replace("\n", " ")
 
 
+def test_a_run_leaves_out_what_needs_slopes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = of(folder, "digits_mlp")
+    monkeypatch.chdir(tmp_path)
+    text = f'[defaults]\nmodel = "{model}"\ndata = "{data}"\neps = "0.005"\nbounds = "0,1"\nlimit = 2\n'
+    Path("idl-audit.toml").write_text(text)
+    found = run("run", "-f", "json")
+    assert found.code == 0
+    assert found.report.sensitivity is None
+    assert found.report.summary.per_eps[0].certified == 2
+    assert "IDL306" in {entry.code for entry in found.report.diagnostics}
+    Path("idl-audit.toml").write_text(text + '[run]\nsteps = "sensitivity"\n')
+    assert run("run").code == 2
+
+
 def test_a_converted_int8_network_is_the_same(folder: Path, tmp_path: Path) -> None:
     model, data = of(folder, "digits_mlp per channel")
     assert run("convert", model, "--out", tmp_path / "m.npz").code == 0

@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+PER_CHANNEL = 13
+"""The operator set in which DequantizeLinear has got an axis."""
 
 
 class Rows(CalibrationDataReader):
@@ -33,8 +37,15 @@ def quantised(
     format: QuantFormat = QuantFormat.QDQ,
     reduce_range: bool = False,
 ) -> Path:
-    """Write the network of `source` with int8 weights and int8 numbers between its layers, calibrated on the inputs."""
-    entry = onnx.load(str(source), load_external_data=False).graph.input[0]
+    """Write the network of `source` with int8 weights and int8 numbers between its layers, calibrated on the inputs.
+
+    Scales for each channel need operator set 13: older networks, which must have no Softmax, are converted to it.
+    """
+    read = onnx.load(str(source), load_external_data=False)
+    if max(one.version for one in read.opset_import if not one.domain) < PER_CHANNEL:
+        source = target.with_suffix(".converted.onnx")
+        onnx.save(version_converter.convert_version(read, PER_CHANNEL), str(source))
+    entry = read.graph.input[0]
     shape = [dim.dim_value or 1 for dim in entry.type.tensor_type.shape.dim]
     logging.disable(logging.WARNING)  # it asks for a pass of its own before
     try:
