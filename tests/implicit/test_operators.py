@@ -282,24 +282,30 @@ REFUSED: dict[str, tuple[list[NodeProto], tuple[int, ...], dict[str, Any], str]]
         {"r": np.float32([0, 0.2, 1, 0.8]), "z": ints(1, 4)},
         "gives it its old length",
     ),
-    "a product of truth values": (
-        [node("Greater", "x c", "h"), node("Cast", "h", "k", to=1), node("Mul", "k k")],
-        ROW,
-        {"c": scalar(0)},
-        "multiplies two tensors",
-    ),
-    "a jump at a computed border": (
-        [node("Mul", "x d", "m"), node("Greater", "m c", "h"), node("Where", "h x c")],
-        ROW,
-        {"c": scalar(0.3), "d": scalar(0.7)},
-        "at a border, or by heights, that are computed",
-    ),
     "a cast that wraps around": ([node("Cast", "x", "h", to=3), node("Cast", "h", to=1)], ROW, {}, "beyond its range"),
     "a quotient of whole numbers": (
         [node("Cast", "x", "h", to=7), node("Div", "h n", "k"), node("Cast", "k", to=1)],
         ROW,
         {"n": np.int64(2)},
         "Div node .* computes with int64",
+    ),
+    "a quotient of chosen whole numbers": (
+        [node("Greater", "x a", "c"), node("Where", "c p n", "h"), node("Div", "h n", "k"), node("Cast", "k", to=1)],
+        ROW,
+        {"a": scalar(0.3), "p": np.int64(5), "n": np.int64(2)},
+        "Div node .* computes with int64",
+    ),
+    "a quotient of moved whole numbers": (
+        [node("Cast", "x", "i", to=7), node("Where", "m i n", "h"), node("Div", "h n", "k"), node("Cast", "k", to=1)],
+        ROW,
+        {"m": np.array([True, False] * 3), "n": np.int64(2)},
+        "Div node .* computes with int64",
+    ),
+    "a list of whole numbers": (
+        [node("Cast", "x", "i", to=7), node("SequenceConstruct", "i i", "s"), node("SequenceAt", "s z", "y")],
+        ROW,
+        {"z": np.int64(0)},
+        "into a list",
     ),
     "a sum of int8": (
         [node("QuantizeLinear", "x s z", "q"), node("Add", "q q", "r"), node("DequantizeLinear", "r s z")],
@@ -324,18 +330,6 @@ REFUSED: dict[str, tuple[list[NodeProto], tuple[int, ...], dict[str, Any], str]]
         ROW,
         {"s": scalar(0.1), "z": np.int8(0), "w": np.ones((6, 2), np.int8)},
         "MatMulInteger node .* whose scales",
-    ),
-    "a choice that has nothing to do with its condition": (
-        [node("Greater", "x c", "h"), node("Neg", "x", "n"), node("Tanh", "x", "t"), node("Where", "h n t")],
-        ROW,
-        {"c": scalar(0)},
-        "chooses between tensors by comparing others",
-    ),
-    "a choice by truth values that are joined": (
-        [node("Greater", "x c", "h"), node("Less", "x c", "k"), node("Or", "h k", "o"), node("Where", "o x c")],
-        ROW,
-        {"c": scalar(0)},
-        "by a condition that does so too",
     ),
     "a list that is added": (
         [node("SplitToSequence", "x", "h", axis=1), node("Add", "h x")],

@@ -18,13 +18,14 @@ from idl_audit.implicit.activations import kinked
 from idl_audit.implicit.affine import AffineForm, typed
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.lowering.arithmetic import broadcast
-from idl_audit.implicit.lowering.identities import type_cast_to, type_of
+from idl_audit.implicit.lowering.identities import type_cast_to
 from idl_audit.implicit.lowering.jumps import COMPARISONS, is_above
 from idl_audit.implicit.lowering.maxima import lower_max, lower_min
 from idl_audit.implicit.lowering.movement import between
 from idl_audit.implicit.lowering.sequences import TensorList
-from idl_audit.implicit.walk import TensorValue, Walk, refuse
+from idl_audit.implicit.walk import TensorValue, Walk, refuse, type_of
 from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.rounding import gamma
 
 _PASSED_ON: Final = frozenset({"Cast", "CastLike", "Identity"})
@@ -92,13 +93,16 @@ class Choices:
             return replace(first, left=first.right, right=first.left, strictly=not first.strictly)
         if node.op in ("And", "Or") and len(node.inputs) == 2:
             return self._joined(node)
-        if isinstance(first, Condition) and node.op == "Where" and len(node.inputs) == 3:
-            return self._typed(node, self._chosen(node, first, node.inputs[1], node.inputs[2], walk), walk)
-        if node.op == "Mul" and len(node.inputs) == 2:
-            for condition, other in (node.inputs, node.inputs[::-1]):
-                found = self.values.get(condition)
-                if isinstance(found, Condition) and not isinstance(self.values.get(other), Condition):
-                    return self._typed(node, self._chosen(node, found, other, "", walk), walk)
+        try:
+            if isinstance(first, Condition) and node.op == "Where" and len(node.inputs) == 3:
+                return self._typed(node, self._chosen(node, first, node.inputs[1], node.inputs[2], walk), walk)
+            if node.op == "Mul" and len(node.inputs) == 2:
+                for condition, other in (node.inputs, node.inputs[::-1]):
+                    found = self.values.get(condition)
+                    if isinstance(found, Condition) and not isinstance(self.values.get(other), Condition):
+                        return self._typed(node, self._chosen(node, found, other, "", walk), walk)
+        except UnsupportedModelError:  # no function of one variable: a product of the condition
+            return None
         return None
 
     def _passed_on(self, node: Node, condition: Condition) -> Condition:

@@ -12,7 +12,7 @@ import numpy as np
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm, Whole, typed
 from idl_audit.implicit.lowering.jumps import is_not_zero, truncated
-from idl_audit.implicit.walk import TensorValue, Walk, form_input, int_attribute, optional_constant, refuse
+from idl_audit.implicit.walk import TensorValue, Walk, form_input, int_attribute, optional_constant, refuse, type_of
 
 
 def lower_shape(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -105,13 +105,6 @@ def lower_dropout(node: Node, values: Sequence[TensorValue | None], walk: Walk) 
 def lower_cast_like(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """CastLike: a Cast to the type of another tensor."""
     return (as_type(node, form_input(node, values, 0), type_of(values[1] if len(values) > 1 else None), walk),)
-
-
-def type_of(value: TensorValue | None) -> str:
-    """Return the type of a tensor; empty for floats."""
-    if isinstance(value, Whole):
-        return value.kind
-    return value.dtype.name if isinstance(value, np.ndarray) and value.dtype.kind in "iub" else ""
 
 
 def lower_finite(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.affine import AffineForm, PartlyAbsent
+from idl_audit.implicit.affine import AffineForm, PartlyAbsent, typed
 from idl_audit.implicit.linear_maps import Selection
-from idl_audit.implicit.lowering.arithmetic import broadcast
+from idl_audit.implicit.lowering.arithmetic import add_values, broadcast, lower_mul, negated
 from idl_audit.implicit.walk import (
     NO_BOUND,
     TensorValue,
@@ -30,6 +30,7 @@ from idl_audit.implicit.walk import (
     refuse,
     refuse_infinity,
     text_attribute,
+    type_of,
 )
 from idl_audit.values.arrays import AnyArray, IntArray
 from idl_audit.values.rounding import gamma
@@ -90,30 +91,34 @@ def lower_max_unpool(node: Node, values: Sequence[TensorValue | None], walk: Wal
 
 
 def lower_where(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Where: a constant condition picks entries of two tensors; one that depends on the input, between constants."""
+    """Where: a constant condition picks entries of two tensors; one that depends on the input multiplies."""
     if values and isinstance(values[0], AffineForm):
-        return (_picked(node, values[0], values[1], values[2], walk),)
-    return moved(node, values, (1, 2), walk)
+        made: TensorValue = _picked(node, values[0], values[1], values[2], walk)
+    else:
+        (made,) = moved(node, values, (1, 2), walk)
+    kind = type_of(values[1]) or type_of(values[2])
+    return (typed(made, kind) if kind and isinstance(made, AffineForm) else made,)
 
 
 def _picked(
     node: Node, condition: AffineForm, upper: TensorValue | None, lower: TensorValue | None, walk: Walk
 ) -> AffineForm:
-    """Return lower + (upper - lower) condition, for constants."""
-    if not isinstance(upper, np.ndarray) or not isinstance(lower, np.ndarray):
-        refuse(
-            node,
-            "chooses between tensors that depend on the network's input, by a condition that does so too: a product; "
-            "choices between constants can be read, and comparisons of a tensor with a constant, where both choices "
-            "are multiples of that tensor plus constants",
-        )
-    return between(node, condition, upper, lower, walk)
+    """Return lower + (upper - lower) condition: a product of states, unless both are constants."""
+    if upper is None or lower is None:
+        refuse(node, "needs three inputs")
+    refuse_infinity(node, upper)
+    refuse_infinity(node, lower)
+    if isinstance(upper, np.ndarray) and isinstance(lower, np.ndarray):
+        return between(node, condition, upper, lower, walk)
+    difference = add_values(upper, negated(lower))
+    (chosen,) = lower_mul(node, [condition, difference], walk)
+    made = add_values(chosen, lower)
+    assert isinstance(made, AffineForm)
+    return made
 
 
 def between(node: Node, condition: AffineForm, upper: AnyArray, lower: AnyArray, walk: Walk) -> AffineForm:
     """Return lower + (upper - lower) condition, for constants, broadcast."""
-    refuse_infinity(node, upper)
-    refuse_infinity(node, lower)
     shape = tuple(np.broadcast_shapes(condition.shape, upper.shape, lower.shape))
     high, low = (np.broadcast_to(side.astype(np.float64), shape).reshape(-1) for side in (upper, lower))
     height = Selection.diagonal(high - low).uncertain(gamma(2))

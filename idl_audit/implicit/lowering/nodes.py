@@ -80,6 +80,8 @@ class Progress:
         found = [self.values[name] if name else None for name in node.inputs]
         items = [choices.as_tensor(value, self.walk) if isinstance(value, Condition) else value for value in found]
         if node.op in SEQUENCES or any(isinstance(value, TensorList) for value in items):
+            if any(isinstance(value, Whole) for value in items):
+                refuse(node, "puts whole numbers that depend on the input into a list; Cast them to floats before it")
             return (_checked(node, lower_sequence(node, items, self.walk)),)
         return _lowered(node, [value for value in items if not isinstance(value, TensorList)], self.walk)
 
