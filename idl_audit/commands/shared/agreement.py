@@ -37,6 +37,9 @@ UNIT_ROUNDOFFS: Final[Mapping[str, float]] = MappingProxyType(
 
 _SATURATING: Final = frozenset({"QLinearConv", "QLinearMatMul"})
 
+NOBODY_CLEAR: Final = 0.1
+"""Of max|y|."""
+
 _GROWTH: Final = 4.0
 _MUCH_CLOSER: Final = 1e-3
 
@@ -135,12 +138,18 @@ def check(pair: Compared, inputs: FloatArray) -> AgreementCheck:
 
 
 def _either_side(pair: Compared, read: FloatArray, ours: FloatArray) -> tuple[Interval, int | None]:
-    """Return the outputs that either side of a jump leads to, and for how many inputs one is near, if there are any."""
+    """Return the outputs that either side of a jump leads to, and for how many inputs one is near, if there are any.
+
+    Where no input is clear of jumps, and none vouches for the others, outputs stay within `NOBODY_CLEAR` of ours.
+    """
     if not pair.model.has_jumps:
         return Interval(ours, ours), None
     unit = UNIT_ROUNDOFFS["float32" if pair.graph is None else pair.graph.arithmetic]
     found, near = outputs_near_jumps(pair.model, read, unit)
     lo, hi = (np.where(near[:, None], end, ours) for end in (found.lo, found.hi))
+    if near.all():
+        most = NOBODY_CLEAR * float(np.abs(ours).max(initial=0.0))
+        lo, hi = np.maximum(lo, ours - most), np.minimum(hi, ours + most)
     return Interval(lo, hi), int(near.sum())
 
 
