@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,12 @@ from hypothesis import strategies as st
 from idl_audit.implicit.activations import JUMPS
 from idl_audit.implicit.activations.jumping import LARGEST, RULES, Jumping, Stairs, Step, ceil, floor, rounding, step
 from idl_audit.implicit.activations.parts import restricted
-from idl_audit.implicit.model import StateBlock
+from idl_audit.implicit.compose import feedback
+from idl_audit.implicit.linear_maps import Dense
+from idl_audit.implicit.model import ImplicitModel, StateBlock
+from idl_audit.implicit.storage import load_model, save_model
+from idl_audit.values.errors import ModelFileError, UnsupportedModelError
+from tests.shared.small_networks import layered
 
 Array = np.ndarray[Any, Any]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -282,3 +290,51 @@ def test_patterns_of_dependence_have_no_products_with_infinity(name: str) -> Non
 def test_slopes_for_the_search_are_finite(name: str) -> None:
     z = np.concatenate([[0.0, 0.5, -1e300, 1e300], np.linspace(-5, 5, N - 4)])
     assert np.isfinite(EXAMPLES[name].derivative(z)).all()
+
+
+def stored(folder: Path, phi: Jumping, **changes: Any) -> ImplicitModel:
+    """Return a model of one block as it is read back, with some of its file's numbers changed."""
+    model = layered([(np.eye(N), np.zeros(N))], (np.ones((1, N)), [0.0]), phi)
+    save_model(folder / "m.npz", model, origin={}, force=True)
+    if changes:
+        with np.load(folder / "m.npz") as file:
+            arrays = dict(file)
+        meta = json.loads(str(arrays["meta"]))
+        meta["blocks"][0]["parameters"] |= changes
+        arrays["meta"] = np.asarray(json.dumps(meta))
+        np.savez(folder / "m.npz", **arrays)
+    return load_model(folder / "m.npz").model
+
+
+@EVERY
+def test_a_converted_model_keeps_its_jumps(name: str, tmp_path: Path) -> None:
+    phi = EXAMPLES[name]
+    found = stored(tmp_path, phi).blocks[0].activation
+    z = np.linspace(-40, 40, N)
+    np.testing.assert_array_equal(found(z), phi(z))
+    assert type(found) is type(phi)
+
+
+@pytest.mark.parametrize(
+    ("phi", "changes"),
+    [
+        (rounding(-1.0, 1.0), {"lowest": 2.0}),
+        (rounding(-1.0, 1.0), {"lowest": -0.5}),
+        (rounding(-1.0, 1.0), {"highest": float("nan")}),
+        (step(), {"share": 1.5}),
+        (step(), {"share": -0.5}),
+    ],
+)
+def test_a_file_whose_jumps_make_no_sense_is_refused(phi: Jumping, changes: dict[str, float], tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError):
+        stored(tmp_path, phi, **changes)
+
+
+def test_a_loop_that_jumps_is_refused(tmp_path: Path) -> None:
+    model = layered([(np.eye(2), np.zeros(2))], (np.ones((1, 2)), [0.0]), step())
+    looped = replace(model, rows=(replace(model.rows[0], states={0: Dense(matrix=0.1 * np.eye(2))}),))
+    save_model(tmp_path / "m.npz", looped, origin={})
+    with pytest.raises(ModelFileError, match="no loop holds states that jump"):
+        load_model(tmp_path / "m.npz")
+    with pytest.raises(UnsupportedModelError, match="nothing can prove that a loop around the plant"):
+        feedback(model, layered([(np.eye(1), np.zeros(1))], (np.ones((2, 1)), [0.0, 0.0])))
