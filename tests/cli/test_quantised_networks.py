@@ -71,6 +71,11 @@ def test_no_number_bounds_its_slope(folder: Path, tmp_path: Path) -> None:
     assert "jumps at QuantizeLinear node" in refused.err
     assert "S is infinite" in refused.err
     assert len(refused.err.strip().splitlines()) == 1
+    attack = ["attack", model, "-d", data, "-e", "0.1", "--limit", "1", "--method"]
+    assert run(*attack, "gradient").code == 0
+    named = run(*attack, "sensitivity")
+    assert named.code == 2
+    assert "the attack sensitivity has no ranking of inputs" in named.err
     found = run("bounds", model, "-d", data, "-e", "0.01", "--limit", "1", "-f", "json")
     assert found.code == 0
     used = {one.method for entry in found.report.bounds for one in entry.methods}
