@@ -7,7 +7,9 @@ graph (`sides`). The convex hull has few vertices, the `corners`, and a linear f
 them.
 
 No number bounds the slope of a jump, so that S is infinite. Slopes over an interval are finite where no threshold lies
-in it; where one does, they are infinite, and nothing multiplies by them (`idl_audit.implicit.jumps`).
+in it; where one does, they are infinite, and nothing multiplies by them (`ImplicitModel.refuse_jumps`).
+
+Elsewhere: quantised network, QDQ, int8, binarised network.
 """
 
 from __future__ import annotations
