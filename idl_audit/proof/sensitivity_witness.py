@@ -94,6 +94,7 @@ def make_witness(model: ImplicitModel, max_bytes: int | None = None) -> Witness:
         MemoryLimitError: where they would take more.
         UnsupportedModelError: where nothing bounds S.
     """
+    model.refuse_jumps("there is no witness of it")
     model = everywhere(model)
     model.refuse_unbounded()
     loops = loop_witnesses(model)
