@@ -245,12 +245,6 @@ REFUSED: dict[str, tuple[list[NodeProto], tuple[int, ...], dict[str, Any], str]]
         {"w": f(1, 6, 2), "r": f(1, 6, 2), "l": np.array([4], np.int32)},
         "must have 1 to 3 steps",
     ),
-    "a step that jumps": (
-        [node("LSTM", "x w r", hidden_size=2, activations=["ThresholdedRelu", "Tanh", "Tanh"])],
-        (3, 1, 2),
-        {"w": f(1, 8, 2), "r": f(1, 8, 2)},
-        "jumps at alpha = 1",
-    ),
     "an equation that does not fit": ([node("Einsum", "x", equation="ijk->i")], ROW, {}, "a tensor with 2 axes"),
     "an equation of something else": ([node("Einsum", "x", equation="i1->i")], ROW, {}, "not made of letters"),
     "labels of two lengths": ([node("Einsum", "x w", equation="bi,i->b")], ROW, {"w": f(5)}, "lengths 6 and 5"),

@@ -22,7 +22,7 @@ import numpy as np
 
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
-from idl_audit.implicit.lowering import nonlinear
+from idl_audit.implicit.lowering import jumps, nonlinear
 from idl_audit.implicit.lowering.arithmetic import constant_form, multiplied, zeros
 from idl_audit.implicit.lowering.linear import times_constant
 from idl_audit.implicit.lowering.maxima import OUTSIDE, stack
@@ -74,7 +74,7 @@ _WITH_PARAMETERS: Final = MappingProxyType(
         "Elu": nonlinear.lower_elu,
         "HardSigmoid": nonlinear.lower_hard_sigmoid,
         "LeakyRelu": nonlinear.lower_leaky_relu,
-        "ThresholdedRelu": nonlinear.lower_thresholded_relu,
+        "ThresholdedRelu": jumps.lower_thresholded_relu,
     }
 )
 
