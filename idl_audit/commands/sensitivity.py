@@ -25,7 +25,7 @@ from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.samples import Samples
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
-from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.measure.sensitivity import global_or_infinite, sensitivity_matrix
 from idl_audit.proof.files.claims import About, SensitivityClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.sensitivity_witness import make_witness
@@ -115,9 +115,10 @@ def _find(model: ImplicitModel, samples: Samples | None, options: SensitivityOpt
         check_eps_units((options.local.eps,), float(samples.inputs.min()), float(samples.inputs.max()))
         boxes = [several[0] for several in sample_boxes(samples, [options.local.eps], options.preprocessing.bounds)]
     limit = options.model.max_bytes
-    asked = [Rows(None, sensitivity_matrix(model, options.method, max_bytes=limit))]
+    everywhere = sensitivity_matrix if boxes is None else global_or_infinite
+    asked = [Rows(None, everywhere(model, options.method, max_bytes=limit))]
     if functionals is not None:
-        margins_only = sensitivity_matrix(model, options.method, functionals=functionals, max_bytes=limit)
+        margins_only = everywhere(model, options.method, functionals=functionals, max_bytes=limit)
         asked.append(Rows(functionals, margins_only))
     whole, margins = asked[0].whole, None if functionals is None else asked[1].whole
     if options.local is None or samples is None or boxes is None:

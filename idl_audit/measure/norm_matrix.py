@@ -87,8 +87,10 @@ def norm_bound(model: ImplicitModel) -> float | None:
     """Return rho = ||B|| ||C|| / (1 - ||A||) + ||D||, l_inf norms, rounded upward; None where ||A|| >= 1.
 
     |y - y0|_inf <= rho |u - u0|_inf. It depends on the scaling: give the rescaled model. For activations with slopes
-    above 1, A and B are multiplied by the largest Lipschitz constant.
+    above 1, A and B are multiplied by the largest Lipschitz constant; None where that is infinite.
     """
+    if model.unbounded:
+        return None
     steepest = max([1.0, *(float(np.max(block.activation.lipschitz)) for block in model.blocks)])
     a = max((_norm(row.states.values(), row.size) for row in model.rows), default=0.0)
     b = max((_norm([row.input], row.size) for row in model.rows if row.input is not None), default=0.0)

@@ -166,7 +166,7 @@ def prepare(
     if "norm" in methods:
         rho = norm_bound(rescale(model))
         if rho is None or not np.isfinite(rho):
-            left_out["norm"] = "no scaling brings the norm of A below 1 within the range of float64"
+            left_out["norm"] = model.unbounded or "no scaling brings the norm of A below 1 within the range of float64"
         made = replace(made, rho=None if "norm" in left_out else rho)
         if any(block.activation.coupled or block.maximum is not None for block in model.blocks):
             made = replace(made, norms=norm_matrix(model))

@@ -138,6 +138,7 @@ class TestRoundTrips:
             "celu": {"alpha": 2.0},
             "softmax": {"width": 2},
             "selu": {"alpha": 1.5, "gamma": 1.1},
+            "power": {"exponent": -1.7},
         }
         rng = np.random.default_rng(0)
         dense = KINDS["dense"](rng)
