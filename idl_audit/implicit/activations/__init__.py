@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import analytic, curve, kinked, product, softmax
+from idl_audit.implicit.activations import analytic, curve, kinked, normalised, product, softmax
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.implicit.activations.coupled import Coupled
 from idl_audit.implicit.activations.mixed import Mixed
@@ -24,6 +24,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
         "gelu_tanh": curve.gelu_tanh,
         "hard_swish": curve.hard_swish,
         "mish": curve.mish,
+        "normalised": normalised.normalised,
         "product": product.product,
         "selu": curve.selu,
         "sigmoid": curve.sigmoid,
@@ -54,7 +55,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 )
 """Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
 
-COUPLED: Final = frozenset({"product", "softmax"})
+COUPLED: Final = frozenset({"normalised", "product", "softmax"})
 """Those whose states depend on each other, in groups of `width`."""
 
 __all__ = ["ACTIVATIONS", "COUPLED", "Activation", "Coupled", "Line", "Mixed"]

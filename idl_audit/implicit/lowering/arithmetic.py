@@ -76,19 +76,26 @@ def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     assert isinstance(first, AffineForm)  # two constants are folded before they get here
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
     if isinstance(second, AffineForm):
-        at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
-        return (walk.products(node, first, at_first, second, at_second),)
+        return (multiplied(node, first, second, shape, walk),)
     return (_times(node, first, second.astype(np.float64), shape, walk, relative=node.uncertainty),)
 
 
+def multiplied(node: Node, first: AffineForm, second: AffineForm, shape: tuple[int, ...], walk: Walk) -> AffineForm:
+    """Return the product of two tensors of the input, entry by entry, broadcast to a shape."""
+    at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
+    return walk.products(node, first, at_first, second, at_second)
+
+
 def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Div by a constant, with broadcasting, or a constant by a tensor."""
+    """Div with broadcasting: by a constant, or by a tensor of the input, as a product with its reciprocal."""
     first, second = _pair(node, values)
-    if isinstance(second, AffineForm) and not isinstance(first, AffineForm):
+    if isinstance(second, AffineForm):
         shape = tuple(np.broadcast_shapes(first.shape, second.shape))
-        return (_times(node, inverted(node, second, walk), first.astype(np.float64), shape, walk, relative=0.0),)
-    if isinstance(second, AffineForm) or not isinstance(first, AffineForm):
-        refuse(node, "divides by a tensor that depends on the input; only quotients by constants are linear")
+        reciprocals = inverted(node, second, walk)
+        if isinstance(first, AffineForm):
+            return (multiplied(node, first, reciprocals, shape, walk),)
+        return (_times(node, reciprocals, first.astype(np.float64), shape, walk, relative=0.0),)
+    assert isinstance(first, AffineForm)  # two constants are folded before they get here
     if not np.all(second):
         refuse(node, "divides by zero")
     inverse = 1.0 / second.astype(np.float64)
@@ -140,14 +147,14 @@ def lower_pow(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     base = broadcast(base, shape)
     curves = np.setdiff1d(powers, (0.0, 1.0))
     if curves.size == 1 and (powers == curves[0]).all():
-        return (_power(node, base, float(curves[0]), walk),)
+        return (powered(node, base, float(curves[0]), walk),)
     total = base.scaled((powers == 1).astype(np.float64), (powers == 0).astype(np.float64))
     for one in curves:
         total = total.plus(_power_of_some(node, base, powers.reshape(-1) == one, float(one), walk))
     return (total,)
 
 
-def _power(node: Node, form: AffineForm, exponent: float, walk: Walk, suffix: str = "") -> AffineForm:
+def powered(node: Node, form: AffineForm, exponent: float, walk: Walk, suffix: str = "") -> AffineForm:
     """Return form^exponent for an exponent other than 0 and 1."""
     if exponent == -1.0:
         return inverted(node, form, walk)
@@ -165,7 +172,7 @@ NAMED_POWERS: Final[Mapping[float, Callable[[], Activation]]] = MappingProxyType
 def _power_of_some(node: Node, form: AffineForm, some: BoolArray, exponent: float, walk: Walk) -> AffineForm:
     """Return form^exponent at some of its entries, and 0 elsewhere."""
     chosen = np.flatnonzero(some)
-    made = _power(node, walk.select(node, form, chosen), exponent, walk, suffix=f"/{exponent:g}")
+    made = powered(node, walk.select(node, form, chosen), exponent, walk, suffix=f"/{exponent:g}")
     back = np.full(form.size, -1, np.int64)
     back[chosen] = np.arange(chosen.size)
     return made.selected(back.reshape(form.shape))
