@@ -75,7 +75,7 @@ class Normalised(Coupled):
     least: float = 0.0
     centred: bool = True
     aided: bool = False
-    """Whether the last pre-activation is 1 / s of the others for every input."""
+    """Whether, for every input, the last pre-activation is 1 / s of the others, and their mean 0 where centred."""
     name: str = "normalised"
 
     @property
@@ -94,6 +94,11 @@ class Normalised(Coupled):
             "least": self.least,
             "centred": float(self.centred),
         }
+
+    @property
+    def _takes_mean(self) -> bool:
+        """Whether the mean is not known to be 0."""
+        return self.centred and not self.aided
 
     def unaided(self) -> Activation:
         """Return the same function, that does not rely on where its last pre-activation comes from."""
@@ -183,6 +188,12 @@ class Normalised(Coupled):
         gain = np.asarray(self._gain())[..., None]
         return self._joined((own + total) * gain * (1 + gamma(self.n + 8)), factor)
 
+    def felt(self, seen: BoolArray) -> BoolArray:
+        """Return the entries of groups, and factors that are seen themselves."""
+        groups = self.grouped(seen)
+        entries = np.repeat(groups[..., :-1].any(axis=-1, keepdims=True), self.n, axis=-1)
+        return np.concatenate([entries, groups[..., -1:]], axis=-1).reshape(seen.shape)
+
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of the diagonal slopes: between 0 and 1 / least s, and 1 of the factor."""
         entries, factor = self._parts(np.zeros_like(lo + hi))
@@ -224,12 +235,12 @@ class Normalised(Coupled):
 
     def _middle(self, low: FloatArray, high: FloatArray) -> FloatArray:
         mean = (low / 2 + high / 2).mean(axis=-1, keepdims=True)
-        return np.where(np.isfinite(mean), mean, 0.0) if self.centred else np.zeros_like(mean)
+        return np.where(np.isfinite(mean), mean, 0.0) if self._takes_mean else np.zeros_like(mean)
 
     def _deviations(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of d: the centre less the mean centre, and (1 - 2/n) r_i + mean(r) around it."""
         low, high = self._parts(lo)[0], self._parts(hi)[0]
-        if not self.centred:
+        if not self._takes_mean:
             return low, high
         with np.errstate(invalid="ignore", over="ignore"):
             centre = low / 2 + high / 2
@@ -298,7 +309,7 @@ class Normalised(Coupled):
 
     def _weights(self, entries: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return w with sum_i v_i d_i = sum_i w_i z_i, and what rounding did to it."""
-        if not self.centred:
+        if not self._takes_mean:
             return entries, np.zeros_like(entries)
         size = np.abs(entries) + np.abs(entries).mean(axis=-1, keepdims=True)
         return entries - entries.mean(axis=-1, keepdims=True), gamma(self.n + 8) * size + LOST

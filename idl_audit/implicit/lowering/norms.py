@@ -60,13 +60,14 @@ def normalised(node: Node, form: AffineForm, groups: IntArray, size: Size, walk:
         walk: where states are made.
     """
     count, n = groups.shape
-    walk.allow(node, 6 * form.size)
-    entries = form if form.nnz <= 2 * form.size else walk.cut(node, form, suffix="/entries")
-    factor = _factor(node, _mean_square(node, _deviations(node, entries, groups, size, walk), size, walk), size, walk)
+    count, n = groups.shape
+    walk.allow(node, 8 * form.size)
+    d = _deviations(node, form, groups, size, walk)
+    factor = _factor(node, _mean_square(node, d, size, walk), size, walk)
     width = n + 1
     at_entries, at_factor = np.full((2, count, width), -1, np.int64)
-    at_entries[:, :n], at_factor[:, n] = groups, np.arange(count)
-    pairs = [part.selected(at.reshape(1, -1)) for part, at in ((entries, at_entries), (factor, at_factor))]
+    at_entries[:, :n], at_factor[:, n] = flat_indices((count, n)), np.arange(count)
+    pairs = [part.selected(at.reshape(1, -1)) for part, at in ((d, at_entries), (factor, at_factor))]
     phi = Normalised(width, size.count, size.under, size.beside, size.least, size.centred, aided=True)
     made = walk.states(node, phi, pairs[0].plus(pairs[1]))
     places = np.zeros(form.size, np.int64)
@@ -75,13 +76,16 @@ def normalised(node: Node, form: AffineForm, groups: IntArray, size: Size, walk:
 
 
 def _deviations(node: Node, form: AffineForm, groups: IntArray, size: Size, walk: Walk) -> AffineForm:
-    """Return d of every group, (groups, n)."""
-    entries = form.selected(groups)
+    """Return d of every group, (groups, n), as states where it reads more than a few numbers: it is read twice."""
+    entries = form if form.nnz <= 2 * form.size else walk.cut(node, form, suffix="/entries")
     if not size.centred:
-        return entries
+        return entries.selected(groups)
     count, n = groups.shape
-    mean = walk.cut(node, _sums(node, form, groups, 1.0 / n, walk), suffix="/mean")
-    return entries.plus(mean.selected(np.repeat(np.arange(count), n).reshape(count, n)).scaled(-1.0))
+    mean = walk.cut(node, _sums(node, entries, groups, 1.0 / n, walk), suffix="/mean")
+    deviations = entries.selected(groups).plus(
+        mean.selected(np.repeat(np.arange(count), n).reshape(count, n)).scaled(-1.0)
+    )
+    return walk.cut(node, deviations, suffix="/deviations")
 
 
 def _mean_square(node: Node, d: AffineForm, size: Size, walk: Walk) -> AffineForm:
