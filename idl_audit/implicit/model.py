@@ -373,9 +373,10 @@ class ImplicitModel:
     @cached_property
     def unbounded(self) -> str:
         """Why no number bounds how far outputs move for all inputs: activations as steep as one likes; else empty."""
-        steep = [k for k, b in enumerate(self.blocks) if not np.isfinite(np.max(b.activation.lipschitz, initial=0.0))]
-        felt = self._felt_blocks() if steep else set()
-        steep = [self.blocks[k] for k in steep if k in felt]
+        steep = [b for b in self.blocks if not np.isfinite(np.max(b.activation.lipschitz, initial=0.0))]
+        if steep:
+            felt = self._felt_blocks()
+            steep = [b for k, b in enumerate(self.blocks) if b in steep and k in felt]
         if not steep:
             return ""
         names = ", ".join(f"'{block.name}' ({block.op})" for block in steep[:MOST_NAMED])

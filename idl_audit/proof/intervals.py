@@ -12,7 +12,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.implicit.linear_maps import LinearMap
-from idl_audit.implicit.linear_maps import Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, Loop
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.loops import narrowed
@@ -195,27 +194,6 @@ def _signed(linear_map: LinearMap) -> tuple[sp.csr_array, sp.csr_array]:
     for half in halves:
         half.eliminate_zeros()
     return halves
-
-
-def interval_of_ends(row: Affine, states: Mapping[int, Interval], known: Interval) -> Interval:
-    """Return lower ends of sum_k P_k x_k + r with P_k >= 0 and x_k >= 0, whose rounding is relative to themselves.
-
-    Around a centre that is far larger, the sign of what follows from small numbers alone is lost: that of a mean of
-    squares and a positive constant. `known` stands where a row reads anything else.
-    """
-    if row.input is not None or row.constant_error or not all(isinstance(m, Sparse | Selection) for m in row.maps):
-        return known
-    least = np.broadcast_to(row.constant, known.lo.shape).copy()
-    fits = np.broadcast_to(row.constant >= 0, known.lo.shape).copy()
-    for k, linear_map in row.states.items():
-        magnitude, lo = linear_map.magnitude, states[k].lo
-        below = magnitude.apply((lo < 0).astype(np.float64)) > 0
-        negative = linear_map.apply(np.ones((1, linear_map.n_in))) != magnitude.apply(np.ones((1, linear_map.n_in)))
-        fits &= ~below & ~negative & (linear_map.slack is None)
-        part = magnitude.apply(np.where(lo > 0, lo, 0.0)) * (1 - 2 * linear_map.relative) - LOST
-        least += np.maximum(part, 0.0)
-    least *= 1 - gamma(row_terms(row) + 8)
-    return Interval(np.where(fits & np.isfinite(least), least, known.lo), known.hi)
 
 
 def centre_and_radius(interval: Interval) -> tuple[FloatArray, FloatArray]:

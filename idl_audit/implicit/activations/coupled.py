@@ -38,6 +38,8 @@ class Coupled(Activation):
     positively_homogeneous = False
     piecewise_linear = False
     coupled = True
+    ranges_suffice = False
+    """Whether backward bounds of a state alone gain nothing over its range for the bounds of its group."""
 
     def grouped(self, values: FloatArray) -> FloatArray:
         """Return the values of every group, (..., n) -> (..., n / width, width)."""
@@ -45,7 +47,7 @@ class Coupled(Activation):
 
     def felt(self, seen: BoolArray) -> BoolArray:
         """Return whole groups."""
-        return np.repeat(self.grouped(seen).any(axis=-1), self.width, axis=-1)
+        return np.repeat(seen.reshape(*seen.shape[:-1], -1, self.width).any(axis=-1), self.width, axis=-1)
 
     def unaided(self) -> Activation:
         """Return the same function, relying on nothing that other blocks do."""

@@ -190,7 +190,7 @@ class Normalised(Coupled):
 
     def felt(self, seen: BoolArray) -> BoolArray:
         """Return the entries of groups, and factors that are seen themselves."""
-        groups = self.grouped(seen)
+        groups = seen.reshape(*seen.shape[:-1], -1, self.width)
         entries = np.repeat(groups[..., :-1].any(axis=-1, keepdims=True), self.n, axis=-1)
         return np.concatenate([entries, groups[..., -1:]], axis=-1).reshape(seen.shape)
 
