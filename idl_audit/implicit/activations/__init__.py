@@ -59,4 +59,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 COUPLED: Final = frozenset({"contraction", "normalised", "product", "softmax"})
 """Those whose states depend on each other, in groups of `width`."""
 
-__all__ = ["ACTIVATIONS", "COUPLED", "Activation", "Coupled", "Line", "Mixed"]
+SIZES: Final = frozenset({"columns", "inner", "rows", "width"})
+"""Parameters of theirs that are whole numbers."""
+
+__all__ = ["ACTIVATIONS", "COUPLED", "SIZES", "Activation", "Coupled", "Line", "Mixed"]

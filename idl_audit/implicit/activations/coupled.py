@@ -49,6 +49,10 @@ class Coupled(Activation):
         """Return whole groups."""
         return np.repeat(seen.reshape(*seen.shape[:-1], -1, self.width).any(axis=-1), self.width, axis=-1)
 
+    def fits(self, size: int) -> bool:
+        """Return whether the parameters have a meaning, for a block of so many states."""
+        return size % self.width == 0
+
     def unaided(self) -> Activation:
         """Return the same function, relying on nothing that other blocks do."""
         return self

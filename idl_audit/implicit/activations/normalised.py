@@ -95,6 +95,10 @@ class Normalised(Coupled):
             "centred": float(self.centred),
         }
 
+    def fits(self, size: int) -> bool:
+        """Return whether groups have an entry and a factor, and something is divided by."""
+        return self.width >= 2 and self.count > 0 and super().fits(size)
+
     @property
     def _takes_mean(self) -> bool:
         """Whether the mean is not known to be 0."""
@@ -183,6 +187,8 @@ class Normalised(Coupled):
                 )
             )
         entries, factor = self._parts(r)
+        if self.centred and self.n == 1:
+            return self._joined(np.zeros_like(entries), factor)  # of one entry nothing is left
         total = entries.sum(axis=-1, keepdims=True) / 2
         own = entries * max(0.5 - 1.0 / self.n, 0.0) if self.centred else entries / 2
         gain = np.asarray(self._gain())[..., None]

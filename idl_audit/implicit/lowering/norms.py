@@ -18,10 +18,10 @@ from idl_audit.implicit.activations.analytic import reciprocal, rsqrt, sqrt, squ
 from idl_audit.implicit.activations.kinked import relu
 from idl_audit.implicit.activations.normalised import Normalised
 from idl_audit.implicit.affine import AffineForm
-from idl_audit.implicit.linear_maps import Selection
+from idl_audit.implicit.linear_maps import Selection, Sparse
 from idl_audit.implicit.lowering.arithmetic import inverted, multiplied, powered
 from idl_audit.implicit.lowering.reductions import reduced, windows_over
-from idl_audit.implicit.lowering.sums import weighted_sum
+from idl_audit.implicit.lowering.sums import entries, weighted_sum
 from idl_audit.implicit.walk import (
     TensorValue,
     Walk,
@@ -35,7 +35,7 @@ from idl_audit.implicit.walk import (
     refuse,
 )
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
-from idl_audit.values.rounding import UNIT_ROUNDOFF
+from idl_audit.values.rounding import UNIT_ROUNDOFF, gamma
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,38 @@ def normalised(node: Node, form: AffineForm, groups: IntArray, size: Size, walk:
     return made.selected(places.reshape(form.shape))
 
 
+FEW: Final = 64
+"""Entries of a group whose mean is multiplied out whatever stands before it."""
+
+
 def _deviations(node: Node, form: AffineForm, groups: IntArray, size: Size, walk: Walk) -> AffineForm:
-    """Return d of every group, (groups, n), as states where it reads more than a few numbers: it is read twice."""
-    entries = form if form.nnz <= 2 * form.size else walk.cut(node, form, suffix="/entries")
-    if not size.centred:
-        return entries.selected(groups)
+    """Return d of every group, (groups, n), as states where it reads more than a few numbers: it is read twice.
+
+    x - mean(x) is multiplied out, so that absolute values are taken of what is left, unless that has many more entries.
+    """
     count, n = groups.shape
-    mean = walk.cut(node, _sums(node, entries, groups, 1.0 / n, walk), suffix="/mean")
-    deviations = entries.selected(groups).plus(
-        mean.selected(np.repeat(np.arange(count), n).reshape(count, n)).scaled(-1.0)
-    )
-    return walk.cut(node, deviations, suffix="/deviations")
+    if not size.centred:
+        return _states_of(node, form.selected(groups), "/entries", walk)
+    whole = _centring(groups, form.size)
+    if n <= FEW or form.product_nnz(whole) <= 2 * form.nnz:
+        return _states_of(node, walk.linear(node, whole, form, groups.shape), "/deviations", walk)
+    source = _states_of(node, form, "/entries", walk)
+    mean = walk.cut(node, _sums(node, source, groups, 1.0 / n, walk), suffix="/mean")
+    at_mean = np.repeat(np.arange(count), n).reshape(count, n)
+    return walk.cut(node, source.selected(groups).plus(mean.selected(at_mean).scaled(-1.0)), suffix="/deviations")
+
+
+def _states_of(node: Node, form: AffineForm, suffix: str, walk: Walk) -> AffineForm:
+    return form if form.nnz <= 2 * form.size else walk.cut(node, form, suffix=suffix)
+
+
+def _centring(groups: IntArray, size: int) -> Sparse:
+    """Return the map to x - mean(x) of every group."""
+    count, n = groups.shape
+    rows = np.repeat(np.arange(count * n), n).reshape(count, n, n)
+    columns = np.broadcast_to(groups[:, None, :], rows.shape)
+    values = np.broadcast_to(np.eye(n) - 1.0 / n, rows.shape)
+    return Sparse(matrix=entries(rows, columns, values, (count * n, size)), relative=gamma(2))
 
 
 def _mean_square(node: Node, d: AffineForm, size: Size, walk: Walk) -> AffineForm:

@@ -28,7 +28,6 @@ class Refusal:
 
 _JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
 _PRODUCT: Final = "multiplies entries of its input with each other, whose slope no number bounds"
-_NORM: Final = "divides its input by a size of it, for which there are no states"
 _INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
 _RANDOM: Final = "draws random numbers, and a network must be a function"
 _SUBGRAPH: Final = "runs a subgraph"
@@ -41,7 +40,6 @@ _SCORES: Final = "make the scores before it the output (onnx.utils.extract_model
 _CUT: Final = "audit the part of the network before it (onnx.utils.extract_model), or put Clip or Tanh in its place"
 _COMPARED: Final = f"comparisons can be read inside choices: {READABLE}"
 _FLOATS: Final = "audit the model as it was before quantisation, in floating-point numbers"
-_BATCH_NORM: Final = "BatchNormalization is read, a fixed scale at inference: train with it, or without normalisation"
 _UNROLLED: Final = "export the model without branches and loops, unrolled for one fixed size"
 _EVAL: Final = "export the model after model.eval(), without noise"
 _BEFORE: Final = "audit the network behind it alone, on the numbers that it makes"
@@ -94,14 +92,6 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
         "CausalConvWithState": Refusal(
             "is a convolution over a state and its input",
             "Concat (or Pad), Conv with groups, and Swish can be read, which it stands for",
-        ),
-        # normalisation
-        **dict.fromkeys(
-            (
-                *("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization", "LpNormalization"),
-                *("MeanVarianceNormalization", "RMSNormalization"),
-            ),
-            Refusal(_NORM, _BATCH_NORM),
         ),
         # images
         "DeformConv": Refusal(_PLACES, "Conv can be read, and GridSample with a constant grid"),
