@@ -120,6 +120,15 @@ class StateBlock:
         z = self.activation.farthest(side, k, *self.unscaled(lo, hi))
         return np.ldexp(z, -self.exponent) if self._is_scaled else z
 
+    def tried_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return finite ends of the slopes of a curve that are worth a try; used to search, never to prove."""
+        assert isinstance(self.activation, Curved)
+        return self.activation.tried_slopes(*self.unscaled(lo, hi))
+
+    def inside(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
+        """Return whether phi is a number at every z in [lo, hi]."""
+        return self.activation.inside(*self.unscaled(lo, hi))
+
     def multipliers(
         self, v: FloatArray, lo: FloatArray, hi: FloatArray, chosen: FloatArray | Float32Array | None = None
     ) -> FloatArray:
@@ -138,15 +147,6 @@ class StateBlock:
             return found
         exponent = self.activation.grouped(np.broadcast_to(self.exponent, self.size))
         return [replace(p, intercept=np.ldexp(p.intercept, -exponent[:, p.state])) for p in found]
-
-    def tried_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return finite ends of the slopes of a curve that are worth a try; used to search, never to prove."""
-        assert isinstance(self.activation, Curved)
-        return self.activation.tried_slopes(*self.unscaled(lo, hi))
-
-    def inside(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
-        """Return whether phi is a number at every z in [lo, hi]."""
-        return self.activation.inside(*self.unscaled(lo, hi))
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""
@@ -477,7 +477,8 @@ class ImplicitModel:
         inputs = np.asarray(inputs, np.float64)
         at_once = max(1, NUMBERS_AT_ONCE // max(1, self.n_states + self.n_inputs))
         parts = [inputs[start : start + at_once] for start in range(0, len(inputs), at_once)] or [inputs]
-        return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is outside a domain has no outputs
+            return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -186,7 +186,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL302": Code(
             "entries of S are not finite",
-            "The bound on the sensitivity is beyond the range of float64, and says nothing.",
+            "The bound on the sensitivity is beyond the range of float64, or an operator has no bounded slope for all "
+            "inputs (Exp, Log, a product), and nothing is said.",
             "Ask for S within boxes: give -d and -e.",
         ),
         "IDL303": Code(

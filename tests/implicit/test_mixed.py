@@ -19,7 +19,7 @@ from tests.shared.cyclic_models import plain
 from tests.shared.exact_activations import EXAMPLES
 
 seeds = st.integers(0, 2**32 - 1)
-NAMES = sorted({*EXAMPLES, "product", "softmax"})  # others are in no loop
+NAMES = sorted({*EXAMPLES, *COUPLED})  # others are in no loop
 BOUNDED = [name for name in NAMES if name != "product"]
 """Those whose slopes have a bound."""
 

@@ -328,7 +328,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 
 
 def test_every_activation_has_a_reference() -> None:
-    assert {*FUNCTIONS, *ANALYTIC, *COUPLED} == set(ACTIVATIONS)  # the others have tests of their own
+    assert {*FUNCTIONS, *ANALYTIC} | COUPLED == set(ACTIVATIONS)  # the others have tests of their own
 
 
 INTERVALS = [

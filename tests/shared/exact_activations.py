@@ -128,6 +128,9 @@ ANALYTIC: dict[str, list[Exact]] = {
     ],
 }
 
+STEEP = frozenset(ANALYTIC) - {"asinh", "atan", "cos", "sin"}
+"""Those that have a domain, or slopes without bound."""
+
 SPECIAL = [
     0.0,
     -0.0,

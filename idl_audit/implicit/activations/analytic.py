@@ -3,7 +3,7 @@
 Each answers for any [l, h]: an interval, slopes, and the least v phi(z) - lam z, at the ends, at the turns of phi'
 between them and where phi' = lam / v. Outside its domain it refuses itself: the interval is everything, the least
 value -inf, also where v = 0. An end is never moved into the domain. Slopes may be infinite (a root at 0), and global
-ones are given, never sampled. See docs/mathematics.md, section 13.
+ones are given, never sampled. See docs/mathematics.md, section 6.9.
 
 Errors of library functions are granted relative to the size of values and slopes: 1/z at 1e-12 has slopes of 1e24.
 """
@@ -38,6 +38,7 @@ LARGEST_POWER: Final = 64.0
 """Beyond it rounding of the exponent less 1 would matter, and nobody means it."""
 FULL_TURN: Final = 6.283
 """Of a little less than 2 pi: what is wider meets every value of sine and cosine."""
+MORE_THAN_A_TURN: Final = 6.29
 LARGEST_ANGLE: Final = 2.0**20
 """Beyond it multiples of pi / 2 are too uncertain."""
 
@@ -176,7 +177,8 @@ class Analytic(Curved):
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the slopes of the line below the graph that is highest in the middle of [lo, hi], and of that above.
 
-        Where phi bends one way they are the middle tangent and the chord; outside the domain 0, and no line.
+        Where phi bends one way they are the middle tangent and the chord. Outside the domain there is no line, and a
+        slope of 1 or -1: what goes backwards with it tells a search which inputs to split.
         """
         inside = self.inside(lo, hi)
         with np.errstate(all="ignore"):
@@ -190,7 +192,8 @@ class Analytic(Curved):
             if bent_twice.any():
                 lo, hi = (np.broadcast_to(end, below.shape)[bent_twice] for end in (lo, hi))
                 below[bent_twice], above[bent_twice] = _finite(self._best_slopes(lo, hi, *self.tried_slopes(lo, hi)))
-        return np.where(inside, below, 0.0), np.where(inside, above, 0.0)
+        outside = -1.0 if self.steepness[1] <= 0 else 1.0
+        return np.where(inside, below, outside), np.where(inside, above, outside)
 
     def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return about where in [lo, hi] side (phi(z) - k z) is least; used to search, never to prove."""
@@ -271,27 +274,29 @@ class Circular(Analytic):
     """sin(z + shift): every multiple of pi / 2 that may lie in [l, h] is looked at, which finitely many turns are not.
 
     Places are rounded multiples of pi. What that, or a multiple that is missed beside an end, does to a value or a
-    bound is of third order in 2^-32, and paid for by `absolute`. Beyond `LARGEST_ANGLE`, or where [l, h] is wider than
-    a full turn, the values are [-1, 1] and so are the slopes.
+    bound is of second order in 2^-32, and paid for by `absolute`. Where [l, h] is wider than a full turn the values are
+    [-1, 1], and so are the slopes; v phi(z) - lam z is least within a full turn of the end that -lam z falls towards,
+    since z may be moved there by full turns. Beyond `LARGEST_ANGLE` no more than [-1, 1] is known.
     """
 
     quarters: int = 0
     """shift in multiples of pi / 2."""
 
-    def _is_known(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
-        return np.asarray((hi - lo < FULL_TURN) & (np.abs(lo) < LARGEST_ANGLE) & (np.abs(hi) < LARGEST_ANGLE))
+    def _is_near(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
+        return np.asarray((np.abs(lo) < LARGEST_ANGLE) & (np.abs(hi) < LARGEST_ANGLE))
 
     def _known(
         self, least: FloatArray, most: FloatArray, ends: Ends, lo: FloatArray, hi: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        known = self._is_known(lo, hi)
+        with np.errstate(invalid="ignore"):
+            known = (hi - lo < FULL_TURN) & self._is_near(lo, hi)
         return super()._known(np.where(known, least, -1.0), np.where(known, most, 1.0), ends, lo, hi)
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the best slopes in the middle, or 0 where only [-1, 1] is known."""
         below, above = super().relaxation_slopes(lo, hi)
-        known = self._is_known(lo, hi)
-        return np.where(known, below, 0.0), np.where(known, above, 0.0)
+        near = self._is_near(lo, hi)
+        return np.where(near, below, 0.0), np.where(near, above, 0.0)
 
     def _first(self, lo: FloatArray, offset: float) -> FloatArray:
         """Return about the least whole j with (j + offset) pi - shift >= lo."""
@@ -321,17 +326,29 @@ class Circular(Analytic):
 
         return [part(number) for number in range(len(edges) - 1)]
 
+    def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
+        """Return about where in [lo, hi] side (phi(z) - k z) is least; used to search, never to prove."""
+        return super().farthest(side, k, *_last_turn(np.asarray(side * k), lo, hi))
+
     def lower_support(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
     ) -> FloatArray:
-        """Return the least value of v phi(z) - lam z; where no turn is known, -|v| and the least -lam z."""
-        least = super().lower_support(v, v_error, lam, lo, hi)
+        """Return the least value of v phi(z) - lam z; far out, -|v| and the least -lam z."""
+        least = super().lower_support(v, v_error, lam, *_last_turn(lam, lo, hi))
         with np.errstate(all="ignore"):
-            size = np.abs(v) + v_error
-            far = np.minimum(-lam * lo, -lam * hi)
+            size, far = np.abs(v) + v_error, np.minimum(-lam * lo, -lam * hi)
             anywhere = (far - size) - gamma(8) * (size + np.abs(far)) - TINY
-        unknown = ~self._is_known(lo, hi) & np.isfinite(anywhere) & (lo <= hi)
-        return np.where(self._is_known(lo, hi), least, np.where(unknown, anywhere, -np.inf))
+        anywhere = np.where(np.isfinite(anywhere) & (lo <= hi), anywhere, -np.inf)
+        return np.where(self._is_near(lo, hi), least, anywhere)
+
+
+def _last_turn(tilt: FloatArray, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the part of [lo, hi] within a full turn of the end that -tilt z falls towards."""
+    rising = tilt >= 0
+    with np.errstate(invalid="ignore"):
+        return np.where(rising, np.fmax(lo, hi - MORE_THAN_A_TURN), lo), np.where(
+            rising, hi, np.fmin(hi, lo + MORE_THAN_A_TURN)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -460,7 +477,7 @@ def power(exponent: float = 3.0) -> Analytic:
     The exponent is the number that is given: the one nearest to 1/3 has no values below 0. Rounding of the exponent
     less 1 changes a slope by |log z| units of it.
     """
-    if not (np.isfinite(exponent) and 0 < abs(exponent) <= LARGEST_POWER and exponent != 1.0):
+    if not (isinstance(exponent, float) and 0 < abs(exponent) <= LARGEST_POWER and exponent != 1.0):
         raise ValueError(f"a power needs an exponent other than 0 and 1 up to {LARGEST_POWER:g}, not {exponent}")
 
     def slope(z: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Arithmetic: sums and differences of tensors, products and quotients with constants."""
+"""Arithmetic: sums and differences of tensors, products and quotients, powers by constants."""
 
 from __future__ import annotations
 
@@ -67,34 +67,30 @@ def lower_sub(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
 
 
 def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Mul with broadcasting: by a constant, or of two tensors of the input; a tensor by itself is its square."""
+    """Mul with broadcasting: by a constant, or of two tensors that depend on the input; by itself it is the square."""
     first, second = _pair(node, values)
     if first is second and isinstance(first, AffineForm):
         return (walk.states(node, square(), first),)
     if not isinstance(first, AffineForm):
         first, second = second, first
     assert isinstance(first, AffineForm)  # two constants are folded before they get here
+    return (multiplied(node, first, second, walk, relative=node.uncertainty),)
+
+
+def multiplied(node: Node, first: AffineForm, second: TensorValue, walk: Walk, *, relative: float = 0.0) -> AffineForm:
+    """Return the product of a form and a constant, whose own error is relative, or another form, with broadcasting."""
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
     if isinstance(second, AffineForm):
-        return (multiplied(node, first, second, shape, walk),)
-    return (_times(node, first, second.astype(np.float64), shape, walk, relative=node.uncertainty),)
-
-
-def multiplied(node: Node, first: AffineForm, second: AffineForm, shape: tuple[int, ...], walk: Walk) -> AffineForm:
-    """Return the product of two tensors of the input, entry by entry, broadcast to a shape."""
-    at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
-    return walk.products(node, first, at_first, second, at_second)
+        at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
+        return walk.products(node, first, at_first, second, at_second)
+    return _times(node, first, second.astype(np.float64), shape, walk, relative=relative)
 
 
 def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Div with broadcasting: by a constant, or by a tensor of the input, as a product with its reciprocal."""
+    """Div with broadcasting: by a constant, or by a tensor that depends on the input, whose reciprocal is a curve."""
     first, second = _pair(node, values)
     if isinstance(second, AffineForm):
-        shape = tuple(np.broadcast_shapes(first.shape, second.shape))
-        reciprocals = inverted(node, second, walk)
-        if isinstance(first, AffineForm):
-            return (multiplied(node, first, reciprocals, shape, walk),)
-        return (_times(node, reciprocals, first.astype(np.float64), shape, walk, relative=0.0),)
+        return (multiplied(node, inverted(node, second, walk), first, walk),)
     assert isinstance(first, AffineForm)  # two constants are folded before they get here
     if not np.all(second):
         refuse(node, "divides by zero")

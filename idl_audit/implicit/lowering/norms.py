@@ -200,7 +200,7 @@ def lower_lp_normalization(node: Node, values: Sequence[TensorValue | None], wal
     if power == 2:
         return (normalised(node, form, windows_over(form.shape, (axis,)), Size(1.0, centred=False), walk),)
     total = inverted(node, reduced(node, form, (axis,), True, "l1", walk), walk)
-    return (multiplied(node, form, total, form.shape, walk),)
+    return (multiplied(node, form, total, walk),)
 
 
 STEADY: Final = 1e-9
@@ -226,7 +226,7 @@ def lower_lrn(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     if beta == 0:
         return (form,)
     factor = powered(node, total.scaled(1.0, bias), -beta, walk, suffix="/factor")
-    return (multiplied(node, form, factor, form.shape, walk),)
+    return (multiplied(node, form, factor, walk),)
 
 
 def _channel_windows(shape: tuple[int, ...], size: int) -> IntArray:
