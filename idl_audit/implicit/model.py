@@ -148,6 +148,11 @@ class StateBlock:
         exponent = self.activation.grouped(np.broadcast_to(self.exponent, self.size))
         return [replace(p, intercept=np.ldexp(p.intercept, -exponent[:, p.state])) for p in found]
 
+    def within(self, lo: FloatArray, hi: FloatArray) -> StateBlock:
+        """Return a coupled block with the slopes that it has over one box."""
+        assert isinstance(self.activation, Coupled)
+        return replace(self, activation=self.activation.within(*self.unscaled(lo, hi)))
+
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""
         below, above = self.activation.lines(*self.unscaled(lo, hi))

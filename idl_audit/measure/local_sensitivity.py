@@ -95,16 +95,18 @@ def _matrix(model: ImplicitModel, name: str, functionals: FloatArray | None, lim
 
 
 def restricted_model(model: ImplicitModel, bounds: StateBounds) -> ImplicitModel:
-    """Return the model whose componentwise activations have only the slopes of one box; it is equal to it there.
+    """Return the model whose activations have only the slopes of one box; it is equal to it there.
 
     Args:
         model: any model.
-        bounds: of its pre-activations over one box, arrays of shape (1, n_k). Coupled blocks stay as they are.
+        bounds: of its pre-activations over one box, arrays of shape (1, n_k).
     """
     blocks = list(model.blocks)
     for k, (least, most) in global_slopes(model).items():
-        if not blocks[k].activation.coupled:
-            lo, hi = (np.clip(end[0], -FAR, FAR) for end in (bounds.z[k].lo, bounds.z[k].hi))
+        lo, hi = (np.clip(end[0], -FAR, FAR) for end in (bounds.z[k].lo, bounds.z[k].hi))
+        if blocks[k].activation.coupled:
+            blocks[k] = blocks[k].within(lo, hi)
+        else:
             low, high = blocks[k].slopes(lo, hi)
             low, high = np.maximum(low, least), np.minimum(high, most)
             if not (np.isfinite(low).all() and np.isfinite(high).all()):

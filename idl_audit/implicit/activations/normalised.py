@@ -212,10 +212,15 @@ class Normalised(Coupled):
 
     def within(self, lo: FloatArray, hi: FloatArray) -> Activation:
         """Return the same function where the entries stay within [lo, hi], a convex set: s is bounded by it alone."""
-        sizes, _ = self._sizes(*self._deviations(lo, hi))
-        return BoundedNormalised(
-            **{name: getattr(self, name) for name in (*self.parameters, "aided")}, smallest_size=sizes
-        )
+        least, most = self._deviations(lo, hi)
+        sizes, _ = self._sizes(least, most)
+        far = np.maximum(np.abs(least), np.abs(most))
+        rooted = replace(self, beside=0.0, least=0.0)
+        with np.errstate(all="ignore"):
+            roots, _ = rooted._sizes(least, most)
+            shares = np.fmin(up(far / roots[..., None]), rooted._tallest(far))
+        given = {name: getattr(self, name) for name in (*self.parameters, "aided")}
+        return BoundedNormalised(**given, smallest_size=sizes, shares=shares)
 
     # --- bounds -------------------------------------------------------------------------------------------------------
 
@@ -420,9 +425,20 @@ class Normalised(Coupled):
 
 @dataclass(frozen=True, eq=False)
 class BoundedNormalised(Normalised):
-    """Norms whose sizes are at least `smallest_size`, (groups,)."""
+    """Norms whose sizes are at least `smallest_size`, (groups,), and |d| at most `shares` of the root, (groups, n)."""
 
     smallest_size: FloatArray = field(default_factory=lambda: np.zeros(0))
+    shares: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def spread(self, r: FloatArray) -> FloatArray:
+        """Return the less of Gamma^T r and that of |J_ij| <= (1/n + shares_i shares_j / count) / least s, i <> j."""
+        found = super().spread(r)
+        entries, factor = self._parts(r)
+        by_shares = self.shares * (entries * self.shares).sum(axis=-1, keepdims=True) / self.count
+        if self.centred:
+            by_shares = by_shares + entries.mean(axis=-1, keepdims=True)
+        gain = np.asarray(self._gain())[..., None] * (1 + gamma(2 * self.n + 16))
+        return np.minimum(found, self._joined((entries + by_shares) * gain, factor))
 
     @property
     def divisor(self) -> FloatArray:
