@@ -138,7 +138,8 @@ def _outward(total: FloatArray, terms: int) -> FloatArray:
 
 
 def _product(factor: float, norms: FloatArray | float) -> FloatArray:
-    product = factor * np.asarray(norms)
+    with np.errstate(invalid="ignore"):
+        product = factor * np.asarray(norms)
     raised = np.where(np.isnan(product), np.inf, up(product))
     return np.asarray(np.where((factor == 0) | (np.asarray(norms) == 0), 0.0, raised))
 
