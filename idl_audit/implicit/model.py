@@ -394,7 +394,7 @@ class ImplicitModel:
     def _felt_blocks(self) -> set[int]:
         """Return the blocks whose states the outputs depend on as functions of all states.
 
-        The factor of a norm (docs/mathematics.md, section 6.9) is there for its bounds: what computes it moves nothing.
+        The factor of a norm (docs/mathematics.md, section 6.10) is there for its bounds: what computes it moves nothing.
         """
         seen = {k: np.zeros(block.size, np.bool_) for k, block in enumerate(self.blocks)}
         _read_by(self.output, np.ones(self.n_outputs, np.bool_), seen)

@@ -35,11 +35,11 @@ SMOOTH: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
     "tanh": lambda rng, n: ACTIVATIONS["tanh"](),
     "sigmoid": lambda rng, n: ACTIVATIONS["sigmoid"](),
     "softmax": lambda rng, n: ACTIVATIONS["softmax"](n),
+    "product": lambda rng, n: ACTIVATIONS["tanh" if n % 2 else "product"](),
+    "contraction": lambda rng, n: ACTIVATIONS["tanh"]() if n % 2 else ACTIVATIONS["contraction"](1, n // 2, 1),
 }
 PLAIN: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
-    name: lambda rng, n, make=make: make()
-    for name, make in ACTIVATIONS.items()
-    if name not in STEEP | COUPLED - {"softmax"}
+    name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items() if name not in STEEP | COUPLED
 }
 """Every activation of the table that is defined everywhere and of bounded slope, with its usual parameters."""
 
@@ -455,6 +455,13 @@ def _phi(block: StateBlock, z: Any) -> Any:
         return np.where(z >= 0, above * z, below * z)
     if block.activation.name == "tanh":
         return np.tanh(z)
+    if block.activation.name == "product":
+        x = z.copy()
+        x[:, ::2] = z[:, ::2] * z[:, 1::2]
+        return x
+    if block.activation.name == "contraction":  # of a row and a column
+        n = z.shape[1] // 2
+        return np.concatenate([(z[:, :n] * z[:, n:]).sum(axis=1)[:, None], 0 * z[:, 1:]], axis=1)
     if block.activation.name == "softmax":
         assert block.activation.parameters["width"] == z.shape[1]
         weights = np.exp(z - z.max(axis=1, keepdims=True))

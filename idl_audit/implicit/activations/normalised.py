@@ -5,7 +5,7 @@
 d = z - mean(z) where the group is `centred`, else d = z. A group has one pre-activation more: the factor 1 / s, which
 other blocks compute (squares, their sum, a root and its reciprocal) and bound from the inputs. phi hands it on and
 reads it nowhere: as a function phi is one of z alone, which is what holds for all inputs (docs/mathematics.md, section
-6.9):
+6.10):
 
     |dx_i| <= ((1 - 1/n) |dz_i| + 1/2 sum over j <> i of |dz_j|) / least s,    1 in place of 1 - 1/n without a mean.
 

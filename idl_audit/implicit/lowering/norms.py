@@ -2,7 +2,7 @@
 
 What is normalised together is a group: d = x - mean(x), or x itself, divided by s = max(sqrt(q + under) + beside,
 least), q = sum of d^2 / count. States for the mean, for d^2 and for 1 / s bound the factor 1 / s from the inputs; the
-group itself is one coupled activation (docs/mathematics.md, section 6.9).
+group itself is one coupled activation (docs/mathematics.md, section 6.10).
 """
 
 from __future__ import annotations
