@@ -379,7 +379,7 @@ class ImplicitModel:
     def unbounded(self) -> str:
         """Why no number bounds how far outputs move for all inputs: activations as steep as one likes; else empty."""
         steep = [b for b in self.blocks if not np.isfinite(np.max(b.activation.lipschitz, initial=0.0))]
-        if steep:
+        if steep and any(block.activation.coupled for block in self.blocks):
             felt = self._felt_blocks()
             steep = [b for k, b in enumerate(self.blocks) if b in steep and k in felt]
         if not steep:
@@ -394,7 +394,7 @@ class ImplicitModel:
     def _felt_blocks(self) -> set[int]:
         """Return the blocks whose states the outputs depend on as functions of all states.
 
-        The factor of a norm (docs/mathematics.md, section 6.10) is there for its bounds: what computes it moves nothing.
+        The factor of a norm (docs/mathematics.md, section 6.10) is there for bounds: what computes it moves nothing.
         """
         seen = {k: np.zeros(block.size, np.bool_) for k, block in enumerate(self.blocks)}
         _read_by(self.output, np.ones(self.n_outputs, np.bool_), seen)
