@@ -103,10 +103,14 @@ def _loop_affine(loop: Loop, x: Interval, drive: Interval) -> Interval:
     return Interval(down(centre + drive.lo - reach), up(centre + drive.hi + reach))
 
 
+LARGEST_SIGNED = 2**24
+"""Entries of a map whose signs are told apart (some 400 MB)."""
+
+
 def block_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval) -> Interval:
     """Return bounds of block k's pre-activation from those of the blocks before it; maxima know their windows too."""
     z = affine_interval(model.rows[k], bounds.x, inputs)
-    if model.blocks[k].activation.forbidden:
+    if model.blocks[k].activation.forbidden and all(w.nnz <= LARGEST_SIGNED for w in model.rows[k].maps):
         z = z.intersected(_by_own_terms(model.rows[k], bounds.x, inputs))
     maximum = model.blocks[k].maximum
     if maximum is None:
@@ -131,20 +135,20 @@ def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interva
     rounding = gamma(row_terms(row) + 4)
     centre = np.broadcast_to(row.constant, (m, row.size)).copy()
     radius = np.broadcast_to(rounding * np.abs(row.constant) + row.constant_error + TINY, (m, row.size)).copy()
-    for linear_map, interval in parts:
-        middle, half = centre_and_radius(interval)
-        centre += linear_map.apply(middle)
-        relative = linear_map.relative
-        radius += linear_map.magnitude.apply(
-            half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
-        )
-        radius += 2 * linear_map.row_loss
-        if linear_map.slack is not None:
-            radius += linear_map.slack.apply(interval.largest) * (1 + gamma(linear_map.slack.row_terms + 4))
-            radius += linear_map.slack.row_loss
-    radius *= 1 + 2 * rounding
-    known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # what is unknown before stays so
+        for linear_map, interval in parts:
+            middle, half = centre_and_radius(interval)
+            centre += linear_map.apply(middle)
+            relative = linear_map.relative
+            radius += linear_map.magnitude.apply(
+                half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
+            )
+            radius += 2 * linear_map.row_loss
+            if linear_map.slack is not None:
+                radius += linear_map.slack.apply(interval.largest) * (1 + gamma(linear_map.slack.row_terms + 4))
+                radius += linear_map.slack.row_loss
+        radius *= 1 + 2 * rounding
+        known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
         lo, hi = down(centre - radius), up(centre + radius)
     return Interval(np.where(known, lo, -np.inf), np.where(known, hi, np.inf))
 

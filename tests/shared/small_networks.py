@@ -41,7 +41,7 @@ SMOOTH: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
 PLAIN: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
     name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items() if name not in STEEP | COUPLED
 }
-"""Every activation of the table that is defined everywhere and of bounded slope, with its usual parameters."""
+"""Every activation of one variable that is defined everywhere and of bounded slope, with its usual parameters."""
 
 
 def dense(matrix: Any) -> Dense:

@@ -120,6 +120,8 @@ def _as_block(form: AffineForm, walk: Walk) -> PendingBlock | None:
     same = Selection.identity(form.size)
     if source < 0 or not isinstance(entries, Selection) or not np.array_equal(entries.index, same.index):
         return None
+    if entries.relative or entries.slack is not None:
+        return None
     made = walk.pending[source]
     return replace(made, form=made.form.reshaped(form.shape)) if made.form.size == form.size else None
 
