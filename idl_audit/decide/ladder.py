@@ -420,6 +420,8 @@ def _check_fit(model: ImplicitModel, query: Query, names: Sequence[str]) -> None
         raise UnsupportedModelError(
             (f"the method mip needs piecewise linear states, and '{bent.name}' ({bent.op}) has none; leave mip out",)
         )
+    if "sensitivity" in names:
+        model.refuse_jumps("the attack sensitivity has no ranking of inputs")
     for name in names:
         if not RUNGS[name].fits(model, query):
             kind = "properties" if name in ATTACKS or name == "mip" else "sets in which few inputs change"

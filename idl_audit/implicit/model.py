@@ -18,6 +18,7 @@ from idl_audit.implicit.activations import Activation, Coupled, Line, Mixed
 from idl_audit.implicit.activations.analytic import Analytic
 from idl_audit.implicit.activations.coupled import Plane
 from idl_audit.implicit.activations.curved import Curved
+from idl_audit.implicit.activations.jumping import Jumping, sides
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
@@ -84,6 +85,11 @@ class StateBlock:
         """Return a slope of phi at z; used to search, never to prove."""
         return self.activation.derivative(np.ldexp(z, self.exponent) if self._is_scaled else z)
 
+    @property
+    def jumps(self) -> bool:
+        """Whether the activation jumps."""
+        return isinstance(self.activation, Jumping)
+
     @cached_property
     def everywhere(self) -> tuple[FloatArray, FloatArray]:
         """The least and greatest slope of each state over all z."""
@@ -114,16 +120,45 @@ class StateBlock:
         """Return slopes for a line below and a line above phi on [lo, hi]."""
         return self.activation.relaxation_slopes(*self.unscaled(lo, hi))
 
-    def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        """Return about where in [lo, hi] side (phi(z) - k z) is least, for a curve; used to search, never to prove."""
-        assert isinstance(self.activation, Curved)
-        z = self.activation.farthest(side, k, *self.unscaled(lo, hi))
-        return np.ldexp(z, -self.exponent) if self._is_scaled else z
+    @property
+    def has_lines_of_any_slope(self) -> bool:
+        """Whether the lines around the graph may be raised on both sides by the choice of their slopes."""
+        return isinstance(self.activation, (Curved, Jumping))
 
-    def tried_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return finite ends of the slopes of a curve that are worth a try; used to search, never to prove."""
+    def touched(
+        self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return about the (z, x) where side (x - k z) is least on [lo, hi]; used to search, never to prove."""
+        ends = self.unscaled(lo, hi)
+        if isinstance(self.activation, Jumping):
+            z, x = self.activation.touched(side, k, *ends)
+        else:
+            assert isinstance(self.activation, Curved)
+            z = self.activation.farthest(side, k, *ends)
+            x = self.activation(z)
+        return (np.ldexp(z, -self.exponent), np.ldexp(x, -self.exponent)) if self._is_scaled else (z, x)
+
+    def line_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the least and greatest slope that a line around the graph over [lo, hi] is worth trying with."""
+        ends = self.unscaled(lo, hi)
+        if isinstance(self.activation, Jumping):
+            return self.activation.line_slopes(*ends)
         assert isinstance(self.activation, Curved)
-        return self.activation.tried_slopes(*self.unscaled(lo, hi))
+        return self.activation.tried_slopes(*ends)
+
+    def threshold(self, lo: FloatArray, hi: FloatArray) -> FloatArray | None:
+        """Return where a state that jumps is to be cut, in the middle of [lo, hi]; None where none does."""
+        if not isinstance(self.activation, Jumping):
+            return None
+        cut = self.activation.cut(*self.unscaled(lo, hi))
+        return np.ldexp(cut, -self.exponent) if self._is_scaled else cut
+
+    def sides(self, cut: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the greatest z below a cut and the least above it; both the cut itself, unless the activation jumps.
+
+        Where it does, the value at the cut belongs to one side alone (`activations.jumping`).
+        """
+        return sides(cut, self.exponent) if self.jumps else (cut, cut)
 
     def inside(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
         """Return whether phi is a number at every z in [lo, hi]."""
@@ -412,6 +447,48 @@ class ImplicitModel:
     def evaluation_order(self) -> range:
         """Block numbers, oldest first: each reads only those before it."""
         return range(len(self.blocks) - 1, -1, -1)
+
+    @cached_property
+    def has_jumps(self) -> bool:
+        """Whether a block jumps, so that no number bounds its slope for all inputs."""
+        return any(block.jumps for block in self.blocks)
+
+    @cached_property
+    def _jumping_states(self) -> tuple[BoolArray, IntArray]:
+        """Which states jump, and the exponents of all, (n,), in the flat order."""
+        jumps = [np.full(block.size, block.jumps) for block in self.blocks]
+        exponents = [np.broadcast_to(block.exponent, block.size) for block in self.blocks]
+        return np.concatenate(jumps), np.concatenate(exponents)
+
+    def sides(self, states: IntArray, cuts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the greatest z below a cut of each of some states, and the least above it (`StateBlock.sides`).
+
+        Numbers below 0 stand for no state; there both are the cut.
+        """
+        if not self.has_jumps:
+            return cuts, cuts
+        jumping, exponents = self._jumping_states
+        at = np.maximum(states, 0)
+        below, above = sides(cuts, exponents[at])
+        jumps = jumping[at] & (states >= 0)
+        return np.where(jumps, below, cuts), np.where(jumps, above, cuts)
+
+    def refuse_jumps(self, what: str) -> None:
+        """Refuse what needs a bound on every slope.
+
+        Raises:
+            UnsupportedModelError: where a block jumps.
+        """
+        block = next((block for block in self.blocks if block.jumps), None)
+        if block is not None:
+            raise UnsupportedModelError(
+                (
+                    f"the network jumps at {block.op} node '{block.name}', so that no number bounds its slope for all "
+                    f"inputs, and S is infinite: {what}; verdicts (certify), attacks and bounds by interval and linear "
+                    "can be had",
+                ),
+                code="IDL306",
+            )
 
     @cached_property
     def is_feed_forward(self) -> bool:

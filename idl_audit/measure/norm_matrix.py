@@ -87,9 +87,9 @@ def norm_bound(model: ImplicitModel) -> float | None:
     """Return rho = ||B|| ||C|| / (1 - ||A||) + ||D||, l_inf norms, rounded upward; None where ||A|| >= 1.
 
     |y - y0|_inf <= rho |u - u0|_inf. It depends on the scaling: give the rescaled model. For activations with slopes
-    above 1, A and B are multiplied by the largest Lipschitz constant; None where that is infinite.
+    above 1, A and B are multiplied by the largest Lipschitz constant; None where that is infinite, as of jumps.
     """
-    if model.unbounded:
+    if model.unbounded or model.has_jumps:
         return None
     steepest = max([1.0, *(float(np.max(block.activation.lipschitz)) for block in model.blocks)])
     a = max((_norm(row.states.values(), row.size) for row in model.rows), default=0.0)

@@ -64,12 +64,13 @@ def sensitivity_matrix(
         max_bytes: what S and all that it is made from may take; None grants 4 GB to what it is made from.
 
     Raises:
-        UnsupportedModelError: where the method does not apply to the model.
+        UnsupportedModelError: where the method does not apply to the model, or the model jumps.
         MemoryLimitError: where S does not fit.
         OptionError: for an unknown method.
     """
     from idl_audit.measure.centre_radius import LARGEST, METHODS
 
+    model.refuse_jumps("there is no sensitivity matrix")
     n_rows = model.n_outputs if functionals is None else len(functionals)
     _refuse_too_large(n_rows, model.n_inputs, max_bytes)
     if box is not None:

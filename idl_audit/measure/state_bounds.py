@@ -166,13 +166,13 @@ def prepare(
     if "norm" in methods:
         rho = norm_bound(rescale(model))
         if rho is None or not np.isfinite(rho):
-            left_out["norm"] = model.unbounded or "no scaling brings the norm of A below 1 within the range of float64"
+            left_out["norm"] = _JUMPS if model.has_jumps else model.unbounded or _NO_SCALING
         made = replace(made, rho=None if "norm" in left_out else rho)
-        if any(block.activation.coupled or block.maximum is not None for block in model.blocks):
+        if not model.has_jumps and any(b.activation.coupled or b.maximum is not None for b in model.blocks):
             made = replace(made, norms=norm_matrix(model))
     if "sensitivity" in methods:
         method = "best" if centre_radius_bytes(model) <= limit or not model.is_feed_forward else "paper"
-        matrices, why = _state_matrices(model, limit)
+        matrices, why = ({}, "") if model.has_jumps else _state_matrices(model, limit)
         try:
             matrix = sensitivity_matrix(model, method, max_bytes=max_bytes)
             made = replace(made, matrix=matrix, state_matrices=matrices)
@@ -189,6 +189,10 @@ def prepare(
         if why:
             left_out["interval"] = why
     return replace(made, left_out=left_out)
+
+
+_JUMPS: Final = "the network jumps, so that no number bounds its slope"
+_NO_SCALING: Final = "no scaling brings the norm of A below 1 within the range of float64"
 
 
 def _state_matrices(model: ImplicitModel, limit: int) -> tuple[dict[int, FloatArray], str]:

@@ -93,6 +93,7 @@ def make_witness(model: ImplicitModel, max_bytes: int | None = None) -> Witness:
         MemoryLimitError: where they would take more.
         UnsupportedModelError: where nothing bounds S.
     """
+    model.refuse_jumps("there is no witness of it")
     model.refuse_unbounded()
     loops = loop_witnesses(model)
     if len(loops) < len(model.loops):

@@ -207,6 +207,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "equation up to the residual; another state may solve it too.",
             "Scale the loop's coefficients down, or train with a constraint that ensures it.",
         ),
+        "IDL306": Code(
+            "the network jumps",
+            "An operator rounds, compares or takes signs. Where it jumps no number bounds its slope, so that S is "
+            "infinite, and nothing that is made of S says anything.",
+            "Ask for verdicts (certify, attack) or bounds by interval and linear; S can be had of the float network.",
+        ),
         "IDL401": Code(
             "a method of bounds is left out",
             "A method does not apply to the model, or would need too much memory; the reason is in the message.",

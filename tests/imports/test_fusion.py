@@ -330,7 +330,7 @@ OTHERS = {
             ("Sign", ["n"], ["s"], {}),
             ("Mul", ["s", "a"], ["y"], {}),
         ],
-        "Sign",
+        "",
     ),
     "an elu from another border": (
         [
@@ -341,7 +341,7 @@ OTHERS = {
         ],
         "Where",
     ),
-    "a shrinkage by another width": ([*SHRUNK[:3], ("Mul", ["s", "one"], ["t"], {}), *SHRUNK[4:]], "Sign"),
+    "a shrinkage by another width": ([*SHRUNK[:3], ("Mul", ["s", "one"], ["t"], {}), *SHRUNK[4:]], ""),
 }
 SPARE = {"one": 1, "two": 2, "three": 3, "zero": 0, "w": 0.75, "first": [0], "last": [-1]}
 

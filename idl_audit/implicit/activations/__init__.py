@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import analytic, contraction, curve, kinked, normalised, product, softmax
+from idl_audit.implicit.activations import (
+    analytic,
+    contraction,
+    curve,
+    jumping,
+    kinked,
+    normalised,
+    product,
+    softmax,
+)
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.implicit.activations.coupled import Coupled
 from idl_audit.implicit.activations.mixed import Mixed
@@ -62,4 +71,9 @@ COUPLED: Final = frozenset({"contraction", "normalised", "product", "softmax"})
 SIZES: Final = frozenset({"columns", "inner", "rows", "width"})
 """Parameters of theirs that are whole numbers."""
 
-__all__ = ["ACTIVATIONS", "COUPLED", "SIZES", "Activation", "Coupled", "Line", "Mixed"]
+JUMPS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
+    {"ceil": jumping.ceil, "floor": jumping.floor, "round": jumping.rounding, "step": jumping.step}
+)
+"""The same for what jumps, which no loop may hold: feed-forward models read from other files have them."""
+
+__all__ = ["ACTIVATIONS", "COUPLED", "JUMPS", "SIZES", "Activation", "Coupled", "Line", "Mixed"]

@@ -194,7 +194,7 @@ class NormChains:
     def _axes(self, node: Node, tensor: str) -> tuple[int, ...] | None:
         """Return the axes of a reduction."""
         form = self._values.get(tensor)
-        if not isinstance(form, AffineForm):
+        if not isinstance(form, AffineForm) or not self._depends(tensor):
             return None
         given = self._values.get(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
         if given is not None and not isinstance(given, np.ndarray):
@@ -208,7 +208,7 @@ class NormChains:
         return node if node is not None and node.op in ops and not node.uncertainty else None
 
     def _depends(self, name: str) -> bool:
-        return isinstance(self._values.get(name), AffineForm)
+        return type(self._values.get(name)) is AffineForm  # whole numbers divide otherwise
 
     def _number(self, name: str) -> float | None:
         """Return a constant that is one number everywhere."""

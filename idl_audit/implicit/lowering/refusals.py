@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.lowering.choice import READABLE
 from idl_audit.implicit.walk import refuse
 
 
@@ -26,7 +25,7 @@ class Refusal:
     """What can be read in its place."""
 
 
-_JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
+_JUMPS: Final = "jumps where two of its entries change places, for which there are no states"
 _PRODUCT: Final = "multiplies entries of its input with each other, whose slope no number bounds"
 _INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
 _RANDOM: Final = "draws random numbers, and a network must be a function"
@@ -38,8 +37,10 @@ _CONSTANT: Final = "makes a constant from numbers that depend on the input"
 
 _SCORES: Final = "make the scores before it the output (onnx.utils.extract_model): verdicts compare scores"
 _CUT: Final = "audit the part of the network before it (onnx.utils.extract_model), or put Clip or Tanh in its place"
-_COMPARED: Final = f"comparisons can be read inside choices: {READABLE}"
-_FLOATS: Final = "audit the model as it was before quantisation, in floating-point numbers"
+_STATIC: Final = (
+    "quantise statically, with QuantizeLinear and DequantizeLinear (quantize_static, QuantFormat.QDQ), or with "
+    "QLinearConv and QLinearMatMul"
+)
 _UNROLLED: Final = "export the model without branches and loops, unrolled for one fixed size"
 _EVAL: Final = "export the model after model.eval(), without noise"
 _BEFORE: Final = "audit the network behind it alone, on the numbers that it makes"
@@ -48,19 +49,17 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
         # jumps
         **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax"), Refusal(_JUMPS, _SCORES)),
-        **dict.fromkeys(("Ceil", "Floor", "Mod", "Round"), Refusal(_JUMPS, _CUT)),
-        "Sign": Refusal(_JUMPS, f"x * Sign(x) and |x| * Sign(x) can be read; else {_CUT}"),
-        **dict.fromkeys(
-            ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"),
-            Refusal(_JUMPS, _COMPARED),
+        "Mod": Refusal("jumps wherever its quotient is whole", "Floor can be read: x - y * Floor(x / y), y a constant"),
+        "Equal": Refusal(
+            "holds at single numbers alone", "Greater, GreaterOrEqual, Less and LessOrEqual can be read in its place"
         ),
         # whole numbers
+        "DynamicQuantizeLinear": Refusal(
+            "takes its scale from the numbers of each input, so that all its thresholds move with them", _STATIC
+        ),
         **dict.fromkeys(
-            (
-                *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv"),
-                *("QLinearMatMul", "QuantizeLinear"),
-            ),
-            Refusal("rounds to whole numbers, or computes with numbers so rounded, which jump", _FLOATS),
+            ("ConvInteger", "MatMulInteger"),
+            Refusal("computes with whole numbers whose scales are, in most networks, taken from each input", _STATIC),
         ),
         **dict.fromkeys(
             ("BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"), Refusal(_INTEGERS, _CUT)
