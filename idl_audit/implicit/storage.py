@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, JUMPS, Activation, Coupled, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, JUMPS, SIZES, Activation, Coupled, Mixed
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
@@ -282,9 +282,9 @@ class _Reader:
             self._check(all(np.all(value >= 0) for value in parameters.values()), f"'{key}' has no negative parameter")
             dividing = entry["activation"] in ("celu", "softmax")
             self._check(not dividing or all(value != 0 for value in parameters.values()), f"'{key}' divides by 0")
-        if entry["activation"] in COUPLED:
-            whole = all(isinstance(n, float) and n.is_integer() and 1 <= n <= 2**31 for n in parameters.values())
-            self._check(whole, f"the sizes of '{key}' are whole numbers")
+        numbers = [value for name, value in parameters.items() if name in SIZES]
+        whole = all(isinstance(n, float) and n.is_integer() and 1 <= n <= 2**31 for n in numbers)
+        self._check(whole, f"the sizes of '{key}' are whole numbers")
         if entry["activation"] == "step":
             share = np.asarray(parameters.get("share", 0.0))
             self._check(bool(((share >= 0) & (share <= 1)).all()), f"the share of '{key}' lies between 0 and 1")
@@ -295,7 +295,7 @@ class _Reader:
             self._check(whole, f"the ends of '{key}' are whole numbers")
         activation: Activation = known[entry["activation"]](**parameters)
         if isinstance(activation, Coupled):
-            self._check(size % activation.width == 0, f"the width of '{key}' divides its states")
+            self._check(activation.fits(size), f"the sizes of '{key}' suit its {size} states")
         return activation
 
     def _row(self, name: str, entry: Mapping[str, Any], sizes: list[int], p: int, size: int) -> Affine:

@@ -14,6 +14,7 @@ from idl_audit.implicit.affine import AffineForm, OnGrid, PartlyAbsent, Whole, a
 from idl_audit.implicit.composition import LARGEST_COEFFICIENT
 from idl_audit.implicit.lowering import CONSTANT, LOWERINGS
 from idl_audit.implicit.lowering.choice import Choices, Condition, Known
+from idl_audit.implicit.lowering.norm_chains import NormChains
 from idl_audit.implicit.lowering.refusals import refuse_operator
 from idl_audit.implicit.lowering.sequences import SEQUENCES, TensorList, lower_sequence
 from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_infinity, refuse_range
@@ -89,6 +90,9 @@ class Progress:
             made = choices.lower(node, self.walk)
             if made is not None:
                 return (_checked(node, made),)
+        norm = NormChains(self.makers, self.values).lower(node, self.walk)
+        if norm is not None:
+            return (_checked(node, norm),)
         found = [self.values[name] if name else None for name in node.inputs]
         items = [choices.as_tensor(value, self.walk) if isinstance(value, Condition) else value for value in found]
         if node.op in SEQUENCES or any(isinstance(value, TensorList) for value in items):
