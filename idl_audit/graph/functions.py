@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NoReturn, TypeAlias
 
-from idl_audit.graph.ir import Attribute, Body, Call, Function, Node, Reference, shown
+from idl_audit.graph.ir import Attribute, Body, Call, Function, Node, Reference, Refused, shown
 from idl_audit.graph.names import fresh_names
 from idl_audit.graph.onnx_contents import constant_value
 from idl_audit.graph.schemas import means_the_same
@@ -134,7 +134,10 @@ class Plain:
     """Nodes without calls, with the constants that came out of functions."""
 
     nodes: tuple[Node, ...]
+    """Calls that are not read are `Refused` ones."""
     constants: Mapping[str, AnyArray]
+    problems: tuple[str, ...]
+    """Why they are not read."""
 
 
 @dataclass
@@ -149,14 +152,12 @@ class _Expansion:
 def without_calls(body: Body, functions: Mapping[tuple[str, str, str], Function], opset: int, names: Names) -> Plain:
     """Return the graph's nodes with every call replaced by the nodes of the function that it names.
 
-    Raises UnsupportedModelError, listing everything, for operators of other domains, functions that call themselves,
-    and functions that are written in an operator set where their operators mean something else.
+    Not read are operators of other domains, functions that call themselves, and functions that are written in an
+    operator set where their operators mean something else.
     """
     work = _Expansion(functions, opset, names)
     nodes = _expanded(body.nodes, work, ())
-    if work.problems:
-        raise UnsupportedModelError(dict.fromkeys(work.problems))
-    return Plain(tuple(nodes), MappingProxyType(work.constants))
+    return Plain(tuple(nodes), MappingProxyType(work.constants), tuple(dict.fromkeys(work.problems)))
 
 
 def _expanded(nodes: Sequence[Node], work: _Expansion, within: tuple[tuple[str, str, str], ...]) -> list[Node]:
@@ -167,6 +168,7 @@ def _expanded(nodes: Sequence[Node], work: _Expansion, within: tuple[tuple[str, 
                 found.extend(_called(node, work, within))
             except UnsupportedModelError as error:
                 work.problems.extend(error.problems)
+                found.append(Refused.instead_of(node))
         else:
             found.append(_with_plain_bodies(node, work, within))
     return found
