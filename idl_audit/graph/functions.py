@@ -23,7 +23,8 @@ _DEEPEST: Final = 30
 _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "com.microsoft": "onnxruntime's own, written by its optimiser or quantiser; give the model as it was before",
-        "ai.onnx.ml": "ONNX's own for trees, text and classical learning; give a network of ONNX's plain operators",
+        "ai.onnx.ml": "ONNX's own for trees, text and classical learning, of which linear models and scalers are read; "
+        "give a network of ONNX's plain operators",
         "ai.onnx.preview.training": "ONNX's own for training; export the model for inference",
         "ai.onnx.training": "ONNX's own for training; export the model for inference",
         "pkg.torch": "PyTorch's own; export with torch.onnx.export(..., dynamo=True) and without custom operators",
@@ -33,6 +34,24 @@ _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What is known of operators of other domains, and what would work."""
 
+
+CLASSICAL: Final = "ai.onnx.ml"
+_TREES: Final = "is a sum of trees, which jumps: audit a network, or a linear model, trained in its place"
+_WORDS: Final = "reads text or categories, which no small change moves: audit the model behind it"
+_KERNELS: Final = (
+    "sums kernels, for which there are no states: LinearClassifier and LinearRegressor (scikit-learn's LinearSVC, "
+    "LinearSVR) can be read, and networks"
+)
+
+OF_CLASSICAL: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Binarizer": "jumps: audit the model behind it",
+        **dict.fromkeys(("CategoryMapper", "DictVectorizer", "LabelEncoder", "OneHotEncoder"), _WORDS),
+        **dict.fromkeys(("SVMClassifier", "SVMRegressor"), _KERNELS),
+        **dict.fromkeys(("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"), _TREES),
+    }
+)
+"""Operators of classical learning without a plain form (`classical` has the others), and what would work."""
 
 Renamed: TypeAlias = Mapping[str, str]
 """Name inside -> name outside."""
@@ -266,6 +285,8 @@ def _filled_body(body: Body, values: Mapping[str, Attribute | None]) -> Body:
 
 def _refuse_domain(call: Call) -> NoReturn:
     domain = call.domain or "the model's own"
+    if call.domain == CLASSICAL and call.op in OF_CLASSICAL:
+        raise UnsupportedModelError([f"{call.op} node '{shown(call.label)}' {OF_CLASSICAL[call.op]}"])
     advice = next((text for name, text in _ADVICE.items() if f"{domain}.".startswith(f"{name}.")), "")
     what = f"; it is {advice}" if advice else "; export with ONNX's own operators only"
     raise UnsupportedModelError(

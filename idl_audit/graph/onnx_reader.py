@@ -16,6 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs; it is part of onnx
 from onnx import ModelProto
 
+from idl_audit.graph.classical import Translated, without_classical
 from idl_audit.graph.external_data import ExternalData
 from idl_audit.graph.files import ReadFile, combined_sha256, open_model, stamp_of
 from idl_audit.graph.folding import FOLD_LIMIT, fold_node
@@ -55,7 +56,8 @@ def read_onnx(path: Path, *, outline: bool = False, chosen: InputChoice = AS_IT_
     contents = read_contents(model, source)
     check_names(contents.body, contents.functions.values(), path)
     fixed = fixed_values(contents.inputs, chosen.fixed, path)
-    surveyed = _surveyed(_with_fixed(contents, fixed), opset)
+    translated = without_classical(_with_fixed(contents, fixed))
+    surveyed = _surveyed(translated, opset)
     if whole and surveyed.problems:
         raise UnsupportedModelError(surveyed.problems)
     external = source.external.files
@@ -72,12 +74,13 @@ def read_onnx(path: Path, *, outline: bool = False, chosen: InputChoice = AS_IT_
     )
     graph = Graph(
         tuple(value for value in contents.inputs if value.name not in fixed),
-        contents.outputs,
+        translated.contents.outputs,
         tuple(map(_with_wide_attributes, surveyed.nodes)),
         MappingProxyType({**{name: widened(value) for name, value in surveyed.constants.items()}, **fixed}),
         provenance,
         surveyed.arithmetic or "float32",
         tuple(value for value in contents.inputs if value.name in fixed),
+        maps=translated.maps,
         problems=surveyed.problems,
     )
     return with_choice(graph, chosen.names, path)
@@ -94,11 +97,12 @@ def _with_fixed(contents: Contents, fixed: Mapping[str, AnyArray]) -> Contents:
     return replace(contents, inputs=inputs, body=body)
 
 
-def _surveyed(contents: Contents, opset: int) -> Surveyed:
+def _surveyed(translated: Translated, opset: int) -> Surveyed:
     """Return the graph in plain nodes; nothing but onnx's schemas is asked of a node before it keeps to its own.
 
     Nodes that do not are `Refused` ones, and the walk goes on behind them.
     """
+    contents = translated.contents
     own = list(_function_faults(contents, opset))
     names = Names.of(contents.body)
     plain = without_calls(contents.body, contents.functions, opset, names)
@@ -109,6 +113,7 @@ def _surveyed(contents: Contents, opset: int) -> Surveyed:
         *own,
         *(fault for fault in faults if not own),  # those of a function are its own, in every call
         *_node_faults(contents.body.nodes, opset),
+        *translated.problems,
         *plain.problems,
         *found.problems,
         *_input_faults(contents.inputs, found),

@@ -228,7 +228,8 @@ def onnxruntime_network(path: Path, graph: Graph, *, output: str | None = None, 
     idle = {value.name: _nothing(path, value) for value in graph.inputs}
 
     def run(batch: AnyArray) -> AnyArray:
-        return np.asarray(session.run([name], {**idle, **feeds(graph, name, batch)}, quiet)[0])
+        found = session.run([name], {**idle, **feeds(graph, name, batch)}, quiet)[0]
+        return np.asarray([[one[key] for key in graph.maps[name]] for one in found] if name in graph.maps else found)
 
     return batched(program, path, graph, name, run)
 
