@@ -84,6 +84,7 @@ GOOD: Mapping[str, str] = {
     "bounds": "0,2",
     "code": "IDL101",
     "eps": "0.25",
+    "fix": "mask=mask.npy",
     "image_shape": "2,2",
     "index": "0,2-3",
     "input_shape": "1,3",

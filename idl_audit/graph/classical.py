@@ -150,10 +150,10 @@ def _scaler(node: Node, body: Body, work: _Work) -> None:
     """y = (x - offset) scale, one number each, or one for each feature."""
     x = work.floats(node, _one(node))
     offset, scale = _numbers(node, "offset"), _numbers(node, "scale")
-    if offset.size:
-        x = work.add(node, "Sub", (x, work.constant(node, "offset", offset)))
-    factor = scale if scale.size else np.ones(1, np.float32)
-    work.add(node, "Mul", (x, work.constant(node, "scale", factor)), node.outputs[0])
+    if not scale.size or offset.size != scale.size:
+        _refuse(node, f"has {offset.size} offsets and {scale.size} scales; as many of both are needed")
+    x = work.add(node, "Sub", (x, work.constant(node, "offset", offset)))
+    work.add(node, "Mul", (x, work.constant(node, "scale", scale)), node.outputs[0])
 
 
 def _linear(node: Node, work: _Work, coefficients: AnyArray, intercepts: AnyArray, output: str = "") -> str:

@@ -1,7 +1,7 @@
 """Networks with several inputs: some held fixed, in what order, and all that move as one vector.
 
 Analyses know one input u. A network f(a, b) is read as g(u) = f(a, b), u the numbers of a and then those of b, each in
-the order in which the file has them. In the graph, a Split takes u apart and Reshapes give the parts their shapes; the
+the order in which the file has them. In the graph, Gathers take u apart and Reshapes give the parts their shapes; the
 file itself is run with the parts. An input that the user fixes is a constant of the graph from the start.
 """
 
@@ -222,46 +222,42 @@ def with_one_input(graph: Graph, output: str) -> Graph:
     kinds = {value.dtype for value in read}
     names = _fresh(graph, len(read))
     entry = Value(names["all"], (None if batched else 1, sum(sizes)), kinds.pop() if len(kinds) == 1 else "float32")
-    constants = {names[f"shape {k}"]: (0, *shape[1:]) if batched else shape for k, shape in enumerate(shapes)}
-    constants[names["sizes"]] = tuple(sizes)
-    nodes = [_split(names, sizes, graph.opset)]
-    for k, value in enumerate(read):
-        nodes += _shaped(names, k, value, entry.dtype)
+    constants: dict[str, AnyArray] = {}
+    nodes: list[Node] = []
+    for k, (value, shape) in enumerate(zip(read, shapes, strict=True)):
+        constants[names[f"places {k}"]] = np.arange(sum(sizes[:k]), sum(sizes[: k + 1]))
+        constants[names[f"shape {k}"]] = np.array((0, *shape[1:]) if batched else shape, np.int64)
+        nodes += _taken_out(names, k, value, entry)
     return replace(
         graph,
         inputs=(entry,),
         parts=read,
         nodes=(*nodes, *graph.nodes),
-        constants=MappingProxyType(
-            {**graph.constants, **{name: np.array(shape, np.int64) for name, shape in constants.items()}}
-        ),
+        constants=MappingProxyType({**graph.constants, **constants}),
     )
 
 
 def _fresh(graph: Graph, n: int) -> Mapping[str, str]:
     taken = {value.name for value in graph.inputs} | set(graph.constants)
     taken |= {name for node in graph.nodes for name in node.outputs}
-    return fresh_names("inputs", ["all", "sizes", *(f"{what} {k}" for k in range(n) for what in _OF_A_PART)], taken)
+    return fresh_names("inputs", ["all", *(f"{what} {k}" for k in range(n) for what in _OF_A_PART)], taken)
 
 
-_OF_A_PART: Final = ("part", "shape", "uncast")
+_OF_A_PART: Final = ("places", "part", "shape", "uncast")
 _ELEMENT_TYPES: Final[Mapping[str, int]] = MappingProxyType({"float32": 1, "float64": 11})  # TensorProto's numbers
 
 
-def _split(names: Mapping[str, str], sizes: Sequence[int], opset: int) -> Node:
-    parts = tuple(names[f"part {k}"] for k in range(len(sizes)))
-    if opset < 13:
-        return Node("Split", names["all"], (names["all"],), parts, {"axis": 1, "split": tuple(sizes)})
-    return Node("Split", names["all"], (names["all"], names["sizes"]), parts, {"axis": 1})
-
-
-def _shaped(names: Mapping[str, str], k: int, value: Value, dtype: str) -> list[Node]:
+def _taken_out(names: Mapping[str, str], k: int, value: Value, entry: Value) -> list[Node]:
     """Return the nodes that make part k of the vector what the file reads."""
-    part, shape, uncast = (names[f"{what} {k}"] for what in _OF_A_PART)
-    if value.dtype == dtype:
-        return [Node("Reshape", shape, (part, shape), (value.name,))]
-    cast = Node("Cast", uncast, (uncast,), (value.name,), {"to": _ELEMENT_TYPES[value.dtype]})
-    return [Node("Reshape", shape, (part, shape), (uncast,)), cast]
+    places, part, shape, uncast = (names[f"{what} {k}"] for what in _OF_A_PART)
+    made = value.name if value.dtype == entry.dtype else uncast
+    nodes = [
+        Node("Gather", part, (entry.name, places), (part,), {"axis": 1}),
+        Node("Reshape", shape, (part, shape), (made,)),
+    ]
+    if made == uncast:
+        nodes.append(Node("Cast", uncast, (uncast,), (value.name,), {"to": _ELEMENT_TYPES[value.dtype]}))
+    return nodes
 
 
 def _check_moving(values: Sequence[Value]) -> None:

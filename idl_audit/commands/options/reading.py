@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -81,7 +81,11 @@ class ModelOptions(Declared):
     )
     fix: tuple[FixedInput, ...] = option(
         (),
-        Reader(_fixed, was_read=lambda value: isinstance(value, FixedInput)),
+        Reader(
+            _fixed,
+            was_read=lambda value: isinstance(value, FixedInput),
+            placed=lambda value, folder: replace(value, path=folder / value.path),
+        ),
         "Hold an input fixed at the numbers in a file: .npy, .npz, .csv, .safetensors or .pt. Again for others.",
         metavar="NAME=FILE",
         several=True,

@@ -19,7 +19,7 @@ from idl_audit.commands.shared.agreement import Compared, check, input_type, tol
 from idl_audit.commands.shared.points import readable
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.sample_files import read_sample_file
-from idl_audit.data.samples import INPUT_NAMES, Part
+from idl_audit.data.samples import Part
 from idl_audit.graph.files import ReadFile, hashed, refuse_changed
 from idl_audit.graph.fingerprint import array_sha256
 from idl_audit.graph.inputs import InputChoice, check_chosen
@@ -222,13 +222,17 @@ def chosen_inputs(options: ModelOptions) -> InputChoice:
 
 def _numbers_of(fixed: FixedInput) -> AnyArray:
     """Return the array of the file that has the input's name, or its only one."""
-    read = read_sample_file(fixed.path, ((fixed.name, *INPUT_NAMES),))
-    if read.arrays[0] is None:
+    read = read_sample_file(fixed.path, ((fixed.name, _ONLY),))
+    of_others = fixed.name not in read.names and _ONLY in read.names and len(read.names) > 1
+    if read.arrays[0] is None or of_others:
         raise DataError(
-            f"--fix {fixed.name}: {fixed.path} has no array of this name, nor 'inputs'; save it with "
-            f"numpy.savez(path, **{{{fixed.name!r}: array}})"
+            f"--fix {fixed.name}: {fixed.path} has no array of this name; save it with numpy.save(path, array)"
         )
     return read.arrays[0]
+
+
+_ONLY: Final = "inputs"
+"""The name of the only array of a file that says no other."""
 
 
 def refuse_input_options(path: Path, given: ModelOptions) -> None:
