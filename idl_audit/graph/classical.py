@@ -187,7 +187,8 @@ def _classifier(node: Node, body: Body, work: _Work) -> None:
     """Scores z = x W^T + b and what becomes of them; one row for two classes stands for both."""
     if len(node.outputs) < 2 or not node.outputs[1]:
         _refuse(node, _LABELS)
-    if any(node.outputs[0] in other.inputs for other in live_nodes(body.nodes, body.outputs)):
+    read = {name for other in live_nodes(body.nodes, body.outputs) for name in other.reads}
+    if node.outputs[0] in read.union(body.outputs):
         _refuse(node, _LABELS)
     labels = node.attributes.get("classlabels_ints") or node.attributes.get("classlabels_strings")
     classes = len(labels) if isinstance(labels, tuple) else 1
