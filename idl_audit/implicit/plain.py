@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, Activation, Coupled, Mixed
 from idl_audit.implicit.components import block_order, gathered, ranges_text
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -102,7 +102,8 @@ def _nodes(blocks: Sequence[DeclaredBlock]) -> IntArray:
     nodes: list[IntArray] = []
     start = 0
     for block in blocks:
-        width = int(block.parameters["width"]) if block.made().coupled else 1
+        activation = block.made()
+        width = activation.width if isinstance(activation, Coupled) else 1
         count = block.size // width
         nodes.append(np.repeat(np.arange(start, start + count), width))
         start += count

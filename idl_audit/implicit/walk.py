@@ -12,6 +12,7 @@ import numpy as np
 from idl_audit.graph.ir import Attribute, Node
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.kinked import identity
+from idl_audit.implicit.activations.product import product
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.composition import (
     LARGEST_COEFFICIENT,
@@ -62,6 +63,29 @@ class Walk:
         self.pending.append(PendingBlock(block, form))
         made = AffineForm.of_source(len(self.pending) - 1, form.shape)
         return replace(made, constant_error=node.uncertainty)
+
+    def products(
+        self, node: Node, first: AffineForm, at_first: IntArray, second: AffineForm, at_second: IntArray
+    ) -> AffineForm:
+        """Return first[at_first] * second[at_second], entry by entry: a block of pairs of states.
+
+        Args:
+            node: the operator that multiplies.
+            first, second: the tensors.
+            at_first, at_second: flat positions in them, of one shape, that of the result.
+        """
+        n = at_first.size
+        self.allow(node, 4 * n)
+        first, second = (self._cheap(node, form, name) for form, name in ((first, "/first"), (second, "/second")))
+        places = np.full((2, n, 2), -1, np.int64)
+        places[0, :, 0], places[1, :, 1] = at_first.reshape(-1), at_second.reshape(-1)
+        pairs = first.selected(places[0].reshape(1, -1)).plus(second.selected(places[1].reshape(1, -1)))
+        made = self.states(node, product(), pairs, suffix="/product")
+        return made.selected(np.arange(0, 2 * n, 2).reshape(at_first.shape))
+
+    def _cheap(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
+        """Return the form, or states that stand for it where it reads more than two numbers an entry."""
+        return form if form.nnz <= 2 * form.size else self.cut(node, form, suffix=suffix)
 
     def cut(
         self, node: Node, form: AffineForm, *, suffix: str = "/cut", maximum: PoolWindows | None = None

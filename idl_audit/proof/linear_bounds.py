@@ -68,6 +68,8 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
         return below[:, None, :], above[:, None, :]
 
     def choose(k: int, v: FloatArray) -> FloatArray:
+        if model.blocks[k].activation.coupled and k not in model.loops:
+            return model.blocks[k].multipliers(v, bounds.z[k].lo[:, None, :], bounds.z[k].hi[:, None, :])
         below, above = slopes(k)
         if k not in model.loops:
             return np.maximum(v, 0.0) * below + np.minimum(v, 0.0) * above

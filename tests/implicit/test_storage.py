@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idl_audit.implicit.activations import ACTIVATIONS
+from idl_audit.implicit.activations import ACTIVATIONS, COUPLED
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -141,7 +141,7 @@ class TestRoundTrips:
         }
         rng = np.random.default_rng(0)
         dense = KINDS["dense"](rng)
-        n = dense.n_out if name != "softmax" else 2 * dense.n_out
+        n = dense.n_out if name not in COUPLED else 2 * dense.n_out
         block = StateBlock("b", "Op", ACTIVATIONS[name](**given.get(name, {})), (1, n))
         identity = one_map(KINDS["identity"](rng)).output.input
         assert identity is not None
