@@ -3,7 +3,7 @@
     IDL_AUDIT_DATA=... python -m benchmarks.import_table [--out DIR]
 
 Every network of the data folder's vnncomp/ and onnx_import/, networks freshly exported by both of torch's exporters,
-and ResNet-20 from its state dict; then the refusals of onnx_refuse/ and of a network with two inputs.
+ResNet-20 from its state dict, and a network with two inputs; then the refusals of onnx_refuse/.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Analyses know one input u. A network f(a, b) is read as g(u) = f(a, b), u the numbers of a and then those of b, each in
 the order in which the file has them. In the graph, Gathers take u apart and Reshapes give the parts their shapes; the
 file itself is run with the parts. An input that the user fixes is a constant of the graph from the start.
+
+Elsewhere: multi-input network, side input, conditioning.
 """
 
 from __future__ import annotations

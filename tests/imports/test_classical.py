@@ -15,7 +15,7 @@ from idl_audit.graph.classical import PLAIN
 from idl_audit.graph.functions import OF_CLASSICAL
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.values.errors import UnsupportedModelError
-from tests.shared.command_line import run
+from tests.shared.command_line import ROOT, run
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 RNG = np.random.default_rng(31)
@@ -107,8 +107,10 @@ def test_a_classical_operator_is_what_onnxruntime_makes_of_it(tmp_path, name, op
     assert subject.output == last
 
 
-def test_every_operator_that_is_read_was_tried():
+def test_every_operator_that_is_read_was_tried_and_is_in_the_readme():
     assert {name.split()[0] for name in READ} == set(PLAIN)
+    readme = (ROOT / "README.md").read_text()
+    assert all(op in readme for op in PLAIN)
 
 
 @pytest.mark.parametrize("op", OF_CLASSICAL)
