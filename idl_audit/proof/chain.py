@@ -25,6 +25,7 @@ from idl_audit.proof.intervals import with_interval
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.linear_bounds import tightened_by_lines
 from idl_audit.proof.planes import Planes
+from idl_audit.proof.wanted import to_tighten
 from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 
@@ -115,7 +116,7 @@ def retightened(
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(form.interval), bounds.x[k])
     is_exact = not model.rows[k].states and not isinstance(inputs, SparseInputs)  # an affine map of the box
     if by_lines and not is_exact:
-        bends, z = bounds.unstable(k, block), bounds.z[k]
+        bends, z = to_tighten(model, k, bounds), bounds.z[k]
         if bends.any():
             found = tightened_by_lines(model, k, np.flatnonzero(bends.any(axis=0)), bounds, inputs, check=check)
             # whatever boxes are bounded beside it: another checker may take others together

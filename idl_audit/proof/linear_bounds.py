@@ -23,6 +23,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.crown import Crown, Targets, lines_suit
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
+from idl_audit.proof.wanted import to_tighten
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import BudgetError
@@ -129,7 +130,7 @@ def backward_state_bounds(
         bounds = with_interval(model, k, bounds, inputs, check=check)
         if not model.rows[k].states or not goes_on:
             continue  # an affine map of the box: the interval is exact
-        bending = bounds.unstable(k, block)
+        bending = to_tighten(model, k, bounds)
         if bending.any():
             try:
                 if len(bending) > 1 and is_dense(model):
@@ -153,7 +154,8 @@ def tightened_by_lines(
 
     Of a state that turns out to keep its sign at a kink, no more than the sign is sought.
     """
-    if lines_suit(model, inputs) and isinstance(model.blocks[k].activation, Kinked):
+    phi = model.blocks[k].activation
+    if lines_suit(model, inputs) and isinstance(phi, Kinked) and not np.array_equal(phi.below, phi.above):
         targets = Targets.of_signs(model, k, states)
         proved = Crown(model, inputs, check=check).lower_bound(bounds, targets)
         return bounds.z[k].tightened(targets.states, targets.seeds, proved)

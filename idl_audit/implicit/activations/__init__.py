@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import curve, kinked, product, softmax
+from idl_audit.implicit.activations import contraction, curve, kinked, product, softmax
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.implicit.activations.coupled import Coupled
 from idl_audit.implicit.activations.mixed import Mixed
@@ -18,6 +18,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
         "leaky_relu": kinked.leaky_relu,
         "abs": kinked.absolute,
         "celu": curve.celu,
+        "contraction": contraction.contraction,
         "elu": curve.elu,
         "erf": curve.erf,
         "gelu": curve.gelu,
@@ -36,7 +37,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 )
 """Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
 
-COUPLED: Final = frozenset({"product", "softmax"})
+COUPLED: Final = frozenset({"contraction", "product", "softmax"})
 """Those whose states depend on each other, in groups of `width`."""
 
 __all__ = ["ACTIVATIONS", "COUPLED", "Activation", "Coupled", "Line", "Mixed"]

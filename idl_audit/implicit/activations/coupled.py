@@ -38,6 +38,8 @@ class Coupled(Activation):
     positively_homogeneous = False
     piecewise_linear = False
     coupled = True
+    ranges_suffice = False
+    """Whether backward bounds of a state alone gain nothing over its range for the bounds of its group."""
 
     def grouped(self, values: FloatArray) -> FloatArray:
         """Return the values of every group, (..., n) -> (..., n / width, width)."""

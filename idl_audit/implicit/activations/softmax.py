@@ -47,6 +47,7 @@ class Softmax(Coupled):
 
     width: int
     name: str = "softmax"
+    ranges_suffice = True
 
     @property
     def parameters(self) -> Mapping[str, float | FloatArray]:
@@ -125,9 +126,9 @@ class Softmax(Coupled):
 
     @staticmethod
     def _pulled(planes: SoftmaxPlanes, w: FloatArray) -> FloatArray:
+        """Return sum_i of w_i times the plane of x_i that its sign asks for, (..., groups, width)."""
         rising, falling = np.maximum(w, 0.0), np.minimum(w, 0.0)
-        pulled = np.matmul(rising[..., None, :], planes.below) + np.matmul(falling[..., None, :], planes.above)
-        return np.asarray(pulled[..., 0, :])
+        return _of_groups(rising, planes.below) + _of_groups(falling, planes.above)
 
     def lower_support(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
@@ -156,7 +157,7 @@ class Softmax(Coupled):
             heights = np.maximum(w, 0.0) * planes.at_below + np.minimum(w, 0.0) * planes.at_above
             largest = np.maximum(np.abs(low), np.abs(high))
             steep = np.maximum(np.abs(planes.below), np.abs(planes.above))
-            reach = np.matmul(np.abs(w)[..., None, :], steep)[..., 0, :] + np.abs(self.grouped(lam))
+            reach = _of_groups(np.abs(w), steep) + np.abs(self.grouped(lam))
             tall = np.abs(w) * np.maximum(np.abs(planes.at_below), np.abs(planes.at_above))
             # v - c is rounded, and so is what it is multiplied by; a state is at most 1
             size = reach * largest + np.abs(ends) + tall + np.abs(w) + np.abs(self.grouped(v)) + np.abs(c)
@@ -271,6 +272,16 @@ class Softmax(Coupled):
         shifted = up(shifted) if side > 0 else down(shifted)
         itself = np.eye(width, dtype=np.bool_)
         return np.where(itself, -total[..., None], slopes), shifted
+
+
+def _of_groups(w: FloatArray, matrices: FloatArray) -> FloatArray:
+    """Return w M for every group, (..., R, groups, width) and (..., R or 1, groups, width, width).
+
+    Where the matrices are the same for all rows, those of a group go through one product.
+    """
+    if w.ndim > 2 and matrices.shape[-4] == 1:
+        return np.asarray(np.swapaxes(np.matmul(np.swapaxes(w, -2, -3), matrices[..., 0, :, :, :]), -2, -3))
+    return np.asarray(np.matmul(w[..., None, :], matrices)[..., 0, :])
 
 
 def softmax(width: float) -> Softmax:

@@ -75,7 +75,7 @@ def _times_constant(node: Node, form: AffineForm, constant: AnyArray, walk: Walk
 
 
 def _of_both(node: Node, left: AffineForm, right: AffineForm, walk: Walk) -> AffineForm:
-    """Return the product of two tensors that both depend on the input: sum over k of products of states."""
+    """Return the product of two tensors that both depend on the input."""
     try:
         shape = np.matmul(np.broadcast_to(0.0, left.shape), np.broadcast_to(0.0, right.shape)).shape
     except ValueError:
@@ -83,16 +83,11 @@ def _of_both(node: Node, left: AffineForm, right: AffineForm, walk: Walk) -> Aff
     rows, columns = flat_indices(left.shape), flat_indices(right.shape)
     rows = rows[None] if rows.ndim == 1 else rows
     columns = columns[:, None] if columns.ndim == 1 else columns
-    at_left, at_right = np.broadcast_arrays(rows[..., :, None, :], np.swapaxes(columns, -1, -2)[..., None, :, :])
-    terms = walk.products(node, left, at_left, right, at_right)
-    return summed(node, terms, int(at_left.shape[-1]), shape, walk)
-
-
-def summed(node: Node, form: AffineForm, count: int, shape: tuple[int, ...], walk: Walk) -> AffineForm:
-    """Return the sums of every `count` neighbouring entries, in a shape."""
-    n = form.size // count
-    ones = sp.csr_array((np.ones(form.size), np.arange(form.size), np.arange(n + 1) * count), shape=(n, form.size))
-    return walk.linear(node, Sparse(matrix=ones), form, shape)
+    lead = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
+    at_left, at_right = (
+        np.broadcast_to(index, (*lead, *index.shape[-2:])).reshape(-1, *index.shape[-2:]) for index in (rows, columns)
+    )
+    return walk.matrix_product(node, left, at_left, right, at_right).reshaped(shape)
 
 
 def _matmul_map(
