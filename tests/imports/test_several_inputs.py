@@ -330,3 +330,23 @@ def test_the_python_interface_knows_the_inputs(tmp_path):
     np.save(tmp_path / "b.npy", floats(4))
     assert load(path, input_name=["b", "a"]).input_parts[0].name == "b"
     assert load(path, fix={"b": tmp_path / "b.npy"}).n_inputs == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_configuration_holds_inputs_fixed(tmp_path, monkeypatch):
+    two(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    np.save(tmp_path / "b.npy", floats(4))
+    np.savez(tmp_path / "d.npz", inputs=floats(3, 2, 3))
+    lines = ["[defaults]", 'model = "m.onnx"', 'data = "d.npz"', 'eps = "0.01"', 'fix = "b=b.npy"']
+    (tmp_path / "a.toml").write_text("\n".join([*lines, "[run]", 'steps = "bounds"']))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    report = run("run", "-c", "../a.toml", "-f", "json").report
+    assert [one.name for one in report.model.fixed_inputs] == ["b"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sensitivity_names_the_inputs_that_move_an_output(tmp_path):
+    shown = run("sensitivity", two(tmp_path)).out
+    assert "a[" in shown
+    assert "b[" in shown

@@ -57,6 +57,9 @@ class FixedInput:
     name: str
     path: Path
 
+    def __str__(self) -> str:
+        return f"{self.name}={self.path}"
+
 
 def _fixed(text: str, flag: str) -> FixedInput:
     name, mark, path = text.partition("=")
