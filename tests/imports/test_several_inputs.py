@@ -21,6 +21,7 @@ from idl_audit.data.samples import read_samples
 from idl_audit.graph.inputs import InputChoice, taken_apart, with_one_input
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import onnx2torch_network, onnxruntime_network, precise_network
+from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.model import InputPart
 from idl_audit.implicit.storage import load_model
@@ -350,3 +351,38 @@ def test_sensitivity_names_the_inputs_that_move_an_output(tmp_path):
     shown = run("sensitivity", two(tmp_path)).out
     assert "a[" in shown
     assert "b[" in shown
+
+
+class Pair(nn.Module):
+    """Two outputs, of which one is no float."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        total = a + b
+        return total, total.argmax(1), torch.relu(total)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_with_several_outputs_gives_the_one_that_is_named(tmp_path, monkeypatch):
+    batch = torch.export.Dim("n")
+    example = (torch.randn(3, 4), torch.randn(3, 4))
+    program = torch.export.export(Pair(), example, dynamic_shapes={"a": {0: batch}, "b": {0: batch}})
+    torch.export.save(program, tmp_path / "m.pt2")
+    monkeypatch.chdir(tmp_path)
+    refused = run("convert", "m.pt2", "--allow-code-execution", "-o", "x.npz")
+    assert refused.code == 2
+    names = refused.err.rsplit("choose one of ", 1)[1].split()
+    assert len(names) >= 2
+    outputs = [name.strip(",.") for name in names]
+    np.savez("d.npz", a=-np.ones((1, 4)), b=np.zeros((1, 4)))
+    predict = ["predict", "m.pt2", "--allow-code-execution", "-d", "d.npz", "-f", "json"]
+    found = [run(*predict, "--output-name", name).report.predictions[0].output for name in outputs]
+    assert found == [(-1.0,) * 4, (0.0,) * 4]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_of_one_batch_size_is_read_as_its_example_says(tmp_path):
+    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    torch.export.save(torch.export.export(module, (torch.randn(3, 4),)), tmp_path / "m.pt2")
+    subject = open_subject(tmp_path / "m.pt2", ModelOptions(torch=TorchOptions(allow_code_execution=True)))
+    assert subject.model.n_inputs == 4  # each of the three rows goes its own way
+    check_agreement(subject, random_inputs(4))

@@ -45,8 +45,8 @@ PASSES_OVER: Final = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax"})
 
 
 _FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
-_LARGEST_STAND_IN: Final = 2**24
-"""Entries of a form that stands in for what is not read."""
+_MOST_STANDING_IN: Final = 2**24
+"""Entries of all forms that stand in for what is not read: beyond it, names alone are followed."""
 
 
 def _rank_faults(node: Node, types: Sequence[TensorType | None]) -> list[str]:
@@ -64,6 +64,8 @@ class Progress:
     too_large: list[MemoryLimitError] = field(default_factory=list)
     lost: dict[str, TensorType | None] = field(default_factory=dict)
     """Tensors that depend on the input and have no form, with what is known of their type."""
+    standing_in: int = 0
+    """Entries of the forms that stand in for others."""
 
     def lower(self, node: Node) -> None:
         """Lower one node, or note why it cannot be; a form of its result's shape stands in, so that all is found."""
@@ -111,7 +113,8 @@ class Progress:
         """Put forms of their shapes in the place of the floats that a node would make; others are lost."""
         for name, kind in types.items():
             shape = known_shape(kind) if element_of(kind) in _FLOATS else None
-            if name and shape is not None and 0 < math.prod(shape) <= _LARGEST_STAND_IN:
+            if name and shape is not None and 0 < math.prod(shape) <= _MOST_STANDING_IN - self.standing_in:
+                self.standing_in += math.prod(shape)
                 nothing = AffineForm(shape, {}, np.zeros(math.prod(shape)))
                 self.values[name] = self.walk.cut(node, nothing, suffix="/unread")
             elif name:
