@@ -199,6 +199,8 @@ def _classifier(node: Node, body: Body, work: _Work) -> None:
         _refuse(node, f"ends in {how} of {n} scores; NONE and LOGISTIC can be read, and SOFTMAX of several scores")
     scores = node.outputs[1]
     if n == 1 and classes == 2:
+        if how == "NONE" and not _picked_apart(scores, body):
+            _refuse(node, _TWO_CLASSIFIERS)
         coefficients, intercepts = _both(coefficients, how), _both(intercepts, how)
         if how == "NONE":
             intercepts = np.array([1, 0], np.float32) + (intercepts if intercepts.size else np.zeros(2, np.float32))
@@ -211,6 +213,18 @@ def _classifier(node: Node, body: Body, work: _Work) -> None:
         work.add(node, "Softmax", (_linear(node, work, coefficients, intercepts),), scores, axis=1)
     else:
         work.add(node, "Sigmoid", (_linear(node, work, coefficients, intercepts),), scores)
+
+
+_TWO_CLASSIFIERS: Final = (
+    "gives (1 - z, z) for its one score z, the larger of which is not the class of its label (z > 0): give it a "
+    "sigmoid (post_transform LOGISTIC), or make z alone the output"
+)
+
+
+def _picked_apart(scores: str, body: Body) -> bool:
+    """Return whether single scores are taken from the pair, and nobody compares the two."""
+    readers = {node.op for node in live_nodes(body.nodes, body.outputs) if scores in node.reads}
+    return scores not in body.outputs and readers <= {"ArrayFeatureExtractor", "Gather", "Slice"}
 
 
 def _both(row: AnyArray, how: str) -> AnyArray:

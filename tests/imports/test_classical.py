@@ -71,7 +71,7 @@ READ = {
     "LinearClassifier": [classifier(3, "NONE")],
     "LinearClassifier softmax": [classifier(3, "SOFTMAX")],
     "LinearClassifier sigmoids": [classifier(3, "LOGISTIC")],
-    "LinearClassifier one row": [classifier(1, "NONE")],
+    "LinearClassifier one row": [classifier(1, "NONE"), ml("ArrayFeatureExtractor", "y places", "z")],
     "LinearClassifier one sigmoid": [classifier(1, "LOGISTIC")],
     "LinearClassifier names": [classifier(2, "SOFTMAX", classlabels_ints=None, classlabels_strings=["no", "yes"])],
     "ArrayFeatureExtractor": [ml("ArrayFeatureExtractor", "x places")],
@@ -93,7 +93,7 @@ READ = {
 def test_a_classical_operator_is_what_onnxruntime_makes_of_it(tmp_path, name, opset):
     last = [one for one in READ[name][-1].output if one][-1]
     labels = {"l": INT64} if "l" in READ[name][0].output and "names" not in name else {}
-    path = saved(tmp_path, READ[name], {**labels, last: FLOAT}, {"places": np.array([[2, 0]])}, opset=opset)
+    path = saved(tmp_path, READ[name], {**labels, last: FLOAT}, {"places": np.array([[1, 0]])}, opset=opset)
     if name == "ZipMap":  # a list of dictionaries, as converters declare it
         model = onnx.load(path)
         del model.graph.output[:]
@@ -135,6 +135,8 @@ def floor(source: str) -> list[onnx.NodeProto]:
         ([classifier(3, "PROBIT")], "ends in PROBIT"),
         ([classifier(3, "SOFTMAX_ZERO")], "ends in SOFTMAX_ZERO"),
         ([classifier(1, "SOFTMAX")], "ends in SOFTMAX of 1 scores"),
+        ([classifier(1, "NONE")], "not the class of its label"),
+        ([classifier(1, "NONE"), ml("ZipMap", "y", "z", classlabels_int64s=[0, 1])], "not the class of its label"),
         ([ml("Normalizer", "x", norm="L2")], "divides by the L2 norm"),
         ([classifier(3, "LOGISTIC"), ml("Normalizer", "y", "z", norm="L1")], "divides by the L1 norm"),
         ([ml("Scaler", "x", offset=[0.0], scale=[1.0, 2.0])], "1 offsets and 2 scales"),
