@@ -19,15 +19,17 @@ from tests.shared.cyclic_models import plain
 
 seeds = st.integers(0, 2**32 - 1)
 NAMES = sorted(ACTIVATIONS)
-BOUNDED = [name for name in NAMES if name != "product"]
+BOUNDED = [name for name in NAMES if name not in ("contraction", "product")]
 """Those whose slopes have a bound."""
 
 
 def some_part(rng: np.random.Generator, name: str, size: int) -> Activation:
     if name == "softmax":
         return ACTIVATIONS[name](width=float(size))
-    if name == "product" and size % 2:
+    if name in ("product", "contraction") and size % 2:
         return ACTIVATIONS["relu"]()
+    if name == "contraction":
+        return ACTIVATIONS[name](1, size // 2, 1)
     if name == "leaky_relu":
         return ACTIVATIONS[name](alpha=rng.normal(size=size))  # a PReLU
     return ACTIVATIONS[name]()
