@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import Activation, Coupled, Line
+from idl_audit.implicit.activations import Activation, Coupled, Line, Mixed
+from idl_audit.implicit.activations.analytic import Analytic
 from idl_audit.implicit.activations.coupled import Plane
-from idl_audit.implicit.activations.curve import Curve
+from idl_audit.implicit.activations.curved import Curved
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
@@ -28,6 +29,9 @@ from idl_audit.values.rounding import LOST, gamma
 
 FAR = 1e300
 """Stands for the whole axis where slopes on all of it are asked for."""
+
+MOST_NAMED = 3
+"""Blocks that a sentence names."""
 
 NUMBERS_AT_ONCE = 2**22
 """States and inputs that one evaluation holds."""
@@ -92,11 +96,11 @@ class StateBlock:
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and greatest slope of phi on [lo, hi]; a kept scale does not change slopes."""
-        return self.activation.slopes(*self._unscaled(lo, hi))
+        return self.activation.slopes(*self.unscaled(lo, hi))
 
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of phi on [lo, hi], rounded outward."""
-        low, high = self.activation.interval(*self._unscaled(lo, hi))
+        low, high = self.activation.interval(*self.unscaled(lo, hi))
         if not self._is_scaled:
             return low, high
         return _times_power(low, -self.exponent, -np.inf), _times_power(high, -self.exponent, np.inf)
@@ -109,28 +113,37 @@ class StateBlock:
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return slopes for a line below and a line above phi on [lo, hi]."""
-        return self.activation.relaxation_slopes(*self._unscaled(lo, hi))
+        return self.activation.relaxation_slopes(*self.unscaled(lo, hi))
 
     def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return about where in [lo, hi] side (phi(z) - k z) is least, for a curve; used to search, never to prove."""
-        assert isinstance(self.activation, Curve)
-        z = self.activation.farthest(side, k, *self._unscaled(lo, hi))
+        assert isinstance(self.activation, Curved)
+        z = self.activation.farthest(side, k, *self.unscaled(lo, hi))
         return np.ldexp(z, -self.exponent) if self._is_scaled else z
+
+    def tried_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return finite ends of the slopes of a curve that are worth a try; used to search, never to prove."""
+        assert isinstance(self.activation, Curved)
+        return self.activation.tried_slopes(*self.unscaled(lo, hi))
+
+    def inside(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
+        """Return whether phi is a number at every z in [lo, hi]."""
+        return self.activation.inside(*self.unscaled(lo, hi))
 
     def multipliers(
         self, v: FloatArray, lo: FloatArray, hi: FloatArray, chosen: FloatArray | Float32Array | None = None
     ) -> FloatArray:
         """Return lam that suits v over [lo, hi]; a kept scale does not change slopes."""
-        return self.activation.multipliers(v, *self._unscaled(lo, hi), chosen)
+        return self.activation.multipliers(v, *self.unscaled(lo, hi), chosen)
 
     def bends(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
         """Return which states have more than one slope within [lo, hi]."""
-        return self.activation.bends(*self._unscaled(lo, hi))
+        return self.activation.bends(*self.unscaled(lo, hi))
 
     def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
         """Return the planes of a coupled block over one box; a kept scale divides intercepts."""
         assert isinstance(self.activation, Coupled)
-        found = self.activation.planes(*self._unscaled(lo, hi))
+        found = self.activation.planes(*self.unscaled(lo, hi))
         if not self._is_scaled:
             return found
         exponent = self.activation.grouped(np.broadcast_to(self.exponent, self.size))
@@ -138,7 +151,7 @@ class StateBlock:
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""
-        below, above = self.activation.lines(*self._unscaled(lo, hi))
+        below, above = self.activation.lines(*self.unscaled(lo, hi))
         if not self._is_scaled:
             return below, above
         unscaled = [[(slope, np.ldexp(cut, -self.exponent)) for slope, cut in side] for side in (below, above)]
@@ -148,10 +161,11 @@ class StateBlock:
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
     ) -> FloatArray:
         """Return a proved lower bound of min over z in [lo, hi] of (v' phi(z) - lam z), |v' - v| <= v_error."""
-        least = self.activation.lower_support(v, v_error, lam, *self._unscaled(lo, hi))
+        least = self.activation.lower_support(v, v_error, lam, *self.unscaled(lo, hi))
         return _times_power(least, -self.exponent, -np.inf) if self._is_scaled else least
 
-    def _unscaled(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def unscaled(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return bounds of what the activation itself reads, rounded outward."""
         if not self._is_scaled:
             return lo, hi
         return _times_power(lo, self.exponent, -np.inf), _times_power(hi, self.exponent, np.inf)
@@ -293,6 +307,19 @@ class Loop:
             return iteration_of(self.block, self.A.matrix, self.proof, homogeneous=homogeneous)
 
 
+def _refuse_in_loop(block: StateBlock) -> None:
+    """Refuse activations of loops that no proof of well-posedness was made for."""
+    parts = block.activation.parts if isinstance(block.activation, Mixed) else (block.activation,)
+    names = sorted({part.name for part in parts if isinstance(part, Analytic)})
+    if names:
+        raise UnsupportedModelError(
+            (
+                f"the loop '{block.name}' has the activation {' and '.join(names)}, which is read in feed-forward "
+                "models alone: no proof that a loop has one state is known for it here",
+            )
+        )
+
+
 @dataclass(frozen=True)
 class Solution:
     """The states for a batch of inputs, and how they were found."""
@@ -347,6 +374,24 @@ class ImplicitModel:
         """n."""
         return sum(block.size for block in self.blocks)
 
+    @cached_property
+    def unbounded(self) -> str:
+        """Why no number bounds how far outputs move for all inputs: activations as steep as one likes; else empty."""
+        steep = [b for b in self.blocks if not np.isfinite(np.max(b.activation.lipschitz, initial=0.0))]
+        if not steep:
+            return ""
+        names = ", ".join(f"'{block.name}' ({block.op})" for block in steep[:MOST_NAMED])
+        more = f" and {len(steep) - MOST_NAMED} more" if len(steep) > MOST_NAMED else ""
+        return (
+            f"no number bounds the slope of {names}{more} for all inputs, and so none how far the outputs move; within "
+            "boxes of inputs there may be one: ask for those around samples"
+        )
+
+    def refuse_unbounded(self) -> None:
+        """Raise UnsupportedModelError where nothing that holds for all inputs bounds how far outputs move."""
+        if self.unbounded:
+            raise UnsupportedModelError((self.unbounded,))
+
     @property
     def evaluation_order(self) -> range:
         """Block numbers, oldest first: each reads only those before it."""
@@ -368,6 +413,7 @@ class ImplicitModel:
         found: dict[int, Loop] = {}
         for k, row in enumerate(self.rows):
             if k in row.states:
+                _refuse_in_loop(self.blocks[k])
                 found[k] = Loop(self.blocks[k], dense(row.states[k]), row.without(k), self.loop_weights.get(k))
         return MappingProxyType(found)
 
@@ -420,7 +466,8 @@ class ImplicitModel:
         inputs = np.asarray(inputs, np.float64)
         at_once = max(1, NUMBERS_AT_ONCE // max(1, self.n_states + self.n_inputs))
         parts = [inputs[start : start + at_once] for start in range(0, len(inputs), at_once)] or [inputs]
-        return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is outside a domain has no outputs
+            return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -291,7 +291,7 @@ class _Reader:
         }
         for name, value in parameters.items():
             self._check(bool(np.isfinite(value).all()), f"the {name} of '{key}' is a number")
-        if entry["activation"] != "leaky_relu":  # only there may a slope be negative
+        if entry["activation"] not in ("leaky_relu", "power"):  # only there may slopes and exponents be negative
             self._check(all(np.all(value >= 0) for value in parameters.values()), f"'{key}' has no negative parameter")
             dividing = entry["activation"] in ("celu", "softmax")
             self._check(not dividing or all(value != 0 for value in parameters.values()), f"'{key}' divides by 0")

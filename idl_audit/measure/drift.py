@@ -52,8 +52,9 @@ def global_drift(pair: Compressed) -> GlobalDrift:
     """Return the bound for all inputs.
 
     Raises:
-        UnsupportedModelError: where nothing bounds a loop of one of the models.
+        UnsupportedModelError: where nothing bounds a loop of one of the models, or how steep an activation is.
     """
+    pair.original.refuse_unbounded()
     zero = np.zeros((1, pair.original.n_inputs))
     at_zero = _sizes(interval_bounds(pair.original, Interval(zero, zero)))
     parts = [_global_rows(pair, unit, at_zero) for unit in _units(pair.model)]

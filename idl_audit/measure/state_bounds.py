@@ -166,7 +166,7 @@ def prepare(
     if "norm" in methods:
         rho = norm_bound(rescale(model))
         if rho is None or not np.isfinite(rho):
-            left_out["norm"] = "no scaling brings the norm of A below 1 within the range of float64"
+            left_out["norm"] = model.unbounded or "no scaling brings the norm of A below 1 within the range of float64"
         made = replace(made, rho=None if "norm" in left_out else rho)
         if any(block.activation.coupled or block.maximum is not None for block in model.blocks):
             made = replace(made, norms=norm_matrix(model))
@@ -328,10 +328,15 @@ class _Climb:
         norms, centre = self._prepared.norms, self._at_centre
         assert norms is not None
         for k, block in enumerate(self._model.blocks):
-            z = _around(centre.z[k], np.full(block.size, norms.pre_activation_gains[k]) * self._farthest)
-            x = _around(centre.x[k], np.full(block.size, norms.block_gains[k]) * self._farthest)
+            z = _around(centre.z[k], np.full(block.size, self._reach(norms.pre_activation_gains[k])))
+            x = _around(centre.x[k], np.full(block.size, self._reach(norms.block_gains[k])))
             self._put(k, z, x)
-        return _around(self._output_at_centre, norms.output_gains * self._farthest).intersected(self._by_states())
+        return _around(self._output_at_centre, self._reach(norms.output_gains)).intersected(self._by_states())
+
+    def _reach(self, gains: FloatArray) -> FloatArray:
+        """Return how far the largest change of an input reaches; NaN where a gain is infinite and nothing changes."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(gains * self._farthest)
 
     def by_sensitivity(self) -> Interval:
         """z0 +- S_z |u - u0| where S_z is there, y0 +- S |u - u0|."""

@@ -37,6 +37,7 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.NO_UNIQUENESS_PROOF: "no proof that the model has exactly one state there",
         Reason.RELAXATION_GAP: "no attack was found, and the bounds are too loose for a proof: try a smaller eps",
         Reason.SOLVER_ONLY: "only the MIP solver says that there is no attack, which is no proof: certify with branch",
+        Reason.OUTSIDE_DOMAIN: "an operator may have no value in the set (0 as a divisor, say): try a smaller eps",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
     }
 )

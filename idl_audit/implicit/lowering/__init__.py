@@ -56,6 +56,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Mul": arithmetic.lower_mul,
         "Neg": arithmetic.lower_neg,
         "Pow": arithmetic.lower_pow,
+        "Reciprocal": arithmetic.lower_reciprocal,
         "Sub": arithmetic.lower_sub,
         "Sum": arithmetic.lower_sum,
         # nonlinear, a block of states each
@@ -83,11 +84,14 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "MaxPool": pooling.lower_max_pool,
         "Min": maxima.lower_min,
         "ReduceL1": reductions.lower_reduce,
+        "ReduceL2": reductions.lower_reduce,
+        "ReduceLogSum": reductions.lower_reduce,
         "ReduceLogSumExp": reductions.lower_reduce,
         "ReduceMax": reductions.lower_reduce,
         "ReduceMean": reductions.lower_reduce,
         "ReduceMin": reductions.lower_reduce,
         "ReduceSum": reductions.lower_reduce,
+        "ReduceSumSquare": reductions.lower_reduce,
         "TopK": maxima.lower_top_k,
         # losses
         "NegativeLogLikelihoodLoss": losses.lower_negative_log_likelihood,

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import Activation, curve, kinked, softmax
+from idl_audit.implicit.activations import Activation, analytic, curve, kinked, softmax
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.lowering.maxima import lower_max, lower_min
 from idl_audit.implicit.lowering.reductions import competing_axes
@@ -38,14 +38,28 @@ def lower_componentwise(node: Node, values: Sequence[TensorValue | None], walk: 
 PLAIN: Final[Mapping[str, Callable[[], Activation]]] = MappingProxyType(
     {
         "Abs": kinked.absolute,
+        "Acos": analytic.acos,
+        "Acosh": analytic.acosh,
+        "Asin": analytic.asin,
+        "Asinh": analytic.asinh,
+        "Atan": analytic.atan,
+        "Atanh": analytic.atanh,
+        "Cos": analytic.cos,
+        "Cosh": analytic.cosh,
         "Erf": curve.erf,
+        "Exp": analytic.exp,
         "HardSwish": curve.hard_swish,
+        "Log": analytic.log,
         "Mish": curve.mish,
         "Relu": kinked.relu,
         "Sigmoid": curve.sigmoid,
         "Silu": curve.silu,
+        "Sin": analytic.sin,
+        "Sinh": analytic.sinh,
         "Softplus": curve.softplus,
         "Softsign": curve.softsign,
+        "Sqrt": analytic.sqrt,
+        "Tan": analytic.tan,
         "Tanh": curve.tanh,
     }
 )

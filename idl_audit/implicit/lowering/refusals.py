@@ -28,7 +28,6 @@ class Refusal:
 
 _JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
 _PRODUCT: Final = "multiplies entries of its input with each other, whose slope no number bounds"
-_CURVE: Final = "is a function of one variable for which there are no states"
 _NORM: Final = "divides its input by a size of it, for which there are no states"
 _INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
 _RANDOM: Final = "draws random numbers, and a network must be a function"
@@ -46,7 +45,6 @@ _BATCH_NORM: Final = "BatchNormalization is read, a fixed scale at inference: tr
 _UNROLLED: Final = "export the model without branches and loops, unrolled for one fixed size"
 _EVAL: Final = "export the model after model.eval(), without noise"
 _BEFORE: Final = "audit the network behind it alone, on the numbers that it makes"
-_BOUNDED: Final = "an activation with bounded slope (Tanh, Sigmoid, Softsign, Clip) can be read in its place"
 
 REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
@@ -68,26 +66,6 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
         ),
         **dict.fromkeys(
             ("BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"), Refusal(_INTEGERS, _CUT)
-        ),
-        # functions of one variable
-        **dict.fromkeys(
-            ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan"),
-            Refusal(_CURVE, _BOUNDED),
-        ),
-        "Exp": Refusal(
-            _CURVE,
-            "Softmax, LogSoftmax, ReduceLogSumExp, Sigmoid, Softplus and Elu can be read, also as 1 / (1 + Exp(-x)), "
-            "Log(1 + Exp(x)), Exp(x) / ReduceSum(Exp(x)) and Where(x > 0, x, Exp(x) - 1)",
-        ),
-        "Log": Refusal(
-            _CURVE,
-            "LogSoftmax, ReduceLogSumExp and Softplus can be read, also as Log(Softmax(x)), Log(ReduceSum(Exp(x))), "
-            "Log(1 + Exp(x)) and Log(Sigmoid(x))",
-        ),
-        "Sqrt": Refusal(_CURVE, f"Sqrt(x * x) can be read, as Abs; {_BOUNDED}"),
-        "Reciprocal": Refusal(
-            "divides by a tensor that depends on the input",
-            "1 / (1 + Exp(-x)) and x / (1 + |x|) can be read, as Sigmoid and Softsign; so can Div by constants",
         ),
         # products
         **dict.fromkeys(
@@ -113,14 +91,6 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
             ("CumProd", "Det", "ReduceProd"),
             Refusal(_PRODUCT, "CumSum, ReduceSum and products with constants can be read"),
         ),
-        **dict.fromkeys(
-            ("ReduceL2", "ReduceSumSquare"),
-            Refusal(
-                "squares the entries of its input, whose slope no number bounds",
-                "ReduceL1 can be read, and ReduceMax of Abs, the largest size",
-            ),
-        ),
-        "ReduceLogSum": Refusal(_CURVE, "ReduceLogSumExp can be read, and LogSoftmax"),
         "CausalConvWithState": Refusal(
             "is a convolution over a state and its input",
             "Concat (or Pad), Conv with groups, and Swish can be read, which it stands for",

@@ -265,7 +265,11 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             _images,
         ),
         **dict.fromkeys(
-            ("ReduceL1", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduction
+            (
+                *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"),
+                *("ReduceSum", "ReduceSumSquare"),
+            ),
+            _reduction,
         ),
         **dict.fromkeys(("LogSoftmax", "Softmax"), _competition),
         "BatchNormalization": _normalisation,
@@ -281,6 +285,8 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mul", "Neg"),
                 *("Optional", "OptionalGetElement", "PRelu", "Pow", "Relu", "Selu", "Shrink", "Sigmoid", "Silu"),
                 *("Softplus", "Softsign", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where"),
+                *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Exp", "Log", "Reciprocal"),
+                *("Sin", "Sinh", "Sqrt", "Tan"),
             ),
             entrywise,
         ),

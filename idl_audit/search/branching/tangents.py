@@ -34,7 +34,7 @@ class Tangents:
     @classmethod
     def of(cls, block: StateBlock, lo: FloatArray, hi: FloatArray) -> Tangents:
         """Take the bounds of the pre-activations."""
-        least, most = block.slopes(lo, hi)
+        least, most = block.tried_slopes(lo, hi)
         return cls(block, tensor(lo), tensor(hi), tensor(least), tensor(most - least))
 
     def slopes(self, shares: torch.Tensor) -> torch.Tensor:
