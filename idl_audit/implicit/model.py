@@ -5,6 +5,7 @@ Elsewhere: layer, neuron, pre-activation, post-activation, deep equilibrium mode
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -218,6 +219,20 @@ def _times_power(values: FloatArray, exponent: int | IntArray, direction: float)
     return np.asarray(np.where(is_exact, moved, np.nextafter(moved, direction)))
 
 
+@dataclass(frozen=True)
+class InputPart:
+    """One of several inputs of a network: a part of the implicit model's."""
+
+    name: str
+    shape: tuple[int, ...]
+    """For one sample."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers of the input vector it is."""
+        return math.prod(self.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
     """z = sum over blocks of states[k] x_k + input u + constant: one row of blocks of (A, B, b) or (C, D, d)."""
@@ -389,6 +404,9 @@ class ImplicitModel:
     """The trailing operator that this model leaves out, where it does ("Softmax")."""
     loop_weights: Mapping[int, FloatArray] = field(default_factory=lambda: MappingProxyType({}))
     """Weights D that are known to suit the monotone proof of a loop; others are ones."""
+    input_parts: tuple[InputPart, ...] = ()
+    """What the network calls parts of its input, one behind the other: p numbers in all; empty where it has one input.
+    """
 
     @property
     def n_inputs(self) -> int:
