@@ -194,7 +194,7 @@ def test_the_farthest_place_is_where_the_support_is(name: str, case: Exact, expo
     least, most = block.tried_slopes(lo, hi)
     for side in (1.0, -1.0):
         k = least + (most - least) * rng.random(40)
-        z = block.farthest(side, k, lo, hi)
+        z, _ = block.touched(side, k, lo, hi)
         assert ((lo <= z + 1e-12) & (z <= hi + 1e-12)).all()
         support = block.lower_support(side * np.ones(40), np.zeros(40), side * k, lo, hi)
         size = 1 + np.abs(block(lo)) + np.abs(block(hi)) + np.abs(k * hi)
