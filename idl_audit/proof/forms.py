@@ -95,11 +95,7 @@ class Form:
         x = s z + (phi(z) - s z): the second lies in an interval that the summands of dual bounds give. Where bounds of
         x are as narrow as what it is uncertain by then, they take its place.
         """
-        slope = _slope(block, z)
-        one, none = np.ones_like(slope), np.zeros_like(slope)
-        least = block.lower_support(one, none, slope, z.lo, z.hi)
-        most = -block.lower_support(-one, none, -slope, z.lo, z.hi)
-        middle, radius = centre_and_radius(Interval(least, most))
+        slope, middle, radius = linearised(block, z)
         terms = self.terms * slope[:, None, :]
         rounding = gamma(4) * (np.abs(slope) * self.reach + np.abs(middle)) + TINY
         error = (np.abs(slope) * self.error + radius + rounding) * (1 + gamma(self.terms.shape[1] + 12))
@@ -107,6 +103,15 @@ class Form:
         other = Form.of_interval(x, self.terms.shape[1] - 1)
         own = (error < other.error) & np.isfinite(terms).all(axis=1)  # NaN is no form
         return Form(np.where(own[:, None, :], terms, other.terms), np.where(own, error, other.error))
+
+
+def linearised(block: StateBlock, z: Interval) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return s, m and rho with |phi(z) - s z - m| <= rho over [l, h], (m, n) each; s is the chord's slope."""
+    slope = _slope(block, z)
+    one, none = np.ones_like(slope), np.zeros_like(slope)
+    least = block.lower_support(one, none, slope, z.lo, z.hi)
+    most = -block.lower_support(-one, none, -slope, z.lo, z.hi)
+    return slope, *centre_and_radius(Interval(least, most))
 
 
 def _slope(block: StateBlock, z: Interval) -> FloatArray:

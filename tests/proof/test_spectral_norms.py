@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
-from idl_audit.measure import spectral_norms
-from idl_audit.measure.spectral_norms import hypotenuse, largest_norm, spectral_norm, times, total
+from idl_audit.proof import spectral_norms
+from idl_audit.proof.spectral_norms import hypotenuse, largest_norm, spectral_norm, times, total
 from tests.shared import map_examples
 from tests.shared.map_examples import KINDS, matrix, perturbed, product, rational
 

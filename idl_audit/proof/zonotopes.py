@@ -1,0 +1,292 @@
+"""Zonotopes: forward affine forms whose bending states are symbols of their own, over one box, rounded outward.
+
+See docs/mathematics.md, section 6.8.
+
+Values over a box are kept as
+
+    centre + sum_j terms_j t_j + e,    |t_j| <= 1,  |e| <= error,
+
+j over the inputs that move and over states that bend: phi(z) over [l, h] is s z + m + rho t with a new symbol t. An
+affine map takes terms to W terms; what rounding does to them, and states that have no symbol, belong to the error.
+Only values that are not one number over the box have terms, and a symbol only for the values that it reaches: early in
+a convolutional network a window, of which half the states are dead.
+
+Elsewhere: DeepZ, AI2, affine arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from idl_audit.implicit.affine import INPUT
+from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.crown import lines_suit
+from idl_audit.proof.forms import linearised, moving
+from idl_audit.proof.intervals import centre_and_radius, row_terms
+from idl_audit.proof.patches import Image, images_of, products_of_row
+from idl_audit.proof.spectral_norms import spectral_norm
+from idl_audit.proof.symbol_terms import Terms, pushed, summed
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.check import Check, unchecked
+from idl_audit.values.rounding import LOST, TINY, down, gamma, up
+
+MOST_SYMBOLS: Final = 2**14
+TOGETHER: Final = 512
+"""Symbols of a group, at most: they go through a network together."""
+
+SQUARE_LOST: Final = 2.0**-500
+"""Above what a sum of squares that underflow may take from its root."""
+
+DEAR: Final = 2**35
+"""Products: lines that take more are a matter of many seconds."""
+COPIES: Final = 3
+"""Zonotopes that are there at a time: a sum has two sources."""
+
+Group: TypeAlias = tuple[int, int]
+"""The source whose values the symbols of a group are of, and its number among these."""
+
+
+@dataclass(frozen=True, eq=False)
+class Zonotope:
+    """n values over one box: centre + sum_j terms_j t_j, up to an error."""
+
+    centre: FloatArray
+    """(n,)"""
+    error: FloatArray
+    """(n,)"""
+    norm: float
+    """At least ||e||_2."""
+    reach: FloatArray
+    """At least sum_j |terms_j|, (n,); infinite for values whose terms nobody asked for."""
+    groups: Mapping[Group, Terms]
+    """The terms of each group of symbols that reaches any of the values."""
+
+    @classmethod
+    def of_interval(cls, interval: Interval) -> Zonotope:
+        """Return values of which nothing but bounds over one box is known."""
+        centre, radius = (side[0] for side in centre_and_radius(interval))
+        known = np.isfinite(centre) & np.isfinite(radius)
+        return cls.up_to(np.where(known, centre, 0.0), np.where(known, radius, np.inf))
+
+    @classmethod
+    def up_to(cls, centre: FloatArray, error: FloatArray) -> Zonotope:
+        """Return values without terms."""
+        return cls(centre, error, length(error), np.zeros_like(centre), {})
+
+    @classmethod
+    def of_inputs(cls, inputs: Interval, image: Image | None, most: int) -> Zonotope:
+        """Return the inputs themselves, with symbols for those that move."""
+        plain, moves = cls.of_interval(inputs), np.zeros(inputs.lo.shape[1], np.bool_)
+        moves[moving(inputs)] = True
+        moves &= np.isfinite(plain.error)
+        fixed = cls.up_to(plain.centre, np.where(moves, 0.0, plain.error))
+        return fixed.plus(np.where(moves, plain.error, 0.0), most, INPUT, image)
+
+    def plus(self, radius: FloatArray, most: int, source: int, image: Image | None) -> Zonotope:
+        """Return these values with up to `radius` added to each: symbols of their own for the `most` largest radii.
+
+        Symbols have the name of the source whose values they are of; what has none is added to the error.
+        """
+        chosen = np.argsort(-radius, kind="stable")[: max(0, min(most, np.count_nonzero(radius)))]
+        groups, rest = dict(self.groups), radius.copy()
+        for number, some in enumerate(_neighbours(np.sort(chosen), image)):
+            groups[source, number] = Terms.of(radius.size, some, np.diag(radius[some]))
+        rest[chosen] = 0.0
+        error, norm = up(self.error + rest), math.nextafter(self.norm + length(rest), math.inf)
+        return Zonotope(self.centre, error, norm, up(self.reach + (radius - rest)), groups)
+
+    @property
+    def symbols(self) -> int:
+        """How many there are."""
+        return sum(terms.count for terms in self.groups.values())
+
+    @property
+    def interval(self) -> Interval:
+        """centre -+ (sum_j |terms_j| + error), rounded outward; infinite after an overflow, (1, n)."""
+        reach = up(self.reach + self.error)
+        known = np.isfinite(self.centre) & np.isfinite(reach)
+        with np.errstate(invalid="ignore"):
+            lo, hi = down(self.centre - reach), up(self.centre + reach)
+        return Interval(np.where(known, lo, -np.inf)[None], np.where(known, hi, np.inf)[None])
+
+    def through(self, block: StateBlock, z: Interval, x: Interval) -> tuple[Zonotope, FloatArray]:
+        """Return x = phi(z) from these z, which are used up, and from bounds of z and x, (1, n); and rho, (n,).
+
+        x = s z + m up to rho, which is 0 here where phi does not bend and is no part of the error where it does. Where
+        bounds of x are as narrow as the rest of the error, they take its place: so states that are dead have no terms.
+        """
+        slope, middle, radius = (side[0] for side in linearised(block, z))
+        least, greatest = (side[0] for side in block.slopes(z.lo, z.hi))
+        size = np.abs(slope)
+        rounding = gamma(4) * (size * (np.abs(self.centre) + self.reach) + np.abs(middle)) + TINY
+        other = Zonotope.of_interval(x)
+        own = (size * self.error + rounding < other.error) & np.isfinite(self.centre) & np.isfinite(self.reach + radius)
+        bends = own & (least < greatest)
+        added = np.where(own, rounding + np.where(bends, 0.0, radius), other.error) * (1 + gamma(8))
+        carried = np.where(own, size * self.error, 0.0) * (1 + gamma(8))
+        steepest = float(size[own].max(initial=0.0))
+        made = Zonotope(
+            np.where(own, slope * self.centre + middle, other.centre),
+            up(carried + added),
+            (steepest * self.norm + length(added)) * (1 + gamma(8)),
+            np.where(own, size * self.reach * (1 + gamma(4)) + TINY, 0.0),
+            {group: terms.scaled(slope, own) for group, terms in self.groups.items()},
+        )
+        return made, np.where(bends, radius, 0.0)
+
+
+def length(values: FloatArray) -> float:
+    """Return ||values||_2, rounded upward."""
+    return float(np.linalg.norm(values)) * (1 + gamma(values.size + 8)) + SQUARE_LOST
+
+
+def _neighbours(values: IntArray, image: Image | None) -> Iterator[IntArray]:
+    """Yield values in groups: of an image those that lie near to each other, so that their windows are small."""
+    if values.size <= TOGETHER:
+        if values.size:
+            yield values
+        return
+    half = values.size // 2
+    if image is not None:
+        places = np.stack(np.unravel_index(values, image)[1:])
+        axis = int(np.argmax(np.ptp(places, axis=1)))
+        values = values[np.argsort(places[axis], kind="stable")]
+    yield from _neighbours(values[:half], image)
+    yield from _neighbours(values[half:], image)
+
+
+def affine_zonotope(
+    row: Affine,
+    states: Mapping[int, Zonotope],
+    inputs: Zonotope,
+    wanted: BoolArray,
+    norm_of: Callable[[LinearMap], float] = spectral_norm,
+    check: Check = unchecked,
+) -> Zonotope:
+    """Return sum_k P_k x_k + Q u + r from the states and inputs; terms only for the values that are wanted.
+
+    error' = |W| (error + (gamma + relative) (|centre| + reach)) + gamma |r| + ..., gamma for all roundings of an entry.
+    """
+    parts = [(row.states[k], states[k]) for k in sorted(row.states, reverse=True)]
+    if row.input is not None:
+        parts.append((row.input, inputs))
+    rounding = gamma(row_terms(row) + 8)
+    symbols = max((zonotope.symbols for _, zonotope in parts), default=0)
+    centre, carried, norm = row.constant.copy(), np.zeros(row.size), 0.0
+    added = rounding * np.abs(row.constant) + row.constant_error + TINY
+    groups: dict[Group, Terms] = {}
+    for linear_map, source in parts:
+        check()
+        centre += linear_map.apply(source.centre[None])[0]
+        size, relative = np.abs(source.centre) + source.reach, linear_map.relative
+        carried += _pushed_error(linear_map, source.error * (1 + 2 * relative))
+        added += _pushed_error(linear_map, (rounding + 2 * relative) * size + LOST) + symbols * linear_map.row_loss
+        if linear_map.slack is not None:
+            added += _pushed_error(linear_map.slack, size + source.error)
+        norm += norm_of(linear_map) * source.norm * (1 + gamma(4))
+        made = pushed(linear_map, list(source.groups.values()), wanted, check)
+        for group, terms in zip(source.groups, made, strict=True):
+            groups[group] = summed(groups[group], terms) if group in groups else terms
+    norm = (norm + length(added * (1 + 2 * rounding))) * (1 + gamma(len(parts) + 4))
+    error = np.fmin((carried + added) * (1 + 2 * rounding), norm)
+    reach = np.where(wanted, 0.0, np.inf)
+    for terms in groups.values():
+        reach += terms.sums
+    return Zonotope(centre, error, norm, reach * (1 + 2 * gamma(symbols + 8)), groups)
+
+
+def _pushed_error(linear_map: LinearMap, error: FloatArray) -> FloatArray:
+    """Return |W| error, rounded upward."""
+    product = linear_map.magnitude.apply(error[None])[0]
+    return np.asarray(product * (1 + gamma(linear_map.row_terms + 4)) + linear_map.row_loss)
+
+
+@lru_cache(maxsize=2)
+def _norms(model: ImplicitModel) -> Callable[[LinearMap], float]:
+    """Return what finds the spectral norm of a map of a model once."""
+    return lru_cache(maxsize=None)(spectral_norm)
+
+
+def zonotopes_over(model: ImplicitModel, inputs: Interval, max_bytes: int | None = None) -> Zonotopes | None:
+    """Return what makes zonotopes over one box when it is asked to; None where they are not for a model or a set.
+
+    Nor where they might take more than `max_bytes`.
+    """
+    if len(inputs.lo) != 1 or not lines_suit(model, inputs):
+        return None
+    needed = COPIES * 8 * moving(inputs).size * max((block.size for block in model.blocks), default=0)
+    return Zonotopes(model, inputs) if max_bytes is None or needed <= max_bytes else None
+
+
+def left_to_lines(
+    model: ImplicitModel, k: int, bounds: StateBounds, zonotopes: Zonotopes | None, *, check: Check = unchecked
+) -> tuple[StateBounds, BoolArray]:
+    """Return bounds up to block k, by zonotopes too where lines would be dear, and of which states lines are left."""
+    bending = bounds.unstable(k, model.blocks[k])
+    if zonotopes is None or not _are_dear(model, k, bending):
+        return bounds, bending
+    bounds = zonotopes.bounded(k, bounds, check=check)
+    bending = bounds.unstable(k, model.blocks[k])
+    return bounds, bending & (not _are_dear(model, k, bending))
+
+
+def _are_dear(model: ImplicitModel, k: int, bending: BoolArray) -> bool:
+    """Return whether lines for so many states in this and as many in each later block would take many products."""
+    return 2 * np.count_nonzero(bending) * products_of_row(model, k) * (k + 1) > DEAR
+
+
+class Zonotopes:
+    """The zonotopes of one box, block after block, for bounds of the pre-activations."""
+
+    def __init__(self, model: ImplicitModel, inputs: Interval, most: int = MOST_SYMBOLS) -> None:
+        """Take a model without loops and one box; of symbols there are `most` at most."""
+        self._model, self._images, self._norm_of = model, images_of(model), _norms(model)
+        self._box, self._left = inputs, most
+        """How many symbols may still be made."""
+        self._inputs: Zonotope | None = None
+        self._z: dict[int, Zonotope] = {}
+        self._x: dict[int, Zonotope] = {}
+        self._next = len(model.blocks) - 1
+        """The oldest block that has not been bounded."""
+
+    def bounded(self, k: int, bounds: StateBounds, *, check: Check = unchecked) -> StateBounds:
+        """Return bounds of all blocks up to k, those that have not been looked at before and k's own tightened."""
+        if self._inputs is None:
+            self._inputs = Zonotope.of_inputs(self._box, self._images.get(INPUT), self._left)
+            self._left -= self._inputs.symbols
+        while self._next >= k:
+            j, self._next = self._next, self._next - 1
+            self._go_through(j + 1, bounds)
+            block, x = self._model.blocks[j], bounds.x[j]
+            wanted = ~(x.hi[0] <= x.lo[0])
+            if not self._readers(j):
+                wanted &= bounds.unstable(j, block)[0]
+            with np.errstate(over="ignore", invalid="ignore"):  # what is endless says nothing
+                self._z[j] = affine_zonotope(self._model.rows[j], self._x, self._inputs, wanted, self._norm_of, check)
+            bounds = bounds.with_block(j, block, bounds.z[j].intersected(self._z[j].interval), x)
+        return bounds
+
+    def _go_through(self, k: int, bounds: StateBounds) -> None:
+        """Make the states of a block from what is known of its pre-activations now; forget what no block reads."""
+        if k not in self._z:
+            return
+        z = self._z.pop(k)
+        if self._readers(k):
+            with np.errstate(over="ignore", invalid="ignore"):
+                x, radius = z.through(self._model.blocks[k], bounds.z[k], bounds.x[k])
+            self._x[k] = x.plus(radius, self._left, k, self._images.get(k))
+            self._left -= self._x[k].symbols - x.symbols
+        for j in [j for j in self._x if min(self._readers(j)) >= k]:
+            del self._x[j]
+
+    def _readers(self, k: int) -> list[int]:
+        """Return the blocks that read a block."""
+        return [j for j in range(k) if k in self._model.rows[j].states]
