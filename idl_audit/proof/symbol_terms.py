@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import scipy.sparse as sp
 
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection
@@ -64,8 +66,8 @@ class Terms:
         return Terms(place, self.rows)
 
 
-NUMBERS_AT_ONCE = 2**20
-"""Numbers of rows whose sums are taken at a time."""
+NUMBERS_AT_ONCE: Final = 2**17
+"""Numbers of rows that are looked at a time: what stays near the cache."""
 
 
 def summed(one: Terms, other: Terms) -> Terms:
@@ -76,19 +78,30 @@ def summed(one: Terms, other: Terms) -> Terms:
         place = one.place.copy()
         place[new] = len(one.rows) + np.arange(new.size)
         one = Terms(place, np.concatenate([one.rows, np.zeros((new.size, one.count))]))
-    one.rows[one.place[values]] += other.rows[other.place[values]]
+    values = values[np.argsort(one.place[values])]
+    at_once = max(1, NUMBERS_AT_ONCE // max(1, one.count))
+    for start in range(0, values.size, at_once):
+        some = values[start : start + at_once]
+        one.rows[one.place[some]] += other.rows[other.place[some]]
     return one
 
 
-def pushed(linear_map: LinearMap, groups: Sequence[Terms], wanted: BoolArray, check: Check) -> list[Terms]:
+def pushed(
+    linear_map: LinearMap, groups: Sequence[Terms], wanted: BoolArray, most: int, check: Check
+) -> list[Terms] | None:
     """Return the terms of W x from those of x for the values that are wanted, (n_out,); none shares memory with x's.
 
-    Each number is a sum of `row_terms` products, some of which are left out as they are 0.
+    Each number is a sum of `row_terms` products, some of which are left out as they are 0. None where there would be
+    more than `most` numbers.
     """
     if isinstance(linear_map, Convolution):
-        return _through_convolution(linear_map, groups, wanted, check)
+        return _through_convolution(linear_map, groups, wanted, most, check)
     if isinstance(linear_map, Reindexed):
-        return _through_factors(linear_map, groups, wanted, check)
+        return _through_factors(linear_map, groups, wanted, most, check)
+    readers = linear_map.column_terms if isinstance(linear_map, Selection) else wanted.size
+    count = int(np.count_nonzero(wanted))
+    if sum(terms.count * min(count, len(terms.rows) * readers) for terms in groups) > most:
+        return None
     made = []
     for terms in groups:
         check()
@@ -109,13 +122,17 @@ def _through_selection(selection: Selection, terms: Terms, wanted: BoolArray) ->
     return Terms.of(wanted.size, values, rows)
 
 
-def _through_factors(linear_map: Reindexed, groups: Sequence[Terms], wanted: BoolArray, check: Check) -> list[Terms]:
+def _through_factors(
+    linear_map: Reindexed, groups: Sequence[Terms], wanted: BoolArray, most: int, check: Check
+) -> list[Terms] | None:
     left, core, right = linear_map.left, linear_map.core, linear_map.right
     inner = np.zeros(core.n_out, np.bool_)
     read = left.index[wanted]
     inner[read[read >= 0]] = True
-    groups = pushed(right, groups, np.ones(right.n_out, np.bool_), check)
-    return pushed(left, pushed(core, groups, inner, check), wanted, check)
+    found: list[Terms] | None = list(groups)
+    for step, of in ((right, np.ones(right.n_out, np.bool_)), (core, inner), (left, wanted)):
+        found = None if found is None else pushed(step, found, of, most, check)
+    return found
 
 
 def _through_matrix(linear_map: LinearMap, terms: Terms, wanted: BoolArray) -> Terms:
@@ -123,18 +140,22 @@ def _through_matrix(linear_map: LinearMap, terms: Terms, wanted: BoolArray) -> T
     rows = terms.rows[terms.place[sources]]
     if isinstance(linear_map, Dense):
         return Terms.of(wanted.size, values, linear_map.matrix[np.ix_(values, sources)] @ rows)
-    part = linear_map.to_sparse()[values][:, sources]
-    reached = np.diff(part.indptr) > 0
+    part = sp.csr_array(linear_map.to_sparse()[values][:, sources])
+    reached: BoolArray = np.asarray(np.diff(part.indptr) > 0)
     return Terms.of(wanted.size, values[reached], np.asarray(part[reached] @ rows))
 
 
 def _through_convolution(
-    convolution: Convolution, groups: Sequence[Terms], wanted: BoolArray, check: Check
-) -> list[Terms]:
+    convolution: Convolution, groups: Sequence[Terms], wanted: BoolArray, most: int, check: Check
+) -> list[Terms] | None:
     reads = convolution.reads
     made = [_room(convolution, reads, terms, wanted) for terms in groups]
+    if sum(terms.rows.size for terms in made) > most:
+        return None
     image = wanted.reshape(convolution.groups, -1, len(reads))
-    there = np.any([terms.reached for terms in groups], axis=0) if groups else np.zeros(0)
+    there = np.zeros(convolution.n_in, np.bool_)
+    for terms in groups:
+        there |= terms.reached
     kernels = np.ascontiguousarray(convolution.kernel_rows.transpose(0, 2, 1))
     channels_in = int(convolution.kernel.shape[1])
     for pixel, (taps, spots) in enumerate(_inside(reads)):
@@ -154,17 +175,17 @@ def _through_convolution(
             for terms, result in zip(groups, made, strict=True):
                 start = result.place[first]
                 if start >= 0:
-                    result.rows[start : start + channels.size] = _product(weights, terms, sources)
+                    _multiply(weights, terms, sources, result.rows[start : start + channels.size])
     return made
 
 
-def _product(weights: FloatArray, terms: Terms, sources: IntArray) -> FloatArray:
-    """Return weights^T (rows of the sources), (channels, s)."""
+def _multiply(weights: FloatArray, terms: Terms, sources: IntArray, into: FloatArray) -> None:
+    """Put weights^T (rows of the sources), (channels, s), into an array."""
     places = terms.place[sources]
     if places.min(initial=0) < 0:
         there = places >= 0
         weights, places = weights[there], places[there]
-    return np.asarray(weights.T @ terms.rows[places])
+    np.matmul(weights.T, terms.rows[places], out=into)
 
 
 def _room(convolution: Convolution, reads: IntArray, terms: Terms, wanted: BoolArray) -> Terms:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -39,14 +39,19 @@ from idl_audit.values.check import Check, unchecked
 from idl_audit.values.rounding import LOST, TINY, down, gamma, up
 
 MOST_SYMBOLS: Final = 2**14
-TOGETHER: Final = 512
-"""Symbols of a group, at most: they go through a network together."""
+"""Of a model over a box, at most: the states that bend least have none beyond."""
+MOST_NUMBERS: Final = 3 * 2**26
+"""Coefficients of a zonotope, at most (1.6 GB)."""
+TOGETHER: Final = 192
+"""Symbols of a group, at most: they go through a network together, and stay in the cache there."""
 
 SQUARE_LOST: Final = 2.0**-500
 """Above what a sum of squares that underflow may take from its root."""
 
 DEAR: Final = 2**35
-"""Products: lines that take more are a matter of many seconds."""
+"""Products that lines may take in a block and as many in each later one: more are a matter of many seconds."""
+CHEAP: Final = 2**31
+"""Products that lines may take in a block after zonotopes."""
 COPIES: Final = 3
 """Zonotopes that are there at a time: a sum has two sources."""
 
@@ -170,8 +175,10 @@ def affine_zonotope(
     wanted: BoolArray,
     norm_of: Callable[[LinearMap], float] = spectral_norm,
     check: Check = unchecked,
-) -> Zonotope:
+) -> Zonotope | None:
     """Return sum_k P_k x_k + Q u + r from the states and inputs; terms only for the values that are wanted.
+
+    None where these would be more than `MOST_NUMBERS`.
 
     error' = |W| (error + (gamma + relative) (|centre| + reach)) + gamma |r| + ..., gamma for all roundings of an entry.
     """
@@ -188,11 +195,15 @@ def affine_zonotope(
         centre += linear_map.apply(source.centre[None])[0]
         size, relative = np.abs(source.centre) + source.reach, linear_map.relative
         carried += _pushed_error(linear_map, source.error * (1 + 2 * relative))
-        added += _pushed_error(linear_map, (rounding + 2 * relative) * size + LOST) + symbols * linear_map.row_loss
+        added += (
+            _pushed_error(linear_map, (rounding + 2 * relative) * size + LOST) + (symbols + 1) * linear_map.row_loss
+        )
         if linear_map.slack is not None:
             added += _pushed_error(linear_map.slack, size + source.error)
         norm += norm_of(linear_map) * source.norm * (1 + gamma(4))
-        made = pushed(linear_map, list(source.groups.values()), wanted, check)
+        made = pushed(linear_map, list(source.groups.values()), wanted, MOST_NUMBERS, check)
+        if made is None:
+            return None
         for group, terms in zip(source.groups, made, strict=True):
             groups[group] = summed(groups[group], terms) if group in groups else terms
     norm = (norm + length(added * (1 + 2 * rounding))) * (1 + gamma(len(parts) + 4))
@@ -212,18 +223,19 @@ def _pushed_error(linear_map: LinearMap, error: FloatArray) -> FloatArray:
 @lru_cache(maxsize=2)
 def _norms(model: ImplicitModel) -> Callable[[LinearMap], float]:
     """Return what finds the spectral norm of a map of a model once."""
-    return lru_cache(maxsize=None)(spectral_norm)
+    return lru_cache(maxsize=None)(partial(spectral_norm, quickly=True))
 
 
 def zonotopes_over(model: ImplicitModel, inputs: Interval, max_bytes: int | None = None) -> Zonotopes | None:
-    """Return what makes zonotopes over one box when it is asked to; None where they are not for a model or a set.
+    """Return what makes zonotopes over one box when it is asked to; None where they do not suit.
 
-    Nor where they might take more than `max_bytes`.
+    They are for models and sets that lines suit, a symbol for each input that moves, and what fits into `max_bytes`.
     """
     if len(inputs.lo) != 1 or not lines_suit(model, inputs):
         return None
-    needed = COPIES * 8 * moving(inputs).size * max((block.size for block in model.blocks), default=0)
-    return Zonotopes(model, inputs) if max_bytes is None or needed <= max_bytes else None
+    symbols, widest = moving(inputs).size, max((block.size for block in model.blocks), default=0)
+    fits = symbols <= MOST_SYMBOLS and (max_bytes is None or COPIES * 8 * symbols * widest <= max_bytes)
+    return Zonotopes(model, inputs) if fits else None
 
 
 def left_to_lines(
@@ -231,16 +243,16 @@ def left_to_lines(
 ) -> tuple[StateBounds, BoolArray]:
     """Return bounds up to block k, by zonotopes too where lines would be dear, and of which states lines are left."""
     bending = bounds.unstable(k, model.blocks[k])
-    if zonotopes is None or not _are_dear(model, k, bending):
+    if zonotopes is None or _products(model, k, bending) * (k + 1) <= DEAR:
         return bounds, bending
     bounds = zonotopes.bounded(k, bounds, check=check)
     bending = bounds.unstable(k, model.blocks[k])
-    return bounds, bending & (not _are_dear(model, k, bending))
+    return bounds, bending & (zonotopes.is_over or _products(model, k, bending) <= CHEAP)
 
 
-def _are_dear(model: ImplicitModel, k: int, bending: BoolArray) -> bool:
-    """Return whether lines for so many states in this and as many in each later block would take many products."""
-    return 2 * np.count_nonzero(bending) * products_of_row(model, k) * (k + 1) > DEAR
+def _products(model: ImplicitModel, k: int, bending: BoolArray) -> int:
+    """Return how many products the lines of some states take, at most."""
+    return 2 * int(np.count_nonzero(bending)) * products_of_row(model, k)
 
 
 class Zonotopes:
@@ -251,6 +263,8 @@ class Zonotopes:
         self._model, self._images, self._norm_of = model, images_of(model), _norms(model)
         self._box, self._left = inputs, most
         """How many symbols may still be made."""
+        self.is_over = False
+        """Whether they have become too large, so that they say nothing of this block and later ones."""
         self._inputs: Zonotope | None = None
         self._z: dict[int, Zonotope] = {}
         self._x: dict[int, Zonotope] = {}
@@ -258,21 +272,29 @@ class Zonotopes:
         """The oldest block that has not been bounded."""
 
     def bounded(self, k: int, bounds: StateBounds, *, check: Check = unchecked) -> StateBounds:
-        """Return bounds of all blocks up to k, those that have not been looked at before and k's own tightened."""
+        """Return bounds with those of block k tightened, and of the blocks before it that were not looked at before."""
         if self._inputs is None:
             self._inputs = Zonotope.of_inputs(self._box, self._images.get(INPUT), self._left)
             self._left -= self._inputs.symbols
-        while self._next >= k:
-            j, self._next = self._next, self._next - 1
+        while self._next >= k and not self.is_over:
+            j = self._next
             self._go_through(j + 1, bounds)
-            block, x = self._model.blocks[j], bounds.x[j]
-            wanted = ~(x.hi[0] <= x.lo[0])
-            if not self._readers(j):
-                wanted &= bounds.unstable(j, block)[0]
             with np.errstate(over="ignore", invalid="ignore"):  # what is endless says nothing
-                self._z[j] = affine_zonotope(self._model.rows[j], self._x, self._inputs, wanted, self._norm_of, check)
-            bounds = bounds.with_block(j, block, bounds.z[j].intersected(self._z[j].interval), x)
+                z = affine_zonotope(
+                    self._model.rows[j], self._x, self._inputs, self._wanted(j, bounds), self._norm_of, check
+                )
+            self.is_over = z is None
+            if z is not None:
+                known = bounds.z[j].intersected(z.interval)
+                bounds = bounds.with_block(j, self._model.blocks[j], known, bounds.x[j])
+                self._z[j], self._next = z, j - 1
         return bounds
+
+    def _wanted(self, k: int, bounds: StateBounds) -> BoolArray:
+        """Return the states of a block whose terms are of use: those that are not one number, or bend in a last one."""
+        x = bounds.x[k]
+        moves = ~(x.hi[0] <= x.lo[0])
+        return np.asarray(moves if self._readers(k) else moves & bounds.unstable(k, self._model.blocks[k])[0])
 
     def _go_through(self, k: int, bounds: StateBounds) -> None:
         """Make the states of a block from what is known of its pre-activations now; forget what no block reads."""
@@ -282,7 +304,8 @@ class Zonotopes:
         if self._readers(k):
             with np.errstate(over="ignore", invalid="ignore"):
                 x, radius = z.through(self._model.blocks[k], bounds.z[k], bounds.x[k])
-            self._x[k] = x.plus(radius, self._left, k, self._images.get(k))
+            room = MOST_NUMBERS // max(1, int(np.count_nonzero(x.reach))) - x.symbols
+            self._x[k] = x.plus(radius, min(self._left, room), k, self._images.get(k))
             self._left -= self._x[k].symbols - x.symbols
         for j in [j for j in self._x if min(self._readers(j)) >= k]:
             del self._x[j]
