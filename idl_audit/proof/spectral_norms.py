@@ -47,7 +47,7 @@ def spectral_norm(linear_map: LinearMap, *, quickly: bool = False) -> float:
 
     At most sqrt(||W||_1 ||W||_inf), for every kind; close to ||W||_2 where the shorter side is below about 2,000 and
     for convolutions (where zero padding is a small part of the image). Infinite beyond the range of float64. What is
-    found quickly is greater by a sixth or so.
+    found quickly may be greater by the sixteenth root of that side.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         stored = _stored_norm(linear_map, powered_norm if quickly else largest_norm)
@@ -140,7 +140,7 @@ def largest_norm(matrices: AnyArray) -> float:
 
 
 def powered_norm(matrices: AnyArray) -> float:
-    """Return an upper bound of max ||M||_2 like `largest_norm`, greater by a sixth or so, by three float32 products.
+    """Return an upper bound of max ||M||_2 by three products in float32: at most m^(1/16) times it, m the shorter side.
 
     ||M||^8 = ||B B^*||_2 <= ||B B^*||_F with A = M M^*, B = A A^*. In float32 M is off by 2^-24 ||M||_F, and each
     product P P^* by 2 gamma |P||P|^* at most, whose norm is below 2 gamma ||P||_F^2, gamma that of float32.
