@@ -227,15 +227,8 @@ def _norms(model: ImplicitModel) -> Callable[[LinearMap], float]:
 
 
 def zonotopes_over(model: ImplicitModel, inputs: Interval, max_bytes: int | None = None) -> Zonotopes | None:
-    """Return what makes zonotopes over one box when it is asked to; None where they do not suit.
-
-    They are for models and sets that lines suit, a symbol for each input that moves, and what fits into `max_bytes`.
-    """
-    if len(inputs.lo) != 1 or not lines_suit(model, inputs):
-        return None
-    symbols, widest = moving(inputs).size, max((block.size for block in model.blocks), default=0)
-    fits = symbols <= MOST_SYMBOLS and (max_bytes is None or COPIES * 8 * symbols * widest <= max_bytes)
-    return Zonotopes(model, inputs) if fits else None
+    """Return what makes zonotopes over one box when it is asked to; None for sets and models that lines do not suit."""
+    return Zonotopes(model, inputs, max_bytes) if len(inputs.lo) == 1 and lines_suit(model, inputs) else None
 
 
 def left_to_lines(
@@ -258,10 +251,10 @@ def _products(model: ImplicitModel, k: int, bending: BoolArray) -> int:
 class Zonotopes:
     """The zonotopes of one box, block after block, for bounds of the pre-activations."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, most: int = MOST_SYMBOLS) -> None:
-        """Take a model without loops and one box; of symbols there are `most` at most."""
-        self._model, self._images, self._norm_of = model, images_of(model), _norms(model)
-        self._box, self._left = inputs, most
+    def __init__(self, model: ImplicitModel, inputs: Interval, max_bytes: int | None = None) -> None:
+        """Take a model without loops and one box; nothing is made before it is asked for."""
+        self._model, self._box, self._max_bytes = model, inputs, max_bytes
+        self._left = MOST_SYMBOLS
         """How many symbols may still be made."""
         self.is_over = False
         """Whether they have become too large, so that they say nothing of this block and later ones."""
@@ -274,14 +267,13 @@ class Zonotopes:
     def bounded(self, k: int, bounds: StateBounds, *, check: Check = unchecked) -> StateBounds:
         """Return bounds with those of block k tightened, and of the blocks before it that were not looked at before."""
         if self._inputs is None:
-            self._inputs = Zonotope.of_inputs(self._box, self._images.get(INPUT), self._left)
-            self._left -= self._inputs.symbols
+            self._inputs = self._begun()
         while self._next >= k and not self.is_over:
             j = self._next
             self._go_through(j + 1, bounds)
             with np.errstate(over="ignore", invalid="ignore"):  # what is endless says nothing
                 z = affine_zonotope(
-                    self._model.rows[j], self._x, self._inputs, self._wanted(j, bounds), self._norm_of, check
+                    self._model.rows[j], self._x, self._inputs, self._wanted(j, bounds), _norms(self._model), check
                 )
             self.is_over = z is None
             if z is not None:
@@ -289,6 +281,14 @@ class Zonotopes:
                 bounds = bounds.with_block(j, self._model.blocks[j], known, bounds.x[j])
                 self._z[j], self._next = z, j - 1
         return bounds
+
+    def _begun(self) -> Zonotope:
+        """Return the inputs; all is over where each that moves cannot have a symbol, or `max_bytes` is too little."""
+        symbols, widest = moving(self._box).size, max(block.size for block in self._model.blocks)
+        fits = self._max_bytes is None or COPIES * 8 * symbols * widest <= self._max_bytes
+        self.is_over = symbols > self._left or not fits
+        self._left -= symbols
+        return Zonotope.of_inputs(self._box, images_of(self._model).get(INPUT), 0 if self.is_over else symbols)
 
     def _wanted(self, k: int, bounds: StateBounds) -> BoolArray:
         """Return the states of a block whose terms are of use: those that are not one number, or bend in a last one."""
@@ -305,7 +305,7 @@ class Zonotopes:
             with np.errstate(over="ignore", invalid="ignore"):
                 x, radius = z.through(self._model.blocks[k], bounds.z[k], bounds.x[k])
             room = MOST_NUMBERS // max(1, int(np.count_nonzero(x.reach))) - x.symbols
-            self._x[k] = x.plus(radius, min(self._left, room), k, self._images.get(k))
+            self._x[k] = x.plus(radius, min(self._left, room), k, images_of(self._model).get(k))
             self._left -= self._x[k].symbols - x.symbols
         for j in [j for j in self._x if min(self._readers(j)) >= k]:
             del self._x[j]
