@@ -27,7 +27,7 @@ from idl_audit.api import load
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import Float32Array, FloatArray
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -40,7 +40,7 @@ STATISTICS = 32
 PACKAGES = ("numpy", "torch")
 
 
-def images(which: slice) -> FloatArray:
+def images(which: slice) -> Float32Array:
     """Return images of CIFAR-10's test set, (m, 3, 32, 32) in [0, 1]."""
     with np.load(DATA / "cifar10_test.npz") as archive:
         return np.asarray(archive["images"][which], np.float32) / np.float32(255)
@@ -82,8 +82,6 @@ class Case:
 CASES = (
     Case("ResNet-18, random statistics", random_statistics, 0, 1e-4),
     Case("ResNet-18, its own statistics", own_statistics, 1, 1e-5),
-    Case("ResNet-18, its own statistics", own_statistics, 1, 3e-5),
-    Case("ResNet-18, its own statistics", own_statistics, 1, 1e-4),
     Case("ResNet-20, trained", trained, 0, 1e-4),
     Case("ResNet-20, trained", trained, 0, 3e-4),
 )

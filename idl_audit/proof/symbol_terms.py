@@ -190,8 +190,8 @@ def _multiply(weights: FloatArray, terms: Terms, sources: IntArray, into: FloatA
 
 def _room(convolution: Convolution, reads: IntArray, terms: Terms, wanted: BoolArray) -> Terms:
     """Return zeros for the values that a group reaches, pixel after pixel, the channels of each in a row."""
-    before = terms.reached.reshape(convolution.channels_in, -1).any(axis=0)
-    after = (before[reads] & (reads >= 0)).any(axis=1)
+    before: BoolArray = np.asarray(terms.reached.reshape(convolution.channels_in, -1).any(axis=0))
+    after: BoolArray = np.asarray((before[reads] & (reads >= 0)).any(axis=1))
     pixels, channels = np.nonzero(wanted.reshape(convolution.channels_out, -1).T & after[:, None])
     return Terms.of(wanted.size, channels * len(reads) + pixels, np.zeros((pixels.size, terms.count)))
 
