@@ -129,7 +129,13 @@ def _branch(case: Case, budget: Budget) -> None:
     """Optimised slopes, then a tree over the phases of hidden states for every alternative that is open."""
     numbers, chain = case.open, None if case.recorded is None else Chain()
     outcome = branching.branch(
-        case.model, case.open_query, budget=budget, judge=case.judge, record=chain, watch=case.watch
+        case.model,
+        case.open_query,
+        budget=budget,
+        judge=case.judge,
+        record=chain,
+        watch=case.watch,
+        known=case.states,
     )
     if case.recorded is not None and chain is not None:  # it counts the alternatives that were open
         trees = {int(numbers[j]): leaves for j, leaves in chain.trees.items()}

@@ -19,7 +19,7 @@ import numpy as np
 
 from idl_audit.graph.ir import Graph, Node, shown
 from idl_audit.implicit.activations import Activation
-from idl_audit.implicit.activations.coupled import Softmax
+from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.build import assembled, walk_graph
 from idl_audit.implicit.linear_maps import LinearMap, Selection

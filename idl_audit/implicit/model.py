@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import Activation, Line
+from idl_audit.implicit.activations import Activation, Coupled, Line
+from idl_audit.implicit.activations.coupled import Plane
 from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.rounding import LOST, gamma
@@ -114,6 +115,25 @@ class StateBlock:
         assert isinstance(self.activation, Curve)
         z = self.activation.farthest(side, k, *self._unscaled(lo, hi))
         return np.ldexp(z, -self.exponent) if self._is_scaled else z
+
+    def multipliers(
+        self, v: FloatArray, lo: FloatArray, hi: FloatArray, chosen: FloatArray | Float32Array | None = None
+    ) -> FloatArray:
+        """Return lam that suits v over [lo, hi]; a kept scale does not change slopes."""
+        return self.activation.multipliers(v, *self._unscaled(lo, hi), chosen)
+
+    def bends(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
+        """Return which states have more than one slope within [lo, hi]."""
+        return self.activation.bends(*self._unscaled(lo, hi))
+
+    def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
+        """Return the planes of a coupled block over one box; a kept scale divides intercepts."""
+        assert isinstance(self.activation, Coupled)
+        found = self.activation.planes(*self._unscaled(lo, hi))
+        if not self._is_scaled:
+            return found
+        exponent = self.activation.grouped(np.broadcast_to(self.exponent, self.size))
+        return [replace(p, intercept=np.ldexp(p.intercept, -exponent[:, p.state])) for p in found]
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""

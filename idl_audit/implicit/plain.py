@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, Activation, Coupled, Mixed
 from idl_audit.implicit.components import block_order, gathered, ranges_text
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -102,7 +102,8 @@ def _nodes(blocks: Sequence[DeclaredBlock]) -> IntArray:
     nodes: list[IntArray] = []
     start = 0
     for block in blocks:
-        width = int(block.parameters["width"]) if block.made().coupled else 1
+        activation = block.made()
+        width = activation.width if isinstance(activation, Coupled) else 1
         count = block.size // width
         nodes.append(np.repeat(np.arange(start, start + count), width))
         start += count
@@ -233,21 +234,23 @@ class PlainReader:
             raise ModelFileError(f"{self._path}: the parameters of '{name}' are {parameters!r} and should be numbers")
         if name == "softmax":
             parameters = {"width": entry["size"], **parameters}
-            width = parameters["width"]
-            if width < 1 or int(width) != width or entry["size"] % int(width):
-                raise ModelFileError(f"{self._path}: a softmax of width {width:g} does not fit {entry['size']} states")
+        if name in COUPLED and not all(value >= 1 and int(value) == value for value in parameters.values()):
+            raise ModelFileError(f"{self._path}: the sizes of '{name}' are {parameters}; they must be whole numbers")
         block = DeclaredBlock(str(name), entry["size"], {key: float(value) for key, value in parameters.items()})
         self._check_parameters(block)
         return block
 
     def _check_parameters(self, block: DeclaredBlock) -> None:
         try:
-            block.made()
+            made = block.made()
         except TypeError as error:
             given = ", ".join(block.parameters) or "none"
             raise ModelFileError(
                 f"{self._path}: '{block.activation}' does not take these parameters: {given}"
             ) from error
+        if isinstance(made, Coupled) and block.size % made.width:
+            what = f"a {block.activation} of width {made.width}"
+            raise ModelFileError(f"{self._path}: {what} does not fit {block.size} states")
         for name, value in block.parameters.items():
             if value and not 1e-50 <= abs(value) <= 1e50:
                 raise ModelFileError(

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, Activation, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, Activation, Coupled, Mixed
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
@@ -276,10 +276,12 @@ class _Reader:
             self._check(all(np.all(value >= 0) for value in parameters.values()), f"'{key}' has no negative parameter")
             dividing = entry["activation"] in ("celu", "softmax")
             self._check(not dividing or all(value != 0 for value in parameters.values()), f"'{key}' divides by 0")
-        if entry["activation"] == "softmax":
-            width = parameters.get("width", 1.0)
-            self._check(isinstance(width, float) and size % width == 0, f"the width of '{key}' divides its states")
+        if entry["activation"] in COUPLED:
+            whole = all(isinstance(n, float) and n.is_integer() and 1 <= n <= 2**31 for n in parameters.values())
+            self._check(whole, f"the sizes of '{key}' are whole numbers")
         activation: Activation = ACTIVATIONS[entry["activation"]](**parameters)
+        if isinstance(activation, Coupled):
+            self._check(size % activation.width == 0, f"the width of '{key}' divides its states")
         return activation
 
     def _row(self, name: str, entry: Mapping[str, Any], sizes: list[int], p: int, size: int) -> Affine:

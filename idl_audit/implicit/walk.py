@@ -8,10 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
 import numpy as np
+import scipy.sparse as sp
 
 from idl_audit.graph.ir import Attribute, Node
 from idl_audit.implicit.activations import Activation
+from idl_audit.implicit.activations.contraction import contraction
 from idl_audit.implicit.activations.kinked import identity
+from idl_audit.implicit.activations.product import product
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.composition import (
     LARGEST_COEFFICIENT,
@@ -19,7 +22,7 @@ from idl_audit.implicit.composition import (
     is_in_range,
     stays_in_range,
 )
-from idl_audit.implicit.linear_maps import LinearMap, Selection
+from idl_audit.implicit.linear_maps import LinearMap, Selection, Sparse
 from idl_audit.implicit.model import PoolWindows, StateBlock
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.check import enough
@@ -28,6 +31,8 @@ from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 TensorValue: TypeAlias = AffineForm | AnyArray
 """A tensor of the network: constant, or an affine form over states and input."""
 
+FEW_TERMS = 2048
+"""Of matrix products, which become products of states one by one."""
 BYTES_PER_ENTRY = 12
 """A float64 and a 32-bit column index."""
 
@@ -62,6 +67,58 @@ class Walk:
         self.pending.append(PendingBlock(block, form))
         made = AffineForm.of_source(len(self.pending) - 1, form.shape)
         return replace(made, constant_error=node.uncertainty)
+
+    def products(
+        self, node: Node, first: AffineForm, at_first: IntArray, second: AffineForm, at_second: IntArray
+    ) -> AffineForm:
+        """Return first[at_first] * second[at_second], entry by entry: a block of pairs of states.
+
+        Args:
+            node: the operator that multiplies.
+            first, second: the tensors.
+            at_first, at_second: flat positions in them, of one shape, that of the result.
+        """
+        n = at_first.size
+        self.allow(node, 4 * n)
+        first, second = (self._cheap(node, form, name) for form, name in ((first, "/first"), (second, "/second")))
+        places = np.full((2, n, 2), -1, np.int64)
+        places[0, :, 0], places[1, :, 1] = at_first.reshape(-1), at_second.reshape(-1)
+        pairs = first.selected(places[0].reshape(1, -1)).plus(second.selected(places[1].reshape(1, -1)))
+        made = self.states(node, product(), pairs, suffix="/product")
+        return made.selected(np.arange(0, 2 * n, 2).reshape(at_first.shape))
+
+    def matrix_product(
+        self, node: Node, first: AffineForm, at_first: IntArray, second: AffineForm, at_second: IntArray
+    ) -> AffineForm:
+        """Return the products of matrices whose entries stand at flat positions, (g, I, K) and (g, K, J) -> (g, I, J).
+
+        Few terms are products of states each, whose planes a search may choose; many are one block of contractions.
+        """
+        (groups, rows, inner), columns = at_first.shape, at_second.shape[2]
+        if groups * rows * inner * columns <= FEW_TERMS:
+            pairs = np.broadcast_arrays(at_first[:, :, None, :], np.swapaxes(at_second, 1, 2)[:, None, :, :])
+            return self._sums(node, self.products(node, first, pairs[0], second, pairs[1]))
+        activation = contraction(rows, inner, columns)
+        self.allow(node, groups * activation.width)
+        first, second = (self._cheap(node, form, name) for form, name in ((first, "/first"), (second, "/second")))
+        places = np.full((2, groups, activation.width), -1, np.int64)
+        places[0, :, : rows * inner] = at_first.reshape(groups, -1)
+        places[1, :, rows * inner : (rows + columns) * inner] = at_second.reshape(groups, -1)
+        read = first.selected(places[0].reshape(1, -1)).plus(second.selected(places[1].reshape(1, -1)))
+        made = self.states(node, activation, read, suffix="/product")
+        taken = flat_indices((groups, activation.width))[:, : rows * columns]
+        return made.selected(np.ascontiguousarray(taken.reshape(groups, rows, columns)))
+
+    def _sums(self, node: Node, form: AffineForm) -> AffineForm:
+        """Return the sums over the last axis."""
+        *shape, count = form.shape
+        n = form.size // count
+        ones = sp.csr_array((np.ones(form.size), np.arange(form.size), np.arange(n + 1) * count), shape=(n, form.size))
+        return self.linear(node, Sparse(matrix=ones), form, shape)
+
+    def _cheap(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
+        """Return the form, or states that stand for it where it reads more than two numbers an entry."""
+        return form if form.nnz <= 2 * form.size else self.cut(node, form, suffix=suffix)
 
     def cut(
         self, node: Node, form: AffineForm, *, suffix: str = "/cut", maximum: PoolWindows | None = None

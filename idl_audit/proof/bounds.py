@@ -128,8 +128,7 @@ class StateBounds:
 
     def unstable(self, k: int, block: StateBlock) -> BoolArray:
         """Return which states of block k bend within their bounds, shape (m, n_k): their slope is not one number."""
-        least, most = block.slopes(self.z[k].lo, self.z[k].hi)
-        return np.asarray(least < most)
+        return block.bends(self.z[k].lo, self.z[k].hi)
 
 
 def flattened(model: ImplicitModel, bounds: StateBounds, m: int = 1) -> tuple[FloatArray, FloatArray]:

@@ -59,9 +59,8 @@ ROUNDED_SUMS: Final = 1 + 2.0**-20
 
 
 def lines_suit(model: ImplicitModel, inputs: Interval) -> bool:
-    """Return whether this pass is for a model and a set: no loops, no states that depend on each other, a box."""
-    coupled = any(block.activation.coupled for block in model.blocks)
-    return model.is_feed_forward and not coupled and not isinstance(inputs, SparseInputs)
+    """Return whether this pass is for a model and a set: no loops, a box."""
+    return model.is_feed_forward and not isinstance(inputs, SparseInputs)
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,7 @@ class _Pass:
                 self._go_back_in_parts(k, wait + 1, _pairs(self._alive.size * NUMBERS_AT_ONCE // numbers))
                 return
             if self._alive.size:
-                lam = self._through(k)
+                lam = self._through_groups(k) if self._model.blocks[k].activation.coupled else self._through(k)
                 self._push(self._model.rows[k], lam, self._plan[k], self._images.get(k))
         if self._alive.size:
             self._note(self._ending())
@@ -350,6 +349,24 @@ class _Pass:
         falling *= t()
         rising += falling
         return rising.reshape(-1, *rising.shape[2:])
+
+    def _through_groups(self, k: int) -> FloatArray:
+        """Replace the groups of a coupled block by their planes, as the dual bound does; return lam."""
+        block, z, row = self._model.blocks[k], self._bounds.z[k], self._model.rows[k]
+        error = sum(size[:, None] * share for size, share in self._errors.pop(k)) * (1 + gamma(16)) + TINY
+        v = self._rows.pop(k)
+        v, error = (part.reshape(*self._shape, -1) for part in (v, np.broadcast_to(error, v.shape)))
+        lo, hi = z.lo[:, None, :], z.hi[:, None, :]
+        lam = block.multipliers(v, lo, hi)
+        summands = block.lower_support(v, error, lam, lo, hi).reshape(len(self._slack), -1)
+        lam = lam.reshape(len(self._slack), -1)
+        self._parts += [summands.sum(axis=-1), lam @ row.constant]
+        size = np.abs(lam)
+        self._slack += gamma(summands.shape[1] + 4) * np.abs(summands).sum(axis=-1)
+        self._slack += gamma(row.size + 4) * (size @ np.abs(row.constant)) + TINY
+        if row.constant_error:
+            self._slack += size.sum(axis=-1) * (row.constant_error * (1 + gamma(row.size + 4)))
+        return lam
 
     def _ending(self) -> FloatArray:
         """Return the lower bounds that intervals of all that has been reached give, rounded downward."""

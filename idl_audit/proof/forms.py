@@ -93,8 +93,10 @@ class Form:
         """Return the form of x = phi(z) from this one of z, and from bounds of z and x.
 
         x = s z + (phi(z) - s z): the second lies in an interval that the summands of dual bounds give. Where bounds of
-        x are as narrow as what it is uncertain by then, they take its place.
+        x are as narrow as what it is uncertain by then, they take its place, as in coupled blocks.
         """
+        if block.activation.coupled:
+            return Form.of_interval(x, self.terms.shape[1] - 1)
         slope, middle, radius = linearised(block, z)
         terms = self.terms * slope[:, None, :]
         rounding = gamma(4) * (np.abs(slope) * self.reach + np.abs(middle)) + TINY
@@ -116,8 +118,6 @@ def linearised(block: StateBlock, z: Interval) -> tuple[FloatArray, FloatArray, 
 
 def _slope(block: StateBlock, z: Interval) -> FloatArray:
     """Return the slope of the chord of phi over [l, h]; any number is sound."""
-    if block.activation.coupled:
-        return np.zeros_like(z.lo)
     least, most = block.slopes(z.lo, z.hi)
     width = z.hi - z.lo
     usable = (width > 0) & np.isfinite(width)

@@ -30,7 +30,8 @@ def chosen_multipliers(
 ) -> Multipliers:
     """Return lam = v s - sigma beta: s the chosen slope where v >= 0 and that of the upper line where v < 0.
 
-    For curves s is the chosen slope whatever the sign of v: a line of any slope touches the graph on either side.
+    For curves s is the chosen slope whatever the sign of v: a line of any slope touches the graph on either side. For
+    coupled blocks what is chosen are shares of planes.
 
     Args:
         model: the model.
@@ -41,7 +42,11 @@ def chosen_multipliers(
     """
 
     def choose(k: int, v: FloatArray) -> FloatArray:
-        lam = v * _slopes(model.blocks[k], bounds.z[k], v, slopes.get(k))
+        block, z = model.blocks[k], bounds.z[k]
+        if block.activation.coupled:
+            lam = block.multipliers(v, z.lo[:, None, :], z.hi[:, None, :], slopes.get(k))
+        else:
+            lam = v * _slopes(block, z, v, slopes.get(k))
         lam = lam - splits[k] if k in splits else lam
         return np.where(np.isnan(duals[k]), lam, duals[k]) if k in duals else lam
 

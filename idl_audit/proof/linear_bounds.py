@@ -69,6 +69,8 @@ def line_multipliers(model: ImplicitModel, bounds: StateBounds) -> Multipliers:
         return below[:, None, :], above[:, None, :]
 
     def choose(k: int, v: FloatArray) -> FloatArray:
+        if model.blocks[k].activation.coupled and k not in model.loops:
+            return model.blocks[k].multipliers(v, bounds.z[k].lo[:, None, :], bounds.z[k].hi[:, None, :])
         below, above = slopes(k)
         if k not in model.loops:
             return np.maximum(v, 0.0) * below + np.minimum(v, 0.0) * above
@@ -158,7 +160,8 @@ def tightened_by_lines(
 
     Of a state that turns out to keep its sign at a kink, no more than the sign is sought.
     """
-    if lines_suit(model, inputs) and isinstance(model.blocks[k].activation, Kinked):
+    phi = model.blocks[k].activation
+    if lines_suit(model, inputs) and isinstance(phi, Kinked) and not np.array_equal(phi.below, phi.above):
         targets = Targets.of_signs(model, k, states)
         proved = Crown(model, inputs, check=check).lower_bound(bounds, targets)
         return bounds.z[k].tightened(targets.states, targets.seeds, proved)

@@ -98,7 +98,8 @@ def images_of(model: ImplicitModel) -> Mapping[int, Image]:
                 note(source, size, (linear_map.channels_in, *linear_map.spatial_in))
             elif source in images and isinstance(linear_map, Selection) and linear_map.is_diagonal:
                 note(k, model.blocks[k].size, images[source])
-    return {source: image for source, image in images.items() if source not in clashing}
+    coupled = {k for k, block in enumerate(model.blocks) if block.activation.coupled}  # groups are no windows
+    return {source: image for source, image in images.items() if source not in clashing | coupled}
 
 
 def sources(row: Affine) -> list[tuple[int, LinearMap]]:

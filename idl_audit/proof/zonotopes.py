@@ -1,6 +1,6 @@
 """Zonotopes: forward affine forms whose bending states are symbols of their own, over one box, rounded outward.
 
-See docs/mathematics.md, section 6.8.
+See docs/mathematics.md, section 6.9.
 
 Values over a box are kept as
 
@@ -34,6 +34,7 @@ from idl_audit.proof.intervals import centre_and_radius, row_terms
 from idl_audit.proof.patches import Image, images_of, products_of_row
 from idl_audit.proof.spectral_norms import spectral_norm
 from idl_audit.proof.symbol_terms import Terms, pushed, summed
+from idl_audit.proof.wanted import to_tighten
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.rounding import LOST, TINY, down, gamma, up
@@ -227,19 +228,21 @@ def _norms(model: ImplicitModel) -> Callable[[LinearMap], float]:
 
 
 def zonotopes_over(model: ImplicitModel, inputs: Interval, max_bytes: int | None = None) -> Zonotopes | None:
-    """Return what makes zonotopes over one box when it is asked to; None for sets and models that lines do not suit."""
-    return Zonotopes(model, inputs, max_bytes) if len(inputs.lo) == 1 and lines_suit(model, inputs) else None
+    """Return what makes zonotopes over one box when it is asked to; None for sets and models that they do not suit."""
+    coupled = any(block.activation.coupled for block in model.blocks)
+    suits = len(inputs.lo) == 1 and lines_suit(model, inputs) and not coupled
+    return Zonotopes(model, inputs, max_bytes) if suits else None
 
 
 def left_to_lines(
     model: ImplicitModel, k: int, bounds: StateBounds, zonotopes: Zonotopes | None, *, check: Check = unchecked
 ) -> tuple[StateBounds, BoolArray]:
     """Return bounds up to block k, by zonotopes too where lines would be dear, and of which states lines are left."""
-    bending = bounds.unstable(k, model.blocks[k])
+    bending = to_tighten(model, k, bounds)
     if zonotopes is None or _products(model, k, bending) * (k + 1) <= DEAR:
         return bounds, bending
     bounds = zonotopes.bounded(k, bounds, check=check)
-    bending = bounds.unstable(k, model.blocks[k])
+    bending = to_tighten(model, k, bounds)
     return bounds, bending & (zonotopes.is_over or _products(model, k, bending) <= CHEAP)
 
 

@@ -3,7 +3,7 @@
 Variables t, x and the slack s = x - z, with u = centre + radius t and t in [-1, 1], so that data in bytes and data in
 [0, 1] give the same program. Rows (I - A) x - B diag(radius) t - s = b + B centre; every line of the activation's
 relaxation over [l, h] is (1 - slope) x + slope s >= intercept (or <=): a bound of a column where the slope is 0 or 1,
-which for ReLU leaves one row for each unstable state: the triangle's chord.
+which for ReLU leaves one row for each unstable state: the triangle's chord. Coupled states have the rows of planes.
 
 Over U_card (at most k inputs differ from u0) u = u0 + diag(up) p - diag(down) n with p, n in [0, 1] and one row more,
 sum p + sum n <= k: its convex hull, as an input that moves both ways at once only wastes what others could use.
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import Line
-from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.activations import Coupled, Line
+from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import SparseBall
@@ -50,6 +50,16 @@ class _Lines:
     slopes: FloatArray
     intercepts: FloatArray
     is_lower: bool
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """Rows x_i - sum over j of slopes_j (x_j - s_j) for states of coupled blocks: lower ones are >= their intercept."""
+
+    matrix: sp.csr_array
+    """(rows, p + 2 k)."""
+    lo: FloatArray
+    hi: FloatArray
 
 
 class ComplementarityForm:
@@ -100,6 +110,7 @@ class ComplementarityForm:
         check()
         self._right = matrices.b[self.live] + from_input @ self.centre + own @ self.constant
         self._lines: list[_Lines] = []
+        self._planes: list[_Planes] = []
         self._limits = self._root_limits()
 
     @property
@@ -112,6 +123,7 @@ class ComplementarityForm:
             data = np.stack([1.0 - lines.slopes, lines.slopes], axis=1).reshape(-1)
             indptr = np.arange(lines.states.size + 1) * 2
             rows.append(sp.csr_array((data, indices, indptr), shape=(lines.states.size, p + 2 * k)))
+        rows += [planes.matrix for planes in self._planes]
         if self._sparse is not None:
             rows.append(sp.csr_array(np.concatenate([np.ones(p), np.zeros(2 * k)])[None]))
         return sp.csr_array(sp.vstack(rows, format="csr"))
@@ -221,6 +233,8 @@ class ComplementarityForm:
             own = number[model.offsets[at] : model.offsets[at + 1]]
             known = self.bounds.z[at]
             wide = (known.hi[0] - known.lo[0]) > _SMALLEST_WIDTH
+            if isinstance(block.activation, Coupled):
+                self._add_planes(block, known, own)
             below, above = block.lines(known.lo[0], known.hi[0])
             for side, is_lower in ((below, True), (above, False)):
                 for position, line in enumerate(side):  # a hull with fewer lines than places for them repeats some
@@ -231,10 +245,29 @@ class ComplementarityForm:
             lines.intercepts if lines.is_lower else np.full(lines.states.size, -infinite) for lines in self._lines
         ]
         row_hi = [np.full(lines.states.size, infinite) if lines.is_lower else lines.intercepts for lines in self._lines]
+        row_lo += [planes.lo for planes in self._planes]
+        row_hi += [planes.hi for planes in self._planes]
         if self._sparse is not None:
             row_lo.append(np.full(1, -infinite))
             row_hi.append(np.full(1, float(self._sparse.k)))
         return Limits(lo, hi, np.concatenate([self._right, *row_lo]), np.concatenate([self._right, *row_hi]))
+
+    def _add_planes(self, block: StateBlock, z: Interval, own: IntArray) -> None:
+        """Add the planes of every group of a coupled block, where the states that they read are live."""
+        assert isinstance(block.activation, Coupled)
+        (p, k), live = self.sizes, own.reshape(-1, block.activation.width)
+        for plane in block.planes(z.lo[0], z.hi[0]):
+            reads = plane.slopes != 0
+            known = np.isfinite(plane.slopes).all(axis=1) & np.isfinite(plane.intercept)
+            groups = np.flatnonzero((live[:, plane.state] >= 0) & ((live >= 0) | ~reads).all(axis=1) & known)
+            at, j = np.nonzero(reads[groups])
+            states, slopes = live[groups[at], j], plane.slopes[groups[at], j]
+            rows = np.concatenate([np.arange(groups.size), at, at])
+            columns = np.concatenate([p + live[groups, plane.state], p + states, p + k + states])
+            data = np.concatenate([np.ones(groups.size), -slopes, slopes])
+            matrix = sp.csr_array((data, (rows, columns)), shape=(groups.size, p + 2 * k))
+            ends = plane.intercept[groups], np.full(groups.size, np.inf if plane.is_lower else -np.inf)
+            self._planes.append(_Planes(matrix, *(ends if plane.is_lower else ends[::-1])))
 
     def _add_line(
         self, line: Line, is_lower: bool, own: IntArray, wide: BoolArray, lo: FloatArray, hi: FloatArray

@@ -492,7 +492,7 @@ class TestRefusals:
     def test_every_problem_is_listed_at_once(self) -> None:
         nodes = [
             node("Hardmax", "x", "a", name="one"),
-            node("Mul", "x x", "b", name="two"),
+            node("Hardmax", "x", "b", name="two"),
             node("Cast", "x", "c", to=7, name="three"),
             node("Concat", "a b", "d", axis=1),
             node("Cast", "c", "e", to=1),

@@ -171,8 +171,6 @@ def test_operator_sets_that_onnxruntime_does_not_run_yet_mean_the_same(opset: in
 
 # Files that no runtime accepts, or that mean something else: (nodes, shape, constants, options, a part of the refusal).
 REFUSED: dict[str, tuple[list[NodeProto], tuple[int, ...], dict[str, Any], str]] = {
-    "two forms multiplied": ([node("Mul", "x x")], ROW, {}, "both depend on the input"),
-    "matrices of the input": ([node("MatMul", "x x")], (3, 3), {}, "both depend on the input"),
     "a quotient by the input": ([node("Div", "c x")], ROW, {"c": scalar(1)}, "divides by a tensor that depends"),
     "division by zero": ([node("Div", "x c")], ROW, {"c": np.float32([1, 0, 1, 1, 1, 1])}, "divides by zero"),
     "shapes that do not fit": ([node("Add", "x c")], ROW, {"c": f(5)}, "do not fit"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idl_audit.implicit.activations import ACTIVATIONS
+from idl_audit.implicit.activations import ACTIVATIONS, COUPLED
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -137,11 +137,12 @@ class TestRoundTrips:
             "elu": {"alpha": 0.0},
             "celu": {"alpha": 2.0},
             "softmax": {"width": 2},
+            "contraction": {"rows": 1, "inner": 1, "columns": 1},
             "selu": {"alpha": 1.5, "gamma": 1.1},
         }
         rng = np.random.default_rng(0)
         dense = KINDS["dense"](rng)
-        n = dense.n_out if name != "softmax" else 2 * dense.n_out
+        n = dense.n_out if name not in COUPLED else 2 * dense.n_out
         block = StateBlock("b", "Op", ACTIVATIONS[name](**given.get(name, {})), (1, n))
         identity = one_map(KINDS["identity"](rng)).output.input
         assert identity is not None

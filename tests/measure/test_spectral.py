@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.architectures import load_resnet20, mnist_mlp
 from idl_audit.graph.torch_reader import network_of
 from idl_audit.implicit.activations import ACTIVATIONS
-from idl_audit.implicit.activations.coupled import Softmax
+from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import Dense, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock

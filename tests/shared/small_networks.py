@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from scipy.optimize import linprog
 
 from idl_audit.graph.ir import Attribute, Graph, Node, Provenance, Value
-from idl_audit.implicit.activations import ACTIVATIONS, Activation
+from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, Activation
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -34,11 +34,13 @@ SMOOTH: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
     "tanh": lambda rng, n: ACTIVATIONS["tanh"](),
     "sigmoid": lambda rng, n: ACTIVATIONS["sigmoid"](),
     "softmax": lambda rng, n: ACTIVATIONS["softmax"](n),
+    "product": lambda rng, n: ACTIVATIONS["tanh" if n % 2 else "product"](),
+    "contraction": lambda rng, n: ACTIVATIONS["tanh"]() if n % 2 else ACTIVATIONS["contraction"](1, n // 2, 1),
 }
 PLAIN: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
-    name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items()
+    name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items() if name not in COUPLED
 }
-"""Every activation of the table with its usual parameters."""
+"""Every activation of one variable with its usual parameters."""
 
 
 def dense(matrix: Any) -> Dense:
@@ -452,6 +454,13 @@ def _phi(block: StateBlock, z: Any) -> Any:
         return np.where(z >= 0, above * z, below * z)
     if block.activation.name == "tanh":
         return np.tanh(z)
+    if block.activation.name == "product":
+        x = z.copy()
+        x[:, ::2] = z[:, ::2] * z[:, 1::2]
+        return x
+    if block.activation.name == "contraction":  # of a row and a column
+        n = z.shape[1] // 2
+        return np.concatenate([(z[:, :n] * z[:, n:]).sum(axis=1)[:, None], 0 * z[:, 1:]], axis=1)
     if block.activation.name == "softmax":
         assert block.activation.parameters["width"] == z.shape[1]
         weights = np.exp(z - z.max(axis=1, keepdims=True))

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import coupled, curve, kinked
+from idl_audit.implicit.activations import contraction, curve, kinked, product, softmax
 from idl_audit.implicit.activations.base import Activation, Line
+from idl_audit.implicit.activations.coupled import Coupled
 from idl_audit.implicit.activations.mixed import Mixed
 
 ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
@@ -17,16 +18,18 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
         "leaky_relu": kinked.leaky_relu,
         "abs": kinked.absolute,
         "celu": curve.celu,
+        "contraction": contraction.contraction,
         "elu": curve.elu,
         "erf": curve.erf,
         "gelu": curve.gelu,
         "gelu_tanh": curve.gelu_tanh,
         "hard_swish": curve.hard_swish,
         "mish": curve.mish,
+        "product": product.product,
         "selu": curve.selu,
         "sigmoid": curve.sigmoid,
         "silu": curve.silu,
-        "softmax": coupled.softmax,
+        "softmax": softmax.softmax,
         "softplus": curve.softplus,
         "softsign": curve.softsign,
         "tanh": curve.tanh,
@@ -34,4 +37,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 )
 """Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
 
-__all__ = ["ACTIVATIONS", "Activation", "Line", "Mixed"]
+COUPLED: Final = frozenset({"contraction", "product", "softmax"})
+"""Those whose states depend on each other, in groups of `width`."""
+
+__all__ = ["ACTIVATIONS", "COUPLED", "Activation", "Coupled", "Line", "Mixed"]

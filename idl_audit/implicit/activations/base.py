@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from idl_audit.values.arrays import FloatArray
+import numpy as np
+
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 
 Line: TypeAlias = tuple[FloatArray, FloatArray]
 """(slope, intercept) of x = slope z + intercept, for each state."""
@@ -64,6 +66,21 @@ class Activation(ABC):
     @abstractmethod
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (s, t): good slopes for a line below and a line above the graph over [lo, hi]; any are sound."""
+
+    def multipliers(
+        self, v: FloatArray, lo: FloatArray, hi: FloatArray, chosen: FloatArray | Float32Array | None = None
+    ) -> FloatArray:
+        """Return lam for which min (v phi(z) - lam z) over [lo, hi] is good: v times the slopes of the usual lines.
+
+        `chosen` are what coupled activations let a search choose, of the shape of v; the usual ones where it is NaN.
+        """
+        below, above = self.relaxation_slopes(lo, hi)
+        return np.maximum(v, 0.0) * below + np.minimum(v, 0.0) * above
+
+    def bends(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
+        """Return which states have more than one slope within [lo, hi]."""
+        least, most = self.slopes(lo, hi)
+        return np.asarray(least < most)
 
     @abstractmethod
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:

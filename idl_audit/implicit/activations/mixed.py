@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation, Line
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import Float32Array, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,14 @@ class Mixed(Activation):
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return slopes for a line below and a line above."""
         return self._both(lambda part, low, high: part.relaxation_slopes(low, high), lo, hi)
+
+    def multipliers(
+        self, v: FloatArray, lo: FloatArray, hi: FloatArray, chosen: FloatArray | Float32Array | None = None
+    ) -> FloatArray:
+        """Return multipliers that suit v."""
+        given = np.full_like(v, np.nan) if chosen is None else np.asarray(chosen, np.float64)
+        arrays = [np.broadcast_to(array, v.shape) for array in (v, lo, hi, given)]
+        return self._each(lambda part, *own: part.multipliers(*own), *arrays)
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return lines below and above; a part with fewer lines than another repeats its last one."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation
-from idl_audit.implicit.activations.coupled import Softmax
+from idl_audit.implicit.activations.coupled import Coupled
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.activations.mixed import Mixed
 from idl_audit.values.arrays import IntArray
@@ -28,7 +28,7 @@ def restricted(activation: Activation, states: IntArray) -> Activation:
             j = int(np.searchsorted(edges, piece[0], side="right"))
             found.append((restricted(activation.parts[j], piece - (edges[j] - activation.sizes[j])), len(piece)))
         return side_by_side(found)
-    if isinstance(activation, Softmax):
+    if isinstance(activation, Coupled):
         groups = states.reshape(-1, activation.width) if states.size % activation.width == 0 else None
         if groups is None or bool((np.diff(groups, axis=1) != 1).any() or (groups[:, 0] % activation.width).any()):
             raise ValueError("a group of coupled states cannot be torn apart")
@@ -75,4 +75,4 @@ def group_of(activation: Activation, size: int) -> IntArray:
             found.append(own + start)
             start += int(own.max(initial=-1)) + 1
         return np.concatenate(found) if found else np.zeros(0, np.int64)
-    return np.arange(size) // (activation.width if isinstance(activation, Softmax) else 1)
+    return np.arange(size) // (activation.width if isinstance(activation, Coupled) else 1)

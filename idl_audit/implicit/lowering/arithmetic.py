@@ -63,13 +63,15 @@ def lower_sub(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
 
 
 def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Mul by a constant, with broadcasting."""
+    """Mul with broadcasting: by a constant, or of two tensors that both depend on the input."""
     first, second = _pair(node, values)
     if not isinstance(first, AffineForm):
         first, second = second, first
-    if isinstance(second, AffineForm) or not isinstance(first, AffineForm):
-        refuse(node, "multiplies two tensors that both depend on the input; only products with constants are linear")
+    assert isinstance(first, AffineForm)  # two constants are folded before they get here
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
+    if isinstance(second, AffineForm):
+        at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
+        return (walk.products(node, first, at_first, second, at_second),)
     return (_times(node, first, second.astype(np.float64), shape, walk, relative=node.uncertainty),)
 
 

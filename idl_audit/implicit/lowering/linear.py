@@ -27,7 +27,7 @@ from idl_audit.values.rounding import gamma
 
 
 def lower_matmul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """MatMul with a constant on either side, with numpy's broadcasting."""
+    """MatMul with numpy's broadcasting, of constants or of tensors that depend on the input."""
     return (_product(node, values[0], values[1], walk),)
 
 
@@ -53,7 +53,7 @@ def _transposed(value: TensorValue | None) -> TensorValue | None:
 
 def _product(node: Node, left: TensorValue | None, right: TensorValue | None, walk: Walk) -> AffineForm:
     if isinstance(left, AffineForm) and isinstance(right, AffineForm):
-        refuse(node, "multiplies two tensors that both depend on the input; only products with constants are linear")
+        return _of_both(node, left, right, walk)
     if isinstance(left, AffineForm) and right is not None and not isinstance(right, AffineForm):
         return _times_constant(node, left, right, walk, form_on_left=True)
     if isinstance(right, AffineForm) and left is not None and not isinstance(left, AffineForm):
@@ -72,6 +72,22 @@ def _times_constant(node: Node, form: AffineForm, constant: AnyArray, walk: Walk
     except ValueError:
         refuse(node, f"multiplies tensors of shapes {operands[0]} and {operands[1]}, which do not fit")
     return walk.linear(node, _matmul_map(form.shape, weights, shape, form_on_left=form_on_left), form, shape)
+
+
+def _of_both(node: Node, left: AffineForm, right: AffineForm, walk: Walk) -> AffineForm:
+    """Return the product of two tensors that both depend on the input."""
+    try:
+        shape = np.matmul(np.broadcast_to(0.0, left.shape), np.broadcast_to(0.0, right.shape)).shape
+    except ValueError:
+        refuse(node, f"multiplies tensors of shapes {left.shape} and {right.shape}, which do not fit")
+    rows, columns = flat_indices(left.shape), flat_indices(right.shape)
+    rows = rows[None] if rows.ndim == 1 else rows
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    lead = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
+    at_left, at_right = (
+        np.broadcast_to(index, (*lead, *index.shape[-2:])).reshape(-1, *index.shape[-2:]) for index in (rows, columns)
+    )
+    return walk.matrix_product(node, left, at_left, right, at_right).reshaped(shape)
 
 
 def _matmul_map(

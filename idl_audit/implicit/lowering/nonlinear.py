@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import Activation, coupled, curve, kinked
+from idl_audit.implicit.activations import Activation, curve, kinked, softmax
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.lowering.maxima import lower_max, lower_min
 from idl_audit.implicit.lowering.reductions import competing_axes
@@ -124,9 +124,9 @@ def lower_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) 
     axes = competing_axes(node, form.shape, walk.opset)
     width = math.prod(form.shape[a] for a in axes)
     if axes[-1] == len(form.shape) - 1:
-        return (walk.states(node, coupled.softmax(width), form),)
+        return (walk.states(node, softmax.softmax(width), form),)
     order = flat_indices(form.shape).swapaxes(axes[0], -1)
-    made = walk.states(node, coupled.softmax(width), walk.select(node, form, np.ascontiguousarray(order)))
+    made = walk.states(node, softmax.softmax(width), walk.select(node, form, np.ascontiguousarray(order)))
     back = flat_indices(made.shape).swapaxes(axes[0], -1)
     return (walk.select(node, made, np.ascontiguousarray(back)),)
 

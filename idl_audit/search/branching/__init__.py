@@ -8,6 +8,7 @@ Elsewhere: neuron splitting.
 from __future__ import annotations
 
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.bounds import StateBounds
 from idl_audit.proof.chain import Chain
 from idl_audit.search.branching.search import BranchOutcome, Search
 from idl_audit.search.branching.tree import Watch
@@ -35,6 +36,7 @@ def branch(
     judge: Judge,
     record: Chain | None = None,
     watch: Watch | None = None,
+    known: StateBounds | None = None,
 ) -> BranchOutcome:
     """Refute every alternative of a query, or find a counterexample, until the budget is spent.
 
@@ -48,10 +50,11 @@ def branch(
         judge: asks the original network, which has the last word on counterexamples.
         record: takes the choices that a proof is made of (`proof.convert`).
         watch: told the share of the current tree that is proved.
+        known: backward bounds of all states over the box, where they have been made: it begins with the rows alone.
 
     Raises:
         UnsupportedModelError: where the model has loops.
     """
     if not model.is_feed_forward:
         raise UnsupportedModelError(("branching is for feed-forward models",))
-    return Search(model, query, budget=budget, judge=judge, record=record, watch=watch).run()
+    return Search(model, query, budget=budget, judge=judge, record=record, watch=watch, known=known).run()

@@ -107,8 +107,9 @@ def ascend(
                 bound = bound + split @ cuts[k]
         return bound
 
-    kinked, curved = ({k: v for k, v in chosen.items() if (k in net.convex) == kind} for kind in (True, False))
-    groups = (kinked, RATE), (curved, CURVED_RATE), (betas, RATE / 2), (shares, RATE)
+    curved = {k: v for k, v in chosen.items() if lines[k].tangents is not None}
+    others = {k: v for k, v in chosen.items() if k not in curved}
+    groups = (others, RATE), (curved, CURVED_RATE), (betas, RATE / 2), (shares, RATE)
     values = [value for own, _ in groups for value in own.values()]
     adam = Adam([([value.detach().numpy() for value in own.values()], rate) for own, rate in groups])
     decay = DECAY ** min(1.0, USUAL_STEPS / steps)
@@ -169,7 +170,9 @@ def _first_slopes(
     n_rows = len(seeds)
     first: dict[int, torch.Tensor] = {}
     for k, own in lines.items():
-        if own.tangents is not None or (k in net.convex and bool(own.free.any())):
+        if own.groups is not None and own.groups.first is not None:
+            first[k] = given.get(k, own.groups.first.expand(n_rows, -1))
+        elif own.tangents is not None or (k in net.convex and bool(own.free.any())):
             first[k] = given.get(k, own.low.expand(n_rows, -1))
     bare = [k for k in first if lines[k].tangents is not None and k not in given]
     if bare:
@@ -183,7 +186,7 @@ def _first_slopes(
 
 
 def _slopes(lines: Mapping[int, Lines], chosen: Tensors) -> dict[int, torch.Tensor]:
-    """Return the slopes of what is raised: shares of curved states, the slopes themselves of kinked ones."""
+    """Return what is raised as slopes: shares of curved states become them; slopes and shares of planes stay."""
     slopes = {}
     for k, value in chosen.items():
         tangents = lines[k].tangents

@@ -16,8 +16,10 @@ import numpy as np
 
 from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.activations.kinked import Kinked
+from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import StateBounds
+from idl_audit.search.branching.groups import Groups, groups_of
 from idl_audit.search.branching.tangents import Tangents
 from idl_audit.search.torch_maps import Function, load_torch, pulled, tensor
 from idl_audit.values.box import Box
@@ -53,6 +55,8 @@ class Lines:
     """Where the lower line has any slope in [below, above] through 0: unstable states of a convex kink."""
     tangents: Tangents | None = None
     """Of a curved block: lines of other slopes, which may be chosen for every state."""
+    groups: Groups | None = None
+    """Of a coupled block: the planes that stand in place of all these lines."""
 
     @classmethod
     def picked(cls, several: Sequence[Lines], index: torch.Tensor) -> Lines:
@@ -83,10 +87,10 @@ class SearchNet:
         self.curved = {k for k, block in enumerate(model.blocks) if isinstance(block.activation, Curve)}
         """Blocks whose states' lines may have any slope."""
         self.bent: set[int] = set()
-        """Blocks whose states may be split: the convex ones, and all others that bend each state by itself."""
+        """Blocks whose states may be split: all but linear ones and softmax, whose planes gain little by a split."""
         for k, block in enumerate(model.blocks):
             phi = block.activation
-            if not phi.coupled and not (isinstance(phi, Kinked) and np.array_equal(phi.below, phi.above)):
+            if not isinstance(phi, Softmax) and not (isinstance(phi, Kinked) and np.array_equal(phi.below, phi.above)):
                 self.bent.add(k)
             if isinstance(phi, Kinked) and bool((np.asarray(phi.above) >= np.asarray(phi.below)).all()):
                 below, above = (
@@ -98,6 +102,8 @@ class SearchNet:
         """Return the lines of block k over [lo, hi], shape (n,) or (N, n)."""
         import torch
 
+        if self.model.blocks[k].activation.coupled:
+            return self._planes(k, lo, hi)
         if k not in self.convex:
             return self._fixed_lines(k, lo, hi)
         below, above = self.convex[k]
@@ -114,6 +120,13 @@ class SearchNet:
             torch.where(free, (above - chord) * hi, zero),
             free,
         )
+
+    def _planes(self, k: int, lo: torch.Tensor, hi: torch.Tensor) -> Lines:
+        import torch
+
+        none, never = torch.zeros_like(lo), torch.zeros_like(lo, dtype=torch.bool)
+        groups = groups_of(self.model.blocks[k], lo.double().numpy(), hi.double().numpy())
+        return Lines(none, none, none, none, never, groups=groups)
 
     def _fixed_lines(self, k: int, lo: torch.Tensor, hi: torch.Tensor) -> Lines:
         import torch
@@ -195,6 +208,8 @@ class SearchNet:
         """Return the coefficients of z that lines give for those of x, (N, n), and the sum of their constants."""
         import torch
 
+        if own.groups is not None:
+            return own.groups.over_states(v, slopes)
         if own.tangents is not None and slopes is not None:
             return v * slopes, (v * own.tangents.heights(slopes, v)).sum(-1)
         low = own.low if slopes is None else torch.where(own.free, slopes, own.low)

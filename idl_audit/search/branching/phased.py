@@ -151,6 +151,11 @@ class PhasedSearch:
             if k not in found.seen:
                 continue
             v, cut, at_cut = found.seen[k], self._cuts[k], self._at_cuts[k]
+            if own.groups is not None:
+                score = own.groups.losses(v)
+                open_ = (torch.from_numpy(phases[:, first:last]) == 0) & (score > LEAST_LOSS)
+                best, where = _better(best, where, score, open_, first)
+                continue
             above = torch.clamp(own.up * cut + own.c_up - at_cut, min=0)
             if k in self.net.convex:
                 open_, below = own.free.expand_as(v), 1e-3 * above
@@ -162,9 +167,16 @@ class PhasedSearch:
             score = torch.clamp(-v, min=0) * above + torch.clamp(v, min=0) * below
             if k in self.planes and found.point is not None:
                 score = self._planes_cost(k, score, v, found)
-            score = torch.where(open_, score, torch.full_like(score, -1.0))
-            value, index = score.max(dim=1)
-            better = value > best
-            best = torch.where(better, value, best)
-            where = torch.where(better, index + first, where)
+            best, where = _better(best, where, score, open_, first)
         return where.numpy()
+
+
+def _better(
+    best: torch.Tensor, where: torch.Tensor, score: torch.Tensor, is_open: torch.Tensor, first: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the best scores and their states, (N,), with those of the open states of one more block put in."""
+    import torch
+
+    value, index = torch.where(is_open, score, torch.full_like(score, -1.0)).max(dim=1)
+    better = value > best
+    return torch.where(better, value, best), torch.where(better, index + first, where)

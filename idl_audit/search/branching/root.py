@@ -10,6 +10,7 @@ import numpy as np
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import StateStep, retightened
 from idl_audit.proof.leaves import prove_states
+from idl_audit.proof.wanted import to_tighten
 from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.search.branching.ascent import ascend
 from idl_audit.search.branching.network import Lines, SearchNet, state_tensors
@@ -48,7 +49,7 @@ def root_bounds(
         bounds = retightened(model, k, bounds, None, inputs, zonotopes=zonotopes, check=budget.check)
         if not model.rows[k].states or ascent.share.out_of_time or steps <= 1:
             continue
-        bending = np.flatnonzero(bounds.unstable(k, block).any(axis=0))
+        bending = np.flatnonzero(to_tighten(model, k, bounds).any(axis=0))
         if bending.size:
             bounds = bounds.with_block(k, block, ascent.tightened(k, bending, bounds), bounds.x[k])
     return bounds

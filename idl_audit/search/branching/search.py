@@ -14,6 +14,7 @@ from idl_audit.proof.chain import Chain, Leaves, StateTrees, rows_of, with_phase
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.linear_bounds import rows_at_once
 from idl_audit.proof.restriction import living_states, restricted, restricted_bounds
+from idl_audit.proof.wanted import to_tighten
 from idl_audit.search.branching.ascent import ascend
 from idl_audit.search.branching.hidden import tree_bounds
 from idl_audit.search.branching.network import SearchNet, state_tensors
@@ -37,6 +38,10 @@ HIDDEN_SHARE = 0.5
 """Of the time left, for the trees of hidden states."""
 LARGEST_GAP = -1.0
 """Below this lower bound the states' bounds come first."""
+FIRST_LEAVES = 64
+"""Of trees on the bounds of the states that are known."""
+COSTLY_ROOT = 2**27
+"""Rows of states times states: about a hundred times that many operations for each step of their ascent."""
 FEW_LEAVES = 32
 """That a tree without hope may have: its corners may be counterexamples."""
 
@@ -74,8 +79,10 @@ class Search:
         judge: Judge,
         record: Chain | None,
         watch: Watch | None,
+        known: StateBounds | None = None,
     ) -> None:
-        """Take the question; only `record` keeps what is chosen."""
+        """Take the question; only `record` keeps what is chosen; `known` are plain backward bounds of all states."""
+        self._known = known
         self._model, self._query, self._budget = model, query, budget
         self._judge, self._record, self._watch = judge.within(budget), record, watch
         self._rounds = 0
@@ -95,13 +102,34 @@ class Search:
     def run(self) -> BranchOutcome:
         """Go through the stages until all alternatives are refuted, one holds, or the budget is spent."""
         with suppress(BudgetError):
-            self._plant()
-            self._go_on()
+            self._begin()
+            if self._left:
+                self._plant()
+                self._go_on()
         left = self._left
         waiting = max(len(left), sum(tree.open for tree in self._forest.values()))
         lowers = tuple(float(rows.max(initial=-np.inf)) for rows in self._lowers)
         found = self._judge.found
         return BranchOutcome(not left and found is None, found, self._closed, waiting, lowers)
+
+    def _begin(self) -> None:
+        """Raise slopes of the rows alone over the bounds of the states that are known, and grow small trees on them.
+
+        Where bounds of the states with optimised slopes cost much, trees get half of the time.
+        """
+        if self._known is None:
+            return
+        self._net, self._bounds = SearchNet(self._model, self._query.box, self._budget), self._known
+        self._bound_rows()
+        if min((float(self._lowers[number].max()) for number in self._left), default=0.0) > LARGEST_GAP:
+            rows = sum(int(to_tighten(self._model, k, self._known).sum()) for k in self._known.z)
+            is_costly = rows * self._model.n_states > COSTLY_ROOT
+            self._grow(self._budget.part(0.5) if is_costly else self._budget.at_most_nodes(FIRST_LEAVES), last=False)
+        self._forest = {}
+        if self._left and self._record is not None:  # the bounds of the states belong to all alternatives of a proof
+            self._lowers = [np.full_like(lower, -np.inf) for lower in self._lowers]
+            self._record.trees.clear()
+            self._closed = 0
 
     def _plant(self) -> None:
         """Bound the states, and leave out those that are dead over the box."""
