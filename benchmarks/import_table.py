@@ -2,8 +2,9 @@
 
     IDL_AUDIT_DATA=... python -m benchmarks.import_table [--out DIR]
 
-Every network of the data folder's vnncomp/ and onnx_import/, networks freshly exported by both of torch's exporters,
-and ResNet-20 from its state dict; then the refusals of onnx_refuse/ and of a network with two inputs.
+Every network of the data folder's vnncomp/, onnx_import/, onnx_products/ and onnx_refuse/, networks freshly exported
+by both of torch's exporters, and ResNet-20 from its state dict; then small classifiers of about 70 kinds
+(`torch_kinds`) by both exporters at their usual and oldest operator sets, audited at a small radius.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import onnx
+import numpy as np
 import torch
-from onnx import TensorProto, helper
 from torch import nn
 
+import idl_audit
 from benchmarks.architectures import load_resnet20
+from benchmarks.torch_kinds import KINDS, Shapes, made
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
 from idl_audit.graph.torch_options import TorchOptions
@@ -109,28 +112,79 @@ def fresh_networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     }
 
 
-def export(module: nn.Module, shape: tuple[int, ...], path: Path, *, dynamo: bool) -> None:
+def export(
+    module: nn.Module, shape: tuple[int, ...] | Shapes, path: Path, *, dynamo: bool, opset: int | None = None
+) -> None:
     """Export as users do, silently."""
+    shapes = [shape] if all(isinstance(n, int) for n in shape) else shape
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        torch.onnx.export(module.eval(), (torch.zeros(shape),), str(path), dynamo=dynamo)
+        zeros = tuple(torch.zeros(one) for one in shapes)
+        torch.onnx.export(module.eval(), zeros, str(path), dynamo=dynamo, opset_version=opset)
 
 
-def two_inputs(path: Path) -> Path:
-    """Write a network with two inputs."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("a", "b", "y")]
-    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"], name="sum")], "g", values[:2], values[2:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
+EXPORTS: Final = {
+    "dynamo": (True, None),
+    "dynamo, opset 18": (True, 18),
+    "TorchScript": (False, None),
+    "TorchScript, opset 9": (False, 9),
+}
+"""Exporter -> (whether it is dynamo's, its operator set)."""
+RADIUS: Final = 1e-3
+SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What became of one kind of network."""
+
+    name: str
+    found: dict[str, Imported | Refused | None]
+    """Exporter -> what was imported; None where torch does not export it."""
+    verdict: str
+    """On one random sample at the radius, of the first that was imported."""
+    seconds: float
+
+
+def import_kind(name: str, scratch: Path) -> Kind:
+    """Export a kind by every exporter, import what comes, and audit the first that is read."""
+    module, shapes = made(name)
+    found: dict[str, Imported | Refused | None] = {}
+    verdict, seconds = "-", 0.0
+    for exporter, (dynamo, opset) in EXPORTS.items():
+        path = scratch / "kind.onnx"
+        path.unlink(missing_ok=True)
+        try:
+            export(module, shapes, path, dynamo=dynamo, opset=opset)
+        except Exception:  # an exporter's own errors are of many kinds, and none is ours
+            found[exporter] = None
+            continue
+        found[exporter] = import_file(path, name)
+        if verdict == "-" and isinstance(found[exporter], Imported):
+            start = time.monotonic()
+            verdict, seconds = audited(path), time.monotonic() - start
+    return Kind(name, found, verdict, seconds)
+
+
+def audited(path: Path) -> str:
+    """Return the verdict on one random sample with its own class as the label."""
+    try:
+        subject = open_subject(path)
+        x = random_inputs(subject.model.n_inputs)[:1].astype(np.float32)
+        label = subject.original(x).argmax(axis=1)
+        (sample,) = idl_audit.certify(path, x, label, eps=RADIUS, time_limit=SECONDS).samples
+    except IdlAuditError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return f"{sample.verdict}, {sample.method or sample.reason}"
 
 
 def rows(data: Path, scratch: Path) -> Iterator[Imported | Refused]:
     """Import everything, one after the other."""
-    for folder in ("vnncomp/*", "onnx_import", "onnx_refuse"):
+    for folder in ("vnncomp/*", "onnx_import", "onnx_products", "onnx_refuse"):
         for path in sorted(data.glob(f"{folder}/*.onnx")):
             yield import_file(path, f"{path.parent.name}/{path.stem}")
     fresh = fresh_networks()
@@ -143,10 +197,36 @@ def rows(data: Path, scratch: Path) -> Iterator[Imported | Refused]:
     torch_options = TorchOptions("benchmarks.architectures:resnet20", (1, 3, 32, 32), True)
     state_dict = data / "models/resnet20_cifar10.th"
     yield import_file(state_dict, "ResNet-20 from its state dict", ModelOptions(torch=torch_options))
-    yield import_file(two_inputs(scratch / "two_inputs.onnx"), "a network with two inputs")
 
 
-def table(found: list[Imported | Refused]) -> str:
+def kinds_table(kinds: list[Kind]) -> list[str]:
+    """Return the lines about kinds of networks."""
+    read = sum(any(isinstance(one, Imported) for one in kind.found.values()) for kind in kinds)
+    certified = sum(kind.verdict.startswith("certified") for kind in kinds)
+    lines = [
+        "",
+        "## Kinds of layers",
+        "",
+        f"Small classifiers with random weights (`benchmarks/torch_kinds.py`): {read} of {len(kinds)} kinds are read, "
+        f"{certified} certified at {RADIUS:g} around one random sample, at most {SECONDS:g} s. A number is the largest "
+        f"relative error; -: torch {torch.__version__} does not export it.",
+        "",
+        f"| kind | {' | '.join(EXPORTS)} | verdict | seconds |",
+        f"|---|{'---:|' * len(EXPORTS)}---|---:|",
+    ]
+    refused = []
+    for kind in kinds:
+        cells = []
+        for exporter in EXPORTS:
+            one = kind.found.get(exporter)
+            if isinstance(one, Refused):
+                refused.append(f"| {kind.name}, {exporter} | {one.sentence.replace('|', ' ')} |")
+            cells.append("-" if one is None else "refused" if isinstance(one, Refused) else f"{one.max_rel_error:.1e}")
+        lines.append(f"| {kind.name} | {' | '.join(cells)} | {kind.verdict.replace('|', ' ')} | {kind.seconds:.2f} |")
+    return [*lines, "", "| refused | the sentence |", "|---|---|", *refused] if refused else lines
+
+
+def table(found: list[Imported | Refused], kinds: list[Kind]) -> str:
     """Return the report as markdown."""
     imported = [row for row in found if isinstance(row, Imported)]
     refused = [row for row in found if isinstance(row, Refused)]
@@ -167,7 +247,7 @@ def table(found: list[Imported | Refused]) -> str:
         lines.append(f"| {' | '.join(figures)} | {row.max_rel_error:.1e} | {row.seconds:.2f} |")
     lines += ["", "| refused | the sentence |", "|---|---|"]
     lines += [f"| {row.name} | {row.sentence.replace('|', ' ')} |" for row in refused]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *kinds_table(kinds)]) + "\n"
 
 
 def main() -> None:
@@ -177,7 +257,8 @@ def main() -> None:
     out = parser.parse_args().out
     with tempfile.TemporaryDirectory() as scratch:
         found = list(rows(Path(os.environ["IDL_AUDIT_DATA"]), Path(scratch)))
-    (out / "import.md").write_text(table(found), encoding="utf-8")
+        kinds = [import_kind(name, Path(scratch)) for name in KINDS]
+    (out / "import.md").write_text(table(found, kinds), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ HIDDEN_SHARE = 0.5
 """Of the time left, for the trees of hidden states."""
 LARGEST_GAP = -1.0
 """Below this lower bound the states' bounds come first."""
-FIRST_LEAVES = 64
+FIRST_LEAVES = 32
 """Of trees on the bounds of the states that are known."""
 COSTLY_ROOT = 2**27
 """Rows of states times states: about a hundred times that many operations for each step of their ascent."""
