@@ -24,6 +24,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -33,6 +34,7 @@ from idl_audit.proof.forms import linearised, moving
 from idl_audit.proof.intervals import centre_and_radius, row_terms
 from idl_audit.proof.patches import Image, images_of, products_of_row
 from idl_audit.proof.spectral_norms import spectral_norm
+from idl_audit.proof.split_products import product
 from idl_audit.proof.symbol_terms import Terms, pushed, summed
 from idl_audit.proof.wanted import to_tighten
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
@@ -133,6 +135,8 @@ class Zonotope:
         least, greatest = (side[0] for side in block.slopes(z.lo, z.hi))
         size = np.abs(slope)
         rounding = gamma(4) * (size * (np.abs(self.centre) + self.reach) + np.abs(middle)) + TINY
+        same = (least == 1) & (greatest == 1) & _is_kinked(block)  # x = z, whatever the range says of rounding
+        middle, radius, rounding = (np.where(same, 0.0, part) for part in (middle, radius, rounding))
         other = Zonotope.of_interval(x)
         own = (size * self.error + rounding < other.error) & np.isfinite(self.centre) & np.isfinite(self.reach + radius)
         bends = own & (least < greatest)
@@ -147,6 +151,11 @@ class Zonotope:
             {group: terms.scaled(slope, own) for group, terms in self.groups.items()},
         )
         return made, np.where(bends, radius, 0.0)
+
+
+def _is_kinked(block: StateBlock) -> bool:
+    """Return whether phi is z itself where its slope is 1."""
+    return isinstance(block.activation, Kinked) and not np.any(block.exponent)
 
 
 def length(values: FloatArray) -> float:
@@ -181,7 +190,8 @@ def affine_zonotope(
 
     None where these would be more than `MOST_NUMBERS`.
 
-    error' = |W| (error + (gamma + relative) (|centre| + reach)) + gamma |r| + ..., gamma for all roundings of an entry.
+    error' = |W| (error + gamma reach + relative (|centre| + reach)) + ..., gamma for all roundings of an entry; the
+    centres are far larger, and rounded about once.
     """
     parts = [(row.states[k], states[k]) for k in sorted(row.states, reverse=True)]
     if row.input is not None:
@@ -189,16 +199,16 @@ def affine_zonotope(
     rounding = gamma(row_terms(row) + 8)
     symbols = max((zonotope.symbols for _, zonotope in parts), default=0)
     centre, carried, norm = row.constant.copy(), np.zeros(row.size), 0.0
-    added = rounding * np.abs(row.constant) + row.constant_error + TINY
+    added, centres = np.full(row.size, row.constant_error + TINY), np.abs(row.constant)
     groups: dict[Group, Terms] = {}
     for linear_map, source in parts:
         check()
-        centre += linear_map.apply(source.centre[None])[0]
+        moved, doubt = product(linear_map, source.centre)
+        centre, centres = centre + moved, centres + np.abs(moved)
         size, relative = np.abs(source.centre) + source.reach, linear_map.relative
         carried += _pushed_error(linear_map, source.error * (1 + 2 * relative))
-        added += (
-            _pushed_error(linear_map, (rounding + 2 * relative) * size + LOST) + (symbols + 1) * linear_map.row_loss
-        )
+        added += _pushed_error(linear_map, rounding * source.reach + 2 * relative * size + LOST)
+        added += doubt + symbols * linear_map.row_loss
         if linear_map.slack is not None:
             added += _pushed_error(linear_map.slack, size + source.error)
         norm += norm_of(linear_map) * source.norm * (1 + gamma(4))
@@ -207,6 +217,7 @@ def affine_zonotope(
             return None
         for group, terms in zip(source.groups, made, strict=True):
             groups[group] = summed(groups[group], terms) if group in groups else terms
+    added += gamma(len(parts) + 4) * centres
     norm = (norm + length(added * (1 + 2 * rounding))) * (1 + gamma(len(parts) + 4))
     error = np.fmin((carried + added) * (1 + 2 * rounding), norm)
     reach = np.where(wanted, 0.0, np.inf)
@@ -217,8 +228,8 @@ def affine_zonotope(
 
 def _pushed_error(linear_map: LinearMap, error: FloatArray) -> FloatArray:
     """Return |W| error, rounded upward."""
-    product = linear_map.magnitude.apply(error[None])[0]
-    return np.asarray(product * (1 + gamma(linear_map.row_terms + 4)) + linear_map.row_loss)
+    made = linear_map.magnitude.apply(error[None])[0]
+    return np.asarray(made * (1 + gamma(linear_map.row_terms + 4)) + linear_map.row_loss)
 
 
 @lru_cache(maxsize=2)

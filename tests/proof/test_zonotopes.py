@@ -20,6 +20,7 @@ from idl_audit.proof.forms import moving
 from idl_audit.proof.intervals import interval_bounds, with_interval
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.proof.proof import trivial
+from idl_audit.proof.split_products import product
 from idl_audit.proof.symbol_terms import Terms, pushed, summed
 from idl_audit.proof.zonotopes import Zonotope, Zonotopes
 from idl_audit.values.box import Box
@@ -366,3 +367,31 @@ def test_sets_and_models_that_they_are_not_for() -> None:
     assert zonotopes.zonotopes_over(model, both) is None
     assert isinstance(zonotopes.zonotopes_over(model, Interval.of_boxes(box)), Zonotopes)
     assert isinstance(model.rows[0].states[1], (Convolution, Dense, Reindexed, Selection, Sparse))
+
+
+# --- centres ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(MAPS))
+@settings(deadline=None, max_examples=25)
+@given(seed=seeds, scale=st.sampled_from([0, -8, 130, -200]))
+def test_split_products_are_rounded_about_once(name: str, seed: int, scale: int) -> None:
+    """Against rational arithmetic; of kernels and matrices the bound is a few units of the last place of the result."""
+    rng = np.random.default_rng(seed)
+    linear_map = MAPS[name](rng)
+    values = rng.normal(size=linear_map.n_in) * 10.0 ** rng.choice([scale, 0], size=linear_map.n_in)
+    found, error = product(linear_map, values)
+    for i, row in enumerate(linear_map.to_sparse().toarray()):
+        exact = sum((Fraction(float(w)) * Fraction(float(v)) for w, v in zip(row, values, strict=True)), Fraction(0))
+        room = Fraction(1, 2**50) * abs(exact) if name == "reindexed" else Fraction(0)  # its entries are products
+        assert abs(Fraction(float(found[i])) - exact) <= Fraction(float(error[i])) + room
+    if name in ("convolution", "dense") and not scale:
+        largest = float(np.abs(values).max()) * float(np.abs(linear_map.to_sparse().toarray()).max())
+        assert error.max() <= 2.0**-50 * np.abs(found).max() + 2.0**-60 * largest * linear_map.row_terms**2
+
+
+def test_products_of_what_has_no_scale_are_plain_ones() -> None:
+    for size in (0.0, 1e-300, 1e300):
+        found, error = product(dense(np.full((1, 2), size)), np.full(2, size))
+        assert not found[0] < 0
+        assert error[0] >= 0
