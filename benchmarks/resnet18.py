@@ -37,6 +37,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the trained ResNet-20."""
 STATISTICS = 32
 """Images that batch norms take their statistics of: the last ones."""
+SHAPE = (1, 3, 32, 32)
 PACKAGES = ("numpy", "torch")
 
 
@@ -91,12 +92,11 @@ def seen(module: Module, lo: FloatArray, hi: FloatArray, rows: FloatArray) -> Fl
     """Return the least margins at the corners that signed gradients at the centre point to."""
     import torch
 
-    shape = (1, 3, 32, 32)
     least = []
     for row in torch.from_numpy(rows).float():
-        u = torch.tensor((lo + hi) / 2, dtype=torch.float32).reshape(shape).requires_grad_()
+        u = torch.tensor((lo + hi) / 2, dtype=torch.float32).reshape(SHAPE).requires_grad_()
         (slope,) = torch.autograd.grad(module(u)[0] @ row, u)
-        corner = torch.from_numpy(np.where(slope.numpy().ravel() > 0, lo, hi)).float().reshape(shape)
+        corner = torch.from_numpy(np.where(slope.numpy().ravel() > 0, lo, hi)).float().reshape(SHAPE)
         with torch.no_grad():
             least.append(float(module(corner)[0] @ row))
     return np.array(least)
@@ -106,7 +106,7 @@ def measured(case: Case) -> dict[str, Any]:
     """Return what one row says."""
     module = case.make()
     with tempfile.TemporaryDirectory() as folder:
-        model = load(exported(module, Path(folder)))
+        model = load(exported(module, SHAPE, Path(folder)))
     image = images(slice(case.image, case.image + 1)).ravel().astype(np.float64)
     lo, hi = np.clip(image - case.eps, 0, 1), np.clip(image + case.eps, 0, 1)
     rows = margin_rows(model(image[None])[0])

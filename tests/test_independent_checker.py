@@ -5,6 +5,7 @@ that of a claim that was proved, with no alternative that was not; else thousand
 """
 
 import io
+import itertools
 import json
 import math
 import os
@@ -525,24 +526,52 @@ def integers(r: random.Random, bits: int, *shape: int) -> np.ndarray:
 def test_arithmetic_errs_outward(seed: int) -> None:
     """Products and sums against Python's integers and fractions."""
     r = random.Random(seed)
-    a, b = integers(r, 60, 3, 40), integers(r, 60, 3, 40)
-    for cut in (59, 62, 63, 80):
-        assert (independent_checker.product(a, b, cut) == (a.astype(object) * b >> cut)).all()
-    err, up = r.choice([0, 1, 2**20]), r.randrange(-80, 80)
-    near = a + integers(r, err.bit_length() - 1, 3, 40) if err else a
-    wanted = np.minimum(near.astype(object) * b, near.astype(object) * -b).sum(axis=1)
-    scale = Fraction(2) ** up
-    allowed = scale * 40 * (2**66 + err * 2**62) + 2
-    for found, exact in zip(independent_checker.least(up, err, (a, b), (a, -b)), wanted, strict=True):
-        assert 0 <= exact * scale - int(found) <= allowed
-    few, matrix = integers(r, 42, 3, 30), independent_checker.Fixed(integers(r, 52, 30, 5), r.randrange(90), 1)
-    first = independent_checker.pull(few, 20, matrix)
-    second = independent_checker.Fixed(integers(r, 58, 3, 5), r.randrange(120), 3)
-    exact = few.astype(object) @ matrix.ints.astype(object)
-    for made, true in ((first, scaled(exact, -20 - matrix.exp)), (second + first, None)):
-        true = true if true is not None else scaled(exact, -20 - matrix.exp) + scaled(second.ints, -second.exp)
+    a = independent_checker.Fixed(integers(r, 58, 3, 30), r.randrange(90), r.choice([0, 1, 2**20]))
+    b = independent_checker.Fixed(integers(r, 58, 30, 5), r.randrange(90), r.choice([0, 3, 2**40]))
+    c = independent_checker.Fixed(integers(r, 58, 3, 5), r.randrange(120), 3)
+    near, matrix = a.ints.astype(object) + moved(r, a), b.ints.astype(object) + moved(r, b)
+    exact = scaled(near @ matrix, -a.exp - b.exp)
+    total = exact + scaled(c.ints.astype(object) + moved(r, c), -c.exp)
+    for made, true in ((a @ b, exact), (c + a @ b, total)):
         assert (abs(scaled(made.ints, -made.exp) - true) <= made.err * Fraction(2) ** -made.exp).all()
-        assert abs(made.ints).max() < 2**58
+        assert abs(made.ints).max() < 2**59
+    assert (a @ b).err <= 8 + 30 * (a.err * 2**59 + b.err * 2**59) * Fraction(2) ** ((a @ b).exp - a.exp - b.exp)
+    factors = integers(r, 57, 3, 30)
+    least = a.dot(factors, factors, 40) * Fraction(2) ** -independent_checker.GRID
+    assert (least <= scaled((near * factors).sum(axis=1), -a.exp - 40)).all()
+
+
+def moved(r: random.Random, numbers: Any) -> np.ndarray:
+    """Integers within the error of some numbers."""
+    drawn = [r.randint(-numbers.err, numbers.err) for _ in range(numbers.ints.size)]
+    return np.array(drawn, object).reshape(numbers.ints.shape)
+
+
+@pytest.mark.parametrize("below", [0, -1, 1])
+def test_states_have_the_least_value(below: int) -> None:
+    """The least of v phi(z) - lam z is that of the ends and of 0, outward by little."""
+    r, part = random.Random(below), object.__new__(independent_checker.Part)
+    part.network, part.exps = type("Network", (), {"below": [below]})(), [50]
+    for _ in range(300):
+        v, lam, err = integers(r, 57, 1, 1), integers(r, 57, 1, 1), r.choice([0, 1, 2**30])
+        lo, hi = np.sort(integers(r, 56, 2)).tolist()
+        near = int(v[0, 0]) + r.randint(-err, err)
+        places = [lo, hi, *([0] if lo < 0 < hi else [])]
+        true = min(near * (z if z >= 0 else below * z) - int(lam[0, 0]) * z for z in places)
+        bounds = np.array([[[lo]], [[-hi]]])
+        found = part.states(0, independent_checker.Fixed(v, 60, err), lam, bounds)[0] * Fraction(2) ** (110 - 160)
+        reach = max(abs(lo), abs(hi), 1) * (abs(int(v[0, 0])) + abs(int(lam[0, 0])) + 1)
+        assert 0 <= true - found <= Fraction(reach, 2**45) + 2 * err * max(abs(lo), abs(hi)) + 2**70
+
+
+@pytest.mark.parametrize("numbers", [[[1.0, 1e-300, -1e-300, 0.0]], [[0.1, -(2.0**-60)]], [[0.0, -0.0]], [[3.0, -5.0]]])
+def test_floats_are_rounded_away_from_0(numbers: list[list[float]]) -> None:
+    """However small a number is, it is not taken for 0."""
+    made = independent_checker.Fixed.of(np.array(numbers))
+    for found, number in zip(made.ints[0].tolist(), numbers[0], strict=True):
+        assert (found > 0) == (number > 0)
+        assert (found < 0) == (number < 0)
+        assert abs(found * Fraction(2) ** -made.exp - Fraction(number)) <= made.err * Fraction(2) ** -made.exp
 
 
 def scaled(ints: np.ndarray, up: int) -> np.ndarray:
@@ -550,26 +579,81 @@ def scaled(ints: np.ndarray, up: int) -> np.ndarray:
     return np.frompyfunc(lambda n: int(n) * Fraction(2) ** up, 1, 1)(ints)
 
 
-def test_bounds_hold(proofs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every bound of a state that an accepted proof leads to holds at points of the box."""
-    seen: list[Any] = []
+def bounds_of(path: Path) -> tuple[Any, Any]:
+    """The part of an accepted proof, and the bounds of states after its last stage."""
+    seen: list[tuple[Any, Any]] = []
     stage = independent_checker.Part.stage
 
     def spy(self: Any, name: str, b: Any, kept: Any) -> None:
         stage(self, name, b, kept)
         seen.append((self, list(b)))
 
-    monkeypatch.setattr(independent_checker.Part, "stage", spy)
-    for path in proofs:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(independent_checker.Part, "stage", spy)
         independent_checker.check(MODEL, path)
-        part, bounds = seen[-1]
-        ends = [np.ldexp(side[0, :-1].astype(float), -part.exps[-1]) for side in part.box]
-        u = ends[0] + (ends[1] - ends[0]) * np.random.default_rng(0).integers(0, 2, (20000, 64))
-        for i, (weight, bias) in enumerate(LAYERS[:-1]):
-            z, k = u @ weight.T + bias, 1 - i
-            for bound, sign in zip(bounds[k], (1, -1), strict=True):
-                assert (sign * (z - np.ldexp(bound[0].astype(float), -part.exps[k])) >= -1e-9).all()
+    return seen[-1]
+
+
+@pytest.fixture(scope="module")
+def bounded(proofs: list[Path]) -> list[tuple[Any, Any]]:
+    """The parts of the proofs, and their bounds."""
+    return [bounds_of(path) for path in proofs]
+
+
+def corners(part: Any, count: int) -> np.ndarray:
+    """Corners of the box of a part."""
+    lo, hi = (
+        sign * np.ldexp(side[0].astype(float), -part.exps[1]) for side, sign in zip(part.box[1], (1, -1), strict=True)
+    )
+    return lo + (hi - lo) * np.random.default_rng(0).integers(0, 2, (count, 64))
+
+
+def test_bounds_hold(bounded: list[tuple[Any, Any]]) -> None:
+    """Every bound of a state that an accepted proof leads to holds at points of the box."""
+    for part, bounds in bounded:
+        u = corners(part, 20000)
+        for t, (weight, bias) in enumerate(LAYERS[:-1], 2):
+            z = u @ weight.T + bias
+            for bound, sign in zip(bounds[t], (1, -1), strict=True):
+                assert (sign * z >= np.ldexp(bound[0].astype(float), -part.exps[t]) - 1e-9).all()
             u = np.maximum(z, 0)
+
+
+def test_states_may_be_counted_from_the_end(proofs: list[Path], tmp_path: Path) -> None:
+    """Numbers below 0 in `kept` are of the same states: a lemma about them gives the same bounds."""
+    arrays = next(some for some in map(read, proofs) if "part.0.kept.0" in some and "part.0.stage.1.blocks" not in some)
+    kept = arrays["part.0.kept.0"]
+    g, own = len(kept), "part.0.stage.1.lemma.0."
+    arrays |= {"part.0.stage.1.blocks": np.array([0]), own + "states": np.arange(g), own + "signs": np.ones(g, np.int8)}
+    arrays |= {own + "roots": np.arange(g), own + "variable": np.full(g, -1), own + "cut": np.zeros(g)}
+    arrays[own + "child"] = np.zeros(g, np.int64)
+    found = []
+    for numbers in (kept, kept - 32):
+        (tmp_path / "kept.npz").write_bytes(written({**arrays, "part.0.kept.0": numbers}))
+        found.append(bounds_of(tmp_path / "kept.npz")[1])
+    assert all((one == other).all() for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_choices_are_sound(bounded: list[tuple[Any, Any]], seed: int) -> None:
+    """Whatever slopes, multipliers, duals and planes are chosen, bounds of outputs and of their negatives hold."""
+    r = np.random.default_rng(seed)
+    for part, bounds in bounded:
+        y = outputs(corners(part, 20000))[0]
+        maps, rows = part.network.full(part.network.output), np.arange(20)
+        each = [np.repeat(bound, len(rows), axis=1) for bound in bounds]
+        chosen: dict[tuple[str, int], Any] = {}
+        for t, kind in itertools.product((2, 3), ("slopes", "multipliers", "duals")):
+            states = np.flatnonzero(r.random(part.network.sizes[t]) < 0.3)
+            values = r.normal(size=(len(rows), len(states))) * 10.0 ** r.integers(-3, 2)
+            chosen[kind, t] = np.ones(len(rows), bool), states, values
+        states = np.flatnonzero(r.random(part.network.sizes[2]) < 0.5)
+        chosen["planes", 2] = r.random(len(rows)) < 0.8, states, r.integers(0, 256, (len(rows), len(states), 64))
+        chosen["planes", 2] = *chosen["planes", 2][:2], chosen["planes", 2][2][chosen["planes", 2][0]]
+        for some in ({}, chosen, {("planes", 2): chosen["planes", 2]}):
+            found = (part.lower(maps, rows, each, "usual", some) / 2**independent_checker.GRID).astype(float)
+            least = np.concatenate([y.min(axis=0), -y.max(axis=0)])
+            assert (found <= least + 1e-9).all()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
 from idl_audit.measure.state_bounds import Counts, Prepared, SetBounds, bound_set, counts, prepare
 from idl_audit.proof.bounds import Interval
+from idl_audit.proof.domains import why_outside
 from idl_audit.report.schema import BlockBounds, Diagnostic, MethodBounds, OutputBounds, Report
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
@@ -188,6 +190,8 @@ class _Found:
         self.eps = eps
         self.cut_short = 0
         self.unbounded = 0
+        self.outside: dict[int, str] = {}
+        """Sample -> which operator may have no value in its set."""
         self.kept: list[SetBounds] = []
         self._model, self._keep = model, keep
         self._blocks = {k: _Block() for k in model.evaluation_order}
@@ -198,7 +202,9 @@ class _Found:
     def add(self, index: int, bounds: SetBounds) -> None:
         """Take in the bounds of one sample."""
         self.cut_short += bounds.cut_short
-        outputs = bounds.outputs
+        outside, outputs = why_outside(self._model, bounds.states), bounds.outputs
+        if outside:
+            self.outside[index] = outside
         self.unbounded += not np.isfinite(outputs.width).all()
         self._outputs.add(outputs)
         self._samples.append(
@@ -302,6 +308,11 @@ def _diagnostics(
             message=f"on {unbounded} sets an output has no finite bound",
             hint="use more methods, or a smaller eps",
         )
+    for one in found:
+        for index, why in itertools.islice(one.outside.items(), 1):
+            more = f" ({len(one.outside) - 1} samples more have such a place)" if len(one.outside) > 1 else ""
+            message = f"sample {index} at eps {one.eps.text}: {why}{more}"
+            yield Diagnostic(code="IDL212", level="warning", message=message)
     if options.sigma is not None:
         yield Diagnostic(
             code="IDL404",

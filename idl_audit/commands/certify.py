@@ -280,7 +280,7 @@ def _not_judged(decided: Sequence[Decided]) -> WhyIncomplete | None:
 
 
 def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[Diagnostic]:
-    """Name the samples that could not be decided, and those that have no certificate."""
+    """Name the samples that could not be decided, and where they may have no outputs, and those without certificate."""
     for sample in decided:
         if sample.lost is not None:
             yield Diagnostic(
@@ -290,6 +290,10 @@ def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[
                 hint="run it again alone with --index, with fewer --jobs" if options.jobs > 1 else None,
                 where=f"samples {sample.index}",
             )
+        for eps, result in sample.results.items():
+            if result.detail:
+                message = f"sample {sample.index} at eps {eps:g}: {result.detail}"
+                yield Diagnostic(code="IDL212", level="warning", message=message, where=f"samples {sample.index}")
     missing = [f"{sample.index} (eps {eps:g})" for sample in decided for eps in sample.uncertified]
     if missing:
         message = f"certified, but no certificate that stands alone was found for the samples {', '.join(missing[:10])}"

@@ -160,10 +160,17 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
     if undecided:
         reason = next((found.reason for found in undecided if found.reason is not Reason.TIME_LIMIT), Reason.TIME_LIMIT)
         answer: PropertyResult = "timeout" if reason is Reason.TIME_LIMIT else "unknown"
-        return Decision(answer, reason=reason, diagnostics=diagnostics)
+        told = (*diagnostics, *_outside(asked, undecided))
+        return Decision(answer, reason=reason, diagnostics=told)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
     told = (*diagnostics, *_in_float32(subject, asked, results, budget))
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
+
+
+def _outside(asked: AskedProperty, undecided: Sequence[Result]) -> Iterator[Diagnostic]:
+    """Say which operators may have no value in the boxes that are undecided."""
+    for detail in dict.fromkeys(found.detail for found in undecided if found.detail):
+        yield Diagnostic(code="IDL212", level="warning", message=detail, where=asked.source)
 
 
 def _sat(subject: Subject, found: Result, diagnostics: tuple[Diagnostic, ...]) -> Decision:

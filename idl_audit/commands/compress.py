@@ -61,7 +61,7 @@ def reduce(path: Path, options: WriteOptions, data: DataOptions | None = None, *
         setting=None if box is None else "on the box of --bounds",
         states=NonzeroChange(before=model.n_states, after=found.model.n_states),
         nonzeros=NonzeroChange(before=weights(model), after=weights(found.model)),
-        drift=Drift(measured=float(np.abs(found.model(inputs) - model(inputs)).max(initial=0.0))),
+        drift=Drift(measured=_moved(found.model, model, inputs)),
         removed=Removed(
             constant=sum(found.constant.values()),
             dead=sum(found.dead.values()),
@@ -181,7 +181,7 @@ def _drift(pair: Compressed, opened: Opened, box: Interval | None, options: Writ
     points = [opened.inputs] if box is None else [opened.inputs, inside(box, options.seed)]
     if options.preprocessing.bounds is not None and opened.samples is None and box is not None:
         points = [inside(box, options.seed)]  # random inputs may lie outside what --bounds speaks of
-    measured = float(max(np.abs(pair.stored(u) - pair.original(u)).max(initial=0.0) for u in points))
+    measured = max(_moved(pair.stored, pair.original, u) for u in points)
     why = ""
     everywhere: GlobalDrift | None = None
     try:
@@ -201,6 +201,20 @@ def _drift(pair: Compressed, opened: Opened, box: Interval | None, options: Writ
     if not why and (slope is None or (box is not None and guaranteed is None)):
         why = "the bound on the drift is beyond the range of float64"
     return Drift(guaranteed=guaranteed, measured=measured, at_samples=at_samples, offset=offset, slope=slope), why
+
+
+def _moved(small: Callable[[FloatArray], FloatArray], whole: ImplicitModel, points: FloatArray) -> float:
+    """Return how far outputs move at most at some points where the original model has any.
+
+    Raises:
+        UnsupportedModelError: where the smaller model has none there.
+    """
+    before = whole(points)
+    within = np.isfinite(before).all(axis=1)
+    after = small(points)[within]
+    if not np.isfinite(after).all():
+        raise UnsupportedModelError(["the smaller model gives NaN or infinity where the original does not"])
+    return float(np.abs(after - before[within]).max(initial=0.0))
 
 
 def _finite(values: FloatArray) -> float | None:

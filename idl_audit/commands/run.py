@@ -16,7 +16,7 @@ from idl_audit.commands.sensitivity import audit_sensitivity
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
 from idl_audit.report.schema import Diagnostic, Report, Timing
-from idl_audit.values.errors import IncompleteError, OptionError
+from idl_audit.values.errors import IncompleteError, OptionError, UnsupportedModelError
 
 Bar = Callable[[str], AbstractContextManager[Watcher]]
 """Shows the progress of the step that is named."""
@@ -59,14 +59,23 @@ def audit_all(path: Path, options: RunOptions, *, bar: Bar, tell: Teller = tell_
             told.add((found.code, found.message))
             tell(found)
 
+    left_out: list[UnsupportedModelError] = []
     for name, step in _steps(path, options, tell_once):
-        with bar(name) as watch:
-            reports.append(step(watch))
+        try:
+            with bar(name) as watch:
+                reports.append(step(watch))
+        except UnsupportedModelError as error:
+            if error.code != "IDL306":
+                raise
+            left_out.append(error)  # a network that jumps has no S; verdicts and bounds it has
+            continue
         if reports[-1].status == "incomplete":
             break
+    if left_out and not reports:
+        raise left_out[0]
     if not reports:
         raise OptionError("there is nothing to do: steps names none of sensitivity, bounds, certify, attack")
-    return combined(reports)
+    return combined(reports, [Diagnostic(code="IDL306", level="warning", message=str(error)) for error in left_out])
 
 
 def _steps(path: Path, options: RunOptions, tell: Teller) -> Iterator[tuple[str, Callable[[Watcher], Report]]]:
@@ -82,12 +91,13 @@ def _steps(path: Path, options: RunOptions, tell: Teller) -> Iterator[tuple[str,
         )
 
 
-def combined(reports: Sequence[Report]) -> Report:
+def combined(reports: Sequence[Report], noted: Sequence[Diagnostic] = ()) -> Report:
     """Return one report with the sections of all; what they share is taken from the last that has it."""
     last = reports[-1]
     for report in reports:
         _check_same(report, last)
-    diagnostics = {(entry.code, entry.message): entry for report in reports for entry in report.diagnostics}
+    found = [*noted, *(entry for report in reports for entry in report.diagnostics)]
+    diagnostics = {(entry.code, entry.message): entry for entry in found}
     sections: dict[str, Any] = {name: _latest(reports, name) for name in Report.model_fields}
     sections |= {
         "command": "run",

@@ -25,7 +25,7 @@ from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.samples import Samples
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
-from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.measure.sensitivity import global_or_infinite
 from idl_audit.proof.files.claims import About, SensitivityClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.sensitivity_witness import make_witness
@@ -82,7 +82,7 @@ def audit_sensitivity(
         data=None if samples is None or local is None else describe_data(samples, local.data),
         threat_model=None if local is None else box_threat_model([local.eps], options.preprocessing.bounds),
         sensitivity=sensitivity_section(found, model, rescaled, inputs, images, options),
-        diagnostics=(*noted, *_diagnostics(found)),
+        diagnostics=(*noted, *_diagnostics(found, model)),
         artifacts=artifacts,
     )
 
@@ -115,9 +115,9 @@ def _find(model: ImplicitModel, samples: Samples | None, options: SensitivityOpt
         check_eps_units((options.local.eps,), float(samples.inputs.min()), float(samples.inputs.max()))
         boxes = [several[0] for several in sample_boxes(samples, [options.local.eps], options.preprocessing.bounds)]
     limit = options.model.max_bytes
-    asked = [Rows(None, sensitivity_matrix(model, options.method, max_bytes=limit))]
+    asked = [Rows(None, global_or_infinite(model, options.method, max_bytes=limit))]
     if functionals is not None:
-        margins_only = sensitivity_matrix(model, options.method, functionals=functionals, max_bytes=limit)
+        margins_only = global_or_infinite(model, options.method, functionals=functionals, max_bytes=limit)
         asked.append(Rows(functionals, margins_only))
     whole, margins = asked[0].whole, None if functionals is None else asked[1].whole
     if options.local is None or samples is None or boxes is None:
@@ -159,8 +159,8 @@ def _write(
     return (*written, *pictures), pictures
 
 
-def _diagnostics(found: Found) -> list[Diagnostic]:
+def _diagnostics(found: Found, model: ImplicitModel) -> list[Diagnostic]:
     if np.isfinite(found.matrix).all():
         return []
-    message = "entries of S are beyond the range of float64: nothing is said about how far the outputs move"
-    return [Diagnostic(code="IDL302", level="warning", message=message)]
+    beyond = "entries of S are beyond the range of float64: nothing is said about how far the outputs move"
+    return [Diagnostic(code="IDL302", level="warning", message=model.unbounded or beyond)]

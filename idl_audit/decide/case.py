@@ -14,6 +14,8 @@ from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.state_bounds import Prepared, bound_set, prepare
 from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.domains import why_outside
+from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import OutputBounds, backward_state_bounds, rows_at_once
 from idl_audit.proof.rows import with_sums
 from idl_audit.search.attacks import AttackOptions
@@ -71,6 +73,16 @@ class Case:
     def states(self) -> StateBounds | None:
         """Backward bounds of all states, where a rung has asked for them."""
         return self._states
+
+    @property
+    def outside(self) -> str:
+        """Which activation may leave its domain over the set, by the best bounds that were made; empty where none."""
+        has_domains = any(block.activation.forbidden for block in self.proved_model.blocks)
+        if not (has_domains and self.proved_model.is_feed_forward):
+            return ""
+        with np.errstate(all="ignore"):
+            bounds = interval_bounds(self.proved_model, self.inputs) if self._states is None else self._states
+        return why_outside(self.proved_model, bounds)
 
     @property
     def open(self) -> IntArray:

@@ -95,6 +95,8 @@ class Result:
     """Where it is certified: what was recorded."""
     states: StateBounds | None = None
     """Where it is certified: backward bounds of the states over the set, where some were computed."""
+    detail: str = ""
+    """Where the reason is one of a place in the network: which, and what is known of it."""
     float_error: float | None = None
     """Where it is certified: how far any computed margin may be from the exact one; None where no bound is known."""
 
@@ -183,7 +185,9 @@ class Ascent:
         if not case.open.size:
             certified = Result(Verdict.CERTIFIED, -1, self.method, lowers, case.judge.best, recorded=case.recorded)
             return replace(certified, states=case.states)
-        return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, _reason(case, self.names, self.budget))
+        outside = "" if PROOFS.isdisjoint(self.names) else case.outside
+        reason = Reason.OUTSIDE_DOMAIN if outside else _reason(case, self.names, self.budget)
+        return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, reason, detail=outside)
 
 
 def choose(ascents: Sequence[Ascent], budget: Budget) -> None:
@@ -416,6 +420,8 @@ def _check_fit(model: ImplicitModel, query: Query, names: Sequence[str]) -> None
         raise UnsupportedModelError(
             (f"the method mip needs piecewise linear states, and '{bent.name}' ({bent.op}) has none; leave mip out",)
         )
+    if "sensitivity" in names:
+        model.refuse_jumps("the attack sensitivity has no ranking of inputs")
     for name in names:
         if not RUNGS[name].fits(model, query):
             kind = "properties" if name in ATTACKS or name == "mip" else "sets in which few inputs change"

@@ -1,4 +1,4 @@
-"""Activations written with Exp, Log and Sqrt, which alone have no states: sigmoids, soft maxima, absolute values."""
+"""Activations written with Exp, Log and Sqrt: as one curve of bounded slope they lose less than as several without."""
 
 from __future__ import annotations
 

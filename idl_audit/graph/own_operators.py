@@ -46,19 +46,19 @@ def _int(node: Node, name: str, default: int) -> int:
 def _dequantize(node: Node, inputs: Sequence[AnyArray | None], opset: int) -> list[AnyArray]:
     """y = (x - zero point) scale, the difference exact, the product rounded once to float32 and then to y's type."""
     x, scale, zero = _given(inputs, 0), _given(inputs, 1), _optional(inputs, 2)
-    spread = _spread(node, scale, x.shape)
+    spread = laid_out(node, scale, x.shape)
     whole = x.astype(np.int64 if x.dtype.kind in "iu" or "int" in x.dtype.name else np.float32)
     if zero is not None:
-        whole = whole - _spread(node, zero.astype(whole.dtype), x.shape)
+        whole = whole - laid_out(node, zero.astype(whole.dtype), x.shape)
     result = whole.astype(np.float32) * spread.astype(np.float32)
-    return [result.astype(_element(node, "output_dtype", np.dtype(np.float32) if opset < 19 else scale.dtype))]
+    return [result.astype(element_type(node, "output_dtype", np.dtype(np.float32) if opset < 19 else scale.dtype))]
 
 
 def _quantize(node: Node, inputs: Sequence[AnyArray | None], opset: int) -> list[AnyArray]:
     """y = saturate(round(x / scale) + zero point), halves to even, the quotient rounded once to float32."""
     x, scale, zero = _given(inputs, 0), _given(inputs, 1), _optional(inputs, 2)
-    kind = _element(node, "output_dtype", np.dtype(np.uint8) if zero is None else zero.dtype)
-    ratio = x.astype(np.float32) / _spread(node, scale.astype(np.float32), x.shape)
+    kind = element_type(node, "output_dtype", np.dtype(np.uint8) if zero is None else zero.dtype)
+    ratio = x.astype(np.float32) / laid_out(node, scale.astype(np.float32), x.shape)
     if kind.kind not in "iu" and "int" not in kind.name:
         if _int(node, "saturate", 1):
             largest = float(ml_dtypes.finfo(kind).max)  # type: ignore[no-untyped-call]  # ml_dtypes has no annotations
@@ -67,11 +67,11 @@ def _quantize(node: Node, inputs: Sequence[AnyArray | None], opset: int) -> list
     info = ml_dtypes.iinfo(kind)  # type: ignore[no-untyped-call]  # ml_dtypes has no annotations
     whole = np.rint(ratio).astype(np.float64)
     if zero is not None:
-        whole = whole + _spread(node, zero.astype(np.float64), x.shape)
+        whole = whole + laid_out(node, zero.astype(np.float64), x.shape)
     return [np.clip(whole, int(info.min), int(info.max)).astype(np.int64).astype(kind)]
 
 
-def _spread(node: Node, values: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+def laid_out(node: Node, values: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     """Return scales or zero points in the form of the tensor: one for all, one for each index of `axis`, or of blocks.
 
     Raises ValueError where they do not fit it.
@@ -93,7 +93,8 @@ def _spread(node: Node, values: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     return np.repeat(values, block, axis=axis).take(np.arange(shape[axis]), axis=axis)
 
 
-def _element(node: Node, name: str, default: npt.DTypeLike) -> np.dtype[Any]:
+def element_type(node: Node, name: str, default: npt.DTypeLike) -> np.dtype[Any]:
+    """Return the type that an attribute names by its number, or the default where it is left out."""
     number = _int(node, name, 0)
     return np.dtype(ELEMENT_TYPES[number].native if number else default)
 

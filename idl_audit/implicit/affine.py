@@ -129,3 +129,35 @@ class PartlyAbsent(AffineForm):
 
     absent: BoolArray
     """Flat, shape (size,)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Whole(AffineForm):
+    """A form whose entries are whole numbers or truth values: an operator may do otherwise with those (7 / 2 is 3)."""
+
+    kind: str
+    """Their type: int8, int64, bool."""
+
+
+def typed(form: AffineForm, kind: str) -> Whole:
+    """Return the form with the type of its entries."""
+    return Whole(form.shape, form.terms, form.constant, form.constant_error, kind=kind)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OnGrid(AffineForm):
+    """A form whose entries are (q - zero) scale for whole numbers q of a type: quantised so again, the same."""
+
+    kind: str
+    scale: float
+    zero: float
+
+
+def alike(form: AffineForm, other: AffineForm) -> AffineForm:
+    """Return the form, with what is known of the entries of another one known of its own."""
+    if isinstance(other, Whole):
+        return typed(form, other.kind)
+    if isinstance(other, OnGrid):
+        parts = form.shape, form.terms, form.constant, form.constant_error
+        return OnGrid(*parts, kind=other.kind, scale=other.scale, zero=other.zero)
+    return form

@@ -18,12 +18,12 @@ from idl_audit.graph.ir import Graph, Node, Value, live_inputs, live_nodes
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
-from idl_audit.implicit.lowering.choice import READABLE, Condition, Known
+from idl_audit.implicit.lowering.choice import Choices, Condition, Known
 from idl_audit.implicit.lowering.fixed_batch import one_row
 from idl_audit.implicit.lowering.nodes import Progress
 from idl_audit.implicit.lowering.sequences import TensorList
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
-from idl_audit.implicit.walk import Walk, refuse
+from idl_audit.implicit.walk import Walk
 from idl_audit.values.errors import UnsupportedModelError
 
 STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
@@ -129,7 +129,10 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
             lowering.lower(node)
     if lowering.problems:
         raise UnsupportedModelError(lowering.problems)
-    result = _output(values.get(target), target, entry.name)
+    value = values.get(target)
+    if isinstance(value, Condition):
+        value = Choices(makers, values, lowering.steps).as_tensor(value, walk)
+    result = _output(value, target, entry.name)
     nodes = live_nodes(fused.nodes, [target])
     folded = tuple(node for node in nodes if any(_is_real_constant(values.get(name)) for name in node.outputs))
     return Walked(walk, result, sample_shape(entry), stripped, folded)
@@ -137,8 +140,6 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
 
 def _output(value: Known | None, target: str, entry: str) -> AffineForm:
     """Return the output's form. Raises UnsupportedModelError where it is none."""
-    if isinstance(value, Condition):
-        refuse(value.node, f"is the network's output, and jumps; {READABLE}")
     if isinstance(value, PartlyAbsent):
         raise UnsupportedModelError((f"the output '{target}' holds minus infinity, whatever the input is",))
     if isinstance(value, TensorList):

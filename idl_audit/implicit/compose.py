@@ -117,6 +117,7 @@ def feedback(plant: ImplicitModel, controller: ImplicitModel) -> ImplicitModel:
         )
     for name, model in (("plant", plant), ("controller", controller)):
         _check_whole(model, f"the {name}")
+        model.refuse_jumps(f"nothing can prove that a loop around the {name} has one state for every input")
     n = plant.n_states + controller.n_states
     if n > MOST_STATES:
         raise UnsupportedModelError((f"a loop of {n:,} states is too large: at most {MOST_STATES:,} can be proved",))

@@ -14,9 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import Activation, Coupled, Line
+from idl_audit.implicit.activations import Activation, Coupled, Line, Mixed
+from idl_audit.implicit.activations.analytic import Analytic
 from idl_audit.implicit.activations.coupled import Plane
-from idl_audit.implicit.activations.curve import Curve
+from idl_audit.implicit.activations.curved import Curved
+from idl_audit.implicit.activations.jumping import Jumping, sides
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed
 from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
@@ -27,6 +29,9 @@ from idl_audit.values.rounding import LOST, gamma
 
 FAR = 1e300
 """Stands for the whole axis where slopes on all of it are asked for."""
+
+MOST_NAMED = 3
+"""Blocks that a sentence names."""
 
 NUMBERS_AT_ONCE = 2**22
 """States and inputs that one evaluation holds."""
@@ -80,6 +85,11 @@ class StateBlock:
         """Return a slope of phi at z; used to search, never to prove."""
         return self.activation.derivative(np.ldexp(z, self.exponent) if self._is_scaled else z)
 
+    @property
+    def jumps(self) -> bool:
+        """Whether the activation jumps."""
+        return isinstance(self.activation, Jumping)
+
     @cached_property
     def everywhere(self) -> tuple[FloatArray, FloatArray]:
         """The least and greatest slope of each state over all z."""
@@ -91,11 +101,11 @@ class StateBlock:
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and greatest slope of phi on [lo, hi]; a kept scale does not change slopes."""
-        return self.activation.slopes(*self._unscaled(lo, hi))
+        return self.activation.slopes(*self.unscaled(lo, hi))
 
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of phi on [lo, hi], rounded outward."""
-        low, high = self.activation.interval(*self._unscaled(lo, hi))
+        low, high = self.activation.interval(*self.unscaled(lo, hi))
         if not self._is_scaled:
             return low, high
         return _times_power(low, -self.exponent, -np.inf), _times_power(high, -self.exponent, np.inf)
@@ -108,28 +118,66 @@ class StateBlock:
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return slopes for a line below and a line above phi on [lo, hi]."""
-        return self.activation.relaxation_slopes(*self._unscaled(lo, hi))
+        return self.activation.relaxation_slopes(*self.unscaled(lo, hi))
 
-    def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
-        """Return about where in [lo, hi] side (phi(z) - k z) is least, for a curve; used to search, never to prove."""
-        assert isinstance(self.activation, Curve)
-        z = self.activation.farthest(side, k, *self._unscaled(lo, hi))
-        return np.ldexp(z, -self.exponent) if self._is_scaled else z
+    @property
+    def has_lines_of_any_slope(self) -> bool:
+        """Whether the lines around the graph may be raised on both sides by the choice of their slopes."""
+        return isinstance(self.activation, (Curved, Jumping))
+
+    def touched(
+        self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return about the (z, x) where side (x - k z) is least on [lo, hi]; used to search, never to prove."""
+        ends = self.unscaled(lo, hi)
+        if isinstance(self.activation, Jumping):
+            z, x = self.activation.touched(side, k, *ends)
+        else:
+            assert isinstance(self.activation, Curved)
+            z = self.activation.farthest(side, k, *ends)
+            x = self.activation(z)
+        return (np.ldexp(z, -self.exponent), np.ldexp(x, -self.exponent)) if self._is_scaled else (z, x)
+
+    def line_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the least and greatest slope that a line around the graph over [lo, hi] is worth trying with."""
+        ends = self.unscaled(lo, hi)
+        if isinstance(self.activation, Jumping):
+            return self.activation.line_slopes(*ends)
+        assert isinstance(self.activation, Curved)
+        return self.activation.tried_slopes(*ends)
+
+    def threshold(self, lo: FloatArray, hi: FloatArray) -> FloatArray | None:
+        """Return where a state that jumps is to be cut, in the middle of [lo, hi]; None where none does."""
+        if not isinstance(self.activation, Jumping):
+            return None
+        cut = self.activation.cut(*self.unscaled(lo, hi))
+        return np.ldexp(cut, -self.exponent) if self._is_scaled else cut
+
+    def sides(self, cut: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the greatest z below a cut and the least above it; both the cut itself, unless the activation jumps.
+
+        Where it does, the value at the cut belongs to one side alone (`activations.jumping`).
+        """
+        return sides(cut, self.exponent) if self.jumps else (cut, cut)
+
+    def inside(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
+        """Return whether phi is a number at every z in [lo, hi]."""
+        return self.activation.inside(*self.unscaled(lo, hi))
 
     def multipliers(
         self, v: FloatArray, lo: FloatArray, hi: FloatArray, chosen: FloatArray | Float32Array | None = None
     ) -> FloatArray:
         """Return lam that suits v over [lo, hi]; a kept scale does not change slopes."""
-        return self.activation.multipliers(v, *self._unscaled(lo, hi), chosen)
+        return self.activation.multipliers(v, *self.unscaled(lo, hi), chosen)
 
     def bends(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
         """Return which states have more than one slope within [lo, hi]."""
-        return self.activation.bends(*self._unscaled(lo, hi))
+        return self.activation.bends(*self.unscaled(lo, hi))
 
     def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
         """Return the planes of a coupled block over one box; a kept scale divides intercepts."""
         assert isinstance(self.activation, Coupled)
-        found = self.activation.planes(*self._unscaled(lo, hi))
+        found = self.activation.planes(*self.unscaled(lo, hi))
         if not self._is_scaled:
             return found
         exponent = self.activation.grouped(np.broadcast_to(self.exponent, self.size))
@@ -137,7 +185,7 @@ class StateBlock:
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""
-        below, above = self.activation.lines(*self._unscaled(lo, hi))
+        below, above = self.activation.lines(*self.unscaled(lo, hi))
         if not self._is_scaled:
             return below, above
         unscaled = [[(slope, np.ldexp(cut, -self.exponent)) for slope, cut in side] for side in (below, above)]
@@ -147,10 +195,11 @@ class StateBlock:
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
     ) -> FloatArray:
         """Return a proved lower bound of min over z in [lo, hi] of (v' phi(z) - lam z), |v' - v| <= v_error."""
-        least = self.activation.lower_support(v, v_error, lam, *self._unscaled(lo, hi))
+        least = self.activation.lower_support(v, v_error, lam, *self.unscaled(lo, hi))
         return _times_power(least, -self.exponent, -np.inf) if self._is_scaled else least
 
-    def _unscaled(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def unscaled(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return bounds of what the activation itself reads, rounded outward."""
         if not self._is_scaled:
             return lo, hi
         return _times_power(lo, self.exponent, -np.inf), _times_power(hi, self.exponent, np.inf)
@@ -278,6 +327,19 @@ class Loop:
             return iteration_of(self.block, self.A.matrix, self.proof, homogeneous=homogeneous)
 
 
+def _refuse_in_loop(block: StateBlock) -> None:
+    """Refuse activations of loops that no proof of well-posedness was made for."""
+    parts = block.activation.parts if isinstance(block.activation, Mixed) else (block.activation,)
+    names = sorted({part.name for part in parts if isinstance(part, Analytic)})
+    if names:
+        raise UnsupportedModelError(
+            (
+                f"the loop '{block.name}' has the activation {' and '.join(names)}, which is read in feed-forward "
+                "models alone: no proof that a loop has one state is known for it here",
+            )
+        )
+
+
 @dataclass(frozen=True)
 class Solution:
     """The states for a batch of inputs, and how they were found."""
@@ -329,10 +391,70 @@ class ImplicitModel:
         """n."""
         return sum(block.size for block in self.blocks)
 
+    @cached_property
+    def unbounded(self) -> str:
+        """Why no number bounds how far outputs move for all inputs: activations as steep as one likes; else empty."""
+        steep = [b for b in self.blocks if not np.isfinite(np.max(b.activation.lipschitz, initial=0.0))]
+        if not steep:
+            return ""
+        names = ", ".join(f"'{block.name}' ({block.op})" for block in steep[:MOST_NAMED])
+        more = f" and {len(steep) - MOST_NAMED} more" if len(steep) > MOST_NAMED else ""
+        return (
+            f"no number bounds the slope of {names}{more} for all inputs, and so none how far the outputs move; within "
+            "boxes of inputs there may be one: ask for those around samples"
+        )
+
+    def refuse_unbounded(self) -> None:
+        """Raise UnsupportedModelError where nothing that holds for all inputs bounds how far outputs move."""
+        if self.unbounded:
+            raise UnsupportedModelError((self.unbounded,))
+
     @property
     def evaluation_order(self) -> range:
         """Block numbers, oldest first: each reads only those before it."""
         return range(len(self.blocks) - 1, -1, -1)
+
+    @cached_property
+    def has_jumps(self) -> bool:
+        """Whether a block jumps, so that no number bounds its slope for all inputs."""
+        return any(block.jumps for block in self.blocks)
+
+    @cached_property
+    def _jumping_states(self) -> tuple[BoolArray, IntArray]:
+        """Which states jump, and the exponents of all, (n,), in the flat order."""
+        jumps = [np.full(block.size, block.jumps) for block in self.blocks]
+        exponents = [np.broadcast_to(block.exponent, block.size) for block in self.blocks]
+        return np.concatenate(jumps), np.concatenate(exponents)
+
+    def sides(self, states: IntArray, cuts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the greatest z below a cut of each of some states, and the least above it (`StateBlock.sides`).
+
+        Numbers below 0 stand for no state; there both are the cut.
+        """
+        if not self.has_jumps:
+            return cuts, cuts
+        jumping, exponents = self._jumping_states
+        at = np.maximum(states, 0)
+        below, above = sides(cuts, exponents[at])
+        jumps = jumping[at] & (states >= 0)
+        return np.where(jumps, below, cuts), np.where(jumps, above, cuts)
+
+    def refuse_jumps(self, what: str) -> None:
+        """Refuse what needs a bound on every slope.
+
+        Raises:
+            UnsupportedModelError: where a block jumps.
+        """
+        block = next((block for block in self.blocks if block.jumps), None)
+        if block is not None:
+            raise UnsupportedModelError(
+                (
+                    f"the network jumps at {block.op} node '{block.name}', so that no number bounds its slope for all "
+                    f"inputs, and S is infinite: {what}; verdicts (certify), attacks and bounds by interval and linear "
+                    "can be had",
+                ),
+                code="IDL306",
+            )
 
     @cached_property
     def is_feed_forward(self) -> bool:
@@ -350,6 +472,7 @@ class ImplicitModel:
         found: dict[int, Loop] = {}
         for k, row in enumerate(self.rows):
             if k in row.states:
+                _refuse_in_loop(self.blocks[k])
                 found[k] = Loop(self.blocks[k], dense(row.states[k]), row.without(k), self.loop_weights.get(k))
         return MappingProxyType(found)
 
@@ -402,7 +525,8 @@ class ImplicitModel:
         inputs = np.asarray(inputs, np.float64)
         at_once = max(1, NUMBERS_AT_ONCE // max(1, self.n_states + self.n_inputs))
         parts = [inputs[start : start + at_once] for start in range(0, len(inputs), at_once)] or [inputs]
-        return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is outside a domain has no outputs
+            return np.concatenate([self.output(dict(enumerate(self.state(u, check=check))), u) for u in parts])
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

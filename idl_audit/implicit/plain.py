@@ -243,6 +243,8 @@ class PlainReader:
     def _check_parameters(self, block: DeclaredBlock) -> None:
         try:
             made = block.made()
+        except ValueError as error:
+            raise ModelFileError(f"{self._path}: {error}") from error
         except TypeError as error:
             given = ", ".join(block.parameters) or "none"
             raise ModelFileError(
@@ -256,7 +258,7 @@ class PlainReader:
                 raise ModelFileError(
                     f"{self._path}: the {name} of '{block.activation}' is {value:g}, beyond 1e50 or below 1e-50"
                 )
-        if block.activation == "leaky_relu":
+        if block.activation in ("leaky_relu", "power"):
             return
         for name, value in block.parameters.items():
             if value < 0 or (value == 0 and block.activation in ("celu", "softmax")):

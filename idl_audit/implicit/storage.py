@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, Activation, Coupled, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, JUMPS, Activation, Coupled, Mixed
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
@@ -29,6 +29,9 @@ from idl_audit.values.errors import IdlAuditError, ModelFileError
 from idl_audit.values.npz import read_npz, write_npz
 
 SCHEMA_VERSION: Final = "1.0"
+
+_MAY_BE_NEGATIVE: Final = frozenset({"leaky_relu", "power", *JUMPS})
+"""Activations whose parameters (slopes, exponents, heights, places) may be negative."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,8 @@ class _Reader:
         forward = all(k >= i for i, row in enumerate(rows) for k in row.states)
         self._check(forward, "A is upper block triangular")
         loops = [sizes[k] for k, row in enumerate(rows) if k in row.states]
+        steady = not any(model.blocks[k].jumps for k, row in enumerate(rows) if k in row.states)
+        self._check(steady, "no loop holds states that jump")
         self._check(max(loops, default=0) <= MOST_STATES, f"loops have at most {MOST_STATES:,} states")
         return StoredModel(model, dict(meta["origin"]))
 
@@ -265,21 +270,30 @@ class _Reader:
             self._check(all("parts" not in part for part in entry["parts"]), f"the parts of '{key}' have no parts")
             pairs = enumerate(zip(entry["parts"], sizes, strict=True))
             return Mixed(tuple(self._activation(f"{key}.{j}", part, n) for j, (part, n) in pairs), sizes)
-        self._check(entry["activation"] in ACTIVATIONS, f"'{entry['activation']}' is a known activation")
+        known = {**ACTIVATIONS, **JUMPS}
+        self._check(entry["activation"] in known, f"'{entry['activation']}' is a known activation")
         parameters = {
             name: self._floats(f"{key}.{name}", (size,)) if value is None else float(value)
             for name, value in entry["parameters"].items()
         }
         for name, value in parameters.items():
             self._check(bool(np.isfinite(value).all()), f"the {name} of '{key}' is a number")
-        if entry["activation"] != "leaky_relu":  # only there may a slope be negative
+        if entry["activation"] not in _MAY_BE_NEGATIVE:
             self._check(all(np.all(value >= 0) for value in parameters.values()), f"'{key}' has no negative parameter")
             dividing = entry["activation"] in ("celu", "softmax")
             self._check(not dividing or all(value != 0 for value in parameters.values()), f"'{key}' divides by 0")
         if entry["activation"] in COUPLED:
             whole = all(isinstance(n, float) and n.is_integer() and 1 <= n <= 2**31 for n in parameters.values())
             self._check(whole, f"the sizes of '{key}' are whole numbers")
-        activation: Activation = ACTIVATIONS[entry["activation"]](**parameters)
+        if entry["activation"] == "step":
+            share = np.asarray(parameters.get("share", 0.0))
+            self._check(bool(((share >= 0) & (share <= 1)).all()), f"the share of '{key}' lies between 0 and 1")
+        elif entry["activation"] in JUMPS:
+            ends = [np.asarray(parameters.get(name, end)) for name, end in (("lowest", -np.inf), ("highest", np.inf))]
+            self._check(bool((ends[0] <= ends[1]).all()), f"the ends of '{key}' are in order")
+            whole = all(bool((np.rint(end) == end).all()) for end in ends)
+            self._check(whole, f"the ends of '{key}' are whole numbers")
+        activation: Activation = known[entry["activation"]](**parameters)
         if isinstance(activation, Coupled):
             self._check(size % activation.width == 0, f"the width of '{key}' divides its states")
         return activation

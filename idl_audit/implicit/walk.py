@@ -15,7 +15,7 @@ from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.contraction import contraction
 from idl_audit.implicit.activations.kinked import identity
 from idl_audit.implicit.activations.product import product
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.composition import (
     LARGEST_COEFFICIENT,
     LEAST_COEFFICIENT,
@@ -250,6 +250,13 @@ def optional_constant(node: Node, values: Sequence[TensorValue | None], k: int, 
             node, f"has a {what} (input {k}) that depends on the network's input; only constants can be handled there"
         )
     return value
+
+
+def type_of(value: TensorValue | None) -> str:
+    """Return the type of a tensor of whole numbers or truth values; empty for floats."""
+    if isinstance(value, Whole):
+        return value.kind
+    return value.dtype.name if isinstance(value, np.ndarray) and value.dtype.kind in "iub" else ""
 
 
 def int_attribute(node: Node, name: str, default: int) -> int:

@@ -52,8 +52,10 @@ def global_drift(pair: Compressed) -> GlobalDrift:
     """Return the bound for all inputs.
 
     Raises:
-        UnsupportedModelError: where nothing bounds a loop of one of the models.
+        UnsupportedModelError: where nothing bounds a loop of one of the models, or how steep an activation is.
     """
+    pair.original.refuse_jumps("how far a smaller model drifts is bounded on a box of inputs alone")
+    pair.original.refuse_unbounded()
     zero = np.zeros((1, pair.original.n_inputs))
     at_zero = _sizes(interval_bounds(pair.original, Interval(zero, zero)))
     parts = [_global_rows(pair, unit, at_zero) for unit in _units(pair.model)]
@@ -108,6 +110,8 @@ def _box_drift(pair: Compressed, inputs: Interval, everywhere: GlobalDrift | Non
     before = affine_interval(original.output, theirs.x, inputs)
     after = affine_interval(small.output, ours.x, inputs)
     bound = up(np.maximum(after.hi - before.lo, before.hi - after.lo))
+    if original.has_jumps:  # their slopes bound nothing
+        return bound
     steepest = {}
     for k, block in enumerate(small.blocks):
         if k in small.loops or block.activation.coupled:

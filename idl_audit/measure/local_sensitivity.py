@@ -21,14 +21,15 @@ import numpy as np
 from idl_audit.implicit.activations import Activation, Line
 from idl_audit.implicit.model import FAR, ImplicitModel
 from idl_audit.measure.centre_radius import LARGEST, METHODS, applicable_methods, global_slopes
-from idl_audit.measure.sensitivity import sensitivity_matrix
+from idl_audit.measure.sensitivity import global_or_infinite
 from idl_audit.measure.sign_paths import sign_path_matrix
 from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.domains import why_unbounded
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
-from idl_audit.values.errors import OptionError
+from idl_audit.values.errors import OptionError, UnsupportedModelError
 
 STATE_BOUNDS: Final[Mapping[str, Callable[[ImplicitModel, Interval], StateBounds]]] = MappingProxyType(
     {"interval": interval_bounds, "linear": backward_state_bounds}
@@ -61,7 +62,8 @@ def local_sensitivity(
         max_bytes: as for `sensitivity_matrix`.
 
     Raises:
-        UnsupportedModelError: where the method does not apply to the model, or nothing bounds a loop.
+        UnsupportedModelError: where the method does not apply to the model, nothing bounds a loop, or an activation has
+            no bounded slope over the box.
         OptionError: for an unknown method or kind of bounds.
     """
     for what, name, known in (("method", method, METHODS), ("kind of state bounds", state_bounds, STATE_BOUNDS)):
@@ -70,7 +72,7 @@ def local_sensitivity(
     limit = LARGEST if max_bytes is None else max_bytes
     outer = within
     if outer is None:
-        outer = sensitivity_matrix(model, method, functionals=functionals, max_bytes=max_bytes)
+        outer = global_or_infinite(model, method, functionals=functionals, max_bytes=max_bytes)
     there = restricted_model(model, STATE_BOUNDS[state_bounds](model, Interval.of_boxes(box)))
     names = taken_methods(model, method, limit) if model.is_feed_forward else (method,)
     matrices = [_matrix(there, name, functionals, limit) for name in names]
@@ -105,6 +107,8 @@ def restricted_model(model: ImplicitModel, bounds: StateBounds) -> ImplicitModel
             lo, hi = (np.clip(end[0], -FAR, FAR) for end in (bounds.z[k].lo, bounds.z[k].hi))
             low, high = blocks[k].slopes(lo, hi)
             low, high = np.maximum(low, least), np.minimum(high, most)
+            if not (np.isfinite(low).all() and np.isfinite(high).all()):
+                raise UnsupportedModelError((why_unbounded(blocks[k], bounds.z[k]),))
             blocks[k] = replace(blocks[k], activation=_Restricted(blocks[k].activation, low, np.maximum(low, high)))
     return replace(model, blocks=tuple(blocks))
 

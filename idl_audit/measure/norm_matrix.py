@@ -87,8 +87,10 @@ def norm_bound(model: ImplicitModel) -> float | None:
     """Return rho = ||B|| ||C|| / (1 - ||A||) + ||D||, l_inf norms, rounded upward; None where ||A|| >= 1.
 
     |y - y0|_inf <= rho |u - u0|_inf. It depends on the scaling: give the rescaled model. For activations with slopes
-    above 1, A and B are multiplied by the largest Lipschitz constant.
+    above 1, A and B are multiplied by the largest Lipschitz constant; None where that is infinite, as of jumps.
     """
+    if model.unbounded or model.has_jumps:
+        return None
     steepest = max([1.0, *(float(np.max(block.activation.lipschitz)) for block in model.blocks)])
     a = max((_norm(row.states.values(), row.size) for row in model.rows), default=0.0)
     b = max((_norm([row.input], row.size) for row in model.rows if row.input is not None), default=0.0)
@@ -136,7 +138,8 @@ def _outward(total: FloatArray, terms: int) -> FloatArray:
 
 
 def _product(factor: float, norms: FloatArray | float) -> FloatArray:
-    product = factor * np.asarray(norms)
+    with np.errstate(invalid="ignore"):
+        product = factor * np.asarray(norms)
     raised = np.where(np.isnan(product), np.inf, up(product))
     return np.asarray(np.where((factor == 0) | (np.asarray(norms) == 0), 0.0, raised))
 

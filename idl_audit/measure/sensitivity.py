@@ -64,12 +64,13 @@ def sensitivity_matrix(
         max_bytes: what S and all that it is made from may take; None grants 4 GB to what it is made from.
 
     Raises:
-        UnsupportedModelError: where the method does not apply to the model.
+        UnsupportedModelError: where the method does not apply to the model, or the model jumps.
         MemoryLimitError: where S does not fit.
         OptionError: for an unknown method.
     """
     from idl_audit.measure.centre_radius import LARGEST, METHODS
 
+    model.refuse_jumps("there is no sensitivity matrix")
     n_rows = model.n_outputs if functionals is None else len(functionals)
     _refuse_too_large(n_rows, model.n_inputs, max_bytes)
     if box is not None:
@@ -78,7 +79,19 @@ def sensitivity_matrix(
         return local_sensitivity(model, box, method, functionals=functionals, max_bytes=max_bytes)
     if method not in METHODS:
         raise OptionError(f"there is no method '{method}' for S; known are {', '.join(METHODS)}")
+    model.refuse_unbounded()
     return METHODS[method](model, functionals, LARGEST if max_bytes is None else max_bytes)
+
+
+def global_or_infinite(
+    model: ImplicitModel, method: str, *, functionals: FloatArray | None = None, max_bytes: int | None = None
+) -> FloatArray:
+    """Return S for all inputs; infinity everywhere where activations are as steep as one likes."""
+    if not model.unbounded:
+        return sensitivity_matrix(model, method, functionals=functionals, max_bytes=max_bytes)
+    n_rows = model.n_outputs if functionals is None else len(functionals)
+    _refuse_too_large(n_rows, model.n_inputs, max_bytes)
+    return np.full((n_rows, model.n_inputs), np.inf)
 
 
 COPIES = 8

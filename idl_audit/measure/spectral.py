@@ -59,7 +59,8 @@ def _gain(activation: Activation) -> float | None:
     """Return the l2 Lipschitz constant of an activation, None where it is not known."""
     if activation.coupled and not isinstance(activation, Softmax):  # softmax has the same constant in every l_p
         return None
-    return float(np.max(activation.lipschitz, initial=0.0))
+    steepest = float(np.max(activation.lipschitz, initial=0.0))
+    return steepest if math.isfinite(steepest) else None
 
 
 def _capped_by_windows(block: StateBlock, bound: float, moved: dict[int, float]) -> float:

@@ -167,13 +167,13 @@ def prepare(
     if "norm" in methods:
         rho = norm_bound(rescale(model))
         if rho is None or not np.isfinite(rho):
-            left_out["norm"] = "no scaling brings the norm of A below 1 within the range of float64"
+            left_out["norm"] = _JUMPS if model.has_jumps else model.unbounded or _NO_SCALING
         made = replace(made, rho=None if "norm" in left_out else rho)
-        if any(block.activation.coupled or block.maximum is not None for block in model.blocks):
+        if not model.has_jumps and any(b.activation.coupled or b.maximum is not None for b in model.blocks):
             made = replace(made, norms=norm_matrix(model))
     if "sensitivity" in methods:
         method = "best" if centre_radius_bytes(model) <= limit or not model.is_feed_forward else "paper"
-        matrices, why = _state_matrices(model, limit)
+        matrices, why = ({}, "") if model.has_jumps else _state_matrices(model, limit)
         try:
             matrix = sensitivity_matrix(model, method, max_bytes=max_bytes)
             made = replace(made, matrix=matrix, state_matrices=matrices)
@@ -190,6 +190,10 @@ def prepare(
         if why:
             left_out["interval"] = why
     return replace(made, left_out=left_out)
+
+
+_JUMPS: Final = "the network jumps, so that no number bounds its slope"
+_NO_SCALING: Final = "no scaling brings the norm of A below 1 within the range of float64"
 
 
 def _state_matrices(model: ImplicitModel, limit: int) -> tuple[dict[int, FloatArray], str]:
@@ -329,10 +333,15 @@ class _Climb:
         norms, centre = self._prepared.norms, self._at_centre
         assert norms is not None
         for k, block in enumerate(self._model.blocks):
-            z = _around(centre.z[k], np.full(block.size, norms.pre_activation_gains[k]) * self._farthest)
-            x = _around(centre.x[k], np.full(block.size, norms.block_gains[k]) * self._farthest)
+            z = _around(centre.z[k], np.full(block.size, self._reach(norms.pre_activation_gains[k])))
+            x = _around(centre.x[k], np.full(block.size, self._reach(norms.block_gains[k])))
             self._put(k, z, x)
-        return _around(self._output_at_centre, norms.output_gains * self._farthest).intersected(self._by_states())
+        return _around(self._output_at_centre, self._reach(norms.output_gains)).intersected(self._by_states())
+
+    def _reach(self, gains: FloatArray) -> FloatArray:
+        """Return how far the largest change of an input reaches; NaN where a gain is infinite and nothing changes."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(gains * self._farthest)
 
     def by_sensitivity(self) -> Interval:
         """z0 +- S_z |u - u0| where S_z is there, y0 +- S |u - u0|."""

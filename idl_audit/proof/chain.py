@@ -177,9 +177,13 @@ def proved_by_trees(
 def cut_points(block: StateBlock, z: Interval) -> FloatArray:
     """Return where the two phases of each state meet, shape (n,): at the kink, or where phi turns, if z gets there.
 
-    A state of a smooth activation that stays on one side of 0 is cut in the middle of its interval.
+    A state of a smooth activation that stays on one side of 0 is cut in the middle of its interval, one that jumps at a
+    threshold.
     """
     lo, hi = z.lo[0], z.hi[0]
+    threshold = block.threshold(lo, hi)
+    if threshold is not None:
+        return threshold
     if isinstance(block.activation, Kinked):
         return np.zeros(block.size)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -193,9 +197,9 @@ def with_phases(model: ImplicitModel, bounds: StateBounds, phases: Mapping[int, 
     for k, known in bounds.z.items():
         lo, hi = np.repeat(known.lo, m, axis=0), np.repeat(known.hi, m, axis=0)
         if k in phases:
-            cut = cut_points(model.blocks[k], known)
-            lo = np.where(phases[k] > 0, np.maximum(lo, cut), lo)
-            hi = np.where(phases[k] < 0, np.minimum(hi, cut), hi)
+            below, above = model.blocks[k].sides(cut_points(model.blocks[k], known))
+            lo = np.where(phases[k] > 0, np.maximum(lo, above), lo)
+            hi = np.where(phases[k] < 0, np.minimum(hi, below), hi)
         z[k] = Interval(lo, hi)
     return StateBounds(z)
 

@@ -474,7 +474,8 @@ class _Walk:
                 ends["lo" if second else "hi"][variable] = cut
             else:
                 own, least = ends["z_lo" if second else "z_hi"], np.maximum if second else np.minimum
-                own[variable - p] = least(own[variable - p], cut)
+                side = self._model.sides(np.array(variable - p), np.array(cut))[second]
+                own[variable - p] = least(own[variable - p], side)
             waiting.append(_Part(child + second, **ends, is_open=here.is_open, cut=variable < p))
         return ""
 
@@ -574,8 +575,9 @@ def leaf_bounds(
     """Return the bounds of z in some nodes of one box: what the splits of states above them say, put in."""
     z_lo, z_hi = (np.repeat(ends, nodes.size, axis=0) for ends in flattened(model, bounds))
     for who, parent, second in forest.steps_up(nodes, top):
-        state, cut = forest.variable[parent] - model.n_inputs, forest.cut[parent]
-        for ends, side, tighter in ((z_lo, second, np.fmax), (z_hi, ~second, np.fmin)):
+        state = forest.variable[parent] - model.n_inputs
+        below, above = model.sides(state, forest.cut[parent])
+        for ends, side, cut, tighter in ((z_lo, second, above, np.fmax), (z_hi, ~second, below, np.fmin)):
             some = side & (state >= 0)
             place = who[some], state[some]
             ends[place] = tighter(ends[place], cut[some])

@@ -5,10 +5,13 @@ See docs/mathematics.md, section 6.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
+import scipy.sparse as sp
 
+from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel, Loop
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.loops import narrowed
@@ -100,9 +103,15 @@ def _loop_affine(loop: Loop, x: Interval, drive: Interval) -> Interval:
     return Interval(down(centre + drive.lo - reach), up(centre + drive.hi + reach))
 
 
+LARGEST_SIGNED = 2**24
+"""Entries of a map whose signs are told apart (some 400 MB)."""
+
+
 def block_interval(model: ImplicitModel, k: int, bounds: StateBounds, inputs: Interval) -> Interval:
     """Return bounds of block k's pre-activation from those of the blocks before it; maxima know their windows too."""
     z = affine_interval(model.rows[k], bounds.x, inputs)
+    if model.blocks[k].activation.forbidden and all(w.nnz <= LARGEST_SIGNED for w in model.rows[k].maps):
+        z = z.intersected(_by_own_terms(model.rows[k], bounds.x, inputs))
     maximum = model.blocks[k].maximum
     if maximum is None:
         return z
@@ -126,28 +135,76 @@ def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interva
     rounding = gamma(row_terms(row) + 4)
     centre = np.broadcast_to(row.constant, (m, row.size)).copy()
     radius = np.broadcast_to(rounding * np.abs(row.constant) + row.constant_error + TINY, (m, row.size)).copy()
-    for linear_map, interval in parts:
-        middle, half = centre_and_radius(interval)
-        centre += linear_map.apply(middle)
-        relative = linear_map.relative
-        radius += linear_map.magnitude.apply(
-            half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
-        )
-        radius += 2 * linear_map.row_loss
-        if linear_map.slack is not None:
-            radius += linear_map.slack.apply(interval.largest) * (1 + gamma(linear_map.slack.row_terms + 4))
-            radius += linear_map.slack.row_loss
-    radius *= 1 + 2 * rounding
-    known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # what is unknown before stays so
+        for linear_map, interval in parts:
+            middle, half = centre_and_radius(interval)
+            centre += linear_map.apply(middle)
+            relative = linear_map.relative
+            radius += linear_map.magnitude.apply(
+                half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
+            )
+            radius += 2 * linear_map.row_loss
+            if linear_map.slack is not None:
+                radius += linear_map.slack.apply(interval.largest) * (1 + gamma(linear_map.slack.row_terms + 4))
+                radius += linear_map.slack.row_loss
+        radius *= 1 + 2 * rounding
+        known = np.isfinite(centre) & np.isfinite(radius)  # after an overflow nothing is known
         lo, hi = down(centre - radius), up(centre + radius)
     return Interval(np.where(known, lo, -np.inf), np.where(known, hi, np.inf))
 
 
+def _by_own_terms(row: Affine, states: Mapping[int, Interval], inputs: Interval) -> Interval:
+    """Return bounds of sum_k P_k x_k + Q u + r whose ends are rounded by the sizes of their own terms alone.
+
+    By centre and radius the least sum of squares is a little below 0, where a root has no value.
+    """
+    parts = [(row.states[k], states[k]) for k in sorted(row.states, reverse=True)]
+    if row.input is not None:
+        parts.append((row.input, inputs))
+    mirrored = [(linear_map, Interval(-interval.hi, -interval.lo)) for linear_map, interval in parts]
+    return Interval(_least_sum(row, row.constant, parts), -_least_sum(row, -row.constant, mirrored))
+
+
+def _least_sum(row: Affine, constant: FloatArray, parts: Sequence[tuple[LinearMap, Interval]]) -> FloatArray:
+    """Return W+ lo - W- hi + r, rounded downward; at least 0 where no term is negative, not even by rounding."""
+    m = len(parts[0][1].lo) if parts else 1
+    total = np.broadcast_to(constant, (m, row.size)).copy()
+    size, lost = np.abs(total), np.full((m, row.size), row.constant_error + TINY)
+    none_below = np.broadcast_to(constant >= row.constant_error, (m, row.size)).copy()
+    rounding = gamma(row_terms(row) + 16)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for linear_map, interval in parts:
+            rising, falling = _signed(linear_map)
+            total += interval.lo @ rising - interval.hi @ falling
+            own = np.abs(interval.lo) @ rising + np.abs(interval.hi) @ falling
+            size += own
+            lost += 2 * linear_map.relative * own + 2 * linear_map.row_loss
+            none_below &= ~(interval.lo >= 0) @ (rising > 0) + ~(interval.hi <= 0) @ (falling > 0) == 0
+            none_below &= linear_map.relative < 1 and not np.any(linear_map.row_loss)
+            if linear_map.slack is not None:
+                lost += linear_map.slack.apply(interval.largest) * (1 + gamma(linear_map.slack.row_terms + 4))
+                lost += linear_map.slack.row_loss
+                none_below[:] = False
+        least = down(total - (rounding * size + lost) * (1 + 2 * rounding))
+        least = np.where(none_below, np.fmax(least, 0.0), least)
+    return np.where(np.isfinite(least), least, -np.inf)
+
+
+@lru_cache(maxsize=64)
+def _signed(linear_map: LinearMap) -> tuple[sp.csr_array, sp.csr_array]:
+    """Return the positive entries of a map and the sizes of the negative ones, transposed, (n_in, n_out)."""
+    entries = sp.csr_array(linear_map.to_sparse().T)
+    halves = sp.csr_array(entries.maximum(0)), sp.csr_array((-entries).maximum(0))
+    for half in halves:
+        half.eliminate_zeros()
+    return halves
+
+
 def centre_and_radius(interval: Interval) -> tuple[FloatArray, FloatArray]:
-    """Return (c, r) with [lo, hi] inside [c - r, c + r] in exact arithmetic."""
-    centre = interval.lo / 2 + interval.hi / 2
-    return centre, up(np.maximum(interval.hi - centre, centre - interval.lo))
+    """Return (c, r) with [lo, hi] inside [c - r, c + r] in exact arithmetic; NaN where nothing is known."""
+    with np.errstate(invalid="ignore"):
+        centre = interval.lo / 2 + interval.hi / 2
+        return centre, up(np.maximum(interval.hi - centre, centre - interval.lo))
 
 
 def row_terms(row: Affine) -> int:

@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
@@ -58,7 +57,7 @@ def _slopes(
 ) -> FloatArray | Float32Array:
     """Return the slopes of the lines that v asks for, (m, R, n): the usual ones where none is chosen, or it is NaN."""
     is_known: BoolArray = np.zeros(1, np.bool_) if chosen is None else ~np.isnan(chosen)
-    if not isinstance(block.activation, Curve):
+    if not block.has_lines_of_any_slope:
         is_known = is_known & ((z.lo < 0) & (z.hi > 0))[:, None, :] & (v >= 0)
     elif chosen is not None and is_known.all():
         return chosen

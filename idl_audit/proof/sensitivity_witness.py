@@ -93,6 +93,8 @@ def make_witness(model: ImplicitModel, max_bytes: int | None = None) -> Witness:
         MemoryLimitError: where they would take more.
         UnsupportedModelError: where nothing bounds S.
     """
+    model.refuse_jumps("there is no witness of it")
+    model.refuse_unbounded()
     loops = loop_witnesses(model)
     if len(loops) < len(model.loops):
         raise UnsupportedModelError(("a loop of the model has no proof of well-posedness, so there is no witness",))
@@ -153,6 +155,8 @@ def check_witness(model: ImplicitModel, witness: Witness) -> Checked:
     checked = len(model.loops) + model.n_outputs
     if witness.loops.keys() - model.loops.keys() or (witness.adjoint or {}).keys() - set(range(len(model.blocks))):
         refused.append("it has proofs for blocks or loops that the model does not have")
+    if model.unbounded:
+        return Checked(checked, (*refused, model.unbounded))
     wanted = (model.n_outputs, model.n_inputs)
     if witness.S.shape != wanted or not np.isfinite(witness.S).all():
         refused.append(f"S has the shape {witness.S.shape} or holds no numbers, and the model needs {wanted}")

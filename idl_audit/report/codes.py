@@ -166,6 +166,13 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Nothing needs to be done. An export with another operator set (opset_version=17) may be one that "
             "onnx2torch converts.",
         ),
+        "IDL212": Code(
+            "an operator may have no value",
+            "Over the set that the message names, bounds of what a quotient, a logarithm, a root or another operator "
+            "with a domain reads leave that domain. Nothing is proved there: the network may give NaN or infinity.",
+            "Try a smaller eps, or more time where few inputs move: their box is split. Where an operator cannot leave "
+            "its domain, a Clip, an Abs or a constant added before it makes that known.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "
@@ -179,7 +186,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL302": Code(
             "entries of S are not finite",
-            "The bound on the sensitivity is beyond the range of float64, and says nothing.",
+            "The bound on the sensitivity is beyond the range of float64, or an operator has no bounded slope for all "
+            "inputs (Exp, Log, a product), and nothing is said.",
             "Ask for S within boxes: give -d and -e.",
         ),
         "IDL303": Code(
@@ -198,6 +206,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "The model's loop has no proof that there is exactly one state for every input. What is printed solves the "
             "equation up to the residual; another state may solve it too.",
             "Scale the loop's coefficients down, or train with a constraint that ensures it.",
+        ),
+        "IDL306": Code(
+            "the network jumps",
+            "An operator rounds, compares or takes signs. Where it jumps no number bounds its slope, so that S is "
+            "infinite, and nothing that is made of S says anything.",
+            "Ask for verdicts (certify, attack) or bounds by interval and linear; S can be had of the float network.",
         ),
         "IDL401": Code(
             "a method of bounds is left out",

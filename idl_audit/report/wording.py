@@ -15,6 +15,7 @@ from idl_audit.values.verdicts import Reason, Verdict
 
 if TYPE_CHECKING:
     from idl_audit.report.schema import (
+        AgreementCheck,
         Compression,
         Conversion,
         EpsSummary,
@@ -34,6 +35,7 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.NO_UNIQUENESS_PROOF: "no proof that the model has exactly one state there",
         Reason.RELAXATION_GAP: "no attack was found, and the bounds are too loose for a proof: try a smaller eps",
         Reason.SOLVER_ONLY: "only the MIP solver says that there is no attack, which is no proof: certify with branch",
+        Reason.OUTSIDE_DOMAIN: "an operator may have no value in the set (0 as a divisor, say): try a smaller eps",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
     }
 )
@@ -285,6 +287,13 @@ def _conversion_sentence(report: Report, found: Conversion) -> str:
         f"{start}; on {check.n} inputs it differs from the original network by at most "
         f"{figure(check.max_rel_error)} of the largest output, and {check.argmax_agreement} of {check.n} classes agree."
     )
+
+
+def near_jumps(check: AgreementCheck) -> str:
+    """Return what is to be said of inputs near a jump; nothing where there are none."""
+    if not check.near_jumps:
+        return ""
+    return f"; {check.near_jumps} inputs so near a jump that floats may take either side"
 
 
 def _only_attacked(report: Report) -> bool:

@@ -49,9 +49,9 @@ class ModelFileError(InvalidInputError):
 class UnsupportedModelError(InvalidInputError):
     """The model has parts that no implicit form is known for; `problems` lists all of them."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, problems: Iterable[str], *, code: str | None = None) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(self.problems))
+        super().__init__("; ".join(self.problems), code=code)
 
 
 class MemoryLimitError(InvalidInputError):

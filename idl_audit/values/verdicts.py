@@ -29,3 +29,4 @@ class Reason(StrEnum):
     RELAXATION_GAP = "relaxation_gap"
     ATTACKS_FAILED = "attacks_failed"
     SOLVER_ONLY = "solver_only"
+    OUTSIDE_DOMAIN = "outside_domain"

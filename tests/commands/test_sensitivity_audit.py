@@ -244,7 +244,7 @@ def test_what_makes_no_sense_is_refused(options, error, words):
 def test_a_matrix_beyond_float64_says_nothing(monkeypatch):
     from idl_audit.commands import sensitivity as module
 
-    monkeypatch.setattr(module, "sensitivity_matrix", lambda model, method, **given: np.full((10, 64), np.inf))
+    monkeypatch.setattr(module, "global_or_infinite", lambda model, method, **given: np.full((10, 64), np.inf))
     report = audit()
     assert report.sensitivity.norm_inf is None
     assert report.sensitivity.row_sums == ()

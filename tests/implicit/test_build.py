@@ -493,7 +493,7 @@ class TestRefusals:
         nodes = [
             node("Hardmax", "x", "a", name="one"),
             node("Hardmax", "x", "b", name="two"),
-            node("Cast", "x", "c", to=7, name="three"),
+            node("Cast", "x", "c", to=3, name="three"),
             node("Concat", "a b", "d", axis=1),
             node("Cast", "c", "e", to=1),
             node("Add", "d e"),

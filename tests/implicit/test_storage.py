@@ -139,6 +139,7 @@ class TestRoundTrips:
             "softmax": {"width": 2},
             "contraction": {"rows": 1, "inner": 1, "columns": 1},
             "selu": {"alpha": 1.5, "gamma": 1.1},
+            "power": {"exponent": -1.7},
         }
         rng = np.random.default_rng(0)
         dense = KINDS["dense"](rng)

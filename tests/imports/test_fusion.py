@@ -286,7 +286,7 @@ def test_chains_of_constants_are_left_to_be_folded(tmp_path):
 OTHERS = {
     "another constant": (
         [("Exp", ["x"], ["e"], {}), ("Add", ["e", "two"], ["a"], {}), ("Log", ["a"], ["y"], {})],
-        "Log",
+        "",
     ),
     "a sum over another axis": (
         [
@@ -305,7 +305,7 @@ OTHERS = {
             ("ReduceSum", ["f", "last"], ["s"], {}),
             ("Div", ["e", "s"], ["y"], {}),
         ],
-        "Exp",
+        "",
     ),
     "a shift by another maximum": (
         [
@@ -320,9 +320,9 @@ OTHERS = {
     ),
     "a product of two": (
         [("Abs", ["x"], ["a"], {}), ("Mul", ["x", "a"], ["q"], {}), ("Sqrt", ["q"], ["y"], {})],
-        "Sqrt",
+        "",
     ),
-    "a third power": ([("Pow", ["x", "three"], ["q"], {}), ("Sqrt", ["q"], ["y"], {})], "Pow"),
+    "a third power": ([("Pow", ["x", "three"], ["q"], {}), ("Sqrt", ["q"], ["y"], {})], ""),
     "a size with another sign": (
         [
             ("Abs", ["x"], ["a"], {}),
@@ -330,7 +330,7 @@ OTHERS = {
             ("Sign", ["n"], ["s"], {}),
             ("Mul", ["s", "a"], ["y"], {}),
         ],
-        "Sign",
+        "",
     ),
     "an elu from another border": (
         [
@@ -339,9 +339,9 @@ OTHERS = {
             ("Greater", ["x", "one"], ["b"], {}),
             ("Where", ["b", "x", "f"], ["y"], {}),
         ],
-        "Exp",
+        "Where",
     ),
-    "a shrinkage by another width": ([*SHRUNK[:3], ("Mul", ["s", "one"], ["t"], {}), *SHRUNK[4:]], "Sign"),
+    "a shrinkage by another width": ([*SHRUNK[:3], ("Mul", ["s", "one"], ["t"], {}), *SHRUNK[4:]], ""),
 }
 SPARE = {"one": 1, "two": 2, "three": 3, "zero": 0, "w": 0.75, "first": [0], "last": [-1]}
 
@@ -389,7 +389,7 @@ def test_what_float32_constants_change_is_bounded(tmp_path):
     ("nodes", "constants"),
     [
         ([("Sigmoid", ["x"], ["s"], {}), ("Tanh", ["x"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], {}),
-        ([("Mul", ["x", "x"], ["y"], {})], {}),
+        ([("Tanh", ["x"], ["t"], {}), ("Mul", ["x", "t"], ["y"], {})], {}),
         ([("Add", ["x", "c"], ["a"], {}), ("Sigmoid", ["a"], ["s"], {}), ("Mul", ["x", "s"], ["y"], {})], {"c": 1}),
         (
             [

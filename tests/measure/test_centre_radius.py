@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.architectures import mnist_mlp
 from idl_audit import from_torch
 from idl_audit.graph.torch_reader import network_of
-from idl_audit.implicit.activations import ACTIVATIONS, COUPLED
+from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.linear_maps import Dense
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -29,8 +29,9 @@ from idl_audit.measure.centre_radius import (
 )
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.values.errors import OptionError, UnsupportedModelError
+from tests.shared.exact_activations import EXAMPLES
 
-COMPONENTWISE = sorted(set(ACTIVATIONS) - COUPLED)
+COMPONENTWISE = sorted(EXAMPLES)
 NEVER_FALLING = ("relu", "leaky_relu", "identity", "sigmoid", "tanh", "elu", "selu", "softplus", "softsign", "celu")
 
 

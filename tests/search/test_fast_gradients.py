@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idl_audit.graph.reader import read_graph
-from idl_audit.implicit.activations import ACTIVATIONS, COUPLED
+from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.gradients import gradient
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.search.fast_gradients import FastNetwork, SlowNetwork, batch_size, searched
+from tests.shared.exact_activations import EXAMPLES
 from tests.shared.small_networks import KINKED, SMOOTH, dense, layered, pooled_network, random_network
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -56,7 +57,7 @@ def test_public_sample_models(name: str) -> None:
     agrees(model, np.random.default_rng(0), rows=3)
 
 
-@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - COUPLED))
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_every_activation(name: str) -> None:
     model = layered([([[0.7]], [0.1])], ([[1.0]], [0.0]), ACTIVATIONS[name]())
     u = np.array([[-2.0], [-0.6], [0.3], [1.7]])

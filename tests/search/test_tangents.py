@@ -18,6 +18,7 @@ from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.decide.ladder import Options, decide_query
 from idl_audit.implicit.activations import ACTIVATIONS, COUPLED
+from idl_audit.implicit.activations.analytic import Circular
 from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval
@@ -40,7 +41,7 @@ from tests.shared.small_networks import layered, random_box, random_network, som
 
 Array = np.ndarray[Any, Any]
 SEEDS = st.integers(0, 2**32 - 1)
-CURVES = [name for name, make in ACTIVATIONS.items() if name not in COUPLED and isinstance(make(), Curve)]
+CURVES = [name for name, make in ACTIVATIONS.items() if name not in COUPLED and isinstance(make(), (Curve, Circular))]
 EVERY = pytest.mark.parametrize("name", CURVES)
 ERAN = Path(os.environ.get("IDL_AUDIT_DATA", ".")) / "vnncomp/eran"
 

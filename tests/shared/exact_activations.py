@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import mpmath
@@ -10,6 +11,7 @@ import numpy as np
 from mpmath import mpf
 
 True_ = Callable[[Any], Any]
+INF = float("inf")
 
 
 def kinked(below: float, above: float = 1.0) -> True_:
@@ -65,6 +67,69 @@ EXAMPLES: dict[str, list[tuple[dict[str, float], True_]]] = {
     "softsign": [({}, lambda z: z / (1 + abs(z)))],
     "tanh": [({}, mpmath.tanh)],
 }
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A curve with a domain, or with slopes without bound, and its derivative."""
+
+    true: True_
+    slope: True_
+    parameters: dict[str, float] = field(default_factory=dict)
+    components: tuple[tuple[float, float], ...] = ((-INF, INF),)
+    """Intervals that the domain is made of."""
+    open_at: tuple[float, ...] = ()
+    """Their ends that do not belong to it."""
+
+
+def power(exponent: float) -> Exact:
+    is_whole, p = exponent.is_integer(), mpf(exponent)
+    components = (
+        ((-INF, INF),) if is_whole and exponent > 0 else ((-INF, 0.0), (0.0, INF)) if is_whole else ((0.0, INF),)
+    )
+
+    def slope(z: Any) -> Any:
+        return mpf(INF) if z == 0 and exponent < 1 else p * z ** (p - 1)
+
+    return Exact(lambda z: z**p, slope, {"exponent": exponent}, components, (0.0,) if exponent < 0 else ())
+
+
+def steep(slope: True_, *places: float) -> True_:
+    """Return a slope that is infinite at some places."""
+    return lambda z: mpf(INF) if z in places else slope(z)
+
+
+UNIT = ((-1.0, 1.0),)
+ABOVE = ((0.0, INF),)
+POWERS = (2.0, 3.0, 4.0, 7.0, -1.0, -2.0, -3.0, 0.5, 1.5, 2.5, -0.5, 1 / 3, -1.7, 0.01)
+
+ANALYTIC: dict[str, list[Exact]] = {
+    "acos": [Exact(mpmath.acos, lambda z: -steep(lambda y: 1 / mpmath.sqrt(1 - y * y), 1, -1)(z), components=UNIT)],
+    "acosh": [Exact(mpmath.acosh, steep(lambda z: 1 / mpmath.sqrt(z * z - 1), 1), components=((1.0, INF),))],
+    "asin": [Exact(mpmath.asin, steep(lambda z: 1 / mpmath.sqrt(1 - z * z), 1, -1), components=UNIT)],
+    "asinh": [Exact(mpmath.asinh, lambda z: 1 / mpmath.sqrt(1 + z * z))],
+    "atan": [Exact(mpmath.atan, lambda z: 1 / (1 + z * z))],
+    "atanh": [Exact(mpmath.atanh, lambda z: 1 / (1 - z * z), components=UNIT, open_at=(-1.0, 1.0))],
+    "cos": [Exact(mpmath.cos, lambda z: -mpmath.sin(z))],
+    "cosh": [Exact(mpmath.cosh, mpmath.sinh)],
+    "exp": [Exact(mpmath.exp, mpmath.exp)],
+    "log": [Exact(mpmath.log, lambda z: 1 / z, components=ABOVE, open_at=(0.0,))],
+    "power": [power(exponent) for exponent in POWERS],
+    "reciprocal": [Exact(lambda z: 1 / z, lambda z: -1 / z**2, components=((-INF, 0.0), (0.0, INF)), open_at=(0.0,))],
+    "rsqrt": [
+        Exact(lambda z: 1 / mpmath.sqrt(z), lambda z: -1 / (2 * z * mpmath.sqrt(z)), components=ABOVE, open_at=(0.0,))
+    ],
+    "sin": [Exact(mpmath.sin, mpmath.cos)],
+    "sinh": [Exact(mpmath.sinh, mpmath.cosh)],
+    "sqrt": [Exact(mpmath.sqrt, steep(lambda z: 1 / (2 * mpmath.sqrt(z)), 0), components=ABOVE)],
+    "square": [Exact(lambda z: z * z, lambda z: 2 * z)],
+    "tan": [
+        Exact(mpmath.tan, lambda z: 1 + mpmath.tan(z) ** 2, components=((1.58, 4.71), (-4.71, -1.58), (-1.57, 1.57)))
+    ],
+}
+
+STEEP = frozenset(ANALYTIC) - {"asinh", "atan", "cos", "sin"}
+"""Those that have a domain, or slopes without bound."""
 
 SPECIAL = [
     0.0,

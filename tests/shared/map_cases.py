@@ -439,7 +439,9 @@ SIZES = [
     case("LpPool", "ceil", (1, 1, 5, 5), first=18, p=1, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
     case("LpPool", "dilations", (1, 1, 6, 6), first=18, p=1, kernel_shape=[2, 2], dilations=[2, 3]),
     case("LpPool", "1-D", (1, 2, 7), p=1, kernel_shape=[3], strides=[2]),
+    case("LpPool", "euclidean", IMAGE, kernel_shape=[3, 2], pads=[1, 0, 2, 1]),
     case("GlobalLpPool", "image", IMAGE, last=21, p=1),
+    case("GlobalLpPool", "euclidean", IMAGE, last=21),
     case("GlobalLpPool", "sequence", (1, 3, 5), last=21, p=1),
 ]
 

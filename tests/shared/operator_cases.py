@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -237,6 +237,13 @@ CONVOLUTIONS = [
     case("ConvTranspose", "pads wider than a window", (1, 1, 5), "x w", kernel(1, 1, 2), strides=[2], pads=[3, 2]),
 ]
 
+OFFSET = {"half": scalar(0.5), "one": scalar(1)}
+POSITIVE = node("Abs", "x", "size"), node("Add", "size half", "h")
+NEGATIVE = node("Abs", "x", "size"), node("Add", "size half", "minus"), node("Neg", "minus", "h")
+ABOVE_1 = node("Abs", "x", "size"), node("Add", "size one", "h")
+WITHIN_1 = node("Tanh", "x", "small"), node("Mul", "small half", "h")
+"""What puts numbers into the domain of the operator behind it, which reads h."""
+
 ARITHMETIC = [
     case("Add", "a constant row", ROW, "x c", {"c": f(6)}),
     case("Add", "a number", ROW, "c x", {"c": scalar(0.7)}),
@@ -292,6 +299,46 @@ ARITHMETIC = [
     case("Div", "a constant row", ROW, "x c", {"c": f(6)}),
     case("Div", "a number", ROW, "x c", {"c": scalar(3)}),
     case("Div", "a constant that broadcasts the form", (1, 6), "x c", {"c": f(3, 6)}),
+    case("Mul", "itself", ROW, "x x"),
+    Case("Mul", "itself, several times", ROW, (node("Mul", "x x", "h"), node("Mul", "h h"))),
+    Case("Div", "a constant by it", ROW, (*POSITIVE, node("Div", "c h")), {**OFFSET, "c": f(6)}),
+    Case("Div", "a number by the negative", ROW, (*NEGATIVE, node("Div", "c h")), {**OFFSET, "c": scalar(3)}),
+    Case("Div", "a constant that broadcasts", ROW, (*POSITIVE, node("Div", "c h")), {**OFFSET, "c": f(3, 6)}),
+    Case(
+        "Div", "1 by a root", ROW, (*POSITIVE, node("Sqrt", "h", "r"), node("Div", "c r")), {**OFFSET, "c": scalar(1)}
+    ),
+    Case(
+        "Div",
+        "1 by the root of an image",
+        IMAGE,
+        (*POSITIVE, node("Sqrt", "h", "r"), node("Div", "c r")),
+        {**OFFSET, "c": scalar(1)},
+    ),
+    Case("Reciprocal", "row", ROW, (*POSITIVE, node("Reciprocal", "h")), OFFSET),
+    Case("Reciprocal", "of a root", ROW, (*POSITIVE, node("Sqrt", "h", "r"), node("Reciprocal", "r")), OFFSET),
+    *[case("Pow", f"to the power {p}", ROW, "x e", {"e": scalar(p)}) for p in (2, 3, 4, 5)],
+    case("Pow", "a whole number", ROW, "x e", {"e": ints(3)}, first=12),
+    case("Pow", "powers of each entry", ROW, "x e", {"e": np.float32([0, 1, 2, 3, 2, 5])}),
+    case("Pow", "powers that broadcast", ROW, "x e", {"e": np.float32([[2], [1], [3]])}),
+    *[
+        Case(
+            "Pow", f"of a positive to the power {p:g}", ROW, (*POSITIVE, node("Pow", "h e")), {**OFFSET, "e": scalar(p)}
+        )
+        for p in (0.5, -0.5, -1, -2, -3, 1 / 3, 1.5, -1.7)
+    ],
+    *[
+        Case(
+            "Pow", f"of a negative to the power {p:g}", ROW, (*NEGATIVE, node("Pow", "h e")), {**OFFSET, "e": scalar(p)}
+        )
+        for p in (2, 3, -1, -2, -3)
+    ],
+    Case(
+        "Pow",
+        "several powers of a positive",
+        ROW,
+        (*POSITIVE, node("Pow", "h e")),
+        {**OFFSET, "e": np.float32([0.5, 1, -1, 0, 2, -0.5])},
+    ),
     case("Neg", "row", ROW),
     case("Neg", "image", IMAGE),
     case("Sum", "one", ROW),
@@ -301,6 +348,16 @@ ARITHMETIC = [
     case("Mean", "one", ROW),
     case("Mean", "three with broadcasting", ROW, "c x d", {"c": f(6), "d": f(2, 1)}, first=8),
     case("Mean", "of itself", ROW, "x x x"),
+]
+
+CURVES = [
+    *[case(op, "row", ROW) for op in ("Exp", "Sin", "Cos", "Atan")],
+    *[case(op, "image", IMAGE) for op in ("Exp", "Sin", "Cos", "Atan")],
+    *[case(op, "row", ROW, first=9) for op in ("Asinh", "Sinh", "Cosh")],
+    *[Case(op, "of positive numbers", ROW, (*POSITIVE, node(op, "h")), OFFSET) for op in ("Log", "Sqrt")],
+    *[Case(op, "within a half", ROW, (*WITHIN_1, node(op, "h")), OFFSET) for op in ("Acos", "Asin", "Tan")],
+    Case("Atanh", "within a half", ROW, (*WITHIN_1, node("Atanh", "h")), OFFSET, first=9),
+    Case("Acosh", "above 1", ROW, (*ABOVE_1, node("Acosh", "h")), OFFSET, first=9),
 ]
 
 NONLINEAR = [
@@ -641,9 +698,23 @@ def reductions(op: str, first_input: int) -> list[Case]:
     ]
 
 
+def _reading_h(own: NodeProto) -> NodeProto:
+    """Return the node with h as its first input."""
+    read = NodeProto()
+    read.CopyFrom(own)
+    read.input[0] = "h"
+    return read
+
+
 REDUCTIONS = [
     *reductions("ReduceL1", 18),
+    *reductions("ReduceL2", 18),
+    *[
+        replace(one, nodes=(*POSITIVE, _reading_h(one.nodes[0])), constants={**one.constants, **OFFSET})
+        for one in reductions("ReduceLogSum", 18)
+    ],
     *reductions("ReduceLogSumExp", 18),
+    *reductions("ReduceSumSquare", 18),
     *reductions("ReduceSum", 13),
     *reductions("ReduceMean", 18),
     *reductions("ReduceMax", 18),
@@ -1039,6 +1110,7 @@ SAME_NUMBER = [
 ]
 
 OPERATOR_CASES = [
+    *CURVES,
     *LINEAR,
     *CONVOLUTIONS,
     *ARITHMETIC,

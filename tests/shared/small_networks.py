@@ -19,6 +19,7 @@ from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
+from tests.shared.exact_activations import STEEP
 
 leaky_relu = ACTIVATIONS["leaky_relu"]
 KINKED: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
@@ -38,9 +39,9 @@ SMOOTH: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
     "contraction": lambda rng, n: ACTIVATIONS["tanh"]() if n % 2 else ACTIVATIONS["contraction"](1, n // 2, 1),
 }
 PLAIN: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
-    name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items() if name not in COUPLED
+    name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items() if name not in STEEP | COUPLED
 }
-"""Every activation of one variable with its usual parameters."""
+"""Every activation of one variable that is defined everywhere and of bounded slope, with its usual parameters."""
 
 
 def dense(matrix: Any) -> Dense:

@@ -2,6 +2,9 @@
 
 Where they differ, two causes are told apart. Either the file was read wrongly, which is our fault; or the network's
 own arithmetic is that far from exact arithmetic, which a copy of it in finer floats shows.
+
+Where the network jumps (rounding, signs, comparisons) and an input comes so near a threshold that float32 may end up on
+the other side of it, outputs need only lie among those that either side leads to (`measure.near_jumps`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from idl_audit.commands.shared.points import as_read
 from idl_audit.graph.ir import Graph, live_inputs
 from idl_audit.graph.original import OriginalNetwork, precise_network
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.measure.near_jumps import outputs_near_jumps
+from idl_audit.proof.bounds import Interval
 from idl_audit.report.schema import AgreementCheck
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import AgreementError, UnsupportedModelError
@@ -29,6 +34,11 @@ UNIT_ROUNDOFFS: Final[Mapping[str, float]] = MappingProxyType(
     {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 )
 """What rounding changes a number by at most, relative to its size."""
+
+_SATURATING: Final = frozenset({"QLinearConv", "QLinearMatMul"})
+
+NOBODY_CLEAR: Final = 0.1
+"""Of max|y|."""
 
 _GROWTH: Final = 4.0
 _MUCH_CLOSER: Final = 1e-3
@@ -110,16 +120,41 @@ def check(pair: Compared, inputs: FloatArray) -> AgreementCheck:
         ours = pair.model(read)
     if pair.graph is not None:
         ours = _with_last_operator(ours, pair.model.stripped_output)
+    if any(block.activation.forbidden for block in pair.model.blocks):  # there neither has outputs to compare
+        within = np.isfinite(theirs).all(axis=1) & np.isfinite(ours).all(axis=1)
+        if within.any():
+            read, ours, theirs = read[within], ours[within], theirs[within]
     _refuse_overflow(pair, ours, theirs)
     allowed = tolerance(pair.graph)
-    found = _Difference.between(ours, theirs, allowed, pair)
+    either, near = _either_side(pair, read, ours)
+    found = _Difference.between(ours, theirs, allowed, pair, either)
     if pair.graph is not None and UNIT_ROUNDOFFS[pair.graph.arithmetic] > UNIT_ROUNDOFFS["float32"]:
-        _compare_precise(pair, pair.graph, read, ours)
+        _compare_precise(pair, pair.graph, read, ours, either)
     if not found.agrees:
         _explain(pair, read, ours, theirs, found)
     return AgreementCheck(
-        n=len(read), reference=pair.original.name, max_rel_error=found.error, argmax_agreement=int(found.same.sum())
+        n=len(read),
+        reference=pair.original.name,
+        max_rel_error=found.error,
+        argmax_agreement=int(found.same.sum()),
+        near_jumps=near,
     )
+
+
+def _either_side(pair: Compared, read: FloatArray, ours: FloatArray) -> tuple[Interval, int | None]:
+    """Return the outputs that either side of a jump leads to, and for how many inputs one is near, if there are any.
+
+    Where no input is clear of jumps, and none vouches for the others, outputs stay within `NOBODY_CLEAR` of ours.
+    """
+    if not pair.model.has_jumps:
+        return Interval(ours, ours), None
+    unit = UNIT_ROUNDOFFS["float32" if pair.graph is None else pair.graph.arithmetic]
+    found, near = outputs_near_jumps(pair.model, read, unit)
+    lo, hi = (np.where(near[:, None], end, ours) for end in (found.lo, found.hi))
+    if near.all():
+        most = NOBODY_CLEAR * float(np.abs(ours).max(initial=0.0))
+        lo, hi = np.maximum(lo, ours - most), np.minimum(hi, ours + most)
+    return Interval(lo, hi), int(near.sum())
 
 
 @dataclass(frozen=True)
@@ -137,14 +172,17 @@ class _Difference:
         theirs: FloatArray,
         allowed: float,
         pair: Compared,
+        either: Interval,
     ) -> _Difference:
+        """Compare outputs; where they may lie anywhere in an interval, what counts is how far beyond it they are."""
         scores = pair.scores
         size = max(float(np.abs(theirs).max()), pair.least_size)
-        error = float(np.abs(ours - theirs).max()) / size
+        error = float(np.maximum(np.maximum(theirs - either.hi, either.lo - theirs), 0.0).max()) / size
+        reach = 2.0 * (either.hi - either.lo).max(axis=1) / size
         if scores is not None:
             theirs, ours = scores(theirs), scores(ours)
         behind = np.abs(np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0] - theirs.max(axis=1)) / size
-        return cls(error, behind <= allowed, allowed)
+        return cls(error, behind <= allowed + reach, allowed)
 
     @property
     def agrees(self) -> bool:
@@ -166,14 +204,14 @@ def _refuse_overflow(pair: Compared, ours: FloatArray, theirs: FloatArray) -> No
     )
 
 
-def _compare_precise(pair: Compared, graph: Graph, read: FloatArray, ours: FloatArray) -> None:
+def _compare_precise(pair: Compared, graph: Graph, read: FloatArray, ours: FloatArray, either: Interval) -> None:
     """Compare with a copy of a network of 16-bit floats in float32, where there is one."""
     try:
         copy = precise_network(pair.path, graph, output=pair.output)
         theirs = copy(read.astype(np.float32))
     except UnsupportedModelError:
         return  # the network itself is compared all the same
-    found = _Difference.between(ours, theirs, TOLERANCE, pair)
+    found = _Difference.between(ours, theirs, TOLERANCE, pair, either)
     if np.isfinite(theirs).all() and not found.agrees:
         _explain(pair, read, ours, theirs, found)
 
@@ -187,6 +225,15 @@ def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatAr
                 f"max|y| from exact arithmetic, more than {found.allowed:.1e} allows (large numbers cancel, or small "
                 "ones vanish), so that what is proved of one would not hold for the other; export it in finer floats, "
                 "or without such numbers"
+            ]
+        )
+    kernels = sorted({node.op for node in pair.graph.nodes} & _SATURATING) if pair.graph is not None else []
+    if kernels:
+        raise UnsupportedModelError(
+            [
+                f"{pair.path}: {pair.original.name} differs by {found.error:.1e} of max|y| from what the file says; "
+                f"its kernels for {' and '.join(kernels)} saturate sums in 16 bits on processors without VNNI: use "
+                "reduce_range=True, or the format QDQ, whose operators run one by one here"
             ]
         )
     raise AgreementError(

@@ -64,7 +64,7 @@ class FloatMargins:
             written = as_written(subject.graph, output=subject.output_name, max_bytes=max_bytes)
         return cls(written, subject.in_data_units(preprocessing), preprocessing)
 
-    def errors_over(
+    def errors(
         self,
         inputs: Interval,
         functionals: FloatArray,
@@ -73,14 +73,14 @@ class FloatMargins:
         *,
         check: Check = unchecked,
     ) -> FloatArray:
-        """Return bounds of |computed - exact| for rows of outputs over m boxes, (m, R); infinite where none is known.
+        """Return bounds of |computed - exact| for rows of outputs over m boxes; infinite where none is known.
 
         Coarse bounds first; finer ones only as long as a margin is not above its bound.
 
         Args:
             inputs: the boxes in the user's numbers, (m, p).
             functionals: (R, q).
-            margins: what is proved of each row, (m, R).
+            margins: what is proved of each row, (m, R), or (R,) over one box; the result has the same shape.
             states: proved bounds of the model's states over the boxes, where there are some already.
             check: called between parts of the finer bounds; where it ends them, the coarse ones stay.
         """
@@ -94,19 +94,7 @@ class FloatMargins:
                     break
         except (BudgetError, MemoryError):
             pass
-        return found
-
-    def errors(
-        self,
-        inputs: Interval,
-        functionals: FloatArray,
-        margins: FloatArray,
-        states: StateBounds | None = None,
-        *,
-        check: Check = unchecked,
-    ) -> FloatArray:
-        """Return those over one box, (R,), for its margins, (R,)."""
-        return np.asarray(self.errors_over(inputs, functionals, margins[None], states, check=check)[0])
+        return found.reshape(margins.shape)
 
     def _attempts(
         self, inputs: Interval, states: StateBounds | None, check: Check
@@ -183,7 +171,7 @@ class FloatMargins:
             return np.zeros((len(queries), 0))
         margins = np.repeat(proved, [len(own) for own in rows], axis=1)
         inputs = Interval.of_boxes([query.box for query in queries])
-        each = self.errors_over(inputs, np.concatenate(rows), margins, states, check=check)
+        each = self.errors(inputs, np.concatenate(rows), margins, states, check=check)
         ends = np.cumsum([len(own) for own in rows])[:-1]
         return np.stack([own.sum(axis=1) for own in np.split(each, ends, axis=1)], axis=1)
 

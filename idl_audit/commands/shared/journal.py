@@ -232,6 +232,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
         "lower": result.lower,
         "float_error": result.float_error,
         "reason": None if result.reason is None else result.reason.value,
+        "detail": result.detail,
         "seconds": result.seconds,
         "found": None
         if found is None
@@ -264,7 +265,7 @@ _RESULT: Final = ("eps", "verdict", "predicted", "method", "lower", "reason", "s
 def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
     entry = Entry(line, "a line", _SAMPLE)
     task = tasks[entry.whole("position")]
-    told = [Entry(one, "a result", _RESULT, ("float_error",)) for one in entry.items("results")]
+    told = [Entry(one, "a result", _RESULT, ("float_error", "detail")) for one in entry.items("results")]
     results = {one.number("eps"): _result(one, task) for one in told}
     if len(told) != len(eps) or set(results) != set(eps) or entry.whole("index") != task.index:
         raise ValueError("another sample")
@@ -294,6 +295,7 @@ def _result(entry: Entry, task: SampleTask) -> Result:
         None if reason is None else Reason(reason),
         entry.number("seconds"),
         float_error=entry.number_or_none("float_error"),
+        detail="" if entry.get("detail") is None else entry.text("detail"),
     )
     if not (result.seconds >= 0 and (result.float_error is None or result.float_error >= 0)):
         raise ValueError("a negative time or error")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from idl_audit.measure.sensitivity import Sensitivity
 from idl_audit.report.schema import LocalSensitivity
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box
+from idl_audit.values.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -61,24 +63,35 @@ def worst_case(
     try:
         for index, box in zip(indices, boxes, strict=True):
             watch(Progress(len(found.samples), len(boxes), Counter()))
-            matrices = [
-                local_sensitivity(
-                    model,
-                    box,
-                    method,
-                    state_bounds=state_bounds,
-                    functionals=rows.functionals,
-                    within=rows.whole,
-                    max_bytes=max_bytes,
-                )
-                for rows in asked
-            ]
+            with _of_sample(int(index)):
+                matrices = [
+                    local_sensitivity(
+                        model,
+                        box,
+                        method,
+                        state_bounds=state_bounds,
+                        functionals=rows.functionals,
+                        within=rows.whole,
+                        max_bytes=max_bytes,
+                    )
+                    for rows in asked
+                ]
             found.matrices = [np.maximum(*pair) for pair in zip(found.matrices, matrices, strict=True)]
             found.samples.append(_figures(int(index), matrices[0]))
         watch(Progress(len(found.samples), len(boxes), Counter()))
     except KeyboardInterrupt:
         found.complete = False
     return found
+
+
+@contextmanager
+def _of_sample(index: int) -> Iterator[None]:
+    """Say which sample a refusal is about."""
+    try:
+        yield
+    except UnsupportedModelError as error:
+        advice = "a smaller eps, tighter bounds (--state-bounds linear), or other samples (--index) may do"
+        raise UnsupportedModelError([f"sample {index}: {problem}; {advice}" for problem in error.problems]) from error
 
 
 def _figures(index: int, matrix: FloatArray) -> LocalSensitivity:

@@ -133,6 +133,8 @@ class Subject:
             theirs, ours = self._read(judge(points)), self.network(preprocessing)(points)
         except UnsupportedModelError as error:
             return SecondOpinion(None, str(error))
+        within = np.isfinite(ours).all(axis=1)
+        ours, theirs = ours[within], theirs[within]
         size = max(float(np.abs(ours).max(initial=0.0)), float(np.finfo(np.float32).tiny))
         differ = float(np.abs(theirs - ours).max(initial=0.0)) / size
         if not differ <= tolerance(self.graph):  # version conversion changes some functions

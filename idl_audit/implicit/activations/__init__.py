@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import contraction, curve, kinked, product, softmax
+from idl_audit.implicit.activations import analytic, contraction, curve, jumping, kinked, product, softmax
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.implicit.activations.coupled import Coupled
 from idl_audit.implicit.activations.mixed import Mixed
@@ -33,6 +33,24 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
         "softplus": curve.softplus,
         "softsign": curve.softsign,
         "tanh": curve.tanh,
+        "acos": analytic.acos,
+        "acosh": analytic.acosh,
+        "asin": analytic.asin,
+        "asinh": analytic.asinh,
+        "atan": analytic.atan,
+        "atanh": analytic.atanh,
+        "cos": analytic.cos,
+        "cosh": analytic.cosh,
+        "exp": analytic.exp,
+        "log": analytic.log,
+        "power": analytic.power,
+        "reciprocal": analytic.reciprocal,
+        "rsqrt": analytic.rsqrt,
+        "sin": analytic.sin,
+        "sinh": analytic.sinh,
+        "sqrt": analytic.sqrt,
+        "square": analytic.square,
+        "tan": analytic.tan,
     }
 )
 """Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
@@ -40,4 +58,9 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 COUPLED: Final = frozenset({"contraction", "product", "softmax"})
 """Those whose states depend on each other, in groups of `width`."""
 
-__all__ = ["ACTIVATIONS", "COUPLED", "Activation", "Coupled", "Line", "Mixed"]
+JUMPS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
+    {"ceil": jumping.ceil, "floor": jumping.floor, "round": jumping.rounding, "step": jumping.step}
+)
+"""The same for what jumps, which no loop may hold: feed-forward models read from other files have them."""
+
+__all__ = ["ACTIVATIONS", "COUPLED", "JUMPS", "Activation", "Coupled", "Line", "Mixed"]

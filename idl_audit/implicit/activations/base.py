@@ -22,6 +22,8 @@ class Activation(ABC):
     piecewise_linear: bool
     coupled: bool = False
     """Whether states depend on each other's pre-activations."""
+    forbidden: str = ""
+    """Where phi is no number, as it goes on after "z may": empty where it is one for all z."""
 
     @property
     def parameters(self) -> Mapping[str, float | FloatArray]:
@@ -56,6 +58,10 @@ class Activation(ABC):
     @abstractmethod
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of phi over [lo, hi], rounded outward."""
+
+    def inside(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
+        """Return whether phi is a number at every z in [lo, hi]: nothing is said of phi, or proved, where it is not."""
+        return np.ones(np.broadcast_shapes(lo.shape, hi.shape), np.bool_)
 
     def preimage(
         self, x_lo: FloatArray, x_hi: FloatArray, lo: FloatArray, hi: FloatArray

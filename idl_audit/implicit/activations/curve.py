@@ -7,7 +7,7 @@ also lies on one side of its chord and on the other side of its tangents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -15,7 +15,8 @@ from types import MappingProxyType
 import numpy as np
 import scipy
 
-from idl_audit.implicit.activations.base import Activation, Line
+from idl_audit.implicit.activations.base import Line
+from idl_audit.implicit.activations.curved import Curved, Function, Piece
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.rounding import TINY, gamma
 
@@ -30,30 +31,14 @@ HALVINGS = 50
 LEAST_SLOPE = 1e-30
 """Below this nobody asks where a slope is: float32 has it, too."""
 
-CUTS = 5
-"""Cutting planes for the slope of a line, which may be any."""
-
 FAR = 1e4
 """Beyond this distance from 0 every slope below is constant in float64; arguments are clipped there."""
-
-Function = Callable[[FloatArray], FloatArray]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """How phi bends between two neighbouring turns."""
-
-    bend: int
-    """1 where it is convex, -1 where it is concave, 0 where it is straight."""
-    touch: Function
-    """Slope -> about where phi has it; any place is sound."""
-
 
 STRAIGHT = Piece(0, lambda s: np.zeros_like(s))
 
 
 @dataclass(frozen=True, eq=False)
-class Curve(Activation):
+class Curve(Curved):
     """A function whose derivative is monotone between neighbouring `turns`."""
 
     name: str
@@ -66,8 +51,6 @@ class Curve(Activation):
     """(z, phi(z)): where phi itself turns."""
     is_monotone: bool = True
     given: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    positively_homogeneous: bool = False
-    piecewise_linear: bool = False
 
     @property
     def parameters(self) -> Mapping[str, float | FloatArray]:
@@ -80,14 +63,6 @@ class Curve(Activation):
         far = np.array([-FAR, FAR])
         slopes = [*np.abs(self.slope(far)), *(abs(value) for _, values in self.turns for value in values)]
         return float(max(slopes)) * (1 + LIBRARY_ERROR)
-
-    def __call__(self, z: FloatArray) -> FloatArray:
-        """Return phi(z)."""
-        return np.asarray(self.function(z))
-
-    def derivative(self, z: FloatArray) -> FloatArray:
-        """Return phi'(z)."""
-        return np.asarray(self.slope(z))
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and greatest derivative at the ends and at the turns between them, rounded outward."""
@@ -132,28 +107,6 @@ class Curve(Activation):
             ends = [np.broadcast_to(part, below.shape)[turning] for part in (lo, hi, least, most)]
             below[turning], above[turning] = self._best_slopes(*ends)
         return below, above
-
-    def _best_slopes(self, lo: FloatArray, hi: FloatArray, least: FloatArray, most: FloatArray) -> FloatArray:
-        """Return about the slopes of the line below that is highest in the middle and of that above, (2, n).
-
-        With side = 1 below and -1 above, side times the height in the middle is concave in the slope k:
-        side k middle + min over z of side (phi(z) - k z). Cutting planes from both ends find where it is greatest.
-        """
-        side, middle = np.array([[1.0], [-1.0]]), lo + 0.5 * (hi - lo)
-
-        def looked_at(k: FloatArray) -> FloatArray:
-            """Return (k, side height, its derivative)."""
-            z = self.farthest(side, k, lo, hi)
-            return np.stack([k, side * (self.function(z) + k * (middle - z)), side * (middle - z)])
-
-        low, high = (looked_at(np.broadcast_to(k, (2, lo.size))) for k in (least, most))
-        for _ in range(CUTS):
-            fall = low[2] - high[2]
-            rise = (high[1] - high[2] * high[0]) - (low[1] - low[2] * low[0])
-            cut = np.divide(rise, fall, out=0.5 * (low[0] + high[0]), where=fall > 0)
-            new = looked_at(np.clip(cut, low[0], high[0]))
-            low, high = np.where(new[2] > 0, new, low), np.where(new[2] < 0, new, high)
-        return np.asarray(np.where(low[1] > high[1], low[0], high[0]))
 
     def farthest(self, side: FloatArray | float, k: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return about where in [lo, hi] side (phi(z) - k z) is least; used to search, never to prove."""

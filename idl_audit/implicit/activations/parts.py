@@ -8,6 +8,7 @@ import numpy as np
 
 from idl_audit.implicit.activations.base import Activation
 from idl_audit.implicit.activations.coupled import Coupled
+from idl_audit.implicit.activations.jumping import Jumping
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.activations.mixed import Mixed
 from idl_audit.values.arrays import IntArray
@@ -39,7 +40,7 @@ def restricted(activation: Activation, states: IntArray) -> Activation:
             for slope in (activation.below, activation.above)
         )
         return Kinked(activation.name, below, above)
-    return activation
+    return activation.of_states(states) if isinstance(activation, Jumping) else activation
 
 
 def side_by_side(parts: Sequence[tuple[Activation, int]]) -> Activation:

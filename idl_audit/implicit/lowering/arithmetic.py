@@ -1,17 +1,21 @@
-"""Arithmetic: sums and differences of tensors, products and quotients with constants."""
+"""Arithmetic: sums and differences of tensors, products and quotients, powers by constants."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
 from idl_audit.graph.ir import Node
+from idl_audit.implicit.activations import Activation
+from idl_audit.implicit.activations.analytic import LARGEST_POWER, power, reciprocal, rsqrt, sqrt, square
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Selection
-from idl_audit.implicit.walk import TensorValue, Walk, flat_indices, form_input, refuse
-from idl_audit.values.arrays import AnyArray
+from idl_audit.implicit.walk import PendingBlock, TensorValue, Walk, flat_indices, form_input, refuse
+from idl_audit.values.arrays import AnyArray, BoolArray
 from idl_audit.values.rounding import gamma
 
 
@@ -63,28 +67,63 @@ def lower_sub(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
 
 
 def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Mul with broadcasting: by a constant, or of two tensors that both depend on the input."""
+    """Mul with broadcasting: by a constant, or of two tensors that depend on the input; by itself it is the square."""
     first, second = _pair(node, values)
+    if first is second and isinstance(first, AffineForm):
+        return (walk.states(node, square(), first),)
     if not isinstance(first, AffineForm):
         first, second = second, first
     assert isinstance(first, AffineForm)  # two constants are folded before they get here
+    return (_product(node, first, second, walk, relative=node.uncertainty),)
+
+
+def _product(node: Node, first: AffineForm, second: TensorValue, walk: Walk, *, relative: float = 0.0) -> AffineForm:
+    """Return the product of a form and a constant, whose own error is relative, or another form, with broadcasting."""
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
     if isinstance(second, AffineForm):
         at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
-        return (walk.products(node, first, at_first, second, at_second),)
-    return (_times(node, first, second.astype(np.float64), shape, walk, relative=node.uncertainty),)
+        return walk.products(node, first, at_first, second, at_second)
+    return _times(node, first, second.astype(np.float64), shape, walk, relative=relative)
 
 
 def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Div by a constant, with broadcasting."""
+    """Div with broadcasting: by a constant, or by a tensor that depends on the input, whose reciprocal is a curve."""
     first, second = _pair(node, values)
-    if isinstance(second, AffineForm) or not isinstance(first, AffineForm):
-        refuse(node, "divides by a tensor that depends on the input; only quotients by constants are linear")
+    if isinstance(second, AffineForm):
+        return (_product(node, inverted(node, second, walk), first, walk),)
+    assert isinstance(first, AffineForm)  # two constants are folded before they get here
     if not np.all(second):
         refuse(node, "divides by zero")
     inverse = 1.0 / second.astype(np.float64)
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
     return (_times(node, first, inverse, shape, walk, relative=gamma(2)),)
+
+
+def lower_reciprocal(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Reciprocal: 1 / z, where z cannot be 0."""
+    return (inverted(node, form_input(node, values, 0), walk),)
+
+
+def inverted(node: Node, form: AffineForm, walk: Walk) -> AffineForm:
+    """Return 1 / form as states; of the square root of a form 1 / sqrt, which is one curve."""
+    root = _as_block(form, walk)
+    if root is not None and root.block.activation.name == "sqrt":
+        return walk.states(node, rsqrt(), root.form)
+    return walk.states(node, reciprocal(), form)
+
+
+def _as_block(form: AffineForm, walk: Walk) -> PendingBlock | None:
+    """Return the block whose states a form is, entry by entry in whatever shape."""
+    if not form.is_bare:
+        return None
+    ((source, entries),) = form.terms.items()
+    same = Selection.identity(form.size)
+    if source < 0 or not isinstance(entries, Selection) or not np.array_equal(entries.index, same.index):
+        return None
+    if entries.relative or entries.slack is not None:
+        return None
+    made = walk.pending[source]
+    return replace(made, form=made.form.reshaped(form.shape)) if made.form.size == form.size else None
 
 
 def _times(
@@ -95,24 +134,46 @@ def _times(
 
 
 def lower_pow(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Pow with the exponents 1 and 0: the tensor itself, and ones."""
+    """Pow with constant exponents: 0 and 1 are linear, every other one a curve of its own."""
     base, exponent = _pair(node, values)
     if isinstance(exponent, AffineForm) or not isinstance(base, AffineForm):
-        refuse(node, f"raises to a power that depends on the input; {_NO_POWERS}")
+        refuse(node, "raises to a power that depends on the input; only constant powers can be read")
     shape = tuple(np.broadcast_shapes(base.shape, exponent.shape))
-    powers = np.broadcast_to(exponent, shape)
-    if not np.isin(powers, (0, 1)).all():
-        other = float(powers[~np.isin(powers, (0, 1))].flat[0])
-        refuse(node, f"raises a tensor that depends on the input to the power {other:g}; {_NO_POWERS}")
+    powers = np.broadcast_to(exponent, shape).astype(np.float64)
     if not powers.any():
         return (AffineForm(shape, {}, np.ones(powers.size)),)
-    return (broadcast(base, shape).scaled(powers.astype(np.float64), 1.0 - powers),)
+    base = broadcast(base, shape)
+    curves = np.setdiff1d(powers, (0.0, 1.0))
+    if curves.size == 1 and (powers == curves[0]).all():
+        return (_power(node, base, float(curves[0]), walk),)
+    total = base.scaled((powers == 1).astype(np.float64), (powers == 0).astype(np.float64))
+    for one in curves:
+        total = total.plus(_power_of_some(node, base, powers.reshape(-1) == one, float(one), walk))
+    return (total,)
 
 
-_NO_POWERS: Final = (
-    "only the powers 1 and 0 can be read, since others have no bounded slope and no states here: put a bounded "
-    "activation (Tanh, Clip and Abs, Gelu) in its place"
-)
+def _power(node: Node, form: AffineForm, exponent: float, walk: Walk, suffix: str = "") -> AffineForm:
+    """Return form^exponent for an exponent other than 0 and 1."""
+    if exponent == -1.0:
+        return inverted(node, form, walk)
+    if exponent in NAMED_POWERS:
+        return walk.states(node, NAMED_POWERS[exponent](), form, suffix=suffix)
+    if not abs(exponent) <= LARGEST_POWER:
+        refuse(node, f"raises to the power {exponent:g}; powers up to {LARGEST_POWER:g} can be read")
+    return walk.states(node, power(exponent), form, suffix=suffix)
+
+
+NAMED_POWERS: Final[Mapping[float, Callable[[], Activation]]] = MappingProxyType({-0.5: rsqrt, 0.5: sqrt, 2.0: square})
+"""Exponents of curves that have a name."""
+
+
+def _power_of_some(node: Node, form: AffineForm, some: BoolArray, exponent: float, walk: Walk) -> AffineForm:
+    """Return form^exponent at some of its entries, and 0 elsewhere."""
+    chosen = np.flatnonzero(some)
+    made = _power(node, walk.select(node, form, chosen), exponent, walk, suffix=f"/{exponent:g}")
+    back = np.full(form.size, -1, np.int64)
+    back[chosen] = np.arange(chosen.size)
+    return made.selected(back.reshape(form.shape))
 
 
 def lower_neg(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

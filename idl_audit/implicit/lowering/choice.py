@@ -1,30 +1,32 @@
-"""Choices by comparisons that depend on the input: kinked activations, where both sides agree on the border.
+"""Choices by comparisons that depend on the input: kinked activations, and steps where the two sides do not agree.
 
-Where(x > t, a x + b, c x + d) has a slope on either side of t and jumps there, unless a t + b = c t + d: then it is
-c x + d + (a - c) relu(x - t). Where(v > w, v, w) is Max(v, w), whatever v and w are.
+Where(x > t, a x + b, c x + d) is c x + d + (a - c) relu(x - t), and where a t + b and c t + d are not equal, a step of
+their difference at t more. Where(v > w, v, w) is Max(v, w), whatever v and w are. A comparison that is no part of such
+a choice is a step of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import kinked
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import AffineForm, typed
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.lowering.arithmetic import broadcast
+from idl_audit.implicit.lowering.identities import type_cast_to
+from idl_audit.implicit.lowering.jumps import COMPARISONS, is_above
 from idl_audit.implicit.lowering.maxima import lower_max, lower_min
+from idl_audit.implicit.lowering.movement import between
 from idl_audit.implicit.lowering.sequences import TensorList
-from idl_audit.implicit.walk import TensorValue, Walk, refuse
+from idl_audit.implicit.walk import TensorValue, Walk, refuse, type_of
 from idl_audit.values.arrays import FloatArray
+from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.rounding import gamma
-
-COMPARISONS: Final = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-"""Operators that make a Condition; that a border counts to one side or the other does not matter here."""
 
 _PASSED_ON: Final = frozenset({"Cast", "CastLike", "Identity"})
 """Operators that leave a condition what it is: as a number it is 1 or 0."""
@@ -41,6 +43,15 @@ class Condition:
     left: str
     right: str
     shape: tuple[int, ...]
+    strictly: bool = True
+    """Whether where both are equal it does not hold."""
+    kind: str = "bool"
+    """The type of the truth values; empty for floats."""
+
+    @property
+    def key(self) -> tuple[str, str, bool, tuple[int, ...]]:
+        """What tells it from others, as a number."""
+        return self.left, self.right, self.strictly, self.shape
 
 
 Known = TensorValue | Condition | TensorList
@@ -62,6 +73,8 @@ class Choices:
 
     makers: Mapping[str, Node]
     values: Mapping[str, Known]
+    steps: dict[tuple[str, str, bool, tuple[int, ...]], AffineForm] = field(default_factory=dict)
+    """The steps that stand for conditions so far: a condition that is read twice is one tensor."""
 
     def concern(self, node: Node) -> bool:
         """Whether the node compares what depends on the input, or reads what such a comparison gives."""
@@ -69,27 +82,63 @@ class Choices:
         compares = node.op in COMPARISONS and any(isinstance(value, AffineForm) for value in given)
         return compares or any(isinstance(value, Condition) for value in given)
 
-    def lower(self, node: Node, walk: Walk) -> Known:
-        """Return what the node makes. Raises UnsupportedModelError where that may jump."""
+    def lower(self, node: Node, walk: Walk) -> Known | None:
+        """Return what the node makes; None where it is to read its conditions as tensors of their own."""
         if node.op in COMPARISONS:
             return self._compared(node)
         first = self.values.get(node.inputs[0])
         if isinstance(first, Condition) and node.op in _PASSED_ON:
-            return first
+            return self._passed_on(node, first)
         if isinstance(first, Condition) and node.op == "Not":
-            return replace(first, left=first.right, right=first.left)
+            return replace(first, left=first.right, right=first.left, strictly=not first.strictly)
         if node.op in ("And", "Or") and len(node.inputs) == 2:
             return self._joined(node)
-        if isinstance(first, Condition) and node.op == "Where" and len(node.inputs) == 3:
-            return _finished(node, self._chosen(node, first, node.inputs[1], node.inputs[2], walk), walk)
-        if node.op == "Mul" and len(node.inputs) == 2:
-            for condition, other in (node.inputs, node.inputs[::-1]):
-                found = self.values.get(condition)
-                if isinstance(found, Condition):
-                    return _finished(node, self._chosen(node, found, other, "", walk), walk)
-        refuse(node, f"reads whether a tensor is above another one, which jumps; {READABLE}")
+        try:
+            if isinstance(first, Condition) and node.op == "Where" and len(node.inputs) == 3:
+                return self._typed(node, self._chosen(node, first, node.inputs[1], node.inputs[2], walk), walk)
+            if node.op == "Mul" and len(node.inputs) == 2:
+                for condition, other in (node.inputs, node.inputs[::-1]):
+                    found = self.values.get(condition)
+                    if isinstance(found, Condition) and not isinstance(self.values.get(other), Condition):
+                        return self._typed(node, self._chosen(node, found, other, "", walk), walk)
+        except UnsupportedModelError:  # no function of one variable: a product of the condition
+            return None
+        return None
 
-    def _joined(self, node: Node) -> Known:
+    def _passed_on(self, node: Node, condition: Condition) -> Condition:
+        """Return the condition in the type that a Cast gives it."""
+        if node.op == "Identity":
+            return condition
+        if node.op == "Cast":
+            return replace(condition, kind=type_cast_to(node))
+        like = self.values.get(node.inputs[1])
+        return replace(
+            condition, kind=like.kind if isinstance(like, Condition) else type_of(self._tensor(node, node.inputs[1]))
+        )
+
+    def _typed(self, node: Node, made: AffineForm, walk: Walk) -> Known:
+        """Return what stands for a choice, in the type of what is chosen; it rounds otherwise than Where or Mul."""
+        (result,) = walk.finished(replace(node, op=f"{node.op} by a comparison"), (), (made,))
+        found = [self.values.get(name) for name in node.inputs]
+        kinds = [type_of(value) for value in found if not isinstance(value, (Condition, TensorList))]
+        kind = next(filter(None, kinds), "")
+        return typed(result, kind) if kind and isinstance(result, AffineForm) else result
+
+    def as_tensor(self, condition: Condition, walk: Walk) -> AffineForm:
+        """Return the condition as a tensor: a step of the difference of what it compares."""
+        found = self.steps.get(condition.key)
+        if found is None:
+            node = condition.node
+            left, right = (self._tensor(node, name) for name in (condition.left, condition.right))
+            found = is_above(node, left, right, walk, strictly=condition.strictly)
+            (finished,) = walk.finished(node, (), (found,))
+            assert isinstance(finished, AffineForm)
+            found = self.steps[condition.key] = finished
+        if condition.kind:
+            return typed(found, condition.kind)
+        return AffineForm(found.shape, found.terms, found.constant, found.constant_error)
+
+    def _joined(self, node: Node) -> Known | None:
         """Return a condition and (or) a constant that is the same everywhere: that constant, or the condition."""
         for name, other in (node.inputs, node.inputs[::-1]):
             condition, constant = self.values.get(name), self.values.get(other)
@@ -99,14 +148,14 @@ class Choices:
                     shape = tuple(np.broadcast_shapes(condition.shape, truth.shape))
                     passes = bool(truth.all()) == (node.op == "And")
                     return replace(condition, shape=shape) if passes else np.full(shape, node.op == "Or")
-        refuse(node, f"joins comparisons of tensors that depend on the input, which jumps; {READABLE}")
+        return None
 
     def _compared(self, node: Node) -> Condition:
         if len(node.inputs) != 2:
             refuse(node, f"needs two inputs but has {len(node.inputs)}")
         shape = tuple(np.broadcast_shapes(*(self._tensor(node, name).shape for name in node.inputs)))
-        left, right = node.inputs if node.op.startswith("Greater") else node.inputs[::-1]
-        return Condition(node, left, right, shape)
+        above, below, strictly = COMPARISONS[node.op]
+        return Condition(node, node.inputs[above], node.inputs[below], shape, strictly)
 
     def _chosen(self, node: Node, condition: Condition, upper: str, lower: str, walk: Walk) -> AffineForm:
         """Return the tensor that is `upper` where the condition holds, else `lower`; no name stands for 0."""
@@ -120,6 +169,9 @@ class Choices:
         return self._of_one_variable(node, condition, upper, lower, walk)
 
     def _of_one_variable(self, node: Node, condition: Condition, upper: str, lower: str, walk: Walk) -> AffineForm:
+        constants = [self.values.get(name) if name else np.zeros(()) for name in (upper, lower)]
+        if isinstance(constants[0], np.ndarray) and isinstance(constants[1], np.ndarray):
+            return between(node, self.as_tensor(condition, walk), constants[0], constants[1], walk)
         left, right, above, below = self._pieces(condition, upper, lower)
         roots = {piece.root for piece in (left, right, above, below)} - {None}
         if len(roots) != 1:
@@ -131,14 +183,33 @@ class Choices:
         parts += [above.factor, above.offset, below.factor, below.offset]
         shape = tuple(np.broadcast_shapes(x.shape, condition.shape, *(part.shape for part in parts)))
         slope, shift, a, b, c, d = (np.broadcast_to(part, shape).reshape(-1) for part in parts)
-        if not slope.all() or not np.array_equal((b - d) * slope, (a - c) * shift):
-            refuse(node, f"jumps where its condition changes: its two sides do not agree there; {READABLE}")
+        if not slope.all():
+            refuse(node, f"chooses by a condition that does not depend on its tensor; {READABLE}")
         form = broadcast(x, shape).reshaped((a.size,))
         rises = slope > 0
         border = np.where(shift == 0, 0.0, -shift / slope)
         over, under = np.where(rises, a, c), np.where(rises, c, a)  # slopes above and below the border
         rest = np.where(rises, d, b)
-        return _kinked(node, form, border, over, under, rest, walk).reshaped(shape)
+        made = _kinked(node, form, border, over, under, rest, walk).reshaped(shape)
+        if np.array_equal((b - d) * slope, (a - c) * shift):
+            return made
+        if not (self._is_direct(condition, (left.root, right.root)) and all(map(_is_written, (a, b, c, d)))):
+            refuse(node, f"jumps at a border, or by heights, that are computed; {READABLE}")
+        # `made` goes on as the side below the border does; where the condition holds below it, it holds the jump there
+        height = (a - c) * border + (b - d)
+        rounding = gamma(8) * float(((np.abs(a) + np.abs(c)) * np.abs(border) + np.abs(b) + np.abs(d)).max(initial=0.0))
+        holds = broadcast(self.as_tensor(condition, walk), shape).reshaped((a.size,))
+        jump = walk.linear(
+            node, Selection.diagonal(height), holds, holds.shape, offset=np.where(rises, 0.0, -height)
+        ).reshaped(shape)
+        return made.plus(replace(jump, constant_error=jump.constant_error + 2 * rounding))
+
+    def _is_direct(self, condition: Condition, roots: tuple[str | None, str | None]) -> bool:
+        """Whether a tensor itself is compared with a constant, neither of them computed here."""
+        names = (condition.left, condition.right)
+        constant = [isinstance(self.values.get(name), np.ndarray) for name in names]
+        kept = [root == self._origin(name) for name, root in zip(names, roots, strict=True)]
+        return sum(constant) == 1 and (kept[0] or constant[0]) and (kept[1] or constant[1])
 
     def _tensor(self, node: Node, name: str | None) -> TensorValue:
         found = None if name is None else self.values.get(name)
@@ -186,15 +257,9 @@ class Choices:
         return _combined(node.op, one, two) or itself
 
 
-def _finished(node: Node, made: AffineForm, walk: Walk) -> TensorValue:
-    """Return what stands for a choice; how it rounds is not that of Where or Mul."""
-    (result,) = walk.finished(replace(node, op=f"{node.op} by a comparison"), (), (made,))
-    return result
-
-
 READABLE: Final = (
-    "read are Where(x > t, p, q) and (x > t) * p where p and q are multiples of x plus constants that agree at t, and "
-    "Where(v > w, v, w)"
+    "read are Where(x > t, p, q) and (x > t) * p where p and q are multiples of x plus constants, choices between "
+    "constants, and Where(v > w, v, w)"
 )
 
 

@@ -1,4 +1,4 @@
-"""Operators that change no number (Cast, Dropout), and those whose result no number changes (Shape, IsNaN)."""
+"""Operators that change no number (Cast, Dropout; to integers it does), and those whose result none changes (Shape)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.walk import TensorValue, Walk, form_input, int_attribute, optional_constant, refuse
+from idl_audit.implicit.affine import AffineForm, Whole, typed
+from idl_audit.implicit.lowering.jumps import is_not_zero, truncated
+from idl_audit.implicit.walk import TensorValue, Walk, form_input, int_attribute, optional_constant, refuse, type_of
 
 
 def lower_shape(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -35,15 +37,44 @@ def lower_identity(node: Node, values: Sequence[TensorValue | None], walk: Walk)
 
 
 def lower_cast(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Cast: the same number in another floating-point type; integers would round it."""
+    """Cast: the same number in another floating-point type; whole numbers are cut off, truth is what is not 0."""
+    return (as_type(node, form_input(node, values, 0), type_cast_to(node), walk),)
+
+
+def type_cast_to(node: Node) -> str:
+    """Return the type that a Cast names; empty for floats."""
     target = node.attributes.get("to")
-    if target not in _FLOAT_TYPES:
-        name = _OTHER_TYPES.get(target, f"type {target}") if isinstance(target, int) else "no type"
-        refuse(node, f"casts a tensor that depends on the input to {name}, which rounds; {_TO_FLOATS}")
-    return lower_identity(node, values, walk)
+    if target in _FLOAT_TYPES:
+        return ""
+    return _OTHER_TYPES.get(target, f"type {target}") if isinstance(target, int) else "no type"
 
 
-_TO_FLOATS: Final = "casts to floats can be read"
+def as_type(node: Node, form: AffineForm, kind: str, walk: Walk) -> AffineForm:
+    """Return the form in another type."""
+    known = form.kind if isinstance(form, Whole) else ""
+    if not kind:
+        return AffineForm(form.shape, form.terms, form.constant, form.constant_error)
+    if kind == "bool":
+        return form if known == "bool" else typed(is_not_zero(node, form, walk), kind)
+    if known in _HELD_BY.get(kind, ()):
+        return typed(form, kind)
+    if kind in ("int32", "int64"):
+        return typed(truncated(node, form, walk), kind)
+    refuse(
+        node,
+        f"casts a tensor that depends on the input to {kind}, and what becomes of numbers beyond its range differs "
+        "between runtimes; casts to floats, int32, int64 and bool can be read, and QuantizeLinear",
+    )
+
+
+_HELD_BY: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        **{kind: ("bool", kind) for kind in ("int8", "uint8", "uint16", "uint32", "uint64")},
+        "int16": ("bool", "int8", "uint8", "int16"),
+        **dict.fromkeys(("int32", "int64"), ("bool", "int8", "uint8", "int16", "uint16", "int32", "int64")),
+    }
+)
+"""Type -> the types whose numbers it has; of int64 into int32 as well, since numbers beyond that are no network's."""
 
 _FLOAT_TYPES = (1, 10, 11, 16)
 """TensorProto's numbers of float, float16, double, bfloat16."""
@@ -54,7 +85,7 @@ _OTHER_TYPES: Final[Mapping[int, str]] = MappingProxyType(
         **dict(zip((12, 13, 21, 22), ("uint32", "uint64", "uint4", "int4"), strict=True)),
     }
 )
-"""TensorProto's numbers of types that round."""
+"""TensorProto's numbers of types that hold no fractions."""
 
 
 def lower_dropout(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -72,11 +103,8 @@ def lower_dropout(node: Node, values: Sequence[TensorValue | None], walk: Walk) 
 
 
 def lower_cast_like(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """CastLike: the same number in the type of another tensor, where that is a floating-point type."""
-    like = values[1] if len(values) > 1 else None
-    if isinstance(like, np.ndarray) and like.dtype.kind != "f":
-        refuse(node, f"casts a tensor that depends on the input to {like.dtype}, which rounds; {_TO_FLOATS}")
-    return (form_input(node, values, 0),)
+    """CastLike: a Cast to the type of another tensor."""
+    return (as_type(node, form_input(node, values, 0), type_of(values[1] if len(values) > 1 else None), walk),)
 
 
 def lower_finite(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -14,7 +14,9 @@ import numpy as np
 
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.affine import AffineForm, PartlyAbsent
+from idl_audit.implicit.affine import AffineForm, PartlyAbsent, typed
+from idl_audit.implicit.linear_maps import Selection
+from idl_audit.implicit.lowering.arithmetic import add_values, broadcast, lower_mul, negated
 from idl_audit.implicit.walk import (
     NO_BOUND,
     TensorValue,
@@ -26,9 +28,12 @@ from idl_audit.implicit.walk import (
     ints_attribute,
     optional_constant,
     refuse,
+    refuse_infinity,
     text_attribute,
+    type_of,
 )
 from idl_audit.values.arrays import AnyArray, IntArray
+from idl_audit.values.rounding import gamma
 
 NOWHERE = -1
 """The position of what padding puts in."""
@@ -86,14 +91,38 @@ def lower_max_unpool(node: Node, values: Sequence[TensorValue | None], walk: Wal
 
 
 def lower_where(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Where with a constant condition: it picks entries of two tensors, constants among them."""
+    """Where: a constant condition picks entries of two tensors; one that depends on the input multiplies."""
     if values and isinstance(values[0], AffineForm):
-        refuse(
-            node,
-            "chooses by a condition that depends on the network's input, so that its output may jump; constant "
-            "conditions can be read, and comparisons where both choices agree on the border (x > 0 ? x : a x)",
-        )
-    return moved(node, values, (1, 2), walk)
+        made: TensorValue = _picked(node, values[0], values[1], values[2], walk)
+    else:
+        (made,) = moved(node, values, (1, 2), walk)
+    kind = type_of(values[1]) or type_of(values[2])
+    return (typed(made, kind) if kind and isinstance(made, AffineForm) else made,)
+
+
+def _picked(
+    node: Node, condition: AffineForm, upper: TensorValue | None, lower: TensorValue | None, walk: Walk
+) -> AffineForm:
+    """Return lower + (upper - lower) condition: a product of states, unless both are constants."""
+    if upper is None or lower is None:
+        refuse(node, "needs three inputs")
+    refuse_infinity(node, upper)
+    refuse_infinity(node, lower)
+    if isinstance(upper, np.ndarray) and isinstance(lower, np.ndarray):
+        return between(node, condition, upper, lower, walk)
+    difference = add_values(upper, negated(lower))
+    (chosen,) = lower_mul(node, [condition, difference], walk)
+    made = add_values(chosen, lower)
+    assert isinstance(made, AffineForm)
+    return made
+
+
+def between(node: Node, condition: AffineForm, upper: AnyArray, lower: AnyArray, walk: Walk) -> AffineForm:
+    """Return lower + (upper - lower) condition, for constants, broadcast."""
+    shape = tuple(np.broadcast_shapes(condition.shape, upper.shape, lower.shape))
+    high, low = (np.broadcast_to(side.astype(np.float64), shape).reshape(-1) for side in (upper, lower))
+    height = Selection.diagonal(high - low).uncertain(gamma(2))
+    return walk.linear(node, height, broadcast(condition, shape), shape, offset=low.copy())
 
 
 def lower_concat(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

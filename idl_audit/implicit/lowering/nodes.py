@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node, shown
-from idl_audit.implicit.affine import AffineForm, PartlyAbsent
+from idl_audit.implicit.affine import AffineForm, OnGrid, PartlyAbsent, Whole, alike
 from idl_audit.implicit.composition import LARGEST_COEFFICIENT
 from idl_audit.implicit.lowering import CONSTANT, LOWERINGS
-from idl_audit.implicit.lowering.choice import COMPARISONS, Choices, Condition, Known
+from idl_audit.implicit.lowering.choice import Choices, Condition, Known
 from idl_audit.implicit.lowering.refusals import refuse_operator
 from idl_audit.implicit.lowering.sequences import SEQUENCES, TensorList, lower_sequence
 from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_infinity, refuse_range
@@ -42,6 +42,8 @@ class Progress:
     problems: list[str] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     """Tensors that depend on the input and have no form."""
+    steps: dict[tuple[str, str, bool, tuple[int, ...]], AffineForm] = field(default_factory=dict)
+    """What conditions are as tensors, as far as they were asked for."""
 
     def lower(self, node: Node) -> None:
         """Lower one node, or note why it cannot be."""
@@ -67,15 +69,19 @@ class Progress:
 
     def _results(self, node: Node, *, depends: bool) -> tuple[Known, ...]:
         if any(name and name not in self.values for name in node.inputs):  # something before failed
-            if depends and node.op not in {*LOWERINGS, *COMPARISONS, *SEQUENCES}:
+            if depends and node.op not in {*LOWERINGS, *SEQUENCES}:
                 refuse_operator(node)
             return ()
-        choices = Choices(self.makers, self.values)
+        choices = Choices(self.makers, self.values, self.steps)
         if choices.concern(node):
-            return (_checked(node, choices.lower(node, self.walk)),)
+            made = choices.lower(node, self.walk)
+            if made is not None:
+                return (_checked(node, made),)
         found = [self.values[name] if name else None for name in node.inputs]
-        items = [value for value in found if not isinstance(value, Condition)]
+        items = [choices.as_tensor(value, self.walk) if isinstance(value, Condition) else value for value in found]
         if node.op in SEQUENCES or any(isinstance(value, TensorList) for value in items):
+            if any(isinstance(value, Whole) for value in items):
+                refuse(node, "puts whole numbers that depend on the input into a list; Cast them to floats before it")
             return (_checked(node, lower_sequence(node, items, self.walk)),)
         return _lowered(node, [value for value in items if not isinstance(value, TensorList)], self.walk)
 
@@ -91,10 +97,65 @@ def _lowered(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tup
     if node.op not in BOUNDED:
         for value in constants:
             refuse_infinity(node, value)
+    source = _kept(node, arguments)
     results = LOWERINGS[node.op](node, _with_constants(arguments), walk)
     if not any(isinstance(result, PartlyAbsent) for result in results):
-        results = walk.finished(node, arguments, results)
+        ended = walk.finished(node, arguments, results)
+        results = tuple(_alike(after, made) for after, made in zip(ended, results, strict=True))
+    if source is not None:
+        results = tuple(_alike(result, source) for result in results)
     return tuple(_checked(node, result) for result in results)
+
+
+def _alike(value: TensorValue, other: TensorValue) -> TensorValue:
+    return alike(value, other) if isinstance(value, AffineForm) and isinstance(other, AffineForm) else value
+
+
+_ONLY_MOVE: Final = frozenset(
+    {*("Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")}
+)
+"""Operators each of whose results is one of the numbers that they read."""
+
+_MOVE: Final = frozenset(
+    {
+        *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"),
+        *("Pad", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+        *("Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "Relu"),
+    }
+)
+"""Operators that make the same of whole numbers as of others, and never a larger one."""
+
+_ADD_UP: Final = frozenset({"Abs", "Add", "Clip", "MatMul", "Mul", "Neg", "ReduceSum", "Sub", "Sum"})
+"""Operators that do so of int32 and int64, as long as the results are numbers of that type."""
+
+_OF_ANY_TYPE: Final = frozenset(
+    {
+        *("And", "Cast", "CastLike", "DequantizeLinear", "Not", "Or", "QLinearConv", "QLinearMatMul", "Where", "Xor"),
+        *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"),
+    }
+)
+"""Operators whose lowerings see to the types of what they read."""
+
+
+def _kept(node: Node, arguments: Sequence[TensorValue | None]) -> AffineForm | None:
+    """Return the argument whose type, or grid, the results have as well; None where they need not have one.
+
+    Raises UnsupportedModelError where it might do otherwise with whole numbers than with others.
+    """
+    whole = [value for value in arguments if isinstance(value, Whole)]
+    if not whole:
+        first = arguments[0] if arguments else None
+        alone = all(value is None or isinstance(value, np.ndarray) for value in arguments[1:])
+        return first if isinstance(first, OnGrid) and alone and node.op in _ONLY_MOVE else None
+    if node.op in _OF_ANY_TYPE:
+        return None
+    if node.op in _MOVE or (node.op in _ADD_UP and whole[0].kind in ("int32", "int64")):
+        return whole[0]
+    refuse(
+        node,
+        f"computes with {whole[0].kind} that depend on the input, and may round or overflow there; Cast them to "
+        "floats, or DequantizeLinear them, before it",
+    )
 
 
 def _with_constants(arguments: list[TensorValue | None]) -> list[TensorValue | None]:

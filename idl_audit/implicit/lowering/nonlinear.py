@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import Activation, curve, kinked, softmax
+from idl_audit.implicit.activations import Activation, analytic, curve, kinked, softmax
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.lowering.maxima import lower_max, lower_min
 from idl_audit.implicit.lowering.reductions import competing_axes
@@ -38,14 +38,28 @@ def lower_componentwise(node: Node, values: Sequence[TensorValue | None], walk: 
 PLAIN: Final[Mapping[str, Callable[[], Activation]]] = MappingProxyType(
     {
         "Abs": kinked.absolute,
+        "Acos": analytic.acos,
+        "Acosh": analytic.acosh,
+        "Asin": analytic.asin,
+        "Asinh": analytic.asinh,
+        "Atan": analytic.atan,
+        "Atanh": analytic.atanh,
+        "Cos": analytic.cos,
+        "Cosh": analytic.cosh,
         "Erf": curve.erf,
+        "Exp": analytic.exp,
         "HardSwish": curve.hard_swish,
+        "Log": analytic.log,
         "Mish": curve.mish,
         "Relu": kinked.relu,
         "Sigmoid": curve.sigmoid,
         "Silu": curve.silu,
+        "Sin": analytic.sin,
+        "Sinh": analytic.sinh,
         "Softplus": curve.softplus,
         "Softsign": curve.softsign,
+        "Sqrt": analytic.sqrt,
+        "Tan": analytic.tan,
         "Tanh": curve.tanh,
     }
 )
@@ -110,14 +124,6 @@ def lower_hard_sigmoid(node: Node, values: Sequence[TensorValue | None], walk: W
     return (_clipped(node, walk.scaled(node, form, alpha).scaled(1.0, beta), 0.0, 1.0, walk),)
 
 
-def lower_thresholded_relu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """ThresholdedRelu: continuous, and then ReLU, only for alpha = 0."""
-    alpha = float_attribute(node, "alpha", 1.0)
-    if alpha != 0:
-        refuse(node, f"jumps at alpha = {alpha}: no bound on its slope exists, so nothing can be certified behind it")
-    return (walk.states(node, kinked.relu(), form_input(node, values, 0)),)
-
-
 def lower_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """Softmax inside a network: a block whose states compete in groups."""
     form = form_input(node, values, 0)
@@ -129,21 +135,6 @@ def lower_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) 
     made = walk.states(node, softmax.softmax(width), walk.select(node, form, np.ascontiguousarray(order)))
     back = flat_indices(made.shape).swapaxes(axes[0], -1)
     return (walk.select(node, made, np.ascontiguousarray(back)),)
-
-
-def lower_shrink(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Shrink with bias = lambd, which is continuous: relu(z - lambd) - relu(-z - lambd)."""
-    form = form_input(node, values, 0)
-    width, bias = float_attribute(node, "lambd", 0.5), float_attribute(node, "bias", 0.0)
-    if width != bias or width < 0:
-        refuse(
-            node,
-            f"jumps by {abs(width - bias):g} at its threshold {width:g}: no bound on its slope exists, so nothing can "
-            "be certified behind it; with bias = lambd (soft shrinkage) it can be read",
-        )
-    above = walk.states(node, kinked.relu(), form.scaled(1.0, -width), suffix="/above")
-    below = walk.states(node, kinked.relu(), form.scaled(-1.0, -width), suffix="/below")
-    return (above.plus(below.scaled(-1.0)),)
 
 
 def lower_clip(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

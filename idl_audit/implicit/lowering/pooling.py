@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from idl_audit.graph.ir import Node
+from idl_audit.implicit.activations.analytic import sqrt, square
 from idl_audit.implicit.activations.kinked import absolute
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.lowering.convolutions import padding, spatial_shape
@@ -84,20 +85,26 @@ def lower_max_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk)
 
 
 def lower_lp_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """LpPool with p = 1: sums of absolute values; padding adds nothing."""
-    form = form_input(node, values, 0)
-    refuse_other_powers(node)
+    """LpPool with p = 1 or 2: sums of absolute values, or roots of sums of squares; padding adds nothing."""
+    form, power = form_input(node, values, 0), known_power(node)
     shape, windows, _ = _windows(node, form)
-    sizes = walk.states(node, absolute(), form, suffix="/abs")
-    return (weighted_sum(node, sizes, shape, windows, np.ones(len(windows)), walk),)
+    made = walk.states(node, absolute(), form, suffix="/abs") if power == 1 else squares(node, form, walk)
+    total = weighted_sum(node, made, shape, windows, np.ones(len(windows)), walk)
+    return (total if power == 1 else walk.states(node, sqrt(), total),)
 
 
-def refuse_other_powers(node: Node) -> None:
-    """Refuse p-norms other than p = 1."""
+def squares(node: Node, form: AffineForm, walk: Walk) -> AffineForm:
+    """Return the squares of a form, a block of states of their own."""
+    return walk.states(node, square(), form, suffix="/square")
+
+
+def known_power(node: Node) -> int:
+    """Return p of a p-norm; only 1 and 2 are read."""
     power = int_attribute(node, "p", 2)
-    if power != 1:
+    if power not in (1, 2):
         refuse(
             node,
-            f"takes roots of sums of powers {power} of tensors that depend on the input, for which there are no "
-            "states; p = 1 can be read, and AveragePool or MaxPool in its place",
+            f"takes roots of sums of powers {power} of tensors that depend on the input; p = 1 and p = 2 can be read, "
+            "and AveragePool or MaxPool in its place",
         )
+    return power

@@ -14,12 +14,13 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
+from idl_audit.implicit.activations.analytic import log, sqrt
 from idl_audit.implicit.activations.curve import softplus
 from idl_audit.implicit.activations.kinked import absolute
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.lowering.arithmetic import broadcast
 from idl_audit.implicit.lowering.maxima import maximum_of_windows, stack
-from idl_audit.implicit.lowering.pooling import refuse_other_powers
+from idl_audit.implicit.lowering.pooling import known_power, squares
 from idl_audit.implicit.lowering.sums import weighted_sum
 from idl_audit.implicit.walk import (
     TensorValue,
@@ -47,17 +48,16 @@ def lower_global_max_pool(node: Node, values: Sequence[TensorValue | None], walk
 
 
 def lower_global_lp_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """GlobalLpPool with p = 1: the sum of absolute values over the spatial axes."""
-    form = form_input(node, values, 0)
-    refuse_other_powers(node)
-    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, "l1", walk),)
+    """GlobalLpPool with p = 1 or 2: the sum of sizes over the spatial axes, or the root of that of squares."""
+    form, how = form_input(node, values, 0), f"l{known_power(node)}"
+    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, how, walk),)
 
 
 def lower_reduce(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """Reduce... over any axes (an attribute before, an input from opset 13 or 18)."""
     form, how = form_input(node, values, 0), _HOW[node.op]
     axes = reduced_axes(node, optional_constant(node, values, 1, "list of axes"), form.shape)
-    if not axes and how != "l1":
+    if not axes and how not in CURVED:
         return (form,)
     return (_reduced(node, form, axes, bool(int_attribute(node, "keepdims", 1)), how, walk),)
 
@@ -65,11 +65,14 @@ def lower_reduce(node: Node, values: Sequence[TensorValue | None], walk: Walk) -
 _HOW: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ReduceL1": "l1",
+        "ReduceL2": "l2",
+        "ReduceLogSum": "log-sum",
         "ReduceLogSumExp": "log-sum-exp",
         "ReduceMax": "max",
         "ReduceMean": "mean",
         "ReduceMin": "min",
         "ReduceSum": "sum",
+        "ReduceSumSquare": "squares",
     }
 )
 
@@ -107,6 +110,18 @@ def _absolute_total(node: Node, form: AffineForm, shape: tuple[int, ...], window
     return _total(node, walk.states(node, absolute(), form, suffix="/abs"), shape, windows, walk)
 
 
+def _squares(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
+    return _total(node, squares(node, form, walk), shape, windows, walk)
+
+
+def _length(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
+    return walk.states(node, sqrt(), _squares(node, form, shape, windows, walk))
+
+
+def _log_sum(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
+    return walk.states(node, log(), _total(node, form, shape, windows, walk))
+
+
 def _minimum(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
     return maximum_of_windows(node, form.scaled(-1.0), shape, windows, walk).scaled(-1.0)
 
@@ -131,13 +146,19 @@ _Reducer = Callable[[Node, AffineForm, tuple[int, ...], IntArray, Walk], AffineF
 REDUCERS: Final[Mapping[str, _Reducer]] = MappingProxyType(
     {
         "l1": _absolute_total,
+        "l2": _length,
+        "log-sum": _log_sum,
         "log-sum-exp": _log_sum_exp,
         "max": maximum_of_windows,
         "mean": _average,
         "min": _minimum,
+        "squares": _squares,
         "sum": _total,
     }
 )
+
+CURVED: Final = frozenset({"l1", "l2", "log-sum", "squares"})
+"""Those that are no identity over no axes."""
 
 
 def lower_log_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.lowering.choice import READABLE
 from idl_audit.implicit.walk import refuse
 
 
@@ -26,9 +25,8 @@ class Refusal:
     """What can be read in its place."""
 
 
-_JUMPS: Final = "jumps, so that no bound on its slope exists and nothing can be certified behind it"
+_JUMPS: Final = "jumps where two of its entries change places, for which there are no states"
 _PRODUCT: Final = "multiplies entries of its input with each other, whose slope no number bounds"
-_CURVE: Final = "is a function of one variable for which there are no states"
 _NORM: Final = "divides its input by a size of it, for which there are no states"
 _INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
 _RANDOM: Final = "draws random numbers, and a network must be a function"
@@ -40,54 +38,33 @@ _CONSTANT: Final = "makes a constant from numbers that depend on the input"
 
 _SCORES: Final = "make the scores before it the output (onnx.utils.extract_model): verdicts compare scores"
 _CUT: Final = "audit the part of the network before it (onnx.utils.extract_model), or put Clip or Tanh in its place"
-_COMPARED: Final = f"comparisons can be read inside choices: {READABLE}"
-_FLOATS: Final = "audit the model as it was before quantisation, in floating-point numbers"
+_STATIC: Final = (
+    "quantise statically, with QuantizeLinear and DequantizeLinear (quantize_static, QuantFormat.QDQ), or with "
+    "QLinearConv and QLinearMatMul"
+)
 _BATCH_NORM: Final = "BatchNormalization is read, a fixed scale at inference: train with it, or without normalisation"
 _UNROLLED: Final = "export the model without branches and loops, unrolled for one fixed size"
 _EVAL: Final = "export the model after model.eval(), without noise"
 _BEFORE: Final = "audit the network behind it alone, on the numbers that it makes"
-_BOUNDED: Final = "an activation with bounded slope (Tanh, Sigmoid, Softsign, Clip) can be read in its place"
 
 REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
         # jumps
         **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax"), Refusal(_JUMPS, _SCORES)),
-        **dict.fromkeys(("Ceil", "Floor", "Mod", "Round"), Refusal(_JUMPS, _CUT)),
-        "Sign": Refusal(_JUMPS, f"x * Sign(x) and |x| * Sign(x) can be read; else {_CUT}"),
-        **dict.fromkeys(
-            ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"),
-            Refusal(_JUMPS, _COMPARED),
+        "Mod": Refusal("jumps wherever its quotient is whole", "Floor can be read: x - y * Floor(x / y), y a constant"),
+        "Equal": Refusal(
+            "holds at single numbers alone", "Greater, GreaterOrEqual, Less and LessOrEqual can be read in its place"
         ),
         # whole numbers
+        "DynamicQuantizeLinear": Refusal(
+            "takes its scale from the numbers of each input, so that all its thresholds move with them", _STATIC
+        ),
         **dict.fromkeys(
-            (
-                *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv"),
-                *("QLinearMatMul", "QuantizeLinear"),
-            ),
-            Refusal("rounds to whole numbers, or computes with numbers so rounded, which jump", _FLOATS),
+            ("ConvInteger", "MatMulInteger"),
+            Refusal("computes with whole numbers whose scales are, in most networks, taken from each input", _STATIC),
         ),
         **dict.fromkeys(
             ("BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"), Refusal(_INTEGERS, _CUT)
-        ),
-        # functions of one variable
-        **dict.fromkeys(
-            ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan"),
-            Refusal(_CURVE, _BOUNDED),
-        ),
-        "Exp": Refusal(
-            _CURVE,
-            "Softmax, LogSoftmax, ReduceLogSumExp, Sigmoid, Softplus and Elu can be read, also as 1 / (1 + Exp(-x)), "
-            "Log(1 + Exp(x)), Exp(x) / ReduceSum(Exp(x)) and Where(x > 0, x, Exp(x) - 1)",
-        ),
-        "Log": Refusal(
-            _CURVE,
-            "LogSoftmax, ReduceLogSumExp and Softplus can be read, also as Log(Softmax(x)), Log(ReduceSum(Exp(x))), "
-            "Log(1 + Exp(x)) and Log(Sigmoid(x))",
-        ),
-        "Sqrt": Refusal(_CURVE, f"Sqrt(x * x) can be read, as Abs; {_BOUNDED}"),
-        "Reciprocal": Refusal(
-            "divides by a tensor that depends on the input",
-            "1 / (1 + Exp(-x)) and x / (1 + |x|) can be read, as Sigmoid and Softsign; so can Div by constants",
         ),
         # products
         **dict.fromkeys(
@@ -113,14 +90,6 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
             ("CumProd", "Det", "ReduceProd"),
             Refusal(_PRODUCT, "CumSum, ReduceSum and products with constants can be read"),
         ),
-        **dict.fromkeys(
-            ("ReduceL2", "ReduceSumSquare"),
-            Refusal(
-                "squares the entries of its input, whose slope no number bounds",
-                "ReduceL1 can be read, and ReduceMax of Abs, the largest size",
-            ),
-        ),
-        "ReduceLogSum": Refusal(_CURVE, "ReduceLogSumExp can be read, and LogSoftmax"),
         "CausalConvWithState": Refusal(
             "is a convolution over a state and its input",
             "Concat (or Pad), Conv with groups, and Swish can be read, which it stands for",

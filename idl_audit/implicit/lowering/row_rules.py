@@ -224,8 +224,16 @@ def _rnn(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
     return [Rows(shape, axis, rows.owner) for shape, axis in zip(shapes, axes, strict=True)], adapted
 
 
+def _grid(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """One scale for all entries: rows stay where they are."""
+    rows = _only(arguments)
+    if any(isinstance(value, np.ndarray) and value.size > 1 for value in arguments[1:]):
+        meet()
+    return [rows], {}
+
+
 def _together(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
-    """Lists of tensors, and losses over a batch: their rows are not followed."""
+    """Lists of tensors, losses over a batch, quantised products: their rows are not followed."""
     meet()
 
 
@@ -260,12 +268,16 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         **dict.fromkeys(
             (
                 *("AveragePool", "Conv", "ConvTranspose", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"),
-                *("LpPool", "MaxPool", "Resize", "Upsample"),
+                *("LpPool", "MaxPool", "QLinearConv", "Resize", "Upsample"),
             ),
             _images,
         ),
         **dict.fromkeys(
-            ("ReduceL1", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduction
+            (
+                *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"),
+                *("ReduceSum", "ReduceSumSquare"),
+            ),
+            _reduction,
         ),
         **dict.fromkeys(("LogSoftmax", "Softmax"), _competition),
         "BatchNormalization": _normalisation,
@@ -274,13 +286,21 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "MatMul": _matmul,
         "RNN": _rnn,
         "TopK": _top_k,
-        **dict.fromkeys((*SEQUENCES, "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _together),
+        **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _grid),
+        **dict.fromkeys(
+            (*SEQUENCES, "NegativeLogLikelihoodLoss", "QLinearMatMul", "SoftmaxCrossEntropyLoss"),
+            _together,
+        ),
         **dict.fromkeys(
             (
                 *("Abs", "Add", "Cast", "CastLike", "Celu", "Clip", "Div", "Dropout", "Elu", "Erf", "Gelu"),
                 *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mul", "Neg"),
                 *("Optional", "OptionalGetElement", "PRelu", "Pow", "Relu", "Selu", "Shrink", "Sigmoid", "Silu"),
                 *("Softplus", "Softsign", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where"),
+                *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Exp", "Log", "Reciprocal"),
+                *("Sin", "Sinh", "Sqrt", "Tan"),
+                *("And", "Ceil", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Round"),
+                *("Sign", "Xor"),
             ),
             entrywise,
         ),

@@ -111,6 +111,11 @@ class AgreementCheck(Part):
     reference: Text = Field(description="What ran the original network, such as onnxruntime 1.20.")
     max_rel_error: NonNegative = Field(description="Largest difference of an output, relative to max|y|.")
     argmax_agreement: Count = Field(description="Inputs where both predict the same class, ties within error included.")
+    near_jumps: Count | None = Field(
+        default=None,
+        description="Of a network that jumps: inputs that come so near a threshold that float32 may take either side; "
+        "their outputs are compared with what both sides lead to.",
+    )
 
 
 class EquilibriumCheck(Part):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idl_audit.implicit.activations.curve import Curve
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.model import Affine, ImplicitModel
@@ -84,7 +83,7 @@ class SearchNet:
         self.radius = tensor(box.radius)
         self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Block -> (below, above) of the blocks whose states branch on the sign of z."""
-        self.curved = {k for k, block in enumerate(model.blocks) if isinstance(block.activation, Curve)}
+        self.curved = {k for k, block in enumerate(model.blocks) if block.has_lines_of_any_slope}
         """Blocks whose states' lines may have any slope."""
         self.bent: set[int] = set()
         """Blocks whose states may be split: all but linear ones and softmax, whose planes gain little by a split."""

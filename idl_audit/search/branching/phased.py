@@ -44,6 +44,7 @@ class PhasedSearch:
         self._at_cuts = {k: torch.from_numpy(net.model.blocks[k](cut)).float() for k, cut in cuts.items()}
         self._without: dict[int, Lines] = {}
         self._halves: dict[int, tuple[Lines, Lines]] = {}
+        self._gains: dict[int, torch.Tensor] = {}
         self.planes: dict[int, SearchPlanes] = {}
         """Block -> planes in place of chords; set once it is known which of them can help."""
         sizes = [net.model.blocks[k].size for k in self._order]
@@ -125,10 +126,38 @@ class PhasedSearch:
         import torch
 
         if k not in self._halves:
-            (lo, hi), cut = self._tensors[k], self._cuts[k]
-            above, below = self.net.lines(k, torch.maximum(lo, cut), hi), self.net.lines(k, lo, torch.minimum(hi, cut))
+            (lo, hi), (last, first) = self._tensors[k], self._ends(k)
+            above, below = (
+                self.net.lines(k, torch.maximum(lo, first), hi),
+                self.net.lines(k, lo, torch.minimum(hi, last)),
+            )
             self._halves[k] = above, below
         return self._whole(k), *self._halves[k]
+
+    def _ends(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the greatest z below the cuts of block k and the least above them, as float32 numbers."""
+        import torch
+
+        cut = self._cuts[k]
+        if not self.net.model.blocks[k].jumps:
+            return cut, cut
+        far = torch.full_like(cut, torch.inf)
+        return torch.nextafter(cut, -far), torch.nextafter(cut, far)
+
+    def _gain(self, k: int) -> torch.Tensor:
+        """Return by how much the lines of states that jump are closer in the middle of a half than in that of all."""
+        import torch
+
+        if k not in self._gains:
+            (lo, hi), (last, first) = self._tensors[k], self._ends(k)
+            whole, above, below = self._sides(k)
+
+            def gap(own: Lines, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+                return (own.up - own.low) * (start + end) / 2 + own.c_up - own.c_low
+
+            halves = gap(above, torch.maximum(lo, first), hi), gap(below, lo, torch.minimum(hi, last))
+            self._gains[k] = torch.clamp(gap(whole, lo, hi) - torch.maximum(*halves), min=0)
+        return self._gains[k]
 
     def _planes_cost(self, k: int, score: torch.Tensor, v: torch.Tensor, found: Found) -> torch.Tensor:
         """Return scores with those of the states with planes in place: what the plane costs where the minimum is."""
@@ -159,6 +188,9 @@ class PhasedSearch:
             above = torch.clamp(own.up * cut + own.c_up - at_cut, min=0)
             if k in self.net.convex:
                 open_, below = own.free.expand_as(v), 1e-3 * above
+            elif self.net.model.blocks[k].jumps:
+                above = below = self._gain(k)
+                open_ = (torch.from_numpy(phases[:, first:last]) == 0) & (above > LEAST_LOSS)
             else:
                 below = torch.clamp(at_cut - own.low * cut - own.c_low, min=0)
                 open_ = (torch.from_numpy(phases[:, first:last]) == 0) & (above + below > LEAST_LOSS)

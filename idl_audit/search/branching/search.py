@@ -38,6 +38,8 @@ HIDDEN_SHARE = 0.5
 """Of the time left, for the trees of hidden states."""
 LARGEST_GAP = -1.0
 """Below this lower bound the states' bounds come first."""
+NEAR = 0.15
+"""Of the way from a row's bound to its value at the centre: where less is missing, few leaves may do."""
 FIRST_LEAVES = 32
 """Of trees on the bounds of the states that are known."""
 COSTLY_ROOT = 2**27
@@ -121,7 +123,7 @@ class Search:
             return
         self._net, self._bounds = SearchNet(self._model, self._query.box, self._budget), self._known
         self._bound_rows()
-        if min((float(self._lowers[number].max()) for number in self._left), default=0.0) > LARGEST_GAP:
+        if self._left and self._is_near():
             rows = sum(int(to_tighten(self._model, k, self._known).sum()) for k in self._known.z)
             is_costly = rows * self._model.n_states > COSTLY_ROOT
             self._grow(self._budget.part(0.5) if is_costly else self._budget.at_most_nodes(FIRST_LEAVES), last=False)
@@ -130,6 +132,17 @@ class Search:
             self._lowers = [np.full_like(lower, -np.inf) for lower in self._lowers]
             self._record.trees.clear()
             self._closed = 0
+
+    def _is_near(self) -> bool:
+        """Return whether little is missing in every alternative, beside what lies between its bound and a value."""
+        y = self._model(self._query.box.centre[None])[0]
+        for number in self._left:
+            alternative, lowers = self._query.alternatives[number], self._lowers[number]
+            row = int(lowers.argmax())
+            value = float(alternative.rows[row] @ y + alternative.offsets[row])
+            if not -lowers[row] < NEAR * (value - lowers[row]):
+                return False
+        return True
 
     def _plant(self) -> None:
         """Bound the states, and leave out those that are dead over the box."""

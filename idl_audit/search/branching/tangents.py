@@ -34,7 +34,7 @@ class Tangents:
     @classmethod
     def of(cls, block: StateBlock, lo: FloatArray, hi: FloatArray) -> Tangents:
         """Take the bounds of the pre-activations."""
-        least, most = block.slopes(lo, hi)
+        least, most = block.line_slopes(lo, hi)
         return cls(block, tensor(lo), tensor(hi), tensor(least), tensor(most - least))
 
     def slopes(self, shares: torch.Tensor) -> torch.Tensor:
@@ -50,5 +50,5 @@ class Tangents:
     def heights(self, slopes: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return the heights at 0 of the lines, (N, n): below the graph where v >= 0, above it elsewhere."""
         side = np.copysign(np.float32(1.0), v.detach().numpy())
-        z = self.block.farthest(side, slopes.detach().numpy(), self.lo.numpy(), self.hi.numpy())
-        return tensor(self.block(z)) - slopes * tensor(z)
+        z, x = self.block.touched(side, slopes.detach().numpy(), self.lo.numpy(), self.hi.numpy())
+        return tensor(x) - slopes * tensor(z)
