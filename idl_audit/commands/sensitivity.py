@@ -28,6 +28,7 @@ from idl_audit.implicit.scaling import rescale
 from idl_audit.measure.sensitivity import global_or_infinite
 from idl_audit.proof.files.claims import About, SensitivityClaim
 from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.restricted import everywhere
 from idl_audit.proof.sensitivity_witness import make_witness
 from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.values.arrays import FloatArray
@@ -163,4 +164,4 @@ def _diagnostics(found: Found, model: ImplicitModel) -> list[Diagnostic]:
     if np.isfinite(found.matrix).all():
         return []
     beyond = "entries of S are beyond the range of float64: nothing is said about how far the outputs move"
-    return [Diagnostic(code="IDL302", level="warning", message=model.unbounded or beyond)]
+    return [Diagnostic(code="IDL302", level="warning", message=everywhere(model).unbounded or beyond)]

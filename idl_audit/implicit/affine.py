@@ -53,6 +53,16 @@ class AffineForm:
         (term,) = self.terms.values()
         return isinstance(term, Selection) and term.weights is None and bool((term.index >= 0).all())
 
+    @property
+    def is_zero(self) -> BoolArray:
+        """Which entries are 0 whatever the input is, flat."""
+        found: BoolArray = np.full(self.size, not self.constant_error) & (self.constant == 0)
+        for term in self.terms.values():
+            found &= np.diff(term.to_sparse().indptr) == 0
+            if term.slack is not None:
+                found &= np.diff(term.slack.to_sparse().indptr) == 0
+        return found
+
     def reshaped(self, shape: tuple[int, ...]) -> AffineForm:
         """Return the same numbers in another shape of the same size."""
         return AffineForm(shape, self.terms, self.constant, self.constant_error)

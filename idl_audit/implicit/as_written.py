@@ -50,10 +50,11 @@ FLOAT64: Final = Arithmetic("float64", 2.0**-53, 2.0**-1022, 2.0**1000)
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a computed function may be off by at a computed z: at most absolute + relative |z|."""
+    """What a computed function may be off by at a computed z: at most absolute + relative |z| + of_value |phi(z)|."""
 
     absolute: float = 0.0
     relative: float | FloatArray = 0.0
+    of_value: float = 0.0
 
 
 EXACT: Final = Kernel()
@@ -215,6 +216,7 @@ _OF_ACTIVATIONS: Final[Mapping[str, KernelOf]] = MappingProxyType(
         "tanh": _always(Kernel(7e-7)),
         "erf": _always(Kernel(2.5e-7)),
         "softmax": _softmax,
+        "product": _always(Kernel(of_value=FLOAT32.unit)),
         "softplus": _both(4e-7),
         "softsign": _both(5e-7),
         "mish": _both(7e-7),

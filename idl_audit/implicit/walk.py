@@ -69,7 +69,14 @@ class Walk:
         return replace(made, constant_error=node.uncertainty)
 
     def products(
-        self, node: Node, first: AffineForm, at_first: IntArray, second: AffineForm, at_second: IntArray
+        self,
+        node: Node,
+        first: AffineForm,
+        at_first: IntArray,
+        second: AffineForm,
+        at_second: IntArray,
+        *,
+        suffix: str = "/product",
     ) -> AffineForm:
         """Return first[at_first] * second[at_second], entry by entry: a block of pairs of states.
 
@@ -78,14 +85,21 @@ class Walk:
             first, second: the tensors.
             at_first, at_second: flat positions in them, of one shape, that of the result.
         """
-        n = at_first.size
-        self.allow(node, 4 * n)
-        first, second = (self._cheap(node, form, name) for form, name in ((first, "/first"), (second, "/second")))
+        self.allow(node, 4 * at_first.size)
+        first, second = (
+            self._cheap(node, form, name) for form, name in ((first, f"{suffix}/first"), (second, f"{suffix}/second"))
+        )
+        moves = ~(first.is_zero[at_first] | second.is_zero[at_second])
+        n = int(moves.sum())
+        if not n:
+            return AffineForm(at_first.shape, {}, np.zeros(at_first.size))
         places = np.full((2, n, 2), -1, np.int64)
-        places[0, :, 0], places[1, :, 1] = at_first.reshape(-1), at_second.reshape(-1)
+        places[0, :, 0], places[1, :, 1] = at_first[moves], at_second[moves]
         pairs = first.selected(places[0].reshape(1, -1)).plus(second.selected(places[1].reshape(1, -1)))
-        made = self.states(node, product(), pairs, suffix="/product")
-        return made.selected(np.arange(0, 2 * n, 2).reshape(at_first.shape))
+        made = self.states(node, product(), pairs, suffix=suffix)
+        result = np.full(at_first.shape, -1, np.int64)
+        result[moves] = np.arange(0, 2 * n, 2)
+        return made.selected(result)
 
     def matrix_product(
         self, node: Node, first: AffineForm, at_first: IntArray, second: AffineForm, at_second: IntArray

@@ -14,10 +14,11 @@ Elsewhere: pruning, quantisation error.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from idl_audit.implicit.activations import Coupled
 from idl_audit.implicit.compress import INPUT, OUTPUT, Compressed
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.upward import applied, multiplied, pulled, spread, weighted
@@ -112,16 +113,21 @@ def _box_drift(pair: Compressed, inputs: Interval, everywhere: GlobalDrift | Non
     bound = up(np.maximum(after.hi - before.lo, before.hi - after.lo))
     if original.has_jumps:  # their slopes bound nothing
         return bound
-    steepest = {}
+    steepest, within = {}, list(small.blocks)
     for k, block in enumerate(small.blocks):
-        if k in small.loops or block.activation.coupled:
+        if k in small.loops:
             continue
         low, high = (np.minimum(theirs.z[k].lo, ours.z[k].lo), np.maximum(theirs.z[k].hi, ours.z[k].hi))
+        if isinstance(block.activation, Coupled):  # one function for all boxes
+            ends = block.unscaled(low.min(axis=0), high.max(axis=0))
+            within[k] = replace(block, activation=block.activation.within(*ends))
+            continue
         least, most = block.slopes(low, high)
         steepest[k] = np.maximum(np.abs(least), np.abs(most)) + np.zeros((len(low), block.size))
     sizes = {**_sizes(theirs), INPUT: np.abs(np.stack([inputs.lo, inputs.hi])).max(axis=0)}
     units = _units(small, len(inputs.lo))
-    total = np.concatenate([_box_rows(pair, unit, steepest, sizes) for unit in units], axis=1)
+    there = replace(pair, model=replace(small, blocks=tuple(within)))
+    total = np.concatenate([_box_rows(there, unit, steepest, sizes) for unit in units], axis=1)
     total *= 1 + 4 * gamma(roundings(small) + roundings(original) + 64)
     bound = np.minimum(bound, np.where(np.isnan(total), np.inf, total))
     return bound if everywhere is None else np.minimum(bound, everywhere.at(sizes[INPUT]))

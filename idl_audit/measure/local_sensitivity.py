@@ -12,24 +12,22 @@ Elsewhere: local Lipschitz constant.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from idl_audit.implicit.activations import Activation, Line
-from idl_audit.implicit.model import FAR, ImplicitModel
+from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.centre_radius import LARGEST, METHODS, applicable_methods, global_slopes
 from idl_audit.measure.sensitivity import global_or_infinite
 from idl_audit.measure.sign_paths import sign_path_matrix
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.domains import why_unbounded
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.restricted import restricted_model
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
-from idl_audit.values.errors import OptionError, UnsupportedModelError
+from idl_audit.values.errors import OptionError
 
 STATE_BOUNDS: Final[Mapping[str, Callable[[ImplicitModel, Interval], StateBounds]]] = MappingProxyType(
     {"interval": interval_bounds, "linear": backward_state_bounds}
@@ -92,64 +90,3 @@ def _matrix(model: ImplicitModel, name: str, functionals: FloatArray | None, lim
     if name == "half-step" and model.is_feed_forward:  # reads both ends of the slopes; that of METHODS the greatest
         return sign_path_matrix(model, global_slopes(model), functionals)
     return METHODS[name](model, functionals, limit)
-
-
-def restricted_model(model: ImplicitModel, bounds: StateBounds) -> ImplicitModel:
-    """Return the model whose componentwise activations have only the slopes of one box; it is equal to it there.
-
-    Args:
-        model: any model.
-        bounds: of its pre-activations over one box, arrays of shape (1, n_k). Coupled blocks stay as they are.
-    """
-    blocks = list(model.blocks)
-    for k, (least, most) in global_slopes(model).items():
-        if not blocks[k].activation.coupled:
-            lo, hi = (np.clip(end[0], -FAR, FAR) for end in (bounds.z[k].lo, bounds.z[k].hi))
-            low, high = blocks[k].slopes(lo, hi)
-            low, high = np.maximum(low, least), np.minimum(high, most)
-            if not (np.isfinite(low).all() and np.isfinite(high).all()):
-                raise UnsupportedModelError((why_unbounded(blocks[k], bounds.z[k]),))
-            blocks[k] = replace(blocks[k], activation=_Restricted(blocks[k].activation, low, np.maximum(low, high)))
-    return replace(model, blocks=tuple(blocks))
-
-
-class _Restricted(Activation):
-    """A componentwise activation on a box: all its slopes there are between `least` and `most`, state by state."""
-
-    def __init__(self, whole: Activation, least: FloatArray, most: FloatArray) -> None:
-        self.whole, self.least, self.most = whole, least, most
-        self.name = whole.name
-        self.positively_homogeneous = whole.positively_homogeneous
-        self.piecewise_linear = whole.piecewise_linear
-
-    @property
-    def parameters(self) -> Mapping[str, float | FloatArray]:
-        return self.whole.parameters
-
-    @property
-    def lipschitz(self) -> FloatArray:
-        return np.maximum(np.abs(self.least), np.abs(self.most))
-
-    def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        zero = np.zeros_like(lo + hi)
-        return self.least + zero, self.most + zero
-
-    def __call__(self, z: FloatArray) -> FloatArray:
-        return self.whole(z)
-
-    def derivative(self, z: FloatArray) -> FloatArray:
-        return self.whole.derivative(z)
-
-    def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return self.whole.interval(lo, hi)
-
-    def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return self.whole.relaxation_slopes(lo, hi)
-
-    def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
-        return self.whole.lines(lo, hi)
-
-    def lower_support(
-        self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
-    ) -> FloatArray:
-        return self.whole.lower_support(v, v_error, lam, lo, hi)

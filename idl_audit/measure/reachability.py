@@ -72,7 +72,7 @@ class _Reached:
 
 def _behind(activation: Activation, found: BoolArray) -> BoolArray:
     """Return the pre-activations that the states found depend on: their own, and their group's where they couple."""
-    return np.asarray(activation.spread(found.astype(np.float64)) > 0)
+    return activation.read_by(found)
 
 
 def _closed(own: LinearMap, activation: Activation, found: BoolArray) -> BoolArray:

@@ -18,6 +18,7 @@ from idl_audit.implicit.gradients import push_back
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.upward import multiplied, pulled, spread, weighted
+from idl_audit.proof.restricted import everywhere
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.check import enough
@@ -79,6 +80,7 @@ def sensitivity_matrix(
         return local_sensitivity(model, box, method, functionals=functionals, max_bytes=max_bytes)
     if method not in METHODS:
         raise OptionError(f"there is no method '{method}' for S; known are {', '.join(METHODS)}")
+    model = everywhere(model)
     model.refuse_unbounded()
     return METHODS[method](model, functionals, LARGEST if max_bytes is None else max_bytes)
 
@@ -87,7 +89,7 @@ def global_or_infinite(
     model: ImplicitModel, method: str, *, functionals: FloatArray | None = None, max_bytes: int | None = None
 ) -> FloatArray:
     """Return S for all inputs; infinity everywhere where activations are as steep as one likes."""
-    if not model.unbounded:
+    if not everywhere(model).unbounded:
         return sensitivity_matrix(model, method, functionals=functionals, max_bytes=max_bytes)
     n_rows = model.n_outputs if functionals is None else len(functionals)
     _refuse_too_large(n_rows, model.n_inputs, max_bytes)

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from idl_audit.implicit.activations import Coupled
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
 from idl_audit.implicit.linear_maps import LinearMap
@@ -186,10 +187,11 @@ class FloatErrors:
         if self.sharp and block.maximum is None:
             error = self._sharpened(k, block, z, read)
         reach = z.largest + error
-        own = kernel.absolute + kernel.relative * reach + smallest
-        if block.activation.coupled or block.maximum is not None:
+        own = kernel.absolute + kernel.relative * reach + kernel.of_value * x.largest + smallest
+        if isinstance(block.activation, Coupled) or block.maximum is not None:
             centre = np.zeros_like(error)
-            added = (block.activation.spread(error) + own) * GROWN
+            moved = _moved(block, z, error)
+            added = (moved + own + kernel.of_value * moved) * GROWN
         else:
             lo, hi = down(z.lo - error), up(z.hi + error)
             least, most = block.slopes(np.clip(lo, -FAR, FAR), np.clip(hi, -FAR, FAR))
@@ -270,6 +272,14 @@ class _Pull:
             if k in self.sums:
                 product, doubt = self.sums[k] + product, self.doubts[k] + doubt
             self.sums[k], self.doubts[k] = product, doubt
+
+
+def _moved(block: StateBlock, z: Interval, error: FloatArray) -> FloatArray:
+    """Return how far the states of a block move over m boxes where what they read is off by an error, (m, n)."""
+    if not isinstance(block.activation, Coupled):
+        return block.activation.moved(error)
+    lo, hi = block.unscaled(down(z.lo - error), up(z.hi + error))
+    return np.stack([block.activation.within(*ends).moved(e) for *ends, e in zip(lo, hi, error, strict=True)])
 
 
 def _sources(row: Affine) -> list[tuple[int, LinearMap]]:

@@ -29,6 +29,7 @@ from idl_audit.implicit.upward import pulled, spread
 from idl_audit.implicit.wellposed import Coefficients, Contraction, Monotone, Proof, monotone
 from idl_audit.implicit.wellposed.contraction import centre_of, slopes_in_t, zero_centre
 from idl_audit.proof.flat import LARGEST, coupling, flat_bytes, flat_contractions, flat_model, state_vector
+from idl_audit.proof.restricted import everywhere
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.check import allow
 from idl_audit.values.errors import UnsupportedModelError
@@ -94,6 +95,7 @@ def make_witness(model: ImplicitModel, max_bytes: int | None = None) -> Witness:
         UnsupportedModelError: where nothing bounds S.
     """
     model.refuse_jumps("there is no witness of it")
+    model = everywhere(model)
     model.refuse_unbounded()
     loops = loop_witnesses(model)
     if len(loops) < len(model.loops):
@@ -147,6 +149,7 @@ def check_witness(model: ImplicitModel, witness: Witness) -> Checked:
 
     The model is to be in the units that S is claimed in.
     """
+    model = everywhere(model)
     refused = [
         f"loop '{loop.block.name}': {why}"
         for k, loop in model.loops.items()

@@ -28,6 +28,7 @@ from idl_audit.proof.domains import why_outside
 from idl_audit.proof.forms import moving
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
+from idl_audit.proof.restricted import everywhere
 from idl_audit.proof.sensitivity_witness import Witness, check_witness, make_witness
 from idl_audit.search.branching.network import SearchNet
 from idl_audit.search.branching.root import root_bounds
@@ -110,11 +111,20 @@ def test_local_sensitivity_bounds_the_differences(name: str, case: Exact) -> Non
     u, v = sampled(box, rng, 2000), sampled(box, rng, 2000)
     assert (np.abs(model(u) - model(v)) <= np.abs(u - v) @ S.T * (1 + 1e-9) + 1e-9).all()
     assert np.isfinite(S).all()
-    if np.isfinite(model.blocks[0].activation.lipschitz):
-        assert (sensitivity_matrix(model, "best") * (1 + 1e-9) >= S).all()
+    if everywhere(model).unbounded:
         return
+    whole = sensitivity_matrix(model, "best")
+    assert (whole * (1 + 1e-9) >= S).all()
+    u, v = (rng.normal(size=(2000, 3)) * 3 for _ in range(2))
+    assert (np.abs(model(u) - model(v)) <= np.abs(u - v) @ whole.T * (1 + 1e-9) + 1e-9).all()
+    assert check_witness(model, make_witness(model)).accepted
+
+
+@pytest.mark.parametrize("name", ["log", "reciprocal", "sqrt", "square", "tan"])
+def test_what_is_as_steep_as_one_likes_has_no_s_for_all_inputs(name: str) -> None:
+    model = layered([(np.eye(3), np.full(3, 0.5))], (np.ones((3, 3)), np.zeros(3)), ACTIVATIONS[name]())
     for method in ("paper", "best"):
-        with pytest.raises(UnsupportedModelError, match="no number bounds the slope of 'layer1'"):
+        with pytest.raises(UnsupportedModelError, match="no number bounds the slope of 'layer0'"):
             sensitivity_matrix(model, method)
     with pytest.raises(UnsupportedModelError, match="no number bounds"):
         make_witness(model)
@@ -122,6 +132,7 @@ def test_local_sensitivity_bounds_the_differences(name: str, case: Exact) -> Non
     assert spectral_bound(model) is None
     prepared = prepare(model)
     assert {"norm", "sensitivity"} <= set(prepared.left_out)
+    box = Box.around(np.zeros(3), 0.2)
     assert np.isfinite(bound_set(prepared, box).outputs.width).all()
 
 

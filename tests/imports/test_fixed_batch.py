@@ -107,6 +107,49 @@ BATCHES = {
         {"w": f(1, 4, 2), "r": f(1, 4, 4), "i": np.tile(f(1, 1, 4), (1, 5, 1)), "zero": ints(0), "v": f(4, 3)},
         (5, 3, 2),
     ),
+    "an LSTM with lengths": (
+        [
+            node("Transpose", "x", "t", perm=[1, 0, 2]),
+            helper.make_node("LSTM", ["t", "w", "r", "", "l", "i", "i"], ["", "h", "c"], hidden_size=4),
+            node("Concat", "h c", "s", axis=2),
+            node("Squeeze", "s zero"),
+        ],
+        {
+            "w": f(1, 16, 2),
+            "r": f(1, 16, 4),
+            "l": np.array([2] * 5, np.int32),
+            "i": np.tile(f(1, 1, 4), (1, 5, 1)),
+            "zero": ints(0),
+        },
+        (5, 3, 2),
+    ),
+    "a GRU whose first states depend on the input": (
+        [
+            node("Transpose", "x", "t", perm=[1, 0, 2]),
+            node("Gather", "t one", "g", axis=0),
+            helper.make_node("GRU", ["t", "w", "r", "", "", "g"], ["", "h"], hidden_size=2),
+            node("Squeeze", "h zero"),
+        ],
+        {"w": f(1, 6, 2), "r": f(1, 6, 2), "one": ints(1), "zero": ints(0)},
+        (4, 3, 2),
+    ),
+    "attention, written out": (
+        [
+            node("Transpose", "x", "t", perm=[0, 2, 1]),
+            node("MatMul", "x t", "g"),
+            node("Softmax", "g", "s"),
+            node("MatMul", "s x"),
+        ],
+        {},
+        (4, 3, 2),
+    ),
+    "products in each row": ([node("Mul", "x x", "h"), node("ReduceProd", "h", axes=[1], keepdims=0)], {}, (4, 3, 2)),
+    "an Einsum of two tensors": (
+        [node("Tanh", "x", "t"), node("Einsum", "x w t", equation="bi,oij,bj->bo")],
+        {"w": f(4, 2, 2)},
+        (3, 2),
+    ),
+    "determinants": ([node("Det", "x", "d"), node("Unsqueeze", "d one")], {"one": ints(1)}, (3, 2, 2)),
     "sizes of a Resize": (
         [helper.make_node("Resize", ["x", "", "", "z"], ["y"], mode="nearest")],
         {"z": ints(3, 2, 6, 4)},
@@ -206,6 +249,17 @@ WHOLE = {
     "a running sum over the rows": ([node("CumSum", "x zero")], {"zero": np.int64(0)}, (4, 3)),
     "one triangle": ([node("Trilu", "x")], {}, (3, 3)),
     "an Einsum over the rows": ([node("Einsum", "x w", equation="bi,cb->ci")], {"w": f(4, 4)}, (4, 3)),
+    "an Einsum of each row with others": ([node("Einsum", "x x", equation="bi,ci->bc")], {}, (4, 3)),
+    "a product of the batch with itself": ([node("Transpose", "x", "t"), node("MatMul", "x t")], {}, (4, 3)),
+    "matrices of rows that meet": (
+        [
+            node("Transpose", "x", "t", perm=[1, 0, 2]),
+            node("Transpose", "t", "h", perm=[0, 2, 1]),
+            node("MatMul", "t h"),
+        ],
+        {},
+        (4, 3, 2),
+    ),
     "rows in a list": (
         [
             helper.make_node("SplitToSequence", ["x"], ["s"], axis=0),
@@ -303,11 +357,11 @@ def test_images_that_meet_are_refused_by_name(tmp_path):
 
 
 def test_an_operator_that_is_not_known_is_what_is_refused(tmp_path):
-    nodes = [node("Conv", "x k", "h"), node("Sin", "h", "s"), node("Flatten", "s")]
+    nodes = [node("Conv", "x k", "h"), node("Bernoulli", "h", "s"), node("Flatten", "s")]
     with pytest.raises(UnsupportedModelError) as told:
         build_implicit(read_graph(saved(tmp_path, nodes, {"k": f(1, 1, 2, 2)}, (4, 1, 3, 3))))
     (problem,) = told.value.problems
-    assert problem.startswith("Sin node 's' is a function of one variable for which there are no states")
+    assert problem.startswith("Bernoulli node 's' draws random numbers")
 
 
 FORM = InputForm((4, 3), np.float32, False)

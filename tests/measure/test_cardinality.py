@@ -19,7 +19,7 @@ from idl_audit.implicit.build import build_implicit
 from idl_audit.measure.cardinality import cardinality_bounds
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.values.errors import OptionError
-from tests.shared.small_networks import KINKED, SMOOTH, random_network
+from tests.shared.small_networks import KINKED, STEADY, random_network
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -60,7 +60,7 @@ def test_many_small_entries_are_not_rounded_away(k: int) -> None:
 @given(seed=seeds, k=st.integers(1, 5))
 def test_no_network_moves_further_when_k_inputs_change(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=5, widths=(6, 4), activations=[*KINKED, *SMOOTH])
+    model = random_network(rng, p=5, widths=(6, 4), activations=[*KINKED, *STEADY])
     sigma = np.abs(rng.normal(size=5)) * (rng.random(5) < 0.9)
     allowed = cardinality_bounds(sensitivity_matrix(model), sigma, k)
     u = rng.normal(size=(3000, 5))

@@ -16,16 +16,17 @@ from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.measure import centre_radius
 from idl_audit.measure.centre_radius import METHODS, global_slopes, half_step_applies
-from idl_audit.measure.local_sensitivity import STATE_BOUNDS, local_sensitivity, restricted_model
+from idl_audit.measure.local_sensitivity import STATE_BOUNDS, local_sensitivity
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.measure.sign_paths import sign_path_matrix
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
+from idl_audit.proof.restricted import restricted_model
 from idl_audit.values.box import Box
 from idl_audit.values.errors import OptionError
 from tests.shared.small_networks import (
     KINKED,
-    SMOOTH,
+    STEADY,
     ExactModel,
     all_corners,
     dense,
@@ -68,7 +69,7 @@ def assert_sound(model: ImplicitModel, matrix: np.ndarray, box: Box, rng: np.ran
 @given(seed=seeds, state_bounds=st.sampled_from(sorted(STATE_BOUNDS)))
 def test_no_two_points_of_the_box_move_an_output_further(seed: int, state_bounds: str) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=3, widths=(5, 4, 3), activations=[*KINKED, *SMOOTH])
+    model = random_network(rng, p=3, widths=(5, 4, 3), activations=[*KINKED, *STEADY])
     box = random_box(rng, 3)
     for name in methods(model):
         assert_sound(model, local_sensitivity(model, box, name, state_bounds=state_bounds), box, rng)
@@ -117,7 +118,7 @@ def test_no_two_points_move_a_pooled_network_further() -> None:
 def test_local_is_never_above_global(seed: int, radius: float | None) -> None:
     """By the intersection in `local_sensitivity`, and before it (to rounding) by docs/mathematics.md, section 5.3."""
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=3, widths=(5, 4, 3), activations=[*KINKED, *SMOOTH])
+    model = random_network(rng, p=3, widths=(5, 4, 3), activations=[*KINKED, *STEADY])
     box = random_box(rng, 3, radius=radius)
     there = restricted_model(model, interval_bounds(model, Interval.of_boxes(box)))
     for name in methods(model):
@@ -214,7 +215,7 @@ def test_the_exact_jacobian_at_corners_is_below(seed: int) -> None:
 @given(seed=seeds)
 def test_functionals_bound_differences_of_outputs(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=3, widths=(5, 4), activations=[*KINKED, *SMOOTH])
+    model = random_network(rng, p=3, widths=(5, 4), activations=[*KINKED, *STEADY])
     box = random_box(rng, 3, radius=0.4)
     rows = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])
     points = some_points(rng, box, 100)

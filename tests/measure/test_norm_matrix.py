@@ -17,7 +17,7 @@ from idl_audit.measure.norm_matrix import norm_bound, norm_matrix
 from idl_audit.values.errors import UnsupportedModelError
 from tests.shared.small_networks import (
     KINKED,
-    SMOOTH,
+    STEADY,
     dense,
     exact,
     layered,
@@ -70,7 +70,7 @@ def test_a_maximum_moves_no_more_than_its_window(n: int) -> None:
 @given(seed=seeds, pooled=st.booleans(), distance=st.sampled_from([1e-3, 0.1, 3.0]))
 def test_no_pair_of_inputs_moves_a_block_further(seed: int, pooled: bool, distance: float) -> None:
     rng = np.random.default_rng(seed)
-    wild = random_network(rng, p=3, widths=(4, 5, 3), activations=["softmax", *KINKED, *SMOOTH])
+    wild = random_network(rng, p=3, widths=(4, 5, 3), activations=["softmax", *KINKED, *STEADY])
     model = pooled_network(rng) if pooled else wild
     found = norm_matrix(model)
     u = rng.normal(size=(500, model.n_inputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from idl_audit.measure.reachability import independent_pairs
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.values.errors import UnsupportedModelError
 from tests.shared.map_examples import KINDS, allowance, matrix
-from tests.shared.small_networks import KINKED, SMOOTH, dense, graph, layered, pooled_network, random_network
+from tests.shared.small_networks import KINKED, STEADY, dense, graph, layered, pooled_network, random_network
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -34,14 +35,14 @@ def by_paths(model: ImplicitModel) -> np.ndarray:
     gamma = np.zeros(a.shape, bool)
     for start, block in zip(model.offsets, model.blocks, strict=False):
         own = slice(start, start + block.size)
-        gamma[own, own] = block.activation.spread(np.eye(block.size)).T > 0
+        gamma[own, own] = block.activation.read_by(np.eye(block.size, dtype=np.bool_))
     reach = c @ gamma
     for _ in range(len(a)):
         reach = reach | (reach @ a @ gamma)
     return ~(d | (reach @ b))
 
 
-def sparse_network(rng: np.random.Generator, **options: object) -> ImplicitModel:
+def sparse_network(rng: np.random.Generator, *, also: Sequence[str] = (), **options: object) -> ImplicitModel:
     """Return a random network with most of its coefficients removed."""
 
     def thinned(linear_map: LinearMap) -> Dense:
@@ -52,14 +53,14 @@ def sparse_network(rng: np.random.Generator, **options: object) -> ImplicitModel
         own = None if row.input is None else thinned(row.input)
         return Affine({k: thinned(w) for k, w in row.states.items()}, own, row.constant)
 
-    model = random_network(rng, p=4, widths=(5, 4, 4), activations=[*KINKED, *SMOOTH], **options)  # type: ignore[arg-type]
+    model = random_network(rng, p=4, widths=(5, 4, 4), activations=[*KINKED, *STEADY, *also], **options)  # type: ignore[arg-type]
     return replace(model, rows=tuple(thin(row) for row in model.rows), output=thin(model.output))
 
 
 @settings(deadline=None, max_examples=60)
 @given(seed=seeds)
 def test_every_path_is_found_and_nothing_else(seed: int) -> None:
-    model = sparse_network(np.random.default_rng(seed))
+    model = sparse_network(np.random.default_rng(seed), also=("contraction", "product"))
     np.testing.assert_array_equal(independent_pairs(model), by_paths(model))
 
 

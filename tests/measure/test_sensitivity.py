@@ -19,7 +19,7 @@ from idl_audit.measure.sensitivity import Sensitivity, sensitivity_matrix
 from idl_audit.values.errors import UnsupportedModelError
 from tests.shared.small_networks import (
     KINKED,
-    SMOOTH,
+    STEADY,
     dense,
     exact,
     graph,
@@ -51,7 +51,7 @@ def violations(model: ImplicitModel, matrix: np.ndarray, rng: np.random.Generato
 @given(seed=seeds)
 def test_no_pair_of_inputs_moves_an_output_further(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=3, widths=(6, 5, 4), activations=[*KINKED, *SMOOTH])
+    model = random_network(rng, p=3, widths=(6, 5, 4), activations=[*KINKED, *STEADY])
     assert violations(model, sensitivity_matrix(model), rng) == 0
 
 
@@ -76,7 +76,7 @@ def textbook(model: ImplicitModel) -> np.ndarray:
 @given(seed=seeds, cancelling=st.booleans())
 def test_the_matrix_is_the_textbook_formula(seed: int, cancelling: bool) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=4, widths=(5, 6, 4), activations=[*KINKED, *SMOOTH], cancelling=cancelling)
+    model = random_network(rng, p=4, widths=(5, 6, 4), activations=[*KINKED, *STEADY], cancelling=cancelling)
     np.testing.assert_allclose(sensitivity_matrix(model), textbook(model), rtol=1e-12)
 
 
@@ -131,7 +131,7 @@ def test_overlapping_windows_have_ones_where_they_read() -> None:
 @given(seed=seeds)
 def test_functionals_bound_differences_of_outputs_at_least_as_tightly(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=3, widths=(5, 4), activations=[*KINKED, *SMOOTH])
+    model = random_network(rng, p=3, widths=(5, 4), activations=[*KINKED, *STEADY])
     rows = np.vstack([rng.normal(size=(2, 3)), [1.0, -1.0, 0.0], np.eye(3)[1]])
     found, whole = sensitivity_matrix(model, functionals=rows), sensitivity_matrix(model)
     assert found.shape == (4, 3)

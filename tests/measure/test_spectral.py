@@ -25,7 +25,7 @@ from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.measure.spectral import spectral_bound, spectral_scalar
 from tests.shared.small_networks import (
     KINKED,
-    SMOOTH,
+    STEADY,
     dense,
     graph,
     layered,
@@ -35,7 +35,7 @@ from tests.shared.small_networks import (
 )
 
 seeds = st.integers(0, 2**32 - 1)
-BOUNDED = [name for name in SMOOTH if name not in ("contraction", "product")]
+BOUNDED = [name for name in STEADY if name not in ("contraction", "product")]
 """Those whose slopes have a bound."""
 
 

@@ -33,7 +33,7 @@ from idl_audit.values.errors import OptionError, UnsupportedModelError
 from tests.shared.budgets import no_time
 from tests.shared.small_networks import (
     KINKED,
-    SMOOTH,
+    STEADY,
     ExactModel,
     dense,
     layered,
@@ -104,7 +104,7 @@ def test_exact_values_lie_inside_the_bounds(seed: int, sparse: bool, cancelling:
 @given(seed=seeds, sparse=st.booleans())
 def test_values_of_smooth_and_coupled_networks_lie_inside_the_bounds(seed: int, sparse: bool) -> None:
     rng = np.random.default_rng(seed)
-    model = random_network(rng, p=4, widths=(4, 5, 3), activations=[*SMOOTH, "relu", "abs"])
+    model = random_network(rng, p=4, widths=(4, 5, 3), activations=[*STEADY, "relu", "abs"])
     inputs = random_set(rng, 4, sparse=sparse)
     found = bound_set(prepare(model, some_methods(rng), sparse=sparse), inputs)
     assert escapes(found, *long_double(model, points_of(rng, inputs, 60))) == []

@@ -432,3 +432,53 @@ def _in_single(model: Any, points: Single) -> FloatArray:
             np.maximum(row(model.rows[k]), 0) if model.blocks[k].activation.name == "relu" else row(model.rows[k])
         )
     return row(model.output).astype(float)
+
+
+OF_TWO: dict[str, tuple[Nodes, dict[str, Any]]] = {
+    "a gated unit": (
+        [
+            ("MatMul", "u a", "h", {}),
+            ("Sigmoid", "h", "s", {}),
+            ("MatMul", "u b", "k", {}),
+            ("Mul", "s k", "m", {}),
+            ("MatMul", "m c", "y", {}),
+        ],
+        {},
+    ),
+    "a matrix by another": (
+        [
+            ("MatMul", "u a", "h", {}),
+            ("Tanh", "h", "s", {}),
+            ("Reshape", "s tall", "q", {}),
+            ("Reshape", "s wide", "t", {}),
+            ("MatMul", "q t", "k", {}),
+            ("Reshape", "k flat", "y", {}),
+        ],
+        {"tall": np.array([3, 2]), "wide": np.array([2, 3]), "flat": np.array([1, 9])},
+    ),
+    "large factors": (
+        [("MatMul", "u a", "h", {}), ("Add", "h d", "k", {}), ("Mul", "k h", "m", {}), ("Sub", "m e", "y", {})],
+        {"d": np.full((1, 6), 1e4), "e": np.full((1, 6), 3e3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", sorted(OF_TWO))
+@pytest.mark.parametrize("radius", [1e-3, 0.3])
+def test_products_of_two_tensors_of_the_input_round_no_more_than_their_bound(what: str, radius: float) -> None:
+    rng = np.random.default_rng(0)
+    nodes, constants = OF_TWO[what]
+    weights = {"a": rng.normal(size=(4, 6)), "b": rng.normal(size=(4, 6)), "c": rng.normal(size=(6, 3))}
+    written = Written(
+        nodes, {**{name: single(*w.ravel()).reshape(w.shape) for name, w in weights.items()}, **constants}, 4
+    )
+    centre = single(*rng.normal(size=4)).astype(float)
+    lo, hi = centre - radius, centre + radius
+    points = (lo + (hi - lo) * rng.random((400, 4))).astype(np.float32)
+    points = points[((points >= lo) & (points <= hi)).all(axis=1)]
+    exact_values = written.model(points.astype(float))
+    for sharp in (False, True):
+        bound = written.bound(lo, hi, sharp=sharp)
+        assert np.isfinite(bound).all()
+        for found in written.runs(points):
+            assert (np.abs(found.reshape(exact_values.shape) - exact_values) <= bound).all()

@@ -23,7 +23,7 @@ from idl_audit.implicit.scaling import rescale
 from idl_audit.implicit.upward import applied, multiplied, pulled, pushed, spread, weighted
 from idl_audit.measure.centre_radius import METHODS
 from idl_audit.measure.drift import GlobalDrift, box_drift, global_drift
-from idl_audit.measure.local_sensitivity import _Restricted, local_sensitivity
+from idl_audit.measure.local_sensitivity import local_sensitivity
 from idl_audit.measure.norm_matrix import norm_bound, norm_matrix
 from idl_audit.measure.reachability import independent_pairs
 from idl_audit.measure.sensitivity import sensitivity_matrix
@@ -33,6 +33,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.intervals import affine_interval, interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
+from idl_audit.proof.restricted import Restricted
 from idl_audit.proof.sensitivity_witness import Witness, check_witness, make_witness
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
@@ -256,7 +257,7 @@ def test_products_are_at_least_what_they_are_in_fractions(matrix: list[list[floa
 
 def test_small_slopes_and_sizes_do_not_vanish() -> None:
     small = np.full((1, 3), 2.0**-600)
-    activation = _Restricted(ACTIVATIONS["relu"](), np.zeros(3), small[0])
+    activation = Restricted(ACTIVATIONS["relu"](), np.zeros(3), small[0])
     assert (spread(activation, small) >= 2.0**-1000).all()
     assert (spread(activation, np.array([[0.0, 1.0, 0.0]])) == [[0, 2.0**-600, 0]]).all()
     assert (applied(small[None], small) > 0).all()

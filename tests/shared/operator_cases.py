@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto
 from tests.shared.implicit_models import NEWEST, floats, ints, node
 
 RNG = np.random.default_rng(20)
-OPSETS = (7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 20, 21, 22, 24, NEWEST)
+OPSETS = (7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 20, 21, 22, 23, 24, NEWEST, 27, 28)
 
 
 @dataclass(frozen=True)
@@ -1109,6 +1109,266 @@ SAME_NUMBER = [
     ),
 ]
 
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+FIRST_STATES = {"RNN": "h", "GRU": "h", "LSTM": "h c"}
+
+
+def recurrent(op: str, what: str, inputs: str, outputs: str, *, batch: int = 1, n: int = 1, **given: Any) -> Case:
+    """Return a layer with 3 states over 4 steps of 2 inputs, in n directions."""
+    rows = 3 * GATES[op]
+    constants = {"w": f(n, rows, 2), "r": f(n, rows, 3), "b": f(n, 2 * rows), "p": f(n, 9)}
+    constants |= {"h": f(n, batch, 3), "c": f(n, batch, 3), "l": np.array([3, 1, 4][:batch], np.int32)}
+    return Case(op, what, (4, batch, 2), (node(op, inputs, outputs, hidden_size=3, **given),), constants, first=14)
+
+
+def recurrent_cases(op: str) -> list[Case]:
+    states = FIRST_STATES[op]
+    last = ["- y", "- - y"][: len(states.split())]
+    two = {"n": 2, "direction": "bidirectional"}
+    functions = {
+        "RNN": [["HardSigmoid"], ["ScaledTanh"], ["LeakyRelu"]],
+        "GRU": [["HardSigmoid", "Softsign"], ["Sigmoid", "Affine"], ["Sigmoid", "Elu"]],
+        "LSTM": [["HardSigmoid", "Softsign", "Tanh"], ["Sigmoid", "ScaledTanh", "Affine"], ["Sigmoid", "Elu", "Tanh"]],
+    }[op]
+    return [
+        recurrent(op, "one sequence", "x w r b", "y"),
+        recurrent(op, "first states", f"x w r b - {states}", "y"),
+        *[recurrent(op, f"last state {outputs}", f"x w r b - {states}", outputs) for outputs in last],
+        recurrent(op, "backwards to the first", f"x w r b - {states}", "- y", direction="reverse"),
+        recurrent(op, "both ways, lengths", f"x w r b l {states}", "y", batch=3, **two),
+        *[recurrent(op, f"both ways, lengths {o}", f"x w r b l {states}", o, batch=3, **two) for o in last],
+        recurrent(op, "several sequences", "x w r", "y", batch=2),
+        recurrent(op, "clipped", f"x w r b - {states}", "y", clip=0.4),
+        *[
+            recurrent(op, ", ".join(names), "x w r b", "y", activations=names, activation_alpha=[0.3], **beta)
+            for names in functions
+            for beta in [{} if names[-1] in ("LeakyRelu", "Elu", "Tanh") else {"activation_beta": [0.6]}]
+            if names[-2:] != ["ScaledTanh", "Affine"]
+        ],
+    ]
+
+
+def batch_first(op: str) -> Case:
+    """Return a layer with its batch axis first, which onnxruntime runs with the axes exchanged."""
+    whole = recurrent(op, "batch first", "x w r b", "y", layout=1)
+    outputs = node(op, "t w r b", "s", hidden_size=3)
+    turns = [node("Transpose", "x", "t", perm=[1, 0, 2]), node("Transpose", "s", perm=[2, 0, 1, 3])]
+    return replace(whole, shape=(1, 4, 2), twin=(turns[0], outputs, turns[1]))
+
+
+RECURRENT = [
+    *[each for op in ("RNN", "GRU", "LSTM") for each in recurrent_cases(op)],
+    *[batch_first(op) for op in GATES],
+    recurrent("GRU", "linear before the reset", "x w r b - h", "y", linear_before_reset=1),
+    recurrent("GRU", "linear before the reset, clipped", "x w r b", "y", linear_before_reset=1, clip=0.3),
+    recurrent("LSTM", "peepholes", "x w r b - h c p", "y"),
+    recurrent("LSTM", "peepholes, clipped", "x w r b - h c p", "y", clip=0.4),
+    recurrent("LSTM", "coupled gates", "x w r b - h c", "y", input_forget=1),
+    recurrent("LSTM", "coupled gates, peepholes", "x w r b - h c p", "- - y", input_forget=1),
+    recurrent(
+        "LSTM",
+        "parameters for those that have some",
+        "x w r b",
+        "y",
+        activations=["Sigmoid", "ScaledTanh", "Affine"],
+        activation_alpha=[0.7, 0.8],
+        activation_beta=[0.9, 0.1],
+    ),
+    Case(
+        "LSTM",
+        "first states that depend on the input",
+        (2, 1, 3),
+        (node("Gather", "x i", "h", axis=0), node("Tanh", "h", "c"), node("LSTM", "x w r - - h c", "y", hidden_size=3)),
+        {"w": f(1, 12, 3), "r": f(1, 12, 3), "i": ints(1)},
+        first=14,
+    ),
+]
+
+
+def attention(what: str, inputs: str = "x x x", outputs: str = "y", first: int = 23, **rest: Any) -> Case:
+    """Return 2 heads of size 2 over 4 places."""
+    constants = {
+        "m": f(4, 4),
+        "o": np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]], np.bool_),
+        "e": np.array([[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]], np.bool_),
+        "i": np.where(np.tri(4) > 0, f(4, 4), -np.inf).astype(np.float32),
+        "k": f(1, 5, 4),
+        "v": f(1, 5, 6),
+        "p": f(1, 2, 3, 2),
+        "q": f(1, 2, 3, 2),
+        "n": ints(3),
+    }
+    heads = {"q_num_heads": 2, "kv_num_heads": 2}
+    return Case(
+        "Attention", what, (1, 4, 4), (node("Attention", inputs, outputs, **heads, **rest),), constants, first=first
+    )
+
+
+ATTENTION = [
+    attention("of a tensor to itself"),
+    attention("causal", is_causal=1),
+    attention("scale and soft cap", scale=0.3, softcap=1.5),
+    attention("a bias", "x x x m"),
+    attention("a bias behind a soft cap", "x x x m", softcap=0.7),
+    attention("a mask of truth values", "x x x o"),
+    attention("a mask that leaves a query nothing", "x x x e"),
+    attention("a bias with minus infinity", "x x x i"),
+    attention("a mask and causal", "x x x o", is_causal=1),
+    attention("constant keys and values", "x k v"),
+    attention("constant queries", "k x x"),
+    attention("a past", "x x x - p q", "y s t", is_causal=1),
+    attention("keys of the past and present", "x x x - p q", "s y t"),
+    attention("values of the past and present", "x x x - p q", "s t y"),
+    attention("fewer keys", "x x x - - - n", first=24),
+    attention("fewer keys, causal", "x x x - - - n", first=24, is_causal=1),
+    Case("Attention", "heads apart", (1, 2, 3, 2), (node("Attention", "x x x", is_causal=1),), first=23),
+    Case(
+        "Attention",
+        "heads that share keys",
+        (1, 3, 8),
+        (node("Gather", "x i", "k", axis=2), node("Attention", "x k k", q_num_heads=4, kv_num_heads=2)),
+        {"i": ints(0, 3, 4, 5)},
+        first=23,
+    ),
+    Case(
+        "Softmax",
+        "a causal mask, added",
+        (3, 3),
+        (node("MatMul", "x x", "h"), node("Add", "h i", "m"), node("Softmax", "m", "s"), node("MatMul", "s x")),
+        {"i": np.where(np.tri(3) > 0, 0, -np.inf).astype(np.float32)},
+    ),
+    Case(
+        "Softmax",
+        "a mask along another axis",
+        (3, 3),
+        (node("Where", "o x z", "m"), node("Softmax", "m", "s", axis=0), node("MatMul", "s x")),
+        {"o": np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]], np.bool_), "z": scalar(-np.inf)},
+        first=13,
+    ),
+    *[
+        Case(
+            "LinearAttention",
+            rule,
+            (1, 2, 3),
+            (node("LinearAttention", f"x x x {rest}", "y s", q_num_heads=1, kv_num_heads=1, update_rule=rule),),
+            {
+                "rate": (rate := f(1, 2, 1) if "delta" in rule else np.ones((1, 2, 1), np.float32)),
+                "decay": (decay := f(1, 2, 1) if "gated" in rule else np.zeros((1, 2, 1), np.float32)),
+                "zero": np.zeros((1, 1, 3, 3), np.float32),
+                "seen": np.float32([[1, 0], [np.exp(decay[0, 1, 0]), 1]]),
+                "before": np.float32([[0, 0], [np.exp(decay[0, 1, 0]) if "delta" in rule else 0, 0]]),
+                "scale": scalar(1 / np.sqrt(3)),
+            },
+            first=27,
+            last=28,
+            twin=(
+                node("Transpose", "x", "t", perm=[0, 2, 1]),
+                node("MatMul", "x t", "g"),
+                node("Mul", "x rate", "v"),
+                node("Mul", "g before", "l"),
+                node("MatMul", "l v", "lv"),
+                node("Sub", "x lv", "d"),
+                node("Mul", "d rate", "w"),
+                node("Mul", "g seen", "a"),
+                node("MatMul", "a w", "o"),
+                node("Mul", "o scale"),
+            ),
+        )
+        for rule, rest in [
+            ("linear", ""),
+            ("gated", "- decay"),
+            ("delta", "zero - rate"),
+            ("gated_delta", "- decay rate"),
+        ]
+    ],
+    Case(
+        "LinearAttention",
+        "a decay and a rate that depend on the input",
+        (1, 1, 2),
+        (
+            node("Slice", "x zero one two", "g"),
+            node("LinearAttention", "x x x s g g", "y z", q_num_heads=1, kv_num_heads=1, scale=1.0),
+        ),
+        {"zero": ints(0), "one": ints(1), "two": ints(2), "s": f(1, 1, 2, 2)},
+        first=27,
+        last=28,
+        tolerance=1e-3,
+        twin=(
+            node("Slice", "x zero one two", "g"),
+            node("Exp", "g", "e"),
+            node("Mul", "s e", "d"),
+            node("MatMul", "x d", "seen"),
+            node("Sub", "x seen", "v"),
+            node("Mul", "v g", "w"),
+            node("Transpose", "x", "t", perm=[0, 2, 1]),
+            node("MatMul", "t w", "o"),
+            node("Add", "d o", "z"),
+            node("MatMul", "x z"),
+        ),
+    ),
+    *[
+        Case(
+            "SwiGLU",
+            what,
+            (1, 3),
+            (node("Neg", "x", "b"), node("SwiGLU", inputs, alpha=1.5)),
+            {"c": f(1, 3), "a": scalar(1.5)},
+            first=28,
+            last=28,
+            twin=(
+                node("Neg", "x", "b"),
+                node("Mul", f"{inputs.split()[0]} a", "h"),
+                node("Sigmoid", "h", "s"),
+                node("Mul", f"{inputs.split()[0]} s", "g"),
+                node("Mul", f"g {inputs.split()[1]}"),
+            ),
+        )
+        for what, inputs in [("both move", "x b"), ("a constant gate", "c x"), ("a constant value", "x c")]
+    ],
+]
+
+PRODUCTS = [
+    case("ReduceProd", "all axes", (2, 3)),
+    case("ReduceProd", "an axis, attribute", (2, 5), last=17, axes=[1], keepdims=0),
+    case("ReduceProd", "an axis, input", (2, 5), "x a", {"a": ints(1)}, first=18),
+    *[
+        case("CumProd", what, (2, 4), "x a", {"a": np.int64(1)}, first=26, **given)
+        for what, given in [
+            ("plain", {}),
+            ("exclusive", {"exclusive": 1}),
+            ("reverse", {"reverse": 1}),
+            ("both", {"exclusive": 1, "reverse": 1}),
+        ]
+    ],
+    *[case("Det", f"{n} rows", (1, 2, n, n), first=11) for n in (1, 2, 3, 4)],
+    *[
+        Case("Einsum", f"of two: {text}", shape, (node("Einsum", "x x", equation=text),), first=12)
+        for text, shape in [
+            ("bi,bj->bij", (2, 3)),
+            ("bi,bi->b", (2, 3)),
+            ("bij,bkj->bik", (1, 2, 3)),
+            ("bii,bij->bj", (1, 3, 3)),
+            ("...i,...j", (2, 3)),
+        ]
+    ],
+    Case(
+        "Einsum",
+        "a bilinear layer",
+        (1, 3),
+        (node("Einsum", "x w x", equation="bi,oij,bj->bo"),),
+        {"w": f(4, 3, 3)},
+        first=12,
+    ),
+    Case(
+        "Einsum",
+        "of three",
+        (2, 3),
+        (node("Einsum", "x x x w", equation="bi,bj,bk,k->b"),),
+        {"w": f(3)},
+        first=12,
+    ),
+]
+
 OPERATOR_CASES = [
     *CURVES,
     *LINEAR,
@@ -1121,4 +1381,7 @@ OPERATOR_CASES = [
     *MOVEMENT,
     *RESIZE,
     *SAME_NUMBER,
+    *RECURRENT,
+    *ATTENTION,
+    *PRODUCTS,
 ]

@@ -38,6 +38,8 @@ SMOOTH: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
     "product": lambda rng, n: ACTIVATIONS["tanh" if n % 2 else "product"](),
     "contraction": lambda rng, n: ACTIVATIONS["tanh"]() if n % 2 else ACTIVATIONS["contraction"](1, n // 2, 1),
 }
+STEADY = tuple(name for name in SMOOTH if name not in ("contraction", "product"))
+"""Those whose slopes a number bounds."""
 PLAIN: Mapping[str, Callable[[np.random.Generator, int], Activation]] = {
     name: lambda rng, n, make=make: make() for name, make in ACTIVATIONS.items() if name not in STEEP | COUPLED
 }

@@ -51,6 +51,14 @@ class Activation(ABC):
         """Return Gamma^T r for r >= 0, where |phi(s) - phi(t)| <= Gamma |s - t| entrywise."""
         return r * self.lipschitz
 
+    def moved(self, e: FloatArray) -> FloatArray:
+        """Return Gamma e for e >= 0: how far phi moves where z does by e; as `spread` where Gamma is symmetric."""
+        return self.spread(e)
+
+    def read_by(self, found: BoolArray) -> BoolArray:
+        """Return the pre-activations that some states depend on."""
+        return np.asarray(self.spread(found.astype(np.float64)) > 0)
+
     @abstractmethod
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (a, g) with a <= (phi(s) - phi(t)) / (s - t) <= g for all s <> t in [lo, hi]."""

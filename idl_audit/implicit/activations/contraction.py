@@ -95,6 +95,12 @@ class Contraction(Coupled):
             )
         )
 
+    def read_by(self, found: BoolArray) -> BoolArray:
+        """Return the rows of X and the columns of Y that the states found are made of."""
+        r = self.results(found.astype(np.float64))
+        read = np.matmul(r, np.ones((self.columns, self.inner))), np.matmul(np.ones((self.inner, self.rows)), r)
+        return np.asarray(self._joined(*read) > 0)
+
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return zeros: no state of a group is a function of its own pre-activation alone."""
         zero = np.zeros_like(lo + hi)
@@ -180,6 +186,12 @@ class BoundedContraction(Contraction):
         r = self.results(r)
         pulled = np.matmul(r, np.swapaxes(self.second, -1, -2)), np.matmul(np.swapaxes(self.first, -1, -2), r)
         return self._joined(*pulled) * (1 + gamma(self.rows + self.columns + 4))
+
+    def moved(self, e: FloatArray) -> FloatArray:
+        """Return Gamma e: |d(XY)| <= |dX| second + first |dY|."""
+        x, y = self.factors(e)
+        total = np.matmul(x, self.second) + np.matmul(self.first, y)
+        return self._joined(total * (1 + gamma(2 * self.inner + 4)))
 
 
 def contraction(rows: float, inner: float, columns: float) -> Contraction:

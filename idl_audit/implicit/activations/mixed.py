@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation, Line
-from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,16 @@ class Mixed(Activation):
     def spread(self, r: FloatArray) -> FloatArray:
         """Return Gamma^T r."""
         return self._each(lambda part, own: part.spread(own), r)
+
+    def moved(self, e: FloatArray) -> FloatArray:
+        """Return Gamma e."""
+        return self._each(lambda part, own: part.moved(own), e)
+
+    def read_by(self, found: BoolArray) -> BoolArray:
+        """Return the pre-activations that some states depend on."""
+        edges = np.cumsum(self.sizes)[:-1]
+        pieces = zip(self.parts, np.split(found, edges, axis=-1), strict=True)
+        return np.concatenate([part.read_by(own) for part, own in pieces], axis=-1)
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and greatest slopes."""

@@ -73,6 +73,12 @@ class Product(Coupled):
             )
         )
 
+    def read_by(self, found: BoolArray) -> BoolArray:
+        """Return both factors of the first states, and the second states' own."""
+        first, second = found[..., 0::2], found[..., 1::2]
+        both = np.stack([first, first | second], axis=-1)
+        return both.reshape(found.shape)
+
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of the diagonal slopes: of z2, and 1."""
         least, most = np.ones_like(lo + hi), np.ones_like(lo + hi)
@@ -186,6 +192,13 @@ class BoundedProduct(Product):
         with np.errstate(invalid="ignore"):  # an endless factor behind what nothing reads
             reach = [np.where(r1 > 0, r1 * bound, 0.0) for bound in (self.second, self.first)]
         return paired(reach[0], reach[1] + r2) * (1 + gamma(4))
+
+    def moved(self, e: FloatArray) -> FloatArray:
+        """Return Gamma e: |dx1| <= second |dz1| + first |dz2|, |dx2| = |dz2|."""
+        e1, e2 = self._factors(e)
+        with np.errstate(invalid="ignore"):
+            parts = [np.where(err > 0, err * bound, 0.0) for err, bound in ((e1, self.second), (e2, self.first))]
+        return paired((parts[0] + parts[1]) * (1 + gamma(4)), e2)
 
 
 def paired(first: FloatArray, second: FloatArray) -> FloatArray:

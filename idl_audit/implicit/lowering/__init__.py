@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.lowering import (
     arithmetic,
+    attention,
     convolutions,
     einsum,
     identities,
@@ -40,12 +41,14 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "BatchNormalization": linear.lower_batch_normalization,
         "Conv": convolutions.lower_conv,
         "ConvTranspose": convolutions.lower_conv_transpose,
+        "Det": reductions.lower_determinant,
         "Einsum": einsum.lower_einsum,
         "Gemm": linear.lower_gemm,
         "MatMul": linear.lower_matmul,
         # other linear maps
         "AffineGrid": sampling.lower_affine_grid,
         "Col2Im": transforms.lower_col2im,
+        "CumProd": reductions.lower_cumulative_product,
         "CumSum": transforms.lower_cumulative_sum,
         "DFT": transforms.lower_dft,
         "GridSample": sampling.lower_grid_sample,
@@ -103,6 +106,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "ReduceMax": reductions.lower_reduce,
         "ReduceMean": reductions.lower_reduce,
         "ReduceMin": reductions.lower_reduce,
+        "ReduceProd": reductions.lower_reduce,
         "ReduceSum": reductions.lower_reduce,
         "ReduceSumSquare": reductions.lower_reduce,
         "TopK": maxima.lower_top_k,
@@ -140,7 +144,11 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Upsample": resize.lower_upsample,
         "Where": movement.lower_where,
         # recurrent layers of fixed length
-        "RNN": recurrent.lower_rnn,
+        **dict.fromkeys(recurrent.KINDS, recurrent.lower_recurrent),
+        # attention and gates
+        "Attention": attention.lower_attention,
+        "LinearAttention": attention.lower_linear_attention,
+        "SwiGLU": attention.lower_swiglu,
         # the same number
         "Cast": identities.lower_cast,
         "CastLike": identities.lower_cast_like,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -12,9 +13,9 @@ import numpy as np
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.analytic import LARGEST_POWER, power, reciprocal, rsqrt, sqrt, square
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import AffineForm, PartlyAbsent
 from idl_audit.implicit.linear_maps import Selection
-from idl_audit.implicit.walk import PendingBlock, TensorValue, Walk, flat_indices, form_input, refuse
+from idl_audit.implicit.walk import PendingBlock, TensorValue, Walk, flat_indices, form_input, refuse, refuse_infinity
 from idl_audit.values.arrays import AnyArray, BoolArray
 from idl_audit.values.rounding import gamma
 
@@ -56,8 +57,24 @@ def negated(value: TensorValue) -> TensorValue:
 
 
 def lower_add(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Add with broadcasting."""
-    return (add_values(*_pair(node, values)),)
+    """Add with broadcasting; minus infinity, added, leaves an entry out of what competes (a mask of attention)."""
+    first, second = _pair(node, values)
+    for form, constant in ((first, second), (second, first)):
+        if isinstance(constant, np.ndarray) and np.isneginf(constant).any() and isinstance(form, AffineForm):
+            return (masked(node, form, constant),)
+        refuse_infinity(node, constant)
+    return (add_values(first, second),)
+
+
+def masked(node: Node, form: AffineForm, bias: AnyArray) -> PartlyAbsent:
+    """Return the form plus a constant, entries with minus infinity left out."""
+    shape = tuple(np.broadcast_shapes(form.shape, bias.shape))
+    absent = np.broadcast_to(np.isneginf(bias), shape)
+    finite = np.where(absent, 0.0, np.broadcast_to(bias, shape).astype(np.float64))
+    refuse_infinity(node, finite)
+    places = np.broadcast_to(flat_indices(form.shape), shape)
+    kept = form.selected(np.where(absent, -1, places)).shifted(finite.reshape(-1))
+    return PartlyAbsent(shape, kept.terms, kept.constant, kept.constant_error, absent=absent.reshape(-1))
 
 
 def lower_sub(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -84,6 +101,21 @@ def _product(node: Node, first: AffineForm, second: TensorValue, walk: Walk, *, 
         at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
         return walk.products(node, first, at_first, second, at_second)
     return _times(node, first, second.astype(np.float64), shape, walk, relative=relative)
+
+
+def multiplied(node: Node, first: AffineForm, second: AffineForm, walk: Walk) -> AffineForm:
+    """Return first * second, entry by entry, forms of one shape; one that is constant only scales the other."""
+    for form, other in ((first, second), (second, first)):
+        if not other.terms and not other.constant_error:
+            weights = other.constant.reshape(form.shape)
+            return _times(node, form, weights, form.shape, walk, relative=0.0) if weights.any() else zeros(form.shape)
+    places = flat_indices(first.shape)
+    return walk.products(node, first, places, second, places)
+
+
+def zeros(shape: tuple[int, ...]) -> AffineForm:
+    """Return the form that is 0."""
+    return AffineForm(shape, {}, np.zeros(math.prod(shape)))
 
 
 def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

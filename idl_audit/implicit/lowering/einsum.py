@@ -1,4 +1,4 @@
-"""Einsum of one tensor that depends on the input with constants: out[o] = sum over s of X[..] W[..]."""
+"""Einsum: out[o] = sum over s of X[..] W[..], or of X[..] Y[..] W[..], X and Y tensors that depend on the input."""
 
 from __future__ import annotations
 
@@ -34,29 +34,48 @@ class Labelled:
 
 
 def lower_einsum(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Einsum with constants: diagonals, sums, products and permutations of one tensor's axes."""
+    """Einsum: diagonals, sums, products and permutations of the axes of tensors, constants among them."""
     given = [value for value in values if value is not None]
-    dependent = [k for k, value in enumerate(given) if isinstance(value, AffineForm)]
-    if len(dependent) != 1 or len(given) != len(values):
-        which = " and ".join(map(str, dependent))
-        refuse(node, f"multiplies its inputs {which}, which all depend on the network's input; only one of them may")
-    terms, out = _parsed(node, [len(value.shape) for value in given])
-    sizes = _sizes(node, terms, [value.shape for value in given])
-    form = given[dependent[0]]
-    assert isinstance(form, AffineForm)
-    places = _labelled(terms[dependent[0]], flat_indices(form.shape), sizes)
+    if len(given) != len(values):
+        refuse(node, "leaves an input out")
+    terms, out = parsed(node, [len(value.shape) for value in given])
+    sizes = sizes_of(node, terms, [value.shape for value in given])
+    pairs = list(zip(terms, given, strict=True))
     constants = [
-        _labelled(term, value.astype(np.float64), sizes)
-        for term, value in zip(terms, given, strict=True)
-        if not isinstance(value, AffineForm)
+        _labelled(t, value.astype(np.float64), sizes) for t, value in pairs if not isinstance(value, AffineForm)
     ]
+    forms = [
+        (value, _labelled(t, flat_indices(value.shape), sizes)) for t, value in pairs if isinstance(value, AffineForm)
+    ]
+    (form, places), *others = forms
+    for k, (other, at_other) in enumerate(others):
+        form, places = _multiplied(node, (form, places), (other, at_other), sizes, walk)
+        read = {label for tensor in (*constants, *(p for _, p in others[k + 1 :])) for label in tensor.labels}
+        kept = tuple(label for label in places.labels if label in {*out, *read})
+        if k + 1 < len(others) and kept != places.labels:
+            form = _applied(node, form, places, [], kept, sizes, walk)
+            places = Labelled(kept, flat_indices(form.shape))
     return (_applied(node, form, places, constants, out, sizes, walk),)
+
+
+def _multiplied(
+    node: Node,
+    first: tuple[AffineForm, Labelled],
+    second: tuple[AffineForm, Labelled],
+    sizes: Mapping[str, int],
+    walk: Walk,
+) -> tuple[AffineForm, Labelled]:
+    """Return the products of two tensors that depend on the input, with all labels of both, and where they stand."""
+    axes = tuple(dict.fromkeys((*first[1].labels, *second[1].labels)))
+    at_first, at_second = (_spread(places, axes, sizes) for _, places in (first, second))
+    made = walk.products(node, first[0], at_first, second[0], at_second)
+    return made, Labelled(axes, flat_indices(made.shape))
 
 
 def adds_constants_up(node: Node, values: Sequence[TensorValue | None]) -> bool:
     """Return whether a label stands in constants alone, so that they may be added up before they multiply anything."""
     given = [value for value in values if value is not None]
-    terms, out = _parsed(node, [len(value.shape) for value in given])
+    terms, out = parsed(node, [len(value.shape) for value in given])
     constant, dependent = (
         {
             label
@@ -94,7 +113,7 @@ def _applied(
     return walk.linear(node, linear_map, form, shape)
 
 
-def _parsed(node: Node, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
+def parsed(node: Node, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
     """Return the labels of every input and of the output."""
     equation = text_attribute(node, "equation", "").replace(" ", "")
     left, arrow, right = equation.partition("->")
@@ -125,7 +144,7 @@ def _term(node: Node, text: str, widest: int, rank: int | None) -> Labels:
     return (*head, *middle, *tail)
 
 
-def _sizes(node: Node, terms: Sequence[Labels], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+def sizes_of(node: Node, terms: Sequence[Labels], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
     """Return the length of every label; an axis of length 1 stretches."""
     sizes: dict[str, int] = {}
     for labels, shape in zip(terms, shapes, strict=True):

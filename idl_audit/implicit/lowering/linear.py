@@ -52,19 +52,21 @@ def _transposed(value: TensorValue | None) -> TensorValue | None:
 
 
 def _product(node: Node, left: TensorValue | None, right: TensorValue | None, walk: Walk) -> AffineForm:
+    """Return the matrix product of two tensors, of which one may be constant."""
     if isinstance(left, AffineForm) and isinstance(right, AffineForm):
         return _of_both(node, left, right, walk)
     if isinstance(left, AffineForm) and right is not None and not isinstance(right, AffineForm):
-        return _times_constant(node, left, right, walk, form_on_left=True)
+        return times_constant(node, left, right, walk, form_on_left=True)
     if isinstance(right, AffineForm) and left is not None and not isinstance(left, AffineForm):
-        return _times_constant(node, right, left, walk, form_on_left=False)
+        return times_constant(node, right, left, walk, form_on_left=False)
     if not isinstance(left, np.ndarray) or not isinstance(right, np.ndarray):
         refuse(node, "leaves one of its two factors out")
     # of constants: only what is added (Gemm's C) depends on the input
-    return _times_constant(node, constant_form(left), right, walk, form_on_left=True)
+    return times_constant(node, constant_form(left), right, walk, form_on_left=True)
 
 
-def _times_constant(node: Node, form: AffineForm, constant: AnyArray, walk: Walk, *, form_on_left: bool) -> AffineForm:
+def times_constant(node: Node, form: AffineForm, constant: AnyArray, walk: Walk, *, form_on_left: bool) -> AffineForm:
+    """Return the matrix product of a tensor and a constant, by the rules of MatMul."""
     weights = constant.astype(np.float64)
     operands = (form.shape, weights.shape) if form_on_left else (weights.shape, form.shape)
     try:

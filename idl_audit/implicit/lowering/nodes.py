@@ -17,19 +17,31 @@ from idl_audit.implicit.lowering.choice import Choices, Condition, Known
 from idl_audit.implicit.lowering.refusals import refuse_operator
 from idl_audit.implicit.lowering.sequences import SEQUENCES, TensorList, lower_sequence
 from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_infinity, refuse_range
-from idl_audit.values.arrays import AnyArray
+from idl_audit.values.arrays import AnyArray, BoolArray
 from idl_audit.values.errors import UnsupportedModelError
 
 BOUNDED: Final = frozenset(
     {
-        *("Clip", "Concat", "Max", "Min", "OneHot", "Pad", "Scatter", "ScatterElements", "ScatterND"),
+        *(
+            "Add",
+            "Attention",
+            "Clip",
+            "Concat",
+            "Max",
+            "Min",
+            "OneHot",
+            "Pad",
+            "Scatter",
+            "ScatterElements",
+            "ScatterND",
+        ),
         *("TensorScatter", "Where"),
     }
 )
 """Operators whose lowerings see to infinite constants themselves: a bound that never binds, an entry that is masked."""
 
-PASSES_OVER: Final = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax"})
-"""Operators that read tensors with entries of minus infinity: these are never the largest."""
+PASSES_OVER: Final = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax", "Softmax"})
+"""Operators that read tensors with entries of minus infinity: these are never the largest, and have no share."""
 
 
 @dataclass
@@ -99,12 +111,19 @@ def _lowered(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tup
             refuse_infinity(node, value)
     source = _kept(node, arguments)
     results = LOWERINGS[node.op](node, _with_constants(arguments), walk)
-    if not any(isinstance(result, PartlyAbsent) for result in results):
-        ended = walk.finished(node, arguments, results)
-        results = tuple(_alike(after, made) for after, made in zip(ended, results, strict=True))
+    absent = [result.absent if isinstance(result, PartlyAbsent) else None for result in results]
+    ended = walk.finished(node, arguments, results)
+    results = tuple(_alike(after, made) for after, made in zip(ended, results, strict=True))
     if source is not None:
         results = tuple(_alike(result, source) for result in results)
-    return tuple(_checked(node, result) for result in results)
+    return tuple(_checked(node, _absent(result, mask)) for result, mask in zip(results, absent, strict=True))
+
+
+def _absent(result: TensorValue, mask: BoolArray | None) -> TensorValue:
+    """Return the result with the entries that stand for minus infinity, which no rounding changes."""
+    if mask is None or not isinstance(result, AffineForm):
+        return result
+    return PartlyAbsent(result.shape, result.terms, result.constant, result.constant_error, absent=mask)
 
 
 def _alike(value: TensorValue, other: TensorValue) -> TensorValue:

@@ -11,8 +11,8 @@ import numpy as np
 
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import Activation, analytic, curve, kinked, softmax
-from idl_audit.implicit.affine import AffineForm
-from idl_audit.implicit.lowering.maxima import lower_max, lower_min
+from idl_audit.implicit.affine import AffineForm, PartlyAbsent
+from idl_audit.implicit.lowering.maxima import OUTSIDE, lower_max, lower_min, stack
 from idl_audit.implicit.lowering.reductions import competing_axes
 from idl_audit.implicit.walk import (
     NO_BOUND,
@@ -27,6 +27,7 @@ from idl_audit.implicit.walk import (
     refuse_swallowing,
     text_attribute,
 )
+from idl_audit.values.arrays import IntArray
 from idl_audit.values.rounding import gamma as rounding_of
 
 
@@ -121,7 +122,7 @@ def lower_hard_sigmoid(node: Node, values: Sequence[TensorValue | None], walk: W
     """HardSigmoid: clip(alpha z + beta, 0, 1), as nested ReLUs."""
     form = form_input(node, values, 0)
     alpha, beta = float_attribute(node, "alpha", 0.2), float_attribute(node, "beta", 0.5)
-    return (_clipped(node, walk.scaled(node, form, alpha).scaled(1.0, beta), 0.0, 1.0, walk),)
+    return (clipped(node, walk.scaled(node, form, alpha).scaled(1.0, beta), 0.0, 1.0, walk),)
 
 
 def lower_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -129,12 +130,36 @@ def lower_softmax(node: Node, values: Sequence[TensorValue | None], walk: Walk) 
     form = form_input(node, values, 0)
     axes = competing_axes(node, form.shape, walk.opset)
     width = math.prod(form.shape[a] for a in axes)
+    if isinstance(form, PartlyAbsent):
+        lines = np.moveaxis(flat_indices(form.shape), axes, range(-len(axes), 0)).reshape(-1, width)
+        if bool(form.absent[lines].all(axis=1).any()):
+            refuse(node, "reads a group of entries that are all minus infinity, which gives no number")
+        return (masked_softmax(node, form, lines, walk),)
     if axes[-1] == len(form.shape) - 1:
         return (walk.states(node, softmax.softmax(width), form),)
     order = flat_indices(form.shape).swapaxes(axes[0], -1)
     made = walk.states(node, softmax.softmax(width), walk.select(node, form, np.ascontiguousarray(order)))
     back = flat_indices(made.shape).swapaxes(axes[0], -1)
     return (walk.select(node, made, np.ascontiguousarray(back)),)
+
+
+def masked_softmax(node: Node, form: PartlyAbsent, lines: IntArray, walk: Walk) -> AffineForm:
+    """Return the softmax over each line, (lines, width), of the entries that are present; others are 0."""
+    present = ~form.absent[lines]
+    counts = present.sum(axis=1)
+    parts: list[AffineForm] = []
+    place = np.full(form.size, OUTSIDE)
+    start = 0
+    for count in np.unique(counts[counts > 0]).tolist():
+        index = lines[counts == count][present[counts == count]].reshape(-1, count)
+        place[index.reshape(-1)] = np.arange(start, start + index.size)
+        start += index.size
+        if count == 1:
+            parts.append(AffineForm((index.size,), {}, np.ones(index.size)))
+        else:
+            read = walk.select(node, AffineForm(form.shape, form.terms, form.constant, form.constant_error), index)
+            parts.append(walk.states(node, softmax.softmax(count), read, suffix=f"/{count}"))
+    return stack(parts, start).selected(place.reshape(form.shape))
 
 
 def lower_clip(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -153,7 +178,7 @@ def lower_clip(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> 
         refuse(node, f"clips to the empty interval [{lo}, {hi}], which has no meaning before operator set 13")
     if lo > hi:  # Min(hi, Max(z, lo))
         return (AffineForm(form.shape, {}, np.full(form.size, hi)),)
-    return (_clipped(node, form, lo, hi, walk),)
+    return (clipped(node, form, lo, hi, walk),)
 
 
 def _bound(node: Node, values: Sequence[TensorValue | None], k: int, default: float) -> float:
@@ -166,7 +191,8 @@ def _bound(node: Node, values: Sequence[TensorValue | None], k: int, default: fl
     return bound
 
 
-def _clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> AffineForm:
+def clipped(node: Node, form: AffineForm, lo: float, hi: float, walk: Walk) -> AffineForm:
+    """Return min(hi, max(form, lo))."""
     huge = NO_BOUND
     if lo <= -huge and hi >= huge:
         return form

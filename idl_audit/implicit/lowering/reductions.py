@@ -6,18 +6,21 @@ LogSoftmax.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+import scipy.sparse as sp
 
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations.analytic import log, sqrt
 from idl_audit.implicit.activations.curve import softplus
 from idl_audit.implicit.activations.kinked import absolute
 from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.linear_maps import Sparse
 from idl_audit.implicit.lowering.arithmetic import broadcast
 from idl_audit.implicit.lowering.maxima import maximum_of_windows, stack
 from idl_audit.implicit.lowering.pooling import known_power, squares
@@ -25,6 +28,7 @@ from idl_audit.implicit.lowering.sums import weighted_sum
 from idl_audit.implicit.walk import (
     TensorValue,
     Walk,
+    constant_input,
     flat_indices,
     form_input,
     int_attribute,
@@ -71,6 +75,7 @@ _HOW: Final[Mapping[str, str]] = MappingProxyType(
         "ReduceMax": "max",
         "ReduceMean": "mean",
         "ReduceMin": "min",
+        "ReduceProd": "product",
         "ReduceSum": "sum",
         "ReduceSumSquare": "squares",
     }
@@ -126,6 +131,58 @@ def _minimum(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntA
     return maximum_of_windows(node, form.scaled(-1.0), shape, windows, walk).scaled(-1.0)
 
 
+def product_of_windows(
+    node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk
+) -> AffineForm:
+    """Return the products of the windows' entries: those of pairs, then those of pairs of pairs, and so on."""
+    current = walk.select(node, form, np.ascontiguousarray(windows))
+    while (n := current.shape[1]) > 1:
+        first, second, rest = np.split(flat_indices(current.shape), [n // 2, n - n % 2], axis=1)
+        pairs = walk.products(node, current, first, current, second, suffix=f"/product{n}")
+        both = stack([pairs, current.selected(np.ascontiguousarray(rest))], pairs.size + rest.size)
+        order = np.concatenate([flat_indices(first.shape), pairs.size + flat_indices(rest.shape)], axis=1)
+        current = both.selected(order)
+    return current.reshaped(shape)
+
+
+def lower_cumulative_product(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """CumProd: y_t = product over s <= t of x_s (s < t where exclusive, s >= t where reversed)."""
+    form = form_input(node, values, 0)
+    (axis,) = reduced_axes(node, constant_input(node, values, 1, "axis"), form.shape)
+    lines = np.moveaxis(flat_indices(form.shape), axis, 0)
+    order = np.arange(len(lines))[:: -1 if int_attribute(node, "reverse", 0) else 1]
+    lines = lines[order].reshape(len(lines), -1)
+    ones = AffineForm((lines.shape[1],), {}, np.ones(lines.shape[1]))
+    made = [form.selected(np.ascontiguousarray(lines[0]))]
+    for t in range(1, len(lines)):
+        made.append(walk.products(node, made[-1], flat_indices(ones.shape), form, lines[t], suffix=f"/product{t}"))
+    if int_attribute(node, "exclusive", 0):
+        made = [ones, *made[:-1]]
+    place = np.empty_like(lines)
+    place[:] = flat_indices(lines.shape)
+    result = np.empty(form.size, np.int64)
+    result[lines.reshape(-1)] = place.reshape(-1)
+    return (stack(made, form.size).selected(result.reshape(form.shape)),)
+
+
+MOST_PERMUTED = 4
+"""Rows of a matrix whose determinant is written out."""
+
+
+def lower_determinant(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Det of small matrices: sum over permutations p of sign(p) x_{1 p(1)} ... x_{n p(n)}."""
+    form = form_input(node, values, 0)
+    n = form.shape[-1] if len(form.shape) > 1 else 0
+    if not 1 <= n <= MOST_PERMUTED or form.shape[-2] != n:
+        refuse(node, f"reads matrices of shape {form.shape[-2:]}; with 1 to {MOST_PERMUTED} rows and columns it can be")
+    orders = np.array(list(itertools.permutations(range(n))))
+    signs = np.array([np.linalg.det(np.eye(n)[order]) for order in orders]).round()
+    places = flat_indices(form.shape).reshape(-1, n, n)[:, np.arange(n), orders]
+    terms = product_of_windows(node, form, (len(places), len(orders)), places.reshape(-1, n), walk)
+    signed = sp.csr_array(np.kron(np.eye(len(places)), signs))
+    return (walk.linear(node, Sparse(matrix=signed), terms, form.shape[:-2]),)
+
+
 def _log_sum_exp(node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, walk: Walk) -> AffineForm:
     """Return the logarithm of the windows' sums of exponentials: log(exp s + exp t) = s + softplus(t - s)."""
     current = walk.select(node, form, np.ascontiguousarray(windows))
@@ -152,6 +209,7 @@ REDUCERS: Final[Mapping[str, _Reducer]] = MappingProxyType(
         "max": maximum_of_windows,
         "mean": _average,
         "min": _minimum,
+        "product": product_of_windows,
         "squares": _squares,
         "sum": _total,
     }

@@ -26,7 +26,6 @@ class Refusal:
 
 
 _JUMPS: Final = "jumps where two of its entries change places, for which there are no states"
-_PRODUCT: Final = "multiplies entries of its input with each other, whose slope no number bounds"
 _NORM: Final = "divides its input by a size of it, for which there are no states"
 _INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
 _RANDOM: Final = "draws random numbers, and a network must be a function"
@@ -67,29 +66,6 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
             ("BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"), Refusal(_INTEGERS, _CUT)
         ),
         # products
-        **dict.fromkeys(
-            ("Attention", "LinearAttention"),
-            Refusal(
-                "multiplies queries by keys, and what comes of it by values",
-                "MatMul, Einsum and Softmax with constants on one side can be read: attention with constant keys and "
-                "values, or weights that do not depend on the input",
-            ),
-        ),
-        **dict.fromkeys(
-            ("GRU", "LSTM"),
-            Refusal(
-                "multiplies its gates by its states, both of which depend on its input",
-                "RNN (Tanh, Relu, Sigmoid, Softsign) of fixed length can be read",
-            ),
-        ),
-        "SwiGLU": Refusal(
-            "multiplies one half of its input by a function of the other",
-            "Swish alone can be read, and products with constants",
-        ),
-        **dict.fromkeys(
-            ("CumProd", "Det", "ReduceProd"),
-            Refusal(_PRODUCT, "CumSum, ReduceSum and products with constants can be read"),
-        ),
         "CausalConvWithState": Refusal(
             "is a convolution over a state and its input",
             "Concat (or Pad), Conv with groups, and Swish can be read, which it stands for",

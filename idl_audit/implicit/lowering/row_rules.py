@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -13,6 +13,8 @@ from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import INPUT, AffineForm
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.lowering import LOWERINGS
+from idl_audit.implicit.lowering.einsum import parsed, sizes_of
+from idl_audit.implicit.lowering.recurrent import KINDS
 from idl_audit.implicit.lowering.reductions import reduced_axes
 from idl_audit.implicit.lowering.row_maps import one_map
 from idl_audit.implicit.lowering.rows import (
@@ -27,7 +29,7 @@ from idl_audit.implicit.lowering.rows import (
     row_part,
 )
 from idl_audit.implicit.lowering.sequences import SEQUENCES
-from idl_audit.implicit.walk import Walk, int_attribute, ints_attribute
+from idl_audit.implicit.walk import TensorValue, Walk, int_attribute, ints_attribute
 from idl_audit.values.arrays import AnyArray, IntArray
 
 
@@ -85,8 +87,14 @@ def _concat(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Resul
 
 
 def _matmul(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
-    """A product with a constant: the axis that is summed over must not be the rows'."""
+    """A product with a constant: the axis that is summed over must not be the rows'. Of two batches, row by row."""
     left, right = arguments
+    if isinstance(left, Rows) and isinstance(right, Rows):
+        shape = np.matmul(np.broadcast_to(0.0, left.shape), np.broadcast_to(0.0, right.shape)).shape
+        result = aligned(shape, (left, right))
+        if min(len(left.shape), len(right.shape)) < 3 or result.axis >= len(shape) - 2:
+            meet()
+        return [result], {}
     k = 1 if isinstance(left, Rows) else 0
     rows, constant = (left, right) if k == 1 else (right, left)
     if not isinstance(rows, Rows) or not isinstance(constant, np.ndarray) or len(rows.shape) < 2:
@@ -98,6 +106,57 @@ def _matmul(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Resul
     lost = 1 if constant.ndim == 1 and behind > 1 else 0
     reached = constant.ndim - behind if behind > 2 else -1  # one matrix for each row, which must be one and the same
     return [Rows(shape, len(shape) - behind + lost, rows.owner)], {k: row_part(constant, reached, rows.owner)}
+
+
+def _einsum(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Of one tensor of the batch, its map; of several, the rows' axes have one label, which the output has too."""
+    given = [value for value in arguments if value is not None]
+    batches = [value for value in given if isinstance(value, Rows)]
+    if len(batches) < 2 or len(given) < len(arguments):
+        return one_map(node, arguments, opset)
+    terms, out = parsed(node, [len(value.shape) for value in given])
+    owner = batches[0].owner
+    labels = {term[value.axis] for term, value in zip(terms, given, strict=True) if isinstance(value, Rows)}
+    (label, *more) = labels
+    adapted = {}
+    for k, (term, value) in enumerate(zip(terms, given, strict=True)):
+        if term.count(label) > 1 or (isinstance(value, Rows) and not np.array_equal(value.owner, owner)):
+            meet()
+        if isinstance(value, np.ndarray) and label in term:
+            adapted[k] = row_part(value, term.index(label), owner)
+    if more or label not in out:
+        meet()
+    sizes = sizes_of(node, terms, [value.shape for value in given])
+    return [Rows(tuple(sizes[name] for name in out), out.index(label), owner)], adapted
+
+
+def _attention(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Operators that treat each index of axis 0 alone; a mask may have none of it."""
+    first = next(value for value in arguments if isinstance(value, Rows))
+    places = dict.fromkeys(range(len(arguments)), 0)
+    mask = arguments[3] if node.op == "Attention" and len(arguments) > 3 else None
+    if mask is not None and len(mask.shape) < 4:
+        del places[3]
+    given, adapted = _one_of_each(arguments, places, first.owner, stretches=(3,))
+    if any(isinstance(value, Rows) for value in given):
+        meet()
+    made = LOWERINGS[node.op](node, given, Walk(opset))
+    return [Rows((first.n, *value.shape[1:]), 0, first.owner) for value in made], adapted
+
+
+def _determinant(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    rows = _only(arguments)
+    if rows.axis >= len(rows.shape) - 2:
+        meet()
+    return [Rows(rows.shape[:-2], rows.axis, rows.owner)], {}
+
+
+def _cumulation(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Running products along an axis."""
+    rows, axis = _only(arguments), arguments[1]
+    if not isinstance(axis, np.ndarray) or int(axis.reshape(-1)[0]) % len(rows.shape) == rows.axis:
+        meet()
+    return [rows], {}
 
 
 def _gemm(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
@@ -207,21 +266,42 @@ def _normalisation(node: Node, arguments: Sequence[Tensor | None], opset: int) -
     return [rows], {}
 
 
-def _rnn(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
-    rows = _only(arguments)
-    if len(rows.shape) != 3 or rows.axis != 1 or not rows.whole:
+def _recurrent(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Sequences side by side: axis 1 of input and first states, 2 of all states; the first of all where layout is 1."""
+    rows = arguments[0]
+    batch_first = bool(int_attribute(node, "layout", 0))
+    places = {0: 0 if batch_first else 1, 4: 0, **dict.fromkeys((5, 6), 0 if batch_first else 1)}
+    if not isinstance(rows, Rows) or len(rows.shape) != 3:
         meet()
-    adapted = {}
-    for k, axis in ((4, 0), (5, 1)):  # lengths of the sequences, first states
-        value = arguments[k] if k < len(arguments) else None
-        if isinstance(value, np.ndarray):
-            adapted[k] = row_part(value, axis, rows.owner)
-    form = AffineForm.of_source(INPUT, rows.row_shape)
-    given = [form if isinstance(v, Rows) else adapted.get(k, v) for k, v in enumerate(arguments)]
+    given, adapted = _one_of_each(arguments, places, rows.owner)
     made = LOWERINGS[node.op](node, given, Walk(opset))
-    axes = (2, 1)
+    axes = [0 if batch_first else 2 if k == 0 else 1 for k in range(len(made))]
     shapes = [(*m.shape[:a], rows.n, *m.shape[a + 1 :]) for m, a in zip(made, axes, strict=True)]
     return [Rows(shape, axis, rows.owner) for shape, axis in zip(shapes, axes, strict=True)], adapted
+
+
+def _one_of_each(
+    arguments: Sequence[Tensor | None], places: Mapping[int, int], owner: IntArray, stretches: Container[int] = ()
+) -> tuple[list[TensorValue | None], dict[int, AnyArray]]:
+    """Return the inputs of one row, where each lies along its own axis: input -> axis; and the constants among them.
+
+    Only inputs that `stretches` names may have one entry for all rows.
+    """
+    given: list[TensorValue | None] = []
+    adapted: dict[int, AnyArray] = {}
+    for k, value in enumerate(arguments):
+        if isinstance(value, Rows):
+            if value.axis != places.get(k) or not value.whole or not np.array_equal(value.owner, owner):
+                meet()
+            given.append(AffineForm.of_source(k, value.row_shape))
+        elif value is not None and k in places:
+            if value.shape[places[k]] != len(owner) and k not in stretches:
+                meet()
+            adapted[k] = row_part(value, places[k], owner)
+            given.append(adapted[k])
+        else:
+            given.append(value)
+    return given, adapted
 
 
 def _grid(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
@@ -259,7 +339,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         ),
         **dict.fromkeys(
             (
-                *("AffineGrid", "CenterCropPad", "Col2Im", "Compress", "CumSum", "DFT", "Einsum", "GatherElements"),
+                *("AffineGrid", "CenterCropPad", "Col2Im", "Compress", "CumSum", "DFT", "GatherElements"),
                 *("GridSample", "MaxUnpool", "OneHot", "ReverseSequence", "RotaryEmbedding", "STFT", "Scatter"),
                 *("ScatterElements", "ScatterND", "TensorScatter", "Trilu"),
             ),
@@ -275,16 +355,20 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         **dict.fromkeys(
             (
                 *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"),
-                *("ReduceSum", "ReduceSumSquare"),
+                *("ReduceProd", "ReduceSum", "ReduceSumSquare"),
             ),
             _reduction,
         ),
         **dict.fromkeys(("LogSoftmax", "Softmax"), _competition),
+        **dict.fromkeys(("Attention", "LinearAttention"), _attention),
         "BatchNormalization": _normalisation,
         "Concat": _concat,
+        "CumProd": _cumulation,
+        "Det": _determinant,
+        "Einsum": _einsum,
         "Gemm": _gemm,
         "MatMul": _matmul,
-        "RNN": _rnn,
+        **dict.fromkeys(KINDS, _recurrent),
         "TopK": _top_k,
         **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _grid),
         **dict.fromkeys(
@@ -296,7 +380,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 *("Abs", "Add", "Cast", "CastLike", "Celu", "Clip", "Div", "Dropout", "Elu", "Erf", "Gelu"),
                 *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mul", "Neg"),
                 *("Optional", "OptionalGetElement", "PRelu", "Pow", "Relu", "Selu", "Shrink", "Sigmoid", "Silu"),
-                *("Softplus", "Softsign", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where"),
+                *("Softplus", "Softsign", "Sub", "Sum", "SwiGLU", "Swish", "Tanh", "ThresholdedRelu", "Where"),
                 *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Exp", "Log", "Reciprocal"),
                 *("Sin", "Sinh", "Sqrt", "Tan"),
                 *("And", "Ceil", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Round"),
