@@ -25,7 +25,9 @@ Verdicts, with the file's own network as the judge of attacks:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,13 +36,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 
 from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOptions, Audit
 from idl_audit.commands.shared import subject as subjects
 from idl_audit.commands.shared.classifier import as_classifier, model_classifier
 from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.decide.ladder import Result, decide_sample
-from idl_audit.graph.torch_reader import example_of
+from idl_audit.graph.torch_reader import argument_names, example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Report
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
@@ -132,14 +135,21 @@ class Robustness:
 
 
 def load(
-    model: str | Path | Module, example_input: Tensor | None = None, *, output_name: str | None = None
+    model: str | Path | Module,
+    example_input: Tensor | Sequence[Tensor] | None = None,
+    *,
+    output_name: str | None = None,
+    input_name: str | Sequence[str] | None = None,
+    fix: Mapping[str, str | Path] | None = None,
 ) -> ImplicitModel:
     """Return the implicit model of a file or a torch module, checked against the network on 20 random inputs.
 
     Args:
         model: an ONNX file, a converted .npz, or a torch module, which is put into evaluation mode.
-        example_input: for a module, an input with its batch axis.
+        example_input: for a module, an input with its batch axis, or one for each of its arguments.
         output_name: of a file with several outputs, the one to load.
+        input_name: of a file with several inputs, those that move, in the order of the input vector.
+        fix: inputs of a file that are held fixed, and the files of their numbers.
 
     Raises:
         InvalidInputError: where the file cannot be read or has parts without an implicit form.
@@ -149,7 +159,9 @@ def load(
     True
     """
     if isinstance(model, str | Path):
-        return subjects.load(model, output_name=output_name)
+        fixed = tuple(f"{name}={path}" for name, path in (fix or {}).items())
+        asked = {"output_name": output_name, "input_name": input_name, "fix": fixed}
+        return subjects.load(model, build(ModelOptions, asked))
     if example_input is None:
         raise OptionError("a torch module does not say what it reads; give load(module, example_input)")
     return subjects.from_torch(model, example_input)
@@ -163,7 +175,8 @@ def certify(model: str | Path | Module | ImplicitModel, x: Any, y: Any, **option
 
     Args:
         model: a model file, a torch module, or an implicit model, which is then itself the judge of attacks.
-        x: n samples as the network reads them, shape (n, ...): an array or a tensor.
+        x: n samples as the network reads them, shape (n, ...): an array or a tensor; for a network with several
+            inputs a tuple of them in the order of the inputs, or a mapping by their names.
         y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output.
         options: eps, the radius in the l-infinity norm in the units of x: 0.03 or "8/255"; bounds, the valid range of
             the inputs; method, threshold, time_limit, max_nodes, seed.
@@ -217,9 +230,9 @@ def audit(model: str | Path, data: str | Path, **options: Any) -> Report:
 
 
 def _decide(model: str | Path | Module | ImplicitModel, x: Any, y: Any, asked: ArrayOptions) -> Robustness:
-    array, radius, options = _array(x), asked.eps, asked.verdicts
-    rows = _rows(array)
-    opened = _opened(model, array, rows, asked.threshold)
+    given, radius, options = _Given.of(x), asked.eps, asked.verdicts
+    opened = _opened(model, given, asked.threshold)
+    rows = opened.rows
     implicit, network = opened.model, opened.network
     target = options.attack.target
     if target is not None and not 0 <= target < implicit.n_outputs:
@@ -262,6 +275,47 @@ def _array(values: Any) -> AnyArray:
     return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
 
 
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """What is given as x: one array, or one for each input of the network."""
+
+    arrays: tuple[AnyArray, ...]
+    names: tuple[str, ...] = ()
+    """Of each array, where they are given by name."""
+
+    @classmethod
+    def of(cls, x: Any) -> _Given:
+        if isinstance(x, Mapping):
+            return cls(tuple(map(_array, x.values())), tuple(map(str, x)))
+        return cls(tuple(map(_array, x)) if isinstance(x, tuple) else (_array(x),))
+
+    def in_order(self, names: Sequence[str]) -> tuple[AnyArray, ...]:
+        """Return the arrays in the order of the network's inputs. Raises DataError where they are others."""
+        if len(self.arrays) == 1 and not self.names:
+            return self.arrays
+        if len(names) != len(self.arrays) or (self.names and set(names) != set(self.names)):
+            found = f"those of {', '.join(self.names)}" if self.names else str(len(self.arrays))
+            raise DataError(f"x must hold one array for each of the network's inputs {', '.join(names)}, not {found}")
+        by_name = dict(zip(self.names or names, self.arrays, strict=True))
+        return tuple(by_name[name] for name in names)
+
+    def rows(self, model: ImplicitModel) -> FloatArray:
+        """Return the samples as rows of the model's input. Raises DataError where they do not fit."""
+        parts = {part.name: part.shape for part in model.input_parts}
+        arrays = self.in_order(tuple(parts))
+        if len(arrays) == 1:
+            rows = _rows(arrays[0])
+            _check_fit(arrays[0], rows, "model's input", model.input_shape)
+            return rows
+        found = []
+        for array, (name, shape) in zip(arrays, parts.items(), strict=True):
+            found.append(_rows(array))
+            _check_fit(array, found[-1], f"input {name}", shape)
+            if len(found[-1]) != len(found[0]):
+                raise DataError(f"x has {len(found[0])} samples of one input and {len(found[-1])} of {name}")
+        return np.hstack(found)
+
+
 def _rows(array: AnyArray) -> FloatArray:
     if array.ndim < 2 or array.size == 0 or array.dtype.kind not in "fiub":
         raise DataError(f"x must hold samples of numbers along its first axis, not shape {array.shape}, {array.dtype}")
@@ -275,6 +329,8 @@ def _rows(array: AnyArray) -> FloatArray:
 class _Opened:
     """An implicit model, the network that judges attacks, which agree on the samples, and more of the judge."""
 
+    rows: FloatArray
+    """The samples, shape (n, p)."""
     model: ImplicitModel
     network: Network
     judge: str
@@ -284,29 +340,31 @@ class _Opened:
     """What the network reads."""
 
 
-def _opened(
-    model: str | Path | Module | ImplicitModel, array: AnyArray, rows: FloatArray, threshold: float | None
-) -> _Opened:
+def _opened(model: str | Path | Module | ImplicitModel, given: _Given, threshold: float | None) -> _Opened:
     if isinstance(model, ImplicitModel):
-        _check_fit(model, array, rows)
+        rows = given.rows(model)
         found, network = model_classifier(model, threshold, Path("the model"))
         points = np.dtype(np.float32)
-        return _Opened(found, network, "the implicit model itself", model.n_outputs == 1, points)
+        return _Opened(rows, found, network, "the implicit model itself", model.n_outputs == 1, points)
     if isinstance(model, str | Path):
         subject = subjects.open_subject(Path(model))
     else:
-        subject = subjects.open_module(model, example_of(array))
+        names = argument_names(model, len(given.arrays))
+        for array in given.arrays:
+            _rows(array)
+        subject = subjects.open_module(model, example_of(given.in_order(names)))
     subject = as_classifier(subject, threshold)
-    _check_fit(subject.model, array, rows)
+    rows = given.rows(subject.model)
     subjects.check_agreement(subject, rows[:_CHECKED])
     one_output = subject.threshold is not None
-    return _Opened(subject.model, subject.original, subject.original.name, one_output, subject.point_type)
+    judge = subject.original.name
+    return _Opened(rows, subject.model, subject.original, judge, one_output, subject.point_type)
 
 
-def _check_fit(model: ImplicitModel, array: AnyArray, rows: FloatArray) -> None:
-    if rows.shape[1] != model.n_inputs:
+def _check_fit(array: AnyArray, rows: FloatArray, what: str, shape: tuple[int, ...]) -> None:
+    if rows.shape[1] != math.prod(shape):
         raise DataError(
-            f"x has samples of shape {array.shape[1:]}, {rows.shape[1]} numbers each, and the model's input "
-            f"{model.input_shape} takes {model.n_inputs}",
+            f"x has samples of shape {array.shape[1:]}, {rows.shape[1]} numbers each, and the {what} {shape} takes "
+            f"{math.prod(shape)}",
             code="IDL115",
         )

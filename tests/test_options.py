@@ -84,6 +84,7 @@ GOOD: Mapping[str, str] = {
     "bounds": "0,2",
     "code": "IDL101",
     "eps": "0.25",
+    "fix": "mask=mask.npy",
     "image_shape": "2,2",
     "index": "0,2-3",
     "input_shape": "1,3",
@@ -115,6 +116,13 @@ def refusal(one: Option, text: str) -> str:
 
 def bad(one: Option) -> str:
     return next(text for text in ("magic", "-1", "0", " ", "") if refusal(one, text))
+
+
+def test_files_in_a_configuration_lie_beside_it() -> None:
+    folder = Path("folder")
+    assert PATH.placed(Path("a.npz"), folder) == folder / "a.npz"
+    (fixed,) = options_of(asked_of("run"))["fix"].read("mask=m.npy")
+    assert options_of(asked_of("run"))["fix"].reader.placed(fixed, folder).path == folder / "m.npy"
 
 
 def named(cases: list[tuple[str, Option]]) -> list[Any]:
@@ -229,8 +237,8 @@ def test_a_file_has_it_and_reads_it_alike(tmp_path: Path, command: str, one: Opt
     extra = "" if table != SHARED or command != "sensitivity" else "[sensitivity]\neps = 0.25\n"
     path.write_text(f'[{table}]\n{one.key} = "{text}"\n{extra}')
     expected = one.read(text)
-    if one.reader is PATH:
-        expected = tuple(tmp_path / file for file in expected) if one.several else tmp_path / expected
+    place = one.reader.placed
+    expected = tuple(place(entry, tmp_path) for entry in expected) if one.several else place(expected, tmp_path)
     found = read_configuration(path).options(command)
     if command != "convert" or one.name in found:
         assert found[one.name] == expected

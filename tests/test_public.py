@@ -39,6 +39,7 @@ def test_the_public_names_are_these():
         "attack",
         "audit",
         "certify",
+        "from_fixed_point",
         "from_mondeq",
         "from_torch",
         "load",

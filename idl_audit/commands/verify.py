@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -255,7 +255,7 @@ def _with_output(asked: Asked, options: ModelOptions) -> ModelOptions:
         return options
     if options.output_name not in (None, name):
         raise OptionError(f"{asked.file} speaks of the output '{name}'; leave --output-name {options.output_name} out")
-    return ModelOptions(name, options.max_bytes, options.threads, options.torch)
+    return replace(options, output_name=name)
 
 
 def _with_classes(asked: Asked, subject: Subject) -> Subject:

@@ -16,7 +16,7 @@ from idl_audit.commands.options.reading import DataOptions
 from idl_audit.config.finding import CONFIGURED, FILE, PROJECT
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.errors import OptionError
-from idl_audit.values.options import OTHER_NAMES, PATH, Option, options_of
+from idl_audit.values.options import OTHER_NAMES, Option, options_of
 from idl_audit.values.text import decoded
 
 _LARGEST: Final = 10**6
@@ -132,9 +132,8 @@ def _read_table(table: str, entries: Mapping[str, Any], found: dict[str, Any], f
 
 
 def _placed(one: Option, value: Any, folder: Path) -> Any:
-    if one.reader is not PATH:
-        return value
-    return tuple(folder / entry for entry in value) if one.several else folder / value
+    place = one.reader.placed
+    return tuple(place(entry, folder) for entry in value) if one.several else place(value, folder)
 
 
 def _unknown(place: str, key: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile
+from idl_audit.data.cells import shown
 from idl_audit.data.image_folder import ImageFolder, digest, list_images, read_images
 from idl_audit.data.labels import OneOutput, are_binary, check_binary_labels, check_labels
 from idl_audit.data.sample_files import read_sample_file
@@ -21,6 +22,9 @@ from idl_audit.values.errors import DataError
 
 Layout: TypeAlias = Literal["native", "nchw", "nhwc", "flat"]
 """The order of the data's axes: the model's own, or said explicitly."""
+
+Part: TypeAlias = tuple[str, tuple[int, ...]]
+"""One of a network's inputs: its name, and its shape for one sample."""
 
 INPUT_NAMES = ("inputs", "images", "x", "X")
 LABEL_NAMES = ("labels", "y")
@@ -63,6 +67,7 @@ def read_samples(
     layout: Layout = "native",
     with_labels: bool = True,
     one_output: OneOutput | None = None,
+    parts: Sequence[Part] = (),
 ) -> Samples:
     """Read samples, and labels where there are any, for a model whose input for one sample has `input_shape`.
 
@@ -73,32 +78,102 @@ def read_samples(
     `path` is a file (.npz, .npy, .csv, .safetensors, .pt) or a folder of images, whose pixels are numbers 0 to 255.
     `labels` names a file whose labels replace those in `path`; `index` selects positions, `limit` the first few of
     what is selected. Inputs are checked where they are selected, labels throughout. `one_output` says that the model
-    has one output, whose classes are 0 and 1.
+    has one output, whose classes are 0 and 1. `parts` are the network's own inputs: of several, the file has an array
+    (or column) by the name of each, or one of all p numbers, one part behind the other.
 
     Raises:
         DataError: where a file cannot be read or does not fit the model; the message says what would work.
     """
     if os.path.isdir(path):  # a name that no file can have is none either
+        if len(parts) > 1:
+            raise DataError(
+                f"{path} is a folder of images, and the model has the inputs {_listed([name for name, _ in parts])}; "
+                "give an .npz file with an array for each"
+            )
         return _read_folder(path, input_shape, n_classes, labels, limit, index, layout, one_output, with_labels)
-    read = read_sample_file(path, (INPUT_NAMES, LABEL_NAMES))
-    raw = read.arrays[0]
-    if raw is None:
-        raise DataError(f"{path} has no array named {_either(INPUT_NAMES)}; it has {_names(read)}")
-    _check_label_column(raw, read, input_shape, path)
-    rows = _in_model_order(raw, input_shape, layout, path)
-    chosen = _select(rows.shape[0], limit, index, path)
+    read = read_sample_file(path, _wanted(parts))
+    blocks = _blocks(read, input_shape, layout, parts, path)
+    n = blocks[0].rows.shape[0]
+    chosen = _select(n, limit, index, path)
     given = read if labels is None or not with_labels else _read_labels(labels)
     found = given.arrays[-1] if with_labels else None
-    checked = _checked(found, rows.shape[0], n_classes, one_output, labels or path, given.missing)
+    checked = _checked(found, n, n_classes, one_output, labels or path, given.missing)
     return Samples(
-        inputs=_to_float64(rows, chosen, path, read.missing),
+        inputs=np.hstack([_to_float64(block.rows, chosen, block.where, read.missing) for block in blocks]),
         labels=None if checked is None else checked[chosen],
         has_targets=found is not None and checked is None,
         indices=chosen,
         source=str(path),
         sha256=read.sha256,
-        dtype=raw.dtype.name,
+        dtype=blocks[0].rows.dtype.name,
     )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows of one array of the file, (n, a part of p), and what messages call it."""
+
+    rows: AnyArray
+    where: str
+
+
+def _wanted(parts: Sequence[Part]) -> list[tuple[str, ...]]:
+    """Return the names that arrays of the file may have: one for the whole input, each part of it, the labels."""
+    names = [name for name, _ in parts]
+    labels = tuple(name for name in LABEL_NAMES if name not in names)
+    if len(parts) < 2:
+        return [(*INPUT_NAMES, *(name for name in names if name not in (*INPUT_NAMES, *LABEL_NAMES))), LABEL_NAMES]
+    return [
+        tuple(name for name in INPUT_NAMES if name not in names) or INPUT_NAMES[:1],
+        *((name,) for name in names),
+        labels,
+    ]
+
+
+def _blocks(
+    read: ArrayFile, input_shape: tuple[int, ...], layout: Layout, parts: Sequence[Part], path: Path
+) -> list[_Block]:
+    """Return the rows that make the input vector, side by side."""
+    by_name = _by_name(read, parts, layout, path) if len(parts) > 1 else None
+    if by_name is not None:
+        return by_name
+    raw = read.arrays[0]
+    if raw is None:
+        raise DataError(f"{path} has no array named {_either(INPUT_NAMES)}; it has {_names(read)}")
+    _check_label_column(raw, read, input_shape, path)
+    return [_Block(_in_model_order(raw, input_shape, layout, str(path)), str(path))]
+
+
+def _by_name(read: ArrayFile, parts: Sequence[Part], layout: Layout, path: Path) -> list[_Block] | None:
+    """Return the arrays by the names of the parts; None where the file has one array for all of them."""
+    names = [name for name, _ in parts]
+    found = dict(zip(names, read.arrays[1 : len(parts) + 1], strict=True))
+    absent = [name for name in names if found[name] is None]
+    if len(absent) == len(names) and read.arrays[0] is not None:
+        return None
+    if absent:
+        raise DataError(
+            f"{path} has no array named {_listed(absent)}, and the model's inputs are {_listed(names)}; it has "
+            f"{_names(read)}: give one array for each input, or 'inputs' with all numbers in this order"
+        )
+    if layout != "native":
+        raise DataError(
+            f"{path}: --layout {layout} says how one image lies, and the model has the inputs {_listed(names)}; leave "
+            "it out and give each in the model's order"
+        )
+    blocks = []
+    for name, shape in parts:
+        array, where = found[name], f"{path}: array {shown(name)}"
+        assert array is not None
+        blocks.append(_Block(_in_model_order(array, shape, layout, where, "input"), where))
+        if len(blocks[-1].rows) != len(blocks[0].rows):
+            counts = f"{len(blocks[0].rows)} of {shown(names[0])}, {len(blocks[-1].rows)} of {shown(name)}"
+            raise DataError(f"{path} has different numbers of samples ({counts}); give one row of each for each sample")
+    return blocks
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names))
 
 
 def _read_folder(
@@ -124,7 +199,7 @@ def _read_folder(
         found = _folder_labels(folder, n_classes) if own else _read_labels(labels or path).arrays[0]
     checked = _checked(found, n, n_classes, one_output, labels or path, {})
     return Samples(
-        inputs=_to_float64(read_images(folder, chosen, input_shape), np.arange(chosen.size), path),
+        inputs=_to_float64(read_images(folder, chosen, input_shape), np.arange(chosen.size), str(path)),
         labels=None if checked is None else checked[chosen],
         has_targets=found is not None and checked is None,
         indices=chosen,
@@ -178,7 +253,9 @@ def _checked(
     return check_labels(labels, n, n_classes, path, missing=missing)
 
 
-def _in_model_order(array: AnyArray, input_shape: tuple[int, ...], layout: Layout, path: Path) -> AnyArray:
+def _in_model_order(
+    array: AnyArray, input_shape: tuple[int, ...], layout: Layout, path: str, of: str = "model's input"
+) -> AnyArray:
     """Return the samples as rows, shape (n, p), in the file's own number type."""
     p = math.prod(input_shape)
     if array.size == 0:
@@ -188,7 +265,7 @@ def _in_model_order(array: AnyArray, input_shape: tuple[int, ...], layout: Layou
         if array.size != p:
             raise DataError(
                 f"{path}: each sample has {math.prod(sample_shape)} numbers (the array has shape {array.shape}), but "
-                f"the model's input {input_shape} takes {p}; give samples with {p} numbers each",
+                f"the {of} {input_shape} takes {p}; give samples with {p} numbers each",
                 code="IDL115",
             )
         sample_shape = array.shape  # one sample without an axis to count it
@@ -206,7 +283,7 @@ def _in_model_order(array: AnyArray, input_shape: tuple[int, ...], layout: Layou
     return array.reshape(n, p)
 
 
-def _expected_shape(layout: Layout, input_shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
+def _expected_shape(layout: Layout, input_shape: tuple[int, ...], path: str) -> tuple[int, ...]:
     """Return the shape that one sample has in that layout, for the input (1, C, H, W) of a model."""
     if layout == "flat":
         return (math.prod(input_shape),)
@@ -243,7 +320,7 @@ def _select(n: int, limit: int | None, index: Sequence[int] | None, path: Path) 
 
 
 def _to_float64(
-    rows: AnyArray, chosen: IntArray, path: Path, missing: Mapping[int, str] = MappingProxyType({})
+    rows: AnyArray, chosen: IntArray, path: str, missing: Mapping[int, str] = MappingProxyType({})
 ) -> FloatArray:
     needed = chosen.size * rows.shape[1] * 8
     if needed > MAX_ARRAY_BYTES:

@@ -29,6 +29,7 @@ LABEL_COLUMNS: Final = frozenset({"label", "labels", "y", "class", "target"})
 SURE_LABELS: Final = frozenset({"label", "labels"})
 """Those that are taken where several of them are there: y, class or target may be inputs then."""
 
+_INPUTS: Final = "inputs"
 _LABELS: Final = "labels"
 _ADVICE: Final = "give one row of numbers for each sample"
 _MOST_NOTED: Final = 10_000
@@ -51,7 +52,8 @@ class Table:
 def read_table(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
     """Return the numbers of a CSV file: the column that its heading calls label as labels, all others as inputs.
 
-    A file that only labels are asked of may have them as its only column, or its only row. Commas, semicolons, tabs and
+    A file that only labels are asked of may have them as its only column, or its only row. A group of other names asks
+    for the column with that heading, shape (n, 1). Commas, semicolons, tabs and
     blanks separate; decimal commas are read where they cannot be anything else. Missing numbers are NaN.
 
     Raises:
@@ -70,8 +72,17 @@ def read_table(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
     inputs = numbers if place is None else np.delete(numbers, place, axis=1)
     if all(_LABELS in group for group in wanted) and labels is None:
         labels = _only_labels(path, numbers, table.heading)
-    arrays = tuple(labels if _LABELS in group else inputs for group in wanted)
+    arrays = tuple(
+        labels if _LABELS in group else inputs if _INPUTS in group else _column(group, table.heading, numbers)
+        for group in wanted
+    )
     return ArrayFile(arrays, table.heading, hashlib.sha256(content).hexdigest(), table.missing)
+
+
+def _column(group: Sequence[str], heading: Sequence[str], numbers: FloatArray) -> FloatArray | None:
+    """Return the column with one of these headings, where there is exactly one."""
+    places = [place for place, name in enumerate(heading) if name in group]
+    return numbers[:, places] if len(places) == 1 else None
 
 
 def parse_table(text: str, path: Path, *, equal: bool = True) -> Table:

@@ -23,6 +23,14 @@ def graph_sha256(graph: Graph) -> str:
     return found.hexdigest()
 
 
+def array_sha256(array: AnyArray, name: str) -> str:
+    """Return the SHA-256 of an array and its name."""
+    found = hashlib.sha256(name.encode())
+    for part in _array(array):
+        found.update(part)
+    return found.hexdigest()
+
+
 def _parts(graph: Graph) -> Iterator[bytes | memoryview]:
     numbers = {"": -1} | {value.name: place for place, value in enumerate(graph.inputs)}
     yield repr((graph.opset, [(value.shape, value.dtype) for value in graph.inputs])).encode()
@@ -30,7 +38,8 @@ def _parts(graph: Graph) -> Iterator[bytes | memoryview]:
     def number(name: str) -> Iterator[bytes | memoryview]:
         if name not in numbers:
             numbers[name] = len(numbers)
-            yield from _array(graph.constants[name])
+            if name in graph.constants:  # what is not read may be missing
+                yield from _array(graph.constants[name])
         yield str(numbers[name]).encode()
 
     for node in graph.nodes:

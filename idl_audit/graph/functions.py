@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NoReturn, TypeAlias
 
-from idl_audit.graph.ir import Attribute, Body, Call, Function, Node, Reference, shown
+from idl_audit.graph.ir import Attribute, Body, Call, Function, Node, Reference, Refused, shown
 from idl_audit.graph.names import fresh_names
 from idl_audit.graph.onnx_contents import constant_value
 from idl_audit.graph.schemas import means_the_same
@@ -23,7 +23,8 @@ _DEEPEST: Final = 30
 _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "com.microsoft": "onnxruntime's own, written by its optimiser or quantiser; give the model as it was before",
-        "ai.onnx.ml": "ONNX's own for trees, text and classical learning; give a network of ONNX's plain operators",
+        "ai.onnx.ml": "ONNX's own for trees, text and classical learning, of which linear models and scalers are read; "
+        "give a network of ONNX's plain operators",
         "ai.onnx.preview.training": "ONNX's own for training; export the model for inference",
         "ai.onnx.training": "ONNX's own for training; export the model for inference",
         "pkg.torch": "PyTorch's own; export with torch.onnx.export(..., dynamo=True) and without custom operators",
@@ -33,6 +34,24 @@ _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What is known of operators of other domains, and what would work."""
 
+
+CLASSICAL: Final = "ai.onnx.ml"
+_TREES: Final = "is a sum of trees, which jumps: audit a network, or a linear model, trained in its place"
+_WORDS: Final = "reads text or categories, which no small change moves: audit the model behind it"
+_KERNELS: Final = (
+    "sums kernels, for which there are no states: LinearClassifier and LinearRegressor (scikit-learn's LinearSVC, "
+    "LinearSVR) can be read, and networks"
+)
+
+OF_CLASSICAL: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Binarizer": "jumps: audit the model behind it",
+        **dict.fromkeys(("CategoryMapper", "DictVectorizer", "LabelEncoder", "OneHotEncoder"), _WORDS),
+        **dict.fromkeys(("SVMClassifier", "SVMRegressor"), _KERNELS),
+        **dict.fromkeys(("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"), _TREES),
+    }
+)
+"""Operators of classical learning without a plain form (`classical` has the others), and what would work."""
 
 Renamed: TypeAlias = Mapping[str, str]
 """Name inside -> name outside."""
@@ -134,7 +153,10 @@ class Plain:
     """Nodes without calls, with the constants that came out of functions."""
 
     nodes: tuple[Node, ...]
+    """Calls that are not read are `Refused` ones."""
     constants: Mapping[str, AnyArray]
+    problems: tuple[str, ...]
+    """Why they are not read."""
 
 
 @dataclass
@@ -149,14 +171,12 @@ class _Expansion:
 def without_calls(body: Body, functions: Mapping[tuple[str, str, str], Function], opset: int, names: Names) -> Plain:
     """Return the graph's nodes with every call replaced by the nodes of the function that it names.
 
-    Raises UnsupportedModelError, listing everything, for operators of other domains, functions that call themselves,
-    and functions that are written in an operator set where their operators mean something else.
+    Not read are operators of other domains, functions that call themselves, and functions that are written in an
+    operator set where their operators mean something else.
     """
     work = _Expansion(functions, opset, names)
     nodes = _expanded(body.nodes, work, ())
-    if work.problems:
-        raise UnsupportedModelError(dict.fromkeys(work.problems))
-    return Plain(tuple(nodes), MappingProxyType(work.constants))
+    return Plain(tuple(nodes), MappingProxyType(work.constants), tuple(dict.fromkeys(work.problems)))
 
 
 def _expanded(nodes: Sequence[Node], work: _Expansion, within: tuple[tuple[str, str, str], ...]) -> list[Node]:
@@ -167,6 +187,7 @@ def _expanded(nodes: Sequence[Node], work: _Expansion, within: tuple[tuple[str, 
                 found.extend(_called(node, work, within))
             except UnsupportedModelError as error:
                 work.problems.extend(error.problems)
+                found.append(Refused.instead_of(node))
         else:
             found.append(_with_plain_bodies(node, work, within))
     return found
@@ -264,6 +285,8 @@ def _filled_body(body: Body, values: Mapping[str, Attribute | None]) -> Body:
 
 def _refuse_domain(call: Call) -> NoReturn:
     domain = call.domain or "the model's own"
+    if call.domain == CLASSICAL and call.op in OF_CLASSICAL:
+        raise UnsupportedModelError([f"{call.op} node '{shown(call.label)}' {OF_CLASSICAL[call.op]}"])
     advice = next((text for name, text in _ADVICE.items() if f"{domain}.".startswith(f"{name}.")), "")
     what = f"; it is {advice}" if advice else "; export with ONNX's own operators only"
     raise UnsupportedModelError(

@@ -180,6 +180,11 @@ def type_of(array: AnyArray) -> TypeProto:
     return array_type(array)
 
 
+def float_type(shape: Sequence[int]) -> TypeProto:
+    """Return the type of a float32 tensor of this shape."""
+    return helper.make_tensor_type_proto(TensorProto.FLOAT, shape)
+
+
 def declared_type(value: Value) -> TypeProto | None:
     """Return the type of a declared input for one sample: a symbolic first axis is 1. None where it is no tensor."""
     element = next((number for number, kind in ELEMENT_TYPES.items() if kind.name == value.dtype), None)

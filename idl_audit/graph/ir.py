@@ -67,6 +67,25 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Refused(Node):
+    """A node that is not read, in the place of the file's: what comes behind it is looked at all the same.
+
+    A graph with one of these has `Graph.problems`, and no model is made of it.
+    """
+
+    of: str = ""
+    """The operator that the file names."""
+    shapes: tuple[tuple[int, ...] | None, ...] = ()
+    """Of each output that holds floats, where the file tells it; None elsewhere."""
+
+    @classmethod
+    def instead_of(cls, node: Node, shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> Refused:
+        """Return what stands for a node; `shapes` are those of values that hold floats, by name."""
+        inputs, outputs = tuple(node.reads), tuple(filter(None, node.outputs))
+        return cls("Refused", node.name, inputs, outputs, of=operator_of(node), shapes=tuple(map(shapes.get, outputs)))
+
+
+@dataclass(frozen=True)
 class Call(Node):
     """A node of another domain than ONNX's own, or of one of the model's functions."""
 
@@ -148,6 +167,14 @@ class Graph:
     provenance: Provenance
     arithmetic: str = "float32"
     """The coarsest type of float that the file computes with, behind its input; weights alone do not count."""
+    fixed: tuple[Value, ...] = ()
+    """Inputs of the file that the user holds fixed: each is a constant of its name."""
+    parts: tuple[Value, ...] = ()
+    """The file's inputs that the only input stands for, one behind the other (`graph.inputs`); empty: none do."""
+    maps: Mapping[str, tuple[int | str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Output that is a dictionary for every sample, where the file is run -> its keys, in the order of the numbers."""
+    problems: tuple[str, ...] = ()
+    """What of the file is not read: no model is made of the rest."""
 
     @property
     def opset(self) -> int:
@@ -157,7 +184,13 @@ class Graph:
     @property
     def n_parameters(self) -> int:
         """Count of the numbers in floating-point constants."""
-        return sum(int(value.size) for value in self.constants.values() if value.dtype.kind == "f")
+        fixed = {value.name for value in self.fixed}
+        return sum(int(v.size) for name, v in self.constants.items() if v.dtype.kind == "f" and name not in fixed)
+
+
+def operator_of(node: Node) -> str:
+    """Return the operator that the file names for a node, whether it is read or not."""
+    return node.of if isinstance(node, Refused) else node.op
 
 
 def live_nodes(nodes: Sequence[Node], wanted: Iterable[str]) -> tuple[Node, ...]:

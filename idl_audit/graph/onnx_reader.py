@@ -16,11 +16,13 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs; it is part of onnx
 from onnx import ModelProto
 
+from idl_audit.graph.classical import Translated, without_classical
 from idl_audit.graph.external_data import ExternalData
 from idl_audit.graph.files import ReadFile, combined_sha256, open_model, stamp_of
 from idl_audit.graph.folding import FOLD_LIMIT, fold_node
-from idl_audit.graph.functions import Names, Plain, without_calls
-from idl_audit.graph.ir import Call, Graph, Node, Provenance, Value, shown
+from idl_audit.graph.functions import Names, without_calls
+from idl_audit.graph.inputs import AS_IT_IS, InputChoice, fixed_values, with_choice
+from idl_audit.graph.ir import Call, Graph, Node, Provenance, Refused, Value, shown
 from idl_audit.graph.names import check_names
 from idl_audit.graph.onnx_contents import DEFAULT_DOMAINS, Contents, Source, read_contents
 from idl_audit.graph.schemas import node_faults
@@ -35,11 +37,13 @@ OLDEST_OPSET: Final = 7
 _MAX_PROTOBUF: Final = 2**31 - 1  # protobuf's own limit
 
 
-def read_onnx(path: Path, *, outline: bool = False) -> Graph:
+def read_onnx(path: Path, *, outline: bool = False, chosen: InputChoice = AS_IT_IS, whole: bool = True) -> Graph:
     """Return the graph in an ONNX file, its weights as read-only arrays, without the nodes that no output needs.
 
     The model's own functions, and control flow whose course is fixed, stand as plain nodes in it. With `outline`, large
-    weights are checked but not read, and stand as one repeated number: enough to tell shapes.
+    weights are checked but not read, and stand as one repeated number: enough to tell shapes. Inputs that are `chosen`
+    to be fixed are constants. Unless it must be `whole`, nodes that are not read stand as `Refused` ones in the graph,
+    and what is wrong with them as its `problems`.
 
     External data is read from regular files below the model's folder only; nothing in the file is run.
     Raises ModelFileError for a file that is missing, damaged or unsafe, and UnsupportedModelError, listing everything,
@@ -51,7 +55,11 @@ def read_onnx(path: Path, *, outline: bool = False) -> Graph:
     source = Source(path, ExternalData(path), outline)
     contents = read_contents(model, source)
     check_names(contents.body, contents.functions.values(), path)
-    surveyed = _surveyed(contents, opset)
+    fixed = fixed_values(contents.inputs, chosen.fixed, path)
+    translated = without_classical(_with_fixed(contents, fixed))
+    surveyed = _surveyed(translated, opset)
+    if whole and surveyed.problems:
+        raise UnsupportedModelError(surveyed.problems)
     external = source.external.files
     digests = tuple(one.sha256 for one in external.values())
     provenance = Provenance(
@@ -64,39 +72,68 @@ def read_onnx(path: Path, *, outline: bool = False) -> Graph:
         external_sha256=digests,
         files=(file, *external.values()),
     )
-    return Graph(
-        contents.inputs,
-        contents.outputs,
+    graph = Graph(
+        tuple(value for value in contents.inputs if value.name not in fixed),
+        translated.contents.outputs,
         tuple(map(_with_wide_attributes, surveyed.nodes)),
-        MappingProxyType({name: widened(value) for name, value in surveyed.constants.items()}),
+        MappingProxyType({**{name: widened(value) for name, value in surveyed.constants.items()}, **fixed}),
         provenance,
         surveyed.arithmetic or "float32",
+        tuple(value for value in contents.inputs if value.name in fixed),
+        maps=translated.maps,
+        problems=surveyed.problems,
     )
+    return with_choice(graph, chosen.names, path)
 
 
-def _surveyed(contents: Contents, opset: int) -> Surveyed:
-    """Return the graph in plain nodes; nothing but onnx's schemas was asked before every node kept to its own."""
-    problems = [*_declared_faults(contents), *_faults(contents, opset)]
+def _with_fixed(contents: Contents, fixed: Mapping[str, AnyArray]) -> Contents:
+    """Return the contents with these inputs as constants."""
+    body = replace(
+        contents.body,
+        inputs=tuple(name for name in contents.body.inputs if name not in fixed),
+        constants=MappingProxyType({**contents.body.constants, **fixed}),
+    )
+    inputs = tuple(value for value in contents.inputs if value.name not in fixed)
+    return replace(contents, inputs=inputs, body=body)
+
+
+def _surveyed(translated: Translated, opset: int) -> Surveyed:
+    """Return the graph in plain nodes; nothing but onnx's schemas is asked of a node before it keeps to its own.
+
+    Nodes that do not are `Refused` ones, and the walk goes on behind them.
+    """
+    contents = translated.contents
+    own = list(_function_faults(contents, opset))
     names = Names.of(contents.body)
-    plain = Plain((), {})
-    try:
-        plain = without_calls(contents.body, contents.functions, opset, names)
-    except UnsupportedModelError as error:
-        problems.extend(error.problems)
-    if contents.functions and not problems:
-        problems.extend(_node_faults(plain.nodes, opset))
-    if problems:
-        raise UnsupportedModelError(dict.fromkeys(problems))
-    constants = {**contents.body.constants, **plain.constants}
-    surveyed = survey(contents.inputs, plain.nodes, contents.body, constants, opset, names)
-    problems = [*surveyed.problems, *_input_faults(contents.inputs, surveyed), *_value_faults(surveyed.constants)]
-    if problems:
-        raise UnsupportedModelError(dict.fromkeys(problems))
-    return surveyed
+    plain = without_calls(contents.body, contents.functions, opset, names)
+    nodes, faults = _sound(plain.nodes, opset)
+    found = survey(contents, nodes, {**contents.body.constants, **plain.constants}, opset, names)
+    problems = [
+        *_declared_faults(contents),
+        *own,
+        *(fault for fault in faults if not own),  # those of a function are its own, in every call
+        *_node_faults(contents.body.nodes, opset),
+        *translated.problems,
+        *plain.problems,
+        *found.problems,
+        *_input_faults(contents.inputs, found),
+        *_value_faults(found.constants),
+    ]
+    return replace(found, problems=tuple(dict.fromkeys(problems)), constants=_without_faults(found.constants))
 
 
-def _faults(contents: Contents, opset: int) -> Iterator[str]:
-    yield from _node_faults(contents.body.nodes, opset)
+def _sound(nodes: Iterable[Node], opset: int) -> tuple[list[Node], list[str]]:
+    """Return the nodes with `Refused` ones in the place of those that are not what ONNX declares, and the faults."""
+    sound: list[Node] = []
+    problems: list[str] = []
+    for node in nodes:
+        faults = [] if isinstance(node, Refused) else list(_node_faults([node], opset))
+        problems += faults
+        sound.append(Refused.instead_of(node) if faults else node)
+    return sound, problems
+
+
+def _function_faults(contents: Contents, opset: int) -> Iterator[str]:
     for function in contents.functions.values():
         if not function.key[0]:
             yield f"function {shown(function.key[1])}: it is in ONNX's own domain; name another for the model's own"
@@ -106,7 +143,7 @@ def _faults(contents: Contents, opset: int) -> Iterator[str]:
 def _node_faults(nodes: Iterable[Node], opset: int) -> Iterator[str]:
     """Yield what is wrong with nodes by themselves, subgraphs included; calls of functions are looked up later."""
     for node in nodes:
-        if not isinstance(node, Call):
+        if not isinstance(node, Call | Refused):
             yield from node_faults(node, opset)
         for body in node.bodies:
             yield from _node_faults(body.nodes, opset)
@@ -145,6 +182,17 @@ def _value_faults(constants: Mapping[str, AnyArray]) -> Iterator[str]:
             yield f"tensor {shown(name)} holds text, and only numbers are read; export the model in float32"
         elif (value.dtype.kind in "fV") and np.isnan(value).any():
             yield f"tensor {shown(name)} contains NaN; train or export the model again"
+
+
+def _without_faults(constants: Mapping[str, AnyArray]) -> Mapping[str, AnyArray]:
+    """Return the constants without text, and with zeros for what is no number: it was told, and the walk goes on."""
+    return MappingProxyType(
+        {
+            name: np.zeros_like(value) if value.dtype.kind in "fV" and np.isnan(value).any() else value
+            for name, value in constants.items()
+            if value.dtype != object
+        }
+    )
 
 
 def _with_wide_attributes(node: Node) -> Node:

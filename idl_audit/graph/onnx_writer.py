@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
-from idl_audit.graph.ir import Attribute, Graph, Node, Value, live_inputs, live_nodes, shown
+from idl_audit.graph.inputs import with_one_input
+from idl_audit.graph.ir import Attribute, Graph, Node, Value, live_nodes, shown
 from idl_audit.graph.schemas import ELEMENT_TYPE_ATTRIBUTES, operator
 from idl_audit.graph.tensors import element_type_name
 from idl_audit.values.arrays import AnyArray
@@ -60,8 +61,9 @@ def clean_model(graph: Graph, output: str, *, double: bool = False) -> ModelProt
 
     It computes in float32 where the file computes with 16 bits and, with `double`, in float64 throughout. No string of
     the file is left but operator names that onnx knows and string attributes. The output is made by a node with no
-    other output: by an Identity where it is not so in the file.
+    other output: by an Identity where it is not so in the file. Several inputs are one vector.
     """
+    graph = with_one_input(graph, output)
     graph = _in_other_floats(graph, live_nodes(graph.nodes, [output]), _DOUBLED if double else _WIDENED)
     nodes = tuple(_for_other_readers(node, graph) for node in graph.nodes)
     names: dict[str, str] = {"": ""}
@@ -69,7 +71,7 @@ def clean_model(graph: Graph, output: str, *, double: bool = False) -> ModelProt
     def rename(name: str) -> str:
         return names.setdefault(name, f"t{len(names) - 1}")
 
-    inputs = [_value_info(value, rename(value.name)) for value in live_inputs(graph, output)]
+    inputs = [_value_info(value, rename(value.name)) for value in graph.inputs]
     wanted = {name for node in nodes for name in node.inputs} | {output}
     weights = [
         numpy_helper.from_array(np.asarray(array), rename(name))

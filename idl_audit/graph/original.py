@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from idl_audit.graph.folding import with_folded_constants
-from idl_audit.graph.ir import Graph, Value, live_inputs, shown
+from idl_audit.graph.inputs import FLOATS, has_batch_axis, names_of, taken_apart, with_one_input
+from idl_audit.graph.ir import Graph, Value, shown
 from idl_audit.graph.onnx_writer import clean_model
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
@@ -28,8 +29,7 @@ _SAME: Final[Mapping[str, float]] = MappingProxyType({"float16": 2.0**-8, "bfloa
 _SAME_IN_FLOAT32: Final = 1e-5
 _BATCH: Final = 256
 _PREAMBLE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
-_FLOATS: Final = ("float16", "float32", "float64")
-_NUMBERS: Final = (*_FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "string")
+_NUMBERS: Final = (*FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "string")
 
 
 class OriginalNetwork(Protocol):
@@ -45,7 +45,10 @@ class OriginalNetwork(Protocol):
 
 @dataclass(frozen=True)
 class InputForm:
-    """The one input of a graph: its shape for a single sample, its type, and whether its leading axis is free."""
+    """The one input of a graph: its shape for a single sample, its type, and whether its leading axis is free.
+
+    Of a network with several inputs it is the vector that stands for all of them.
+    """
 
     shape: tuple[int, ...]
     dtype: npt.DTypeLike
@@ -221,15 +224,39 @@ def onnxruntime_network(path: Path, graph: Graph, *, output: str | None = None, 
     Raises UnsupportedModelError where onnxruntime refuses the file, and OptionError for an unknown output.
     """
     name = chosen_output(path, graph, output)
-    entry = _entry(path, graph, name)
-    form = _form(path, entry)
     session, quiet, program = _session(path, str(path), threads)
-    idle = {value.name: _nothing(path, value) for value in graph.inputs if value is not entry}
+    idle = {value.name: _nothing(path, value) for value in graph.inputs}
 
     def run(batch: AnyArray) -> AnyArray:
-        return np.asarray(session.run([name], {**idle, entry.name: batch}, quiet)[0])
+        found = session.run([name], {**idle, **feeds(graph, name, batch)}, quiet)[0]
+        return np.asarray([[one[key] for key in graph.maps[name]] for one in found] if name in graph.maps else found)
 
-    return BatchedNetwork(program, path, form, run, graph.arithmetic)
+    return batched(program, path, graph, name, run)
+
+
+def batched(program: str, path: Path, graph: Graph, output: str, run: Callable[[AnyArray], AnyArray]) -> BatchedNetwork:
+    """Return a network of rows; `run` takes the arrays of `feeds` for one sample, or for several."""
+    return BatchedNetwork(program, path, _form(path, with_one_input(graph, output).inputs[0]), run, graph.arithmetic)
+
+
+def feeds(graph: Graph, output: str, batch: AnyArray) -> dict[str, AnyArray]:
+    """Return what the file's inputs are given, by name: parts of the batch, and what is held fixed.
+
+    Args:
+        graph: with the file's own inputs.
+        output: the output that is asked for.
+        batch: the input of one sample or of several, or the input vector in the place of several inputs.
+    """
+    read = with_one_input(graph, output)
+    given = taken_apart(batch, read.parts) if read.parts else {read.inputs[0].name: batch}
+    n = len(batch) if has_batch_axis(read.inputs[0]) else 1
+    return {**{value.name: _repeated(value, graph.constants[value.name], n) for value in graph.fixed}, **given}
+
+
+def _repeated(value: Value, constant: AnyArray, n: int) -> AnyArray:
+    """Return what the file is given for an input that is held fixed: n times where an axis counts samples."""
+    given = constant.astype(value.dtype)
+    return np.repeat(given, n, axis=0) if n > 1 and has_batch_axis(value) else given
 
 
 def precise_network(path: Path, graph: Graph, *, output: str | None = None, double: bool = False) -> OriginalNetwork:
@@ -240,7 +267,8 @@ def precise_network(path: Path, graph: Graph, *, output: str | None = None, doub
     """
     name = chosen_output(path, graph, output)
     graph = with_folded_constants(graph)  # what 16 bits round of a weight is part of the network
-    form = _form(path, _entry(path, graph, name))
+    graph = with_one_input(graph, name)
+    form = _form(path, graph.inputs[0])
     form = InputForm(form.shape, np.float64 if double else np.float32, form.free_leading_axis)
     try:
         session, quiet, program = _session(path, _serialized(path, graph, name, double=double), 1)
@@ -312,7 +340,7 @@ def onnx2torch_network(path: Path, graph: Graph, *, output: str | None = None) -
 
     name = chosen_output(path, graph, output)
     run = torch_function(path, graph, name)
-    form = _widened(_form(path, _entry(path, graph, name)))
+    form = _widened(_form(path, with_one_input(graph, name).inputs[0]))
     return BatchedNetwork(f"onnx2torch {metadata.version('onnx2torch')}", path, form, run)
 
 
@@ -321,21 +349,12 @@ def _widened(form: InputForm) -> InputForm:
     return InputForm(form.shape, np.result_type(form.dtype, np.float32), form.free_leading_axis)
 
 
-def _entry(path: Path, graph: Graph, output: str) -> Value:
-    inputs = live_inputs(graph, output)
-    if len(inputs) != 1:
-        raise UnsupportedModelError(
-            [f"{path}: the network has {len(inputs)} inputs ({_names(inputs)}) where one is needed"]
-        )
-    return inputs[0]
-
-
 def _form(path: Path, value: Value) -> InputForm:
-    if value.shape is None or value.dtype not in _FLOATS:
-        what = "a declared shape" if value.shape is None else f"a type among {', '.join(_FLOATS)}"
+    if value.shape is None or value.dtype not in FLOATS:
+        what = "a declared shape" if value.shape is None else f"a type among {', '.join(FLOATS)}"
         raise UnsupportedModelError([f"{path}: the input {shown(value.name)} needs {what}; export the model again"])
     shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
-    return InputForm(shape, np.dtype(value.dtype), bool(value.shape) and not isinstance(value.shape[0], int))
+    return InputForm(shape, np.dtype(value.dtype), has_batch_axis(value))
 
 
 def chosen_output(path: Path, graph: Graph, output: str | None) -> str:
@@ -344,14 +363,10 @@ def chosen_output(path: Path, graph: Graph, output: str | None) -> str:
     if output is None and len(names) == 1:
         return names[0]
     if output is None:
-        raise OptionError(f"{path}: the network has {len(names)} outputs; choose one of {_names(graph.outputs)}")
+        raise OptionError(f"{path}: the network has {len(names)} outputs; choose one of {names_of(graph.outputs)}")
     if output not in names:
-        raise OptionError(f"{path}: there is no output {shown(output)!r}; choose one of {_names(graph.outputs)}")
+        raise OptionError(f"{path}: there is no output {shown(output)!r}; choose one of {names_of(graph.outputs)}")
     return output
-
-
-def _names(values: Sequence[Value]) -> str:
-    return ", ".join(shown(value.name) for value in values)
 
 
 def first_line(error: Exception) -> str:

@@ -10,14 +10,15 @@ from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from idl_audit.graph.files import open_model
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.values.errors import ModelFileError
 
-READERS: Final[Mapping[str, Callable[[Path], Graph]]] = MappingProxyType({"onnx": read_onnx})
+READERS: Final[Mapping[str, Callable[..., Graph]]] = MappingProxyType({"onnx": read_onnx})
+"""Kind of file -> its reader, with the keyword arguments of `read_onnx`."""
 
 _EXPORT: Final = 'export it with torch.onnx.export(model, example_input, "model.onnx")'
 _WEIGHTS: Final = f"which holds weights without the network; load them into the model and {_EXPORT}"
@@ -56,8 +57,8 @@ _MAGIC: Final[Mapping[bytes, str]] = MappingProxyType(
 )
 
 
-def read_graph(path: Path) -> Graph:
-    """Return the graph in a model file of any kind that READERS names.
+def read_graph(path: Path, **how: Any) -> Graph:
+    """Return the graph in a model file of any kind that READERS names; `how` is as in `read_onnx`.
 
     Raises ModelFileError with what the file seems to be and what would work, and whatever the reader raises.
     """
@@ -65,7 +66,7 @@ def read_graph(path: Path) -> Graph:
     kind = sniff(path)
     if kind not in READERS:
         raise ModelFileError(f"{path}: this is {ADVICE[kind]}")
-    return READERS[kind](path)
+    return READERS[kind](path, **how)
 
 
 def sniff(path: Path) -> str:

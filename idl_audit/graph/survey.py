@@ -23,6 +23,7 @@ from idl_audit.graph.inference import (
     declared_type,
     element_of,
     estimated_bytes,
+    float_type,
     is_tensor,
     known_shape,
     n_bytes,
@@ -31,7 +32,8 @@ from idl_audit.graph.inference import (
     schema_type,
     type_of,
 )
-from idl_audit.graph.ir import Body, Node, Value, live_nodes, shown
+from idl_audit.graph.ir import Body, Node, Refused, Value, live_nodes, shown
+from idl_audit.graph.onnx_contents import Contents
 from idl_audit.graph.schemas import named, rank_faults, type_faults
 from idl_audit.graph.tensors import LARGEST_TENSOR, NARROW
 from idl_audit.values.arrays import AnyArray
@@ -74,25 +76,20 @@ class Surveyed:
 
 
 def survey(
-    inputs: Sequence[Value],
-    nodes: Sequence[Node],
-    body: Body,
-    constants: Mapping[str, AnyArray],
-    opset: int,
-    names: Names,
+    contents: Contents, nodes: Sequence[Node], constants: Mapping[str, AnyArray], opset: int, names: Names
 ) -> Surveyed:
     """Walk over a graph without calls, whose nodes have no `node_faults`.
 
     Args:
-        inputs: the declared inputs.
+        contents: the file that the graph is of; its outputs are asked for.
         nodes: the graph's nodes in topological order; those that no output needs are checked, and left out.
-        body: the graph that the nodes are of; its outputs are asked for.
         constants: the graph's constants.
         opset: version of the default operator set.
         names: the names that are taken.
     """
-    walk = _Walk(opset, names)
-    for value in inputs:
+    body = contents.body
+    walk = _Walk(opset, names, _float_shapes((*contents.hints, *contents.outputs)))
+    for value in contents.inputs:
         walk.kinds[value.name] = Kind(declared_type(value), depends=True)
     walk.add(constants)
     live = {id(node) for node in live_nodes(nodes, body.outputs)}
@@ -111,13 +108,14 @@ def survey(
 class _Walk:
     """The state of the walk."""
 
-    def __init__(self, opset: int, names: Names) -> None:
+    def __init__(self, opset: int, names: Names, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.kinds: dict[str, Kind] = {}
         self.constants: dict[str, AnyArray] = {}
         self.nodes: list[Node] = []
         self.problems: list[str] = []
         self._opset = opset
         self._names = names
+        self._shapes = shapes
         self._course = Course(
             opset, names, self._take_over, self._value, lambda name: self._kind(name).depends, self._exact_shape
         )
@@ -129,11 +127,24 @@ class _Walk:
             self.kinds[name] = Kind(type_of(value), value)
 
     def visit(self, node: Node, *, wanted: bool) -> None:
-        """Go through one node of the graph; one that is not wanted is checked alone."""
+        """Go through one node of the graph; one that is not wanted is checked alone, one that is not read passed by."""
+        if isinstance(node, Refused):
+            self._pass_by(node, wanted=wanted)
+            return
         try:
             self._follow(node, wanted=wanted)
         except UnsupportedModelError as error:
             self.problems.extend(error.problems)
+            self._pass_by(node, wanted=wanted)
+
+    def _pass_by(self, node: Node, *, wanted: bool) -> None:
+        """Go on behind a node that is not read: the file may say what it makes."""
+        refused = Refused.instead_of(node, self._shapes)
+        for name, shape in zip(refused.outputs, refused.shapes, strict=True):
+            kind = None if shape is None else float_type(shape)
+            self.kinds[name] = Kind(kind, depends=True, exact=False)
+        if wanted:
+            self.nodes.append(refused)
 
     def _follow(self, node: Node, *, wanted: bool) -> None:
         if node.bodies:
@@ -190,7 +201,7 @@ class _Walk:
     def _take_over(self, nodes: Sequence[Node], constants: Mapping[str, AnyArray]) -> None:
         self.add(constants)
         for node in nodes:
-            self._follow(node, wanted=True)
+            self.visit(node, wanted=True)
 
     def _kind(self, name: str) -> Kind:
         return self.kinds.get(name, _UNKNOWN)
@@ -303,6 +314,16 @@ class _Walk:
         """Return the coarsest type of float among tensors that depend on the input."""
         found = {element_of(self.kinds[name].type) for name in used if name in self.kinds and self.kinds[name].depends}
         return max(found & set(_COARSENESS), key=lambda name: _COARSENESS[name], default="")
+
+
+def _float_shapes(values: Sequence[Value]) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes for one sample that the file states of tensors of floats."""
+    found = {}
+    for value in values:
+        shape = known_shape(declared_type(value)) if value.dtype in _COARSENESS else None
+        if shape is not None:
+            found[value.name] = shape
+    return found
 
 
 def _without_optional(node: Node) -> Node:

@@ -23,6 +23,16 @@ def shape_like(example: str) -> Reader:
     return Reader(parse)
 
 
+def _shapes_like(example: str, several: str) -> Reader:
+    """Return how the shapes of one input, or of several with / between them, are read."""
+    one = shape_like(f"{example}, or {several} for several inputs")
+
+    def parse(text: str, flag: str) -> tuple[tuple[int, ...], ...]:
+        return tuple(one.parse(part, flag) for part in text.split("/"))
+
+    return Reader(parse, was_read=lambda value: isinstance(value, tuple) and all(isinstance(s, tuple) for s in value))
+
+
 @dataclass(frozen=True)
 class TorchOptions(Declared):
     """What the user says about a PyTorch file."""
@@ -34,10 +44,10 @@ class TorchOptions(Declared):
         metavar="MODULE:FACTORY",
         panel=PANEL,
     )
-    input_shape: tuple[int, ...] | None = option(
+    input_shape: tuple[tuple[int, ...], ...] | None = option(
         None,
-        shape_like("1,3,32,32"),
-        "For PyTorch files: the shape of one input, batch axis included: 1,3,32,32.",
+        _shapes_like("1,3,32,32", "1,3,32,32/1,5"),
+        "For PyTorch files: the shape of one input, batch axis included: 1,3,32,32; of several, 1,3,32,32/1,5.",
         metavar="SHAPE",
         panel=PANEL,
     )

@@ -7,25 +7,27 @@ Weights alone are safe to read. A pickled module, a TorchScript archive, an expo
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
 import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from idl_audit.graph.files import ReadFile, combined_sha256, hashed
 from idl_audit.graph.fingerprint import graph_sha256
-from idl_audit.graph.ir import Graph, Provenance, shown
+from idl_audit.graph.inputs import AS_IT_IS, InputChoice, with_choice
+from idl_audit.graph.ir import Graph, Provenance, Value, shown
 from idl_audit.graph.onnx_reader import read_onnx
-from idl_audit.graph.original import BatchedNetwork, InputForm, OriginalNetwork, first_line
+from idl_audit.graph.original import OriginalNetwork, batched, chosen_output, feeds, first_line
 from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     __all__ = ["Module", "Tensor"]
+
+Example: TypeAlias = "Tensor | Sequence[Tensor]"
+"""An input of a module, or one for each of its arguments."""
 
 TORCH_KINDS: Final = frozenset({"torch-zip", "torchscript", "torch-export", "pickle", "safetensors"})
 """The kinds of `reader.sniff` that this module reads."""
@@ -54,46 +59,67 @@ class TorchNetwork:
     original: OriginalNetwork
 
 
-def read_torch(path: Path, kind: str, options: TorchOptions) -> TorchNetwork:
-    """Return the network in a PyTorch file; `kind` is what `reader.sniff` says of it.
+def read_torch(
+    path: Path,
+    kind: str,
+    options: TorchOptions,
+    *,
+    chosen: InputChoice = AS_IT_IS,
+    output: str | None = None,
+) -> TorchNetwork:
+    """Return the network in a PyTorch file; `kind` is what `reader.sniff` says of it, the rest as in `network_of`.
 
     Raises:
         ModelFileError: where the file cannot be read, or would have to run code that is not allowed.
-        OptionError: where --arch or --input-shape is missing or wrong.
+        OptionError: where --arch or --input-shape is missing or wrong, or there is no input of a chosen name.
         UnsupportedModelError: where no exporter turns the module into ONNX.
     """
     file = hashed(Path(path))
-    module, example = _module(Path(path), kind, options)
-    if example is None:
-        if options.input_shape is None:
-            raise OptionError(f"{path} does not say what its input looks like; give --input-shape, such as 1,3,32,32")
+    module, examples = _module(Path(path), kind, options)
+    if not examples and options.input_shape is not None:
         import torch
 
-        example = torch.zeros(options.input_shape)
-    return network_of(module, example, file=file, is_whole=kind in WHOLE_KINDS)
+        examples = tuple(torch.zeros(shape) for shape in options.input_shape)
+    if not examples:
+        raise OptionError(
+            f"{path} does not say what its input looks like; give --input-shape, such as 1,3,32,32, or for several "
+            "inputs 1,3,32,32/1,5"
+        )
+    return network_of(module, examples, file=file, is_whole=kind in WHOLE_KINDS, chosen=chosen, output=output)
 
 
 def network_of(
-    module: nn.Module, example: torch.Tensor, *, file: ReadFile | None = None, is_whole: bool = False
+    module: nn.Module,
+    example: Example,
+    *,
+    file: ReadFile | None = None,
+    is_whole: bool = False,
+    chosen: InputChoice = AS_IT_IS,
+    output: str | None = None,
 ) -> TorchNetwork:
     """Return the graph of a module for inputs like `example` (one sample, batch axis of 1), module as the oracle.
 
     Args:
         module: the network.
-        example: a sample, or several.
+        example: a sample, or several: one tensor, or one for each argument.
         file: where it was read from.
         is_whole: whether the file alone says which function it is.
+        chosen: what is said of its inputs.
+        output: name of the output that is asked for, where there are several.
     """
     import torch
 
     path = None if file is None else file.path
+    what = path or Path(type(module).__name__)
     module = _in_evaluation(module)
-    example = _as_read(module, example, str(path or type(module).__name__))
-    single = example[:1] if example.ndim > 1 else example
+    read = _as_read(module, (example,) if isinstance(example, torch.Tensor) else tuple(example), str(what))
+    singles = tuple(one[:1] if one.ndim > 1 and not _is_static(module) else one for one in read)
+    names = argument_names(module, len(singles))
     with tempfile.TemporaryDirectory(prefix="idl-audit-") as folder:
         exported = Path(folder) / "model.onnx"
-        _export(module, single, exported, str(path or type(module).__name__))
-        graph = read_onnx(exported)
+        _export(module, singles, names, exported, str(what))
+        graph = read_onnx(exported, chosen=InputChoice((), chosen.fixed), whole=False)
+    names = names or [value.name for value in (*graph.inputs, *graph.fixed)]
     name = f"torch {torch.__version__}"
     provenance = Provenance(
         path=path,
@@ -103,28 +129,87 @@ def network_of(
         producer=name,
         files=() if file is None else (file,),
     )
-    form = InputForm(tuple(single.shape), single.numpy().dtype, example.ndim > 1)
+    graph = with_choice(replace(graph, provenance=provenance), chosen.names, what)
+    free = {key: one.ndim > 1 and not _is_static(module) for key, one in zip(names, singles, strict=True)}
+    graph = replace(graph, inputs=tuple(_with_batch_axis(value, free=free[value.name]) for value in graph.inputs))
+    run = _Run(module, graph, dict(zip(names, singles, strict=True)), chosen_output(what, graph, output))
+    return TorchNetwork(graph, batched(name, what, graph, run.output, run))
 
-    def run(batch: AnyArray) -> AnyArray:
+
+@dataclass(frozen=True)
+class _Run:
+    """The module as a function of the input vector."""
+
+    module: nn.Module
+    graph: Graph
+    arguments: Mapping[str, torch.Tensor]
+    """An example of each, in order."""
+    output: str
+
+    def __call__(self, batch: AnyArray) -> AnyArray:
+        import torch
+
+        given = feeds(self.graph, self.output, batch)
         with torch.no_grad():
-            return np.asarray(module(torch.from_numpy(np.ascontiguousarray(batch))).numpy())
+            found = self.module(
+                *(
+                    torch.from_numpy(np.ascontiguousarray(given[name])) if name in given else example
+                    for name, example in self.arguments.items()
+                )
+            )
+        return np.asarray(self._chosen(found).numpy())
 
-    original = BatchedNetwork(name, path or Path("model"), form, run, graph.arithmetic)
-    return TorchNetwork(replace(graph, provenance=provenance), original)
+    def _chosen(self, found: Any) -> torch.Tensor:
+        """Return the output that is asked for: of several, those of floats are the graph's."""
+        import torch
+
+        several = [found] if isinstance(found, torch.Tensor) else list(found)
+        if len(self.graph.outputs) < len(several):
+            several = [one for one in several if one.is_floating_point()]
+        place = [value.name for value in self.graph.outputs].index(self.output)
+        chosen: torch.Tensor = several[place]
+        return chosen
 
 
-def _as_read(module: nn.Module, example: torch.Tensor, what: str) -> torch.Tensor:
-    """Return the example in the type of the module's parameters, which is what it reads."""
+def _with_batch_axis(value: Value, *, free: bool) -> Value:
+    """Return an input whose first axis counts samples, as far as the module is concerned."""
+    return replace(value, shape=(None, *(value.shape or ())[1:])) if free else value
+
+
+def _is_static(module: nn.Module) -> bool:
+    """Return whether a module is an exported program that takes the batch of its example alone."""
+    import torch
+
+    if not isinstance(module, torch.fx.GraphModule):
+        return False
+    shapes = [node.meta["val"].shape for node in module.graph.nodes if node.op == "placeholder" and "val" in node.meta]
+    return bool(shapes) and all(isinstance(size, int) for shape in shapes for size in shape)
+
+
+def argument_names(module: nn.Module, n: int) -> list[str]:
+    """Return the names of the first n arguments of a module that has several; none for one, which exporters name."""
+    if n == 1:
+        return []
+    given = inspect.signature(module.forward).parameters.values()
+    names = [one.name for one in given if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return names[:n] if len(names) >= n else [f"input_{k}" for k in range(n)]
+
+
+def _as_read(module: nn.Module, examples: Sequence[torch.Tensor], what: str) -> list[torch.Tensor]:
+    """Return the examples in the type of the module's parameters, which is what it reads."""
     import torch
 
     kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
-    if len(kinds) == 1 and example.is_floating_point():
-        example = example.to(next(iter(kinds)))
-    if example.dtype not in (torch.float16, torch.float32, torch.float64):
-        raise UnsupportedModelError(
-            [f"{what} reads {str(example.dtype).removeprefix('torch.')}; convert it with module.float() first"]
-        )
-    return example
+    read = []
+    for example in examples:
+        if len(kinds) == 1 and example.is_floating_point():
+            example = example.to(next(iter(kinds)))
+        if len(examples) == 1 and example.dtype not in (torch.float16, torch.float32, torch.float64):
+            raise UnsupportedModelError(
+                [f"{what} reads {str(example.dtype).removeprefix('torch.')}; convert it with module.float() first"]
+            )
+        read.append(example)
+    return read
 
 
 def _identity(graph: Graph, file: ReadFile | None, *, is_whole: bool) -> str:
@@ -141,14 +226,14 @@ def _in_evaluation(module: nn.Module) -> nn.Module:
         return module
 
 
-def example_of(samples: np.ndarray) -> torch.Tensor:
-    """Return the first of several samples, shape (n, ...), as an input of a module, float32 with a batch axis."""
+def example_of(arrays: Sequence[AnyArray]) -> tuple[torch.Tensor, ...]:
+    """Return the first of several samples, shapes (n, ...), as arguments of a module, float32 with a batch axis."""
     import torch
 
-    return torch.from_numpy(np.array(samples[:1], np.float32))
+    return tuple(torch.from_numpy(np.array(samples[:1], np.float32)) for samples in arrays)
 
 
-def _export(module: nn.Module, example: torch.Tensor, file: Path, what: str) -> None:
+def _export(module: nn.Module, examples: tuple[torch.Tensor, ...], names: Sequence[str], file: Path, what: str) -> None:
     """Write the module as ONNX by today's exporter, or by the older one where that fails."""
     import torch
 
@@ -156,7 +241,7 @@ def _export(module: nn.Module, example: torch.Tensor, file: Path, what: str) -> 
     for dynamo in (True, False):
         try:
             with _silence():
-                torch.onnx.export(module, (example,), str(file), dynamo=dynamo)
+                torch.onnx.export(module, examples, str(file), dynamo=dynamo, input_names=names or None)
             return
         except Exception as error:  # the exporters raise whatever the module leads them to
             reasons.append(f"{'new' if dynamo else 'old'} exporter: {first_line(error)}")
@@ -182,14 +267,14 @@ def _silence() -> Iterator[None]:
             quiet.setLevel(level)
 
 
-def _module(path: Path, kind: str, options: TorchOptions) -> tuple[nn.Module, torch.Tensor | None]:
-    """Return the module in a file and, where the file knows one, an example input."""
+def _module(path: Path, kind: str, options: TorchOptions) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """Return the module in a file and, where the file knows them, an example of each argument."""
     if options.arch is not None:
         if not options.allow_code_execution:
             raise OptionError(
                 f"--arch {options.arch} runs code of yours; say so with --allow-code-execution, or {_advice('it')}"
             )
-        return _filled(_factory(options.arch), _weights(path, kind), path), None
+        return _filled(_factory(options.arch), _weights(path, kind), path), ()
     if not options.allow_code_execution:
         raise ModelFileError(_refusal(path, kind))
     return _loaded(path, kind)
@@ -305,7 +390,7 @@ def _filled(module: nn.Module, weights: Mapping[str, Any], path: Path) -> nn.Mod
     return module
 
 
-def _loaded(path: Path, kind: str) -> tuple[nn.Module, torch.Tensor | None]:
+def _loaded(path: Path, kind: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """Load a file that is code. The caller has allowed it."""
     import torch
 
@@ -313,9 +398,10 @@ def _loaded(path: Path, kind: str) -> tuple[nn.Module, torch.Tensor | None]:
         if kind == "torch-export":
             program = torch.export.load(str(path))
             args = program.example_inputs[0] if program.example_inputs else ()
-            return program.module(), args[0] if args and isinstance(args[0], torch.Tensor) else None
+            tensors = tuple(one for one in args if isinstance(one, torch.Tensor))
+            return program.module(), tensors if len(tensors) == len(args) else ()
         if kind == "torchscript":
-            return torch.jit.load(str(path), map_location="cpu"), None  # type: ignore[no-untyped-call]
+            return torch.jit.load(str(path), map_location="cpu"), ()  # type: ignore[no-untyped-call]
         content = torch.load(str(path), map_location="cpu", weights_only=False)
     except Exception as error:
         raise ModelFileError(f"{path} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
@@ -323,4 +409,4 @@ def _loaded(path: Path, kind: str) -> tuple[nn.Module, torch.Tensor | None]:
         raise ModelFileError(
             f"{path} holds a {type(content).__name__} and no network; give --arch MODULE:FACTORY for its weights"
         )
-    return content, None
+    return content, ()

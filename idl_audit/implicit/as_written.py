@@ -147,12 +147,12 @@ def of_implicit_model(model: ImplicitModel) -> AsWritten:
 
 def _arithmetic(graph: Graph, problems: list[str]) -> Arithmetic | None:
     """Return the arithmetic of the file's numbers; casts to a narrower one count for all of it."""
-    dtype = graph.inputs[0].dtype
+    kinds = {value.dtype for value in graph.inputs}
     casts = {node.attributes.get("to") for node in graph.nodes if node.op == "Cast"}
-    if dtype in ("float16", "bfloat16") or casts & {_FLOAT16, _BFLOAT16}:
+    if kinds & {"float16", "bfloat16"} or casts & {_FLOAT16, _BFLOAT16}:
         problems.append("arithmetic in half precision")
         return None
-    if dtype == "float64":
+    if kinds == {"float64"}:
         return FLOAT32 if _FLOAT in casts else FLOAT64
     return FLOAT32
 

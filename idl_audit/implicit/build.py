@@ -6,7 +6,7 @@ See docs/mathematics.md, section 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.graph.fusion import fuse_activations
-from idl_audit.graph.ir import Graph, Node, Value, live_inputs, live_nodes
+from idl_audit.graph.inputs import sample_shape, with_one_input
+from idl_audit.graph.ir import Graph, Node, live_nodes, shown
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
@@ -22,7 +23,7 @@ from idl_audit.implicit.lowering.choice import Choices, Condition, Known
 from idl_audit.implicit.lowering.fixed_batch import one_row
 from idl_audit.implicit.lowering.nodes import Progress
 from idl_audit.implicit.lowering.sequences import TensorList
-from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
+from idl_audit.implicit.model import Affine, ImplicitModel, InputPart, PoolWindows, StateBlock
 from idl_audit.implicit.walk import Walk
 from idl_audit.values.errors import UnsupportedModelError
 
@@ -35,33 +36,6 @@ SMALL = 2**10
 """Entries of a matrix that is small enough to stay as it is."""
 
 
-def sample_shape(value: Value) -> tuple[int, ...]:
-    """Return the shape of one sample: the declared one with every symbolic dimension (the batch) set to 1.
-
-    A fixed batch [N, ...] is not told by its shape: `lowering.fixed_batch` looks at the whole graph.
-
-    Raises:
-        UnsupportedModelError: where the file declares no shape, or a symbolic dimension behind the first.
-    """
-    if value.shape is None:
-        raise UnsupportedModelError(
-            (f"the input '{value.name}' declares no shape; export the model with a fixed shape",)
-        )
-    symbolic = [axis for axis, dim in enumerate(value.shape) if not isinstance(dim, int)]
-    if any(axis > 0 for axis in symbolic):
-        raise UnsupportedModelError(
-            (
-                f"the input '{value.name}' has the shape {_shape_text(value.shape)}; only the first axis (the batch) "
-                "may be symbolic: export the model with fixed sizes",
-            )
-        )
-    return tuple(dim if isinstance(dim, int) else 1 for dim in value.shape)
-
-
-def _shape_text(shape: Sequence[int | str | None]) -> str:
-    return "(" + ", ".join("?" if dim is None else str(dim) for dim in shape) + ")"
-
-
 def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | None = None) -> ImplicitModel:
     """Return the implicit model (A, B, C, D, b, d) of a network: x = phi(A x + B u + b), y = C x + D u + d.
 
@@ -69,7 +43,7 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
     alone, which `lowering.fixed_batch.one_row` proves, one sample is one row of that batch; else the whole input is.
 
     Args:
-        graph: the network; one input that is not constant.
+        graph: the network; several inputs are read as one vector (`graph.inputs`).
         output: name of the output to audit where there are several.
         max_bytes: refuse what would need a matrix larger than this.
 
@@ -88,6 +62,8 @@ class Walked:
     walk: Walk
     result: AffineForm
     input_shape: tuple[int, ...]
+    parts: tuple[InputPart, ...]
+    """The file's inputs, where the model's is made of several."""
     stripped: str
     """The last operator, where it is left out."""
     folded: tuple[Node, ...]
@@ -98,18 +74,12 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
     """Lower every node that the output depends on; every problem is collected before anything is raised.
 
     Raises:
-        UnsupportedModelError: with every operator, or use of one, that has no implicit form.
+        UnsupportedModelError: with every operator, or use of one, that has no implicit form, and what the reader found.
         MemoryLimitError: where a matrix would exceed the limit of the walk.
     """
     path = graph.provenance.path or Path("the model")
     target = chosen_output(path, graph, output)
-    graph = replace(graph, inputs=live_inputs(graph, target))
-    if len(graph.inputs) != 1:
-        names = ", ".join(f"'{value.name}'" for value in graph.inputs)
-        raise UnsupportedModelError(
-            (f"the network has {len(graph.inputs)} inputs ({names}); networks with exactly one input can be audited",)
-        )
-    sample_shape(graph.inputs[0])
+    graph = _with_known_input(graph, walk, target)
     graph = without_unread_positions(graph, target)
     graph = one_row(graph, target) or graph
     entry = graph.inputs[0]
@@ -127,25 +97,39 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
     else:
         for node in live_nodes(fused.nodes, [target])[len(body) :]:
             lowering.lower(node)
-    if lowering.problems:
-        raise UnsupportedModelError(lowering.problems)
+    lowering.check(graph.problems)
     value = values.get(target)
     if isinstance(value, Condition):
         value = Choices(makers, values, lowering.steps).as_tensor(value, walk)
-    result = _output(value, target, entry.name)
+    result = _output(value, target, graph)
     nodes = live_nodes(fused.nodes, [target])
     folded = tuple(node for node in nodes if any(_is_real_constant(values.get(name)) for name in node.outputs))
-    return Walked(walk, result, sample_shape(entry), stripped, folded)
+    parts = tuple(InputPart(value.name, sample_shape(value)) for value in graph.parts)
+    return Walked(walk, result, sample_shape(entry), parts, stripped, folded)
 
 
-def _output(value: Known | None, target: str, entry: str) -> AffineForm:
+def _with_known_input(graph: Graph, walk: Walk, target: str) -> Graph:
+    """Return the graph with one input of a known shape. Raises UnsupportedModelError, with what else is not read."""
+    try:
+        read = with_one_input(graph, target)
+        sample_shape(read.inputs[0])
+    except UnsupportedModelError as error:
+        unknown = Progress(walk, dict(graph.constants), {}, lost=dict.fromkeys(value.name for value in graph.inputs))
+        for node in live_nodes(graph.nodes, [target]):
+            unknown.lower(node)
+        raise UnsupportedModelError([*error.problems, *graph.problems, *unknown.problems]) from error
+    return read
+
+
+def _output(value: Known | None, target: str, graph: Graph) -> AffineForm:
     """Return the output's form. Raises UnsupportedModelError where it is none."""
     if isinstance(value, PartlyAbsent):
         raise UnsupportedModelError((f"the output '{target}' holds minus infinity, whatever the input is",))
     if isinstance(value, TensorList):
         raise UnsupportedModelError((f"the output '{target}' is a list of tensors; make one of them the output",))
     if not isinstance(value, AffineForm):
-        raise UnsupportedModelError((f"the output '{target}' does not depend on the input '{entry}'",))
+        names = " or ".join(f"'{shown(value.name)}'" for value in graph.parts or graph.inputs)
+        raise UnsupportedModelError((f"the output '{target}' does not depend on the input {names}",))
     return value
 
 
@@ -204,6 +188,7 @@ def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:
         input_shape=walked.input_shape,
         output_shape=result.shape,
         stripped_output=walked.stripped,
+        input_parts=walked.parts,
     )
     return model, tuple(newest_first)
 

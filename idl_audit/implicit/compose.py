@@ -64,6 +64,7 @@ def cascade(first: ImplicitModel, second: ImplicitModel) -> ImplicitModel:
         first.input_shape,
         second.output_shape,
         stripped_output=second.stripped_output,
+        input_parts=first.input_parts,
     )
 
 
@@ -216,6 +217,7 @@ def _beside(
         output,
         first.input_shape,
         output_shape,
+        input_parts=first.input_parts,
     )
 
 
@@ -339,6 +341,7 @@ def _in_blocks(
         Affine(_cut(c, every, order), _piece(d, every, None), y.constant, y.constant_error),
         plant.input_shape,
         plant.output_shape,
+        input_parts=plant.input_parts,
     )
 
 

@@ -290,7 +290,7 @@ def _compressed(model: ImplicitModel, make: Callable[[LinearMap], _Part | None],
         return part.effective
 
     rows = tuple(smaller(row, k) for k, row in enumerate(model.rows))
-    blocks = tuple(replace(block, maximum=None) for block in model.blocks)
+    blocks = tuple(block.alone() for block in model.blocks)
     effective = replace(model, blocks=blocks, rows=rows, output=smaller(model.output, OUTPUT), scaling=None)
     return Compressed(model, effective, _with_factors(effective, factored), changes)
 

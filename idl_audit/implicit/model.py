@@ -5,6 +5,7 @@ Elsewhere: layer, neuron, pre-activation, post-activation, deep equilibrium mode
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -191,6 +192,11 @@ class StateBlock:
         unscaled = [[(slope, np.ldexp(cut, -self.exponent)) for slope, cut in side] for side in (below, above)]
         return unscaled[0], unscaled[1]
 
+    def alone(self) -> StateBlock:
+        """Return the block that relies on nothing that other blocks do, as where their rows are changed."""
+        activation = self.activation.unaided() if isinstance(self.activation, Coupled) else self.activation
+        return replace(self, maximum=None, activation=activation)
+
     def lower_support(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
     ) -> FloatArray:
@@ -211,6 +217,20 @@ def _times_power(values: FloatArray, exponent: int | IntArray, direction: float)
         moved = np.ldexp(values, exponent)
         is_exact = np.ldexp(moved, -exponent) == values
     return np.asarray(np.where(is_exact, moved, np.nextafter(moved, direction)))
+
+
+@dataclass(frozen=True)
+class InputPart:
+    """One of several inputs of a network: a part of the implicit model's."""
+
+    name: str
+    shape: tuple[int, ...]
+    """For one sample."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers of the input vector it is."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +295,15 @@ def dense(linear_map: LinearMap) -> Coefficients:
     if error is None:
         return Coefficients(matrix)
     return Coefficients(matrix, error * (1 + gamma(4)) + LOST * ((matrix != 0) | (error > 0)))
+
+
+def _read_by(row: Affine, some: BoolArray, seen: Mapping[int, BoolArray]) -> None:
+    """Note the states that some rows of an affine map read."""
+    ones = some.astype(np.float64)[None]  # products of coefficients with ones do not underflow to 0
+    for k, linear_map in row.states.items():
+        for part in (linear_map.magnitude, linear_map.slack):
+            if part is not None:
+                np.logical_or(seen[k], part.adjoint(ones)[0] > 0, out=seen[k])
 
 
 class Matrices(NamedTuple):
@@ -375,6 +404,9 @@ class ImplicitModel:
     """The trailing operator that this model leaves out, where it does ("Softmax")."""
     loop_weights: Mapping[int, FloatArray] = field(default_factory=lambda: MappingProxyType({}))
     """Weights D that are known to suit the monotone proof of a loop; others are ones."""
+    input_parts: tuple[InputPart, ...] = ()
+    """What the network calls parts of its input, one behind the other: p numbers in all; empty where it has one input.
+    """
 
     @property
     def n_inputs(self) -> int:
@@ -395,6 +427,9 @@ class ImplicitModel:
     def unbounded(self) -> str:
         """Why no number bounds how far outputs move for all inputs: activations as steep as one likes; else empty."""
         steep = [b for b in self.blocks if not np.isfinite(np.max(b.activation.lipschitz, initial=0.0))]
+        if steep and any(block.activation.coupled for block in self.blocks):
+            felt = self._felt_blocks()
+            steep = [b for k, b in enumerate(self.blocks) if b in steep and k in felt]
         if not steep:
             return ""
         names = ", ".join(f"'{block.name}' ({block.op})" for block in steep[:MOST_NAMED])
@@ -403,6 +438,18 @@ class ImplicitModel:
             f"no number bounds the slope of {names}{more} for all inputs, and so none how far the outputs move; within "
             "boxes of inputs there may be one: ask for those around samples"
         )
+
+    def _felt_blocks(self) -> set[int]:
+        """Return the blocks whose states the outputs depend on as functions of all states.
+
+        The factor of a norm (docs/mathematics.md, section 6.10) is there for bounds: what computes it moves nothing.
+        """
+        seen = {k: np.zeros(block.size, np.bool_) for k, block in enumerate(self.blocks)}
+        _read_by(self.output, np.ones(self.n_outputs, np.bool_), seen)
+        for k, (block, row) in enumerate(zip(self.blocks, self.rows, strict=True)):
+            if seen[k].any():
+                _read_by(row, np.ones_like(seen[k]) if k in row.states else block.activation.felt(seen[k]), seen)
+        return {k for k, states in seen.items() if states.any()}
 
     def refuse_unbounded(self) -> None:
         """Raise UnsupportedModelError where nothing that holds for all inputs bounds how far outputs move."""

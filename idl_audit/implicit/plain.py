@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, Activation, Coupled, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, SIZES, Activation, Coupled, Mixed
 from idl_audit.implicit.components import block_order, gathered, ranges_text
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -234,7 +234,7 @@ class PlainReader:
             raise ModelFileError(f"{self._path}: the parameters of '{name}' are {parameters!r} and should be numbers")
         if name == "softmax":
             parameters = {"width": entry["size"], **parameters}
-        if name in COUPLED and not all(value >= 1 and int(value) == value for value in parameters.values()):
+        if not all(value >= 1 and int(value) == value for key, value in parameters.items() if key in SIZES):
             raise ModelFileError(f"{self._path}: the sizes of '{name}' are {parameters}; they must be whole numbers")
         block = DeclaredBlock(str(name), entry["size"], {key: float(value) for key, value in parameters.items()})
         self._check_parameters(block)
@@ -250,7 +250,7 @@ class PlainReader:
             raise ModelFileError(
                 f"{self._path}: '{block.activation}' does not take these parameters: {given}"
             ) from error
-        if isinstance(made, Coupled) and block.size % made.width:
+        if isinstance(made, Coupled) and not made.fits(block.size):
             what = f"a {block.activation} of width {made.width}"
             raise ModelFileError(f"{self._path}: {what} does not fit {block.size} states")
         for name, value in block.parameters.items():

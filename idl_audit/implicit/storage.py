@@ -18,10 +18,10 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, JUMPS, Activation, Coupled, Mixed
+from idl_audit.implicit.activations import ACTIVATIONS, JUMPS, SIZES, Activation, Coupled, Mixed
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
-from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
+from idl_audit.implicit.model import Affine, ImplicitModel, InputPart, Scaling, StateBlock
 from idl_audit.implicit.plain import PlainReader
 from idl_audit.implicit.wellposed import MOST_STATES
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
@@ -55,6 +55,7 @@ def save_model(
         "schema_version": SCHEMA_VERSION,
         "origin": dict(origin),
         "input_shape": model.input_shape,
+        "input_parts": [[part.name, part.shape] for part in model.input_parts],
         "output_shape": model.output_shape,
         "stripped_output": model.stripped_output,
         "blocks": [_block_meta(k, block, arrays) for k, block in enumerate(model.blocks)],
@@ -210,7 +211,14 @@ class _Reader:
         output = self._row("y", meta["output"], sizes, p, math.prod(output_shape))
         self._check(len(rows) == len(blocks), "it has as many rows as blocks")
         model = ImplicitModel(
-            blocks, rows, output, input_shape, output_shape, self._scaling(sizes), str(meta["stripped_output"])
+            blocks,
+            rows,
+            output,
+            input_shape,
+            output_shape,
+            self._scaling(sizes),
+            str(meta["stripped_output"]),
+            input_parts=self._parts(p),
         )
         forward = all(k >= i for i, row in enumerate(rows) for k in row.states)
         self._check(forward, "A is upper block triangular")
@@ -219,6 +227,17 @@ class _Reader:
         self._check(steady, "no loop holds states that jump")
         self._check(max(loops, default=0) <= MOST_STATES, f"loops have at most {MOST_STATES:,} states")
         return StoredModel(model, dict(meta["origin"]))
+
+    def _parts(self, p: int) -> tuple[InputPart, ...]:
+        """Return the parts of the input; files of before there were any have none."""
+        parts = tuple(
+            InputPart(str(name), tuple(int(size) for size in shape))
+            for name, shape in self._meta.get("input_parts", ())
+        )
+        fits = all(min(part.shape, default=1) >= 1 for part in parts) and sum(part.size for part in parts) == p
+        self._check(not parts or fits, f"the parts of its input have {p} numbers")
+        self._check(len({part.name for part in parts}) == len(parts), "the parts of its input have different names")
+        return parts
 
     def _plain(self) -> StoredModel:
         """Read a user's own A, B, C, D, b, d."""
@@ -282,9 +301,9 @@ class _Reader:
             self._check(all(np.all(value >= 0) for value in parameters.values()), f"'{key}' has no negative parameter")
             dividing = entry["activation"] in ("celu", "softmax")
             self._check(not dividing or all(value != 0 for value in parameters.values()), f"'{key}' divides by 0")
-        if entry["activation"] in COUPLED:
-            whole = all(isinstance(n, float) and n.is_integer() and 1 <= n <= 2**31 for n in parameters.values())
-            self._check(whole, f"the sizes of '{key}' are whole numbers")
+        numbers = [value for name, value in parameters.items() if name in SIZES]
+        whole = all(isinstance(n, float) and n.is_integer() and 1 <= n <= 2**31 for n in numbers)
+        self._check(whole, f"the sizes of '{key}' are whole numbers")
         if entry["activation"] == "step":
             share = np.asarray(parameters.get("share", 0.0))
             self._check(bool(((share >= 0) & (share <= 1)).all()), f"the share of '{key}' lies between 0 and 1")
@@ -295,7 +314,7 @@ class _Reader:
             self._check(whole, f"the ends of '{key}' are whole numbers")
         activation: Activation = known[entry["activation"]](**parameters)
         if isinstance(activation, Coupled):
-            self._check(size % activation.width == 0, f"the width of '{key}' divides its states")
+            self._check(activation.fits(size), f"the sizes of '{key}' suit its {size} states")
         return activation
 
     def _row(self, name: str, entry: Mapping[str, Any], sizes: list[int], p: int, size: int) -> Affine:

@@ -165,7 +165,7 @@ def _paper_rows(
     inputs = _push_output(model, rows, functionals, sums, inputs, uncertain)
     for k, block in enumerate(model.blocks):
         r = sums.pop(k, None)
-        if r is None:
+        if r is None or not r.any():  # nothing moves what only bounds another block
             continue
         if k in model.loops:
             gain = model.loops[k].gain

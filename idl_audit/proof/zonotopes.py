@@ -1,6 +1,6 @@
 """Zonotopes: forward affine forms whose bending states are symbols of their own, over one box, rounded outward.
 
-See docs/mathematics.md, section 6.10.
+See docs/mathematics.md, section 6.11.
 
 Values over a box are kept as
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import PurePath
 from types import MappingProxyType
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
         Compression,
         Conversion,
         EpsSummary,
+        ModelInfo,
         PropertyResult,
         Report,
         Sensitivity,
         Summary,
+        TopInput,
     )
 
 REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -73,6 +76,23 @@ def plain(value: object, *, longest: int = _LONGEST) -> str:
     text = "".join(char for char in text if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
     text = text.replace("\ufffe", "").replace("\uffff", "")
     return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def input_name(model: ModelInfo | None, k: int) -> str:
+    """Return what views call input k: its number or, of a network with several inputs, its place in one of them."""
+    start = 0
+    for part in () if model is None else model.inputs:
+        size = math.prod(part.shape)
+        if k < start + size:
+            return plain(part.name) if size == 1 else f"{plain(part.name)}[{k - start}]"
+        start += size
+    return str(k)
+
+
+def listed_inputs(report: Report, entries: Sequence[TopInput]) -> str | None:
+    """Return the inputs that move an output, the largest first, with their entries of S; None where there are none."""
+    ordered = sorted(entries, key=lambda entry: -entry.value)
+    return ", ".join(f"{input_name(report.model, entry.input)} ({figure(entry.value)})" for entry in ordered) or None
 
 
 def percent(k: int, n: int) -> str:

@@ -18,7 +18,32 @@ line prints.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Final
+
+_OF_A_NODE: Final = re.compile(r"(\w+) node '(.*?)' (.*)", re.DOTALL)
+_MOST_NAMED: Final = 8
+
+
+def folded(problems: Iterable[str]) -> tuple[str, ...]:
+    """Return the sentences with those that say the same of several nodes of one operator as one, the nodes named."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for problem in dict.fromkeys(problems):
+        match = _OF_A_NODE.fullmatch(problem)
+        op, name, why = match.groups() if match else ("", "", problem)
+        groups.setdefault((op, why), []).append(name)
+    return tuple(_told(op, names, why) for (op, why), names in groups.items())
+
+
+def _told(op: str, names: list[str], why: str) -> str:
+    first, *others = names
+    if not op:
+        return why
+    if not others:
+        return f"{op} node '{first}' {why}"
+    listed = ", ".join(f"'{name}'" for name in others[:_MOST_NAMED]) + (", ..." if len(others) > _MOST_NAMED else "")
+    return f"{op} node '{first}' {why} (and {len(others)} more {op} node{'s' * (len(others) > 1)}: {listed})"
 
 
 class IdlAuditError(Exception):
@@ -47,10 +72,10 @@ class ModelFileError(InvalidInputError):
 
 
 class UnsupportedModelError(InvalidInputError):
-    """The model has parts that no implicit form is known for; `problems` lists all of them."""
+    """The model has parts that no implicit form is known for; `problems` lists all of them, each sentence once."""
 
     def __init__(self, problems: Iterable[str], *, code: str | None = None) -> None:
-        self.problems = tuple(problems)
+        self.problems = folded(problems)
         super().__init__("; ".join(self.problems), code=code)
 
 

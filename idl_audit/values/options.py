@@ -42,6 +42,8 @@ class Reader:
     choices: tuple[str, ...] = ()
     was_read: Callable[[Any], bool] = lambda value: False
     """Whether a value that no text stands for was read before."""
+    placed: Callable[[Any, Path], Any] = lambda value, folder: value
+    """What a value out of a file in this folder stands for: relative names of files start there."""
     schema: Any = None
     """JSON Schema of a value in a configuration file; None: a text, a number, or a list of them."""
 
@@ -356,6 +358,11 @@ def several_of(names: tuple[str, ...], noun: str, order: tuple[str, ...] = ()) -
 
 
 TEXT: Final = Reader(_name, schema={"type": "string"})
-PATH: Final = Reader(_path, Path, schema={"type": "string", "format": "path", "minLength": 1})
+PATH: Final = Reader(
+    _path,
+    Path,
+    placed=lambda value, folder: folder / value,
+    schema={"type": "string", "format": "path", "minLength": 1},
+)
 SWITCH: Final = Reader(_switch, bool, schema={"type": "boolean"})
 SECONDS: Final = Reader(_seconds, float, schema={"type": "number", "exclusiveMinimum": 0})

@@ -56,6 +56,7 @@ class Enters:
 
 IMAGES = (("small.onnx", "image.onnx"), ("small.npz", "image.npz"))
 ONE = (("small.onnx", "one.onnx"), ("small.npz", "one.npz"))
+PAIR = (("small.onnx", "two_inputs.onnx"), ("small.npz", "pair.npz"))
 TWO = (("small.onnx", "two_outputs.onnx --output-name y"),)
 
 ENTERS: Mapping[str, Enters] = {
@@ -71,6 +72,8 @@ ENTERS: Mapping[str, Enters] = {
     "--layout": Enters("--layout nhwc", "other data", ("data.numbers_sha256",), swap=IMAGES),
     "--bounds": Enters("--bounds 0,2", "clip none, not 0.0, 2.0", ("threat_model.clip",)),
     "--output-name": Enters("--output-name z", "another output (y, not z)", ("model.output_name",), swap=TWO),
+    "--input-name": Enters("--input-name z,x", "another network", ("model.sha256",), swap=PAIR),
+    "--fix": Enters("--fix z=row.npy", "another network", ("model.fixed_inputs",), swap=PAIR),
     "--threshold": Enters("--threshold 0.25", "another threshold (0.0, not 0.25)", ("model.threshold",), swap=ONE),
     "--sigma": Enters("--sigma radii.csv", "sigma none, not radii.csv", ("threat_model.sigma_sha256",)),
     "--target": Enters("--target 1", "target none, not 1", ("threat_model.target",)),
@@ -175,7 +178,9 @@ def test_what_is_tried_elsewhere_is(place: str) -> None:
 def asked(shared_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two of everything that an option can name."""
     folder = tmp_path_factory.mktemp("asked")
-    for name in ("small.onnx", "small.npz", "two_outputs.onnx", "rule.vnnlib", "rules.csv"):
+    for name in ("small.onnx", "small.npz", "two_outputs.onnx", "two_inputs.onnx", "pair.npz", "row.npy"):
+        shutil.copy(shared_files / name, folder)
+    for name in ("rule.vnnlib", "rules.csv"):
         shutil.copy(shared_files / name, folder)
     w = weights()
     network(folder / "other.onnx", [gemm()], {**w, "b": w["b"] + 1})

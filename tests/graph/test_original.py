@@ -137,10 +137,10 @@ def test_inputs_that_do_not_fit(tmp_path: Path, run: Runner) -> None:
     for wrong in (samples(2, 5), samples(2)[0]):
         with pytest.raises(DataError, match="rows of 4 numbers"):
             run(path, graph)(wrong)
-    two = [("x", make.FLOAT, (1, 4)), ("z", make.FLOAT, (1, 4))]
-    both = [helper.make_node("Add", ["x", "z"], ["y"])]
-    with pytest.raises(UnsupportedModelError, match="2 inputs"):
-        run(*read(tmp_path, make.model(both, inputs=two)))
+    two = [("x", make.FLOAT, (1, 4)), ("z", TensorProto.FLOAT16, (1, 4))]
+    both = [helper.make_node("Cast", ["z"], ["w"], to=1), helper.make_node("Add", ["x", "w"], ["y"])]
+    with pytest.raises(UnsupportedModelError, match="inputs x, z hold float16 and float32"):
+        run(*read(tmp_path, make.model(both, {}, inputs=two)))
     relu = [helper.make_node("Abs", ["x"], ["y"])]
     for declaration in [("x", TensorProto.INT64, (1, 4)), ("x", make.FLOAT, None)]:
         with pytest.raises(UnsupportedModelError, match="the input x needs"):

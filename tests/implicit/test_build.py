@@ -411,16 +411,6 @@ class TestInputsAndOutputs:
         with pytest.raises(UnsupportedModelError, match="Hardmax"):
             build_implicit(read(model), output="z")
 
-    def test_several_inputs_are_refused_by_name(self) -> None:
-        graph = helper.make_graph(
-            [node("Add", "a b")],
-            "g",
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2)) for name in "ab"],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        )
-        with pytest.raises(UnsupportedModelError, match=r"2 inputs \('a', 'b'\)"):
-            build_implicit(read(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)))
-
     def test_an_initializer_that_is_declared_as_an_input_is_a_constant(self) -> None:
         graph = helper.make_graph(
             [node("Add", "x c")],
@@ -494,7 +484,7 @@ class TestRefusals:
             node("Hardmax", "x", "a", name="one"),
             node("Hardmax", "x", "b", name="two"),
             node("Cast", "x", "c", to=3, name="three"),
-            node("Concat", "a b", "d", axis=1),
+            node("Concat", "a b", "d", axis=0),
             node("Cast", "c", "e", to=1),
             node("Add", "d e"),
         ]
@@ -513,10 +503,33 @@ class TestRefusals:
         assert [problem.split()[2] for problem in caught.value.problems] == ["'one'", "'two'"]
 
     def test_a_supported_operator_behind_an_unsupported_one_is_not_blamed(self) -> None:
-        nodes = [node("Hardmax", "x", "a"), node("Relu", "a", "b"), node("MatMul", "b b")]
+        nodes = [node("Hardmax", "x", "a"), node("Relu", "a", "b"), node("MatMul", "b w")]
         with pytest.raises(UnsupportedModelError) as caught:
-            built(nodes, (1, 3))
+            built(nodes, (1, 3), {"w": f(3, 2)})
         assert len(caught.value.problems) == 1
+
+    def test_a_use_behind_an_unsupported_operator_is_found_whatever_that_made(self) -> None:
+        """Floats by their shape, and what is made of its whole numbers again."""
+        nodes = [
+            node("ArgMax", "x", "k", name="one", keepdims=1),
+            node("Cast", "k", "a", to=1),
+            node("Add", "a x", "b"),
+            node("Div", "x b", "c", name="two"),
+            node("GlobalAveragePool", "b", "d", name="three"),
+            node("Add", "c d"),
+        ]
+        with pytest.raises(UnsupportedModelError) as caught:
+            built(nodes, (1, 3, 2, 2))
+        assert [problem.split()[2] for problem in caught.value.problems] == ["'one'", "'two'"]
+
+    def test_one_sentence_is_told_once_for_all_nodes_of_an_operator(self) -> None:
+        nodes = [node("Ceil", "x" if k == 0 else f"c{k - 1}", f"c{k}", name=f"n{k}") for k in range(12)]
+        with pytest.raises(UnsupportedModelError) as caught:
+            built([*nodes, node("Floor", "c11", name="last")], (1, 3))
+        first, second = caught.value.problems
+        assert first.startswith("Ceil node 'n0' jumps")
+        assert first.endswith(" (and 11 more Ceil nodes: 'n1', 'n2', 'n3', 'n4', 'n5', 'n6', 'n7', 'n8', ...)")
+        assert second.startswith("Floor node 'last' jumps")
 
     def test_constants_may_use_any_operator(self) -> None:
         checked(

@@ -29,6 +29,8 @@ def some_part(rng: np.random.Generator, name: str, size: int) -> Activation:
         return ACTIVATIONS[name](width=float(size))
     if name in ("product", "contraction") and size % 2:
         return ACTIVATIONS["relu"]()
+    if name == "normalised":
+        return ACTIVATIONS[name](size + 0.0) if size > 1 else ACTIVATIONS["relu"]()
     if name == "contraction":
         return ACTIVATIONS[name](1, size // 2, 1)
     if name == "leaky_relu":

@@ -106,3 +106,47 @@ def test_options_that_make_no_sense_are_refused(options):
 def test_a_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(ModelFileError, match="no file"):
         idl_audit.from_mondeq(tmp_path / "nothing.pt", m=1.0)
+
+
+def fixed_point(rng, n=5, p=4, q=3):
+    made = {"W": (n, n), "U": (n, p), "b": (n,), "C": (q, n), "d": (q,)}
+    return {name: torch.from_numpy(0.1 * rng.normal(size=shape).astype(np.float32)) for name, shape in made.items()}
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_fixed_point_layer_is_its_equation(tmp_path, activation):
+    rng = np.random.default_rng(3)
+    own = fixed_point(rng)
+    called = {"W": "f.core.weight", "U": "f.U.weight", "b": "f.U.bias", "C": "Wout.weight", "d": "Wout.bias"}
+    torch.save({called[name]: value for name, value in own.items()}, tmp_path / "deq.pt")
+    model = idl_audit.from_fixed_point(
+        tmp_path / "deq.pt",
+        activation=activation,
+        names={"W": "core.weight"},
+        mean=0.5,
+        std=2.0,
+        save=tmp_path / "deq.npz",
+    )
+    assert model.is_well_posed
+    W, U, b, C, d = (own[name].double().numpy() for name in "WUbCd")
+    u = rng.random((6, 4))
+    (x,) = model.solve(u).states
+    phi = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh}[activation]
+    np.testing.assert_allclose(x, phi(x @ W.T + (u - 0.5) / 2 @ U.T + b), atol=1e-9)
+    np.testing.assert_allclose(model(u), x @ C.T + d, atol=1e-9)
+    np.testing.assert_array_equal(open_subject(tmp_path / "deq.npz").model(u), model(u))
+
+
+def test_what_is_no_fixed_point_layer_is_refused():
+    own = fixed_point(np.random.default_rng(4))
+    for options, words in (
+        ({"activation": "leaky_relu"}, "no activation 'leaky_relu'"),
+        ({"names": {"V": "x"}}, "names speaks of 'V'"),
+        ({"std": 0}, "std must not be 0"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            idl_audit.from_fixed_point(own, **options)
+    with pytest.raises(ModelFileError, match=r"no parameters named core; a fixed-point layer has core, U\.weight"):
+        idl_audit.from_fixed_point(own, names={"W": "core"})
+    with pytest.raises(ModelFileError, match=r"U\.weight has the shape \(4, 4\)"):
+        idl_audit.from_fixed_point({**own, "U": own["U"][:4]})

@@ -137,6 +137,7 @@ class TestRoundTrips:
             "elu": {"alpha": 0.0},
             "celu": {"alpha": 2.0},
             "softmax": {"width": 2},
+            "normalised": {"width": 2.0, "count": 1.5},
             "contraction": {"rows": 1, "inner": 1, "columns": 1},
             "selu": {"alpha": 1.5, "gamma": 1.1},
             "power": {"exponent": -1.7},

@@ -15,7 +15,7 @@ from idl_audit.commands.shared.subject import open_subject
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.reader import read_graph
 from idl_audit.implicit.build import build_implicit
-from idl_audit.values.errors import MemoryLimitError, ModelFileError
+from idl_audit.values.errors import MemoryLimitError, ModelFileError, UnsupportedModelError
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
@@ -73,10 +73,10 @@ def test_an_outline_checks_the_weights_it_does_not_read(tmp_path):
 
 def test_all_that_is_unsupported_is_listed_at_once(tmp_path):
     nodes = [
-        helper.make_node("Sin", ["x"], ["a"], name="first"),
+        helper.make_node("Floor", ["x"], ["a"], name="first"),
         helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("Det", ["b"], ["c"]),
-        helper.make_node("Cos", ["x"], ["y"], name="last"),
+        helper.make_node("Ceil", ["x"], ["y"], name="last"),
         helper.make_node("Add", ["y", "c"], ["z"]),
     ]
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in ("x", "z")]
@@ -88,7 +88,39 @@ def test_all_that_is_unsupported_is_listed_at_once(tmp_path):
     found = inspect(path, ModelOptions())
     assert found.conversion is None
     assert [text.split()[:3] for text in found.model.unsupported] == [
-        ["Sin", "node", "'first'"],
+        ["Floor", "node", "'first'"],
         ["Det", "node", "'c'"],
-        ["Cos", "node", "'last'"],
+        ["Ceil", "node", "'last'"],
     ]
+
+
+def test_nothing_hides_behind_a_node_that_is_not_read(tmp_path):
+    """Whatever finds it: another domain, ONNX's own description, types, an open branch, an operator, a use of one."""
+    empty = helper.make_graph([], "g", [], [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])])
+    nodes = [
+        helper.make_node("Gelu", ["x"], ["a"], name="foreign", domain="com.microsoft"),
+        helper.make_node("Relu", ["a"], ["b"], name="strange", alpha=0.1),
+        helper.make_node("Add", ["b", "double"], ["c"], name="types"),
+        helper.make_node("Sign", ["c"], ["d"], name="jump"),
+        helper.make_node("ReduceSum", ["d"], ["e"], keepdims=0),
+        helper.make_node("Cast", ["e"], ["f"], to=TensorProto.BOOL, name="truth"),
+        helper.make_node("If", ["f"], ["g"], name="open", then_branch=empty, else_branch=empty),
+        helper.make_node("Floor", ["g"], ["h"], name="behind"),
+        helper.make_node("TopK", ["h", "two"], ["i", "j"], name="places"),
+        helper.make_node("Cast", ["j"], ["k"], to=TensorProto.FLOAT),
+        helper.make_node("Concat", ["i", "k"], ["z"], axis=1),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in ("x", "z")]
+    between = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in "abcg"]
+    constants = {"double": np.ones(4), "two": np.array([2])}
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors, value_info=between)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    told = inspect(path, ModelOptions()).model.unsupported
+    for name in ("foreign", "strange", "types", "jump", "truth", "open", "behind", "places"):
+        assert any(f"'{name}'" in text or text.startswith(f"{name}:") for text in told), (name, told)
+    with pytest.raises(UnsupportedModelError) as caught:
+        open_subject(path)
+    assert len(caught.value.problems) == len(told)

@@ -351,3 +351,15 @@ def test_the_sentence_on_top(report, sentence):
 )
 def test_percentages_are_100_or_0_only_where_exact(k, n, text):
     assert percent(k, n) == text
+
+
+def test_inputs_of_a_network_with_several_are_called_by_their_names():
+    from idl_audit.report.schema import ModelInfo
+    from idl_audit.report.wording import input_name
+
+    inputs = [{"name": "image", "shape": (1, 2, 2)}, {"name": "age", "shape": (1, 1)}]
+    model = ModelInfo(
+        path="m", format="onnx", sha256="0" * 64, input_shape=(1, 5), inputs=inputs, n_outputs=1, n_parameters=0
+    )
+    assert [input_name(model, k) for k in (0, 3, 4)] == ["image[0]", "image[3]", "age"]
+    assert input_name(model.model_copy(update={"inputs": ()}), 3) == input_name(None, 3) == "3"

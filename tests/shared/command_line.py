@@ -143,6 +143,10 @@ def _write_samples(folder: Path) -> None:
         "complex": {"inputs": x + 1j, "labels": y},
         "bytes": {"inputs": x * 255, "labels": y},
         "no_samples": {"inputs": x[:0], "labels": y[:0]},
+        "pair": {"x": x[:6, :4], "z": x[:6, 4:8], "labels": np.arange(6) % 3},
+        "half_pair": {"x": x[:6, :4], "labels": np.arange(6) % 3},
+        "narrow_pair": {"x": x[:6, :4], "z": x[:6, :3], "labels": np.arange(6) % 3},
+        "uneven_pair": {"x": x[:6, :4], "z": x[:5, :4], "labels": np.arange(6) % 3},
         "small": {"inputs": np.random.default_rng(0).random((6, 4)), "labels": np.arange(6) % 3},
     }
     for name, arrays in files.items():
@@ -151,6 +155,7 @@ def _write_samples(folder: Path) -> None:
         bad[3, 5] = value
         np.savez(folder / f"{name}.npz", inputs=bad, labels=y)
     np.save(folder / "array.npy", x)
+    np.save(folder / "row.npy", x[0, :4])
     np.savetxt(folder / "data.csv", x, delimiter=",")
     content = (folder / "good.npz").read_bytes()
     (folder / "truncated.npz").write_bytes(content[: len(content) // 2])

@@ -878,6 +878,53 @@ MOVEMENT = [
     case("Transpose", "perm", CUBE, perm=[1, 2, 0]),
 ]
 
+FOUR_CHANNELS = (1, 4, 3, 2)
+
+
+def stretched(*shape: int) -> dict[str, Any]:
+    return {"s": f(*shape), "b": f(*shape)}
+
+
+NORMS = [
+    case("LayerNormalization", "one axis", ROW, "x s b", stretched(6), first=17),
+    case("LayerNormalization", "no bias", (1, 3, 4), "x s", {"s": f(4)}, first=17, axis=-1, epsilon=0.1),
+    case("LayerNormalization", "axes from 1 on", FOUR_CHANNELS, "x s b", stretched(4, 3, 2), first=17, axis=1),
+    case("LayerNormalization", "axes from -2 on", FOUR_CHANNELS, "x s b", stretched(3, 2), first=17, axis=-2),
+    case("LayerNormalization", "a scale that is broadcast", FOUR_CHANNELS, "x s b", stretched(3, 1), first=17, axis=-2),
+    case("LayerNormalization", "several rows", (3, 6), "x s b", stretched(6), first=17),
+    case("RMSNormalization", "one axis", ROW, "x s", {"s": f(6)}, first=23),
+    case("RMSNormalization", "axes from 1 on", FOUR_CHANNELS, "x s", {"s": f(4, 3, 2)}, first=23, axis=1, epsilon=0.01),
+    case("InstanceNormalization", "an image", FOUR_CHANNELS, "x s b", stretched(4)),
+    case("InstanceNormalization", "a sequence", (1, 3, 5), "x s b", stretched(3), epsilon=0.1),
+    case("InstanceNormalization", "a volume", (1, 2, 2, 3, 2), "x s b", stretched(2)),
+    case("GroupNormalization", "a scale a channel", FOUR_CHANNELS, "x s b", stretched(4), first=21, num_groups=2),
+    case(
+        "GroupNormalization", "a scale a group", FOUR_CHANNELS, "x s b", stretched(2), first=18, last=20, num_groups=2
+    ),
+    case("GroupNormalization", "one group", (1, 4, 5), "x s b", stretched(4), first=21, num_groups=1, epsilon=0.1),
+    *[  # at 0 there is no direction
+        Case(op, what, shape, (node("Add", "x c", "z"), node(op, "z", **given)), {"c": f(*shape) + 3}, first)
+        for op, what, shape, first, given in [
+            ("LpNormalization", "length", ROW, 7, {"axis": 1, "p": 2}),
+            ("LpNormalization", "length along the last axis", FOUR_CHANNELS, 7, {}),
+            ("LpNormalization", "sum of sizes", FOUR_CHANNELS, 7, {"axis": 1, "p": 1}),
+            ("MeanVarianceNormalization", "channels", FOUR_CHANNELS, 9, {}),
+            ("MeanVarianceNormalization", "other axes", FOUR_CHANNELS, 9, {"axes": [1, -1]}),
+        ]
+    ],
+    case("LRN", "three channels", FOUR_CHANNELS, size=3, alpha=0.3, beta=0.75, bias=0.5),
+    case("LRN", "wider than the channels", FOUR_CHANNELS, size=9, alpha=0.1, beta=1.0, bias=2.0),
+    case("LRN", "as it comes", (1, 5, 2, 2), size=5),
+    Case("Div", "by a tensor", ROW, (node("Exp", "x", "e"), node("Div", "x e"))),
+    Case(
+        "Div",
+        "by a tensor that is broadcast",
+        (1, 3, 4),
+        (node("Exp", "x", "e"), node("ReduceMax", "e", "t", axes=[2]), node("Div", "x t")),
+        last=17,
+    ),
+]
+
 COUPLED = [
     *[
         Case(
@@ -1378,6 +1425,7 @@ OPERATOR_CASES = [
     *POOLING,
     *REDUCTIONS,
     *COUPLED,
+    *NORMS,
     *MOVEMENT,
     *RESIZE,
     *SAME_NUMBER,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,12 +43,56 @@ def _bytes(text: str, flag: str) -> int:
     return int(size)
 
 
+def _names(text: str, flag: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise OptionError(f"{flag} must list names of inputs such as a,b, not {text!r}")
+    return names
+
+
+@dataclass(frozen=True)
+class FixedInput:
+    """An input that is held fixed, and the file that has its numbers."""
+
+    name: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.path}"
+
+
+def _fixed(text: str, flag: str) -> FixedInput:
+    name, mark, path = text.partition("=")
+    if not (mark and name.strip() and path):
+        raise OptionError(f"{flag} must be NAME=FILE, an input and the file of its numbers, not {text!r}")
+    return FixedInput(name.strip(), Path(path))
+
+
 @dataclass(frozen=True)
 class ModelOptions(Declared):
     """How to read a model file."""
 
     output_name: str | None = option(
         None, TEXT, "Which output to audit, where there are several.", metavar="NAME", rank=8
+    )
+    input_name: tuple[str, ...] | None = option(
+        None,
+        Reader(_names),
+        "Which inputs move, and in what order, where there are several: a,b. All that are not fixed, unless given.",
+        metavar="LIST",
+        rank=8,
+    )
+    fix: tuple[FixedInput, ...] = option(
+        (),
+        Reader(
+            _fixed,
+            was_read=lambda value: isinstance(value, FixedInput),
+            placed=lambda value, folder: replace(value, path=folder / value.path),
+        ),
+        "Hold an input fixed at the numbers in a file: .npy, .npz, .csv, .safetensors or .pt. Again for others.",
+        metavar="NAME=FILE",
+        several=True,
+        rank=8,
     )
     max_bytes: int | None = option(
         None,

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.commands.shared.points import as_read
+from idl_audit.graph.inputs import FLOATS
 from idl_audit.graph.ir import Graph, live_inputs
 from idl_audit.graph.original import OriginalNetwork, precise_network
 from idl_audit.implicit.model import ImplicitModel
@@ -78,12 +79,12 @@ class Compared:
 
 
 def input_type(graph: Graph | None, output: str | None = None) -> np.dtype[Any]:
-    """Return the type of the one input that an output of the network depends on; float32 where there is no network."""
+    """Return the type of the inputs that an output of the network depends on; float32 where there is no network."""
     if graph is None:
         return np.dtype(np.float32)
     read = live_inputs(graph, output or graph.outputs[0].name)
-    kinds = [value.dtype for value in read if value.dtype in ("float16", "float32", "float64")]
-    return np.dtype(kinds[0] if kinds else "float32")
+    kinds = {value.dtype for value in read if value.dtype in FLOATS}
+    return np.dtype(kinds.pop() if len(kinds) == 1 else "float32")
 
 
 def tolerance(graph: Graph | None) -> float:

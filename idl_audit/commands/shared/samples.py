@@ -16,6 +16,7 @@ def open_samples(subject: Subject, options: DataOptions, *, with_labels: bool = 
     return read_samples(
         options.path,
         input_shape=subject.input_shape,
+        parts=subject.parts,
         n_classes=subject.model.n_outputs,
         one_output=_one_output(subject),
         labels=options.labels,

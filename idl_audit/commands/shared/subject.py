@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.options.reading import FixedInput, ModelOptions
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.points import readable
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.sample_files import read_sample_file
+from idl_audit.data.samples import Part
 from idl_audit.graph.files import ReadFile, hashed, refuse_changed
-from idl_audit.graph.ir import Graph
+from idl_audit.graph.fingerprint import array_sha256
+from idl_audit.graph.inputs import InputChoice, check_chosen
+from idl_audit.graph.ir import Graph, live_inputs, operator_of
 from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_network, onnxruntime_network
 from idl_audit.graph.reader import read_graph, sniff
 from idl_audit.graph.torch_options import TorchOptions
@@ -37,14 +41,16 @@ from idl_audit.report.schema import (
     BlockLink,
     Conversion,
     EquilibriumCheck,
+    FixedInfo,
+    InputInfo,
     ModelInfo,
     Nonzeros,
     Rescaling,
     WellPosed,
 )
-from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import InputSet
-from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.values.errors import DataError, ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.values.network import Network
 
 if TYPE_CHECKING:
@@ -94,6 +100,13 @@ class Subject:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return self.model.input_shape
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The network's own inputs, with their shapes for one sample; none where the file is a plain implicit model."""
+        if self.model.input_parts or self.graph is None:
+            return tuple((part.name, part.shape) for part in self.model.input_parts)
+        return tuple((value.name, self.input_shape) for value in live_inputs(self.graph, self.output or ""))
 
     @property
     def output(self) -> str | None:
@@ -176,20 +189,62 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
     options = options or ModelOptions()
     kind = sniff(path)
     if kind == "npz":
+        refuse_input_options(path, options)
         return _open_implicit(path, start)
+    chosen = chosen_inputs(options)
     if kind in TORCH_KINDS:
-        network = read_torch(path, kind, options.torch)
+        network = read_torch(path, kind, options.torch, chosen=chosen, output=options.output_name)
         graph, original = network.graph, network.original
         model = _build(path, graph, options)
     else:
         _refuse_torch_options(path, options.torch)
-        graph = named(path, lambda: read_graph(path))
+        graph = named(path, lambda: read_graph(path, chosen=chosen, whole=False))
         model = _build(path, graph, options)
         original = onnxruntime_network(path, graph, output=options.output_name, threads=options.threads)
     files = graph.provenance.files
     refuse_changed(files)  # the network was read twice: by us, and by what runs it
     info = describe_model(path, graph, model, options)
     return Subject(path, model, original, info, time.monotonic() - start, graph, options.output_name, files)
+
+
+def chosen_inputs(options: ModelOptions) -> InputChoice:
+    """Return which inputs move and the numbers of those that do not, read from their files.
+
+    Raises:
+        DataError: where such a file cannot be read, or holds no numbers for the input.
+        OptionError: where an input is fixed twice.
+    """
+    fixed: dict[str, AnyArray] = {}
+    for one in options.fix:
+        if one.name in fixed:
+            raise OptionError(f"--fix {one.name} is given twice; hold it fixed at one file's numbers")
+        fixed[one.name] = _numbers_of(one)
+    return InputChoice(options.input_name or (), fixed)
+
+
+def _numbers_of(fixed: FixedInput) -> AnyArray:
+    """Return the array of the file that has the input's name, or its only one."""
+    read = read_sample_file(fixed.path, ((fixed.name, _ONLY),))
+    of_others = fixed.name not in read.names and _ONLY in read.names and len(read.names) > 1
+    if read.arrays[0] is None or of_others:
+        raise DataError(
+            f"--fix {fixed.name}: {fixed.path} has no array of this name; save it with numpy.save(path, array)"
+        )
+    return read.arrays[0]
+
+
+_ONLY: Final = "inputs"
+"""The name of the only array of a file that says no other."""
+
+
+def refuse_input_options(path: Path, given: ModelOptions) -> None:
+    """Refuse what is said of a network's inputs where there is an implicit model, whose input is one vector."""
+    for option, value in (("--input-name", given.input_name), ("--fix", given.fix)):
+        if value:
+            raise OptionError(
+                f"{option} belongs to a network's file, and {path} is an implicit model, whose input is one vector; "
+                "give it to convert"
+            )
 
 
 def _refuse_torch_options(path: Path, given: TorchOptions) -> None:
@@ -199,6 +254,7 @@ def _refuse_torch_options(path: Path, given: TorchOptions) -> None:
 
 
 def _build(path: Path, graph: Graph, options: ModelOptions) -> ImplicitModel:
+    check_chosen(graph, options.input_name or (), chosen_output(path, graph, options.output_name), path)
     return named(path, lambda: build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes))
 
 
@@ -218,8 +274,9 @@ def describe_model(
     """Return the report's section on the model file; `model` None stands for a network without an implicit form."""
     read = reading or ModelOptions()
     files = graph.provenance.files
-    declared = graph.inputs[0].shape if graph.inputs else None
-    shape = tuple(size if isinstance(size, int) else 1 for size in declared or ())
+    moving = live_inputs(graph, read.output_name or graph.outputs[0].name)
+    shapes = [tuple(size if isinstance(size, int) else 1 for size in value.shape or ()) for value in moving]
+    inputs = tuple(InputInfo(name=value.name, shape=shape) for value, shape in zip(moving, shapes, strict=True))
     return ModelInfo(
         path=str(path),
         format=graph.provenance.format,
@@ -229,14 +286,19 @@ def describe_model(
         external_sha256=graph.provenance.external_sha256,
         arch=read.torch.arch,
         output_name=read.output_name if len(graph.outputs) > 1 else None,
-        input_shape=shape if model is None else model.input_shape,
+        input_shape=model.input_shape if model is not None else shapes[0] if len(shapes) == 1 else (),
+        inputs=inputs if len(inputs) > 1 else (),
+        fixed_inputs=tuple(
+            FixedInfo(name=value.name, sha256=array_sha256(graph.constants[value.name], value.name))
+            for value in graph.fixed
+        ),
         n_outputs=0 if model is None else model.n_outputs,
         n_parameters=graph.n_parameters,
         opset=graph.opset,
         producer=graph.provenance.producer,
         input_type=input_type(graph).name,
         arithmetic=graph.arithmetic,
-        ops=dict(sorted(Counter(node.op for node in graph.nodes).items())),
+        ops=dict(sorted(Counter(operator_of(node) for node in graph.nodes).items())),
         stripped_output=(model.stripped_output or None) if model is not None else None,
     )
 
@@ -247,7 +309,8 @@ def _open_implicit(path: Path, start: float) -> Subject:
     refuse_changed([file])
     try:
         own = {"path": str(path), "format": "implicit", "sha256": file.sha256, "file_sha256": file.sha256}
-        info = ModelInfo.model_validate({**stored.origin, **own, **_OF_THE_NETWORK_BEFORE})
+        parts = {"inputs": [{"name": part.name, "shape": part.shape} for part in stored.model.input_parts]}
+        info = ModelInfo.model_validate({**stored.origin, **own, **parts, **_OF_THE_NETWORK_BEFORE})
     except ValueError as error:
         raise ModelFileError(f"{path} does not say where it came from; make it anew with convert") from error
     original = _ImplicitOriginal(stored.model)
@@ -255,29 +318,36 @@ def _open_implicit(path: Path, start: float) -> Subject:
 
 
 _OF_THE_NETWORK_BEFORE: Final[Mapping[str, tuple[()] | None]] = MappingProxyType(
-    {"external_files": (), "external_sha256": (), "arch": None, "output_name": None, "threshold": None}
+    {
+        "external_files": (),
+        "external_sha256": (),
+        "arch": None,
+        "output_name": None,
+        "threshold": None,
+        "fixed_inputs": (),
+    }
 )
 """What a converted model says of the file that it was made from, and what is not so of its own."""
 
 
-def load(path: str | Path, *, output_name: str | None = None) -> ImplicitModel:
+def load(path: str | Path, options: ModelOptions | None = None) -> ImplicitModel:
     """Return the implicit model of a network file, checked against the original network on 20 random inputs.
 
     Raises:
         InvalidInputError: where the file cannot be read or has parts without an implicit form.
         AgreementError: where the implicit model is not the network.
     """
-    subject = open_subject(Path(path), ModelOptions(output_name=output_name))
+    subject = open_subject(Path(path), options)
     check_agreement(subject, random_inputs(subject.model.n_inputs))
     return subject.model
 
 
-def open_module(module: Module, example_input: Tensor) -> Subject:
+def open_module(module: Module, example_input: Tensor | Sequence[Tensor]) -> Subject:
     """Build the implicit model of a torch module, unchecked. Raises UnsupportedModelError as `from_torch` does.
 
     Args:
         module: the network; it is put into evaluation mode.
-        example_input: an input of the network with its batch axis.
+        example_input: an input of the network with its batch axis, or one for each of its arguments.
     """
     network = network_of(module, example_input)
     path = Path(type(module).__name__)
@@ -286,12 +356,12 @@ def open_module(module: Module, example_input: Tensor) -> Subject:
     return Subject(path, model, network.original, info, 0.0, network.graph)
 
 
-def from_torch(module: Module, example_input: Tensor) -> ImplicitModel:
+def from_torch(module: Module, example_input: Tensor | Sequence[Tensor]) -> ImplicitModel:
     """Return the implicit model of a torch module, checked against the module on 20 random inputs.
 
     Args:
         module: the network; it is put into evaluation mode.
-        example_input: an input of the network with its batch axis.
+        example_input: an input of the network with its batch axis, or one for each of its arguments.
 
     Raises:
         UnsupportedModelError: where no exporter turns it into ONNX, or parts of it have no implicit form.

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.implicit.activations import analytic, contraction, curve, jumping, kinked, product, softmax
+from idl_audit.implicit.activations import (
+    analytic,
+    contraction,
+    curve,
+    jumping,
+    kinked,
+    normalised,
+    product,
+    softmax,
+)
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.implicit.activations.coupled import Coupled
 from idl_audit.implicit.activations.mixed import Mixed
@@ -25,6 +34,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
         "gelu_tanh": curve.gelu_tanh,
         "hard_swish": curve.hard_swish,
         "mish": curve.mish,
+        "normalised": normalised.normalised,
         "product": product.product,
         "selu": curve.selu,
         "sigmoid": curve.sigmoid,
@@ -55,12 +65,15 @@ ACTIVATIONS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
 )
 """Name -> constructor; the keyword arguments are what a converted model stores beside the name."""
 
-COUPLED: Final = frozenset({"contraction", "product", "softmax"})
+COUPLED: Final = frozenset({"contraction", "normalised", "product", "softmax"})
 """Those whose states depend on each other, in groups of `width`."""
+
+SIZES: Final = frozenset({"columns", "inner", "rows", "width"})
+"""Parameters of theirs that are whole numbers."""
 
 JUMPS: Final[Mapping[str, Callable[..., Activation]]] = MappingProxyType(
     {"ceil": jumping.ceil, "floor": jumping.floor, "round": jumping.rounding, "step": jumping.step}
 )
 """The same for what jumps, which no loop may hold: feed-forward models read from other files have them."""
 
-__all__ = ["ACTIVATIONS", "COUPLED", "JUMPS", "Activation", "Coupled", "Line", "Mixed"]
+__all__ = ["ACTIVATIONS", "COUPLED", "JUMPS", "SIZES", "Activation", "Coupled", "Line", "Mixed"]

@@ -47,6 +47,10 @@ class Activation(ABC):
         """Return Phi^T v, Phi the Jacobian of phi at z; used to search, never to prove."""
         return v * self.derivative(z)
 
+    def felt(self, seen: BoolArray) -> BoolArray:
+        """Return which pre-activations some states depend on, (n,), where the function itself reads them."""
+        return seen
+
     def spread(self, r: FloatArray) -> FloatArray:
         """Return Gamma^T r for r >= 0, where |phi(s) - phi(t)| <= Gamma |s - t| entrywise."""
         return r * self.lipschitz

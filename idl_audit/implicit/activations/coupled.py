@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation, Line
-from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,18 @@ class Coupled(Activation):
     def grouped(self, values: FloatArray) -> FloatArray:
         """Return the values of every group, (..., n) -> (..., n / width, width)."""
         return values.reshape(*values.shape[:-1], values.shape[-1] // self.width, self.width)
+
+    def felt(self, seen: BoolArray) -> BoolArray:
+        """Return whole groups."""
+        return np.repeat(seen.reshape(*seen.shape[:-1], -1, self.width).any(axis=-1), self.width, axis=-1)
+
+    def fits(self, size: int) -> bool:
+        """Return whether the parameters have a meaning, for a block of so many states."""
+        return size % self.width == 0
+
+    def unaided(self) -> Activation:
+        """Return the same function, relying on nothing that other blocks do."""
+        return self
 
     @abstractmethod
     def multipliers(

@@ -22,6 +22,7 @@ from idl_audit.implicit.lowering import (
     maxima,
     movement,
     nonlinear,
+    norms,
     pooling,
     quantised,
     recurrent,
@@ -110,6 +111,14 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "ReduceSum": reductions.lower_reduce,
         "ReduceSumSquare": reductions.lower_reduce,
         "TopK": maxima.lower_top_k,
+        # norms
+        "GroupNormalization": norms.lower_group_normalization,
+        "InstanceNormalization": norms.lower_instance_normalization,
+        "LRN": norms.lower_lrn,
+        "LayerNormalization": norms.lower_layer_normalization,
+        "LpNormalization": norms.lower_lp_normalization,
+        "MeanVarianceNormalization": norms.lower_mean_variance,
+        "RMSNormalization": norms.lower_layer_normalization,
         # losses
         "NegativeLogLikelihoodLoss": losses.lower_negative_log_likelihood,
         "SoftmaxCrossEntropyLoss": losses.lower_softmax_cross_entropy,

@@ -91,26 +91,20 @@ def lower_mul(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     if not isinstance(first, AffineForm):
         first, second = second, first
     assert isinstance(first, AffineForm)  # two constants are folded before they get here
-    return (_product(node, first, second, walk, relative=node.uncertainty),)
+    return (multiplied(node, first, second, walk, relative=node.uncertainty),)
 
 
-def _product(node: Node, first: AffineForm, second: TensorValue, walk: Walk, *, relative: float = 0.0) -> AffineForm:
-    """Return the product of a form and a constant, whose own error is relative, or another form, with broadcasting."""
+def multiplied(node: Node, first: AffineForm, second: TensorValue, walk: Walk, *, relative: float = 0.0) -> AffineForm:
+    """Return first * second with broadcasting; a constant, whose own error is relative, only scales the other."""
     shape = tuple(np.broadcast_shapes(first.shape, second.shape))
-    if isinstance(second, AffineForm):
-        at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
-        return walk.products(node, first, at_first, second, at_second)
-    return _times(node, first, second.astype(np.float64), shape, walk, relative=relative)
-
-
-def multiplied(node: Node, first: AffineForm, second: AffineForm, walk: Walk) -> AffineForm:
-    """Return first * second, entry by entry, forms of one shape; one that is constant only scales the other."""
+    if not isinstance(second, AffineForm):
+        return _times(node, first, second.astype(np.float64), shape, walk, relative=relative)
     for form, other in ((first, second), (second, first)):
         if not other.terms and not other.constant_error:
-            weights = other.constant.reshape(form.shape)
-            return _times(node, form, weights, form.shape, walk, relative=0.0) if weights.any() else zeros(form.shape)
-    places = flat_indices(first.shape)
-    return walk.products(node, first, places, second, places)
+            weights = other.constant.reshape(other.shape)
+            return _times(node, form, weights, shape, walk, relative=0.0) if weights.any() else zeros(shape)
+    at_first, at_second = (np.broadcast_to(flat_indices(form.shape), shape) for form in (first, second))
+    return walk.products(node, first, at_first, second, at_second)
 
 
 def zeros(shape: tuple[int, ...]) -> AffineForm:
@@ -122,7 +116,7 @@ def lower_div(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     """Div with broadcasting: by a constant, or by a tensor that depends on the input, whose reciprocal is a curve."""
     first, second = _pair(node, values)
     if isinstance(second, AffineForm):
-        return (_product(node, inverted(node, second, walk), first, walk),)
+        return (multiplied(node, inverted(node, second, walk), first, walk),)
     assert isinstance(first, AffineForm)  # two constants are folded before they get here
     if not np.all(second):
         refuse(node, "divides by zero")
@@ -177,14 +171,14 @@ def lower_pow(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     base = broadcast(base, shape)
     curves = np.setdiff1d(powers, (0.0, 1.0))
     if curves.size == 1 and (powers == curves[0]).all():
-        return (_power(node, base, float(curves[0]), walk),)
+        return (powered(node, base, float(curves[0]), walk),)
     total = base.scaled((powers == 1).astype(np.float64), (powers == 0).astype(np.float64))
     for one in curves:
         total = total.plus(_power_of_some(node, base, powers.reshape(-1) == one, float(one), walk))
     return (total,)
 
 
-def _power(node: Node, form: AffineForm, exponent: float, walk: Walk, suffix: str = "") -> AffineForm:
+def powered(node: Node, form: AffineForm, exponent: float, walk: Walk, suffix: str = "") -> AffineForm:
     """Return form^exponent for an exponent other than 0 and 1."""
     if exponent == -1.0:
         return inverted(node, form, walk)
@@ -202,7 +196,7 @@ NAMED_POWERS: Final[Mapping[float, Callable[[], Activation]]] = MappingProxyType
 def _power_of_some(node: Node, form: AffineForm, some: BoolArray, exponent: float, walk: Walk) -> AffineForm:
     """Return form^exponent at some of its entries, and 0 elsewhere."""
     chosen = np.flatnonzero(some)
-    made = _power(node, walk.select(node, form, chosen), exponent, walk, suffix=f"/{exponent:g}")
+    made = powered(node, walk.select(node, form, chosen), exponent, walk, suffix=f"/{exponent:g}")
     back = np.full(form.size, -1, np.int64)
     back[chosen] = np.arange(chosen.size)
     return made.selected(back.reshape(form.shape))

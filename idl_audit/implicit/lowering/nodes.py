@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,16 +10,28 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.folding import fold_node
-from idl_audit.graph.ir import Node, shown
+from idl_audit.graph.inference import (
+    TensorType,
+    element_of,
+    float_type,
+    known_shape,
+    output_types,
+    rank_of,
+    schema_type,
+    type_of,
+)
+from idl_audit.graph.ir import Node, Refused, shown
+from idl_audit.graph.schemas import rank_faults, type_faults
 from idl_audit.implicit.affine import AffineForm, OnGrid, PartlyAbsent, Whole, alike
 from idl_audit.implicit.composition import LARGEST_COEFFICIENT
 from idl_audit.implicit.lowering import CONSTANT, LOWERINGS
 from idl_audit.implicit.lowering.choice import Choices, Condition, Known
+from idl_audit.implicit.lowering.norm_chains import NormChains
 from idl_audit.implicit.lowering.refusals import refuse_operator
 from idl_audit.implicit.lowering.sequences import SEQUENCES, TensorList, lower_sequence
 from idl_audit.implicit.walk import TensorValue, Walk, refuse, refuse_infinity, refuse_range
 from idl_audit.values.arrays import AnyArray, BoolArray
-from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 
 BOUNDED: Final = frozenset(
     {
@@ -44,6 +57,15 @@ PASSES_OVER: Final = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax", "Softma
 """Operators that read tensors with entries of minus infinity: these are never the largest, and have no share."""
 
 
+_FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64"})
+_MOST_STANDING_IN: Final = 2**24
+"""Entries of all forms that stand in for what is not read: beyond it, names alone are followed."""
+
+
+def _rank_faults(node: Node, types: Sequence[TensorType | None]) -> list[str]:
+    return list(rank_faults(node, [rank_of(kind) for kind in types]))
+
+
 @dataclass
 class Progress:
     """The network as far as it has been walked: what every name stands for, and what could not be read."""
@@ -52,13 +74,20 @@ class Progress:
     values: dict[str, Known]
     makers: Mapping[str, Node]
     problems: list[str] = field(default_factory=list)
-    lost: set[str] = field(default_factory=set)
-    """Tensors that depend on the input and have no form."""
+    too_large: list[MemoryLimitError] = field(default_factory=list)
+    lost: dict[str, TensorType | None] = field(default_factory=dict)
+    """Tensors that depend on the input and have no form, with what is known of their type."""
+    standing_in: int = 0
+    """Entries of the forms that stand in for others."""
     steps: dict[tuple[str, str, bool, tuple[int, ...]], AffineForm] = field(default_factory=dict)
     """What conditions are as tensors, as far as they were asked for."""
 
     def lower(self, node: Node) -> None:
-        """Lower one node, or note why it cannot be."""
+        """Lower one node, or note why it cannot be; a form of its result's shape stands in, so that all is found."""
+        if isinstance(node, Refused):
+            shapes = zip(node.outputs, node.shapes, strict=True)
+            self._stand_in(node, {name: None if shape is None else float_type(shape) for name, shape in shapes})
+            return
         depends = any(
             name in self.lost or isinstance(self.values.get(name), (AffineForm, Condition, TensorList))
             for name in node.inputs
@@ -69,6 +98,9 @@ class Progress:
         except UnsupportedModelError as error:
             self.problems.extend(error.problems)
             results = ()
+        except MemoryLimitError as error:
+            self.too_large.append(error)
+            results = ()
         except (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             # a node whose attributes and inputs contradict each other in a way that no check foresaw
             why = " ".join(f"{type(error).__name__}: {error}".split())
@@ -77,7 +109,55 @@ class Progress:
             results = ()
         self.values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
         if depends and not results:
-            self.lost.update(node.outputs)
+            self._stand_in(node, dict(zip(node.outputs, self._types(node), strict=True)))
+
+    def check(self, others: Sequence[str]) -> None:
+        """Raise what could not be read, together with `others`.
+
+        Raises:
+            UnsupportedModelError: with all of it, what would be too large included.
+            MemoryLimitError: where that is all there is.
+        """
+        problems = [*others, *self.problems]
+        if problems:
+            raise UnsupportedModelError([*problems, *map(str, self.too_large)])
+        if self.too_large:
+            raise self.too_large[0]
+
+    def _stand_in(self, node: Node, types: Mapping[str, TensorType | None]) -> None:
+        """Put forms of their shapes in the place of the floats that a node would make; others are lost."""
+        for name, kind in types.items():
+            shape = known_shape(kind) if element_of(kind) in _FLOATS else None
+            if name and shape is not None and 0 < math.prod(shape) <= _MOST_STANDING_IN - self.standing_in:
+                self.standing_in += math.prod(shape)
+                nothing = AffineForm(shape, {}, np.zeros(math.prod(shape)))
+                self.values[name] = self.walk.cut(node, nothing, suffix="/unread")
+            elif name:
+                self.lost[name] = kind
+
+    def _types(self, node: Node) -> list[TensorType | None]:
+        """Return the types of a node's outputs, as far as its inputs tell."""
+        given = [self._type(name) if name else None for name in node.inputs]
+        unknown: list[TensorType | None] = [None] * len(node.outputs)
+        if any(kind is None for name, kind in zip(node.inputs, given, strict=True) if name):
+            return unknown
+        found = [self.values.get(name) for name in node.inputs]
+        opset = self.walk.opset
+        faults = [*type_faults(node, [schema_type(kind) for kind in given], opset), *_rank_faults(node, given)]
+        if faults:
+            return unknown
+        try:
+            return output_types(node, given, [v if isinstance(v, np.ndarray) else None for v in found], opset)
+        except Exception:  # whatever onnx says of a node that contradicts itself
+            return unknown
+
+    def _type(self, name: str) -> TensorType | None:
+        value = self.values.get(name)
+        if isinstance(value, AffineForm):
+            return float_type(value.shape)
+        if isinstance(value, np.ndarray):
+            return float_type(value.shape) if value.dtype.kind == "f" else type_of(value)
+        return self.lost.get(name)
 
     def _results(self, node: Node, *, depends: bool) -> tuple[Known, ...]:
         if any(name and name not in self.values for name in node.inputs):  # something before failed
@@ -89,6 +169,9 @@ class Progress:
             made = choices.lower(node, self.walk)
             if made is not None:
                 return (_checked(node, made),)
+        norm = NormChains(self.makers, self.values).lower(node, self.walk)
+        if norm is not None:
+            return (_checked(node, norm),)
         found = [self.values[name] if name else None for name in node.inputs]
         items = [choices.as_tensor(value, self.walk) if isinstance(value, Condition) else value for value in found]
         if node.op in SEQUENCES or any(isinstance(value, TensorList) for value in items):

@@ -42,19 +42,19 @@ from idl_audit.values.arrays import AnyArray, IntArray
 def lower_global_average_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """GlobalAveragePool: the mean over the spatial axes."""
     form = form_input(node, values, 0)
-    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, "mean", walk),)
+    return (reduced(node, form, tuple(range(2, len(form.shape))), True, "mean", walk),)
 
 
 def lower_global_max_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """GlobalMaxPool: the maximum over the spatial axes."""
     form = form_input(node, values, 0)
-    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, "max", walk),)
+    return (reduced(node, form, tuple(range(2, len(form.shape))), True, "max", walk),)
 
 
 def lower_global_lp_pool(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """GlobalLpPool with p = 1 or 2: the sum of sizes over the spatial axes, or the root of that of squares."""
     form, how = form_input(node, values, 0), f"l{known_power(node)}"
-    return (_reduced(node, form, tuple(range(2, len(form.shape))), True, how, walk),)
+    return (reduced(node, form, tuple(range(2, len(form.shape))), True, how, walk),)
 
 
 def lower_reduce(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -63,7 +63,7 @@ def lower_reduce(node: Node, values: Sequence[TensorValue | None], walk: Walk) -
     axes = reduced_axes(node, optional_constant(node, values, 1, "list of axes"), form.shape)
     if not axes and how not in CURVED:
         return (form,)
-    return (_reduced(node, form, axes, bool(int_attribute(node, "keepdims", 1)), how, walk),)
+    return (reduced(node, form, axes, bool(int_attribute(node, "keepdims", 1)), how, walk),)
 
 
 _HOW: Final[Mapping[str, str]] = MappingProxyType(
@@ -93,10 +93,16 @@ def reduced_axes(node: Node, given: AnyArray | None, shape: tuple[int, ...]) -> 
     return tuple(sorted({a % rank for a in axes}))
 
 
-def _reduced(node: Node, form: AffineForm, axes: tuple[int, ...], keep: bool, how: str, walk: Walk) -> AffineForm:
-    kept = tuple(a for a in range(len(form.shape)) if a not in axes)
-    outer = math.prod(form.shape[a] for a in kept)
-    windows = flat_indices(form.shape).transpose(*kept, *axes).reshape(outer, math.prod(form.shape[a] for a in axes))
+def windows_over(shape: tuple[int, ...], axes: tuple[int, ...]) -> IntArray:
+    """Return the flat positions of what is reduced together over these axes, (results, entries of each)."""
+    kept = tuple(a for a in range(len(shape)) if a not in axes)
+    outer, inner = (math.prod(shape[a] for a in some) for some in (kept, axes))
+    return flat_indices(shape).transpose(*kept, *axes).reshape(outer, inner)
+
+
+def reduced(node: Node, form: AffineForm, axes: tuple[int, ...], keep: bool, how: str, walk: Walk) -> AffineForm:
+    """Return what one of REDUCERS makes of a tensor over these axes, which are kept or not."""
+    windows = windows_over(form.shape, axes)
     shape = tuple(1 if a in axes else n for a, n in enumerate(form.shape) if keep or a not in axes)
     if windows.shape[1] == 0:
         refuse(node, f"reduces over an empty axis of shape {form.shape}")
@@ -227,7 +233,7 @@ def lower_log_softmax(node: Node, values: Sequence[TensorValue | None], walk: Wa
 
 def log_softmax(node: Node, form: AffineForm, axes: tuple[int, ...], walk: Walk) -> AffineForm:
     """Return the form minus the logarithm of the sum of exponentials over these axes."""
-    total = _reduced(node, form, axes, True, "log-sum-exp", walk)
+    total = reduced(node, form, axes, True, "log-sum-exp", walk)
     return form.plus(broadcast(total, form.shape).scaled(-1.0))
 
 

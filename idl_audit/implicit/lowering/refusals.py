@@ -26,7 +26,6 @@ class Refusal:
 
 
 _JUMPS: Final = "jumps where two of its entries change places, for which there are no states"
-_NORM: Final = "divides its input by a size of it, for which there are no states"
 _INTEGERS: Final = "computes with whole numbers or bits that depend on the input, which jump"
 _RANDOM: Final = "draws random numbers, and a network must be a function"
 _SUBGRAPH: Final = "runs a subgraph"
@@ -41,7 +40,6 @@ _STATIC: Final = (
     "quantise statically, with QuantizeLinear and DequantizeLinear (quantize_static, QuantFormat.QDQ), or with "
     "QLinearConv and QLinearMatMul"
 )
-_BATCH_NORM: Final = "BatchNormalization is read, a fixed scale at inference: train with it, or without normalisation"
 _UNROLLED: Final = "export the model without branches and loops, unrolled for one fixed size"
 _EVAL: Final = "export the model after model.eval(), without noise"
 _BEFORE: Final = "audit the network behind it alone, on the numbers that it makes"
@@ -69,14 +67,6 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
         "CausalConvWithState": Refusal(
             "is a convolution over a state and its input",
             "Concat (or Pad), Conv with groups, and Swish can be read, which it stands for",
-        ),
-        # normalisation
-        **dict.fromkeys(
-            (
-                *("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization", "LpNormalization"),
-                *("MeanVarianceNormalization", "RMSNormalization"),
-            ),
-            Refusal(_NORM, _BATCH_NORM),
         ),
         # images
         "DeformConv": Refusal(_PLACES, "Conv can be read, and GridSample with a constant grid"),

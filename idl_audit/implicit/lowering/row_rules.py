@@ -266,6 +266,31 @@ def _normalisation(node: Node, arguments: Sequence[Tensor | None], opset: int) -
     return [rows], {}
 
 
+def _trailing(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    """Norms over the axes from `axis` on, with scales of these axes: rows lie before them."""
+    rows = _only(arguments)
+    first = int_attribute(node, "axis", -1) % len(rows.shape)
+    scales = [value.ndim for value in arguments[1:] if isinstance(value, np.ndarray)]
+    if rows.axis >= first or max(scales, default=0) > len(rows.shape) - 1 - rows.axis:
+        meet()
+    return [rows], {}
+
+
+def _vectors(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    rows = _only(arguments)
+    if int_attribute(node, "axis", -1) % len(rows.shape) == rows.axis:
+        meet()
+    return [rows], {}
+
+
+def _axes_alone(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
+    rows = _only(arguments)
+    axes = ints_attribute(node, "axes", (0, 2, 3)) or ()
+    if rows.axis in {axis % len(rows.shape) for axis in axes}:
+        meet()
+    return [rows], {}
+
+
 def _recurrent(node: Node, arguments: Sequence[Tensor | None], opset: int) -> Result:
     """Sequences side by side: axis 1 of input and first states, 2 of all states; the first of all where layout is 1."""
     rows = arguments[0]
@@ -362,6 +387,10 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         **dict.fromkeys(("LogSoftmax", "Softmax"), _competition),
         **dict.fromkeys(("Attention", "LinearAttention"), _attention),
         "BatchNormalization": _normalisation,
+        **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN"), _images),
+        **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _trailing),
+        "LpNormalization": _vectors,
+        "MeanVarianceNormalization": _axes_alone,
         "Concat": _concat,
         "CumProd": _cumulation,
         "Det": _determinant,

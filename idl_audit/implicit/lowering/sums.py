@@ -49,14 +49,24 @@ def entries(rows: IntArray, columns: IntArray, values: FloatArray | float, shape
 
 
 def weighted_sum(
-    node: Node, form: AffineForm, shape: tuple[int, ...], windows: IntArray, weights: FloatArray, walk: Walk
+    node: Node,
+    form: AffineForm,
+    shape: tuple[int, ...],
+    windows: IntArray,
+    weights: FloatArray,
+    walk: Walk,
+    *,
+    rounded: int = 2,
 ) -> AffineForm:
-    """Return the tensor whose entry i is weights[i] times the sum of the entries at windows[i]."""
+    """Return the tensor whose entry i is weights[i] times the sum of the entries at windows[i].
+
+    Weights that are no powers of two have been rounded so many times.
+    """
     used = windows >= 0
     indptr = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
     data = np.broadcast_to(weights[:, None], windows.shape)[used]
     matrix = sp.csr_array((data, windows[used], indptr), shape=(len(windows), form.size))
     matrix.sort_indices()
     mantissa, _ = np.frexp(weights)
-    relative = 0.0 if bool((np.abs(mantissa) == 0.5).all()) else gamma(2)
+    relative = 0.0 if bool((np.abs(mantissa) == 0.5).all()) else gamma(rounded)
     return walk.linear(node, Sparse(matrix=matrix, relative=relative), form, shape)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from idl_audit.report.claims import facts
 from idl_audit.report.render.parts import Cell, Mark, Name, PairList, Section, Share, Stack, Table, table
-from idl_audit.report.schema import BlockBounds, Report, Sensitivity, TopInput
-from idl_audit.report.wording import SCALARS, eps_text, figure, interval
+from idl_audit.report.schema import BlockBounds, Report, Sensitivity
+from idl_audit.report.wording import SCALARS, eps_text, figure, interval, listed_inputs
 
 MANY_OUTPUTS = 10
 """Outputs whose interval stands in the table."""
@@ -20,7 +20,13 @@ def sensitivity_section(report: Report) -> Iterator[Section]:
         return
     where = "all inputs" if found.kind == "global" else "any two inputs in the box of the same sample"
     intro = f"|y(u) - y(v)| <= S |u - v|, output by output, for {where}. S bounds change; it certifies no verdict."
-    body = (_scalars(report, found), *_outputs(found), *_margins(found), *_groups(found), *_local(found))
+    body = (
+        _scalars(report, found),
+        *_outputs(report, found),
+        *_margins(report, found),
+        *_groups(found),
+        *_local(found),
+    )
     yield Section("sensitivity", "Sensitivity", body, intro)
 
 
@@ -46,7 +52,7 @@ def _scalars(report: Report, found: Sensitivity) -> Table:
     return table("Bounds on the change of any output", ("", ">value", "what it is"), rows)
 
 
-def _outputs(found: Sensitivity) -> Iterator[Table]:
+def _outputs(report: Report, found: Sensitivity) -> Iterator[Table]:
     if not found.row_sums:
         return
     largest = max(found.row_sums) or 1.0
@@ -54,17 +60,12 @@ def _outputs(found: Sensitivity) -> Iterator[Table]:
     for output, total in enumerate(found.row_sums):
         top = [entry for entry in found.top_inputs if entry.output == output]
         few = [] if found.cardinality is None else [figure(found.cardinality.bounds[output])]
-        rows.append((output, Share(figure(total), total / largest), *few, _listed(top)))
+        rows.append((output, Share(figure(total), total / largest), *few, listed_inputs(report, top)))
     few_title = [] if found.cardinality is None else [f">{found.cardinality.k} inputs change"]
     yield table("Outputs", (">output", "row sum", *few_title, "inputs that move it most (entry of S)"), rows)
 
 
-def _listed(entries: Sequence[TopInput]) -> str | None:
-    ordered = sorted(entries, key=lambda entry: -entry.value)
-    return ", ".join(f"{entry.input} ({figure(entry.value)})" for entry in ordered) or None
-
-
-def _margins(found: Sensitivity) -> Iterator[Table]:
+def _margins(report: Report, found: Sensitivity) -> Iterator[Table]:
     if not found.margins:
         return
     largest = max(margin.row_sum for margin in found.margins) or 1.0
@@ -73,7 +74,7 @@ def _margins(found: Sensitivity) -> Iterator[Table]:
             margin.rival,
             Share(figure(margin.row_sum), margin.row_sum / largest),
             figure(margin.sum_of_rows),
-            _listed(margin.top_inputs),
+            listed_inputs(report, margin.top_inputs),
         )
         for margin in found.margins
     ]

@@ -22,6 +22,10 @@ def diagnostics_section(report: Report) -> Iterator[Section]:
         yield Section("diagnostics", "Diagnostics", (found,))
 
 
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
 def model_section(report: Report) -> Iterator[Section]:
     """Yield the model file and its implicit form, with the blocks of states."""
     pairs = PairList()
@@ -33,7 +37,11 @@ def model_section(report: Report) -> Iterator[Section]:
         pairs.add("written by", model.producer)
         pairs.add("computes in", None if model.arithmetic == "float32" else model.arithmetic)
         pairs.add("weights in", ", ".join(model.external_files))
-        pairs.add("input", " x ".join(map(str, model.input_shape)))
+        if model.inputs:
+            pairs.add("inputs", "; ".join(f"{one.name}: {_by(one.shape)}" for one in model.inputs))
+        else:
+            pairs.add("input", _by(model.input_shape))
+        pairs.add("held fixed", "; ".join(one.name for one in model.fixed_inputs))
         pairs.add("outputs", f"{model.n_outputs:,}")
         pairs.add("output audited", None if model.output_name is None else Name(model.output_name))
         pairs.add("network by", None if model.arch is None else Name(model.arch))

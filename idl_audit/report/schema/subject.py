@@ -26,6 +26,20 @@ class Environment(Part):
     seed: int | None = Field(default=None, description="Seed of every random choice.")
 
 
+class InputInfo(Part):
+    """One of several inputs of a network: a part of the input vector."""
+
+    name: Text = Field(description="The input's name in the model file.")
+    shape: tuple[int, ...] = Field(description="Its shape for one sample, a batch axis of 1 included.")
+
+
+class FixedInfo(Part):
+    """An input that was held fixed (--fix)."""
+
+    name: Text = Field(description="The input's name in the model file.")
+    sha256: Sha256 = Field(description="SHA-256 of its name and numbers.")
+
+
 class ModelInfo(Part):
     """The model file as it was read; nothing of it was run."""
 
@@ -33,7 +47,8 @@ class ModelInfo(Part):
     format: Text = Field(description="Decided by content: onnx, torch, implicit, ...")
     sha256: Sha256 = Field(
         description="SHA-256 of the file; where it alone does not say which function the model is, of all that does: "
-        "weights in files beside it, or the network that a function of Python (--arch) or a pickled module makes."
+        "weights in files beside it, the network that a function of Python (--arch) or a pickled module makes, inputs "
+        "that are held fixed, another order of the inputs."
     )
     file_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the file alone.")
     external_files: tuple[Text, ...] = Field(default=(), description="Files beside the model that hold its weights.")
@@ -43,6 +58,10 @@ class ModelInfo(Part):
     )
     arch: Text | None = Field(default=None, description="The function that returned the network (--arch).")
     input_shape: tuple[int, ...] = Field(description="Shape of the input for one sample, a batch axis of 1 included.")
+    inputs: tuple[InputInfo, ...] = Field(
+        default=(), description="The network's inputs that the input vector stands for, in this order; empty for one."
+    )
+    fixed_inputs: tuple[FixedInfo, ...] = Field(default=(), description="Inputs that were held fixed (--fix).")
     n_outputs: Count = Field(description="Numbers in the output for one sample.")
     n_parameters: Count = Field(description="Numbers in floating-point constants.")
     opset: int | None = Field(default=None, description="Version of ONNX's operator set.")

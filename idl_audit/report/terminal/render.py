@@ -87,7 +87,12 @@ def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
         pair(rows, "operators of", opset)
     if model.arithmetic != "float32":
         pair(rows, "computes in", plain(model.arithmetic))
-    pair(rows, "input", _shape(model.input_shape))
+    if model.inputs:
+        pair(rows, "inputs", ", ".join(f"{plain(one.name)} ({_shape(one.shape)})" for one in model.inputs))
+    else:
+        pair(rows, "input", _shape(model.input_shape))
+    if model.fixed_inputs:
+        pair(rows, "held fixed", ", ".join(plain(one.name) for one in model.fixed_inputs))
     if model.n_outputs:
         name = "" if model.output_name is None else f" ({plain(model.output_name)})"
         pair(rows, "outputs", f"{model.n_outputs:,}{name}")

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from idl_audit.report.schema import InputGroups, InputMap, Report, Sensitivity, TopInput
+from idl_audit.report.schema import InputGroups, InputMap, Report, Sensitivity
 from idl_audit.report.terminal.layout import Section, add_columns, add_row, grid, heading, pair, table
-from idl_audit.report.wording import SCALARS, eps_text, figure, plain
+from idl_audit.report.wording import SCALARS, eps_text, figure, listed_inputs, plain
 
 
 def sensitivity_sections(report: Report, found: Sensitivity, most: int | None) -> Iterable[Section]:
     """Yield the sections of `sensitivity`; `most` limits the rows of long tables."""
     yield "Sensitivity", _scalars(report, found)
     if found.row_sums:
-        yield heading("Outputs", len(found.row_sums), most), _outputs(found, most)
+        yield heading("Outputs", len(found.row_sums), most), _outputs(report, found, most)
     if found.margins:
         label = found.margins[0].label
         title = f"Differences of output {label} to the others, the most sensitive first"
-        yield heading(title, len(found.margins), most), _margins(found, most)
+        yield heading(title, len(found.margins), most), _margins(report, found, most)
     if found.groups is not None:
         yield f"Groups of inputs ({plain(found.groups.source)})", _groups(found.groups, most)
     if found.samples:
@@ -66,7 +66,7 @@ def _times_as_large(found: Sensitivity) -> str:
     return f" ({figure(found.global_norm_inf / found.norm_inf)} times as large)"
 
 
-def _outputs(found: Sensitivity, most: int | None) -> Table:
+def _outputs(report: Report, found: Sensitivity, most: int | None) -> Table:
     """One row per output: its row sum in S, and the inputs that move it most, the largest first."""
     outputs = table(("output", "right"), ("row sum", "right"))
     if found.cardinality is not None:
@@ -75,20 +75,23 @@ def _outputs(found: Sensitivity, most: int | None) -> Table:
     for output, total in list(enumerate(found.row_sums))[:most]:
         few = [] if found.cardinality is None else [figure(found.cardinality.bounds[output])]
         top = [entry for entry in found.top_inputs if entry.output == output]
-        add_row(outputs, (output, figure(total), *few, _listed(top)))
+        add_row(outputs, (output, figure(total), *few, listed_inputs(report, top)))
     return outputs
 
 
-def _listed(entries: Sequence[TopInput]) -> str | None:
-    ordered = sorted(entries, key=lambda entry: -entry.value)
-    return ", ".join(f"{entry.input} ({figure(entry.value)})" for entry in ordered) or None
-
-
-def _margins(found: Sensitivity, most: int | None) -> Table:
+def _margins(report: Report, found: Sensitivity, most: int | None) -> Table:
     rows = table(("output", "right"), ("row sum", "right"), ("sum of the two rows", "right"))
     add_columns(rows, ("inputs that move the difference most", "left"))
     for margin in found.margins[:most]:
-        add_row(rows, (margin.rival, figure(margin.row_sum), figure(margin.sum_of_rows), _listed(margin.top_inputs)))
+        add_row(
+            rows,
+            (
+                margin.rival,
+                figure(margin.row_sum),
+                figure(margin.sum_of_rows),
+                listed_inputs(report, margin.top_inputs),
+            ),
+        )
     return rows
 
 

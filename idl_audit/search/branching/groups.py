@@ -1,7 +1,8 @@
 """Planes around coupled blocks as the search sees them: torch, float32. Proves nothing.
 
 Each kind of coupled activation gives, for the coefficients v of its states, those of its pre-activations and the
-constant of its planes (docs/mathematics.md, section 6.8): the planes of products have shares that may be chosen.
+constant of its planes (docs/mathematics.md, sections 6.8 and 6.10): the planes of products and norms have shares that
+may be chosen.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from idl_audit.implicit.activations.contraction import Contraction
+from idl_audit.implicit.activations.normalised import Normalised
 from idl_audit.implicit.activations.product import Product, usual_shares
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.model import StateBlock
@@ -45,6 +47,8 @@ def groups_of(block: StateBlock, lo: FloatArray, hi: FloatArray) -> Groups:
         return ProductPlanes.of(low, high, float(scale))
     if isinstance(phi, Contraction):
         return ContractionPlanes.of(phi, low, high, float(scale))
+    if isinstance(phi, Normalised):
+        return NormPlanes.of(phi, low, high, float(scale))
     assert isinstance(phi, Softmax)
     return SoftmaxSides.of(phi, low, high, float(scale))
 
@@ -138,6 +142,95 @@ class ContractionPlanes:
 
         joined = torch.cat([first.flatten(-2), second.flatten(-2)], dim=-1)
         return torch.nn.functional.pad(joined, (0, self.phi.width - joined.shape[-1])).flatten(-2)
+
+
+@dataclass(frozen=True, eq=False)
+class NormPlanes:
+    """The planes of McCormick around the products of a norm's entries with their factor, or the ranges of its states.
+
+    Entries are (..., groups, n), what is of a group (..., groups, 1).
+    """
+
+    phi: Normalised
+    low: torch.Tensor
+    high: torch.Tensor
+    smallest: torch.Tensor
+    largest: torch.Tensor
+    below: torch.Tensor
+    above: torch.Tensor
+    middle: torch.Tensor
+    """What the entries' ends are measured from."""
+    first: torch.Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, phi: Normalised, lo: FloatArray, hi: FloatArray, scale: float) -> NormPlanes:
+        """Take the bounds of the pre-activations."""
+        seen = phi.seen(lo, hi)
+        smallest, largest = seen.smallest[..., None], seen.largest[..., None]
+        first = usual_shares(seen.low, seen.high, smallest, largest) / 2
+        first += usual_shares(seen.low, seen.high, largest, smallest) / 2
+        shares = np.concatenate([first, np.full_like(first[..., :1], 0.5)], axis=-1)
+        return cls(
+            phi,
+            _tensor(seen.low),
+            _tensor(seen.high),
+            _tensor(smallest),
+            _tensor(largest),
+            _tensor(seen.below),
+            _tensor(seen.above),
+            _tensor(seen.middle),
+            _tensor(shares.reshape(*first.shape[:-2], -1)),
+            scale,
+        )
+
+    def over_states(self, v: torch.Tensor, shares: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return w (share of the low plane's slopes) and the factor's, and the constants; of ranges only constants."""
+        import torch
+
+        w, own = self._weights(v)
+        eta = self._parts(self.first if shares is None else shares)[0]
+        rising = w >= 0
+        low, high = torch.where(rising, self.smallest, self.largest), torch.where(rising, self.largest, self.smallest)
+        by_entry = w * (eta * low + (1 - eta) * high)
+        by_factor = (w * (eta * self.low + (1 - eta) * self.high)).sum(-1, keepdim=True)
+        heights = -(w * (eta * self.low * low + (1 - eta) * self.high * high)).sum(-1, keepdim=True)
+        least = torch.minimum(by_factor * self.smallest, by_factor * self.largest)
+        heights = heights - self.middle * by_entry.sum(-1, keepdim=True)
+        heights, moved = (heights, by_factor) if self.phi.aided else (heights + least, torch.zeros_like(by_factor))
+        centre = (self.low + self.high) / 2 + self.middle
+        there = heights + (by_entry * centre).sum(-1, keepdim=True) + moved * (self.smallest + self.largest) / 2
+        ranges = self._ranges(v, w)
+        usable = there > ranges  # NaN is not
+        lam = torch.cat([torch.where(usable, by_entry, 0.0), own + torch.where(usable, moved, 0.0)], dim=-1)
+        return lam.flatten(-2), torch.where(usable, heights, ranges).sum((-1, -2)) / self.scale
+
+    def losses(self, v: torch.Tensor) -> torch.Tensor:
+        """Return |w| (h - l) (largest - smallest) / 4 for the entries, and the sum of these for the factor."""
+        import torch
+
+        w, _ = self._weights(v)
+        area = w.abs() * (self.high - self.low) * (self.largest - self.smallest) / (4 * self.scale)
+        whole = area.sum(-1, keepdim=True) if self.phi.aided else torch.zeros_like(area[..., :1])
+        return torch.cat([area, whole], dim=-1).flatten(-2)
+
+    def _parts(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        groups = values.reshape(*values.shape[:-1], -1, self.phi.width)
+        return groups[..., :-1], groups[..., -1:]
+
+    def _weights(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return w with sum_i v_i d_i = sum_i w_i z_i, and v of the factor."""
+        entries, own = self._parts(v)
+        is_known = self.phi.aided or not self.phi.centred
+        return entries if is_known else entries - entries.mean(-1, keepdim=True), own
+
+    def _ranges(self, v: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Return the least v . x by the ranges of the entries, or by the length of all."""
+        import torch
+
+        entries, _ = self._parts(v)
+        by_entry = torch.minimum(entries * self.below, entries * self.above).sum(-1, keepdim=True)
+        return torch.maximum(by_entry, -w.norm(dim=-1, keepdim=True) * self.phi.count**0.5)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,290 @@
+"""Classical learning (the domain ai.onnx.ml, as scikit-learn's converters write it) in ONNX's plain operators.
+
+Linear models, scalers and what stands around them are linear maps, a softmax or a sigmoid. Class labels jump and are
+not audited: where a file has outputs of floats, its others are left out, and a ZipMap, which makes a dictionary of
+every sample's probabilities, hands these on. Trees and kernels have no plain form, and are refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final, NoReturn
+
+import numpy as np
+
+from idl_audit.graph.functions import CLASSICAL, Names
+from idl_audit.graph.ir import Attribute, Body, Call, Node, Refused, live_nodes, shown
+from idl_audit.graph.onnx_contents import Contents
+from idl_audit.values.arrays import AnyArray
+from idl_audit.values.errors import UnsupportedModelError
+
+_FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64", "undefined"})
+_FLOAT: Final = 1
+"""TensorProto's number of float32."""
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A file's contents without classical operators, as far as they have a plain form."""
+
+    contents: Contents
+    maps: Mapping[str, tuple[int | str, ...]]
+    """Output that is a dictionary for every sample -> its keys in the order of the numbers."""
+    problems: tuple[str, ...]
+    """Uses that have no plain form; operators of which no use has one stay where they are."""
+
+
+def without_classical(contents: Contents) -> Translated:
+    """Return the contents in plain operators, with the outputs that hold floats where there are any."""
+    work = _Work(Names.of(contents.body))
+    maps = {node.outputs[0]: _keys(node) for node in contents.body.nodes if _is_classical(node, contents, "ZipMap")}
+    outputs = tuple(replace(v, dtype="float32", shape=None) if v.name in maps else v for v in contents.outputs)
+    kept = tuple(value for value in outputs if value.dtype in _FLOATS) or outputs
+    wanted = tuple(value.name for value in kept)
+    body = replace(contents.body, outputs=wanted)
+    needed = {id(node) for node in live_nodes(body.nodes, wanted)}
+    for node in body.nodes:
+        if not _is_classical(node, contents):
+            work.nodes.append(node)
+            work.carry_on(node)
+        elif id(node) in needed:
+            work.translate(node, body)
+    constants = MappingProxyType({**body.constants, **work.constants})
+    made = replace(body, nodes=tuple(work.nodes), constants=constants)
+    return Translated(
+        replace(contents, outputs=kept, body=made),
+        MappingProxyType({name: keys for name, keys in maps.items() if name in wanted}),
+        tuple(work.problems),
+    )
+
+
+def _is_classical(node: Node, contents: Contents, op: str = "") -> bool:
+    is_call = isinstance(node, Call) and node.domain == CLASSICAL and node.target not in contents.functions
+    return is_call and op in ("", node.op)
+
+
+def _keys(node: Node) -> tuple[int | str, ...]:
+    """Return the classes that a ZipMap names."""
+    for name in ("classlabels_int64s", "classlabels_strings"):
+        value = node.attributes.get(name)
+        if isinstance(value, tuple) and value:
+            return tuple(one if isinstance(one, str) else int(one) for one in value)
+    return ()
+
+
+@dataclass
+class _Work:
+    """The translation of one graph."""
+
+    names: Names
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, AnyArray] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    sums_to_one: set[str] = field(default_factory=set)
+    """Tensors whose rows are positive and sum to one, whatever the input is."""
+
+    def translate(self, node: Node, body: Body) -> None:
+        """Put plain nodes in the place of a classical one; one that has none stays."""
+        rule = PLAIN.get(node.op)
+        if rule is None:
+            self.nodes.append(node)
+            return
+        try:
+            rule(node, body, self)
+        except UnsupportedModelError as error:
+            self.problems.extend(error.problems)
+            self.nodes.append(Refused.instead_of(node))
+
+    def carry_on(self, node: Node) -> None:
+        """Remember which tensors are probabilities."""
+        if node.op in ("Cast", "Identity") and self.sums_to_one.intersection(node.inputs):
+            self.sums_to_one.update(node.outputs)
+
+    def constant(self, node: Node, what: str, value: AnyArray) -> str:
+        """Add a constant beside a node and return its name."""
+        (name,) = self.names.fresh(node.label, [what])
+        self.constants[name] = value
+        return name
+
+    def add(self, node: Node, op: str, inputs: tuple[str, ...], output: str = "", **attributes: Attribute) -> str:
+        """Add a plain node and return the name of its output; the last of a classical node has that one's."""
+        made = output or self.names.fresh(node.label, [op])[0]
+        name = node.name if output else f"{node.label}/{op}"
+        self.nodes.append(Node(op, name, inputs, (made,), MappingProxyType(attributes)))
+        return made
+
+    def floats(self, node: Node, name: str) -> str:
+        """Return the name of an input as float32, which is what the domain's operators make."""
+        return self.add(node, "Cast", (name,), to=_FLOAT)
+
+
+def _numbers(node: Node, name: str) -> AnyArray:
+    value = node.attributes.get(name, ())
+    if not isinstance(value, tuple) or not all(isinstance(one, int | float) for one in value):
+        _refuse(node, f"has an attribute {name} that is no list of numbers")
+    return np.array(value, np.float32)
+
+
+def _text(node: Node, name: str, default: str) -> str:
+    return str(node.attributes.get(name, default))
+
+
+def _one(node: Node, k: int = 0) -> str:
+    """Return the name of input k, which must be there."""
+    if len(node.inputs) <= k or not node.inputs[k]:
+        _refuse(node, f"lacks its input {k}")
+    return node.inputs[k]
+
+
+def _refuse(node: Node, why: str) -> NoReturn:
+    raise UnsupportedModelError([f"{shown(node.op)} node '{shown(node.label)}' {why}"])
+
+
+# --- one function an operator -----------------------------------------------------------------------------------------
+
+
+def _scaler(node: Node, body: Body, work: _Work) -> None:
+    """y = (x - offset) scale, one number each, or one for each feature."""
+    x = work.floats(node, _one(node))
+    offset, scale = _numbers(node, "offset"), _numbers(node, "scale")
+    if not scale.size or offset.size != scale.size:
+        _refuse(node, f"has {offset.size} offsets and {scale.size} scales; as many of both are needed")
+    x = work.add(node, "Sub", (x, work.constant(node, "offset", offset)))
+    work.add(node, "Mul", (x, work.constant(node, "scale", scale)), node.outputs[0])
+
+
+def _linear(node: Node, work: _Work, coefficients: AnyArray, intercepts: AnyArray, output: str = "") -> str:
+    """y = x W^T + b, W of shape (rows, features)."""
+    x = work.floats(node, _one(node))
+    weights = work.constant(node, "coefficients", np.ascontiguousarray(coefficients.T))
+    if not intercepts.size:
+        return work.add(node, "MatMul", (x, weights), output)
+    product = work.add(node, "MatMul", (x, weights))
+    return work.add(node, "Add", (product, work.constant(node, "intercepts", intercepts)), output)
+
+
+def _rows(node: Node, n: int) -> tuple[AnyArray, AnyArray]:
+    """Return coefficients, shape (n, features), and intercepts, n or none."""
+    coefficients, intercepts = _numbers(node, "coefficients"), _numbers(node, "intercepts")
+    if n < 1 or not coefficients.size or coefficients.size % n or intercepts.size not in (0, n):
+        _refuse(node, f"has {coefficients.size} coefficients and {intercepts.size} intercepts for {n} rows of them")
+    return coefficients.reshape(n, -1), intercepts
+
+
+def _regressor(node: Node, body: Body, work: _Work) -> None:
+    """One row of coefficients a target."""
+    if _text(node, "post_transform", "NONE") != "NONE":
+        _refuse(node, f"ends in {_text(node, 'post_transform', '')}; without a post_transform it can be read")
+    targets = node.attributes.get("targets", 1)
+    coefficients, intercepts = _rows(node, targets if isinstance(targets, int) else 1)
+    _linear(node, work, coefficients, intercepts, node.outputs[0])
+
+
+def _classifier(node: Node, body: Body, work: _Work) -> None:
+    """Scores z = x W^T + b and what becomes of them; one row for two classes stands for both."""
+    if len(node.outputs) < 2 or not node.outputs[1]:
+        _refuse(node, _LABELS)
+    read = {name for other in live_nodes(body.nodes, body.outputs) for name in other.reads}
+    if node.outputs[0] in read.union(body.outputs):
+        _refuse(node, _LABELS)
+    labels = node.attributes.get("classlabels_ints") or node.attributes.get("classlabels_strings")
+    classes = len(labels) if isinstance(labels, tuple) else 1
+    n = _numbers(node, "intercepts").size or classes
+    coefficients, intercepts = _rows(node, n)
+    how = _text(node, "post_transform", "NONE")
+    if how not in ("NONE", "LOGISTIC", "SOFTMAX") or (n == 1 and how == "SOFTMAX"):
+        _refuse(node, f"ends in {how} of {n} scores; NONE and LOGISTIC can be read, and SOFTMAX of several scores")
+    scores = node.outputs[1]
+    if n == 1 and classes == 2:
+        if how == "NONE" and not _picked_apart(scores, body):
+            _refuse(node, _TWO_CLASSIFIERS)
+        coefficients, intercepts = _both(coefficients, how), _both(intercepts, how)
+        if how == "NONE":
+            intercepts = np.array([1, 0], np.float32) + (intercepts if intercepts.size else np.zeros(2, np.float32))
+    opposite = np.array_equal(coefficients[:1], -coefficients[1:]) and np.array_equal(intercepts[:1], -intercepts[1:])
+    if how == "SOFTMAX" or (how == "LOGISTIC" and opposite):
+        work.sums_to_one.add(scores)
+    if how == "NONE":
+        _linear(node, work, coefficients, intercepts, scores)
+    elif how == "SOFTMAX":
+        work.add(node, "Softmax", (_linear(node, work, coefficients, intercepts),), scores, axis=1)
+    else:
+        work.add(node, "Sigmoid", (_linear(node, work, coefficients, intercepts),), scores)
+
+
+_TWO_CLASSIFIERS: Final = (
+    "gives (1 - z, z) for its one score z, the larger of which is not the class of its label (z > 0): give it a "
+    "sigmoid (post_transform LOGISTIC), or make z alone the output"
+)
+
+
+def _picked_apart(scores: str, body: Body) -> bool:
+    """Return whether single scores are taken from the pair, and nobody compares the two."""
+    readers = {node.op for node in live_nodes(body.nodes, body.outputs) if scores in node.reads}
+    return scores not in body.outputs and readers <= {"ArrayFeatureExtractor", "Gather", "Slice"}
+
+
+def _both(row: AnyArray, how: str) -> AnyArray:
+    """Return the rows of both classes: (-z, z) under a sigmoid, (1 - z, z) without, the 1 left to the intercepts."""
+    return np.concatenate([-row, row])
+
+
+_LABELS: Final = "makes class labels, which jump; make its scores, the second output, the output of the model"
+
+
+def _normalizer(node: Node, body: Body, work: _Work) -> None:
+    """Probabilities that sum to one already are handed on; every other norm depends on the input."""
+    norm = _text(node, "norm", "MAX")
+    if norm != "L1" or _one(node) not in work.sums_to_one:
+        _refuse(
+            node,
+            f"divides by the {norm} norm of its input, for which there are no states; this version of idl-audit reads "
+            "it where it is L1 and behind a softmax, whose numbers sum to one: make the scores before it the output "
+            "(onnx.utils.extract_model), or train without it",
+        )
+    work.add(node, "Identity", (_one(node),), node.outputs[0])
+    work.sums_to_one.add(node.outputs[0])
+
+
+def _extractor(node: Node, body: Body, work: _Work) -> None:
+    """Columns at constant places."""
+    indices = {**body.constants, **work.constants}.get(_one(node, 1))
+    if indices is None:
+        _refuse(node, "picks entries at places that depend on the input, which jumps; constant places can be read")
+    places = work.constant(node, "indices", indices.reshape(-1).astype(np.int64))
+    work.add(node, "Gather", (_one(node), places), node.outputs[0], axis=-1)
+
+
+def _zip_map(node: Node, body: Body, work: _Work) -> None:
+    work.add(node, "Identity", (_one(node),), node.outputs[0])
+
+
+def _vectorizer(node: Node, body: Body, work: _Work) -> None:
+    """Features side by side."""
+    work.add(node, "Concat", tuple(work.floats(node, name) for name in node.inputs if name), node.outputs[0], axis=1)
+
+
+def _imputer(node: Node, body: Body, work: _Work) -> None:
+    """What only replaces NaN changes no number."""
+    replaced = node.attributes.get("replaced_value_float")
+    if not isinstance(replaced, float) or not math.isnan(replaced):
+        _refuse(node, "replaces a number by another one, which jumps; one that replaces NaN alone can be read")
+    work.add(node, "Identity", (_one(node),), node.outputs[0])
+
+
+PLAIN: Final[Mapping[str, Callable[[Node, Body, _Work], None]]] = MappingProxyType(
+    {
+        "ArrayFeatureExtractor": _extractor,
+        "FeatureVectorizer": _vectorizer,
+        "Imputer": _imputer,
+        "LinearClassifier": _classifier,
+        "LinearRegressor": _regressor,
+        "Normalizer": _normalizer,
+        "Scaler": _scaler,
+        "ZipMap": _zip_map,
+    }
+)
+"""Classical operators with a plain form."""
