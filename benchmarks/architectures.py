@@ -183,6 +183,30 @@ def random_batch_norms(module: nn.Module) -> None:
             layer.get_buffer("running_var").uniform_(0.5, 1.5)
 
 
+def learn_statistics(model: nn.Module, images: Tensor) -> nn.Module:
+    """Return the network with the statistics of some images in its batch norms, as before the first training step."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None
+    with torch.no_grad():
+        model.train()(images)
+    return model.eval()
+
+
+class Scaled(nn.Module):
+    """A network behind (u - mean) / std, a number a channel."""
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model((x - self.get_buffer("mean")) / self.get_buffer("std"))
+
+
 def resnet50(seed: int = 0) -> nn.Module:
     """Return a network of ResNet-50's size with random weights: 224x224 images, 1,000 outputs."""
     torch.manual_seed(seed)

@@ -131,7 +131,11 @@ class Case:
             if self.sparse is None:
                 tighten = budget.part(STATES_SHARE).check
                 self._states = backward_state_bounds(
-                    self.proved_model, self.inputs, check=budget.check, tighten=tighten
+                    self.proved_model,
+                    self.inputs,
+                    check=budget.check,
+                    tighten=tighten,
+                    max_bytes=budget.max_bytes,
                 )
             else:
                 prepared = _prepared_for_sparse(self.model, budget.max_bytes)

@@ -107,6 +107,23 @@ class Convolution(LinearMap):
         return position, (position >= 0) & (position < self.spatial_in[axis])
 
     @property
+    def pixels_in(self) -> int:
+        """Pixels of the input."""
+        return math.prod(self.spatial_in)
+
+    @cached_property
+    def reads(self) -> IntArray:
+        """Which pixel of the input each tap reads for each pixel of the output, (pixels, taps); -1 in the padding."""
+        read = np.zeros((1, 1), np.int64)
+        for axis in range(self.rank):
+            position, inside = self._axis_taps(axis)
+            here = np.where(inside, position, -1)[None, :, None, :]
+            before = read[:, None, :, None]
+            joined = np.where((before < 0) | (here < 0), -1, before * self.spatial_in[axis] + here)
+            read = joined.reshape(len(read) * len(position), -1)
+        return read
+
+    @property
     def _by_group(self) -> FloatArray:
         """The kernel as matrices, (groups, out channels of one, row_terms)."""
         return self.kernel.reshape(self.groups, self.channels_out // self.groups, self.row_terms)
@@ -207,14 +224,14 @@ class Convolution(LinearMap):
         """Return what each output hands to each tap of each input channel: (R, *extent, taps, channels in)."""
         taps = math.prod(self.kernel.shape[2:])
         if self.groups == 1:
-            product = y.reshape(-1, self.channels_out) @ self._kernel_rows[0]
+            product = y.reshape(-1, self.channels_out) @ self.kernel_rows[0]
             return np.asarray(product.reshape(*y.shape[:-1], taps, self.channels_in))
         grouped = y.reshape(-1, self.groups, self.channels_out // self.groups).transpose(1, 0, 2)
-        product = np.matmul(grouped, self._kernel_rows).reshape(self.groups, -1, taps, self.kernel.shape[1])
+        product = np.matmul(grouped, self.kernel_rows).reshape(self.groups, -1, taps, self.kernel.shape[1])
         return np.asarray(product.transpose(1, 2, 0, 3).reshape(*y.shape[:-1], taps, self.channels_in))
 
     @cached_property
-    def _kernel_rows(self) -> FloatArray:
+    def kernel_rows(self) -> FloatArray:
         """The kernel as (groups, out channels of a group, taps * in channels of a group)."""
         per_group = self.channels_out // self.groups
         rows = np.moveaxis(self.kernel.reshape(self.groups, per_group, self.kernel.shape[1], -1), 2, 3)

@@ -15,7 +15,7 @@ from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
-from idl_audit.measure.spectral_norms import hypotenuse, spectral_norm, times, total, up
+from idl_audit.proof.spectral_norms import hypotenuse, spectral_norm, times, total, up
 from idl_audit.values.arrays import BoolArray
 
 

@@ -32,7 +32,8 @@ from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.intervals import affine_interval, block_interval, interval_bounds, with_interval
 from idl_audit.proof.linear_bounds import output_lower_bounds, rows_at_once, state_lower_bounds, tightened_by_lines
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.proof.zonotopes import Zonotopes, left_to_lines, zonotopes_over
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.check import Check
@@ -55,7 +56,7 @@ COPIES_AT_ONCE: Final = 8
 """Arrays of so many numbers that such a unit of work holds at most."""
 
 
-Proved = TypeVar("Proved", Interval, FloatArray)
+Proved = TypeVar("Proved", Interval, FloatArray, tuple[StateBounds, BoolArray])
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,11 +358,15 @@ class _Climb:
         return self._by_states()
 
     def by_lines(self) -> Interval:
-        """Backward linear bounds of the states that are still unstable, oldest block first, and of the outputs."""
+        """Backward linear bounds of the states that are still unstable, oldest block first, and of the outputs.
+
+        Zonotopes stand in for those that would be dear.
+        """
+        zonotopes = zonotopes_over(self._model, self._set, self._budget.max_bytes)
         for k in self._model.evaluation_order:
             self._put_interval(k)
             reads_states = bool(self._model.rows[k].states)
-            bending = np.flatnonzero(self.bounds.unstable(k, self._model.blocks[k])[0])
+            bending = self._left_to_lines(k, zonotopes)
             if bending.size and (reads_states or k not in self._prepared.input_matrices):
                 self._put(k, self._backward(k, bending))
         return self._output_backward().intersected(self._by_states())
@@ -412,6 +417,14 @@ class _Climb:
                 self.cut_short = True
                 return None
         return self._input_moves[k]
+
+    def _left_to_lines(self, k: int, zonotopes: Zonotopes | None) -> IntArray:
+        """Return the states of a block that are left to lines; none where the time is over."""
+        found = self._within(partial(left_to_lines, self._model, k, self.bounds, zonotopes))
+        if found is None:
+            return np.zeros(0, np.int64)
+        self.bounds, bending = found
+        return np.flatnonzero(bending[0])
 
     def _backward(self, k: int, states: IntArray) -> Interval:
         """Return backward bounds of some pre-activations of block k; the others keep what they have."""

@@ -25,7 +25,7 @@ from idl_audit.proof.intervals import with_interval
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.linear_bounds import tightened_by_lines
 from idl_audit.proof.planes import Planes
-from idl_audit.proof.wanted import to_tighten
+from idl_audit.proof.zonotopes import Zonotopes, left_to_lines
 from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 
@@ -102,11 +102,13 @@ def retightened(
     *,
     form: Form | None = None,
     by_lines: bool = True,
+    zonotopes: Zonotopes | None = None,
     check: Check = unchecked,
 ) -> StateBounds:
     """Return bounds with block k's put in: its interval and its backward lines, intersected with what is known.
 
-    `form` is an affine form of its pre-activations over the boxes.
+    `form` is an affine form of its pre-activations over the boxes; `zonotopes`, of the whole pass over one box, are for
+    what is dear by lines.
     """
     block = model.blocks[k]
     bounds = with_interval(model, k, bounds, inputs, check=check)
@@ -116,7 +118,8 @@ def retightened(
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(form.interval), bounds.x[k])
     is_exact = not model.rows[k].states and not isinstance(inputs, SparseInputs)  # an affine map of the box
     if by_lines and not is_exact:
-        bends, z = to_tighten(model, k, bounds), bounds.z[k]
+        bounds, bends = left_to_lines(model, k, bounds, zonotopes, check=check)
+        z = bounds.z[k]
         if bends.any():
             found = tightened_by_lines(model, k, np.flatnonzero(bends.any(axis=0)), bounds, inputs, check=check)
             # whatever boxes are bounded beside it: another checker may take others together

@@ -30,6 +30,7 @@ from idl_audit.proof.proof import REST, Goals, Lemma, Proof
 from idl_audit.proof.restriction import is_dead_elsewhere, restricted, restricted_bounds
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.sensitivity_witness import why_not_well_posed
+from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
@@ -108,10 +109,13 @@ def proved_stages(model: ImplicitModel, inputs: Interval, proof: Proof) -> tuple
 def proved_stage(
     model: ImplicitModel, inputs: Interval, known: StateBounds | None, lemmas: tuple[Lemma, ...] = ()
 ) -> StateBounds:
-    """Return bounds of all states over m boxes: intervals, backward lines, what is known, and lemmas over one box."""
-    bounds = StateBounds()
+    """Return bounds of all states over m boxes: intervals, backward lines, what is known, and lemmas over one box.
+
+    Over one box, zonotopes stand in for lines that would be dear.
+    """
+    bounds, zonotopes = StateBounds(), zonotopes_over(model, inputs)
     for k in model.evaluation_order:
-        bounds = retightened(model, k, bounds, known, inputs)
+        bounds = retightened(model, k, bounds, known, inputs, zonotopes=zonotopes)
         for lemma in (one for one in lemmas if one.block == k):
             z = proved_lemma(model, inputs, bounds, lemma)
             bounds = bounds.with_block(k, model.blocks[k], z, bounds.x[k])

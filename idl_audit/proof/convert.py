@@ -22,6 +22,7 @@ from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
 from idl_audit.proof.restriction import restricted, restricted_bounds
 from idl_audit.proof.rows import groups, weights_of
 from idl_audit.proof.split_tree import SplitTree
+from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.values.arrays import ByteArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.query import Conjunction, Query
 
@@ -141,10 +142,10 @@ def _of_round(
     model: ImplicitModel, inputs: Interval, known: StateBounds | None, trees: Sequence[StateTrees]
 ) -> tuple[tuple[Lemma, ...], StateBounds]:
     """Return the lemmas of one round and, where cuts depend on it, what they prove."""
-    lemmas, bounds = [], StateBounds()
+    lemmas, bounds, zonotopes = [], StateBounds(), zonotopes_over(model, inputs)
     for k in model.evaluation_order:
         if known is not None:
-            bounds = retightened(model, k, bounds, known, inputs)
+            bounds = retightened(model, k, bounds, known, inputs, zonotopes=zonotopes)
         for own in (one for one in trees if one.block == k):
             lemmas.append(_of_trees(model, own, None if known is None else bounds))
             if known is not None:

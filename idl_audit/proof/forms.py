@@ -97,11 +97,7 @@ class Form:
         """
         if block.activation.coupled:
             return Form.of_interval(x, self.terms.shape[1] - 1)
-        slope = _slope(block, z)
-        one, none = np.ones_like(slope), np.zeros_like(slope)
-        least = block.lower_support(one, none, slope, z.lo, z.hi)
-        most = -block.lower_support(-one, none, -slope, z.lo, z.hi)
-        middle, radius = centre_and_radius(Interval(least, most))
+        slope, middle, radius = linearised(block, z)
         terms = self.terms * slope[:, None, :]
         rounding = gamma(4) * (np.abs(slope) * self.reach + np.abs(middle)) + TINY
         error = (np.abs(slope) * self.error + radius + rounding) * (1 + gamma(self.terms.shape[1] + 12))
@@ -109,6 +105,15 @@ class Form:
         other = Form.of_interval(x, self.terms.shape[1] - 1)
         own = (error < other.error) & np.isfinite(terms).all(axis=1)  # NaN is no form
         return Form(np.where(own[:, None, :], terms, other.terms), np.where(own, error, other.error))
+
+
+def linearised(block: StateBlock, z: Interval) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return s, m and rho with |phi(z) - s z - m| <= rho over [l, h], (m, n) each; s is the chord's slope."""
+    slope = _slope(block, z)
+    one, none = np.ones_like(slope), np.zeros_like(slope)
+    least = block.lower_support(one, none, slope, z.lo, z.hi)
+    most = -block.lower_support(-one, none, -slope, z.lo, z.hi)
+    return slope, *centre_and_radius(Interval(least, most))
 
 
 def _slope(block: StateBlock, z: Interval) -> FloatArray:

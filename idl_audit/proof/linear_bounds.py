@@ -23,7 +23,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.crown import Crown, Targets, lines_suit
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
-from idl_audit.proof.wanted import to_tighten
+from idl_audit.proof.zonotopes import left_to_lines, zonotopes_over
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import BudgetError
@@ -111,15 +111,22 @@ def _adjoint_equilibrium(A: FloatArray, arriving: FloatArray, below: FloatArray,
 
 
 def backward_state_bounds(
-    model: ImplicitModel, inputs: Interval, *, check: Check = unchecked, tighten: Check = unchecked
+    model: ImplicitModel,
+    inputs: Interval,
+    *,
+    check: Check = unchecked,
+    tighten: Check = unchecked,
+    max_bytes: int | None = None,
 ) -> StateBounds:
     """Return bounds of all states over each of m boxes: intervals, then backward bounds of those still unstable.
 
     Block by block, oldest first; each bound is intersected with the interval that follows from the ones before it.
+    Where lines for all that bends would be dear, zonotopes come before them, or in their place (`left_to_lines`).
     `check` and `tighten` are called between small units of work; once `tighten` raises BudgetError, the blocks that are
     left keep their intervals.
     """
     bounds, goes_on = StateBounds(), True
+    zonotopes = zonotopes_over(model, inputs, max_bytes=max_bytes)
 
     def both() -> None:
         check()
@@ -130,20 +137,19 @@ def backward_state_bounds(
         bounds = with_interval(model, k, bounds, inputs, check=check)
         if not model.rows[k].states or not goes_on:
             continue  # an affine map of the box: the interval is exact
-        bending = to_tighten(model, k, bounds)
-        if bending.any():
-            try:
-                if len(bending) > 1 and is_dense(model):
-                    found = tightened_apart(model, k, bending, bounds, inputs, check=both)
-                else:
-                    found = tightened_by_lines(
-                        model, k, np.flatnonzero(bending.any(axis=0)), bounds, inputs, check=both
-                    )
-            except BudgetError:
-                check()
-                goes_on = False
+        try:
+            bounds, bending = left_to_lines(model, k, bounds, zonotopes, check=both)
+            if not bending.any():
                 continue
-            bounds = bounds.with_block(k, block, found, bounds.x[k])
+            if len(bending) > 1 and is_dense(model):
+                found = tightened_apart(model, k, bending, bounds, inputs, check=both)
+            else:
+                found = tightened_by_lines(model, k, np.flatnonzero(bending.any(axis=0)), bounds, inputs, check=both)
+        except BudgetError:
+            check()
+            goes_on = False
+            continue
+        bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 
 

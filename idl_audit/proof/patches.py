@@ -162,6 +162,24 @@ def _union(one: Geometry | None, other: Geometry | None, image: Image | None) ->
     return joined
 
 
+@lru_cache(maxsize=256)
+def products_of_row(model: ImplicitModel, k: int) -> int:
+    """Return how many products the pass of one state of block k back to the inputs takes, at most."""
+    images, windows = images_of(model), plan(model, k)
+    total = 0
+    for j, own in ((k, Geometry.point(len(images.get(k, (0,))) - 1)), *windows.items()):
+        if j != INPUT:
+            total += sum(_products(linear_map, own, images.get(j)) for linear_map in model.rows[j].maps)
+    return total
+
+
+def _products(linear_map: LinearMap, own: Geometry | None, image: Image | None) -> int:
+    """Return how many products a row with such windows of a map's output takes."""
+    if own is None or image is None or not isinstance(linear_map, Convolution):
+        return linear_map.nnz
+    return min(linear_map.nnz, math.prod(own.extent) * math.prod(linear_map.kernel.shape))
+
+
 # --- arrays ----------------------------------------------------------------------------------------------------------
 
 

@@ -78,8 +78,8 @@ def test_bounds_that_contradict_each_other_make_the_program_infeasible_and_the_s
     """A crafted empty set: every state of the first block must lie above what the inputs allow."""
     asked = []
 
-    def crafted(model, inputs, *, check, tighten):
-        bounds = backward_state_bounds(model, inputs, check=check, tighten=tighten)
+    def crafted(model, inputs, **limits):
+        bounds = backward_state_bounds(model, inputs, **limits)
         asked.append(1)
         if len(asked) > 1:
             return bounds

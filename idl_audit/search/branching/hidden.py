@@ -21,6 +21,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import StateTrees, proved_by_trees, retightened
 from idl_audit.proof.cover import Phases
 from idl_audit.proof.planes import Planes
+from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.search.branching.ascent import Found
 from idl_audit.search.branching.network import SearchNet
 from idl_audit.search.branching.phased import PhasedSearch
@@ -77,11 +78,11 @@ def tree_bounds(
         BudgetError: where the time is over before all blocks have bounds.
     """
     model = net.model
-    fresh = StateBounds()
+    fresh, zonotopes = StateBounds(), zonotopes_over(model, inputs)
     grew = False
     grower = _Grower(budget, budget.part(share))
     for k in model.evaluation_order:
-        fresh = retightened(model, k, fresh, bounds, inputs, check=budget.check)
+        fresh = retightened(model, k, fresh, bounds, inputs, zonotopes=zonotopes, check=budget.check)
         block = model.blocks[k]
         unstable = np.flatnonzero(fresh.unstable(k, block)[0])
         older = any(fresh.unstable(j, model.blocks[j]).any() for j in net.bent if j > k and j in fresh.z)

@@ -11,6 +11,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import StateStep, retightened
 from idl_audit.proof.leaves import prove_states
 from idl_audit.proof.wanted import to_tighten
+from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.search.branching.ascent import ascend
 from idl_audit.search.branching.network import Lines, SearchNet, state_tensors
 from idl_audit.values.arrays import IntArray
@@ -41,11 +42,11 @@ def root_bounds(
     model = net.model
     if steps is None:
         steps = CURVED_STEPS if net.curved else ROOT_STEPS
-    bounds = StateBounds()
+    bounds, zonotopes = StateBounds(), zonotopes_over(model, inputs)
     ascent = _Ascent(net, inputs, steps, budget, budget.part(share), record)
     for k in model.evaluation_order:
         block = model.blocks[k]
-        bounds = retightened(model, k, bounds, None, inputs, check=budget.check)
+        bounds = retightened(model, k, bounds, None, inputs, zonotopes=zonotopes, check=budget.check)
         if not model.rows[k].states or ascent.share.out_of_time or steps <= 1:
             continue
         bending = np.flatnonzero(to_tighten(model, k, bounds).any(axis=0))

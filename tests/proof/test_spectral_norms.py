@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
-from idl_audit.measure import spectral_norms
-from idl_audit.measure.spectral_norms import hypotenuse, largest_norm, spectral_norm, times, total
+from idl_audit.proof import spectral_norms
+from idl_audit.proof.spectral_norms import hypotenuse, largest_norm, powered_norm, spectral_norm, times, total
 from tests.shared import map_examples
 from tests.shared.map_examples import KINDS, matrix, perturbed, product, rational
 
@@ -64,6 +64,7 @@ def test_the_bound_holds_in_exact_arithmetic(kind: str, seed: int) -> None:
     found = spectral_norm(linear_map)
     assert at_most(rational(matrix(linear_map)), found)
     assert found <= interpolated(linear_map) * (1 + 1e-12) + 1e-300  # what underflow may cost is granted to zeros, too
+    assert at_most(rational(matrix(linear_map)), spectral_norm(linear_map, quickly=True))
 
 
 @pytest.mark.parametrize("kind", CLOSE)
@@ -75,6 +76,27 @@ def test_small_maps_have_their_singular_value(kind: str, seed: int) -> None:
 
 
 @settings(deadline=None, max_examples=25)
+@given(
+    seed=seeds, m=st.integers(1, 9), n=st.integers(1, 9), complex_=st.booleans(), scale=st.sampled_from([-150, 0, 90])
+)
+def test_three_products_bound_the_norm_of_every_matrix(seed: int, m: int, n: int, complex_: bool, scale: int) -> None:
+    """At most m^(1/16) too much, m the shorter side: the eighth root of a Frobenius norm."""
+    rng = np.random.default_rng(seed)
+    matrices = rng.normal(size=(3, m, n)) * 10.0 ** rng.choice([-9, 0], size=(3, m, n)) * 10.0**scale
+    if complex_:
+        matrices = matrices + 1j * rng.normal(size=(3, m, n)) * 10.0**scale
+    true = float(np.linalg.norm(matrices, 2, axis=(1, 2)).max())
+    found = powered_norm(matrices)
+    assert true * (1 - 1e-12) <= found <= true * min(m, n) ** (1 / 16) * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_three_products_of_what_is_no_number_prove_nothing(number: float) -> None:
+    assert powered_norm(np.full((1, 2, 2), number)) == math.inf
+    assert powered_norm(np.zeros((1, 2, 2))) == 0.0
+
+
+@settings(deadline=None, max_examples=25)
 @given(seed=seeds, rank=st.integers(1, 3), work=st.sampled_from([10**11, 20_000, 5_000, 1_000, 1]))
 def test_symbols_bound_convolutions_on_every_grid(seed: int, rank: int, work: int) -> None:
     conv = map_examples.convolution(np.random.default_rng(seed), rank)
@@ -82,7 +104,9 @@ def test_symbols_bound_convolutions_on_every_grid(seed: int, rank: int, work: in
         patch.setattr(spectral_norms, "LARGEST_WORK", work)
         patch.setattr(spectral_norms, "CHUNK", 64)
         found = spectral_norms._symbol_norm(conv)
+        quick = spectral_norms._symbol_norm(conv, powered_norm)
     assert math.isinf(found) or at_most(rational(matrix(conv)), found)
+    assert math.isinf(quick) or at_most(rational(matrix(conv)), quick)
 
 
 def image_convolution(seed: int = 0, *, size: int = 12, taps: int = 3, **options: object) -> Convolution:
