@@ -191,7 +191,7 @@ def test_the_farthest_place_is_where_the_support_is(name: str, case: Exact, expo
     bottom, top = max(bottom, -2.0), min(top, 2.5)
     width = top - bottom
     lo, hi = np.sort(bottom + width * (0.02 + 0.95 * rng.random((2, 40))), axis=0) * 2.0**-exponent
-    least, most = block.tried_slopes(lo, hi)
+    least, most = block.line_slopes(lo, hi)
     for side in (1.0, -1.0):
         k = least + (most - least) * rng.random(40)
         z, _ = block.touched(side, k, lo, hi)
