@@ -337,11 +337,15 @@ class Loop:
     @cached_property
     def proof(self) -> Proof | None:
         """The first proof of the ladder that there is one x for every i (docs/mathematics.md, section 3.3), or None."""
+        if not np.isfinite(self.block.activation.lipschitz).all():  # products of states
+            return None
         return prove(self.A, *self.block.everywhere, self.coupling, self.weights)
 
     @cached_property
     def gain(self) -> FloatArray | None:
         """N, (n, n), with |dx| <= N |di| for all i, rounded upward; None where nothing proves one."""
+        if not np.isfinite(self.block.activation.lipschitz).all():
+            return None
         return gain(self.A, *self.block.everywhere, self.coupling, weights=self.weights)
 
     def solve(self, drive: FloatArray, *, check: Check = unchecked) -> Equilibrium:

@@ -111,11 +111,12 @@ def _values(model: ImplicitModel, constant: Mapping[int, BoolArray]) -> Values:
         for j, linear_map in row.states.items():
             if j != k and unknown[j].any():
                 mask &= ~_reads(linear_map, unknown[j])
+        mask = ~_whole_groups(block, ~mask)
         values, errors = np.zeros(block.size), np.zeros(block.size)
         if mask.any():
             drive = _known_z(row, k, found)
             if k in model.loops:
-                own = np.flatnonzero(_closed_part(row.states[k], mask))
+                own = np.flatnonzero(_closed_part(block, row.states[k], mask))
                 part = _loop_part(model.loops[k], own)
                 bounded = _loop_values(part, solved.pre_activations[k][0][own], (drive[0][own], drive[1][own]))
                 mask = np.zeros_like(mask)
@@ -131,10 +132,10 @@ def _values(model: ImplicitModel, constant: Mapping[int, BoolArray]) -> Values:
     return found
 
 
-def _closed_part(own: LinearMap, mask: BoolArray) -> BoolArray:
+def _closed_part(block: StateBlock, own: LinearMap, mask: BoolArray) -> BoolArray:
     """Return the states of the mask that read only states of it in their own block."""
     while True:
-        smaller = mask & ~_reads(own, ~mask)
+        smaller = ~_whole_groups(block, ~mask | _reads(own, ~mask))
         if bool((smaller == mask).all()):
             return mask
         mask = smaller

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.implicit.activations import ACTIVATIONS, JUMPS, SIZES, Activation, Coupled, Mixed
+from idl_audit.implicit.activations.parts import group_of
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, InputPart, Scaling, StateBlock
@@ -275,6 +276,11 @@ class _Reader:
         else:
             exponent = int(entry["exponent"])
             self._check(abs(exponent) <= 2**11, f"the exponent of block {k} is within range")
+        if np.ndim(exponent) and activation.coupled:
+            groups = group_of(activation, size)
+            first = np.unique(groups, return_index=True)[1]
+            same = bool((np.asarray(exponent)[first][groups] == exponent).all())
+            self._check(same, f"coupled states of block {k} have one exponent")
         return StateBlock(str(entry["name"]), str(entry["op"]), activation, shape, exponent=exponent)
 
     def _exponents(self, key: str, size: int) -> IntArray:

@@ -353,7 +353,7 @@ class _Pass:
     def _through_groups(self, k: int) -> FloatArray:
         """Replace the groups of a coupled block by their planes, as the dual bound does; return lam."""
         block, z, row = self._model.blocks[k], self._bounds.z[k], self._model.rows[k]
-        error = sum(size[:, None] * share for size, share in self._errors.pop(k)) * (1 + gamma(16)) + TINY
+        error = sum(size[:, None] * share for size, share in self._errors.pop(k)) * ROUNDED_SUMS + TINY
         v = self._rows.pop(k)
         v, error = (part.reshape(*self._shape, -1) for part in (v, np.broadcast_to(error, v.shape)))
         lo, hi = z.lo[:, None, :], z.hi[:, None, :]

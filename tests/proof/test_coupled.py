@@ -107,6 +107,59 @@ def test_ranges_and_summands_hold_for_any_multipliers(name: str, sizes: tuple[in
             assert total <= mpmath.fsum(terms)
 
 
+EXACT = [(name, sizes) for name, sizes in KINDS if name in ("contraction", "product")]
+
+
+def wild(rng: np.random.Generator, n: int) -> Array:
+    """Return numbers of any size that float64 holds, subnormal ones too."""
+    sizes = 10.0 ** rng.uniform(-300, 300, size=n) * 10.0 ** rng.choice([0, -20], size=n)
+    return np.where(rng.random(n) < 0.1, 0.0, rng.choice([-1.0, 1.0], size=n) * sizes)
+
+
+@pytest.mark.parametrize(("name", "sizes"), EXACT)
+@settings(deadline=None, max_examples=60)
+@given(seed=seeds)
+def test_summands_hold_where_products_leave_the_range_of_float64(name: str, sizes: tuple[int, ...], seed: int) -> None:
+    """What overflows proves nothing, what underflows is paid for, whichever product of three numbers it is."""
+    rng = np.random.default_rng(seed)
+    phi = coupled(name, sizes)
+    n = phi.width
+    lo, hi = np.sort(np.stack([wild(rng, n), wild(rng, n)]), axis=0)
+    v = wild(rng, n)
+    with np.errstate(all="ignore"):
+        lam = phi.multipliers(v, lo, hi)
+        lam = np.where(rng.random(n) < 0.2, wild(rng, n), lam)
+        bound = phi.lower_support(v, np.zeros(n), lam, lo, hi)
+    if not np.isfinite(bound).all():
+        return
+    total = sum((Fraction(float(part)) for part in bound), Fraction(0))
+    for _ in range(8):
+        z = np.where(rng.random(n) < 0.5, lo, hi)
+        with mpmath.workdps(1400):
+            x = exact_states(phi, z)
+            value = mpmath.fsum(
+                mpmath.mpf(float(v[i])) * x[i] - mpmath.mpf(float(lam[i])) * float(z[i]) for i in range(n)
+            )
+            assert mpmath.mpf(total.numerator) / total.denominator <= value
+
+
+def test_a_product_that_overflows_at_its_least_corner_alone_proves_nothing() -> None:
+    """v z1 z2 is 5e209 for v = 1e-100, and z1 z2 = 1e310 no number."""
+    lo, hi, v = np.full(2, 3e153), np.full(2, 1e155), np.array([-1e-100, 0.0])
+    with np.errstate(all="ignore"):
+        found = coupled("product", ()).lower_support(v, np.zeros(2), np.zeros(2), lo, hi).sum()
+    assert not found > -9.9e209
+
+
+def test_multipliers_that_overflow_are_no_zeros_in_a_summand() -> None:
+    phi, zero = coupled("contraction", (1, 1, 1)), np.zeros(2)
+    lo, hi = np.array([1e110, -1e-279]), np.array([1e110, 1e-279])
+    v = np.array([-1e200, 0.0])
+    with np.errstate(all="ignore"):
+        found = phi.lower_support(v, zero, phi.multipliers(v, lo, hi), lo, hi).sum()
+    assert not found > -1e31
+
+
 @pytest.mark.parametrize(("name", "sizes"), KINDS)
 def test_what_is_no_number_or_endless_proves_nothing(name: str, sizes: tuple[int, ...]) -> None:
     phi = coupled(name, sizes)

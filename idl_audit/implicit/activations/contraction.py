@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation
-from idl_audit.implicit.activations.coupled import Coupled, Plane
+from idl_audit.implicit.activations.coupled import UNDERFLOW, Coupled, Plane
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.rounding import TINY, down, gamma, up
@@ -133,9 +133,12 @@ class Contraction(Coupled):
     ) -> FloatArray:
         """Return lam = (V Yc^T, Xc^T V), Xc and Yc the centres; 0 where one is endless."""
         with np.errstate(invalid="ignore", over="ignore"):
-            (x, y), v = self.factors(lo / 2 + hi / 2), self.results(v)
-            lam = self._joined(np.matmul(v, np.swapaxes(y, -1, -2)), np.matmul(np.swapaxes(x, -1, -2), v))
+            lam = self._of_centres(v, lo, hi)
         return np.where(np.isfinite(lam), lam, 0.0)
+
+    def _of_centres(self, v: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
+        (x, y), v = self.factors(lo / 2 + hi / 2), self.results(v)
+        return self._joined(np.matmul(v, np.swapaxes(y, -1, -2)), np.matmul(np.swapaxes(x, -1, -2), v))
 
     def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
         """Return none: what reads them has the ranges of the states."""
@@ -154,7 +157,7 @@ class Contraction(Coupled):
             largest = np.maximum(np.abs(lo), np.abs(hi))
             (ax, ay), own, doubt = self.factors(largest), self.results(v), self.results(v_error)
             size = np.abs(own)
-            rest = self.multipliers(v, lo, hi) - lam
+            rest = self._of_centres(v, lo, hi) - lam  # endless after an overflow, which proves nothing
             ends = self.grouped(np.minimum(rest * lo, rest * hi)).sum(axis=-1)
             centre, radius, reach = np.matmul(x, y), np.matmul(rx, ry), np.matmul(ax, ay)
             constant = (own * centre + size * radius).sum(axis=(-1, -2))
@@ -162,6 +165,8 @@ class Contraction(Coupled):
             whole = (size * reach).sum(axis=(-1, -2)) + self.grouped(np.abs(lam) * largest).sum(axis=-1)
             terms = 2 * (self.rows + self.columns + self.inner + self.width) + 64
             unsure = (doubt * reach).sum(axis=(-1, -2)) * (1 + gamma(terms)) + 8 * gamma(terms) * whole
+            # V Yc^T and Xc^T V lose what underflows, and it is multiplied by z
+            unsure = unsure + (self.rows + self.columns) * UNDERFLOW * self.grouped(largest).sum(axis=-1)
             least = ends - constant - unsure - TINY * (1 + size.sum(axis=(-1, -2)) + doubt.sum(axis=(-1, -2)))
         summands = np.zeros((*least.shape, self.width))
         summands[..., 0] = least

@@ -17,6 +17,9 @@ import numpy as np
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 
+UNDERFLOW = 2.0**-1073
+"""More than a product that underflows can lose."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plane:
@@ -51,7 +54,7 @@ class Coupled(Activation):
 
     def fits(self, size: int) -> bool:
         """Return whether the parameters have a meaning, for a block of so many states."""
-        return size % self.width == 0
+        return 1 <= self.width <= max(size, 1) and size % self.width == 0
 
     def unaided(self) -> Activation:
         """Return the same function, relying on nothing that other blocks do."""

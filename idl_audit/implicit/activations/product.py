@@ -20,13 +20,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation
-from idl_audit.implicit.activations.coupled import Coupled, Plane
+from idl_audit.implicit.activations.coupled import UNDERFLOW, Coupled, Plane
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.rounding import TINY, down, gamma, up
-
-UNDERFLOW = 2.0**-1073
-"""More than a product that underflows can lose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +134,9 @@ class Product(Coupled):
         with np.errstate(invalid="ignore", over="ignore"):
             corners = [_corner(v1, v2, lam1, lam2, z1, z2) for z1 in (la, ha) for z2 in (lb, hb)]
             first, second = np.maximum(np.abs(la), np.abs(ha)), np.maximum(np.abs(lb), np.abs(hb))
-            doubt = (e1 * first * second + e2 * second) * (1 + gamma(8)) + (np.abs(v1) + e1) * UNDERFLOW + TINY
-            size = np.abs(v1) * first * second + (np.abs(v2) + np.abs(lam2)) * second + np.abs(lam1) * first
+            reach = first * second  # endless where z1 z2 is at a corner: no other order of these products would be
+            doubt = (e1 * reach + e2 * second) * (1 + gamma(8)) + (np.abs(v1) + e1) * UNDERFLOW + TINY
+            size = np.abs(v1) * reach + (np.abs(v2) + np.abs(lam2)) * second + np.abs(lam1) * first
             least = np.minimum(np.minimum(corners[0], corners[1]), np.minimum(corners[2], corners[3]))
             least = least - (doubt + gamma(12) * size)
         return paired(least, np.zeros_like(least))

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation
-from idl_audit.implicit.activations.coupled import Coupled, Plane
+from idl_audit.implicit.activations.coupled import UNDERFLOW, Coupled, Plane
 from idl_audit.implicit.activations.curve import LIBRARY_ERROR
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.rounding import TINY, down, gamma, up
 
 EXPONENT_ERROR = 2.0**-42
 """What rounding a difference of up to 745 does to its exponential, relative."""
+MOST_SLOPES = 2**22
+"""Slopes of the planes of all groups over one box."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +113,18 @@ class Softmax(Coupled):
     def multipliers(
         self, v: FloatArray, lo: FloatArray, hi: FloatArray, chosen: FloatArray | Float32Array | None = None
     ) -> FloatArray:
-        """Return lam = sum over i of (v_i - c) times the plane below x_i, or above it where v_i < c."""
+        """Return lam = sum over i of (v_i - c) times the plane below x_i, or above it where v_i < c.
+
+        Groups whose planes would be too many numbers have ranges alone: 0.
+        """
+        if not self._has_planes(v):
+            return np.zeros(np.broadcast_shapes(v.shape, lo.shape))
         planes = self.softmax_planes(lo, hi)
         _, w = self._moved(v, lo, hi)
         return self._pulled(planes, w).reshape(v.shape)
+
+    def _has_planes(self, v: FloatArray) -> bool:
+        return bool(v.shape[-1] * self.width <= MOST_SLOPES)
 
     def _moved(self, v: FloatArray, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return c, (..., groups, 1), and about v - c: c is the mean of v by the states in the middle of the box."""
@@ -137,9 +147,10 @@ class Softmax(Coupled):
 
         Where planes are no better, v . x >= its least value over the ranges of the states.
         """
-        by_planes = self._by_planes(v, v_error, lam, lo, hi)
         by_ranges = self._by_ranges(v, v_error, lam, lo, hi)
-        best = np.fmax(by_planes, by_ranges.sum(axis=-1) - gamma(self.width + 4) * np.abs(by_ranges).sum(axis=-1))
+        best = by_ranges.sum(axis=-1) - gamma(self.width + 4) * np.abs(by_ranges).sum(axis=-1)
+        if self._has_planes(v):
+            best = np.fmax(best, self._by_planes(v, v_error, lam, lo, hi))
         summands = np.zeros(by_ranges.shape)
         summands[..., 0] = best
         return summands.reshape(*by_ranges.shape[:-2], -1)
@@ -162,6 +173,7 @@ class Softmax(Coupled):
             # v - c is rounded, and so is what it is multiplied by; a state is at most 1
             size = reach * largest + np.abs(ends) + tall + np.abs(w) + np.abs(self.grouped(v)) + np.abs(c)
             doubt = gamma(2 * self.width + 16) * size + self.grouped(v_error) * (1 + gamma(8)) + TINY
+            doubt = doubt + 2 * self.width * UNDERFLOW * largest  # products of v and slopes, times z
             least = c[..., 0] + (ends + heights).sum(axis=-1) - doubt.sum(axis=-1) * (1 + gamma(self.width + 8))
         return np.asarray(np.where(np.isfinite(least), least, -np.inf))
 
