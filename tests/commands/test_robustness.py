@@ -382,8 +382,8 @@ def test_refusals_are_errors_of_ours(tmp_path):
     with pytest.raises(DataError, match="no labels"):
         audit(data=tmp_path / "unlabelled.npz", index=None)
     proto = onnx.load(MODEL)
-    proto.graph.node.append(onnx.helper.make_node("Sin", [proto.graph.output[0].name], ["last"], name="wave"))
+    proto.graph.node.append(onnx.helper.make_node("Hardmax", [proto.graph.output[0].name], ["last"], name="wave"))
     proto.graph.output[0].name = "last"
     onnx.save(proto, tmp_path / "wave.onnx")
-    with pytest.raises(UnsupportedModelError, match="Sin node 'wave'"):
+    with pytest.raises(UnsupportedModelError, match="Hardmax node 'wave'"):
         audit(model=tmp_path / "wave.onnx")

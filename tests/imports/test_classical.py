@@ -116,17 +116,17 @@ def test_every_operator_that_is_read_was_tried_and_is_in_the_readme():
 @pytest.mark.parametrize("op", OF_CLASSICAL)
 def test_what_has_no_plain_form_is_refused_by_name(tmp_path, op):
     outputs = "l y" if op.endswith("Classifier") else "y"
-    path = saved(tmp_path, [ml(op, "x", outputs), helper.make_node("Sin", ["y"], ["h"]), *floor("h")], {"z": FLOAT})
+    path = saved(tmp_path, [ml(op, "x", outputs), helper.make_node("Sin", ["y"], ["h"]), *hardmax("h")], {"z": FLOAT})
     with pytest.raises(UnsupportedModelError) as caught:
         open_subject(path)
     first, *others = caught.value.problems
     assert f"{op} node" in first
     assert OF_CLASSICAL[op] in first
-    assert any(problem.startswith("Floor node 'z' jumps") for problem in others)  # nothing hides behind it
+    assert any(problem.startswith("Hardmax node 'z' jumps") for problem in others)  # nothing hides behind it
 
 
-def floor(source: str) -> list[onnx.NodeProto]:
-    return [helper.make_node("Floor", [source], ["z"])]
+def hardmax(source: str) -> list[onnx.NodeProto]:
+    return [helper.make_node("Hardmax", [source], ["z"], name="z")]
 
 
 @pytest.mark.parametrize(

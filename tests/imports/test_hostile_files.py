@@ -121,7 +121,7 @@ def beside(raw: bytes, tensor: TensorProto) -> Callable[[Path], bytes]:
 
 def odd_name(name: str) -> bytes:
     return model(
-        [helper.make_node("Sin", ["x"], ["h"], name=name), helper.make_node("MatMul", ["h", "w"], ["y"])], [plain()]
+        [helper.make_node("Hardmax", ["x"], ["h"], name=name), helper.make_node("MatMul", ["h", "w"], ["y"])], [plain()]
     )
 
 
@@ -140,10 +140,10 @@ CORPUS: dict[str, tuple[bytes | Callable[[Path], bytes], str]] = {
     "a recursive function": (recursive(), "function"),
     "an If": (subgraph("If"), "If"),
     "a Loop": (subgraph("Loop"), "Loop"),
-    "a name with a quote and code": (odd_name(f'" if open("{MARKER}","w") else "'), "Sin"),
+    "a name with a quote and code": (odd_name(f'" if open("{MARKER}","w") else "'), "Hardmax"),
     "a name with markup": (odd_name("[bold red]x[/]"), "[bold red]x[/]"),
-    "a name with a terminal escape": (odd_name("a\x1b[31mb\x1b]0;title\x07"), "Sin"),
-    "a name with a command for CI": (odd_name("a\n::error::pwned\nb"), "Sin"),
+    "a name with a terminal escape": (odd_name("a\x1b[31mb\x1b]0;title\x07"), "Hardmax"),
+    "a name with a command for CI": (odd_name("a\n::error::pwned\nb"), "Hardmax"),
     "4 TiB of constants": (four_tebibytes(), "GiB"),
     "a zip bomb": (bomb(), "claims"),
     "pickled objects in an npz": (pickled_array(), "is not what its header says"),

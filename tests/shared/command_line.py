@@ -89,8 +89,8 @@ def _write_models(folder: Path) -> None:
     w = weights()
     relu = helper.make_node("Relu", ["h"], ["y"], name="relu")
     network(folder / "small.onnx", [gemm(target="h"), relu], w)
-    network(folder / "unknown_operator.onnx", [helper.make_node("Sin", ["x"], ["h"], name="odd"), gemm("h")], w)
-    chain = [helper.make_node("Sin", ["x"], ["h"]), gemm("h", "g"), helper.make_node("Cos", ["g"], ["y"])]
+    network(folder / "unknown_operator.onnx", [helper.make_node("Hardmax", ["x"], ["h"], name="odd"), gemm("h")], w)
+    chain = [helper.make_node("Hardmax", ["x"], ["h"]), gemm("h", "g"), helper.make_node("Bernoulli", ["g"], ["y"])]
     network(folder / "two_unknown_operators.onnx", chain, w)
     foreign = [helper.make_node("Foo", ["x"], ["h"], name="foreign", domain="my.own"), gemm("h")]
     network(folder / "foreign_domain.onnx", foreign, w, domains=("my.own",))
@@ -100,7 +100,7 @@ def _write_models(folder: Path) -> None:
     network(folder / "two_outputs.onnx", [gemm(), helper.make_node("Relu", ["y"], ["z"])], w, outputs=both)
     network(folder / "one_output.onnx", [gemm()], {"w": np.ones((4, 1)), "b": [0]}, outputs=(("y", (1, 1)),))
     network(folder / "nan_weights.onnx", [gemm()], w | {"b": [0, np.nan, 0]})
-    network(folder / "hostile_operator.onnx", [helper.make_node("Sin", ["x"], ["h"], name=HOSTILE), gemm("h")], w)
+    network(folder / "hostile_operator.onnx", [helper.make_node("Hardmax", ["x"], ["h"], name=HOSTILE), gemm("h")], w)
     network(folder / "hostile_names.onnx", [gemm(target="h", name=HOSTILE), _named(relu, f"2{HOSTILE}")], w)
     names = [*(f"X_{i}" for i in range(4)), *(f"Y_{j}" for j in range(3))]
     lines = [f"(declare-const {name} Real)" for name in names]

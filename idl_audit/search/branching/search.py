@@ -139,8 +139,9 @@ class Search:
         for number in self._left:
             alternative, lowers = self._query.alternatives[number], self._lowers[number]
             row = int(lowers.argmax())
-            value = float(alternative.rows[row] @ y + alternative.offsets[row])
-            if not -lowers[row] < NEAR * (value - lowers[row]):
+            with np.errstate(invalid="ignore", over="ignore"):
+                missing = -lowers[row] / (float(alternative.rows[row] @ y + alternative.offsets[row]) - lowers[row])
+            if not missing < NEAR:  # NaN, where nothing is known
                 return False
         return True
 
