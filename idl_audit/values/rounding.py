@@ -42,3 +42,8 @@ def down(value: FloatArray) -> FloatArray:
 def up(value: FloatArray) -> FloatArray:
     """Return the next float64 above each entry: at least the true result of one correctly rounded operation."""
     return np.nextafter(value, np.inf)
+
+
+def proved(least: FloatArray) -> FloatArray:
+    """Return lower bounds, -inf where one is no finite number: the least of infinity and another would be the other."""
+    return np.asarray(np.where(np.isfinite(least), least, -np.inf))

@@ -305,3 +305,28 @@ def test_the_parameters_make_it_again(name: str, case: Exact) -> None:
     assert found.name == name
     z = np.linspace(0.1, 0.9, 9)
     np.testing.assert_array_equal(ACTIVATIONS[found.name](**found.parameters)(z), found(z))
+
+
+@pytest.mark.parametrize(
+    ("name", "v", "lam", "lo", "hi"),
+    [("log", 1e308, 1.7e307, 5.0, 10.0), ("atan", 1.35e308, 0.35e308, 3.0, 5.0)],
+)
+def test_what_overflows_is_not_left_out(name: str, v: float, lam: float, lo: float, hi: float) -> None:
+    phi = ACTIVATIONS[name]()
+    found = float(phi.lower_support(*(np.array([part]) for part in (v, 0.0, lam, lo, hi)))[0])
+    true = getattr(mpmath, name)
+    assert -np.inf < found
+    assert all(mpf(found) <= mpf(v) * true(mpf(z)) - mpf(lam) * mpf(z) for z in (lo, hi))
+
+
+@pytest.mark.parametrize("phi", [ACTIVATIONS["sqrt"](), power(1e-17), power(0.25)])
+def test_slopes_at_minus_0_are_those_at_0(phi: Analytic) -> None:
+    hi = np.array([1.0])
+    assert phi.slopes(np.array([-0.0]), hi) == phi.slopes(np.array([0.0]), hi)
+    assert phi.slopes(np.array([-0.0]), hi)[1] == np.inf
+
+
+def test_errors_of_products_with_places_near_0_do_not_underflow() -> None:
+    z, lam = float.fromhex("0x1.8p-1060") / 3, 1e300 / 3
+    found = float(power(3.0).lower_support(*(np.array([part]) for part in (0.0, 0.0, lam, z, z)))[0])
+    assert mpf(found) <= -mpf(lam) * mpf(z)

@@ -14,7 +14,9 @@ from mpmath import mpf
 
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.activations.normalised import Normalised
+from idl_audit.implicit.build import build_implicit
 from idl_audit.values.errors import UnsupportedModelError
+from tests.shared.small_networks import graph
 
 Array = np.ndarray[Any, Any]
 DIGITS = 60
@@ -217,3 +219,78 @@ def test_groups_without_entries_or_a_divisor_do_not_fit(wrong: dict[str, float])
     assert isinstance(phi, Normalised)
     assert not phi.fits(6)
     assert not ACTIVATIONS["normalised"](width=4.0).fits(6)
+
+
+def support(phi: Normalised, v: list[float], lam: list[float], lo: list[float], hi: list[float]) -> float:
+    """Return the bound of one group."""
+    ends = np.array(lo), np.array(hi)
+    return float(phi.lower_support(np.array(v), np.zeros(len(v)), np.array(lam), *ends).sum())
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e-155, 1e-161, 1e-163, 1e-170, 1e-300])
+def test_the_length_of_small_coefficients_does_not_underflow(size: float) -> None:
+    phi = Normalised(3, 2.0, 1e-5)
+    found = support(phi, [size, -size, 0.0], [0.0] * 3, [-1.0, -1.0, 1.0], [1.0, 1.0, 1.0])
+    assert found <= -2 * size / np.sqrt(1 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("phi", "entry", "n"),
+    [
+        (Normalised(2, 1e-300, centred=False), 1e-165, 1),
+        (Normalised(2, 1e20, least=1.0, centred=False), 1e165, 1),
+        (Normalised(2, 1.0, centred=False), float(np.sqrt(1.55)) * 2.0**-537, 1),
+        (Normalised(2, 1e-320, centred=False), 1.0, 1),
+        (Normalised(2, 1e-300, centred=False), 1e10, 1),
+        (Normalised(2**18 + 1, 1.0, centred=False), 1.5 * 2.0**-538, 2**18),
+    ],
+)
+def test_states_of_tiny_and_huge_entries_lie_in_their_intervals(phi: Normalised, entry: float, n: int) -> None:
+    z = np.append(np.full(n, entry), 1.0)
+    low, high = replace(phi, under=0.0).interval(z, z)
+    with mpmath.workdps(DIGITS):
+        d = mpf(entry)
+        value = d / max(mpmath.sqrt(n * d * d / mpf(phi.count)), mpf(phi.least))
+        assert mpf(float(low[0])) <= value <= mpf(float(high[0]))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_of_nothing_divided_by_nothing_nothing_is_known(centred: bool) -> None:
+    lo, hi = [-1.0, -1.0, 1.0], [1.0, 1.0, 1.0]
+    phi = Normalised(3, 1.0, centred=centred)
+    low, high = phi.interval(np.array(lo), np.array(hi))
+    assert np.all(low[:2] == -np.inf)
+    assert np.all(high[:2] == np.inf)
+    assert support(phi, [1.0, 0.0, 0.0], [0.0] * 3, lo, hi) == -np.inf
+    aided = Normalised(3, 1.0, centred=False, aided=True)  # a finite factor: s is not 0
+    assert np.isfinite(aided.interval(np.array(lo), np.array(hi))).all()
+
+
+def test_what_overflows_proves_nothing() -> None:
+    phi = Normalised(3, 2.0, 1e-5, aided=True, centred=False)
+    found = support(phi, [0.0, 0.0, 1.5e308], [0.0, 0.0, -1.5e308], [-1.0, -1.0, 1.0], [1.0, 1.0, 2.0])
+    assert found == -np.inf or found <= 1.7e308
+
+
+def lrn(**attributes: float) -> Any:
+    nodes: list[Any] = [("LRN", ("u",), "h", attributes), ("Flatten", ("h",), "y", {})]
+    return build_implicit(graph(nodes, {}, (1, 3, 1, 1)))
+
+
+def test_windows_of_any_width_reach_no_farther_than_the_channels() -> None:
+    u, size = np.array([[0.5, -1.0, 2.0]]), 2**31
+    found = lrn(size=size, alpha=float(2**30), beta=0.5)(u)
+    assert np.allclose(found, u / np.sqrt(1 + (u * u).sum() / 2))
+
+
+def test_local_norms_to_the_power_minus_1_are_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="beta = -1"):
+        lrn(size=3, beta=-1.0)
+
+
+def test_weights_that_a_product_was_rounded_to_are_not_exact() -> None:
+    model = build_implicit(graph([("LpNormalization", ("u",), "y", {"axis": -1, "p": 2})], {}, (1, 2)))
+    factors = [k for k, block in enumerate(model.blocks) if block.activation.name == "rsqrt"]
+    maps = [part for k in factors for part in model.rows[k].states.values()]
+    assert maps
+    assert all(part.relative > 0 for part in maps if hasattr(part, "relative"))

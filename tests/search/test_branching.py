@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.implicit.activations import ACTIVATIONS
+from idl_audit.implicit.activations import ACTIVATIONS, Mixed
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
@@ -453,6 +453,21 @@ def test_loops_are_refused() -> None:
     )
     assert not branching.applies(model)
     with pytest.raises(UnsupportedModelError, match="feed-forward"):
+        run(model, Query(Box.between(-np.ones(1), np.ones(1)), (below([[1.0]], [1.0]),)))
+
+
+@pytest.mark.parametrize("name", ["normalised", "softmax"])
+def test_groups_beside_other_states_are_refused(name: str) -> None:
+    phi = Mixed((ACTIVATIONS[name](width=2.0), ACTIVATIONS["relu"]()), (2, 1))
+    model = ImplicitModel(
+        (StateBlock("mixed", "Mixed", phi, (3,)),),
+        (Affine({}, dense([[1.0], [0.0], [1.0]]), np.zeros(3)),),
+        Affine({0: dense([[1.0, 0.0, 1.0]])}, None, np.zeros(1)),
+        (1,),
+        (1,),
+    )
+    assert not branching.applies(model)
+    with pytest.raises(UnsupportedModelError, match="blocks of their own"):
         run(model, Query(Box.between(-np.ones(1), np.ones(1)), (below([[1.0]], [1.0]),)))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from idl_audit.implicit.activations.base import Line
 from idl_audit.implicit.activations.curved import Curved, Function, Piece
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, gamma, proved
 
 LIBRARY_ERROR: Final = 2.0**-46
 """Of a value or slope that takes a few library calls: 128 units in the last place."""
@@ -38,6 +38,7 @@ LARGEST_POWER: Final = 64.0
 """Beyond it rounding of the exponent less 1 would matter, and nobody means it."""
 FULL_TURN: Final = 6.283
 """Of a little less than 2 pi: what is wider meets every value of sine and cosine."""
+LARGEST: Final = float(np.finfo(np.float64).max)
 MORE_THAN_A_TURN: Final = 6.29
 LARGEST_ANGLE: Final = 2.0**20
 """Beyond it multiples of pi / 2 are too uncertain."""
@@ -119,7 +120,8 @@ class Analytic(Curved):
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and greatest derivative at the ends and at the turns between them, rounded outward."""
         with np.errstate(all="ignore"):
-            least, most = self._extremes([self.slope(z) for z in self._edges(lo, hi)])
+            # 0 is added since slopes at -0 may have the wrong sign
+            least, most = self._extremes([self.slope(z + 0.0) for z in self._edges(lo, hi)])
         return self._known(least, most, self.steepness, lo, hi)
 
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -239,10 +241,13 @@ class Analytic(Curved):
         return np.where(np.isfinite(least) & self.inside(lo, hi), least, -np.inf)
 
     def _at(self, v: FloatArray, lam: FloatArray, z: FloatArray) -> FloatArray:
-        """Return v phi(z) - lam z, rounded downward."""
+        """Return v phi(z) - lam z, rounded downward: what overflows upward is at least `LARGEST`, all else -inf."""
         value = self.function(z)
+        value = np.where(v < 0, np.maximum(value, -LARGEST), np.minimum(value, LARGEST))
         error = ((self.relative + gamma(8)) * np.abs(value) + self.absolute) * (1 + gamma(8))
-        return np.asarray((v * value - lam * z) - (np.abs(v) * error + np.abs(lam) * (gamma(8) * np.abs(z)) + TINY))
+        moved = lam * z
+        least = np.minimum(np.minimum(v * value, LARGEST) - moved, LARGEST)
+        return proved(least - (np.abs(v) * error + gamma(8) * np.abs(moved) + TINY))
 
     def _by_tangent(self, part: Part, v: FloatArray, lam: FloatArray) -> FloatArray:
         """Return the least value over a part of the tangent to v phi, minus lam z; v phi is convex there."""
@@ -257,7 +262,7 @@ class Analytic(Curved):
             (self.relative * np.abs(value) + self.absolute) + (self.relative * steep + self.absolute) * width
         )
         rounding = gamma(16) * (size * np.abs(value) + np.abs(lam * z) + (size * steep + np.abs(lam)) * width)
-        return np.asarray((v * value - lam * z) + ends - (library + rounding + TINY * (1 + width)) * (1 + gamma(8)))
+        return proved((v * value - lam * z) + ends - (library + rounding + TINY * (1 + width)) * (1 + gamma(8)))
 
 
 def _between(place: FloatArray | float, lo: FloatArray, hi: FloatArray) -> FloatArray:

@@ -18,7 +18,7 @@ import scipy
 from idl_audit.implicit.activations.base import Line
 from idl_audit.implicit.activations.curved import Curved, Function, Piece
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import TINY, gamma, proved
 
 LIBRARY_ERROR = 2.0**-46
 """Error granted to a value or slope, relative to 1 + its size: 128 units in the last place of a few library calls."""
@@ -160,7 +160,7 @@ class Curve(Curved):
         """Return v phi(z) - lam z, rounded downward; sizes are |v| and |lam|."""
         value = self.function(z)
         error = (LIBRARY_ERROR * (1.0 + np.abs(value)) + gamma(6) * np.abs(value)) * (1 + gamma(8))
-        return np.asarray((v * value - lam * z) - (sizes[0] * error + sizes[1] * (gamma(8) * np.abs(z))))
+        return proved((v * value - lam * z) - (sizes[0] * error + sizes[1] * (gamma(8) * (np.abs(z) + TINY))))
 
     def _by_tangent(self, piece: Piece, v: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return the least value over [lo, hi] of the tangent to v phi, minus lam z; v phi is convex there."""
@@ -172,7 +172,7 @@ class Curve(Curved):
         size, steep = np.abs(v), np.abs(slope)
         library = size * (LIBRARY_ERROR * ((1.0 + np.abs(value)) + (1.0 + steep) * width))
         rounding = gamma(16) * (size * np.abs(value) + np.abs(lam * z) + (size * steep + np.abs(lam)) * width)
-        return np.asarray((v * value - lam * z) + ends - (library + rounding + TINY * width) * (1 + gamma(8)))
+        return proved((v * value - lam * z) + ends - (library + rounding + TINY * width) * (1 + gamma(8)))
 
 
 def _rounded(value: FloatArray, direction: FloatArray | float) -> FloatArray:

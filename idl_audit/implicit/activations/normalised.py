@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 
@@ -28,10 +29,12 @@ from idl_audit.implicit.activations.coupled import Coupled, Plane
 from idl_audit.implicit.activations.product import usual_shares
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import LOST, TINY, down, gamma, up
+from idl_audit.values.rounding import LOST, TINY, down, gamma, proved, up
 
 LARGEST_SQUARE = 1e300
 """What a sum of squares is said to be at least where it overflows."""
+LEAST: Final = 2.0**-1074
+"""More than a product that underflows is moved by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +245,14 @@ class Normalised(Coupled):
             corners = [d * f[..., None] for d in (least, most) for f in (first, second)]
             below = np.fmax(down(np.minimum.reduce(corners)), -self._tallest(-least))
             above = np.fmin(up(np.maximum.reduce(corners)), self._tallest(most))
+            unknown = (self._may_be_nothing(least, most) & ~(second < np.inf))[..., None]
+            below, above = np.where(unknown, -np.inf, below), np.where(unknown, np.inf, above)
             return Seen(middle, down(low - middle), up(high - middle), least, most, first, second, below, above)
+
+    def _may_be_nothing(self, least: FloatArray, most: FloatArray) -> BoolArray:
+        """Return where s may be 0: of 0 / 0 nothing is known, however small the quotient is elsewhere."""
+        away = (least > 0) | (most < 0) | (max(self.under, self.beside, self.least) > 0)
+        return np.asarray(~away.any(axis=-1))
 
     def _middle(self, low: FloatArray, high: FloatArray) -> FloatArray:
         mean = (low / 2 + high / 2).mean(axis=-1, keepdims=True)
@@ -264,16 +274,21 @@ class Normalised(Coupled):
         return np.where(np.isnan(least), -np.inf, least), np.where(np.isnan(most), np.inf, most)
 
     def _sizes(self, least: FloatArray, most: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return bounds of s: sums of squares, which nothing is taken from, have errors relative to themselves."""
+        """Return bounds of s: sums of squares, which nothing is taken from, have errors relative to themselves.
+
+        Beside that every square, and the product with 1 - gamma, is moved by no more than `LEAST` where it underflows.
+        """
         near = np.maximum(np.maximum(least, -most), 0.0)
         far = np.maximum(np.abs(least), np.abs(most))
         with np.errstate(over="ignore"):
-            ends = [(d * d).sum(axis=-1) / self.count for d in (near, far)]
-            ends[0] = np.minimum(ends[0], LARGEST_SQUARE)
-            grown = gamma(self.n + 16)
+            ends = [(d * d).sum(axis=-1) for d in (near, far)]
+            grown, lost = gamma(self.n + 16), (self.n + 2) * LEAST
+            least_sum = np.maximum(np.minimum(ends[0], LARGEST_SQUARE) * (1 - grown) - lost, 0.0)
+            least_mean = np.clip(down(least_sum / self.count), 0.0, LARGEST_SQUARE)
+            most_mean = up((ends[1] * (1 + grown) + lost) / self.count)
             roots = [
-                np.sqrt(np.maximum(ends[0] * (1 - grown) - LOST, 0.0) + self.under) * (1 - gamma(8)),
-                np.sqrt(ends[1] * (1 + grown) + LOST + self.under) * (1 + gamma(8)),
+                np.sqrt(least_mean + self.under) * (1 - gamma(8)),
+                np.sqrt(most_mean + self.under) * (1 + gamma(8)),
             ]
             sizes = [np.maximum(root + self.beside, self.least) for root in roots]
         return sizes[0] * (1 - gamma(4)), sizes[1] * (1 + gamma(4))
@@ -287,10 +302,13 @@ class Normalised(Coupled):
         """Return an upper bound of d_i / s for d_i <= t: t / s(t) where t >= 0, else 0; grows to 1 / sqrt(k)."""
         t = np.maximum(t, 0.0)
         with np.errstate(all="ignore"):
-            size = np.maximum(np.sqrt(self._own_share * (t * t) + self.under) + self.beside, self.least)
+            share = self._own_share  # what underflows may be rounded up
+            own = np.maximum(down(share * np.maximum(down(t * t), 0.0)), 0.0)
+            size = np.maximum(np.sqrt(own + self.under) + self.beside, self.least)
             known = (t > 0) & np.isfinite(size)  # squares overflow where the quotient is at its limit
             found = np.where(known, t / size, np.where(t > 0, np.inf, 0.0)) * (1 + gamma(16)) + TINY
-            return np.asarray(np.fmin(found, (1.0 / np.sqrt(self._own_share)) * (1 + gamma(16))))
+            limit = (1.0 / np.sqrt(share)) * (1 + gamma(16)) if np.isfinite(share) else np.inf
+            return np.asarray(np.fmin(found, limit))
 
     # --- planes -------------------------------------------------------------------------------------------------------
 
@@ -331,8 +349,8 @@ class Normalised(Coupled):
         """Return a lower bound of v . x - lam . z over each group, as its first summand: by planes, or by ranges."""
         seen = self.seen(lo, hi)
         by_planes = self._by_planes(v, v_error, lam, seen, lo, hi)
-        best = np.fmax(by_planes, self._by_ranges(v, v_error, lam, seen, lo, hi))
-        best = np.where(np.isnan(best), -np.inf, best)
+        best = np.maximum(proved(by_planes), proved(self._by_ranges(v, v_error, lam, seen, lo, hi)))
+        best = np.where(np.isfinite(seen.tall).all(axis=-1), best, -np.inf)
         summands = np.zeros((*best.shape, self.width))
         summands[..., 0] = best
         return summands.reshape(*best.shape[:-1], best.shape[-1] * self.width)
@@ -351,7 +369,7 @@ class Normalised(Coupled):
                 least = np.minimum(tilt * seen.low, tilt * seen.high).sum(axis=-1)
                 ends.append(least + (own - lam_f) * f if self.aided else least)
             constant = seen.middle[..., 0] * lam_n.sum(axis=-1)
-            least = np.minimum(*ends) - constant
+            least = np.minimum(*map(proved, ends)) - constant
             large = tallest[..., None]
             size = (np.abs(w) * large + np.abs(lam_n)) * far + np.abs(lam_n * seen.middle)
             unsure = lost * large * far + doubts * seen.tall + LOST * far
@@ -385,7 +403,7 @@ class Normalised(Coupled):
                 - (gamma(self.n + 8) * np.abs(c) * tall + error * tall).sum(axis=-1) * (1 + gamma(self.n + 8))
                 for c, error in ((entries, 0.0), (w, lost))
             ]
-            length = np.sqrt((w * w).sum(axis=-1) * self.count) * (1 + gamma(self.n + 16))
+            length = _length(w) * np.sqrt(self.count) * (1 + gamma(self.n + 16))
             found.append(-length - (lost * tall).sum(axis=-1) * (1 + gamma(self.n + 8)))
             most = np.where(lam_n == 0, 0.0, np.maximum(lam_n * low, lam_n * high))
             handed, spare = self._handed_on(own, own_doubt, lam_f, lo, hi)
@@ -444,6 +462,13 @@ class BoundedNormalised(Normalised):
     def divisor(self) -> FloatArray:
         """One a group."""
         return self.smallest_size
+
+
+def _length(w: FloatArray) -> FloatArray:
+    """Return |w| = a sqrt(sum of (w / a)^2), a = max |w|: no square that matters underflows."""
+    largest = np.abs(w).max(axis=-1)
+    shares = w / np.where(largest > 0, largest, 1.0)[..., None]
+    return np.asarray(largest * np.sqrt((shares * shares).sum(axis=-1)))
 
 
 def normalised(

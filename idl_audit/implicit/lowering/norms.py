@@ -116,7 +116,8 @@ def _mean_square(node: Node, d: AffineForm, size: Size, walk: Walk) -> AffineFor
 
 
 def _sums(node: Node, form: AffineForm, groups: IntArray, share: float, walk: Walk) -> AffineForm:
-    return weighted_sum(node, form, (len(groups),), groups, np.full(len(groups), share), walk, rounded=8)
+    shares = np.full(len(groups), share)
+    return weighted_sum(node, form, (len(groups),), groups, shares, walk, rounded=8, exact=False)
 
 
 def _factor(node: Node, q: AffineForm, size: Size, walk: Walk) -> AffineForm:
@@ -220,9 +221,11 @@ def lower_lrn(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     if size < 1 or len(form.shape) < 2:
         refuse(node, f"has windows of {size} channels of a tensor of shape {form.shape}")
     alpha, beta, bias = (float_attribute(node, k, v) for k, v in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    if beta == -1:
+        refuse(node, "has beta = -1, a product with the sum of squares itself; write it as Mul")
     squares = walk.states(node, square(), form, suffix="/squares")
     windows = _channel_windows(form.shape, size)
-    total = weighted_sum(node, squares, form.shape, windows, np.full(form.size, alpha / size), walk)
+    total = weighted_sum(node, squares, form.shape, windows, np.full(form.size, alpha / size), walk, exact=False)
     if beta == 0:
         return (form,)
     factor = powered(node, total.scaled(1.0, bias), -beta, walk, suffix="/factor")
@@ -230,13 +233,17 @@ def lower_lrn(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
 
 
 def _channel_windows(shape: tuple[int, ...], size: int) -> IntArray:
-    """Return where every entry's window of channels lies, (entries, size); -1 beyond the first and last channel."""
-    moved = np.arange(size) - (size - 1) // 2
+    """Return where every entry's window of channels lies; -1 beyond the first and last channel.
+
+    No window is wider than all channels on both sides, (entries, min(size, 2 channels - 1)).
+    """
+    farthest = shape[1] - 1
+    moved = np.arange(-min((size - 1) // 2, farthest), min(size // 2, farthest) + 1)
     channels = np.arange(shape[1])[:, None] + moved
     flat = flat_indices(shape).reshape(shape[0], shape[1], -1)
-    taken = np.where(channels >= 0, channels, shape[1])
-    padded = np.concatenate([flat, np.full((shape[0], size, flat.shape[2]), -1)], axis=1)
-    return np.moveaxis(padded[:, taken], 2, -1).reshape(-1, size)
+    taken = np.where((channels >= 0) & (channels <= farthest), channels, shape[1])
+    padded = np.concatenate([flat, np.full((shape[0], 1, flat.shape[2]), -1)], axis=1)
+    return np.moveaxis(padded[:, taken], 2, -1).reshape(-1, moved.size)
 
 
 def _groups(node: Node, form: AffineForm, axes: Sequence[int]) -> IntArray:

@@ -57,10 +57,12 @@ def weighted_sum(
     walk: Walk,
     *,
     rounded: int = 2,
+    exact: bool = True,
 ) -> AffineForm:
     """Return the tensor whose entry i is weights[i] times the sum of the entries at windows[i].
 
-    Weights that are no powers of two have been rounded so many times.
+    Weights that are no powers of two have been rounded so many times; nor are those, which a product may have been
+    rounded to, where they are not `exact`: 1 divided by a whole number is.
     """
     used = windows >= 0
     indptr = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
@@ -68,5 +70,5 @@ def weighted_sum(
     matrix = sp.csr_array((data, windows[used], indptr), shape=(len(windows), form.size))
     matrix.sort_indices()
     mantissa, _ = np.frexp(weights)
-    relative = 0.0 if bool((np.abs(mantissa) == 0.5).all()) else gamma(rounded)
+    relative = 0.0 if exact and bool((np.abs(mantissa) == 0.5).all()) else gamma(rounded)
     return walk.linear(node, Sparse(matrix=matrix, relative=relative), form, shape)

@@ -7,6 +7,7 @@ Elsewhere: neuron splitting.
 
 from __future__ import annotations
 
+from idl_audit.implicit.activations import Mixed
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
 from idl_audit.proof.chain import Chain
@@ -24,8 +25,13 @@ MOST_STATES = 60_000
 
 
 def applies(model: ImplicitModel) -> bool:
-    """Return whether a model can be searched by branching: feed-forward, and not too large."""
-    return model.is_feed_forward and model.n_states <= MOST_STATES
+    """Return whether a model can be searched by branching: feed-forward, not too large, groups in their own blocks."""
+    return model.is_feed_forward and model.n_states <= MOST_STATES and not _mixes_groups(model)
+
+
+def _mixes_groups(model: ImplicitModel) -> bool:
+    """Return whether a block has coupled states beside others."""
+    return any(isinstance(block.activation, Mixed) and block.activation.coupled for block in model.blocks)
 
 
 def branch(
@@ -53,8 +59,10 @@ def branch(
         known: backward bounds of all states over the box, where they have been made: it begins with the rows alone.
 
     Raises:
-        UnsupportedModelError: where the model has loops.
+        UnsupportedModelError: where the model has loops, or a block with coupled states beside others.
     """
     if not model.is_feed_forward:
         raise UnsupportedModelError(("branching is for feed-forward models",))
+    if _mixes_groups(model):
+        raise UnsupportedModelError(("branching needs coupled activations in blocks of their own",))
     return Search(model, query, budget=budget, judge=judge, record=record, watch=watch, known=known).run()
