@@ -293,6 +293,8 @@ class _Reader:
             sizes = tuple(int(part["size"]) for part in entry["parts"])
             self._check(min(sizes, default=0) >= 1 and sum(sizes) == size, f"the parts of '{key}' have {size} states")
             self._check(all("parts" not in part for part in entry["parts"]), f"the parts of '{key}' have no parts")
+            steady = all(part["activation"] not in JUMPS for part in entry["parts"])
+            self._check(steady, f"no part of '{key}' jumps")
             pairs = enumerate(zip(entry["parts"], sizes, strict=True))
             return Mixed(tuple(self._activation(f"{key}.{j}", part, n) for j, (part, n) in pairs), sizes)
         known = {**ACTIVATIONS, **JUMPS}
@@ -312,8 +314,10 @@ class _Reader:
         self._check(whole, f"the sizes of '{key}' are whole numbers")
         if entry["activation"] == "step":
             share = np.asarray(parameters.get("share", 0.0))
-            self._check(bool(((share >= 0) & (share <= 1)).all()), f"the share of '{key}' lies between 0 and 1")
+            self._check(bool(((share == 0) | (share == 1)).all()), f"the share of '{key}' is 0 or 1")
         elif entry["activation"] in JUMPS:
+            reach = np.asarray(parameters.get("reach", np.inf))
+            self._check(bool((reach > 0).all()), f"the reach of '{key}' is positive")
             ends = [np.asarray(parameters.get(name, end)) for name, end in (("lowest", -np.inf), ("highest", np.inf))]
             self._check(bool((ends[0] <= ends[1]).all()), f"the ends of '{key}' are in order")
             whole = all(bool((np.rint(end) == end).all()) for end in ends)

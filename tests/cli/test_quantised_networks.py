@@ -66,11 +66,9 @@ def test_attacks_are_shown_to_the_network_itself(folder: Path, tmp_path: Path) -
 
 def test_no_number_bounds_its_slope(folder: Path, tmp_path: Path) -> None:
     model, data = of(folder, "digits_mlp")
-    refused = run("sensitivity", model)
-    assert refused.code == 2
-    assert "jumps at QuantizeLinear node" in refused.err
-    assert "S is infinite" in refused.err
-    assert len(refused.err.strip().splitlines()) == 1
+    unbounded = run("sensitivity", model)
+    assert unbounded.code == 0
+    assert "No bound on the sensitivity was found" in unbounded.out
     attack = ["attack", model, "-d", data, "-e", "0.1", "--limit", "1", "--method"]
     assert run(*attack, "gradient").code == 0
     named = run(*attack, "sensitivity")
@@ -92,11 +90,11 @@ def test_a_run_leaves_out_what_needs_slopes(folder: Path, tmp_path: Path, monkey
     Path("idl-audit.toml").write_text(text)
     found = run("run", "-f", "json")
     assert found.code == 0
-    assert found.report.sensitivity is None
     assert found.report.summary.per_eps[0].certified == 2
-    assert "IDL306" in {entry.code for entry in found.report.diagnostics}
     Path("idl-audit.toml").write_text(text + '[run]\nsteps = "sensitivity"\n')
-    assert run("run").code == 2
+    alone = run("run")
+    assert alone.code == 0
+    assert "No bound on the sensitivity was found" in alone.out
 
 
 def test_a_converted_int8_network_is_the_same(folder: Path, tmp_path: Path) -> None:
@@ -122,6 +120,6 @@ def test_the_verdicts_of_the_float_and_the_int8_network_are_compared(folder: Pat
 def test_operators_of_onnxruntime_s_own_are_named(tmp_path: Path) -> None:
     inputs = np.load(SAMPLES / "digits_conv.npz")["inputs"][200:250]
     made = quantised(SAMPLES / "digits_conv.onnx", tmp_path / "q.onnx", inputs, format=QuantFormat.QOperator)
-    refused = run("inspect", made)
-    assert refused.code == 2
-    assert "QLinearAveragePool of domain com.microsoft" in refused.err
+    found = run("inspect", made)
+    assert found.code == 0
+    assert "QLinearAveragePool of domain com.microsoft is not read" in found.out

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.implicit.activations import JUMPS
+from idl_audit.implicit.activations import ACTIVATIONS, JUMPS, Mixed
 from idl_audit.implicit.activations.jumping import LARGEST, RULES, Jumping, Stairs, Step, ceil, floor, rounding, step
-from idl_audit.implicit.activations.parts import restricted
+from idl_audit.implicit.activations.parts import restricted, side_by_side
 from idl_audit.implicit.compose import feedback
 from idl_audit.implicit.linear_maps import Dense
 from idl_audit.implicit.model import ImplicitModel, StateBlock
@@ -39,11 +39,12 @@ EXAMPLES: dict[str, Jumping] = {
     "ceil": ceil(),
     "ceil of two levels": ceil(0.0, 1.0),
     "step": step(),
-    "sign": step(jump=2.0, share=0.5),
+    "int32": rounding(reach=2.0**31),
+    "twice as high": step(jump=2.0, share=1.0),
     "a fall": step(jump=-1.5, share=1.0),
     "thresholded relu": step(above=1.0, jump=0.7),
-    "slopes and a jump": step(below=-0.3, above=2.5, jump=-0.1, share=0.25),
-    "steps of their own": step(np.linspace(-1, 1, N), np.linspace(2, -2, N), np.linspace(-1, 1, N), np.full(N, 0.5)),
+    "slopes and a jump": step(below=-0.3, above=2.5, jump=-0.1, share=1.0),
+    "steps of their own": step(np.linspace(-1, 1, N), np.linspace(2, -2, N), np.linspace(-1, 1, N), np.arange(N) % 2.0),
 }
 EVERY = pytest.mark.parametrize("name", EXAMPLES)
 Piece = tuple[Fraction, Fraction, Fraction, Fraction]
@@ -249,7 +250,7 @@ def test_the_sides_of_a_cut_have_the_whole_graph_and_each_value_at_it_once(name:
         (ceil(), [1.0, -1.0, 0.5, -0.5, 1e-20], [1, -1, 1, 0, 1]),
         (step(), [-1.0, 0.0, 1e-300], [0, 0, 1]),
         (step(share=1.0), [-1e-300, 0.0, 1.0], [0, 1, 1]),
-        (step(jump=2.0, share=0.5), [-1.0, 0.0, 1.0], [0, 1, 2]),
+        (step(jump=2.0, share=1.0), [-1.0, 0.0, 1.0], [0, 2, 2]),
     ],
 )
 def test_values_at_thresholds_are_those_of_the_rule(phi: Jumping, z: list[float], x: list[float]) -> None:
@@ -323,11 +324,47 @@ def test_a_converted_model_keeps_its_jumps(name: str, tmp_path: Path) -> None:
         (rounding(-1.0, 1.0), {"highest": float("nan")}),
         (step(), {"share": 1.5}),
         (step(), {"share": -0.5}),
+        (step(), {"share": 0.5}),
+        (rounding(), {"reach": -1.0}),
     ],
 )
 def test_a_file_whose_jumps_make_no_sense_is_refused(phi: Jumping, changes: dict[str, float], tmp_path: Path) -> None:
     with pytest.raises(ModelFileError):
         stored(tmp_path, phi, **changes)
+
+
+def test_what_is_no_end_of_a_step_is_refused() -> None:
+    for share in (0.5, float("nan"), np.array([0.0, 0.25])):
+        with pytest.raises(ValueError, match="0 or 1"):
+            step(share=share)
+
+
+def test_parts_that_jump_are_refused(tmp_path: Path) -> None:
+    """A block would not know of their jumps, and a loop could hold them."""
+    with pytest.raises(ValueError, match="may jump"):
+        side_by_side([(step(), 1), (ACTIVATIONS["relu"](), 1)])
+    parts = Mixed((ACTIVATIONS["abs"](), ACTIVATIONS["relu"]()), (1, 1))
+    model = layered([(np.eye(2), np.zeros(2))], (np.ones((1, 2)), [0.0]), parts)
+    save_model(tmp_path / "m.npz", model, origin={})
+    with np.load(tmp_path / "m.npz") as file:
+        arrays = dict(file)
+    arrays["meta"] = np.asarray(str(arrays["meta"]).replace('"abs"', '"step"'))
+    np.savez(tmp_path / "m.npz", **arrays)
+    with pytest.raises(ModelFileError, match=r"no part of .* jumps"):
+        load_model(tmp_path / "m.npz")
+
+
+def test_beyond_a_type_nothing_is_claimed() -> None:
+    lo, hi = np.array([-5.0, 0.0, 2.0**31, -1e18]), np.array([5.0, 2.0**31, 2.0**32, 0.0])
+    phi, one = rounding(reach=2.0**31), np.ones(4)
+    assert phi.inside(lo, hi).tolist() == [True, False, False, False]
+    low, high = phi.interval(lo, hi)
+    assert (low[0], high[0]) == (-5.0, 5.0)
+    assert np.isneginf(low[1:]).all()
+    assert np.isposinf(high[1:]).all()
+    found = phi.lower_support(one, 0 * one, 0 * one, lo, hi)
+    assert found[0] == pytest.approx(-5.0)
+    assert np.isneginf(found[1:]).all()
 
 
 def test_a_loop_that_jumps_is_refused(tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ OTHERS = {
             ("Greater", ["x", "one"], ["b"], {}),
             ("Where", ["b", "x", "f"], ["y"], {}),
         ],
-        "Where",
+        "",
     ),
     "a shrinkage by another width": ([*SHRUNK[:3], ("Mul", ["s", "one"], ["t"], {}), *SHRUNK[4:]], ""),
 }

@@ -29,6 +29,7 @@ from idl_audit.search.judge import Judge
 from idl_audit.values.box import Box
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.budgets import enough, few
+from tests.shared.implicit_models import built, node
 from tests.shared.small_networks import layered
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +38,7 @@ PHIS = {
     "quantised": lambda: JUMPS["round"](-4.0, 5.0),
     "floor": JUMPS["floor"],
     "ceil": JUMPS["ceil"],
-    "sign": lambda: JUMPS["step"](jump=2.0, share=0.5),
+    "a fall": lambda: JUMPS["step"](jump=-2.0, share=1.0),
     "jumping relu": lambda: JUMPS["step"](above=1.0, jump=0.5),
     "relu": ACTIVATIONS["relu"],
 }
@@ -99,7 +100,7 @@ def test_bounds_of_states_and_outputs_hold_at_every_point(seed: int) -> None:
 @settings(deadline=None, max_examples=20)
 def test_leaves_hold_at_the_points_that_have_their_phases(seed: int) -> None:
     """A point at a threshold has the phase of its value: the sides share the graph there."""
-    rng, model, box = case(seed, ["quantised", "sign", "floor"])
+    rng, model, box = case(seed, ["quantised", "a fall", "floor"])
     inputs = Interval.of_boxes(box)
     bounds = backward_state_bounds(model, inputs)
     searcher = PhasedSearch(SearchNet(model, box), SearchNet(model, box).output, 0, bounds)
@@ -119,7 +120,7 @@ def test_leaves_hold_at_the_points_that_have_their_phases(seed: int) -> None:
         assert (y[inside] @ seeds[i] >= proved[i] - 1e-9).all()
 
 
-@given(seed=SEEDS, names=st.sampled_from([["sign"], ["quantised"], [*PHIS]]), scaled=st.booleans())
+@given(seed=SEEDS, names=st.sampled_from([["a fall"], ["quantised"], [*PHIS]]), scaled=st.booleans())
 @settings(deadline=None, max_examples=10)
 def test_what_a_tree_proves_is_true_and_its_proof_is_accepted(seed: int, names: list[str], scaled: bool) -> None:
     rng, model, box = case(seed, names)
@@ -138,9 +139,9 @@ def test_what_a_tree_proves_is_true_and_its_proof_is_accepted(seed: int, names: 
 
 
 def test_a_tree_of_signs_ends() -> None:
-    """y = |s1 + s2 + s3| of signs of three lines: 1 at least, which no line around the steps says."""
+    """y = |s1 + s2 + s3| of steps from -1 to 1 of three lines: 1 at least, which no line around the steps says."""
     layers = [([[1.0, 0.25], [-0.5, 1.0], [0.25, -1.0]], [0.1, -0.2, 0.3]), ([[1.0, 1.0, 1.0]], [-3.0])]
-    step, absolute = JUMPS["step"](jump=2.0, share=0.5), ACTIVATIONS["abs"]()
+    step, absolute = JUMPS["step"](jump=2.0), ACTIVATIONS["abs"]()
     model = layered(layers, ([[1.0]], [0.0]), [step, absolute])
     box = Box.around(np.zeros(2), 2.0)
     query = Query(box, (Conjunction(np.ones((1, 1)), np.array([-0.5])),))
@@ -149,6 +150,19 @@ def test_a_tree_of_signs_ends() -> None:
     assert outcome.proved
     assert sum(chain.trees[0].sizes) > 2
     assert check(model, query, of_chain(model, query, chain)) == []
+
+
+def test_the_sign_of_0_is_on_a_side_of_every_cut() -> None:
+    """y = |sign(x)| is 0 at 0 alone, and y = |s1 + s2 + s3| of three signs is 0 where one of them is."""
+    sign = built([node("Sign", "x", "s"), node("Abs", "s")], (1, 1), {})
+    weights = {"w": np.float32([[1.0, -0.5, 0.25], [0.25, 1.0, -1.0]]), "b": np.float32([0.1, -0.2, 0.3])}
+    ones = {**weights, "o": np.ones((3, 1), np.float32)}
+    layers = [node("MatMul", "x w", "h"), node("Add", "h b", "z"), node("Sign", "z", "s"), node("MatMul", "s o", "t")]
+    three = built([*layers, node("Abs", "t")], (1, 2), ones)
+    assert sign(np.zeros((1, 1)))[0, 0] == 0
+    for model, box in ((sign, Box.between([-1.0], [1.5])), (three, Box.around(np.zeros(2), 2.0))):
+        query = Query(box, (Conjunction(np.ones((1, 1)), np.array([-0.5])),))
+        assert not branch(model, query, budget=few(100), judge=Judge.of_model(model, query)).proved
 
 
 def test_states_whose_stairs_a_cut_does_not_narrow_are_not_split() -> None:

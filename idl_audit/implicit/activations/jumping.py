@@ -201,12 +201,23 @@ class Stairs(Jumping):
     name: str
     lowest: float | FloatArray = -np.inf
     highest: float | FloatArray = np.inf
+    reach: float | FloatArray = np.inf
+    """Nothing is known of x where |z| is not below this: a type of whole numbers ends there."""
 
     @property
     def parameters(self) -> Mapping[str, float | FloatArray]:
         """The bounds that there are."""
-        ends = {"lowest": self.lowest, "highest": self.highest}
+        ends = {"lowest": self.lowest, "highest": self.highest, "reach": self.reach}
         return {key: value for key, value in ends.items() if np.isfinite(value).all()}
+
+    @property
+    def forbidden(self) -> str:  # type: ignore[override]
+        """Where a type of whole numbers ends."""
+        return f"reach {np.min(self.reach):.10g} or more in size" if np.isfinite(self.reach).all() else ""
+
+    def inside(self, lo: FloatArray, hi: FloatArray) -> BoolArray:
+        """Return whether [lo, hi] lies within the reach; NaN does not."""
+        return np.asarray((-np.asarray(self.reach) < lo) & (hi < self.reach) | np.isposinf(self.reach))
 
     @property
     def _rule(self) -> Rule:
@@ -228,7 +239,18 @@ class Stairs(Jumping):
         return np.zeros(first.shape), np.where(first < last, np.inf, 0.0)
 
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the numbers of the first and the last piece that meet [lo, hi]."""
+        """Return the numbers of the first and the last piece that meet [lo, hi]; beyond the reach, everything."""
+        first, last = self._ends(lo, hi)
+        inside = self.inside(lo, hi)
+        return np.where(inside, first, -np.inf), np.where(inside, last, np.inf)
+
+    def lower_support(
+        self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray
+    ) -> FloatArray:
+        """Return the least of v x - lam z at the corners, rounded downward; minus infinity beyond the reach."""
+        return np.where(self.inside(lo, hi), super().lower_support(v, v_error, lam, lo, hi), -np.inf)
+
+    def _ends(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         half, centre = 0.5, self._rule.centre
         first, last = np.ceil(lo - (centre + half)), np.floor(hi + (half - centre))
         first, last = first + (first + (centre + half) < lo), last - (last + (centre - half) > hi)
@@ -236,7 +258,7 @@ class Stairs(Jumping):
 
     def corners(self, lo: FloatArray, hi: FloatArray) -> tuple[Corner, ...]:
         """Return the six corners; where one piece is all there is, its two ends, the right one five times."""
-        first, last = self.interval(lo, hi)
+        first, last = self._ends(lo, hi)
         jumps = first < last
         to_next = self._rule.centre + 0.5
         lo, hi = (np.broadcast_to(side, jumps.shape) for side in _further(lo, hi))
@@ -253,7 +275,7 @@ class Stairs(Jumping):
 
     def cut(self, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return the threshold within [lo, hi] that is next to its middle."""
-        first, last = self.interval(lo, hi)
+        first, last = self._ends(lo, hi)
         with np.errstate(over="ignore", invalid="ignore"):
             middle = np.floor(lo + 0.5 * (hi - lo) - self._rule.centre)
             cut = np.clip(middle, first, np.maximum(first, last - 1.0)) + (self._rule.centre + 0.5)
@@ -261,29 +283,36 @@ class Stairs(Jumping):
 
     def of_states(self, states: IntArray) -> Stairs:
         """Return the activation of some states."""
-        return Stairs(self.name, _of(self.lowest, states), _of(self.highest, states))
+        return Stairs(self.name, *(_of(end, states) for end in (self.lowest, self.highest, self.reach)))
 
 
-def rounding(lowest: float | FloatArray = -np.inf, highest: float | FloatArray = np.inf) -> Stairs:
+def rounding(
+    lowest: float | FloatArray = -np.inf, highest: float | FloatArray = np.inf, reach: float | FloatArray = np.inf
+) -> Stairs:
     """Return phi(z) = z rounded to the next whole number, halves to even, within [lowest, highest]."""
-    return Stairs("round", lowest, highest)
+    return Stairs("round", lowest, highest, reach)
 
 
-def floor(lowest: float | FloatArray = -np.inf, highest: float | FloatArray = np.inf) -> Stairs:
+def floor(
+    lowest: float | FloatArray = -np.inf, highest: float | FloatArray = np.inf, reach: float | FloatArray = np.inf
+) -> Stairs:
     """Return phi(z) = the largest whole number that is not above z, within [lowest, highest]."""
-    return Stairs("floor", lowest, highest)
+    return Stairs("floor", lowest, highest, reach)
 
 
-def ceil(lowest: float | FloatArray = -np.inf, highest: float | FloatArray = np.inf) -> Stairs:
+def ceil(
+    lowest: float | FloatArray = -np.inf, highest: float | FloatArray = np.inf, reach: float | FloatArray = np.inf
+) -> Stairs:
     """Return phi(z) = the smallest whole number that is not below z, within [lowest, highest]."""
-    return Stairs("ceil", lowest, highest)
+    return Stairs("ceil", lowest, highest, reach)
 
 
 @dataclass(frozen=True, eq=False)
 class Step(Jumping):
-    """phi(z) = below z for z < 0 and above z + jump for z > 0; share of the jump at 0, 0 <= share <= 1.
+    """phi(z) = below z for z < 0 and above z + jump for z > 0; share of the jump at 0, which is 0 or 1.
 
-    The closed graph is two segments that end in (0, 0) and in (0, jump).
+    The closed graph is two segments that end in (0, 0) and in (0, jump). Another share would be a point on neither
+    side of a cut at 0, and proofs by cases would leave it out.
     """
 
     below: float | FloatArray
@@ -291,6 +320,12 @@ class Step(Jumping):
     jump: float | FloatArray
     share: float | FloatArray
     name: str = "step"
+
+    def __post_init__(self) -> None:
+        """Refuse a point between the two ends."""
+        share = np.asarray(self.share)
+        if not ((share == 0) | (share == 1)).all():
+            raise ValueError("the share of a step is 0 or 1: at 0 it has one of its two ends")
 
     @property
     def parameters(self) -> Mapping[str, float | FloatArray]:
@@ -362,7 +397,7 @@ def step(
     jump: float | FloatArray = 1.0,
     share: float | FloatArray = 0.0,
 ) -> Step:
-    """Return phi(z) = below z for z < 0, above z + jump for z > 0, and share * jump at 0."""
+    """Return phi(z) = below z for z < 0, above z + jump for z > 0, and share * jump at 0, share 0 or 1."""
     return Step(below, above, jump, share)
 
 

@@ -8,16 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation, Line
+from idl_audit.implicit.activations.jumping import Jumping
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class Mixed(Activation):
-    """parts[j] acts on the next sizes[j] states."""
+    """parts[j] acts on the next sizes[j] states; none of them jumps, since no loop may hold what does."""
 
     parts: tuple[Activation, ...]
     sizes: tuple[int, ...]
     name: str = "mixed"
+
+    def __post_init__(self) -> None:
+        """Refuse parts whose jumps a block would not know of."""
+        if any(isinstance(part, Jumping) for part in self.parts):
+            raise ValueError("no part of a mixed activation may jump")
 
     @property
     def positively_homogeneous(self) -> bool:  # type: ignore[override]

@@ -65,6 +65,8 @@ class Piece:
     root: str | None
     factor: FloatArray
     offset: FloatArray
+    exact: bool = True
+    """Whether nothing was rounded on the way."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,8 @@ class Choices:
         roots = {piece.root for piece in (left, right, above, below)} - {None}
         if len(roots) != 1:
             refuse(node, f"chooses between tensors by comparing others, and may jump; {READABLE}")
+        if not (_adds_exactly(left, right, -1.0) and _is_no_underflow(left, right, above, below)):
+            refuse(node, f"chooses by numbers that are lost in rounding; {READABLE}")
         x = self._tensor(node, roots.pop())
         if not isinstance(x, AffineForm):
             refuse(node, f"chooses by a condition that depends on the input; {READABLE}")
@@ -218,10 +222,13 @@ class Choices:
         return found
 
     def _origin(self, name: str) -> str:
-        """Return the name behind operators that change nothing."""
+        """Return the name behind operators that change nothing; a Cast to another type may cut numbers off."""
         for _ in range(DEEPEST):
             node = self.makers.get(name)
-            if node is None or node.op not in _PASSED_ON or isinstance(self.values.get(name), np.ndarray):
+            if node is None or node.op not in _PASSED_ON:
+                break
+            made, read = self.values.get(name), self.values.get(node.inputs[0])
+            if not (isinstance(made, AffineForm) and isinstance(read, AffineForm) and type_of(made) == type_of(read)):
                 break
             name = node.inputs[0]
         return name
@@ -244,11 +251,11 @@ class Choices:
         name = self._origin(name)
         itself = Piece(name, np.ones(()), np.zeros(()))
         node = self.makers.get(name)
-        if node is None or depth > DEEPEST or name in known:
-            return itself
+        if node is None or depth > DEEPEST or name in known or type_of(self._tensor(node, name)):
+            return itself  # whole numbers that are added up may leave their type
         if node.op == "Neg":
             piece = self._piece(node.inputs[0], depth + 1, known)
-            return Piece(piece.root, -piece.factor, -piece.offset)
+            return replace(piece, factor=-piece.factor, offset=-piece.offset)
         if node.op not in ("Add", "Div", "Mul", "Sub") or len(node.inputs) != 2:
             return itself
         one, two = (self._piece(other, depth + 1, known) for other in node.inputs)
@@ -268,14 +275,44 @@ def _combined(op: str, one: Piece, two: Piece) -> Piece | None:
     root = one.root if one.root is not None else two.root
     if op in ("Add", "Sub"):
         sign = 1.0 if op == "Add" else -1.0
-        return Piece(root, one.factor + sign * two.factor, one.offset + sign * two.offset)
-    if op == "Div":
-        if two.root is not None or not two.offset.all():
+        if not _adds_exactly(one, two, sign):
             return None
-        return Piece(root, one.factor / two.offset, one.offset / two.offset)
-    if two.root is None:
-        return Piece(root, one.factor * two.offset, one.offset * two.offset)
-    return Piece(root, two.factor * one.offset, two.offset * one.offset)
+        exact = one.exact and two.exact
+        return Piece(root, one.factor + sign * two.factor, one.offset + sign * two.offset, exact)
+    if op == "Div":
+        if two.root is not None or not two.offset.all() or not _is_no_underflow(one, two):
+            return None
+        return Piece(root, one.factor / two.offset, one.offset / two.offset, exact=False)
+    one, two = (one, two) if two.root is None else (two, one)
+    if not _is_no_underflow(one, two):
+        return None
+    exact = one.exact and two.exact and all(map(_is_written, (one.factor, one.offset, two.offset)))
+    return Piece(root, one.factor * two.offset, one.offset * two.offset, exact)
+
+
+SMALLEST: Final = 2.0**-400
+"""Numbers below it, other than 0, are not multiplied here: their products may be lost."""
+
+
+def _is_no_underflow(*pieces: Piece) -> bool:
+    """Whether no product of two of their numbers leaves the range of float64."""
+    sizes = [np.abs(part) for piece in pieces for part in (piece.factor, piece.offset)]
+    return all(bool(((size == 0) | ((size >= SMALLEST) & (size <= 1 / SMALLEST))).all()) for size in sizes)
+
+
+def _adds_exactly(one: Piece, two: Piece, sign: float) -> bool:
+    """Whether nothing is lost in their sum: of numbers that nearly cancel, all that counts may be.
+
+    The error of a sum is a number (Knuth's), and there is none where one of the numbers is 0.
+    """
+    for first, second in ((one.factor, sign * two.factor), (one.offset, sign * two.offset)):
+        total = first + second
+        other = total - first
+        lost = (first - (total - other)) + (second - other)
+        both = (first != 0) & (second != 0)
+        if not (lost[both] == 0).all() or (bool(both.any()) and not (one.exact and two.exact)):
+            return False
+    return True
 
 
 def _kinked(

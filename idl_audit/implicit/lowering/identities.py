@@ -11,7 +11,7 @@ import numpy as np
 
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm, Whole, typed
-from idl_audit.implicit.lowering.jumps import is_not_zero, truncated
+from idl_audit.implicit.lowering.jumps import REACH, is_not_zero, truncated, within_reach
 from idl_audit.implicit.walk import TensorValue, Walk, form_input, int_attribute, optional_constant, refuse, type_of
 
 
@@ -58,8 +58,9 @@ def as_type(node: Node, form: AffineForm, kind: str, walk: Walk) -> AffineForm:
         return form if known == "bool" else typed(is_not_zero(node, form, walk), kind)
     if known in _HELD_BY.get(kind, ()):
         return typed(form, kind)
-    if kind in ("int32", "int64"):
-        return typed(truncated(node, form, walk), kind)
+    if kind in REACH:
+        cut_off = within_reach if known in REACH else truncated
+        return typed(cut_off(node, form, kind, walk), kind)
     refuse(
         node,
         f"casts a tensor that depends on the input to {kind}, and what becomes of numbers beyond its range differs "
@@ -71,10 +72,11 @@ _HELD_BY: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         **{kind: ("bool", kind) for kind in ("int8", "uint8", "uint16", "uint32", "uint64")},
         "int16": ("bool", "int8", "uint8", "int16"),
-        **dict.fromkeys(("int32", "int64"), ("bool", "int8", "uint8", "int16", "uint16", "int32", "int64")),
+        "int32": ("bool", "int8", "uint8", "int16", "uint16", "int32"),
+        "int64": ("bool", "int8", "uint8", "int16", "uint16", "int32", "int64"),
     }
 )
-"""Type -> the types whose numbers it has; of int64 into int32 as well, since numbers beyond that are no network's."""
+"""Type -> the types whose numbers it has."""
 
 _FLOAT_TYPES = (1, 10, 11, 16)
 """TensorProto's numbers of float, float16, double, bfloat16."""

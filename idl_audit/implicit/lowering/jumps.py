@@ -37,8 +37,9 @@ def lower_rounding(node: Node, values: Sequence[TensorValue | None], walk: Walk)
 
 
 def lower_sign(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Sign: a step of 2 from -1, 0 at 0."""
-    return (walk.states(node, jumping.step(jump=2.0, share=0.5), form_input(node, values, 0)).scaled(1.0, -1.0),)
+    """Sign: 1 above 0 less 1 below it; one step of 2 would have 0 on neither of its sides."""
+    above, below = _both_sides(node, form_input(node, values, 0), walk)
+    return (above.plus(below.scaled(-1.0)),)
 
 
 def lower_comparison(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
@@ -78,16 +79,31 @@ def lower_logic(node: Node, values: Sequence[TensorValue | None], walk: Walk) ->
     return (typed(made, "bool"),)
 
 
-def truncated(node: Node, form: AffineForm, walk: Walk) -> AffineForm:
+REACH: Final[Mapping[str, float]] = MappingProxyType({"int32": 2.0**31, "int64": 2.0**63})
+"""Type -> numbers of this size or more it may not hold; runtimes make of them what they like."""
+
+
+def truncated(node: Node, form: AffineForm, kind: str, walk: Walk) -> AffineForm:
     """Return the tensor rounded towards 0: floor where it is above, ceil where it is below."""
-    above = walk.states(node, jumping.floor(lowest=0.0), form, suffix="/above")
-    return above.plus(walk.states(node, jumping.ceil(highest=0.0), form, suffix="/below"))
+    above = walk.states(node, jumping.floor(lowest=0.0, reach=REACH[kind]), form, suffix="/above")
+    return above.plus(walk.states(node, jumping.ceil(highest=0.0, reach=REACH[kind]), form, suffix="/below"))
+
+
+def within_reach(node: Node, form: AffineForm, kind: str, walk: Walk) -> AffineForm:
+    """Return whole numbers as they are where their type has them; nothing is known of them elsewhere."""
+    return walk.states(node, jumping.rounding(reach=REACH[kind]), form, suffix="/reach")
 
 
 def is_not_zero(node: Node, form: AffineForm, walk: Walk) -> AffineForm:
     """Return 1 where the tensor is above or below 0, and 0 where it is 0."""
+    above, below = _both_sides(node, form, walk)
+    return above.plus(below)
+
+
+def _both_sides(node: Node, form: AffineForm, walk: Walk) -> tuple[AffineForm, AffineForm]:
+    """Return 1 where the tensor is above 0, and 1 where it is below."""
     above = walk.states(node, jumping.step(), form, suffix="/above")
-    return above.plus(walk.states(node, jumping.step(), form.scaled(-1.0), suffix="/below"))
+    return above, walk.states(node, jumping.step(), form.scaled(-1.0), suffix="/below")
 
 
 def lower_thresholded_relu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

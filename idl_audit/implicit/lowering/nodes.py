@@ -26,6 +26,7 @@ from idl_audit.implicit.affine import AffineForm, OnGrid, PartlyAbsent, Whole, a
 from idl_audit.implicit.composition import LARGEST_COEFFICIENT
 from idl_audit.implicit.lowering import CONSTANT, LOWERINGS
 from idl_audit.implicit.lowering.choice import Choices, Condition, Known
+from idl_audit.implicit.lowering.jumps import within_reach
 from idl_audit.implicit.lowering.norm_chains import NormChains
 from idl_audit.implicit.lowering.refusals import refuse_operator
 from idl_audit.implicit.lowering.sequences import SEQUENCES, TensorList, lower_sequence
@@ -198,8 +199,15 @@ def _lowered(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tup
     ended = walk.finished(node, arguments, results)
     results = tuple(_alike(after, made) for after, made in zip(ended, results, strict=True))
     if source is not None:
+        if isinstance(source, Whole) and node.op in _ADD_UP:
+            results = tuple(_within(node, result, source.kind, walk) for result in results)
         results = tuple(_alike(result, source) for result in results)
     return tuple(_checked(node, _absent(result, mask)) for result, mask in zip(results, absent, strict=True))
+
+
+def _within(node: Node, result: TensorValue, kind: str, walk: Walk) -> TensorValue:
+    """Return sums and products of whole numbers where their type has them."""
+    return within_reach(node, result, kind, walk) if isinstance(result, AffineForm) else result
 
 
 def _absent(result: TensorValue, mask: BoolArray | None) -> TensorValue:
@@ -228,7 +236,7 @@ _MOVE: Final = frozenset(
 """Operators that make the same of whole numbers as of others, and never a larger one."""
 
 _ADD_UP: Final = frozenset({"Abs", "Add", "Clip", "MatMul", "Mul", "Neg", "ReduceSum", "Sub", "Sum"})
-"""Operators that do so of int32 and int64, as long as the results are numbers of that type."""
+"""Operators that do so of int32 and int64, as long as the results are numbers of that type (`within_reach`)."""
 
 _OF_ANY_TYPE: Final = frozenset(
     {
