@@ -482,7 +482,7 @@ class TestRefusals:
     def test_every_problem_is_listed_at_once(self) -> None:
         nodes = [
             node("Hardmax", "x", "a", name="one"),
-            node("Hardmax", "x", "b", name="two"),
+            node("Bernoulli", "x", "b", name="two"),
             node("Cast", "x", "c", to=3, name="three"),
             node("Concat", "a b", "d", axis=0),
             node("Cast", "c", "e", to=1),
@@ -496,7 +496,7 @@ class TestRefusals:
         nodes = [
             node("Hardmax", "x", "a", name="one"),
             node("Relu", "a", "b"),
-            node("Hardmax", "b", name="two"),
+            node("Bernoulli", "b", name="two"),
         ]
         with pytest.raises(UnsupportedModelError) as caught:
             built(nodes, (1, 3))
