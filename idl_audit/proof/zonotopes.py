@@ -197,7 +197,6 @@ def affine_zonotope(
     if row.input is not None:
         parts.append((row.input, inputs))
     rounding = gamma(row_terms(row) + 8)
-    symbols = max((zonotope.symbols for _, zonotope in parts), default=0)
     centre, carried, norm = row.constant.copy(), np.zeros(row.size), 0.0
     added, centres = np.full(row.size, row.constant_error + TINY), np.abs(row.constant)
     groups: dict[Group, Terms] = {}
@@ -208,7 +207,7 @@ def affine_zonotope(
         size, relative = np.abs(source.centre) + source.reach, linear_map.relative
         carried += _pushed_error(linear_map, source.error * (1 + 2 * relative))
         added += _pushed_error(linear_map, rounding * source.reach + 2 * relative * size + LOST)
-        added += doubt + symbols * linear_map.row_loss
+        added += doubt + source.symbols * linear_map.row_loss
         if linear_map.slack is not None:
             added += _pushed_error(linear_map.slack, size + source.error)
         norm += norm_of(linear_map) * source.norm * (1 + gamma(4))
@@ -220,7 +219,7 @@ def affine_zonotope(
     added += gamma(len(parts) + 4) * centres
     norm = (norm + length(added * (1 + 2 * rounding))) * (1 + gamma(len(parts) + 4))
     error = np.fmin((carried + added) * (1 + 2 * rounding), norm)
-    reach = np.where(wanted, 0.0, np.inf)
+    reach, symbols = np.where(wanted, 0.0, np.inf), sum(terms.count for terms in groups.values())
     for terms in groups.values():
         reach += terms.sums
     return Zonotope(centre, error, norm, reach * (1 + 2 * gamma(symbols + 8)), groups)
