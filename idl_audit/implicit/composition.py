@@ -20,7 +20,7 @@ from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import TINY, gamma
+from idl_audit.values.rounding import LEAST, TINY, gamma
 
 
 def product_nnz(outer: LinearMap, inner: LinearMap) -> int:
@@ -72,9 +72,6 @@ def _composed(outer: LinearMap, inner: LinearMap) -> LinearMap:
 SMALL = 2.0**-900
 """Products of entries above this keep all their digits, and so do their rounding errors."""
 
-
-LEAST = 2.0**-1074
-"""The least positive number."""
 
 LARGEST_PRODUCT = 2.0**960
 """Sums of products below this stay finite."""

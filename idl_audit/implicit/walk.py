@@ -87,7 +87,7 @@ class Walk:
         """
         self.allow(node, 4 * at_first.size)
         first, second = (
-            self._cheap(node, form, name) for form, name in ((first, f"{suffix}/first"), (second, f"{suffix}/second"))
+            self.cheap(node, form, name) for form, name in ((first, f"{suffix}/first"), (second, f"{suffix}/second"))
         )
         moves = ~(first.is_zero[at_first] | second.is_zero[at_second])
         n = int(moves.sum())
@@ -114,7 +114,7 @@ class Walk:
             return self._sums(node, self.products(node, first, pairs[0], second, pairs[1]))
         activation = contraction(rows, inner, columns)
         self.allow(node, groups * activation.width)
-        first, second = (self._cheap(node, form, name) for form, name in ((first, "/first"), (second, "/second")))
+        first, second = (self.cheap(node, form, name) for form, name in ((first, "/first"), (second, "/second")))
         places = np.full((2, groups, activation.width), -1, np.int64)
         places[0, :, : rows * inner] = at_first.reshape(groups, -1)
         places[1, :, rows * inner : (rows + columns) * inner] = at_second.reshape(groups, -1)
@@ -130,7 +130,7 @@ class Walk:
         ones = sp.csr_array((np.ones(form.size), np.arange(form.size), np.arange(n + 1) * count), shape=(n, form.size))
         return self.linear(node, Sparse(matrix=ones), form, shape)
 
-    def _cheap(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
+    def cheap(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
         """Return the form, or states that stand for it where it reads more than two numbers an entry."""
         return form if form.nnz <= 2 * form.size else self.cut(node, form, suffix=suffix)
 

@@ -44,7 +44,7 @@ from idl_audit.proof.patches import (
 )
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.rounding import LOST, TINY, down, gamma, up
+from idl_audit.values.rounding import LEAST, LOST, TINY, down, gamma, up
 
 NUMBERS_AT_ONCE: Final = 2**19
 """Numbers that one array of a pass may hold."""
@@ -52,8 +52,6 @@ NEVER: Final = 2**31
 """Blocks."""
 WORTH_A_LOOK: Final = 0.8
 """Where a look at the signs leaves more than this share of the rows, the next look is farther away."""
-LEAST: Final = 2.0**-1074
-"""The least positive number."""
 ROUNDED_SUMS: Final = 1 + 2.0**-20
 """Far above what the roundings of some millions of nonnegative numbers can take from their sum."""
 
@@ -279,12 +277,10 @@ class _Pass:
         targets, m = self._targets, self._shape[0]
         constant = targets.row.constant
         if targets.block is None:
-            seeds = targets.seeds
-            self._parts.append(np.tile(seeds @ constant, m))
-            size = np.abs(seeds) @ np.abs(constant)
-            unsure = np.abs(seeds).sum(axis=1) * targets.row.constant_error
-            self._slack += np.tile(gamma(constant.size + 4) * size + unsure + TINY, m)
-            self._push(targets.row, np.tile(seeds, (m, 1)), None, None)
+            part, slack = _constant(targets.row, targets.seeds)
+            self._parts.append(np.tile(part, m))
+            self._slack += np.tile(slack, m)
+            self._push(targets.row, np.tile(targets.seeds, (m, 1)), None, None)
             return
         self._parts.append(np.tile(targets.seeds * constant[targets.states], m))
         self._slack += targets.row.constant_error + TINY
@@ -360,12 +356,9 @@ class _Pass:
         lam = block.multipliers(v, lo, hi)
         summands = block.lower_support(v, error, lam, lo, hi).reshape(len(self._slack), -1)
         lam = lam.reshape(len(self._slack), -1)
-        self._parts += [summands.sum(axis=-1), lam @ row.constant]
-        size = np.abs(lam)
-        self._slack += gamma(summands.shape[1] + 4) * np.abs(summands).sum(axis=-1)
-        self._slack += gamma(row.size + 4) * (size @ np.abs(row.constant)) + TINY
-        if row.constant_error:
-            self._slack += size.sum(axis=-1) * (row.constant_error * (1 + gamma(row.size + 4)))
+        part, slack = _constant(row, lam)
+        self._parts += [summands.sum(axis=-1), part]
+        self._slack += gamma(summands.shape[1] + 4) * np.abs(summands).sum(axis=-1) + slack
         return lam
 
     def _ending(self) -> FloatArray:
@@ -412,6 +405,13 @@ class _Pass:
         spatial = vectors.reshape(*vectors.shape[:2], image[0], -1).sum(axis=2)
         gathered = Gathered(spatial, (1, *image[1:]), geometry, self._where)
         return np.stack([gathered(i).reshape(len(self._slack), -1).sum(axis=1) for i in range(len(vectors))])
+
+
+def _constant(row: Affine, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return lam . r, r the constant of a row of blocks, and what rounding may have cost in it, (R,) each."""
+    size = np.abs(lam)
+    unsure = size.sum(axis=1) * row.constant_error
+    return lam @ row.constant, gamma(row.size + 4) * (size @ np.abs(row.constant)) + unsure + TINY
 
 
 def _pairs(count: int) -> int:

@@ -112,6 +112,12 @@ def _near_one(values: AnyArray) -> tuple[AnyArray, int]:
     return values * 2.0**-exponent, exponent
 
 
+def _lying(matrices: AnyArray) -> tuple[AnyArray, int]:
+    """Return matrices near 1 of the same norms with no more rows than columns, and the exponent that was taken out."""
+    scaled, exponent = _near_one(matrices)
+    return (np.conj(np.swapaxes(scaled, -1, -2)) if scaled.shape[-2] > scaled.shape[-1] else scaled), exponent
+
+
 def _rescaled(value: float, exponent: int) -> float:
     with np.errstate(over="ignore"):
         return up(float(np.ldexp(value, exponent)))
@@ -130,9 +136,7 @@ def largest_norm(matrices: AnyArray) -> float:
         return math.inf
     if not matrices.any():
         return 0.0
-    scaled, exponent = _near_one(matrices)
-    if scaled.shape[-2] > scaled.shape[-1]:
-        scaled = np.conj(np.swapaxes(scaled, -1, -2))
+    scaled, exponent = _lying(matrices)
     squares = _squares(scaled).max()
     error = 2 * gamma(2 * scaled.shape[-1] + 4) * float(squares)
     top = _largest_eigenvalue(scaled @ np.conj(np.swapaxes(scaled, -1, -2))) + error * (1 + gamma(scaled.size + 8))
@@ -149,9 +153,7 @@ def powered_norm(matrices: AnyArray) -> float:
         return math.inf
     if not matrices.any():
         return 0.0
-    scaled, exponent = _near_one(matrices)
-    if scaled.shape[-2] > scaled.shape[-1]:
-        scaled = np.conj(np.swapaxes(scaled, -1, -2))
+    scaled, exponent = _lying(matrices)
     power = scaled.astype(np.complex64 if np.iscomplexobj(scaled) else np.float32)
     errors = [2.0**-24 * np.sqrt(_squares(scaled)) * (1 + gamma(scaled.size + 8)) + _lost(power)]
     for _ in range(3):

@@ -22,26 +22,25 @@ from idl_audit.values.arrays import BoolArray, IntArray
 def to_tighten(model: ImplicitModel, k: int, bounds: StateBounds) -> BoolArray:
     """Return of which states of block k backward bounds are of use over each of m boxes, (m, n_k)."""
     bends, copied = bounds.unstable(k, model.blocks[k]), _copied_states(model).get(k)
-    copies = _copies(model).get(k)
-    if copies is not None:
-        bends = bends & ~copies
+    read = _read_states(model).get(k)
+    if read is not None:
+        bends = bends & (read < 0)
     if copied is not None:
         bends = bends | (copied & (bounds.z[k].lo < bounds.z[k].hi))
     return bends
 
 
 @lru_cache(maxsize=4)
-def _copies(model: ImplicitModel) -> dict[int, BoolArray]:
-    """Return which pre-activations of coupled blocks read one state whose own bounds say all, and nothing else."""
-    return {k: _read(model, k) >= 0 for k, block in enumerate(model.blocks) if block.activation.coupled}
+def _read_states(model: ImplicitModel) -> dict[int, IntArray]:
+    """Return of every coupled block the states whose copies its pre-activations are, as `_read` does."""
+    return {k: _read(model, k) for k, block in enumerate(model.blocks) if block.activation.coupled}
 
 
 @lru_cache(maxsize=4)
 def _copied_states(model: ImplicitModel) -> dict[int, BoolArray]:
-    """Return the states of each block that such pre-activations read."""
+    """Return the states of each block that have such copies."""
     found: dict[int, BoolArray] = {}
-    for k in _copies(model):
-        read = _read(model, k)
+    for k, read in _read_states(model).items():
         for source in model.rows[k].states:
             own = read[(read >= model.offsets[source]) & (read < model.offsets[source + 1])] - model.offsets[source]
             if own.size:
@@ -50,7 +49,7 @@ def _copied_states(model: ImplicitModel) -> dict[int, BoolArray]:
 
 
 def _read(model: ImplicitModel, k: int) -> IntArray:
-    """Return the flat number of the only state that each pre-activation reads; -1 where it reads anything else."""
+    """Return the flat number of the one state that each pre-activation copies; -1 where its own bounds may say more."""
     row = model.rows[k]
     state, count = np.full(row.size, -1, np.int64), np.zeros(row.size, np.int64)
     if row.input is not None or not all(isinstance(linear_map, Selection) for linear_map in row.states.values()):

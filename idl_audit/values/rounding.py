@@ -22,6 +22,11 @@ TINY = 2.0**-1000
 LOST = 2.0**-1060
 """Above what thousands of underflowing products can lose, where it is multiplied by large numbers afterwards."""
 
+LEAST = 2.0**-1074
+"""The least positive number."""
+UNDERFLOW = 2.0**-1073
+"""More than a product that underflows can lose."""
+
 
 def gamma(k: int) -> float:
     """Return gamma_k = k u / (1 - k u), rounded upward: the relative error of a sum of k products.

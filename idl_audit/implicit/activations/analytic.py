@@ -85,11 +85,6 @@ class Analytic(Curved):
     given: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
-    def parameters(self) -> Mapping[str, float | FloatArray]:
-        """What the constructor was given."""
-        return dict(self.given)
-
-    @property
     def lipschitz(self) -> float:
         """The largest |slope| anywhere; infinite where there is none."""
         return max(abs(end) for end in self.steepness)

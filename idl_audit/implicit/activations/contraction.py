@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation
-from idl_audit.implicit.activations.coupled import UNDERFLOW, Coupled, Plane
+from idl_audit.implicit.activations.coupled import Coupled, Plane
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import TINY, down, gamma, up
+from idl_audit.values.rounding import TINY, UNDERFLOW, down, gamma, up
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,9 +168,7 @@ class Contraction(Coupled):
             # V Yc^T and Xc^T V lose what underflows, and it is multiplied by z
             unsure = unsure + (self.rows + self.columns) * UNDERFLOW * self.grouped(largest).sum(axis=-1)
             least = ends - constant - unsure - TINY * (1 + size.sum(axis=(-1, -2)) + doubt.sum(axis=(-1, -2)))
-        summands = np.zeros((*least.shape, self.width))
-        summands[..., 0] = least
-        return summands.reshape(*least.shape[:-1], least.shape[-1] * self.width)
+        return self.as_first_summands(least)
 
 
 @dataclass(frozen=True, eq=False)

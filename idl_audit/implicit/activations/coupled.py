@@ -17,9 +17,6 @@ import numpy as np
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 
-UNDERFLOW = 2.0**-1073
-"""More than a product that underflows can lose."""
-
 
 @dataclass(frozen=True, eq=False)
 class Plane:
@@ -59,6 +56,12 @@ class Coupled(Activation):
     def unaided(self) -> Activation:
         """Return the same function, relying on nothing that other blocks do."""
         return self
+
+    def as_first_summands(self, least: FloatArray) -> FloatArray:
+        """Return one number a group as that of its first state, 0 for the others, (..., groups) -> (..., n)."""
+        summands = np.zeros((*least.shape, self.width))
+        summands[..., 0] = least
+        return summands.reshape(*least.shape[:-1], least.shape[-1] * self.width)
 
     @abstractmethod
     def multipliers(

@@ -53,11 +53,6 @@ class Curve(Curved):
     given: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
-    def parameters(self) -> Mapping[str, float | FloatArray]:
-        """What the constructor was given."""
-        return dict(self.given)
-
-    @property
     def lipschitz(self) -> float:
         """The largest |slope|: at a turn, or far out."""
         far = np.array([-FAR, FAR])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +32,14 @@ class Curved(Activation):
 
     function: Function
     slope: Function
+    given: Mapping[str, float]
     positively_homogeneous = False
     piecewise_linear = False
+
+    @property
+    def parameters(self) -> Mapping[str, float | FloatArray]:
+        """What the constructor was given."""
+        return dict(self.given)
 
     def __call__(self, z: FloatArray) -> FloatArray:
         """Return phi(z)."""

@@ -14,13 +14,10 @@ import numpy as np
 
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.rounding import TINY, down, gamma, up
+from idl_audit.values.rounding import TINY, UNDERFLOW, down, gamma, up
 
 NEARLY = 1 + 2.0**-40
 """Sides whose lengths are equal but for rounding are told apart the same way in whatever arithmetic."""
-
-UNDERFLOW = 2.0**-1073
-"""More than a product that underflows can lose."""
 
 
 @dataclass(frozen=True, eq=False)

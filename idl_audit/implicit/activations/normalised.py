@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import numpy as np
 
@@ -29,12 +28,10 @@ from idl_audit.implicit.activations.coupled import Coupled, Plane
 from idl_audit.implicit.activations.product import usual_shares
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import LOST, TINY, down, gamma, proved, up
+from idl_audit.values.rounding import LEAST, LOST, TINY, down, gamma, proved, up
 
 LARGEST_SQUARE = 1e300
 """What a sum of squares is said to be at least where it overflows."""
-LEAST: Final = 2.0**-1074
-"""More than a product that underflows is moved by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,9 +348,7 @@ class Normalised(Coupled):
         by_planes = self._by_planes(v, v_error, lam, seen, lo, hi)
         best = np.maximum(proved(by_planes), proved(self._by_ranges(v, v_error, lam, seen, lo, hi)))
         best = np.where(np.isfinite(seen.tall).all(axis=-1), best, -np.inf)
-        summands = np.zeros((*best.shape, self.width))
-        summands[..., 0] = best
-        return summands.reshape(*best.shape[:-1], best.shape[-1] * self.width)
+        return self.as_first_summands(best)
 
     def _by_planes(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, seen: Seen, lo: FloatArray, hi: FloatArray

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation
-from idl_audit.implicit.activations.coupled import UNDERFLOW, Coupled, Plane
+from idl_audit.implicit.activations.coupled import Coupled, Plane
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import TINY, down, gamma, up
+from idl_audit.values.rounding import TINY, UNDERFLOW, down, gamma, up
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.activations.base import Activation
-from idl_audit.implicit.activations.coupled import UNDERFLOW, Coupled, Plane
+from idl_audit.implicit.activations.coupled import Coupled, Plane
 from idl_audit.implicit.activations.curve import LIBRARY_ERROR
 from idl_audit.values.arrays import Float32Array, FloatArray
-from idl_audit.values.rounding import TINY, down, gamma, up
+from idl_audit.values.rounding import TINY, UNDERFLOW, down, gamma, up
 
 EXPONENT_ERROR = 2.0**-42
 """What rounding a difference of up to 745 does to its exponential, relative."""
@@ -151,9 +151,7 @@ class Softmax(Coupled):
         best = by_ranges.sum(axis=-1) - gamma(self.width + 4) * np.abs(by_ranges).sum(axis=-1)
         if self._has_planes(v):
             best = np.fmax(best, self._by_planes(v, v_error, lam, lo, hi))
-        summands = np.zeros(by_ranges.shape)
-        summands[..., 0] = best
-        return summands.reshape(*by_ranges.shape[:-2], -1)
+        return self.as_first_summands(best)
 
     def _by_planes(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray

@@ -86,18 +86,14 @@ def _deviations(node: Node, form: AffineForm, groups: IntArray, size: Size, walk
     """
     count, n = groups.shape
     if not size.centred:
-        return _states_of(node, form.selected(groups), "/entries", walk)
+        return walk.cheap(node, form.selected(groups), "/entries")
     whole = _centring(groups, form.size)
     if n <= FEW or form.product_nnz(whole) <= 2 * form.nnz:
-        return _states_of(node, walk.linear(node, whole, form, groups.shape), "/deviations", walk)
-    source = _states_of(node, form, "/entries", walk)
+        return walk.cheap(node, walk.linear(node, whole, form, groups.shape), "/deviations")
+    source = walk.cheap(node, form, "/entries")
     mean = walk.cut(node, _sums(node, source, groups, 1.0 / n, walk), suffix="/mean")
     at_mean = np.repeat(np.arange(count), n).reshape(count, n)
     return walk.cut(node, source.selected(groups).plus(mean.selected(at_mean).scaled(-1.0)), suffix="/deviations")
-
-
-def _states_of(node: Node, form: AffineForm, suffix: str, walk: Walk) -> AffineForm:
-    return form if form.nnz <= 2 * form.size else walk.cut(node, form, suffix=suffix)
 
 
 def _centring(groups: IntArray, size: int) -> Sparse:

@@ -104,6 +104,7 @@ class Search:
     def run(self) -> BranchOutcome:
         """Go through the stages until all alternatives are refuted, one holds, or the budget is spent."""
         with suppress(BudgetError):
+            self._net = SearchNet(self._model, self._query.box, self._budget)
             self._begin()
             if self._left:
                 self._plant()
@@ -121,7 +122,7 @@ class Search:
         """
         if self._known is None:
             return
-        self._net, self._bounds = SearchNet(self._model, self._query.box, self._budget), self._known
+        self._bounds = self._known
         self._bound_rows()
         if self._left and self._is_near():
             rows = sum(int(to_tighten(self._model, k, self._known).sum()) for k in self._known.z)
@@ -148,7 +149,6 @@ class Search:
     def _plant(self) -> None:
         """Bound the states, and leave out those that are dead over the box."""
         model, box, record = self._model, self._query.box, self._record
-        self._net = SearchNet(model, box, self._budget)
         steps = None if record is None else record.steps
         self._bounds = root_bounds(self._net, self._inputs, budget=self._budget, share=0.5, record=steps)
         kept = living_states(model, self._bounds)
