@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 
 from idl_audit.implicit.activations import ACTIVATIONS, JUMPS
 from idl_audit.implicit.model import ImplicitModel
@@ -29,7 +30,7 @@ from idl_audit.search.judge import Judge
 from idl_audit.values.box import Box
 from idl_audit.values.query import Conjunction, Query
 from tests.shared.budgets import enough, few
-from tests.shared.implicit_models import built, node
+from tests.shared.implicit_models import Network, built, node, proto
 from tests.shared.small_networks import layered
 
 Array = np.ndarray[Any, Any]
@@ -176,3 +177,39 @@ def test_states_whose_stairs_a_cut_does_not_narrow_are_not_split() -> None:
     seeds = torch.ones((1, 1))
     _, split = searcher(seeds, np.zeros((1, searcher.n_phases), np.int8), None, steps=2, enough=0.0)
     assert split.tolist() == [0]
+
+
+def test_a_comparison_of_a_cast_is_not_one_of_what_was_cast() -> None:
+    """Cast(x) > t for t a little below 1 differs from x > t in (t, 1) alone, where the truncated x is 0."""
+    t, steep = 1 - 2.0**-14, 2.0**13
+    nodes = [
+        node("Cast", "x", "whole", to=TensorProto.INT32),
+        node("Cast", "whole", "f", to=TensorProto.FLOAT),
+        node("Greater", "f t", "c"),
+        node("Mul", "x k", "u"),
+        node("Sub", "u kt", "v"),
+        node("Where", "c v z", "w"),
+        node("Sub", "w v"),
+    ]
+    constants = {"t": t, "z": 0.0, "k": steep, "kt": steep * t}
+    network = Network(proto(nodes, (1, 1), {name: np.float32(value) for name, value in constants.items()}))
+    x = np.array([[0.99999], [1.5], [0.2], [-1.3]], np.float32)
+    found, expected = network.implicit(x.astype(float)), network.original(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert expected[0, 0] < -0.4
+
+
+def test_a_jump_is_not_lost_where_its_height_underflows() -> None:
+    """x + (1e-162 where 1e-162 x > 0), times 1e162: a height whose products with slopes are 0 in float64."""
+    nodes = [
+        node("Mul", "x k", "a"),
+        node("Mul", "a k", "b"),
+        node("Greater", "b z", "c"),
+        node("Add", "x e", "p"),
+        node("Where", "c p x", "w"),
+    ]
+    constants = {"k": np.float64(1e-81), "z": np.float64(0), "e": np.float64(1e-162)}
+    model = built([*nodes, node("Identity", "w")], (1, 1), constants, dtype=TensorProto.DOUBLE)
+    inputs = Interval(np.array([[1e-161]]), np.array([[1e-161]]))
+    most = -output_lower_bounds(model, inputs, backward_state_bounds(model, inputs), np.array([[-1.0]]))[0, 0]
+    assert not most < 1.1e-161
