@@ -266,6 +266,22 @@ class TestSoftmax:
         assert losses[0] / losses[1] > 60
         assert losses[1] / losses[2] > 60
 
+    def test_groups_with_too_many_slopes_have_their_ranges(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        phi, rng = coupled("softmax", (4,)), np.random.default_rng(3)
+        assert isinstance(phi, Softmax)
+        lo, v = rng.normal(size=(2, 8))
+        hi = lo + 0.5
+        fine = phi.lower_support(v, np.zeros(8), np.zeros(8), lo, hi).sum()
+        monkeypatch.setattr("idl_audit.implicit.activations.softmax.MOST_SLOPES", 8)
+        assert not phi.multipliers(v, lo, hi).any()
+        assert phi.planes(lo, hi) == []
+        planes, (low, high) = phi.softmax_planes(lo, hi), phi.interval(lo, hi)
+        np.testing.assert_array_equal(planes.at_below.reshape(-1), low)
+        np.testing.assert_array_equal(planes.at_above.reshape(-1), high)
+        found = phi.lower_support(v, np.zeros(8), np.zeros(8), lo, hi).sum()
+        assert found == pytest.approx(np.where(v >= 0, v * low, v * high).sum(), abs=1e-12)
+        assert found <= fine
+
     def test_the_sum_of_a_group_is_1(self) -> None:
         """v = 1 everywhere: the range alone would say [sum of the least, sum of the greatest]."""
         phi = coupled("softmax", (3,))

@@ -185,7 +185,9 @@ class Softmax(Coupled):
         return self.grouped(np.asarray(least - v_error * (high * (1 + gamma(4))) - gamma(8) * size - TINY))
 
     def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
-        """Return a plane below and one above each state of a group."""
+        """Return a plane below and one above each state of a group; none where they would be too many numbers."""
+        if not self._has_planes(lo):
+            return []
         found = self.softmax_planes(lo, hi)
         sides = (found.below, found.at_below, True), (found.above, found.at_above, False)
         return [
@@ -195,9 +197,15 @@ class Softmax(Coupled):
         ]
 
     def softmax_planes(self, lo: FloatArray, hi: FloatArray) -> SoftmaxPlanes:
-        """Return planes below and above every state over [lo, hi], proved; constant ones where differences are wide."""
+        """Return planes below and above every state over [lo, hi], proved; constant ones where differences are wide.
+
+        Those of groups that would be too many numbers are constant, too, and take no memory.
+        """
         low, high = self.interval(lo, hi)
         x_lo, x_hi = self.grouped(low), self.grouped(high)
+        if not self._has_planes(lo):
+            flat = np.broadcast_to(0.0, (*x_lo.shape, self.width))
+            return SoftmaxPlanes(flat, x_lo, flat, x_hi)
         least, most = self._differences(lo, hi)
         with np.errstate(all="ignore"):
             grown = LIBRARY_ERROR + 2 * gamma(4)
