@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
 
 from idl_audit.graph.ir import Attribute, Node
 from idl_audit.implicit.activations import Activation
-from idl_audit.implicit.activations.contraction import contraction
 from idl_audit.implicit.activations.kinked import identity
 from idl_audit.implicit.activations.product import product
 from idl_audit.implicit.affine import AffineForm, Whole
@@ -22,7 +20,7 @@ from idl_audit.implicit.composition import (
     is_in_range,
     stays_in_range,
 )
-from idl_audit.implicit.linear_maps import LinearMap, Selection, Sparse
+from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import PoolWindows, StateBlock
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.check import enough
@@ -31,8 +29,6 @@ from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 TensorValue: TypeAlias = AffineForm | AnyArray
 """A tensor of the network: constant, or an affine form over states and input."""
 
-FEW_TERMS = 2048
-"""Of matrix products, which become products of states one by one."""
 BYTES_PER_ENTRY = 12
 """A float64 and a 32-bit column index."""
 
@@ -100,35 +96,6 @@ class Walk:
         result = np.full(at_first.shape, -1, np.int64)
         result[moves] = np.arange(0, 2 * n, 2)
         return made.selected(result)
-
-    def matrix_product(
-        self, node: Node, first: AffineForm, at_first: IntArray, second: AffineForm, at_second: IntArray
-    ) -> AffineForm:
-        """Return the products of matrices whose entries stand at flat positions, (g, I, K) and (g, K, J) -> (g, I, J).
-
-        Few terms are products of states each, whose planes a search may choose; many are one block of contractions.
-        """
-        (groups, rows, inner), columns = at_first.shape, at_second.shape[2]
-        if groups * rows * inner * columns <= FEW_TERMS:
-            pairs = np.broadcast_arrays(at_first[:, :, None, :], np.swapaxes(at_second, 1, 2)[:, None, :, :])
-            return self._sums(node, self.products(node, first, pairs[0], second, pairs[1]))
-        activation = contraction(rows, inner, columns)
-        self.allow(node, groups * activation.width)
-        first, second = (self.cheap(node, form, name) for form, name in ((first, "/first"), (second, "/second")))
-        places = np.full((2, groups, activation.width), -1, np.int64)
-        places[0, :, : rows * inner] = at_first.reshape(groups, -1)
-        places[1, :, rows * inner : (rows + columns) * inner] = at_second.reshape(groups, -1)
-        read = first.selected(places[0].reshape(1, -1)).plus(second.selected(places[1].reshape(1, -1)))
-        made = self.states(node, activation, read, suffix="/product")
-        taken = flat_indices((groups, activation.width))[:, : rows * columns]
-        return made.selected(np.ascontiguousarray(taken.reshape(groups, rows, columns)))
-
-    def _sums(self, node: Node, form: AffineForm) -> AffineForm:
-        """Return the sums over the last axis."""
-        *shape, count = form.shape
-        n = form.size // count
-        ones = sp.csr_array((np.ones(form.size), np.arange(form.size), np.arange(n + 1) * count), shape=(n, form.size))
-        return self.linear(node, Sparse(matrix=ones), form, shape)
 
     def cheap(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
         """Return the form, or states that stand for it where it reads more than two numbers an entry."""

@@ -314,7 +314,7 @@ def test_bounds_of_attention_hold_and_products_are_close_to_what_occurs(
     fused: bool, radius: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fused:
-        monkeypatch.setattr("idl_audit.implicit.walk.FEW_TERMS", 0)
+        monkeypatch.setattr("idl_audit.implicit.lowering.linear.FEW_TERMS", 0)
     rng = np.random.default_rng(5)
     model = attention(rng)
     assert ("contraction" in {block.activation.name for block in model.blocks}) == fused

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.graph.ir import Node
+from idl_audit.implicit.activations.contraction import contraction
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
 from idl_audit.implicit.lowering.arithmetic import add_values, constant_form
+from idl_audit.implicit.lowering.sums import weighted_sum
 from idl_audit.implicit.walk import (
     TensorValue,
     Walk,
@@ -22,7 +25,7 @@ from idl_audit.implicit.walk import (
     int_attribute,
     refuse,
 )
-from idl_audit.values.arrays import AnyArray, FloatArray
+from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.rounding import gamma
 
 
@@ -89,7 +92,37 @@ def _of_both(node: Node, left: AffineForm, right: AffineForm, walk: Walk) -> Aff
     at_left, at_right = (
         np.broadcast_to(index, (*lead, *index.shape[-2:])).reshape(-1, *index.shape[-2:]) for index in (rows, columns)
     )
-    return walk.matrix_product(node, left, at_left, right, at_right).reshaped(shape)
+    return _matrix_product(node, left, at_left, right, at_right, walk).reshaped(shape)
+
+
+FEW_TERMS: Final = 2048
+"""Of matrix products, which become products of states one by one."""
+
+
+def _matrix_product(
+    node: Node, first: AffineForm, at_first: IntArray, second: AffineForm, at_second: IntArray, walk: Walk
+) -> AffineForm:
+    """Return the products of matrices whose entries stand at flat positions, (g, I, K) and (g, K, J) -> (g, I, J).
+
+    Few terms are products of states each, whose planes a search may choose; many are one block of contractions.
+    """
+    (groups, rows, inner), columns = at_first.shape, at_second.shape[2]
+    shape = groups, rows, columns
+    if math.prod(shape) * inner <= FEW_TERMS:
+        pairs = np.broadcast_arrays(at_first[:, :, None, :], np.swapaxes(at_second, 1, 2)[:, None, :, :])
+        terms = walk.products(node, first, pairs[0], second, pairs[1])
+        windows = flat_indices((math.prod(shape), inner))
+        return weighted_sum(node, terms, shape, windows, np.ones(len(windows)), walk)
+    activation = contraction(rows, inner, columns)
+    walk.allow(node, groups * activation.width)
+    first, second = (walk.cheap(node, form, name) for form, name in ((first, "/first"), (second, "/second")))
+    places = np.full((2, groups, activation.width), -1, np.int64)
+    places[0, :, : rows * inner] = at_first.reshape(groups, -1)
+    places[1, :, rows * inner : (rows + columns) * inner] = at_second.reshape(groups, -1)
+    read = first.selected(places[0].reshape(1, -1)).plus(second.selected(places[1].reshape(1, -1)))
+    made = walk.states(node, activation, read, suffix="/product")
+    taken = flat_indices((groups, activation.width))[:, : rows * columns]
+    return made.selected(np.ascontiguousarray(taken.reshape(shape)))
 
 
 def _matmul_map(

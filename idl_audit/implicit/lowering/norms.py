@@ -60,7 +60,6 @@ def normalised(node: Node, form: AffineForm, groups: IntArray, size: Size, walk:
         walk: where states are made.
     """
     count, n = groups.shape
-    count, n = groups.shape
     walk.allow(node, 8 * form.size)
     d = _deviations(node, form, groups, size, walk)
     factor = _factor(node, _mean_square(node, d, size, walk), size, walk)
