@@ -15,7 +15,7 @@ from mpmath import mpf
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.activations.analytic import Analytic, power
 from idl_audit.implicit.model import StateBlock
-from tests.shared.exact_activations import ANALYTIC, Exact
+from tests.shared.exact_activations import ANALYTIC, Exact, check_best_lines
 
 Array = np.ndarray[Any, Any]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -207,17 +207,7 @@ def test_lines_are_the_best_in_the_middle(name: str, case: Exact) -> None:
     bottom, top = case.components[-1]
     bottom, top = max(bottom, -3.0), min(top, 3.5)
     lo, hi = np.sort(bottom + (top - bottom) * (0.05 + 0.9 * rng.random((2, 60))), axis=0)
-    middle, zero, one = (lo + hi) / 2, np.zeros(60), np.ones(60)
-
-    def heights(side: float, k: Array) -> Array:
-        return k * middle + side * phi.lower_support(side * one, zero, side * k, lo, hi)
-
-    below, above = phi.relaxation_slopes(lo, hi)
-    least, most = phi.slopes(lo, hi)
-    others = least + (most - least) * np.linspace(0, 1, 101)[:, None]
-    small = 1e-2 * (most - least) * (hi - lo) + 1e-10
-    assert (heights(1.0, below) >= np.stack([heights(1.0, k) for k in others]).max(axis=0) - small).all()
-    assert (heights(-1.0, above) <= np.stack([heights(-1.0, k) for k in others]).min(axis=0) + small).all()
+    check_best_lines(phi, lo, hi, relative=1e-2, absolute=1e-10)
     for side, lines in zip((1, -1), phi.lines(lo, hi), strict=True):
         for k, cut in lines:
             for z in np.linspace(lo, hi, 9):

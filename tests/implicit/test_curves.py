@@ -16,7 +16,7 @@ from mpmath import mpf
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.activations.curve import Curve, Piece
 from idl_audit.implicit.model import StateBlock
-from tests.shared.exact_activations import EXAMPLES, True_, points
+from tests.shared.exact_activations import EXAMPLES, True_, check_best_lines, points
 
 Array = np.ndarray[Any, Any]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -188,17 +188,7 @@ def test_lines_are_the_best_in_the_middle(name: str) -> None:
     rng = np.random.default_rng(5)
     centre, width = rng.normal(size=60) * 2, 10.0 ** rng.uniform(-1, 1, size=60)
     lo, hi = centre - width * rng.random(60), centre + width * rng.random(60)
-    middle, zero, one = (lo + hi) / 2, np.zeros(60), np.ones(60)
-
-    def heights(side: float, k: Array) -> Array:
-        return k * middle + side * phi.lower_support(side * one, zero, side * k, lo, hi)
-
-    below, above = phi.relaxation_slopes(lo, hi)
-    least, most = phi.slopes(lo, hi)
-    others = least + (most - least) * np.linspace(0, 1, 101)[:, None]
-    small = 2e-3 * (most - least) * (hi - lo) + 1e-12
-    assert (heights(1.0, below) >= np.stack([heights(1.0, k) for k in others]).max(axis=0) - small).all()
-    assert (heights(-1.0, above) <= np.stack([heights(-1.0, k) for k in others]).min(axis=0) + small).all()
+    check_best_lines(phi, lo, hi, relative=2e-3, absolute=1e-12)
 
 
 def test_where_phi_bends_one_way_the_lines_are_the_chord_and_the_middle_tangent() -> None:

@@ -10,6 +10,10 @@ import mpmath
 import numpy as np
 from mpmath import mpf
 
+from idl_audit.implicit.activations import Activation
+
+Array = np.ndarray[Any, Any]
+
 True_ = Callable[[Any], Any]
 INF = float("inf")
 
@@ -165,3 +169,18 @@ def points(lo: float, hi: float, rng: np.random.Generator) -> list[float]:
     inside = [z for z in SPECIAL if lo <= z <= hi]
     drawn = lo + (hi - lo) * rng.random(5)
     return sorted({lo, hi, *inside, *(float(z) for z in np.clip(drawn, lo, hi))})
+
+
+def check_best_lines(phi: Activation, lo: Array, hi: Array, *, relative: float, absolute: float) -> None:
+    """Compare the usual lines' heights in the middle with those of 101 other slopes."""
+    middle, zero, one = (lo + hi) / 2, np.zeros(lo.size), np.ones(lo.size)
+
+    def heights(side: float, k: Array) -> Array:
+        return k * middle + side * phi.lower_support(side * one, zero, side * k, lo, hi)
+
+    below, above = phi.relaxation_slopes(lo, hi)
+    least, most = phi.slopes(lo, hi)
+    others = least + (most - least) * np.linspace(0, 1, 101)[:, None]
+    small = relative * (most - least) * (hi - lo) + absolute
+    assert (heights(1.0, below) >= np.stack([heights(1.0, k) for k in others]).max(axis=0) - small).all()
+    assert (heights(-1.0, above) <= np.stack([heights(-1.0, k) for k in others]).min(axis=0) + small).all()
