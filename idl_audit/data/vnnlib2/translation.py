@@ -126,6 +126,7 @@ class _Translation:
         return entry if factor == 1 else Operation("*", (self._number(factor), entry), NOWHERE)
 
     def _number(self, value: Fraction) -> Constant:
+        # A number has as many decimals as its denominator has bits, at most.
         if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_CHARACTERS:
             raise DataError(
                 f"{self.asked.source}: a number of it has hundreds of decimals, which other tools do not read; round it"
