@@ -20,11 +20,11 @@ from idl_audit.values.verdicts import Verdict
 
 AT_ONCE: Final = 64
 """Samples that climb a rung together."""
-BRANCHED: Final = 40
+BRANCHED: Final = 20
 """Open samples that are branched on, at most."""
-NODES: Final = 300
+NODES: Final = 100
 """Of each of them: the same work on every machine."""
-SECONDS: Final = 20.0
+SECONDS: Final = 5.0
 """A safety net of each of them."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -37,13 +37,22 @@ class Twin:
     """Of one sample, without a batch axis."""
 
     @classmethod
-    def of(cls, graph: Graph, output: str, shape: Sequence[int], *, freeze: Sequence[str] = ()) -> Twin:
+    def of(
+        cls,
+        graph: Graph,
+        output: str,
+        shape: Sequence[int],
+        *,
+        trained: Collection[str] | None = None,
+        freeze: Sequence[str] = (),
+    ) -> Twin:
         """Return the twin of what an output depends on; every float weight is trained unless a pattern names it.
 
         Args:
             graph: the network as it was read.
             output: the value that holds the scores of the classes.
             shape: of one sample, a batch axis of 1 included.
+            trained: names of constants that may be trained; all where left out.
             freeze: patterns (`*`, `?`) of initializers that stay.
 
         Raises:
@@ -68,7 +77,9 @@ class Twin:
         weights = {
             name: constants[name].requires_grad_()
             for name in sorted(constants)
-            if name not in frozen | _statistics(nodes) and _is_trained(constants[name], graph.constants[name])
+            if name not in frozen | _statistics(nodes)
+            and (trained is None or name in trained)
+            and _is_trained(constants[name], graph.constants[name])
         }
         if not weights:
             raise OptionError("nothing is left to train: every weight is frozen, or the network has none")

@@ -1,0 +1,30 @@
+"""idl-audit harden."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import typer
+
+from idl_audit.cli.console import progress_bar
+from idl_audit.cli.exits import Exit
+from idl_audit.cli.show import check_output, deliver
+from idl_audit.commands.harden import harden_model
+from idl_audit.commands.options.training import Harden
+from idl_audit.commands.shared.progress import Progress
+
+
+def harden(asked: Harden) -> None:
+    """Do `harden`."""
+    chosen, printing = asked.options, asked.printing
+    read = (asked.model, chosen.data.path, chosen.data.labels, chosen.holdout.path, chosen.audit, chosen.adversarial)
+    check_output(printing.output, read=read, written=(chosen.out,))
+    with progress_bar("harden", quiet=printing.quiet) as watch:
+        report = harden_model(
+            asked.model,
+            chosen,
+            heard=lambda name: lambda step: watch(Progress(step.step, step.steps, Counter({f"steps of {name}": 1}))),
+        )
+    deliver(report, printing)
+    if report.hardening is not None and report.hardening.chosen is None:
+        raise typer.Exit(Exit.REFUSED)
