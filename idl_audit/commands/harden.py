@@ -232,11 +232,8 @@ def _in_data_units(model: ImplicitModel, subject: Subject, options: HardenOption
 
 def _check_twin(network: Twin, subject: Subject, samples: Samples, options: HardenOptions) -> None:
     """Refuse to train what is not the network."""
-    some = options.data.preprocessing.apply(samples.inputs[:CHECKED], subject.input_shape)
-    with torch.no_grad():
-        ours = network(torch.from_numpy(some.reshape(-1, *network.shape))).numpy()
-    theirs = subject.model(some.astype(np.float64))
-    apart = float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
+    some = options.data.preprocessing.apply(samples.inputs[:CHECKED], subject.input_shape).astype(np.float64)
+    apart = network.distance(some, subject.model(some))
     if not apart <= AGREES:
         raise UnsupportedModelError(
             [f"what would be trained differs from {subject.path} by {apart:.1e} of max|y|; it cannot be hardened"]
@@ -247,11 +244,8 @@ def _check_written(path: Path, network: Twin, options: HardenOptions) -> None:
     """Raise AgreementError where the file that was written is not what was trained."""
     written = open_subject(path, options.model)
     rng = np.random.default_rng(options.seed)
-    some = rng.random((CHECKED, written.model.n_inputs)).astype(np.float32)
-    with torch.no_grad():
-        ours = network(torch.from_numpy(some.reshape(-1, *network.shape))).numpy()
-    theirs = written.model(some.astype(np.float64))
-    apart = float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
+    some = rng.random((CHECKED, written.model.n_inputs)).astype(np.float32).astype(np.float64)
+    apart = network.distance(some, written.model(some))
     if not apart <= 10 * AGREES:
         raise AgreementError(f"{path} was written and differs from what was trained by {apart:.1e} of max|y|")
 

@@ -59,6 +59,8 @@ class Twin:
             UnsupportedModelError: with every operator that cannot be trained through.
             OptionError: where a pattern names no weight, or nothing is left to train.
         """
+        if len(shape) < 2 or shape[0] != 1:
+            raise UnsupportedModelError(["the first axis of the input is no batch axis, and training needs batches"])
         nodes = live_nodes(graph.nodes, [output])
         last = next((node for node in nodes if output in node.outputs), None)
         if last is not None and last.op in LAST:
@@ -122,6 +124,25 @@ class Twin:
         scores = self.span(box)
         found = scores.hi - scores.lo[rows, labels][:, None]
         return found.index_put((rows, labels), torch.zeros(len(labels)))
+
+    def distance(self, rows: FloatArray, outputs: FloatArray) -> float:
+        """Return how far the scores of several samples at once are from given ones, of max|y|; NaN counts as far.
+
+        A network that treats its first axis as anything but a batch is told by it.
+
+        Args:
+            rows: (m, p), as the network reads them.
+            outputs: (m, q).
+        """
+        with torch.no_grad():
+            try:
+                ours = self(torch.from_numpy(rows.astype(np.float32).reshape(-1, *self.shape))).numpy()
+            except (RuntimeError, IndexError):
+                return float("inf")
+        if ours.shape != outputs.shape:
+            return float("inf")
+        apart = float(np.abs(ours - outputs).max(initial=0.0)) / max(float(np.abs(outputs).max(initial=0.0)), 1e-30)
+        return apart if apart == apart else float("inf")
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the weights as they are now, by the names of the initializers."""

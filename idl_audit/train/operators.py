@@ -123,6 +123,8 @@ def _batch_norm(node: Node, values: Sequence[Value | None], opset: int) -> list[
     x = values[0]
     assert x is not None
     scale, bias, mean, variance = (fixed(node, value, "a parameter") for value in values[1:5])
+    if scale.dim() > 1:
+        raise refused(node, "a batch-norm with numbers for each entry is not trained through")
     factor = scale / torch.sqrt(variance + float(attribute(node, "epsilon", 1e-5)))
     shape = (-1, *(1,) * (len(x.shape) - 2))
     return [total(product(x, factor.reshape(shape)), (bias - mean * factor).reshape(shape))]
@@ -327,7 +329,7 @@ def _clip(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]
     ends = [attribute(node, "min", -math.inf), attribute(node, "max", math.inf)]
     for place, value in enumerate(values[1:3]):
         if value is not None:
-            ends[place] = float(fixed(node, value, "an end"))
+            ends[place] = float(fixed(node, value, "an end").detach())
     return [rising(_first(values), lambda t: t.clamp(*map(float, ends)))]
 
 
@@ -358,6 +360,12 @@ def _mover(make: Callable[[Node, Sequence[Value | None], int], Callable[[Tensor]
         return [_moved(_first(values), make(node, values, opset))]
 
     return twin
+
+
+def _dropout(node: Node, values: Sequence[Value | None], opset: int) -> Callable[[Tensor], Tensor]:
+    if len(node.outputs) > 1 and node.outputs[1]:
+        raise refused(node, "the mask of a dropout is not trained through")
+    return lambda t: t
 
 
 def _same(node: Node, values: Sequence[Value | None], opset: int) -> Callable[[Tensor], Tensor]:
@@ -466,7 +474,7 @@ def _pad(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
     if attribute(node, "mode", "constant") != "constant" or any(n < 0 for n in pads):
         raise refused(node, "only padding with a constant is trained through")
     given = values[2] if len(values) > 2 else None
-    value = float(attribute(node, "value", 0.0)) if given is None else float(fixed(node, given, "the value"))
+    value = float(attribute(node, "value", 0.0)) if given is None else float(fixed(node, given, "the value").detach())
     if len(values) > 3 and values[3] is not None:
         raise refused(node, "padding of chosen axes is not trained through")
     around = _padding(pads)
@@ -556,7 +564,7 @@ TWINS: Final[Mapping[str, Twin]] = MappingProxyType(
         # movement
         "Cast": _cast,
         "Concat": _concat,
-        "Dropout": _mover(_same),
+        "Dropout": _mover(_dropout),
         "Flatten": _mover(_flatten),
         "Gather": _mover(_gather),
         "Identity": _mover(_same),

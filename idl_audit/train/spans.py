@@ -74,7 +74,8 @@ def product(a: Value, b: Value) -> Value:
     if isinstance(b, Span):
         return product(b, a)
     if isinstance(a, Span):
-        return Span(a.centre * b, a.radius * b.abs())
+        factor = b.to(a.centre.dtype)
+        return Span(a.centre * factor, a.radius * factor.abs())
     return a * b
 
 

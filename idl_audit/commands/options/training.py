@@ -84,7 +84,6 @@ class HardenOptions(Declared):
         one_of(*METHODS),
         "What is trained for: mtl (attacked points and intervals, the weight of the latter chosen), ibp, sabr, "
         "adversarial; auto is mtl.",
-        panel=TRAINING,
     )
     holdout: Holdout = option(
         "10%",
@@ -102,7 +101,7 @@ class HardenOptions(Declared):
         panel=TRAINING,
     )
     adversarial: Path | None = option(
-        None, PATH, "Adversarial inputs of `attack --save`, trained on as well.", metavar="FILE", panel=TRAINING
+        None, PATH, "Adversarial inputs of `attack --save`, trained on as well.", metavar="FILE"
     )
     freeze: tuple[str, ...] = option(
         (),
