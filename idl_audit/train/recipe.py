@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,10 @@ from idl_audit.train.spans import Span
 
 Loss: TypeAlias = Literal["squared", "cross-entropy"]
 Solver: TypeAlias = Literal["gradient", "bcd", "frank-wolfe"]
+
+BALANCE: Final = 0.05
+"""Weight of |C|^2 / 2 beside the norms of columns: relu(s z) = s relu(z), so that without it B may shrink while C grows
+and no column ever pays."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ class Penalties:
     l1: float = 0.0
     """The sum of |entries| of A, B, C, D."""
 
-    def smooth(self, net: ImplicitNet) -> Tensor | float:
-        """Return the part that has gradients; the others are proximal steps."""
-        total: Tensor | float = 0.0
+    def smooth(self, net: ImplicitNet, *, balanced: bool) -> Tensor | float:
+        """Return the part that has gradients; the others are proximal steps. `balanced` adds what columns need."""
+        total: Tensor | float = BALANCE / 2 * net.weights["C"].square().sum() if balanced else 0.0
         if self.S:
             total = total + self.S * net.norm_of_S()
         if self.rho:
