@@ -116,7 +116,7 @@ def descend(
     for step, places in zip(range(steps), _batches(len(examples.u), recipe.batch, chance), strict=False):
         box = examples.box(places, recipe.wider * schedule.radius(step))
         loss = loss_of(net, examples.u[places], examples.y[places], box, recipe, chance)
-        balanced = bool(penalties.columns) or (selection is not None and selection.kept is None)
+        balanced = bool(penalties.columns)
         gradients = _gradients(loss + penalties.smooth(net, balanced=balanced), net)
         if gradients is not None:
             if selection is not None and (step % EVERY == 0 or step == choosing):

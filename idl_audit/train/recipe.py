@@ -102,7 +102,9 @@ def worst_squared(net: ImplicitNet, box: Span, wanted: Tensor) -> Tensor:
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {"squared": squared, "cross-entropy": functional.cross_entropy}
 
 
-def loss_of(net: ImplicitNet, u: Tensor, y: Tensor, box: Span | None, recipe: Recipe, chance: torch.Generator) -> Tensor:
+def loss_of(
+    net: ImplicitNet, u: Tensor, y: Tensor, box: Span | None, recipe: Recipe, chance: torch.Generator
+) -> Tensor:
     """Return the mean loss; over boxes, (1 - share) that at attacked points and share the worst one by intervals."""
     loss = LOSSES[recipe.loss]
     if box is None:

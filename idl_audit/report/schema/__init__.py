@@ -59,6 +59,7 @@ from idl_audit.report.schema.subject import (
     Tool,
     WellPosed,
 )
+from idl_audit.report.schema.training import Fit, Training
 from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, Verification
 from idl_audit.values.verdicts import Reason, Verdict
 
@@ -86,6 +87,7 @@ __all__ = [
     "EpsPoint",
     "EpsSummary",
     "EquilibriumCheck",
+    "Fit",
     "FixedInfo",
     "Gate",
     "Hardening",
@@ -125,6 +127,7 @@ __all__ = [
     "TopGroup",
     "TopInput",
     "TradeOff",
+    "Training",
     "ValidationError",
     "Verdict",
     "Verification",

@@ -21,6 +21,7 @@ from idl_audit.report.schema.results import (
 )
 from idl_audit.report.schema.sensitivity import Sensitivity
 from idl_audit.report.schema.subject import Conversion, DataInfo, Environment, ModelInfo, ThreatModel, Tool
+from idl_audit.report.schema.training import Training
 from idl_audit.report.schema.verification import Verification
 
 SCHEMA_VERSION: Final = "1.1"
@@ -63,6 +64,7 @@ class Report(Part):
     )
     verification: Verification | None = Field(default=None, description="A file that was checked again.")
     compression: Compression | None = Field(default=None, description="A smaller model.")
+    training: Training | None = Field(default=None, description="A model that was made from data.")
     hardening: Hardening | None = Field(default=None, description="Weights that were trained.")
     properties: tuple[PropertyReport, ...] = Field(default=(), description="VNN-LIB properties.")
     predictions: tuple[Prediction, ...] = Field(default=(), description="Outputs of the implicit model.")

@@ -30,6 +30,7 @@ from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, g
 from idl_audit.report.terminal.objectives import objective_sections
 from idl_audit.report.terminal.properties import property_sections
 from idl_audit.report.terminal.sensitivity import sensitivity_sections
+from idl_audit.report.terminal.training import training_sections
 from idl_audit.report.terminal.verdicts import verdict_sections
 from idl_audit.report.wording import figure, near_jumps, plain, verdict_sentence
 
@@ -60,6 +61,8 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from bounds_sections(report, most, wide=wide)
     if report.compression is not None:
         yield from compression_sections(report, report.compression, most, wide=wide)
+    if report.training is not None:
+        yield from training_sections(report.training, most)
     if report.hardening is not None:
         yield from hardening_sections(report.hardening)
     if report.predictions:
