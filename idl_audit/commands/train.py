@@ -105,7 +105,7 @@ def _apart(given: Examples, options: TrainOptions) -> tuple[Examples, Examples]:
 def _n_outputs(examples: Examples) -> int:
     """Return q: the numbers of a target, or the classes up to the largest label."""
     if examples.targets is not None:
-        return examples.targets.shape[1]
+        return int(examples.targets.shape[1])
     assert examples.samples.labels is not None
     return int(examples.samples.labels.max()) + 1
 

@@ -76,8 +76,8 @@ def read_examples(
     read = read_sample_file(path, _WANTED)
     inputs = read.arrays[0]
     if inputs is None or inputs.ndim < 2:
-        found = "no such array" if inputs is None else f"the shape {inputs.shape}"
-        raise DataError(f"{path}: {found}; training needs an array 'inputs' with a row for each sample")
+        what = "no such array" if inputs is None else f"the shape {inputs.shape}"
+        raise DataError(f"{path}: {what}; training needs an array 'inputs' with a row for each sample")
     shape = input_shape or (1, *inputs.shape[1:])
     samples = read_samples(path, input_shape=shape, n_classes=None, limit=limit, with_labels=False)
     found, are_targets, missing = read.arrays[1], False, read.missing

@@ -214,9 +214,8 @@ def _training_sentence(report: Report, found: Training) -> str:
         fit = f"{held.right} of {held.n} classes are right ({percent(held.right, held.n)})"
     else:
         fit = f"the RMSE is {figure(held.rmse)}"
-    return (
-        f"{_file_name(report)} is written, an implicit model of {found.states:,} states; on samples kept apart {fit}."
-    )
+    model = f"{_file_name(report)} is written, an implicit model of {found.states:,} states"
+    return f"{model}; on samples kept apart {fit}."
 
 
 def _hardening_sentence(report: Report, found: Hardening) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from idl_audit.train.fine_tune import GRACE, LARGEST_GRADIENT, OVERTIME, Step
 from idl_audit.train.implicit import Form, ImplicitNet
-from idl_audit.train.proximal import ProximalAdam
+from idl_audit.train.proximal import Direction, ProximalAdam
 from idl_audit.train.recipe import Examples, Recipe, loss_of
 from idl_audit.train.schedule import Schedule
 
@@ -104,7 +104,7 @@ def descend(
         heard: told after every step.
     """
     chance = torch.Generator().manual_seed(recipe.seed)
-    how = "frank-wolfe" if recipe.solver == "frank-wolfe" else "gradient"
+    how: Direction = "frank-wolfe" if recipe.solver == "frank-wolfe" else "gradient"
     penalties, schedule = recipe.penalties, Schedule(steps)
     by_column = bool(penalties.columns) or recipe.select is not None
     optimizer = ProximalAdam(net, how, by_column)
@@ -134,7 +134,8 @@ def descend(
 def _batches(n: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
     """Yield the places of one batch after the other, in an order of chance; the last one of a pass may be smaller."""
     while True:
-        yield from torch.randperm(n, generator=chance).split(batch)
+        order = torch.randperm(n, generator=chance)
+        yield from (order[start : start + batch] for start in range(0, n, batch))
 
 
 def _gradients(total: Tensor, net: ImplicitNet) -> dict[str, Tensor] | None:

@@ -66,7 +66,7 @@ class _Equilibrium(torch.autograd.Function):
         return x
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         A, x = ctx.saved_tensors
         slope = ctx.slope(x)

@@ -135,8 +135,7 @@ def _exact(net: ImplicitNet) -> ImplicitNet:
 def outputs_of(weights: Mapping[str, FloatArray], form: Form, rows: AnyArray) -> FloatArray:
     """Return y for rows (m, p), in float64, a thousand at a time."""
     net = ImplicitNet(form, {name: torch.from_numpy(weights[name]) for name in NAMES}, tolerance=EXACT)
+    some = (rows[at : at + AT_ONCE].astype(np.float64) for at in range(0, len(rows), AT_ONCE))
     with torch.no_grad():
-        parts = [
-            net(torch.from_numpy(rows[at : at + AT_ONCE].astype(np.float64))) for at in range(0, len(rows), AT_ONCE)
-        ]
+        parts = [net(torch.from_numpy(part)) for part in some]
     return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros((0, form.outputs))

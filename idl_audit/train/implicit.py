@@ -116,7 +116,7 @@ class ImplicitNet:
         """Return upper bounds of y_j - y_label over boxes, (m, q), by intervals; 0 at the label itself."""
         w, x = self.weights, self.states_of(box)
         found = torch.zeros((len(labels), self.form.outputs), dtype=x.centre.dtype)
-        for label in labels.unique():
+        for label in sorted(set(labels.tolist())):
             rows = labels == label
             C, D, d = (w[name] - w[name][label] for name in "CDd")
             middle = x.centre[rows] @ C.T + box.centre[rows] @ D.T + d

@@ -16,7 +16,7 @@ from torch import Tensor
 from idl_audit.train.implicit import ImplicitNet
 from idl_audit.train.projection import shrunk, shrunk_columns, vertex
 
-Step: TypeAlias = Literal["gradient", "frank-wolfe"]
+Direction: TypeAlias = Literal["gradient", "frank-wolfe"]
 
 KEPT: Final = 0.9
 """Of the mean of gradients, a step."""
@@ -32,7 +32,7 @@ class ProximalAdam:
     """The state of the optimisation."""
 
     net: ImplicitNet
-    how: Step = "gradient"
+    how: Direction = "gradient"
     by_column: bool = False
     """Whether columns of (B; D) have one step size each."""
     steps: int = 0
