@@ -78,7 +78,7 @@ def train(task: Task, heard: Heard = lambda step: None) -> Trained:
     if recipe.loss == "squared":
         outputs = Units.of(np.asarray(task.targets, np.float64), each=True)
     examples = _examples(task, inputs, outputs, dtype)
-    net = ImplicitNet.random(form, torch.Generator().manual_seed(recipe.seed), dtype)
+    net = ImplicitNet.random(form, examples.u, torch.Generator().manual_seed(recipe.seed))
     last: list[Step] = []
 
     def told(step: Step) -> None:
@@ -127,8 +127,8 @@ def _exact(net: ImplicitNet) -> ImplicitNet:
     weights = {name: net.weights[name].detach().to(torch.float64) for name in NAMES}
     if net.mask is None:
         A = project_rows(weights["A"], net.form.kappa)
-        size = A.abs().sum(1, keepdim=True)
-        weights["A"] = torch.where(size > net.form.kappa, A * (net.form.kappa * (1 - 1e-14) / size), A)
+        size, most = A.abs().sum(1, keepdim=True), net.form.kappa * (1 - 1e-13)  # in whatever order it is added up
+        weights["A"] = torch.where(size > most, A * (most / size), A)
     return ImplicitNet(net.form, weights, tolerance=EXACT)
 
 

@@ -65,21 +65,23 @@ class ImplicitNet:
         self.mask = form.allowed(self.weights["A"].dtype)
 
     @classmethod
-    def random(cls, form: Form, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> ImplicitNet:
-        """Return a model to start from, for inputs about as large as 1."""
+    def random(cls, form: Form, examples: Tensor, generator: torch.Generator) -> ImplicitNet:
+        """Return a model to start from, for examples (m, p) about as large as 1: each state bends at one of them."""
+        dtype = examples.dtype
         n, p, q = form.states, form.inputs, form.outputs
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=dtype)
 
         spread = (2 / n) ** 0.5 if form.layers else form.kappa / n
-        A = spread * normal(n, n)
+        A, B = spread * normal(n, n), normal(n, p) * (2 / p) ** 0.5
+        some = examples[torch.randint(len(examples), (n,), generator=generator)]
         weights = {
             "A": form.feasible(A, form.allowed(dtype)),
-            "B": normal(n, p) * (2 / p) ** 0.5,
+            "B": B,
             "C": normal(q, n) / n**0.5,
             "D": torch.zeros((q, p), dtype=dtype),
-            "b": 2 * torch.rand(n, generator=generator, dtype=dtype) - 1,
+            "b": -(B * some).sum(1),
             "d": torch.zeros(q, dtype=dtype),
         }
         return cls(form, weights)

@@ -27,7 +27,7 @@ Method: TypeAlias = Literal["mtl", "ibp", "sabr", "adversarial", "plain"]
 class Network(Protocol):
     """What is attacked: outputs for each of some inputs."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, /) -> Tensor:
         """Return y for each row of x."""
 
 

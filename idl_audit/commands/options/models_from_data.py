@@ -97,7 +97,7 @@ class TrainOptions(Declared):
         Reader(_kappa, schema={"type": "number"}),
         "Well-posed by ||A||_inf <= KAPPA < 1.",
         metavar="KAPPA",
-        panel=TRAINING,
+        rank=1,
     )
     loss: str = option(
         "auto",
@@ -176,7 +176,7 @@ class TrainOptions(Declared):
 
 @dataclass(frozen=True)
 class Train(Declared):
-    """Make an implicit model x = relu(A x + B u + b), y = C x + D u + d from data (the paper's section 6).
+    """Make an implicit model x = relu(A x + B u + b), y = C x + D u + d from data.
 
     A is well-posed by its norm, or by layers, and the model is a file for every other command. Inputs and targets are
     trained in units of their own and turned back: the model reads what the data has, after --scale, --mean and --std,
