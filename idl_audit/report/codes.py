@@ -292,7 +292,7 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL604": Code(
             "inputs of very different size are trained in one unit",
-            "All inputs are taken by `train` to be of one kind where --bounds are given or samples are images. One input "
+            "Inputs are taken to be of one kind by `train` where --bounds are given or samples are images. One of them "
             "deviates a hundred times as much as the middle one, so that the others are hardly seen.",
             "Leave --bounds out, so that each input is trained in units of its own deviation, or give --mean and --std "
             "for each input.",
