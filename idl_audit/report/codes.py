@@ -173,6 +173,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Try a smaller eps, or more time where few inputs move: their box is split. Where an operator cannot leave "
             "its domain, a Clip, an Abs or a constant added before it makes that known.",
         ),
+        "IDL214": Code(
+            "two networks compared in part",
+            "Either outputs make no classes (one output and no threshold), so that only differences are compared, or "
+            "the networks end with different operators that the models leave out, so that only classes are.",
+            "Give --threshold, or export both networks with the same last operator.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "

@@ -17,6 +17,8 @@ from idl_audit.values.verdicts import Reason, Verdict
 if TYPE_CHECKING:
     from idl_audit.report.schema import (
         AgreementCheck,
+        ComparedCounts,
+        Comparison,
         Compression,
         Conversion,
         EpsSummary,
@@ -144,6 +146,8 @@ def _sentence(report: Report) -> str:
         found = report.verification
         claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
+    if report.comparison is not None:
+        return _comparison_sentence(report, report.comparison)
     if report.objectives:
         return _objectives_sentence(report)
     if report.properties:
@@ -169,6 +173,26 @@ def _sentence(report: Report) -> str:
             else f"{read}; every part is supported."
         )
     return "Nothing was measured."
+
+
+def _comparison_sentence(report: Report, found: Comparison) -> str:
+    entries = sorted(found.per_eps, key=lambda entry: entry.eps)
+    if not entries:
+        return "Nothing was compared."
+    return " ".join(_compared(report, found, entry) for entry in dict.fromkeys((entries[0], entries[-1])))
+
+
+def _compared(report: Report, found: Comparison, entry: ComparedCounts) -> str:
+    start, who = f"At eps {eps_text(report, entry.eps)}: ", f"{entry.n} {_noun(report, entry.n)}"
+    seen = "" if entry.difference_found is None else f", {figure(entry.difference_found)} was seen"
+    proved = entry.difference_proved
+    apart = f"no output differs by more than {figure(proved)}" if proved is not None else "no bound of differences"
+    if not found.has_classes:
+        return f"{start}around {who} {apart}{seen}."
+    return (
+        f"{start}the two networks provably agree around {entry.certified} of {who} and have two classes around "
+        f"{entry.falsified}, {entry.unknown} undecided; {apart}{seen}."
+    )
 
 
 def _compression_sentence(report: Report, found: Compression) -> str:

@@ -114,9 +114,6 @@ class SensitivityClaim:
     """(q, p)."""
 
 
-Claim = SampleClaim | PropertyClaim | SensitivityClaim
-
-
 def compares(alternative: Conjunction) -> bool:
     """Return whether every row says y_i <= y_j: what the order of the outputs alone decides."""
     return not alternative.offsets.any() and all(

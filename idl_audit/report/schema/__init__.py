@@ -3,6 +3,13 @@
 from pydantic import ValidationError
 
 from idl_audit.report.schema.base import Level, Part, PropertyResult, Status, WhyIncomplete
+from idl_audit.report.schema.comparison import (
+    ComparedCounts,
+    ComparedResult,
+    ComparedSample,
+    Comparison,
+    TwoClasses,
+)
 from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
 from idl_audit.report.schema.results import (
     Adversarial,
@@ -58,7 +65,7 @@ from idl_audit.report.schema.subject import (
     Tool,
     WellPosed,
 )
-from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, Verification
+from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, SecondModel, Verification
 from idl_audit.values.verdicts import Reason, Verdict
 
 __all__ = [
@@ -74,6 +81,10 @@ __all__ = [
     "Claim",
     "ClassMargin",
     "CleanAccuracy",
+    "ComparedCounts",
+    "ComparedResult",
+    "ComparedSample",
+    "Comparison",
     "Compression",
     "ConfidenceInterval",
     "Conversion",
@@ -112,6 +123,7 @@ __all__ = [
     "RuleResult",
     "SampleReport",
     "SampleResult",
+    "SecondModel",
     "Sensitivity",
     "SmallestScalar",
     "Status",
@@ -121,6 +133,7 @@ __all__ = [
     "Tool",
     "TopGroup",
     "TopInput",
+    "TwoClasses",
     "ValidationError",
     "Verdict",
     "Verification",
