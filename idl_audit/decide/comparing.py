@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.decide.ladder import Options, climbed, decide_query
+from idl_audit.decide.ladder import METHODS, Options, climbed, decide_query
 from idl_audit.decide.proofs import Recorded, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.pair import FORMS, Form, equal_outputs, has_differences, paired_model
@@ -155,7 +155,7 @@ class _Run:
         self.bounds = dict(self._state_bounds()) if self.is_well_posed else {}
         difference = self._bound_differences()
         self._notice(own, outputs)
-        with suppress(BudgetError, MemoryLimitError):
+        with suppress(BudgetError, MemoryLimitError, UnsupportedModelError):  # perhaps no state is found somewhere
             self._search_differences()
         found = self._agreement(at) if classes else Compared(at, None)
         return replace(found, reached=self.reached, limits=self.limits, difference=difference)
@@ -321,7 +321,7 @@ class _Run:
         for start in (0, q):
             order = np.argsort(-middle[start : start + q], kind="stable")
             rows += [unit[start + c] - unit[start + j] for j in order[: MOST_RIVALS + 1] if j != c]
-        with suppress(BudgetError, MemoryLimitError):
+        with suppress(BudgetError, MemoryLimitError, UnsupportedModelError):
             model = CheckedSearch(searched(self.pair.apart), self.budget.check)
             weights = np.stack(rows)
             points = np.repeat(self.inputs.centre[None], len(rows), axis=0)
@@ -363,7 +363,7 @@ class _Run:
     ) -> Compared:
         """Climb the ladder with the pair apart."""
         asked = self.options.methods
-        names = tuple(name for name in climbed(self.pair.apart, query, asked) if name != "persist")
+        names = tuple(name for name in climbed(self.pair.apart, query, asked) if name in METHODS)
         options = replace(self.options, methods=names)
         result = decide_query(
             self.pair.apart, self.pair.network, query, options, budget=self.budget, centre=self.sample
