@@ -266,7 +266,10 @@ def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[st
     within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
     radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
     few = "" if ball.cardinality is None else f", at most {ball.cardinality} inputs changed,"
-    where = f"in the {'box' if not few else 'set'} of {radius}{within}{few} around the file's sample {claim.index}"
+    free = f", inputs {', '.join(map(str, ball.free))} free" if ball.free else ""
+    where = (
+        f"in the {'box' if not few else 'set'} of {radius}{within}{few}{free} around the file's sample {claim.index}"
+    )
     means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"
     about = Claim(
         kind="class",
@@ -277,6 +280,7 @@ def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[st
         sigma=None if ball.sigma is None else numbers(ball.sigma),
         clip=ball.clip,
         cardinality=ball.cardinality,
+        free=ball.free,
         index=claim.index,
         leaves=leaves,
     )

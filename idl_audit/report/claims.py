@@ -25,6 +25,8 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
     if claim.label is not None or claim.second is not None:
         lo, hi = claim.clip or (None, None)
         yield "clip", "none" if lo is None else f"[{lo!r}, {hi!r}]"
+        if claim.free:
+            yield "free inputs", f"{', '.join(map(str, claim.free))} move through the whole of clip"
         if claim.cardinality is not None:
             yield "inputs changed", f"at most {claim.cardinality}"
     if claim.second is not None:

@@ -66,6 +66,8 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]*[0-~]?"
 )
 _LONGEST = 500
+MOST_NAMED: Final = 5
+"""Inputs that a sentence names."""
 
 
 def plain(value: object, *, longest: int = _LONGEST) -> str:
@@ -346,7 +348,16 @@ def _only_attacked(report: Report) -> bool:
 
 def _sparsity(report: Report) -> str:
     k = report.threat_model.k if report.threat_model else None
+    free = report.threat_model.free if report.threat_model else ()
+    if free:
+        return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
+
+
+def _named(report: Report, inputs: Sequence[int]) -> str:
+    few = ", ".join(input_name(report.model, k) for k in inputs[:MOST_NAMED])
+    more = f" and {len(inputs) - MOST_NAMED} more" if len(inputs) > MOST_NAMED else ""
+    return f"input{'' if len(inputs) == 1 else 's'} {few}{more}"
 
 
 def _count(n: int, noun: str) -> str:

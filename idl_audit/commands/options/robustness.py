@@ -85,12 +85,14 @@ class AttackVerdicts(CertifyVerdicts):
 class RobustnessOptions(Declared):
     """What certify is asked for about samples; with `AttackedOptions`, what attack is."""
 
-    eps: tuple[Eps, ...] = c.eps()
+    eps: tuple[Eps, ...] = c.eps(reader=c.EPS_OR_ZERO)
     data: DataOptions = group(DataOptions)
     verdicts: Options = group(CertifyVerdicts, make=CertifyVerdicts.made)
     sparse: int | None = c.sparse()
     """At most so many inputs change; None stands for all of them."""
     sigma: Path | None = c.sigma()
+    ignore: tuple[str, ...] | None = c.ignore()
+    """Inputs that move through the whole valid range."""
     save: Path | None = c.adversarial()
     certificates: Path | None = c.file(
         "Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.", metavar="DIR"
@@ -116,6 +118,14 @@ class RobustnessOptions(Declared):
         if self.resume and self.journal is None:
             raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
         force = self.force or self.resume
+        if self.ignore is not None and self.sparse is not None:
+            raise OptionError(
+                "--ignore lets its inputs move in any case, and --sparse few of all; leave one of them out"
+            )
+        if self.ignore is not None and self.data.preprocessing.bounds is None:
+            raise OptionError("--ignore needs the range that these inputs move in; give it with --bounds LO,HI")
+        if self.ignore is None and any(radius.value == 0 for radius in self.eps):
+            raise OptionError("--eps must be above zero, not 0; 0 is for --ignore, where other inputs move")
         if self.image_shape is not None and self.images is None:
             raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
         if self.save is not None:

@@ -190,6 +190,7 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
         "eps": ball.eps,
         "clip": ball.clip,
         "cardinality": ball.cardinality,
+        **({"free": ball.free} if ball.free else {}),
     }
 
 
@@ -276,7 +277,7 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
         raise Damaged("'claim' of meta is of no kind that is known")
     if about.threshold is not None and name in ("property", "sensitivity"):
         raise Damaged("it has a threshold, which makes classes, and is about no sample")
-    entry = Entry(value, "claim", ("kind", *kind.keys))
+    entry = Entry(value, "claim", ("kind", *kind.keys), kind.optional)
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
     fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
@@ -292,7 +293,10 @@ def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
 
 def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
     cardinality = None if entry.get("cardinality") is None else entry.whole("cardinality")
-    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality)
+    free = tuple(entry.members("free", model.n_inputs, "input"))
+    if free and cardinality is not None:
+        raise Damaged("its set has inputs that move freely, and a limit on how many move")
+    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality, free)
     try:
         _ = ball.inputs
     except InvalidInputError as error:
@@ -367,13 +371,15 @@ class Kind:
     keys: tuple[str, ...]
     table: Mapping[str, Spec]
     opened: Callable[[About, Entry, Arrays, ImplicitModel], ProofFile]
+    optional: tuple[str, ...] = ()
+    """Keys that may be left out."""
 
 
 _OF_A_PAIR: Final = ("index", "eps", "clip", "form", "other")
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample),
+        "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample, ("free",)),
         "property": Kind(("name", "sha256"), PROPERTY, _property),
         "sensitivity": Kind((), SENSITIVITY, _sensitivity),
         "agreement": Kind((*_OF_A_PAIR, "reference", "first", "second"), SAMPLE, _agreement),

@@ -156,6 +156,8 @@ def _add_threat(pairs: PairList, threat: ThreatModel) -> None:
         text += f" times its own radius in {threat.sigma}"
     if threat.clip is not None:
         text += f", within {threat.clip[0]:g} to {threat.clip[1]:g}"
+    if threat.free:
+        text += f"; inputs {', '.join(map(str, threat.free))} move through the whole range"
     if threat.target is not None:
         text += f"; only class {threat.target} counts"
     pairs.add("threat model", text)

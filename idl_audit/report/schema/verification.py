@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Sha256, Text
+from idl_audit.report.schema.base import Count, NonNegative, Part, Sha256, Text
 from idl_audit.report.schema.subject import PreprocessingInfo
 
 
@@ -67,10 +67,11 @@ class Claim(Part):
     threshold: float | None = Field(
         default=None, description="Of one output: class 1 is above it, class 0 is not; null where outputs compete."
     )
-    eps: Positive | None = Field(default=None, description="The radius, in the units of the inputs.")
+    eps: NonNegative | None = Field(default=None, description="The radius, in the units of the inputs.")
     centre: Numbers | None = Field(default=None, description="The sample that the set lies around.")
     sigma: Numbers | None = Field(default=None, description="Radii of the inputs for eps = 1; null stands for ones.")
     clip: tuple[float, float] | None = Field(default=None, description="Inputs outside this range are no part of it.")
+    free: tuple[Count, ...] = Field(default=(), description="Inputs, by number, that move through the whole of clip.")
     cardinality: Count | None = Field(default=None, description="How many inputs change at most; null for all.")
     index: Count | None = Field(default=None, description="Position of the sample in its data, as the file states it.")
     leaves: Count | None = Field(default=None, description="Leaves of the trees that prove it.")
