@@ -43,8 +43,9 @@ def check_measured(rules: Sequence[Rule], *, radii: Sequence[Eps], sensitivity: 
     """
     known = ", ".join(radius.text for radius in radii)
     for rule in rules:
-        if rule.metric in COMPARED:
-            raise OptionError(f"the rule '{rule.text}' needs a report of compare; judge that with `gate`")
+        if rule.metric in COMPARED or rule.metric is Metric.MONOTONE:
+            which = "certify --monotone" if rule.metric is Metric.MONOTONE else "compare"
+            raise OptionError(f"the rule '{rule.text}' needs a report of {which}; judge that with `gate`")
         if rule.metric in (Metric.MAX_SENSITIVITY, Metric.NORM_INF_S):
             if not sensitivity:
                 raise OptionError(f"the rule '{rule.text}' needs the step sensitivity; add it to the steps")

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from idl_audit.data.numbers import parse_number
 from idl_audit.gate.rules import AT_EPS, COMPARED, Metric
-from idl_audit.report.schema import ComparedCounts, ConfidenceInterval, EpsSummary, Report
+from idl_audit.report.schema import ComparedCounts, ConfidenceInterval, EpsSummary, MonotoneCounts, Report
 from idl_audit.report.wording import eps_text, plain
 from idl_audit.values.errors import OptionError
 
@@ -68,6 +68,11 @@ def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
     """
     if metric in COMPARED:
         return _compared(report, metric, eps)
+    if metric is Metric.MONOTONE:
+        if report.monotonicity is None:
+            raise OptionError("the report has no monotonicity, which monotone speaks of; write one with certify")
+        own = _at_radius(report, report.monotonicity.per_eps, metric, eps)
+        return Share(own.certified, own.n)
     if metric in AT_EPS:
         entry = entry_at(report, metric, eps)
         if metric is Metric.CERTIFIED_ACCURACY:
@@ -107,7 +112,7 @@ def entry_at(report: Report, metric: Metric, eps: str | None) -> EpsSummary:
     return _at_radius(report, report.summary.per_eps if report.summary is not None else (), metric, eps)
 
 
-Entry = TypeVar("Entry", EpsSummary, ComparedCounts)
+Entry = TypeVar("Entry", EpsSummary, ComparedCounts, MonotoneCounts)
 
 
 def _at_radius(report: Report, entries: Sequence[Entry], metric: Metric, eps: str | None) -> Entry:

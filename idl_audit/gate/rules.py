@@ -30,6 +30,7 @@ class Metric(StrEnum):
     AGREEMENT = "agreement"
     DISAGREEMENT = "disagreement"
     MAX_DIFFERENCE = "max_difference"
+    MONOTONE = "monotone"
 
 
 MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
@@ -42,6 +43,7 @@ MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
         Metric.NORM_INF_S: "the largest row sum of S",
         Metric.AGREEMENT: "samples around which two networks provably have one class, of all",
         Metric.DISAGREEMENT: "samples around which two networks have two classes, of all",
+        Metric.MONOTONE: "samples around which a score provably goes the asked way as an input rises, of all",
         Metric.MAX_DIFFERENCE: "the largest proved bound on how far outputs of two networks differ",
     }
 )
@@ -49,7 +51,9 @@ MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
 COMPARED: Final = frozenset({Metric.AGREEMENT, Metric.DISAGREEMENT, Metric.MAX_DIFFERENCE})
 """Metrics of two networks."""
 
-AT_EPS: Final = frozenset({Metric.CERTIFIED_ACCURACY, Metric.ATTACK_SUCCESS, Metric.UNKNOWN}) | COMPARED
+AT_EPS: Final = (
+    frozenset({Metric.CERTIFIED_ACCURACY, Metric.ATTACK_SUCCESS, Metric.UNKNOWN, Metric.MONOTONE}) | COMPARED
+)
 """Metrics of one radius."""
 
 SHARES: Final = (AT_EPS | {Metric.CLEAN_ACCURACY}) - {Metric.MAX_DIFFERENCE}

@@ -331,6 +331,11 @@ class _Entries:
         return Dense(matrix=self.values.toarray(), slack=slack)
 
 
+def written_out(row: Affine) -> dict[int, tuple[sp.csr_array, sp.csr_array | None]]:
+    """Return source -> the entries of a row of blocks, and bounds of what rounding did to them where it did."""
+    return {k: (part.values, part.errors) for k, part in _Row.of(row).parts.items()}
+
+
 def _entries(linear_map: LinearMap) -> _Entries:
     """Return a map written out, what is uncertain in it included."""
     matrix = linear_map.to_sparse()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Conversion,
         EpsSummary,
         ModelInfo,
+        Monotonicity,
         PropertyResult,
         Report,
         Sensitivity,
@@ -150,6 +151,8 @@ def _sentence(report: Report) -> str:
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
     if report.comparison is not None:
         return _comparison_sentence(report, report.comparison)
+    if report.monotonicity is not None:
+        return _monotone_sentence(report, report.monotonicity)
     if report.objectives:
         return _objectives_sentence(report)
     if report.properties:
@@ -182,6 +185,17 @@ def _comparison_sentence(report: Report, found: Comparison) -> str:
     if not entries:
         return "Nothing was compared."
     return " ".join(_compared(report, found, entry) for entry in dict.fromkeys((entries[0], entries[-1])))
+
+
+def _monotone_sentence(report: Report, found: Monotonicity) -> str:
+    way = "falls" if found.direction == "+" else "rises"
+    what = f"{plain(found.score)} never {way} while input {input_name(report.model, found.input)} rises"
+    parts = [
+        f"at eps {eps_text(report, entry.eps)} around {entry.certified} of {entry.n} {_noun(report, entry.n)} (it does "
+        f"around {entry.falsified}, {entry.unknown} undecided)"
+        for entry in found.per_eps
+    ]
+    return f"It is proved that {what}: {'; '.join(parts)}." if parts else "Nothing was looked at."
 
 
 def _compared(report: Report, found: Comparison, entry: ComparedCounts) -> str:

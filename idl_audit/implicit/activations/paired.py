@@ -112,7 +112,7 @@ class Paired(Coupled):
     ) -> FloatArray:
         """Return lam of the usual lines of phi for z', and of those above for dz; nothing is chosen."""
         (v1, v2), (low, p), (high, q) = self._parts(v), self._parts(lo), self._parts(hi)
-        below, above = _slopes_of_lines(*self._steep(lo, hi), p, q)
+        below, above = slopes_of_lines(*self._steep(lo, hi), p, q)
         return paired(self.base.multipliers(v1, low, high), np.maximum(v2, 0.0) * below + np.minimum(v2, 0.0) * above)
 
     def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
@@ -122,7 +122,7 @@ class Paired(Coupled):
         found = []
         for is_lower, lines in zip((True, False), self.base.lines(low, high), strict=True):
             found += [Plane(0, np.stack([s, 0 * s], axis=-1), at, is_lower) for s, at in lines]
-        for is_lower, slope in zip((True, False), _slopes_of_lines(a, g, p, q), strict=True):
+        for is_lower, slope in zip((True, False), slopes_of_lines(a, g, p, q), strict=True):
             ends = [_times(s, end) - slope * end for s in (a, g) for end in (p, q)]
             at = np.minimum.reduce(ends) if is_lower else np.maximum.reduce(ends)
             found.append(Plane(1, np.stack([0 * slope, slope], axis=-1), at, is_lower))
@@ -157,7 +157,7 @@ def _is_unit(slope: FloatArray) -> BoolArray:
     return np.asarray((slope == 0) | (np.abs(slope) == 1))
 
 
-def _slopes_of_lines(a: FloatArray, g: FloatArray, p: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+def slopes_of_lines(a: FloatArray, g: FloatArray, p: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the slopes of the lines below and above dx as a function of dz; any are sound."""
     with np.errstate(all="ignore"):
         width = np.maximum(q - p, TINY)

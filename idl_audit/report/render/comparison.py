@@ -42,6 +42,37 @@ def comparison_section(report: Report) -> Iterator[Section]:
     yield Section("comparison", "Two networks", body, "|y - y'| is that of the output that differs most.")
 
 
+def monotone_section(report: Report) -> Iterator[Section]:
+    """Yield which way a score goes as one input rises."""
+    found = report.monotonicity
+    if found is None:
+        return
+    pairs = PairList()
+    pairs.add("input", Name(found.name))
+    pairs.add("score", found.score)
+    pairs.add("asked", f"never {'falls' if found.direction == '+' else 'rises'} while the input rises")
+    counts = [
+        (eps_text(report, entry.eps), entry.n, entry.certified, entry.falsified, entry.unknown)
+        for entry in found.per_eps
+    ]
+    rows: list[tuple[Cell, ...]] = []
+    for sample in found.samples:
+        for result in sample.results:
+            two = result.found
+            ends = (None,) * 2 if two is None else (figure(two.low), figure(two.high))
+            scores = (None,) * 2 if two is None else (f"{two.score_low:.6g}", f"{two.score_high:.6g}")
+            why = None if result.reason is None else result.reason.value
+            mark = verdict_mark(result.verdict)
+            rows.append((sample.index, eps_text(report, result.eps), mark, *ends, *scores, figure(result.slope), why))
+    titles = (">sample", ">eps", "verdict", ">from", ">to", ">score", ">becomes", ">slope proved", "reason")
+    body = (
+        pairs.done(),
+        table("Each radius", (">eps", ">samples", ">certified", ">falsified", ">unknown"), counts),
+        table("Samples", titles, rows),
+    )
+    yield Section("monotonicity", "Monotonicity", body)
+
+
 def _samples(report: Report, found: Comparison) -> Iterator[Table]:
     rows = [
         _row(report, found, sample, result) for sample in most_apart_first(found.samples) for result in sample.results

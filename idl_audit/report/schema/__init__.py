@@ -11,6 +11,13 @@ from idl_audit.report.schema.comparison import (
     TwoClasses,
 )
 from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
+from idl_audit.report.schema.monotonicity import (
+    MonotoneCounts,
+    MonotoneResult,
+    MonotoneSample,
+    Monotonicity,
+    WrongWay,
+)
 from idl_audit.report.schema.results import (
     Adversarial,
     BlockBounds,
@@ -104,6 +111,10 @@ __all__ = [
     "LocalSensitivity",
     "MethodBounds",
     "ModelInfo",
+    "MonotoneCounts",
+    "MonotoneResult",
+    "MonotoneSample",
+    "Monotonicity",
     "NewlyFalsified",
     "NonzeroChange",
     "Nonzeros",
@@ -139,4 +150,5 @@ __all__ = [
     "Verification",
     "WellPosed",
     "WhyIncomplete",
+    "WrongWay",
 ]
