@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import scipy
 
 from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.robustness import MonotoneOptions
@@ -166,7 +165,12 @@ def _column(label: int, sign: float) -> Callable[[FloatArray], FloatArray]:
 
 def _log_share(label: int, sign: float) -> Callable[[FloatArray], FloatArray]:
     """Return sign times the logarithm of a class's softmax."""
-    return lambda outputs: np.asarray(sign * scipy.special.log_softmax(outputs, axis=1)[:, label])
+
+    def score(outputs: FloatArray) -> FloatArray:
+        apart = outputs - outputs.max(axis=1, keepdims=True)
+        return np.asarray(sign * (apart[:, label] - np.log(np.exp(apart).sum(axis=1))))
+
+    return score
 
 
 def _result(

@@ -1,4 +1,4 @@
-"""Two models on one input as one implicit model: outputs (y, y', y - y') (docs/mathematics.md, section 9.5).
+"""Two models on one input as one implicit model: outputs (y, y', y - y') (docs/mathematics.md, section 9.6).
 
     apart         A = [[A, 0], [0, A']], B = [B; B'], C = [[C, 0], [0, C'], [C, -C']]
     differences   states x' and d = x - x', where blocks pair up: z' = A' x' + B' u + b' and

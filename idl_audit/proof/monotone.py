@@ -2,7 +2,7 @@
 
 For u and v = u + t e_f in a box, t > 0, let dz = (z(v) - z(u)) / t and dx likewise. Then dz = A dx + B e_f, and
 dx_i = s_i dz_i with s_i between the least and the greatest slope [a_i, g_i] of phi_i over the box; the quotient of a
-row c . y is c . (C dx + D e_f) (docs/mathematics.md, section 9.6). dz has an interval, block by block, and with it dx_i
+row c . y is c . (C dx + D e_f) (docs/mathematics.md, section 9.7). dz has an interval, block by block, and with it dx_i
 lies between two lines through which c is pulled back, as in backward linear bounds. t does not occur: what is bounded
 are quotients, whose least may be 0 where the network is flat. So all of it is exact (`dyadic`): a bound of at least 0
 says that the row never falls.

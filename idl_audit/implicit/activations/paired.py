@@ -1,7 +1,7 @@
 """Two networks' states beside each other: pairs (z', dz) -> (phi(z'), phi(z' + dz) - phi(z')).
 
 x' is the state of one network, dx = x - x' how far the other's is from it. Where the slopes of phi between z' and
-z' + dz lie in [a, g], dx = s dz with s in [a, g] (docs/mathematics.md, section 9.5). For dz in [p, q] with p < 0 < q
+z' + dz lie in [a, g], dx = s dz with s in [a, g] (docs/mathematics.md, section 9.6). For dz in [p, q] with p < 0 < q
 
     (a q - g p) (dz - p) / (q - p) + g p <= dx <= (g q - a p) (dz - p) / (q - p) + a p,
 
