@@ -77,7 +77,16 @@ class Subjects:
             return np.hstack([y, z, one(exact) - other(exact)])
 
         found: Network = network
-        return Pair(one, other, found)
+        return Pair(one, other, found, self.is_one)
+
+    @property
+    def is_one(self) -> bool:
+        """Whether both are the same file, all that belongs to it included, read in the same way."""
+        infos = [subject.info for subject in (self.first, self.second)]
+        return all(
+            getattr(infos[0], name) == getattr(infos[1], name)
+            for name in ("sha256", "output_name", "threshold", "arch", "fixed_inputs", "inputs", "input_shape")
+        )
 
 
 def open_subjects(first: Path, second: Path, options: ModelOptions) -> Subjects:

@@ -60,6 +60,8 @@ class Pair:
     network: Network
     """(m, p) -> (m, 3 q): y and y' by the original networks, and y - y' by them or, where a last operator is left out
     of the models, by the models."""
+    is_one: bool = False
+    """Whether both are the same file, read in the same way: one function in exact arithmetic."""
 
     @cached_property
     def models(self) -> dict[Form, ImplicitModel]:
@@ -77,10 +79,10 @@ class Pair:
         """Outputs of each."""
         return self.first.n_outputs
 
-    @cached_property
-    def is_equal(self) -> bool:
-        """Whether the outputs are equal for every input, coefficient by coefficient."""
-        return any(bool(equal_outputs(model).all()) for model in self.models.values())
+    @property
+    def tightest(self) -> Form:
+        """The form whose states tell most of equal parts."""
+        return list(self.models)[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +153,8 @@ class _Run:
         outputs = np.asarray(self.pair.network(own), np.float64)
         q = self.pair.q
         at = int(predictions(outputs[:, :q])[0]), int(predictions(outputs[:, q : 2 * q])[0])
-        self.reached, self.limits = 0.0, np.where(self._equal, 0.0, np.inf)
-        self.bounds = dict(self._state_bounds()) if self.is_well_posed else {}
+        self.reached, self.limits = 0.0, np.where(self._equal & self.is_well_posed, 0.0, np.inf)
+        self.bounds = dict(self._state_bounds()) if self.is_well_posed and not self._equal.all() else {}
         difference = self._bound_differences()
         self._notice(own, outputs)
         with suppress(BudgetError, MemoryLimitError, UnsupportedModelError):  # perhaps no state is found somewhere
@@ -167,7 +169,8 @@ class _Run:
 
     @cached_property
     def _equal(self) -> BoolArray:
-        return np.asarray(np.any([equal_outputs(model) for model in self.pair.models.values()], axis=0))
+        known = [equal_outputs(model) for model in self.pair.models.values()]
+        return np.asarray(np.any([np.full(self.pair.q, self.pair.is_one), *known], axis=0))
 
     @property
     def _box(self) -> Interval:
@@ -201,6 +204,8 @@ class _Run:
     def _bound_differences(self) -> Evidence | None:
         """Bound |y_i - y'_i| by each form; the certificate is of the form that bounds the largest better."""
         q = self.pair.q
+        if self._equal.all():
+            return Evidence(self.pair.tightest, trivial(0)) if self.options.record and self.is_well_posed else None
         unit = np.eye(3 * q)[2 * q :]
         best: tuple[float, Form] | None = None
         limits = {}
@@ -280,7 +285,7 @@ class _Run:
         if not self.is_well_posed:
             return Compared(at, Verdict.UNKNOWN, reason=Reason.NO_UNIQUENESS_PROOF)
         if self._equal.all():
-            evidence = Evidence("differences", trivial(0)) if self.options.record else None
+            evidence = Evidence(self.pair.tightest, trivial(0)) if self.options.record else None
             return Compared(at, Verdict.CERTIFIED, "equal", agreement=evidence, possible=((reference,), (reference,)))
         possible = self._possible(reference)
         query = Disagreement.of(self.inputs, q, reference, *possible)

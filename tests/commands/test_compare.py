@@ -253,3 +253,23 @@ def test_the_sample_network_beside_its_rounded_version(tmp_path: Path) -> None:
     found = run("compare", MODEL, tmp_path / "smaller.npz", "-d", DATA, "-e", 0.02, "--bounds", "0,1", "-f", "json")
     (entry,) = found.report.comparison.per_eps
     assert entry.certified > 0.8 * entry.n
+
+
+def test_one_file_is_one_function_whatever_is_in_it(tmp_path: Path) -> None:
+    """Loops have no states that pair up, and a threshold rounds: what is equal is the file."""
+    model = MODEL.parent / "digits_mondeq.npz"
+    line = ("-d", DATA, "-e", 0.3, "--bounds", "0,1", "--limit", 2, "-f", "json", "--certificates", tmp_path / "p")
+    (entry,) = run("compare", model, model, *line).report.comparison.per_eps
+    assert (entry.certified, entry.difference_proved) == (2, 0.0)
+    for proof in (tmp_path / "p").iterdir():
+        assert run("verify", proof, model, "--second", model).code == 0
+        found = run("verify", proof, model, "--second", MODEL)
+        assert found.code == 1
+        changed = forged(proof, tmp_path / "forged.npz", other={"sha256": "0" * 64, **_about(proof)})
+        assert run("verify", changed, model, "--second", model).code == 1
+
+
+def _about(proof: Path) -> dict[str, Any]:
+    with np.load(proof) as archive:
+        other = json.loads(str(archive["meta"]))["claim"]["other"]
+    return {key: value for key, value in other.items() if key != "sha256"}

@@ -100,7 +100,7 @@ class ProofFile:
         why = self.claim.misfit(model)
         if why:
             return Checked(1, (why,))
-        if isinstance(self.claim, PAIRED) and self.claim.is_settled(model):
+        if isinstance(self.claim, PAIRED) and (self.claim.is_settled(model) or self.claim.pairing.other == self.about):
             return Checked(1, () if model.is_well_posed else ("nothing proves that the models have one state",))
         queries = self.claim.queries(model)
         count = sum(len(query.alternatives) for query in queries)
