@@ -27,7 +27,9 @@ from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
 from idl_audit.decide.comparing import Compared, Pair, compare_at
-from idl_audit.implicit.pair import why_not_comparable
+from idl_audit.implicit.input_units import in_data_units
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.pair import Form, paired_model, why_not_comparable
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.files.claims import Ball
 from idl_audit.proof.files.file import ProofFile
@@ -76,8 +78,12 @@ class Subjects:
             exact = points.astype(np.float64)
             return np.hstack([y, z, one(exact) - other(exact)])
 
+        def paired(form: Form) -> ImplicitModel:
+            units = preprocessing.affine(self.first.input_shape)
+            return in_data_units(paired_model(self.first.model, self.second.model, form), *units)
+
         found: Network = network
-        return Pair(one, other, found, self.is_one)
+        return Pair(one, other, found, self.is_one, paired)
 
     @property
     def is_one(self) -> bool:

@@ -17,6 +17,7 @@ from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.files import file as today
 from idl_audit.proof.files.claims import About, PropertyClaim, SampleClaim, SensitivityClaim, is_asked
@@ -211,7 +212,10 @@ def _checked_model(asked: Asked, subject: Subject, other: Second | None) -> Impl
     ours, theirs = (one.stripped_output or "none" for one in (model, other.model))
     if asked.kind == "difference" and ours != theirs:
         raise OptionError(f"the last operator that is left out is {ours} in one network and {theirs} in the other")
-    return asked.pairing.model(model, other.model)
+    if other.asked.units != asked.units:
+        return asked.pairing.model(model, other.model)
+    pair = asked.pairing.model(subject.model, other.subject.model)
+    return in_data_units(pair, *asked.units.affine(subject.input_shape))
 
 
 def _outcome(

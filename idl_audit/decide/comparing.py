@@ -62,12 +62,15 @@ class Pair:
     of the models, by the models."""
     is_one: bool = False
     """Whether both are the same file, read in the same way: one function in exact arithmetic."""
+    paired: Callable[[Form], ImplicitModel] | None = None
+    """What makes the pair in a form; None: it is made of the two models."""
 
     @cached_property
     def models(self) -> dict[Form, ImplicitModel]:
         """The forms that the pair has."""
         forms = FORMS if has_differences(self.first, self.second) else FORMS[:1]
-        return {form: paired_model(self.first, self.second, form) for form in forms}
+        make = self.paired or (lambda form: paired_model(self.first, self.second, form))
+        return {form: make(form) for form in forms}
 
     @property
     def apart(self) -> ImplicitModel:

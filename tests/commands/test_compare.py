@@ -101,6 +101,18 @@ def test_equal_numbers_are_equal_networks(folder: Path) -> None:
         assert run("verify", proof, folder / "a.onnx", "--second", folder / "b.onnx").code == 1
 
 
+def test_equal_networks_stay_so_in_the_units_of_the_data(folder: Path) -> None:
+    units = ("--scale", "1/3", "--mean", 0.1, "--std", 0.7, "--certificates", folder / "units")
+    found = compare(folder, "a.onnx", "same.onnx", *units, eps=0.8)
+    assert found.report.comparison.per_eps[0].difference_proved == 0.0
+    for proof in sorted((folder / "units").iterdir())[:2]:
+        assert run("verify", proof, folder / "a.onnx", "--second", folder / "same.onnx").code == 0
+    near = ("--scale", "1/3", "--mean", 0.1, "--std", 0.7, "--certificates", folder / "near")
+    assert 0 < compare(folder, "a.onnx", "b.onnx", *near).report.comparison.per_eps[0].difference_proved < 0.01
+    for proof in sorted((folder / "near").iterdir())[:2]:
+        assert run("verify", proof, folder / "a.onnx", "--second", folder / "b.onnx").code == 0
+
+
 def test_classes_are_compared_where_one_network_ends_with_a_softmax(folder: Path) -> None:
     found = compare(folder, "a.onnx", "soft.onnx", "--certificates", folder / "soft")
     (entry,) = found.report.comparison.per_eps
