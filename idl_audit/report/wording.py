@@ -17,11 +17,13 @@ from idl_audit.values.verdicts import Reason, Verdict
 if TYPE_CHECKING:
     from idl_audit.report.schema import (
         AgreementCheck,
+        Audited,
         ComparedCounts,
         Comparison,
         Compression,
         Conversion,
         EpsSummary,
+        Hardening,
         ModelInfo,
         Monotonicity,
         PropertyResult,
@@ -153,6 +155,8 @@ def _sentence(report: Report) -> str:
         return _comparison_sentence(report, report.comparison)
     if report.monotonicity is not None:
         return _monotone_sentence(report, report.monotonicity)
+    if report.hardening is not None:
+        return _hardening_sentence(report, report.hardening)
     if report.objectives:
         return _objectives_sentence(report)
     if report.properties:
@@ -239,6 +243,27 @@ def _predictions_sentence(report: Report) -> str:
         return f"{start}."
     clean = report.summary.clean
     return f"{start}; {clean.k} of {clean.n} labels are predicted ({percent(clean.k, clean.n)})."
+
+
+def _hardening_sentence(report: Report, found: Hardening) -> str:
+    if found.chosen is None:
+        return (
+            f"{_file_name(report)} was not hardened: no trade-off certifies more at eps {found.eps:g} and keeps its "
+            "clean accuracy."
+        )
+    before, after = found.audited_before, found.audited_after
+    if before is not None and after is not None:
+        return (
+            f"At eps {found.eps:g}, {after.counts.certified} of {after.counts.n} samples are certified after "
+            f"hardening, {before.counts.certified} before; clean accuracy {_right(after)}, {_right(before)} before."
+        )
+    written = plain(report.artifacts[0]) if report.artifacts else "the new file"
+    return f"{written} is written; verdicts on it are `certify`'s, or --audit's."
+
+
+def _right(audit: Audited) -> str:
+    counts = audit.counts
+    return percent(counts.n - counts.clean_wrong, counts.n)
 
 
 def _summary_sentence(report: Report, summary: Summary) -> str:

@@ -11,6 +11,7 @@ from idl_audit.report.schema.comparison import (
     TwoClasses,
 )
 from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
+from idl_audit.report.schema.hardening import Audited, Hardening, TradeOff
 from idl_audit.report.schema.monotonicity import (
     MonotoneCounts,
     MonotoneResult,
@@ -80,6 +81,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Adversarial",
     "AgreementCheck",
+    "Audited",
     "BlockBounds",
     "BlockDrift",
     "BlockInfo",
@@ -104,6 +106,7 @@ __all__ = [
     "EquilibriumCheck",
     "FixedInfo",
     "Gate",
+    "Hardening",
     "InputGroups",
     "InputInfo",
     "InputMap",
@@ -144,6 +147,7 @@ __all__ = [
     "Tool",
     "TopGroup",
     "TopInput",
+    "TradeOff",
     "TwoClasses",
     "ValidationError",
     "Verdict",

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from idl_audit.report.schema.base import Part, Seconds, Status, Text, WhyIncomplete
 from idl_audit.report.schema.comparison import Comparison
+from idl_audit.report.schema.hardening import Hardening
 from idl_audit.report.schema.monotonicity import Monotonicity
 from idl_audit.report.schema.results import (
     BlockBounds,
@@ -66,6 +67,7 @@ class Report(Part):
     compression: Compression | None = Field(default=None, description="A smaller model.")
     comparison: Comparison | None = Field(default=None, description="Another network, compared with this one.")
     monotonicity: Monotonicity | None = Field(default=None, description="Which way a score goes as one input rises.")
+    hardening: Hardening | None = Field(default=None, description="Weights that were trained.")
     properties: tuple[PropertyReport, ...] = Field(default=(), description="VNN-LIB properties.")
     predictions: tuple[Prediction, ...] = Field(default=(), description="Outputs of the implicit model.")
     gate: Gate | None = Field(default=None, description="Rules that were judged over the report.")
