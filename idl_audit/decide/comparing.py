@@ -6,6 +6,8 @@ largest difference that the networks themselves showed.
 
 Bounds come from both forms of the pair (`implicit.pair`), each where it is the tighter one; trees and attacks from
 `apart`, whose states branching knows.
+
+Elsewhere: relational verification, differential verification, equivalence, top-1 agreement.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Both know their *support*: the greatest value of a linear function over the set, in closed form
 (docs/mathematics.md, section 6.5).
 
-Elsewhere: robustness radius, perturbation budget, l_inf ball, l_0 ball, few-pixel attack.
+Elsewhere: robustness radius, perturbation budget, l_inf ball, l_0 ball, few-pixel attack; with free inputs, individual
+fairness, protected attributes.
 """
 
 from __future__ import annotations

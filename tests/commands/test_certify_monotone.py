@@ -95,6 +95,7 @@ def test_views_and_gate(folder: Path) -> None:
     report = folder / "r.json"
     assert certify(folder, "rises.onnx", "2+", "-o", report).code == 0
     assert "It is proved that the output never falls while input 2 rises" in run("report", report).out
+    assert "monotonicity at eps 0.1" in run("report", report, "-f", "junit").out
     assert "Monotonicity" in run("report", report, "-f", "markdown").out
     assert run("gate", report, "--require", "monotone@0.1 >= 1").code == 0
     assert run("gate", report, "--require", "monotone@0 < 1").code == 1

@@ -75,6 +75,11 @@ def test_every_view_of_the_report_has_it(folder: Path) -> None:
         text = (folder / "page.html").read_text() if form == "html" else found.out
         assert found.code == 0, found.err
         assert told in text
+    assert "agreement at eps 0.05" in run("report", folder / "r.json", "-f", "junit").out
+    broken = compare(folder, "a.onnx", "b.onnx", "-o", folder / "far.json", eps=0.6)
+    assert broken.code == 0
+    assert "have two classes" in run("report", folder / "far.json", "-f", "github").out
+    assert 'type="falsified"' in run("report", folder / "far.json", "-f", "junit").out
     assert "provably agree around" in run("report", folder / "r.json", "-f", "markdown").out
 
 
