@@ -94,7 +94,7 @@ def test_what_makes_no_sense_is_refused(folder: Path) -> None:
         (("--ignore", "age", "--bounds", "0,1"), "--ignore speaks of the input 'age'; give a number from 0 to 2"),
         (("--ignore", "3", "--bounds", "0,1"), "speaks of the input '3'"),
         (("--ignore", "1,1", "--bounds", "0,1"), "each once"),
-        (("--bounds", "0,1"), "--eps must be above zero, not 0; 0 is for --ignore"),
+        (("--bounds", "0,1"), "--eps must be above zero, not 0; write for example"),
     ):
         found = certify(folder, *more)
         assert found.code == 2

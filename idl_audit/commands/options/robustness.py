@@ -125,7 +125,10 @@ class RobustnessOptions(Declared):
         if self.ignore is not None and self.data.preprocessing.bounds is None:
             raise OptionError("--ignore needs the range that these inputs move in; give it with --bounds LO,HI")
         if self.ignore is None and any(radius.value == 0 for radius in self.eps):
-            raise OptionError("--eps must be above zero, not 0; 0 is for --ignore, where other inputs move")
+            raise OptionError(
+                "--eps must be above zero, not 0; write for example 8/255 or 0.03 (0 is for --ignore and --monotone, "
+                "where other inputs move)"
+            )
         if self.image_shape is not None and self.images is None:
             raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
         if self.save is not None:
