@@ -168,14 +168,15 @@ KNOWN_TO_ONNX_ONLY = range(NEWEST + 1, onnx.defs.onnx_opset_version() + 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", KNOWN_TO_ONNX_ONLY)
-def test_operator_sets_that_onnxruntime_does_not_run_yet_mean_the_same(opset: int) -> None:
+def test_operator_sets_that_onnxruntime_does_not_run_yet_mean_the_same() -> None:
     for case in CASES:
         if case.last == NEWEST:
             old = built(case.nodes, case.shape, case.constants, opset=NEWEST)
-            new = built(case.nodes, case.shape, case.constants, opset=opset)
             rows = np.random.default_rng(0).normal(size=(2, old.n_inputs))
-            np.testing.assert_array_equal(new(rows), old(rows), err_msg=f"{case.op}: {case.what}")
+            expected = old(rows)
+            for opset in KNOWN_TO_ONNX_ONLY:
+                new = built(case.nodes, case.shape, case.constants, opset=opset)
+                np.testing.assert_array_equal(new(rows), expected, err_msg=f"{case.op}: {case.what} in {opset}")
 
 
 # Files that no runtime accepts, or that mean something else: (nodes, shape, constants, options, a part of the refusal).

@@ -110,7 +110,7 @@ def test_proofs_and_points_of_several_alternatives_are_true(seed: int, smooth: b
     # offsets that put the nearest sample about the threshold: both answers occur
     alternatives = tuple(below(r, np.full(len(r), -(y @ r.T).max(axis=1).min() + rng.normal() * 0.05)) for r in rows)
     query = Query(box, alternatives)
-    outcome = split_inputs(model, query, budget=few(5000))
+    outcome = split_inputs(model, query, budget=few(1000))
     if outcome.proved:
         assert not query.holds(y).any()
     elif outcome.point is not None:
