@@ -79,7 +79,7 @@ class ExactNetwork:
 
     def outputs(self, point: Point) -> tuple[Fraction, ...] | None:
         """Return the outputs exactly; None where the network has no exact form, or a very large one."""
-        model = self._exact
+        model = self.exact
         if model is None:
             return None
         try:
@@ -87,8 +87,14 @@ class ExactNetwork:
         except Inexact:
             return None
 
+    @property
+    def own(self) -> ImplicitModel | None:
+        """The exact model, where it reads the user's numbers and has the outputs that queries are about."""
+        return self.exact if self.read is tuple and self.scores is tuple else None
+
     @cached_property
-    def _exact(self) -> ImplicitModel | None:
+    def exact(self) -> ImplicitModel | None:
+        """The model with the file's own coefficients; None where it has no exact outputs, or too many products."""
         try:
             model = self.written()
         except (UnsupportedModelError, MemoryLimitError, MemoryError):
