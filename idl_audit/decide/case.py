@@ -48,7 +48,8 @@ class Case:
     lowers: FloatArray = field(init=False)
     """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,).
 
-    Above 0 it is refuted; the 0 of a strict row is told as the least positive number."""
+    Above 0 it is refuted; the 0 of a strict row is told as the least positive number, and so is it where exact
+    arithmetic alone refutes an alternative."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
     _splitting: tuple[tuple[int, ...], Splitting] | None = None

@@ -31,11 +31,11 @@ def network(folder: Path, weights: np.ndarray, *, relu: bool = True) -> Path:
     return path
 
 
-def asked(folder: Path, model: Path, text: str, *, p: int, q: int = 1, seconds: float = 5.0) -> Report:
-    names = [*(f"X_{i}" for i in range(p)), *(f"Y_{j}" for j in range(q))]
+def asked(folder: Path, model: Path, text: str, *, p: int, options: PropertyOptions | None = None) -> Report:
+    names = [*(f"X_{i}" for i in range(p)), "Y_0"]
     path = folder / "p.vnnlib"
     path.write_text("\n".join([*(f"(declare-const {name} Real)" for name in names), text]))
-    return audit_property(model, path, PropertyOptions(time_limit=seconds))
+    return audit_property(model, path, options or PropertyOptions(time_limit=5.0))
 
 
 def one(report: Report) -> PropertyReport:
@@ -71,6 +71,28 @@ def test_a_tie_is_met_exactly(tmp_path: Path) -> None:
     """y = relu(u) at 1: intervals leave it open, fractions do not."""
     found = one(asked(tmp_path, network(tmp_path, np.ones((1, 1))), unit(1) + "(assert (>= Y_0 1.0))", p=1))
     assert (found.result, found.confirmed_by[1]) == ("sat", RATIONALS)
+
+
+def test_a_border_without_a_point_is_unsat_and_says_that_no_file_proves_it(tmp_path: Path) -> None:
+    """y = relu(u0 + u1) - 2 relu(u0) on [0, 1]^2: at most 1, where u0 = 0 and u1 = 1."""
+    nodes = [node("Gemm", "x w", "h"), node("Relu", "h", "r"), node("Gemm", "r v", "y")]
+    weights = {"w": np.float32([[1, 1], [1, 0]]), "v": np.float32([[1], [-2]])}
+    model = tmp_path / "n.onnx"
+    onnx.save(proto(nodes, (1, 2), weights), model)
+    above = "(assert (>= Y_0 1.000000000000000000000000000001))"
+    options = PropertyOptions(time_limit=5.0, certificates=tmp_path / "proofs")
+    report = asked(tmp_path, model, unit(2) + above, p=2, options=options)
+    assert (one(report).result, one(report).method) == ("unsat", "rational")
+    assert sorted(codes(report)) == ["IDL202", "IDL505"]
+    assert one(asked(tmp_path, model, unit(2) + "(assert (>= Y_0 1.0))", p=2)).result == "sat"
+
+
+def test_an_equality_at_a_decimal_is_met_between_two_floats(tmp_path: Path) -> None:
+    text = unit(1) + "(assert (>= Y_0 0.1))(assert (<= Y_0 0.1))"
+    found = one(asked(tmp_path, network(tmp_path, np.ones((1, 1))), text, p=1))
+    assert (found.result, found.confirmed_by) == ("sat", (RATIONALS,))
+    assert found.witness is not None
+    assert "(X_0 0.1)" in found.witness
 
 
 def test_inputs_held_at_decimals_stay_there_exactly(tmp_path: Path) -> None:

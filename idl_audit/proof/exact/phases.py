@@ -5,7 +5,7 @@ affine function of the inputs that move and of the states that may bend over the
 coefficients; a node of the tree is the program of its phases, of the hull of the states that are left, and of an
 alternative's rows. Strict rows leave room: the greatest t with row + t <= 0 is above 0 where they can hold. A program
 without a point refutes its node; its point is asked about at the network itself, exactly, and where it is no
-counterexample one of the states there is off its graph, and is split (docs/mathematics.md, section 16).
+counterexample one of the states there is off its graph, and is split (docs/mathematics.md, section 13).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ MOST_BENDING: Final = 24
 """States that may bend over the box."""
 MOST_VARIABLES: Final = 60
 """Inputs that move, and such states."""
+MOST_PRODUCTS: Final = 2**24
+"""Of coefficients with whole numbers, to write all states in the variables: some ten seconds."""
 
 BELOW, ABOVE, FREE = -1, 1, 0
 """What is known of a state in a node: z <= 0, z >= 0, nothing."""
@@ -152,13 +154,16 @@ class Program:
         return tuple(found)
 
 
-def program_of(model: ImplicitModel, box: Box, bounds: StateBounds) -> Program | None:
-    """Return the program of an exact model over a box; None where its ends, or bounds of states, are not known.
+def program_of(model: ImplicitModel, box: Box, bounds: StateBounds, *, check: Check = unchecked) -> Program | None:
+    """Return the program of an exact model over a box.
+
+    None where the box's ends, or bounds of states, are not known, or it takes too many products.
 
     Args:
         model: a model of kinked states without uncertain coefficients.
         box: the box.
         bounds: proved bounds of all its states over it.
+        check: called between blocks; what it raises ends the work.
     """
     ends = box.exact_ends
     if ends is None or not all(np.isfinite(z.lo).all() and np.isfinite(z.hi).all() for z in bounds.z.values()):
@@ -167,10 +172,13 @@ def program_of(model: ImplicitModel, box: Box, bounds: StateBounds) -> Program |
     moves = tuple(i for i in range(box.size) if lo[i] < hi[i])
     bends = bending(model, bounds)
     count = len(moves) + sum(int(some.sum()) for some in bends.values())
+    if (count + 1) * sum(w.nnz for row in (*model.rows, model.output) for w in row.maps) > MOST_PRODUCTS:
+        return None
     inputs = _inputs(lo, moves, count)
     kinks: list[Kink] = []
     states: dict[int, Exact] = {}
     for k in model.evaluation_order:
+        check()
         z = _affine(model.rows[k], states, inputs, count)
         states[k] = _through(model, k, z, bounds.z[k], bends[k], kinks, len(moves))
     outputs = _affine(model.output, states, inputs, count)

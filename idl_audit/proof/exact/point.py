@@ -3,7 +3,7 @@
 A point may have entries that no float64 number is, such as the decimals of a property. In exact arithmetic a query
 holds there or not, whatever a runtime's rounding says: `ExactNetwork.opinion` tells, first by intervals over the
 smallest box of float64 numbers around the point, then, where the network is piecewise linear and its file's own numbers
-are its coefficients, exactly (docs/mathematics.md, section 16).
+are its coefficients, exactly (docs/mathematics.md, section 13).
 """
 
 from __future__ import annotations
