@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idl_audit.proof.exact import simplex
 from idl_audit.proof.exact.simplex import maximise
 
 seeds = st.integers(0, 2**32 - 1)
@@ -110,3 +111,32 @@ def test_it_looks_at_the_clock_at_each_pivot() -> None:
 
     with pytest.raises(Over):
         maximise(integers([1]), integers([[1]]), integers([1]), check=check)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds)
+def test_no_guess_changes_the_answer(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, m = int(rng.integers(1, 4)), int(rng.integers(1, 6))
+    A = integers(np.vstack([rng.integers(-4, 5, (m, n)), np.eye(n, dtype=int)]))
+    b, c = integers(np.concatenate([rng.integers(-6, 7, m), np.full(n, 4)])), integers(rng.integers(-3, 4, n))
+    truth = maximise(c, A, b)
+    for basis in (set(), {-1}, set(range(n)), set(rng.choice(n + len(A), len(A), replace=False).tolist())):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(simplex, "guessed_basis", lambda c, A, b, basis=basis: basis)
+            found = maximise(c, A, b)
+        assert (found.is_feasible, found.value) == (truth.is_feasible, truth.value)
+
+
+def test_a_good_guess_leaves_few_pivots() -> None:
+    rng = np.random.default_rng(4)
+    n = 12
+    A = integers(np.vstack([rng.integers(-9, 10, (20, n)), np.eye(n, dtype=int)]))
+    b, c = integers(np.concatenate([rng.integers(-3, 30, 20), np.full(n, 7)])), integers(rng.integers(-9, 10, n))
+    pivots = []
+    with_guess = maximise(c, A, b, check=lambda: pivots.append("with"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simplex, "guessed_basis", lambda c, A, b: set(range(n, n + len(A))))
+        without = maximise(c, A, b, check=lambda: pivots.append("without"))
+    assert with_guess.value == without.value
+    assert pivots.count("with") < pivots.count("without")

@@ -3,6 +3,9 @@
 max c . v over A v <= b, v >= 0, all entries whole. The dictionary holds basic variables as (b_i - sum_j a_ij v_j) / D
 with one denominator D for all: pivoting on a_rs gives a_ij' = (a_ij a_rs - a_is a_rj) / D, which is whole, as entries
 are minors of the first dictionary (Edmonds 1967; Bareiss 1968). Bland's rule ends it where pivots move nothing.
+
+Pivots on long numbers are dear: float64 guesses the last dictionary first, which is a matter of a few pivots then. What
+it is worth, whole numbers alone tell; a guess that is no feasible dictionary is forgotten.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.proof.exact.numbers import zeros
-from idl_audit.values.arrays import AnyArray
+from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.check import Check, unchecked
 
 STILL: Final = 8
@@ -43,6 +46,8 @@ def maximise(c: AnyArray, A: AnyArray, b: AnyArray, *, check: Check = unchecked)
         check: called at each pivot; what it raises ends the work.
     """
     tableau = _Tableau(c, A, b, check)
+    if not tableau.move_to(guessed_basis(c, A, b)):
+        tableau = _Tableau(c, A, b, check)
     if not tableau.make_feasible():
         return Optimum(False)
     bounded = tableau.improve(tableau.goal)
@@ -63,11 +68,23 @@ class _Tableau:
         T[m + 1, n] = 1
         self._T = T
 
+    def move_to(self, basis: set[int]) -> bool:
+        """Make some variables the basic ones; tell whether that is a feasible dictionary."""
+        for number in sorted(basis - set(self._rows)):
+            self._check()
+            column = self._columns.index(number)
+            leaving = [i for i in range(self.goal) if self._rows[i] not in basis and self._T[i, column]]
+            if not leaving:
+                return False
+            self._pivot(min(leaving, key=lambda i: abs(self._T[i, column])), column)
+        return not any(value < 0 for value in self._T[: self.goal, -1])
+
     def make_feasible(self) -> bool:
         """Find a dictionary whose right sides are 0 or more; tell whether there is one."""
         right = self._T[: self.goal, -1]
         if len(right) and min(right) < 0:
-            self._pivot(int(np.argmin(right)), self.n)
+            self._pivot(int(np.argmin(right)), self._columns.index(AUXILIARY))
+        if AUXILIARY in self._rows:
             self.improve(self._phase)
             if self._T[self._phase, -1] < 0:
                 return False
@@ -142,3 +159,63 @@ class _Tableau:
             if 0 <= number < self.n:
                 found[number] = Fraction(self._T[row, -1], self._D)
         return tuple(found)
+
+
+# --- the guess -------------------------------------------------------------------------------------------------------
+
+NEARLY_ZERO: Final = 1e-9
+MOST_GUESSES: Final = 50
+"""Pivots for each row."""
+DIGITS: Final = 60
+
+
+def guessed_basis(c: AnyArray, A: AnyArray, b: AnyArray) -> set[int]:
+    """Return the basic variables of the last dictionary as float64 sees it; any set will do."""
+    m, n = A.shape
+    T = np.zeros((m + 2, n + 2))
+    for i in range(m):
+        T[i, [*range(n), n + 1]] = _as_floats([*A[i].tolist(), b[i]])
+    T[:m, n] = -1.0
+    T[m, :n] = _as_floats((-c).tolist())
+    T[m + 1, n] = 1.0
+    rows, columns = list(range(n, n + m)), [*range(n), AUXILIARY]
+    with np.errstate(all="ignore"):
+        if m and T[:m, -1].min() < 0:
+            _swap(T, rows, columns, int(T[:m, -1].argmin()), n)
+            _climb(T, rows, columns, m + 1)
+            if AUXILIARY in rows:
+                if T[m + 1, -1] < -NEARLY_ZERO:
+                    return set(rows)
+                row = rows.index(AUXILIARY)
+                _swap(T, rows, columns, row, int(np.abs(T[row, :-1]).argmax()))
+        T[:, columns.index(AUXILIARY)] = 0.0
+        _climb(T, rows, columns, m)
+    return set(rows)
+
+
+def _as_floats(values: list[int]) -> FloatArray:
+    """Return a multiple above 0 of whole numbers of any length, at most 1 in size."""
+    longest = max((abs(value).bit_length() for value in values), default=0)
+    shift = max(0, longest - DIGITS)
+    return np.array([float(value >> shift) for value in values]) / 2.0 ** min(longest, DIGITS)
+
+
+def _climb(T: FloatArray, rows: list[int], columns: list[int], objective: int) -> None:
+    m = len(rows)
+    for _ in range(MOST_GUESSES * (m + 1)):
+        column = int(T[objective, :-1].argmin())
+        if not T[objective, column] < -NEARLY_ZERO:
+            return
+        rising = T[:m, column] > NEARLY_ZERO
+        if not rising.any():
+            return
+        ratios = np.where(rising, T[:m, -1] / np.where(rising, T[:m, column], 1.0), np.inf)
+        _swap(T, rows, columns, int(ratios.argmin()), column)
+
+
+def _swap(T: FloatArray, rows: list[int], columns: list[int], row: int, column: int) -> None:
+    p, own, entering = T[row, column], T[row].copy(), T[:, column].copy()
+    T -= np.outer(entering, own / p)
+    T[row], T[:, column] = own / p, -entering / p
+    T[row, column] = 1 / p
+    rows[row], columns[column] = columns[column], rows[row]
