@@ -6,6 +6,8 @@ coefficients; a node of the tree is the program of its phases, of the hull of th
 alternative's rows. Strict rows leave room: the greatest t with row + t <= 0 is above 0 where they can hold. A program
 without a point refutes its node; its point is asked about at the network itself, exactly, and where it is no
 counterexample one of the states there is off its graph, and is split (docs/mathematics.md, section 13).
+
+Elsewhere: rational verification, boundary cases.
 """
 
 from __future__ import annotations
