@@ -269,7 +269,9 @@ def _rational(case: Case, budget: Budget) -> None:
         budget.spend()
         answer = decider.decide(case.query.alternatives[number])
         if answer.point and network.opinion(case.query, answer.point).holds:
-            case.judge.take(answer.point, RATIONALS)
+            near = np.array([float(value) for value in answer.point])
+            if not case.judge.propose(near):  # a point of float32 numbers is one for everybody
+                case.judge.take(answer.point, RATIONALS)
             return
         if answer.refuted:
             case.raise_lowers([number], [LEAST])
@@ -367,9 +369,9 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
+        "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
-        "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
         "rational": Rung(_rational, 0.3, proves=True, fits=_small_exact, usual=_small_exact),
