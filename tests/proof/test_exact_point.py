@@ -311,6 +311,14 @@ def test_a_tie_of_curves_is_not_known() -> None:
     assert asked.opinion(below(Fraction(1, 10)), [Fraction(0)]).holds is True
 
 
+def test_at_the_border_of_a_domain_nothing_is_known() -> None:
+    model = layered([([[1.0]], [0.0])], ([[1.0]], [0.0]), ACTIVATIONS["sqrt"]())
+    assert not np.isfinite(enclosed_outputs(model, [Fraction(-1)])).any()
+    lo, hi = enclosed_outputs(model, [Fraction(4)])
+    assert lo[0] <= 2 <= hi[0]
+    assert hi[0] - lo[0] < 1e-12
+
+
 def test_the_exact_model_is_made_once_and_only_where_it_is_needed() -> None:
     model = layered([([[3.0]], [0.0])], ([[1.0]], [0.0]))
     made = []

@@ -22,6 +22,7 @@ from idl_audit.implicit.activations.product import Product
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval
+from idl_audit.proof.domains import why_outside
 from idl_audit.proof.exact.numbers import Exact, Inexact, product
 from idl_audit.proof.intervals import affine_interval, interval_bounds
 from idl_audit.values.arrays import Float32Array, FloatArray
@@ -115,7 +116,10 @@ def enclosed_outputs(model: ImplicitModel, point: Point) -> tuple[FloatArray, Fl
         return -unknown, unknown
     try:
         with np.errstate(all="ignore"):
-            found = affine_interval(model.output, interval_bounds(model, inputs).x, inputs).known
+            bounds = interval_bounds(model, inputs)
+            found = affine_interval(model.output, bounds.x, inputs).known
+            if why_outside(model, bounds):  # there may be no outputs at all
+                return -unknown, unknown
     except UnsupportedModelError:  # nothing bounds a loop there
         return -unknown, unknown
     return found.lo[0], found.hi[0]
