@@ -20,7 +20,7 @@ import numpy as np
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.margins import predictions, rivals
-from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.query import Conjunction, Exactly, Query
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,15 @@ class Disagreement(Query):
         one, other = (predictions(y) for y in self._pair(outputs))
         return np.asarray(one != other)
 
+    def holds_between(self, lo: Exactly, hi: Exactly) -> bool | None:
+        """Return whether all outputs between lo and hi have two classes, or none; None if unknown.
+
+        Alternatives do not say so: what holds at two classes may hold at one, too.
+        """
+        q = self.classes
+        one, other = (_class_between(lo[s : s + q], hi[s : s + q]) for s in (0, q))
+        return None if one is None or other is None else one != other
+
     def distance(self, outputs: FloatArray) -> FloatArray:
         """Return how much y and y' must move together for two classes, (m,): minus how firmly they differ."""
         one, other = self._pair(outputs)
@@ -65,6 +74,13 @@ class Disagreement(Query):
         far = self.distance(outputs)
         order = np.lexsort((np.where(np.isfinite(far), far, np.inf), ~self.holds(outputs)))
         return np.asarray(order[:count])
+
+
+def _class_between(lo: Exactly, hi: Exactly) -> int | None:
+    """Return the class of all outputs between lo and hi; None where there are several."""
+    best = max(range(len(lo)), key=lambda j: (lo[j], -j))
+    others = [j for j in range(len(lo)) if j != best]
+    return best if all(lo[best] > hi[j] or (lo[best] >= hi[j] and best < j) for j in others) else None
 
 
 def _lead(outputs: FloatArray) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,6 +79,15 @@ def test_two_classes_always_satisfy_an_alternative(seed):
     for row, differ in zip(outputs, query.holds(outputs), strict=True):
         assert not differ or any(alternative.holds(row) for alternative in query.alternatives)
     assert ((query.distance(outputs) <= 0) | ~query.holds(outputs)).all()
+
+
+def test_two_classes_are_known_between_bounds_of_outputs():
+    query = Disagreement.of(Box.between(np.zeros(1), np.ones(1)), 2, 0, (0,), (0,))
+    exactly = [[Fraction(v) for v in row] for row in ((1, 0, 0, 1, 1, -1), (1, 0, 1, 1, 0, -1), (0, 0, 0, 1, 0, -1))]
+    assert [query.holds_between(row, row) for row in exactly] == [True, False, True]
+    assert any(alternative.holds(np.array([0.0, 0, 1, 0, 0, 0])) for alternative in query.alternatives)
+    wide = [Fraction(-1)] * 6, [Fraction(1)] * 6
+    assert query.holds_between(*wide) is None
 
 
 def test_outputs_that_are_no_numbers_are_no_class():
