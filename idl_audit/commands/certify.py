@@ -226,6 +226,7 @@ def _key(
         "model": digest(
             subject.info.sha256.encode(),
             repr((reading.output_name, reading.torch, subject.info.threshold)).encode(),
+            repr(reading.runtime_optimisation).encode(),
         ),
         "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
         "set of options": digest(repr(asked).encode()),
@@ -245,7 +246,9 @@ def _decide_with_journal(
     with ExitStack() as stack:
         journal: Journal | None = None
         if options.journal is not None:
-            journal = stack.enter_context(Journal.open(options.journal, key, resume=options.resume, force=options.force))
+            journal = stack.enter_context(
+                Journal.open(options.journal, key, resume=options.resume, force=options.force)
+            )
             if journal.outdated is not None:
                 count, version = journal.outdated
                 why = f"version {version} of idl-audit decided them, and this is {__version__}"

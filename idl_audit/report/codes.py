@@ -173,6 +173,15 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Try a smaller eps, or more time where few inputs move: their box is split. Where an operator cannot leave "
             "its domain, a Clip, an Abs or a constant added before it makes that known.",
         ),
+        "IDL213": Code(
+            "onnxruntime's graph optimisations change the network",
+            "Before it runs a graph onnxruntime rewrites it, unless told otherwise. Here the result is another "
+            "function: a MatMul with weights behind a DequantizeLinear rounds its other factor to 8 bits too, two "
+            "grids in a row become one, integer kernels saturate. Proofs and counterexamples are about the network as "
+            "its file has it, which is what is judged; the size of the change is that on a few random inputs.",
+            "Deploy it with SessionOptions.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL, or "
+            "export it so that there is nothing to rewrite.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "
