@@ -173,7 +173,7 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Try a smaller eps, or more time where few inputs move: their box is split. Where an operator cannot leave "
             "its domain, a Clip, an Abs or a constant added before it makes that known.",
         ),
-        "IDL213": Code(
+        "IDL214": Code(
             "onnxruntime's graph optimisations change the network",
             "Before it runs a graph onnxruntime rewrites it, unless told otherwise. Here the result is another "
             "function: a MatMul with weights behind a DequantizeLinear rounds its other factor to 8 bits too, two "

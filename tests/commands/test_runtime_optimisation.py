@@ -119,7 +119,7 @@ def test_reports_say_which_form_is_judged_and_how_far_the_other_is(tmp_path: Pat
     check = report["conversion"]["check"]
     assert check["optimisation"] == "off"
     assert check["optimised_apart"] > 1e-3
-    (word,) = [entry for entry in report["diagnostics"] if entry["code"] == "IDL213"]
+    (word,) = [entry for entry in report["diagnostics"] if entry["code"] == "IDL214"]
     assert "ORT_DISABLE_ALL" in word["hint"]
     shown = run("predict", tmp_path / "m.onnx", "-d", tmp_path / "d.npz").out
     assert "without graph optimisations" in " ".join(shown.split())
@@ -127,7 +127,7 @@ def test_reports_say_which_form_is_judged_and_how_far_the_other_is(tmp_path: Pat
 
 def test_who_says_which_form_is_deployed_is_told_nothing(tmp_path: Path) -> None:
     report = told(int8_weights(tmp_path / "m.onnx", 21), "--runtime-optimisation", "off")
-    assert not [entry for entry in report["diagnostics"] if entry["code"] == "IDL213"]
+    assert not [entry for entry in report["diagnostics"] if entry["code"] == "IDL214"]
     refused = run("predict", tmp_path / "m.onnx", "-d", tmp_path / "d.npz", "--runtime-optimisation", "all")
     assert refused.code == 2
     assert "please report" not in refused.err
@@ -168,7 +168,7 @@ def test_plain_networks_are_judged_as_onnxruntime_runs_them_unasked(tmp_path: Pa
     check = report["conversion"]["check"]
     assert check["optimisation"] == "all"
     assert check["optimised_apart"] < 1e-6
-    assert not [entry for entry in report["diagnostics"] if entry["code"] == "IDL213"]
+    assert not [entry for entry in report["diagnostics"] if entry["code"] == "IDL214"]
 
 
 def test_what_runs_in_one_form_only_is_judged_in_that_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def told_changed(check: AgreementCheck | None) -> Iterator[Diagnostic]:
     if check is None or check.optimisation != "off" or not (check.optimised_apart or 0.0) > NOTICED:
         return
     yield Diagnostic(
-        code="IDL213",
+        code="IDL214",
         level="warning",
         message=f"{check.reference} changes outputs by up to {check.optimised_apart:.1e} of max|y| when it optimises "
         "the graph, as it does unless told otherwise; judged is the network as the file has it",
