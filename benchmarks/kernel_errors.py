@@ -10,13 +10,18 @@ Results depend on the position in the tensor: a vector's body is measured with 2
 tensors of 1 to 64 inputs at 16 alignments, on a sample of every bin.
 
 What is measured is kept in --state, a file a function, and a later run adds to it: a bin is replaced by a finer
-measurement only. --write makes reports/kernels.json, reports/kernels.md and idl_audit/implicit/kernel_table.py of it.
+measurement only. --write makes benchmarks/kernels.json, reports/kernels.md and idl_audit/implicit/kernel_table.py.
+
+On another machine, or with other versions, --check measures (a quick one with --every 1024) and tells what is above the
+bounds that proofs take; its exit code is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +35,9 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.kernel_tables import BINS, COLUMNS, LARGEST, Bins, is_finite, summary, written
+from benchmarks.kernel_tables import BINS, COLUMNS, LARGEST, Bins, Fit, beyond, distance, is_finite, summary, written
 from idl_audit.implicit.activations import ACTIVATIONS
+from idl_audit.implicit.kernels import measured
 from idl_audit.values.arrays import Float32Array, FloatArray
 
 BIN: Final = 2**22
@@ -300,8 +306,7 @@ def _to_the(exponent: float) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def order() -> list[int]:
     """Return the bins' numbers, those of numbers next to 1 first; a bin without finite numbers is left out."""
-    exponents = [(number % (BINS // 2)) // 2 for number in range(BINS)]
-    return sorted(filter(is_finite, range(BINS)), key=lambda n: (abs(exponents[n] - 127), n))
+    return sorted(filter(is_finite, range(BINS)), key=lambda number: (distance(number), number))
 
 
 def _inputs(number: int, every: int, part: slice = slice(None)) -> Float32Array:
@@ -312,7 +317,7 @@ def _inputs(number: int, every: int, part: slice = slice(None)) -> Float32Array:
 
 
 @dataclass
-class Measured:
+class _Seen:
     """What is kept of one form on one bin."""
 
     numbers: FloatArray = field(default_factory=lambda: np.zeros(COLUMNS))
@@ -372,7 +377,7 @@ def measure_bin(function: Function, forms: Sequence[Form], number: int, every: i
 
 
 def _measured_bin(function: Function, forms: Sequence[Form], number: int, every: int) -> tuple[FloatArray, float]:
-    found = [Measured() for _ in forms]
+    found = [_Seen() for _ in forms]
     least = math.inf
     n = len(range((number * 37) % every, BIN, every))
     for start in range(0, n, BLOCK):
@@ -438,10 +443,14 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=Path("build/kernels"), metavar="DIR", help="where results are")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of the processor, for each function")
     parser.add_argument("--write", action="store_true", help="write the table and the report of what is measured")
+    parser.add_argument("--check", action="store_true", help="compare with the bounds that proofs take; writes nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
     named = functions()
     chosen = given.only.split(",") if given.only else [] if given.write else list(named)
+    if given.check:
+        above = [name for name in chosen if _is_above(named[name], given.every)]
+        sys.exit(1 if above else 0)
     for name in chosen:
         bins = measure(named[name], given.every, given.state, seconds=given.seconds)
         told = summary(bins)
@@ -449,6 +458,16 @@ def main() -> None:
         print(f"{name}: {bins.seconds:.0f} s of processor time, dense to 2^{bins.dense}; {bound}", flush=True)
     if given.write:
         written(given.state, list(named))
+
+
+def _is_above(function: Function, every: int) -> bool:
+    """Measure a function anew, and tell what is above the bound that proofs take; return whether anything is."""
+    with tempfile.TemporaryDirectory() as state:
+        bins = measure(function, every, Path(state))
+    kernel = measured(function.name)
+    told = beyond(bins, Fit(kernel.absolute, float(kernel.relative), kernel.of_value, kernel.within))
+    print(f"{function.name}: {'; '.join(told) or 'within its bound'}", flush=True)
+    return bool(told)
 
 
 if __name__ == "__main__":

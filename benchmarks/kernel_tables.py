@@ -108,7 +108,7 @@ def is_finite(number: int) -> bool:
 
 
 def distance(number: int) -> int:
-    """Return k for a bin with 2^(k-1) <= |z| < 2^k, or 2^-k <= |z| < 2^(1-k)."""
+    """Return the k >= 0 of a bin with 2^k <= |z| < 2^(k+1), or 2^-(k+1) <= |z| < 2^-k; numbers next to 0 are far."""
     exponent = (number % (BINS // 2)) // 2 - 127
     return exponent if exponent >= 0 else -exponent - 1
 
@@ -167,6 +167,22 @@ def fitted(bins: Bins) -> Fit:
 def _candidates(quotients: FloatArray) -> list[float]:
     some = np.unique([rounded_up(float(value)) for value in quotients[(quotients <= SHARES) & (quotients >= UNIT / 8)]])
     return [0.0, *(float(value) for value in some[:: max(1, len(some) // 32)]), *map(float, some[-1:])]
+
+
+def beyond(bins: Bins, fit: Fit) -> list[str]:
+    """Return the forms of a function with errors above a bound, and where."""
+    finite = np.array([is_finite(number) for number in range(BINS)])
+    starts = np.array([_start(number) if finite[number] else 0.0 for number in range(BINS)])
+    sizes = np.where(np.isfinite(bins.least), bins.least, 0.0)
+    bound = fit.absolute + fit.relative * starts + fit.of_value * sizes
+    found = []
+    for form, numbers in zip(bins.forms, bins.numbers, strict=True):
+        off = (numbers[:, ABSOLUTE] > np.maximum(bound, SMALLEST)) & (starts < fit.within) & (bins.every > 0) & finite
+        off &= (numbers[:, BY_INPUT] > fit.relative) & (numbers[:, BY_VALUE] > fit.of_value)
+        if off.any():
+            at = int(np.where(off, numbers[:, ABSOLUTE], 0.0).argmax())
+            found.append(f"{form}: {numbers[at, ABSOLUTE]:.3g} at {numbers[at, 3]:.9g}")
+    return found
 
 
 def rounded_up(value: float, digits: int = 3) -> float:

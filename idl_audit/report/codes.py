@@ -182,6 +182,15 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Deploy it with SessionOptions.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL, or "
             "export it so that there is nothing to rewrite.",
         ),
+        "IDL215": Code(
+            "float errors were measured with another version",
+            "A verdict rests on a bound of what floating-point arithmetic may change, and the network has functions "
+            "that a library computes (exp, tanh and the like). What their float32 kernels are off by was measured, "
+            "with the versions that reports/kernels.md names; another minor version runs the network here, and its "
+            "kernels may differ.",
+            "`python -m benchmarks.kernel_errors --every 1024 --check` in a copy of the sources tells whether the "
+            "installed versions are within the bounds that proofs take.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "
