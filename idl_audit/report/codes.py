@@ -188,7 +188,7 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "that a library computes (exp, tanh and the like). What their float32 kernels are off by was measured, "
             "with the versions that reports/kernels.md names; another minor version runs the network here, and its "
             "kernels may differ.",
-            "`python -m benchmarks.kernel_errors --every 1024 --check` in a copy of the sources tells whether the "
+            "Ask a copy of the sources: `python -m benchmarks.kernel_errors --every 1024 --check` tells whether the "
             "installed versions are within the bounds that proofs take.",
         ),
         "IDL221": Code(

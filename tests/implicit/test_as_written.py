@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,12 @@ def test_no_network_is_further_off_than_its_bound(family: str, seed: int) -> Non
 
 def test_rules_are_of_operators_that_are_read() -> None:
     assert set(module._RULES) <= {*LOWERINGS, *SEQUENCES, PLAIN_CHOICE}
+
+
+def test_the_readme_lists_what_has_no_bound() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"<!-- without bounds: [^>]* -->\n(.*)\n<!-- end of operators without bounds -->", text)
+    assert listed.split(", ") == sorted(set(LOWERINGS) - set(module._RULES))
 
 
 def test_what_has_no_rule_has_no_bound_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
