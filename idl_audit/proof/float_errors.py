@@ -31,6 +31,7 @@ import numpy as np
 
 from idl_audit.implicit.activations import Coupled
 from idl_audit.implicit.activations.jumping import Jumping
+from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
 from idl_audit.implicit.kernels import Kernel
@@ -195,6 +196,8 @@ class FloatErrors:
         if isinstance(block.activation, Coupled) or block.maximum is not None:
             centre = np.zeros_like(error)
             moved = _moved(block, z, error)
+            if isinstance(block.activation, Softmax):
+                moved = np.minimum(moved, _of_shares(block.activation, x.hi, error))
             added = (moved + own + kernel.of_value * moved) * GROWN
         else:
             lo, hi = down(z.lo - error), up(z.hi + error)
@@ -311,6 +314,15 @@ def _moved(block: StateBlock, z: Interval, error: FloatArray) -> FloatArray:
         return block.activation.moved(error)
     lo, hi = block.unscaled(down(z.lo - error), up(z.hi + error))
     return np.stack([block.activation.within(*ends).moved(e) for *ends, e in zip(lo, hi, error, strict=True)])
+
+
+def _of_shares(activation: Softmax, most: FloatArray, error: FloatArray) -> FloatArray:
+    """Return x (exp(2 E) - 1), E the largest error of a group: how far shares x <= most move.
+
+    x'_i / x_i = exp(d_i) / sum over j of x_j exp(d_j) with |d_j| <= E, and the x_j add up to 1.
+    """
+    widest = activation.grouped(error).max(axis=-1, keepdims=True)
+    return np.asarray(activation.grouped(most) * (np.expm1(2 * widest) * GROWN)).reshape(most.shape)
 
 
 def _sources(row: Affine) -> list[tuple[int, LinearMap]]:

@@ -171,6 +171,24 @@ def test_terms_that_cancel_in_a_product_of_states_are_paid_for() -> None:
     assert 1e-5 < worst <= bound[0] < 5e-3
 
 
+def test_many_shares_move_by_no_more_than_one_of_them_would() -> None:
+    """Errors of a softmax are shares of its values, which add up to 1: a weighted mean of 64 numbers is off little."""
+    constants: dict[str, Any] = {"w": single(*RNG.normal(size=256)).reshape(4, 64), "v": single(*RNG.normal(size=64))}
+    nodes: Nodes = [
+        ("Gemm", "u w", "h", {}),
+        ("Add", "h a", "k", {}),
+        ("Sub", "k a", "l", {}),
+        ("Softmax", "l", "p", {"axis": -1}),
+        ("MatMul", "p v1", "y", {}),
+    ]
+    constants |= {"a": single(1000.0), "v1": constants.pop("v")[:, None]}
+    centre = RNG.normal(size=4)
+    bound, worst = compared(nodes, constants, centre - 1e-6, centre + 1e-6)
+    assert worst < bound[0] < 4e-3  # with 1/4 of all errors for each share it would be .7
+    bound, _ = compared(nodes, constants, centre - 3, centre + 3)
+    assert np.isfinite(bound).all()
+
+
 # --- jumps ------------------------------------------------------------------------------------------------------------
 
 
