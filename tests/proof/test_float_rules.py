@@ -189,6 +189,24 @@ def test_many_shares_move_by_no_more_than_one_of_them_would() -> None:
     assert np.isfinite(bound).all()
 
 
+@pytest.mark.parametrize(
+    ("middle", "spread", "radius"), [(0, 1, 1e-3), (1000, 1, 1e-4), (30, 0.5, 1e-4), (0, 1e-4, 1e-7)]
+)
+@pytest.mark.parametrize("op", ["LayerNormalization", "InstanceNormalization"])
+def test_norms_however_their_mean_square_is_made(op: str, middle: float, spread: float, radius: float) -> None:
+    """Around 1000 the mean of squares less the squared mean loses seven digits."""
+    rng = np.random.default_rng(7)
+    constants: dict[str, Any] = {"s": single(*rng.normal(size=16)), "b": single(*rng.normal(size=16))}
+    shape = {"t": np.array([1, 2, 8], np.int64), "f": np.array([1, 16], np.int64)}
+    nodes: Nodes = [("LayerNormalization", "u s b", "y", {"axis": -1})]
+    if op == "InstanceNormalization":
+        constants = {"s": constants["s"][:2], "b": constants["b"][:2], **shape}
+        nodes = [("Reshape", "u t", "v", {}), (op, "v s b", "w", {}), ("Reshape", "w f", "y", {})]
+    centre = middle + spread * rng.normal(size=16)
+    bound, _ = compared(nodes, constants, centre - radius, centre + radius)
+    assert np.isfinite(bound).all() == (middle < 1000)
+
+
 # --- jumps ------------------------------------------------------------------------------------------------------------
 
 
