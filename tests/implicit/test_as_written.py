@@ -125,9 +125,9 @@ def test_no_operator_is_further_off_than_its_bound(case: Case) -> None:
 
 def has_bound(network: Network, case: Case) -> bool:
     """Return whether the case has a bound; the refusal names its operator."""
-    if case.op in module._RULES and not is_unknown(case):
-        if all(kernel_of(block.activation) is not None for block in network.implicit.blocks):
-            return True
+    kernels = all(kernel_of(block.activation) is not None for block in network.implicit.blocks)
+    if kernels and case.op in module._RULES and not is_unknown(case):
+        return True
     try:
         _ = network.written
     except UnsupportedModelError as error:
