@@ -16,11 +16,11 @@ from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain
-from idl_audit.proof.check import Refused, check, examined, proved_stages
+from idl_audit.proof.check import check, examined, proved_stages
 from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
 from idl_audit.proof.forest import Choices, Forest
 from idl_audit.proof.lp_chain import LpChain, LpLeaves, widened
-from idl_audit.proof.proof import REST, Goals, Proof, trivial
+from idl_audit.proof.proof import REST, Goals, Proof, Refused, trivial
 from idl_audit.proof.rows import groups, weights_of, with_sums
 from idl_audit.proof.sensitivity_witness import loop_witnesses
 from idl_audit.proof.split_tree import SplitTree

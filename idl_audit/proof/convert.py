@@ -18,7 +18,7 @@ from idl_audit.proof.cover import LeafPhases, Phases
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.lp_chain import LpChain, LpLeaves
 from idl_audit.proof.planes import Planes
-from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
+from idl_audit.proof.proof import REST, Goals, LeafWeights, Lemma, Proof, trivial
 from idl_audit.proof.restriction import restricted, restricted_bounds
 from idl_audit.proof.rows import groups, weights_of
 from idl_audit.proof.split_tree import SplitTree
@@ -279,6 +279,9 @@ def _of_lp_leaves(
         for k in range(len(model.blocks))
     }
     forest = Forest(plain.roots, plain.variable, plain.cut, plain.child, {}, {}, duals)
+    if leaves.weights is not None:
+        own = LeafWeights(numbers[order], leaves.weights[rows[order]])
+        return Goals(0, np.asarray([number]), np.zeros((1, len(alternative.rows))), forest, own)
     return Goals(0, np.asarray([number]), weights_of(alternative, groups(alternative)[leaves.row])[None], forest)
 
 
