@@ -21,6 +21,7 @@ from idl_audit.proof.rows import with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
+from idl_audit.search.lp_tree.tree import LpTree
 from idl_audit.search.splitting.boxes import Splitting
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import SparseBall
@@ -54,6 +55,8 @@ class Case:
     """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,)."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
+    together: dict[int, LpTree] = field(default_factory=dict)
+    """For alternatives of several rows: the tree of all rows together, as the last rung left it."""
     _splitting: tuple[tuple[int, ...], Splitting] | None = None
     """The alternatives that it is about, and the boxes as the last rung left them."""
 

@@ -16,6 +16,7 @@ from idl_audit.decide import sample_bounds
 from idl_audit.decide.case import Case, plus
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.decide.quick import quick
+from idl_audit.decide.together import CLOSE, rows_together, several_rows, small_program
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import output_intervals, output_lower_bounds
@@ -38,10 +39,10 @@ from idl_audit.values.verdicts import Reason
 FIRST_BOXES: Final = 96
 FIRST_BOXES_BY_FORMS: Final = 1024
 GREATEST_EFFORT: Final = 8
+FEWEST_INPUTS: Final = 7
+"""Up to so many that move, their box is split before linear programs of several rows."""
 LARGEST_PROGRAM: Final = 2**32
 """Bytes of a linear program that is tried unless methods are named."""
-CLOSE: Final = 1e-5
-"""Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
 
 REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
     {
@@ -125,6 +126,11 @@ def _first_split(case: Case, budget: Budget) -> None:
         _split(case, budget.at_most_nodes(FIRST_BOXES_BY_FORMS))
 
 
+def _first_joint(case: Case, budget: Budget) -> None:
+    """All rows of an alternative at once, as long as the tree seems to have an end."""
+    rows_together(case, budget, briefly=True)
+
+
 def _branch(case: Case, budget: Budget) -> None:
     """Optimised slopes, then a tree over the phases of hidden states for every alternative that is open."""
     numbers, chain = case.open, None if case.recorded is None else Chain()
@@ -189,8 +195,10 @@ def _exact(case: Case, budget: Budget) -> None:
     bounds = widened(case.bounds(budget))
     tree = LpTree(case.proved_model, case.inputs, bounds, budget)
     chain = LpChain(dict(bounds.z))
-    if case.recorded is not None:
+    if case.recorded is not None and case.recorded.lp is None:
         case.recorded.lp = chain
+    elif case.recorded is not None and case.recorded.lp is not None:
+        chain = case.recorded.lp
     judge = case.judge.within(budget)
 
     def candidate(points: FloatArray) -> bool:
@@ -283,6 +291,16 @@ def _few_feed_forward(model: ImplicitModel, query: Query) -> bool:
     return model.is_feed_forward and _few_inputs(model, query)
 
 
+def _many_inputs(model: ImplicitModel, query: Query) -> bool:
+    """Where fewer inputs move, splitting them closes more boxes than programs close leaves."""
+    is_small = _boxes(model, query) and several_rows(model, query) and small_program(model)
+    return is_small and moving_inputs(query.box).size > FEWEST_INPUTS
+
+
+def _several_in_a_box(model: ImplicitModel, query: Query) -> bool:
+    return _boxes(model, query) and several_rows(model, query) and program_bytes(model) <= LARGEST_PROGRAM
+
+
 def _classes(model: ImplicitModel, query: Query) -> bool:
     return isinstance(query, Misclassification)
 
@@ -334,11 +352,13 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
+        "first joint": Rung(_first_joint, 0.3, proves=True, fits=several_rows, usual=_many_inputs, begins="joint"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
+        "joint": Rung(rows_together, 0.5, proves=True, fits=several_rows, usual=_several_in_a_box),
         "lp": Rung(_lp, proves=True, usual=_no_trees),
         "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),
         "exact": Rung(_exact, 0.6, proves=True, usual=_loops),

@@ -27,6 +27,7 @@ METHODS: Final = (
     "linear",
     "attack",
     "split",
+    "joint",
     "lp",
     "branch",
     "exact",

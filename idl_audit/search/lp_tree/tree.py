@@ -75,6 +75,7 @@ class LpTree:
         self._together = together
         self._program = NodeProgram(model, inputs, bounds, budget, together=together)
         self._largest = cache(lambda: _largest_outputs(model, inputs, bounds))
+        self._grown: Grown | None = None
         self._proofs = Pace()
         """Of one node: all else that a node costs keeps to the time."""
 
@@ -96,23 +97,48 @@ class LpTree:
             most_nodes: stop after so many nodes; 1 is the relaxation alone.
             budget: that of all trees where it is left out.
         """
-        return self._grow(Conjunction(functional[None], np.array([offset])), candidate, most_nodes, budget)
+        self._plant(Conjunction(functional[None], np.array([offset])), candidate)
+        return self._grow(most_nodes, budget)
 
     def grow_together(
         self, candidate: Candidate, *, most_nodes: int | None = None, budget: Budget | None = None
     ) -> Grown:
-        """Prove over the box that not all rows of the alternative are <= 0, or come upon a counterexample."""
-        assert self._together is not None
-        return self._grow(self._together, candidate, most_nodes, budget)
+        """Prove over the box that not all rows of the alternative are <= 0, or come upon a counterexample.
 
-    def _grow(self, rows: Conjunction, candidate: Candidate, most_nodes: int | None, budget: Budget | None) -> Grown:
+        A tree goes on from its open leaves when it is asked again.
+        """
+        assert self._together is not None
+        if self._grown is None:
+            self._plant(self._together, candidate)
+        self._frontier.candidate = candidate
+        return self._grow(most_nodes, budget)
+
+    @property
+    def grown(self) -> Grown:
+        """What the last tree came to so far."""
+        assert self._grown is not None
+        return self._grown
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a leaf of the last tree can be neither proved nor split."""
+        return self._frontier.stuck > 0
+
+    @property
+    def share(self) -> float:
+        """How much of the last tree is proved, in [0, 1]: the sum of 2^-depth over its leaves."""
+        return float(np.ldexp(1.0, [-np.count_nonzero(own) for own in self.grown.phases]).sum())
+
+    def _plant(self, rows: Conjunction, candidate: Candidate) -> None:
         self._rows, self._grown = rows, Grown()
-        self._budget = budget or self._whole
         root = np.zeros(self._model.n_states, np.int8)
         self._frontier = Frontier(NewestFirst([root]), candidate, pace=None)
+
+    def _grow(self, most_nodes: int | None, budget: Budget | None) -> Grown:
+        self._budget = budget or self._whole
         limited = self._budget if most_nodes is None else self._budget.at_most_nodes(most_nodes)
         ending = self._frontier.grow(self, limited, if_stuck=False)
-        grown = self._grown
+        grown = self.grown
         grown.lower = self._frontier.lower if ending is Ending.CLOSED else -np.inf
         grown.found = ending is Ending.FOUND
         if ending in (Ending.TIME, Ending.NODES):
@@ -129,9 +155,9 @@ class LpTree:
         self._budget.spend()
         left = self._budget.before(self._proofs.seconds).left
         node = self._program.solve(self._rows.rows[0], phases, time_limit=left)
-        if not self._grown.nodes:
-            self._grown.root = node.objective
-        self._grown.nodes += 1
+        if not self.grown.nodes:
+            self.grown.root = node.objective
+        self.grown.nodes += 1
         with self._proofs.unit(1, self._budget):
             if self._is_leaf(phases, node):
                 return Step()
@@ -148,7 +174,7 @@ class LpTree:
 
     def _stuck(self, outcome: Outcome, point: FloatArray | None = None) -> Step[Phases]:
         self._frontier.stuck += 1
-        self._grown.outcome = outcome
+        self.grown.outcome = outcome
         return Step((), point)
 
     def _is_leaf(self, phases: Phases, node: Node) -> bool:
@@ -189,10 +215,10 @@ class LpTree:
         if not lower > 0:
             return False
         self._frontier.close(lower)
-        self._grown.phases.append(phases)
-        self._grown.multipliers.append(chosen)
+        self.grown.phases.append(phases)
+        self.grown.multipliers.append(chosen)
         if self._together is not None:
-            self._grown.weights.append(weights)
+            self.grown.weights.append(weights)
         return True
 
     def _split(self, phases: Phases, node: Node) -> int | None:
