@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -23,7 +23,7 @@ from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
 from idl_audit.search.lp_tree.tree import LpTree
 from idl_audit.search.splitting.boxes import Splitting
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Query
@@ -123,6 +123,16 @@ class Case:
         """Take proved lower bounds of some alternatives."""
         for number, lower in zip(numbers, lowers, strict=True):
             self.lowers[number] = np.fmax(self.lowers[number], lower)
+
+    def spread(self, weights: Mapping[int, Float32Array]) -> dict[int, Float32Array]:
+        """Return weights of the rows of the open alternatives as those of the rows of all, in order."""
+        sizes = [len(c.rows) for c in self.query.alternatives]
+        is_open = np.repeat(np.isin(np.arange(len(sizes)), self.open), sizes)
+        found = {}
+        for node, own in weights.items():
+            found[node] = np.zeros(is_open.size, np.float32)
+            found[node][is_open] = own
+        return found
 
     def rows_of(self, number: int) -> Rows:
         """Return the rows of an alternative with those sums of rows that are exact: any of them may refute it."""

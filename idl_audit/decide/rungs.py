@@ -116,6 +116,7 @@ def _split(case: Case, budget: Budget) -> None:
     if outcome.proved:
         if case.recorded is not None:
             case.recorded.splits = splitting.tree
+            splitting.tree.weights = case.spread(splitting.tree.weights)
         case.raise_lowers(case.open, outcome.lowers)
 
 
@@ -294,7 +295,11 @@ def _few_feed_forward(model: ImplicitModel, query: Query) -> bool:
 def _many_inputs(model: ImplicitModel, query: Query) -> bool:
     """Where fewer inputs move, splitting them closes more boxes than programs close leaves."""
     is_small = _boxes(model, query) and several_rows(model, query) and small_program(model)
-    return is_small and moving_inputs(query.box).size > FEWEST_INPUTS
+    return is_small and moving_inputs(query.box).size > FEWEST_INPUTS and model.is_feed_forward
+
+
+def _several_few(model: ImplicitModel, query: Query) -> bool:
+    return _few_feed_forward(model, query) and several_rows(model, query) and small_program(model)
 
 
 def _several_in_a_box(model: ImplicitModel, query: Query) -> bool:
@@ -356,6 +361,7 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
+        "next joint": Rung(_first_joint, 0.05, proves=True, fits=several_rows, usual=_several_few, begins="joint"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
         "joint": Rung(rows_together, 0.5, proves=True, fits=several_rows, usual=_several_in_a_box),

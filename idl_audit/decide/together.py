@@ -22,7 +22,7 @@ from idl_audit.values.query import Query
 
 CLOSE: Final = 1e-5
 """Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
-FIRST_NODES: Final = 128
+FIRST_NODES: Final = 64
 """After so many, and twice as many each time, it is looked at what a tree has come to."""
 TOO_FAR: Final = 16.0
 """A tree is left that would take so many times the time that is left, by the share of it that is proved."""

@@ -8,7 +8,8 @@ Elsewhere: proof production, certificate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypeAlias
@@ -278,7 +279,6 @@ class _Weighed:
 
     def __init__(self, goals: Goals, model: ImplicitModel, bounds: StateBounds, inputs: Interval) -> None:
         self._goals, self._largest = goals, cache(lambda: affine_interval(model.output, bounds.x, inputs).largest[0])
-        self.has_own = goals.own is not None and bool(goals.own.leaves.size)
 
     def sum(self, alternative: Conjunction, weights: FloatArray) -> tuple[FloatArray, float]:
         """Return a sum as a functional of y, (q,), and what is to be added to its lower bounds."""
@@ -299,22 +299,28 @@ class _Weighed:
             sums.append(self.sum(query.alternatives[goals.alternatives[goal]], weights))
         return np.stack([seed for seed, _ in sums])[which], np.array([shift for _, shift in sums])[which]
 
-    def of_boxes(self, alternatives: Sequence[Conjunction], nodes: IntArray) -> tuple[IntArray, FloatArray, FloatArray]:
-        """Return which nodes are leaves with weights of their own, (t,), and the sums of alternatives of these.
+    def of_boxes(
+        self, alternatives: Sequence[Conjunction], nodes: IntArray
+    ) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
+        """Yield which nodes are leaves with weights of their own, (t,), and the sums of alternatives of these.
 
         Sums of which no row has a weight are 0, and -inf is to be added to their bounds: (t, a, q), (t, a).
         """
         has, own = self._own(nodes)
-        some = np.flatnonzero(has & self._goals.forest.is_leaf[nodes])
-        ends = np.cumsum([len(one.rows) for one in alternatives])
-        seeds = np.zeros((some.size, len(alternatives), alternatives[0].rows.shape[1]))
-        shifts = np.full(seeds.shape[:2], -np.inf)
-        for t, weights in enumerate(own[some]):
-            for a, (one, end) in enumerate(zip(alternatives, ends, strict=True)):
-                part = weights[end - len(one.rows) : end]
-                if part.any():
-                    seeds[t, a], shifts[t, a] = self.sum(one, part)
-        return some, seeds, shifts
+        every, ends = np.flatnonzero(has), np.cumsum([len(one.rows) for one in alternatives])
+        shape = len(alternatives), alternatives[0].rows.shape[1]
+        at_once = max(1, NUMBERS_AT_ONCE // max(1, math.prod(shape)))
+        for start in range(0, every.size, at_once):
+            some = every[start : start + at_once]
+            seeds, shifts = np.zeros((some.size, *shape)), np.full((some.size, shape[0]), -np.inf)
+            for t, weights in enumerate(own[some]):
+                if weights[ends[-1] :].any():
+                    raise Refused("it weighs rows that an alternative does not have")
+                for a, (one, end) in enumerate(zip(alternatives, ends, strict=True)):
+                    part = weights[end - len(one.rows) : end]
+                    if part.any():
+                        seeds[t, a], shifts[t, a] = self.sum(one, part)
+            yield some, seeds, shifts
 
     def _own(self, nodes: IntArray) -> tuple[BoolArray, FloatArray]:
         own, forest = self._goals.own, self._goals.forest
@@ -473,8 +479,7 @@ class _Walk:
         model, rows = self._model, self._target.rows
         lower = output_lower_bounds(model, inputs, bounds, rows.functionals)
         best = rows.best(rows.shifted(lower))
-        if self._weighed.has_own:
-            some, seeds, shifts = self._weighed.of_boxes(self._target.alternatives, nodes)
+        for some, seeds, shifts in self._weighed.of_boxes(self._target.alternatives, nodes):
             there, functionals = bounds.of_boxes(some), Functionals.of_outputs(model, seeds)
             own = lower_bound(model, inputs.rows(some), there, functionals, line_multipliers(model, there))
             best[some] = np.fmax(best[some], down(own + shifts))
@@ -519,8 +524,7 @@ class _Walk:
         rows = self._target.rows
         seeds = np.repeat(rows.functionals, nodes.size, axis=0)
         shifts = np.repeat(rows.offsets, nodes.size)
-        if self._weighed.has_own:
-            some, own, added = self._weighed.of_boxes(self._target.alternatives, nodes)
+        for some, own, added in self._weighed.of_boxes(self._target.alternatives, nodes):
             seeds[some], shifts[some] = own[:, 0], added[:, 0]
         return seeds, shifts
 

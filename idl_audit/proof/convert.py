@@ -291,4 +291,8 @@ def of_splits(tree: SplitTree) -> Proof:
     forest = Forest(
         np.zeros(1, np.int64), variable, np.asarray(tree.cuts, np.float64), np.asarray(tree.children, np.int64)
     )
-    return Proof(goals=(Goals(0, np.full(1, REST), np.zeros((1, 1)), forest),))
+    own = None
+    if tree.weights:
+        nodes = np.asarray(sorted(tree.weights), np.int64)
+        own = LeafWeights(forest.leaf_number[nodes], np.stack([tree.weights[node] for node in nodes.tolist()]))
+    return Proof(goals=(Goals(0, np.full(1, REST), np.zeros((1, 1)), forest, own),))

@@ -54,6 +54,12 @@ class Sum:
         return float(down(np.asarray(self.offset - doubt)))
 
 
+def per_weight(lower: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return lower bounds of the greatest row from positive ones of sums of rows, (m,), by their weights, (m, r)."""
+    total = weights.sum(axis=1) * (1 + gamma(weights.shape[1] + 8))
+    return np.where(lower > 0, down(lower / total), lower)
+
+
 LEAST_PRODUCT = 2**2148
 """One divided by the least product of two float64 numbers: every sum of such products is a multiple of that."""
 

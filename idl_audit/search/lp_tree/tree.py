@@ -22,7 +22,7 @@ from idl_audit.proof.cover import Phases
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.proof.lp_chain import LpLeaves, prove_leaves
 from idl_audit.proof.proof import Refused
-from idl_audit.proof.sums import Sum
+from idl_audit.proof.sums import Sum, per_weight
 from idl_audit.search.frontier import Candidate, Ending, Frontier, NewestFirst, Step
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.program import Node, NodeProgram
@@ -214,7 +214,8 @@ class LpTree:
         lower = self._bound(phases, chosen.astype(np.float64), wanted)
         if not lower > 0:
             return False
-        self._frontier.close(lower)
+        whole = weights.astype(np.float64)[None]
+        self._frontier.close(lower if self._together is None else float(per_weight(np.array([lower]), whole)[0]))
         self.grown.phases.append(phases)
         self.grown.multipliers.append(chosen)
         if self._together is not None:
