@@ -38,9 +38,10 @@ from idl_audit.values.verdicts import Reason
 
 FIRST_BOXES: Final = 96
 FIRST_BOXES_BY_FORMS: Final = 1024
+MORE_BOXES: Final = 8192
 GREATEST_EFFORT: Final = 8
 FEWEST_INPUTS: Final = 7
-"""Up to so many that move, their box is split before linear programs of several rows."""
+"""Up to so many that move, linear programs of several rows wait for a long split."""
 LARGEST_PROGRAM: Final = 2**32
 """Bytes of a linear program that is tried unless methods are named."""
 
@@ -127,9 +128,19 @@ def _first_split(case: Case, budget: Budget) -> None:
         _split(case, budget.at_most_nodes(FIRST_BOXES_BY_FORMS))
 
 
+def _long_split(case: Case, budget: Budget) -> None:
+    """More boxes, where linear programs of several rows, which cost more each, come next."""
+    _split(case, budget.at_most_nodes(MORE_BOXES))
+
+
 def _first_joint(case: Case, budget: Budget) -> None:
-    """All rows of an alternative at once, as long as the tree seems to have an end."""
-    rows_together(case, budget, briefly=True)
+    """All rows of an alternative at once, as long as the tree seems to end soon."""
+    rows_together(case, budget, patience=1.0)
+
+
+def _next_joint(case: Case, budget: Budget) -> None:
+    """The same, as long as it seems to have an end."""
+    rows_together(case, budget, patience=4.0)
 
 
 def _branch(case: Case, budget: Budget) -> None:
@@ -292,14 +303,17 @@ def _few_feed_forward(model: ImplicitModel, query: Query) -> bool:
     return model.is_feed_forward and _few_inputs(model, query)
 
 
-def _many_inputs(model: ImplicitModel, query: Query) -> bool:
-    """Where fewer inputs move, splitting them closes more boxes than programs close leaves."""
-    is_small = _boxes(model, query) and several_rows(model, query) and small_program(model)
-    return is_small and moving_inputs(query.box).size > FEWEST_INPUTS and model.is_feed_forward
+def _several_small(model: ImplicitModel, query: Query) -> bool:
+    return model.is_feed_forward and _boxes(model, query) and several_rows(model, query) and small_program(model)
+
+
+def _several_many(model: ImplicitModel, query: Query) -> bool:
+    """Where fewer inputs move, boxes close more than programs do in the same time."""
+    return _several_small(model, query) and moving_inputs(query.box).size > FEWEST_INPUTS
 
 
 def _several_few(model: ImplicitModel, query: Query) -> bool:
-    return _few_feed_forward(model, query) and several_rows(model, query) and small_program(model)
+    return _few_inputs(model, query) and _several_small(model, query)
 
 
 def _several_in_a_box(model: ImplicitModel, query: Query) -> bool:
@@ -357,14 +371,15 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
-        "first joint": Rung(_first_joint, 0.3, proves=True, fits=several_rows, usual=_many_inputs, begins="joint"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
+        "first joint": Rung(_first_joint, 0.03, proves=True, fits=several_rows, usual=_several_many, begins="joint"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
-        "long split": Rung(_split, 0.3, proves=True, fits=_boxes, usual=_several_few, begins="split"),
-        "joint": Rung(rows_together, 0.4, proves=True, fits=several_rows, usual=_several_in_a_box),
+        "long split": Rung(_long_split, 0.1, proves=True, fits=_boxes, usual=_several_few, begins="split"),
+        "next joint": Rung(_next_joint, 0.4, proves=True, fits=several_rows, usual=_several_small, begins="joint"),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
+        "joint": Rung(rows_together, 0.6, proves=True, fits=several_rows, usual=_several_in_a_box),
         "lp": Rung(_lp, proves=True, usual=_no_trees),
         "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),
         "exact": Rung(_exact, 0.6, proves=True, usual=_loops),

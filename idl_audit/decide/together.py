@@ -22,10 +22,8 @@ from idl_audit.values.query import Query
 
 CLOSE: Final = 1e-5
 """Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
-FIRST_NODES: Final = 64
+FIRST_NODES: Final = 16
 """After so many, and twice as many each time, it is looked at what a tree has come to."""
-TOO_FAR: Final = 16.0
-"""A tree is left that would take so many times the time that is left, by the share of it that is proved."""
 SMALL: Final = 2**28
 """Bytes of a program that is quick enough to begin with."""
 
@@ -41,8 +39,15 @@ def small_program(model: ImplicitModel) -> bool:
     return program_bytes(model) <= SMALL
 
 
-def rows_together(case: Case, budget: Budget, *, briefly: bool = False) -> None:
-    """Grow a tree for each open alternative of several rows; `briefly` leaves those that seem endless."""
+def rows_together(case: Case, budget: Budget, *, patience: float | None = None) -> None:
+    """Grow a tree for each open alternative of several rows, or go on where an earlier rung has begun.
+
+    Args:
+        case: the query and what is known of it.
+        budget: what it may cost.
+        patience: a tree is left that would take so many times the time that is left, by the share of it that was proved
+            so far; None: none is left.
+    """
     bounds = widened(case.bounds(budget))
     left = [int(number) for number in case.hardest if len(case.query.alternatives[number].rows) > 1]
     for turn, number in enumerate(left):
@@ -50,7 +55,7 @@ def rows_together(case: Case, budget: Budget, *, briefly: bool = False) -> None:
             own = case.query.alternatives[number]
             case.together[number] = LpTree(case.proved_model, case.inputs, bounds, budget, together=own)
         tree, part = case.together[number], budget.part(1 / (len(left) - turn))
-        if _grow(case, tree, part, briefly=briefly) > 0:
+        if _grow(case, tree, part, patience) > 0:
             case.raise_lowers([number], [tree.grown.lower])
             if case.recorded is not None:
                 case.recorded.lp = case.recorded.lp or LpChain(dict(bounds.z))
@@ -59,9 +64,9 @@ def rows_together(case: Case, budget: Budget, *, briefly: bool = False) -> None:
             return
 
 
-def _grow(case: Case, tree: LpTree, budget: Budget, *, briefly: bool) -> float:
+def _grow(case: Case, tree: LpTree, budget: Budget, patience: float | None) -> float:
     """Return the proved lower bound over the set; -inf where leaves are open."""
-    judge, began, nodes = case.judge.within(budget), budget.clock(), FIRST_NODES
+    judge, began, nodes, before = case.judge.within(budget), budget.clock(), FIRST_NODES, tree.share
 
     def candidate(points: FloatArray) -> bool:
         y = case.model(points, check=budget.check)
@@ -69,9 +74,10 @@ def _grow(case: Case, tree: LpTree, budget: Budget, *, briefly: bool) -> float:
         return bool(near.any()) and judge.propose(points[near])
 
     while True:
-        grown = tree.grow_together(candidate, most_nodes=nodes if briefly else None, budget=budget)
-        if grown.found or grown.lower > 0 or tree.is_stuck or budget.is_spent or not briefly:
+        grown = tree.grow_together(candidate, most_nodes=None if patience is None else nodes, budget=budget)
+        if grown.found or grown.lower > 0 or tree.is_stuck or budget.is_spent or patience is None:
             return grown.lower
-        if tree.share * TOO_FAR * budget.left < budget.clock() - began:
+        gained, spent = tree.share - before, budget.clock() - began
+        if nodes > FIRST_NODES and gained * patience * budget.left < (1 - tree.share) * spent:
             return -np.inf
         nodes *= 2

@@ -127,7 +127,8 @@ class LpTree:
     @property
     def share(self) -> float:
         """How much of the last tree is proved, in [0, 1]: the sum of 2^-depth over its leaves."""
-        return float(np.ldexp(1.0, [-np.count_nonzero(own) for own in self.grown.phases]).sum())
+        leaves = [] if self._grown is None else self._grown.phases
+        return sum(2.0 ** -int(np.count_nonzero(own)) for own in leaves)
 
     def _plant(self, rows: Conjunction, candidate: Candidate) -> None:
         self._rows, self._grown = rows, Grown()
