@@ -194,6 +194,8 @@ class _Making:
                 if grown_.lower > 0:
                     yield int(number), row, grown_.leaves
                     break
+            else:
+                yield from self._leaves_together(there, bounds, int(number))
 
     def _leaves_of_one(
         self, there: ImplicitModel, bounds: StateBounds, numbers: Sequence[int] | IntArray
@@ -208,6 +210,19 @@ class _Making:
                     phases = np.zeros((1, there.n_states), np.int8)
                     yield int(number), row, LpLeaves(phases, answer.multipliers[None].astype(np.float32))
                     break
+            else:
+                yield from self._leaves_together(there, bounds, int(number))
+
+    def _leaves_together(
+        self, there: ImplicitModel, bounds: StateBounds, number: int
+    ) -> Iterator[tuple[int, int, LpLeaves]]:
+        """Yield the leaves of a tree of all rows of an alternative together, where that has an end."""
+        alternative = self.query.alternatives[number]
+        if len(alternative.rows) > 1 and self.query.sparse is None:
+            tree = LpTree(there, self._inputs, widened(bounds), self.budget, together=alternative)
+            grown_ = tree.grow_together(lambda u: False)
+            if grown_.lower > 0:
+                yield number, 0, grown_.leaves
 
     @property
     def _there(self) -> ImplicitModel:
