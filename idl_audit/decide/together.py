@@ -1,7 +1,7 @@
 """The rung that refutes alternatives by all of their rows at once: trees of linear programs, weights leaf by leaf.
 
 Where no row, and no sum of rows with the same weights everywhere, is positive over the whole set, each leaf of a tree
-may have weights of its own (docs/mathematics.md, section 7.6). The points of the programs are tried: where all rows can
+may have weights of its own (docs/mathematics.md, section 8.8). The points of the programs are tried: where all rows can
 hold, one of them is a counterexample.
 """
 

@@ -6,7 +6,7 @@ Rows f_r = rows_r . y + offsets_r of one alternative, which a counterexample mak
 
 is positive where no point of the relaxation satisfies all rows. Its duals are the multipliers lam of the states'
 equations and weights mu >= 0 of the rows, sum_r s_r mu_r = 1, and they prove by p(lam; sum_r mu_r f_r) what no row, and
-no sum of two rows with the weights 1, need prove. See docs/mathematics.md, section 7.6.
+no sum of two rows with the weights 1, need prove. See docs/mathematics.md, section 8.8.
 
 Elsewhere: Farkas' lemma, joint infeasibility of the output constraints.
 """

@@ -5,7 +5,7 @@ Over a box with centre m and radii r, rows have linear lower bounds w_r . u + c_
     sum_r mu_r row_r  >=  D(mu) = sum_r mu_r (w_r . m + c_r) - |sum_r mu_r w_r| . r,
 
 a concave function of mu. It is raised towards one row after the other, by the best of some steps; where it gets above 0
-the sum itself is bounded anew, and that bound alone counts (docs/mathematics.md, section 7.6).
+the sum itself is bounded anew, and that bound alone counts (docs/mathematics.md, section 8.8).
 
 Elsewhere: Lagrangian of the output constraints, cutting planes over the input box.
 """
