@@ -24,6 +24,7 @@ from idl_audit.proof.proof import REST, Goals, Proof, Refused, trivial
 from idl_audit.proof.rows import groups, weights_of, with_sums
 from idl_audit.proof.sensitivity_witness import loop_witnesses
 from idl_audit.proof.split_tree import SplitTree
+from idl_audit.proof.sums import weighable
 from idl_audit.search import branching
 from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
@@ -218,7 +219,7 @@ class _Making:
     ) -> Iterator[tuple[int, int, LpLeaves]]:
         """Yield the leaves of a tree of all rows of an alternative together, where that has an end."""
         alternative = self.query.alternatives[number]
-        if len(alternative.rows) > 1 and self.query.sparse is None:
+        if weighable(alternative) and self.query.sparse is None:
             tree = LpTree(there, self._inputs, widened(bounds), self.budget, together=alternative)
             grown_ = tree.grow_together(lambda u: False)
             if grown_.lower > 0:

@@ -14,6 +14,7 @@ import numpy as np
 from idl_audit.decide.case import Case
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.lp_chain import LpChain, widened
+from idl_audit.proof.sums import weighable
 from idl_audit.search.lp_tree.tree import LpTree
 from idl_audit.search.relaxation import program_bytes
 from idl_audit.values.arrays import FloatArray
@@ -29,9 +30,8 @@ SMALL: Final = 2**28
 
 
 def several_rows(model: ImplicitModel, query: Query) -> bool:
-    """Return whether an alternative has several rows, whose numbers are all finite."""
-    finite = (np.isfinite(c.rows).all() and np.isfinite(c.offsets).all() for c in query.alternatives)
-    return any(len(c.rows) > 1 for c in query.alternatives) and all(finite)
+    """Return whether an alternative has several rows that can be weighed."""
+    return any(map(weighable, query.alternatives))
 
 
 def small_program(model: ImplicitModel) -> bool:
@@ -49,7 +49,7 @@ def rows_together(case: Case, budget: Budget, *, patience: float | None = None) 
             so far; None: none is left.
     """
     bounds = widened(case.bounds(budget))
-    left = [int(number) for number in case.hardest if len(case.query.alternatives[number].rows) > 1]
+    left = [int(number) for number in case.hardest if weighable(case.query.alternatives[number])]
     for turn, number in enumerate(left):
         if number not in case.together:
             own = case.query.alternatives[number]

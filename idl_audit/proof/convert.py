@@ -167,8 +167,10 @@ def _of_trees(model: ImplicitModel, trees: StateTrees, bounds: StateBounds | Non
 
 def _is_bare(leaves: Leaves) -> bool:
     """Return whether the usual lines alone prove a row, without splits or choices."""
-    return leaves.sizes == [1] and not (
-        leaves.phases[0] or leaves.slopes[0] or leaves.multipliers[0] or leaves.planes[0]
+    return (
+        leaves.sizes == [1]
+        and not leaves.weights
+        and not (leaves.phases[0] or leaves.slopes[0] or leaves.multipliers[0] or leaves.planes[0])
     )
 
 
@@ -189,8 +191,19 @@ def _of_leaves(
     grower = Grower()
     node = grower.by_phases(np.concatenate(phases), _cuts(model, bounds), model.n_inputs)
     batches = list(zip(leaves.slopes, leaves.multipliers, leaves.planes, leaves.sizes, strict=True))
+    forest = _with_choices(grower.forest, node, batches)
+    if leaves.weights:
+        own, count = np.concatenate(leaves.weights), len(alternative.rows)
+        if own.shape[1] != count:  # of rows and sums of rows
+            members = np.stack([weights_of(alternative, group) for group in groups(alternative)])
+            own = (own @ members).astype(np.float32)
+        rows = np.flatnonzero(node >= 0)
+        numbers = forest.leaf_number[node[rows]]
+        order = np.argsort(numbers)
+        weighed = LeafWeights(numbers[order], own[rows[order]])
+        return Goals(leaves.after, np.asarray([number]), np.zeros((1, count)), forest, weighed)
     weights = weights_of(alternative, groups(alternative)[leaves.row])[None]
-    return Goals(leaves.after, np.asarray([number]), weights, _with_choices(grower.forest, node, batches))
+    return Goals(leaves.after, np.asarray([number]), weights, forest)
 
 
 def _flat_phases(model: ImplicitModel, phases: Mapping[int, Phases], m: int) -> Phases:

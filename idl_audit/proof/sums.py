@@ -54,6 +54,15 @@ class Sum:
         return float(down(np.asarray(self.offset - doubt)))
 
 
+def weighable(alternative: Conjunction) -> bool:
+    """Return whether an alternative has several rows, whose sums with weights up to 1 float64 holds."""
+    sizes = np.abs(alternative.rows).sum() + np.abs(alternative.offsets).sum()
+    return len(alternative.rows) > 1 and bool(sizes < MOST)
+
+
+MOST = 1e300
+
+
 def per_weight(lower: FloatArray, weights: FloatArray) -> FloatArray:
     """Return lower bounds of the greatest row from positive ones of sums of rows, (m,), by their weights, (m, r)."""
     total = weights.sum(axis=1) * (1 + gamma(weights.shape[1] + 8))

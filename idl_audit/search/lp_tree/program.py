@@ -17,8 +17,8 @@ from idl_audit.proof.cover import Phases
 from idl_audit.proof.lp_chain import leaf_bounds
 from idl_audit.search.complementarity import flat
 from idl_audit.search.linprog import Outcome
-from idl_audit.search.lp_tree.together import RowsTogether
 from idl_audit.search.relaxation import TriangleRelaxation
+from idl_audit.search.rows_together import RowsTogether
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.query import Conjunction

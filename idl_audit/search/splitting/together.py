@@ -22,7 +22,7 @@ from idl_audit.proof.box_bounds import BoxBounds, RowBounds
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.proof.proof import Refused
 from idl_audit.proof.rows import Rows
-from idl_audit.proof.sums import Sum, per_weight
+from idl_audit.proof.sums import Sum, per_weight, weighable
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.query import Query
 from idl_audit.values.rounding import down
@@ -53,11 +53,7 @@ class Weighing:
         """Take the alternatives with several rows, all of whose numbers are finite."""
         self._alternatives = query.alternatives
         self._firsts = [int(members.min(initial=0)) for members in rows.members]
-        self._several = [
-            a
-            for a, own in enumerate(query.alternatives)
-            if 1 < len(own.rows) <= MOST_ROWS and np.isfinite(own.rows).all() and np.isfinite(own.offsets).all()
-        ]
+        self._several = [a for a, own in enumerate(query.alternatives) if len(own.rows) <= MOST_ROWS and weighable(own)]
 
     @property
     def has_several(self) -> bool:

@@ -45,6 +45,11 @@ class RowsTogether(TriangleRelaxation):
         self._rows, self._offsets = alternative.rows, alternative.offsets
         super().__init__(model, inputs, bounds, budget=budget)
 
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self._rows)
+
     def _program(self) -> LinearProgram:
         form = self.form
         count = len(self._rows)
