@@ -161,7 +161,7 @@ def of_network(
     y = bare(rng.uniform(-1, 1, (4000, sizes[0])))
     centred = JointProperty(name, *wide, -1.0, 1.0, np.median(y, axis=0), truth)
     least = (least_by_patterns if exact else least_by_program)(centred)
-    shift = margin * float(np.ptp(y, axis=0).mean()) * (-1 if truth == "unsat" else 1)
+    shift = max(margin * float(np.ptp(y, axis=0).mean()), 0.01) * (-1 if truth == "unsat" else 1)
     return JointProperty(name, *wide, -1.0, 1.0, centred.limits + least + shift, truth)
 
 
