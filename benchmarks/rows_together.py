@@ -114,9 +114,9 @@ def report(rows: list[tuple[str, bool]], limit: float, base: str | None) -> str:
         "together, though each of them, and mostly each two of them, can; and the same with one clause less, or with "
         "limits a little wider, where they can. `sat_N`: a network reads the clauses of a random 3-SAT formula in N "
         "variables off inputs in [0, 1] (steep: off clip(4 u - 3/2, 0, 1)); rows say that no clause is violated and "
-        "every variable is near 0 or 1. `net_...`: random weights, layers of these sizes. Truth: every assignment, or a "
-        f"mixed-integer program. Seconds of the processor, start and proof included; limit {limit:g} s by the clock, the "
-        f"machine shared.{has_base}",
+        "every variable is near 0 or 1. `net_...`: random weights, layers of these sizes. Truth: every assignment, or "
+        "a mixed-integer program. Seconds of the processor, start and proof included; the limit is by the clock, "
+        f"{limit:g} s, and the machine shared.{has_base}",
         "",
         f"{machine(1, PACKAGES)}.",
         "",
