@@ -372,7 +372,7 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
-        "first joint": Rung(_first_joint, 0.05, proves=True, fits=several_rows, usual=_several_many, begins="joint"),
+        "first joint": Rung(_first_joint, 0.1, proves=True, fits=several_rows, usual=_several_many, begins="joint"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),

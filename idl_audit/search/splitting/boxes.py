@@ -15,7 +15,7 @@ Elsewhere: input splitting, input-space BaB.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ from idl_audit.search.frontier import Ending, Frontier, NewestFirst, Step
 from idl_audit.search.judge import Found, Judge
 from idl_audit.search.splitting.bounding import Bounding
 from idl_audit.search.splitting.contraction import contracted
-from idl_audit.search.splitting.together import Weighed, Weighing
+from idl_audit.search.splitting.together import Weighing
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
@@ -179,8 +179,7 @@ class Splitting:
         best = self.rows.best(shifted)
         asked = np.stack([one.alternatives for one in batch])
         is_open = asked & ~(best > 0)
-        weighed = self.weighing.weighed(inputs, bounds, shifted, is_open)
-        self._close_together(batch, found, weighed, is_open)
+        self._close_together(batch, found, bounds, shifted, is_open)
         self.lowers = np.minimum(self.lowers, np.where(asked & (best > 0), best, np.inf).min(axis=0))
         if not is_open.any():
             return Step()
@@ -190,16 +189,14 @@ class Splitting:
         return Step(self._halves(batch, found, bounds, is_open, worst), points)
 
     def _close_together(
-        self, batch: list[_Open], found: BoxBounds, weighed: Sequence[Weighed], is_open: BoolArray
+        self, batch: list[_Open], found: BoxBounds, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray
     ) -> None:
-        """Close boxes that are open for one alternative alone, by its rows together; record their weights."""
-        for own in weighed:
-            lower = self.weighing.proved(found, own)
-            is_closed = (lower > 0) & (is_open[own.boxes].sum(axis=1) == 1)
-            for box, weights in zip(own.boxes[is_closed], own.weights[is_closed], strict=True):
-                self.tree.weights[batch[box].node] = self.weighing.in_order(own.alternative, weights)
-            is_open[own.boxes[is_closed], own.alternative] = False
-            self.lowers[own.alternative] = min(self.lowers[own.alternative], lower[is_closed].min(initial=np.inf))
+        """Close boxes whose alternatives are refuted by their rows together; record the weights."""
+        closed, lower = self.weighing.closed(found, bounds, shifted, is_open)
+        for box, weights in closed.items():
+            self.tree.weights[batch[box].node] = weights
+            self.lowers = np.minimum(self.lowers, np.where(is_open[box], lower[box], np.inf))
+            is_open[box] = False
 
     def _try_otherwise(self, batch: list[_Open], found: BoxBounds, best: FloatArray, is_open: BoolArray) -> None:
         """Now and then, bound a few of the open boxes the other way too, and go on with what pays."""

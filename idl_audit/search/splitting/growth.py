@@ -109,16 +109,14 @@ class _Growth:
         ]
 
     def _weigh(self, batch: list[_Box], found: BoxBounds, is_open: BoolArray, leaves: BoolArray) -> None:
-        """Close leaves that are open for one alternative alone, by its rows together."""
-        is_open_leaf = is_open & (leaves & (is_open.sum(axis=1) == 1))[:, None]
-        if not (self._weighing.has_several and is_open_leaf.any()):
-            return
-        bounds = found.outputs(self._rows.functionals)
-        for own in self._weighing.weighed(found.inputs, bounds, self._rows.shifted(bounds.lower), is_open_leaf):
-            is_closed = self._weighing.proved(found, own) > 0
-            for box, weights in zip(own.boxes[is_closed], own.weights[is_closed], strict=True):
-                self._tree.weights[batch[box].node] = self._weighing.in_order(own.alternative, weights)
-            is_open[own.boxes[is_closed], own.alternative] = False
+        """Close leaves whose alternatives are refuted by their rows together; record the weights."""
+        left = is_open & leaves[:, None]
+        if self._weighing.has_several and left.any():
+            bounds = found.outputs(self._rows.functionals)
+            closed, _ = self._weighing.closed(found, bounds, self._rows.shifted(bounds.lower), left)
+            for box, weights in closed.items():
+                self._tree.weights[batch[box].node] = weights
+                is_open[box] = False
 
     def _split(self, one: _Box) -> bool:
         """Split a leaf in the middle of its widest side; return whether a number lies there."""

@@ -74,6 +74,22 @@ class Weighing:
                 found.append(Weighed(a, boxes, weights, value))
         return found
 
+    def closed(
+        self, found: BoxBounds, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray
+    ) -> tuple[dict[int, Float32Array], FloatArray]:
+        """Return the boxes all of whose open alternatives are refuted so, each with the weights of all rows in order.
+
+        The second are what one row of each alternative is proved to be above, (m, a); -inf where nothing is.
+        """
+        lower, weights = np.full(is_open.shape, -np.inf), dict[int, Float32Array]()
+        for own in self.weighed(found.inputs, bounds, shifted, is_open):
+            above = lower[own.boxes, own.alternative] = self.proved(found, own)
+            for i in np.flatnonzero(above > 0):
+                box, more = int(own.boxes[i]), self.in_order(own.alternative, own.weights[i])
+                weights[box] = weights[box] + more if box in weights else more
+        is_left = (is_open & ~(lower > 0)).any(axis=1).tolist()
+        return {box: own for box, own in weights.items() if not is_left[box]}, lower
+
     def proved(self, found: BoxBounds, own: Weighed) -> FloatArray:
         """Return what one row at least is proved to be above in each box, (m,): above 0, none has a counterexample.
 
