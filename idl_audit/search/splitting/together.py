@@ -87,8 +87,8 @@ class Weighing:
             for i in np.flatnonzero(above > 0):
                 box, more = int(own.boxes[i]), self.in_order(own.alternative, own.weights[i])
                 weights[box] = weights[box] + more if box in weights else more
-        is_left = (is_open & ~(lower > 0)).any(axis=1).tolist()
-        return {box: own for box, own in weights.items() if not is_left[box]}, lower
+        left = set(np.nonzero(is_open & ~(lower > 0))[0].tolist())
+        return {box: own for box, own in weights.items() if box not in left}, lower
 
     def proved(self, found: BoxBounds, own: Weighed) -> FloatArray:
         """Return what one row at least is proved to be above in each box, (m,): above 0, none has a counterexample.
