@@ -312,6 +312,15 @@ def _several_many(model: ImplicitModel, query: Query) -> bool:
     return _several_small(model, query) and moving_inputs(query.box).size > FEWEST_INPUTS
 
 
+def _attacked(model: ImplicitModel, query: Query) -> bool:
+    """Points of programs of several rows are tried before attacks, where many inputs move."""
+    return _boxes(model, query) and not _several_many(model, query)
+
+
+def _few_attacked(model: ImplicitModel, query: Query) -> bool:
+    return _few_inputs(model, query) and not _several_many(model, query)
+
+
 def _several_few(model: ImplicitModel, query: Query) -> bool:
     return _few_inputs(model, query) and _several_small(model, query)
 
@@ -373,11 +382,12 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "first joint": Rung(_first_joint, 0.1, proves=True, fits=several_rows, usual=_several_many, begins="joint"),
-        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_attacked, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
-        "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
+        "attack": Rung(_attack, 0.15, fits=_boxes, usual=_attacked),
         "long split": Rung(_long_split, 0.1, proves=True, fits=_boxes, usual=_several_few, begins="split"),
         "next joint": Rung(_next_joint, 0.4, proves=True, fits=several_rows, usual=_several_small, begins="joint"),
+        "late attack": Rung(_attack, 0.15, fits=_boxes, usual=_several_many, begins="attack"),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
         "joint": Rung(rows_together, 0.6, proves=True, fits=several_rows, usual=_several_in_a_box),
         "lp": Rung(_lp, proves=True, usual=_no_trees),

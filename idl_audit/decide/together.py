@@ -45,8 +45,8 @@ def rows_together(case: Case, budget: Budget, *, patience: float | None = None) 
     Args:
         case: the query and what is known of it.
         budget: what it may cost.
-        patience: a tree is left that would take so many times the time that is left, by the share of it that was proved
-            so far; None: none is left.
+        patience: a tree is left that would take so many times the time that is left, by the share of it that its nodes
+            so far have proved; None: none is left.
     """
     bounds = widened(case.bounds(budget))
     left = [int(number) for number in case.hardest if weighable(case.query.alternatives[number])]
@@ -66,7 +66,7 @@ def rows_together(case: Case, budget: Budget, *, patience: float | None = None) 
 
 def _grow(case: Case, tree: LpTree, budget: Budget, patience: float | None) -> float:
     """Return the proved lower bound over the set; -inf where leaves are open."""
-    judge, began, nodes, before = case.judge.within(budget), budget.clock(), FIRST_NODES, tree.share
+    judge, began, nodes, before = case.judge.within(budget), budget.clock(), FIRST_NODES, tree.nodes
 
     def candidate(points: FloatArray) -> bool:
         y = case.model(points, check=budget.check)
@@ -77,7 +77,7 @@ def _grow(case: Case, tree: LpTree, budget: Budget, patience: float | None) -> f
         grown = tree.grow_together(candidate, most_nodes=None if patience is None else nodes, budget=budget)
         if grown.found or grown.lower > 0 or tree.is_stuck or budget.is_spent or patience is None:
             return grown.lower
-        gained, spent = tree.share - before, budget.clock() - began
-        if nodes > FIRST_NODES and gained * patience * budget.left < (1 - tree.share) * spent:
+        pace = (budget.clock() - began) / max(grown.nodes - before, 1)
+        if nodes > FIRST_NODES and patience * budget.left * tree.share < (1 - tree.share) * grown.nodes * pace:
             return -np.inf
         nodes *= 2

@@ -120,6 +120,11 @@ class LpTree:
         return self._grown
 
     @property
+    def nodes(self) -> int:
+        """How many programs the last tree has solved so far."""
+        return 0 if self._grown is None else self._grown.nodes
+
+    @property
     def is_stuck(self) -> bool:
         """Whether a leaf of the last tree can be neither proved nor split."""
         return self._frontier.stuck > 0
