@@ -29,7 +29,7 @@ from idl_audit.proof.linear_bounds import line_multipliers, output_lower_bounds
 from idl_audit.proof.planes import Planes, why_no_planes
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof, Refused
 from idl_audit.proof.restriction import is_dead_elsewhere, restricted, restricted_bounds
-from idl_audit.proof.rows import Rows
+from idl_audit.proof.rows import Rows, plus
 from idl_audit.proof.sensitivity_witness import why_not_well_posed
 from idl_audit.proof.sums import Sum
 from idl_audit.proof.zonotopes import zonotopes_over
@@ -37,7 +37,6 @@ from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
-from idl_audit.values.rounding import down
 
 NUMBERS_AT_ONCE = 2**22
 """Bounds of all states in the leaves of one pass."""
@@ -274,37 +273,48 @@ def _misweighed(query: Query, goals: Goals) -> str:
     return ""
 
 
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums of rows as functionals of y: one for each of some leaves, or for each alternative in each."""
+
+    seeds: FloatArray
+    """(m, q) or (m, a, q)."""
+    shifts: FloatArray
+    """What is to be added to their lower bounds, (m,) or (m, a)."""
+    strict: BoolArray
+    """Which of them refute from 0 on."""
+
+    def above(self, lower: FloatArray) -> FloatArray:
+        """Return lower bounds of the sums from those of their functionals: above 0 they refute."""
+        return plus(lower, self.shifts, self.strict)
+
+
 class _Weighed:
     """The sums of rows that leaves of some goals prove to be positive: their goal's, or their own."""
 
     def __init__(self, goals: Goals, model: ImplicitModel, bounds: StateBounds, inputs: Interval) -> None:
         self._goals, self._largest = goals, cache(lambda: affine_interval(model.output, bounds.x, inputs).largest[0])
 
-    def sum(self, alternative: Conjunction, weights: FloatArray) -> tuple[FloatArray, float]:
-        """Return a sum as a functional of y, (q,), and what is to be added to its lower bounds."""
-        wanted = Sum.of(alternative, weights)
-        return wanted.seed, wanted.shift(self._largest)
+    def sums(self, alternatives: Sequence[Conjunction], weights: Sequence[FloatArray]) -> _Sums:
+        """Return the sums of some alternatives' rows."""
+        found = [Sum.of(own, mu) for own, mu in zip(alternatives, weights, strict=True)]
+        seeds, shifts = np.stack([one.seed for one in found]), np.array([one.shift(self._largest) for one in found])
+        return _Sums(seeds, shifts, np.array([one.strict for one in found]))
 
-    def of_leaves(self, query: Query, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return the sum of each of some leaves of trees of one alternative: (m, q), and what is to be added, (m,)."""
+    def of_leaves(self, query: Query, nodes: IntArray) -> _Sums:
+        """Return the sum of each of some leaves of trees of one alternative."""
         goals, forest = self._goals, self._goals.forest
-        code = forest.goal_of[nodes]
-        has, own = self._own(nodes)
-        code = np.where(has, forest.n_goals + np.arange(nodes.size), code)
+        goal, (has, own) = forest.goal_of[nodes], self._own(nodes)
+        code = np.where(has, forest.n_goals + np.arange(nodes.size), goal)
         _, first, which = np.unique(code, return_index=True, return_inverse=True)
-        sums = []
-        for i in first:
-            goal = forest.goal_of[nodes[i]]
-            weights = own[i] if has[i] else goals.weights[goal]
-            sums.append(self.sum(query.alternatives[goals.alternatives[goal]], weights))
-        return np.stack([seed for seed, _ in sums])[which], np.array([shift for _, shift in sums])[which]
+        weights = [own[i] if has[i] else goals.weights[goal[i]] for i in first]
+        found = self.sums([query.alternatives[goals.alternatives[goal[i]]] for i in first], weights)
+        return _Sums(found.seeds[which], found.shifts[which], found.strict[which])
 
-    def of_boxes(
-        self, alternatives: Sequence[Conjunction], nodes: IntArray
-    ) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
-        """Yield which nodes are leaves with weights of their own, (t,), and the sums of alternatives of these.
+    def of_boxes(self, alternatives: Sequence[Conjunction], nodes: IntArray) -> Iterator[tuple[IntArray, _Sums]]:
+        """Yield which nodes are leaves with weights of their own, (t,), and the sums of alternatives of these, (t, a).
 
-        Sums of which no row has a weight are 0, and -inf is to be added to their bounds: (t, a, q), (t, a).
+        Sums of which no row has a weight are 0, and -inf is to be added to their bounds.
         """
         has, own = self._own(nodes)
         every, ends = np.flatnonzero(has), np.cumsum([len(one.rows) for one in alternatives])
@@ -313,14 +323,16 @@ class _Weighed:
         for start in range(0, every.size, at_once):
             some = every[start : start + at_once]
             seeds, shifts = np.zeros((some.size, *shape)), np.full((some.size, shape[0]), -np.inf)
+            strict = np.zeros(shifts.shape, np.bool_)
             for t, weights in enumerate(own[some]):
                 if weights[ends[-1] :].any():
                     raise Refused("it weighs rows that an alternative does not have")
-                for a, (one, end) in enumerate(zip(alternatives, ends, strict=True)):
-                    part = weights[end - len(one.rows) : end]
-                    if part.any():
-                        seeds[t, a], shifts[t, a] = self.sum(one, part)
-            yield some, seeds, shifts
+                parts = [weights[end - len(one.rows) : end] for one, end in zip(alternatives, ends, strict=True)]
+                used = [a for a, part in enumerate(parts) if part.any()]
+                if used:
+                    found = self.sums([alternatives[a] for a in used], [parts[a] for a in used])
+                    seeds[t, used], shifts[t, used], strict[t, used] = found.seeds, found.shifts, found.strict
+            yield some, _Sums(seeds, shifts, strict)
 
     def _own(self, nodes: IntArray) -> tuple[BoolArray, FloatArray]:
         own, forest = self._goals.own, self._goals.forest
@@ -350,8 +362,8 @@ def _flat_goals(
     at_once = max(1, min(LEAVES_AT_ONCE, NUMBERS_AT_ONCE // max(1, model.n_outputs)))
     for start in range(0, nodes.size, at_once):
         some = slice(start, start + at_once)
-        seeds, shifts = weighed.of_leaves(query, nodes[some])
-        proved = down(_proved(model, inputs, bounds, goals.forest, nodes[some], seeds.__getitem__) + shifts)
+        sums = weighed.of_leaves(query, nodes[some])
+        proved = sums.above(_proved(model, inputs, bounds, goals.forest, nodes[some], sums.seeds.__getitem__))
         np.minimum.at(worst, own[some], np.where(np.isnan(proved), -np.inf, proved))
     for number, lower in zip(goals.alternatives[numbers], worst, strict=True):
         if lower > 0:
@@ -382,8 +394,8 @@ class _Target:
     @classmethod
     def of_sum(cls, alternative: Conjunction, weights: FloatArray, weighed: _Weighed) -> _Target:
         """Return the target of one sum of rows."""
-        seed, shift = weighed.sum(alternative, weights)
-        rows = Rows(seed[None], np.array([shift]), (np.zeros(1, np.int64),))
+        wanted = weighed.sums([alternative], [weights])
+        rows = Rows(wanted.seeds, wanted.shifts, (np.zeros(1, np.int64),), wanted.strict)
         return cls(rows, np.ones(1, np.bool_), True, (alternative,))
 
 
@@ -479,10 +491,10 @@ class _Walk:
         model, rows = self._model, self._target.rows
         lower = output_lower_bounds(model, inputs, bounds, rows.functionals)
         best = rows.best(rows.shifted(lower))
-        for some, seeds, shifts in self._weighed.of_boxes(self._target.alternatives, nodes):
-            there, functionals = bounds.of_boxes(some), Functionals.of_outputs(model, seeds)
+        for some, sums in self._weighed.of_boxes(self._target.alternatives, nodes):
+            there, functionals = bounds.of_boxes(some), Functionals.of_outputs(model, sums.seeds)
             own = lower_bound(model, inputs.rows(some), there, functionals, line_multipliers(model, there))
-            best[some] = np.fmax(best[some], down(own + shifts))
+            best[some] = np.fmax(best[some], sums.above(own))
         return best
 
     def _split(self, here: _Part, waiting: list[_Part]) -> str:
@@ -510,23 +522,23 @@ class _Walk:
         inputs = self._box(here.lo[None], here.hi[None])
         bounds = of_flat(self._model, here.z_lo[None], here.z_hi[None])
         if self._target.single:
-            wanted, shifts = self._sums(nodes)
-            seeds, whole = wanted.__getitem__, self._inputs
+            wanted = self._sums(nodes)
+            seeds, whole = wanted.seeds.__getitem__, self._inputs
             proved = _proved(self._model, inputs, bounds, self._forest, nodes, seeds, top=here.node, whole=whole)
-            lower = down(proved + shifts)[:, None]
+            lower = wanted.above(proved)[:, None]
         else:
             lower = self._by_lines(here, inputs, bounds, nodes)
         refuted = (lower > 0) | ~here.is_open
         return "" if refuted.all() else f"a leaf has the lower bound {float(np.nanmin(lower)):.3g}"
 
-    def _sums(self, nodes: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return the sum that each of some leaves is to prove positive, (m, q), and what is to be added, (m,)."""
+    def _sums(self, nodes: IntArray) -> _Sums:
+        """Return the sum that each of some leaves is to prove positive."""
         rows = self._target.rows
-        seeds = np.repeat(rows.functionals, nodes.size, axis=0)
-        shifts = np.repeat(rows.offsets, nodes.size)
-        for some, own, added in self._weighed.of_boxes(self._target.alternatives, nodes):
-            seeds[some], shifts[some] = own[:, 0], added[:, 0]
-        return seeds, shifts
+        seeds, shifts = np.repeat(rows.functionals, nodes.size, axis=0), np.repeat(rows.offsets, nodes.size)
+        strict = np.repeat(rows.strict, nodes.size)
+        for some, own in self._weighed.of_boxes(self._target.alternatives, nodes):
+            seeds[some], shifts[some], strict[some] = own.seeds[:, 0], own.shifts[:, 0], own.strict[:, 0]
+        return _Sums(seeds, shifts, strict)
 
     def _by_lines(self, here: _Part, inputs: Interval, bounds: StateBounds, nodes: IntArray) -> FloatArray:
         """Return the best lower bound of each alternative in some leaves by the usual lines, (m, a)."""

@@ -16,7 +16,10 @@ from idl_audit.values.rounding import down, gamma
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """A sum of rows with weights >= 0: positive everywhere, it refutes their alternative."""
+    """A sum of rows with weights >= 0: positive everywhere, it refutes their alternative.
+
+    It does where it is never below 0, if a strict row has a weight above 0.
+    """
 
     seed: FloatArray
     """(q,)."""
@@ -24,6 +27,7 @@ class Sum:
     """(q,): a bound on |exact seed - seed|."""
     offset: float
     """Rounded downward."""
+    strict: bool
 
     @classmethod
     def of(cls, alternative: Conjunction, weights: FloatArray) -> Sum:
@@ -31,9 +35,10 @@ class Sum:
         if weights.size < len(alternative.rows) or weights[len(alternative.rows) :].any():
             raise Refused("it weighs rows that an alternative does not have")
         some = np.flatnonzero(weights)
+        strict = bool(alternative.strict[some].any())
         if some.size == 1 and weights[some[0]] == 1:
             row = alternative.rows[some[0]]
-            return cls(row, np.zeros(row.size), float(alternative.offsets[some[0]]))
+            return cls(row, np.zeros(row.size), float(alternative.offsets[some[0]]), strict)
         weights, rows = weights[some], alternative.rows[some]
         exact = [_exact_sum(weights, rows[:, j]) for j in range(rows.shape[1])]
         offset = _exact_sum(weights, alternative.offsets[some])
@@ -41,7 +46,7 @@ class Sum:
             raise Refused("it weighs rows by more than float64 holds")
         seed = np.array([float(value) for value in exact])
         error = np.array([_upward(abs(value - Fraction(float(s)))) for value, s in zip(exact, seed, strict=True)])
-        return cls(seed, error, -_upward(-offset))
+        return cls(seed, error, -_upward(-offset), strict)
 
     def shift(self, largest: Callable[[], FloatArray]) -> float:
         """Return what is to be added to a lower bound of seed . y for one of the exact sum.

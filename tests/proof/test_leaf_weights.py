@@ -211,3 +211,10 @@ def test_bounds_of_the_greatest_row_are_those_of_sums_by_their_weights():
 def test_the_page_on_proof_files_tells_of_them():
     page = Path(__file__).parents[2].joinpath("docs/proof-format.md").read_text(encoding="utf-8")
     assert "`goals.G.own.leaves`, `.own.weights`" in page
+
+
+def test_a_sum_is_strict_where_a_strict_row_has_a_weight():
+    own = Conjunction(np.eye(2), np.zeros(2), (), np.array([True, False]))
+    assert Sum.of(own, np.array([0.5, 1.0])).strict
+    assert not Sum.of(own, np.array([0.0, 2.0])).strict
+    assert not Sum.of(own, np.zeros(2)).strict
