@@ -305,13 +305,13 @@ class _Run:
                 f"differences of outputs are left out: the last operator is {names[0]} in the first network and "
                 f"{names[1]} in the second, and only classes can be compared"
             )
-            yield Diagnostic(code="IDL214", level="warning", message=message, hint="export both with the same output")
+            yield Diagnostic(code="IDL216", level="warning", message=message, hint="export both with the same output")
         elif first:
             message = f"the last operator, {first}, is left out: it changes no class, and differences are those of its "
             yield Diagnostic(code="IDL201", level="info", message=message + "input, by the implicit models")
         if not self.both.has_classes:
             message = "both networks have one output and no threshold: differences are compared, and no classes"
-            yield Diagnostic(code="IDL214", level="info", message=message, hint="give --threshold T for two classes")
+            yield Diagnostic(code="IDL216", level="info", message=message, hint="give --threshold T for two classes")
         if self._uncertified:
             named = ", ".join(self._uncertified[:MOST_NAMED])
             message = f"agreement is certified, but no certificate that stands alone was found for the samples {named}"

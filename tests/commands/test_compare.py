@@ -123,7 +123,7 @@ def test_classes_are_compared_where_one_network_ends_with_a_softmax(folder: Path
     (entry,) = found.report.comparison.per_eps
     assert entry.certified >= 4
     assert (entry.difference_proved, entry.difference_found) == (None, None)
-    assert "IDL214" in {told.code for told in found.report.diagnostics}
+    assert "IDL216" in {told.code for told in found.report.diagnostics}
     assert {path.name.rsplit("-", 1)[1] for path in (folder / "soft").iterdir()} == {"agreement.npz"}
     both = compare(folder, "soft.onnx", "soft.onnx").report
     assert both.comparison.per_eps[0].difference_proved == 0.0
@@ -134,7 +134,7 @@ def test_one_output_has_differences_and_with_a_threshold_classes(folder: Path) -
     plain = compare(folder, "score.onnx", "score2.onnx").report
     assert not plain.comparison.has_classes
     assert {r.agree for sample in plain.comparison.samples for r in sample.results} == {None}
-    assert "IDL214" in {told.code for told in plain.diagnostics}
+    assert "IDL216" in {told.code for told in plain.diagnostics}
     limits = ("--threshold", 0.2, "--max-nodes", 50)
     judged = compare(folder, "score.onnx", "score2.onnx", *limits, eps=0.02).report.comparison
     assert judged.has_classes
