@@ -124,6 +124,7 @@ HARMLESS: Mapping[str, str] = {
     "--jobs": "the same samples are decided by the same code, several at a time",
     "--resume": "a journal is only taken over where all that is asked is the same, as is tested here",
     "--max-memory": "more or less is refused; what is done is the same",
+    "--threads": "sums may be added up in another order, which what is proved allows for",
     "--draws": "how hard an attack tries: a point that it finds is one whatever found it",
     "--fraction": "how hard an attack tries: a point that it finds is one whatever found it",
     "--allow-code-execution": "a permission; what the code made is in the hash of the model",
