@@ -11,7 +11,8 @@ import numpy as np
 
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.implicit.as_written import FLOAT32, AsWritten, as_written, of_implicit_model
+from idl_audit.implicit.as_written import AsWritten, as_written, of_implicit_model
+from idl_audit.implicit.kernels import FLOAT32
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
