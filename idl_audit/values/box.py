@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.rounding import TINY, down, gamma, up
 
@@ -159,8 +160,8 @@ class Box:
     def contains(self, points: FloatArray | Float32Array) -> BoolArray:
         """Return for each row of `points`, shape (..., p), whether it lies in the exact set, pins put in."""
         inside = (points >= self.inner_lo) & (points <= self.inner_hi)
-        for i, value in self.pins.items():
-            inside[..., i] = points[..., i] == nearest_number(value, self._floats)
+        where, near = self._pinned
+        inside[..., where] = points[..., where] == near
         return np.asarray(inside.all(axis=-1))
 
     @property
@@ -177,9 +178,15 @@ class Box:
             lo, hi = self.inner_lo.astype(self._floats), self.inner_hi.astype(self._floats)
         lo = np.where(lo.astype(np.float64) < self.inner_lo, np.nextafter(lo, infinity), lo)
         hi = np.where(hi.astype(np.float64) > self.inner_hi, np.nextafter(hi, -infinity), hi)
-        for i, value in self.pins.items():
-            lo[i] = hi[i] = nearest_number(value, self._floats)
+        where, near = self._pinned
+        lo[where] = hi[where] = near
         return lo.astype(np.float32), hi.astype(np.float32)
+
+    @cached_property
+    def _pinned(self) -> tuple[IntArray, FloatArray]:
+        """Which inputs are pinned, and the numbers of `point_type` next to their pins."""
+        near = [nearest_number(value, self._floats) for value in self.pins.values()]
+        return np.array(list(self.pins), np.int64), np.array(near, np.float64)
 
     @property
     def exact_ends(self) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
@@ -202,8 +209,9 @@ class Box:
     def in_float32(self) -> Box:
         """The box whose pins are the float32 numbers next to them, as arithmetic in float32 reads them."""
         lo, inner_lo, inner_hi, hi = (ends.copy() for ends in (self.lo, self.inner_lo, self.inner_hi, self.hi))
-        for i, value in self.pins.items():
-            lo[i] = inner_lo[i] = inner_hi[i] = hi[i] = nearest_number(value, self._floats)
+        where, near = self._pinned
+        for one in (lo, inner_lo, inner_hi, hi):
+            one[where] = near
         return replace(self, lo=lo, inner_lo=inner_lo, inner_hi=inner_hi, hi=hi, pins={}, ends=None)
 
     def project(self, points: FloatArray) -> Float32Array:
