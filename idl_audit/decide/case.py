@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.domains import why_outside
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import OutputBounds, backward_state_bounds, rows_at_once
-from idl_audit.proof.rows import with_sums
+from idl_audit.proof.rows import plus, with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
@@ -25,15 +24,11 @@ from idl_audit.search.splitting.boxes import Splitting
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
-from idl_audit.values.query import Query
-from idl_audit.values.rounding import down
+from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.verdicts import Reason
 
 STATES_SHARE = 0.8
 """Of the time of the rung that first asks for bounds of all states; blocks that it does not reach keep intervals."""
-
-Rows: TypeAlias = tuple[FloatArray, FloatArray]
-"""Rows (r, q) and their offsets, rounded downward, (r,)."""
 
 
 @dataclass(eq=False)
@@ -51,7 +46,9 @@ class Case:
     watch: Watch | None = None
     recorded: Recorded | None = None
     lowers: FloatArray = field(init=False)
-    """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,)."""
+    """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,).
+
+    Above 0 it is refuted; the 0 of a strict row is told as the least positive number."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
     _splitting: tuple[tuple[int, ...], Splitting] | None = None
@@ -121,7 +118,7 @@ class Case:
         for number, lower in zip(numbers, lowers, strict=True):
             self.lowers[number] = np.fmax(self.lowers[number], lower)
 
-    def rows_of(self, number: int) -> Rows:
+    def rows_of(self, number: int) -> Conjunction:
         """Return the rows of an alternative with those sums of rows that are exact: any of them may refute it."""
         return with_sums(self.query.alternatives[number])
 
@@ -151,36 +148,30 @@ class Case:
         for group, rows in self._batches(numbers, sums=sums):
             if budget.out_of_time:
                 return
-            seeds = np.concatenate([one for one, _ in rows])
+            seeds = np.concatenate([one.rows for one in rows])
             lowers = by(model, inputs, bounds, seeds, check=budget.check)[0]
-            shifted = plus(lowers, np.concatenate([offsets for _, offsets in rows]))
-            ends = np.cumsum([len(one) for one, _ in rows])[:-1]
+            offsets, strict = (np.concatenate([getattr(one, name) for one in rows]) for name in ("offsets", "strict"))
+            shifted = plus(lowers, offsets, strict)
+            ends = np.cumsum([len(one.rows) for one in rows])[:-1]
             self.raise_lowers(group, [_greatest(own) for own in np.split(shifted, ends)])
 
-    def _batches(self, numbers: IntArray, *, sums: bool) -> Iterator[tuple[list[int], Sequence[Rows]]]:
+    def _batches(self, numbers: IntArray, *, sums: bool) -> Iterator[tuple[list[int], Sequence[Conjunction]]]:
         """Yield alternatives that have such rows together, in batches of about as many rows as one pass takes."""
         group: list[int] = []
-        batch: list[Rows] = []
+        batch: list[Conjunction] = []
         at_once = rows_at_once(self.proved_model)
         for number in map(int, numbers):
             own = self.query.alternatives[number]
-            rows, offsets = self.rows_of(number) if sums else (own.rows, own.offsets)
-            skipped = len(own.rows) if sums else 0
-            if len(rows) == skipped:
+            asked = self.rows_of(number).part(slice(len(own.rows), None)) if sums else own
+            if not len(asked.rows):
                 continue
             group.append(number)
-            batch.append((rows[skipped:], offsets[skipped:]))
-            if sum(len(one) for one, _ in batch) >= at_once:
+            batch.append(asked)
+            if sum(len(one.rows) for one in batch) >= at_once:
                 yield group, batch
                 group, batch = [], []
         if batch:
             yield group, batch
-
-
-def plus(lowers: FloatArray, offsets: FloatArray) -> FloatArray:
-    """Return lower bounds with offsets added, rounded downward."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(offsets == 0, lowers, down(lowers + offsets))
 
 
 def _greatest(lowers: FloatArray) -> float:

@@ -13,13 +13,14 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.decide import sample_bounds
-from idl_audit.decide.case import Case, plus
+from idl_audit.decide.case import Case
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.decide.quick import quick
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import output_intervals, output_lower_bounds
 from idl_audit.proof.lp_chain import LpChain, widened
+from idl_audit.proof.rows import plus
 from idl_audit.search import branching
 from idl_audit.search.attacks import Target, run_attack
 from idl_audit.search.branching import Chain
@@ -148,7 +149,8 @@ def _lp(case: Case, budget: Budget) -> None:
     bounds, judge = case.bounds(budget), case.judge.within(budget)
     relaxation = TriangleRelaxation(case.proved_model, case.inputs, bounds, sparse=case.sparse, budget=budget)
     for number in case.hardest:
-        for row, offset in zip(*case.rows_of(number), strict=True):
+        asked = case.rows_of(number)
+        for row, offset, strict in zip(asked.rows, asked.offsets, asked.strict, strict=True):
             if budget.is_spent:
                 return
             budget.spend()
@@ -156,7 +158,7 @@ def _lp(case: Case, budget: Budget) -> None:
             if answer.outcome is not Outcome.OPTIMAL:
                 case.reason = REASONS[answer.outcome]
                 continue
-            case.raise_lowers([number], plus(np.array([answer.lower]), np.array([offset])))
+            case.raise_lowers([number], [float(plus(np.asarray(answer.lower), offset, strict))])
             if case.lowers[number] > 0:
                 break
             if answer.point is not None and judge.propose(answer.point):
@@ -222,7 +224,8 @@ def _rows_by_trees(
 
     Without `roots` the trees are no more than roots. With them the row with the best root comes first.
     """
-    rows, offsets = case.rows_of(number)
+    asked = case.rows_of(number)
+    rows, offsets = asked.rows, asked.offsets
     order = range(len(rows)) if roots is None else np.argsort(-np.asarray(roots), kind="stable").tolist()
     seen = []
     for turn, r in enumerate(order):

@@ -1,13 +1,14 @@
 """Queries (specifications): is there an input of a box whose outputs satisfy one of several systems of inequalities?
 
 A robustness margin asks for y_label - y_j <= 0 for some rival j; a VNN-LIB property asks the same in general: a
-counterexample is a point u of the box with rows y(u) + offsets <= 0, all rows of one of the alternatives.
+counterexample is a point u of the box with rows y(u) + offsets <= 0, all rows of one of the alternatives. Strict rows
+say < 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -16,11 +17,12 @@ from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import margin_functionals, margins, predictions, rivals
+from idl_audit.values.rounding import LEAST
 
 
 @dataclass(frozen=True, eq=False)
 class Conjunction:
-    """All of rows y + offsets <= 0: one alternative of a query."""
+    """All of rows y + offsets <= 0, of strict rows < 0: one alternative of a query."""
 
     rows: FloatArray
     """Shape (k, q), exact numbers."""
@@ -28,17 +30,39 @@ class Conjunction:
     """Shape (k,), rounded downward: rows y + offsets > 0 proves that the exact row is violated."""
     exact_offsets: tuple[Fraction, ...] = ()
     """The offsets as they were written; those above where left out."""
+    strict: BoolArray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Which rows are < 0 and not <= 0, shape (k,); none where left out."""
+
+    def __post_init__(self) -> None:
+        if not self.strict.size:
+            object.__setattr__(self, "strict", np.zeros(len(self.rows), np.bool_))
+
+    @property
+    def exactly(self) -> tuple[Fraction, ...]:
+        """The offsets as exact numbers."""
+        return self.exact_offsets or tuple(Fraction(float(c)) for c in self.offsets)
+
+    def part(self, some: slice) -> Conjunction:
+        """Return some of the rows."""
+        return Conjunction(self.rows[some], self.offsets[some], self.exact_offsets[some], self.strict[some])
 
     def holds(self, outputs: FloatArray) -> bool:
         """Return whether one output vector, shape (q,), satisfies every row, in exact arithmetic."""
         if not np.isfinite(outputs).all():
             return False
-        offsets = self.exact_offsets or tuple(Fraction(float(c)) for c in self.offsets)
-        y = [Fraction(float(value)) for value in outputs]
-        return all(
-            sum((Fraction(float(g)) * y[j] for j, g in enumerate(row) if g), offset) <= 0
-            for row, offset in zip(self.rows, offsets, strict=True)
+        return self.holds_exactly([Fraction(float(value)) for value in outputs])
+
+    def holds_exactly(self, y: Sequence[Fraction]) -> bool:
+        """Return whether exact outputs satisfy every row."""
+        values = (
+            sum((Fraction(float(g)) * y[j] for j, g in enumerate(row) if g), offset)
+            for row, offset in zip(self.rows, self.exactly, strict=True)
         )
+        return all(value < 0 if strict else value <= 0 for value, strict in zip(values, self.strict, strict=True))
+
+    def values(self, outputs: FloatArray) -> FloatArray:
+        """Return rows y + offsets for outputs of shape (m, q), (m, k): above 0 where a row does not hold."""
+        return violated(outputs @ self.rows.T + self.offsets, self.strict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +104,7 @@ class Query:
 
     def distance(self, outputs: FloatArray) -> FloatArray:
         """Return min over alternatives of max over rows of (rows y + offsets), shape (m,): to be made <= 0."""
-        worst = [(outputs @ c.rows.T + c.offsets).max(axis=1) for c in self.alternatives]
+        worst = [c.values(outputs).max(axis=1) for c in self.alternatives]
         return np.asarray(np.min(worst, axis=0))
 
     def nearest(self, outputs: FloatArray, count: int) -> IntArray:
@@ -113,6 +137,14 @@ class Misclassification(Query):
     def nearest(self, outputs: FloatArray, count: int) -> IntArray:
         """Return the numbers of the points of another class, then of the nearest ones to it: at a tie margins err."""
         return _ranked(self.distance(outputs), ~self.holds(outputs))[:count]
+
+
+def violated(values: FloatArray, strict: BoolArray) -> FloatArray:
+    """Return values of rows, (..., k), or lower bounds of them, as numbers above 0 where they violate the row.
+
+    A strict row is violated where it is 0, too: such a 0 is told as the least positive number.
+    """
+    return np.where(strict & (values == 0), LEAST, values)
 
 
 def _ranked(distance: FloatArray, *first: BoolArray) -> IntArray:
