@@ -49,8 +49,8 @@ def read_onnx(
 
     The model's own functions, and control flow whose course is fixed, stand as plain nodes in it. With `outline`, large
     weights are checked but not read, and stand as one repeated number: enough to tell shapes. Inputs that are `chosen`
-    to be fixed are constants. Tensors named as `hidden` are outputs as well. Unless it must be `whole`, nodes that are not read stand as `Refused` ones in the graph,
-    and what is wrong with them as its `problems`.
+    to be fixed are constants. Tensors named as `hidden` are outputs as well. Unless it must be `whole`, nodes that are
+    not read stand as `Refused` ones in the graph, and what is wrong with them as its `problems`.
 
     External data is read from regular files below the model's folder only; nothing in the file is run.
     Raises ModelFileError for a file that is missing, damaged or unsafe, and UnsupportedModelError, listing everything,

@@ -100,17 +100,17 @@ def clean_model(graph: Graph, output: str, *, double: bool = False) -> ModelProt
     )
 
 
-def with_hidden(path: Path, names: Sequence[str]) -> bytes:
-    """Return the model of a file with these tensors as further outputs, its external data inside.
+def with_hidden(path: Path, names: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
+    """Return the model of a file with these tensors as further outputs, external data inside; and its own outputs.
 
     Raises:
         UnsupportedModelError: where it is larger than one such file may be.
     """
     model = onnx.load(path)
-    outputs = {value.name for value in model.graph.output}
+    outputs = tuple(value.name for value in model.graph.output)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in outputs)
     try:
-        return bytes(model.SerializeToString())
+        return bytes(model.SerializeToString()), outputs
     except ValueError as error:  # protobuf holds 2 GiB
         raise UnsupportedModelError([f"{path}: with its weights inside, the model is larger than 2 GiB"]) from error
 

@@ -265,8 +265,10 @@ class Tensors:
 
     name: str
     """What runs it, with its version."""
+    outputs: Mapping[str, str]
+    """Output of the file -> the type of its elements, in the file's order."""
     types: Mapping[str, str]
-    """Output or hidden tensor -> the type of its elements."""
+    """The same of all tensors that can be asked for."""
     input_types: Mapping[str, str]
     """Input -> the type of its elements, in the file's order; those with an initializer included."""
     run: Callable[[Sequence[str], Mapping[str, AnyArray]], list[AnyArray]]
@@ -284,9 +286,10 @@ def onnxruntime_tensors(path: Path, *, hidden: Sequence[str] = (), threads: int 
     Raises:
         UnsupportedModelError: where onnxruntime refuses the file, and whenever it cannot run it.
     """
-    session, quiet, program = _session(path, with_hidden(path, hidden) if hidden else str(path), threads)
-    inputs = {value.name: _element(value.type) for value in session.get_inputs()}
-    overridable = {value.name: _element(value.type) for value in session.get_overridable_initializers()}
+    model, own = with_hidden(path, hidden) if hidden else (str(path), None)
+    session, quiet, program = _session(path, model, threads)
+    inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+    types = {value.name: _element(value.type) for value in session.get_outputs()}
 
     def run(names: Sequence[str], given: Mapping[str, AnyArray]) -> list[AnyArray]:
         try:
@@ -294,8 +297,13 @@ def onnxruntime_tensors(path: Path, *, hidden: Sequence[str] = (), threads: int 
         except Exception as error:  # onnxruntime's exceptions have no common base class
             raise UnsupportedModelError([f"{path}: {program} cannot run it: {first_line(error)}"]) from error
 
-    outputs = {value.name: _element(value.type) for value in session.get_outputs()}
-    return Tensors(program, MappingProxyType(outputs), MappingProxyType({**inputs, **overridable}), run)
+    return Tensors(
+        program,
+        MappingProxyType({name: types[name] for name in (types if own is None else own)}),
+        MappingProxyType(types),
+        MappingProxyType({value.name: _element(value.type) for value in inputs}),
+        run,
+    )
 
 
 def _element(text: str) -> str:
