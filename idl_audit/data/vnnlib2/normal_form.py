@@ -346,19 +346,16 @@ class _Row:
 
     def _slack(self, case: _Case) -> Fraction | None:
         """Return what the roundings of both sides come to at most; None where nothing is known of them."""
-        if self.literal.arithmetic.is_exact or all(
-            isinstance(s, Access) for s in (self.literal.left, self.literal.right)
-        ):
+        arithmetic, both = self.literal.arithmetic, (self.literal.left, self.literal.right)
+        if arithmetic.is_exact or all(isinstance(side, Access) for side in both):
             return Fraction(0)
         sizes: dict[Entry, float] = {}
-        for side in ends_of:
+        for side in both:
             for entry in entries_of(side):
                 column = self.columns.numbers[entry]
                 ends = case.lo.get(column), case.hi.get(column)
                 sizes[entry] = max(abs(float(end)) if end is not None else float("inf") for end in ends) * GROWN
-        total = sum(
-            rounding_of(side, self.literal.arithmetic, sizes) for side in (self.literal.left, self.literal.right)
-        )
+        total = sum(rounding_of(side, arithmetic, sizes) for side in both)
         return Fraction(total) if total < float("inf") else None
 
 
