@@ -111,6 +111,8 @@ def _worth_bounding(case: Case) -> np.ndarray:
 
 def _split(case: Case, budget: Budget) -> None:
     """Split the box of the inputs, or go on where an earlier rung has begun."""
+    if not case.may_be_proved(budget):
+        return
     splitting = case.splitting
     outcome = splitting.run(budget, case.judge)
     if outcome.proved:
@@ -128,10 +130,12 @@ def _first_split(case: Case, budget: Budget) -> None:
 
 def _branch(case: Case, budget: Budget) -> None:
     """Optimised slopes, then a tree over the phases of hidden states for every alternative that is open."""
+    if not case.may_be_proved(budget):
+        return
     numbers, chain = case.open, None if case.recorded is None else Chain()
     outcome = branching.branch(
         case.model,
-        case.open_query,
+        case.open_proved,
         budget=budget,
         judge=case.judge,
         record=chain,
@@ -146,6 +150,8 @@ def _branch(case: Case, budget: Budget) -> None:
 
 def _lp(case: Case, budget: Budget) -> None:
     """The triangle LP for each row of the open alternatives: its duals for a proof, its minimiser for an attack."""
+    if not case.may_be_proved(budget):
+        return
     bounds, judge = case.bounds(budget), case.judge.within(budget)
     relaxation = TriangleRelaxation(case.proved_model, case.inputs, bounds, sparse=case.sparse, budget=budget)
     for number in case.hardest:
@@ -188,6 +194,8 @@ def _mip(case: Case, budget: Budget) -> None:
 
 def _exact(case: Case, budget: Budget) -> None:
     """A tree of LPs over the phases of ReLU states, for every open alternative: first all roots, then all trees."""
+    if not case.may_be_proved(budget):
+        return
     bounds = widened(case.bounds(budget))
     tree = LpTree(case.proved_model, case.inputs, bounds, budget)
     chain = LpChain(dict(bounds.z))

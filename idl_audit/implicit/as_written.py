@@ -84,14 +84,18 @@ class AsWritten:
     output: Rounding = Rounding(False)
     """Of the outputs, where they are more than moved numbers."""
 
-    def places_in(self, model: ImplicitModel) -> dict[int, int]:
+    def places_in(self, model: ImplicitModel, *, without_last: bool = False) -> dict[int, int]:
         """Return, for the blocks that `model` has too, which of its blocks each is: their z is the same function.
 
         Both were made by one walk over one network, and differ in identity blocks alone.
+
+        Args:
+            model: the other one.
+            without_last: whether the last nonlinear operator has no block in it.
         """
         if model is self.model:
             return {k: k for k in range(len(model.blocks))}
-        own, theirs = _nonlinear(self.model), _nonlinear(model)
+        own, theirs = _nonlinear(self.model)[int(without_last) :], _nonlinear(model)
         same = [(self.model.blocks[k].name, self.model.blocks[k].size) for k in own] == [
             (model.blocks[k].name, model.blocks[k].size) for k in theirs
         ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from functools import cached_property
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,15 +18,12 @@ from idl_audit.commands.shared.agreement import Compared, check
 from idl_audit.commands.shared.assertions import AskedBox, AskedQuery
 from idl_audit.data.vnnlib2.evaluation import holds
 from idl_audit.decide.ladder import Options, Result, decide_query
-from idl_audit.decide.many import decided_together
-from idl_audit.implicit.as_written import AsWritten, as_written
+from idl_audit.implicit.as_written import as_written
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.implicit.unrounded import unrounded_outputs
 from idl_audit.measure.reachability import independent_pairs
-from idl_audit.proof.bounds import Interval
-from idl_audit.proof.float_errors import FloatErrors
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.search.judge import Judge
-from idl_audit.values.arrays import AnyArray, BoolArray, FloatArray
+from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 from idl_audit.values.query import Query
@@ -105,6 +102,7 @@ class _Deciding:
                 box.query,
                 self.options,
                 budget=self.budget.part(1 / (len(boxes) - turn)),
+                arithmetic=self._arithmetic,
             )
             if result.verdict is Verdict.FALSIFIED and result.found is not None:
                 found = self._confirmed(result.found.point)
@@ -112,7 +110,7 @@ class _Deciding:
                     return Answer("sat", found)
                 remarks.append("a point was found that satisfies it up to rounding alone")
             elif result.verdict is Verdict.CERTIFIED:
-                remarks += self._why_not_proved(box, result)
+                remarks += self._why_not_proved(box)
             elif result.reason is Reason.TIME_LIMIT:
                 remarks.append("the time is over")
             else:
@@ -135,13 +133,13 @@ class _Deciding:
         points = _spread(box.query, np.random.default_rng(self.options.seed), CHECKED_WITHIN, CHECKED_POINTS)
         check(Compared(path, self.model, asked.replay, asked.graph), points)
 
-    def _confirmed(self, point: FloatArray | None) -> Assignment | None:
+    def _confirmed(self, point: FloatArray | Float32Array | None) -> Assignment | None:
         """Return the assignment at a point, where it satisfies the query in the arithmetic that this declares."""
         if point is None:
             return None
         return _satisfying(self.asked, point)
 
-    def _why_not_proved(self, box: AskedBox, result: Result) -> Iterator[str]:
+    def _why_not_proved(self, box: AskedBox) -> Iterator[str]:
         """Yield what keeps a box that is refuted in exact arithmetic, within its bounds, from being refuted."""
         if box.unbounded:
             rows = np.concatenate([one.rows for one in box.query.alternatives])
@@ -149,36 +147,23 @@ class _Deciding:
             apart = independent_pairs(self.model)[read][:, list(box.unbounded)]
             if not apart.all():
                 yield "inputs are real numbers without bounds, and it is refuted within some alone"
-        if not self.asked.is_real:
-            yield from self._within_rounding(box, result)
 
-    def _within_rounding(self, box: AskedBox, result: Result) -> Iterator[str]:
+    @cached_property
+    def _arithmetic(self) -> Arithmetic:
+        """What unsat is to be proved for: the floats that the query declares, or real arithmetic."""
+        if self.asked.is_real:
+            return None
         assert self.asked.graph is not None
         try:
-            written = as_written(self.asked.graph)
+            return FloatMargins(as_written(self.asked.graph), self.model)
         except UnsupportedModelError as error:
-            yield f"refuted in exact arithmetic, and what floats change in it has no known bound ({error})"
-            return
-        errors = _errors(written, box.query)
-        if not (np.array(result.lowers) > errors).all():
-            yield "refuted in exact arithmetic, by less than floats may change in it"
-
-
-def _errors(written: AsWritten, query: Query) -> FloatArray:
-    """Return for each alternative a bound of |computed - exact| of its rows, and of their sums, (a,)."""
-    exact = unrounded_outputs(written)
-    inputs = Interval.of_boxes(query.box)
-    errors = FloatErrors(written, inputs, np.zeros_like(inputs.lo), {})
-    rows = np.concatenate([one.rows for one in query.alternatives])
-    found = np.where((rows[:, ~exact] != 0).any(axis=1), errors.of_outputs(rows)[0], 0.0)
-    ends = np.cumsum([len(one.rows) for one in query.alternatives])[:-1]
-    return np.array([own.sum() for own in np.split(found, ends)])
+            return Unbounded(error.problems)
 
 
 # --- points -----------------------------------------------------------------------------------------------------------
 
 
-def _satisfying(asked: AskedQuery, point: FloatArray) -> Assignment | None:
+def _satisfying(asked: AskedQuery, point: FloatArray | Float32Array) -> Assignment | None:
     """Return the assignment at a point, where it satisfies the query."""
     if asked.is_real:
         return None
@@ -192,7 +177,7 @@ def _somewhere(asked: AskedQuery, box: AskedBox) -> Assignment | None:
     return _satisfying(asked, box.query.box.project(box.query.box.centre))
 
 
-def _tried(asked: AskedQuery, box: AskedBox, rng: np.random.Generator, budget: Budget) -> FloatArray | None:
+def _tried(asked: AskedQuery, box: AskedBox, rng: np.random.Generator, budget: Budget) -> Float32Array | None:
     """Return a point that satisfies a query, of a few near the middle of what is likely."""
     judge = Judge(asked.replay, box.query, TRIED_FIRST, budget)
     for scale in SCALES:
@@ -207,7 +192,8 @@ def _spread(query: Query, rng: np.random.Generator, scale: float, count: int) ->
     lo, hi = query.box.lo, query.box.hi
     nearest = np.clip(0.0, lo, hi)
     low, high = np.maximum(lo, nearest - scale), np.minimum(hi, nearest + scale)
-    return low + rng.random((count, query.box.size)) * (high - low)
+    points: FloatArray = low + rng.random((count, query.box.size)) * (high - low)
+    return points
 
 
 def _by_points_alone(

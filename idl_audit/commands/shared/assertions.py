@@ -97,7 +97,7 @@ class Replay:
 
     networks: tuple[OpenNetwork, ...]
     columns: Columns
-    sides: Sequence[Side]
+    sides: tuple[Side, ...]
     """What each output is."""
     elements: Mapping[str, str]
     """Variable -> its element type."""
@@ -107,9 +107,9 @@ class Replay:
         """What runs the networks, with its version."""
         return self.networks[0].tensors.name
 
-    def __call__(self, points: Float32Array) -> FloatArray:
+    def __call__(self, inputs: Float32Array) -> FloatArray:
         """Return the sides of the comparisons, (m, q), at points of the input vector, (m, p)."""
-        rows = np.atleast_2d(np.asarray(points))
+        rows = np.atleast_2d(np.asarray(inputs))
         found = [[*self._sides(self.assignment(point)), float(point[0])] for point in rows]
         return np.array(found, np.float64).reshape(len(found), len(self.sides) + 1)
 
@@ -235,11 +235,8 @@ class _Making:
         )
         lo = [_end(low, high, below=True) for low, high in zip(box.lo, box.hi, strict=True)]
         hi = [_end(high, low, below=False) for low, high in zip(box.lo, box.hi, strict=True)]
-        outer = (np.array([rounded(end, up=up) for end in ends]) for ends, up in ((lo, False), (hi, True)))
-        inner = (np.array([rounded(end, up=up) for end in ends]) for ends, up in ((lo, True), (hi, False)))
-        return _Rows(
-            Box(*outer, *inner), unbounded, tuple(tuple(map(self._row, literals)) for literals in box.alternatives)
-        )
+        found = Box(_floats(lo, up=False), _floats(hi, up=True), _floats(lo, up=True), _floats(hi, up=False))
+        return _Rows(found, unbounded, tuple(tuple(map(self._row, literals)) for literals in box.alternatives))
 
     def graph(self) -> Graph:
         """Return the networks with all sides that were met as one graph."""
@@ -333,6 +330,10 @@ def _expression(term: Term, arithmetic: Arithmetic, product: Product, place: Cal
         case Operation():
             parts = [_expression(part, arithmetic, product, place) for part in term.parts]
             return product.combined(term.operator, parts)
+
+
+def _floats(ends: Sequence[Fraction], *, up: bool) -> FloatArray:
+    return np.array([rounded(end, up=up) for end in ends], np.float64)
 
 
 def _end(own: Fraction | None, other: Fraction | None, *, below: bool) -> Fraction:

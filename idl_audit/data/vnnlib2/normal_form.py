@@ -17,7 +17,7 @@ from typing import Final
 
 from idl_audit.data.vnnlib import MAX_CASES, MAX_LITERALS
 from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, Arithmetic
-from idl_audit.data.vnnlib2.syntax import Access, Comparison, Formula, Junction, Specification, Term, Variable
+from idl_audit.data.vnnlib2.syntax import Access, Comparison, Constant, Formula, Junction, Specification, Term, Variable
 from idl_audit.data.vnnlib2.terms import Entry, Key, difference, entries_of, key_of, polynomial_of, value_of
 from idl_audit.values.errors import DataError
 
@@ -373,7 +373,7 @@ def _size_and_error(term: Term, arithmetic: Arithmetic, sizes: Mapping[Entry, fl
     unit, least, most = _FORMATS[arithmetic.name]
     if isinstance(term, Access):
         return sizes[term.variable, term.flat], 0.0
-    if not hasattr(term, "parts"):
+    if isinstance(term, Constant):
         value = value_of(term, arithmetic, lambda entry: None)
         assert value is not None
         return abs(float(value)) * GROWN, 0.0
