@@ -173,6 +173,14 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Try a smaller eps, or more time where few inputs move: their box is split. Where an operator cannot leave "
             "its domain, a Clip, an Abs or a constant added before it makes that known.",
         ),
+        "IDL213": Code(
+            "counterexamples by rounding alone",
+            "The original network, as its runtime rounds, misclassifies points of the set or meets the property there, "
+            "and in exact arithmetic, of which the verdicts speak, it does not, or nothing decides whether it does: a "
+            "tie within the rounding of a curve, or a loop. Such points make nothing falsified or sat.",
+            "Take them for what the deployed network does. A smaller eps, or a margin in the property, keeps away from "
+            "them.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import margin_functionals, margins, predictions, rivals
 from idl_audit.values.rounding import LEAST
+
+Exactly: TypeAlias = Sequence[Fraction]
+"""Outputs in exact arithmetic, (q,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +52,22 @@ class Conjunction:
 
     def holds(self, outputs: FloatArray) -> bool:
         """Return whether one output vector, shape (q,), satisfies every row, in exact arithmetic."""
-        if not np.isfinite(outputs).all():
-            return False
-        return self.holds_exactly([Fraction(float(value)) for value in outputs])
+        y = _exact(outputs)
+        return y is not None and self.holds_between(y, y) is True
 
-    def holds_exactly(self, y: Sequence[Fraction]) -> bool:
-        """Return whether exact outputs satisfy every row."""
-        values = (
-            sum((Fraction(float(g)) * y[j] for j, g in enumerate(row) if g), offset)
-            for row, offset in zip(self.rows, self.exactly, strict=True)
-        )
-        return all(value < 0 if strict else value <= 0 for value, strict in zip(values, self.strict, strict=True))
+    def holds_between(self, lo: Exactly, hi: Exactly) -> bool | None:
+        """Return whether all outputs between lo and hi satisfy every row, or none does; None where some may."""
+        every = True
+        for row, offset, strict in zip(self.rows, self.exactly, self.strict, strict=True):
+            least = most = offset
+            for j in np.flatnonzero(row).tolist():
+                g = Fraction(float(row[j]))
+                ends = (g * lo[j], g * hi[j]) if g > 0 else (g * hi[j], g * lo[j])
+                least, most = least + ends[0], most + ends[1]
+            if least >= 0 if strict else least > 0:
+                return False
+            every = every and (most < 0 if strict else most <= 0)
+        return True if every else None
 
     def values(self, outputs: FloatArray) -> FloatArray:
         """Return rows y + offsets for outputs of shape (m, q), (m, k): above 0 where a row does not hold."""
@@ -98,6 +107,11 @@ class Query:
         alternatives = tuple(Conjunction(row[None], np.zeros(1)) for row in rows)
         return Misclassification(inputs, alternatives, label, goal)
 
+    def holds_between(self, lo: Exactly, hi: Exactly) -> bool | None:
+        """Return whether all outputs between lo and hi make their point a counterexample, or none; None if unknown."""
+        found = [alternative.holds_between(lo, hi) for alternative in self.alternatives]
+        return True if True in found else None if None in found else False
+
     def holds(self, outputs: FloatArray) -> BoolArray:
         """Return for each row of outputs, shape (m, q), whether it makes its point a counterexample, exactly."""
         return np.asarray([any(c.holds(row) for c in self.alternatives) for row in outputs], np.bool_)
@@ -124,6 +138,16 @@ class Misclassification(Query):
     goal: int | None = None
     """The class that is aimed at; None stands for any but the label."""
 
+    def holds_between(self, lo: Exactly, hi: Exactly) -> bool | None:
+        """Return whether the class of all outputs between lo and hi is another one, or the goal; None if unknown."""
+        one = self.label if self.goal is None else self.goal
+        others = [j for j in range(len(lo)) if j != one]
+        wins = all(lo[one] > hi[j] or (lo[one] >= hi[j] and one < j) for j in others)
+        loses = any(lo[j] > hi[one] or (lo[j] >= hi[one] and j < one) for j in others)
+        if not (wins or loses):
+            return None
+        return loses if self.goal is None else wins
+
     def holds(self, outputs: FloatArray) -> BoolArray:
         """Return for each row of outputs, shape (m, q), whether its class is not the label, or is the goal."""
         predicted = predictions(outputs)
@@ -137,6 +161,11 @@ class Misclassification(Query):
     def nearest(self, outputs: FloatArray, count: int) -> IntArray:
         """Return the numbers of the points of another class, then of the nearest ones to it: at a tie margins err."""
         return _ranked(self.distance(outputs), ~self.holds(outputs))[:count]
+
+
+def _exact(outputs: FloatArray) -> Exactly | None:
+    """Return float64 outputs as fractions; None where one is infinite or no number."""
+    return [Fraction(float(value)) for value in outputs] if np.isfinite(outputs).all() else None
 
 
 def violated(values: FloatArray, strict: BoolArray) -> FloatArray:

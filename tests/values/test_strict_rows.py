@@ -40,9 +40,13 @@ def test_rows_are_not_strict_unless_they_are_said_to_be() -> None:
 def test_exact_offsets_decide_beside_what_float64_holds() -> None:
     third = Fraction(1, 3)
     near = Conjunction(np.ones((1, 1)), np.array([-0.34]), (-third,), np.array([True]))
-    assert near.holds_exactly([third - Fraction(1, 10**40)])
-    assert not near.holds_exactly([third])
-    assert replace(near, strict=np.array([False])).holds_exactly([third])
+    below = [third - Fraction(1, 10**40)]
+    assert near.holds_between(below, below) is True
+    assert near.holds_between([third], [third]) is False
+    assert near.holds_between(below, [third]) is None
+    closed = replace(near, strict=np.array([False]))
+    assert closed.holds_between([third], [third]) is True
+    assert closed.holds_between([third], [Fraction(1, 2)]) is None
 
 
 def test_a_bound_of_0_refutes_a_strict_row_alone_and_no_number_refutes_nothing() -> None:

@@ -138,3 +138,15 @@ def told_unknown(unbounded: Unbounded, what: str, *, level: Level = "warning", w
         hint="the proof holds in exact arithmetic for the weights in the file",
         where=where,
     )
+
+
+def told_denied(count: int, what: str, *, where: str | None = None) -> Diagnostic:
+    """Return the word on points that are counterexamples for the network as it runs, and none in exact arithmetic."""
+    points = "a point that is a counterexample" if count == 1 else f"{count} points that are counterexamples"
+    return Diagnostic(
+        code="IDL213",
+        level="warning",
+        message=f"{what}: {points} for the network as it runs, and not in exact arithmetic, or not known to be",
+        hint="verdicts speak of exact arithmetic; what is deployed rounds, and errs there",
+        where=where,
+    )
