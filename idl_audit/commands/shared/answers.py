@@ -8,7 +8,8 @@ bounds that pay for every rounding in a float query, by exact ones in a real one
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
@@ -20,9 +21,11 @@ from idl_audit.data.vnnlib2.evaluation import holds
 from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.implicit.as_written import as_written
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.unfused import unfused
 from idl_audit.measure.reachability import independent_pairs
+from idl_audit.proof.exact.point import ExactNetwork
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
-from idl_audit.search.judge import Judge
+from idl_audit.search.judge import Found, Judge
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
@@ -88,7 +91,7 @@ class _Deciding:
         self._check(boxes[0])
         rng = np.random.default_rng(self.options.seed)
         for box in boxes:
-            found = self._confirmed(_tried(self.asked, box, rng, self.budget))
+            found = self._assigned(_tried(self._judge(box), box, rng))
             if found is not None:
                 return Answer("sat", found)
         results: list[Result] = []
@@ -96,19 +99,12 @@ class _Deciding:
         for turn, box in enumerate(boxes):
             if self.budget.out_of_time:
                 return Answer("timed-out")
-            result = decide_query(
-                self.model,
-                self.asked.replay,
-                box.query,
-                self.options,
-                budget=self.budget.part(1 / (len(boxes) - turn)),
-                arithmetic=self._arithmetic,
-            )
-            if result.verdict is Verdict.FALSIFIED and result.found is not None:
-                found = self._confirmed(result.found.point)
+            result = self._decided(box, self.budget.part(1 / (len(boxes) - turn)))
+            if result.verdict is Verdict.FALSIFIED:
+                found = self._assigned(result.found)
                 if found is not None:
                     return Answer("sat", found)
-                remarks.append("a point was found that satisfies it up to rounding alone")
+                remarks.append("a point was found that satisfies it, but for an output that is no number")
             elif result.verdict is Verdict.CERTIFIED:
                 remarks += self._why_not_proved(box)
             elif result.reason is Reason.TIME_LIMIT:
@@ -133,11 +129,33 @@ class _Deciding:
         points = _spread(box.query, np.random.default_rng(self.options.seed), CHECKED_WITHIN, CHECKED_POINTS)
         check(Compared(path, self.model, asked.replay, asked.graph), points)
 
-    def _confirmed(self, point: FloatArray | Float32Array | None) -> Assignment | None:
-        """Return the assignment at a point, where it satisfies the query in the arithmetic that this declares."""
-        if point is None:
+    def _judge(self, box: AskedBox) -> Judge:
+        return Judge(self.asked.replay, box.query, TRIED_FIRST, self.budget, self._options.confirm)
+
+    @cached_property
+    def _options(self) -> Options:
+        """The options, with exact arithmetic for the last word on points of a real query."""
+        if not self.asked.is_real:
+            return self.options
+        graph = self.asked.graph
+        assert graph is not None
+        return replace(self.options, confirm=ExactNetwork(self.model, lambda: unfused(graph)))
+
+    def _decided(self, box: AskedBox, budget: Budget) -> Result:
+        """Return what is known of one box; without bounds of roundings, what was proved says nothing of floats."""
+        arithmetic = self._arithmetic
+        known = None if isinstance(arithmetic, Unbounded) else arithmetic
+        network = self.asked.replay
+        result = decide_query(self.model, network, box.query, self._options, budget=budget, arithmetic=known)
+        if isinstance(arithmetic, Unbounded) and result.verdict is Verdict.CERTIFIED:
+            return Result(Verdict.UNKNOWN, reason=Reason.NO_ROUNDING_BOUND, detail=arithmetic.told)
+        return result
+
+    def _assigned(self, found: Found | None) -> Assignment | None:
+        """Return the assignment at a point that was found."""
+        if found is None:
             return None
-        return _satisfying(self.asked, point)
+        return _satisfying(self.asked, found.point, found.pinned)
 
     def _why_not_proved(self, box: AskedBox) -> Iterator[str]:
         """Yield what keeps a box that is refuted in exact arithmetic, within its bounds, from being refuted."""
@@ -163,27 +181,33 @@ class _Deciding:
 # --- points -----------------------------------------------------------------------------------------------------------
 
 
-def _satisfying(asked: AskedQuery, point: FloatArray | Float32Array) -> Assignment | None:
-    """Return the assignment at a point, where it satisfies the query."""
-    if asked.is_real:
-        return None
+def _satisfying(
+    asked: AskedQuery, point: FloatArray | Float32Array, pinned: Sequence[Fraction] = ()
+) -> Assignment | None:
+    """Return the assignment at a point, where it satisfies the query.
+
+    Of a real query that is known already, and the inputs are told exactly; the other variables as floats have them.
+    """
     found = asked.replay.assignment(point)
+    if asked.is_real:
+        exact = list(pinned) or [Fraction(value) for value in point.tolist()]
+        return {**found, **asked.replay.inputs_at(exact)}
     flat = {name: array.reshape(-1) for name, array in found.items()}
     return found if holds(asked.specification, lambda entry: flat[entry[0]][entry[1]]) else None
 
 
 def _somewhere(asked: AskedQuery, box: AskedBox) -> Assignment | None:
     """Return the assignment at a point of a box that satisfies the query everywhere."""
-    return _satisfying(asked, box.query.box.project(box.query.box.centre))
+    exact = box.query.box
+    point = exact.project(exact.centre)
+    return _satisfying(asked, point, exact.exactly(point) if exact.pins else ())
 
 
-def _tried(asked: AskedQuery, box: AskedBox, rng: np.random.Generator, budget: Budget) -> Float32Array | None:
+def _tried(judge: Judge, box: AskedBox, rng: np.random.Generator) -> Found | None:
     """Return a point that satisfies a query, of a few near the middle of what is likely."""
-    judge = Judge(asked.replay, box.query, TRIED_FIRST, budget)
     for scale in SCALES:
         if judge.propose(_spread(box.query, rng, scale, TRIED_FIRST)):
-            assert judge.found is not None
-            return judge.found.point
+            return judge.found
     return None
 
 
@@ -203,10 +227,10 @@ def _by_points_alone(
     rng = np.random.default_rng(options.seed)
     for box in boxes:
         try:
-            point = _tried(asked, box, rng, budget)
+            point = None if asked.is_real else _tried(Judge(asked.replay, box.query, TRIED_FIRST, budget), box, rng)
         except UnsupportedModelError as error:
             return Answer("unknown", remarks=(why, str(error)))
-        found = None if point is None else _satisfying(asked, point)
+        found = None if point is None else _satisfying(asked, point.point)
         if found is not None:
             return Answer("sat", found)
     return Answer("unknown", remarks=(why,))

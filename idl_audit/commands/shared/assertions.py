@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final
 
@@ -127,6 +127,12 @@ class Replay:
             values.update(network.run(values))
         return values
 
+    def inputs_at(self, point: Sequence[Fraction]) -> dict[str, AnyArray]:
+        """Return the values of all input variables at an exact point, by name."""
+        inputs = [variable for network in self.networks for variable in network.declared.inputs]
+        whole = np.array(point, object)
+        return {one.name: whole[self.places(one.name, size_of(one))].reshape(one.shape) for one in inputs}
+
     def places(self, variable: str, size: int) -> IntArray:
         """Return the columns of an input's entries."""
         return np.array([self.columns.numbers[variable, flat] for flat in range(size)], np.int64)
@@ -236,6 +242,9 @@ class _Making:
         lo = [_end(low, high, below=True) for low, high in zip(box.lo, box.hi, strict=True)]
         hi = [_end(high, low, below=False) for low, high in zip(box.lo, box.hi, strict=True)]
         found = Box(_floats(lo, up=False), _floats(hi, up=True), _floats(lo, up=True), _floats(hi, up=False))
+        if self.query.is_real:
+            low, high = found.float32_bounds()
+            found = replace(found, pins={i: lo[i] for i in np.flatnonzero(low > high).tolist()})
         return _Rows(found, unbounded, tuple(tuple(map(self._row, literals)) for literals in box.alternatives))
 
     def graph(self) -> Graph:
