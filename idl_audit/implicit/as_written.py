@@ -20,9 +20,10 @@ import numpy as np
 from idl_audit.graph.ir import Graph, Node, shown
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.softmax import Softmax
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import assembled, walk_graph
 from idl_audit.implicit.linear_maps import LinearMap, Selection
+from idl_audit.implicit.lowering.choice import CHOICE
 from idl_audit.implicit.lowering.einsum import adds_constants_up
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
@@ -231,6 +232,7 @@ _OF_ACTIVATIONS: Final[Mapping[str, KernelOf]] = MappingProxyType(
         "silu": _both(1e-6),
         "gelu": _both(2e-6),
         "gelu_tanh": _both(2e-6),
+        **dict.fromkeys(("ceil", "floor", "round", "step"), _exact),
     }
 )
 """Activation -> at least twice the largest error that was measured, as absolute + relative |z|.
@@ -306,6 +308,8 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
         **dict.fromkeys(
             ("GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "ThresholdedRelu"), _STATES
         ),
+        **dict.fromkeys(("And", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), _STATES),
+        **dict.fromkeys(("Not", "Or", "Round", "Sign", "Xor", CHOICE), _STATES),
         "HardSigmoid": _Rule("states", final=_hard_sigmoid),
         "Swish": _LINEAR,  # its states have the kernel of SiLU; what is left is a product
     }
@@ -378,6 +382,8 @@ class _AsWrittenWalk(Walk):
         if interpolates and not all(_is_dyadic(linear_map) for linear_map in form.terms.values()):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', whose weights are no short binary fractions")
         ended = self.cut(node, form, suffix="/rounded")
+        if rule.kind == "linear" and isinstance(form, Whole):
+            rule = _MOVES  # whole numbers of their type are computed exactly
         terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
         parts = None if rule.parts is None else rule.parts(node, arguments, form)
         made = {

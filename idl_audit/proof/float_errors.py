@@ -204,9 +204,11 @@ class FloatErrors:
         else:
             lo, hi = down(z.lo - error), up(z.hi + error)
             least, most = block.slopes(np.clip(lo, -FAR, FAR), np.clip(hi, -FAR, FAR))
-            centre = least / 2 + most / 2
-            radius = up(np.maximum(most - centre, centre - least))
-            added = (np.where(most > least, radius, 0.0) * error + own + smallest * np.abs(centre)) * GROWN
+            jumps = ~np.isfinite(most - least)
+            centre = np.where(jumps, 0.0, least / 2 + most / 2)
+            radius = np.where(jumps, np.inf, up(np.maximum(most - centre, centre - least)))
+            apart = np.where((most > least) & (error > 0), radius, 0.0)  # a number that is exact is on its own side
+            added = (np.where(apart > 0, apart * error, 0.0) + own + smallest * np.abs(centre)) * GROWN
         self._states[k] = _State(read.piece, centre, added, error)
         moved = (np.abs(centre) * error + added) * GROWN
         return Tensor((x.largest + moved) * GROWN, np.zeros_like(moved), moved)

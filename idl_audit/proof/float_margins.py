@@ -25,7 +25,7 @@ from idl_audit.implicit.threshold import Threshold
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.float_errors import GROWN, FloatErrors
 from idl_audit.proof.intervals import affine_interval
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.rounding import down, gamma
@@ -68,6 +68,8 @@ class FloatMargins:
     units: Units | None = None
     threshold: Threshold | None = None
     """What makes two classes of one output, where the model has been made a classifier by it."""
+    unrounded: BoolArray | None = None
+    """Outputs that no runtime rounds (`implicit.unrounded`), (q,), where subnormal numbers are kept."""
 
     def over(
         self, inputs: Interval, states: StateBounds, *, sharp: bool = False, check: Check = unchecked
@@ -133,6 +135,8 @@ class BoxErrors:
             weights = np.abs(functionals[..., 1])
             return np.where(weights > 0, np.maximum(weights, 1.0) * needed[:, None], 0.0)
         found = self.errors.of_outputs(functionals)
+        if margins.unrounded is not None and not operator:
+            found = np.where((functionals[..., ~margins.unrounded] != 0).any(axis=-1), found, 0.0)
         if operator == "Softmax":
             found = found + TIE
             if not ranked:

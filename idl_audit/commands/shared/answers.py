@@ -7,7 +7,7 @@ bounds that pay for every rounding in a float query, by exact ones in a real one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -22,9 +22,14 @@ from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.implicit.as_written import as_written
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.unfused import unfused
+from idl_audit.implicit.unrounded import unrounded_outputs
 from idl_audit.measure.reachability import independent_pairs
+from idl_audit.proof.bounds import Interval
 from idl_audit.proof.exact.point import ExactNetwork
+from idl_audit.proof.exact.ranges import ExactRanges
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
+from idl_audit.proof.intervals import interval_bounds
+from idl_audit.proof.rows import with_sums
 from idl_audit.search.judge import Found, Judge
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.budget import Budget
@@ -44,6 +49,9 @@ CHECKED_POINTS: Final = 20
 """Points at which the implicit model is compared with the networks."""
 CHECKED_WITHIN: Final = 100.0
 """No further from 0 than so, where the box allows it: where numbers are large, floats are far from real ones."""
+
+
+WITHOUT_BOUNDS: Final = "it is refuted within some bounds, and inputs are real numbers without any"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +113,9 @@ class _Deciding:
                 if found is not None:
                     return Answer("sat", found)
                 remarks.append("a point was found that satisfies it, but for an output that is no number")
-            elif result.verdict is Verdict.CERTIFIED:
-                remarks += self._why_not_proved(box)
             elif result.reason is Reason.TIME_LIMIT:
                 remarks.append("the time is over")
-            else:
+            elif result.verdict is not Verdict.CERTIFIED:
                 remarks.append(result.detail or f"undecided: {result.reason}")
             results.append(result)
         if not remarks:
@@ -145,11 +151,16 @@ class _Deciding:
         """Return what is known of one box; without bounds of roundings, what was proved says nothing of floats."""
         arithmetic = self._arithmetic
         known = None if isinstance(arithmetic, Unbounded) else arithmetic
+        query = self._left(box)
+        if not query.alternatives:
+            return Result(Verdict.CERTIFIED)
         network = self.asked.replay
-        result = decide_query(self.model, network, box.query, self._options, budget=budget, arithmetic=known)
-        if isinstance(arithmetic, Unbounded) and result.verdict is Verdict.CERTIFIED:
+        result = decide_query(self.model, network, query, self._options, budget=budget, arithmetic=known)
+        if result.verdict is not Verdict.CERTIFIED:
+            return result
+        if isinstance(arithmetic, Unbounded):
             return Result(Verdict.UNKNOWN, reason=Reason.NO_ROUNDING_BOUND, detail=arithmetic.told)
-        return result
+        return result if self._says_all(box, query) else Result(Verdict.UNKNOWN, detail=WITHOUT_BOUNDS)
 
     def _assigned(self, found: Found | None) -> Assignment | None:
         """Return the assignment at a point that was found."""
@@ -157,14 +168,12 @@ class _Deciding:
             return None
         return _satisfying(self.asked, found.point, found.pinned)
 
-    def _why_not_proved(self, box: AskedBox) -> Iterator[str]:
-        """Yield what keeps a box that is refuted in exact arithmetic, within its bounds, from being refuted."""
-        if box.unbounded:
-            rows = np.concatenate([one.rows for one in box.query.alternatives])
-            read = (rows != 0).any(axis=0)
-            apart = independent_pairs(self.model)[read][:, list(box.unbounded)]
-            if not apart.all():
-                yield "inputs are real numbers without bounds, and it is refuted within some alone"
+    def _says_all(self, box: AskedBox, query: Query) -> bool:
+        """Return whether what is proved of a query over its box holds where inputs go on beyond it."""
+        if not box.unbounded:
+            return True
+        read = np.any([(one.rows != 0).any(axis=0) for one in query.alternatives], axis=0)
+        return bool(independent_pairs(self.model)[read][:, list(box.unbounded)].all())
 
     @cached_property
     def _arithmetic(self) -> Arithmetic:
@@ -173,9 +182,31 @@ class _Deciding:
             return None
         assert self.asked.graph is not None
         try:
-            return FloatMargins(as_written(self.asked.graph), self.model)
+            written = as_written(self.asked.graph)
         except UnsupportedModelError as error:
             return Unbounded(error.problems)
+        return FloatMargins(written, self.model, unrounded=unrounded_outputs(written))
+
+    def _left(self, box: AskedBox) -> Query:
+        """Return the query without the alternatives that exact bounds of their rows refute, without bounds as well."""
+        query, arithmetic = box.query, self._arithmetic
+        if isinstance(arithmetic, Unbounded) or not self.model.is_feed_forward:
+            return query
+        inputs = Interval.of_boxes(query.box)
+        inputs.lo[:, list(box.unbounded)], inputs.hi[:, list(box.unbounded)] = -np.inf, np.inf
+        with np.errstate(all="ignore"):
+            states = interval_bounds(self.model, inputs)
+        ranges = ExactRanges(self.model, states.x, box.lo, box.hi)
+        rounded = np.zeros(self.model.n_outputs, np.bool_)
+        if arithmetic is not None and arithmetic.unrounded is not None:
+            rounded = ~arithmetic.unrounded
+        left = []
+        for alternative in query.alternatives:
+            whole = with_sums(alternative)
+            exact = np.flatnonzero((whole.rows[:, rounded] == 0).all(axis=1))
+            if not any(ranges.refutes(whole.part(slice(k, k + 1))) for k in exact.tolist()):
+                left.append(alternative)
+        return replace(query, alternatives=tuple(left))
 
 
 # --- points -----------------------------------------------------------------------------------------------------------

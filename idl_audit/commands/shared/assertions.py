@@ -56,6 +56,9 @@ class AskedBox:
     """One box of a query."""
 
     query: Query
+    lo: tuple[Fraction | None, ...]
+    """The exact bounds of the inputs; None where a real one has none."""
+    hi: tuple[Fraction | None, ...]
     unbounded: tuple[int, ...]
     """Columns whose real inputs go on beyond the box."""
     is_whole: bool
@@ -188,6 +191,7 @@ class _Row:
 class _Rows:
     """A box and its rows, before it is known how many sides there are."""
 
+    whole: BoxOfCases
     box: Box
     unbounded: tuple[int, ...]
     alternatives: tuple[tuple[_Row, ...], ...]
@@ -196,7 +200,8 @@ class _Rows:
         """Return the box as a query of so many outputs."""
         left = [found for found in map(_without_constants, self.alternatives) if found is not None]
         alternatives = tuple(_conjunction(rows, width) for rows in left if rows)
-        return AskedBox(Query(self.box, alternatives), self.unbounded, not all(left))
+        query = Query(self.box, alternatives)
+        return AskedBox(query, self.whole.lo, self.whole.hi, self.unbounded, not all(left))
 
 
 def _without_constants(rows: Sequence[_Row]) -> tuple[_Row, ...] | None:
@@ -245,12 +250,12 @@ class _Making:
         if self.query.is_real:
             low, high = found.float32_bounds()
             found = replace(found, pins={i: lo[i] for i in np.flatnonzero(low > high).tolist()})
-        return _Rows(found, unbounded, tuple(tuple(map(self._row, literals)) for literals in box.alternatives))
+        return _Rows(box, found, unbounded, tuple(tuple(map(self._row, literals)) for literals in box.alternatives))
 
     def graph(self) -> Graph:
         """Return the networks with all sides that were met as one graph."""
         members = [self._member(network) for network in self.networks]
-        product = Product(members, self.form.columns.count, self._element)
+        product = Product(members, self.form.columns.count, self._element, self._fixed)
         owners = {variable.name: network for network in self.networks for variable in network.declared.variables}
         for network in self.networks:
             for variable in (*network.declared.hidden, *network.declared.outputs):
@@ -263,9 +268,19 @@ class _Making:
 
         for side in self.sides.values():
             product.ask(_asked(side, product, place))
-        first = self.networks[0].declared.inputs[0]
-        product.ask(place((first.name, 0)))  # an output that depends on the inputs, where no other does
+        product.ask(product.column(0))  # an output that depends on the inputs, where no other does
         return product.graph
+
+    @property
+    def _fixed(self) -> Mapping[int, float]:
+        """The columns that have one number in all boxes, which a float is."""
+        first, *others = self.form.boxes
+        found = {
+            i: float(low)
+            for i, (low, high) in enumerate(zip(first.lo, first.hi, strict=True))
+            if low is not None and low == high and Fraction(float(low)) == low
+        }
+        return {i: value for i, value in found.items() if all(box.lo[i] == box.hi[i] == value for box in others)}
 
     @property
     def _element(self) -> str:

@@ -31,6 +31,9 @@ from idl_audit.values.rounding import gamma
 _PASSED_ON: Final = frozenset({"Cast", "CastLike", "Identity"})
 """Operators that leave a condition what it is: as a number it is 1 or 0."""
 
+CHOICE: Final = "Choice"
+"""The operator that stands for a choice which gives one of the numbers that it reads, as it is."""
+
 DEEPEST: Final = 16
 """Operators that are followed from a tensor back to what it is a multiple of."""
 
@@ -97,12 +100,12 @@ class Choices:
             return self._joined(node)
         try:
             if isinstance(first, Condition) and node.op == "Where" and len(node.inputs) == 3:
-                return self._typed(node, self._chosen(node, first, node.inputs[1], node.inputs[2], walk), walk)
+                return self._choice(node, first, node.inputs[1], node.inputs[2], walk)
             if node.op == "Mul" and len(node.inputs) == 2:
                 for condition, other in (node.inputs, node.inputs[::-1]):
                     found = self.values.get(condition)
                     if isinstance(found, Condition) and not isinstance(self.values.get(other), Condition):
-                        return self._typed(node, self._chosen(node, found, other, "", walk), walk)
+                        return self._choice(node, found, other, "", walk)
         except UnsupportedModelError:  # no function of one variable: a product of the condition
             return None
         return None
@@ -118,9 +121,34 @@ class Choices:
             condition, kind=like.kind if isinstance(like, Condition) else type_of(self._tensor(node, node.inputs[1]))
         )
 
-    def _typed(self, node: Node, made: AffineForm, walk: Walk) -> Known:
+    def _choice(self, node: Node, condition: Condition, upper: str, lower: str, walk: Walk) -> Known:
+        made = self._chosen(node, condition, upper, lower, walk)
+        return self._typed(node, made, walk, plain=self._is_plain(condition, upper, lower))
+
+    def _is_plain(self, condition: Condition, upper: str, lower: str) -> bool:
+        """Whether a choice gives one of the numbers that are compared, or a constant, as it is.
+
+        It is a function of one tensor then that rounds nothing, or the greater or the less of two.
+        """
+        compared = {self._itself(name) for name in (condition.left, condition.right)}
+        picked = {self._itself(name) for name in (upper, lower) if name}
+        moving = {name for name in picked if not isinstance(self.values.get(name), np.ndarray)}
+        others = {name for name in compared if not isinstance(self.values.get(name), np.ndarray)}
+        return not moving or picked == compared or (moving == others and len(moving) == 1)
+
+    def _itself(self, name: str) -> str:
+        """Return the name behind Identity nodes."""
+        node = self.makers.get(name)
+        for _ in range(DEEPEST):
+            if node is None or node.op != "Identity":
+                break
+            name = node.inputs[0]
+            node = self.makers.get(name)
+        return name
+
+    def _typed(self, node: Node, made: AffineForm, walk: Walk, *, plain: bool) -> Known:
         """Return what stands for a choice, in the type of what is chosen; it rounds otherwise than Where or Mul."""
-        (result,) = walk.finished(replace(node, op=f"{node.op} by a comparison"), (), (made,))
+        (result,) = walk.finished(replace(node, op=CHOICE if plain else f"{node.op} by a comparison"), (), (made,))
         found = [self.values.get(name) for name in node.inputs]
         kinds = [type_of(value) for value in found if not isinstance(value, (Condition, TensorList))]
         kind = next(filter(None, kinds), "")
