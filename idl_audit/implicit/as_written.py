@@ -233,6 +233,7 @@ _OF_ACTIVATIONS: Final[Mapping[str, KernelOf]] = MappingProxyType(
         "gelu": _both(2e-6),
         "gelu_tanh": _both(2e-6),
         **dict.fromkeys(("ceil", "floor", "round", "step"), _exact),
+        "square": _always(Kernel(of_value=2 * FLOAT32.unit)),
     }
 )
 """Activation -> at least twice the largest error that was measured, as absolute + relative |z|.
@@ -240,6 +241,12 @@ _OF_ACTIVATIONS: Final[Mapping[str, KernelOf]] = MappingProxyType(
 Measured of onnxruntime 1.31.1 (x86, AVX2 and FMA), as single operators and as the chains that exporters write, with and
 without its optimisations: every 16th float32 number between 2^-20 and 32 of either sign, millions of others from 2^-30
 to 128, in long vectors and in vectors of every length up to 64. Evidence, no proof."""
+
+
+_IN_ONE_STEP: Final = frozenset({("Div", "reciprocal"), ("Pow", "exp")})
+"""Operator and activation: the operator computes what follows with it in one step, and its rule has the error."""
+
+_POWER_OF_A_CONSTANT: Final = "Pow of a constant"
 
 
 @dataclass(frozen=True)
@@ -311,6 +318,7 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
         **dict.fromkeys(("And", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), _STATES),
         **dict.fromkeys(("Not", "Or", "Round", "Sign", "Xor", CHOICE), _STATES),
         "HardSigmoid": _Rule("states", final=_hard_sigmoid),
+        _POWER_OF_A_CONSTANT: _Rule("states", final=lambda node: Kernel(of_value=4 * FLOAT32.unit)),
         "Swish": _LINEAR,  # its states have the kernel of SiLU; what is left is a product
     }
 )
@@ -349,7 +357,8 @@ class _AsWrittenWalk(Walk):
     ) -> AffineForm:
         """Make a block, as in every walk, with the error of its function."""
         is_state = activation.name != "identity" or maximum is not None
-        kernel = _OF_ACTIVATIONS.get(activation.name)
+        known = _exact if (node.op, activation.name) in _IN_ONE_STEP else None
+        kernel = known or _OF_ACTIVATIONS.get(activation.name)
         if kernel is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")
         self.roundings.append(Rounding(is_state, kernel=EXACT if kernel is None else kernel(activation)))
@@ -359,7 +368,9 @@ class _AsWrittenWalk(Walk):
         self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
     ) -> tuple[TensorValue, ...]:
         """Return the results with an identity block behind each that is more than moved numbers."""
-        rule = None if node.rounds_otherwise else _RULES.get(node.op)
+        of_a_constant = node.op == "Pow" and not isinstance(arguments[0], AffineForm)
+        op = _POWER_OF_A_CONSTANT if of_a_constant else node.op
+        rule = None if node.rounds_otherwise else _RULES.get(op)
         if node.op in ("Mean", "Sum") and _reads_twice(arguments):
             rule = None
         if node.op in _SCATTERS and node.attributes.get("reduction", "none") != "none":
