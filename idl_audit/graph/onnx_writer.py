@@ -100,6 +100,11 @@ def clean_model(graph: Graph, output: str, *, double: bool = False) -> ModelProt
     )
 
 
+def tensor_bytes(array: AnyArray, name: str) -> bytes:
+    """Return an array as a serialised TensorProto."""
+    return bytes(numpy_helper.from_array(np.ascontiguousarray(array), name).SerializeToString())
+
+
 def with_hidden(path: Path, names: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
     """Return the model of a file with these tensors as further outputs, external data inside; and its own outputs.
 

@@ -324,6 +324,12 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
 )
 """Operator -> what it does; for others no bound is known."""
 
+
+def bounded_operators() -> frozenset[str]:
+    """Return the operators whose roundings are bounded, at least in some uses."""
+    return frozenset(_RULES)
+
+
 SAME_EVERYWHERE: Final = frozenset(
     {
         *("Abs", "Add", "Cast", "CastLike", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape", "Div"),
