@@ -195,7 +195,7 @@ def _in_time(options: argparse.Namespace, deadline: float) -> Said:
 
 def _read(reader: int, deadline: float) -> str | None:
     """Return all that comes through a pipe until it is closed; None where it is not by then."""
-    parts = []
+    parts: list[bytes] = []
     while True:
         ready, _, _ = select.select([reader], [], [], max(LEAST, deadline - time.monotonic()))
         if not ready:
@@ -232,9 +232,7 @@ def _verified(options: argparse.Namespace, deadline: float) -> Said:
 def _named(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
-        raise argparse.ArgumentTypeError(
-            f"--network {text!r} is no NAME=FILE; give a network of the query and its model"
-        )
+        raise argparse.ArgumentTypeError(f"--network {text!r} is no NAME=FILE; give a network and its model")
     return name, Path(path)
 
 

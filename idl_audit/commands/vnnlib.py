@@ -52,7 +52,7 @@ def said_of(asked: Asked) -> tuple[str, str]:
     query = read_specification(asked.query)
     budget = Budget.of(asked.deadline - time.monotonic(), clock=time.monotonic)
     answer = verify(query, asked.files, Options(seed=asked.seed), budget)
-    lines = [answer.word]
+    lines: list[str] = [answer.word]
     if answer.word == "sat":
         if asked.folder is None:
             lines += assignment_lines(query, answer.assignment)
@@ -126,9 +126,8 @@ def write_assignment(query: Specification, assignment: Assignment, folder: Path)
             array = _stored(variable, assignment[variable.name])
             (folder / f"{variable.name}.pb").write_bytes(tensor_bytes(array, variable.name))
     except OSError as error:
-        raise OptionError(
-            f"--serialise-assignments {folder}: {error.strerror}; name a folder that can be written"
-        ) from error
+        why = f"{error.strerror}; name a folder that can be written"
+        raise OptionError(f"--serialise-assignments {folder}: {why}") from error
 
 
 def _stored(variable: Variable, array: AnyArray) -> AnyArray:
