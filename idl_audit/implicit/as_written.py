@@ -316,13 +316,21 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
             ("GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "ThresholdedRelu"), _STATES
         ),
         **dict.fromkeys(("And", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), _STATES),
-        **dict.fromkeys(("Not", "Or", "Round", "Sign", "Xor", CHOICE), _STATES),
+        **dict.fromkeys(("Not", "Or", "Round", "Sign", "Xor"), _STATES),
         "HardSigmoid": _Rule("states", final=_hard_sigmoid),
-        _POWER_OF_A_CONSTANT: _Rule("states", final=lambda node: Kernel(of_value=4 * FLOAT32.unit)),
         "Swish": _LINEAR,  # its states have the kernel of SiLU; what is left is a product
     }
 )
 """Operator -> what it does; for others no bound is known."""
+
+
+_OF_USES: Final[Mapping[str, _Rule]] = MappingProxyType(
+    {
+        CHOICE: _STATES,
+        _POWER_OF_A_CONSTANT: _Rule("states", final=lambda node: Kernel(of_value=4 * FLOAT32.unit)),
+    }
+)
+"""Uses of operators that round otherwise than the operators do."""
 
 
 def bounded_operators() -> frozenset[str]:
@@ -376,7 +384,7 @@ class _AsWrittenWalk(Walk):
         """Return the results with an identity block behind each that is more than moved numbers."""
         of_a_constant = node.op == "Pow" and not isinstance(arguments[0], AffineForm)
         op = _POWER_OF_A_CONSTANT if of_a_constant else node.op
-        rule = None if node.rounds_otherwise else _RULES.get(op)
+        rule = None if node.rounds_otherwise else (_RULES.get(op) or _OF_USES.get(op))
         if node.op in ("Mean", "Sum") and _reads_twice(arguments):
             rule = None
         if node.op in _SCATTERS and node.attributes.get("reduction", "none") != "none":

@@ -39,9 +39,11 @@ UNKNOWN = {
     "Einsum": "of three factors, runtimes choose which they multiply first",
     "ScatterElements": "updates that are added or compete",
     "ScatterND": "likewise",
-    "Where": "choices by a comparison",
+    "Where": "choices between what is computed for them",
     "Mul: a mask that is multiplied": "likewise",
     "Mul: a mask that comes first": "likewise",
+    "Div: by a tensor": "the exponential before it",
+    "Div: by a tensor that is broadcast": "likewise",
 }
 """Operators, or cases of them, of which some have no bound, and why."""
 
@@ -59,8 +61,13 @@ def runs(model: onnx.ModelProto, rows: np.ndarray[Any, Any]) -> list[FloatArray]
     return found
 
 
-def check(model: onnx.ModelProto, rng: np.random.Generator, *, scale: float = 1.0, n: int = 8) -> None:
-    """Compare a bound over a random box with what runtimes do at points of it."""
+def check(
+    model: onnx.ModelProto, rng: np.random.Generator, *, scale: float = 1.0, n: int = 8, jumps: bool = False
+) -> None:
+    """Compare a bound over a random box with what runtimes do at points of it.
+
+    Where the network jumps the box may hold a threshold, and then there is no bound.
+    """
     graph = read(model)
     implicit, written = built_of(model), as_written(graph)
     points = (scale * (rng.normal(size=implicit.n_inputs) + rng.uniform(-0.3, 0.3, (n, implicit.n_inputs)))).astype("f")
@@ -73,7 +80,7 @@ def check(model: onnx.ModelProto, rng: np.random.Generator, *, scale: float = 1.
     places = written.places_in(implicit)
     for known in ({}, {k: z[own] for k, own in places.items()}):
         bound = FloatErrors(written, inputs, np.zeros_like(inputs.lo), known).of_outputs(rows)[0]
-        assert np.isfinite(bound).all()
+        assert jumps or np.isfinite(bound).all()
         for outputs in runs(model, points):
             assert (np.abs((outputs - exact) @ rows.T) <= bound + 1e-13 * np.abs(exact).max()).all()
 
@@ -91,22 +98,20 @@ def test_no_operator_is_further_off_than_its_bound(case: Case) -> None:
     model = network(case, case.opsets[-1], "hidden")
     if not has_bound(model, case):
         return
-    check(model, np.random.default_rng(2))
+    check(model, np.random.default_rng(2), jumps=case in JUMP_CASES)
+    if case in JUMP_CASES:
+        check(model, np.random.default_rng(3), n=1, jumps=True)
 
 
 def has_bound(model: onnx.ModelProto, case: Case) -> bool:
-    """Return whether the case has a bound; the refusal names its operator. What jumps has none."""
-    if case in JUMP_CASES:
-        with pytest.raises(UnsupportedModelError):
-            as_written(read(model))
-        return False
+    """Return whether the case has a bound; the refusal names its operator."""
     kernels = {block.activation.name for block in built_of(model).blocks} <= set(module._OF_ACTIVATIONS)
     if case.op in module._RULES and kernels and not is_unknown(case):
         return True
     try:
         as_written(read(model))
     except UnsupportedModelError as error:
-        return case.op not in str(error)  # another operator's name: `check` shows it
+        return case.op not in str(error) and not is_unknown(case)  # another operator's name: `check` shows it
     return True
 
 
