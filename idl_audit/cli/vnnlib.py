@@ -119,7 +119,6 @@ def _parser() -> _Parser:
     verify.add_argument("--network", action="append", default=[], metavar="NAME=FILE", help="a network and its model")
     verify.add_argument("--timeout", type=_seconds, default=None, metavar="SECONDS", help="for everything (an hour)")
     verify.add_argument("--serialise-assignments", type=Path, metavar="DIR", help="write assignments as DIR/NAME.pb")
-    verify.add_argument("--proof", type=Path, metavar="FILE", help="write a proof of unsat, where there can be one")
     verify.add_argument("--seed", type=int, default=0, metavar="N", help="of the search for points")
     supports = commands.add_parser("supports", help="say what can be decided")
     capabilities = supports.add_mutually_exclusive_group(required=True)
@@ -215,9 +214,7 @@ def _verified(options: argparse.Namespace, deadline: float) -> Said:
         files = dict(map(_named, options.network))
         if len(files) < len(options.network):
             return Said("", "error: --network names a network twice; give each its model once\n", USAGE)
-        asked = Asked(
-            options.query, files, deadline - TO_ANSWER, options.serialise_assignments, options.proof, options.seed
-        )
+        asked = Asked(options.query, files, deadline - TO_ANSWER, options.serialise_assignments, options.seed)
         return Said(*said_of(asked))
     except IncompleteError as error:
         return Said("", f"error: {error}\n", INCOMPLETE)

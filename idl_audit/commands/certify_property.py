@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from idl_audit.commands.certify_query import audit_query
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
 from idl_audit.commands.shared.float_margins import errors_of_alike, float_margins, told_denied, told_unknown
@@ -20,6 +21,7 @@ from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.vnnlib2.reader import is_version_2
 from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.decide.many import decided_together
 from idl_audit.decide.proofs import Recorded, plain, proof_of
@@ -66,6 +68,8 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
         InvalidInputError: where the model or the property is refused.
         AgreementError: where the implicit model is not the network.
     """
+    if is_version_2(vnnlib):
+        return audit_query(path, vnnlib, options)
     clock = Clock()
     budget = options.budget
     with clock.step("read and convert"):

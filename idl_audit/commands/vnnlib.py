@@ -37,8 +37,6 @@ class Asked:
     """On the monotonic clock."""
     folder: Path | None = None
     """Where assignments are written, in place of being printed."""
-    proof: Path | None = None
-    """Where a proof of unsat is written."""
     seed: int = 0
 
 

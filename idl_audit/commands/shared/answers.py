@@ -19,6 +19,7 @@ from idl_audit.commands.shared.agreement import Compared, check
 from idl_audit.commands.shared.assertions import AskedBox, AskedQuery
 from idl_audit.data.vnnlib2.evaluation import holds
 from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.as_written import as_written
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.unfused import unfused
@@ -63,6 +64,8 @@ class Answer:
     """For sat."""
     remarks: tuple[str, ...] = ()
     """Why it is unknown."""
+    method: str | None = None
+    """The rung that decided it, where one was climbed."""
 
 
 def answered(asked: AskedQuery, options: Options, budget: Budget) -> Answer:
@@ -111,7 +114,7 @@ class _Deciding:
             if result.verdict is Verdict.FALSIFIED:
                 found = self._assigned(result.found)
                 if found is not None:
-                    return Answer("sat", found)
+                    return Answer("sat", found, method=result.method)
                 remarks.append("a point was found that satisfies it, but for an output that is no number")
             elif result.reason is Reason.TIME_LIMIT:
                 remarks.append("the time is over")
@@ -119,7 +122,8 @@ class _Deciding:
                 remarks.append(result.detail or f"undecided: {result.reason}")
             results.append(result)
         if not remarks:
-            return Answer("unsat")
+            methods = [result.method for result in results if result.method is not None]
+            return Answer("unsat", method=max(methods, key=list(RUNGS).index, default=None))
         timed_out = all(remark == "the time is over" for remark in remarks)
         return Answer("timed-out" if timed_out else "unknown", remarks=tuple(dict.fromkeys(remarks)))
 
