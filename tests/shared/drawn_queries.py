@@ -1,4 +1,4 @@
-"""Small networks and VNN-LIB 2 queries about them, drawn at random: numbers on a coarse grid, so that borders are hit."""
+"""Small networks and VNN-LIB 2 queries about them, drawn at random on a coarse grid, so that borders are hit."""
 
 from __future__ import annotations
 

@@ -72,7 +72,8 @@ class Arithmetic:
             return None
         if self.kind != "float":
             return value + (1 if above else -1)
-        found = np.nextafter(self._float(float(value)), self._float(np.inf if above else -np.inf))
+        with np.errstate(over="ignore", under="ignore"):
+            found = np.nextafter(self._float(float(value)), self._float(np.inf if above else -np.inf))
         return Fraction(float(found)) if np.isfinite(found) else None
 
     def within(self, value: Fraction, *, above: bool) -> Fraction | None:
