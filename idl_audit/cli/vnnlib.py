@@ -124,7 +124,7 @@ def _parser() -> _Parser:
     capabilities = supports.add_mutually_exclusive_group(required=True)
     for name in _CAPABILITIES:
         capabilities.add_argument(name, dest="capability", action="store_const", const=name)
-    capabilities.add_argument(_MISSPELT, dest="capability", action="store_const", const=_CAPABILITIES[4])
+    capabilities.add_argument(_MISSPELT, dest="capability", action="store_const", const=_CAPABILITIES[5])
     return parser
 
 

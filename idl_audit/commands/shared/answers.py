@@ -102,7 +102,7 @@ class _Deciding:
         self._check(boxes[0])
         rng = np.random.default_rng(self.options.seed)
         for box in boxes:
-            found = self._assigned(_tried(self._judge(box), box, rng))
+            found = self._assigned(box, _tried(self._judge(box), box, rng))
             if found is not None:
                 return Answer("sat", found)
         results: list[Result] = []
@@ -110,11 +110,14 @@ class _Deciding:
         for turn, box in enumerate(boxes):
             if self.budget.out_of_time:
                 return Answer("timed-out")
+            if box.is_whole:
+                remarks.append("all inputs of a box satisfy it, and at the one that was tried an output is no number")
+                continue
             result = self._decided(box, self.budget.part(1 / (len(boxes) - turn)))
+            found = None if result.verdict is Verdict.CERTIFIED else self._assigned(box, result.found)
+            if found is not None:
+                return Answer("sat", found, method=result.method)
             if result.verdict is Verdict.FALSIFIED:
-                found = self._assigned(result.found)
-                if found is not None:
-                    return Answer("sat", found, method=result.method)
                 remarks.append("a point was found that satisfies it, but for an output that is no number")
             elif result.reason is Reason.TIME_LIMIT:
                 remarks.append("the time is over")
@@ -166,11 +169,19 @@ class _Deciding:
             return Result(Verdict.UNKNOWN, reason=Reason.NO_ROUNDING_BOUND, detail=arithmetic.told)
         return result if self._says_all(box, query) else Result(Verdict.UNKNOWN, detail=WITHOUT_BOUNDS)
 
-    def _assigned(self, found: Found | None) -> Assignment | None:
-        """Return the assignment at a point that was found."""
+    def _assigned(self, box: AskedBox, found: Found | None) -> Assignment | None:
+        """Return the assignment at a point that was found, if it satisfies the query.
+
+        In exact arithmetic it may where floats say that it misses it by a rounding.
+        """
         if found is None:
             return None
-        return _satisfying(self.asked, found.point, found.pinned)
+        if not found.holds:
+            confirm = self._options.confirm
+            if confirm is None or not confirm(box.query, found.point).holds:
+                return None
+        exact = box.query.box
+        return _satisfying(self.asked, found.point, exact.exactly(found.point) if exact.pins else ())
 
     def _says_all(self, box: AskedBox, query: Query) -> bool:
         """Return whether what is proved of a query over its box holds where inputs go on beyond it."""
@@ -239,11 +250,11 @@ def _somewhere(asked: AskedQuery, box: AskedBox) -> Assignment | None:
 
 
 def _tried(judge: Judge, box: AskedBox, rng: np.random.Generator) -> Found | None:
-    """Return a point that satisfies a query, of a few near the middle of what is likely."""
+    """Return the best point for a query, of a few near the middle of what is likely."""
     for scale in SCALES:
         if judge.propose(_spread(box.query, rng, scale, TRIED_FIRST)):
-            return judge.found
-    return None
+            break
+    return judge.best
 
 
 def _spread(query: Query, rng: np.random.Generator, scale: float, count: int) -> FloatArray:
@@ -265,7 +276,7 @@ def _by_points_alone(
             point = None if asked.is_real else _tried(Judge(asked.replay, box.query, TRIED_FIRST, budget), box, rng)
         except UnsupportedModelError as error:
             return Answer("unknown", remarks=(why, str(error)))
-        found = None if point is None else _satisfying(asked, point.point)
+        found = None if point is None or not point.holds else _satisfying(asked, point.point)
         if found is not None:
             return Answer("sat", found)
     return Answer("unknown", remarks=(why,))

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -254,22 +255,44 @@ class _Making:
 
     def graph(self) -> Graph:
         """Return the networks with all sides that were met as one graph."""
-        members = [self._member(network) for network in self.networks]
+        members = [self._member(network) for network in self.networks if network not in self._aliases]
         product = Product(members, self.form.columns.count, self._element, self._fixed)
         owners = {variable.name: network for network in self.networks for variable in network.declared.variables}
         for network in self.networks:
             for variable in (*network.declared.hidden, *network.declared.outputs):
                 kind = network.tensors.types[network.names[variable.name]]
-                product.element_of(network.declared.name, network.names[variable.name], kind)
+                owner = self._aliases.get(network, network)
+                product.element_of(owner.declared.name, network.names[variable.name], kind)
 
         def place(entry: Entry) -> Place:
             network = owners[entry[0]]
-            return Place(network.declared.name, network.names[entry[0]], entry[1])
+            owner = self._aliases.get(network, network)
+            return Place(owner.declared.name, network.names[entry[0]], entry[1])
 
         for side in self.sides.values():
             product.ask(_asked(side, product, place))
         product.ask(product.column(0))  # an output that depends on the inputs, where no other does
         return product.graph
+
+    @cached_property
+    def _aliases(self) -> Mapping[OpenNetwork, OpenNetwork]:
+        """Networks of a real query that are equal to another one, and read the same inputs: they are that one.
+
+        Two runs in floats may differ. Hidden tensors must be those that the other one was opened with.
+        """
+        own = {network.declared.name: network for network in self.networks}
+        found = {}
+        for network in self.networks if self.query.is_real else ():
+            other = own.get(network.declared.other or "")
+            if network.declared.relation == "equal-to" and other is not None and self._reads_alike(network, other):
+                found[network] = other
+        return found
+
+    def _reads_alike(self, one: OpenNetwork, other: OpenNetwork) -> bool:
+        columns = [self._member(network).columns for network in (one, other)]
+        known = {value.name for value in other.graph.outputs}
+        same = all(np.array_equal(a, b) for a, b in zip(*columns, strict=True))
+        return same and {one.names[variable.name] for variable in one.declared.hidden} <= known
 
     @property
     def _fixed(self) -> Mapping[int, float]:

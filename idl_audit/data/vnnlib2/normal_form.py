@@ -13,11 +13,21 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from idl_audit.data.vnnlib import MAX_CASES, MAX_LITERALS
 from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, Arithmetic
-from idl_audit.data.vnnlib2.syntax import Access, Comparison, Constant, Formula, Junction, Specification, Term, Variable
+from idl_audit.data.vnnlib2.syntax import (
+    Access,
+    Comparison,
+    Constant,
+    Formula,
+    Junction,
+    Operation,
+    Specification,
+    Term,
+    Variable,
+)
 from idl_audit.data.vnnlib2.terms import Entry, Key, difference, entries_of, key_of, polynomial_of, value_of
 from idl_audit.values.errors import DataError
 
@@ -287,6 +297,8 @@ class _Making:
             if arithmetic.largest is not None and arithmetic.least is not None:
                 found.lo.setdefault(i, arithmetic.least)
                 found.hi.setdefault(i, arithmetic.largest)
+        if any(self._is_refuted(literal, found) for literal in case.literals.values()):
+            return None
         rows = [row for row in map(self._row, case.literals.values()) if row is not None]
         for _ in range(MOST_SWEEPS):
             changed = [row.narrow(found, self.columns.arithmetics) for row in rows]
@@ -295,6 +307,34 @@ class _Making:
             if not any(changed):
                 break
         return None if found.is_empty else found
+
+    def _is_refuted(self, literal: Literal, case: _Case) -> bool:
+        """Whether the least that the left side may be, computed as it is written, is above the most of the right."""
+        ends = [self._ends(side, literal.arithmetic, case) for side in (literal.left, literal.right)]
+        least, most = ends[0][0], ends[1][1]
+        return least is not None and most is not None and (least > most or (literal.strict and least == most))
+
+    def _ends(self, term: Term, arithmetic: Arithmetic, case: _Case) -> tuple[Fraction | None, Fraction | None]:
+        """Return the least and the greatest value of a term of inputs; None where none is known.
+
+        Rounding is monotone: what is computed of the ends are ends of what is computed.
+        """
+        match term:
+            case Constant():
+                value = arithmetic.constant(term.value, term.text)
+                return value, value
+            case Access():
+                column = self.columns.numbers.get((term.variable, term.flat))
+                return (None, None) if column is None else (case.lo.get(column), case.hi.get(column))
+            case Operation():
+                parts = [self._ends(part, arithmetic, case) for part in term.parts]
+                if term.operator == "-" and len(parts) == 1:
+                    ((lo, hi),) = parts
+                    return None if hi is None else -hi, None if lo is None else -lo
+                found = parts[0]
+                for part in parts[1:]:
+                    found = _combined(term.operator, found, part, arithmetic)
+                return found
 
     def _row(self, literal: Literal) -> _Row | None:
         """Return the linear inequality between inputs that a literal is, where it is one."""
@@ -311,6 +351,29 @@ class _Making:
                 column = self.columns.numbers[entry]
                 terms[column] = terms.get(column, Fraction(0)) + coefficient
         return _Row(literal, {i: c for i, c in terms.items() if c}, whole.get((), Fraction(0)), self.columns)
+
+
+_Ends: TypeAlias = tuple[Fraction | None, Fraction | None]
+
+
+def _combined(operator: str, one: _Ends, two: _Ends, arithmetic: Arithmetic) -> _Ends:
+    """Return the ends of a sum, difference or product of two intervals, rounded as the type rounds."""
+    if operator == "-":
+        operator, two = "+", (None if two[1] is None else -two[1], None if two[0] is None else -two[0])
+    if operator == "+":
+        return _computed("+", one[0], two[0], arithmetic), _computed("+", one[1], two[1], arithmetic)
+    products = [_computed("*", a, b, arithmetic) for a in one for b in two]
+    known = [value for value in products if value is not None]
+    return (min(known), max(known)) if len(known) == len(products) else (None, None)
+
+
+def _computed(operator: str, a: Fraction | None, b: Fraction | None, arithmetic: Arithmetic) -> Fraction | None:
+    if a is None or b is None:
+        return None
+    try:
+        return arithmetic.combined(operator, (a, b))
+    except DataError:  # beyond the type
+        return None
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from typing import Final
 
 import numpy as np
 
+from idl_audit.implicit.activations.jumping import Step
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import LinearMap
-from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.query import Conjunction
@@ -43,7 +44,7 @@ class ExactRanges:
 
     def refutes(self, alternative: Conjunction) -> bool:
         """Return whether one row of an alternative holds nowhere."""
-        if self._is_uncertain or alternative.rows.size > MOST_TERMS:
+        if _is_uncertain(self.model.output) or alternative.rows.size > MOST_TERMS:
             return False
         rows = zip(alternative.rows, alternative.exactly, alternative.strict, strict=True)
         for row, offset, strict in rows:
@@ -54,47 +55,74 @@ class ExactRanges:
 
     def least(self, row: FloatArray) -> Fraction | None:
         """Return a lower bound of row . y; None where there is none."""
+        return self._least(self.model.output, row)
+
+    def _least(self, affine: Affine, row: FloatArray) -> Fraction | None:
         total = Fraction(0)
-        for (source, place), coefficient in self._coefficients(row).items():
+        for (source, place), coefficient in self._coefficients(affine, row).items():
             if source == _CONSTANT:
                 total += coefficient
-                continue
-            ends = (self.lo, self.hi) if source == INPUT else self._ends(source)
-            end = ends[0][place] if coefficient > 0 else ends[1][place]
-            if coefficient and end is None:
-                return None
-            total += coefficient * (end or Fraction(0))
+            elif coefficient:
+                end = self._end(source, place, lower=coefficient > 0)
+                if end is None:
+                    return None
+                total += coefficient * end
         return total
 
-    def _coefficients(self, row: FloatArray) -> Mapping[tuple[int, int], Fraction]:
-        """Return what row . y is multiplied by: entries of blocks and inputs, and 1."""
+    def _coefficients(self, affine: Affine, row: FloatArray) -> Mapping[tuple[int, int], Fraction]:
+        """Return what is multiplied by what in row . (an affine map): entries of blocks and inputs, and 1."""
         found: dict[tuple[int, int], Fraction] = {}
-        constant = self.model.output.constant
         for j in np.flatnonzero(row).tolist():
             weight = Fraction(float(row[j]))
             key = (_CONSTANT, 0)
-            found[key] = found.get(key, Fraction(0)) + weight * Fraction(float(constant[j]))
-            for source, linear_map in self._maps():
+            found[key] = found.get(key, Fraction(0)) + weight * Fraction(float(affine.constant[j]))
+            for source, linear_map in _maps(affine):
                 for place, value in _entries(linear_map, j):
                     key = (source, place)
                     found[key] = found.get(key, Fraction(0)) + weight * Fraction(value)
         return found
 
-    def _ends(self, block: int) -> tuple[Ends, Ends]:
-        found = self.states[block]
-        lo, hi = ([Fraction(v) if np.isfinite(v) else None for v in ends[0].tolist()] for ends in (found.lo, found.hi))
-        return lo, hi
+    def _end(self, source: int, place: int, *, lower: bool) -> Fraction | None:
+        """Return an end of a state or an input; None where there is none."""
+        if source == INPUT:
+            return (self.lo if lower else self.hi)[place]
+        block = self.model.blocks[source]
+        if isinstance(block.activation, Step) and not np.any(block.exponent):
+            side = self._side(source, block.activation, place)
+            if side is not None:
+                return side
+        ends = self.states[source].lo if lower else self.states[source].hi
+        value = float(ends[0, place])
+        return Fraction(value) if np.isfinite(value) else None
 
-    def _maps(self) -> Iterator[tuple[int, LinearMap]]:
-        yield from self.model.output.states.items()
-        if self.model.output.input is not None:
-            yield INPUT, self.model.output.input
+    def _side(self, block: int, step: Step, place: int) -> Fraction | None:
+        """Return the value of a step, both of whose sides are level, where z is known to be on one of them."""
+        below, above, jump, share = (
+            np.broadcast_to(one, self.model.blocks[block].size)[place]
+            for one in (step.below, step.above, step.jump, step.share)
+        )
+        row = self.model.rows[block]
+        if below or above or _is_uncertain(row):
+            return None
+        one = np.zeros(row.size)
+        one[place] = 1.0
+        least, most = self._least(row, one), self._least(row, -one)
+        if least is not None and (least >= 0 if share else least > 0):
+            return Fraction(float(jump))
+        if most is not None and (-most < 0 if share else -most <= 0):
+            return Fraction(0)
+        return None
 
-    @property
-    def _is_uncertain(self) -> bool:
-        maps = [linear_map for _, linear_map in self._maps()]
-        uncertain = any(w.relative or w.slack is not None or w.nnz > MOST_TERMS for w in maps)
-        return bool(self.model.output.constant_error) or uncertain
+
+def _maps(row: Affine) -> Iterator[tuple[int, LinearMap]]:
+    yield from row.states.items()
+    if row.input is not None:
+        yield INPUT, row.input
+
+
+def _is_uncertain(row: Affine) -> bool:
+    uncertain = any(w.relative or w.slack is not None or w.nnz > MOST_TERMS for w in row.maps)
+    return bool(row.constant_error) or uncertain
 
 
 _CONSTANT: Final = -2
