@@ -28,10 +28,12 @@ COMMANDS = {
     "bounds": "bounds",
     "bench": "bench",
     "convert": "convert",
+    "convert-property": "convert_property",
     "predict": "predict",
     "reduce": "reduce",
     "compress": "compress",
     "compose": "compose",
+    "harden": "harden",
     "inspect": "inspect",
     "verify": "verify",
     "init": "init",
@@ -42,7 +44,8 @@ COMMANDS = {
     "explain": "explain",
     "schema": "schema",
 }
-"""Command -> the module of this package that has a function of that name; imported when the command is asked for."""
+"""Command -> the module of this package that has a function of that name, with underscores; imported when the command
+is asked for."""
 
 
 class _Group(TyperGroup):

@@ -32,6 +32,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             f"idl-audit convert {SAMPLE}.onnx -o implicit.npz --spy structure.png",
             "idl-audit convert model.onnx -o implicit.npz --flat -d data.npz --json report.json",
         ),
+        "convert-property": (
+            "idl-audit convert-property prop_3.vnnlib.gz -o prop_3_v2.vnnlib --onnx model.onnx",
+            "idl-audit convert-property property.vnnlib --element float32",
+        ),
         "predict": (f"idl-audit predict {SAMPLE}.onnx -d {SAMPLE}.npz --limit 5 --save states.npz",),
         "reduce": (
             f"idl-audit reduce {SAMPLE}.onnx -o smaller.npz",
@@ -44,6 +48,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "compose": (
             "idl-audit compose cascade features.npz classifier.npz -o both.npz",
             "idl-audit compose feedback plant.npz controller.onnx -o closed_loop.npz",
+        ),
+        "harden": (
+            "idl-audit harden model.onnx -d train.npz -e 0.1 --bounds 0,1 -o hardened.onnx --audit test.npz",
+            "idl-audit harden model.onnx -d train.npz --holdout validation.npz -e 8/255 --bounds 0,1 -o hardened.onnx",
         ),
         "inspect": (f"idl-audit inspect {SAMPLE}.onnx",),
         "verify": ("idl-audit verify certificates/sample-0-eps-0.02.npz model.onnx",),

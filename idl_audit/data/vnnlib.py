@@ -147,8 +147,8 @@ def _check_version(name: str, text: str, at: int, line: int) -> None:
         if found is not None and found[1].partition(".")[0] == "1":
             return
     raise _ParseError(
-        f"line {line} has {_shown(name)}, so this is VNN-LIB {version}, and this version of idl-audit reads VNN-LIB 1: "
-        "write it with declare-const X_0, X_1, ..., Y_0, Y_1, ..., or ask its author for the file of version 1.0"
+        f"line {line} has {_shown(name)}, so this is VNN-LIB {version} where VNN-LIB 1 is expected: write it "
+        "with declare-const X_0, X_1, ..., Y_0, Y_1, ..., or give the file of version 1.0"
     )
 
 

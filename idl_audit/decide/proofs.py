@@ -189,8 +189,8 @@ class _Making:
         tree = recorded.splits and self._grown(recorded.splits, GROWTH)
         if tree is None:  # bounds over one box do not refute a part of it that bounds over the whole did
             tree, judge = SplitTree(), Judge.of(self.model, self.network, self.query)
-            split_inputs(self.model, self.query, budget=self.budget, judge=judge, record=tree, cut_slabs=False)
-            tree = self._grown(tree, 1.0)
+            done = split_inputs(self.model, self.query, budget=self.budget, judge=judge, record=tree, cut_slabs=False)
+            tree = None if done.found else self._grown(tree, 1.0)
         return None if tree is None else replace(of_splits(tree), loops=first.loops)
 
     def _grown(self, tree: SplitTree, share: float) -> SplitTree | None:

@@ -24,14 +24,14 @@ from idl_audit.graph.functions import Names, without_calls
 from idl_audit.graph.inputs import AS_IT_IS, InputChoice, fixed_values, with_choice
 from idl_audit.graph.ir import Call, Graph, Node, Provenance, Refused, Value, shown
 from idl_audit.graph.names import check_names
-from idl_audit.graph.onnx_contents import DEFAULT_DOMAINS, Contents, Source, read_contents
+from idl_audit.graph.onnx_contents import DEFAULT_DOMAINS, Contents, Source, declared_values, read_contents
 from idl_audit.graph.schemas import node_faults
 from idl_audit.graph.survey import Surveyed, survey
 from idl_audit.graph.tensors import ELEMENT_TYPES, LARGEST_TENSOR, widened
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
-__all__ = ["FOLD_LIMIT", "OLDEST_OPSET", "fold_node", "read_onnx"]
+__all__ = ["FOLD_LIMIT", "OLDEST_OPSET", "fold_node", "read_interface", "read_onnx"]
 
 OLDEST_OPSET: Final = 7
 _MAX_PROTOBUF: Final = 2**31 - 1  # protobuf's own limit
@@ -57,7 +57,7 @@ def read_onnx(
     for a sound file with parts that are not read here (other domains, open control flow, text, NaN weights).
     """
     path = Path(path)
-    model, file = _read_model(path)
+    model, file = read_model(path)
     opset = _opset(model, path)
     source = Source(path, ExternalData(path), outline)
     contents = _with_hidden(read_contents(model, source), hidden, path)
@@ -108,6 +108,15 @@ def _with_hidden(contents: Contents, hidden: Sequence[str], path: Path) -> Conte
         outputs=(*contents.outputs, *(known.get(name, Value(name, None, "undefined")) for name in more)),
         body=replace(contents.body, outputs=(*contents.body.outputs, *more)),
     )
+
+
+def read_interface(path: Path) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """Return the inputs, without the weights, and the outputs that an ONNX file declares; its nodes are not looked at.
+
+    Raises ModelFileError for a file that is missing or damaged.
+    """
+    model, _ = read_model(path)
+    return declared_values(model.graph)
 
 
 def _with_fixed(contents: Contents, fixed: Mapping[str, AnyArray]) -> Contents:
@@ -229,7 +238,7 @@ def _with_wide_attributes(node: Node) -> Node:
     return replace(node, attributes=MappingProxyType(attributes))
 
 
-def _read_model(path: Path) -> tuple[ModelProto, ReadFile]:
+def read_model(path: Path) -> tuple[ModelProto, ReadFile]:
     """Return the parsed file, and the file with the SHA-256 of the very bytes that were parsed."""
     data, stamp = _read_bytes(path)
     return _parse(data, path), ReadFile(path, hashlib.sha256(data).hexdigest(), stamp)

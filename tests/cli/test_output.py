@@ -43,9 +43,9 @@ COMMANDS = {
 }
 """Name -> a command line that succeeds."""
 
-ELSEWHERE = ("predict", "reduce", "compress", "compose")
+ELSEWHERE = ("predict", "reduce", "compress", "compose", "harden")
 """Commands that make a model or numbers: they have tests of their own."""
-OTHERS = ("init", "gate", "diff", "explain", "report", "schema")
+OTHERS = ("init", "convert-property", "gate", "diff", "explain", "report", "schema")
 """Commands that print no report."""
 
 REPORT_FILE = {

@@ -429,6 +429,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "few indices": (HEAD + "(assert (<= X[1] 1.0))", "'X[1]' has 1 of the 2 indices"),
     "many indices": (HEAD + "(assert (<= X[1,1,1] 1.0))", "has 3 of the 2"),
     "scalar with an index": (HEAD + "(assert (<= Y[0] 1.0))", "write Y"),
+    "millions of indices": (HEAD + f"(assert (<= X[0{',0' * 10**6}] 1.0))", "33 of the 2 indices"),
     "large index": (HEAD + "(assert (<= X[0,3] 1.0))", "'X[0,3]' is not in X", "[2, 3]", "from 0"),
     "huge index": (HEAD + f"(assert (<= X[0,{'9' * 10**5}] 1.0))", "is not in X"),
     "negative index": (HEAD + "(assert (<= X[-1,0] 1.0))", "'X[-1,0]'", "write X[0,0]"),

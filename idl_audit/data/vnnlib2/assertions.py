@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final, NoReturn, TypeAlias, cast
 
@@ -56,6 +56,16 @@ class _Entry:
 
 
 @dataclass(slots=True)
+class _Types:
+    """What is known of one comparison's type so far."""
+
+    element: str | None = None
+    """Of its entries; None before the first of them."""
+    constants: list[Constant] = field(default_factory=list)
+    """Its numbers, which must be of that type."""
+
+
+@dataclass(slots=True)
 class _Frame:
     """An expression that is not closed yet."""
 
@@ -63,6 +73,8 @@ class _Frame:
     place: Place
     parts: list[Any]
     """What is closed of it: formulas or terms, as its operator takes."""
+    types: _Types | None = None
+    """Of the comparison that it is, or is in; None where formulas stand."""
 
 
 class Assertions:
@@ -87,29 +99,14 @@ class Assertions:
 
     def formula(self, opening: Match) -> Formula:
         """Return the formula of the assertion that `opening` opens, having read it to its closing parenthesis."""
-        place, numbers, entries = self._place, self._numbers, self._entries
-        frame = _Frame("assert", place(start(opening)), [])
+        frame = _Frame("assert", self._place(start(opening)), [])
         outer: list[_Frame] = []
-        element: str | None = None  # of the comparison that is read
-        constants: list[Constant] = []  # of that comparison
-        in_comparison = False
         for match in self._matches:
             kind = match.lastgroup
             if kind == "close":
-                operator = frame.operator
-                if operator in SENSES:
-                    done: Formula | Term = self._comparison(frame, element, constants)
-                    in_comparison = False
-                elif not frame.parts:
-                    self._fail(start(match), f"{shown(operator)} stands alone; it takes {_wanted(frame).strip(',')}")
-                elif operator in ARITHMETIC:
-                    done = Operation(cast(Any, operator), tuple(frame.parts), frame.place)
-                elif operator in JUNCTIONS:
-                    done = Junction(cast(Any, operator), tuple(frame.parts), frame.place)
-                else:
-                    if len(frame.parts) > 1:
-                        self._fail(frame.parts[1].place, "an assertion has one formula; put several together with and")
-                    return cast(Formula, frame.parts[0])
+                done = self._closed(frame, match)
+                if not outer:
+                    return cast(Formula, done)
                 frame = outer.pop()
                 frame.parts.append(done)
                 continue
@@ -117,52 +114,80 @@ class Assertions:
             if self._terms > MAX_TERMS:
                 self._fail(start(match), f"the assertions have more than {MAX_TERMS:,} words; split the query")
             if kind == "open":
-                operator = match["operator"]
-                if operator in SENSES:
-                    if in_comparison:
-                        self._refuse(match, frame)
-                    in_comparison, element, constants = True, None, []
-                elif operator not in (ARITHMETIC if in_comparison else JUNCTIONS):
-                    self._refuse(match, frame)
                 if len(outer) == MAX_DEPTH:
                     self._fail(start(match), f"this is nested deeper than {MAX_DEPTH} parentheses; write it flat")
                 outer.append(frame)
-                frame = _Frame(operator, place(match.start("open")), [])
-            elif kind == "entry" and in_comparison:
-                entry = entries.get(match["entry"]) or self._entry(match)
-                if element is None:
-                    element = entry.element
-                elif element != entry.element:
-                    self._fail(
-                        start(match),
-                        f"{shown(raw(match))} is {entry.element} and what stands before it {element}; a comparison has "
-                        "one type, and nothing is converted",
-                    )
-                frame.parts.append(Access(entry.variable, entry.index, entry.flat, place(match.start("entry"))))
-            elif kind == "number" and in_comparison:
-                text, value = numbers.get(match["number"]) or self._number(match)
-                constants.append(Constant(value, text, place(match.start("number"))))
-                frame.parts.append(constants[-1])
+                frame = self._opened(match, frame)
+            elif frame.types is None:
+                self._refuse(match, frame)
+            elif kind == "entry":
+                frame.parts.append(self._access(match, frame.types))
+            elif kind == "number":
+                frame.parts.append(self._constant(match, frame.types))
             else:
                 self._refuse(match, frame)
         raise AssertionError("the end of the text is a word too")
 
-    def _comparison(self, frame: _Frame, element: str | None, constants: list[Constant]) -> Comparison:
+    def _opened(self, match: Match, around: _Frame) -> _Frame:
+        """Return the expression that begins with this word."""
+        operator, types = match["operator"], around.types
+        if types is not None and operator not in ARITHMETIC:
+            self._refuse(match, around)
+        if types is None and operator not in JUNCTIONS:
+            if operator not in SENSES:
+                self._refuse(match, around)
+            types = _Types()
+        return _Frame(operator, self._place(match.start("open")), [], types)
+
+    def _closed(self, frame: _Frame, match: Match) -> Formula | Term:
+        """Return the expression that is whole now; of an assertion, its formula."""
+        operator, parts = frame.operator, frame.parts
+        if operator in SENSES:
+            return self._comparison(frame)
+        if not parts:
+            self._fail(start(match), f"{shown(operator)} stands alone; it takes {_wanted(frame).strip(',')}")
+        if operator in ARITHMETIC:
+            return Operation(cast(Any, operator), tuple(parts), frame.place)
+        if operator in JUNCTIONS:
+            return Junction(cast(Any, operator), tuple(parts), frame.place)
+        if len(parts) > 1:
+            self._fail(parts[1].place, "an assertion has one formula; put several together with and")
+        return cast(Formula, parts[0])
+
+    def _comparison(self, frame: _Frame) -> Comparison:
         if len(frame.parts) != 2:
-            self._fail(
-                frame.place,
-                f"{shown(frame.operator)} compares two terms and has {len(frame.parts)}; write one for each",
-            )
+            told = f"{shown(frame.operator)} compares two terms and has {len(frame.parts)}"
+            self._fail(frame.place, f"{told}; write one comparison for each pair")
+        assert frame.types is not None
+        element = frame.types.element
         if element is None:
             self._fail(frame.place, "this compares numbers, which have no type without a variable; leave it out")
         known = ELEMENT_TYPES[element]
         if known.family != "decimal":
-            for constant in constants:
+            for constant in frame.types.constants:
                 refusal = known.refusal(constant.text, constant.value)
                 if refusal is not None:
                     self._fail(constant.place, f"{shown(constant.text)} is compared with {element}; {refusal}")
         left, right = frame.parts
         return Comparison(cast(Any, frame.operator), left, right, frame.place)
+
+    def _access(self, match: Match, types: _Types) -> Access:
+        entry = self._entries.get(match["entry"]) or self._entry(match)
+        if types.element is None:
+            types.element = entry.element
+        elif types.element != entry.element:
+            self._fail(
+                start(match),
+                f"{shown(raw(match))} is {entry.element} and what stands before it {types.element}; a comparison has "
+                "one type, and nothing is converted",
+            )
+        return Access(entry.variable, entry.index, entry.flat, self._place(match.start("entry")))
+
+    def _constant(self, match: Match, types: _Types) -> Constant:
+        text, value = self._numbers.get(match["number"]) or self._number(match)
+        made = Constant(value, text, self._place(match.start("number")))
+        types.constants.append(made)
+        return made
 
     def _refuse(self, match: Match, frame: _Frame) -> NoReturn:
         """Raise for a word that cannot stand in an expression."""

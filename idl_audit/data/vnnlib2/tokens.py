@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Final, TypeAlias
 
+from idl_audit.data.vnnlib2.limits import MAX_DIMENSIONS
 from idl_audit.data.vnnlib2.syntax import Place
 
 _SKIP: Final = r"(?:[ \t\r\n\f]++|;[^\n]*+)*+"
@@ -57,8 +59,9 @@ _ESCAPED: Final = {"n": "\n", "t": "\t"}
 
 
 def whole_numbers(index: str) -> list[str]:
-    """Return the digits of each of the numbers between the brackets of an entry or a shape."""
-    return [found[1] for found in _WHOLE.finditer(index) if found[1]]
+    """Return the digits of each number between the brackets of an entry or a shape: one more than may be, at most."""
+    every = (found[1] for found in _WHOLE.finditer(index) if found[1])
+    return list(itertools.islice(every, MAX_DIMENSIONS + 1))
 
 
 def unquoted(quoted: str) -> str:
@@ -94,16 +97,16 @@ class Lines:
         self._text = text
         self._line = 1
         self._start = 0
-        self._end = self._end_of_line()
+        self._end = self._end_of_line(0)
 
-    def _end_of_line(self) -> int:
-        found = self._text.find("\n", self._start)
+    def _end_of_line(self, position: int) -> int:
+        found = self._text.find("\n", position)
         return len(self._text) if found < 0 else found
 
     def place(self, position: int) -> Place:
         """Return the place of a position that is not before the last one."""
-        while position > self._end:
-            self._start = self._end + 1
-            self._end = self._end_of_line()
-            self._line += 1
+        if position > self._end:
+            self._line += self._text.count("\n", self._end, position)
+            self._start = self._text.rfind("\n", self._end, position) + 1
+            self._end = self._end_of_line(position)
         return Place(self._line, position - self._start + 1)

@@ -104,6 +104,8 @@ def whole_multiple(values: Iterable[Fraction]) -> int:
 
 def _multiplicity(number: int, prime: int) -> int:
     """Return how often a prime divides a number."""
+    if prime == 2:
+        return (number & -number).bit_length() - 1
     count = 0
     while number % prime == 0:
         number //= prime
