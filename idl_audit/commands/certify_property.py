@@ -192,9 +192,10 @@ def _denied(asked: AskedProperty, results: Iterable[Result]) -> Iterator[Diagnos
 
 def _sat(subject: Subject, found: Result, diagnostics: tuple[Diagnostic, ...]) -> Decision:
     assert found.found is not None  # a falsified query has its point
-    point, confirmed = found.found, (subject.original.name, found.found.confirmed_by)
+    point = found.found
     witness = witness_text(point.pinned or point.point.tolist(), point.outputs)
-    return Decision("sat", found.method, witness, tuple(filter(None, confirmed)), diagnostics=diagnostics)
+    confirmed = tuple(filter(None, (subject.original.name if point.replays else "", point.confirmed_by)))
+    return Decision("sat", found.method, witness, confirmed, diagnostics=diagnostics)
 
 
 def _in_float32(

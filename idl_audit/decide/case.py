@@ -52,7 +52,8 @@ class Case:
     """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,); in
     floating-point arithmetic, of the computed rows.
 
-    Above 0 it is refuted; the 0 of a strict row is told as the least positive number."""
+    Above 0 it is refuted; the 0 of a strict row is told as the least positive number, and so is it where exact
+    arithmetic alone refutes an alternative."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
     _splitting: tuple[Query, tuple[int, ...], Splitting] | None = None

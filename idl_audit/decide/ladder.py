@@ -500,8 +500,10 @@ def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
     return Reason.WITHIN_ROUNDING if case.is_within_rounding else case.reason
 
 
-METHODS: Final = tuple(name for name, rung in RUNGS.items() if name != "persist" and not rung.begins)
-"""What may be asked for, in the order of cost; persist ends with the time alone."""
+_OF_PROPERTIES: Final = ("persist", "rational")
+"""Rungs of properties alone, which have no methods to choose: persist ends with the time, rational is for borders."""
+METHODS: Final = tuple(name for name, rung in RUNGS.items() if name not in _OF_PROPERTIES and not rung.begins)
+"""What may be asked for, in the order of cost."""
 
 
 def in_order_of_cost(names: Sequence[str]) -> tuple[str, ...]:

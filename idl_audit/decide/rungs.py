@@ -17,8 +17,10 @@ from idl_audit.decide.case import Case
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.decide.quick import quick
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.exact import phases
+from idl_audit.proof.exact.point import RATIONALS, ExactNetwork
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import output_intervals, output_lower_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_intervals, output_lower_bounds
 from idl_audit.proof.lp_chain import LpChain, widened
 from idl_audit.proof.rows import plus
 from idl_audit.search import branching
@@ -34,6 +36,7 @@ from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Misclassification, Query
+from idl_audit.values.rounding import LEAST
 from idl_audit.values.verdicts import Reason
 
 FIRST_BOXES: Final = 96
@@ -257,6 +260,29 @@ def _why_left(grown: Grown) -> Reason:
     return gaps.get(grown.outcome, Reason.RELAXATION_GAP)
 
 
+def _rational(case: Case, budget: Budget) -> None:
+    """Exact programs over the phases of the few states that bend: for what rounding leaves open at a border."""
+    box, network = case.query.box, case.judge.confirm
+    if not isinstance(network, ExactNetwork) or not phases.is_small(case.proved_model, box, case.bounds(budget)):
+        return
+    model = network.own
+    if model is None or not phases.fits(model):
+        return
+    bounds = backward_state_bounds(model, case.inputs, check=budget.check)
+    program = phases.program_of(model, box, bounds, check=budget.check) if phases.is_small(model, box, bounds) else None
+    if program is None:
+        return
+    decider = phases.Decider(model, case.query, program, budget.check)
+    for number in case.hardest.tolist():
+        budget.spend()
+        answer = decider.decide(case.query.alternatives[number])
+        if answer.point and network.opinion(case.query, answer.point).holds:
+            case.judge.take(answer.point, RATIONALS)
+            return
+        if answer.refuted:
+            case.raise_lowers([number], [LEAST])
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 Climb: TypeAlias = Callable[[Case, Budget], None]
@@ -311,6 +337,10 @@ def _no_trees(model: ImplicitModel, query: Query) -> bool:
     return model.is_feed_forward and not _trees(model, query) and program_bytes(model) <= LARGEST_PROGRAM
 
 
+def _small_exact(model: ImplicitModel, query: Query) -> bool:
+    return _no_classes(model, query) and phases.fits(model)
+
+
 def _no_classes(model: ImplicitModel, query: Query) -> bool:
     """A property gets all its time; a sample that no rung decides is left, as there are more."""
     return not _classes(model, query) and _boxes(model, query)
@@ -347,8 +377,10 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
+        "rational": Rung(_rational, 0.3, proves=True, fits=_small_exact, usual=_small_exact),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
         "lp": Rung(_lp, proves=True, usual=_no_trees),
         "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),

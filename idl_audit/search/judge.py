@@ -55,6 +55,8 @@ class Found:
     """What was asked beside the network, and agreed."""
     pinned: tuple[Fraction, ...] = ()
     """The point itself, where it is no float32 numbers and `point` has the nearest ones."""
+    replays: bool = True
+    """Of a counterexample: whether the network calls `point` one, too."""
 
     @property
     def predicted(self) -> int:
@@ -143,6 +145,12 @@ class Judge:
             BudgetError: where the time is over between two batches.
         """
         return propose_together([self], [points], self.budget.check)[0]
+
+    def take(self, point: Sequence[Fraction], by: str) -> None:
+        """Take a counterexample of the exact set that exact arithmetic has found, and ask the network next to it."""
+        near = np.array([float(value) for value in point]).astype(np.float32)
+        seen = self._judged(near, self.network(near[None])[0])
+        self._keep(replace(seen, holds=True, confirmed_by=by, pinned=tuple(point), replays=seen.holds))
 
     def hear(self, inside: Float32Array, outputs: FloatArray, *, alone: bool) -> None:
         """Take what the network says of points inside the set; it is asked again about the best unless it was `alone`.

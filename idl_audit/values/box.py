@@ -40,6 +40,8 @@ class Box:
     """Inputs whose interval holds no such number -> a number in it: every point has that there, exactly.
 
     Where the network is asked, and wherever points are float32 numbers, the nearest of them stands for it."""
+    ends: tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None = None
+    """The exact bounds, (lo, hi), where they are known and no float64 numbers."""
 
     def __post_init__(self) -> None:
         if self.lo.shape != self.hi.shape or self.lo.ndim != 1:
@@ -166,6 +168,16 @@ class Box:
             lo[i] = hi[i] = nearest_number(value, self._floats)
         return lo.astype(np.float32), hi.astype(np.float32)
 
+    @property
+    def exact_ends(self) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
+        """The exact bounds (lo, hi); None where they are not known."""
+        if self.ends is not None:
+            return self.ends
+        if not ((self.lo == self.inner_lo).all() and (self.hi == self.inner_hi).all()):
+            return None
+        lo, hi = (tuple(map(Fraction, ends.tolist())) for ends in (self.lo, self.hi))
+        return lo, hi
+
     def exactly(self, point: Float32Array) -> list[Fraction]:
         """Return the exact point that a point of float32 numbers stands for, (p,)."""
         values = [Fraction(value) for value in point.tolist()]
@@ -179,7 +191,7 @@ class Box:
         lo, inner_lo, inner_hi, hi = (ends.copy() for ends in (self.lo, self.inner_lo, self.inner_hi, self.hi))
         for i, value in self.pins.items():
             lo[i] = inner_lo[i] = inner_hi[i] = hi[i] = nearest_number(value, self._floats)
-        return replace(self, lo=lo, inner_lo=inner_lo, inner_hi=inner_hi, hi=hi, pins={})
+        return replace(self, lo=lo, inner_lo=inner_lo, inner_hi=inner_hi, hi=hi, pins={}, ends=None)
 
     def project(self, points: FloatArray) -> Float32Array:
         """Return the points of `point_type` inside the exact set nearest to `points`, (..., p), as float32 numbers.

@@ -99,7 +99,8 @@ def to_query(box: PropertyBox, n_outputs: int, source: str) -> Query:
         alternatives.append(Conjunction(matrix, np.array([rounded(c, up=False) for c in exact]), exact))
     lo, inner_lo = (np.array([rounded(value, up=up) for value in box.lo]) for up in (False, True))
     inner_hi, hi = (np.array([rounded(value, up=up) for value in box.hi]) for up in (False, True))
-    return Query(_with_pins(Box(lo, hi, inner_lo, inner_hi), box), tuple(alternatives))
+    ends = tuple(box.lo), tuple(box.hi)
+    return Query(_with_pins(Box(lo, hi, inner_lo, inner_hi, ends=ends), box), tuple(alternatives))
 
 
 def _with_pins(rounded_box: Box, box: PropertyBox) -> Box:

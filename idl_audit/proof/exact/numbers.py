@@ -29,10 +29,10 @@ class Inexact(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """The numbers tops / bottom."""
+    """The numbers tops / bottom, or several of each: what is done to vectors is done to the columns of matrices."""
 
     tops: AnyArray
-    """Python's integers, (n,)."""
+    """Python's integers, (n,) or (n, columns)."""
     bottom: int
     """Above 0."""
 
@@ -64,9 +64,9 @@ class Exact:
         return Exact(self.over(bottom) + other.over(bottom), bottom)
 
     def times(self, factors: FloatArray) -> Exact:
-        """Return the products with float64 numbers, entry by entry."""
+        """Return the products with float64 numbers, (n,), entry by entry."""
         whole, shift = whole_numbers(factors)
-        return Exact(self.tops * whole, self.bottom << shift)
+        return Exact(self.tops * whole.reshape(-1, *(1,) * (self.tops.ndim - 1)), self.bottom << shift)
 
 
 def whole_numbers(values: FloatArray) -> tuple[AnyArray, int]:
@@ -112,21 +112,21 @@ def products_of(linear_map: LinearMap) -> int:
 
 
 def _selected(tops: AnyArray, index: IntArray) -> AnyArray:
-    if not tops.size:
-        return _objects([0] * index.size)
+    if not len(tops):
+        return zeros((index.size, *tops.shape[1:]))
     taken = tops[np.maximum(index, 0)]
     taken[index < 0] = 0
-    return taken
+    return np.asarray(taken)
 
 
 def _matrix_product(matrix: sp.csr_array, x: Exact) -> Exact:
     """Return the products of rows with x, entries that meet a 0 left out."""
-    read = np.flatnonzero(x.tops != 0)
-    if read.size < x.tops.size:
+    read = np.flatnonzero((x.tops != 0).reshape(len(x.tops), -1).any(axis=1))
+    if read.size < len(x.tops):
         matrix, x = sp.csr_array(matrix[:, read]), Exact(x.tops[read], x.bottom)
     shift = whole_numbers(matrix.data)[1] if matrix.nnz <= ENTRIES_AT_ONCE else _shift_of(matrix.data)
     parts = [_rows_product(matrix[some], x.tops, shift) for some in _row_blocks(matrix)]
-    return Exact(np.concatenate([_objects([]), *parts]), x.bottom << shift)
+    return Exact(np.concatenate([zeros((0, *x.tops.shape[1:])), *parts]), x.bottom << shift)
 
 
 def _shift_of(data: FloatArray) -> int:
@@ -147,12 +147,19 @@ def _row_blocks(matrix: sp.csr_array) -> Iterator[slice]:
 
 def _rows_product(rows: sp.csr_array, tops: AnyArray, shift: int) -> AnyArray:
     own, least = whole_numbers(rows.data)
-    each = own * tops[rows.indices]
-    total = _objects([0] * rows.shape[0])
+    each = own.reshape(-1, *(1,) * (tops.ndim - 1)) * tops[rows.indices]
+    total = zeros((rows.shape[0], *tops.shape[1:]))
     filled = np.flatnonzero(np.diff(rows.indptr))
     if filled.size:
-        total[filled] = np.add.reduceat(each, rows.indptr[filled])
+        total[filled] = np.add.reduceat(each, rows.indptr[filled], axis=0)
     return total if shift == least else total * (1 << (shift - least))
+
+
+def zeros(shape: tuple[int, ...]) -> AnyArray:
+    """Return Python's integer 0, many times."""
+    made = np.empty(shape, object)
+    made[...] = 0
+    return made
 
 
 def _objects(values: list[Any]) -> AnyArray:

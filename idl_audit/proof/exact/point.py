@@ -3,7 +3,7 @@
 A point may have entries that no float64 number is, such as the decimals of a property. In exact arithmetic a query
 holds there or not, whatever a runtime's rounding says: `ExactNetwork.opinion` tells, first by intervals over the
 smallest box of float64 numbers around the point, then, where the network is piecewise linear and its file's own numbers
-are its coefficients, exactly (docs/mathematics.md, section 16).
+are its coefficients, exactly (docs/mathematics.md, section 13).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ExactNetwork:
 
     def outputs(self, point: Point) -> tuple[Fraction, ...] | None:
         """Return the outputs exactly; None where the network has no exact form, or a very large one."""
-        model = self._exact
+        model = self.exact
         if model is None:
             return None
         try:
@@ -87,8 +87,14 @@ class ExactNetwork:
         except Inexact:
             return None
 
+    @property
+    def own(self) -> ImplicitModel | None:
+        """The exact model, where it reads the user's numbers and has the outputs that queries are about."""
+        return self.exact if self.read is tuple and self.scores is tuple else None
+
     @cached_property
-    def _exact(self) -> ImplicitModel | None:
+    def exact(self) -> ImplicitModel | None:
+        """The model with the file's own coefficients; None where it has no exact outputs, or too many products."""
         try:
             model = self.written()
         except (UnsupportedModelError, MemoryLimitError, MemoryError):
