@@ -21,6 +21,7 @@ from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, dec
 from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
+from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
@@ -193,6 +194,7 @@ def audit_robustness(
             *told,
             *_faults(decided, options),
             *_missing_opinion(opinions),
+            *_other_kernels(decided, subject),
         ),
         artifacts=artifacts,
     )
@@ -230,6 +232,7 @@ def _key(
         "model": digest(
             subject.info.sha256.encode(),
             repr((reading.output_name, reading.torch, subject.info.threshold)).encode(),
+            repr(reading.runtime_optimisation).encode(),
         ),
         "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
         "set of options": digest(repr(asked).encode()),
@@ -623,6 +626,13 @@ def _close_calls(
             hint="the proof holds in exact arithmetic for the weights in the file",
             where=f"samples {', '.join(map(str, list(named)[:10]))}",
         )
+
+
+def _other_kernels(decided: Sequence[Decided], subject: Subject) -> Iterator[Diagnostic]:
+    """Say with which versions kernels were measured, where a certified verdict has a bound of what they change."""
+    results = (result for sample in decided for result in sample.results.values())
+    if any(one.verdict is Verdict.CERTIFIED and one.float_error is not None for one in results):
+        yield from told_versions(subject)
 
 
 def _s(things: Sequence[object]) -> str:

@@ -17,6 +17,7 @@ from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
 from idl_audit.commands.shared.float_margins import errors_of_alike, float_margins, told_denied, told_unknown
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
@@ -206,6 +207,7 @@ def _in_float32(
     if isinstance(margins, Unbounded):
         yield told_unknown(margins, "unsat", where=asked.source)
         return
+    yield from told_versions(subject)
     close, largest = 0, 0.0
     for numbers in alike(asked.queries):
         queries, found = [asked.queries[i] for i in numbers], [results[i] for i in numbers]

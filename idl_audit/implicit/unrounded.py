@@ -11,7 +11,8 @@ import numpy as np
 
 from idl_audit.implicit.activations import Coupled
 from idl_audit.implicit.affine import INPUT
-from idl_audit.implicit.as_written import EXACT, AsWritten, Rounding
+from idl_audit.implicit.as_written import AsWritten, Rounding
+from idl_audit.implicit.kernels import EXACT
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine
 from idl_audit.implicit.upward import patterns

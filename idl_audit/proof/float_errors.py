@@ -30,8 +30,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.activations import Coupled
+from idl_audit.implicit.activations.jumping import Jumping
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
+from idl_audit.implicit.kernels import Kernel
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import FAR, Affine, PoolWindows, StateBlock
 from idl_audit.proof.bounds import Interval
@@ -151,6 +153,8 @@ class FloatErrors:
         z = affine_interval(row, self._exact, self.inputs).known
         if k in self.known:
             z = z.intersected(self.known[k])
+        if rounding.never_negative:
+            z = Interval(np.maximum(z.lo, 0.0), np.maximum(z.hi, 0.0)).known
         self._exact[k] = Interval(*block.interval(z.lo, z.hi)).known
         made = self._through(k, block, rounding, z, read) if rounding.is_state else read
         lost = self._overflows(read.size) | self._overflows(made.size) | ~np.isfinite(made.error).all(axis=1)
@@ -196,19 +200,23 @@ class FloatErrors:
         if self.sharp and block.maximum is None:
             error = self._sharpened(k, block, z, read)
         reach = z.largest + error
-        own = kernel.absolute + kernel.relative * reach + kernel.of_value * x.largest + smallest
+        own = _off(block, kernel, reach, x.largest) + smallest
         if isinstance(block.activation, Coupled) or block.maximum is not None:
             centre = np.zeros_like(error)
             moved = _moved(block, z, error)
             added = (moved + own + kernel.of_value * moved) * GROWN
         else:
             lo, hi = down(z.lo - error), up(z.hi + error)
+            lo = np.maximum(lo, 0.0) if rounding.never_negative else lo
             least, most = block.slopes(np.clip(lo, -FAR, FAR), np.clip(hi, -FAR, FAR))
-            jumps = ~np.isfinite(most - least)
-            centre = np.where(jumps, 0.0, least / 2 + most / 2)
-            radius = np.where(jumps, np.inf, up(np.maximum(most - centre, centre - least)))
-            apart = np.where((most > least) & (error > 0), radius, 0.0)  # a number that is exact is on its own side
-            added = (np.where(apart > 0, apart * error, 0.0) + own + smallest * np.abs(centre)) * GROWN
+            centre = least / 2 + most / 2
+            radius = up(np.maximum(most - centre, centre - least))
+            spread = np.where(most > least, radius, 0.0) * error
+            steep = ~(np.isfinite(centre) & np.isfinite(spread))
+            if steep.any():
+                centre, spread = np.where(steep, 0.0, centre), np.where(steep, _jumped(block, lo, hi, error), spread)
+            along = kernel.of_value * (np.abs(centre) * error + spread)
+            added = (spread + own + along + smallest * np.abs(centre)) * GROWN
         self._states[k] = _State(read.piece, centre, added, error)
         moved = (np.abs(centre) * error + added) * GROWN
         return Tensor((x.largest + moved) * GROWN, np.zeros_like(moved), moved)
@@ -285,6 +293,27 @@ class _Pull:
             if k in self.sums:
                 product, doubt = self.sums[k] + product, self.doubts[k] + doubt
             self.sums[k], self.doubts[k] = product, doubt
+
+
+def _off(block: StateBlock, kernel: Kernel, reach: FloatArray, value: FloatArray) -> FloatArray:
+    """Return what a kernel is off by at most, where |z'| <= reach and |phi(z)| <= value."""
+    off = kernel.absolute + kernel.relative * reach + kernel.of_value * value
+    if kernel.of_terms:
+        off = off + kernel.of_terms * GROWN * block(reach)  # sums of the products of the factors' sizes
+    return np.where(np.maximum(reach, value) < kernel.within, off, np.inf)
+
+
+def _jumped(block: StateBlock, lo: FloatArray, hi: FloatArray, error: FloatArray) -> FloatArray:
+    """Return how far a state may move between two places of [lo, hi] no further apart than an error.
+
+    Where slopes are infinite: by all that is between its least and its greatest value there, and of stairs or a step by
+    what lies within the error of the threshold.
+    """
+    first, last = block.interval(lo, hi)
+    moved = up(last - first)
+    if isinstance(block.activation, Jumping) and not np.any(block.exponent):
+        moved = np.fmin(moved, block.activation.jumped(error))
+    return np.where(error > 0, moved, 0.0)
 
 
 def _moved(block: StateBlock, z: Interval, error: FloatArray) -> FloatArray:

@@ -341,6 +341,15 @@ def near_jumps(check: AgreementCheck) -> str:
     return f"; {check.near_jumps} inputs so near a jump that floats may take either side"
 
 
+def optimisation(check: AgreementCheck) -> str:
+    """Return in which form onnxruntime ran the network, where that is not the one it chooses unasked."""
+    if check.optimisation in (None, "all"):
+        return ""
+    asked = {"off": "without graph optimisations", "basic": "with its basic graph optimisations"}[check.optimisation]
+    apart = check.optimised_apart
+    return f" {asked}" + ("" if apart is None else f" (all of them change outputs by {figure(apart)} of max|y|)")
+
+
 def _only_attacked(report: Report) -> bool:
     return report.command.split(" ")[0] == "attack"
 

@@ -74,6 +74,7 @@ ENTERS: Mapping[str, Enters] = {
     "--output-name": Enters("--output-name z", "another output (y, not z)", ("model.output_name",), swap=TWO),
     "--input-name": Enters("--input-name z,x", "another network", ("model.sha256",), swap=PAIR),
     "--fix": Enters("--fix z=row.npy", "another network", ("model.fixed_inputs",), swap=PAIR),
+    "--runtime-optimisation": Enters("--runtime-optimisation off", "", ("conversion.check.optimisation",)),
     "--threshold": Enters("--threshold 0.25", "another threshold (0.0, not 0.25)", ("model.threshold",), swap=ONE),
     "--sigma": Enters("--sigma radii.csv", "sigma none, not radii.csv", ("threat_model.sigma_sha256",)),
     "--target": Enters("--target 1", "target none, not 1", ("threat_model.target",)),

@@ -123,6 +123,9 @@ class Rescaling(Part):
     kappa: Positive | None = Field(default=None, description="The value that was asked for (--kappa).")
 
 
+Optimisation = Literal["off", "basic", "all"]
+
+
 class AgreementCheck(Part):
     """The implicit model compared with the original network."""
 
@@ -134,6 +137,16 @@ class AgreementCheck(Part):
         default=None,
         description="Of a network that jumps: inputs that come so near a threshold that float32 may take either side; "
         "their outputs are compared with what both sides lead to.",
+    )
+    optimisation: Optimisation | None = Field(
+        default=None,
+        description="Graph optimisations with which onnxruntime ran the original network, which is what is judged "
+        "(--runtime-optimisation); null where it is not run by onnxruntime.",
+    )
+    optimised_apart: NonNegative | None = Field(
+        default=None,
+        description="How far outputs of onnxruntime with all and with no graph optimisations lie apart, relative to "
+        "max|y|; null where they were not compared.",
     )
 
 

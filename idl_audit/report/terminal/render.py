@@ -31,7 +31,7 @@ from idl_audit.report.terminal.objectives import objective_sections
 from idl_audit.report.terminal.properties import property_sections
 from idl_audit.report.terminal.sensitivity import sensitivity_sections
 from idl_audit.report.terminal.verdicts import verdict_sections
-from idl_audit.report.wording import figure, near_jumps, plain, verdict_sentence
+from idl_audit.report.wording import figure, near_jumps, optimisation, plain, verdict_sentence
 
 _LEVELS: Final[Mapping[str, str]] = MappingProxyType({"info": "cyan", "warning": "yellow", "error": "red"})
 
@@ -160,7 +160,7 @@ def _equilibria(found: EquilibriumCheck) -> str:
 def _agreement(found: AgreementCheck) -> str:
     return (
         f"relative error {figure(found.max_rel_error)}, {found.argmax_agreement} of {found.n} classes equal, "
-        f"against {plain(found.reference)}{near_jumps(found)}"
+        f"against {plain(found.reference)}{optimisation(found)}{near_jumps(found)}"
     )
 
 
