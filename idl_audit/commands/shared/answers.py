@@ -19,6 +19,7 @@ from idl_audit.commands.shared.agreement import Compared, check
 from idl_audit.commands.shared.assertions import AskedBox, AskedQuery
 from idl_audit.data.vnnlib2.evaluation import holds
 from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.decide.many import decided_together
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.as_written import as_written
 from idl_audit.implicit.model import ImplicitModel
@@ -107,13 +108,14 @@ class _Deciding:
                 return Answer("sat", found)
         results: list[Result] = []
         remarks: list[str] = []
+        together = self._together(boxes)
         for turn, box in enumerate(boxes):
             if self.budget.out_of_time:
                 return Answer("timed-out")
             if box.is_whole:
                 remarks.append("all inputs of a box satisfy it, and at the one that was tried an output is no number")
                 continue
-            result = self._decided(box, self.budget.part(1 / (len(boxes) - turn)))
+            result = together.get(turn) or self._decided(box, self.budget.part(1 / (len(boxes) - turn)))
             found = None if result.verdict is Verdict.CERTIFIED else self._assigned(box, result.found)
             if found is not None:
                 return Answer("sat", found, method=result.method)
@@ -154,6 +156,15 @@ class _Deciding:
         assert graph is not None
         return replace(self.options, confirm=ExactNetwork(self.model, lambda: unfused(graph)))
 
+    def _together(self, boxes: Sequence[AskedBox]) -> Mapping[int, Result]:
+        """Return what is known of many boxes with the same rows, by their numbers."""
+        arithmetic = self._arithmetic
+        if isinstance(arithmetic, Unbounded) or any(box.unbounded or box.is_whole for box in boxes):
+            return {}
+        queries = [box.query for box in boxes]
+        network, options = self.asked.replay, self._options
+        return decided_together(self.model, network, queries, options, self.budget, arithmetic=arithmetic)
+
     def _decided(self, box: AskedBox, budget: Budget) -> Result:
         """Return what is known of one box; without bounds of roundings, what was proved says nothing of floats."""
         arithmetic = self._arithmetic
@@ -181,7 +192,8 @@ class _Deciding:
             if confirm is None or not confirm(box.query, found.point).holds:
                 return None
         exact = box.query.box
-        return _satisfying(self.asked, found.point, exact.exactly(found.point) if exact.pins else ())
+        pinned = found.pinned or (exact.exactly(found.point) if exact.pins else ())
+        return _satisfying(self.asked, found.point, pinned)
 
     def _says_all(self, box: AskedBox, query: Query) -> bool:
         """Return whether what is proved of a query over its box holds where inputs go on beyond it."""

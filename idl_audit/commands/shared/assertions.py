@@ -22,7 +22,7 @@ from idl_audit.commands.shared.questions import rounded, scaled_row
 from idl_audit.data.vnnlib import OutputRow
 from idl_audit.data.vnnlib2.arithmetic import Arithmetic
 from idl_audit.data.vnnlib2.evaluation import evaluated
-from idl_audit.data.vnnlib2.normal_form import BoxOfCases, Columns, Literal, NormalForm, normal_form, size_of
+from idl_audit.data.vnnlib2.normal_form import BoxOfCases, Columns, Literal, NormalForm, normal_form
 from idl_audit.data.vnnlib2.syntax import Access, Constant, Operation, Specification, Term
 from idl_audit.data.vnnlib2.terms import Entry, Key, Monomial, difference, key_of, polynomial_of, value_of
 from idl_audit.graph.ir import Graph
@@ -121,25 +121,25 @@ class Replay:
         """Return the values of all variables at one point, by name."""
         values: dict[str, AnyArray] = {}
         for network in self.networks:
-            own = {
-                variable.name: point[self.places(variable.name, size_of(variable))]
-                for variable in network.declared.inputs
-            }
             for variable in network.declared.inputs:
                 kind = network.tensors.input_types[network.names[variable.name]]
-                values[variable.name] = own[variable.name].astype(kind).reshape(variable.shape)
+                values[variable.name] = point[self._places[variable.name]].astype(kind)
             values.update(network.run(values))
         return values
 
     def inputs_at(self, point: Sequence[Fraction]) -> dict[str, AnyArray]:
         """Return the values of all input variables at an exact point, by name."""
-        inputs = [variable for network in self.networks for variable in network.declared.inputs]
         whole = np.array(point, object)
-        return {one.name: whole[self.places(one.name, size_of(one))].reshape(one.shape) for one in inputs}
+        return {name: np.asarray(whole[places]) for name, places in self._places.items()}
 
-    def places(self, variable: str, size: int) -> IntArray:
-        """Return the columns of an input's entries."""
-        return np.array([self.columns.numbers[variable, flat] for flat in range(size)], np.int64)
+    @cached_property
+    def _places(self) -> Mapping[str, IntArray]:
+        """Input variable -> the columns of its entries, in its shape."""
+        return {
+            variable.name: self.columns.of(variable)
+            for network in self.networks
+            for variable in network.declared.inputs
+        }
 
     def _sides(self, values: Mapping[str, AnyArray]) -> list[float]:
         flat = {name: array.reshape(-1) for name, array in values.items()}
@@ -311,11 +311,7 @@ class _Making:
         return "float64" if kinds == {"float64"} else "float32"
 
     def _member(self, network: OpenNetwork) -> Member:
-        numbers = self.form.columns.numbers
-        columns = tuple(
-            np.array([numbers[variable.name, flat] for flat in range(size_of(variable))]).reshape(variable.shape)
-            for variable in network.declared.inputs
-        )
+        columns = tuple(map(self.form.columns.of, network.declared.inputs))
         return Member(network.declared.name, network.graph, columns)
 
     def _row(self, literal: Literal) -> _Row:

@@ -22,7 +22,7 @@ from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import Tensors, onnxruntime_tensors
 from idl_audit.graph.reader import ADVICE, sniff
 from idl_audit.values.arrays import AnyArray
-from idl_audit.values.errors import DataError, ModelFileError, OptionError
+from idl_audit.values.errors import DataError, ModelFileError, OptionError, UnsupportedModelError
 
 FLOATS: Final = frozenset({"float32", "float64"})
 """Types of the tensors that a `real` query may be about."""
@@ -111,6 +111,14 @@ def _is_declared(query: Specification, name: str) -> bool:
 
 
 def _opened(query: Specification, network: Network, path: Path, threads: int) -> OpenNetwork:
+    initialized = [variable.name for variable in network.inputs if variable.initialized]
+    if initialized:
+        raise UnsupportedModelError(
+            [
+                f"{query.source}: {shown(initialized[0])} has the value of an initializer; such inputs are not read: "
+                "leave it out, or export the model without it"
+            ]
+        )
     kind = sniff(path)
     if kind != "onnx":
         raise ModelFileError(f"{path}: this is {ADVICE.get(kind, f'of the kind {kind}')}; VNN-LIB is about ONNX files")

@@ -15,6 +15,8 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+import numpy as np
+
 from idl_audit.data.vnnlib import MAX_CASES, MAX_LITERALS
 from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, Arithmetic
 from idl_audit.data.vnnlib2.syntax import (
@@ -29,6 +31,7 @@ from idl_audit.data.vnnlib2.syntax import (
     Variable,
 )
 from idl_audit.data.vnnlib2.terms import Entry, Key, difference, entries_of, key_of, polynomial_of, value_of
+from idl_audit.values.arrays import IntArray
 from idl_audit.values.errors import DataError
 
 MOST_SWEEPS: Final = 8
@@ -63,6 +66,11 @@ class Columns:
     def count(self) -> int:
         """The number of columns."""
         return len(self.arithmetics)
+
+    def of(self, variable: Variable) -> IntArray:
+        """Return the columns of an input's entries, in its shape."""
+        flat = [self.numbers[variable.name, entry] for entry in range(size_of(variable))]
+        return np.array(flat, np.int64).reshape(variable.shape)
 
 
 @dataclass(frozen=True)
