@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
@@ -191,7 +191,7 @@ CASES: dict[str, tuple[str, onnx.ModelProto, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_small_queries_have_the_right_answer(name: str, tmp_path: Path) -> None:
     text, network_, expected = CASES[name]
-    found = answer_of(tmp_path, text, network_, seconds=3.0 if expected == "unknown" else SECONDS)
+    found = answer_of(tmp_path, text, network_, seconds=1.0 if expected == "unknown" else SECONDS)
     assert found.word in {expected, *(("unsat", "timed-out") if expected == "unknown" else ())}, found.remarks
 
 
@@ -449,6 +449,72 @@ def contradicted(seed: int, folder: Path, *, seconds: float) -> None:
             if k % 4 > 1:
                 point = {name: next(iter(point.values())) for name in point}
             assert not satisfied(spec, networks, point)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6))
+def test_no_verdict_about_reals_contradicts_exact_arithmetic(seed: int, tmp_path: Path) -> None:
+    contradicted_exactly(seed, tmp_path, seconds=2.0)
+
+
+@pytest.mark.slow
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6))
+def test_no_verdict_of_many_about_reals_contradicts_exact_arithmetic(seed: int, tmp_path: Path) -> None:
+    contradicted_exactly(seed, tmp_path, seconds=2.0)
+
+
+def contradicted_exactly(seed: int, folder: Path, *, seconds: float) -> None:
+    """Check a verdict about reals: networks whose numbers are on a grid are computed in fractions here."""
+    rng = np.random.default_rng(seed)
+    drawn = drawn_query(rng, "real")
+    assume(all(made.graph.node[1].op_type != "Tanh" for made in drawn.models.values()))
+    path, files = drawn.written(folder)
+    spec = read_specification(path)
+    found = verify(spec, files, Options(), Budget.of(seconds))
+    if found.word == "sat":
+        point = {name: list(found.assignment[name].reshape(-1)) for name in _inputs(spec)}
+        assert satisfied_exactly(spec, drawn.models, point)
+    elif found.word == "unsat":
+        for k in range(150):
+            point = {name: [Fraction(int(i), 4) for i in rng.integers(-6, 7, 2)] for name in _inputs(spec)}
+            if k % 4 == 0:
+                point = {name: next(iter(point.values())) for name in point}
+            assert not satisfied_exactly(spec, drawn.models, point)
+
+
+def satisfied_exactly(
+    spec: Specification, models: Mapping[str, onnx.ModelProto], inputs: Mapping[str, list[Fraction]]
+) -> bool:
+    values: dict[str, list[Fraction]] = {}
+    for one_ in spec.networks:
+        made = models[one_.other if one_.relation == "equal-to" and one_.other else one_.name]
+        x = inputs[one_.inputs[0].name]
+        tensors = exact_tensors(made, x)
+        values |= {one_.inputs[0].name: x, one_.outputs[0].name: tensors["y"]}
+        values |= {hidden.name: tensors[hidden.onnx_name or ""] for hidden in one_.hidden}
+    return holds(spec, lambda entry: values[entry[0]][entry[1]])
+
+
+def exact_tensors(made: onnx.ModelProto, x: list[Fraction]) -> dict[str, list[Fraction]]:
+    """Return h, r and y of a drawn network at a point."""
+    weights = {one_.name: numpy_helper.to_array(one_) for one_ in made.graph.initializer}
+
+    def layer(v: list[Fraction], w: AnyArray, b: AnyArray) -> list[Fraction]:
+        return [
+            sum((v[i] * Fraction(float(w[i, j])) for i in range(len(v))), Fraction(float(b[j]))) for j in range(len(b))
+        ]
+
+    h = layer(x, weights["w"], weights["b"])
+    of = {
+        "Relu": lambda k: max(h[k], Fraction(0)),
+        "Abs": lambda k: abs(h[k]),
+        "Sign": lambda k: Fraction((h[k] > 0) - (h[k] < 0)),
+        "Mul": lambda k: h[k] * x[k],
+        "Max": lambda k: max(h[k], x[k]),
+    }[made.graph.node[1].op_type]
+    r = [of(k) for k in range(2)]
+    return {"h": h, "r": r, "y": layer(r, weights["v"], weights["c"])}
 
 
 def _inputs(spec: Specification) -> list[str]:
