@@ -24,12 +24,21 @@ from idl_audit.commands.vnnlib import number_text, verify
 from idl_audit.data.vnnlib2.evaluation import holds
 from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.data.vnnlib2.syntax import Specification
-from idl_audit.decide.ladder import Options
+from idl_audit.decide.ladder import Options, decide_query
+from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.graph.original import onnxruntime_network
+from idl_audit.implicit.as_written import as_written
+from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.lowering import LOWERINGS
+from idl_audit.proof.float_margins import FloatMargins
 from idl_audit.values.arrays import AnyArray
+from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import DataError, InvalidInputError, ModelFileError, OptionError
+from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import Verdict
 from tests.shared.drawn_queries import STEP, drawn_query
+from tests.shared.drawn_queries import network as drawn_network
 from tests.shared.solver_cases import model, network, one, query, save
 
 SECONDS = 20.0
@@ -287,6 +296,16 @@ ERRORS: dict[str, tuple[str, Sequence[str], type[InvalidInputError], str]] = {
         DataError,
         r"declared with the shape \(1, 1\)",
     ),
+    "another shape of a hidden tensor": (
+        query(
+            "(assert (<= Y[0] 0.0))",
+            declared='(declare-network N (declare-input X float32 [1]) (declare-hidden H float32 [1,1] "x")'
+            " (declare-output Y float32 [1]))",
+        ),
+        ("N",),
+        DataError,
+        r"declared with the shape \(1, 1\), and .* \(1\)",
+    ),
     "another number of inputs": (
         query(
             "(assert (<= Y[0] 0.0))",
@@ -413,6 +432,30 @@ def test_certify_reads_queries_of_one_network(tmp_path: Path) -> None:
     path, files = save(tmp_path, query("(assert (<= YA[0] 0.0))", declared=pair("(equal-to A)")), {"A": RELU})
     with pytest.raises(DataError, match="about 2 networks"):
         audit_property(files["A"], path, PropertyOptions())
+
+
+def test_a_query_as_text_and_one_built_by_hand_have_the_same_answer(tmp_path: Path) -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        made, (c, d) = drawn_network(rng), np.round(rng.normal(size=2), 2)
+        bounds = " ".join(f"(>= X[0,{k}] -1.0) (<= X[0,{k}] 0.5)" for k in range(2))
+        text = query(f"(assert (and {bounds} (<= Y[0,0] {c:.2f}) (>= Y[0,1] {d:.2f})))", declared=sized("[1,2]"))
+        found = answer_of(tmp_path, text, made, seconds=10.0)
+        graph = read_onnx(tmp_path / "N.onnx")
+        model_, network_ = build_implicit(graph), onnxruntime_network(tmp_path / "N.onnx", graph)
+        offsets = np.array([-float(np.float32(c)), float(np.float32(d))])
+        rows = Conjunction(np.array([[1.0, 0.0], [0.0, -1.0]]), offsets)
+        by_hand = Query(Box.between(np.full(2, -1.0), np.full(2, 0.5)), (rows,))
+        result = decide_query(
+            model_,
+            network_,
+            by_hand,
+            Options(),
+            budget=Budget.of(10.0),
+            arithmetic=FloatMargins(as_written(graph), model_),
+        )
+        words = {Verdict.FALSIFIED: "sat", Verdict.CERTIFIED: "unsat"}
+        assert words.get(result.verdict, found.word) == found.word
 
 
 # --- drawn queries ----------------------------------------------------------------------------------------------------

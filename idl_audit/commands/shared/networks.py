@@ -43,7 +43,8 @@ class OpenNetwork:
         """Return the values of hidden and output variables for those of the input variables.
 
         Raises:
-            UnsupportedModelError: where it cannot be run, or gives other shapes than are declared.
+            UnsupportedModelError: where it cannot be run.
+            DataError: where it gives other shapes than are declared.
         """
         given = {
             self.names[variable.name]: np.asarray(inputs[variable.name], self._type(variable)).reshape(variable.shape)
@@ -51,6 +52,12 @@ class OpenNetwork:
         }
         wanted = (*self.declared.hidden, *self.declared.outputs)
         found = self.tensors.run([self.names[variable.name] for variable in wanted], given)
+        for variable, array in zip(wanted, found, strict=True):
+            if array.shape != variable.shape:
+                raise DataError(
+                    f"{shown(variable.name)} is declared with the shape {shape_text(variable.shape)}, and {self.path} "
+                    f"makes it with {shape_text(array.shape)}"
+                )
         return {variable.name: array for variable, array in zip(wanted, found, strict=True)}
 
     def _type(self, variable: Variable) -> str:
@@ -90,6 +97,7 @@ def open_networks(query: Specification, files: Mapping[str, Path], *, threads: i
         path = files[network.other if network.relation == "equal-to" and network.other else network.name]
         opened.append(_opened(query, network, path, threads))
     for one in opened:
+        one.run({variable.name: np.zeros(variable.shape) for variable in one.declared.inputs})
         if one.declared.relation is not None:
             _check_related(query, one, own[one.declared.other or ""], opened)
     return tuple(opened)
