@@ -20,7 +20,7 @@ from idl_audit.graph.ir import Graph, Node, shown
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import assembled, walk_graph
-from idl_audit.implicit.kernels import EXACT, FLOAT32, FLOAT64, SPARE, Arithmetic, Kernel, kernel_of
+from idl_audit.implicit.kernels import EXACT, FLOAT32, FLOAT64, SPARE, Arithmetic, Kernel, kernel_of, kernel_of_norm
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.lowering.choice import PLAIN_CHOICE
 from idl_audit.implicit.lowering.einsum import adds_constants_up
@@ -193,6 +193,9 @@ _SCATTERS: Final = ("Scatter", "ScatterElements", "ScatterND")
 _FACTORS: Final = 2
 """Of an Einsum whose sums of products are known: beyond, runtimes choose what they multiply first."""
 
+_NORMS: Final = ("GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization")
+"""Operators that are one norm, a scale and a shift."""
+
 _MOVES, _LINEAR, _STATES = _Rule("moves"), _Rule("linear"), _Rule("states")
 
 _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
@@ -235,7 +238,7 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
         **dict.fromkeys(("Ceil", "Floor", "Round", "Sign", "Sinh", "Sqrt", "Tan", "TopK"), _STATES),
         **dict.fromkeys((*COMPARISONS, "And", "Equal", "Not", "Or", "Xor", PLAIN_CHOICE), _STATES),
         **dict.fromkeys(("GlobalLpPool", "LpPool", "ReduceL2", "ReduceLogSum"), _Rule("linear", inner=True)),
-        "ReduceSumSquare": _LINEAR,
+        **dict.fromkeys((*_NORMS, "ReduceSumSquare"), _LINEAR),
         "Shrink": _Rule("states", final=_one_difference),
         "HardSigmoid": _Rule("states", final=_hard_sigmoid),
         "Swish": _LINEAR,  # its states have the kernel of SiLU; what is left is a product
@@ -290,7 +293,8 @@ class _AsWrittenWalk(Walk):
     ) -> AffineForm:
         """Make a block, as in every walk, with the error of its function."""
         is_state = activation.name != "identity" or maximum is not None
-        kernel = EXACT if (node.op, activation.name) in _IN_ONE_STEP else kernel_of(activation)
+        in_one_step = (node.op, activation.name) in _IN_ONE_STEP
+        kernel = EXACT if in_one_step else kernel_of_norm(activation) or kernel_of(activation)
         if kernel is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")
         rule, terms = _RULES.get(node.op), 0

@@ -18,6 +18,7 @@ import numpy as np
 
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.contraction import Contraction
+from idl_audit.implicit.activations.normalised import Normalised
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.kernel_table import DENSE, MEASURED, VERSIONS
 from idl_audit.values.arrays import FloatArray
@@ -49,6 +50,8 @@ class Kernel:
     of_value: float = 0.0
     of_terms: float = 0.0
     """Of a sum of products of states, besides: at most this share of the sum of the products' sizes."""
+    of_group: float = 0.0
+    """Of a norm, besides: gamma_N of its mean and its mean square, as a share of the sizes that they are made of."""
     within: float = math.inf
     """Nothing is known where |z| or |phi(z)| is not below this."""
     measured: str = ""
@@ -82,6 +85,19 @@ def kernel_of(activation: Activation) -> Kernel | None:
         exponent = activation.parameters["exponent"]
         name = f"power {exponent:g}" if float(f"{exponent:g}") == exponent else name
     return measured(name) if name in MEASURED else None
+
+
+def kernel_of_norm(activation: Activation) -> Kernel | None:
+    """Return what (z - mean) / sqrt(mean square + eps) may be off by, however a runtime makes its mean square.
+
+    None for what is no norm, and for norms with something beside the root, or a least divisor.
+    """
+    if not isinstance(activation, Normalised) or activation.beside or activation.least:
+        return None
+    if activation.n < 2 or activation.count != activation.n or not activation.under > 0:
+        return None
+    share = (activation.n + 3 * SPARE) * FLOAT32.unit
+    return Kernel(of_group=share / (1 - share)) if share < 0.5 else None
 
 
 def _exact(activation: Activation) -> Kernel:

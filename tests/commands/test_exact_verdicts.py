@@ -11,12 +11,17 @@ import numpy as np
 import onnx
 import pytest
 
+from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property, witness_text
-from idl_audit.commands.options.robustness import PropertyOptions
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
 from idl_audit.commands.shared.subject import open_subject
+from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.decide.ladder import Options
 from idl_audit.proof.exact.point import INTERVALS, RATIONALS, ExactNetwork, Opinion
 from idl_audit.report.schema import PropertyReport, Report
+from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.judge import MOST_DENIED, Judge
 from idl_audit.values.box import Box, nearest_number
 from idl_audit.values.query import Conjunction, Query
@@ -35,7 +40,7 @@ def asked(folder: Path, model: Path, text: str, *, p: int, options: PropertyOpti
     names = [*(f"X_{i}" for i in range(p)), "Y_0"]
     path = folder / "p.vnnlib"
     path.write_text("\n".join([*(f"(declare-const {name} Real)" for name in names), text]))
-    return audit_property(model, path, options or PropertyOptions(time_limit=5.0))
+    return audit_property(model, path, options or PropertyOptions(time_limit=30.0))
 
 
 def one(report: Report) -> PropertyReport:
@@ -80,7 +85,7 @@ def test_a_border_without_a_point_is_unsat_and_says_that_no_file_proves_it(tmp_p
     model = tmp_path / "n.onnx"
     onnx.save(proto(nodes, (1, 2), weights), model)
     above = "(assert (>= Y_0 1.000000000000000000000000000001))"
-    options = PropertyOptions(time_limit=5.0, certificates=tmp_path / "proofs")
+    options = PropertyOptions(time_limit=4.0, certificates=tmp_path / "proofs")
     report = asked(tmp_path, model, unit(2) + above, p=2, options=options)
     assert (one(report).result, one(report).method) == ("unsat", "rational")
     assert sorted(codes(report)) == ["IDL202", "IDL505"]
@@ -231,3 +236,30 @@ def test_the_network_in_the_users_units_is_exact_too(tmp_path: Path) -> None:
     scale, mean, std = (Fraction(v) for v in (0.1, 0.3, 0.7))
     expected = 3 * (u[0] * scale - mean) / std + 5 * (u[1] * scale - mean) / std
     assert found.outputs(u) == (expected,)
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_that_float32_alone_misclassifies_is_not_falsified(tmp_path: Path) -> None:
+    """y = (relu(K g + 1) - K g, .5) with K = 2^34 and a bump g on [5, 5.01]: y0 is 1, if float32 keeps the 1."""
+    big = 2.0**34
+    constants = {
+        "w": np.ones((1, 3), np.float32),
+        "b": -np.float32([5.0, 5.005, 5.01]),
+        "k": np.float32(big * np.array([[1.0], [-2.0], [1.0]])),
+        "one": np.float32([1.0]),
+        "v": np.float32([[1.0, 0.0], [-1.0, 0.0]]),
+        "d": np.float32([0.0, 0.5]),
+    }
+    nodes = [node("Gemm", "x w b", "t"), node("Relu", "t", "g"), node("MatMul", "g k", "m"), node("Add", "m one", "u")]
+    nodes += [node("Relu", "u", "a"), node("Concat", "a m", "c", axis=1), node("Gemm", "c v d", "y")]
+    onnx.save(proto(nodes, (1, 1), constants), tmp_path / "n.onnx")
+    np.savez(tmp_path / "d.npz", inputs=np.float32([[4.9]]), labels=[0])
+    found = {}
+    for method in ("random", "linear"):
+        verdicts = Options(methods=(method,), attack=AttackOptions(samples=500))
+        options = RobustnessOptions(eps=parse_eps("0.2"), data=DataOptions(tmp_path / "d.npz"), verdicts=verdicts)
+        report = audit_robustness("certify", tmp_path / "n.onnx", options)
+        found[method] = report.samples[0].results[0].verdict.value, "IDL213" in codes(report)
+    assert found == {"random": ("unknown", True), "linear": ("certified", False)}

@@ -103,6 +103,18 @@ CASES: dict[str, tuple[str, onnx.ModelProto, str]] = {
         RELU,
         "sat",
     ),
+    "rows that rounding alone lets hold together": (
+        query(
+            "(assert (and (>= X[0] 0.0) (<= X[0] 1.0) (>= Y[0] 0.5) (< X[0] 0.49999)))",
+        ),
+        model([one("Add", "x a", "h"), one("Sub", "h a")], constants={"a": np.float32([1000])}),
+        "sat",
+    ),
+    "and that do not for reals": (
+        query("(assert (and (>= X[0] 0.0) (<= X[0] 1.0) (>= Y[0] 0.5) (< X[0] 0.49999)))", declared=REAL),
+        model([one("Add", "x a", "h"), one("Sub", "h a")], constants={"a": np.float32([1000])}),
+        "unsat",
+    ),
     "a sum of floats is rounded": (
         query("(assert (== X[0] 16777216.0))(assert (== (+ Y[0] 1.0) Y[0]))"),
         RELU,

@@ -28,7 +28,7 @@ UNIT = Box.between(np.zeros(1), np.ones(1))
 THIRD = Fraction(1, 3)
 
 
-def decide(model: ImplicitModel, query: Query, confirm: Confirm | None = None, seconds: float = 10.0) -> Result:
+def decide(model: ImplicitModel, query: Query, confirm: Confirm | None = None, seconds: float = 60.0) -> Result:
     confirm = confirm or ExactNetwork(model, lambda: model)
     return decide_query(
         model,

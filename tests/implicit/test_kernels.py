@@ -16,11 +16,10 @@ from idl_audit.implicit import kernels
 from idl_audit.implicit.activations import ACTIVATIONS, JUMPS, Activation
 from idl_audit.implicit.activations.analytic import power
 from idl_audit.implicit.activations.curve import celu, elu, selu
-from idl_audit.implicit.kernel_table import DENSE, MEASURED, Measured
-from idl_audit.implicit.kernels import kernel_of, measured, other_versions
+from idl_audit.implicit.kernel_table import DENSE, Measured
+from idl_audit.implicit.kernels import kernel_of, kernel_of_norm, measured, other_versions
 
 NOT_KNOWN = {
-    "normalised": "the order of a norm's operations differs from runtime to runtime",
     "power": "of exponents that were not measured",
 }
 
@@ -29,16 +28,21 @@ NOT_KNOWN = {
 def test_every_activation_has_a_bound_or_a_reason_to_have_none(name: str) -> None:
     sizes: dict[str, Any] = {
         "contraction": {"rows": 2, "inner": 3, "columns": 2},
-        "normalised": {},
+        "normalised": {"width": 5, "count": 4.0, "under": 1e-5},
         "power": {"exponent": 2.7},
         "softmax": {"width": 4},
     }
-    if name == "normalised":
-        assert name not in kernels.OF_ACTIVATIONS
-        assert name not in MEASURED
-        return
     activation = {**ACTIVATIONS, **JUMPS}[name](**sizes.get(name, {}))
-    assert (kernel_of(activation) is None) == (name in NOT_KNOWN)
+    known = kernel_of(activation) is not None or kernel_of_norm(activation) is not None
+    assert known == (name not in NOT_KNOWN)
+
+
+@pytest.mark.parametrize(
+    "other", [{"beside": 1e-3}, {"least": 1e-3}, {"under": 0.0}, {"count": 3.0}, {"width": 2, "count": 1.0}]
+)
+def test_norms_of_other_formulas_have_no_bound(other: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"width": 5, "count": 4.0, "under": 1e-5, **other}
+    assert kernel_of_norm(ACTIVATIONS["normalised"](**given)) is None
 
 
 def test_powers_are_looked_up_by_their_exponent() -> None:

@@ -171,6 +171,42 @@ def test_terms_that_cancel_in_a_product_of_states_are_paid_for() -> None:
     assert 1e-5 < worst <= bound[0] < 5e-3
 
 
+def test_many_shares_move_by_no_more_than_one_of_them_would() -> None:
+    """Errors of a softmax are shares of its values, which add up to 1: a weighted mean of 64 numbers is off little."""
+    constants: dict[str, Any] = {"w": single(*RNG.normal(size=256)).reshape(4, 64), "v": single(*RNG.normal(size=64))}
+    nodes: Nodes = [
+        ("Gemm", "u w", "h", {}),
+        ("Add", "h a", "k", {}),
+        ("Sub", "k a", "l", {}),
+        ("Softmax", "l", "p", {"axis": -1}),
+        ("MatMul", "p v1", "y", {}),
+    ]
+    constants |= {"a": single(1000.0), "v1": constants.pop("v")[:, None]}
+    centre = RNG.normal(size=4)
+    bound, worst = compared(nodes, constants, centre - 1e-6, centre + 1e-6)
+    assert worst < bound[0] < 4e-3  # with 1/4 of all errors for each share it would be .7
+    bound, _ = compared(nodes, constants, centre - 3, centre + 3)
+    assert np.isfinite(bound).all()
+
+
+@pytest.mark.parametrize(
+    ("middle", "spread", "radius"), [(0, 1, 1e-3), (1000, 1, 1e-4), (30, 0.5, 1e-4), (0, 1e-4, 1e-7)]
+)
+@pytest.mark.parametrize("op", ["LayerNormalization", "InstanceNormalization"])
+def test_norms_however_their_mean_square_is_made(op: str, middle: float, spread: float, radius: float) -> None:
+    """Around 1000 the mean of squares less the squared mean loses seven digits."""
+    rng = np.random.default_rng(7)
+    constants: dict[str, Any] = {"s": single(*rng.normal(size=16)), "b": single(*rng.normal(size=16))}
+    shape = {"t": np.array([1, 2, 8], np.int64), "f": np.array([1, 16], np.int64)}
+    nodes: Nodes = [("LayerNormalization", "u s b", "y", {"axis": -1})]
+    if op == "InstanceNormalization":
+        constants = {"s": constants["s"][:2], "b": constants["b"][:2], **shape}
+        nodes = [("Reshape", "u t", "v", {}), (op, "v s b", "w", {}), ("Reshape", "w f", "y", {})]
+    centre = middle + spread * rng.normal(size=16)
+    bound, _ = compared(nodes, constants, centre - radius, centre + radius)
+    assert np.isfinite(bound).all() == (middle < 1000)
+
+
 # --- jumps ------------------------------------------------------------------------------------------------------------
 
 

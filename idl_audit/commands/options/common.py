@@ -28,6 +28,7 @@ METHODS: Final = (
     "linear",
     "attack",
     "split",
+    "joint",
     "lp",
     "branch",
     "exact",

@@ -106,11 +106,6 @@ def product(linear_map: LinearMap, x: Exact) -> Exact:
     return _matrix_product(linear_map.to_sparse(), x)
 
 
-def products_of(linear_map: LinearMap) -> int:
-    """Return how many products of numbers W x takes, at most."""
-    return linear_map.nnz
-
-
 def _selected(tops: AnyArray, index: IntArray) -> AnyArray:
     if not len(tops):
         return zeros((index.size, *tops.shape[1:]))

@@ -22,6 +22,7 @@ from idl_audit.implicit.activations.product import Product
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval
+from idl_audit.proof.domains import why_outside
 from idl_audit.proof.exact.numbers import Exact, Inexact, product
 from idl_audit.proof.intervals import affine_interval, interval_bounds
 from idl_audit.values.arrays import Float32Array, FloatArray
@@ -95,6 +96,8 @@ class ExactNetwork:
     @cached_property
     def exact(self) -> ImplicitModel | None:
         """The model with the file's own coefficients; None where it has no exact outputs, or too many products."""
+        if why_no_rationals(self.model):  # then `written` has none either, and may be large
+            return None
         try:
             model = self.written()
         except (UnsupportedModelError, MemoryLimitError, MemoryError):
@@ -113,7 +116,10 @@ def enclosed_outputs(model: ImplicitModel, point: Point) -> tuple[FloatArray, Fl
         return -unknown, unknown
     try:
         with np.errstate(all="ignore"):
-            found = affine_interval(model.output, interval_bounds(model, inputs).x, inputs).known
+            bounds = interval_bounds(model, inputs)
+            found = affine_interval(model.output, bounds.x, inputs).known
+            if why_outside(model, bounds):  # there may be no outputs at all
+                return -unknown, unknown
     except UnsupportedModelError:  # nothing bounds a loop there
         return -unknown, unknown
     return found.lo[0], found.hi[0]
@@ -136,15 +142,20 @@ def exact_outputs(model: ImplicitModel, point: Point) -> tuple[Fraction, ...]:
 
 def why_inexact(model: ImplicitModel) -> str:
     """Return why a model has no exact outputs, or would take too long; empty where it has."""
+    rows = (*model.rows, model.output)
+    if any(row.constant_error or any(w.relative or w.slack is not None for w in row.maps) for row in rows):
+        return "its coefficients are computed, and rounded"
+    return why_no_rationals(model)
+
+
+def why_no_rationals(model: ImplicitModel) -> str:
+    """Return the same, whatever its coefficients are."""
     if model.loops:
         return "it has loops"
     bent = next((block for block in model.blocks if not _is_exact(block.activation)), None)
     if bent is not None:
         return f"'{bent.name}' ({bent.op}) is not piecewise linear"
-    rows = (*model.rows, model.output)
-    if any(row.constant_error or any(w.relative or w.slack is not None for w in row.maps) for row in rows):
-        return "its coefficients are computed, and rounded"
-    if sum(w.nnz for row in rows for w in row.maps) > MOST_PRODUCTS:
+    if sum(w.nnz for row in (*model.rows, model.output) for w in row.maps) > MOST_PRODUCTS:
         return "it takes too many products"
     return ""
 
