@@ -19,7 +19,7 @@ from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all
 from idl_audit.commands.shared.features import named_inputs
-from idl_audit.commands.shared.float_margins import told_denied, told_unknown, why_unknown
+from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.commands.shared.measured_kernels import told_versions
@@ -33,6 +33,7 @@ from idl_audit.data.samples import Samples
 from idl_audit.decide.ladder import Result, climbed, in_order_of_cost
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
+from idl_audit.proof.float_margins import Unbounded
 from idl_audit.report.schema import (
     Adversarial,
     AgreementCheck,
@@ -613,9 +614,9 @@ def _close_calls(
     ]
     if not certified:
         return
-    unknown = why_unknown(subject.network_itself or subject, options.data.preprocessing)
-    if unknown:
-        yield told_unknown(unknown, f"{len(certified)} certified verdict{_s(certified)}")
+    known = float_margins(subject, options.data.preprocessing)
+    if isinstance(known, Unbounded):
+        yield told_unknown(known, f"{len(certified)} certified verdict{_s(certified)}")
         return
     itself = subject.network_itself or subject
     network = itself.network(options.data.preprocessing)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from idl_audit.graph.folding import with_folded_constants
 from idl_audit.graph.inputs import FLOATS, has_batch_axis, names_of, taken_apart, with_one_input
 from idl_audit.graph.ir import Graph, Value, shown
-from idl_audit.graph.onnx_writer import clean_model
+from idl_audit.graph.onnx_writer import clean_model, with_hidden
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 
@@ -276,6 +276,59 @@ def _repeated(value: Value, constant: AnyArray, n: int) -> AnyArray:
     """Return what the file is given for an input that is held fixed: n times where an axis counts samples."""
     given = constant.astype(value.dtype)
     return np.repeat(given, n, axis=0) if n > 1 and has_batch_axis(value) else given
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A network whose inputs are handed over by name, and any of whose tensors can be asked for."""
+
+    name: str
+    """What runs it, with its version."""
+    outputs: Mapping[str, str]
+    """Output of the file -> the type of its elements, in the file's order."""
+    types: Mapping[str, str]
+    """The same of all tensors that can be asked for."""
+    input_types: Mapping[str, str]
+    """Input -> the type of its elements, in the file's order; those with an initializer included."""
+    run: Callable[[Sequence[str], Mapping[str, AnyArray]], list[AnyArray]]
+    """Return tensors by name, for arrays of all inputs."""
+
+
+def onnxruntime_tensors(path: Path, *, hidden: Sequence[str] = (), threads: int = 1) -> Tensors:
+    """Return the network in a file that `read_onnx` has read, run by onnxruntime as it stands.
+
+    Args:
+        path: the file.
+        hidden: tensors that can be asked for beside the outputs.
+        threads: for one run.
+
+    Raises:
+        UnsupportedModelError: where onnxruntime refuses the file, and whenever it cannot run it.
+    """
+    model, own = with_hidden(path, hidden) if hidden else (str(path), None)
+    session, quiet, program = _session(path, model, threads)
+    inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+    types = {value.name: _element(value.type) for value in session.get_outputs()}
+
+    def run(names: Sequence[str], given: Mapping[str, AnyArray]) -> list[AnyArray]:
+        try:
+            return [np.asarray(found) for found in session.run(list(names), dict(given), quiet)]
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            raise UnsupportedModelError([f"{path}: {program} cannot run it: {first_line(error)}"]) from error
+
+    return Tensors(
+        program,
+        MappingProxyType({name: types[name] for name in (types if own is None else own)}),
+        MappingProxyType(types),
+        MappingProxyType({value.name: _element(value.type) for value in inputs}),
+        run,
+    )
+
+
+def _element(text: str) -> str:
+    """Return the name of an element type that onnxruntime writes as tensor(float)."""
+    name = text.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def precise_network(path: Path, graph: Graph, *, output: str | None = None, double: bool = False) -> OriginalNetwork:

@@ -18,7 +18,7 @@ import numpy as np
 
 from idl_audit.graph.ir import Graph, Node, shown
 from idl_audit.implicit.activations import Activation
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import assembled, walk_graph
 from idl_audit.implicit.kernels import EXACT, FLOAT32, FLOAT64, SPARE, Arithmetic, Kernel, kernel_of, kernel_of_norm
 from idl_audit.implicit.linear_maps import LinearMap, Selection
@@ -63,14 +63,18 @@ class AsWritten:
         """Entries of the table of measured kernels that its bounds rest on."""
         return tuple(sorted({rounding.kernel.measured for rounding in self.roundings} - {""}))
 
-    def places_in(self, model: ImplicitModel) -> dict[int, int]:
+    def places_in(self, model: ImplicitModel, *, without_last: bool = False) -> dict[int, int]:
         """Return, for the blocks that `model` has too, which of its blocks each is: their z is the same function.
 
         Both were made by one walk over one network, and differ in identity blocks alone.
+
+        Args:
+            model: the other one.
+            without_last: whether the last nonlinear operator has no block in it.
         """
         if model is self.model:
             return {k: k for k in range(len(model.blocks))}
-        own, theirs = _nonlinear(self.model), _nonlinear(model)
+        own, theirs = _nonlinear(self.model)[int(without_last) :], _nonlinear(model)
         same = [(self.model.blocks[k].name, self.model.blocks[k].size) for k in own] == [
             (model.blocks[k].name, model.blocks[k].size) for k in theirs
         ]
@@ -143,6 +147,12 @@ _FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16
 # --- what operators do ------------------------------------------------------------------------------------------------
 
 PartsOf: TypeAlias = Callable[[Node, Sequence[TensorValue | None], AffineForm], FloatArray]
+
+
+_IN_ONE_STEP: Final = frozenset({("Div", "reciprocal"), ("Pow", "exp")})
+"""Operator and activation: the operator computes what follows with it in one step, and its rule has the error."""
+
+_POWER_OF_A_CONSTANT: Final = "Pow of a constant"
 
 
 @dataclass(frozen=True)
@@ -226,7 +236,7 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
             _STATES,
         ),
         **dict.fromkeys(("Ceil", "Floor", "Round", "Sign", "Sinh", "Sqrt", "Tan", "TopK"), _STATES),
-        **dict.fromkeys((*COMPARISONS, "And", "Not", "Or", "Xor", PLAIN_CHOICE), _STATES),
+        **dict.fromkeys((*COMPARISONS, "And", "Equal", "Not", "Or", "Xor", PLAIN_CHOICE), _STATES),
         **dict.fromkeys(("GlobalLpPool", "LpPool", "ReduceL2", "ReduceLogSum"), _Rule("linear", inner=True)),
         **dict.fromkeys((*_NORMS, "ReduceSumSquare"), _LINEAR),
         "Shrink": _Rule("states", final=_one_difference),
@@ -235,6 +245,20 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
     }
 )
 """Operator -> what it does; for others no bound is known."""
+
+
+_OF_USES: Final[Mapping[str, _Rule]] = MappingProxyType(
+    {
+        _POWER_OF_A_CONSTANT: _Rule("states", final=lambda node: Kernel(of_value=4 * FLOAT32.unit)),
+    }
+)
+"""Uses of operators that round otherwise than the operators do."""
+
+
+def bounded_operators() -> frozenset[str]:
+    """Return the operators whose roundings are bounded, at least in some uses."""
+    return frozenset(_RULES)
+
 
 SAME_EVERYWHERE: Final = frozenset(
     {
@@ -269,7 +293,8 @@ class _AsWrittenWalk(Walk):
     ) -> AffineForm:
         """Make a block, as in every walk, with the error of its function."""
         is_state = activation.name != "identity" or maximum is not None
-        kernel = kernel_of_norm(activation) or kernel_of(activation)
+        in_one_step = (node.op, activation.name) in _IN_ONE_STEP
+        kernel = EXACT if in_one_step else kernel_of_norm(activation) or kernel_of(activation)
         if kernel is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")
         rule, terms = _RULES.get(node.op), 0
@@ -284,7 +309,9 @@ class _AsWrittenWalk(Walk):
         self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
     ) -> tuple[TensorValue, ...]:
         """Return the results with an identity block behind each that is more than moved numbers."""
-        rule = None if node.rounds_otherwise else _RULES.get(node.op)
+        of_a_constant = node.op == "Pow" and not isinstance(arguments[0], AffineForm)
+        op = _POWER_OF_A_CONSTANT if of_a_constant else node.op
+        rule = None if node.rounds_otherwise else (_RULES.get(op) or _OF_USES.get(op))
         if node.op in ("Mean", "Sum") and _reads_twice(arguments):
             rule = None
         if node.op in _SCATTERS and node.attributes.get("reduction", "none") != "none":
@@ -308,6 +335,8 @@ class _AsWrittenWalk(Walk):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', whose weights are no short binary fractions")
         made_of = self.cut(node, form, suffix="/rounded")
         ended = replace(form, terms=made_of.terms, constant=made_of.constant, constant_error=made_of.constant_error)
+        if rule.kind == "linear" and isinstance(form, Whole):
+            rule = _MOVES  # whole numbers of their type are computed exactly
         terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
         parts = None if rule.parts is None else rule.parts(node, arguments, form)
         made = {

@@ -120,15 +120,24 @@ class FloatErrors:
                 self._step(k)
 
     def of_outputs(self, functionals: FloatArray) -> FloatArray:
-        """Return bounds of |f y' - f y| for rows f, (R, q) -> (m, R); infinite where nothing is known."""
+        """Return bounds of |f y' - f y| for rows f; infinite where nothing is known.
+
+        Args:
+            functionals: (R, q), or of each box its own, (m, R, q); the result has the shape (m, R).
+        """
         with np.errstate(all="ignore"):
             row = self.written.model.output
             read = self._read(row, self.written.output)
-            entering = read.piece @ np.abs(functionals).T
-            total = np.minimum(self._pushed(row, functionals, 0), read.before @ np.abs(functionals).T) + entering
+            entering, before = (_weighed(np.abs(functionals), part) for part in (read.piece, read.before))
+            total = np.minimum(self._pushed(row, functionals, 0), before) + entering
             total = (total * GROWN**4) + TINY
         lost = self.overflowing | self._overflows(read.size)
         return np.where(lost[:, None] | ~np.isfinite(total), np.inf, total)
+
+    @property
+    def exact_outputs(self) -> Interval:
+        """Return bounds of the exact outputs, (m, q)."""
+        return affine_interval(self.written.model.output, self._exact, self.inputs).known
 
     @property
     def largest_output(self) -> FloatArray:
@@ -229,7 +238,8 @@ class FloatErrors:
         """
         error = read.error
         least, most = block.slopes(np.clip(z.lo - error, -FAR, FAR), np.clip(z.hi + error, -FAR, FAR))
-        states = np.flatnonzero(((least < most) | (error > SMALL_SHARE * z.largest)).any(axis=0))
+        wanted = (least < most) | (error > SMALL_SHARE * z.largest)
+        states = np.flatnonzero(wanted.any(axis=0))
         model = self.written.model
         widest = max([model.n_inputs, *(block.size for block in model.blocks)])
         at_once = max(1, NUMBERS_AT_ONCE // (widest * len(self.inputs.lo)))
@@ -239,18 +249,19 @@ class FloatErrors:
             seeds = np.zeros((some.size, block.size))
             seeds[np.arange(some.size), some] = 1.0
             found = (self._pushed(model.rows[k], seeds, k + 1) + read.piece[:, some]) * GROWN
-            error[:, some] = np.minimum(error[:, some], found)
+            better = np.minimum(error[:, some], found)
+            error[:, some] = np.where(wanted[:, some], better, error[:, some])  # whatever boxes are beside it
         return error
 
     def _pushed(self, row: Affine, seeds: FloatArray, newest: int) -> FloatArray:
         """Return bounds of |seeds . (the row of x' - x)|, its own roundings left out, (R, size) -> (m, R).
 
-        Blocks with a number below `newest` do not occur.
+        Seeds may be (m, R, size), too. Blocks with a number below `newest` do not occur.
         """
         m = len(self.inputs.lo)
-        total = np.zeros((m, len(seeds)))
+        total = np.zeros((m, seeds.shape[-2]))
         pull = _Pull()
-        pull.push(row, np.broadcast_to(seeds, (m, *seeds.shape)))
+        pull.push(row, np.broadcast_to(seeds, (m, *seeds.shape[-2:])))
         for k in range(newest, len(self.written.model.blocks)):
             v = pull.sums.pop(k, None)
             if v is None:
@@ -319,6 +330,11 @@ def _moved(block: StateBlock, z: Interval, error: FloatArray) -> FloatArray:
         return block.activation.moved(error)
     lo, hi = block.unscaled(down(z.lo - error), up(z.hi + error))
     return np.stack([block.activation.within(*ends).moved(e) for *ends, e in zip(lo, hi, error, strict=True)])
+
+
+def _weighed(weights: FloatArray, sizes: FloatArray) -> FloatArray:
+    """Return sums of sizes, (m, q), by the weights of rows, (R, q) or (m, R, q) -> (m, R)."""
+    return np.asarray(sizes @ weights.T if weights.ndim == 2 else np.einsum("mrq,mq->mr", weights, sizes))
 
 
 def _of_norm(

@@ -290,8 +290,9 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL505": Code(
             "the certificate of a property is missing",
-            "A property is unsat, but no certificate that stands alone was found in the time.",
-            "Raise --time-limit.",
+            "A property is unsat, but no certificate that stands alone was found in the time; of VNN-LIB 2 queries "
+            "none is written.",
+            "Raise --time-limit, or write the property in VNN-LIB 1.",
         ),
         "IDL506": Code(
             "rows of an earlier report are decided again",
@@ -303,6 +304,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "a proof file of an old format",
             "The file that `verify` read is of format 1, which the next release no longer reads.",
             "Write it anew with the command that wrote it.",
+        ),
+        "IDL508": Code(
+            "why a VNN-LIB 2 query is undecided",
+            "Neither a point that satisfies the query was found, nor a proof that none does, in the arithmetic that it "
+            "declares: of float32 a proof pays for every rounding, of real numbers a point is confirmed exactly.",
+            "Raise --time-limit. Where roundings are what keeps a proof from being one, declare all variables as real.",
         ),
         "IDL601": Code(
             "nothing was gained",

@@ -88,6 +88,10 @@ class Jumping(Activation):
     def of_states(self, states: IntArray) -> Jumping:
         """Return the activation of some states."""
 
+    @abstractmethod
+    def exactly(self, z: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Return phi(z), and where that is the exact value."""
+
     @property
     def lipschitz(self) -> float:
         """No number: infinite."""
@@ -285,6 +289,10 @@ class Stairs(Jumping):
             cut = np.clip(middle, first, np.maximum(first, last - 1.0)) + (self._rule.centre + 0.5)
         return np.asarray(np.where(np.isfinite(cut), cut, 0.0))
 
+    def exactly(self, z: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Return phi(z), a whole number, where z is one that stairs are told apart for."""
+        return self(z), np.asarray((np.abs(z) <= LARGEST) & self.inside(z, z))
+
     def jumped(self, e: FloatArray) -> FloatArray:
         """Return one more than the whole steps in e."""
         return np.asarray(np.floor(up(e)) + 1.0)
@@ -392,6 +400,11 @@ class Step(Jumping):
     def cut(self, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return 0."""
         return np.zeros(np.broadcast_shapes(np.shape(lo), np.shape(hi)))
+
+    def exactly(self, z: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Return phi(z): one end of the jump where both sides are level, which is known exactly."""
+        level = (np.asarray(self.below) == 0) & (np.asarray(self.above) == 0)
+        return self(z), np.asarray(np.isfinite(z) & level)
 
     def jumped(self, e: FloatArray) -> FloatArray:
         """Return the jump, and the steeper slope times e."""
