@@ -289,7 +289,7 @@ MEASURED: Final[Mapping[str, Measured]] = MappingProxyType(
 '''
 
 
-DENSE: Final = 20
+DENSE: Final = 16
 
 
 def report_of(told: Mapping[str, Any]) -> str:
