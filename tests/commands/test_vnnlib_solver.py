@@ -53,6 +53,7 @@ def answer_of(
 
 RELU = model([one("Relu")])
 IDENTITY = model([one("Identity")])
+TENTH = model([one("Mul", "x a")], constants={"a": np.float32([0.1])})
 BOUNDED = "(assert (and (>= X[0] 0.0) (<= X[0] 1.0)))"
 REAL = network("N", element="real")
 
@@ -101,6 +102,21 @@ CASES: dict[str, tuple[str, onnx.ModelProto, str]] = {
     "and know 1": (
         query("(assert (== X[0] 1.0))(assert (== (- (+ Y[0] 100000000.0) 100000000.0) 1.0))", declared=REAL),
         RELU,
+        "sat",
+    ),
+    "a held input is no reason to round, for reals": (
+        query("(assert (and (== X[0] 3.0) (== Y[0] 0.300000011920928955078125)))", declared=REAL),
+        TENTH,
+        "unsat",
+    ),
+    "whose product is exact": (
+        query("(assert (and (== X[0] 3.0) (== Y[0] 0.300000004470348358154296875)))", declared=REAL),
+        TENTH,
+        "sat",
+    ),
+    "and rounded for floats": (
+        query("(assert (and (== X[0] 3.0) (== Y[0] 0.300000011920928955078125)))"),
+        TENTH,
         "sat",
     ),
     "rows that rounding alone lets hold together": (
