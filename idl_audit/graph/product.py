@@ -61,8 +61,6 @@ class Product:
     n_columns: int
     element: str
     """The type of the input vector: float32 or float64."""
-    fixed: Mapping[int, float] = field(default_factory=dict)
-    """Entries of the input vector that are read as these numbers, whatever it holds."""
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, AnyArray] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=lambda: {ENTRY, RESULT})
@@ -75,12 +73,8 @@ class Product:
     def __post_init__(self) -> None:
         self.opset = common_opset([member.graph for member in self.members])
         self._vector = self._node("Reshape", (ENTRY, self._constant("length", np.array([-1]))), "vector")
-        vector = self._vector
-        if self.fixed:
-            numbers = self._constant("fixed", np.array(list(self.fixed.values()), self.element))
-            vector = self._node("Concat", (vector, numbers), "with fixed ones", {"axis": 0})
         for member in self.members:
-            self._copy(member, vector)
+            self._copy(member)
 
     def element_of(self, member: str, tensor: str, kind: str) -> None:
         """Tell the type of a tensor: whole numbers and truth values are read as floats from then on."""
@@ -137,7 +131,7 @@ class Product:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _copy(self, member: Member, vector: str) -> None:
+    def _copy(self, member: Member) -> None:
         """Put a copy of a network in, its names prefixed, which reads entries of the vector."""
         graph = member.graph
         names = [value.name for value in graph.inputs]
@@ -145,10 +139,10 @@ class Product:
         renamed = fresh_names(member.name, dict.fromkeys([*names, *graph.constants, *made]), self._taken)
         self._renamed[member.name] = renamed
         for value, columns in zip(graph.inputs, member.columns, strict=True):
-            index = self._constant("columns", self._places_of(np.asarray(columns, np.int64)))
+            index = self._constant("columns", np.asarray(columns, np.int64))
             whole = value.dtype == self.element or value.dtype not in _FLOATS
             part = renamed[value.name] if whole else f"{renamed[value.name]}/part"
-            self.nodes.append(Node("Gather", part, (vector, index), (part,), {"axis": 0}))
+            self.nodes.append(Node("Gather", part, (self._vector, index), (part,), {"axis": 0}))
             if not whole:
                 cast = Node("Cast", part, (part,), (renamed[value.name],), {"to": _FLOATS[value.dtype]})
                 self.nodes.append(cast)
@@ -162,13 +156,6 @@ class Product:
             )
             for node in graph.nodes
         ]
-
-    def _places_of(self, columns: IntArray) -> IntArray:
-        """Return where columns stand in the vector, behind which the fixed numbers stand."""
-        places = columns.copy()
-        for k, column in enumerate(self.fixed):
-            places[columns == column] = self.n_columns + k
-        return places
 
     def _flattened(self, member: str, tensor: str) -> str:
         """Return the entries of a tensor as a vector of floats."""

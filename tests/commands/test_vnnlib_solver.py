@@ -53,6 +53,7 @@ def answer_of(
 
 RELU = model([one("Relu")])
 IDENTITY = model([one("Identity")])
+TENTH = model([one("Mul", "x a")], constants={"a": np.float32([0.1])})
 BOUNDED = "(assert (and (>= X[0] 0.0) (<= X[0] 1.0)))"
 REAL = network("N", element="real")
 
@@ -101,6 +102,21 @@ CASES: dict[str, tuple[str, onnx.ModelProto, str]] = {
     "and know 1": (
         query("(assert (== X[0] 1.0))(assert (== (- (+ Y[0] 100000000.0) 100000000.0) 1.0))", declared=REAL),
         RELU,
+        "sat",
+    ),
+    "a held input is no reason to round, for reals": (
+        query("(assert (and (== X[0] 3.0) (== Y[0] 0.300000011920928955078125)))", declared=REAL),
+        TENTH,
+        "unsat",
+    ),
+    "whose product is exact": (
+        query("(assert (and (== X[0] 3.0) (== Y[0] 0.300000004470348358154296875)))", declared=REAL),
+        TENTH,
+        "sat",
+    ),
+    "and rounded for floats": (
+        query("(assert (and (== X[0] 3.0) (== Y[0] 0.300000011920928955078125)))"),
+        TENTH,
         "sat",
     ),
     "rows that rounding alone lets hold together": (
@@ -195,11 +211,6 @@ CASES: dict[str, tuple[str, onnx.ModelProto, str]] = {
     ),
     "a polynomial of outputs": (query(f"{BOUNDED}(assert (>= (* Y[0] Y[0]) 1.1))"), RELU, "unsat"),
     "a polynomial of outputs at its end": (query(f"{BOUNDED}(assert (>= (* Y[0] Y[0]) 1.0))"), RELU, "sat"),
-    "a real polynomial": (
-        query(f"{BOUNDED}(assert (< (* Y[0] Y[0]) (- (* 2.0 Y[0]) 1.0)))", declared=REAL),
-        IDENTITY,
-        "unknown",  # (y - 1)^2 < 0: true bounds of y^2 - 2 y + 1 end at 0, and rounding stands between
-    ),
     "doubles": (
         query(f"{BOUNDED}(assert (> Y[0] 1.0000000001))", declared=network("N", element="float64")),
         model([one("Relu")], kind=TensorProto.DOUBLE),
@@ -212,8 +223,8 @@ CASES: dict[str, tuple[str, onnx.ModelProto, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_small_queries_have_the_right_answer(name: str, tmp_path: Path) -> None:
     text, network_, expected = CASES[name]
-    found = answer_of(tmp_path, text, network_, seconds=1.0 if expected == "unknown" else SECONDS)
-    assert found.word in {expected, *(("unsat", "timed-out") if expected == "unknown" else ())}, found.remarks
+    found = answer_of(tmp_path, text, network_)
+    assert found.word == expected, found.remarks
 
 
 def test_an_assignment_has_every_variable_and_satisfies_the_query(tmp_path: Path) -> None:
@@ -473,7 +484,7 @@ def test_a_query_as_text_and_one_built_by_hand_have_the_same_answer(tmp_path: Pa
 # --- drawn queries ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6))
 def test_no_verdict_contradicts_what_the_networks_do(seed: int, tmp_path: Path) -> None:
     contradicted(seed, tmp_path, seconds=2.0)
@@ -506,7 +517,7 @@ def contradicted(seed: int, folder: Path, *, seconds: float) -> None:
             assert not satisfied(spec, networks, point)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6))
 def test_no_verdict_about_reals_contradicts_exact_arithmetic(seed: int, tmp_path: Path) -> None:
     contradicted_exactly(seed, tmp_path, seconds=2.0)

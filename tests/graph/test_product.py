@@ -71,17 +71,6 @@ def test_hidden_tensors_have_their_values_beside_a_fused_chain(tmp_path: Path) -
     np.testing.assert_allclose(build_implicit(product.graph)(x)[0], [sigmoid, x[0, 0] * sigmoid], rtol=1e-12)
 
 
-def test_fixed_entries_are_constants_so_that_comparisons_with_them_are_known(tmp_path: Path) -> None:
-    made = model([one("Greater", "x z", "c"), one("Cast", "c", to=1)], constants={"z": np.float32([0])})
-    _, graph = read(tmp_path, made)
-    product = Product([Member("N", graph, (np.array([0]),))], 1, "float32", {0: 0.0})
-    product.ask(Place("N", "y", 0))
-    product.ask(product.column(0))
-    implicit = build_implicit(product.graph)
-    assert not implicit.blocks
-    np.testing.assert_array_equal(implicit(np.array([[3.0]])), [[0.0, 3.0]])
-
-
 def test_operator_sets_go_together_where_their_operators_mean_the_same(tmp_path: Path) -> None:
     _, new = read(tmp_path, model([one("Relu")], opset=18), "new")
     _, old = read(tmp_path, model([one("Relu")], opset=14), "old")

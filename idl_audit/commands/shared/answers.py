@@ -29,7 +29,7 @@ from idl_audit.measure.reachability import independent_pairs
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.exact.point import ExactNetwork
 from idl_audit.proof.exact.ranges import ExactRanges
-from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
+from idl_audit.proof.float_margins import SPARE, Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.rows import with_sums
 from idl_audit.search.judge import Found, Judge
@@ -224,14 +224,13 @@ class _Deciding:
         with np.errstate(all="ignore"):
             states = interval_bounds(self.model, inputs)
         ranges = ExactRanges(self.model, states.x, box.lo, box.hi)
-        rounded = np.zeros(self.model.n_outputs, np.bool_)
-        if arithmetic is not None and arithmetic.unrounded is not None:
-            rounded = ~arithmetic.unrounded
         left = []
         for alternative in query.alternatives:
             whole = with_sums(alternative)
-            exact = np.flatnonzero((whole.rows[:, rounded] == 0).all(axis=1))
-            if not any(ranges.refutes(whole.part(slice(k, k + 1))) for k in exact.tolist()):
+            slack = np.zeros(len(whole.rows))
+            if arithmetic is not None:
+                slack = arithmetic.over(inputs, states).of(whole.rows)[0] * SPARE
+            if not ranges.refutes(whole, slack):
                 left.append(alternative)
         return replace(query, alternatives=tuple(left))
 

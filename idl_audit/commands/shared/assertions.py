@@ -256,7 +256,7 @@ class _Making:
     def graph(self) -> Graph:
         """Return the networks with all sides that were met as one graph."""
         members = [self._member(network) for network in self.networks if network not in self._aliases]
-        product = Product(members, self.form.columns.count, self._element, self._fixed)
+        product = Product(members, self.form.columns.count, self._element)
         owners = {variable.name: network for network in self.networks for variable in network.declared.variables}
         for network in self.networks:
             for variable in (*network.declared.hidden, *network.declared.outputs):
@@ -293,17 +293,6 @@ class _Making:
         known = {value.name for value in other.graph.outputs}
         same = all(np.array_equal(a, b) for a, b in zip(*columns, strict=True))
         return same and {one.names[variable.name] for variable in one.declared.hidden} <= known
-
-    @property
-    def _fixed(self) -> Mapping[int, float]:
-        """The columns that have one number in all boxes, which a float is."""
-        first, *others = self.form.boxes
-        found = {
-            i: float(low)
-            for i, (low, high) in enumerate(zip(first.lo, first.hi, strict=True))
-            if low is not None and low == high and Fraction(float(low)) == low
-        }
-        return {i: value for i, value in found.items() if all(box.lo[i] == box.hi[i] == value for box in others)}
 
     @property
     def _element(self) -> str:

@@ -42,14 +42,17 @@ class ExactRanges:
     lo: Ends
     hi: Ends
 
-    def refutes(self, alternative: Conjunction) -> bool:
-        """Return whether one row of an alternative holds nowhere."""
+    def refutes(self, alternative: Conjunction, slack: FloatArray) -> bool:
+        """Return whether one row of an alternative holds nowhere, computed with errors up to its slack, (k,)."""
         if _is_uncertain(self.model.output) or alternative.rows.size > MOST_TERMS:
             return False
-        rows = zip(alternative.rows, alternative.exactly, alternative.strict, strict=True)
-        for row, offset, strict in rows:
-            least = self.least(row)
-            if least is not None and (least + offset >= 0 if strict else least + offset > 0):
+        rows = zip(alternative.rows, alternative.exactly, alternative.strict, slack.tolist(), strict=True)
+        for row, offset, strict, error in rows:
+            least = self.least(row) if error < np.inf else None
+            if least is None:
+                continue
+            above = least + offset - Fraction(error)
+            if above >= 0 if strict else above > 0:
                 return True
         return False
 
