@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from idl_audit.commands.certify_property import OUT_OF_MEMORY, check_on_box, decide_property
+from idl_audit.commands.certify_query import open_query, remarks_of
 from idl_audit.commands.options.many import BenchOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import kept_rows, property_file, row_sha256
 from idl_audit.commands.shared.frame import Clock, framed_report
@@ -28,6 +30,8 @@ from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.commands.shared.workers import Done, Lost, begun, work_through
 from idl_audit.commands.shared.workers import tell as tell_parent
 from idl_audit.data.instances import Instance, read_instances
+from idl_audit.data.vnnlib2.reader import is_version_2
+from idl_audit.decide.ladder import Options
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
 from idl_audit.search.fast_gradients import searched
 from idl_audit.values.budget import Budget
@@ -243,6 +247,8 @@ def decide_row(row: Row) -> Decided:
     """Decide one property in this process; what is refused is unknown, with the sentence that says why."""
     entry = _entry(row)
     start = time.monotonic()
+    if is_version_2(property_file(row.folder / row.instance.vnnlib)):
+        return _decide_query(row, entry, start)
     try:
         subject = _network(row.folder / row.instance.onnx)
         start = time.monotonic()  # the network is read once for all of its rows
@@ -269,6 +275,23 @@ def decide_row(row: Row) -> Decided:
     }
     diagnostics = tuple(told.model_copy(update={"where": _where(entry)}) for told in decision.diagnostics)
     return Decided(entry.model_copy(update=found), diagnostics)
+
+
+def _decide_query(row: Row, entry: PropertyReport, start: float) -> Decided:
+    """Decide one VNN-LIB 2 query of one network."""
+    try:
+        begun()
+        path, vnnlib = row.folder / row.instance.onnx, property_file(row.folder / row.instance.vnnlib)
+        query = open_query(path, vnnlib, ModelOptions())
+        files = Files(query.sha256, query.info.external_files)
+        tell_parent(files)
+        entry = files.named(entry)
+        budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes, clock=time.monotonic)
+        answer = query.decided(Options(seed=row.seed), budget)
+    except IdlAuditError as error:
+        return _unjudged(entry, "IDL503", str(error), time.monotonic() - start)
+    found = {**query.told(answer), "seconds": time.monotonic() - start}
+    return Decided(entry.model_copy(update=found), tuple(remarks_of(answer, _where(entry))))
 
 
 def _unjudged(entry: PropertyReport, code: str, why: str, seconds: float) -> Decided:

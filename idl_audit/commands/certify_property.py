@@ -12,14 +12,17 @@ from typing import Final
 
 import numpy as np
 
+from idl_audit.commands.certify_query import audit_query
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
-from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown
+from idl_audit.commands.shared.float_margins import errors_of_alike, float_margins, told_denied, told_unknown
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.vnnlib2.reader import is_version_2
 from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.decide.many import decided_together
 from idl_audit.decide.proofs import Recorded, plain, proof_of
@@ -27,10 +30,10 @@ from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.files.claims import PropertyClaim
 from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.float_margins import Unbounded
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import alike
 from idl_audit.values.verdicts import Reason, Verdict
 
@@ -66,6 +69,8 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
         InvalidInputError: where the model or the property is refused.
         AgreementError: where the implicit model is not the network.
     """
+    if is_version_2(vnnlib):
+        return audit_query(path, vnnlib, options)
     clock = Clock()
     budget = options.budget
     with clock.step("read and convert"):
@@ -199,14 +204,15 @@ def _in_float32(
 ) -> Iterator[Diagnostic]:
     """Say where what is proved is not above what floating-point arithmetic may change."""
     margins = float_margins(subject, Preprocessing())
-    if isinstance(margins, UnsupportedModelError):
-        yield told_unknown(margins.problems, "unsat", where=asked.source)
+    if isinstance(margins, Unbounded):
+        yield told_unknown(margins, "unsat", where=asked.source)
         return
+    yield from told_versions(subject)
     close, largest = 0, 0.0
     for numbers in alike(asked.queries):
         queries, found = [asked.queries[i] for i in numbers], [results[i] for i in numbers]
         proved = np.array([one.lowers for one in found], np.float64)
-        every = margins.errors_of_alike(queries, proved, [one.states for one in found], check=budget.check)
+        every = errors_of_alike(margins, queries, proved, [one.states for one in found], check=budget.check)
         for own, errors in zip(proved, every, strict=True):
             if not (own > errors).all():
                 close, largest = close + 1, max(largest, float(errors[~(own > errors)].max()))

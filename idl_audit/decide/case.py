@@ -14,8 +14,9 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.state_bounds import Prepared, bound_set, prepare
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.domains import why_outside
+from idl_audit.proof.float_margins import SPARE, BoxErrors, FloatMargins, Slack, lowered, parted, unknown_slack
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import OutputBounds, backward_state_bounds, rows_at_once
+from idl_audit.proof.linear_bounds import OutputBounds, backward_state_bounds, output_intervals, rows_at_once
 from idl_audit.proof.rows import plus, with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
@@ -25,7 +26,7 @@ from idl_audit.search.splitting.boxes import Splitting
 from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
-from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
 STATES_SHARE = 0.8
@@ -46,19 +47,27 @@ class Case:
     attack: AttackOptions = field(default_factory=AttackOptions)
     watch: Watch | None = None
     recorded: Recorded | None = None
+    arithmetic: FloatMargins | None = None
+    """What bounds its roundings, where the question is asked of floating-point arithmetic; None: of real arithmetic."""
     lowers: FloatArray = field(init=False)
-    """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,).
+    """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,); in
+    floating-point arithmetic, of the computed rows.
 
     Above 0 it is refuted; the 0 of a strict row is told as the least positive number, and so is it where exact
     arithmetic alone refutes an alternative."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
+    _splitting: tuple[Query, tuple[int, ...], Splitting] | None = None
+    """The query and those of its alternatives that it is about, and the boxes as the last rung left them."""
+    _slack: list[FloatArray] = field(default_factory=list)
+    _proved: Query | None = None
+    _sharp: tuple[StateBounds, BoxErrors] | None = None
     together: dict[int, LpTree] = field(default_factory=dict)
     """For alternatives of several rows: the tree of all rows together, as the last rung left it."""
-    _splitting: tuple[tuple[int, ...], Splitting] | None = None
-    """The alternatives that it is about, and the boxes as the last rung left them."""
 
     def __post_init__(self) -> None:
+        if self.arithmetic is not None:
+            self._slack = list(unknown_slack(self.query))
         self.lowers = np.full(len(self.query.alternatives), -np.inf)
         self.inputs = Interval.of_boxes(self.query.box)
         self.proved_model = without_self_feedback(self.model)
@@ -101,12 +110,32 @@ class Case:
         return replace(self.query, alternatives=tuple(self.query.alternatives[i] for i in self.open))
 
     @property
+    def proved(self) -> Query:
+        """The query whose proof in real arithmetic decides this one: for floating-point arithmetic its offsets are
+        lowered by what roundings may change in the rows, as far as that is known."""
+        if self.arithmetic is None:
+            return self.query
+        if self._proved is None:
+            self._proved = lowered(self.query, self.slack)
+        return self._proved
+
+    @property
+    def open_proved(self) -> Query:
+        """The query to be proved, without its refuted alternatives."""
+        return replace(self.proved, alternatives=tuple(self.proved.alternatives[i] for i in self.open))
+
+    @property
+    def slack(self) -> Slack:
+        """What roundings may change in the rows of each alternative; nothing in real arithmetic."""
+        return tuple(self._slack)
+
+    @property
     def splitting(self) -> Splitting:
         """The splitting of the box for the alternatives that are open, begun anew where others were open before."""
         numbers = tuple(self.open.tolist())
-        if self._splitting is None or self._splitting[0] != numbers:
-            self._splitting = numbers, Splitting(self.model, self.open_query)
-        return self._splitting[1]
+        if self._splitting is None or self._splitting[0] is not self.proved or self._splitting[1] != numbers:
+            self._splitting = self.proved, numbers, Splitting(self.model, self.open_proved)
+        return self._splitting[2]
 
     @property
     def is_decided(self) -> bool:
@@ -134,7 +163,7 @@ class Case:
 
     def rows_of(self, number: int) -> Conjunction:
         """Return the rows of an alternative with those sums of rows that are exact: any of them may refute it."""
-        return with_sums(self.query.alternatives[number])
+        return with_sums(self.proved.alternatives[number])
 
     def bounds(self, budget: Budget) -> StateBounds:
         """Return backward bounds of all states, computed once."""
@@ -162,30 +191,113 @@ class Case:
         for group, rows in self._batches(numbers, sums=sums):
             if budget.out_of_time:
                 return
-            seeds = np.concatenate([one.rows for one in rows])
-            lowers = by(model, inputs, bounds, seeds, check=budget.check)[0]
-            offsets, strict = (np.concatenate([getattr(one, name) for one in rows]) for name in ("offsets", "strict"))
-            shifted = plus(lowers, offsets, strict)
-            ends = np.cumsum([len(one.rows) for one in rows])[:-1]
-            self.raise_lowers(group, [_greatest(own) for own in np.split(shifted, ends)])
+            lowers = by(model, inputs, bounds, np.concatenate(rows), check=budget.check)[0]
+            if sums or self.arithmetic is None:
+                self._take(group, lowers, sums=sums)
+                continue
+            self.learn(group, self._errors(bounds, group, sharp=False, budget=budget))
+            self._take(group, lowers)
+            left = [] if by is output_intervals else self.within_rounding(group, lowers)
+            if left and self.arithmetic.can_be_sharp:
+                self.learn(left, self._errors(bounds, left, sharp=True, budget=budget))
+                self._take(group, lowers)
 
-    def _batches(self, numbers: IntArray, *, sums: bool) -> Iterator[tuple[list[int], Sequence[Conjunction]]]:
+    def _take(self, group: Sequence[int], lowers: FloatArray, *, sums: bool = False) -> None:
+        """Take lower bounds of the rows of some alternatives, or of their sums of rows, offsets left out."""
+        asked = [self._rows(number, sums=sums) for number in group]
+        self.raise_lowers(group, [_greatest(own) for own in parted(asked, shifted(asked, lowers))])
+
+    def _rows(self, number: int, *, sums: bool) -> Conjunction:
+        """Return the rows of an alternative, or its sums of rows alone."""
+        own = self.proved.alternatives[number]
+        return self.rows_of(number).part(slice(len(own.rows), None)) if sums else own
+
+    def _batches(self, numbers: IntArray, *, sums: bool) -> Iterator[tuple[list[int], list[FloatArray]]]:
         """Yield alternatives that have such rows together, in batches of about as many rows as one pass takes."""
         group: list[int] = []
-        batch: list[Conjunction] = []
+        batch: list[FloatArray] = []
         at_once = rows_at_once(self.proved_model)
         for number in map(int, numbers):
-            own = self.query.alternatives[number]
-            asked = self.rows_of(number).part(slice(len(own.rows), None)) if sums else own
-            if not len(asked.rows):
+            rows = self._rows(number, sums=sums).rows
+            if not len(rows):
                 continue
             group.append(number)
-            batch.append(asked)
-            if sum(len(one.rows) for one in batch) >= at_once:
+            batch.append(rows)
+            if sum(map(len, batch)) >= at_once:
                 yield group, batch
                 group, batch = [], []
         if batch:
             yield group, batch
+
+    # --- floating-point arithmetic ------------------------------------------------------------------------------------
+
+    def learn(self, numbers: Sequence[int], slack: Sequence[FloatArray]) -> None:
+        """Take bounds of what roundings may change in the rows of some alternatives."""
+        for number, own in zip(numbers, slack, strict=True):
+            less = np.fmin(self._slack[number], own * SPARE)
+            if not np.array_equal(less, self._slack[number]):
+                self._slack[number], self._proved = less, None
+
+    def within_rounding(self, numbers: Sequence[int], lowers: FloatArray) -> list[int]:
+        """Return those of some alternatives that bounds of their rows refute in real arithmetic alone."""
+        own = [self.query.alternatives[number] for number in numbers]
+        values = parted(own, shifted(own, lowers))
+        return [
+            number
+            for number, value in zip(numbers, values, strict=True)
+            if (value > 0).any() and not self.lowers[number] > 0
+        ]
+
+    @property
+    def is_within_rounding(self) -> bool:
+        """Whether all that is open is refuted in real arithmetic by the same bounds."""
+        if self.arithmetic is None or not self.open.size:
+            return False
+        most = np.array([own[np.isfinite(own)].max(initial=0.0) for own in self._slack])
+        return bool((self.lowers[self.open] + most[self.open] > 0).all())
+
+    def _errors(self, bounds: StateBounds, numbers: Sequence[int], *, sharp: bool, budget: Budget) -> list[FloatArray]:
+        """Return what roundings may change in the rows of some alternatives, by bounds of the states."""
+        assert self.arithmetic is not None
+        if not sharp:
+            errors = self.arithmetic.over(self.inputs, bounds)
+        elif self._sharp is not None and self._sharp[0] is bounds:
+            errors = self._sharp[1]
+        else:
+            errors = self.arithmetic.over(self.inputs, bounds, sharp=True, check=budget.check)
+            self._sharp = bounds, errors
+        own = [self.query.alternatives[number] for number in numbers]
+        ranked = isinstance(self.query, Misclassification)
+        return parted(own, errors.of(np.concatenate([one.rows for one in own]), ranked=ranked)[0])
+
+    def may_be_proved(self, budget: Budget) -> bool:
+        """Return whether a search for proofs is of use: whether roundings leave a margin where the network is known.
+
+        In floating-point arithmetic, bounds of the roundings are made as sharp as they are first.
+        """
+        if self.arithmetic is None or not self.open.size:
+            return True
+        bounds = self.bounds(budget)
+        numbers = self.open.tolist()
+        self.learn(numbers, self._errors(bounds, numbers, sharp=self.arithmetic.can_be_sharp, budget=budget))
+        if any(np.isinf(self._slack[number]).all() for number in numbers):
+            self.reason = Reason.NO_ROUNDING_BOUND
+            return False
+        best = [] if self.judge.best is None else [self.judge.best.point.astype(np.float64)]
+        points = np.stack([self.centre, *best])
+        with np.errstate(all="ignore"):
+            y = self.model(points, check=budget.check)
+            holds = [(one.values(y) <= 0).all(axis=1).any() for one in self.open_proved.alternatives]
+        if any(holds):
+            self.reason = Reason.WITHIN_ROUNDING
+            return False
+        return True
+
+
+def shifted(asked: Sequence[Conjunction], lowers: FloatArray) -> FloatArray:
+    """Return lower bounds of rows with their offsets: above 0 they refute."""
+    offsets, strict = (np.concatenate([getattr(one, name) for one in asked]) for name in ("offsets", "strict"))
+    return plus(lowers, offsets, strict)
 
 
 def _greatest(lowers: FloatArray) -> float:

@@ -1,10 +1,10 @@
 """The ladder: rungs that decide one query over one implicit model, cheap first, each on what is still open.
 
 certified (unsat): every alternative is refuted: one of its rows, or a sum of them, has a proved positive lower bound
-over the set, by our own re-evaluated bound. falsified (sat): the original network's own outputs at a float32 point of
-the exact set make it a counterexample, and so does exact arithmetic where that is asked. unknown: neither, with the
-reason. A sample at a radius is the query for a point of another class; clean_wrong: the network misclassifies the
-sample itself.
+over the set, by our own re-evaluated bound; for floating-point arithmetic one above what its roundings may change.
+falsified (sat): the original network's own outputs at a float32 point of the exact set make it a counterexample, and so
+does exact arithmetic where that is asked. unknown: neither, with the reason. A sample at a radius is the query for a
+point of another class; clean_wrong: the network misclassifies the sample itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from idl_audit.decide.quick import looks_safe
 from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.linear_bounds import is_dense
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
@@ -61,6 +62,8 @@ class Options:
     """Nodes a query: boxes, leaves of trees, programs, and starts of attacks."""
     max_bytes: int | None = None
     """What a rung's arrays may take."""
+    arithmetic: str = "real"
+    """What verdicts are to be proved for; unless it is real, whoever decides must be given its bounds."""
     confirm: Confirm | None = None
     """What has the last word on counterexamples; None where the network's own word counts."""
 
@@ -125,10 +128,19 @@ class Ascent:
     """Whether the order may be chosen."""
     method: str | None = None
     """The rung that decided it."""
+    unbounded: Unbounded | None = None
+    """Why nothing can be proved for the arithmetic that is asked about."""
 
     @classmethod
     def of(
-        cls, model: ImplicitModel, network: Network, query: Query, options: Options, budget: Budget, centre: FloatArray
+        cls,
+        model: ImplicitModel,
+        network: Network,
+        query: Query,
+        options: Options,
+        budget: Budget,
+        centre: FloatArray,
+        arithmetic: Arithmetic,
     ) -> Ascent:
         """Stand before the first rung.
 
@@ -140,9 +152,13 @@ class Ascent:
         judge = Judge.of(model, network, query, budget, options.confirm)
         rng = np.random.default_rng(options.seed)
         recorded = Recorded() if options.record else None
-        case = Case(model, query, judge, centre, rng, options.attack, recorded=recorded)
+        bounds = _fitting(arithmetic, model, options)
+        case = Case(model, query, judge, centre, rng, options.attack, recorded=recorded, arithmetic=bounds)
         left = list(names) if model.is_well_posed else []  # of several states for one input no rung speaks
-        return cls(case, budget, names, left, options.methods is None and model.is_feed_forward)
+        unbounded = arithmetic if isinstance(arithmetic, Unbounded) else None
+        if unbounded is not None:  # attacks are climbed where they are asked for by name
+            left = [name for name in left if options.methods is not None and name not in PROOFS]
+        return cls(case, budget, names, left, options.methods is None and model.is_feed_forward, unbounded=unbounded)
 
     @property
     def together(self) -> str | None:
@@ -193,11 +209,33 @@ class Ascent:
         if case.judge.has_won:
             return Result(Verdict.FALSIFIED, -1, self.method, lowers, case.judge.best)
         if not case.open.size:
+            if case.recorded is not None and case.arithmetic is not None:
+                case.recorded.slack = case.slack
             certified = Result(Verdict.CERTIFIED, -1, self.method, lowers, case.judge.best, recorded=case.recorded)
             return replace(certified, states=case.states)
+        if self.unbounded is not None and not PROOFS.isdisjoint(self.names):
+            told = self.unbounded.told
+            return Result(Verdict.UNKNOWN, -1, None, (), case.judge.best, Reason.NO_ROUNDING_BOUND, detail=told)
         outside = "" if PROOFS.isdisjoint(self.names) else case.outside
         reason = Reason.OUTSIDE_DOMAIN if outside else _reason(case, self.names, self.budget)
         return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, reason, detail=outside)
+
+
+def _fitting(arithmetic: Arithmetic, model: ImplicitModel, options: Options) -> FloatMargins | None:
+    """Return the bounds of roundings, which must be those of the model that is decided.
+
+    Raises:
+        ValueError: where they are of another model, or missing.
+    """
+    if arithmetic is None and options.arithmetic != "real":
+        raise ValueError(f"{options.arithmetic} is asked about, and nothing says what its roundings change")
+    if not isinstance(arithmetic, FloatMargins):
+        return None
+    own, theirs = arithmetic.model, model
+    sizes = [[(block.name, block.size) for block in one.blocks] for one in (own, theirs)]
+    if sizes[0] != sizes[1] or (own.n_inputs, own.n_outputs) != (theirs.n_inputs, theirs.n_outputs):
+        raise ValueError("the bounds of roundings are those of another model")
+    return arithmetic
 
 
 def choose(ascents: Sequence[Ascent], budget: Budget) -> None:
@@ -242,7 +280,12 @@ def samples_at_once(model: ImplicitModel) -> int:
 
 
 def decide_together(
-    model: ImplicitModel, network: Network, samples: Sequence[Sample], options: Options
+    model: ImplicitModel,
+    network: Network,
+    samples: Sequence[Sample],
+    options: Options,
+    *,
+    arithmetic: Arithmetic = None,
 ) -> list[Result | None]:
     """Return the verdicts that the first rungs give, climbed by many samples at once; None where they give none.
 
@@ -254,7 +297,7 @@ def decide_together(
         OptionError: where the target is no other class, or a method is not for such sets.
     """
     budget = options.budget
-    begun = [_begun(model, network, sample, options, budget) for sample in samples]
+    begun = [_begun(model, network, sample, options, budget, arithmetic) for sample in samples]
     while group := _group(begun):
         start = budget.clock()
         goes_on = _climb_together([one.ascent for one in group if one.ascent is not None], budget)
@@ -278,7 +321,8 @@ class _Begun:
     @property
     def is_decided(self) -> bool:
         """Whether nothing is left to do."""
-        return self.ascent is None or self.ascent.method is not None
+        ascent = self.ascent
+        return ascent is None or ascent.method is not None or (ascent.unbounded is not None and not ascent.left)
 
     @property
     def result(self) -> Result:
@@ -288,13 +332,15 @@ class _Begun:
         return replace(self.ascent.result, predicted=self.predicted, seconds=self.seconds)
 
 
-def _begun(model: ImplicitModel, network: Network, sample: Sample, options: Options, budget: Budget) -> _Begun:
+def _begun(
+    model: ImplicitModel, network: Network, sample: Sample, options: Options, budget: Budget, arithmetic: Arithmetic
+) -> _Begun:
     start = budget.clock()
     predicted = int(predictions(network(sample.point[None].astype(np.float32)))[0])
     ascent = None
     if predicted == sample.label:
         query = Query.misclassification(sample.inputs, model.n_outputs, sample.label, options.attack.target)
-        ascent = Ascent.of(model, network, query, options, budget, sample.point)
+        ascent = Ascent.of(model, network, query, options, budget, sample.point, arithmetic)
     return _Begun(predicted, ascent, budget.clock() - start)
 
 
@@ -332,6 +378,8 @@ def decide_sample(
     options: Options,
     watch: Watch | None = None,
     budget: Budget | None = None,
+    *,
+    arithmetic: Arithmetic = None,
 ) -> Result:
     """Return the verdict of one sample over one input set: a box, or U_card.
 
@@ -347,6 +395,7 @@ def decide_sample(
         options: the rungs and their limits.
         watch: told the share of the current tree that is proved.
         budget: what it may cost; that of the options where it is left out.
+        arithmetic: what certified is to be proved for; None stands for real arithmetic.
 
     Raises:
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
@@ -354,7 +403,7 @@ def decide_sample(
     """
     budget = options.budget if budget is None else budget
     start = budget.clock()
-    begun = _begun(model, network, Sample(sample, label, inputs), options, budget)
+    begun = _begun(model, network, Sample(sample, label, inputs), options, budget, arithmetic)
     if begun.ascent is not None:
         begun.ascent.case.watch = watch
         begun.ascent.climb()
@@ -370,6 +419,7 @@ def decide_query(
     watch: Watch | None = None,
     budget: Budget | None = None,
     centre: FloatArray | None = None,
+    arithmetic: Arithmetic = None,
 ) -> Result:
     """Return whether the set has a point whose outputs satisfy one of the alternatives.
 
@@ -381,6 +431,7 @@ def decide_query(
         watch: told the share of the current tree that is proved.
         budget: what it may cost; that of the options where it is left out.
         centre: a point of the set to begin at, shape (p,); the middle of its box where it is left out.
+        arithmetic: what certified is to be proved for; None stands for real arithmetic.
 
     Raises:
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
@@ -389,7 +440,7 @@ def decide_query(
     budget = options.budget if budget is None else budget
     start = budget.clock()
     point = query.box.centre if centre is None else centre
-    ascent = Ascent.of(model, network, query, options, budget, point)
+    ascent = Ascent.of(model, network, query, options, budget, point, arithmetic)
     ascent.case.watch = watch
     ascent.climb()
     return replace(ascent.result, seconds=budget.clock() - start)
@@ -446,7 +497,7 @@ def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
         return Reason.NODE_LIMIT
     if case.reason is Reason.RELAXATION_GAP and not PROOFS.intersection(names):
         return Reason.ATTACKS_FAILED
-    return case.reason
+    return Reason.WITHIN_ROUNDING if case.is_within_rounding else case.reason
 
 
 _OF_PROPERTIES: Final = ("persist", "rational")

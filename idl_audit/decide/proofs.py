@@ -18,6 +18,8 @@ from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain
 from idl_audit.proof.check import check, examined, proved_stages
 from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
+from idl_audit.proof.float_check import check_computed, slack_over
+from idl_audit.proof.float_margins import SPARE, Arithmetic, FloatMargins, Slack, Unbounded, lowered
 from idl_audit.proof.forest import Choices, Forest
 from idl_audit.proof.lp_chain import LpChain, LpLeaves, widened
 from idl_audit.proof.proof import REST, Goals, Proof, Refused, trivial
@@ -56,10 +58,18 @@ class Recorded:
     """Of the input box, for the alternatives that nothing else refuted."""
     chain: Chain | None = None
     lp: LpChain | None = None
+    slack: Slack | None = None
+    """In floating-point arithmetic: what the offsets of the query were lowered by."""
 
 
 def proof_of(
-    model: ImplicitModel, network: Network, query: Query, recorded: Recorded | None, *, budget: Budget
+    model: ImplicitModel,
+    network: Network,
+    query: Query,
+    recorded: Recorded | None,
+    *,
+    budget: Budget,
+    arithmetic: Arithmetic = None,
 ) -> Proof | None:
     """Return a proof that a query has no counterexample, checked; None where what the budget allows proves nothing.
 
@@ -72,11 +82,37 @@ def proof_of(
         query: the set and the alternatives.
         recorded: what the searches left.
         budget: what it may cost beyond the check of what was recorded.
+        arithmetic: what the proof is to be about; None stands for real arithmetic.
     """
+    if isinstance(arithmetic, Unbounded):
+        return None
+    recorded = recorded or Recorded()
     try:
-        return _Making(model, network, plain(query), budget).proof(recorded or Recorded())
+        if arithmetic is None:
+            return _Making(model, network, plain(query), budget).proof(recorded)
+        return _computed(model, network, query, recorded, budget, arithmetic)
     except (BudgetError, MemoryLimitError, SolverError):
         return None
+
+
+def _computed(
+    model: ImplicitModel,
+    network: Network,
+    query: Query,
+    recorded: Recorded,
+    budget: Budget,
+    arithmetic: FloatMargins,
+) -> Proof | None:
+    """Return a proof for floating-point arithmetic: of the query with lower offsets, and what they are lowered by."""
+    query = replace(query, inputs=plain(query).inputs, alternatives=plain(query).alternatives)
+    slack = recorded.slack
+    if slack is None or not all(np.isfinite(own).all() for own in slack):
+        slack = tuple(own * SPARE for own in slack_over(model, query, trivial(len(query.alternatives)), arithmetic))
+    found = _Making(model, network, lowered(query, slack), budget).proof(recorded)
+    if found is None:
+        return None
+    found = replace(found, slack=slack)
+    return None if check_computed(model, query, found, arithmetic) else found
 
 
 def plain(query: Query) -> Query:

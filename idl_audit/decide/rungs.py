@@ -116,6 +116,8 @@ def _worth_bounding(case: Case) -> np.ndarray:
 
 def _split(case: Case, budget: Budget) -> None:
     """Split the box of the inputs, or go on where an earlier rung has begun."""
+    if not case.may_be_proved(budget):
+        return
     splitting = case.splitting
     outcome = splitting.run(budget, case.judge)
     if outcome.proved:
@@ -149,10 +151,12 @@ def _next_joint(case: Case, budget: Budget) -> None:
 
 def _branch(case: Case, budget: Budget) -> None:
     """Optimised slopes, then a tree over the phases of hidden states for every alternative that is open."""
+    if not case.may_be_proved(budget):
+        return
     numbers, chain = case.open, None if case.recorded is None else Chain()
     outcome = branching.branch(
         case.model,
-        case.open_query,
+        case.open_proved,
         budget=budget,
         judge=case.judge,
         record=chain,
@@ -167,6 +171,8 @@ def _branch(case: Case, budget: Budget) -> None:
 
 def _lp(case: Case, budget: Budget) -> None:
     """The triangle LP for each row of the open alternatives: its duals for a proof, its minimiser for an attack."""
+    if not case.may_be_proved(budget):
+        return
     bounds, judge = case.bounds(budget), case.judge.within(budget)
     relaxation = TriangleRelaxation(case.proved_model, case.inputs, bounds, sparse=case.sparse, budget=budget)
     for number in case.hardest:
@@ -209,6 +215,8 @@ def _mip(case: Case, budget: Budget) -> None:
 
 def _exact(case: Case, budget: Budget) -> None:
     """A tree of LPs over the phases of ReLU states, for every open alternative: first all roots, then all trees."""
+    if not case.may_be_proved(budget):
+        return
     bounds = widened(case.bounds(budget))
     tree = LpTree(case.proved_model, case.inputs, bounds, budget)
     chain = LpChain(dict(bounds.z))
@@ -275,6 +283,8 @@ def _why_left(grown: Grown) -> Reason:
 def _rational(case: Case, budget: Budget) -> None:
     """Exact programs over the phases of the few states that bend: for what rounding leaves open at a border."""
     box, network = case.query.box, case.judge.confirm
+    if case.arithmetic is not None:  # what holds of real numbers says nothing of floats at a border
+        return
     if not isinstance(network, ExactNetwork) or not phases.is_small(case.proved_model, box, case.bounds(budget)):
         return
     model = network.own

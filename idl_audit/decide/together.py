@@ -48,11 +48,14 @@ def rows_together(case: Case, budget: Budget, *, patience: float | None = None) 
         patience: a tree is left that would take so many times the time that is left, by the share of it that its nodes
             so far have proved; None: none is left.
     """
+    if not case.may_be_proved(budget):
+        return
     bounds = widened(case.bounds(budget))
-    left = [int(number) for number in case.hardest if weighable(case.query.alternatives[number])]
+    asked = case.proved.alternatives  # less is asked later, as bounds of roundings get sharper: what is proved stays so
+    left = [int(k) for k in case.hardest if weighable(asked[k]) and np.isfinite(asked[k].offsets).all()]
     for turn, number in enumerate(left):
         if number not in case.together:
-            own = case.query.alternatives[number]
+            own = asked[number]
             case.together[number] = LpTree(case.proved_model, case.inputs, bounds, budget, together=own)
         tree, part = case.together[number], budget.part(1 / (len(left) - turn))
         if _grow(case, tree, part, patience) > 0:

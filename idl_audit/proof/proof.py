@@ -89,6 +89,8 @@ class Proof:
     """Block -> the states that stay after the first stage, ascending; blocks that are not named stay whole."""
     loops: Mapping[int, ProofWitness] = field(default_factory=dict)
     """Block -> the proof that its loop is well-posed."""
+    slack: tuple[FloatArray, ...] = ()
+    """Of a proof for floating-point arithmetic: for each alternative what roundings may change in its rows, (rows,)."""
 
     def with_goals(self, goals: tuple[Goals, ...]) -> Proof:
         """Return the proof with more goals."""

@@ -182,6 +182,30 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Take them for what the deployed network does. A smaller eps, or a margin in the property, keeps away from "
             "them.",
         ),
+        "IDL214": Code(
+            "onnxruntime's graph optimisations change the network",
+            "Before it runs a graph onnxruntime rewrites it, unless told otherwise. Here the result is another "
+            "function: a MatMul with weights behind a DequantizeLinear rounds its other factor to 8 bits too, two "
+            "grids in a row become one, integer kernels saturate. Proofs and counterexamples are about the network as "
+            "its file has it, which is what is judged; the size of the change is that on a few random inputs.",
+            "Deploy it with SessionOptions.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL, or "
+            "export it so that there is nothing to rewrite.",
+        ),
+        "IDL215": Code(
+            "float errors were measured with another version",
+            "A verdict rests on a bound of what floating-point arithmetic may change, and the network has functions "
+            "that a library computes (exp, tanh and the like). What their float32 kernels are off by was measured, "
+            "with the versions that reports/kernels.md names; another minor version runs the network here, and its "
+            "kernels may differ.",
+            "Ask a copy of the sources: `python -m benchmarks.kernel_errors --every 1024 --check` tells whether the "
+            "installed versions are within the bounds that proofs take.",
+        ),
+        "IDL216": Code(
+            "two networks compared in part",
+            "Either outputs make no classes (one output and no threshold), so that only differences are compared, or "
+            "the networks end with different operators that the models leave out, so that only classes are.",
+            "Give --threshold, or export both networks with the same last operator.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "
@@ -266,8 +290,9 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL505": Code(
             "the certificate of a property is missing",
-            "A property is unsat, but no certificate that stands alone was found in the time.",
-            "Raise --time-limit.",
+            "A property is unsat, but no certificate that stands alone was found in the time; of VNN-LIB 2 queries "
+            "none is written.",
+            "Raise --time-limit, or write the property in VNN-LIB 1.",
         ),
         "IDL506": Code(
             "rows of an earlier report are decided again",
@@ -279,6 +304,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "a proof file of an old format",
             "The file that `verify` read is of format 1, which the next release no longer reads.",
             "Write it anew with the command that wrote it.",
+        ),
+        "IDL508": Code(
+            "why a VNN-LIB 2 query is undecided",
+            "Neither a point that satisfies the query was found, nor a proof that none does, in the arithmetic that it "
+            "declares: of float32 a proof pays for every rounding, of real numbers a point is confirmed exactly.",
+            "Raise --time-limit. Where roundings are what keeps a proof from being one, declare all variables as real.",
         ),
         "IDL601": Code(
             "nothing was gained",

@@ -30,3 +30,7 @@ class Reason(StrEnum):
     ATTACKS_FAILED = "attacks_failed"
     SOLVER_ONLY = "solver_only"
     OUTSIDE_DOMAIN = "outside_domain"
+    NO_ROUNDING_BOUND = "no_rounding_bound"
+    """Asked of floating-point arithmetic: nothing bounds what it changes in this network, or over this set."""
+    WITHIN_ROUNDING = "within_rounding"
+    """Asked of floating-point arithmetic: what it may change, as far as is proved, is not below the margin."""

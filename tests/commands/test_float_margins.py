@@ -16,19 +16,19 @@ from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
-from idl_audit.commands.shared import float_margins as module
-from idl_audit.commands.shared.float_margins import FloatMargins
+from idl_audit.commands.shared.float_margins import errors, errors_of, float_margins
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide import ladder
 from idl_audit.decide.ladder import Options
 from idl_audit.implicit.storage import save_model
-from idl_audit.proof.bounds import Interval
+from idl_audit.proof import float_margins as module
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.float_margins import BoxErrors, FloatMargins
 from idl_audit.report.schema import Diagnostic, Report, Verdict
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
-from idl_audit.values.check import Check
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.query import Conjunction, Query
 
@@ -141,9 +141,15 @@ def test_a_loop_has_no_known_bound() -> None:
 
 
 def margin_at(path: Path, lo: float, hi: float, preprocessing: Preprocessing | None = None) -> float:
-    margins = FloatMargins.of(open_subject(path), preprocessing or Preprocessing())
     box = Interval(np.array([[lo]]), np.array([[hi]]))
-    return float(margins.errors(box, margin_functionals(2, 0), np.zeros(1)).max())
+    margins = margins_of(path, preprocessing)
+    return float(errors(margins, box, margin_functionals(2, 0), np.zeros(1), ranked=True).max())
+
+
+def margins_of(path: Path, preprocessing: Preprocessing | None = None) -> FloatMargins:
+    margins = float_margins(open_subject(path), preprocessing or Preprocessing())
+    assert isinstance(margins, FloatMargins)
+    return margins
 
 
 def linear_pair(folder: Path, *last: tuple[str, str, str, Mapping[str, Any]]) -> Path:
@@ -179,38 +185,39 @@ def test_probabilities_tie_where_logits_do_not(tmp_path: Path, operator: str, ex
 
 def test_finer_bounds_are_made_only_where_coarse_ones_do_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    once = FloatMargins._once
+    over = FloatMargins.over
 
-    def counted(self: FloatMargins, *given: Any, sharp: bool, check: Check) -> Any:
+    def counted(
+        self: FloatMargins, inputs: Interval, states: StateBounds, *, sharp: bool = False, **given: Any
+    ) -> BoxErrors:
         asked.append(sharp)
-        return once(self, *given, sharp=sharp, check=check)
+        return over(self, inputs, states, sharp=sharp, **given)
 
-    monkeypatch.setattr(FloatMargins, "_once", counted)
-    subject = open_subject(SAMPLES / "digits_resnet.onnx")
-    margins = FloatMargins.of(subject, Preprocessing())
+    monkeypatch.setattr(FloatMargins, "over", counted)
+    margins = margins_of(SAMPLES / "digits_resnet.onnx")
     x = np.load(SAMPLES / "digits_resnet.npz")["inputs"][0].reshape(1, -1).astype(float)
     box, rows = Interval(x - 0.02, x + 0.02), margin_functionals(10, 0)
-    coarse = margins.errors(box, rows, np.full(9, 1e3))
+    coarse = errors(margins, box, rows, np.full(9, 1e3))
     assert asked == [False]
     asked.clear()
-    fine = margins.errors(box, rows, np.zeros(9))
+    fine = errors(margins, box, rows, np.zeros(9))
     assert asked == [False, False, True]
     assert (fine < coarse / 4).all()
     monkeypatch.setattr(module, "MOST_WORK", 0)
+    margins = margins_of(SAMPLES / "digits_resnet.onnx")
     asked.clear()
-    assert (margins.errors(box, rows, np.zeros(9)) > fine).all()
+    assert (errors(margins, box, rows, np.zeros(9)) > fine).all()
     assert asked == [False, False]
 
 
 def test_finer_bounds_end_with_the_time() -> None:
     """What is known by then stays; the coarse bounds of one pass are always made."""
-    subject = open_subject(SAMPLES / "digits_resnet.onnx")
-    margins = FloatMargins.of(subject, Preprocessing())
+    margins = margins_of(SAMPLES / "digits_resnet.onnx")
     x = np.load(SAMPLES / "digits_resnet.npz")["inputs"][0].reshape(1, -1).astype(float)
     box, rows = Interval(x - 0.02, x + 0.02), margin_functionals(10, 0)
-    coarse = margins.errors(box, rows, np.full(9, 1e3))
+    coarse = errors(margins, box, rows, np.full(9, 1e3))
     over = Budget.of(0).check
-    assert (margins.errors(box, rows, np.zeros(9), check=over) == coarse).all()
+    assert (errors(margins, box, rows, np.zeros(9), check=over) == coarse).all()
     calls = iter(range(10**6))
 
     def soon() -> None:
@@ -218,10 +225,10 @@ def test_finer_bounds_end_with_the_time() -> None:
             over()
 
     last = 10**6
-    fine = margins.errors(box, rows, np.zeros(9), check=soon)
+    fine = errors(margins, box, rows, np.zeros(9), check=soon)
     last = next(calls) - 1
     calls = iter(range(10**6))
-    cut = margins.errors(box, rows, np.zeros(9), check=soon)
+    cut = errors(margins, box, rows, np.zeros(9), check=soon)
     assert (cut <= coarse).all()
     assert (cut > fine).all()
 
@@ -286,11 +293,11 @@ def test_what_splitting_proves_has_a_margin(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_sums_of_rows_count_all_of_them(tmp_path: Path) -> None:
-    margins = FloatMargins.of(open_subject(linear_pair(tmp_path)), Preprocessing())
+    margins = margins_of(linear_pair(tmp_path))
     rows = np.array([[1.0, 0.0], [0.0, 1.0]])
     box = Box.between(np.zeros(1), np.ones(1))
     singles = [Conjunction(row[None], np.zeros(1)) for row in rows]
     both = Conjunction(rows, np.zeros(2))
-    errors = [margins.errors_of(Query(box, tuple(own)), [0.0] * len(own), None) for own in (singles, [both])]
-    assert errors[1][0] == pytest.approx(errors[0].sum())
-    assert margins.errors_of(Query(box, ()), [], None).size == 0
+    found = [errors_of(margins, Query(box, tuple(own)), [0.0] * len(own), None) for own in (singles, [both])]
+    assert found[1][0] == pytest.approx(found[0].sum())
+    assert errors_of(margins, Query(box, ()), [], None).size == 0

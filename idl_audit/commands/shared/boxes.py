@@ -31,7 +31,13 @@ def sample_boxes(samples: Samples, eps: Sequence[Eps], bounds: Bounds) -> list[l
 
 
 def sample_sets(
-    samples: Samples, eps: Sequence[Eps], bounds: Bounds, *, sigma: FloatArray | None = None, k: int | None = None
+    samples: Samples,
+    eps: Sequence[Eps],
+    bounds: Bounds,
+    *,
+    sigma: FloatArray | None = None,
+    k: int | None = None,
+    free: Sequence[int] = (),
 ) -> list[list[InputSet]]:
     """Return for each sample its input set of every radius: the box, or U_card where at most k inputs change.
 
@@ -41,6 +47,7 @@ def sample_sets(
         bounds: the valid range of the data.
         sigma: how far each input moves for eps = 1, shape (p,); None stands for ones.
         k: the cardinality; None stands for all inputs.
+        free: inputs that move through the whole valid range.
 
     Raises:
         DataError: where a sample lies outside the valid range.
@@ -49,7 +56,7 @@ def sample_sets(
 
     def around(x: FloatArray, radius: float) -> InputSet:
         if k is None:
-            return Box.around(x, radius, sigma=sigma, valid_lo=lo, valid_hi=hi)
+            return Box.around(x, radius, sigma=sigma, valid_lo=lo, valid_hi=hi, free=free)
         return SparseBall.around(x, radius, k, sigma=sigma, valid_lo=lo, valid_hi=hi)
 
     return _around(samples, eps, around)
@@ -78,6 +85,7 @@ def threat_model(
     radii: FloatArray | None = None,
     k: int | None = None,
     target: int | None = None,
+    free: Sequence[int] = (),
 ) -> ThreatModel:
     """Return the report's section on how inputs may be perturbed.
 
@@ -88,6 +96,7 @@ def threat_model(
         radii: what is in it.
         k: at most so many inputs change.
         target: the only class that counts.
+        free: inputs that move through the whole valid range.
     """
     points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in eps)
     return ThreatModel(
@@ -98,4 +107,5 @@ def threat_model(
         sigma_sha256=None if radii is None else numbers_sha256([radii]),
         target=target,
         clip=bounds,
+        free=tuple(free),
     )

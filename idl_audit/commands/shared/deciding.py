@@ -14,7 +14,7 @@ import numpy as np
 
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
-from idl_audit.commands.shared.float_margins import FloatMargins, float_margins
+from idl_audit.commands.shared.float_margins import errors, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.subject import Subject, open_subject
@@ -27,10 +27,11 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.files.claims import Ball, SampleClaim
 from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.float_margins import FloatMargins, Unbounded
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import InvalidInputError, ModelFileError, UnsupportedModelError
+from idl_audit.values.errors import InvalidInputError, ModelFileError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
 from idl_audit.values.verdicts import Reason, Verdict
@@ -62,6 +63,8 @@ class Setting:
     overwrite: bool = False
     sigma: FloatArray | None = None
     """How far each input moves for eps = 1; None stands for ones."""
+    free: tuple[int, ...] = ()
+    """Inputs that move through the whole valid range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +123,7 @@ class Decider:
     _options: Options | None = None
     """Those of the setting, with what confirms counterexamples of this model."""
     _last: float = 0.0
-    _margins: FloatMargins | UnsupportedModelError | None = None
+    _margins: FloatMargins | Unbounded | None = None
     _known: dict[int, dict[float, Result]] = field(default_factory=dict)
     """Position -> radius -> what `decide_first` has found."""
 
@@ -227,21 +230,20 @@ class Decider:
         """
         if result.verdict is not Verdict.CERTIFIED or result.lower is None or self.subject is None:
             return None
-        itself = self.subject.network_itself or self.subject
-        if self._margins is None:
-            self._margins = float_margins(itself, self.setting.preprocessing)
-        if isinstance(self._margins, UnsupportedModelError):
+        margins = self._float_margins()
+        if isinstance(margins, Unbounded):
             return None
-        box = Interval.of_boxes(inputs.hull)
-        if self.subject.threshold is not None:  # the one output, then the margin that such an error in it needs
-            one = self._margins.errors(box, np.ones((1, 1)), np.full(1, -np.inf), check=budget.check)
-            error = self.subject.threshold.margin(float(one[0]))
-        else:
-            rows = self._margin_rows(sample.label)
-            proved = np.full(len(rows), result.lower)
-            errors = self._margins.errors(box, rows, proved, result.states, check=budget.check)
-            error = float(errors.max(initial=0.0))
+        box, rows = Interval.of_boxes(inputs.hull), self._margin_rows(sample.label)
+        proved = np.full(len(rows), result.lower)
+        found = errors(margins, box, rows, proved, result.states, ranked=True, check=budget.check)
+        error = float(found.max(initial=0.0))
         return error if np.isfinite(error) else None
+
+    def _float_margins(self) -> FloatMargins | Unbounded:
+        if self._margins is None:
+            assert self.subject is not None
+            self._margins = float_margins(self.subject, self.setting.preprocessing)
+        return self._margins
 
     def _margin_rows(self, label: int) -> FloatArray:
         """Return the margins that were proved: to every rival, or to the class that is aimed at."""
@@ -254,7 +256,7 @@ class Decider:
         model, network = self._model()
         setting = self.setting
         k = inputs.k if isinstance(inputs, SparseBall) else None
-        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k)
+        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
         claim = SampleClaim(ball, sample.label, sample.index)
         (query,) = claim.queries(model)
         proof = proof_of(model, network, query, result.recorded, budget=setting.verdicts.budget)

@@ -132,10 +132,17 @@ def sizes(model: ImplicitModel, headers: Mapping[str, Header], name: Name, size:
         model: the model in the form that proofs are about.
         headers: of the file, for the numbers of states that stay after the first stage.
         name: of the array.
-        size: "one", "inputs", "outputs"; "all" states; "loop": the states of the loop that is named; "states": those of
-            the block that is named, of all states in a lemma of the first stage and of those that stay elsewhere.
+        size: "one", "inputs", "outputs"; "pair outputs": those of either of two models; "all" states; "loop": the
+            states of the loop that is named; "states": those of the block that is named, of all states in a lemma of
+            the first stage and of those that stay elsewhere.
     """
-    fixed = {"one": 1, "inputs": model.n_inputs, "outputs": model.n_outputs, "all": model.n_states}
+    fixed = {
+        "one": 1,
+        "inputs": model.n_inputs,
+        "outputs": model.n_outputs,
+        "pair outputs": model.n_outputs // 3,
+        "all": model.n_states,
+    }
     if size in fixed:
         return fixed[size]
     k = name.numbers[-1]
