@@ -173,6 +173,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Try a smaller eps, or more time where few inputs move: their box is split. Where an operator cannot leave "
             "its domain, a Clip, an Abs or a constant added before it makes that known.",
         ),
+        "IDL213": Code(
+            "no bound of what float32 changes",
+            "Verdicts were asked for in float32 arithmetic, and the network has an operator, or computes in a way, for "
+            "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",
+            "Ask for --arithmetic real: its proofs hold in exact arithmetic, and IDL202 says that no more is known.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "

@@ -40,6 +40,8 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.SOLVER_ONLY: "only the MIP solver says that there is no attack, which is no proof: certify with branch",
         Reason.OUTSIDE_DOMAIN: "an operator may have no value in the set (0 as a divisor, say): try a smaller eps",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
+        Reason.NO_ROUNDING_BOUND: "nothing is known to bound what float32 arithmetic changes: try --arithmetic real",
+        Reason.WITHIN_ROUNDING: "the margin is not above what float32 arithmetic may change: try a smaller eps",
     }
 )
 """What each reason for an unknown verdict means, and what would help."""
@@ -206,7 +208,7 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     if len(entries) > 1:
         return _range_sentence(report, entries[0], entries[-1])
     entry = entries[0]
-    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}: "
+    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}{_arithmetic(report)}: "
     images = _noun(report, entry.n)
     wrong = f"{entry.clean_wrong} misclassified to begin with"
     if _only_attacked(report):
@@ -232,7 +234,8 @@ def _not_tried(report: Report) -> int:
 
 
 def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:
-    start = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}{_sparsity(report)}: "
+    radii = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}"
+    start = f"{radii}{_sparsity(report)}{_arithmetic(report)}: "
     images = _noun(report, first.n)
     wrong = f"{first.clean_wrong} misclassified to begin with"
     attacked = f"from {first.falsified} to {last.falsified}"
@@ -323,6 +326,12 @@ def _only_attacked(report: Report) -> bool:
 def _sparsity(report: Report) -> str:
     k = report.threat_model.k if report.threat_model else None
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
+
+
+def _arithmetic(report: Report) -> str:
+    """Return what the verdicts are proved for, where that is not real arithmetic."""
+    found = report.threat_model.arithmetic if report.threat_model else "real"
+    return "" if found == "real" else f", in {found} arithmetic"
 
 
 def _count(n: int, noun: str) -> str:

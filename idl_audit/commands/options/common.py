@@ -41,6 +41,7 @@ MATRICES: Final = ("paper", "half-step", "centre-radius", "monotone", "gains", "
 STATE_BOUNDS: Final = ("interval", "linear")
 STEPS: Final = ("sensitivity", "bounds", "certify", "attack")
 """What `run` can do, in the order it is done in: verdicts, the slowest, come last and can be resumed."""
+ARITHMETICS: Final = ("real", "float32")
 FORMS: Final = ("table", "html", "markdown", "junit", "github")
 KINDS: Final = ("cascade", "sum", "concat", "feedback")
 
@@ -143,6 +144,16 @@ def max_nodes() -> Any:
         "of those, every machine finds the same.",
         metavar="N",
         panel=LIMITS,
+    )
+
+
+def arithmetic() -> Any:
+    return option(
+        "real",
+        one_of(*ARITHMETICS, noun="arithmetic"),
+        "What certified and unsat are proved for: real numbers, or float32: what a runtime computes, however it adds, "
+        "fuses and folds, for all float32 inputs of the set.",
+        metavar="NAME",
     )
 
 

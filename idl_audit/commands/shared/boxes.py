@@ -13,6 +13,7 @@ from idl_audit.report.schema import EpsPoint, ThreatModel
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import DataError
+from idl_audit.values.verdicts import ArithmeticName
 
 Bounds = tuple[float, float] | None
 """The valid range of the data, where it is known."""
@@ -78,6 +79,7 @@ def threat_model(
     radii: FloatArray | None = None,
     k: int | None = None,
     target: int | None = None,
+    arithmetic: ArithmeticName = "real",
 ) -> ThreatModel:
     """Return the report's section on how inputs may be perturbed.
 
@@ -88,6 +90,7 @@ def threat_model(
         radii: what is in it.
         k: at most so many inputs change.
         target: the only class that counts.
+        arithmetic: what certified is proved for.
     """
     points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in eps)
     return ThreatModel(
@@ -97,5 +100,6 @@ def threat_model(
         sigma=None if sigma is None else str(sigma),
         sigma_sha256=None if radii is None else numbers_sha256([radii]),
         target=target,
+        arithmetic=arithmetic,
         clip=bounds,
     )

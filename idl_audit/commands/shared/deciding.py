@@ -27,7 +27,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.files.claims import Ball, SampleClaim
 from idl_audit.proof.files.file import ProofFile
-from idl_audit.proof.float_margins import FloatMargins, Unbounded
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import Budget
@@ -153,7 +153,7 @@ class Decider:
             open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
             samples = [Sample(task.centre, task.label, task.sets[number]) for task in open_]
             try:
-                found = decide_together(model, network, samples, self.setting.verdicts)
+                found = decide_together(model, network, samples, self.setting.verdicts, arithmetic=self._arithmetic())
             except InvalidInputError:
                 raise
             except Exception:
@@ -190,7 +190,17 @@ class Decider:
             result = (
                 _settled(sample, inputs)
                 or known.get(radius.value)
-                or decide_sample(model, network, sample.centre, sample.label, inputs, setting.verdicts, share, budget)
+                or decide_sample(
+                    model,
+                    network,
+                    sample.centre,
+                    sample.label,
+                    inputs,
+                    setting.verdicts,
+                    share,
+                    budget,
+                    arithmetic=self._arithmetic(),
+                )
             )
             error = self._float_error(sample, inputs, result, budget)
             if result.verdict is Verdict.CERTIFIED and setting.certificates is not None:
@@ -220,6 +230,8 @@ class Decider:
         """
         if result.verdict is not Verdict.CERTIFIED or result.lower is None or self.subject is None:
             return None
+        if self.setting.verdicts.arithmetic != "real":
+            return 0.0  # it is part of the verdict
         margins = self._float_margins()
         if isinstance(margins, Unbounded):
             return None
@@ -228,6 +240,10 @@ class Decider:
         found = errors(margins, box, rows, proved, result.states, ranked=True, check=budget.check)
         error = float(found.max(initial=0.0))
         return error if np.isfinite(error) else None
+
+    def _arithmetic(self) -> Arithmetic:
+        """Return what verdicts are to be proved for."""
+        return None if self.setting.verdicts.arithmetic == "real" else self._float_margins()
 
     def _float_margins(self) -> FloatMargins | Unbounded:
         if self._margins is None:
@@ -249,13 +265,20 @@ class Decider:
         ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k)
         claim = SampleClaim(ball, sample.label, sample.index)
         (query,) = claim.queries(model)
-        proof = proof_of(model, network, query, result.recorded, budget=setting.verdicts.budget)
+        proof = proof_of(
+            model,
+            network,
+            query,
+            result.recorded,
+            budget=setting.verdicts.budget,
+            arithmetic=self._arithmetic(),
+        )
         if proof is None:
             sample.uncertified.append(radius.value)
             return
         path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
         assert self.subject is not None
-        of = about(self.subject, setting.reading, setting.preprocessing)
+        of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
         write(path, ProofFile(of, claim, (proof,)), force=setting.overwrite)
         sample.certificates.append(str(path))
 
