@@ -177,19 +177,37 @@ class Case:
         """Bound the rows of some alternatives, or their sums of rows; keep the best of each."""
         inputs = self.inputs if self.sparse is None else Interval.of_set(self.sparse)
         model = self.proved_model
+        found: list[tuple[list[int], FloatArray]] = []
         for group, rows in self._batches(numbers, sums=sums):
             if budget.out_of_time:
                 return
             lowers = by(model, inputs, bounds, np.concatenate(rows), check=budget.check)[0]
             if sums or self.arithmetic is None:
                 self._take(group, lowers, sums=sums)
-                continue
-            self.learn(group, self._errors(bounds, group, sharp=False, budget=budget))
-            self._take(group, lowers)
-            left = [] if by is output_intervals else self.within_rounding(group, lowers)
-            if left and self.arithmetic.can_be_sharp:
-                self.learn(left, self._errors(bounds, left, sharp=True, budget=budget))
+            elif by is output_intervals:
+                found.append((group, lowers))
+            else:
+                self._take_computed(group, lowers, bounds, budget)
+        if found and all((lowers > 0).all() for _, lowers in self._real(found)):
+            for group, lowers in found:  # others have better bounds to come
+                self.learn(group, self._errors(bounds, group, sharp=False, budget=budget))
                 self._take(group, lowers)
+
+    def _real(self, found: Sequence[tuple[list[int], FloatArray]]) -> Iterator[tuple[list[int], FloatArray]]:
+        """Yield groups of alternatives with lower bounds of their rows in real arithmetic, offsets and all."""
+        for group, lowers in found:
+            offsets = np.concatenate([self.query.alternatives[number].offsets for number in group])
+            yield group, plus(lowers, offsets)
+
+    def _take_computed(self, group: list[int], lowers: FloatArray, bounds: StateBounds, budget: Budget) -> None:
+        """Take lower bounds of rows as they are computed: what roundings change is bounded coarsely first."""
+        assert self.arithmetic is not None
+        self.learn(group, self._errors(bounds, group, sharp=False, budget=budget))
+        self._take(group, lowers)
+        left = self.within_rounding(group, lowers)
+        if left and self.arithmetic.can_be_sharp:
+            self.learn(left, self._errors(bounds, left, sharp=True, budget=budget))
+            self._take(group, lowers)
 
     def _take(self, group: Sequence[int], lowers: FloatArray, *, sums: bool = False) -> None:
         """Take lower bounds of the rows of some alternatives, or of their sums of rows, offsets left out."""
@@ -234,8 +252,8 @@ class Case:
 
     def within_rounding(self, numbers: Sequence[int], lowers: FloatArray) -> list[int]:
         """Return those of some alternatives that bounds of their rows refute in real arithmetic alone."""
-        own = [self.query.alternatives[number] for number in numbers]
-        values = parted(own, plus(lowers, np.concatenate([one.offsets for one in own])))
+        ((_, real),) = self._real([(list(numbers), lowers)])
+        values = parted([self.query.alternatives[number] for number in numbers], real)
         return [
             number
             for number, value in zip(numbers, values, strict=True)

@@ -135,8 +135,8 @@ class BoxErrors:
         found = self.errors.of_outputs(functionals)
         if operator == "Softmax":
             found = found + TIE
-            if not ranked:
-                found = np.where(self._is_seen(functionals), found, np.inf)
+            if not ranked:  # neither of two probabilities need be the largest: both arguments of exp are rounded
+                found = np.where(self._is_seen(functionals), found + 4 * FLOAT32.unit * SEEN, np.inf)
         elif operator:  # LogSoftmax: x - max - log(sum), each of them rounded
             q = functionals.shape[-1]
             found = found + 16 * FLOAT32.unit * (2 * self.errors.largest_output[:, None] + math.log(q) + 1)
