@@ -142,6 +142,10 @@ class BoxErrors:
             found = found + 16 * FLOAT32.unit * (2 * self.errors.largest_output[:, None] + math.log(q) + 1)
         return np.asarray(found)
 
+    def of_each_output(self) -> FloatArray:
+        """Return bounds of |y' - y| of every output as the model has it, (m, q); infinite where nothing is known."""
+        return self.errors.of_outputs(np.eye(self.margins.model.n_outputs))
+
     def _is_seen(self, functionals: FloatArray) -> FloatArray:
         """Whether what a row weighs positively is no probability that may be flushed to 0, as others may be, (m, R)."""
         outputs = self.errors.exact_outputs

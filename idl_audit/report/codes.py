@@ -239,6 +239,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "With --sigma an input moves by at most eps times its own radius.",
             "Nothing needs to be done.",
         ),
+        "IDL405": Code(
+            "bounds of computed outputs",
+            "With --arithmetic float32 the outputs' bounds hold for whatever a runtime computes for float32 inputs of "
+            "the set. Bounds of states, and the widths that each method gives, are those of exact arithmetic.",
+            "Nothing needs to be done.",
+        ),
         "IDL501": Code(
             "no float32 number in an input's interval",
             "No input that the network can be given lies in the property's box, so no counterexample can be confirmed.",

@@ -13,8 +13,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from idl_audit.commands.bounds import audit_bounds
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property
+from idl_audit.commands.options.measures import BoundsOptions
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
 from idl_audit.commands.shared.float_margins import errors, errors_of, float_margins
@@ -30,9 +32,10 @@ from idl_audit.proof.float_margins import BoxErrors, FloatMargins
 from idl_audit.report.schema import Diagnostic, Report, Verdict
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
+from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.query import Conjunction, Query
-from idl_audit.values.verdicts import Reason
+from idl_audit.values.verdicts import ArithmeticName, Reason
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 Nodes = Sequence[tuple[str, str, str, Mapping[str, Any]]]
@@ -357,3 +360,34 @@ def test_sums_of_rows_count_all_of_them(tmp_path: Path) -> None:
     found = [errors_of(margins, Query(box, tuple(own)), [0.0] * len(own), None) for own in (singles, [both])]
     assert found[1][0] == pytest.approx(found[0].sum())
     assert errors_of(margins, Query(box, ()), [], None).size == 0
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def bounded(model: Path, data: Path, eps: str, arithmetic: ArithmeticName) -> Report:
+    reading = DataOptions(data, limit=1)
+    return audit_bounds(model, BoundsOptions(eps=parse_eps(eps), data=reading, arithmetic=arithmetic))
+
+
+def test_bounds_hold_for_what_is_computed(tmp_path: Path) -> None:
+    """y0 is 1 exactly, and anything from 0 in float32 where K g exceeds 2^24."""
+    model, data = bump(tmp_path)
+    points = np.linspace(4.7001, 5.0999, 20001).astype(np.float32)[:, None]
+    y = onnxruntime.InferenceSession(str(model)).run(None, {"x": points})[0]
+    both: tuple[ArithmeticName, ...] = ("real", "float32")
+    for arithmetic in both:
+        report = bounded(model, data, "0.2", arithmetic)
+        assert report.threat_model is not None
+        assert report.threat_model.arithmetic == arithmetic
+        (found,) = next(entry for entry in report.bounds if entry.part == "outputs").samples
+        assert found.lower[1] is not None
+        assert found.upper[1] is not None
+        inside = (y[:, 1] >= found.lower[1]) & (y[:, 1] <= found.upper[1])
+        assert inside.all()
+        if arithmetic == "float32":
+            assert found.lower[0] is not None
+            assert (y[:, 0] >= found.lower[0]).all()
+            assert "IDL405" in {entry.code for entry in report.diagnostics}
+    with pytest.raises(UnsupportedModelError, match="leave --arithmetic float32 out"):
+        bounded(SAMPLES / "digits_mondeq.npz", SAMPLES / "digits_mlp.npz", "0.01", "float32")

@@ -147,14 +147,12 @@ def max_nodes() -> Any:
     )
 
 
-def arithmetic() -> Any:
-    return option(
-        "real",
-        one_of(*ARITHMETICS, noun="arithmetic"),
+def arithmetic(help: str = "") -> Any:
+    usual = (
         "What certified and unsat are proved for: real numbers, or float32: what a runtime computes, however it adds, "
-        "fuses and folds, for all float32 inputs of the set.",
-        metavar="NAME",
+        "fuses and folds, for all float32 inputs of the set."
     )
+    return option("real", one_of(*ARITHMETICS, noun="arithmetic"), help or usual, metavar="NAME")
 
 
 def jobs(help: str = "Samples decided at the same time, in processes.") -> Any:
