@@ -58,8 +58,8 @@ class Case:
     floating-point arithmetic, of the computed rows."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
-    _splitting: tuple[Query, tuple[int, ...], Splitting] | None = None
-    """The query and those of its alternatives that it is about, and the boxes as the last rung left them."""
+    _splitting: tuple[tuple[int, ...], Splitting] | None = None
+    """The alternatives that it is about, and the boxes as the last rung left them."""
     _slack: list[FloatArray] = field(default_factory=list)
     _proved: Query | None = None
     _sharp: tuple[StateBounds, BoxErrors] | None = None
@@ -132,9 +132,9 @@ class Case:
     def splitting(self) -> Splitting:
         """The splitting of the box for the alternatives that are open, begun anew where others were open before."""
         numbers = tuple(self.open.tolist())
-        if self._splitting is None or self._splitting[0] is not self.proved or self._splitting[1] != numbers:
-            self._splitting = self.proved, numbers, Splitting(self.model, self.open_proved)
-        return self._splitting[2]
+        if self._splitting is None or self._splitting[0] != numbers:
+            self._splitting = numbers, Splitting(self.model, self.open_query, margins=self.arithmetic)
+        return self._splitting[1]
 
     @property
     def is_decided(self) -> bool:
