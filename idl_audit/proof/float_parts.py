@@ -16,7 +16,7 @@ from idl_audit.proof.float_margins import FloatMargins
 from idl_audit.proof.rows import Rows
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.query import Query
+from idl_audit.values.query import Misclassification, Query
 from idl_audit.values.rounding import down
 
 
@@ -62,7 +62,8 @@ class FloatParts:
             if not left.size:
                 break
             errors = self.margins.over(inputs.rows(left), states.of_boxes(left), sharp=sharp, check=check)
-            computed = self.rows.best(down(shifted[left] - errors.of(self.rows.functionals)))
+            slack = errors.of(self.rows.functionals, ranked=isinstance(self.query, Misclassification))
+            computed = self.rows.best(down(shifted[left] - slack))
             found[left] = np.fmax(found[left], computed)
             left = left[(in_real[left] & ~(found[left] > 0)).any(axis=1)]
         return found

@@ -111,8 +111,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "by torch.backends.cudnn.allow_tf32 = False), half precision, Winograd convolutions and integer kernels "
             "are not covered. It is also told where no bound is known of an operator, and named.",
             "The proof holds for the weights in the file in exact arithmetic; a device may still compute the other "
-            "class somewhere in the set. A smaller eps has larger margins; a proof by splitting ends as soon as a "
-            "margin is positive.",
+            "class somewhere in the set. --arithmetic float32 proves verdicts with this bound, or finds such inputs. A "
+            "smaller eps has larger margins; a proof by splitting ends as soon as a margin is positive.",
         ),
         "IDL203": Code(
             "a targeted attack",
