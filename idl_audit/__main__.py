@@ -6,10 +6,13 @@ import atexit
 import gc
 import sys
 
+from idl_audit.values.threads import one_unless_said
+
 
 def main() -> None:
     """Run the command line."""
     atexit.register(gc.freeze)  # Python would search all of torch for garbage once more, for most of a second
+    one_unless_said()
     try:
         from idl_audit.cli.app import app
 

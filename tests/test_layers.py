@@ -69,6 +69,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "data.tensor_files",
     ),
     "PIL": ("data.image_folder",),
+    "threadpoolctl": ("values.threads",),
     "safetensors": ("graph.torch_reader", "data"),
     "highspy": ("search.linprog",),
     "typer": ("cli",),

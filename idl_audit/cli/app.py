@@ -28,6 +28,7 @@ COMMANDS = {
     "bounds": "bounds",
     "bench": "bench",
     "convert": "convert",
+    "convert-property": "convert_property",
     "predict": "predict",
     "reduce": "reduce",
     "compress": "compress",
@@ -42,7 +43,8 @@ COMMANDS = {
     "explain": "explain",
     "schema": "schema",
 }
-"""Command -> the module of this package that has a function of that name; imported when the command is asked for."""
+"""Command -> the module of this package that has a function of that name, with underscores; imported when the command
+is asked for."""
 
 
 class _Group(TyperGroup):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -45,8 +46,10 @@ def print_sections(sentence: str, sections: Iterable[tuple[str, Any]], to: Conso
         to.print(Padding(body, (0, 0, 0, 2), expand=False))
 
 
+FIRST_LINE = 5.0
+"""Seconds until the first line on progress where stderr is no terminal."""
 LINES_EVERY = 30.0
-"""Seconds between two lines on progress where stderr is no terminal."""
+"""Seconds between two of the others."""
 
 
 @contextmanager
@@ -56,8 +59,12 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
     Off a terminal there is a plain line now and then in its place.
     """
     stderr = Console(stderr=True, highlight=False)
-    if quiet or not stderr.is_terminal:
-        yield (lambda progress: None) if quiet else _lines(title)
+    if quiet:
+        yield lambda progress: None
+        return
+    if not stderr.is_terminal:
+        with _Heartbeat(title) as watch_lines:
+            yield watch_lines
         return
     from rich import progress as bars
     from rich.table import Column
@@ -87,15 +94,46 @@ def _counts(progress: Any) -> str:
     return ", ".join([*tree, *counted, f"{progress.total - progress.done} open"])
 
 
-def _lines(title: str) -> Callable[[Any], None]:
-    start = last = time.monotonic()
+class _Heartbeat:
+    """Lines on stderr, whether anything becomes ready or not: a reader of a log sees that the command lives."""
 
-    def watch(progress: Any) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < LINES_EVERY:
-            return
-        last = now
-        say(f"{title}: {progress.done} of {progress.total} after {now - start:.0f} s: {_counts(progress)}")
+    def __init__(self, title: str) -> None:
+        self._title, self._start = title, time.monotonic()
+        self._progress: Any = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    return watch
+    def __enter__(self) -> Callable[[Any], None]:
+        self._thread.start()
+        return self._watch
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self, progress: Any) -> None:
+        self._progress = progress
+
+    def _beat(self) -> None:
+        pause = FIRST_LINE
+        while not self._over.wait(pause):
+            say(_line(self._title, self._progress, time.monotonic() - self._start))
+            pause = LINES_EVERY
+
+
+def _line(title: str, progress: Any, seconds: float) -> str:
+    """Return what is known after some seconds, with the time left where something is decided already."""
+    if progress is None:
+        return f"{title}: nothing is decided yet after {_duration(seconds)}"
+    left = ""
+    if 0 < progress.done < progress.total:
+        left = f", about {_duration(seconds / progress.done * (progress.total - progress.done))} left"
+    return f"{title}: {progress.done} of {progress.total} after {_duration(seconds)}{left}: {_counts(progress)}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

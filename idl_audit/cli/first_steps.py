@@ -32,6 +32,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             f"idl-audit convert {SAMPLE}.onnx -o implicit.npz --spy structure.png",
             "idl-audit convert model.onnx -o implicit.npz --flat -d data.npz --json report.json",
         ),
+        "convert-property": (
+            "idl-audit convert-property prop_3.vnnlib.gz -o prop_3_v2.vnnlib --onnx model.onnx",
+            "idl-audit convert-property property.vnnlib --element float32",
+        ),
         "predict": (f"idl-audit predict {SAMPLE}.onnx -d {SAMPLE}.npz --limit 5 --save states.npz",),
         "reduce": (
             f"idl-audit reduce {SAMPLE}.onnx -o smaller.npz",

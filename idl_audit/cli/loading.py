@@ -21,8 +21,8 @@ class LazyCommands(MutableMapping[str, Any]):
     """The commands by name, each built on first use.
 
     Args:
-        modules: command -> module of idl_audit.cli that has a function of that name, which takes its options built or,
-            where its argument is called so, as they are `given`.
+        modules: command -> module of idl_audit.cli that has a function of that name (with underscores), which takes
+            its options built or, where its argument is called so, as they are `given`.
         built: commands that exist already.
     """
 
@@ -65,7 +65,7 @@ class LazyCommands(MutableMapping[str, Any]):
 
     def _do(self, name: str, ctx: typer.Context) -> None:
         given = given_to(ctx)
-        function = getattr(import_module(f"idl_audit.cli.{self._modules[name]}"), name)
+        function = getattr(import_module(f"idl_audit.cli.{self._modules[name]}"), name.replace("-", "_"))
         function(given if "given" in inspect.signature(function).parameters else given.build())
 
 

@@ -32,7 +32,8 @@ def certify(given: Given) -> None:
 def _certify_property(model: Path, property: Path, options: PropertyOptions, printing: Printing) -> None:
     """Print sat, unsat, unknown or timeout, and for sat the witness, as the competition asks for."""
     check_output(printing.output, read=(model, property))
-    report = audit_property(model, property, options)
+    with progress_bar("certify", quiet=printing.quiet):
+        report = audit_property(model, property, options)
     (found,) = report.properties
     if printing.format == "json" or printing.output is not None:
         deliver(report, replace(printing, format="json"))

@@ -247,7 +247,8 @@ def _decide_with_journal(
     with ExitStack() as stack:
         journal: Journal | None = None
         if options.journal is not None:
-            journal = stack.enter_context(Journal.open(options.journal, key, resume=options.resume))
+            opened = Journal.open(options.journal, key, resume=options.resume, force=options.force)
+            journal = stack.enter_context(opened)
             if journal.outdated is not None:
                 count, version = journal.outdated
                 why = f"version {version} of idl-audit decided them, and this is {__version__}"

@@ -8,9 +8,7 @@ are exact fractions. The file may come from anywhere: its size, depth and number
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,8 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from idl_audit.data.property_text import property_text
 from idl_audit.values.errors import DataError
-from idl_audit.values.text import decoded
 
 MAX_BYTES: Final = 2**26
 """Largest size of a property, after decompression (64 MB)."""
@@ -75,7 +73,7 @@ def read_vnnlib(path: Path) -> Property:
     Raises:
         DataError: where it cannot be read, is no VNN-LIB, has parts that are not supported, or exceeds a limit.
     """
-    return parse_vnnlib(_text(path), source=str(path))
+    return parse_vnnlib(property_text(path, MAX_BYTES), source=str(path))
 
 
 def parse_vnnlib(text: str, *, source: str = "the property") -> Property:
@@ -91,24 +89,6 @@ def parse_vnnlib(text: str, *, source: str = "the property") -> Property:
 
 class _ParseError(Exception):
     """What is wrong, without the file's name."""
-
-
-def _text(path: Path) -> str:
-    try:
-        if not path.exists():
-            raise DataError(f"{path}: there is no such file; check the path")
-        if not path.is_file():
-            raise DataError(f"{path} is not a regular file; give a .vnnlib or .vnnlib.gz file")
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if zipped else path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"{path} cannot be read ({why}); give a .vnnlib or .vnnlib.gz file") from error
-    if len(content) > MAX_BYTES:
-        raise DataError(f"{path} holds more than {MAX_BYTES // 2**20} MB of text; properties of this size are not read")
-    return decoded(content, path, "give a .vnnlib or .vnnlib.gz file")
 
 
 # --- words and parentheses -------------------------------------------------------------------------------------------
@@ -167,8 +147,8 @@ def _check_version(name: str, text: str, at: int, line: int) -> None:
         if found is not None and found[1].partition(".")[0] == "1":
             return
     raise _ParseError(
-        f"line {line} has {_shown(name)}, so this is VNN-LIB {version}, and this version of idl-audit reads VNN-LIB 1: "
-        "write it with declare-const X_0, X_1, ..., Y_0, Y_1, ..., or ask its author for the file of version 1.0"
+        f"line {line} has {_shown(name)}, so this is VNN-LIB {version} where VNN-LIB 1 is expected: write it "
+        "with declare-const X_0, X_1, ..., Y_0, Y_1, ..., or give the file of version 1.0"
     )
 
 

@@ -70,6 +70,11 @@ def read_contents(model: ModelProto, source: Source) -> Contents:
     )
 
 
+def declared_values(graph: GraphProto) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """Return the inputs, without the weights, and the outputs that a graph declares."""
+    return tuple(map(_value, _true_inputs(graph))), tuple(map(_value, graph.output))
+
+
 @contextmanager
 def _collecting(problems: list[str]) -> Iterator[None]:
     try:

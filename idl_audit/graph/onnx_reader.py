@@ -24,14 +24,14 @@ from idl_audit.graph.functions import Names, without_calls
 from idl_audit.graph.inputs import AS_IT_IS, InputChoice, fixed_values, with_choice
 from idl_audit.graph.ir import Call, Graph, Node, Provenance, Refused, Value, shown
 from idl_audit.graph.names import check_names
-from idl_audit.graph.onnx_contents import DEFAULT_DOMAINS, Contents, Source, read_contents
+from idl_audit.graph.onnx_contents import DEFAULT_DOMAINS, Contents, Source, declared_values, read_contents
 from idl_audit.graph.schemas import node_faults
 from idl_audit.graph.survey import Surveyed, survey
 from idl_audit.graph.tensors import ELEMENT_TYPES, LARGEST_TENSOR, widened
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
-__all__ = ["FOLD_LIMIT", "OLDEST_OPSET", "fold_node", "read_onnx"]
+__all__ = ["FOLD_LIMIT", "OLDEST_OPSET", "fold_node", "read_interface", "read_onnx"]
 
 OLDEST_OPSET: Final = 7
 _MAX_PROTOBUF: Final = 2**31 - 1  # protobuf's own limit
@@ -84,6 +84,15 @@ def read_onnx(path: Path, *, outline: bool = False, chosen: InputChoice = AS_IT_
         problems=surveyed.problems,
     )
     return with_choice(graph, chosen.names, path)
+
+
+def read_interface(path: Path) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """Return the inputs, without the weights, and the outputs that an ONNX file declares; its nodes are not looked at.
+
+    Raises ModelFileError for a file that is missing or damaged.
+    """
+    model, _ = _read_model(path)
+    return declared_values(model.graph)
 
 
 def _with_fixed(contents: Contents, fixed: Mapping[str, AnyArray]) -> Contents:

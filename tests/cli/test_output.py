@@ -45,7 +45,7 @@ COMMANDS = {
 
 ELSEWHERE = ("predict", "reduce", "compress", "compose")
 """Commands that make a model or numbers: they have tests of their own."""
-OTHERS = ("init", "gate", "diff", "explain", "report", "schema")
+OTHERS = ("init", "convert-property", "gate", "diff", "explain", "report", "schema")
 """Commands that print no report."""
 
 REPORT_FILE = {

@@ -233,11 +233,20 @@ def test_an_entry_that_came_twice_counts_once(tmp_path):
     assert verdicts_of(audit(journal=path, resume=True)) == verdicts_of(whole)
 
 
-def test_without_resume_a_run_starts_anew(tmp_path, monkeypatch):
+def test_work_of_an_earlier_run_is_not_lost_without_a_word(tmp_path):
+    path = tmp_path / "j"
+    audit(journal=path, index=MIXED[:2])
+    before = path.read_bytes()
+    with pytest.raises(OptionError, match=r"holds 2 samples .* --resume, or lose them with --force"):
+        audit(journal=path, index=MIXED[:2])
+    assert path.read_bytes() == before
+
+
+def test_with_force_a_run_starts_anew(tmp_path, monkeypatch):
     path = tmp_path / "j"
     audit(journal=path, index=MIXED[:2])
     calls = counted(monkeypatch)
-    audit(journal=path, index=MIXED[:2])
+    audit(journal=path, index=MIXED[:2], force=True)
     assert calls
     assert len(path.read_bytes().splitlines()) == 3
 

@@ -204,7 +204,7 @@ HOSTILE = {
     "deep formula": (declared() + "(assert " + "(and " * 200 + "(<= X_0 1)" + ")" * 200 + ")", "deeper than 50"),
     "quoted": ("(declare-const |X_0| Real)", "quoted name"),
     "command": ("(declare-network N)", "'declare-network'", "declare-const"),
-    "version 2": ("(vnnlib-version <2.0>)\n(declare-network f)", "line 1", "VNN-LIB 2.0", "reads VNN-LIB 1"),
+    "version 2": ("(vnnlib-version <2.0>)\n(declare-network f)", "line 1", "VNN-LIB 2.0", "VNN-LIB 1 is expected"),
     "version 2 below comments": ("; a\n;b\n\n(vnnlib-version <2.1>)", "line 4", "VNN-LIB 2.1"),
     "version 2 without brackets": ("( vnnlib-version 2.0 )", "VNN-LIB 2.0"),
     "version 2 in quotes": ('(vnnlib-version "2.0")', "VNN-LIB 2.0"),

@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "bounds": "measures:Bounds",
         "bench": "many:Bench",
         "convert": "models:Convert",
+        "convert-property": "models:ConvertProperty",
         "predict": "models:Predict",
         "reduce": "models:Reduce",
         "compress": "models:Compress",

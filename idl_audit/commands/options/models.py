@@ -59,6 +59,38 @@ class Convert(Declared):
 
 
 @dataclass(frozen=True)
+class ConvertProperty(Declared):
+    """Translate a property from VNN-LIB 1 to VNN-LIB 2.0: one network N with the input X and the output Y.
+
+    The result has the same boxes, alternatives and rows, with exact numbers and no exponents. Version 1 speaks of real
+    numbers, and so does the result, unless --element asks for another type.
+    """
+
+    property: Path = c.model(help="A VNN-LIB property of version 1: .vnnlib or .vnnlib.gz.")
+    output: Path | None = option(
+        None,
+        PATH,
+        "Write to this file, gzipped where its name ends in .gz; without it, or with -, print the result.",
+        "-o",
+        rank=-9,
+    )
+    onnx: Path | None = option(
+        None,
+        PATH,
+        "X and Y have the shapes of this model's input and output, open dimensions as 1; without it, X and Y are flat.",
+        metavar="MODEL.onnx",
+    )
+    element: str = option(
+        "real",
+        one_of("real", "float32"),
+        "Element type of X and Y; in a query about float32, numbers are rounded to it, and so is the network's "
+        "arithmetic.",
+    )
+    force: bool = c.force()
+    quiet: bool = c.notes()
+
+
+@dataclass(frozen=True)
 class PredictOptions(Declared):
     """What predict is asked for."""
 

@@ -103,7 +103,15 @@ class ModelOptions(Declared):
         rank=7,
         name="max_memory",
     )
-    threads: int = 1
+    threads: int | None = option(
+        None,
+        whole(1),
+        "Threads of numerical libraries; 1 unless OMP_NUM_THREADS says more. With --jobs, all together no more than "
+        "there are cores.",
+        metavar="N",
+        panel=c.LIMITS,
+        rank=8,
+    )
     torch: TorchOptions = group(TorchOptions)
     threshold: float | None = c.threshold()
     """Where classes are asked for; None: the usual one."""

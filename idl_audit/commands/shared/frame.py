@@ -13,6 +13,7 @@ from typing import Any
 
 from idl_audit import __version__
 from idl_audit.report.schema import Environment, Report, Timing, Tool, WhyIncomplete
+from idl_audit.values.threads import in_use
 
 LIBRARIES = ("numpy", "scipy", "highspy", "onnx", "onnxruntime", "onnx2torch", "torch")
 """Libraries whose version a figure may depend on."""
@@ -61,6 +62,7 @@ def framed_report(
             python=platform.python_version(),
             platform=f"{platform.system()} {platform.machine()}",
             versions=dict(_versions()),
+            threads=in_use(),
             seed=seed,
         ),
         timing=clock.timing(),

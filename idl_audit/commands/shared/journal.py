@@ -87,7 +87,7 @@ class Journal:
     _appended: bool = False
 
     @classmethod
-    def open(cls, path: Path, key: Mapping[str, str], *, resume: bool) -> Journal:
+    def open(cls, path: Path, key: Mapping[str, str], *, resume: bool, force: bool = False) -> Journal:
         """Open the journal of the run with this key: the earlier one with `resume`, else a new one.
 
         A journal that differs by the version of idl-audit alone is begun anew: `outdated` says so.
@@ -96,9 +96,11 @@ class Journal:
             path: the file.
             key: what must be the same in the run that goes on, as words -> hash: "model" -> ...
             resume: whether to go on from what the file has; where there is none, everything is still to be done.
+            force: whether samples that an earlier run has decided may be lost, where it is not resumed.
 
         Raises:
-            OptionError: where the file belongs to another run, is no journal, or cannot be written.
+            OptionError: where the file belongs to another run, is no journal, holds samples that would be lost, or
+                cannot be written.
         """
         check_place(path)
         try:
@@ -114,6 +116,11 @@ class Journal:
             if not newline and not rest.startswith(HEAD[: len(rest)]):
                 raise OptionError(f"{path} is no journal; move it away to start anew")
             lines = _lines(path, whole)
+            if len(lines) > 1 and not (resume or force):
+                raise OptionError(
+                    f"{path} holds {len(lines) - 1} samples that an earlier run has decided; go on from there with "
+                    "--resume, or lose them with --force"
+                )
             outdated = _compare(path, lines[0].get("key"), key) if resume and lines else None
             if resume and lines and outdated is None:
                 file.truncate(len(whole) + 1)
@@ -203,7 +210,7 @@ def _compare(path: Path, found: object, key: Mapping[str, str]) -> str | None:
     if other:
         raise OptionError(
             f"{path} is the journal of a run with another {' and another '.join(other)}; give what that run was "
-            "given, or leave --resume out to start anew"
+            "given, or give --force in place of --resume to start anew"
         )
     return None
 

@@ -48,6 +48,7 @@ from idl_audit.report.schema import (
     Rescaling,
     WellPosed,
 )
+from idl_audit.values import threads
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.errors import DataError, ModelFileError, OptionError, UnsupportedModelError
@@ -187,6 +188,7 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
     """
     start = time.monotonic()
     options = options or ModelOptions()
+    threads.use(options.threads)
     kind = sniff(path)
     if kind == "npz":
         refuse_input_options(path, options)
@@ -200,7 +202,9 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
         _refuse_torch_options(path, options.torch)
         graph = named(path, lambda: read_graph(path, chosen=chosen, whole=False))
         model = _build(path, graph, options)
-        original = onnxruntime_network(path, graph, output=options.output_name, threads=options.threads)
+        original = onnxruntime_network(
+            path, graph, output=options.output_name, threads=threads.most(options.threads or 1)
+        )
     files = graph.provenance.files
     refuse_changed(files)  # the network was read twice: by us, and by what runs it
     info = describe_model(path, graph, model, options)

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Generic, TypeVar
 
 from idl_audit.values.errors import IdlAuditError
+from idl_audit.values.threads import shared_by
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -23,7 +24,6 @@ WAIT: Final = 0.5
 """Seconds between two looks at the clock."""
 STARTING: Final = 120.0
 """Seconds for what comes before the work itself: loading libraries, reading what many tasks share."""
-THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Worker(Generic[Task, Answer]):
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of numeric libraries
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        with _share_of_processors(jobs), _deaf_to_interrupts():
+        with shared_by(jobs), _deaf_to_interrupts():
             self._process.start()
         theirs.close()
         self.is_usable = True
@@ -221,17 +221,3 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _share_of_processors(jobs: int) -> Iterator[None]:
-    """Let a process that is started here share the processors with the others: more threads only wait for them."""
-    share = str(max(1, (os.cpu_count() or 1) // jobs))
-    missing = [name for name in THREADS if name not in os.environ]
-    for name in missing:
-        os.environ[name] = share
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)

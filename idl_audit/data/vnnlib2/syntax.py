@@ -1,14 +1,15 @@
 """What a VNN-LIB 2 query says: networks with their variables, and formulas over entries of these.
 
-All of it is as the file has it: nothing is evaluated, rounded or brought into another form.
+All of it is as the file has it: nothing is evaluated, rounded or brought into another form. Two values are equal where
+they say the same, wherever they stand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["input", "hidden", "output"]
 Relation: TypeAlias = Literal["equal-to", "isomorphic-to"]
@@ -18,7 +19,7 @@ REAL = "real"
 """The element type of queries about exact arithmetic."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where something stands in the file, both from 1."""
 
@@ -26,7 +27,11 @@ class Place:
     column: int
 
 
-@dataclass(frozen=True)
+NOWHERE: Final = Place(0, 0)
+"""The place of what was made and not read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Variable:
     """A tensor of a network that the query speaks of."""
 
@@ -36,12 +41,14 @@ class Variable:
     """Its element type: a name of the ONNX IR, or `REAL`."""
     shape: tuple[int, ...]
     """Empty for a scalar."""
-    place: Place
+    place: Place = field(compare=False)
     onnx_name: str | None = None
     """Of a hidden one: the tensor's name in the model, without quotation marks."""
+    initialized: bool = False
+    """Of an input: it has the value that the model's initializer gives it, and no other (from 2.1 on)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Network:
     """A network with its variables, each kind in the order of the file."""
 
@@ -49,7 +56,7 @@ class Network:
     inputs: tuple[Variable, ...]
     hidden: tuple[Variable, ...]
     outputs: tuple[Variable, ...]
-    place: Place
+    place: Place = field(compare=False)
     relation: Relation | None = None
     other: str | None = None
     """The network that it is equal or isomorphic to."""
@@ -60,16 +67,16 @@ class Network:
         return (*self.inputs, *self.hidden, *self.outputs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Constant:
     """A number."""
 
     value: Fraction
     text: str
-    place: Place
+    place: Place = field(compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Access:
     """One entry of a variable."""
 
@@ -77,48 +84,48 @@ class Access:
     index: tuple[int, ...]
     flat: int
     """Its number in row-major order."""
-    place: Place
+    place: Place = field(compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Operation:
     """A sum, a difference (from the left; of one part: its negative) or a product of terms."""
 
     operator: Literal["+", "-", "*"]
     parts: tuple[Term, ...]
-    place: Place
+    place: Place = field(compare=False)
 
 
 Term: TypeAlias = "Constant | Access | Operation"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """left SENSE right."""
 
     sense: Sense
     left: Term
     right: Term
-    place: Place
+    place: Place = field(compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Junction:
     """The conjunction or disjunction of formulas."""
 
     operator: Literal["and", "or"]
     parts: tuple[Formula, ...]
-    place: Place
+    place: Place = field(compare=False)
 
 
 Formula: TypeAlias = "Comparison | Junction"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Specification:
     """A whole query: is there one assignment of all inputs that satisfies all assertions?"""
 
-    source: str
+    source: str = field(compare=False)
     """What messages call it."""
     version: str
     """As written: 2.0, 2.1."""
