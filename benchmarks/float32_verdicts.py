@@ -127,7 +127,9 @@ def questions(samples: int, count: int, most: int, folder: Path) -> Iterator[Que
     x, labels = images(data, count)
     np.savez(folder / "mnist.npz", inputs=x.reshape(-1, 1, 28, 28).astype(np.float32), labels=labels)
     for name, eps in (("mnist_mlp_d3", "0.01,0.03"), ("mnist_mlp_d10", "0.005")):
-        arch = TorchOptions(arch=f"benchmarks.architectures:{name}", input_shape=((1, 1, 28, 28),), allow_code_execution=True)
+        arch = TorchOptions(
+            arch=f"benchmarks.architectures:{name}", input_shape=((1, 1, 28, 28),), allow_code_execution=True
+        )
         path = data / f"models/{name}.pt"
         asked = samples_of(path, folder / "mnist.npz", eps, count, ModelOptions(torch=arch), MNIST)
         yield Question(f"{name}, {count} images, eps {eps}", asked)

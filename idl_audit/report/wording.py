@@ -208,7 +208,7 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     if len(entries) > 1:
         return _range_sentence(report, entries[0], entries[-1])
     entry = entries[0]
-    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}{_arithmetic(report)}: "
+    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}{in_arithmetic(report)}: "
     images = _noun(report, entry.n)
     wrong = f"{entry.clean_wrong} misclassified to begin with"
     if _only_attacked(report):
@@ -235,7 +235,7 @@ def _not_tried(report: Report) -> int:
 
 def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:
     radii = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}"
-    start = f"{radii}{_sparsity(report)}{_arithmetic(report)}: "
+    start = f"{radii}{_sparsity(report)}{in_arithmetic(report)}: "
     images = _noun(report, first.n)
     wrong = f"{first.clean_wrong} misclassified to begin with"
     attacked = f"from {first.falsified} to {last.falsified}"
@@ -252,7 +252,7 @@ def _properties_sentence(report: Report) -> str:
     noun = "property" if len(report.properties) == 1 else "properties"
     return (
         f"{counts['unsat']} of {len(report.properties)} {noun} hold (unsat), {counts['sat']} violated (sat), "
-        f"{undecided} undecided{f', {unjudged} not judged' if unjudged else ''}."
+        f"{undecided} undecided{f', {unjudged} not judged' if unjudged else ''}{in_arithmetic(report)}."
     )
 
 
@@ -328,10 +328,11 @@ def _sparsity(report: Report) -> str:
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
 
 
-def _arithmetic(report: Report) -> str:
-    """Return what the verdicts are proved for, where that is not real arithmetic."""
-    found = report.threat_model.arithmetic if report.threat_model else "real"
-    return "" if found == "real" else f", in {found} arithmetic"
+def in_arithmetic(report: Report) -> str:
+    """Return what verdicts and unsat are proved for, where that is not real arithmetic."""
+    found = {entry.arithmetic for entry in report.properties}
+    found |= {report.threat_model.arithmetic} if report.threat_model else set()
+    return "".join(f", in {one} arithmetic" for one in sorted(found - {"real"}))
 
 
 def _count(n: int, noun: str) -> str:
