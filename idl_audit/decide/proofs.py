@@ -45,6 +45,9 @@ FEW_INPUTS: Final = 20
 """Up to so many inputs that can move, splitting their box pays."""
 GROWTH: Final = 0.2
 """Of the time, for the growth of a recorded tree of boxes."""
+LOOSE: Final = 16.0
+"""A proof for floating-point arithmetic leaves roundings so many times more room than they are known to need, where its
+margins allow it: whoever checks it may have coarser bounds of them."""
 
 
 @dataclass(eq=False)
@@ -108,7 +111,10 @@ def _computed(
     slack = recorded.slack
     if slack is None or not all(np.isfinite(own).all() for own in slack):
         slack = tuple(own * SPARE for own in slack_over(model, query, trivial(len(query.alternatives)), arithmetic))
-    parts = FloatParts(arithmetic, query)
+    parts, loose = FloatParts(arithmetic, query), tuple(own * LOOSE for own in slack)
+    first = _Making(model, network, lowered(query, loose), budget, parts).of_recorded(recorded)
+    if not check_computed(model, query, replace(first, slack=loose), arithmetic):
+        return replace(first, slack=loose)
     found = _Making(model, network, lowered(query, slack), budget, parts).proof(recorded)
     if found is None:
         return None
@@ -137,7 +143,7 @@ class _Making:
 
     def proof(self, recorded: Recorded) -> Proof | None:
         """Return the first proof that holds; None where none does."""
-        first = self._of(recorded)
+        first = self.of_recorded(recorded)
         refused, is_open = examined(self.model, self.query, first, self.parts)
         if not refused:
             return first
@@ -149,7 +155,7 @@ class _Making:
                 return found
         return None
 
-    def _of(self, recorded: Recorded) -> Proof:
+    def of_recorded(self, recorded: Recorded) -> Proof:
         """Return what was recorded as a proof; alternatives that it does not speak of are left to the usual lines."""
         if recorded.chain is not None and self.model.is_feed_forward:
             proof = of_chain(self.model, self.query, recorded.chain)
