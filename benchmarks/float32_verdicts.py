@@ -41,7 +41,7 @@ from idl_audit.values.verdicts import ArithmeticName
 BOTH: tuple[ArithmeticName, ...] = ("real", "float32")
 PACKAGES = ("numpy", "scipy", "torch", "onnxruntime")
 SECONDS = 20.0
-"""Of wall time, for a sample or a property."""
+"""For a sample or a property."""
 MNIST = Preprocessing(mean=(0.1307,), std=(0.3081,), bounds=(0.0, 1.0))
 Counts = Counter[str]
 Asked = Callable[[ArithmeticName], Counts]
@@ -94,20 +94,27 @@ def samples_of(path: Path, data: Path, eps: str, n: int, model: ModelOptions, un
     return asked
 
 
-def properties_of(network: Path, files: Sequence[Path]) -> Asked:
-    """Return how properties of one network are asked about."""
-    subject = open_subject(network)
-    questions = [read_property(subject, file) for file in files]
+def properties_of(rows: Sequence[tuple[Path, Path]]) -> Asked:
+    """Return how properties are asked about, each with its network."""
+    subjects = {network: open_subject(network) for network, _ in rows}
+    questions = [(subjects[network], read_property(subjects[network], file)) for network, file in rows]
 
     def asked(arithmetic: ArithmeticName) -> Counts:
         options = PropertyOptions(arithmetic=arithmetic)
-        budgets = (Budget.of(SECONDS, clock=time.monotonic) for _ in questions)
         return Counter(
-            decide_property(subject, question, options, budget).result
-            for question, budget in zip(questions, budgets, strict=True)
+            decide_property(subject, question, options, Budget.of(SECONDS, clock=time.process_time)).result
+            for subject, question in questions
         )
 
     return asked
+
+
+def unsat_rows(family: Path) -> list[tuple[Path, Path]]:
+    """Return the networks and properties of a family that are known to hold."""
+    with (family / "instances.csv").open() as file:
+        return [
+            (family / row["onnx"], family / row["vnnlib"]) for row in csv.DictReader(file) if row["truth"] == "unsat"
+        ]
 
 
 def questions(samples: int, count: int, most: int, folder: Path) -> Iterator[Question]:
@@ -133,12 +140,12 @@ def questions(samples: int, count: int, most: int, folder: Path) -> Iterator[Que
         path = data / f"models/{name}.pt"
         asked = samples_of(path, folder / "mnist.npz", eps, count, ModelOptions(torch=arch), MNIST)
         yield Question(f"{name}, {count} images, eps {eps}", asked)
-    family = data / "vnncomp/mnist_fc"
-    with (family / "instances.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for network in dict.fromkeys(row["onnx"] for row in rows):
-        own = [family / row["vnnlib"] for row in rows if row["onnx"] == network and row["truth"] == "unsat"][:most]
-        yield Question(f"{network}, {len(own)} properties", properties_of(family / network, own))
+    rows = unsat_rows(data / "vnncomp/mnist_fc")
+    for network in dict.fromkeys(network for network, _ in rows):
+        own = [row for row in rows if row[0] == network][:most]
+        yield Question(f"{network.name}, {len(own)} properties", properties_of(own))
+    own = unsat_rows(data / "vnncomp/acasxu")[: 2 * most]
+    yield Question(f"acasxu, {len(own)} properties", properties_of(own))
 
 
 def measured(question: Question, rounds: int) -> Row:

@@ -148,8 +148,9 @@ class BoxErrors:
 
     def _is_seen(self, functionals: FloatArray) -> FloatArray:
         """Whether what a row weighs positively is no probability that may be flushed to 0, as others may be, (m, R)."""
-        outputs = self.errors.exact_outputs
-        near = outputs.lo >= outputs.hi.max(axis=1, keepdims=True) - SEEN
+        outputs, error = self.errors.exact_outputs, self.of_each_output()
+        with np.errstate(invalid="ignore"):
+            near = outputs.lo - error >= (outputs.hi + error).max(axis=1, keepdims=True) - SEEN
         return np.asarray((near[:, None, :] | (functionals <= 0)).all(axis=-1))
 
 

@@ -445,6 +445,11 @@ def test_probabilities_that_are_flushed_tie_though_their_logits_do_not(tmp_path:
     assert found.verdict is Verdict.UNKNOWN
     y = subject.original(np.float32([[2.5]]))
     assert y[0, 0] == y[0, 1] == 0
+    near = Conjunction(np.array([[-1.0, 0.0, 1.0]]), np.zeros(1))  # output 2 beside output 0
+    query = Query(query.inputs, (near,))
+    assert decide_query(subject.model, subject.original, query, options, arithmetic=bounds_of(subject)).verdict is (
+        Verdict.CERTIFIED
+    )
 
 
 def test_logits_must_be_further_apart_than_probabilities_tell() -> None:
