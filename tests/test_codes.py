@@ -21,7 +21,7 @@ def test_the_table_holds_the_codes_that_are_used_and_no_others():
 @pytest.mark.parametrize("code", CODES)
 def test_every_entry_says_what_it_means_and_what_to_do(code):
     entry = CODES[code]
-    assert re.fullmatch(r"IDL[1-5]\d\d", code)
+    assert re.fullmatch(r"IDL[1-6]\d\d", code)
     assert entry.title == entry.title.strip().rstrip(".")
     for text in (entry.meaning, entry.advice):
         assert text.endswith(".")

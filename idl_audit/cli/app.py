@@ -33,6 +33,7 @@ COMMANDS = {
     "reduce": "reduce",
     "compress": "compress",
     "compose": "compose",
+    "harden": "harden",
     "inspect": "inspect",
     "verify": "verify",
     "init": "init",

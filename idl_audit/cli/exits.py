@@ -60,6 +60,11 @@ PARTICULAR: Final[Mapping[str, Mapping[Exit, str]]] = MappingProxyType(
             Exit.REFUSED: "with --exit-code or -q, something got worse, or the later report is incomplete",
             Exit.USAGE: "wrong usage, or reports that cannot be read or compared",
         },
+        "harden": {
+            Exit.DONE: "done: a network that certifies more was written",
+            Exit.REFUSED: "no trade-off certifies more and keeps clean accuracy; nothing was written",
+            Exit.INCOMPLETE: _LOST,
+        },
         "verify": {Exit.DONE: "every claim holds", Exit.REFUSED: "a claim does not hold"},
     }
 )

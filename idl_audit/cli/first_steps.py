@@ -49,6 +49,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "idl-audit compose cascade features.npz classifier.npz -o both.npz",
             "idl-audit compose feedback plant.npz controller.onnx -o closed_loop.npz",
         ),
+        "harden": (
+            "idl-audit harden model.onnx -d train.npz -e 0.1 --bounds 0,1 -o hardened.onnx --audit test.npz",
+            "idl-audit harden model.onnx -d train.npz --holdout validation.npz -e 8/255 --bounds 0,1 -o hardened.onnx",
+        ),
         "inspect": (f"idl-audit inspect {SAMPLE}.onnx",),
         "verify": ("idl-audit verify certificates/sample-0-eps-0.02.npz model.onnx",),
         "init": (f"idl-audit init {SAMPLE}.onnx {SAMPLE}.npz",),

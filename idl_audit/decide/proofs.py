@@ -198,8 +198,8 @@ class _Making:
             return None
         tree = recorded.splits and self._grown(recorded.splits, GROWTH)
         if tree is None:  # bounds over one box do not refute a part of it that bounds over the whole did
-            tree, judge = SplitTree(), Judge.of(self.model, self.network, self.query)
-            split_inputs(
+            tree, judge = SplitTree(), Judge.of(self.model, self.network, self._asked)
+            done = split_inputs(
                 self.model,
                 self._asked,
                 budget=self.budget,
@@ -208,7 +208,7 @@ class _Making:
                 cut_slabs=False,
                 margins=self._margins,
             )
-            tree = self._grown(tree, 1.0)
+            tree = None if done.found else self._grown(tree, 1.0)
         return None if tree is None else replace(of_splits(tree), loops=first.loops)
 
     def _grown(self, tree: SplitTree, share: float) -> SplitTree | None:

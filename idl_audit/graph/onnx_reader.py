@@ -50,7 +50,7 @@ def read_onnx(path: Path, *, outline: bool = False, chosen: InputChoice = AS_IT_
     for a sound file with parts that are not read here (other domains, open control flow, text, NaN weights).
     """
     path = Path(path)
-    model, file = _read_model(path)
+    model, file = read_model(path)
     opset = _opset(model, path)
     source = Source(path, ExternalData(path), outline)
     contents = read_contents(model, source)
@@ -91,7 +91,7 @@ def read_interface(path: Path) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
 
     Raises ModelFileError for a file that is missing or damaged.
     """
-    model, _ = _read_model(path)
+    model, _ = read_model(path)
     return declared_values(model.graph)
 
 
@@ -214,7 +214,7 @@ def _with_wide_attributes(node: Node) -> Node:
     return replace(node, attributes=MappingProxyType(attributes))
 
 
-def _read_model(path: Path) -> tuple[ModelProto, ReadFile]:
+def read_model(path: Path) -> tuple[ModelProto, ReadFile]:
     """Return the parsed file, and the file with the SHA-256 of the very bytes that were parsed."""
     data, stamp = _read_bytes(path)
     return _parse(data, path), ReadFile(path, hashlib.sha256(data).hexdigest(), stamp)

@@ -1,6 +1,7 @@
 """Every diagnostic code on one screen: IDLnnn, what it means, and what to do about it. `explain` prints an entry.
 
 1nn: samples, labels and units. 2nn: verdicts. 3nn: sensitivity and conversion. 4nn: bounds. 5nn: properties.
+6nn: training.
 """
 
 from __future__ import annotations
@@ -282,6 +283,24 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "a proof file of an old format",
             "The file that `verify` read is of format 1, which the next release no longer reads.",
             "Write it anew with the command that wrote it.",
+        ),
+        "IDL601": Code(
+            "nothing was gained",
+            "None of the trade-offs that training reached certifies more of the samples kept apart and keeps their "
+            "clean accuracy; no file was written.",
+            "Allow a larger loss with --keep-clean, train longer with --minutes, or choose a smaller eps.",
+        ),
+        "IDL602": Code(
+            "clean accuracy before may be flattered",
+            "The samples kept apart are a part of the training data. Where the network was trained on them before, it "
+            "is better on them than on others, and what hardening loses looks larger than it is.",
+            "Give samples that the network has not been trained on with --holdout FILE.",
+        ),
+        "IDL603": Code(
+            "samples are in two of the three sets",
+            "A sample of --audit or --holdout is also trained on, or chosen by. Verdicts on it would say nothing about "
+            "samples that the network has not seen.",
+            "Leave it out of one of the two files.",
         ),
     }
 )

@@ -17,9 +17,11 @@ from idl_audit.values.verdicts import Reason, Verdict
 if TYPE_CHECKING:
     from idl_audit.report.schema import (
         AgreementCheck,
+        Audited,
         Compression,
         Conversion,
         EpsSummary,
+        Hardening,
         ModelInfo,
         PropertyResult,
         Report,
@@ -146,6 +148,8 @@ def _sentence(report: Report) -> str:
         found = report.verification
         claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
+    if report.hardening is not None:
+        return _hardening_sentence(report, report.hardening)
     if report.objectives:
         return _objectives_sentence(report)
     if report.properties:
@@ -201,6 +205,27 @@ def _predictions_sentence(report: Report) -> str:
         return f"{start}."
     clean = report.summary.clean
     return f"{start}; {clean.k} of {clean.n} labels are predicted ({percent(clean.k, clean.n)})."
+
+
+def _hardening_sentence(report: Report, found: Hardening) -> str:
+    if found.chosen is None:
+        return (
+            f"{_file_name(report)} was not hardened: no trade-off certifies more at eps {found.eps:g} and keeps its "
+            "clean accuracy."
+        )
+    before, after = found.audited_before, found.audited_after
+    if before is not None and after is not None:
+        return (
+            f"At eps {found.eps:g}, {after.counts.certified} of {after.counts.n} samples are certified after "
+            f"hardening, {before.counts.certified} before; clean accuracy {_right(after)}, {_right(before)} before."
+        )
+    written = plain(report.artifacts[0]) if report.artifacts else "the new file"
+    return f"{written} is written; verdicts on it are `certify`'s, or --audit's."
+
+
+def _right(audit: Audited) -> str:
+    counts = audit.counts
+    return percent(counts.n - counts.clean_wrong, counts.n)
 
 
 def _summary_sentence(report: Report, summary: Summary) -> str:

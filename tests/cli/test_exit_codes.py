@@ -18,10 +18,12 @@ from idl_audit.cli.app import COMMANDS, app
 from idl_audit.cli.exits import MEANINGS, PARTICULAR, Exit, codes_of
 from idl_audit.commands.shared import deciding
 from idl_audit.report.json_text import from_json
+from tests.shared.blobs import blobs, distracted
 from tests.shared.command_line import MODEL, Run, gemm, network, run
 from tests.shared.gate_reports import audited, written
 from tests.shared.lonely_samples import one_by_one
 
+HARDEN = "harden bent.onnx -d bent.npz -o out/x.onnx --minutes 0.001 --holdout 20% --force"
 DONE: Mapping[str, str] = {
     "certify": "certify small.onnx -d small.npz -e 0.02 --method interval",
     "attack": "attack small.onnx -d small.npz -e 0.02 --method sign",
@@ -34,6 +36,7 @@ DONE: Mapping[str, str] = {
     "reduce": "reduce small.onnx -o out/x.npz",
     "compress": "compress small.onnx --prune 0.01 -o out/x.npz",
     "compose": "compose sum small.onnx small.onnx -o out/x.npz",
+    "harden": f"{HARDEN} -e 0.1 --keep-clean 99%",
     "inspect": "inspect small.onnx",
     "verify": "verify witness.npz MODEL",
     "init": "init small.onnx small.npz -o out/x.toml",
@@ -45,6 +48,7 @@ DONE: Mapping[str, str] = {
     "schema": "schema",
 }
 REFUSED: Mapping[str, str] = {
+    "harden": f"{HARDEN} -e 9",
     "run": "run -c fails.toml",
     "gate": "gate bad.json --require RULE",
     "diff": "diff good.json bad.json --exit-code",
@@ -62,6 +66,7 @@ USAGE: Mapping[str, str] = {
     "reduce": "reduce text.onnx -o out/x.npz",
     "compress": "compress small.onnx -o out/x.npz",
     "compose": "compose product small.onnx small.onnx -o out/x.npz",
+    "harden": "harden small.onnx -d missing.npz -e 0.1 -o out/x.onnx",
     "inspect": "inspect empty.onnx",
     "verify": "verify good.npz MODEL",
     "init": "init missing.onnx",
@@ -85,6 +90,7 @@ BREAKS: Mapping[str, str] = {
     "reduce": "run",
     "compress": "run",
     "compose": "run",
+    "harden": "harden_model",
     "inspect": "run",
     "verify": "run",
     "init": "starter",
@@ -122,6 +128,9 @@ def folder(files: Path) -> Path:
     defaults = '[defaults]\nmodel = "small.onnx"\ndata = "small.npz"\neps = 0.02\n[run]\nsteps = "certify"\n'
     defaults += '[certify]\nmethod = "interval"\n'
     (files / "run.toml").write_text(defaults)
+    distracted(files / "bent.onnx")
+    points, labels = blobs(60)
+    np.savez(files / "bent.npz", inputs=points, labels=labels)
     (files / "fails.toml").write_text(f'{defaults}[gate]\nrequire = "certified_accuracy@0.02 > 100 %"\n')
     return files
 

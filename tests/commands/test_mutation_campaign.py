@@ -14,7 +14,7 @@ from idl_audit.proof.files.file import KINDS as FILES
 from idl_audit.proof.format_1.arrays import RULES
 from tests.shared import mutated_proofs, proof_mutations, proof_sources
 
-QUICK = {"proofs": 250, "reports": 60, "journals": 25, "configurations": 60, "radii, groups, objectives": 30}
+QUICK = {"proofs": 150, "reports": 60, "journals": 25, "configurations": 60, "radii, groups, objectives": 30}
 
 
 def rule_of(name: str) -> str:

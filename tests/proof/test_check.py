@@ -268,7 +268,7 @@ def random_forest(rng: np.random.Generator, model: ImplicitModel, box: Box, *, c
 
 
 @given(seeds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_nothing_that_is_attained_is_proved_whatever_the_proof_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = random_network(rng, p=2, widths=(3, 3), q=2, activations=("relu", "leaky_relu", "abs"))

@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "reduce": "models:Reduce",
         "compress": "models:Compress",
         "compose": "models:Compose",
+        "harden": "training:Harden",
         "inspect": "models:Inspect",
         "verify": "models:Verify",
         "init": "models:Init",

@@ -15,6 +15,7 @@ from idl_audit.values.options import PATH, REQUIRED, SECONDS, SWITCH, Declared, 
 DATA: Final = "Data"
 OUTPUT: Final = "Output"
 LIMITS: Final = "Limits"
+TRAINING: Final = "Training"
 
 METHODS: Final = (
     "interval",

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from idl_audit.report.schema.base import Level, Part, PropertyResult, Status, WhyIncomplete
 from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
+from idl_audit.report.schema.hardening import Audited, Hardening, TradeOff
 from idl_audit.report.schema.results import (
     Adversarial,
     BlockBounds,
@@ -66,6 +67,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Adversarial",
     "AgreementCheck",
+    "Audited",
     "BlockBounds",
     "BlockDrift",
     "BlockInfo",
@@ -86,6 +88,7 @@ __all__ = [
     "EquilibriumCheck",
     "FixedInfo",
     "Gate",
+    "Hardening",
     "InputGroups",
     "InputInfo",
     "InputMap",
@@ -121,6 +124,7 @@ __all__ = [
     "Tool",
     "TopGroup",
     "TopInput",
+    "TradeOff",
     "ValidationError",
     "Verdict",
     "Verification",

@@ -7,6 +7,7 @@ from typing import Final, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from idl_audit.report.schema.base import Part, Seconds, Status, Text, WhyIncomplete
+from idl_audit.report.schema.hardening import Hardening
 from idl_audit.report.schema.results import (
     BlockBounds,
     Compression,
@@ -62,6 +63,7 @@ class Report(Part):
     )
     verification: Verification | None = Field(default=None, description="A file that was checked again.")
     compression: Compression | None = Field(default=None, description="A smaller model.")
+    hardening: Hardening | None = Field(default=None, description="Weights that were trained.")
     properties: tuple[PropertyReport, ...] = Field(default=(), description="VNN-LIB properties.")
     predictions: tuple[Prediction, ...] = Field(default=(), description="Outputs of the implicit model.")
     gate: Gate | None = Field(default=None, description="Rules that were judged over the report.")

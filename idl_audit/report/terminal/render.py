@@ -25,6 +25,7 @@ from idl_audit.report.schema import (
 from idl_audit.report.terminal.bounds import bounds_sections
 from idl_audit.report.terminal.compression import compression_sections, prediction_sections
 from idl_audit.report.terminal.gate import gate_sections
+from idl_audit.report.terminal.hardening import hardening_sections
 from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, grid, heading, pair, table
 from idl_audit.report.terminal.objectives import objective_sections
 from idl_audit.report.terminal.properties import property_sections
@@ -59,6 +60,8 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from bounds_sections(report, most, wide=wide)
     if report.compression is not None:
         yield from compression_sections(report, report.compression, most, wide=wide)
+    if report.hardening is not None:
+        yield from hardening_sections(report.hardening)
     if report.predictions:
         yield from prediction_sections(report, most)
     if report.verification is not None:

@@ -5,7 +5,8 @@ where every alternative of the query has a row, or a sum of rows, whose proved l
 parts at the faces that are refuted are cut off (`splitting.contraction`), and the rest is split at a number that both
 halves share, along the input j with the largest -r_j d(bound)/d r_j. Depth first, worst bound first; halves keep their
 parent's bounds. The centre of every open box and the corners where its linear bounds are least are tried as
-counterexamples. See docs/mathematics.md, section 8.6.
+counterexamples. A box that is level with a tie (its centre is a counterexample of the model, of rounding's size, and no
+point of it is a larger one) is left as it is: no part of it can be refuted. See docs/mathematics.md, section 8.6.
 
 Bounds are by affine forms alone where these pay, and by lines for each state that bends as well elsewhere
 (`splitting.bounding`).
@@ -17,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import BoxBounds, RowBounds
 from idl_audit.proof.float_margins import FloatMargins
@@ -36,6 +38,7 @@ from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArra
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.query import Query
+from idl_audit.values.rounding import TINY
 
 BOXES_AT_ONCE = 64
 NUMBERS_AT_ONCE = 2**22
@@ -44,6 +47,8 @@ MOST_NUMBERS = 2**27
 """Numbers that the bounds kept for open boxes, or the derivatives over one box, may be (1 GB)."""
 REPLAYS = 8
 """Points of a batch that the original network is asked about."""
+LEVEL = 2.0**-40
+"""Share of the outputs that is taken for rounding where a box is given up."""
 
 
 def moving_inputs(box: Box) -> IntArray:
@@ -165,7 +170,7 @@ class Splitting:
             Ending.TIME: "the time is up",
             Ending.NODES: "no more boxes are allowed",
             Ending.MANY: f"more than {self._most_open} boxes are open",
-            Ending.STUCK: "boxes without an inside stay open: the margin there is within rounding",
+            Ending.STUCK: "boxes stay open, level with a tie or without an inside: the margin there is within rounding",
         }.get(ending, "")
         if ending is Ending.CLOSED:
             return SplitOutcome(True, None, self.boxes, 0, "", tuple(self.lowers.tolist()))
@@ -197,6 +202,32 @@ class Splitting:
         worst = np.where(is_open, best, np.inf).min(axis=1)
         return Step(self._halves(batch, found, bounds, is_open, worst), points)
 
+    @cached_property
+    def _level(self) -> float:
+        """LEVEL max over rows of |row| (|C| |x| + |D| |u| + |d|) + |offset|, at the centre: taken for rounding."""
+        u, output = self.query.box.centre[None], self.model.output
+        x = self.model.state(u, check=self.budget.check)
+        sizes = Affine(
+            {k: linear_map.magnitude for k, linear_map in output.states.items()},
+            None if output.input is None else output.input.magnitude,
+            np.abs(output.constant),
+        )({k: np.abs(x[k]) for k in output.states}, np.abs(u))[0]
+        level = LEVEL * float((np.abs(self.rows.functionals) @ sizes + np.abs(self.rows.offsets)).max())
+        return level + TINY / LEVEL if np.isfinite(level) else 0.0
+
+    def _are_hopeless(self, inputs: Interval, is_open: BoolArray, worst: FloatArray) -> BoolArray:
+        """Return which boxes are not worth splitting, shape (m,): no point is a counterexample beyond rounding.
+
+        Those whose centre is one by the model cannot be refuted; with one such box there is no proof, and the others
+        without a greater counterexample need no bounds any more.
+        """
+        level = is_open.any(axis=1) & (worst >= -self._level)
+        some = np.flatnonzero(level)
+        if some.size and not self.frontier.stuck:
+            middle = inputs.lo[some] / 2 + inputs.hi[some] / 2
+            level[some] = self.query.distance(self.model(middle, check=self.budget.check)) <= 0
+        return level
+
     def _try_otherwise(self, batch: list[_Open], found: BoxBounds, best: FloatArray, is_open: BoolArray) -> None:
         """Now and then, bound a few of the open boxes the other way too, and go on with what pays."""
         some = np.flatnonzero(is_open.any(axis=1))[: self.bounding.to_try(self.boxes, found.states)]
@@ -219,9 +250,10 @@ class Splitting:
             rest, empty, slabs = contracted(found, self.rows, bounds, is_open)
             self.lowers = np.minimum(self.lowers, slabs)
         scores = self._scores(rest, bounds, self.rows.shifted(bounds.lower), is_open)
-        flat = self._flat(found)
+        flat, hopeless = self._flat(found), self._are_hopeless(found.inputs, is_open, worst)
+        self.frontier.stuck += int(hopeless.sum())
         for i in np.argsort(-worst, kind="stable"):
-            if is_open[i].any() and not empty[i]:
+            if is_open[i].any() and not (empty[i] or hopeless[i]):
                 node = self.tree.cut_down(batch[i].node, _one(found.inputs, i), _one(rest, i))
                 yield from self._split(node, rest.lo[i], rest.hi[i], scores[i], is_open[i], (flat[0][i], flat[1][i]))
 

@@ -120,6 +120,7 @@ class _Growth:
         if not one.lo[j] < middle < one.hi[j]:
             return False
         self._tree.split(one.node, j, middle)
+        self._budget.spend(2)  # the walk over what was recorded costs nothing: it is as long as the search was
         return True
 
     def _children(self, one: _Box) -> list[_Box]:

@@ -1,0 +1,329 @@
+"""harden: fine-tune a network's weights until more of its samples can be certified, and write them as its own file."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, cast
+
+import numpy as np
+import torch
+
+from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.options.training import HardenOptions
+from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.samples import describe_data, open_samples
+from idl_audit.commands.shared.subject import Subject, describe_conversion, open_subject
+from idl_audit.data.samples import Samples
+from idl_audit.decide.ladder import Options, Sample
+from idl_audit.graph.ir import Graph
+from idl_audit.graph.write_back import Written, initializers, write_back
+from idl_audit.implicit.build import build_implicit
+from idl_audit.implicit.input_units import in_data_units
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.scaling import rescale
+from idl_audit.report.schema import Audited, Diagnostic, Hardening, Report, TradeOff
+from idl_audit.train import fine_tune
+from idl_audit.train.choose import Score, score
+from idl_audit.train.harden import Candidate, Outcome, Task, Weights, harden
+from idl_audit.train.losses import Method
+from idl_audit.train.network import Twin
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box
+from idl_audit.values.errors import AgreementError, DataError, OptionError, UnsupportedModelError
+
+Tell = Callable[[str], fine_tune.Heard]
+"""Name of a run -> what is told after each of its steps."""
+
+CHECKED: Final = 100
+"""Samples at which the twin is compared with the network before it is trained, and the file with the twin after."""
+AGREES: Final = 1e-4
+"""Of max|y|: how far the two may be apart."""
+MOST_JUDGED: Final = 400
+"""Samples kept apart that every trade-off is judged by."""
+FEWEST: Final = 10
+"""Samples that training and choice each need."""
+
+
+def harden_model(path: Path, options: HardenOptions, *, heard: Tell = lambda name: lambda step: None) -> Report:
+    """Train, choose, write, and audit before and after.
+
+    Raises:
+        InvalidInputError: where the model, samples or options are refused; nothing is written.
+        AgreementError: where the trained network is not the one in the file.
+    """
+    clock, start = Clock(), time.process_time()
+    torch.set_num_threads(options.model.threads or 1)
+    with clock.step("read and convert"):
+        subject, graph = _opened(path, options)
+        given = _labelled(open_samples(subject, options.data), options.data.path)
+        held, trained = _apart(subject, given, options)
+        unseen = _unseen(subject, options, (held, trained))
+        output, shape = subject.output or "", subject.input_shape
+        network = Twin.of(graph, output, shape, trained=initializers(path), freeze=options.freeze)
+        _check_twin(network, subject, given, options)
+    with clock.step("train and choose"):
+        task = _task(network, subject, graph, trained, held, options)
+        outcome = harden(task, heard)
+    seconds = time.process_time() - start
+    written: Written | None = None
+    before = after = None
+    if outcome.chosen is not None:
+        with clock.step("write"):
+            written = write_back(path, options.out, outcome.chosen.weights)
+            _check_written(written.model, network, options)
+    if unseen is not None:
+        with clock.step("audit"):
+            before = _audited(path, unseen, options)
+            after = None if written is None else _audited(written.model, unseen, options)
+    subject.check_unchanged()
+    return framed_report(
+        "harden",
+        clock,
+        seed=options.seed,
+        model=subject.info,
+        conversion=describe_conversion(subject.model, rescale(subject.model), None, subject.seconds),
+        data=describe_data(given, options.data),
+        hardening=_described(task, outcome, options, held, trained, seconds, before, after),
+        diagnostics=tuple(_diagnostics(outcome, task, options)),
+        artifacts=() if written is None else tuple(str(file) for file in (written.model, written.data) if file),
+    )
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+def _opened(path: Path, options: HardenOptions) -> tuple[Subject, Graph]:
+    subject = open_subject(path, options.model)
+    graph = subject.graph
+    if graph is None or graph.provenance.format != "onnx":
+        raise OptionError(f"{path} is no ONNX file, whose weights can be written back; export the network as ONNX")
+    if subject.model.n_outputs < 2:
+        raise OptionError(f"{path} has one output; harden is for networks with an output for each class")
+    if graph.parts or len(graph.inputs) != 1:
+        raise OptionError(f"{path} has several inputs; harden is for networks with one")
+    if not subject.model.is_feed_forward:
+        raise OptionError(f"{path} has loops; harden is for feed-forward networks")
+    return subject, graph
+
+
+def _labelled(samples: Samples, path: Path) -> Samples:
+    if samples.labels is None:
+        raise DataError(f"{path} has no labels, which training needs; give them with --labels")
+    return samples
+
+
+def _apart(subject: Subject, given: Samples, options: HardenOptions) -> tuple[Samples, Samples]:
+    """Return the samples to choose by, and those to train on, further adversarial ones among them."""
+    chosen = options.holdout
+    if chosen.path is not None:
+        held = _labelled(open_samples(subject, _of(options.data, chosen.path)), chosen.path)
+        trained = given
+        _refuse_shared(held, trained, f"--holdout {chosen.path}", "training")
+    else:
+        assert chosen.share is not None
+        order = np.random.default_rng(options.seed).permutation(given.n)
+        count = round(chosen.share * given.n)
+        held, trained = _rows(given, np.sort(order[:count])), _rows(given, np.sort(order[count:]))
+    for samples, what in ((held, "chosen by"), (trained, "trained on")):
+        if samples.n < FEWEST:
+            raise DataError(f"{samples.n} samples are to be {what}, and {FEWEST} are the fewest; give more samples")
+    if options.adversarial is not None:
+        more = _labelled(open_samples(subject, _of(options.data, options.adversarial)), options.adversarial)
+        trained = replace(
+            trained,
+            inputs=np.concatenate([trained.inputs, more.inputs]),
+            labels=np.concatenate([_labels(trained), _labels(more)]),
+            indices=np.arange(trained.n + more.n),
+        )
+    return held, trained
+
+
+def _of(data: DataOptions, path: Path) -> DataOptions:
+    """Return the options of another file of the same kind: all of its samples."""
+    return replace(data, path=path, labels=None, limit=None, index=None)
+
+
+def _unseen(subject: Subject, options: HardenOptions, seen: tuple[Samples, ...]) -> Samples | None:
+    """Return the samples of --audit. Raises DataError where one of them was trained on or chosen by."""
+    if options.audit is None:
+        return None
+    found = _labelled(open_samples(subject, _of(options.data, options.audit)), options.audit)
+    for samples, what in zip(seen, ("choice", "training"), strict=True):
+        _refuse_shared(found, samples, f"--audit {options.audit}", what)
+    return found
+
+
+def _refuse_shared(found: Samples, seen: Samples, what: str, where: str) -> None:
+    known = {row.tobytes() for row in np.asarray(seen.inputs, np.float64) + 0.0}
+    shared = [int(i) for i, row in zip(found.indices, found.inputs + 0.0, strict=True) if row.tobytes() in known]
+    if shared:
+        raise DataError(
+            f"{what}: {len(shared)} of its {found.n} samples (the first is {shared[0]}) are among those of {where}, "
+            "and say nothing about others; leave them out of one of the two files",
+            code="IDL603",
+        )
+
+
+def _labels(samples: Samples) -> np.ndarray:
+    assert samples.labels is not None
+    return samples.labels
+
+
+def _rows(samples: Samples, rows: np.ndarray) -> Samples:
+    return replace(samples, inputs=samples.inputs[rows], labels=_labels(samples)[rows], indices=samples.indices[rows])
+
+
+# --- what is trained --------------------------------------------------------------------------------------------------
+
+
+def _task(
+    network: Twin, subject: Subject, graph: Graph, trained: Samples, held: Samples, options: HardenOptions
+) -> Task:
+    judged = _rows(held, np.arange(min(held.n, MOST_JUDGED)))
+    bounds = options.data.preprocessing.bounds
+    lo, hi = bounds or (None, None)
+    samples = [
+        Sample(x, int(label), Box.around(x, options.eps.value, valid_lo=lo, valid_hi=hi))
+        for x, label in zip(judged.inputs, _labels(judged), strict=True)
+    ]
+
+    def judge(weights: Weights) -> Score:
+        return score(_in_data_units(_model(graph, weights, subject), subject, options), samples)
+
+    method = cast(Method, "mtl" if options.method == "auto" else options.method)
+    products = sum(linear_map.nnz for row in (*subject.model.rows, subject.model.output) for linear_map in row.maps)
+    train = _as_read(network, subject, trained, options)
+    recipe = fine_tune.Recipe(method, seed=options.seed)
+    clean = judge(network.arrays()).clean
+    least = math.ceil(clean - options.keep_clean * judged.n)
+    return Task(network, train, judge, products, recipe, 60 * options.minutes, least)
+
+
+def _as_read(network: Twin, subject: Subject, samples: Samples, options: HardenOptions) -> fine_tune.Samples:
+    """Return the samples as the network reads them, with what an entry may move by."""
+    chosen, shape = options.data.preprocessing, network.shape
+    factor, offset = chosen.affine(subject.input_shape)
+    x = chosen.apply(samples.inputs, subject.input_shape).reshape(-1, *shape)
+    radius = torch.from_numpy((options.eps.value * np.abs(factor)).astype(np.float32).reshape(shape))
+    valid = None
+    if chosen.bounds is not None:
+        ends = [(factor * end + offset).astype(np.float32).reshape(shape) for end in chosen.bounds]
+        valid = (torch.from_numpy(np.minimum(*ends)), torch.from_numpy(np.maximum(*ends)))
+    labels = torch.from_numpy(_labels(samples).astype(np.int64))
+    return fine_tune.Samples(torch.from_numpy(x), labels, radius, radius, valid)
+
+
+def _model(graph: Graph, weights: Mapping[str, FloatArray], subject: Subject) -> ImplicitModel:
+    constants = {name: np.asarray(value, graph.constants[name].dtype) for name, value in weights.items()}
+    changed = replace(graph, constants=MappingProxyType({**graph.constants, **constants}))
+    return build_implicit(changed, output=subject.output_name)
+
+
+def _in_data_units(model: ImplicitModel, subject: Subject, options: HardenOptions) -> ImplicitModel:
+    return in_data_units(model, *options.data.preprocessing.affine(subject.input_shape))
+
+
+def _check_twin(network: Twin, subject: Subject, samples: Samples, options: HardenOptions) -> None:
+    """Refuse to train what is not the network."""
+    some = options.data.preprocessing.apply(samples.inputs[:CHECKED], subject.input_shape).astype(np.float64)
+    apart = network.distance(some, subject.model(some))
+    if not apart <= AGREES:
+        raise UnsupportedModelError(
+            [f"what would be trained differs from {subject.path} by {apart:.1e} of max|y|; it cannot be hardened"]
+        )
+
+
+def _check_written(path: Path, network: Twin, options: HardenOptions) -> None:
+    """Raise AgreementError where the file that was written is not what was trained."""
+    written = open_subject(path, options.model)
+    rng = np.random.default_rng(options.seed)
+    some = rng.random((CHECKED, written.model.n_inputs)).astype(np.float32).astype(np.float64)
+    apart = network.distance(some, written.model(some))
+    if not apart <= 10 * AGREES:
+        raise AgreementError(f"{path} was written and differs from what was trained by {apart:.1e} of max|y|")
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+def _audited(path: Path, samples: Samples, options: HardenOptions) -> Audited:
+    assert options.audit is not None
+    chosen = RobustnessOptions(
+        eps=(options.eps,),
+        data=_of(options.data, options.audit),
+        verdicts=Options(time_limit=options.time_limit, seed=options.seed),
+        model=options.model,
+        jobs=options.jobs,
+    )
+    report = audit_robustness("certify", path, chosen)
+    assert report.model is not None
+    assert report.summary is not None
+    return Audited(model_sha256=report.model.sha256, counts=report.summary.per_eps[0])
+
+
+def _trade_off(candidate: Candidate) -> TradeOff:
+    found = candidate.score
+    return TradeOff(
+        name=candidate.name,
+        steps=candidate.steps,
+        clean=found.clean,
+        by_intervals=found.by_intervals,
+        by_lines=found.by_lines,
+        branched=found.branched,
+        by_branching=found.by_branching,
+        certified=found.certified,
+    )
+
+
+def _described(
+    task: Task,
+    outcome: Outcome,
+    options: HardenOptions,
+    held: Samples,
+    trained: Samples,
+    seconds: float,
+    before: Audited | None,
+    after: Audited | None,
+) -> Hardening:
+    return Hardening(
+        method=task.recipe.method,
+        eps=options.eps.value,
+        minutes=options.minutes,
+        seconds=seconds,
+        trained_on=trained.n,
+        held_out=outcome.before.score.n,
+        least_clean=task.least_clean,
+        weights=tuple(task.network.weights),
+        before=_trade_off(outcome.before),
+        front=tuple(map(_trade_off, outcome.front)),
+        chosen=None if outcome.chosen is None else outcome.chosen.name,
+        audited_before=before,
+        audited_after=after,
+    )
+
+
+def _diagnostics(outcome: Outcome, task: Task, options: HardenOptions) -> Iterator[Diagnostic]:
+    if outcome.chosen is None:
+        best = max(outcome.front, key=lambda one: one.score.certified)
+        yield Diagnostic(
+            code="IDL601",
+            level="error",
+            message=f"no trade-off certifies more and keeps {task.least_clean} of {best.score.n} samples right; "
+            f"nothing was written (the most certified: {best.name}, with {best.score.clean} right)",
+            hint="allow a larger loss with --keep-clean, train longer with --minutes, or choose a smaller eps",
+        )
+    if options.holdout.path is None:
+        yield Diagnostic(
+            code="IDL602",
+            level="info",
+            message="the samples kept apart are a part of --data: where the network was trained on them, its clean "
+            "accuracy there flatters it",
+            hint="give samples that it was not trained on with --holdout FILE",
+        )

@@ -1,0 +1,57 @@
+"""How much training a number of minutes is, and what radius and step each batch has.
+
+Steps are counted, not timed: the same seed gives the same weights, however busy the machine is. A clock of processor
+time only ends what would take much longer than it was promised to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from idl_audit.train.network import Twin
+
+PRODUCTS_A_SECOND: Final = 4e9
+"""What a core of the last ten years does in float32 of small matrices."""
+SECONDS_A_NODE: Final = 1.2e-5
+"""What torch spends on one operator besides its products, forwards and backwards."""
+PASSES: Final = 3.0
+"""A forward pass with its gradient costs so many forward passes; an interval is two numbers."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Where a batch stands between the first and the last."""
+
+    steps: int
+    """Batches in all."""
+    ramp: float = 0.3
+    """Of them, while the radius grows from 0."""
+    warm: float = 0.02
+    """Of them, while the step size grows from 0."""
+
+    def radius(self, step: int) -> float:
+        """Return the share of the whole radius, in [0, 1]: smooth at both ends."""
+        t = min(1.0, (step + 1) / max(1.0, self.ramp * self.steps))
+        return t * t * (3 - 2 * t)
+
+    def rate(self, step: int) -> float:
+        """Return the share of the whole learning rate: a short warm-up, then a half cosine down to 0."""
+        t = (step + 1) / self.steps
+        if t < self.warm:
+            return t / self.warm
+        return 0.5 * (1 + math.cos(math.pi * (t - self.warm) / (1 - self.warm)))
+
+
+def seconds_a_step(network: Twin, products: int, batch: int, attack_steps: int) -> float:
+    """Return about what a batch costs, in seconds of one core: deterministic, from sizes alone.
+
+    Args:
+        network: the twin.
+        products: multiplications of one forward pass of one sample.
+        batch: samples.
+        attack_steps: of each batch.
+    """
+    passes = PASSES * (attack_steps + 1 + 2)
+    return passes * (batch * products / PRODUCTS_A_SECOND + len(network.nodes) * SECONDS_A_NODE)
