@@ -77,6 +77,7 @@ ENTERS: Mapping[str, Enters] = {
     "--threshold": Enters("--threshold 0.25", "another threshold (0.0, not 0.25)", ("model.threshold",), swap=ONE),
     "--sigma": Enters("--sigma radii.csv", "sigma none, not radii.csv", ("threat_model.sigma_sha256",)),
     "--target": Enters("--target 1", "target none, not 1", ("threat_model.target",)),
+    "--arithmetic": Enters("--arithmetic float32", "arithmetic real, not float32", ("threat_model.arithmetic",)),
     "--sparse": Enters("--sparse 2", "k none, not 2", ("threat_model.k",)),
     "--objective": Enters("--method pgd --objective c.npy", "", ("objectives",)),
     "--method": Enters("--method sign,pgd", "other methods", ("summary.methods",)),
@@ -97,6 +98,7 @@ PARTICULAR: Mapping[tuple[str, str], Enters] = {
     ("sensitivity", "--method"): Enters("--method half-step", "another method of S", ("sensitivity.method",)),
     ("sensitivity", "--sparse"): Enters("--sparse 2", "", ("sensitivity.cardinality",)),
     ("bounds", "--method"): Enters("--method linear", "", ("bounds",)),
+    ("bench", "--arithmetic"): Enters("--arithmetic float32", "", ("properties",)),
     ("bench", "--max-nodes"): Enters("--max-nodes 9", "", ("properties",)),
     ("run", "model"): Enters("", "another network", ("model.sha256",), only_more=(("small.onnx", "other.onnx"),)),
 }
