@@ -457,7 +457,10 @@ def members(value: Any, names: str) -> list[Any]:
 
 
 def parts(arrays: Arrays, claim: Any, p: int, q: int) -> Iterator[tuple[Any, ...]]:
-    """The boxes of a claim, the rows and offsets of the alternatives of which none may hold, and whose they are."""
+    """The boxes of a claim, the rows and offsets of the alternatives of which none may hold, and whose they are.
+
+    Strict rows are refuted as if they were not: more is proved than is claimed.
+    """
     if claim["kind"] == "sample":
         _, _, label, eps, clip, cardinality = members(claim, "kind index label eps clip cardinality")
         demand(cardinality is None, "sets of few inputs (U_card) are not supported")

@@ -18,7 +18,7 @@ from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, 
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all
-from idl_audit.commands.shared.float_margins import float_margins, told_unknown, without_bound
+from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown, without_bound
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
@@ -59,6 +59,8 @@ CHECKED_SAMPLES = 100
 FAULTS = frozenset({Reason.WORKER_FAILED.value, Reason.MEMORY_LIMIT.value})
 """Why a sample that was lost has no verdict; the time limit is an answer."""
 
+_NOT_FLIPPED = (Verdict.CERTIFIED, Verdict.UNKNOWN)
+
 CHECKED_OPINIONS = 20
 """A second opinion must agree with the original network on so many samples that were attacked."""
 
@@ -74,13 +76,14 @@ class _Opinions:
     why_alone: str = ""
     """Why there is no second opinion, where there might be one."""
 
-    def of(self, point: Float32Array, label: int) -> tuple[str, ...]:
+    def of(self, found: Found, label: int) -> tuple[str, ...]:
         """Return the names of those that misclassify the point, as the goal where there is one.
 
-        The judge has asked the original network about it, alone.
+        The judge has asked the original network about it, alone, and exact arithmetic where that counts.
         """
         (name, _), *others = self.networks
-        return (name, *(name for name, network in others if self._confirms(network, point, label)))
+        exact = (found.confirmed_by,) if found.confirmed_by else ()
+        return (name, *exact, *(name for name, network in others if self._confirms(network, found.point, label)))
 
     def _confirms(self, network: Network, point: Float32Array, label: int) -> bool:
         """Whether a second opinion misclassifies the point; one that cannot be run on it has none."""
@@ -503,7 +506,7 @@ def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tup
         linf=float(change.max()),
         l0=int(moved.sum()),
         margin=opinions.margin(found.point, sample.label),
-        confirmed_by=opinions.of(found.point, sample.label),
+        confirmed_by=opinions.of(found, sample.label),
         survives_8bit=None if bounds is None else opinions.survives_8bit(found.point, sample.label, bounds),
     )
 
@@ -564,6 +567,17 @@ def _diagnostics(
 ) -> Iterator[Diagnostic]:
     yield from _left_out_at_the_end(subject)
     yield from _close_calls(decided, check, samples, subject, options)
+    yield from _denied(decided)
+
+
+def _denied(decided: list[Decided]) -> Iterator[Diagnostic]:
+    """Name samples that the network misclassifies somewhere as it runs, and not in exact arithmetic."""
+    rows = [(sample.index, result) for sample in decided for result in sample.results.values()]
+    some = [(index, result.denied) for index, result in rows if result.denied and result.verdict in _NOT_FLIPPED]
+    if some:
+        named = list(dict.fromkeys(index for index, _ in some))
+        where = f"samples {', '.join(map(str, named[:10]))}"
+        yield told_denied(sum(count for _, count in some), f"{len(named)} sample{_s(named)}", where=where)
 
 
 def _left_out_at_the_end(subject: Subject) -> Iterator[Diagnostic]:

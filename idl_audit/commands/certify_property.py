@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Context, Decimal, Inexact
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +14,13 @@ import numpy as np
 
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
-from idl_audit.commands.shared.float_margins import errors_of_alike, float_margins, told_unknown, without_bound
+from idl_audit.commands.shared.float_margins import (
+    errors_of_alike,
+    float_margins,
+    told_denied,
+    told_unknown,
+    without_bound,
+)
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.questions import AskedProperty, read_property
@@ -27,13 +35,15 @@ from idl_audit.proof.files.claims import PropertyClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, Unbounded
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
-from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.arrays import FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import alike
 from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_POINTS: Final = 20
 """Implicit model and network are compared on so many points of the property's first box."""
+
+_EXACT: Final = Context(prec=400, traps=[Inexact])
 
 OUT_OF_MEMORY: Final = "it ran out of memory"
 """Why a property was not judged; that the time ran out is an answer."""
@@ -144,11 +154,17 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
     Each of the latter gets an equal part of what is left. unsat: all of them are.
     """
     diagnostics = tuple(_diagnostics(asked))
-    chosen = Options(seed=options.seed, record=options.certificates is not None, arithmetic=options.arithmetic)
     model, original, arithmetic = subject.model, subject.original, _arithmetic(subject, options)
     if isinstance(arithmetic, Unbounded):
         why = without_bound("the property", arithmetic.told, where=asked.source)
         return Decision("unknown", reason=Reason.NO_ROUNDING_BOUND, diagnostics=(*diagnostics, why))
+    confirm = subject.exact(Preprocessing()) if arithmetic is None else None  # else the runtime has the last word
+    chosen = Options(
+        seed=options.seed,
+        record=options.certificates is not None,
+        confirm=confirm,
+        arithmetic=options.arithmetic,
+    )
     known = dict(decided_together(model, original, asked.queries, chosen, budget, arithmetic=arithmetic))
     for found in known.values():
         if found.verdict is Verdict.FALSIFIED:
@@ -161,6 +177,7 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         known[number] = decide_query(model, original, asked.queries[number], chosen, budget=part, arithmetic=arithmetic)
         if known[number].verdict is Verdict.FALSIFIED:
             return _sat(subject, known[number], diagnostics)
+    diagnostics = (*diagnostics, *_denied(asked, known.values()))
     results = [known[number] for number in range(len(asked.queries))]
     undecided = [found for found in results if found.verdict is not Verdict.CERTIFIED]
     if undecided:
@@ -183,10 +200,19 @@ def _outside(asked: AskedProperty, undecided: Sequence[Result]) -> Iterator[Diag
         yield Diagnostic(code="IDL212", level="warning", message=detail, where=asked.source)
 
 
+def _denied(asked: AskedProperty, results: Iterable[Result]) -> Iterator[Diagnostic]:
+    """Say that the network as it runs has counterexamples, and exact arithmetic none of them."""
+    count = sum(found.denied for found in results)
+    if count:
+        yield told_denied(count, "property", where=asked.source)
+
+
 def _sat(subject: Subject, found: Result, diagnostics: tuple[Diagnostic, ...]) -> Decision:
     assert found.found is not None  # a falsified query has its point
-    witness = witness_text(found.found.point, found.found.outputs)
-    return Decision("sat", found.method, witness, (subject.original.name,), diagnostics=diagnostics)
+    point = found.found
+    witness = witness_text(point.pinned or point.point.tolist(), point.outputs)
+    confirmed = tuple(filter(None, (subject.original.name if point.replays else "", point.confirmed_by)))
+    return Decision("sat", found.method, witness, confirmed, diagnostics=diagnostics)
 
 
 def _in_float32(
@@ -216,10 +242,26 @@ def _in_float32(
         )
 
 
-def witness_text(point: Float32Array, outputs: FloatArray) -> str:
-    """Return a counterexample as the competition writes it: ((X_0 value) ... (Y_0 value) ...), one number a line."""
-    named = [*((f"X_{i}", value) for i, value in enumerate(point)), *((f"Y_{j}", v) for j, v in enumerate(outputs))]
-    return "(" + "\n".join(f"({name} {float(value)!r})" for name, value in named) + ")"
+def witness_text(point: Sequence[float | Fraction], outputs: FloatArray) -> str:
+    """Return a counterexample as the competition writes it: ((X_0 value) ... (Y_0 value) ...), one number a line.
+
+    Exact numbers are written exactly: as decimals, or as quotients where they are none.
+    """
+    named = [*((f"X_{i}", _written(value)) for i, value in enumerate(point))]
+    named += [(f"Y_{j}", _written(value)) for j, value in enumerate(outputs.tolist())]
+    return "(" + "\n".join(f"({name} {value})" for name, value in named) + ")"
+
+
+def _written(value: float | Fraction) -> str:
+    if not isinstance(value, Fraction):
+        return repr(float(value))
+    if Fraction(float(value)) == value:
+        return repr(float(value))
+    try:
+        return f"{_EXACT.divide(Decimal(value.numerator), Decimal(value.denominator)):f}"
+    except Inexact:
+        quotient = f"(/ {abs(value.numerator)} {value.denominator})"
+        return f"(- {quotient})" if value < 0 else quotient
 
 
 def _diagnostics(asked: AskedProperty) -> Iterator[Diagnostic]:
@@ -235,9 +277,10 @@ def _diagnostics(asked: AskedProperty) -> Iterator[Diagnostic]:
             yield Diagnostic(
                 code="IDL501",
                 level="warning",
-                message=f"no float32 number lies between the bounds of X_{int(np.argmax(lo > hi))}, "
-                "so no counterexample can be handed to the network and sat cannot be found",
-                hint="widen the bounds to numbers that float32 holds",
+                message=f"no {query.box.point_type.name} number lies between the bounds of "
+                f"X_{int(np.argmax(lo > hi))}, so no counterexample can be handed to the network and sat cannot be "
+                "found",
+                hint=f"widen the bounds to numbers that {query.box.point_type.name} holds",
                 where=asked.source,
             )
             return

@@ -221,12 +221,14 @@ def _property(claim: PropertyClaim, shared: dict[str, Any], vnnlib: Path | None)
         name, sha256 = str(vnnlib), hashlib.sha256(vnnlib.read_bytes()).hexdigest()
         which = f"the input boxes of {vnnlib} ({boxes})"
     alternatives = [alternative for query in claim.asked for alternative in query.alternatives]
+    strict = np.concatenate([each.strict for each in alternatives])
     facts = PropertyFacts(
         file=name,
         sha256=sha256,
         compared=vnnlib is not None,
         boxes=numbers(np.stack([np.stack([query.box.lo, query.box.hi]) for query in claim.asked])),
         alternatives=numbers(np.concatenate([np.column_stack([each.rows, each.offsets]) for each in alternatives])),
+        strict=numbers(strict.astype(np.float64)) if strict.any() else None,
         n_alternatives=len(alternatives),
     )
     statement = f"unsat: none of {len(alternatives)} alternatives holds in {which}"

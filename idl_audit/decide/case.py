@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from idl_audit.proof.domains import why_outside
 from idl_audit.proof.float_margins import SPARE, BoxErrors, FloatMargins, Slack, lowered, parted, unknown_slack
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import OutputBounds, backward_state_bounds, output_intervals, rows_at_once
-from idl_audit.proof.rows import with_sums
+from idl_audit.proof.rows import plus, with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
@@ -26,15 +25,11 @@ from idl_audit.search.splitting.boxes import Splitting
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
-from idl_audit.values.query import Misclassification, Query
-from idl_audit.values.rounding import down
+from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
 STATES_SHARE = 0.8
 """Of the time of the rung that first asks for bounds of all states; blocks that it does not reach keep intervals."""
-
-Rows: TypeAlias = tuple[FloatArray, FloatArray]
-"""Rows (r, q) and their offsets, rounded downward, (r,)."""
 
 
 @dataclass(eq=False)
@@ -55,7 +50,10 @@ class Case:
     """What bounds its roundings, where the question is asked of floating-point arithmetic; None: of real arithmetic."""
     lowers: FloatArray = field(init=False)
     """For each alternative, what is proved to be below one of its rows or sums of rows at every point, (a,); in
-    floating-point arithmetic, of the computed rows."""
+    floating-point arithmetic, of the computed rows.
+
+    Above 0 it is refuted; the 0 of a strict row is told as the least positive number, and so is it where exact
+    arithmetic alone refutes an alternative."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
     _splitting: tuple[tuple[int, ...], Splitting] | None = None
@@ -150,7 +148,7 @@ class Case:
         for number, lower in zip(numbers, lowers, strict=True):
             self.lowers[number] = np.fmax(self.lowers[number], lower)
 
-    def rows_of(self, number: int) -> Rows:
+    def rows_of(self, number: int) -> Conjunction:
         """Return the rows of an alternative with those sums of rows that are exact: any of them may refute it."""
         return with_sums(self.proved.alternatives[number])
 
@@ -196,8 +194,8 @@ class Case:
     def _real(self, found: Sequence[tuple[list[int], FloatArray]]) -> Iterator[tuple[list[int], FloatArray]]:
         """Yield groups of alternatives with lower bounds of their rows in real arithmetic, offsets and all."""
         for group, lowers in found:
-            offsets = np.concatenate([self.query.alternatives[number].offsets for number in group])
-            yield group, plus(lowers, offsets)
+            own = [self.query.alternatives[number] for number in group]
+            yield group, shifted(lowers, own)
 
     def _take_computed(self, group: list[int], lowers: FloatArray, bounds: StateBounds, budget: Budget) -> None:
         """Take lower bounds of rows as they are computed: what roundings change is bounded coarsely first."""
@@ -211,18 +209,13 @@ class Case:
 
     def _take(self, group: Sequence[int], lowers: FloatArray, *, sums: bool = False) -> None:
         """Take lower bounds of the rows of some alternatives, or of their sums of rows, offsets left out."""
-        offsets = [self._rows(number, sums=sums)[1] for number in group]
-        shifted = plus(lowers, np.concatenate(offsets))
-        ends = np.cumsum([len(one) for one in offsets])[:-1]
-        self.raise_lowers(group, [_greatest(own) for own in np.split(shifted, ends)])
+        rows = [self._rows(number, sums=sums) for number in group]
+        self.raise_lowers(group, [_greatest(own) for own in parted(rows, shifted(lowers, rows))])
 
-    def _rows(self, number: int, *, sums: bool) -> Rows:
+    def _rows(self, number: int, *, sums: bool) -> Conjunction:
         """Return the rows of an alternative, or its sums of rows alone."""
         own = self.proved.alternatives[number]
-        if not sums:
-            return own.rows, own.offsets
-        rows, offsets = self.rows_of(number)
-        return rows[len(own.rows) :], offsets[len(own.rows) :]
+        return self.rows_of(number).part(slice(len(own.rows), None)) if sums else own
 
     def _batches(self, numbers: IntArray, *, sums: bool) -> Iterator[tuple[list[int], list[FloatArray]]]:
         """Yield alternatives that have such rows together, in batches of about as many rows as one pass takes."""
@@ -230,7 +223,7 @@ class Case:
         batch: list[FloatArray] = []
         at_once = rows_at_once(self.proved_model)
         for number in map(int, numbers):
-            rows, _ = self._rows(number, sums=sums)
+            rows = self._rows(number, sums=sums).rows
             if not len(rows):
                 continue
             group.append(number)
@@ -299,17 +292,17 @@ class Case:
         points = np.stack([self.centre, *best])
         with np.errstate(all="ignore"):
             y = self.model(points, check=budget.check)
-            holds = [((y @ one.rows.T + one.offsets) <= 0).all(axis=1).any() for one in self.open_proved.alternatives]
+            holds = [(one.values(y) <= 0).all(axis=1).any() for one in self.open_proved.alternatives]
         if any(holds):
             self.reason = Reason.WITHIN_ROUNDING
             return False
         return True
 
 
-def plus(lowers: FloatArray, offsets: FloatArray) -> FloatArray:
-    """Return lower bounds with offsets added, rounded downward."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(offsets == 0, lowers, down(lowers + offsets))
+def shifted(lowers: FloatArray, alternatives: Sequence[Conjunction]) -> FloatArray:
+    """Return lower bounds of the rows of some alternatives with their offsets, (R,): above 0 they refute."""
+    offsets, strict = (np.concatenate([getattr(one, name) for one in alternatives]) for name in ("offsets", "strict"))
+    return plus(lowers, offsets, strict)
 
 
 def _greatest(lowers: FloatArray) -> float:

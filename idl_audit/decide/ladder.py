@@ -2,8 +2,8 @@
 
 certified (unsat): every alternative is refuted: one of its rows, or a sum of them, has a proved positive lower bound
 over the set, by our own re-evaluated bound; for floating-point arithmetic one above what its roundings may change.
-falsified (sat): the original network's own outputs at a float32 point of
-the exact set make it a counterexample. unknown: neither, with the reason. A sample at a radius is the query for a
+falsified (sat): the original network's own outputs at a float32 point of the exact set make it a counterexample, and so
+does exact arithmetic where that is asked. unknown: neither, with the reason. A sample at a radius is the query for a
 point of another class; clean_wrong: the network misclassifies the sample itself.
 """
 
@@ -26,7 +26,7 @@ from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.linear_bounds import is_dense
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
-from idl_audit.search.judge import Found, Judge
+from idl_audit.search.judge import Confirm, Found, Judge
 from idl_audit.search.mixed_integer import is_piecewise_linear
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet
@@ -64,6 +64,8 @@ class Options:
     """What a rung's arrays may take."""
     arithmetic: ArithmeticName = "real"
     """What verdicts are to be proved for; unless it is real, whoever decides must be given its bounds."""
+    confirm: Confirm | None = None
+    """What has the last word on counterexamples; None where the network's own word counts."""
 
     def __post_init__(self) -> None:
         for name in self.methods or ():
@@ -103,6 +105,8 @@ class Result:
     """Where the reason is one of a place in the network: which, and what is known of it."""
     float_error: float | None = None
     """Where it is certified: how far any computed margin may be from the exact one; None where no bound is known."""
+    denied: int = 0
+    """Points that are counterexamples for the network as it runs, and none in exact arithmetic as far as is known."""
 
     @property
     def lower(self) -> float | None:
@@ -145,7 +149,9 @@ class Ascent:
             OptionError: where a method is not for such queries.
         """
         names = climbed(model, query, options.methods)
-        judge, rng = Judge.of(model, network, query, budget), np.random.default_rng(options.seed)
+        confirm = options.confirm if arithmetic is None else None  # of what is computed, the runtime has the last word
+        judge = Judge.of(model, network, query, budget, confirm)
+        rng = np.random.default_rng(options.seed)
         recorded = Recorded() if options.record else None
         bounds = _fitting(arithmetic, model, options)
         case = Case(model, query, judge, centre, rng, options.attack, recorded=recorded, arithmetic=bounds)
@@ -194,6 +200,10 @@ class Ascent:
     @property
     def result(self) -> Result:
         """What is known now, without its seconds."""
+        return replace(self._known, denied=self.case.judge.denied)
+
+    @property
+    def _known(self) -> Result:
         case, lowers = self.case, tuple(self.case.lowers.tolist())
         if not case.model.is_well_posed:
             return Result(Verdict.UNKNOWN, reason=Reason.NO_UNIQUENESS_PROOF)
@@ -491,8 +501,10 @@ def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
     return Reason.WITHIN_ROUNDING if case.is_within_rounding else case.reason
 
 
-METHODS: Final = tuple(name for name, rung in RUNGS.items() if name != "persist" and not rung.begins)
-"""What may be asked for, in the order of cost; persist ends with the time alone."""
+_OF_PROPERTIES: Final = ("persist", "rational")
+"""Rungs of properties alone, which have no methods to choose: persist ends with the time, rational is for borders."""
+METHODS: Final = tuple(name for name, rung in RUNGS.items() if name not in _OF_PROPERTIES and not rung.begins)
+"""What may be asked for, in the order of cost."""
 
 
 def in_order_of_cost(names: Sequence[str]) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def plain(query: Query) -> Query:
     """Return the query as a file holds it: a box of numbers, offsets rounded downward."""
     if query.sparse is not None:
         return query
-    alternatives = tuple(Conjunction(c.rows, c.offsets) for c in query.alternatives)
+    alternatives = tuple(Conjunction(c.rows, c.offsets, (), c.strict) for c in query.alternatives)
     return Query(Box.between(query.box.lo, query.box.hi), alternatives)
 
 
@@ -251,9 +251,9 @@ class _Making:
     ) -> Iterator[tuple[int, int, LpLeaves]]:
         tree = LpTree(there, self._inputs, widened(bounds), self.budget)
         for number in numbers:
-            rows, offsets = with_sums(self.query.alternatives[number])
-            for row in range(len(rows)):
-                grown_ = tree.grow(rows[row], lambda u: False, offset=float(offsets[row]))
+            asked = with_sums(self.query.alternatives[number])
+            for row in range(len(asked.rows)):
+                grown_ = tree.grow(asked.rows[row], lambda u: False, offset=float(asked.offsets[row]))
                 if grown_.lower > 0:
                     yield int(number), row, grown_.leaves
                     break
@@ -263,10 +263,10 @@ class _Making:
     ) -> Iterator[tuple[int, int, LpLeaves]]:
         relaxation = TriangleRelaxation(there, self._inputs, bounds, sparse=self.query.sparse, budget=self.budget)
         for number in numbers:
-            rows, offsets = with_sums(self.query.alternatives[number])
-            for row in range(len(rows)):
-                answer = relaxation.minimise(rows[row], budget=self.budget)
-                if answer.outcome is Outcome.OPTIMAL and answer.lower + offsets[row] > 0:
+            asked = with_sums(self.query.alternatives[number])
+            for row in range(len(asked.rows)):
+                answer = relaxation.minimise(asked.rows[row], budget=self.budget)
+                if answer.outcome is Outcome.OPTIMAL and answer.lower + asked.offsets[row] > 0:
                     assert answer.multipliers is not None
                     phases = np.zeros((1, there.n_states), np.int8)
                     yield int(number), row, LpLeaves(phases, answer.multipliers[None].astype(np.float32))
@@ -283,5 +283,5 @@ class _Making:
 
 def with_sums_of_rows(query: Query) -> Query:
     """Return the query with sums of rows added to each alternative: it has the same counterexamples."""
-    alternatives = tuple(Conjunction(*with_sums(alternative)) for alternative in query.alternatives)
+    alternatives = tuple(with_sums(alternative) for alternative in query.alternatives)
     return replace(query, alternatives=alternatives)

@@ -13,13 +13,16 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.decide import sample_bounds
-from idl_audit.decide.case import Case, plus
+from idl_audit.decide.case import Case
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.decide.quick import quick
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.exact import phases
+from idl_audit.proof.exact.point import RATIONALS, ExactNetwork
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import output_intervals, output_lower_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_intervals, output_lower_bounds
 from idl_audit.proof.lp_chain import LpChain, widened
+from idl_audit.proof.rows import plus
 from idl_audit.search import branching
 from idl_audit.search.attacks import Target, run_attack
 from idl_audit.search.branching import Chain
@@ -33,6 +36,7 @@ from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Misclassification, Query
+from idl_audit.values.rounding import LEAST
 from idl_audit.values.verdicts import Reason
 
 FIRST_BOXES: Final = 96
@@ -152,7 +156,8 @@ def _lp(case: Case, budget: Budget) -> None:
     bounds, judge = case.bounds(budget), case.judge.within(budget)
     relaxation = TriangleRelaxation(case.proved_model, case.inputs, bounds, sparse=case.sparse, budget=budget)
     for number in case.hardest:
-        for row, offset in zip(*case.rows_of(number), strict=True):
+        asked = case.rows_of(number)
+        for row, offset, strict in zip(asked.rows, asked.offsets, asked.strict, strict=True):
             if budget.is_spent:
                 return
             budget.spend()
@@ -160,7 +165,7 @@ def _lp(case: Case, budget: Budget) -> None:
             if answer.outcome is not Outcome.OPTIMAL:
                 case.reason = REASONS[answer.outcome]
                 continue
-            case.raise_lowers([number], plus(np.array([answer.lower]), np.array([offset])))
+            case.raise_lowers([number], [float(plus(np.asarray(answer.lower), offset, strict))])
             if case.lowers[number] > 0:
                 break
             if answer.point is not None and judge.propose(answer.point):
@@ -228,7 +233,8 @@ def _rows_by_trees(
 
     Without `roots` the trees are no more than roots. With them the row with the best root comes first.
     """
-    rows, offsets = case.rows_of(number)
+    asked = case.rows_of(number)
+    rows, offsets = asked.rows, asked.offsets
     order = range(len(rows)) if roots is None else np.argsort(-np.asarray(roots), kind="stable").tolist()
     seen = []
     for turn, r in enumerate(order):
@@ -250,6 +256,31 @@ def _why_left(grown: Grown) -> Reason:
     """Return why a tree was left: where nothing is left to split, the relaxation of other activations has a gap."""
     gaps = {Outcome.TIME_LIMIT: Reason.TIME_LIMIT, Outcome.MEMORY_LIMIT: Reason.MEMORY_LIMIT}
     return gaps.get(grown.outcome, Reason.RELAXATION_GAP)
+
+
+def _rational(case: Case, budget: Budget) -> None:
+    """Exact programs over the phases of the few states that bend: for what rounding leaves open at a border."""
+    box, network = case.query.box, case.judge.confirm
+    if not isinstance(network, ExactNetwork) or not phases.is_small(case.proved_model, box, case.bounds(budget)):
+        return
+    model = network.own
+    if model is None or not phases.fits(model):
+        return
+    bounds = backward_state_bounds(model, case.inputs, check=budget.check)
+    program = phases.program_of(model, box, bounds, check=budget.check) if phases.is_small(model, box, bounds) else None
+    if program is None:
+        return
+    decider = phases.Decider(model, case.query, program, budget.check)
+    for number in case.hardest.tolist():
+        budget.spend()
+        answer = decider.decide(case.query.alternatives[number])
+        if answer.point and network.opinion(case.query, answer.point).holds:
+            near = np.array([float(value) for value in answer.point])
+            if not case.judge.propose(near):  # a point of float32 numbers is one for everybody
+                case.judge.take(answer.point, RATIONALS)
+            return
+        if answer.refuted:
+            case.raise_lowers([number], [LEAST])
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -306,6 +337,10 @@ def _no_trees(model: ImplicitModel, query: Query) -> bool:
     return model.is_feed_forward and not _trees(model, query) and program_bytes(model) <= LARGEST_PROGRAM
 
 
+def _small_exact(model: ImplicitModel, query: Query) -> bool:
+    return _no_classes(model, query) and phases.fits(model)
+
+
 def _no_classes(model: ImplicitModel, query: Query) -> bool:
     """A property gets all its time; a sample that no rung decides is left, as there are more."""
     return not _classes(model, query) and _boxes(model, query)
@@ -340,10 +375,12 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
+        "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
         "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
+        "rational": Rung(_rational, 0.3, proves=True, fits=_small_exact, usual=_small_exact),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
         "lp": Rung(_lp, proves=True, usual=_no_trees),
         "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),

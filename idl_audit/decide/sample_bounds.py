@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from idl_audit.decide.case import Case, plus
+from idl_audit.decide.case import Case, shifted
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
@@ -69,8 +69,7 @@ def _rows(cases: Sequence[Case]) -> FloatArray:
 
 def _take(cases: Sequence[Case], lowers: FloatArray) -> None:
     for case, own in zip(cases, lowers, strict=True):
-        offsets = np.concatenate([one.offsets for one in case.proved.alternatives])
-        case.raise_lowers(range(len(own)), plus(own, offsets).tolist())
+        case.raise_lowers(range(len(own)), shifted(own, case.proved.alternatives).tolist())
 
 
 def _take_computed(

@@ -29,7 +29,7 @@ from idl_audit.proof.linear_bounds import output_lower_bounds
 from idl_audit.proof.planes import Planes, why_no_planes
 from idl_audit.proof.proof import REST, Goals, Lemma, Proof
 from idl_audit.proof.restriction import is_dead_elsewhere, restricted, restricted_bounds
-from idl_audit.proof.rows import Rows
+from idl_audit.proof.rows import Rows, plus
 from idl_audit.proof.sensitivity_witness import why_not_well_posed
 from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
@@ -282,7 +282,10 @@ def _unproved(
 
 @dataclass(frozen=True, eq=False)
 class _Sum:
-    """A sum of rows with weights >= 0: positive everywhere, it refutes their alternative."""
+    """A sum of rows with weights >= 0: positive everywhere, it refutes their alternative.
+
+    It does where it is never below 0, if a strict row has a weight above 0.
+    """
 
     seed: FloatArray
     """(q,)."""
@@ -290,6 +293,7 @@ class _Sum:
     """(q,): a bound on |exact seed - seed|."""
     offset: float
     """Rounded downward."""
+    strict: bool
 
     @classmethod
     def of(cls, alternative: Conjunction, weights: FloatArray) -> _Sum:
@@ -297,9 +301,10 @@ class _Sum:
         if weights.size < len(alternative.rows) or weights[len(alternative.rows) :].any():
             raise Refused("it weighs rows that an alternative does not have")
         some = np.flatnonzero(weights)
+        strict = bool(alternative.strict[some].any())
         if some.size == 1 and weights[some[0]] == 1:
             row = alternative.rows[some[0]]
-            return cls(row, np.zeros(row.size), float(alternative.offsets[some[0]]))
+            return cls(row, np.zeros(row.size), float(alternative.offsets[some[0]]), strict)
         weights, rows = weights[some], alternative.rows[some]
         exact = [_exact_sum(weights, rows[:, j]) for j in range(rows.shape[1])]
         offset = _exact_sum(weights, alternative.offsets[some])
@@ -307,7 +312,7 @@ class _Sum:
             raise Refused("it weighs rows by more than float64 holds")
         seed = np.array([float(value) for value in exact])
         error = np.array([_upward(abs(value - Fraction(float(s)))) for value, s in zip(exact, seed, strict=True)])
-        return cls(seed, error, -_upward(-offset))
+        return cls(seed, error, -_upward(-offset), strict)
 
     def shift(self, model: ImplicitModel, bounds: StateBounds, inputs: Interval) -> float:
         """Return what is to be added to a lower bound of seed . y for one of the exact sum."""
@@ -359,7 +364,7 @@ def _flat_goals(
     seeds, shifts = np.stack([one.seed for one in sums]), np.array([one.shift(model, bounds, inputs) for one in sums])
     sum_of = which[own]
     proved = _proved(model, inputs, bounds, goals.forest, nodes, lambda some: seeds[sum_of[some]])
-    proved = down(proved + shifts[sum_of])
+    proved = plus(proved, shifts[sum_of], np.array([one.strict for one in sums])[sum_of])
     worst = np.full(numbers.size, np.inf)
     np.minimum.at(worst, own, np.where(np.isnan(proved), -np.inf, proved))
     for number, lower in zip(goals.alternatives[numbers], worst, strict=True):
@@ -389,7 +394,8 @@ class _Target:
     @classmethod
     def of_sum(cls, wanted: _Sum, shift: float) -> _Target:
         """Return the target of one sum of rows, shift what is to be added to bounds of its seed."""
-        return cls(Rows(wanted.seed[None], np.array([shift]), (np.zeros(1, np.int64),)), np.ones(1, np.bool_), True)
+        rows = Rows(wanted.seed[None], np.array([shift]), (np.zeros(1, np.int64),), np.array([wanted.strict]))
+        return cls(rows, np.ones(1, np.bool_), True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -521,7 +527,7 @@ class _Walk:
             everywhere = np.broadcast_to(rows.functionals, (nodes.size, rows.functionals.shape[1]))
             seeds, whole = everywhere.__getitem__, self._inputs
             proved = _proved(self._model, inputs, bounds, self._forest, nodes, seeds, top=here.node, whole=whole)
-            lower = down(proved + rows.offsets[0])[:, None]
+            lower = rows.shifted(proved[:, None])
         else:
             lower = self._by_lines(here, inputs, bounds, nodes)
         refuted = (lower > 0) | ~here.is_open

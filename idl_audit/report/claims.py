@@ -50,6 +50,8 @@ def _of_property(found: PropertyClaim) -> Iterator[tuple[str, str]]:
     yield "property", f"{found.file} (sha256 {found.sha256[:HASH]}){said}"
     yield "boxes", numbers(found.boxes)
     yield "rows", numbers(found.alternatives)
+    if found.strict is not None:
+        yield "strict rows", numbers(found.strict)
 
 
 def numbers(found: Numbers) -> str:

@@ -175,6 +175,14 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "its domain, a Clip, an Abs or a constant added before it makes that known.",
         ),
         "IDL213": Code(
+            "counterexamples by rounding alone",
+            "The original network, as its runtime rounds, misclassifies points of the set or meets the property there, "
+            "and in exact arithmetic, of which the verdicts speak, it does not, or nothing decides whether it does: a "
+            "tie within the rounding of a curve, or a loop. Such points make nothing falsified or sat.",
+            "Take them for what the deployed network does. A smaller eps, or a margin in the property, keeps away from "
+            "them.",
+        ),
+        "IDL214": Code(
             "no bound of what float32 changes",
             "Verdicts were asked for in float32 arithmetic, and the network has an operator, or computes in a way, for "
             "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",

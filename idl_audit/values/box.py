@@ -8,7 +8,9 @@ Elsewhere: robustness radius, perturbation budget, l_inf ball, l_0 ball, few-pix
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -34,6 +36,12 @@ class Box:
     inner_hi: FloatArray
     point_type: np.dtype[Any] = _FLOAT32
     """Points of the set are numbers of this type, and of float32 where it is finer."""
+    pins: Mapping[int, Fraction] = field(default_factory=dict)
+    """Inputs whose interval holds no such number -> a number in it: every point has that there, exactly.
+
+    Where the network is asked, and wherever points are float32 numbers, the nearest of them stands for it."""
+    ends: tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None = None
+    """The exact bounds, (lo, hi), where they are known and no float64 numbers."""
 
     def __post_init__(self) -> None:
         if self.lo.shape != self.hi.shape or self.lo.ndim != 1:
@@ -136,8 +144,11 @@ class Box:
         return _support(self, rows)
 
     def contains(self, points: FloatArray | Float32Array) -> BoolArray:
-        """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
-        return np.asarray(((points >= self.inner_lo) & (points <= self.inner_hi)).all(axis=-1))
+        """Return for each row of `points`, shape (..., p), whether it lies in the exact set, pins put in."""
+        inside = (points >= self.inner_lo) & (points <= self.inner_hi)
+        for i, value in self.pins.items():
+            inside[..., i] = points[..., i] == nearest_number(value, self._floats)
+        return np.asarray(inside.all(axis=-1))
 
     @property
     def _floats(self) -> np.dtype[Any]:
@@ -153,7 +164,34 @@ class Box:
             lo, hi = self.inner_lo.astype(self._floats), self.inner_hi.astype(self._floats)
         lo = np.where(lo.astype(np.float64) < self.inner_lo, np.nextafter(lo, infinity), lo)
         hi = np.where(hi.astype(np.float64) > self.inner_hi, np.nextafter(hi, -infinity), hi)
+        for i, value in self.pins.items():
+            lo[i] = hi[i] = nearest_number(value, self._floats)
         return lo.astype(np.float32), hi.astype(np.float32)
+
+    @property
+    def exact_ends(self) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
+        """The exact bounds (lo, hi); None where they are not known."""
+        if self.ends is not None:
+            return self.ends
+        if not ((self.lo == self.inner_lo).all() and (self.hi == self.inner_hi).all()):
+            return None
+        lo, hi = (tuple(map(Fraction, ends.tolist())) for ends in (self.lo, self.hi))
+        return lo, hi
+
+    def exactly(self, point: Float32Array) -> list[Fraction]:
+        """Return the exact point that a point of float32 numbers stands for, (p,)."""
+        values = [Fraction(value) for value in point.tolist()]
+        for i, value in self.pins.items():
+            values[i] = value
+        return values
+
+    @property
+    def in_float32(self) -> Box:
+        """The box whose pins are the float32 numbers next to them, as arithmetic in float32 reads them."""
+        lo, inner_lo, inner_hi, hi = (ends.copy() for ends in (self.lo, self.inner_lo, self.inner_hi, self.hi))
+        for i, value in self.pins.items():
+            lo[i] = inner_lo[i] = inner_hi[i] = hi[i] = nearest_number(value, self._floats)
+        return replace(self, lo=lo, inner_lo=inner_lo, inner_hi=inner_hi, hi=hi, pins={}, ends=None)
 
     def project(self, points: FloatArray) -> Float32Array:
         """Return the points of `point_type` inside the exact set nearest to `points`, (..., p), as float32 numbers.
@@ -259,6 +297,21 @@ class SparseBall:
 
 InputSet: TypeAlias = Box | SparseBall
 """What an input may become."""
+
+
+def nearest_number(value: Fraction, kind: np.dtype[Any] = _FLOAT32) -> float:
+    """Return the nearest number of a type, of two that are as near the one whose last bit is 0."""
+    with np.errstate(over="ignore"):
+        near = kind.type(float(value))  # rounded twice: one of its neighbours may be nearer
+        candidates = [near, np.nextafter(near, kind.type(-np.inf)), np.nextafter(near, kind.type(np.inf))]
+    finite = [float(one) for one in candidates if np.isfinite(one)]
+    if not finite:
+        return float(near)
+    return min(finite, key=lambda one: (abs(Fraction(one) - value), _has_odd_bit(one, kind)))
+
+
+def _has_odd_bit(value: float, kind: np.dtype[Any]) -> bool:
+    return bool(np.frombuffer(kind.type(value).tobytes(), f"<u{kind.itemsize}")[0] & 1)
 
 
 def largest_entries(values: FloatArray, k: int) -> BoolArray:

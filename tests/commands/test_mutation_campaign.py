@@ -39,6 +39,8 @@ def test_there_is_a_source_for_every_array_of_the_tables(sources):
 
 NEVER_WRITTEN = {f"part.*.stage.*.lemma.*.duals.*.{name}" for name in ("leaves", "values")}
 """Linear programs prove alternatives alone."""
+NEVER_WRITTEN |= {"part.*.alternative.*.strict"}
+"""No row of a VNN-LIB 1 property is strict; what becomes of those that are, `tests/values/test_strict_rows.py` asks."""
 
 
 def test_the_judge_finds_the_claims_true_and_larger_ones_false(sources):
@@ -68,7 +70,7 @@ def test_no_change_makes_a_reader_say_what_is_false(tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_change_of_many_makes_a_reader_say_what_is_false(tmp_path, kind):
-    found = tried(kind, round(2000 * SHARES[kind]), 2, tmp_path / "cases")
+    found = tried(kind, round(1200 * SHARES[kind]), 2, tmp_path / "cases")
     assert found.problems == []
     mutations = {name for name, _ in found.names if " and " not in name}
     if kind == "proofs":

@@ -182,7 +182,7 @@ def test_falsified_is_confirmed_by_two_implementations():
     found = [result.adversarial for sample in audit().samples for result in sample.results if result.adversarial]
     assert found
     for adversarial in found:
-        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime", "onnx2torch"]
+        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime", "interval", "onnx2torch"]
 
 
 def no_import():
@@ -223,7 +223,7 @@ def test_a_second_opinion_that_is_missing_is_told_once(name, instead, words, mon
     found = [result.adversarial for sample in report.samples for result in sample.results if result.adversarial]
     assert len(found) > 1
     for adversarial in found:
-        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime"]
+        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime", "interval"]
     (told,) = [one for one in report.diagnostics if one.code == "IDL211"]
     assert words in told.message
     assert told.level == "info"
@@ -235,7 +235,7 @@ def test_a_second_opinion_that_fails_at_a_point_has_not_confirmed_it(monkeypatch
     for sample in report.samples:
         for result in sample.results:
             if result.adversarial:
-                assert [name.split()[0] for name in result.adversarial.confirmed_by] == ["onnxruntime"]
+                assert [name.split()[0] for name in result.adversarial.confirmed_by] == ["onnxruntime", "interval"]
 
 
 def test_nobody_asks_for_a_second_opinion_where_no_attack_succeeds(monkeypatch):

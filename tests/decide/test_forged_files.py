@@ -67,13 +67,17 @@ def bases(tmp_path_factory):
     return {
         "sample": [(absolute, *forge.sample_file(absolute, eps)) for eps in (0.7, 1.0)],
         "computed": [(absolute, *forge.computed_file(absolute, eps)) for eps in (0.7, 1.0)],
-        "property": [(absolute, *forge.property_file(absolute, half)) for half in (0.7, 1.0)],
+        "property": [(absolute, *strictly(*forge.property_file(absolute, half))) for half in (0.7, 1.0)],
         "loop": [of_a_loop(loop, eps) for eps in (1e-3, 30.0)],
         "turning loop": [of_a_loop(turning, eps) for eps in (1e-3, 30.0)],
         "bounds": [of_bounds(loop, share) for share in (1.0, 0.1)],
         "turning bounds": [of_bounds(turning, share) for share in (1.0, 0.1)],
         "rows": [of_rows(diagonal, share) for share in (1.0, 0.1)],
     }
+
+
+def strictly(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    return {**arrays, "part.0.alternative.0.strict": whole(1)}, meta
 
 
 BASES = ("sample", "computed", "property", "loop", "turning loop", "bounds", "turning bounds", "rows")
@@ -154,6 +158,7 @@ LIES: dict[str, tuple[str, Change, str]] = {
     "part.0.hi": ("property", lambda a: a[:1], "its inputs are 2"),
     "part.0.alternative.0.rows": ("property", lambda a: np.repeat(a, 2, axis=0), "its rows are"),
     "part.0.alternative.0.offsets": ("property", become(np.inf), "no finite number"),
+    "part.0.alternative.0.strict": ("property", become(2), "outside [0"),
     "S": ("rows", lambda a: a[:1], "its outputs are 2"),
     "adjoint.0": ("rows", become(-1.0), "outside [0"),
     "flat.0.r": ("bounds", become(0.0), "does not hold"),
@@ -287,6 +292,7 @@ def test_no_weights_of_rows_make_a_false_property_true(tmp_path, bases, name, nu
     goals = {f"part.0.goals.0.{key}": array for key, array in (("weights", weights), ("alternatives", whole(number)))}
     claim = {"part.0.alternative.0.rows": rows, "part.0.alternative.0.offsets": offsets}
     forged = {name: array for name, array in arrays.items() if number == 0 or ".1." not in name}
+    del forged["part.0.alternative.0.strict"]
     code, text = verified(forge.written(tmp_path / "proof.npz", forged | claim | goals, meta), model)
     assert (code in (1, 2), "accepted" in text) == (True, False), text
     assert number == -1 or why in text

@@ -136,8 +136,8 @@ def test_sums_of_rows_follow_from_the_rows(seed: int) -> None:
     rows = rng.integers(-4, 5, (k, q)) * 2.0 ** rng.integers(-40, 40, (k, q))
     exact = tuple(Fraction(int(rng.integers(-99, 100)), int(rng.integers(1, 99))) for _ in range(k))
     alternative = Conjunction(rows, np.array([np.nextafter(float(c), -np.inf) for c in exact]), exact)
-    rows_and_sums, all_offsets = with_sums(alternative)
-    sums, offsets = rows_and_sums[k:], all_offsets[k:]
+    summed = with_sums(alternative)
+    sums, offsets = summed.rows[k:], summed.offsets[k:]
     assert len(sums) == len(offsets)
     fractions = [[Fraction(float(value)) for value in row] for row in rows]
     everything = [[a + b for a, b in zip(*pair, strict=True)] for pair in _pairs(fractions)] if k <= 12 else []

@@ -118,6 +118,8 @@ class Decider:
     setting: Setting
     subject: Subject | None = None
     _ready: tuple[ImplicitModel, Network] | None = None
+    _options: Options | None = None
+    """Those of the setting, with what confirms counterexamples of this model."""
     _last: float = 0.0
     _margins: FloatMargins | Unbounded | None = None
     _known: dict[int, dict[float, Result]] = field(default_factory=dict)
@@ -153,7 +155,7 @@ class Decider:
             open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
             samples = [Sample(task.centre, task.label, task.sets[number]) for task in open_]
             try:
-                found = decide_together(model, network, samples, self.setting.verdicts, arithmetic=self._arithmetic())
+                found = decide_together(model, network, samples, self._chosen, arithmetic=self._arithmetic())
             except InvalidInputError:
                 raise
             except Exception:
@@ -196,7 +198,7 @@ class Decider:
                     sample.centre,
                     sample.label,
                     inputs,
-                    setting.verdicts,
+                    self._chosen,
                     share,
                     budget,
                     arithmetic=self._arithmetic(),
@@ -221,7 +223,14 @@ class Decider:
                 raise ModelFileError(f"{self.setting.path} was changed while it was being audited; start again")
             units = self.setting.preprocessing
             self._ready = self.subject.in_data_units(units), self.subject.network(units)
+            exact = self.setting.verdicts.arithmetic == "real"  # else the runtime has the last word
+            self._options = replace(self.setting.verdicts, confirm=self.subject.exact(units) if exact else None)
         return self._ready
+
+    @property
+    def _chosen(self) -> Options:
+        assert self._options is not None  # set with the model
+        return self._options
 
     def _float_error(self, sample: Decided, inputs: InputSet, result: Result, budget: Budget) -> float | None:
         """Return how far a computed margin of a certified sample may be from the exact one; None where nothing says.

@@ -144,7 +144,7 @@ def _of_alternatives(
 def without_bound(what: str, why: str, *, where: str | None = None) -> Diagnostic:
     """Return the word on verdicts that are unknown because nothing bounds what roundings change; `what` says which."""
     return Diagnostic(
-        code="IDL213",
+        code="IDL214",
         level="warning",
         message=f"{what}: unknown in floating-point arithmetic; {why}",
         hint="--arithmetic real proves verdicts in exact arithmetic",
@@ -159,5 +159,17 @@ def told_unknown(unbounded: Unbounded, what: str, *, level: Level = "warning", w
         level=level,
         message=f"{what}: in exact arithmetic; {unbounded.told}",
         hint="the proof holds in exact arithmetic for the weights in the file",
+        where=where,
+    )
+
+
+def told_denied(count: int, what: str, *, where: str | None = None) -> Diagnostic:
+    """Return the word on points that are counterexamples for the network as it runs, and none in exact arithmetic."""
+    points = "a point that is a counterexample" if count == 1 else f"{count} points that are counterexamples"
+    return Diagnostic(
+        code="IDL213",
+        level="warning",
+        message=f"{what}: {points} for the network as it runs, and not in exact arithmetic, or not known to be",
+        hint="verdicts speak of exact arithmetic; what is deployed rounds, and errs there",
         where=where,
     )

@@ -33,8 +33,10 @@ from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import StoredModel, load_model
 from idl_audit.implicit.threshold import Threshold
+from idl_audit.implicit.unfused import unfused
 from idl_audit.implicit.walk import BYTES_PER_ENTRY
 from idl_audit.implicit.wellposed import Contraction, Monotone
+from idl_audit.proof.exact.point import ExactNetwork
 from idl_audit.report.schema import (
     AgreementCheck,
     BlockInfo,
@@ -130,6 +132,22 @@ class Subject:
     def network(self, preprocessing: Preprocessing) -> Network:
         """Return the original network as a function of the user's numbers, float32 (m, p) -> (m, q)."""
         return _in_data_units(self.original, preprocessing, self.input_shape)
+
+    def exact(self, preprocessing: Preprocessing) -> ExactNetwork:
+        """Return the network in exact arithmetic, as a function of the user's numbers."""
+        shape, threshold = self.input_shape, self.threshold
+        return ExactNetwork(
+            self.in_data_units(preprocessing),
+            self._unfused,
+            read=tuple if preprocessing.is_identity else lambda point: preprocessing.exactly(point, shape),
+            scores=tuple if threshold is None else threshold.exact_scores,
+        )
+
+    def _unfused(self) -> ImplicitModel:
+        """Return the model with the file's own coefficients, of the network with its own outputs."""
+        if self.graph is None:
+            return (self.network_itself or self).model
+        return unfused(self.graph, output=self.output_name)
 
     def second_opinion(self, preprocessing: Preprocessing, inputs: FloatArray) -> SecondOpinion | None:
         """Return another implementation of the original network, or why it is not asked; None where there is none.

@@ -121,7 +121,7 @@ Claim = SampleClaim | PropertyClaim | SensitivityClaim
 
 
 def compares(alternative: Conjunction) -> bool:
-    """Return whether every row says y_i <= y_j: what the order of the outputs alone decides."""
+    """Return whether every row says y_i <= y_j or y_i < y_j: what the order of the outputs alone decides."""
     return not alternative.offsets.any() and all(
         np.count_nonzero(row) == 2 and row.sum() == 0 for row in alternative.rows
     )
@@ -134,7 +134,7 @@ def is_asked(found: Query, query: Query) -> bool:
         and np.array_equal(found.box.hi, query.box.hi)
         and len(found.alternatives) == len(query.alternatives)
         and all(
-            np.array_equal(a.rows, b.rows) and np.array_equal(a.offsets, b.offsets)
+            all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("rows", "offsets", "strict"))
             for a, b in zip(found.alternatives, query.alternatives, strict=True)
         )
     )

@@ -23,6 +23,7 @@ from idl_audit.proof.files.arrays import (
     MONOTONE,
     PROOF,
     REAL,
+    WHOLE,
     opened,
     opened_loop,
     opened_loops,
@@ -61,6 +62,7 @@ PROPERTY: Final[Mapping[str, Spec]] = MappingProxyType(
         "part.*.hi": Spec(REAL, ("inputs",)),
         "part.*.alternative.*.rows": Spec(REAL, ("rows/4", "outputs")),
         "part.*.alternative.*.offsets": Spec(REAL, ("rows/4",)),
+        "part.*.alternative.*.strict": Spec(WHOLE, ("rows/4",), 0, 1),
     }
 )
 SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
@@ -185,6 +187,8 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
             for a, alternative in enumerate(query.alternatives):
                 key = f"part.{number}.alternative.{a}"
                 arrays[f"{key}.rows"], arrays[f"{key}.offsets"] = alternative.rows, alternative.offsets
+                if alternative.strict.any():
+                    arrays[f"{key}.strict"] = alternative.strict.astype(np.int64)
         return {"kind": "property", "name": claim.name, "sha256": claim.sha256}
     ball = claim.ball
     arrays["centre"] = np.asarray(ball.centre, np.float64)
@@ -312,10 +316,15 @@ def _query(arrays: Arrays, number: int) -> Query:
     count = arrays.counted(start, "alternatives")
     if not count:
         raise Damaged(f"part {number} names no alternative")
-    pairs = [(arrays[f"{start}.{a}.rows"], arrays[f"{start}.{a}.offsets"]) for a in range(count)]
-    if not all(len(rows) for rows, _ in pairs):
+    alternatives = tuple(_alternative(arrays, f"{start}.{a}") for a in range(count))
+    if not all(len(alternative.rows) for alternative in alternatives):
         raise Damaged(f"an alternative of part {number} has no row")
-    return Query(Box.between(lo, hi), tuple(Conjunction(rows, offsets) for rows, offsets in pairs))
+    return Query(Box.between(lo, hi), alternatives)
+
+
+def _alternative(arrays: Arrays, start: str) -> Conjunction:
+    rows, offsets, strict = arrays[f"{start}.rows"], arrays[f"{start}.offsets"], arrays.get(f"{start}.strict")
+    return Conjunction(rows, offsets) if strict is None else Conjunction(rows, offsets, (), strict.astype(np.bool_))
 
 
 def _sensitivity(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:

@@ -146,7 +146,7 @@ def _opened_part(value: object, number: int, arrays: ProofArrays) -> tuple[Query
     if chain is None:
         splits = opened_splits(prefix, arrays)
         return query, lambda model: lambda query: of_splits(splits)
-    counts = [len(with_sums(alternative)[0]) for alternative in alternatives]
+    counts = [len(with_sums(alternative).rows) for alternative in alternatives]
     found = opened_chain(Entry(chain, f"the chain of part {number}", CHAIN_KEYS), prefix, arrays, counts)
     return query, lambda model: lambda query: of_chain(model, query, found)
 

@@ -78,7 +78,9 @@ class Adversarial(Part):
     margin: float | None = Field(
         description="Output of the right class minus the largest other one, at most 0; null where one is no number."
     )
-    confirmed_by: tuple[Text, ...] = Field(default=(), description="What ran the original network on it.")
+    confirmed_by: tuple[Text, ...] = Field(
+        default=(), description="What ran the original network on it, and the exact arithmetic that agrees."
+    )
     survives_8bit: bool | None = Field(default=None, description="Still misclassified after rounding to 8-bit pixels.")
     key: Text | None = Field(default=None, description="Name of the input in the file that --save wrote.")
 
@@ -245,7 +247,9 @@ class PropertyReport(Part):
     method: Text | None = Field(default=None, description="The method that decided it.")
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
     witness: Text | None = Field(default=None, description="For sat: the input, or the file that holds it.")
-    confirmed_by: tuple[Text, ...] = Field(default=(), description="For sat: what ran the original network on it.")
+    confirmed_by: tuple[Text, ...] = Field(
+        default=(), description="For sat: what ran the original network on it, and the exact arithmetic that agrees."
+    )
     time_limit: Positive | None = Field(default=None, description="Seconds that it was given.")
     max_nodes: Count | None = Field(default=None, description="Nodes that it was given; null for no limit.")
     arithmetic: ArithmeticName = Field(

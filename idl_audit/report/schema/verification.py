@@ -30,6 +30,9 @@ class PropertyClaim(Part):
     alternatives: Numbers = Field(
         description="All rows, each with its offset behind it, shape (rows, outputs + 1): rows y + offsets <= 0."
     )
+    strict: Numbers | None = Field(
+        default=None, description="1 for the rows that say < 0 in place of <= 0, shape (rows,); null where none does."
+    )
     n_alternatives: Count = Field(description="Alternatives of all boxes.")
 
 
