@@ -466,3 +466,15 @@ def test_a_last_sigmoid_saturates(tmp_path: Path) -> None:
     options = Options(methods=("interval", "linear", "branch"), time_limit=5)
     found = decide_query(subject.model, subject.original, query, options, arithmetic=bounds_of(subject))
     assert found.verdict is not Verdict.CERTIFIED
+
+
+def test_strict_rows_need_as_much_as_others(tmp_path: Path) -> None:
+    """y = relu(x) < 0 is refuted by 0 in real arithmetic; what a runtime computes needs more than what it may change."""
+    subject = open_subject(saved(tmp_path / "m.onnx", [("Relu", "x", "y", {})], {}))
+    box, arithmetic = Box.between(-np.ones(1), np.ones(1)), bounds_of(subject)
+    options = Options(methods=("linear",))
+    for offset in (0.0, 1e-3):
+        query = Query(box, (Conjunction(np.ones((1, 1)), np.full(1, offset), (), np.ones(1, np.bool_)),))
+        assert decide_query(subject.model, subject.original, query, options).verdict is Verdict.CERTIFIED
+        found = decide_query(subject.model, subject.original, query, options, arithmetic=arithmetic)
+        assert found.verdict is (Verdict.CERTIFIED if offset else Verdict.UNKNOWN)
