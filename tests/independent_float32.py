@@ -1,4 +1,4 @@
-"""An independent checker of float32 claims about feed-forward ReLU networks, by part 8 of docs/proof-format.md.
+"""An independent checker of float32 claims about feed-forward ReLU networks, by part 9 of docs/proof-format.md.
 
     python -m tests.independent_float32 MODEL.onnx PROOF.npz
 

@@ -22,6 +22,7 @@ from idl_audit.commands.shared.float_margins import (
     without_bound,
 )
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
@@ -186,7 +187,8 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         told = (*diagnostics, *_outside(asked, undecided))
         return Decision(answer, reason=reason, diagnostics=told)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
-    told = diagnostics if arithmetic is not None else (*diagnostics, *_in_float32(subject, asked, results, budget))
+    rests_on = told_versions(subject) if arithmetic is not None else _in_float32(subject, asked, results, budget)
+    told = (*diagnostics, *rests_on)
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
 
 
@@ -223,6 +225,7 @@ def _in_float32(
     if isinstance(margins, Unbounded):
         yield told_unknown(margins, "unsat", where=asked.source)
         return
+    yield from told_versions(subject)
     close, largest = 0, 0.0
     for numbers in alike(asked.queries):
         queries, found = [asked.queries[i] for i in numbers], [results[i] for i in numbers]

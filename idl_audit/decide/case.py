@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -21,8 +21,9 @@ from idl_audit.proof.rows import plus, with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
+from idl_audit.search.lp_tree.tree import LpTree
 from idl_audit.search.splitting.boxes import Splitting
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Conjunction, Misclassification, Query
@@ -56,6 +57,8 @@ class Case:
     arithmetic alone refutes an alternative."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
+    together: dict[int, LpTree] = field(default_factory=dict)
+    """For alternatives of several rows: the tree of all rows together, as the last rung left it."""
     _splitting: tuple[tuple[int, ...], Splitting] | None = None
     """The alternatives that it is about, and the boxes as the last rung left them."""
     _slack: list[FloatArray] = field(default_factory=list)
@@ -147,6 +150,16 @@ class Case:
         """Take proved lower bounds of some alternatives."""
         for number, lower in zip(numbers, lowers, strict=True):
             self.lowers[number] = np.fmax(self.lowers[number], lower)
+
+    def spread(self, weights: Mapping[int, Float32Array]) -> dict[int, Float32Array]:
+        """Return weights of the rows of the open alternatives as those of the rows of all, in order."""
+        sizes = [len(c.rows) for c in self.query.alternatives]
+        is_open = np.repeat(np.isin(np.arange(len(sizes)), self.open), sizes)
+        found = {}
+        for node, own in weights.items():
+            found[node] = np.zeros(is_open.size, np.float32)
+            found[node][is_open] = own
+        return found
 
     def rows_of(self, number: int) -> Conjunction:
         """Return the rows of an alternative with those sums of rows that are exact: any of them may refute it."""

@@ -16,17 +16,18 @@ from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain
-from idl_audit.proof.check import Refused, check, examined, proved_stages
+from idl_audit.proof.check import check, examined, proved_stages
 from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
 from idl_audit.proof.float_check import check_computed, slack_over
 from idl_audit.proof.float_margins import SPARE, Arithmetic, FloatMargins, Slack, Unbounded, lowered
 from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forest import Choices, Forest
 from idl_audit.proof.lp_chain import LpChain, LpLeaves, widened
-from idl_audit.proof.proof import REST, Goals, Proof, trivial
+from idl_audit.proof.proof import REST, Goals, Proof, Refused, trivial
 from idl_audit.proof.rows import groups, weights_of, with_sums
 from idl_audit.proof.sensitivity_witness import loop_witnesses
 from idl_audit.proof.split_tree import SplitTree
+from idl_audit.proof.sums import weighable
 from idl_audit.search import branching
 from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
@@ -257,6 +258,8 @@ class _Making:
                 if grown_.lower > 0:
                     yield int(number), row, grown_.leaves
                     break
+            else:
+                yield from self._leaves_together(there, bounds, int(number))
 
     def _leaves_of_one(
         self, there: ImplicitModel, bounds: StateBounds, numbers: Sequence[int] | IntArray
@@ -271,6 +274,19 @@ class _Making:
                     phases = np.zeros((1, there.n_states), np.int8)
                     yield int(number), row, LpLeaves(phases, answer.multipliers[None].astype(np.float32))
                     break
+            else:
+                yield from self._leaves_together(there, bounds, int(number))
+
+    def _leaves_together(
+        self, there: ImplicitModel, bounds: StateBounds, number: int
+    ) -> Iterator[tuple[int, int, LpLeaves]]:
+        """Yield the leaves of a tree of all rows of an alternative together, where that has an end."""
+        alternative = self.query.alternatives[number]
+        if weighable(alternative) and self.query.sparse is None:
+            tree = LpTree(there, self._inputs, widened(bounds), self.budget, together=alternative)
+            grown_ = tree.grow_together(lambda u: False)
+            if grown_.lower > 0:
+                yield number, 0, grown_.leaves
 
     @property
     def _there(self) -> ImplicitModel:

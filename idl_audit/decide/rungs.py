@@ -16,6 +16,7 @@ from idl_audit.decide import sample_bounds
 from idl_audit.decide.case import Case
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.decide.quick import quick
+from idl_audit.decide.together import CLOSE, rows_together, several_rows, small_program
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.exact import phases
 from idl_audit.proof.exact.point import RATIONALS, ExactNetwork
@@ -41,11 +42,12 @@ from idl_audit.values.verdicts import Reason
 
 FIRST_BOXES: Final = 96
 FIRST_BOXES_BY_FORMS: Final = 1024
+MORE_BOXES: Final = 8192
 GREATEST_EFFORT: Final = 8
+FEWEST_INPUTS: Final = 7
+"""Up to so many that move, linear programs of several rows wait for a long split."""
 LARGEST_PROGRAM: Final = 2**32
 """Bytes of a linear program that is tried unless methods are named."""
-CLOSE: Final = 1e-5
-"""Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
 
 REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
     {
@@ -119,6 +121,7 @@ def _split(case: Case, budget: Budget) -> None:
     if outcome.proved:
         if case.recorded is not None:
             case.recorded.splits = splitting.tree
+            splitting.tree.weights = case.spread(splitting.tree.weights)
         case.raise_lowers(case.open, outcome.lowers)
 
 
@@ -127,6 +130,21 @@ def _first_split(case: Case, budget: Budget) -> None:
     _split(case, budget.at_most_nodes(FIRST_BOXES))
     if not case.is_decided and not case.splitting.bounding.by_lines:
         _split(case, budget.at_most_nodes(FIRST_BOXES_BY_FORMS))
+
+
+def _long_split(case: Case, budget: Budget) -> None:
+    """More boxes, where linear programs of several rows, which cost more each, come next."""
+    _split(case, budget.at_most_nodes(MORE_BOXES))
+
+
+def _first_joint(case: Case, budget: Budget) -> None:
+    """All rows of an alternative at once, as long as the tree seems to end soon."""
+    rows_together(case, budget, patience=1.0)
+
+
+def _next_joint(case: Case, budget: Budget) -> None:
+    """The same, as long as it seems to have an end."""
+    rows_together(case, budget, patience=4.0)
 
 
 def _branch(case: Case, budget: Budget) -> None:
@@ -200,8 +218,10 @@ def _exact(case: Case, budget: Budget) -> None:
     bounds = widened(case.bounds(budget))
     tree = LpTree(case.proved_model, case.inputs, bounds, budget)
     chain = LpChain(dict(bounds.z))
-    if case.recorded is not None:
+    if case.recorded is not None and case.recorded.lp is None:
         case.recorded.lp = chain
+    elif case.recorded is not None and case.recorded.lp is not None:
+        chain = case.recorded.lp
     judge = case.judge.within(budget)
 
     def candidate(points: FloatArray) -> bool:
@@ -320,6 +340,32 @@ def _few_feed_forward(model: ImplicitModel, query: Query) -> bool:
     return model.is_feed_forward and _few_inputs(model, query)
 
 
+def _several_small(model: ImplicitModel, query: Query) -> bool:
+    return model.is_feed_forward and _boxes(model, query) and several_rows(model, query) and small_program(model)
+
+
+def _several_many(model: ImplicitModel, query: Query) -> bool:
+    """Where fewer inputs move, boxes close more than programs do in the same time."""
+    return _several_small(model, query) and moving_inputs(query.box).size > FEWEST_INPUTS
+
+
+def _attacked(model: ImplicitModel, query: Query) -> bool:
+    """Points of programs of several rows are tried before attacks, where many inputs move."""
+    return _boxes(model, query) and not _several_many(model, query)
+
+
+def _few_attacked(model: ImplicitModel, query: Query) -> bool:
+    return _few_inputs(model, query) and not _several_many(model, query)
+
+
+def _several_few(model: ImplicitModel, query: Query) -> bool:
+    return _few_inputs(model, query) and _several_small(model, query)
+
+
+def _several_in_a_box(model: ImplicitModel, query: Query) -> bool:
+    return _boxes(model, query) and several_rows(model, query) and program_bytes(model) <= LARGEST_PROGRAM
+
+
 def _classes(model: ImplicitModel, query: Query) -> bool:
     return isinstance(query, Misclassification)
 
@@ -377,11 +423,16 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
-        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "first joint": Rung(_first_joint, 0.1, proves=True, fits=several_rows, usual=_several_many, begins="joint"),
+        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_attacked, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
-        "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
+        "attack": Rung(_attack, 0.15, fits=_boxes, usual=_attacked),
         "rational": Rung(_rational, 0.3, proves=True, fits=_small_exact, usual=_small_exact),
+        "long split": Rung(_long_split, 0.1, proves=True, fits=_boxes, usual=_several_few, begins="split"),
+        "next joint": Rung(_next_joint, 0.4, proves=True, fits=several_rows, usual=_several_small, begins="joint"),
+        "late attack": Rung(_attack, 0.15, fits=_boxes, usual=_several_many, begins="attack"),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
+        "joint": Rung(rows_together, 0.6, proves=True, fits=several_rows, usual=_several_in_a_box),
         "lp": Rung(_lp, proves=True, usual=_no_trees),
         "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),
         "exact": Rung(_exact, 0.6, proves=True, usual=_loops),

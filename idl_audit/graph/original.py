@@ -29,6 +29,15 @@ _SAME: Final[Mapping[str, float]] = MappingProxyType({"float16": 2.0**-8, "bfloa
 _SAME_IN_FLOAT32: Final = 1e-5
 _BATCH: Final = 256
 _PREAMBLE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+OPTIMISATIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {"off": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "all": "ORT_ENABLE_ALL"}
+)
+"""How far onnxruntime may rewrite a graph before it runs it -> its own name for that; what it does unasked is `all`.
+
+Off, every operator is run as it is written. Rewritten, weights behind a DequantizeLinear are multiplied by kernels that
+round the other factor to 8 bits as well, two grids in a row become one that is neither, and Erf(x / 1.4142) is taken
+for a part of GELU.
+"""
 _NUMBERS: Final = (*FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "string")
 
 
@@ -217,14 +226,24 @@ class BatchedNetwork:
             ) from error
 
 
-def onnxruntime_network(path: Path, graph: Graph, *, output: str | None = None, threads: int = 1) -> OriginalNetwork:
-    """Return the network in the file `path`, run by onnxruntime; `output` names one of several outputs.
+def onnxruntime_network(
+    path: Path, graph: Graph, *, output: str | None = None, threads: int = 1, optimisation: str = "off"
+) -> OriginalNetwork:
+    """Return the network in the file `path`, run by onnxruntime.
 
-    `graph` is what read_onnx made of the same file: it has refused what onnxruntime would follow (links, paths).
-    Raises UnsupportedModelError where onnxruntime refuses the file, and OptionError for an unknown output.
+    Args:
+        path: the file.
+        graph: what read_onnx made of it: it has refused what onnxruntime would follow (links, paths).
+        output: names one of several outputs.
+        threads: of one run.
+        optimisation: a name of `OPTIMISATIONS`.
+
+    Raises:
+        UnsupportedModelError: where onnxruntime refuses the file.
+        OptionError: for an unknown output.
     """
     name = chosen_output(path, graph, output)
-    session, quiet, program = _session(path, str(path), threads)
+    session, quiet, program = _session(path, str(path), threads, optimisation)
     idle = {value.name: _nothing(path, value) for value in graph.inputs}
 
     def run(batch: AnyArray) -> AnyArray:
@@ -294,7 +313,7 @@ def _serialized(path: Path, graph: Graph, output: str, *, double: bool) -> bytes
         raise UnsupportedModelError([f"{path}: a copy of the model is too large: {first_line(error)}"]) from error
 
 
-def _session(path: Path, model: str | bytes, threads: int) -> tuple[Any, Any, str]:
+def _session(path: Path, model: str | bytes, threads: int, optimisation: str = "off") -> tuple[Any, Any, str]:
     """Return a session of onnxruntime with its options for a quiet run, and what to call it."""
     import onnxruntime  # 0.2 s and 100 MB
 
@@ -302,9 +321,7 @@ def _session(path: Path, model: str | bytes, threads: int) -> tuple[Any, Any, st
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Where weights come out of a DequantizeLinear, its kernels would round the numbers that they are multiplied with to
-    # 8 bits as well, by up to a percent of the output: no longer the function that the file states.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMISATIONS[optimisation])
     quiet = onnxruntime.RunOptions()
     quiet.log_severity_level = 4  # a failing batch is expected, and a failing sample is told by our own error
     onnxruntime.disable_telemetry_events()

@@ -14,10 +14,10 @@ import numpy as np
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.check import Refused, check, proved_stage, proved_stages
+from idl_audit.proof.check import check, proved_stage, proved_stages
 from idl_audit.proof.float_margins import FloatMargins, Slack, lowered, parted, unknown_slack
 from idl_audit.proof.float_parts import FloatParts
-from idl_audit.proof.proof import Proof
+from idl_audit.proof.proof import Proof, Refused
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Misclassification, Query
 

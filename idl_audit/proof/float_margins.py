@@ -18,7 +18,8 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.implicit.as_written import FLOAT32, AsWritten
+from idl_audit.implicit.as_written import AsWritten
+from idl_audit.implicit.kernels import FLOAT32
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.threshold import Threshold

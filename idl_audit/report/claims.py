@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim
+from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, SecondModel
 from idl_audit.values.verdicts import ArithmeticName
 
 MOST_NUMBERS = 4
@@ -32,17 +32,29 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
         yield "centre", f"{numbers(claim.centre)}; by the file's word, sample {claim.index} of its data"
     if claim.threshold is not None:
         yield "threshold", f"{claim.threshold!r}: class 1 is an output above it"
-    if claim.label is not None:
+    if claim.label is not None or claim.second is not None:
         lo, hi = claim.clip or (None, None)
         yield "clip", "none" if lo is None else f"[{lo!r}, {hi!r}]"
+        if claim.free:
+            yield "free inputs", f"{', '.join(map(str, claim.free))} move through the whole of clip"
         if claim.cardinality is not None:
             yield "inputs changed", f"at most {claim.cardinality}"
+    if claim.second is not None:
+        yield from _of_second(claim.second)
+    if claim.limits is not None:
+        yield "limits of |y - y'|", numbers(claim.limits)
     if claim.property is not None:
         yield from _of_property(claim.property)
     if claim.matrix is not None:
         yield "S", numbers(claim.matrix)
     yield "inputs", units(claim.preprocessing)
     yield "arithmetic", ARITHMETICS[claim.arithmetic]
+
+
+def _of_second(found: SecondModel) -> Iterator[tuple[str, str]]:
+    name = "the model's own" if found.output is None else f"'{found.output}'"
+    yield "second network", f"{found.path} (sha256 {found.sha256[:HASH]}), output {name}"
+    yield "its inputs", units(found.preprocessing)
 
 
 def _of_property(found: PropertyClaim) -> Iterator[tuple[str, str]]:

@@ -183,6 +183,30 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "them.",
         ),
         "IDL214": Code(
+            "onnxruntime's graph optimisations change the network",
+            "Before it runs a graph onnxruntime rewrites it, unless told otherwise. Here the result is another "
+            "function: a MatMul with weights behind a DequantizeLinear rounds its other factor to 8 bits too, two "
+            "grids in a row become one, integer kernels saturate. Proofs and counterexamples are about the network as "
+            "its file has it, which is what is judged; the size of the change is that on a few random inputs.",
+            "Deploy it with SessionOptions.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL, or "
+            "export it so that there is nothing to rewrite.",
+        ),
+        "IDL215": Code(
+            "float errors were measured with another version",
+            "A verdict rests on a bound of what floating-point arithmetic may change, and the network has functions "
+            "that a library computes (exp, tanh and the like). What their float32 kernels are off by was measured, "
+            "with the versions that reports/kernels.md names; another minor version runs the network here, and its "
+            "kernels may differ.",
+            "Ask a copy of the sources: `python -m benchmarks.kernel_errors --every 1024 --check` tells whether the "
+            "installed versions are within the bounds that proofs take.",
+        ),
+        "IDL216": Code(
+            "two networks compared in part",
+            "Either outputs make no classes (one output and no threshold), so that only differences are compared, or "
+            "the networks end with different operators that the models leave out, so that only classes are.",
+            "Give --threshold, or export both networks with the same last operator.",
+        ),
+        "IDL217": Code(
             "no bound of what float32 changes",
             "Verdicts were asked for in float32 arithmetic, and the network has an operator, or computes in a way, for "
             "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",

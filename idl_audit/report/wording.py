@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from idl_audit.report.schema import (
         AgreementCheck,
         Audited,
+        ComparedCounts,
+        Comparison,
         Compression,
         Conversion,
         EpsSummary,
         Hardening,
         ModelInfo,
+        Monotonicity,
         PropertyResult,
         Report,
         Sensitivity,
@@ -68,6 +71,8 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]*[0-~]?"
 )
 _LONGEST = 500
+MOST_NAMED: Final = 5
+"""Inputs that a sentence names."""
 
 
 def plain(value: object, *, longest: int = _LONGEST) -> str:
@@ -148,6 +153,10 @@ def _sentence(report: Report) -> str:
         found = report.verification
         claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
+    if report.comparison is not None:
+        return _comparison_sentence(report, report.comparison)
+    if report.monotonicity is not None:
+        return _monotone_sentence(report, report.monotonicity)
     if report.hardening is not None:
         return _hardening_sentence(report, report.hardening)
     if report.objectives:
@@ -175,6 +184,37 @@ def _sentence(report: Report) -> str:
             else f"{read}; every part is supported."
         )
     return "Nothing was measured."
+
+
+def _comparison_sentence(report: Report, found: Comparison) -> str:
+    entries = sorted(found.per_eps, key=lambda entry: entry.eps)
+    if not entries:
+        return "Nothing was compared."
+    return " ".join(_compared(report, found, entry) for entry in dict.fromkeys((entries[0], entries[-1])))
+
+
+def _monotone_sentence(report: Report, found: Monotonicity) -> str:
+    way = "falls" if found.direction == "+" else "rises"
+    what = f"{plain(found.score)} never {way} while input {input_name(report.model, found.input)} rises"
+    parts = [
+        f"at eps {eps_text(report, entry.eps)} around {entry.certified} of {entry.n} {_noun(report, entry.n)} (it does "
+        f"around {entry.falsified}, {entry.unknown} undecided)"
+        for entry in found.per_eps
+    ]
+    return f"It is proved that {what}: {'; '.join(parts)}." if parts else "Nothing was looked at."
+
+
+def _compared(report: Report, found: Comparison, entry: ComparedCounts) -> str:
+    start, who = f"At eps {eps_text(report, entry.eps)}: ", f"{entry.n} {_noun(report, entry.n)}"
+    seen = "" if entry.difference_found is None else f", {figure(entry.difference_found)} was seen"
+    proved = entry.difference_proved
+    apart = f"no output differs by more than {figure(proved)}" if proved is not None else "no bound of differences"
+    if not found.has_classes:
+        return f"{start}around {who} {apart}{seen}."
+    return (
+        f"{start}the two networks provably agree around {entry.certified} of {who} and have two classes around "
+        f"{entry.falsified}, {entry.unknown} undecided; {apart}{seen}."
+    )
 
 
 def _compression_sentence(report: Report, found: Compression) -> str:
@@ -344,12 +384,24 @@ def near_jumps(check: AgreementCheck) -> str:
     return f"; {check.near_jumps} inputs so near a jump that floats may take either side"
 
 
+def optimisation(check: AgreementCheck) -> str:
+    """Return in which form onnxruntime ran the network, where that is not the one it chooses unasked."""
+    if check.optimisation in (None, "all"):
+        return ""
+    asked = {"off": "without graph optimisations", "basic": "with its basic graph optimisations"}[check.optimisation]
+    apart = check.optimised_apart
+    return f" {asked}" + ("" if apart is None else f" (all of them change outputs by {figure(apart)} of max|y|)")
+
+
 def _only_attacked(report: Report) -> bool:
     return report.command.split(" ")[0] == "attack"
 
 
 def _sparsity(report: Report) -> str:
     k = report.threat_model.k if report.threat_model else None
+    free = report.threat_model.free if report.threat_model else ()
+    if free:
+        return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
 
 
@@ -358,6 +410,12 @@ def in_arithmetic(report: Report) -> str:
     found = {entry.arithmetic for entry in report.properties}
     found |= {report.threat_model.arithmetic} if report.threat_model else set()
     return "".join(f", in {one} arithmetic" for one in sorted(found - {"real"}))
+
+
+def _named(report: Report, inputs: Sequence[int]) -> str:
+    few = ", ".join(input_name(report.model, k) for k in inputs[:MOST_NAMED])
+    more = f" and {len(inputs) - MOST_NAMED} more" if len(inputs) > MOST_NAMED else ""
+    return f"input{'' if len(inputs) == 1 else 's'} {few}{more}"
 
 
 def _count(n: int, noun: str) -> str:

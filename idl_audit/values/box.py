@@ -3,12 +3,13 @@
 Both know their *support*: the greatest value of a linear function over the set, in closed form
 (docs/mathematics.md, section 6.5).
 
-Elsewhere: robustness radius, perturbation budget, l_inf ball, l_0 ball, few-pixel attack.
+Elsewhere: robustness radius, perturbation budget, l_inf ball, l_0 ball, few-pixel attack; with free inputs, individual
+fairness, protected attributes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
@@ -68,8 +69,11 @@ class Box:
         valid_lo: float | None = None,
         valid_hi: float | None = None,
         point_type: np.dtype[Any] = _FLOAT32,
+        free: Sequence[int] = (),
     ) -> Box:
         """Return {u : |u - centre| <= eps sigma, valid_lo <= u <= valid_hi}, the l_inf ball clipped to the data range.
+
+        Inputs that are `free` move through the whole valid range; where there are some, eps may be 0.
 
         Args:
             centre: shape (p,).
@@ -78,14 +82,18 @@ class Box:
             valid_lo: least valid value of an input.
             valid_hi: greatest valid value of an input.
             point_type: what a network can be handed as points.
+            free: numbers of inputs.
 
         Raises:
-            OptionError: where eps is not a positive finite number, or eps sigma exceeds float64's range.
+            OptionError: where eps is not a positive finite number, or eps sigma exceeds float64's range; where inputs
+                are free, and there is no valid range, or no such input.
             DataError: where the centre lies outside the data range or is not finite, or sigma is no radius.
         """
-        if not (np.isfinite(eps) and eps > 0):
+        if not (np.isfinite(eps) and (eps > 0 or (eps == 0 and len(free)))):
             raise OptionError(f"eps must be a positive number, not {eps}")
         centre = np.asarray(centre, np.float64)
+        if not all(0 <= k < centre.size for k in free):
+            raise OptionError(f"inputs go from 0 to {centre.size - 1}, and {max(free)} is to move freely")
         outer, inner = _radii(centre.size, eps, sigma)
         with np.errstate(over="ignore", invalid="ignore"):  # near the largest number; infinite ends are refused
             low, low_error = _two_sum(centre, -outer)
@@ -105,6 +113,11 @@ class Box:
             lo, inner_lo = np.maximum(lo, valid_lo), np.maximum(inner_lo, valid_lo)
         if valid_hi is not None:
             hi, inner_hi = np.minimum(hi, valid_hi), np.minimum(inner_hi, valid_hi)
+        if len(free):
+            if valid_lo is None or valid_hi is None:
+                raise OptionError("inputs move freely within the valid range of the data; give it with --bounds LO,HI")
+            lo[list(free)], inner_lo[list(free)] = valid_lo, valid_lo
+            hi[list(free)], inner_hi[list(free)] = valid_hi, valid_hi
         return cls(lo, hi, inner_lo, inner_hi, point_type)
 
     @property

@@ -166,5 +166,5 @@ def test_a_network_whose_roundings_nothing_bounds_is_unknown_at_once() -> None:
     )
     assert found.exit_code == 0
     text = " ".join(found.output.split())
-    assert "IDL214" in text
+    assert "IDL217" in text
     assert "no_rounding_bound" in text

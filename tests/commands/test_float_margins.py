@@ -327,7 +327,7 @@ def test_in_float32_a_network_without_a_bound_is_told_once(tmp_path: Path) -> No
     report = certified(models[0], data, "0.001", limit=3, arithmetic="float32")
     results = [sample.results[0] for sample in report.samples]
     assert {result.reason for result in results} == {Reason.NO_ROUNDING_BOUND}
-    (entry,) = (one for one in report.diagnostics if one.code == "IDL214")
+    (entry,) = (one for one in report.diagnostics if one.code == "IDL217")
     assert "3 verdicts" in entry.message
     assert "loop" in entry.message
     assert sum(result.seconds or 0.0 for result in results) < 1

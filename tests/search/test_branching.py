@@ -56,6 +56,10 @@ CONVEX = ("relu", "leaky", "negative", "abs", "identity")
 SHARES = (-0.2, -0.02, 0.02, 0.2)
 
 
+def one_row(functional: FloatArray, offset: float) -> Conjunction:
+    return Conjunction(functional[None], np.array([offset]))
+
+
 def own_network(model: ImplicitModel) -> Callable[[Float32Array], FloatArray]:
     return lambda points: model(np.asarray(points, np.float64))
 
@@ -611,7 +615,7 @@ def test_any_state_may_be_split_even_one_that_has_a_phase(seed: int) -> None:
         bounds = interval_bounds(model, inputs)
         offset = -truth - 1e-7 * (1 + abs(truth))
         with np.errstate(all="ignore"):  # stable states are split too: intervals without a point
-            outcome = Tree(net, inputs, bounds, functional, offset, lambda points: False).grow(few(100))
+            outcome = Tree(net, inputs, bounds, one_row(functional, offset), 0, lambda points: False).grow(few(100))
     assert not outcome.proved
     assert outcome.open
     assert outcome.lower == -np.inf
@@ -700,7 +704,7 @@ def test_leaves_cover_the_box(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Tree, "_prove", some_proofs)
     monkeypatch.setattr(Tree, "_search", recorded)
     net, inputs = SearchNet(model, box), Interval.of_boxes(box)
-    grown = Tree(net, inputs, interval_bounds(model, inputs), np.ones(1), 0.0, lambda points: False)
+    grown = Tree(net, inputs, interval_bounds(model, inputs), one_row(np.ones(1), 0.0), 0, lambda points: False)
     outcome = grown.grow(few())
     all_nodes = np.unique(np.array(nodes), axis=0)  # a leaf without a state to split is searched more than once
     split = {tuple(np.where(np.arange(len(a)) == i, 0, a)) for a in all_nodes for i in np.flatnonzero(a)}

@@ -63,6 +63,8 @@ class Setting:
     overwrite: bool = False
     sigma: FloatArray | None = None
     """How far each input moves for eps = 1; None stands for ones."""
+    free: tuple[int, ...] = ()
+    """Inputs that move through the whole valid range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +273,7 @@ class Decider:
         model, network = self._model()
         setting = self.setting
         k = inputs.k if isinstance(inputs, SparseBall) else None
-        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k)
+        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
         claim = SampleClaim(ball, sample.label, sample.index)
         (query,) = claim.queries(model)
         proof = proof_of(

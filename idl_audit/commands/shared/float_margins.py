@@ -144,7 +144,7 @@ def _of_alternatives(
 def without_bound(what: str, why: str, *, where: str | None = None) -> Diagnostic:
     """Return the word on verdicts that are unknown because nothing bounds what roundings change; `what` says which."""
     return Diagnostic(
-        code="IDL214",
+        code="IDL217",
         level="warning",
         message=f"{what}: unknown in floating-point arithmetic; {why}",
         hint="--arithmetic real proves verdicts in exact arithmetic",

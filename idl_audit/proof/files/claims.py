@@ -50,6 +50,8 @@ class Ball:
     clip: tuple[float, float] | None = None
     cardinality: int | None = None
     """How many inputs change at most; None: all of them."""
+    free: tuple[int, ...] = ()
+    """Inputs that move through the whole valid range; the others by eps, which may be 0 then."""
 
     @property
     def inputs(self) -> InputSet:
@@ -57,7 +59,7 @@ class Ball:
         lo, hi = self.clip or (None, None)
         with np.errstate(over="ignore"):  # what leaves the range of float64 is refused
             if self.cardinality is None:
-                return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+                return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi, free=self.free)
             k = self.cardinality
             return SparseBall.around(self.centre, self.eps, k, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
 
@@ -115,9 +117,6 @@ class SensitivityClaim:
 
     S: FloatArray
     """(q, p)."""
-
-
-Claim = SampleClaim | PropertyClaim | SensitivityClaim
 
 
 def compares(alternative: Conjunction) -> bool:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.pair import FORMS
 from idl_audit.proof.check import check
 from idl_audit.proof.files.arrays import (
     CONTRACTION,
@@ -31,8 +32,9 @@ from idl_audit.proof.files.arrays import (
     packed,
     sizes,
 )
-from idl_audit.proof.files.claims import About, Ball, Claim, PropertyClaim, SampleClaim, SensitivityClaim, Units
+from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim, SensitivityClaim, Units
 from idl_audit.proof.files.door import Arrays, Spec, check_values, fit
+from idl_audit.proof.files.pairs import PAIRED, AgreementClaim, DifferenceClaim, Pairing
 from idl_audit.proof.files.strict_json import Damaged, Entry, below, parsed
 from idl_audit.proof.float_check import check_computed
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
@@ -65,6 +67,7 @@ PROPERTY: Final[Mapping[str, Spec]] = MappingProxyType(
         "part.*.alternative.*.strict": Spec(WHOLE, ("rows/4",), 0, 1),
     }
 )
+DIFFERENCE: Final[Mapping[str, Spec]] = MappingProxyType({**SAMPLE, "limits": Spec(REAL, ("pair outputs",), 0)})
 SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
     {
         "S": Spec(REAL, ("outputs", "inputs")),
@@ -79,6 +82,8 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
     }
 )
 """Pattern of a name -> what arrays of that name are, for each kind of claim."""
+
+Claim: TypeAlias = SampleClaim | PropertyClaim | SensitivityClaim | AgreementClaim | DifferenceClaim
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +112,8 @@ class ProofFile:
         why = self.claim.misfit(model)
         if why:
             return Checked(1, (why,))
+        if isinstance(self.claim, PAIRED) and (self.claim.is_settled(model) or self.claim.pairing.other == self.about):
+            return Checked(1, () if model.is_well_posed else ("nothing proves that the models have one state",))
         queries = self.claim.queries(model)
         count = sum(len(query.alternatives) for query in queries)
         if self.fault:
@@ -160,12 +167,7 @@ def write_proof(path: Path, found: ProofFile, *, tool: str, force: bool) -> None
         "kind": KIND,
         "tool": tool,
         "arithmetic": about.arithmetic,
-        "model": {
-            "sha256": about.sha256,
-            "output_name": about.output_name,
-            "preprocessing": asdict(about.units),
-            "threshold": about.threshold,
-        },
+        "model": _packed_about(about),
         "claim": _packed_claim(found.claim, arrays),
     }
     for number, proof in enumerate(found.proofs):
@@ -174,6 +176,15 @@ def write_proof(path: Path, found: ProofFile, *, tool: str, force: bool) -> None
         _pack_witness(found.witness, arrays)
     arrays["meta"] = np.asarray(json.dumps(meta, allow_nan=False))
     write_npz(path, arrays, force=force)
+
+
+def _packed_about(about: About) -> dict[str, Any]:
+    return {
+        "sha256": about.sha256,
+        "output_name": about.output_name,
+        "preprocessing": asdict(about.units),
+        "threshold": about.threshold,
+    }
 
 
 def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -194,6 +205,14 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     arrays["centre"] = np.asarray(ball.centre, np.float64)
     if ball.sigma is not None:
         arrays["sigma"] = np.asarray(ball.sigma, np.float64)
+    if isinstance(claim, PAIRED):
+        pairing = {"form": claim.pairing.form, "other": _packed_about(claim.pairing.other)}
+        shared = {"index": claim.index, "eps": ball.eps, "clip": ball.clip, **pairing}
+        if isinstance(claim, DifferenceClaim):
+            arrays["limits"] = np.asarray(claim.limits, np.float64)
+            return {"kind": "difference", **shared}
+        first, second = claim.possible
+        return {"kind": "agreement", **shared, "reference": claim.reference, "first": first, "second": second}
     return {
         "kind": "sample",
         "index": claim.index,
@@ -201,6 +220,7 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
         "eps": ball.eps,
         "clip": ball.clip,
         "cardinality": ball.cardinality,
+        **({"free": ball.free} if ball.free else {}),
     }
 
 
@@ -237,17 +257,36 @@ def read_about(meta: Mapping[str, Any]) -> About:
     if arithmetic is None:
         raise Damaged("it speaks of an arithmetic that is not known")
     entry.text("tool")
-    model = Entry(entry.get("model"), "model", ("sha256", "output_name", "preprocessing", "threshold"))
+    return replace(_about(entry.get("model"), "model"), arithmetic=arithmetic)
+
+
+def _about(value: object, where: str) -> About:
+    model = Entry(value, where, ("sha256", "output_name", "preprocessing", "threshold"))
     if not isinstance(model.get("output_name"), str | None):
-        raise Damaged("'output_name' of model is neither a text nor null")
+        raise Damaged(f"'output_name' of {where} is neither a text nor null")
     units = Entry(model.get("preprocessing"), "preprocessing", ("scale", "mean", "std"))
     return About(
         model.sha256("sha256"),
         model.get("output_name"),
         Units(units.number("scale"), units.numbers("mean"), units.numbers("std")),
         model.number_or_none("threshold"),
-        arithmetic,
     )
+
+
+def read_pairing(meta: Mapping[str, Any]) -> Pairing | None:
+    """Return the second model that a file speaks of; None where its claim is about one. Raises Damaged."""
+    value = meta.get("claim")
+    if not isinstance(value, dict) or value.get("kind") not in ("agreement", "difference"):
+        return None
+    return _pairing(Entry(value, "claim", ("kind", *KINDS[value["kind"]].keys)))
+
+
+def _pairing(entry: Entry) -> Pairing:
+    form = entry.text("form")
+    for known in FORMS:
+        if form == known:
+            return Pairing(_about(entry.get("other"), "other"), known)
+    raise Damaged("'form' of claim is none that is known")
 
 
 def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) -> ProofFile:
@@ -267,15 +306,15 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Damaged("'claim' of meta is of no kind that is known")
-    if about.threshold is not None and name != "sample":
+    if about.threshold is not None and name in ("property", "sensitivity"):
         raise Damaged("it has a threshold, which makes classes, and is about no sample")
-    entry = Entry(value, "claim", ("kind", *kind.keys))
+    entry = Entry(value, "claim", ("kind", *kind.keys), kind.optional)
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
     fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
     found = kind.opened(about, entry, Arrays(arrays), model)
-    if about.arithmetic != "real" and name == "sensitivity":
-        raise Damaged("it speaks of roundings, and is about slopes")
+    if about.arithmetic != "real" and name not in ("sample", "property"):
+        raise Damaged("it speaks of roundings, and is about " + ("slopes" if name == "sensitivity" else "two networks"))
     if about.arithmetic == "real" and any(proof.slack for proof in found.proofs):
         raise Damaged("it speaks of roundings, and is about real numbers")
     return found
@@ -290,13 +329,40 @@ def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
 
 def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
     cardinality = None if entry.get("cardinality") is None else entry.whole("cardinality")
-    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality)
+    free = tuple(entry.members("free", model.n_inputs, "input"))
+    if free and cardinality is not None:
+        raise Damaged("its set has inputs that move freely, and a limit on how many move")
+    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality, free)
     try:
         _ = ball.inputs
     except InvalidInputError as error:
         raise Damaged(f"its set makes no sense: {error}") from error
     label = below(entry.whole("label"), max(2, model.n_outputs), "the label", "class")
     return ProofFile(about, SampleClaim(ball, label, entry.whole("index")), _proofs(arrays, 1))
+
+
+def _box_of(entry: Entry, arrays: Arrays) -> Ball:
+    """Return the box that two models are compared over. Raises Damaged where it makes no sense."""
+    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"))
+    try:
+        _ = ball.inputs
+    except InvalidInputError as error:
+        raise Damaged(f"its set makes no sense: {error}") from error
+    return ball
+
+
+def _agreement(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    q = max(2, model.n_outputs // 3)
+    reference = below(entry.whole("reference"), q, "the reference", "class")
+    first, second = (tuple(entry.members(key, q, "class")) for key in ("first", "second"))
+    ball, pairing = _box_of(entry, arrays), _pairing(entry)
+    claim = AgreementClaim(ball, reference, (first, second), entry.whole("index"), pairing)
+    return ProofFile(about, claim, _proofs(arrays, 1))
+
+
+def _difference(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    claim = DifferenceClaim(_box_of(entry, arrays), arrays["limits"], entry.whole("index"), _pairing(entry))
+    return ProofFile(about, claim, _proofs(arrays, 1))
 
 
 def _property(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
@@ -346,13 +412,19 @@ class Kind:
     keys: tuple[str, ...]
     table: Mapping[str, Spec]
     opened: Callable[[About, Entry, Arrays, ImplicitModel], ProofFile]
+    optional: tuple[str, ...] = ()
+    """Keys that may be left out."""
 
+
+_OF_A_PAIR: Final = ("index", "eps", "clip", "form", "other")
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample),
+        "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample, ("free",)),
         "property": Kind(("name", "sha256"), PROPERTY, _property),
         "sensitivity": Kind((), SENSITIVITY, _sensitivity),
+        "agreement": Kind((*_OF_A_PAIR, "reference", "first", "second"), SAMPLE, _agreement),
+        "difference": Kind(_OF_A_PAIR, DIFFERENCE, _difference),
     }
 )
 """What a claim may be."""

@@ -36,7 +36,7 @@ class CleanAccuracy(Part):
 class EpsSummary(Part):
     """How many samples have which verdict at one radius; the four counts sum to n."""
 
-    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    eps: NonNegative = Field(description="The radius in data units, one of threat_model.eps.")
     n: Count = Field(description="Samples that were audited.")
     clean_wrong: Count = Field(description="Misclassified without any perturbation.")
     certified: Count = Field(description="Proved: no input of the set changes the prediction.")
@@ -88,7 +88,7 @@ class Adversarial(Part):
 class SampleResult(Part):
     """The verdict on one sample at one radius."""
 
-    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    eps: NonNegative = Field(description="The radius in data units, one of threat_model.eps.")
     verdict: Verdict = Field(description="What is known.")
     method: Text | None = Field(default=None, description="The method that decided it, or came closest.")
     lower_bound: float | None = Field(default=None, description="Proved lower bound of the margin over the set.")
@@ -121,7 +121,7 @@ class ObjectiveReport(Part):
     """How far an objective moves around one sample: the largest or smallest value that was reached, and a bound."""
 
     index: Count = Field(description="Position in the data file.")
-    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    eps: NonNegative = Field(description="The radius in data units, one of threat_model.eps.")
     objective: Text = Field(
         description="l1: the l1 norm of the state; state: its squared distance from the sample's state; else the file "
         "that holds c and perhaps w of c . y + w . x, y the outputs, x the states."

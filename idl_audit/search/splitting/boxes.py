@@ -34,6 +34,7 @@ from idl_audit.search.frontier import Ending, Frontier, NewestFirst, Step
 from idl_audit.search.judge import Found, Judge
 from idl_audit.search.splitting.bounding import Bounding
 from idl_audit.search.splitting.contraction import contracted
+from idl_audit.search.splitting.together import Weighing
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
@@ -142,6 +143,7 @@ class Splitting:
         if not query.alternatives:
             return
         self.rows = Rows.of(query)
+        self.weighing = Weighing(query, self.rows)
         whole = _Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))
         self.frontier: Frontier[_Open] = Frontier(NewestFirst([whole]), self._propose)
         self.lowers = np.full(len(self.rows.members), np.inf)
@@ -194,13 +196,25 @@ class Splitting:
         if self.parts is not None:
             best = self.parts.best(bounds.lower, asked, found.inputs, found.states, check=self.budget.check)
         is_open = asked & ~(best > 0)
-        self.lowers = np.minimum(self.lowers, np.where(asked & ~is_open, best, np.inf).min(axis=0))
+        if self.parts is None:  # weights are found for exact rows
+            self._close_together(batch, found, bounds, shifted, is_open)
+        self.lowers = np.minimum(self.lowers, np.where(asked & (best > 0), best, np.inf).min(axis=0))
         if not is_open.any():
             return Step()
         self._try_otherwise(batch, found, best, is_open)
         points = self._candidates(inputs, bounds, shifted, is_open)
         worst = np.where(is_open, best, np.inf).min(axis=1)
         return Step(self._halves(batch, found, bounds, is_open, worst), points)
+
+    def _close_together(
+        self, batch: list[_Open], found: BoxBounds, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray
+    ) -> None:
+        """Close boxes whose alternatives are refuted by their rows together; record the weights."""
+        closed, lower = self.weighing.closed(found, bounds, shifted, is_open)
+        for box, weights in closed.items():
+            self.tree.weights[batch[box].node] = weights
+            self.lowers = np.minimum(self.lowers, np.where(is_open[box], lower[box], np.inf))
+            is_open[box] = False
 
     @cached_property
     def _level(self) -> float:

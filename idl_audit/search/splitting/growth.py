@@ -12,6 +12,7 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, flattened, of_flat
+from idl_audit.proof.box_bounds import BoxBounds
 from idl_audit.proof.check import part_stage
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.float_margins import FloatMargins
@@ -20,6 +21,7 @@ from idl_audit.proof.forms import moving
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import NO_INPUT, SplitTree
+from idl_audit.search.splitting.together import Weighing
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Query
@@ -68,6 +70,7 @@ class _Growth:
         self._parts = None if margins is None else FloatParts(margins, query)
         self._model, self._box, self._tree, self._budget = model, query.box, tree, budget
         self._rows, self._apart = Rows.of(query), moving(Interval.of_boxes(query.box))
+        self._weighing = Weighing(query, self._rows)
         self._widths = np.where(query.box.hi > query.box.lo, query.box.hi - query.box.lo, np.inf)
 
     def run(self) -> SplitTree | None:
@@ -103,18 +106,32 @@ class _Growth:
             known = part_stage(self._model, inputs, known, self._apart, by_lines=by_lines, check=check)
         seeds = Functionals.of_outputs(self._model, self._rows.functionals)
         lower = lower_bound(self._model, inputs, known, seeds, line_multipliers(self._model, known), check=check)
-        best, asked = self._rows.best(self._rows.shifted(lower)), np.stack([one.alternatives for one in batch])
-        if self._parts is not None:
-            best = self._parts.best(lower, asked, inputs, known, check=check)
-        is_open = asked & ~(best > 0)
+        shifted, asked = self._rows.shifted(lower), np.stack([one.alternatives for one in batch])
+        if self._parts is None:
+            is_open = asked & ~(self._rows.best(shifted) > 0)
+            leaves = np.array([self._is_leaf(one) for one in batch])
+            self._weigh(batch, BoxBounds(self._model, inputs, self._apart, known, check=check), is_open, leaves)
+        else:
+            is_open = asked & ~(self._parts.best(lower, asked, inputs, known, check=check) > 0)
         z_lo, z_hi = flattened(self._model, known, len(batch))
         return [
             replace(batch[i], alternatives=is_open[i], z_lo=z_lo[i], z_hi=z_hi[i])
             for i in np.flatnonzero(is_open.any(axis=1))
         ]
 
+    def _weigh(self, batch: list[_Box], found: BoxBounds, is_open: BoolArray, leaves: BoolArray) -> None:
+        """Close leaves whose alternatives are refuted by their rows together; record the weights."""
+        left = is_open & leaves[:, None]
+        if self._weighing.has_several and left.any():
+            bounds = found.outputs(self._rows.functionals)
+            closed, _ = self._weighing.closed(found, bounds, self._rows.shifted(bounds.lower), left)
+            for box, weights in closed.items():
+                self._tree.weights[batch[box].node] = weights
+                is_open[box] = False
+
     def _split(self, one: _Box) -> bool:
         """Split a leaf in the middle of its widest side; return whether a number lies there."""
+        self._tree.weights.pop(one.node, None)
         j = int(np.argmax((one.hi - one.lo) / self._widths))
         middle = float(one.lo[j] / 2 + one.hi[j] / 2)
         if not one.lo[j] < middle < one.hi[j]:
