@@ -75,7 +75,10 @@ NOT_IN_PYTHON: Mapping[str, str] = {
     "objective": "`attack` is about verdicts",
 }
 NOT_OF_ARRAYS = "arrays are in memory, as the network reads them: nothing is read, written or handed to other processes"
-OF_ARRAYS = ("bounds", "draws", "eps", "fraction", "max_nodes", "method", "seed", "target", "threshold", "time_limit")
+OF_ARRAYS = (
+    *("arithmetic", "bounds", "draws", "eps", "fraction", "max_nodes", "method", "seed", "target", "threshold"),
+    "time_limit",
+)
 OTHER_READERS: Mapping[str, str] = {"eps": "arrays are asked about at one radius"}
 
 # --- the cases --------------------------------------------------------------------------------------------------------

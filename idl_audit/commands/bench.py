@@ -36,7 +36,7 @@ from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncom
 from idl_audit.search.fast_gradients import searched
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import IdlAuditError
-from idl_audit.values.verdicts import Reason
+from idl_audit.values.verdicts import ArithmeticName, Reason
 
 DEFAULT_SECONDS: Final = 60.0
 """For rows without a timeout where there is no cap."""
@@ -63,6 +63,7 @@ class Row:
     seconds: float
     seed: int
     max_nodes: int | None = None
+    arithmetic: ArithmeticName = "real"
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,12 @@ def audit_bench(
     instances = read_instances(path)
     folder = path.absolute().parent
     seconds = [seconds_of(instance, options.cap) for instance in instances]
-    kept, noted = kept_rows(instances, folder, seconds, options.earlier, options.max_nodes)
+    kept, noted = kept_rows(instances, folder, seconds, options.earlier, options.max_nodes, options.arithmetic)
     found = {number: Decided(entry, _earlier_words(entry, options.earlier)) for number, entry in kept.items()}
     for diagnostic in noted:
         tell(diagnostic)
     rows = [
-        Row(number, instance, folder, limit, options.seed, options.max_nodes)
+        Row(number, instance, folder, limit, options.seed, options.max_nodes, options.arithmetic)
         for number, (instance, limit) in enumerate(zip(instances, seconds, strict=True))
         if number not in found
     ]
@@ -240,6 +241,7 @@ def _entry(row: Row) -> PropertyReport:
         truth=row.instance.truth,
         time_limit=row.seconds if math.isfinite(row.seconds) else None,
         max_nodes=row.max_nodes,
+        arithmetic=row.arithmetic,
     )
 
 
@@ -258,7 +260,7 @@ def decide_row(row: Row) -> Decided:
         tell_parent(files)
         entry = files.named(entry)
         check_on_box(subject, asked, row.seed)
-        options = PropertyOptions(seed=row.seed)
+        options = PropertyOptions(seed=row.seed, arithmetic=row.arithmetic)
         budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes, clock=time.monotonic)
         decision = decide_property(subject, asked, options, budget)
         subject.check_unchanged()

@@ -19,7 +19,7 @@ from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all
 from idl_audit.commands.shared.features import named_inputs
-from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown
+from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown, without_bound
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.commands.shared.measured_kernels import told_versions
@@ -186,6 +186,7 @@ def audit_robustness(
             radii=sigma,
             k=options.sparse,
             target=options.target,
+            arithmetic=options.verdicts.arithmetic,
             free=free,
         ),
         summary=_summary(command, decided, options, _methods(subject, tasks, options)),
@@ -311,13 +312,22 @@ def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[
                 where=f"samples {sample.index}",
             )
         for eps, result in sample.results.items():
-            if result.detail:
+            if result.reason is Reason.OUTSIDE_DOMAIN:
                 message = f"sample {sample.index} at eps {eps:g}: {result.detail}"
                 yield Diagnostic(code="IDL212", level="warning", message=message, where=f"samples {sample.index}")
+    yield from _without_bound(decided)
     missing = [f"{sample.index} (eps {eps:g})" for sample in decided for eps in sample.uncertified]
     if missing:
         message = f"certified, but no certificate that stands alone was found for the samples {', '.join(missing[:10])}"
         yield Diagnostic(code="IDL205", level="warning", message=message)
+
+
+def _without_bound(decided: Sequence[Decided]) -> Iterator[Diagnostic]:
+    """Say, once, why nothing can be proved for the arithmetic that is asked about."""
+    results = [result for sample in decided for result in sample.results.values()]
+    details = [result.detail for result in results if result.reason is Reason.NO_ROUNDING_BOUND and result.detail]
+    for detail in dict.fromkeys(details):
+        yield without_bound(f"{details.count(detail)} verdict{_s(details)}", detail)
 
 
 def _check_target(subject: Subject, options: RobustnessOptions) -> None:
@@ -612,7 +622,7 @@ def _close_calls(
         for result in sample.results.values()
         if result.verdict is Verdict.CERTIFIED
     ]
-    if not certified:
+    if not certified or options.verdicts.arithmetic != "real":
         return
     known = float_margins(subject, options.data.preprocessing)
     if isinstance(known, Unbounded):

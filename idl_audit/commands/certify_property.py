@@ -15,7 +15,13 @@ import numpy as np
 from idl_audit.commands.certify_query import audit_query
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
-from idl_audit.commands.shared.float_margins import errors_of_alike, float_margins, told_denied, told_unknown
+from idl_audit.commands.shared.float_margins import (
+    errors_of_alike,
+    float_margins,
+    told_denied,
+    told_unknown,
+    without_bound,
+)
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.proof_files import about, write
@@ -30,7 +36,7 @@ from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.files.claims import PropertyClaim
 from idl_audit.proof.files.file import ProofFile
-from idl_audit.proof.float_margins import Unbounded
+from idl_audit.proof.float_margins import Arithmetic, Unbounded
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.budget import Budget
@@ -105,6 +111,7 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
                 problem=OUT_OF_MEMORY if lost else None,
                 sha256=row_sha256(subject.info.sha256, asked.sha256),
                 external_files=subject.info.external_files,
+                arithmetic=options.arithmetic,
             ),
         ),
         diagnostics=(*decision.diagnostics, *uncertified),
@@ -119,9 +126,10 @@ def _certificate(
     if options.certificates is None or decision.result != "unsat":
         return (), ()
     proofs = []
+    arithmetic = _arithmetic(subject, options)
     budget = options.budget  # of its own: as much as the answer had
     for query, recorded in zip(asked.queries, decision.recorded, strict=True):
-        proof = proof_of(subject.model, subject.original, query, recorded, budget=budget)
+        proof = proof_of(subject.model, subject.original, query, recorded, budget=budget, arithmetic=arithmetic)
         if proof is None:
             message = f"unsat, but no certificate that stands alone was found within {options.time_limit:g} s"
             return (), (Diagnostic(code="IDL505", level="warning", message=message, where=asked.source),)
@@ -129,7 +137,7 @@ def _certificate(
     options.certificates.mkdir(exist_ok=True)
     path = options.certificates / f"{vnnlib.name.removesuffix('.gz').removesuffix('.vnnlib')}.npz"
     claim = PropertyClaim(vnnlib.name, asked.sha256, tuple(map(plain, asked.queries)))
-    of = about(subject, options.model, Preprocessing())
+    of = about(subject, options.model, Preprocessing(), options.arithmetic)
     write(path, ProofFile(of, claim, tuple(proofs)), force=options.force)
     return (str(path),), ()
 
@@ -151,9 +159,18 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
     Each of the latter gets an equal part of what is left. unsat: all of them are.
     """
     diagnostics = tuple(_diagnostics(asked))
-    confirm = subject.exact(Preprocessing())
-    chosen = Options(seed=options.seed, record=options.certificates is not None, confirm=confirm)
-    known = dict(decided_together(subject.model, subject.original, asked.queries, chosen, budget))
+    model, original, arithmetic = subject.model, subject.original, _arithmetic(subject, options)
+    if isinstance(arithmetic, Unbounded):
+        why = without_bound("the property", arithmetic.told, where=asked.source)
+        return Decision("unknown", reason=Reason.NO_ROUNDING_BOUND, diagnostics=(*diagnostics, why))
+    confirm = subject.exact(Preprocessing()) if arithmetic is None else None  # else the runtime has the last word
+    chosen = Options(
+        seed=options.seed,
+        record=options.certificates is not None,
+        confirm=confirm,
+        arithmetic=options.arithmetic,
+    )
+    known = dict(decided_together(model, original, asked.queries, chosen, budget, arithmetic=arithmetic))
     for found in known.values():
         if found.verdict is Verdict.FALSIFIED:
             return _sat(subject, found, diagnostics)
@@ -162,7 +179,7 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         if budget.out_of_time:
             return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
         part = budget.part(1 / (len(left) - turn))
-        known[number] = decide_query(subject.model, subject.original, asked.queries[number], chosen, budget=part)
+        known[number] = decide_query(model, original, asked.queries[number], chosen, budget=part, arithmetic=arithmetic)
         if known[number].verdict is Verdict.FALSIFIED:
             return _sat(subject, known[number], diagnostics)
     diagnostics = (*diagnostics, *_denied(asked, known.values()))
@@ -174,8 +191,13 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         told = (*diagnostics, *_outside(asked, undecided))
         return Decision(answer, reason=reason, diagnostics=told)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
-    told = (*diagnostics, *_in_float32(subject, asked, results, budget))
+    rests_on = told_versions(subject) if arithmetic is not None else _in_float32(subject, asked, results, budget)
+    told = (*diagnostics, *rests_on)
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
+
+
+def _arithmetic(subject: Subject, options: PropertyOptions) -> Arithmetic:
+    return None if options.arithmetic == "real" else float_margins(subject, Preprocessing())
 
 
 def _outside(asked: AskedProperty, undecided: Sequence[Result]) -> Iterator[Diagnostic]:

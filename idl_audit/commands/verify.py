@@ -13,6 +13,7 @@ import numpy as np
 
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
+from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import Subject, open_subject
@@ -231,6 +232,7 @@ def _outcome(
         return Outcome(f"a {asked.word} of another model", None, Checked(1, (str(found),)))
     units = asked.units
     shared: dict[str, Any] = {
+        "arithmetic": found.about.arithmetic,
         "output": subject.output,
         "stripped_output": subject.model.stripped_output or None,
         "threshold": None if subject.threshold is None else subject.threshold.value,
@@ -238,8 +240,11 @@ def _outcome(
         "second": None if other is None else other.facts,
     }
     statement, about = _described(found, shared, vnnlib)
+    if found.about.arithmetic != "real":
+        statement += f"; in {found.about.arithmetic} arithmetic as runtimes compute"
+    arithmetic = None if found.about.arithmetic == "real" else float_margins(subject, units)
     try:
-        checked = found.checked(model)
+        checked = found.checked(model, arithmetic)
     except (ValueError, ArithmeticError, IndexError, KeyError) as error:  # a matrix that cannot be inverted
         checked = Checked(1, (f"its arrays prove nothing ({type(error).__name__}: {error})",))
     if vnnlib is not None and isinstance(found.claim, PropertyClaim):

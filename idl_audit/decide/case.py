@@ -57,8 +57,8 @@ class Case:
     arithmetic alone refutes an alternative."""
     reason: Reason = Reason.RELAXATION_GAP
     _states: StateBounds | None = None
-    _splitting: tuple[Query, tuple[int, ...], Splitting] | None = None
-    """The query and those of its alternatives that it is about, and the boxes as the last rung left them."""
+    _splitting: tuple[tuple[int, ...], Splitting] | None = None
+    """The alternatives that it is about, and the boxes as the last rung left them."""
     _slack: list[FloatArray] = field(default_factory=list)
     _proved: Query | None = None
     _sharp: tuple[StateBounds, BoxErrors] | None = None
@@ -133,9 +133,9 @@ class Case:
     def splitting(self) -> Splitting:
         """The splitting of the box for the alternatives that are open, begun anew where others were open before."""
         numbers = tuple(self.open.tolist())
-        if self._splitting is None or self._splitting[0] is not self.proved or self._splitting[1] != numbers:
-            self._splitting = self.proved, numbers, Splitting(self.model, self.open_proved)
-        return self._splitting[2]
+        if self._splitting is None or self._splitting[0] != numbers:
+            self._splitting = numbers, Splitting(self.model, self.open_query, margins=self.arithmetic)
+        return self._splitting[1]
 
     @property
     def is_decided(self) -> bool:
@@ -188,24 +188,42 @@ class Case:
         """Bound the rows of some alternatives, or their sums of rows; keep the best of each."""
         inputs = self.inputs if self.sparse is None else Interval.of_set(self.sparse)
         model = self.proved_model
+        found: list[tuple[list[int], FloatArray]] = []
         for group, rows in self._batches(numbers, sums=sums):
             if budget.out_of_time:
                 return
             lowers = by(model, inputs, bounds, np.concatenate(rows), check=budget.check)[0]
             if sums or self.arithmetic is None:
                 self._take(group, lowers, sums=sums)
-                continue
-            self.learn(group, self._errors(bounds, group, sharp=False, budget=budget))
-            self._take(group, lowers)
-            left = [] if by is output_intervals else self.within_rounding(group, lowers)
-            if left and self.arithmetic.can_be_sharp:
-                self.learn(left, self._errors(bounds, left, sharp=True, budget=budget))
+            elif by is output_intervals:
+                found.append((group, lowers))
+            else:
+                self._take_computed(group, lowers, bounds, budget)
+        if found and all((lowers > 0).all() for _, lowers in self._real(found)):
+            for group, lowers in found:  # others have better bounds to come
+                self.learn(group, self._errors(bounds, group, sharp=False, budget=budget))
                 self._take(group, lowers)
+
+    def _real(self, found: Sequence[tuple[list[int], FloatArray]]) -> Iterator[tuple[list[int], FloatArray]]:
+        """Yield groups of alternatives with lower bounds of their rows in real arithmetic, offsets and all."""
+        for group, lowers in found:
+            own = [self.query.alternatives[number] for number in group]
+            yield group, shifted(lowers, own)
+
+    def _take_computed(self, group: list[int], lowers: FloatArray, bounds: StateBounds, budget: Budget) -> None:
+        """Take lower bounds of rows as they are computed: what roundings change is bounded coarsely first."""
+        assert self.arithmetic is not None
+        self.learn(group, self._errors(bounds, group, sharp=False, budget=budget))
+        self._take(group, lowers)
+        left = self.within_rounding(group, lowers)
+        if left and self.arithmetic.can_be_sharp:
+            self.learn(left, self._errors(bounds, left, sharp=True, budget=budget))
+            self._take(group, lowers)
 
     def _take(self, group: Sequence[int], lowers: FloatArray, *, sums: bool = False) -> None:
         """Take lower bounds of the rows of some alternatives, or of their sums of rows, offsets left out."""
-        asked = [self._rows(number, sums=sums) for number in group]
-        self.raise_lowers(group, [_greatest(own) for own in parted(asked, shifted(asked, lowers))])
+        rows = [self._rows(number, sums=sums) for number in group]
+        self.raise_lowers(group, [_greatest(own) for own in parted(rows, shifted(lowers, rows))])
 
     def _rows(self, number: int, *, sums: bool) -> Conjunction:
         """Return the rows of an alternative, or its sums of rows alone."""
@@ -240,8 +258,8 @@ class Case:
 
     def within_rounding(self, numbers: Sequence[int], lowers: FloatArray) -> list[int]:
         """Return those of some alternatives that bounds of their rows refute in real arithmetic alone."""
-        own = [self.query.alternatives[number] for number in numbers]
-        values = parted(own, shifted(own, lowers))
+        ((_, real),) = self._real([(list(numbers), lowers)])
+        values = parted([self.query.alternatives[number] for number in numbers], real)
         return [
             number
             for number, value in zip(numbers, values, strict=True)
@@ -294,9 +312,9 @@ class Case:
         return True
 
 
-def shifted(asked: Sequence[Conjunction], lowers: FloatArray) -> FloatArray:
-    """Return lower bounds of rows with their offsets: above 0 they refute."""
-    offsets, strict = (np.concatenate([getattr(one, name) for one in asked]) for name in ("offsets", "strict"))
+def shifted(lowers: FloatArray, alternatives: Sequence[Conjunction]) -> FloatArray:
+    """Return lower bounds of the rows of some alternatives with their offsets, (R,): above 0 they refute."""
+    offsets, strict = (np.concatenate([getattr(one, name) for one in alternatives]) for name in ("offsets", "strict"))
     return plus(lowers, offsets, strict)
 
 

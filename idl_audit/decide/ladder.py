@@ -35,7 +35,7 @@ from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, 
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.query import Misclassification, Query
-from idl_audit.values.verdicts import Reason, Verdict
+from idl_audit.values.verdicts import ArithmeticName, Reason, Verdict
 
 LAST: Final = 0.95
 """Of the time and nodes that are left, for the last proof; the last rung of all has what there is."""
@@ -62,7 +62,7 @@ class Options:
     """Nodes a query: boxes, leaves of trees, programs, and starts of attacks."""
     max_bytes: int | None = None
     """What a rung's arrays may take."""
-    arithmetic: str = "real"
+    arithmetic: ArithmeticName = "real"
     """What verdicts are to be proved for; unless it is real, whoever decides must be given its bounds."""
     confirm: Confirm | None = None
     """What has the last word on counterexamples; None where the network's own word counts."""
@@ -149,7 +149,8 @@ class Ascent:
             OptionError: where a method is not for such queries.
         """
         names = climbed(model, query, options.methods)
-        judge = Judge.of(model, network, query, budget, options.confirm)
+        confirm = options.confirm if arithmetic is None else None  # of what is computed, the runtime has the last word
+        judge = Judge.of(model, network, query, budget, confirm)
         rng = np.random.default_rng(options.seed)
         recorded = Recorded() if options.record else None
         bounds = _fitting(arithmetic, model, options)

@@ -20,6 +20,7 @@ from idl_audit.proof.check import check, examined, proved_stages
 from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
 from idl_audit.proof.float_check import check_computed, slack_over
 from idl_audit.proof.float_margins import SPARE, Arithmetic, FloatMargins, Slack, Unbounded, lowered
+from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forest import Choices, Forest
 from idl_audit.proof.lp_chain import LpChain, LpLeaves, widened
 from idl_audit.proof.proof import REST, Goals, Proof, Refused, trivial
@@ -45,6 +46,9 @@ FEW_INPUTS: Final = 20
 """Up to so many inputs that can move, splitting their box pays."""
 GROWTH: Final = 0.2
 """Of the time, for the growth of a recorded tree of boxes."""
+LOOSE: Final = 16.0
+"""A proof for floating-point arithmetic leaves roundings so many times more room than they are known to need, where its
+margins allow it: whoever checks it may have coarser bounds of them."""
 
 
 @dataclass(eq=False)
@@ -108,7 +112,11 @@ def _computed(
     slack = recorded.slack
     if slack is None or not all(np.isfinite(own).all() for own in slack):
         slack = tuple(own * SPARE for own in slack_over(model, query, trivial(len(query.alternatives)), arithmetic))
-    found = _Making(model, network, lowered(query, slack), budget).proof(recorded)
+    parts, loose = FloatParts(arithmetic, query), tuple(own * LOOSE for own in slack)
+    first = _Making(model, network, lowered(query, loose), budget, parts).of_recorded(recorded)
+    if not check_computed(model, query, replace(first, slack=loose), arithmetic):
+        return replace(first, slack=loose)
+    found = _Making(model, network, lowered(query, slack), budget, parts).proof(recorded)
     if found is None:
         return None
     found = replace(found, slack=slack)
@@ -131,22 +139,24 @@ class _Making:
     network: Network
     query: Query
     budget: Budget
+    parts: FloatParts | None = None
+    """For floating-point arithmetic, whose query has lower offsets: what these need be over parts of the box."""
 
     def proof(self, recorded: Recorded) -> Proof | None:
         """Return the first proof that holds; None where none does."""
-        first = self._of(recorded)
-        refused, is_open = examined(self.model, self.query, first)
+        first = self.of_recorded(recorded)
+        refused, is_open = examined(self.model, self.query, first, self.parts)
         if not refused:
             return first
         for attempt in (self._with_intervals, self._by_splits, self._by_branching, self._by_programs):
             if self.budget.is_spent:
                 return None
             found = attempt(first, is_open, recorded)
-            if found is not None and not check(self.model, self.query, found):
+            if found is not None and not check(self.model, self.query, found, self.parts):
                 return found
         return None
 
-    def _of(self, recorded: Recorded) -> Proof:
+    def of_recorded(self, recorded: Recorded) -> Proof:
         """Return what was recorded as a proof; alternatives that it does not speak of are left to the usual lines."""
         if recorded.chain is not None and self.model.is_feed_forward:
             proof = of_chain(self.model, self.query, recorded.chain)
@@ -189,15 +199,32 @@ class _Making:
             return None
         tree = recorded.splits and self._grown(recorded.splits, GROWTH)
         if tree is None:  # bounds over one box do not refute a part of it that bounds over the whole did
-            tree, judge = SplitTree(), Judge.of(self.model, self.network, self.query)
-            done = split_inputs(self.model, self.query, budget=self.budget, judge=judge, record=tree, cut_slabs=False)
+            tree, judge = SplitTree(), Judge.of(self.model, self.network, self._asked)
+            done = split_inputs(
+                self.model,
+                self._asked,
+                budget=self.budget,
+                judge=judge,
+                record=tree,
+                cut_slabs=False,
+                margins=self._margins,
+            )
             tree = None if done.found else self._grown(tree, 1.0)
         return None if tree is None else replace(of_splits(tree), loops=first.loops)
 
     def _grown(self, tree: SplitTree, share: float) -> SplitTree | None:
         with suppress(BudgetError):
-            return grown(self.model, self.query, tree, self.budget.part(share))
+            return grown(self.model, self._asked, tree, self.budget.part(share), self._margins)
         return None
+
+    @property
+    def _asked(self) -> Query:
+        """The query as it is asked, for what bounds roundings over each part."""
+        return self.query if self.parts is None else self.parts.query
+
+    @property
+    def _margins(self) -> FloatMargins | None:
+        return None if self.parts is None else self.parts.margins
 
     def _by_branching(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Branch on hidden states, for all alternatives anew."""

@@ -116,8 +116,6 @@ def _worth_bounding(case: Case) -> np.ndarray:
 
 def _split(case: Case, budget: Budget) -> None:
     """Split the box of the inputs, or go on where an earlier rung has begun."""
-    if not case.may_be_proved(budget):
-        return
     splitting = case.splitting
     outcome = splitting.run(budget, case.judge)
     if outcome.proved:

@@ -69,7 +69,7 @@ def _rows(cases: Sequence[Case]) -> FloatArray:
 
 def _take(cases: Sequence[Case], lowers: FloatArray) -> None:
     for case, own in zip(cases, lowers, strict=True):
-        case.raise_lowers(range(len(own)), shifted(case.proved.alternatives, own).tolist())
+        case.raise_lowers(range(len(own)), shifted(own, case.proved.alternatives).tolist())
 
 
 def _take_computed(

@@ -132,7 +132,8 @@ def _arithmetic(graph: Graph, problems: list[str]) -> Arithmetic | None:
     """Return the arithmetic of the file's numbers; casts to a narrower one count for all of it."""
     kinds = {value.dtype for value in graph.inputs}
     casts = {node.attributes.get("to") for node in graph.nodes if node.op == "Cast"}
-    if kinds & {"float16", "bfloat16"} or casts & {_FLOAT16, _BFLOAT16}:
+    half = {"float16", "bfloat16"}
+    if kinds & half or casts & {_FLOAT16, _BFLOAT16} or graph.arithmetic in half:
         problems.append("arithmetic in half precision")
         return None
     if kinds == {"float64"}:

@@ -21,6 +21,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds, flattened, of_flat
 from idl_audit.proof.chain import retightened
 from idl_audit.proof.dual_bound import Functionals, lower_bound
+from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forest import Forest
 from idl_audit.proof.forms import MOST_APART, Forms, moving
 from idl_audit.proof.intervals import affine_interval
@@ -46,24 +47,35 @@ LEAVES_AT_ONCE = 4096
 BOXES_AT_ONCE = 64
 
 
-def check(model: ImplicitModel, query: Query, proof: Proof) -> list[str]:
+def check(model: ImplicitModel, query: Query, proof: Proof, parts: FloatParts | None = None) -> list[str]:
     """Return why a proof does not show that no point of the set satisfies an alternative; empty where it does."""
-    return examined(model, query, proof)[0]
+    return examined(model, query, proof, parts)[0]
 
 
-def examined(model: ImplicitModel, query: Query, proof: Proof) -> tuple[list[str], BoolArray]:
-    """Return why a proof does not hold, empty where it does, and which alternatives it leaves open."""
+def examined(
+    model: ImplicitModel, query: Query, proof: Proof, parts: FloatParts | None = None
+) -> tuple[list[str], BoolArray]:
+    """Return why a proof does not hold, empty where it does, and which alternatives it leaves open.
+
+    Args:
+        model: the model.
+        query: the set and the alternatives; for floating-point arithmetic with its offsets lowered.
+        proof: what is said to prove it.
+        parts: for floating-point arithmetic, what the offsets need be lowered by over parts of the box.
+    """
     is_open = np.ones(len(query.alternatives), np.bool_)
     try:
         with np.errstate(all="ignore"):  # numbers that no search would choose prove nothing
-            return _checked(model, query, proof, is_open), is_open
+            return _checked(model, query, proof, is_open, parts), is_open
     except Refused as refused:
         return [str(refused)], is_open
     except UnsupportedModelError as error:  # a box over which nothing bounds a loop
         return list(error.problems), is_open
 
 
-def _checked(model: ImplicitModel, query: Query, proof: Proof, is_open: BoolArray) -> list[str]:
+def _checked(
+    model: ImplicitModel, query: Query, proof: Proof, is_open: BoolArray, parts: FloatParts | None
+) -> list[str]:
     if not (query.box.lo <= query.box.hi).all():
         return ["its box is empty"]
     if query.box.size != model.n_inputs or any(c.rows.shape[1] != model.n_outputs for c in query.alternatives):
@@ -74,11 +86,13 @@ def _checked(model: ImplicitModel, query: Query, proof: Proof, is_open: BoolArra
             return [f"nothing proves that the model has one state for every input: {why}"]
     inputs = Interval.of_set(query.inputs)
     model, stages = proved_stages(without_self_feedback(model), inputs, proof)
+    if proof.kept:  # bounds of roundings are about all states
+        parts = None
     refused = []
     for goals in sorted(proof.goals, key=lambda goals: bool((goals.alternatives == REST).any())):
         if not 0 <= goals.stage < len(stages):
             return ["it relies on a stage that it does not have"]
-        why = _unproved(model, inputs, stages[goals.stage], query, goals, is_open)
+        why = _unproved(model, inputs, stages[goals.stage], query, goals, is_open, parts)
         refused += [why] if why else []
     if not is_open.any():
         return []
@@ -224,7 +238,13 @@ def _signed_states(model: ImplicitModel, lemma: Lemma, goals: IntArray) -> Seeds
 
 
 def _unproved(
-    model: ImplicitModel, inputs: Interval, bounds: StateBounds, query: Query, goals: Goals, is_open: BoolArray
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    query: Query,
+    goals: Goals,
+    is_open: BoolArray,
+    parts: FloatParts | None,
 ) -> str:
     """Close the alternatives that are proved refuted; return why others are not."""
     forest, count = goals.forest, len(query.alternatives)
@@ -245,7 +265,9 @@ def _unproved(
             target = _Target.rest(query, is_open)
         else:
             target = _Target.of_sum(query.alternatives[number], goals.weights[goal], weighed)
-        own = _Walk(model, inputs, bounds, forest, splits_inputs, target, weighed).why_open(int(forest.roots[goal]))
+        own_parts = parts if number == REST else None
+        walk = _Walk(model, inputs, bounds, forest, splits_inputs, target, weighed, own_parts)
+        own = walk.why_open(int(forest.roots[goal]))
         if own:
             why = why or (own if number == REST else f"alternative {number}: {own}")
         elif number == REST:
@@ -425,7 +447,9 @@ class _Walk:
         splits_inputs: BoolArray,
         target: _Target,
         weighed: _Weighed,
+        parts: FloatParts | None = None,
     ) -> None:
+        self._parts = parts
         self._model, self._inputs, self._forest, self._target = model, inputs, forest, target
         self._weighed = weighed
         self._splits_inputs, self._bounds, self._apart = splits_inputs, bounds, moving(inputs)
@@ -474,8 +498,8 @@ class _Walk:
         if is_cut:
             bounds = part_stage(model, inputs, bounds, self._apart, by_lines=by_lines)
             z_lo, z_hi = flattened(model, bounds, len(batch))
-        nodes = np.array([one.node for one in batch])
-        is_open = np.stack([one.is_open for one in batch]) & ~(self._best(inputs, bounds, nodes) > 0)
+        nodes, asked = np.array([one.node for one in batch]), np.stack([one.is_open for one in batch])
+        is_open = asked & ~(self._best(inputs, bounds, nodes, asked if is_cut else None) > 0)
         return [
             replace(one, z_lo=low, z_hi=high, is_open=left)
             for one, low, high, left in zip(batch, z_lo, z_hi, is_open, strict=True)
@@ -486,8 +510,13 @@ class _Walk:
         sparse = isinstance(self._inputs, SparseInputs)
         return self._inputs.repeated(len(lo)) if sparse else Interval(lo, hi)
 
-    def _best(self, inputs: Interval, bounds: StateBounds, nodes: IntArray) -> FloatArray:
-        """Return for some nodes the best lower bound of each alternative's rows by the usual lines, (m, a)."""
+    def _best(
+        self, inputs: Interval, bounds: StateBounds, nodes: IntArray, apart: BoolArray | None = None
+    ) -> FloatArray:
+        """Return for some nodes the best lower bound of each alternative's rows by the usual lines, (m, a).
+
+        What is wanted `apart`, (m, a), is refuted by what roundings may change over each box, too.
+        """
         model, rows = self._model, self._target.rows
         lower = output_lower_bounds(model, inputs, bounds, rows.functionals)
         best = rows.best(rows.shifted(lower))
@@ -495,6 +524,9 @@ class _Walk:
             there, functionals = bounds.of_boxes(some), Functionals.of_outputs(model, sums.seeds)
             own = lower_bound(model, inputs.rows(some), there, functionals, line_multipliers(model, there))
             best[some] = np.fmax(best[some], sums.above(own))
+        if self._parts is not None and apart is not None:
+            wanted = apart & ~(best > 0)
+            best = np.where(wanted, self._parts.best(lower, wanted, inputs, bounds), best)
         return best
 
     def _split(self, here: _Part, waiting: list[_Part]) -> str:

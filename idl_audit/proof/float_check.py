@@ -16,6 +16,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.check import check, proved_stage, proved_stages
 from idl_audit.proof.float_margins import FloatMargins, Slack, lowered, parted, unknown_slack
+from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.proof import Proof, Refused
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Misclassification, Query
@@ -26,7 +27,7 @@ def check_computed(model: ImplicitModel, query: Query, proof: Proof, arithmetic:
     why = _misfit(query, proof)
     if why:
         return [why]
-    refused = check(model, lowered(query, proof.slack), proof)
+    refused = check(model, lowered(query, proof.slack), proof, FloatParts(arithmetic, query))
     if refused:
         return refused
     try:

@@ -140,17 +140,22 @@ class BoxErrors:
             found = np.where((functionals[..., ~margins.unrounded] != 0).any(axis=-1), found, 0.0)
         if operator == "Softmax":
             found = found + TIE
-            if not ranked:
-                found = np.where(self._is_seen(functionals), found, np.inf)
+            if not ranked:  # neither of two probabilities need be the largest: both arguments of exp are rounded
+                found = np.where(self._is_seen(functionals), found + 4 * FLOAT32.unit * SEEN, np.inf)
         elif operator:  # LogSoftmax: x - max - log(sum), each of them rounded
             q = functionals.shape[-1]
             found = found + 16 * FLOAT32.unit * (2 * self.errors.largest_output[:, None] + math.log(q) + 1)
         return np.asarray(found)
 
+    def of_each_output(self) -> FloatArray:
+        """Return bounds of |y' - y| of every output as the model has it, (m, q); infinite where nothing is known."""
+        return self.errors.of_outputs(np.eye(self.margins.model.n_outputs))
+
     def _is_seen(self, functionals: FloatArray) -> FloatArray:
         """Whether what a row weighs positively is no probability that may be flushed to 0, as others may be, (m, R)."""
-        outputs = self.errors.exact_outputs
-        near = outputs.lo >= outputs.hi.max(axis=1, keepdims=True) - SEEN
+        outputs, error = self.errors.exact_outputs, self.of_each_output()
+        with np.errstate(invalid="ignore"):
+            near = outputs.lo - error >= (outputs.hi + error).max(axis=1, keepdims=True) - SEEN
         return np.asarray((near[:, None, :] | (functionals <= 0)).all(axis=-1))
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
 from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, SecondModel
+from idl_audit.values.verdicts import ArithmeticName
 
 MOST_NUMBERS = 4
 """Means and standard deviations that are listed."""
 HASH = 16
 """Digits of a hash that are shown."""
+ARITHMETICS: Final[Mapping[ArithmeticName, str]] = MappingProxyType(
+    {
+        "real": "real numbers: what floating point does to the network is not part of it",
+        "float32": "float32, as runtimes compute: sums in any order, fused and folded or not",
+    }
+)
+"""What a claim speaks of."""
 
 
 def facts(claim: Claim) -> Iterator[tuple[str, str]]:
@@ -38,7 +48,7 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
     if claim.matrix is not None:
         yield "S", numbers(claim.matrix)
     yield "inputs", units(claim.preprocessing)
-    yield "arithmetic", f"{claim.arithmetic} numbers: what floating point does to the network is not part of it"
+    yield "arithmetic", ARITHMETICS[claim.arithmetic]
 
 
 def _of_second(found: SecondModel) -> Iterator[tuple[str, str]]:

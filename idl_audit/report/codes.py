@@ -112,8 +112,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "by torch.backends.cudnn.allow_tf32 = False), half precision, Winograd convolutions and integer kernels "
             "are not covered. It is also told where no bound is known of an operator, and named.",
             "The proof holds for the weights in the file in exact arithmetic; a device may still compute the other "
-            "class somewhere in the set. A smaller eps has larger margins; a proof by splitting ends as soon as a "
-            "margin is positive.",
+            "class somewhere in the set. --arithmetic float32 proves verdicts with this bound, or finds such inputs. A "
+            "smaller eps has larger margins; a proof by splitting ends as soon as a margin is positive.",
         ),
         "IDL203": Code(
             "a targeted attack",
@@ -206,6 +206,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "the networks end with different operators that the models leave out, so that only classes are.",
             "Give --threshold, or export both networks with the same last operator.",
         ),
+        "IDL217": Code(
+            "no bound of what float32 changes",
+            "Verdicts were asked for in float32 arithmetic, and the network has an operator, or computes in a way, for "
+            "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",
+            "Ask for --arithmetic real: its proofs hold in exact arithmetic, and IDL202 says that no more is known.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "
@@ -264,6 +270,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         "IDL404": Code(
             "each input has its own radius",
             "With --sigma an input moves by at most eps times its own radius.",
+            "Nothing needs to be done.",
+        ),
+        "IDL405": Code(
+            "bounds of computed outputs",
+            "With --arithmetic float32 the outputs' bounds hold for whatever a runtime computes for float32 inputs of "
+            "the set. Bounds of states, and the widths that each method gives, are those of exact arithmetic.",
             "Nothing needs to be done.",
         ),
         "IDL501": Code(

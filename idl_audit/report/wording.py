@@ -45,6 +45,8 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.SOLVER_ONLY: "only the MIP solver says that there is no attack, which is no proof: certify with branch",
         Reason.OUTSIDE_DOMAIN: "an operator may have no value in the set (0 as a divisor, say): try a smaller eps",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
+        Reason.NO_ROUNDING_BOUND: "nothing is known to bound what float32 arithmetic changes: try --arithmetic real",
+        Reason.WITHIN_ROUNDING: "the margin is not above what float32 arithmetic may change: try a smaller eps",
     }
 )
 """What each reason for an unknown verdict means, and what would help."""
@@ -271,7 +273,7 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     if len(entries) > 1:
         return _range_sentence(report, entries[0], entries[-1])
     entry = entries[0]
-    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}: "
+    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}{in_arithmetic(report)}: "
     images = _noun(report, entry.n)
     wrong = f"{entry.clean_wrong} misclassified to begin with"
     if _only_attacked(report):
@@ -297,7 +299,8 @@ def _not_tried(report: Report) -> int:
 
 
 def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:
-    start = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}{_sparsity(report)}: "
+    radii = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}"
+    start = f"{radii}{_sparsity(report)}{in_arithmetic(report)}: "
     images = _noun(report, first.n)
     wrong = f"{first.clean_wrong} misclassified to begin with"
     attacked = f"from {first.falsified} to {last.falsified}"
@@ -314,7 +317,7 @@ def _properties_sentence(report: Report) -> str:
     noun = "property" if len(report.properties) == 1 else "properties"
     return (
         f"{counts['unsat']} of {len(report.properties)} {noun} hold (unsat), {counts['sat']} violated (sat), "
-        f"{undecided} undecided{f', {unjudged} not judged' if unjudged else ''}."
+        f"{undecided} undecided{f', {unjudged} not judged' if unjudged else ''}{in_arithmetic(report)}."
     )
 
 
@@ -400,6 +403,13 @@ def _sparsity(report: Report) -> str:
     if free:
         return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
+
+
+def in_arithmetic(report: Report) -> str:
+    """Return what verdicts and unsat are proved for, where that is not real arithmetic."""
+    found = {entry.arithmetic for entry in report.properties}
+    found |= {report.threat_model.arithmetic} if report.threat_model else set()
+    return "".join(f", in {one} arithmetic" for one in sorted(found - {"real"}))
 
 
 def _named(report: Report, inputs: Sequence[int]) -> str:

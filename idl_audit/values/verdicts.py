@@ -6,6 +6,10 @@ Elsewhere: safe, verified, holds, robust, UNSAT, unsafe, violated, SAT, unknown,
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
+
+ArithmeticName: TypeAlias = Literal["real", "float32"]
+"""What a verdict is proved for: real numbers, or what runtimes compute in float32."""
 
 
 class Verdict(StrEnum):

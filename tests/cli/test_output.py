@@ -436,10 +436,10 @@ def interrupt_after(monkeypatch, samples):
     """Let Ctrl-C come when so many samples are decided."""
     real, calls = deciding.decide_sample, itertools.count()
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == samples:
             signal.raise_signal(signal.SIGINT)
-        return real(*arguments)
+        return real(*arguments, **named)
 
     one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)

@@ -81,6 +81,7 @@ ENTERS: Mapping[str, Enters] = {
     "--threshold": Enters("--threshold 0.25", "another threshold (0.0, not 0.25)", ("model.threshold",), swap=ONE),
     "--sigma": Enters("--sigma radii.csv", "sigma none, not radii.csv", ("threat_model.sigma_sha256",)),
     "--target": Enters("--target 1", "target none, not 1", ("threat_model.target",)),
+    "--arithmetic": Enters("--arithmetic float32", "arithmetic real, not float32", ("threat_model.arithmetic",)),
     "--sparse": Enters("--sparse 2", "k none, not 2", ("threat_model.k",)),
     "--ignore": Enters("--ignore 1", "another threat model (free", ("threat_model.free",), swap=WIDE),
     "--monotone": Enters("--monotone 1+", "input 0+ of class 0, not 1+ of class 0", ("monotonicity",), swap=WAY),
@@ -104,6 +105,7 @@ PARTICULAR: Mapping[tuple[str, str], Enters] = {
     ("sensitivity", "--sparse"): Enters("--sparse 2", "", ("sensitivity.cardinality",)),
     ("certify", "--class"): Enters("--class 1", "not 0+ of class 1", ("monotonicity.label",), swap=WAY),
     ("bounds", "--method"): Enters("--method linear", "", ("bounds",)),
+    ("bench", "--arithmetic"): Enters("--arithmetic float32", "", ("properties",)),
     ("bench", "--max-nodes"): Enters("--max-nodes 9", "", ("properties",)),
     ("run", "model"): Enters("", "another network", ("model.sha256",), only_more=(("small.onnx", "other.onnx"),)),
 }

@@ -248,10 +248,10 @@ def test_nobody_asks_for_a_second_opinion_where_no_attack_succeeds(monkeypatch):
 def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeypatch, tmp_path):
     real, calls = deciding.decide_sample, itertools.count()
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == done * 2:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
@@ -268,10 +268,10 @@ def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeyp
 def test_a_sample_that_was_cut_short_is_left_out_whole(monkeypatch):
     real, calls = deciding.decide_sample, itertools.count()
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
@@ -367,7 +367,7 @@ def test_a_margin_below_the_noise_of_float32_is_told(tmp_path):
 
 
 def test_a_sample_outside_the_valid_range_is_named_before_any_work(monkeypatch):
-    monkeypatch.setattr(deciding, "decide_sample", lambda *_: pytest.fail("a sample was decided"))
+    monkeypatch.setattr(deciding, "decide_sample", lambda *_, **__: pytest.fail("a sample was decided"))
     with pytest.raises(DataError, match=r"sample 3: input \d+ is .* above the valid data range's 0.5"):
         audit(index=(3,), bounds=(0.0, 0.5))
 

@@ -466,6 +466,15 @@ def keep_fewer(m: Mutant) -> str | None:
     return ""
 
 
+def round_less(m: Mutant) -> str | None:
+    """Say that roundings change less than they do, or more."""
+    name = m.pick(".delta.")
+    if name is None:
+        return None
+    factor = float(m.rng.choice([0.0, 1e-12, 1e-3, 0.9, 1.5, 1e3]))
+    return (STRICT if factor < 1e-3 else "") if m.change(name, lambda a: a * factor) else None
+
+
 def weigh_otherwise(m: Mutant) -> str | None:
     """Change weights that leaves have of their own: at random, to 0, to what is no weight, or for other leaves."""
     name = m.pick(".own.weights")
@@ -494,7 +503,7 @@ MUTATIONS: tuple[Callable[[Mutant], str | None], ...] = (
     set_entry, set_all, nudge, other_dtype, other_shape, swap_arrays, swap_rows, rename, take_away, add_array, renumber,
     set_value, set_number, take_key, add_key, double_entry, shuffle_entries, another_size, swap_batches, claim_more,
     weigh_otherwise, sharpen_proof, drop_lp_leaf, flip_lp_phase, shrink_box, cut_forest, split_elsewhere, other_goals,
-    keep_fewer,
+    keep_fewer, round_less,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from idl_audit.commands import verify as verification
 from idl_audit.commands.shared.classifier import as_classifier
+from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import ModelOptions, open_subject
 from idl_audit.data.preprocessing import Preprocessing
@@ -29,7 +30,7 @@ from idl_audit.proof.files.file import ProofFile, write_proof
 from idl_audit.search.branching import search
 from idl_audit.values.budget import UNLIMITED
 from idl_audit.values.npz import NpzFile
-from idl_audit.values.verdicts import Verdict
+from idl_audit.values.verdicts import ArithmeticName, Verdict
 from tests.shared import forgeries
 from tests.shared.format_1 import certificate_of, part_of, write_certificate, write_property_certificate, write_witness
 
@@ -317,15 +318,24 @@ def _two_outputs(name: str, folder: Path) -> Source:
     return Source(name, model, arrays, {**meta, "output_name": "y"}, networks)
 
 
-def _proved(name: str, model: Path, network: Network, ball: Ball, label: int, threshold: float | None = None) -> Source:
+def _proved(
+    name: str,
+    model: Path,
+    network: Network,
+    ball: Ball,
+    label: int,
+    threshold: float | None = None,
+    arithmetic: ArithmeticName = "real",
+) -> Source:
     """Return today's file of a sample, whose proof the tool makes."""
     subject = open_subject(model)
     subject = subject if threshold is None else as_classifier(subject, threshold)
     claim = SampleClaim(ball, label, 7)
     (query,) = claim.queries(subject.model)
-    proof = proof_of(subject.model, subject.original, query, None, budget=UNLIMITED)
+    bounds = None if arithmetic == "real" else float_margins(subject, Preprocessing())
+    proof = proof_of(subject.model, subject.original, query, None, budget=UNLIMITED, arithmetic=bounds)
     assert proof is not None, name
-    about = About(subject.info.sha256, None, Units(), threshold)
+    about = About(subject.info.sha256, None, Units(), threshold, arithmetic)
     return written(name, model, ProofFile(about, claim, (proof,)), network)
 
 
@@ -400,4 +410,13 @@ def sources(folder: Path) -> Iterator[Source]:
     yield _proved("turning loop 2.0", turning, evaluated(turning, 0.05), Ball(CENTRE, 0.2), 0)
     above = forgeries.one_output(folder)
     found = _proved("threshold 2.0", above, lambda u: np.abs(u[:, :1]), Ball(np.zeros(2), 0.72), 0, 0.75)
-    yield replace(found, networks={None: found.networks[None], "y": found.networks[None]})
+    both = {None: found.networks[None], "y": found.networks[None]}
+    yield replace(found, networks=both)
+    found = _proved(
+        "computed threshold 2.0", above, found.networks[None], Ball(np.zeros(2), 0.72), 0, 0.75, arithmetic="float32"
+    )
+    yield replace(found, networks=both)
+    plain = folder / "plain.npz"
+    network = evaluated(plain)
+    label = int(network(CENTRE[None])[0].argmax())
+    yield _proved("computed 2.0", plain, network, Ball(CENTRE, _radius(network, label)), label, arithmetic="float32")

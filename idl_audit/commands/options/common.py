@@ -43,6 +43,7 @@ MATRICES: Final = ("paper", "half-step", "centre-radius", "monotone", "gains", "
 STATE_BOUNDS: Final = ("interval", "linear")
 STEPS: Final = ("sensitivity", "bounds", "certify", "attack")
 """What `run` can do, in the order it is done in: verdicts, the slowest, come last and can be resumed."""
+ARITHMETICS: Final = ("real", "float32")
 FORMS: Final = ("table", "html", "markdown", "junit", "github")
 KINDS: Final = ("cascade", "sum", "concat", "feedback")
 
@@ -165,6 +166,14 @@ def max_nodes() -> Any:
         metavar="N",
         panel=LIMITS,
     )
+
+
+def arithmetic(help: str = "") -> Any:
+    usual = (
+        "What certified and unsat are proved for: real numbers, or float32: what a runtime computes, however it adds, "
+        "fuses and folds, for all float32 inputs of the set."
+    )
+    return option("real", one_of(*ARITHMETICS, noun="arithmetic"), help or usual, metavar="NAME")
 
 
 def jobs(help: str = "Samples decided at the same time, in processes.") -> Any:

@@ -16,6 +16,7 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_file, check_new_folder
 from idl_audit.values.options import PATH, REQUIRED, TEXT, Declared, Reader, group, option, several_of, whole
+from idl_audit.values.verdicts import ArithmeticName
 
 if TYPE_CHECKING:
     from idl_audit.decide.ladder import Options
@@ -37,6 +38,7 @@ class CertifyVerdicts(Declared):
         several_of(c.METHODS, "method", c.METHODS),
         f"Which methods to use, a list of: {', '.join(c.METHODS)}; without it, those that suit model and set.",
     )
+    arithmetic: ArithmeticName = c.arithmetic()
     time_limit: float = c.time_limit()
     max_nodes: int | None = c.max_nodes()
     seed: int = c.seed()
@@ -45,7 +47,13 @@ class CertifyVerdicts(Declared):
         """Return it as the ladder takes it."""
         from idl_audit.decide.ladder import Options
 
-        return Options(self.methods, self.time_limit, seed=self.seed, max_nodes=self.max_nodes)
+        return Options(
+            self.methods,
+            self.time_limit,
+            seed=self.seed,
+            max_nodes=self.max_nodes,
+            arithmetic=self.arithmetic,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,7 @@ class AttackedOptions(RobustnessOptions):
 class PropertyOptions(Declared):
     """How a property is to be decided."""
 
+    arithmetic: ArithmeticName = c.arithmetic()
     time_limit: float = c.time_limit()
     """Seconds in all, reading and converting included."""
     max_nodes: int | None = c.max_nodes()

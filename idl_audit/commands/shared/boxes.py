@@ -13,6 +13,7 @@ from idl_audit.report.schema import EpsPoint, ThreatModel
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import DataError
+from idl_audit.values.verdicts import ArithmeticName
 
 Bounds = tuple[float, float] | None
 """The valid range of the data, where it is known."""
@@ -85,6 +86,7 @@ def threat_model(
     radii: FloatArray | None = None,
     k: int | None = None,
     target: int | None = None,
+    arithmetic: ArithmeticName = "real",
     free: Sequence[int] = (),
 ) -> ThreatModel:
     """Return the report's section on how inputs may be perturbed.
@@ -96,6 +98,7 @@ def threat_model(
         radii: what is in it.
         k: at most so many inputs change.
         target: the only class that counts.
+        arithmetic: what certified is proved for.
         free: inputs that move through the whole valid range.
     """
     points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in eps)
@@ -106,6 +109,7 @@ def threat_model(
         sigma=None if sigma is None else str(sigma),
         sigma_sha256=None if radii is None else numbers_sha256([radii]),
         target=target,
+        arithmetic=arithmetic,
         clip=bounds,
         free=tuple(free),
     )

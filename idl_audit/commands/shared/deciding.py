@@ -27,7 +27,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.files.claims import Ball, SampleClaim
 from idl_audit.proof.files.file import ProofFile
-from idl_audit.proof.float_margins import FloatMargins, Unbounded
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import Budget
@@ -157,7 +157,7 @@ class Decider:
             open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
             samples = [Sample(task.centre, task.label, task.sets[number]) for task in open_]
             try:
-                found = decide_together(model, network, samples, self._chosen)
+                found = decide_together(model, network, samples, self._chosen, arithmetic=self._arithmetic())
             except InvalidInputError:
                 raise
             except Exception:
@@ -194,7 +194,17 @@ class Decider:
             result = (
                 _settled(sample, inputs)
                 or known.get(radius.value)
-                or decide_sample(model, network, sample.centre, sample.label, inputs, self._chosen, share, budget)
+                or decide_sample(
+                    model,
+                    network,
+                    sample.centre,
+                    sample.label,
+                    inputs,
+                    self._chosen,
+                    share,
+                    budget,
+                    arithmetic=self._arithmetic(),
+                )
             )
             error = self._float_error(sample, inputs, result, budget)
             if result.verdict is Verdict.CERTIFIED and setting.certificates is not None:
@@ -215,7 +225,8 @@ class Decider:
                 raise ModelFileError(f"{self.setting.path} was changed while it was being audited; start again")
             units = self.setting.preprocessing
             self._ready = self.subject.in_data_units(units), self.subject.network(units)
-            self._options = replace(self.setting.verdicts, confirm=self.subject.exact(units))
+            exact = self.setting.verdicts.arithmetic == "real"  # else the runtime has the last word
+            self._options = replace(self.setting.verdicts, confirm=self.subject.exact(units) if exact else None)
         return self._ready
 
     @property
@@ -230,6 +241,8 @@ class Decider:
         """
         if result.verdict is not Verdict.CERTIFIED or result.lower is None or self.subject is None:
             return None
+        if self.setting.verdicts.arithmetic != "real":
+            return 0.0  # it is part of the verdict
         margins = self._float_margins()
         if isinstance(margins, Unbounded):
             return None
@@ -238,6 +251,10 @@ class Decider:
         found = errors(margins, box, rows, proved, result.states, ranked=True, check=budget.check)
         error = float(found.max(initial=0.0))
         return error if np.isfinite(error) else None
+
+    def _arithmetic(self) -> Arithmetic:
+        """Return what verdicts are to be proved for."""
+        return None if self.setting.verdicts.arithmetic == "real" else self._float_margins()
 
     def _float_margins(self) -> FloatMargins | Unbounded:
         if self._margins is None:
@@ -259,13 +276,20 @@ class Decider:
         ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
         claim = SampleClaim(ball, sample.label, sample.index)
         (query,) = claim.queries(model)
-        proof = proof_of(model, network, query, result.recorded, budget=setting.verdicts.budget)
+        proof = proof_of(
+            model,
+            network,
+            query,
+            result.recorded,
+            budget=setting.verdicts.budget,
+            arithmetic=self._arithmetic(),
+        )
         if proof is None:
             sample.uncertified.append(radius.value)
             return
         path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
         assert self.subject is not None
-        of = about(self.subject, setting.reading, setting.preprocessing)
+        of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
         write(path, ProofFile(of, claim, (proof,)), force=setting.overwrite)
         sample.certificates.append(str(path))
 

@@ -10,6 +10,8 @@ import numpy as np
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.implicit.as_written import as_written, of_implicit_model
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.threshold import Threshold
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.float_margins import BoxErrors, FloatMargins, Unbounded, Units, parted
 from idl_audit.proof.intervals import interval_bounds
@@ -38,6 +40,16 @@ def float_margins(
         return Unbounded(error.problems)
     units = None if preprocessing.is_identity else Units(*preprocessing.affine(subject.input_shape))
     return FloatMargins(written, subject.in_data_units(preprocessing), units, subject.threshold)
+
+
+def float_margins_of(
+    itself: ImplicitModel, model: ImplicitModel, threshold: Threshold | None
+) -> FloatMargins | Unbounded:
+    """Return those of an implicit model that is its own network: `model` is it, or the classifier that it makes."""
+    try:
+        return FloatMargins(of_implicit_model(itself), model, threshold=threshold)
+    except UnsupportedModelError as error:
+        return Unbounded(error.problems)
 
 
 def errors(
@@ -127,6 +139,17 @@ def _of_alternatives(
     ranked = isinstance(queries[0], Misclassification)
     each = errors(margins, inputs, functionals, margins_of_rows, states, ranked=ranked, check=check)
     return np.stack([own.sum(axis=1) for own in parted(alternatives, each)], axis=1)
+
+
+def without_bound(what: str, why: str, *, where: str | None = None) -> Diagnostic:
+    """Return the word on verdicts that are unknown because nothing bounds what roundings change; `what` says which."""
+    return Diagnostic(
+        code="IDL217",
+        level="warning",
+        message=f"{what}: unknown in floating-point arithmetic; {why}",
+        hint="--arithmetic real proves verdicts in exact arithmetic",
+        where=where,
+    )
 
 
 def told_unknown(unbounded: Unbounded, what: str, *, level: Level = "warning", where: str | None = None) -> Diagnostic:

@@ -66,6 +66,7 @@ PROOF: Final[Mapping[str, Spec]] = MappingProxyType(
         f"{GOALS}.stage": Spec(WHOLE, ("one",), 0),
         f"{GOALS}.alternatives": Spec(WHOLE, ("trees/4",), -1),
         f"{GOALS}.weights": Spec(REAL, ("trees/4", "rows/4"), 0),
+        "part.*.delta.*": Spec(REAL, ("rows/4",), 0),
         f"{GOALS}.own.leaves": Spec(WHOLE, ("weighed/5",), 0, ascending=True),
         f"{GOALS}.own.weights": Spec(SINGLE, ("weighed/5", "weights/5"), 0),
         **dict(_forest(GOALS)),
@@ -87,6 +88,8 @@ def packed(proof: Proof, part: int, arrays: dict[str, AnyArray]) -> None:
             key = f"{prefix}.stage.{s}.lemma.{j}"
             arrays[f"{key}.states"], arrays[f"{key}.signs"] = _whole(lemma.states), np.asarray(lemma.signs, np.int8)
             _pack_forest(lemma.forest, key, arrays)
+    for a, slack in enumerate(proof.slack):
+        arrays[f"{prefix}.delta.{a}"] = np.asarray(slack, np.float64)
     for g, goals in enumerate(proof.goals):
         key = f"{prefix}.goals.{g}"
         arrays[f"{key}.stage"], arrays[f"{key}.alternatives"] = _whole([goals.stage]), _whole(goals.alternatives)
@@ -168,6 +171,7 @@ def opened(arrays: Arrays, part: int) -> Proof:
         tuple(_opened_goals(arrays, f"{prefix}.goals.{g}") for g in range(arrays.counted(f"{prefix}.goals", "goals"))),
         {k: arrays[f"{prefix}.kept.{k}"] for k in arrays.numbers(f"{prefix}.kept")},
         opened_loops(arrays, f"{prefix}.loop"),
+        tuple(arrays[f"{prefix}.delta.{a}"] for a in range(arrays.counted(f"{prefix}.delta", "roundings"))),
     )
 
 

@@ -10,6 +10,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import ArithmeticName
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class About:
     units: Units = Units()
     threshold: float | None = None
     """What makes two classes of a network with one output."""
+    arithmetic: ArithmeticName = "real"
+    """What the claim is about: the network in real numbers, or as runtimes compute it."""
 
 
 @dataclass(frozen=True, eq=False)

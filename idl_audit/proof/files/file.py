@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -36,6 +36,8 @@ from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim
 from idl_audit.proof.files.door import Arrays, Spec, check_values, fit
 from idl_audit.proof.files.pairs import PAIRED, AgreementClaim, DifferenceClaim, Pairing
 from idl_audit.proof.files.strict_json import Damaged, Entry, below, parsed
+from idl_audit.proof.float_check import check_computed
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.proof import Proof
 from idl_audit.proof.sensitivity_witness import Checked, Witness, check_witness
 from idl_audit.values.arrays import AnyArray
@@ -43,9 +45,12 @@ from idl_audit.values.box import Box
 from idl_audit.values.errors import InvalidInputError
 from idl_audit.values.npz import NpzFile, write_npz
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import ArithmeticName
 
 SCHEMA_VERSION: Final = "2.0"
 KIND: Final = "proof"
+ARITHMETICS: Final[Mapping[str, ArithmeticName]] = MappingProxyType({"real": "real", "float32": "float32"})
+"""What a claim may be about, by its word."""
 LONGEST_META: Final = 2**22
 """Characters that `meta` may have in a file of any size; a larger file may have as many as it has bytes."""
 
@@ -92,8 +97,13 @@ class ProofFile:
     fault: str = ""
     """Of a file of format 1: why its choices are no proof."""
 
-    def checked(self, model: ImplicitModel) -> Checked:
-        """Return how many claims there are and why some do not hold. The model is to be in the claim's units."""
+    def checked(self, model: ImplicitModel, arithmetic: Arithmetic = None) -> Checked:
+        """Return how many claims there are and why some do not hold.
+
+        Args:
+            model: in the claim's units.
+            arithmetic: of a claim about floating-point arithmetic: what bounds its roundings in this model.
+        """
         if isinstance(self.claim, SensitivityClaim):
             if self.witness is None:
                 return Checked(model.n_outputs, ("nothing in the file proves any bound of S",))
@@ -108,9 +118,18 @@ class ProofFile:
         count = sum(len(query.alternatives) for query in queries)
         if self.fault:
             return Checked(count, (self.fault,))
-        return Checked(count, tuple(self._refused(model, queries)))
+        why = self._unbounded(arithmetic)
+        if why:
+            return Checked(count, (why,))
+        return Checked(count, tuple(self._refused(model, queries, arithmetic)))
 
-    def _refused(self, model: ImplicitModel, queries: tuple[Query, ...]) -> list[str]:
+    def _unbounded(self, arithmetic: Arithmetic) -> str:
+        """Return why nothing is known of the roundings that the claim is about; empty where that is known."""
+        if self.about.arithmetic == "real" or isinstance(arithmetic, FloatMargins):
+            return ""
+        return arithmetic.told if isinstance(arithmetic, Unbounded) else "nothing bounds what its arithmetic changes"
+
+    def _refused(self, model: ImplicitModel, queries: tuple[Query, ...], arithmetic: Arithmetic) -> list[str]:
         if not model.is_well_posed:
             return ["nothing proves that the model has one state for every input"]
         if not queries or len(queries) != len(self.proofs):
@@ -120,8 +139,15 @@ class ProofFile:
             where = f"box {number}: " if isinstance(self.claim, PropertyClaim) else ""
             if not query.alternatives:
                 found.append(f"{where}it names no alternative")
-            found += [where + why for why in check(model, query, proof)]
+            found += [where + why for why in self._open(model, query, proof, arithmetic)]
         return found
+
+    def _open(self, model: ImplicitModel, query: Query, proof: Proof, arithmetic: Arithmetic) -> list[str]:
+        """Return why one proof does not hold, in the arithmetic that the claim is about."""
+        if self.about.arithmetic == "real":
+            return check(model, query, proof)
+        assert isinstance(arithmetic, FloatMargins)  # by `_unbounded`
+        return check_computed(model, query, proof, arithmetic)
 
     @property
     def n_leaves(self) -> int:
@@ -140,7 +166,7 @@ def write_proof(path: Path, found: ProofFile, *, tool: str, force: bool) -> None
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
         "tool": tool,
-        "arithmetic": "real",
+        "arithmetic": about.arithmetic,
         "model": _packed_about(about),
         "claim": _packed_claim(found.claim, arrays),
     }
@@ -227,10 +253,11 @@ def read_about(meta: Mapping[str, Any]) -> About:
     entry = Entry(meta, "meta", ("schema_version", "kind", "tool", "arithmetic", "model", "claim"))
     if entry.get("schema_version") != SCHEMA_VERSION or entry.get("kind") != KIND:
         raise Damaged("it is of another kind or version")
-    if entry.text("arithmetic") != "real":
+    arithmetic = ARITHMETICS.get(entry.text("arithmetic"))
+    if arithmetic is None:
         raise Damaged("it speaks of an arithmetic that is not known")
     entry.text("tool")
-    return _about(entry.get("model"), "model")
+    return replace(_about(entry.get("model"), "model"), arithmetic=arithmetic)
 
 
 def _about(value: object, where: str) -> About:
@@ -285,7 +312,12 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
     fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
-    return kind.opened(about, entry, Arrays(arrays), model)
+    found = kind.opened(about, entry, Arrays(arrays), model)
+    if about.arithmetic != "real" and name not in ("sample", "property"):
+        raise Damaged("it speaks of roundings, and is about " + ("slopes" if name == "sensitivity" else "two networks"))
+    if about.arithmetic == "real" and any(proof.slack for proof in found.proofs):
+        raise Damaged("it speaks of roundings, and is about real numbers")
+    return found
 
 
 def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:

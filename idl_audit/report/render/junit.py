@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias
 from xml.etree import ElementTree
 
 from idl_audit.report.schema import Reason, Report, RuleResult, SampleResult, Verdict
-from idl_audit.report.wording import REASONS, eps_text, figure, plain, verdict_sentence
+from idl_audit.report.wording import REASONS, eps_text, figure, in_arithmetic, plain, verdict_sentence
 
 MARK: Final = "<?xml version='1.0' encoding='utf-8'?>\n<!-- idl-audit report -->"
 Outcome: TypeAlias = Literal["failure", "error", "skipped"]
@@ -83,10 +83,10 @@ def _suites(report: Report) -> Iterator[tuple[str, list[_Case]]]:
             for result in sample.results
             if result.eps == radius
         ]
-        yield f"verdicts at eps {eps_text(report, radius)}", cases
+        yield f"verdicts at eps {eps_text(report, radius)}{in_arithmetic(report)}", cases
     yield from _relations(report, judged=report.gate is None)
     if report.properties:
-        yield "properties", list(_properties(report))
+        yield f"properties{in_arithmetic(report)}", list(_properties(report))
     if report.verification is not None:
         found = report.verification
         refused = "; ".join(found.refused[:5]) or "refused"

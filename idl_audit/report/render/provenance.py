@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from idl_audit.report.claims import ARITHMETICS
 from idl_audit.report.render.parts import Cell, Kind, Mark, Name, PairList, Pairs, Section, Share, Table, table
 from idl_audit.report.schema import Conversion, DataInfo, Report, ThreatModel
 from idl_audit.report.wording import figure, near_jumps, optimisation
@@ -162,4 +163,5 @@ def _add_threat(pairs: PairList, threat: ThreatModel) -> None:
     if threat.target is not None:
         text += f"; only class {threat.target} counts"
     pairs.add("threat model", text)
+    pairs.add("arithmetic", ARITHMETICS[threat.arithmetic])
     pairs.add("eps", ", ".join(point.text for point in threat.eps))

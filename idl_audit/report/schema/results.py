@@ -17,7 +17,7 @@ from idl_audit.report.schema.base import (
     Sha256,
     Text,
 )
-from idl_audit.values.verdicts import Reason, Verdict
+from idl_audit.values.verdicts import ArithmeticName, Reason, Verdict
 
 
 class CleanAccuracy(Part):
@@ -252,6 +252,10 @@ class PropertyReport(Part):
     )
     time_limit: Positive | None = Field(default=None, description="Seconds that it was given.")
     max_nodes: Count | None = Field(default=None, description="Nodes that it was given; null for no limit.")
+    arithmetic: ArithmeticName = Field(
+        default="real",
+        description="What unsat speaks of: the network in real numbers, or as it is computed in float32.",
+    )
     problem: Text | None = Field(default=None, description="Why it could not be judged; null where it was.")
     sha256: Sha256 | None = Field(
         default=None, description="Of network and property together, weights beside the network included."

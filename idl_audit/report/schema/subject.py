@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Seconds, Sha256, Text
+from idl_audit.values.verdicts import ArithmeticName
 
 
 class Tool(Part):
@@ -224,8 +225,10 @@ class ThreatModel(Part):
         default=None, description="File of per-input radii: an input moves by at most eps times its own."
     )
     sigma_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the radii in it.")
-    arithmetic: Literal["real"] = Field(
-        default="real", description="What `certified` speaks of: the network in real numbers, without rounding."
+    arithmetic: ArithmeticName = Field(
+        default="real",
+        description="What `certified` speaks of: the network in real numbers, without rounding, or as runtimes compute "
+        "it in float32 (in float64 where that is what the network computes in), whatever they round.",
     )
     target: int | None = Field(
         default=None,

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from idl_audit.report.schema.base import Count, NonNegative, Part, Sha256, Text
 from idl_audit.report.schema.subject import PreprocessingInfo
+from idl_audit.values.verdicts import ArithmeticName
 
 
 class Numbers(Part):
@@ -53,8 +54,9 @@ class Claim(Part):
         description="One class for all inputs of a set, a property without counterexample, bounds S of all slopes; of "
         "two networks, one class of both at every input of a set, or limits of how far their outputs differ there."
     )
-    arithmetic: Literal["real"] = Field(
-        default="real", description="Of the network that the claim is about: exact, not rounded to floating point."
+    arithmetic: ArithmeticName = Field(
+        default="real",
+        description="Of the network that the claim is about: exact, or rounded as runtimes round it in float32.",
     )
     output: Text | None = Field(
         default=None, description="Name of the output that was checked; null where the model's output has no name."

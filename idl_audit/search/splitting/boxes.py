@@ -25,6 +25,8 @@ import numpy as np
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import BoxBounds, RowBounds
+from idl_audit.proof.float_margins import FloatMargins
+from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forms import moving
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import SplitTree
@@ -99,19 +101,25 @@ def split_inputs(
     judge: Judge | None = None,
     record: SplitTree | None = None,
     cut_slabs: bool = True,
+    margins: FloatMargins | None = None,
 ) -> SplitOutcome:
     """Return a proof that no input of the box makes an alternative of the query hold, or a point that does.
 
     Args: as those of `Splitting` and its `run`.
     """
-    return Splitting(model, query, record, cut_slabs).run(budget, judge)
+    return Splitting(model, query, record, cut_slabs, margins).run(budget, judge)
 
 
 class Splitting:
     """The boxes of one query: how they are bounded and split. A search that ended with its budget can go on."""
 
     def __init__(
-        self, model: ImplicitModel, query: Query, record: SplitTree | None = None, cut_slabs: bool = True
+        self,
+        model: ImplicitModel,
+        query: Query,
+        record: SplitTree | None = None,
+        cut_slabs: bool = True,
+        margins: FloatMargins | None = None,
     ) -> None:
         """Begin with the whole box.
 
@@ -121,9 +129,11 @@ class Splitting:
             record: takes the splits.
             cut_slabs: whether parts at the faces of a box are cut off by the bounds over the whole box. Without it
                 there are more boxes, each refuted by bounds over itself, as whoever checks the record makes them.
+            margins: for floating-point arithmetic, what bounds its roundings over each box.
         """
         box = query.box
-        self.model, self.query, self.cut_slabs = model, query, cut_slabs
+        self.model, self.query, self.cut_slabs = model, query, cut_slabs and margins is None
+        self.parts = None if margins is None else FloatParts(margins, query)
         self.tree = SplitTree() if record is None else record
         self.free = moving_inputs(box)
         self.boxes = 0
@@ -183,8 +193,11 @@ class Splitting:
         shifted = self.rows.shifted(bounds.lower)
         best = self.rows.best(shifted)
         asked = np.stack([one.alternatives for one in batch])
+        if self.parts is not None:
+            best = self.parts.best(bounds.lower, asked, found.inputs, found.states, check=self.budget.check)
         is_open = asked & ~(best > 0)
-        self._close_together(batch, found, bounds, shifted, is_open)
+        if self.parts is None:  # weights are found for exact rows
+            self._close_together(batch, found, bounds, shifted, is_open)
         self.lowers = np.minimum(self.lowers, np.where(asked & (best > 0), best, np.inf).min(axis=0))
         if not is_open.any():
             return Step()
@@ -293,10 +306,13 @@ class Splitting:
         return np.concatenate(points)
 
     def _propose(self, points: FloatArray) -> bool:
-        """Ask the judge about the points that the model makes counterexamples; return whether one is."""
+        """Ask the judge about the points that the model makes counterexamples; return whether one is.
+
+        In floating-point arithmetic, others may be counterexamples, too: the nearest are asked about.
+        """
         distance = self.query.distance(self.model(points, check=self.budget.check))
         nearest = np.argsort(distance)[:REPLAYS]
-        hits = nearest[distance[nearest] <= 0]
+        hits = nearest if self.parts is not None else nearest[distance[nearest] <= 0]
         return bool(hits.size) and self.judge.propose(points[hits])
 
     def _scores(self, rest: Interval, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray) -> FloatArray:
