@@ -66,6 +66,7 @@ def bases(tmp_path_factory):
     loop, turning = layered(folder / "loop.npz", (3,), 4, loop=0.6), monotone(folder / "turning.npz")
     return {
         "sample": [(absolute, *forge.sample_file(absolute, eps)) for eps in (0.7, 1.0)],
+        "weighed": [(absolute, *weighed(*forge.sample_file(absolute, eps))) for eps in (0.7, 1.0)],
         "computed": [(absolute, *forge.computed_file(absolute, eps)) for eps in (0.7, 1.0)],
         "property": [(absolute, *strictly(*forge.property_file(absolute, half))) for half in (0.7, 1.0)],
         "loop": [of_a_loop(loop, eps) for eps in (1e-3, 30.0)],
@@ -80,7 +81,13 @@ def strictly(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[dict[
     return {**arrays, "part.0.alternative.0.strict": whole(1)}, meta
 
 
-BASES = ("sample", "computed", "property", "loop", "turning loop", "bounds", "turning bounds", "rows")
+def weighed(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The same with a leaf that has weights of its own: those of its tree."""
+    key = "part.0.goals.0.own"
+    return {**arrays, f"{key}.leaves": whole(0), f"{key}.weights": np.ones((1, 1), np.float32)}, meta
+
+
+BASES = ("sample", "weighed", "computed", "property", "loop", "turning loop", "bounds", "turning bounds", "rows")
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -151,6 +158,8 @@ LIES: dict[str, tuple[str, Change, str]] = {
     "part.0.goals.0.alternatives": ("sample", become(1), "alternatives that the query does not have"),
     "part.0.goals.0.weights": ("sample", become(-1.0), "outside [0"),
     **forged_forest("part.0.goals.0", "sample"),
+    "part.0.goals.0.own.leaves": ("weighed", become(7), "leaves that it does not have"),
+    "part.0.goals.0.own.weights": ("weighed", become(-1.0), "outside [0"),
     "part.0.delta.0": ("computed", become(-1.0), "outside [0"),
     "centre": ("sample", become(np.nan), "no finite number"),
     "sigma": ("sample", become(-1.0), "outside [0"),
