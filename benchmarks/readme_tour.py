@@ -60,6 +60,15 @@ STEPS = (
     ),
     Step("The implicit model itself, for your own work:", f"convert {MODEL} -o implicit.npz", ("Blocks",)),
     Step(
+        "A smaller one, its weights rounded to 8 bits, and how far its outputs can be from those of the first:",
+        f"compress {MODEL} --quantize 8 {DATA} -o smaller.npz",
+    ),
+    Step(
+        "Do both give the same class around the samples of above, and how far do their outputs differ there?",
+        f"compare {MODEL} smaller.npz {DATA} -e 0.05 --bounds 0,1 --index 0-3,10,14",
+        ("Samples, farthest apart first",),
+    ),
+    Step(
         "For CI: a configuration with radii, valid range and rules, guessed from the data and commented:",
         f"init {MODEL} sample_models/digits_mlp.npz",
     ),

@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -40,11 +40,14 @@ from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOptions, Audit
 from idl_audit.commands.shared import subject as subjects
 from idl_audit.commands.shared.classifier import as_classifier, model_classifier
+from idl_audit.commands.shared.float_margins import float_margins, float_margins_of
 from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import check_eps_units
+from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Result, decide_sample
 from idl_audit.graph.torch_reader import argument_names, example_of
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.float_margins import FloatMargins, Unbounded
 from idl_audit.report.schema import Report
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
@@ -179,7 +182,7 @@ def certify(model: str | Path | Module | ImplicitModel, x: Any, y: Any, **option
             inputs a tuple of them in the order of the inputs, or a mapping by their names.
         y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output.
         options: eps, the radius in the l-infinity norm in the units of x: 0.03 or "8/255"; bounds, the valid range of
-            the inputs; method, threshold, time_limit, max_nodes, seed.
+            the inputs; method, threshold, arithmetic, time_limit, max_nodes, seed.
 
     Raises:
         InvalidInputError: where the model, the samples or an option is refused.
@@ -241,8 +244,13 @@ def _decide(model: str | Path | Module | ImplicitModel, x: Any, y: Any, asked: A
     check_eps_units((radius,), float(rows.min()), float(rows.max()))
     lo, hi = asked.preprocessing.bounds or (None, None)
     boxes = [Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type) for row in rows]
+    arithmetic = None if options.arithmetic == "real" else opened.bounds()
     samples = tuple(
-        _verdict(place, label, decide_sample(implicit, network, rows[place], label, boxes[place], options))
+        _verdict(
+            place,
+            label,
+            decide_sample(implicit, network, rows[place], label, boxes[place], options, arithmetic=arithmetic),
+        )
         for place, label in enumerate(labels.tolist())
         if label != target
     )
@@ -338,14 +346,17 @@ class _Opened:
     """Whether the classes are made of one output by a threshold."""
     point_type: np.dtype[Any]
     """What the network reads."""
+    bounds: Callable[[], FloatMargins | Unbounded]
+    """Makes what bounds the roundings of its arithmetic."""
 
 
 def _opened(model: str | Path | Module | ImplicitModel, given: _Given, threshold: float | None) -> _Opened:
     if isinstance(model, ImplicitModel):
         rows = given.rows(model)
-        found, network = model_classifier(model, threshold, Path("the model"))
-        points = np.dtype(np.float32)
-        return _Opened(rows, found, network, "the implicit model itself", model.n_outputs == 1, points)
+        found, network, read = model_classifier(model, threshold, Path("the model"))
+        points, name = np.dtype(np.float32), "the implicit model itself"
+        bounds = partial(float_margins_of, model, found, read)
+        return _Opened(rows, found, network, name, model.n_outputs == 1, points, bounds)
     if isinstance(model, str | Path):
         subject = subjects.open_subject(Path(model))
     else:
@@ -358,7 +369,8 @@ def _opened(model: str | Path | Module | ImplicitModel, given: _Given, threshold
     subjects.check_agreement(subject, rows[:_CHECKED])
     one_output = subject.threshold is not None
     judge = subject.original.name
-    return _Opened(rows, subject.model, subject.original, judge, one_output, subject.point_type)
+    bounds = partial(float_margins, subject, Preprocessing())
+    return _Opened(rows, subject.model, subject.original, judge, one_output, subject.point_type, bounds)
 
 
 def _check_fit(array: AnyArray, rows: FloatArray, what: str, shape: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -15,3 +16,11 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 # A shell's background jobs ignore Ctrl-C, and so would their children; tests of interruptions need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Collecting makes hundreds of thousands of objects that stay: half of its time would go into looking for garbage.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again."""
+    gc.enable()

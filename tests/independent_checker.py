@@ -369,7 +369,7 @@ class Part:
 
     def leaves(self, forest: Forest, node: int, b: Bounds, left: Any = None, still: Any = None) -> Iterator[Any]:
         """The leaves of a tree and their bounds, where something is still left to prove there and at nodes above."""
-        if left and not (still := left(b, still)):
+        if left and not (still := left(b, still, node)):
             return
         if not forest.inner[node]:
             yield node, b
@@ -384,15 +384,20 @@ class Part:
                 self.refine(block, inside, every=True)
             yield from self.leaves(forest, node, inside, left, still)
 
-    def proved(self, maps: dict[int, Fixed], rows: Array, forest: Forest, roots: Array, b: Bounds) -> Array:
-        """A lower bound of each row: that of the worst leaf of its tree."""
+    def proved(
+        self, maps: dict[int, Fixed], rows: Array, forest: Forest, roots: Array, b: Bounds, instead: Any = None
+    ) -> Array:
+        """A lower bound of each row: that of the worst leaf of its tree, of another row in leaves that have one."""
         worst = np.full(len(rows), 1 << 400, object)
         found = ((i, *leaf) for i, root in enumerate(roots) for leaf in self.leaves(forest, root, b))
         planes = max([1, *(len(states) for (kind, _), (_, states, _) in forest.choices.items() if kind == "planes")])
         while some := [*itertools.islice(found, 1 + CHUNK // (max(self.network.sizes) * planes))]:
             own, nodes, inside = (list(each) for each in zip(*some, strict=True))
             each = [np.concatenate(bounds, axis=1) for bounds in zip(*inside, strict=True)]
-            np.minimum.at(worst, own, self.lower(maps, rows[own], each, "usual", forest.chosen(nodes)))
+            wanted = rows[own]
+            if instead is not None:
+                wanted = np.where(instead[forest.leaf[nodes]] >= 0, instead[forest.leaf[nodes]], wanted)
+            np.minimum.at(worst, own, self.lower(maps, wanted, each, "usual", forest.chosen(nodes)))
         return worst
 
     def stage(self, name: str, b: Bounds, kept: list[Array]) -> None:
@@ -422,11 +427,21 @@ class Part:
             numbers = take(self.arrays, name + "alternatives", "<i8", None)
             weights = take(self.arrays, name + "weights", "<f8", len(numbers), None)
             forest, some = Forest(self.arrays, name, len(numbers), kept), numbers >= 0
-            rest += [(forest, root, b) for root in forest.roots[~some]]
+            index, own_weights = self.own_weights(name, forest)
+            demand(index is None or len({*some.tolist()}) == 1, f"{name}own: for alternatives and for all")
+            rest += [(forest, root, b, index, own_weights) for root in forest.roots[~some]]
             sums = np.zeros((len(numbers), len(rows)))
             for tree in np.flatnonzero(some):
                 sums[tree, own] = weights[tree, : np.count_nonzero(own := whose == numbers[tree])]
-            values = self.proved(linear(sums[some], goals).maps, np.arange(some.sum()), forest, forest.roots[some], b)
+            sums = sums[some]
+            if index is not None and some.any():
+                goal, more = self.goal_of_leaves(forest), np.zeros((len(own_weights), len(rows)))
+                for leaf in np.flatnonzero(index >= 0):
+                    own = whose == numbers[goal[leaf]]
+                    more[index[leaf], own] = own_weights[index[leaf], : np.count_nonzero(own)]
+                index, sums = np.where(index >= 0, index + len(sums), -1), np.concatenate([sums, more])
+            maps, each = linear(sums, goals).maps, np.arange(some.sum())
+            values = self.proved(maps, each, forest, forest.roots[some], b, index)
             demand((weights >= 0).all() and (values > 0).all(), f"{name}weights, or a leaf that is not closed")
             missing -= set(numbers[some].tolist())
         demand(not missing or rest, "alternatives that no goal refutes")
@@ -435,14 +450,39 @@ class Part:
             pairs = ((r, n) for r in own for n in {1, 2 * (len(r) <= 12), len(r)} - {0})
             groups = [group for r, n in pairs for group in itertools.combinations(r, n)]
             sums = np.array([np.isin(np.arange(len(whose)), group) for group in groups], float)
-            left = functools.partial(self.left, linear(sums, goals).maps, whose[[group[0] for group in groups]])
-            for tree in rest:
-                demand(not any(map(bool, self.leaves(*tree, left, missing))), "a leaf that is not closed")
+            maps, of_groups = linear(sums, goals).maps, whose[[group[0] for group in groups]]
+            for forest, root, b, index, own_weights in rest:
+                left = functools.partial(self.left, maps, of_groups, forest, index, own_weights, goals, whose)
+                demand(not any(map(bool, self.leaves(forest, root, b, left, missing))), "a leaf that is not closed")
 
-    def left(self, maps: dict[int, Fixed], whose: Array, b: Bounds, still: set[int]) -> set[int]:
-        """The alternatives that are left where some were: none of their rows of maps is above 0."""
-        rows = np.flatnonzero(np.isin(whose, [*still]))
-        return still.difference(whose[rows[self.lower(maps, rows, b) > 0]].tolist())
+    def own_weights(self, name: str, forest: Forest) -> tuple[Any, Any]:
+        """Of each leaf, which weights of its own it has, -1 for none, and all these weights; None without any."""
+        if name + "own.leaves" not in self.arrays:
+            return None, None
+        leaves, index = take(self.arrays, name + "own.leaves", "<i8", None), np.full(forest.leaf[-1] + 1, -1)
+        weights = take(self.arrays, name + "own.weights", "<f4", len(leaves), None).astype(float)
+        demand((weights >= 0).all() and np.isfinite(weights).all(), f"{name}own.weights")
+        index[leaves] = np.arange(len(leaves))
+        return index, weights
+
+    def goal_of_leaves(self, forest: Forest) -> Array:
+        """The goal of each leaf; children have greater numbers than their parent."""
+        goal = np.full(len(forest.inner), -1)
+        goal[forest.roots] = np.arange(len(forest.roots))
+        for node in np.flatnonzero(forest.inner):
+            goal[forest.child[node]] = goal[forest.child[node] + 1] = goal[node]
+        return goal[~forest.inner]
+
+    def left(self, maps: Any, of_groups: Array, *more: Any) -> set[int]:
+        """The alternatives that are left at a node: none of their rows of maps, nor of the leaf's own sums, is > 0."""
+        forest, index, own_weights, goals, whose, b, still, node = more
+        rows = np.flatnonzero(np.isin(of_groups, [*still]))
+        still = still.difference(of_groups[rows[self.lower(maps, rows, b) > 0]].tolist())
+        if still and index is not None and not forest.inner[node] and index[forest.leaf[node]] >= 0:
+            weights, those = own_weights[index[forest.leaf[node]]], np.array([*still])
+            sums = np.where(whose[None] == those[:, None], weights[None, : len(whose)], 0.0)
+            still = {*those[~(self.lower(linear(sums, goals).maps, np.arange(len(those)), b) > 0)].tolist()}
+        return still
 
 
 def numbered(arrays: Arrays, prefix: str, end: str) -> Iterator[str]:
@@ -457,7 +497,10 @@ def members(value: Any, names: str) -> list[Any]:
 
 
 def parts(arrays: Arrays, claim: Any, p: int, q: int) -> Iterator[tuple[Any, ...]]:
-    """The boxes of a claim, the rows and offsets of the alternatives of which none may hold, and whose they are."""
+    """The boxes of a claim, the rows and offsets of the alternatives of which none may hold, and whose they are.
+
+    Strict rows are refuted as if they were not: more is proved than is claimed.
+    """
     if claim["kind"] == "sample":
         _, _, label, eps, clip, cardinality = members(claim, "kind index label eps clip cardinality")
         demand(cardinality is None, "sets of few inputs (U_card) are not supported")

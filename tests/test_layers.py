@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,13 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def imports_of(root: Path) -> Iterator[Import]:
-    """Yield every import below a package's folder: inside functions, for type checkers, by import_module too."""
+@cache
+def imports_of(root: Path) -> tuple[Import, ...]:
+    """Return every import below a package's folder: inside functions, for type checkers, by import_module too."""
+    return tuple(_imports_of(root))
+
+
+def _imports_of(root: Path) -> Iterator[Import]:
     for path in sorted(root.rglob("*.py")):
         importer = module_name(path, root)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):

@@ -45,6 +45,7 @@ NOT_IN_A_FILE: Mapping[str, str] = {
     "config": "the file itself",
     "report": "what is judged is named where it is judged",
     "property": "what is decided in place of samples is named where it is decided",
+    "monotone": "what is decided in place of samples is named where it is decided",
     "update_baseline": "a rule file does not replace what it is compared with",
     "output": "what a command makes is named where it is made; [run] has it, as its report is what a job keeps",
     "json": TYPED,
@@ -69,10 +70,15 @@ NOT_IN_PYTHON: Mapping[str, str] = {
     "model": "an argument without a name",
     "data": "an argument without a name",
     "property": "`audit` is about samples",
+    "monotone": "`audit` is about samples",
+    "class": "`audit` is about samples",
     "objective": "`attack` is about verdicts",
 }
 NOT_OF_ARRAYS = "arrays are in memory, as the network reads them: nothing is read, written or handed to other processes"
-OF_ARRAYS = ("bounds", "draws", "eps", "fraction", "max_nodes", "method", "seed", "target", "threshold", "time_limit")
+OF_ARRAYS = (
+    *("arithmetic", "bounds", "draws", "eps", "fraction", "max_nodes", "method", "seed", "target", "threshold"),
+    "time_limit",
+)
 OTHER_READERS: Mapping[str, str] = {"eps": "arrays are asked about at one radius"}
 
 # --- the cases --------------------------------------------------------------------------------------------------------
@@ -92,6 +98,7 @@ GOOD: Mapping[str, str] = {
     "layout": "nhwc",
     "max_memory": "1MB",
     "mean": "0.5",
+    "monotone": "3+",
     "std": "0.25",
     "steps": "bounds,certify",
 }

@@ -12,6 +12,7 @@ import typer
 
 from idl_audit.cli.app import app
 from idl_audit.cli.exits import MEANINGS, PARTICULAR, codes_of
+from idl_audit.cli.vnnlib import run as solver
 from idl_audit.implicit.lowering import LOWERINGS
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 
@@ -93,6 +94,7 @@ def test_only_commands_that_judge_end_with_1():
 
 def test_every_option_in_the_readme_exists():
     known = set().union(*map(options_of, COMMANDS.values())) | {"--version", "--help", "--install-completion"}
+    known |= {name for part in ([], ["verify"]) for name in re.findall(r"--[a-z-]+", solver([*part, "--help"]).out)}
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     assert mentioned
     assert mentioned <= known

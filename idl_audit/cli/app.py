@@ -26,6 +26,7 @@ COMMANDS = {
     "attack": "robustness",
     "sensitivity": "sensitivity",
     "bounds": "bounds",
+    "compare": "compare",
     "bench": "bench",
     "convert": "convert",
     "convert-property": "convert_property",

@@ -27,6 +27,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "idl-audit sensitivity model.onnx -d data.npz -e 8/255 --bounds 0,1 --class 3",
         ),
         "bounds": (f"idl-audit bounds {SAMPLE}.onnx -d {SAMPLE}.npz -e 0.02 --bounds 0,1 --limit 5",),
+        "compare": (
+            f"idl-audit compare {SAMPLE}.onnx smaller.npz -d {SAMPLE}.npz -e 0.02 --bounds 0,1 --limit 20",
+            "idl-audit compare old.onnx new.onnx -d data.npz -e 8/255 --bounds 0,1 --certificates proofs",
+        ),
         "bench": ("idl-audit bench instances.csv --cap 60 --jobs 2 -o report.json --resume",),
         "convert": (
             f"idl-audit convert {SAMPLE}.onnx -o implicit.npz --spy structure.png",

@@ -13,9 +13,17 @@ from idl_audit.cli.options import Given
 from idl_audit.cli.show import check_output, deliver, say, say_error, show, tell_resume, teller, written
 from idl_audit.commands.attack_objective import audit_objectives
 from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.certify_monotone import audit_monotone
 from idl_audit.commands.certify_property import audit_property
 from idl_audit.commands.options.common import Printing
-from idl_audit.commands.options.robustness import Attack, Certify, ObjectiveOptions, PropertyOptions, RobustnessOptions
+from idl_audit.commands.options.robustness import (
+    Attack,
+    Certify,
+    MonotoneOptions,
+    ObjectiveOptions,
+    PropertyOptions,
+    RobustnessOptions,
+)
 from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
 from idl_audit.report.wording import plain
 
@@ -25,8 +33,18 @@ def certify(given: Given) -> None:
     asked: Certify = given.build(journal=journal_beside(given.values.get("output")))
     if asked.property is not None and asked.rule is not None:
         _certify_property(asked.model, asked.property, asked.rule, asked.printing)
+    elif asked.way is not None:
+        _certify_monotone(asked.model, asked.way, asked.printing)
     elif asked.samples is not None:
         _run("certify", asked.model, asked.samples, asked.printing)
+
+
+def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing) -> None:
+    check_output(printing.output, read=(model, chosen.data.path))
+    with progress_bar("certify", quiet=printing.quiet) as watch:
+        report = audit_monotone(model, chosen, watch=watch, tell=teller(quiet=printing.quiet))
+    deliver(report, printing)
+    leave(report)
 
 
 def _certify_property(model: Path, property: Path, options: PropertyOptions, printing: Printing) -> None:

@@ -13,8 +13,8 @@ from idl_audit.commands.verify import verify as run
 def verify(asked: Verify) -> None:
     """Do `verify`."""
     printing = asked.printing
-    check_output(printing.output, read=(asked.file, asked.model, asked.property))
-    report = written(run(asked.file, asked.model, asked.reading, asked.property), printing.output)
+    check_output(printing.output, read=(asked.file, asked.model, asked.second, asked.property))
+    report = written(run(asked.file, asked.model, asked.reading, asked.property, asked.second), printing.output)
     if printing.format == "json" or not printing.quiet:
         show(report, printing)
     if report.verification is not None and not report.verification.accepted:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from idl_audit.commands.certify_property import OUT_OF_MEMORY, check_on_box, decide_property
+from idl_audit.commands.certify_query import open_query, remarks_of
 from idl_audit.commands.options.many import BenchOptions
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import kept_rows, property_file, row_sha256
 from idl_audit.commands.shared.frame import Clock, framed_report
@@ -28,11 +30,13 @@ from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.commands.shared.workers import Done, Lost, begun, work_through
 from idl_audit.commands.shared.workers import tell as tell_parent
 from idl_audit.data.instances import Instance, read_instances
+from idl_audit.data.vnnlib2.reader import is_version_2
+from idl_audit.decide.ladder import Options
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
 from idl_audit.search.fast_gradients import searched
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import IdlAuditError
-from idl_audit.values.verdicts import Reason
+from idl_audit.values.verdicts import ArithmeticName, Reason
 
 DEFAULT_SECONDS: Final = 60.0
 """For rows without a timeout where there is no cap."""
@@ -59,6 +63,7 @@ class Row:
     seconds: float
     seed: int
     max_nodes: int | None = None
+    arithmetic: ArithmeticName = "real"
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,12 @@ def audit_bench(
     instances = read_instances(path)
     folder = path.absolute().parent
     seconds = [seconds_of(instance, options.cap) for instance in instances]
-    kept, noted = kept_rows(instances, folder, seconds, options.earlier, options.max_nodes)
+    kept, noted = kept_rows(instances, folder, seconds, options.earlier, options.max_nodes, options.arithmetic)
     found = {number: Decided(entry, _earlier_words(entry, options.earlier)) for number, entry in kept.items()}
     for diagnostic in noted:
         tell(diagnostic)
     rows = [
-        Row(number, instance, folder, limit, options.seed, options.max_nodes)
+        Row(number, instance, folder, limit, options.seed, options.max_nodes, options.arithmetic)
         for number, (instance, limit) in enumerate(zip(instances, seconds, strict=True))
         if number not in found
     ]
@@ -236,6 +241,7 @@ def _entry(row: Row) -> PropertyReport:
         truth=row.instance.truth,
         time_limit=row.seconds if math.isfinite(row.seconds) else None,
         max_nodes=row.max_nodes,
+        arithmetic=row.arithmetic,
     )
 
 
@@ -243,6 +249,8 @@ def decide_row(row: Row) -> Decided:
     """Decide one property in this process; what is refused is unknown, with the sentence that says why."""
     entry = _entry(row)
     start = time.monotonic()
+    if is_version_2(property_file(row.folder / row.instance.vnnlib)):
+        return _decide_query(row, entry, start)
     try:
         subject = _network(row.folder / row.instance.onnx)
         start = time.monotonic()  # the network is read once for all of its rows
@@ -252,7 +260,7 @@ def decide_row(row: Row) -> Decided:
         tell_parent(files)
         entry = files.named(entry)
         check_on_box(subject, asked, row.seed)
-        options = PropertyOptions(seed=row.seed)
+        options = PropertyOptions(seed=row.seed, arithmetic=row.arithmetic)
         budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes, clock=time.monotonic)
         decision = decide_property(subject, asked, options, budget)
         subject.check_unchanged()
@@ -269,6 +277,23 @@ def decide_row(row: Row) -> Decided:
     }
     diagnostics = tuple(told.model_copy(update={"where": _where(entry)}) for told in decision.diagnostics)
     return Decided(entry.model_copy(update=found), diagnostics)
+
+
+def _decide_query(row: Row, entry: PropertyReport, start: float) -> Decided:
+    """Decide one VNN-LIB 2 query of one network."""
+    try:
+        begun()
+        path, vnnlib = row.folder / row.instance.onnx, property_file(row.folder / row.instance.vnnlib)
+        query = open_query(path, vnnlib, ModelOptions())
+        files = Files(query.sha256, query.info.external_files)
+        tell_parent(files)
+        entry = files.named(entry)
+        budget = Budget.of(start + row.seconds - time.monotonic(), nodes=row.max_nodes, clock=time.monotonic)
+        answer = query.decided(Options(seed=row.seed), budget)
+    except IdlAuditError as error:
+        return _unjudged(entry, "IDL503", str(error), time.monotonic() - start)
+    found = {**query.told(answer), "seconds": time.monotonic() - start}
+    return Decided(entry.model_copy(update=found), tuple(remarks_of(answer, _where(entry))))
 
 
 def _unjudged(entry: PropertyReport, code: str, why: str, seconds: float) -> Decided:

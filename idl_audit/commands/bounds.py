@@ -6,7 +6,8 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import numpy as np
 from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.measures import BoundsOptions
 from idl_audit.commands.shared.boxes import threat_model
+from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
@@ -28,12 +30,14 @@ from idl_audit.implicit.scaling import rescale
 from idl_audit.measure.state_bounds import Counts, Prepared, SetBounds, bound_set, counts, prepare
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.domains import why_outside
+from idl_audit.proof.float_margins import FloatMargins, Unbounded
 from idl_audit.report.schema import BlockBounds, Diagnostic, MethodBounds, OutputBounds, Report
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.errors import BudgetError, DataError, OptionError, UnsupportedModelError
 from idl_audit.values.npz import write_npz
+from idl_audit.values.rounding import down, up
 
 OUTPUTS: Final = "outputs"
 """What the entry of the outputs is called."""
@@ -63,13 +67,13 @@ def audit_bounds(
     with clock.step("preflight"):
         radii = () if options.sigma is not None else options.eps
         noted = preflight(subject, samples, options.data, eps=radii, tell=tell)
-    model = subject.in_data_units(preprocessing)
+    model, margins = subject.in_data_units(preprocessing), _float_margins(subject, options)
     _check_save(model, samples, options)
     with clock.step("matrices"):
         prepared = prepare(model, options.methods, sparse=options.sparse is not None, max_bytes=options.model.max_bytes)
     found = [_Found(radius, model, keep=options.save is not None) for radius in options.eps]
     with clock.step("bounds"):
-        complete = _bound_all(prepared, sets, found, options, watch)
+        complete = _bound_all(prepared, sets, found, options, watch, margins)
     if options.save is not None:
         write_npz(options.save, _arrays(model, found, samples), force=options.force)
     return framed_report(
@@ -80,7 +84,12 @@ def audit_bounds(
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
         threat_model=threat_model(
-            options.eps, preprocessing.bounds, sigma=options.sigma, radii=sets.sigma, k=options.sparse
+            options.eps,
+            preprocessing.bounds,
+            sigma=options.sigma,
+            radii=sets.sigma,
+            k=options.sparse,
+            arithmetic=options.arithmetic,
         ),
         bounds=tuple(entry for one in found for entry in one.entries()),
         diagnostics=(*noted, *_diagnostics(subject, prepared, found, options)),
@@ -115,8 +124,38 @@ class _Sets:
             raise DataError(f"sample {int(self.samples.indices[place])}: {error}") from error
 
 
+def _float_margins(subject: Subject, options: BoundsOptions) -> FloatMargins | None:
+    """Return what bounds the roundings of the outputs; None in real arithmetic.
+
+    Raises:
+        UnsupportedModelError: where nothing does.
+    """
+    if options.arithmetic == "real":
+        return None
+    found = float_margins(subject, options.data.preprocessing, max_bytes=options.model.max_bytes)
+    if isinstance(found, Unbounded):
+        raise UnsupportedModelError([f"{subject.path}: {found.told}; leave --arithmetic {options.arithmetic} out"])
+    return found
+
+
+def _computed(bounds: SetBounds, inputs: InputSet, margins: FloatMargins, budget: Budget) -> SetBounds:
+    """Return the bounds with those of the outputs as runtimes compute them."""
+    box, error = Interval.of_boxes(inputs.hull), np.full_like(bounds.outputs.lo, np.inf)
+    with suppress(BudgetError, MemoryError), np.errstate(all="ignore"):
+        for sharp in (False, True) if margins.can_be_sharp else (False,):
+            known = margins.over(box, bounds.states, sharp=sharp, check=budget.check)
+            error = np.fmin(error, known.of_each_output())
+    lo, hi = bounds.outputs.lo - error, bounds.outputs.hi + error
+    return replace(bounds, outputs=Interval(down(lo), up(hi)).known)
+
+
 def _bound_all(
-    prepared: Prepared, sets: _Sets, found: Sequence[_Found], options: BoundsOptions, watch: Watcher
+    prepared: Prepared,
+    sets: _Sets,
+    found: Sequence[_Found],
+    options: BoundsOptions,
+    watch: Watcher,
+    margins: FloatMargins | None,
 ) -> bool:
     """Bound all sets, all radii of a sample before the next; return whether none was left over."""
     total, done = sets.samples.n * len(found), 0
@@ -125,7 +164,9 @@ def _bound_all(
         for place, index in enumerate(sets.samples.indices):
             for one in found:
                 budget = Budget.of(options.time_limit)
-                one.add(int(index), bound_set(prepared, sets.around(place, one.eps), budget=budget))
+                inputs = sets.around(place, one.eps)
+                bounds = bound_set(prepared, inputs, budget=budget)
+                one.add(int(index), bounds if margins is None else _computed(bounds, inputs, margins, budget))
                 done += 1
                 watch(Progress(done, total, Counter()))
     except KeyboardInterrupt:
@@ -287,6 +328,13 @@ def _diagnostics(
             code="IDL201",
             level="info",
             message=f"the last operator, {subject.info.stripped_output}, is left out: these are bounds of its input",
+        )
+    if options.arithmetic != "real":
+        yield Diagnostic(
+            code="IDL405",
+            level="info",
+            message=f"the outputs' bounds hold for what is computed in {options.arithmetic}; those of states, and the "
+            "widths by method, in exact arithmetic",
         )
     for method, why in prepared.left_out.items():
         hint = "raise --max-memory" if "exceed" in why else None

@@ -18,9 +18,11 @@ from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, 
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all
-from idl_audit.commands.shared.float_margins import told_unknown, why_unknown
+from idl_audit.commands.shared.features import named_inputs
+from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown, without_bound
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
+from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
@@ -31,6 +33,7 @@ from idl_audit.data.samples import Samples
 from idl_audit.decide.ladder import Result, climbed, in_order_of_cost
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
+from idl_audit.proof.float_margins import Unbounded
 from idl_audit.report.schema import (
     Adversarial,
     AgreementCheck,
@@ -58,6 +61,8 @@ CHECKED_SAMPLES = 100
 FAULTS = frozenset({Reason.WORKER_FAILED.value, Reason.MEMORY_LIMIT.value})
 """Why a sample that was lost has no verdict; the time limit is an answer."""
 
+_NOT_FLIPPED = (Verdict.CERTIFIED, Verdict.UNKNOWN)
+
 CHECKED_OPINIONS = 20
 """A second opinion must agree with the original network on so many samples that were attacked."""
 
@@ -73,13 +78,14 @@ class _Opinions:
     why_alone: str = ""
     """Why there is no second opinion, where there might be one."""
 
-    def of(self, point: Float32Array, label: int) -> tuple[str, ...]:
+    def of(self, found: Found, label: int) -> tuple[str, ...]:
         """Return the names of those that misclassify the point, as the goal where there is one.
 
-        The judge has asked the original network about it, alone.
+        The judge has asked the original network about it, alone, and exact arithmetic where that counts.
         """
         (name, _), *others = self.networks
-        return (name, *(name for name, network in others if self._confirms(network, point, label)))
+        exact = (found.confirmed_by,) if found.confirmed_by else ()
+        return (name, *exact, *(name for name, network in others if self._confirms(network, found.point, label)))
 
     def _confirms(self, network: Network, point: Float32Array, label: int) -> bool:
         """Whether a second opinion misclassifies the point; one that cannot be run on it has none."""
@@ -126,6 +132,7 @@ def audit_robustness(
         _check_target(subject, options)
         _check_image_shape(subject, options)
         _refuse_unlabelled(given, subject)
+        free = named_inputs(subject, options.ignore or (), "--ignore")
         samples = _to_attack(given, options, subject)
         sigma = _radii(given, subject, options)
     labels = _labels(samples)
@@ -137,7 +144,7 @@ def audit_robustness(
         radii = () if sigma is not None else options.eps
         noted = preflight(subject, given, options.data, eps=radii, tell=tell)
     # refuses samples outside the valid range before any work is done
-    sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)
+    sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse, free=free)
     sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
     tasks = _tasks(samples, labels, sets)
     key = _key(command, subject, tasks, sigma, options)
@@ -148,7 +155,7 @@ def audit_robustness(
     why: WhyIncomplete | None = None
     with clock.step("verdicts"):
         try:
-            setting = _setting(subject, sigma, options)
+            setting = _setting(subject, sigma, free, options)
             for one in _decide_with_journal(setting, subject, tasks, key, options, watch, found):
                 told.append(one)
                 tell(one)
@@ -179,6 +186,8 @@ def audit_robustness(
             radii=sigma,
             k=options.sparse,
             target=options.target,
+            arithmetic=options.verdicts.arithmetic,
+            free=free,
         ),
         summary=_summary(command, decided, options, _methods(subject, tasks, options)),
         samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
@@ -189,12 +198,13 @@ def audit_robustness(
             *told,
             *_faults(decided, options),
             *_missing_opinion(opinions),
+            *_other_kernels(decided, subject),
         ),
         artifacts=artifacts,
     )
 
 
-def _setting(subject: Subject, sigma: FloatArray | None, options: RobustnessOptions) -> Setting:
+def _setting(subject: Subject, sigma: FloatArray | None, free: tuple[int, ...], options: RobustnessOptions) -> Setting:
     return Setting(
         subject.path,
         options.model,
@@ -205,6 +215,7 @@ def _setting(subject: Subject, sigma: FloatArray | None, options: RobustnessOpti
         options.certificates,
         options.force or options.resume,
         sigma,
+        free,
     )
 
 
@@ -219,13 +230,22 @@ def _key(
     """Return what a run must have in common with the one whose journal it goes on from."""
     arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]))]
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
-    asked = (options.eps, chosen, options.sparse, options.certificates, data.layout, asdict(data.preprocessing))
+    asked = (
+        options.eps,
+        chosen,
+        options.sparse,
+        options.ignore,
+        options.certificates,
+        data.layout,
+        asdict(data.preprocessing),
+    )
     return {
         TOOL: __version__,
         "command": command,
         "model": digest(
             subject.info.sha256.encode(),
             repr((reading.output_name, reading.torch, subject.info.threshold)).encode(),
+            repr(reading.runtime_optimisation).encode(),
         ),
         "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
         "set of options": digest(repr(asked).encode()),
@@ -292,13 +312,22 @@ def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[
                 where=f"samples {sample.index}",
             )
         for eps, result in sample.results.items():
-            if result.detail:
+            if result.reason is Reason.OUTSIDE_DOMAIN:
                 message = f"sample {sample.index} at eps {eps:g}: {result.detail}"
                 yield Diagnostic(code="IDL212", level="warning", message=message, where=f"samples {sample.index}")
+    yield from _without_bound(decided)
     missing = [f"{sample.index} (eps {eps:g})" for sample in decided for eps in sample.uncertified]
     if missing:
         message = f"certified, but no certificate that stands alone was found for the samples {', '.join(missing[:10])}"
         yield Diagnostic(code="IDL205", level="warning", message=message)
+
+
+def _without_bound(decided: Sequence[Decided]) -> Iterator[Diagnostic]:
+    """Say, once, why nothing can be proved for the arithmetic that is asked about."""
+    results = [result for sample in decided for result in sample.results.values()]
+    details = [result.detail for result in results if result.reason is Reason.NO_ROUNDING_BOUND and result.detail]
+    for detail in dict.fromkeys(details):
+        yield without_bound(f"{details.count(detail)} verdict{_s(details)}", detail)
 
 
 def _check_target(subject: Subject, options: RobustnessOptions) -> None:
@@ -343,8 +372,8 @@ def _radii(samples: Samples, subject: Subject, options: RobustnessOptions) -> Fl
 def _to_attack(samples: Samples, options: RobustnessOptions, subject: Subject) -> Samples:
     """Return the samples that the options speak of, as they are to be attacked.
 
-    Samples of the target class itself are left out. U_card needs inputs that stay exactly as they are, which float32
-    must be able to say, or float16 where the network reads that: its samples are rounded to what the network reads.
+    Samples of the target class itself are left out. Where some inputs stay exactly as they are, float32 must be able to
+    say them, or float16 where the network reads that: the samples are rounded to what the network reads.
     """
     labels = _labels(samples)
     if options.target is not None:
@@ -354,7 +383,7 @@ def _to_attack(samples: Samples, options: RobustnessOptions, subject: Subject) -
         samples = replace(
             samples, inputs=samples.inputs[others], labels=labels[others], indices=samples.indices[others]
         )
-    if options.sparse is not None:
+    if options.sparse is not None or options.ignore is not None:
         samples = replace(
             samples, inputs=_in_floats(samples.inputs, _floats(subject, options), options.data.preprocessing.bounds)
         )
@@ -390,11 +419,11 @@ def _left_out(given: Samples, samples: Samples, options: RobustnessOptions, subj
     kept = given.inputs if options.target is None else given.inputs[_labels(given) != options.target]
     rounded = int((kept != samples.inputs).any(axis=1).sum())
     if rounded:
-        kind = _floats(subject, options).name
+        kind, sets = _floats(subject, options).name, "sets" if options.sparse is None else "sparse sets"
         yield Diagnostic(
             code="IDL204",
             level="info",
-            message=f"{rounded} of {samples.n} samples are no {kind} numbers; the sparse sets are those around the "
+            message=f"{rounded} of {samples.n} samples are no {kind} numbers; the {sets} are those around the "
             f"samples rounded to {kind}, as the network reads them",
         )
 
@@ -492,7 +521,7 @@ def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tup
         linf=float(change.max()),
         l0=int(moved.sum()),
         margin=opinions.margin(found.point, sample.label),
-        confirmed_by=opinions.of(found.point, sample.label),
+        confirmed_by=opinions.of(found, sample.label),
         survives_8bit=None if bounds is None else opinions.survives_8bit(found.point, sample.label, bounds),
     )
 
@@ -553,6 +582,17 @@ def _diagnostics(
 ) -> Iterator[Diagnostic]:
     yield from _left_out_at_the_end(subject)
     yield from _close_calls(decided, check, samples, subject, options)
+    yield from _denied(decided)
+
+
+def _denied(decided: list[Decided]) -> Iterator[Diagnostic]:
+    """Name samples that the network misclassifies somewhere as it runs, and not in exact arithmetic."""
+    rows = [(sample.index, result) for sample in decided for result in sample.results.values()]
+    some = [(index, result.denied) for index, result in rows if result.denied and result.verdict in _NOT_FLIPPED]
+    if some:
+        named = list(dict.fromkeys(index for index, _ in some))
+        where = f"samples {', '.join(map(str, named[:10]))}"
+        yield told_denied(sum(count for _, count in some), f"{len(named)} sample{_s(named)}", where=where)
 
 
 def _left_out_at_the_end(subject: Subject) -> Iterator[Diagnostic]:
@@ -582,11 +622,11 @@ def _close_calls(
         for result in sample.results.values()
         if result.verdict is Verdict.CERTIFIED
     ]
-    if not certified:
+    if not certified or options.verdicts.arithmetic != "real":
         return
-    unknown = why_unknown(subject.network_itself or subject, options.data.preprocessing)
-    if unknown:
-        yield told_unknown(unknown, f"{len(certified)} certified verdict{_s(certified)}")
+    known = float_margins(subject, options.data.preprocessing)
+    if isinstance(known, Unbounded):
+        yield told_unknown(known, f"{len(certified)} certified verdict{_s(certified)}")
         return
     itself = subject.network_itself or subject
     network = itself.network(options.data.preprocessing)
@@ -608,6 +648,13 @@ def _close_calls(
             hint="the proof holds in exact arithmetic for the weights in the file",
             where=f"samples {', '.join(map(str, list(named)[:10]))}",
         )
+
+
+def _other_kernels(decided: Sequence[Decided], subject: Subject) -> Iterator[Diagnostic]:
+    """Say with which versions kernels were measured, where a certified verdict has a bound of what they change."""
+    results = (result for sample in decided for result in sample.results.values())
+    if any(one.verdict is Verdict.CERTIFIED and one.float_error is not None for one in results):
+        yield from told_versions(subject)
 
 
 def _s(things: Sequence[object]) -> str:

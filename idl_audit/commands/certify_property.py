@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Context, Decimal, Inexact
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from idl_audit.commands.certify_query import audit_query
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
-from idl_audit.commands.shared.float_margins import float_margins, told_unknown
+from idl_audit.commands.shared.float_margins import (
+    errors_of_alike,
+    float_margins,
+    told_denied,
+    told_unknown,
+    without_bound,
+)
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.vnnlib2.reader import is_version_2
 from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.decide.many import decided_together
 from idl_audit.decide.proofs import Recorded, plain, proof_of
@@ -25,15 +36,17 @@ from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.files.claims import PropertyClaim
 from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.float_margins import Arithmetic, Unbounded
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
-from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.arrays import FloatArray
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import alike
 from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_POINTS: Final = 20
 """Implicit model and network are compared on so many points of the property's first box."""
+
+_EXACT: Final = Context(prec=400, traps=[Inexact])
 
 OUT_OF_MEMORY: Final = "it ran out of memory"
 """Why a property was not judged; that the time ran out is an answer."""
@@ -62,6 +75,8 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
         InvalidInputError: where the model or the property is refused.
         AgreementError: where the implicit model is not the network.
     """
+    if is_version_2(vnnlib):
+        return audit_query(path, vnnlib, options)
     clock = Clock()
     budget = options.budget
     with clock.step("read and convert"):
@@ -96,6 +111,7 @@ def audit_property(path: Path, vnnlib: Path, options: PropertyOptions) -> Report
                 problem=OUT_OF_MEMORY if lost else None,
                 sha256=row_sha256(subject.info.sha256, asked.sha256),
                 external_files=subject.info.external_files,
+                arithmetic=options.arithmetic,
             ),
         ),
         diagnostics=(*decision.diagnostics, *uncertified),
@@ -110,9 +126,10 @@ def _certificate(
     if options.certificates is None or decision.result != "unsat":
         return (), ()
     proofs = []
+    arithmetic = _arithmetic(subject, options)
     budget = options.budget  # of its own: as much as the answer had
     for query, recorded in zip(asked.queries, decision.recorded, strict=True):
-        proof = proof_of(subject.model, subject.original, query, recorded, budget=budget)
+        proof = proof_of(subject.model, subject.original, query, recorded, budget=budget, arithmetic=arithmetic)
         if proof is None:
             message = f"unsat, but no certificate that stands alone was found within {options.time_limit:g} s"
             return (), (Diagnostic(code="IDL505", level="warning", message=message, where=asked.source),)
@@ -120,7 +137,7 @@ def _certificate(
     options.certificates.mkdir(exist_ok=True)
     path = options.certificates / f"{vnnlib.name.removesuffix('.gz').removesuffix('.vnnlib')}.npz"
     claim = PropertyClaim(vnnlib.name, asked.sha256, tuple(map(plain, asked.queries)))
-    of = about(subject, options.model, Preprocessing())
+    of = about(subject, options.model, Preprocessing(), options.arithmetic)
     write(path, ProofFile(of, claim, tuple(proofs)), force=options.force)
     return (str(path),), ()
 
@@ -142,8 +159,18 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
     Each of the latter gets an equal part of what is left. unsat: all of them are.
     """
     diagnostics = tuple(_diagnostics(asked))
-    chosen = Options(seed=options.seed, record=options.certificates is not None)
-    known = dict(decided_together(subject.model, subject.original, asked.queries, chosen, budget))
+    model, original, arithmetic = subject.model, subject.original, _arithmetic(subject, options)
+    if isinstance(arithmetic, Unbounded):
+        why = without_bound("the property", arithmetic.told, where=asked.source)
+        return Decision("unknown", reason=Reason.NO_ROUNDING_BOUND, diagnostics=(*diagnostics, why))
+    confirm = subject.exact(Preprocessing()) if arithmetic is None else None  # else the runtime has the last word
+    chosen = Options(
+        seed=options.seed,
+        record=options.certificates is not None,
+        confirm=confirm,
+        arithmetic=options.arithmetic,
+    )
+    known = dict(decided_together(model, original, asked.queries, chosen, budget, arithmetic=arithmetic))
     for found in known.values():
         if found.verdict is Verdict.FALSIFIED:
             return _sat(subject, found, diagnostics)
@@ -152,9 +179,10 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         if budget.out_of_time:
             return Decision("timeout", reason=Reason.TIME_LIMIT, diagnostics=diagnostics)
         part = budget.part(1 / (len(left) - turn))
-        known[number] = decide_query(subject.model, subject.original, asked.queries[number], chosen, budget=part)
+        known[number] = decide_query(model, original, asked.queries[number], chosen, budget=part, arithmetic=arithmetic)
         if known[number].verdict is Verdict.FALSIFIED:
             return _sat(subject, known[number], diagnostics)
+    diagnostics = (*diagnostics, *_denied(asked, known.values()))
     results = [known[number] for number in range(len(asked.queries))]
     undecided = [found for found in results if found.verdict is not Verdict.CERTIFIED]
     if undecided:
@@ -163,8 +191,13 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
         told = (*diagnostics, *_outside(asked, undecided))
         return Decision(answer, reason=reason, diagnostics=told)
     hardest = max((found.method for found in results if found.method is not None), key=list(RUNGS).index)
-    told = (*diagnostics, *_in_float32(subject, asked, results, budget))
+    rests_on = told_versions(subject) if arithmetic is not None else _in_float32(subject, asked, results, budget)
+    told = (*diagnostics, *rests_on)
     return Decision("unsat", hardest, diagnostics=told, recorded=tuple(found.recorded for found in results))
+
+
+def _arithmetic(subject: Subject, options: PropertyOptions) -> Arithmetic:
+    return None if options.arithmetic == "real" else float_margins(subject, Preprocessing())
 
 
 def _outside(asked: AskedProperty, undecided: Sequence[Result]) -> Iterator[Diagnostic]:
@@ -173,10 +206,19 @@ def _outside(asked: AskedProperty, undecided: Sequence[Result]) -> Iterator[Diag
         yield Diagnostic(code="IDL212", level="warning", message=detail, where=asked.source)
 
 
+def _denied(asked: AskedProperty, results: Iterable[Result]) -> Iterator[Diagnostic]:
+    """Say that the network as it runs has counterexamples, and exact arithmetic none of them."""
+    count = sum(found.denied for found in results)
+    if count:
+        yield told_denied(count, "property", where=asked.source)
+
+
 def _sat(subject: Subject, found: Result, diagnostics: tuple[Diagnostic, ...]) -> Decision:
     assert found.found is not None  # a falsified query has its point
-    witness = witness_text(found.found.point, found.found.outputs)
-    return Decision("sat", found.method, witness, (subject.original.name,), diagnostics=diagnostics)
+    point = found.found
+    witness = witness_text(point.pinned or point.point.tolist(), point.outputs)
+    confirmed = tuple(filter(None, (subject.original.name if point.replays else "", point.confirmed_by)))
+    return Decision("sat", found.method, witness, confirmed, diagnostics=diagnostics)
 
 
 def _in_float32(
@@ -184,14 +226,15 @@ def _in_float32(
 ) -> Iterator[Diagnostic]:
     """Say where what is proved is not above what floating-point arithmetic may change."""
     margins = float_margins(subject, Preprocessing())
-    if isinstance(margins, UnsupportedModelError):
-        yield told_unknown(margins.problems, "unsat", where=asked.source)
+    if isinstance(margins, Unbounded):
+        yield told_unknown(margins, "unsat", where=asked.source)
         return
+    yield from told_versions(subject)
     close, largest = 0, 0.0
     for numbers in alike(asked.queries):
         queries, found = [asked.queries[i] for i in numbers], [results[i] for i in numbers]
         proved = np.array([one.lowers for one in found], np.float64)
-        every = margins.errors_of_alike(queries, proved, [one.states for one in found], check=budget.check)
+        every = errors_of_alike(margins, queries, proved, [one.states for one in found], check=budget.check)
         for own, errors in zip(proved, every, strict=True):
             if not (own > errors).all():
                 close, largest = close + 1, max(largest, float(errors[~(own > errors)].max()))
@@ -206,10 +249,26 @@ def _in_float32(
         )
 
 
-def witness_text(point: Float32Array, outputs: FloatArray) -> str:
-    """Return a counterexample as the competition writes it: ((X_0 value) ... (Y_0 value) ...), one number a line."""
-    named = [*((f"X_{i}", value) for i, value in enumerate(point)), *((f"Y_{j}", v) for j, v in enumerate(outputs))]
-    return "(" + "\n".join(f"({name} {float(value)!r})" for name, value in named) + ")"
+def witness_text(point: Sequence[float | Fraction], outputs: FloatArray) -> str:
+    """Return a counterexample as the competition writes it: ((X_0 value) ... (Y_0 value) ...), one number a line.
+
+    Exact numbers are written exactly: as decimals, or as quotients where they are none.
+    """
+    named = [*((f"X_{i}", _written(value)) for i, value in enumerate(point))]
+    named += [(f"Y_{j}", _written(value)) for j, value in enumerate(outputs.tolist())]
+    return "(" + "\n".join(f"({name} {value})" for name, value in named) + ")"
+
+
+def _written(value: float | Fraction) -> str:
+    if not isinstance(value, Fraction):
+        return repr(float(value))
+    if Fraction(float(value)) == value:
+        return repr(float(value))
+    try:
+        return f"{_EXACT.divide(Decimal(value.numerator), Decimal(value.denominator)):f}"
+    except Inexact:
+        quotient = f"(/ {abs(value.numerator)} {value.denominator})"
+        return f"(- {quotient})" if value < 0 else quotient
 
 
 def _diagnostics(asked: AskedProperty) -> Iterator[Diagnostic]:
@@ -225,9 +284,10 @@ def _diagnostics(asked: AskedProperty) -> Iterator[Diagnostic]:
             yield Diagnostic(
                 code="IDL501",
                 level="warning",
-                message=f"no float32 number lies between the bounds of X_{int(np.argmax(lo > hi))}, "
-                "so no counterexample can be handed to the network and sat cannot be found",
-                hint="widen the bounds to numbers that float32 holds",
+                message=f"no {query.box.point_type.name} number lies between the bounds of "
+                f"X_{int(np.argmax(lo > hi))}, so no counterexample can be handed to the network and sat cannot be "
+                "found",
+                hint=f"widen the bounds to numbers that {query.box.point_type.name} holds",
                 where=asked.source,
             )
             return

@@ -34,11 +34,12 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.bounds is None or self.robustness is None:
             return
-        ours = (self.bounds.sparse, self.bounds.sigma, self.bounds.eps)
-        if ours != (self.robustness.sparse, self.robustness.sigma, self.robustness.eps):
+        bounds, verdicts = self.bounds, self.robustness
+        ours = (bounds.sparse, bounds.sigma, bounds.eps, bounds.arithmetic)
+        if ours != (verdicts.sparse, verdicts.sigma, verdicts.eps, verdicts.verdicts.arithmetic):
             raise OptionError(
-                "one report has one threat model: give [bounds] the same sparse and sigma as the verdicts have, "
-                "or leave bounds out of the steps"
+                "one report has one threat model: give [bounds] the same sparse, sigma and arithmetic as the verdicts "
+                "have, or leave bounds out of the steps"
             )
 
 

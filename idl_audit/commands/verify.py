@@ -13,18 +13,21 @@ import numpy as np
 
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
+from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.files import file as today
 from idl_audit.proof.files.claims import About, PropertyClaim, SampleClaim, SensitivityClaim, is_asked
 from idl_audit.proof.files.file import ProofFile, read_meta
+from idl_audit.proof.files.pairs import AgreementClaim, DifferenceClaim, Pairing
 from idl_audit.proof.files.strict_json import Damaged, Misfit
 from idl_audit.proof.format_1 import reading as format_1
 from idl_audit.proof.sensitivity_witness import Checked, Witness
-from idl_audit.report.schema import Claim, Diagnostic, Numbers, PreprocessingInfo, Report, Verification
+from idl_audit.report.schema import Claim, Diagnostic, Numbers, PreprocessingInfo, Report, SecondModel, Verification
 from idl_audit.report.schema import PropertyClaim as PropertyFacts
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import InvalidInputError, ModelFileError, OptionError
@@ -32,7 +35,13 @@ from idl_audit.values.npz import NpzFile
 from idl_audit.values.rounding import gamma
 
 WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {"sample": "certificate", "property": "property certificate", "sensitivity": "witness"}
+    {
+        "sample": "certificate",
+        "property": "property certificate",
+        "sensitivity": "witness",
+        "agreement": "certificate of two networks",
+        "difference": "certificate of two networks",
+    }
 )
 """Kind of a claim -> what its file is called."""
 
@@ -50,7 +59,9 @@ class Outcome:
     """Of an accepted S."""
 
 
-def verify(file: Path, model: Path, options: ModelOptions, vnnlib: Path | None = None) -> Report:
+def verify(
+    file: Path, model: Path, options: ModelOptions, vnnlib: Path | None = None, second: Path | None = None
+) -> Report:
     """Check a proof file against the model it was made for, without any solver, and report on it.
 
     Args:
@@ -58,6 +69,7 @@ def verify(file: Path, model: Path, options: ModelOptions, vnnlib: Path | None =
         model: the model file.
         options: how to read it.
         vnnlib: the property that the file must be about; None takes the file's word for it.
+        second: the other network, where the file is about two.
 
     Raises:
         InvalidInputError: where a file cannot be read; one that proves nothing is reported, not raised.
@@ -67,17 +79,22 @@ def verify(file: Path, model: Path, options: ModelOptions, vnnlib: Path | None =
         asked = _asked(file, archive)
         if vnnlib is not None and asked.kind != "property":
             raise OptionError(f"{file} is a {asked.word} and not of a property; leave {vnnlib} out")
-        units = asked.units
         subject = _with_classes(asked, open_subject(model, _with_output(asked, options)))
+        other, against = _second(asked, options, second), None
         found: ProofFile | str
         try:
-            found = asked.opened(archive, asked.meta, subject.in_data_units(units))
+            against = _checked_model(asked, subject, other)
+            found = asked.opened(archive, asked.meta, against)
+        except OptionError as error:  # two networks that are no pair
+            found = str(error)
         except Misfit as error:
             found = str(error)
         except Damaged as error:
             raise ModelFileError(f"{file} is a damaged {asked.word}: {error}; write it anew") from error
     with clock.step("check"):
-        outcome = _of_this_model(asked, subject, _outcome(asked, found, subject, units, vnnlib))
+        outcome = _of_this_model(asked, subject, _outcome(asked, found, subject, against, vnnlib, other))
+        if other is not None:
+            outcome = _of_this_model(other.asked, other.subject, outcome)
     return framed_report(
         "verify",
         clock,
@@ -104,6 +121,8 @@ class Asked:
     kind: str
     of: About
     opened: Callable[[NpzFile, Mapping[str, Any], ImplicitModel], ProofFile]
+    pairing: Pairing | None = None
+    """Where the claim is about two models: the other one."""
 
     @property
     def word(self) -> str:
@@ -137,7 +156,7 @@ def _asked(file: Path, archive: NpzFile) -> Asked:
             kind = claim.get("kind") if isinstance(claim, dict) else None
             if not isinstance(kind, str) or kind not in WORDS:
                 raise Damaged("it makes a claim of no kind that is known")
-            return Asked(file, meta, kind, of, today.read_proof)
+            return Asked(file, meta, kind, of, today.read_proof, today.read_pairing(meta))
         of = format_1.about_of(meta)
         return Asked(file, meta, format_1.KINDS[meta["kind"]].claim, of, format_1.opened)
     except Damaged as error:
@@ -147,21 +166,85 @@ def _asked(file: Path, archive: NpzFile) -> Asked:
         ) from error
 
 
+@dataclass(frozen=True)
+class Second:
+    """The other model of a claim about two."""
+
+    asked: Asked
+    """What the file says of it, in place of the first one."""
+    subject: Subject
+
+    @property
+    def model(self) -> ImplicitModel:
+        """In its own data units."""
+        return self.subject.in_data_units(self.asked.units)
+
+    @property
+    def facts(self) -> SecondModel:
+        """What a report says of it."""
+        units, threshold = self.asked.units, self.subject.threshold
+        return SecondModel(
+            path=str(self.subject.path),
+            sha256=self.subject.info.sha256,
+            output=self.subject.output,
+            stripped_output=self.subject.model.stripped_output or None,
+            threshold=None if threshold is None else threshold.value,
+            preprocessing=PreprocessingInfo(scale=units.scale, mean=units.mean, std=units.std),
+        )
+
+
+def _second(asked: Asked, options: ModelOptions, path: Path | None) -> Second | None:
+    """Return the other model where there is one. Raises OptionError where one is missing, or has no place."""
+    if asked.pairing is None:
+        if path is not None:
+            raise OptionError(f"{asked.file} is a {asked.word} of one network; leave --second {path} out")
+        return None
+    if path is None:
+        raise OptionError(f"{asked.file} is a {asked.word}; give the other one with --second MODEL")
+    own = replace(asked, of=asked.pairing.other)
+    return Second(own, _with_classes(own, open_subject(path, _with_output(own, options))))
+
+
+def _checked_model(asked: Asked, subject: Subject, other: Second | None) -> ImplicitModel:
+    """Return the model that a claim is checked against. Raises OptionError where two models are no pair."""
+    model = subject.in_data_units(asked.units)
+    if asked.pairing is None or other is None:
+        return model
+    ours, theirs = (one.stripped_output or "none" for one in (model, other.model))
+    if asked.kind == "difference" and ours != theirs:
+        raise OptionError(f"the last operator that is left out is {ours} in one network and {theirs} in the other")
+    if other.asked.units != asked.units:
+        return asked.pairing.model(model, other.model)
+    pair = asked.pairing.model(subject.model, other.subject.model)
+    return in_data_units(pair, *asked.units.affine(subject.input_shape))
+
+
 def _outcome(
-    asked: Asked, found: ProofFile | str, subject: Subject, units: Preprocessing, vnnlib: Path | None
+    asked: Asked,
+    found: ProofFile | str,
+    subject: Subject,
+    model: ImplicitModel | None,
+    vnnlib: Path | None,
+    other: Second | None,
 ) -> Outcome:
     """Check what a file claims; a text says why it does not fit the model."""
-    if isinstance(found, str):
-        return Outcome(f"a {asked.word} of another model", None, Checked(1, (found,)))
+    if isinstance(found, str) or model is None:
+        return Outcome(f"a {asked.word} of another model", None, Checked(1, (str(found),)))
+    units = asked.units
     shared: dict[str, Any] = {
+        "arithmetic": found.about.arithmetic,
         "output": subject.output,
         "stripped_output": subject.model.stripped_output or None,
         "threshold": None if subject.threshold is None else subject.threshold.value,
         "preprocessing": PreprocessingInfo(scale=units.scale, mean=units.mean, std=units.std),
+        "second": None if other is None else other.facts,
     }
     statement, about = _described(found, shared, vnnlib)
+    if found.about.arithmetic != "real":
+        statement += f"; in {found.about.arithmetic} arithmetic as runtimes compute"
+    arithmetic = None if found.about.arithmetic == "real" else float_margins(subject, units)
     try:
-        checked = found.checked(subject.in_data_units(units))
+        checked = found.checked(model, arithmetic)
     except (ValueError, ArithmeticError, IndexError, KeyError) as error:  # a matrix that cannot be inverted
         checked = Checked(1, (f"its arrays prove nothing ({type(error).__name__}: {error})",))
     if vnnlib is not None and isinstance(found.claim, PropertyClaim):
@@ -180,6 +263,8 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
         return _sample(claim, found.n_leaves, shared)
     if isinstance(claim, PropertyClaim):
         return _property(claim, shared, vnnlib)
+    if isinstance(claim, (AgreementClaim, DifferenceClaim)):
+        return _pair(claim, found.n_leaves, shared)
     parts = parts_of(found.witness)
     statement = f"S, {claim.S.shape[0]} x {claim.S.shape[1]} ({' and '.join(parts)})"
     return statement, Claim(kind="sensitivity", **shared, matrix=numbers(claim.S))
@@ -190,7 +275,10 @@ def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[st
     within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
     radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
     few = "" if ball.cardinality is None else f", at most {ball.cardinality} inputs changed,"
-    where = f"in the {'box' if not few else 'set'} of {radius}{within}{few} around the file's sample {claim.index}"
+    free = f", inputs {', '.join(map(str, ball.free))} free" if ball.free else ""
+    where = (
+        f"in the {'box' if not few else 'set'} of {radius}{within}{few}{free} around the file's sample {claim.index}"
+    )
     means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"
     about = Claim(
         kind="class",
@@ -201,10 +289,33 @@ def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[st
         sigma=None if ball.sigma is None else numbers(ball.sigma),
         clip=ball.clip,
         cardinality=ball.cardinality,
+        free=ball.free,
         index=claim.index,
         leaves=leaves,
     )
     return f"class {claim.label}{means} {where}, by {leaves} leaves", about
+
+
+def _pair(claim: AgreementClaim | DifferenceClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
+    ball = claim.ball
+    within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
+    radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
+    where = f"in the box of {radius}{within} around the file's sample {claim.index}"
+    about = Claim(
+        kind="agreement" if isinstance(claim, AgreementClaim) else "difference",
+        **shared,
+        eps=ball.eps,
+        centre=numbers(ball.centre),
+        sigma=None if ball.sigma is None else numbers(ball.sigma),
+        clip=ball.clip,
+        index=claim.index,
+        leaves=leaves,
+        limits=None if isinstance(claim, AgreementClaim) else numbers(claim.limits),
+    )
+    if isinstance(claim, AgreementClaim):
+        return f"one class of two networks {where}, by {leaves} leaves", about
+    largest = float(claim.limits.max(initial=0.0))
+    return f"outputs of two networks differ by at most {largest!r} {where}, by {leaves} leaves", about
 
 
 def _property(claim: PropertyClaim, shared: dict[str, Any], vnnlib: Path | None) -> tuple[str, Claim]:
@@ -216,12 +327,14 @@ def _property(claim: PropertyClaim, shared: dict[str, Any], vnnlib: Path | None)
         name, sha256 = str(vnnlib), hashlib.sha256(vnnlib.read_bytes()).hexdigest()
         which = f"the input boxes of {vnnlib} ({boxes})"
     alternatives = [alternative for query in claim.asked for alternative in query.alternatives]
+    strict = np.concatenate([each.strict for each in alternatives])
     facts = PropertyFacts(
         file=name,
         sha256=sha256,
         compared=vnnlib is not None,
         boxes=numbers(np.stack([np.stack([query.box.lo, query.box.hi]) for query in claim.asked])),
         alternatives=numbers(np.concatenate([np.column_stack([each.rows, each.offsets]) for each in alternatives])),
+        strict=numbers(strict.astype(np.float64)) if strict.any() else None,
         n_alternatives=len(alternatives),
     )
     statement = f"unsat: none of {len(alternatives)} alternatives holds in {which}"
@@ -260,7 +373,7 @@ def _with_output(asked: Asked, options: ModelOptions) -> ModelOptions:
 
 def _with_classes(asked: Asked, subject: Subject) -> Subject:
     """Return the subject with the classes that a certificate speaks of. Raises ModelFileError where there are none."""
-    if asked.of.threshold is None or asked.kind != "sample":
+    if asked.of.threshold is None or asked.kind in ("property", "sensitivity"):
         return subject
     try:
         return as_classifier(subject, asked.of.threshold)

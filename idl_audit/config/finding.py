@@ -12,7 +12,7 @@ from idl_audit.values.text import decoded
 FILE: Final = "idl-audit.toml"
 PROJECT: Final = "pyproject.toml"
 
-CONFIGURED: Final = ("certify", "attack", "sensitivity", "bounds", "convert", "inspect", "run", "gate")
+CONFIGURED: Final = ("certify", "attack", "sensitivity", "bounds", "compare", "convert", "inspect", "run", "gate")
 """Commands that take defaults from a configuration in the current folder."""
 
 

@@ -75,17 +75,17 @@ def parse_bounds(text: str) -> tuple[float, float]:
     return numbers[0], numbers[1]
 
 
-def parse_eps(text: str) -> tuple[Eps, ...]:
+def parse_eps(text: str, *, zero: bool = False) -> tuple[Eps, ...]:
     """Return the radii of `8/255`, `0.03`, a list `1/255,2/255` or a range `start:stop:count`, in the order given.
 
     A range has `count` evenly spaced points, both ends included; they are computed exactly and rounded once, so
     that a point 2/255 of a range equals `2/255` alone. A start of zero says where to count from and is left out:
-    `0:8/255:9` has the eight points 1/255, ..., 8/255. Lists may hold ranges.
+    `0:8/255:9` has the eight points 1/255, ..., 8/255. Lists may hold ranges. `zero` lets a radius be 0.
 
     Raises:
         OptionError: where a radius is not positive, is given twice, or a range is empty.
     """
-    radii = tuple(eps for entry in text.split(",") for eps in _entry(entry))
+    radii = tuple(eps for entry in text.split(",") for eps in _entry(entry, zero=zero))
     seen: set[float] = set()
     for eps in radii:
         if eps.value in seen:
@@ -113,10 +113,11 @@ def check_eps_units(eps: tuple[Eps, ...], data_lo: float, data_hi: float) -> Non
             )
 
 
-def _entry(text: str) -> tuple[Eps, ...]:
+def _entry(text: str, *, zero: bool) -> tuple[Eps, ...]:
     if ":" in text:
         return _range(text)
-    value = _radius(parse_fraction(text, option="--eps"), text)
+    exact = parse_fraction(text, option="--eps")
+    value = 0.0 if zero and exact == 0 else _radius(exact, text)
     return (Eps(value, text.strip()),)
 
 

@@ -11,6 +11,9 @@ from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.options import Reader, option
 
 if TYPE_CHECKING:  # options are declared here, and who reads a configuration does not wait for numpy
+    from collections.abc import Sequence
+    from fractions import Fraction
+
     from idl_audit.values.arrays import Float32Array, FloatArray
 
 SMALLEST, LARGEST = 1e-100, 1e100
@@ -111,6 +114,14 @@ class Preprocessing:
                 "check the data and --scale, --mean and --std"
             )
         return result
+
+    def exactly(self, point: Sequence[Fraction], input_shape: tuple[int, ...]) -> tuple[Fraction, ...]:
+        """Return (u scale - mean) / std for one exact point, (p,), without rounding."""
+        from fractions import Fraction
+
+        mean, std = ([Fraction(value) for value in each.tolist()] for each in self._per_input(input_shape))
+        scale = Fraction(self.scale)
+        return tuple((u * scale - m) / s for u, m, s in zip(point, mean, std, strict=True))
 
     def _per_input(self, input_shape: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
         return _spread(self.mean or (0.0,), input_shape, "--mean"), _spread(self.std or (1.0,), input_shape, "--std")

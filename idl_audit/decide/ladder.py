@@ -1,8 +1,9 @@
 """The ladder: rungs that decide one query over one implicit model, cheap first, each on what is still open.
 
 certified (unsat): every alternative is refuted: one of its rows, or a sum of them, has a proved positive lower bound
-over the set, by our own re-evaluated bound. falsified (sat): the original network's own outputs at a float32 point of
-the exact set make it a counterexample. unknown: neither, with the reason. A sample at a radius is the query for a
+over the set, by our own re-evaluated bound; for floating-point arithmetic one above what its roundings may change.
+falsified (sat): the original network's own outputs at a float32 point of the exact set make it a counterexample, and so
+does exact arithmetic where that is asked. unknown: neither, with the reason. A sample at a radius is the query for a
 point of another class; clean_wrong: the network misclassifies the sample itself.
 """
 
@@ -21,10 +22,11 @@ from idl_audit.decide.quick import looks_safe
 from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.linear_bounds import is_dense
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
-from idl_audit.search.judge import Found, Judge
+from idl_audit.search.judge import Confirm, Found, Judge
 from idl_audit.search.mixed_integer import is_piecewise_linear
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet
@@ -33,7 +35,7 @@ from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, 
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.query import Misclassification, Query
-from idl_audit.values.verdicts import Reason, Verdict
+from idl_audit.values.verdicts import ArithmeticName, Reason, Verdict
 
 LAST: Final = 0.95
 """Of the time and nodes that are left, for the last proof; the last rung of all has what there is."""
@@ -60,6 +62,10 @@ class Options:
     """Nodes a query: boxes, leaves of trees, programs, and starts of attacks."""
     max_bytes: int | None = None
     """What a rung's arrays may take."""
+    arithmetic: ArithmeticName = "real"
+    """What verdicts are to be proved for; unless it is real, whoever decides must be given its bounds."""
+    confirm: Confirm | None = None
+    """What has the last word on counterexamples; None where the network's own word counts."""
 
     def __post_init__(self) -> None:
         for name in self.methods or ():
@@ -99,6 +105,8 @@ class Result:
     """Where the reason is one of a place in the network: which, and what is known of it."""
     float_error: float | None = None
     """Where it is certified: how far any computed margin may be from the exact one; None where no bound is known."""
+    denied: int = 0
+    """Points that are counterexamples for the network as it runs, and none in exact arithmetic as far as is known."""
 
     @property
     def lower(self) -> float | None:
@@ -120,10 +128,19 @@ class Ascent:
     """Whether the order may be chosen."""
     method: str | None = None
     """The rung that decided it."""
+    unbounded: Unbounded | None = None
+    """Why nothing can be proved for the arithmetic that is asked about."""
 
     @classmethod
     def of(
-        cls, model: ImplicitModel, network: Network, query: Query, options: Options, budget: Budget, centre: FloatArray
+        cls,
+        model: ImplicitModel,
+        network: Network,
+        query: Query,
+        options: Options,
+        budget: Budget,
+        centre: FloatArray,
+        arithmetic: Arithmetic,
     ) -> Ascent:
         """Stand before the first rung.
 
@@ -132,11 +149,17 @@ class Ascent:
             OptionError: where a method is not for such queries.
         """
         names = climbed(model, query, options.methods)
-        judge, rng = Judge.of(model, network, query, budget), np.random.default_rng(options.seed)
+        confirm = options.confirm if arithmetic is None else None  # of what is computed, the runtime has the last word
+        judge = Judge.of(model, network, query, budget, confirm)
+        rng = np.random.default_rng(options.seed)
         recorded = Recorded() if options.record else None
-        case = Case(model, query, judge, centre, rng, options.attack, recorded=recorded)
+        bounds = _fitting(arithmetic, model, options)
+        case = Case(model, query, judge, centre, rng, options.attack, recorded=recorded, arithmetic=bounds)
         left = list(names) if model.is_well_posed else []  # of several states for one input no rung speaks
-        return cls(case, budget, names, left, options.methods is None and model.is_feed_forward)
+        unbounded = arithmetic if isinstance(arithmetic, Unbounded) else None
+        if unbounded is not None:  # attacks are climbed where they are asked for by name
+            left = [name for name in left if options.methods is not None and name not in PROOFS]
+        return cls(case, budget, names, left, options.methods is None and model.is_feed_forward, unbounded=unbounded)
 
     @property
     def together(self) -> str | None:
@@ -177,17 +200,43 @@ class Ascent:
     @property
     def result(self) -> Result:
         """What is known now, without its seconds."""
+        return replace(self._known, denied=self.case.judge.denied)
+
+    @property
+    def _known(self) -> Result:
         case, lowers = self.case, tuple(self.case.lowers.tolist())
         if not case.model.is_well_posed:
             return Result(Verdict.UNKNOWN, reason=Reason.NO_UNIQUENESS_PROOF)
         if case.judge.has_won:
             return Result(Verdict.FALSIFIED, -1, self.method, lowers, case.judge.best)
         if not case.open.size:
+            if case.recorded is not None and case.arithmetic is not None:
+                case.recorded.slack = case.slack
             certified = Result(Verdict.CERTIFIED, -1, self.method, lowers, case.judge.best, recorded=case.recorded)
             return replace(certified, states=case.states)
+        if self.unbounded is not None and not PROOFS.isdisjoint(self.names):
+            told = self.unbounded.told
+            return Result(Verdict.UNKNOWN, -1, None, (), case.judge.best, Reason.NO_ROUNDING_BOUND, detail=told)
         outside = "" if PROOFS.isdisjoint(self.names) else case.outside
         reason = Reason.OUTSIDE_DOMAIN if outside else _reason(case, self.names, self.budget)
         return Result(Verdict.UNKNOWN, -1, None, lowers, case.judge.best, reason, detail=outside)
+
+
+def _fitting(arithmetic: Arithmetic, model: ImplicitModel, options: Options) -> FloatMargins | None:
+    """Return the bounds of roundings, which must be those of the model that is decided.
+
+    Raises:
+        ValueError: where they are of another model, or missing.
+    """
+    if arithmetic is None and options.arithmetic != "real":
+        raise ValueError(f"{options.arithmetic} is asked about, and nothing says what its roundings change")
+    if not isinstance(arithmetic, FloatMargins):
+        return None
+    own, theirs = arithmetic.model, model
+    sizes = [[(block.name, block.size) for block in one.blocks] for one in (own, theirs)]
+    if sizes[0] != sizes[1] or (own.n_inputs, own.n_outputs) != (theirs.n_inputs, theirs.n_outputs):
+        raise ValueError("the bounds of roundings are those of another model")
+    return arithmetic
 
 
 def choose(ascents: Sequence[Ascent], budget: Budget) -> None:
@@ -232,7 +281,12 @@ def samples_at_once(model: ImplicitModel) -> int:
 
 
 def decide_together(
-    model: ImplicitModel, network: Network, samples: Sequence[Sample], options: Options
+    model: ImplicitModel,
+    network: Network,
+    samples: Sequence[Sample],
+    options: Options,
+    *,
+    arithmetic: Arithmetic = None,
 ) -> list[Result | None]:
     """Return the verdicts that the first rungs give, climbed by many samples at once; None where they give none.
 
@@ -244,7 +298,7 @@ def decide_together(
         OptionError: where the target is no other class, or a method is not for such sets.
     """
     budget = options.budget
-    begun = [_begun(model, network, sample, options, budget) for sample in samples]
+    begun = [_begun(model, network, sample, options, budget, arithmetic) for sample in samples]
     while group := _group(begun):
         start = budget.clock()
         goes_on = _climb_together([one.ascent for one in group if one.ascent is not None], budget)
@@ -268,7 +322,8 @@ class _Begun:
     @property
     def is_decided(self) -> bool:
         """Whether nothing is left to do."""
-        return self.ascent is None or self.ascent.method is not None
+        ascent = self.ascent
+        return ascent is None or ascent.method is not None or (ascent.unbounded is not None and not ascent.left)
 
     @property
     def result(self) -> Result:
@@ -278,13 +333,15 @@ class _Begun:
         return replace(self.ascent.result, predicted=self.predicted, seconds=self.seconds)
 
 
-def _begun(model: ImplicitModel, network: Network, sample: Sample, options: Options, budget: Budget) -> _Begun:
+def _begun(
+    model: ImplicitModel, network: Network, sample: Sample, options: Options, budget: Budget, arithmetic: Arithmetic
+) -> _Begun:
     start = budget.clock()
     predicted = int(predictions(network(sample.point[None].astype(np.float32)))[0])
     ascent = None
     if predicted == sample.label:
         query = Query.misclassification(sample.inputs, model.n_outputs, sample.label, options.attack.target)
-        ascent = Ascent.of(model, network, query, options, budget, sample.point)
+        ascent = Ascent.of(model, network, query, options, budget, sample.point, arithmetic)
     return _Begun(predicted, ascent, budget.clock() - start)
 
 
@@ -322,6 +379,8 @@ def decide_sample(
     options: Options,
     watch: Watch | None = None,
     budget: Budget | None = None,
+    *,
+    arithmetic: Arithmetic = None,
 ) -> Result:
     """Return the verdict of one sample over one input set: a box, or U_card.
 
@@ -337,6 +396,7 @@ def decide_sample(
         options: the rungs and their limits.
         watch: told the share of the current tree that is proved.
         budget: what it may cost; that of the options where it is left out.
+        arithmetic: what certified is to be proved for; None stands for real arithmetic.
 
     Raises:
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
@@ -344,7 +404,7 @@ def decide_sample(
     """
     budget = options.budget if budget is None else budget
     start = budget.clock()
-    begun = _begun(model, network, Sample(sample, label, inputs), options, budget)
+    begun = _begun(model, network, Sample(sample, label, inputs), options, budget, arithmetic)
     if begun.ascent is not None:
         begun.ascent.case.watch = watch
         begun.ascent.climb()
@@ -360,6 +420,7 @@ def decide_query(
     watch: Watch | None = None,
     budget: Budget | None = None,
     centre: FloatArray | None = None,
+    arithmetic: Arithmetic = None,
 ) -> Result:
     """Return whether the set has a point whose outputs satisfy one of the alternatives.
 
@@ -371,6 +432,7 @@ def decide_query(
         watch: told the share of the current tree that is proved.
         budget: what it may cost; that of the options where it is left out.
         centre: a point of the set to begin at, shape (p,); the middle of its box where it is left out.
+        arithmetic: what certified is to be proved for; None stands for real arithmetic.
 
     Raises:
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
@@ -379,7 +441,7 @@ def decide_query(
     budget = options.budget if budget is None else budget
     start = budget.clock()
     point = query.box.centre if centre is None else centre
-    ascent = Ascent.of(model, network, query, options, budget, point)
+    ascent = Ascent.of(model, network, query, options, budget, point, arithmetic)
     ascent.case.watch = watch
     ascent.climb()
     return replace(ascent.result, seconds=budget.clock() - start)
@@ -436,11 +498,13 @@ def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
         return Reason.NODE_LIMIT
     if case.reason is Reason.RELAXATION_GAP and not PROOFS.intersection(names):
         return Reason.ATTACKS_FAILED
-    return case.reason
+    return Reason.WITHIN_ROUNDING if case.is_within_rounding else case.reason
 
 
-METHODS: Final = tuple(name for name, rung in RUNGS.items() if name != "persist" and not rung.begins)
-"""What may be asked for, in the order of cost; persist ends with the time alone."""
+_OF_PROPERTIES: Final = ("persist", "rational")
+"""Rungs of properties alone, which have no methods to choose: persist ends with the time, rational is for borders."""
+METHODS: Final = tuple(name for name, rung in RUNGS.items() if name not in _OF_PROPERTIES and not rung.begins)
+"""What may be asked for, in the order of cost."""
 
 
 def in_order_of_cost(names: Sequence[str]) -> tuple[str, ...]:

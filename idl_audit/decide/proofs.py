@@ -16,14 +16,18 @@ from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain
-from idl_audit.proof.check import Refused, check, examined, proved_stages
+from idl_audit.proof.check import check, examined, proved_stages
 from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
+from idl_audit.proof.float_check import check_computed, slack_over
+from idl_audit.proof.float_margins import SPARE, Arithmetic, FloatMargins, Slack, Unbounded, lowered
+from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forest import Choices, Forest
 from idl_audit.proof.lp_chain import LpChain, LpLeaves, widened
-from idl_audit.proof.proof import REST, Goals, Proof, trivial
+from idl_audit.proof.proof import REST, Goals, Proof, Refused, trivial
 from idl_audit.proof.rows import groups, weights_of, with_sums
 from idl_audit.proof.sensitivity_witness import loop_witnesses
 from idl_audit.proof.split_tree import SplitTree
+from idl_audit.proof.sums import weighable
 from idl_audit.search import branching
 from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
@@ -42,6 +46,9 @@ FEW_INPUTS: Final = 20
 """Up to so many inputs that can move, splitting their box pays."""
 GROWTH: Final = 0.2
 """Of the time, for the growth of a recorded tree of boxes."""
+LOOSE: Final = 16.0
+"""A proof for floating-point arithmetic leaves roundings so many times more room than they are known to need, where its
+margins allow it: whoever checks it may have coarser bounds of them."""
 
 
 @dataclass(eq=False)
@@ -55,10 +62,18 @@ class Recorded:
     """Of the input box, for the alternatives that nothing else refuted."""
     chain: Chain | None = None
     lp: LpChain | None = None
+    slack: Slack | None = None
+    """In floating-point arithmetic: what the offsets of the query were lowered by."""
 
 
 def proof_of(
-    model: ImplicitModel, network: Network, query: Query, recorded: Recorded | None, *, budget: Budget
+    model: ImplicitModel,
+    network: Network,
+    query: Query,
+    recorded: Recorded | None,
+    *,
+    budget: Budget,
+    arithmetic: Arithmetic = None,
 ) -> Proof | None:
     """Return a proof that a query has no counterexample, checked; None where what the budget allows proves nothing.
 
@@ -71,18 +86,48 @@ def proof_of(
         query: the set and the alternatives.
         recorded: what the searches left.
         budget: what it may cost beyond the check of what was recorded.
+        arithmetic: what the proof is to be about; None stands for real arithmetic.
     """
+    if isinstance(arithmetic, Unbounded):
+        return None
+    recorded = recorded or Recorded()
     try:
-        return _Making(model, network, plain(query), budget).proof(recorded or Recorded())
+        if arithmetic is None:
+            return _Making(model, network, plain(query), budget).proof(recorded)
+        return _computed(model, network, query, recorded, budget, arithmetic)
     except (BudgetError, MemoryLimitError, SolverError):
         return None
+
+
+def _computed(
+    model: ImplicitModel,
+    network: Network,
+    query: Query,
+    recorded: Recorded,
+    budget: Budget,
+    arithmetic: FloatMargins,
+) -> Proof | None:
+    """Return a proof for floating-point arithmetic: of the query with lower offsets, and what they are lowered by."""
+    query = replace(query, inputs=plain(query).inputs, alternatives=plain(query).alternatives)
+    slack = recorded.slack
+    if slack is None or not all(np.isfinite(own).all() for own in slack):
+        slack = tuple(own * SPARE for own in slack_over(model, query, trivial(len(query.alternatives)), arithmetic))
+    parts, loose = FloatParts(arithmetic, query), tuple(own * LOOSE for own in slack)
+    first = _Making(model, network, lowered(query, loose), budget, parts).of_recorded(recorded)
+    if not check_computed(model, query, replace(first, slack=loose), arithmetic):
+        return replace(first, slack=loose)
+    found = _Making(model, network, lowered(query, slack), budget, parts).proof(recorded)
+    if found is None:
+        return None
+    found = replace(found, slack=slack)
+    return None if check_computed(model, query, found, arithmetic) else found
 
 
 def plain(query: Query) -> Query:
     """Return the query as a file holds it: a box of numbers, offsets rounded downward."""
     if query.sparse is not None:
         return query
-    alternatives = tuple(Conjunction(c.rows, c.offsets) for c in query.alternatives)
+    alternatives = tuple(Conjunction(c.rows, c.offsets, (), c.strict) for c in query.alternatives)
     return Query(Box.between(query.box.lo, query.box.hi), alternatives)
 
 
@@ -94,22 +139,24 @@ class _Making:
     network: Network
     query: Query
     budget: Budget
+    parts: FloatParts | None = None
+    """For floating-point arithmetic, whose query has lower offsets: what these need be over parts of the box."""
 
     def proof(self, recorded: Recorded) -> Proof | None:
         """Return the first proof that holds; None where none does."""
-        first = self._of(recorded)
-        refused, is_open = examined(self.model, self.query, first)
+        first = self.of_recorded(recorded)
+        refused, is_open = examined(self.model, self.query, first, self.parts)
         if not refused:
             return first
         for attempt in (self._with_intervals, self._by_splits, self._by_branching, self._by_programs):
             if self.budget.is_spent:
                 return None
             found = attempt(first, is_open, recorded)
-            if found is not None and not check(self.model, self.query, found):
+            if found is not None and not check(self.model, self.query, found, self.parts):
                 return found
         return None
 
-    def _of(self, recorded: Recorded) -> Proof:
+    def of_recorded(self, recorded: Recorded) -> Proof:
         """Return what was recorded as a proof; alternatives that it does not speak of are left to the usual lines."""
         if recorded.chain is not None and self.model.is_feed_forward:
             proof = of_chain(self.model, self.query, recorded.chain)
@@ -152,15 +199,32 @@ class _Making:
             return None
         tree = recorded.splits and self._grown(recorded.splits, GROWTH)
         if tree is None:  # bounds over one box do not refute a part of it that bounds over the whole did
-            tree, judge = SplitTree(), Judge.of(self.model, self.network, self.query)
-            split_inputs(self.model, self.query, budget=self.budget, judge=judge, record=tree, cut_slabs=False)
-            tree = self._grown(tree, 1.0)
+            tree, judge = SplitTree(), Judge.of(self.model, self.network, self._asked)
+            done = split_inputs(
+                self.model,
+                self._asked,
+                budget=self.budget,
+                judge=judge,
+                record=tree,
+                cut_slabs=False,
+                margins=self._margins,
+            )
+            tree = None if done.found else self._grown(tree, 1.0)
         return None if tree is None else replace(of_splits(tree), loops=first.loops)
 
     def _grown(self, tree: SplitTree, share: float) -> SplitTree | None:
         with suppress(BudgetError):
-            return grown(self.model, self.query, tree, self.budget.part(share))
+            return grown(self.model, self._asked, tree, self.budget.part(share), self._margins)
         return None
+
+    @property
+    def _asked(self) -> Query:
+        """The query as it is asked, for what bounds roundings over each part."""
+        return self.query if self.parts is None else self.parts.query
+
+    @property
+    def _margins(self) -> FloatMargins | None:
+        return None if self.parts is None else self.parts.margins
 
     def _by_branching(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Branch on hidden states, for all alternatives anew."""
@@ -188,26 +252,41 @@ class _Making:
     ) -> Iterator[tuple[int, int, LpLeaves]]:
         tree = LpTree(there, self._inputs, widened(bounds), self.budget)
         for number in numbers:
-            rows, offsets = with_sums(self.query.alternatives[number])
-            for row in range(len(rows)):
-                grown_ = tree.grow(rows[row], lambda u: False, offset=float(offsets[row]))
+            asked = with_sums(self.query.alternatives[number])
+            for row in range(len(asked.rows)):
+                grown_ = tree.grow(asked.rows[row], lambda u: False, offset=float(asked.offsets[row]))
                 if grown_.lower > 0:
                     yield int(number), row, grown_.leaves
                     break
+            else:
+                yield from self._leaves_together(there, bounds, int(number))
 
     def _leaves_of_one(
         self, there: ImplicitModel, bounds: StateBounds, numbers: Sequence[int] | IntArray
     ) -> Iterator[tuple[int, int, LpLeaves]]:
         relaxation = TriangleRelaxation(there, self._inputs, bounds, sparse=self.query.sparse, budget=self.budget)
         for number in numbers:
-            rows, offsets = with_sums(self.query.alternatives[number])
-            for row in range(len(rows)):
-                answer = relaxation.minimise(rows[row], budget=self.budget)
-                if answer.outcome is Outcome.OPTIMAL and answer.lower + offsets[row] > 0:
+            asked = with_sums(self.query.alternatives[number])
+            for row in range(len(asked.rows)):
+                answer = relaxation.minimise(asked.rows[row], budget=self.budget)
+                if answer.outcome is Outcome.OPTIMAL and answer.lower + asked.offsets[row] > 0:
                     assert answer.multipliers is not None
                     phases = np.zeros((1, there.n_states), np.int8)
                     yield int(number), row, LpLeaves(phases, answer.multipliers[None].astype(np.float32))
                     break
+            else:
+                yield from self._leaves_together(there, bounds, int(number))
+
+    def _leaves_together(
+        self, there: ImplicitModel, bounds: StateBounds, number: int
+    ) -> Iterator[tuple[int, int, LpLeaves]]:
+        """Yield the leaves of a tree of all rows of an alternative together, where that has an end."""
+        alternative = self.query.alternatives[number]
+        if weighable(alternative) and self.query.sparse is None:
+            tree = LpTree(there, self._inputs, widened(bounds), self.budget, together=alternative)
+            grown_ = tree.grow_together(lambda u: False)
+            if grown_.lower > 0:
+                yield number, 0, grown_.leaves
 
     @property
     def _there(self) -> ImplicitModel:
@@ -220,5 +299,5 @@ class _Making:
 
 def with_sums_of_rows(query: Query) -> Query:
     """Return the query with sums of rows added to each alternative: it has the same counterexamples."""
-    alternatives = tuple(Conjunction(*with_sums(alternative)) for alternative in query.alternatives)
+    alternatives = tuple(with_sums(alternative) for alternative in query.alternatives)
     return replace(query, alternatives=alternatives)

@@ -71,7 +71,7 @@ class _Hunt:
     def of(cls, case: Case, points: FloatArray, y: FloatArray) -> _Hunt:
         """Begin at the best point for each of the alternatives that are nearest to holding."""
         open_ = case.open_query.alternatives
-        far = np.stack([(y @ one.rows.T + one.offsets).max(axis=1) for one in open_], axis=1)
+        far = np.stack([one.values(y).max(axis=1) for one in open_], axis=1)
         aims = np.argsort(far.min(axis=0), kind="stable")[:NEAREST]
         return cls(case, [open_[k] for k in aims], points[far[:, aims].argmin(axis=0)])
 

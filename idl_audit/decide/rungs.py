@@ -13,13 +13,17 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.decide import sample_bounds
-from idl_audit.decide.case import Case, plus
+from idl_audit.decide.case import Case
 from idl_audit.decide.proofs import FEW_INPUTS
 from idl_audit.decide.quick import quick
+from idl_audit.decide.together import CLOSE, rows_together, several_rows, small_program
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.exact import phases
+from idl_audit.proof.exact.point import RATIONALS, ExactNetwork
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import output_intervals, output_lower_bounds
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_intervals, output_lower_bounds
 from idl_audit.proof.lp_chain import LpChain, widened
+from idl_audit.proof.rows import plus
 from idl_audit.search import branching
 from idl_audit.search.attacks import Target, run_attack
 from idl_audit.search.branching import Chain
@@ -33,15 +37,17 @@ from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Misclassification, Query
+from idl_audit.values.rounding import LEAST
 from idl_audit.values.verdicts import Reason
 
 FIRST_BOXES: Final = 96
 FIRST_BOXES_BY_FORMS: Final = 1024
+MORE_BOXES: Final = 8192
 GREATEST_EFFORT: Final = 8
+FEWEST_INPUTS: Final = 7
+"""Up to so many that move, linear programs of several rows wait for a long split."""
 LARGEST_PROGRAM: Final = 2**32
 """Bytes of a linear program that is tried unless methods are named."""
-CLOSE: Final = 1e-5
-"""Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
 
 REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
     {
@@ -115,6 +121,7 @@ def _split(case: Case, budget: Budget) -> None:
     if outcome.proved:
         if case.recorded is not None:
             case.recorded.splits = splitting.tree
+            splitting.tree.weights = case.spread(splitting.tree.weights)
         case.raise_lowers(case.open, outcome.lowers)
 
 
@@ -125,12 +132,29 @@ def _first_split(case: Case, budget: Budget) -> None:
         _split(case, budget.at_most_nodes(FIRST_BOXES_BY_FORMS))
 
 
+def _long_split(case: Case, budget: Budget) -> None:
+    """More boxes, where linear programs of several rows, which cost more each, come next."""
+    _split(case, budget.at_most_nodes(MORE_BOXES))
+
+
+def _first_joint(case: Case, budget: Budget) -> None:
+    """All rows of an alternative at once, as long as the tree seems to end soon."""
+    rows_together(case, budget, patience=1.0)
+
+
+def _next_joint(case: Case, budget: Budget) -> None:
+    """The same, as long as it seems to have an end."""
+    rows_together(case, budget, patience=4.0)
+
+
 def _branch(case: Case, budget: Budget) -> None:
     """Optimised slopes, then a tree over the phases of hidden states for every alternative that is open."""
+    if not case.may_be_proved(budget):
+        return
     numbers, chain = case.open, None if case.recorded is None else Chain()
     outcome = branching.branch(
         case.model,
-        case.open_query,
+        case.open_proved,
         budget=budget,
         judge=case.judge,
         record=chain,
@@ -145,10 +169,13 @@ def _branch(case: Case, budget: Budget) -> None:
 
 def _lp(case: Case, budget: Budget) -> None:
     """The triangle LP for each row of the open alternatives: its duals for a proof, its minimiser for an attack."""
+    if not case.may_be_proved(budget):
+        return
     bounds, judge = case.bounds(budget), case.judge.within(budget)
     relaxation = TriangleRelaxation(case.proved_model, case.inputs, bounds, sparse=case.sparse, budget=budget)
     for number in case.hardest:
-        for row, offset in zip(*case.rows_of(number), strict=True):
+        asked = case.rows_of(number)
+        for row, offset, strict in zip(asked.rows, asked.offsets, asked.strict, strict=True):
             if budget.is_spent:
                 return
             budget.spend()
@@ -156,7 +183,7 @@ def _lp(case: Case, budget: Budget) -> None:
             if answer.outcome is not Outcome.OPTIMAL:
                 case.reason = REASONS[answer.outcome]
                 continue
-            case.raise_lowers([number], plus(np.array([answer.lower]), np.array([offset])))
+            case.raise_lowers([number], [float(plus(np.asarray(answer.lower), offset, strict))])
             if case.lowers[number] > 0:
                 break
             if answer.point is not None and judge.propose(answer.point):
@@ -186,11 +213,15 @@ def _mip(case: Case, budget: Budget) -> None:
 
 def _exact(case: Case, budget: Budget) -> None:
     """A tree of LPs over the phases of ReLU states, for every open alternative: first all roots, then all trees."""
+    if not case.may_be_proved(budget):
+        return
     bounds = widened(case.bounds(budget))
     tree = LpTree(case.proved_model, case.inputs, bounds, budget)
     chain = LpChain(dict(bounds.z))
-    if case.recorded is not None:
+    if case.recorded is not None and case.recorded.lp is None:
         case.recorded.lp = chain
+    elif case.recorded is not None and case.recorded.lp is not None:
+        chain = case.recorded.lp
     judge = case.judge.within(budget)
 
     def candidate(points: FloatArray) -> bool:
@@ -222,7 +253,8 @@ def _rows_by_trees(
 
     Without `roots` the trees are no more than roots. With them the row with the best root comes first.
     """
-    rows, offsets = case.rows_of(number)
+    asked = case.rows_of(number)
+    rows, offsets = asked.rows, asked.offsets
     order = range(len(rows)) if roots is None else np.argsort(-np.asarray(roots), kind="stable").tolist()
     seen = []
     for turn, r in enumerate(order):
@@ -244,6 +276,33 @@ def _why_left(grown: Grown) -> Reason:
     """Return why a tree was left: where nothing is left to split, the relaxation of other activations has a gap."""
     gaps = {Outcome.TIME_LIMIT: Reason.TIME_LIMIT, Outcome.MEMORY_LIMIT: Reason.MEMORY_LIMIT}
     return gaps.get(grown.outcome, Reason.RELAXATION_GAP)
+
+
+def _rational(case: Case, budget: Budget) -> None:
+    """Exact programs over the phases of the few states that bend: for what rounding leaves open at a border."""
+    box, network = case.query.box, case.judge.confirm
+    if case.arithmetic is not None:  # what holds of real numbers says nothing of floats at a border
+        return
+    if not isinstance(network, ExactNetwork) or not phases.is_small(case.proved_model, box, case.bounds(budget)):
+        return
+    model = network.own
+    if model is None or not phases.fits(model):
+        return
+    bounds = backward_state_bounds(model, case.inputs, check=budget.check)
+    program = phases.program_of(model, box, bounds, check=budget.check) if phases.is_small(model, box, bounds) else None
+    if program is None:
+        return
+    decider = phases.Decider(model, case.query, program, budget.check)
+    for number in case.hardest.tolist():
+        budget.spend()
+        answer = decider.decide(case.query.alternatives[number])
+        if answer.point and network.opinion(case.query, answer.point).holds:
+            near = np.array([float(value) for value in answer.point])
+            if not case.judge.propose(near):  # a point of float32 numbers is one for everybody
+                case.judge.take(answer.point, RATIONALS)
+            return
+        if answer.refuted:
+            case.raise_lowers([number], [LEAST])
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -283,6 +342,32 @@ def _few_feed_forward(model: ImplicitModel, query: Query) -> bool:
     return model.is_feed_forward and _few_inputs(model, query)
 
 
+def _several_small(model: ImplicitModel, query: Query) -> bool:
+    return model.is_feed_forward and _boxes(model, query) and several_rows(model, query) and small_program(model)
+
+
+def _several_many(model: ImplicitModel, query: Query) -> bool:
+    """Where fewer inputs move, boxes close more than programs do in the same time."""
+    return _several_small(model, query) and moving_inputs(query.box).size > FEWEST_INPUTS
+
+
+def _attacked(model: ImplicitModel, query: Query) -> bool:
+    """Points of programs of several rows are tried before attacks, where many inputs move."""
+    return _boxes(model, query) and not _several_many(model, query)
+
+
+def _few_attacked(model: ImplicitModel, query: Query) -> bool:
+    return _few_inputs(model, query) and not _several_many(model, query)
+
+
+def _several_few(model: ImplicitModel, query: Query) -> bool:
+    return _few_inputs(model, query) and _several_small(model, query)
+
+
+def _several_in_a_box(model: ImplicitModel, query: Query) -> bool:
+    return _boxes(model, query) and several_rows(model, query) and program_bytes(model) <= LARGEST_PROGRAM
+
+
 def _classes(model: ImplicitModel, query: Query) -> bool:
     return isinstance(query, Misclassification)
 
@@ -298,6 +383,10 @@ def _trees(model: ImplicitModel, query: Query) -> bool:
 def _no_trees(model: ImplicitModel, query: Query) -> bool:
     """Linear programs stand in for trees, unless they alone would take the machine's memory."""
     return model.is_feed_forward and not _trees(model, query) and program_bytes(model) <= LARGEST_PROGRAM
+
+
+def _small_exact(model: ImplicitModel, query: Query) -> bool:
+    return _no_classes(model, query) and phases.fits(model)
 
 
 def _no_classes(model: ImplicitModel, query: Query) -> bool:
@@ -334,11 +423,18 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
+        "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
-        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_inputs, begins="attack"),
+        "first joint": Rung(_first_joint, 0.1, proves=True, fits=several_rows, usual=_several_many, begins="joint"),
+        "first attack": Rung(_first_attack, 0.1, fits=_boxes, usual=_few_attacked, begins="attack"),
         "next split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
-        "attack": Rung(_attack, 0.15, fits=_boxes, usual=_boxes),
+        "attack": Rung(_attack, 0.15, fits=_boxes, usual=_attacked),
+        "rational": Rung(_rational, 0.3, proves=True, fits=_small_exact, usual=_small_exact),
+        "long split": Rung(_long_split, 0.1, proves=True, fits=_boxes, usual=_several_few, begins="split"),
+        "next joint": Rung(_next_joint, 0.4, proves=True, fits=several_rows, usual=_several_small, begins="joint"),
+        "late attack": Rung(_attack, 0.15, fits=_boxes, usual=_several_many, begins="attack"),
         "split": Rung(_split, 0.85, proves=True, fits=_boxes, usual=_few_inputs),
+        "joint": Rung(rows_together, 0.6, proves=True, fits=several_rows, usual=_several_in_a_box),
         "lp": Rung(_lp, proves=True, usual=_no_trees),
         "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),
         "exact": Rung(_exact, 0.6, proves=True, usual=_loops),

@@ -15,7 +15,7 @@ from idl_audit.report.wording import plain
 WITHOUT_FINGERPRINTS: Final = "1.0"
 """The version of the schema that lacks fingerprints."""
 
-THREAT_FIELDS: Final = ("set", "norm", "arithmetic", "k", "target", "clip")
+THREAT_FIELDS: Final = ("set", "norm", "arithmetic", "k", "target", "clip", "free")
 """Fields of a threat model that must be equal as they are; `sigma` and `eps` are compared apart."""
 
 
@@ -27,6 +27,7 @@ def differences(report: Report, earlier: Report, *, same_radii: bool) -> Iterato
     yield from _other_output(report, earlier)
     yield from _other_classes(report, earlier)
     yield from _other_threat(report.threat_model, earlier.threat_model, same_radii=same_radii)
+    yield from _other_relation(report, earlier)
 
 
 def notes(report: Report, earlier: Report) -> Iterator[str]:
@@ -132,6 +133,24 @@ def _other_classes(report: Report, earlier: Report) -> Iterator[str]:
     new, old = report.model, earlier.model
     if new is not None and old is not None and new.threshold != old.threshold:
         yield f"it makes classes by another threshold ({_shown(old.threshold)}, not {_shown(new.threshold)})"
+
+
+def _other_relation(report: Report, earlier: Report) -> Iterator[str]:
+    """Compare what a score is to do, and which other network stands beside the first."""
+    new, old = report.monotonicity, earlier.monotonicity
+    if new is not None and old is not None:
+        asked = [(one.input, one.direction, one.label) for one in (old, new)]
+        if asked[0] != asked[1]:
+            ways = [f"{k}{way}" + ("" if label is None else f" of class {label}") for k, way, label in asked]
+            yield f"it asks about another score (input {ways[0]}, not {ways[1]})"
+    elif new is not old:
+        yield "only one of the two reports asks which way a score goes"
+    now, before = report.comparison, earlier.comparison
+    if now is not None and before is not None:
+        if now.second.sha256 != before.second.sha256:
+            yield f"it compares with another network ({plain(before.second.path)}, not {plain(now.second.path)})"
+    elif now is not before:
+        yield "only one of the two reports compares two networks"
 
 
 def _other_threat(new: ThreatModel | None, old: ThreatModel | None, *, same_radii: bool) -> Iterator[str]:

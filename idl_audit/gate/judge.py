@@ -11,7 +11,7 @@ from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.gate.comparison import changes, check_comparable
 from idl_audit.gate.fingerprints import notes
 from idl_audit.gate.measures import Figure, Share, measure, wilson
-from idl_audit.gate.rules import AT_EPS, EXAMPLE, Metric, Rule, parse_rule
+from idl_audit.gate.rules import AT_EPS, COMPARED, EXAMPLE, Metric, Rule, parse_rule
 from idl_audit.report.schema import Gate, NewlyFalsified, Report, RuleResult, Verdict
 from idl_audit.report.wording import eps_text, plain
 from idl_audit.values.errors import OptionError
@@ -43,6 +43,9 @@ def check_measured(rules: Sequence[Rule], *, radii: Sequence[Eps], sensitivity: 
     """
     known = ", ".join(radius.text for radius in radii)
     for rule in rules:
+        if rule.metric in COMPARED or rule.metric is Metric.MONOTONE:
+            which = "certify --monotone" if rule.metric is Metric.MONOTONE else "compare"
+            raise OptionError(f"the rule '{rule.text}' needs a report of {which}; judge that with `gate`")
         if rule.metric in (Metric.MAX_SENSITIVITY, Metric.NORM_INF_S):
             if not sensitivity:
                 raise OptionError(f"the rule '{rule.text}' needs the step sensitivity; add it to the steps")

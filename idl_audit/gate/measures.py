@@ -6,14 +6,15 @@ Elsewhere: certified accuracy, verified accuracy, robust accuracy.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist
-from typing import Final
+from typing import Final, TypeVar
 
 from idl_audit.data.numbers import parse_number
-from idl_audit.gate.rules import AT_EPS, Metric
-from idl_audit.report.schema import ConfidenceInterval, EpsSummary, Report
+from idl_audit.gate.rules import AT_EPS, COMPARED, Metric
+from idl_audit.report.schema import ComparedCounts, ConfidenceInterval, EpsSummary, MonotoneCounts, Report
 from idl_audit.report.wording import eps_text, plain
 from idl_audit.values.errors import OptionError
 
@@ -65,6 +66,13 @@ def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
     Raises:
         OptionError: where it says nothing of the metric, or not at this radius.
     """
+    if metric in COMPARED:
+        return _compared(report, metric, eps)
+    if metric is Metric.MONOTONE:
+        if report.monotonicity is None:
+            raise OptionError("the report has no monotonicity, which monotone speaks of; write one with certify")
+        own = _at_radius(report, report.monotonicity.per_eps, metric, eps)
+        return Share(own.certified, own.n)
     if metric in AT_EPS:
         entry = entry_at(report, metric, eps)
         if metric is Metric.CERTIFIED_ACCURACY:
@@ -86,9 +94,28 @@ def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
     return Figure(max(entry.value for entry in found.top_inputs))
 
 
+def _compared(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
+    """Return what a report of `compare` says."""
+    found = report.comparison
+    if found is None:
+        raise OptionError(f"the report compares no networks, which {metric} speaks of; write one with compare")
+    entry = _at_radius(report, found.per_eps, metric, eps)
+    if metric is Metric.MAX_DIFFERENCE:
+        return Figure(entry.difference_proved)
+    if not found.has_classes:
+        raise OptionError(f"the networks of the report have no classes, which {metric} speaks of; give --threshold")
+    return Share(entry.certified if metric is Metric.AGREEMENT else entry.falsified, entry.n)
+
+
 def entry_at(report: Report, metric: Metric, eps: str | None) -> EpsSummary:
     """Return the counts at a radius as it is written in a rule. Raises OptionError where there are none."""
-    entries = report.summary.per_eps if report.summary is not None else ()
+    return _at_radius(report, report.summary.per_eps if report.summary is not None else (), metric, eps)
+
+
+Entry = TypeVar("Entry", EpsSummary, ComparedCounts, MonotoneCounts)
+
+
+def _at_radius(report: Report, entries: Sequence[Entry], metric: Metric, eps: str | None) -> Entry:
     if not entries:
         raise OptionError(f"the report has no verdicts, which {metric} speaks of; write one with certify or run")
     known = ", ".join(eps_text(report, entry.eps) for entry in entries)

@@ -27,6 +27,10 @@ class Metric(StrEnum):
     UNKNOWN = "unknown"
     MAX_SENSITIVITY = "max_sensitivity"
     NORM_INF_S = "norm_inf_S"
+    AGREEMENT = "agreement"
+    DISAGREEMENT = "disagreement"
+    MAX_DIFFERENCE = "max_difference"
+    MONOTONE = "monotone"
 
 
 MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
@@ -37,13 +41,22 @@ MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
         Metric.UNKNOWN: "samples that are undecided, of all",
         Metric.MAX_SENSITIVITY: "the largest entry of S",
         Metric.NORM_INF_S: "the largest row sum of S",
+        Metric.AGREEMENT: "samples around which two networks provably have one class, of all",
+        Metric.DISAGREEMENT: "samples around which two networks have two classes, of all",
+        Metric.MONOTONE: "samples around which a score provably goes the asked way as an input rises, of all",
+        Metric.MAX_DIFFERENCE: "the largest proved bound on how far outputs of two networks differ",
     }
 )
 
-AT_EPS: Final = frozenset({Metric.CERTIFIED_ACCURACY, Metric.ATTACK_SUCCESS, Metric.UNKNOWN})
+COMPARED: Final = frozenset({Metric.AGREEMENT, Metric.DISAGREEMENT, Metric.MAX_DIFFERENCE})
+"""Metrics of two networks."""
+
+AT_EPS: Final = (
+    frozenset({Metric.CERTIFIED_ACCURACY, Metric.ATTACK_SUCCESS, Metric.UNKNOWN, Metric.MONOTONE}) | COMPARED
+)
 """Metrics of one radius."""
 
-SHARES: Final = AT_EPS | {Metric.CLEAN_ACCURACY}
+SHARES: Final = (AT_EPS | {Metric.CLEAN_ACCURACY}) - {Metric.MAX_DIFFERENCE}
 """Metrics that are k of n."""
 
 ACCURACIES: Final = frozenset({Metric.CLEAN_ACCURACY, Metric.CERTIFIED_ACCURACY})
@@ -139,7 +152,7 @@ def _check_limit(limit: Fraction, *, share: bool, percent: bool, number: str, sh
     if limit < 0:
         raise OptionError(f"the rule {shown} has a limit below zero; write for example '{EXAMPLE}'")
     if not share and percent:
-        raise OptionError(f"the rule {shown}: a sensitivity is no share; leave % out")
+        raise OptionError(f"the rule {shown}: sensitivities and differences are no shares; leave % out")
     if share and limit > 1:
         if percent:
             raise OptionError(f"the rule {shown} asks for more than 100 %; give a share from 0 to 100 %")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NoReturn, TypeAlias
@@ -87,6 +87,13 @@ class Names:
         renamed = fresh_names(prefix, values, self.taken)
         return Given({renamed[name]: value for name, value in values.items()}, renamed)
 
+    def check_room(self, count: int, prefix: str) -> None:
+        """Raise UnsupportedModelError where so many more nodes would be too many."""
+        if self.n_nodes + count > MOST_NODES:
+            raise UnsupportedModelError(
+                [f"{shown(prefix)}: with its subgraphs the model has over {MOST_NODES:,} nodes; export a smaller one"]
+            )
+
     def placed(
         self, body: Body, prefix: str, given: Mapping[str, str]
     ) -> tuple[list[Node], dict[str, AnyArray], Renamed]:
@@ -95,11 +102,8 @@ class Names:
         `given` says which outer names its inputs stand for; an input that is not in it is left out ('').
         Raises UnsupportedModelError where all together would be too many nodes.
         """
+        self.check_room(len(body.nodes), prefix)
         self.n_nodes += len(body.nodes)
-        if self.n_nodes > MOST_NODES:
-            raise UnsupportedModelError(
-                [f"{shown(prefix)}: with its subgraphs the model has over {MOST_NODES:,} nodes; export a smaller one"]
-            )
         own = dict(fresh_names(prefix, sorted(body.own - set(body.inputs) - {""}), self.taken))
         own.update({name: given.get(name, "") for name in body.inputs})
         nodes = [_renamed(node, own, prefix, self.taken) for node in body.nodes]
@@ -166,6 +170,30 @@ class _Expansion:
     names: Names
     constants: dict[str, AnyArray] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    sizes: dict[tuple[str, str, str], int] = field(default_factory=dict)
+
+    def size(self, call: Call, within: tuple[tuple[str, str, str], ...]) -> int:
+        """Return how many nodes stand in the place of a call; calls that are not read count for none.
+
+        Functions that call others twice each are counted before any node of theirs is made: there may be 2^30.
+        """
+        target, function = call.target, self.functions.get(call.target)
+        if function is None or target in within or len(within) >= _DEEPEST:
+            return 0
+        if target not in self.sizes:
+            nodes = function.body.nodes
+            inner = sum(self.size(other, (*within, target)) for other in _calls(nodes))
+            self.sizes[target] = len(nodes) + inner
+        return self.sizes[target]
+
+
+def _calls(nodes: Sequence[Node]) -> Iterator[Call]:
+    """Yield the calls among nodes, and inside their bodies."""
+    for node in nodes:
+        if isinstance(node, Call):
+            yield node
+        for body in node.bodies:
+            yield from _calls(body.nodes)
 
 
 def without_calls(body: Body, functions: Mapping[tuple[str, str, str], Function], opset: int, names: Names) -> Plain:
@@ -215,6 +243,7 @@ def _called(call: Call, work: _Expansion, within: tuple[tuple[str, str, str], ..
             [f"{shown(call.label)}: the function {shown(call.op)} calls itself, or too many others; export it without"]
         )
     _check_call(call, function, work.opset)
+    work.names.check_room(work.size(call, within), call.label)
     body = function.body
     given = dict(zip(body.inputs, call.inputs, strict=False))
     nodes, constants, own = work.names.placed(body, call.label, given)

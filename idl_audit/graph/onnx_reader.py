@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -37,13 +37,20 @@ OLDEST_OPSET: Final = 7
 _MAX_PROTOBUF: Final = 2**31 - 1  # protobuf's own limit
 
 
-def read_onnx(path: Path, *, outline: bool = False, chosen: InputChoice = AS_IT_IS, whole: bool = True) -> Graph:
+def read_onnx(
+    path: Path,
+    *,
+    outline: bool = False,
+    chosen: InputChoice = AS_IT_IS,
+    whole: bool = True,
+    hidden: Sequence[str] = (),
+) -> Graph:
     """Return the graph in an ONNX file, its weights as read-only arrays, without the nodes that no output needs.
 
     The model's own functions, and control flow whose course is fixed, stand as plain nodes in it. With `outline`, large
     weights are checked but not read, and stand as one repeated number: enough to tell shapes. Inputs that are `chosen`
-    to be fixed are constants. Unless it must be `whole`, nodes that are not read stand as `Refused` ones in the graph,
-    and what is wrong with them as its `problems`.
+    to be fixed are constants. Tensors named as `hidden` are outputs as well. Unless it must be `whole`, nodes that are
+    not read stand as `Refused` ones in the graph, and what is wrong with them as its `problems`.
 
     External data is read from regular files below the model's folder only; nothing in the file is run.
     Raises ModelFileError for a file that is missing, damaged or unsafe, and UnsupportedModelError, listing everything,
@@ -53,7 +60,7 @@ def read_onnx(path: Path, *, outline: bool = False, chosen: InputChoice = AS_IT_
     model, file = read_model(path)
     opset = _opset(model, path)
     source = Source(path, ExternalData(path), outline)
-    contents = read_contents(model, source)
+    contents = _with_hidden(read_contents(model, source), hidden, path)
     check_names(contents.body, contents.functions.values(), path)
     fixed = fixed_values(contents.inputs, chosen.fixed, path)
     translated = without_classical(_with_fixed(contents, fixed))
@@ -84,6 +91,23 @@ def read_onnx(path: Path, *, outline: bool = False, chosen: InputChoice = AS_IT_
         problems=surveyed.problems,
     )
     return with_choice(graph, chosen.names, path)
+
+
+def _with_hidden(contents: Contents, hidden: Sequence[str], path: Path) -> Contents:
+    """Return the contents with these tensors as further outputs. Raises ModelFileError where there is no such one."""
+    known = {value.name: value for value in (*contents.hints, *contents.inputs, *contents.outputs)}
+    made = {*contents.body.inputs, *contents.body.constants, *(n for node in contents.body.nodes for n in node.outputs)}
+    for name in hidden:
+        if name not in made:
+            raise ModelFileError(
+                f"{path}: there is no tensor {shown(name)!r}; name the output of a node, as the file calls it"
+            )
+    more = [name for name in dict.fromkeys(hidden) if name not in contents.body.outputs]
+    return replace(
+        contents,
+        outputs=(*contents.outputs, *(known.get(name, Value(name, None, "undefined")) for name in more)),
+        body=replace(contents.body, outputs=(*contents.body.outputs, *more)),
+    )
 
 
 def read_interface(path: Path) -> tuple[tuple[Value, ...], tuple[Value, ...]]:

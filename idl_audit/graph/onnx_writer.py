@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -97,6 +98,26 @@ def clean_model(graph: Graph, output: str, *, double: bool = False) -> ModelProt
         # Up to format 3 every weight must be declared as an input as well, and onnx's converter insists on it.
         ir_version=max(4, helper.find_min_ir_version_for([version])),
     )
+
+
+def tensor_bytes(array: AnyArray, name: str) -> bytes:
+    """Return an array as a serialised TensorProto."""
+    return bytes(numpy_helper.from_array(np.ascontiguousarray(array), name).SerializeToString())
+
+
+def with_hidden(path: Path, names: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
+    """Return the model of a file with these tensors as further outputs, external data inside; and its own outputs.
+
+    Raises:
+        UnsupportedModelError: where it is larger than one such file may be.
+    """
+    model = onnx.load(path)
+    outputs = tuple(value.name for value in model.graph.output)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in outputs)
+    try:
+        return bytes(model.SerializeToString()), outputs
+    except ValueError as error:  # protobuf holds 2 GiB
+        raise UnsupportedModelError([f"{path}: with its weights inside, the model is larger than 2 GiB"]) from error
 
 
 def _in_other_floats(graph: Graph, nodes: Sequence[Node], types: Mapping[str, str]) -> Graph:

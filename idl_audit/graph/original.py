@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from idl_audit.graph.folding import with_folded_constants
 from idl_audit.graph.inputs import FLOATS, has_batch_axis, names_of, taken_apart, with_one_input
 from idl_audit.graph.ir import Graph, Value, shown
-from idl_audit.graph.onnx_writer import clean_model
+from idl_audit.graph.onnx_writer import clean_model, with_hidden
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 
@@ -29,6 +29,15 @@ _SAME: Final[Mapping[str, float]] = MappingProxyType({"float16": 2.0**-8, "bfloa
 _SAME_IN_FLOAT32: Final = 1e-5
 _BATCH: Final = 256
 _PREAMBLE: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+OPTIMISATIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {"off": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "all": "ORT_ENABLE_ALL"}
+)
+"""How far onnxruntime may rewrite a graph before it runs it -> its own name for that; what it does unasked is `all`.
+
+Off, every operator is run as it is written. Rewritten, weights behind a DequantizeLinear are multiplied by kernels that
+round the other factor to 8 bits as well, two grids in a row become one that is neither, and Erf(x / 1.4142) is taken
+for a part of GELU.
+"""
 _NUMBERS: Final = (*FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "string")
 
 
@@ -217,14 +226,24 @@ class BatchedNetwork:
             ) from error
 
 
-def onnxruntime_network(path: Path, graph: Graph, *, output: str | None = None, threads: int = 1) -> OriginalNetwork:
-    """Return the network in the file `path`, run by onnxruntime; `output` names one of several outputs.
+def onnxruntime_network(
+    path: Path, graph: Graph, *, output: str | None = None, threads: int = 1, optimisation: str = "off"
+) -> OriginalNetwork:
+    """Return the network in the file `path`, run by onnxruntime.
 
-    `graph` is what read_onnx made of the same file: it has refused what onnxruntime would follow (links, paths).
-    Raises UnsupportedModelError where onnxruntime refuses the file, and OptionError for an unknown output.
+    Args:
+        path: the file.
+        graph: what read_onnx made of it: it has refused what onnxruntime would follow (links, paths).
+        output: names one of several outputs.
+        threads: of one run.
+        optimisation: a name of `OPTIMISATIONS`.
+
+    Raises:
+        UnsupportedModelError: where onnxruntime refuses the file.
+        OptionError: for an unknown output.
     """
     name = chosen_output(path, graph, output)
-    session, quiet, program = _session(path, str(path), threads)
+    session, quiet, program = _session(path, str(path), threads, optimisation)
     idle = {value.name: _nothing(path, value) for value in graph.inputs}
 
     def run(batch: AnyArray) -> AnyArray:
@@ -257,6 +276,59 @@ def _repeated(value: Value, constant: AnyArray, n: int) -> AnyArray:
     """Return what the file is given for an input that is held fixed: n times where an axis counts samples."""
     given = constant.astype(value.dtype)
     return np.repeat(given, n, axis=0) if n > 1 and has_batch_axis(value) else given
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A network whose inputs are handed over by name, and any of whose tensors can be asked for."""
+
+    name: str
+    """What runs it, with its version."""
+    outputs: Mapping[str, str]
+    """Output of the file -> the type of its elements, in the file's order."""
+    types: Mapping[str, str]
+    """The same of all tensors that can be asked for."""
+    input_types: Mapping[str, str]
+    """Input -> the type of its elements, in the file's order; those with an initializer included."""
+    run: Callable[[Sequence[str], Mapping[str, AnyArray]], list[AnyArray]]
+    """Return tensors by name, for arrays of all inputs."""
+
+
+def onnxruntime_tensors(path: Path, *, hidden: Sequence[str] = (), threads: int = 1) -> Tensors:
+    """Return the network in a file that `read_onnx` has read, run by onnxruntime as it stands.
+
+    Args:
+        path: the file.
+        hidden: tensors that can be asked for beside the outputs.
+        threads: for one run.
+
+    Raises:
+        UnsupportedModelError: where onnxruntime refuses the file, and whenever it cannot run it.
+    """
+    model, own = with_hidden(path, hidden) if hidden else (str(path), None)
+    session, quiet, program = _session(path, model, threads)
+    inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+    types = {value.name: _element(value.type) for value in session.get_outputs()}
+
+    def run(names: Sequence[str], given: Mapping[str, AnyArray]) -> list[AnyArray]:
+        try:
+            return [np.asarray(found) for found in session.run(list(names), dict(given), quiet)]
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            raise UnsupportedModelError([f"{path}: {program} cannot run it: {first_line(error)}"]) from error
+
+    return Tensors(
+        program,
+        MappingProxyType({name: types[name] for name in (types if own is None else own)}),
+        MappingProxyType(types),
+        MappingProxyType({value.name: _element(value.type) for value in inputs}),
+        run,
+    )
+
+
+def _element(text: str) -> str:
+    """Return the name of an element type that onnxruntime writes as tensor(float)."""
+    name = text.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def precise_network(path: Path, graph: Graph, *, output: str | None = None, double: bool = False) -> OriginalNetwork:
@@ -294,7 +366,7 @@ def _serialized(path: Path, graph: Graph, output: str, *, double: bool) -> bytes
         raise UnsupportedModelError([f"{path}: a copy of the model is too large: {first_line(error)}"]) from error
 
 
-def _session(path: Path, model: str | bytes, threads: int) -> tuple[Any, Any, str]:
+def _session(path: Path, model: str | bytes, threads: int, optimisation: str = "off") -> tuple[Any, Any, str]:
     """Return a session of onnxruntime with its options for a quiet run, and what to call it."""
     import onnxruntime  # 0.2 s and 100 MB
 
@@ -302,9 +374,7 @@ def _session(path: Path, model: str | bytes, threads: int) -> tuple[Any, Any, st
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Where weights come out of a DequantizeLinear, its kernels would round the numbers that they are multiplied with to
-    # 8 bits as well, by up to a percent of the output: no longer the function that the file states.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMISATIONS[optimisation])
     quiet = onnxruntime.RunOptions()
     quiet.log_severity_level = 4  # a failing batch is expected, and a failing sample is told by our own error
     onnxruntime.disable_telemetry_events()

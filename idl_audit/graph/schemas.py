@@ -90,6 +90,16 @@ def _parameter(declared: defs.OpSchema.FormalParameter) -> Parameter:
     )
 
 
+def newest_opset() -> int:
+    """Return the newest version of the default operator set that is known."""
+    return int(defs.onnx_opset_version())
+
+
+def is_operator(name: str) -> bool:
+    """Return whether some version of the default operator set has an operator of this name."""
+    return bool(defs.has(name))
+
+
 def means_the_same(name: str, opset: int, other: int) -> bool:
     """Return whether two versions of the default operator set have the same operator of this name."""
     mine, theirs = operator(name, opset), operator(name, other)

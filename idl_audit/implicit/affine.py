@@ -56,7 +56,12 @@ class AffineForm:
     @property
     def is_zero(self) -> BoolArray:
         """Which entries are 0 whatever the input is, flat."""
-        found: BoolArray = np.full(self.size, not self.constant_error) & (self.constant == 0)
+        return np.asarray(self.is_constant & (self.constant == 0))
+
+    @property
+    def is_constant(self) -> BoolArray:
+        """Which entries are the constant's, exactly, whatever the input is, flat."""
+        found: BoolArray = np.full(self.size, not self.constant_error)
         for term in self.terms.values():
             found &= np.diff(term.to_sparse().indptr) == 0
             if term.slack is not None:

@@ -9,9 +9,8 @@ bound.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -19,45 +18,18 @@ import numpy as np
 
 from idl_audit.graph.ir import Graph, Node, shown
 from idl_audit.implicit.activations import Activation
-from idl_audit.implicit.activations.softmax import Softmax
-from idl_audit.implicit.affine import AffineForm
+from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import assembled, walk_graph
+from idl_audit.implicit.kernels import EXACT, FLOAT32, FLOAT64, SPARE, Arithmetic, Kernel, kernel_of, kernel_of_norm
 from idl_audit.implicit.linear_maps import LinearMap, Selection
+from idl_audit.implicit.lowering.choice import PLAIN_CHOICE
 from idl_audit.implicit.lowering.einsum import adds_constants_up
+from idl_audit.implicit.lowering.jumps import COMPARISONS
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
 from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import UnsupportedModelError
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """A floating-point format: round to nearest, subnormal numbers possibly flushed to 0."""
-
-    name: str
-    unit: float
-    """u: a result differs from the exact one by u of its size at most."""
-    smallest: float
-    """The smallest normal number."""
-    largest: float
-    """Numbers below this are finite, and so are they after one more rounding."""
-
-
-FLOAT32: Final = Arithmetic("float32", 2.0**-24, 2.0**-126, 2.0**127)
-FLOAT64: Final = Arithmetic("float64", 2.0**-53, 2.0**-1022, 2.0**1000)
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What a computed function may be off by at a computed z: at most absolute + relative |z| + of_value |phi(z)|."""
-
-    absolute: float = 0.0
-    relative: float | FloatArray = 0.0
-    of_value: float = 0.0
-
-
-EXACT: Final = Kernel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +43,8 @@ class Rounding:
     parts: FloatArray | None = None
     """Sizes of the constants that are added one by one, (n,); the form's own constant where left out."""
     kernel: Kernel = EXACT
+    never_negative: bool = False
+    """Whether what the function is computed of is a sum of squares."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,14 +58,23 @@ class AsWritten:
     output: Rounding = Rounding(False)
     """Of the outputs, where they are more than moved numbers."""
 
-    def places_in(self, model: ImplicitModel) -> dict[int, int]:
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Entries of the table of measured kernels that its bounds rest on."""
+        return tuple(sorted({rounding.kernel.measured for rounding in self.roundings} - {""}))
+
+    def places_in(self, model: ImplicitModel, *, without_last: bool = False) -> dict[int, int]:
         """Return, for the blocks that `model` has too, which of its blocks each is: their z is the same function.
 
         Both were made by one walk over one network, and differ in identity blocks alone.
+
+        Args:
+            model: the other one.
+            without_last: whether the last nonlinear operator has no block in it.
         """
         if model is self.model:
             return {k: k for k in range(len(model.blocks))}
-        own, theirs = _nonlinear(self.model), _nonlinear(model)
+        own, theirs = _nonlinear(self.model)[int(without_last) :], _nonlinear(model)
         same = [(self.model.blocks[k].name, self.model.blocks[k].size) for k in own] == [
             (model.blocks[k].name, model.blocks[k].size) for k in theirs
         ]
@@ -131,16 +114,16 @@ def of_implicit_model(model: ImplicitModel) -> AsWritten:
     """
     if model.loops:
         raise UnsupportedModelError([f"the loop '{loop.block.name}'" for loop in model.loops.values()])
-    kernels = {block.activation.name: _OF_ACTIVATIONS.get(block.activation.name) for block in model.blocks}
-    unknown = [f"the activation {name}" for name, kernel in kernels.items() if kernel is None]
-    if unknown:
-        raise UnsupportedModelError(unknown)
+    unknown: dict[str, None] = {}
     roundings = []
     for block, row in zip(model.blocks, model.rows, strict=True):
-        kernel = kernels[block.activation.name]
-        assert kernel is not None
+        kernel = kernel_of(block.activation)
+        if kernel is None:
+            unknown[f"the activation {block.activation.name}"] = None
         terms = sum(linear_map.row_terms for linear_map in row.maps) + SPARE
-        roundings.append(Rounding(True, terms, kernel=kernel(block.activation)))
+        roundings.append(Rounding(True, terms, kernel=kernel or EXACT))
+    if unknown:
+        raise UnsupportedModelError(list(unknown))
     terms = sum(linear_map.row_terms for linear_map in model.output.maps) + SPARE
     return AsWritten(model, tuple(roundings), FLOAT32, Rounding(False, terms))
 
@@ -149,7 +132,8 @@ def _arithmetic(graph: Graph, problems: list[str]) -> Arithmetic | None:
     """Return the arithmetic of the file's numbers; casts to a narrower one count for all of it."""
     kinds = {value.dtype for value in graph.inputs}
     casts = {node.attributes.get("to") for node in graph.nodes if node.op == "Cast"}
-    if kinds & {"float16", "bfloat16"} or casts & {_FLOAT16, _BFLOAT16}:
+    half = {"float16", "bfloat16"}
+    if kinds & half or casts & {_FLOAT16, _BFLOAT16} or graph.arithmetic in half:
         problems.append("arithmetic in half precision")
         return None
     if kinds == {"float64"}:
@@ -163,77 +147,13 @@ _FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16
 
 # --- what operators do ------------------------------------------------------------------------------------------------
 
-SPARE: Final = 4
-"""Roundings beside those of the products and sums: of alpha and beta, of a bias, of a reciprocal in a division's place,
-of a constant that a runtime has multiplied into another one."""
-
-KernelOf: TypeAlias = Callable[[Activation], Kernel]
 PartsOf: TypeAlias = Callable[[Node, Sequence[TensorValue | None], AffineForm], FloatArray]
 
 
-def _always(kernel: Kernel) -> KernelOf:
-    return lambda activation: kernel
+_IN_ONE_STEP: Final = frozenset({("Div", "reciprocal"), ("Pow", "exp")})
+"""Operator and activation: the operator computes what follows with it in one step, and its rule has the error."""
 
-
-def _exact(activation: Activation) -> Kernel:
-    return EXACT
-
-
-def _both(size: float) -> KernelOf:
-    return _always(Kernel(size, size))
-
-
-def _steep(size: float) -> KernelOf:
-    """Return errors relative to the activation's steepest slope, where that is above 1."""
-
-    def kernel(activation: Activation) -> Kernel:
-        steep = max(1.0, float(np.max(activation.lipschitz)))
-        return Kernel(size * steep, size * steep)
-
-    return kernel
-
-
-def _one_product(activation: Activation) -> Kernel:
-    """A product with alpha below 0."""
-    steep = max(1.0, float(np.max(activation.lipschitz)))
-    return Kernel(4 * FLOAT32.smallest * (1 + steep), 2 * FLOAT32.unit * steep)
-
-
-def _softmax(activation: Activation) -> Kernel:
-    """u (.37 + (n + 2 + ln n) x) + 2 rho x + n 2^-126 with x <= 1, rho the relative error of exp, times 2."""
-    assert isinstance(activation, Softmax)
-    n = activation.width
-    return Kernel(FLOAT32.unit * (3 + n + math.log(n)) * 1.01 + 4 * FLOAT32.unit * 2 + n * FLOAT32.smallest)
-
-
-_OF_ACTIVATIONS: Final[Mapping[str, KernelOf]] = MappingProxyType(
-    {
-        "identity": _exact,
-        "relu": _exact,
-        "abs": _exact,
-        "leaky_relu": _one_product,
-        "sigmoid": _always(Kernel(4e-7)),
-        "tanh": _always(Kernel(7e-7)),
-        "erf": _always(Kernel(2.5e-7)),
-        "softmax": _softmax,
-        "product": _always(Kernel(of_value=FLOAT32.unit)),
-        "softplus": _both(4e-7),
-        "softsign": _both(5e-7),
-        "mish": _both(7e-7),
-        "elu": _steep(5e-7),
-        "selu": _steep(5e-7),
-        "celu": _steep(5e-7),
-        "hard_swish": _both(5e-7),
-        "silu": _both(1e-6),
-        "gelu": _both(2e-6),
-        "gelu_tanh": _both(2e-6),
-    }
-)
-"""Activation -> at least twice the largest error that was measured, as absolute + relative |z|.
-
-Measured of onnxruntime 1.31.1 (x86, AVX2 and FMA), as single operators and as the chains that exporters write, with and
-without its optimisations: every 16th float32 number between 2^-20 and 32 of either sign, millions of others from 2^-30
-to 128, in long vectors and in vectors of every length up to 64. Evidence, no proof."""
+_POWER_OF_A_CONSTANT: Final = "Pow of a constant"
 
 
 @dataclass(frozen=True)
@@ -243,6 +163,8 @@ class _Rule:
     kind: str
     """"moves": its results are its inputs' numbers; "linear": sums of products; "states": values of a function."""
     spare: int = SPARE
+    inner: bool = False
+    """Whether sums within the operator are rounded before its last function is computed."""
     parts: PartsOf | None = None
     final: Callable[[Node], Kernel] = field(default=lambda node: EXACT)
     """Of "states" that are made of several activations: the error of the whole."""
@@ -261,11 +183,19 @@ def _hard_sigmoid(node: Node) -> Kernel:
     return Kernel(8 * FLOAT32.unit * (1 + 2 * abs(float_attribute(node, "beta", 0.5))))
 
 
+def _one_difference(node: Node) -> Kernel:
+    """z - bias, beyond the threshold alone."""
+    return Kernel(of_value=2 * FLOAT32.unit)
+
+
 _SCATTERS: Final = ("Scatter", "ScatterElements", "ScatterND")
 """Operators that move, unless updates are added to what is there, or compete with it."""
 
 _FACTORS: Final = 2
 """Of an Einsum whose sums of products are known: beyond, runtimes choose what they multiply first."""
+
+_NORMS: Final = ("GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization")
+"""Operators that are one norm, a scale and a shift."""
 
 _MOVES, _LINEAR, _STATES = _Rule("moves"), _Rule("linear"), _Rule("states")
 
@@ -302,11 +232,34 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
         **dict.fromkeys(
             ("GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "ThresholdedRelu"), _STATES
         ),
+        **dict.fromkeys(
+            ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Exp", "Log", "Reciprocal", "Sin"),
+            _STATES,
+        ),
+        **dict.fromkeys(("Ceil", "Floor", "Round", "Sign", "Sinh", "Sqrt", "Tan", "TopK"), _STATES),
+        **dict.fromkeys((*COMPARISONS, "And", "Equal", "Not", "Or", "Xor", PLAIN_CHOICE), _STATES),
+        **dict.fromkeys(("GlobalLpPool", "LpPool", "ReduceL2", "ReduceLogSum"), _Rule("linear", inner=True)),
+        **dict.fromkeys((*_NORMS, "ReduceSumSquare"), _LINEAR),
+        "Shrink": _Rule("states", final=_one_difference),
         "HardSigmoid": _Rule("states", final=_hard_sigmoid),
         "Swish": _LINEAR,  # its states have the kernel of SiLU; what is left is a product
     }
 )
 """Operator -> what it does; for others no bound is known."""
+
+
+_OF_USES: Final[Mapping[str, _Rule]] = MappingProxyType(
+    {
+        _POWER_OF_A_CONSTANT: _Rule("states", final=lambda node: Kernel(of_value=4 * FLOAT32.unit)),
+    }
+)
+"""Uses of operators that round otherwise than the operators do."""
+
+
+def bounded_operators() -> frozenset[str]:
+    """Return the operators whose roundings are bounded, at least in some uses."""
+    return frozenset(_RULES)
+
 
 SAME_EVERYWHERE: Final = frozenset(
     {
@@ -341,17 +294,25 @@ class _AsWrittenWalk(Walk):
     ) -> AffineForm:
         """Make a block, as in every walk, with the error of its function."""
         is_state = activation.name != "identity" or maximum is not None
-        kernel = _OF_ACTIVATIONS.get(activation.name)
+        in_one_step = (node.op, activation.name) in _IN_ONE_STEP
+        kernel = EXACT if in_one_step else kernel_of_norm(activation) or kernel_of(activation)
         if kernel is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")
-        self.roundings.append(Rounding(is_state, kernel=EXACT if kernel is None else kernel(activation)))
+        rule, terms = _RULES.get(node.op), 0
+        sums = rule is not None and rule.inner
+        if rule is not None and sums and not _only_moves(form):
+            terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
+        of_squares = sums and activation.name == "sqrt"
+        self.roundings.append(Rounding(is_state, terms, kernel=kernel or EXACT, never_negative=of_squares))
         return super().states(node, activation, form, suffix=suffix, maximum=maximum)
 
     def finished(
         self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
     ) -> tuple[TensorValue, ...]:
         """Return the results with an identity block behind each that is more than moved numbers."""
-        rule = None if node.rounds_otherwise else _RULES.get(node.op)
+        of_a_constant = node.op == "Pow" and not isinstance(arguments[0], AffineForm)
+        op = _POWER_OF_A_CONSTANT if of_a_constant else node.op
+        rule = None if node.rounds_otherwise else (_RULES.get(op) or _OF_USES.get(op))
         if node.op in ("Mean", "Sum") and _reads_twice(arguments):
             rule = None
         if node.op in _SCATTERS and node.attributes.get("reduction", "none") != "none":
@@ -373,7 +334,10 @@ class _AsWrittenWalk(Walk):
             return form
         if interpolates and not all(_is_dyadic(linear_map) for linear_map in form.terms.values()):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', whose weights are no short binary fractions")
-        ended = self.cut(node, form, suffix="/rounded")
+        made_of = self.cut(node, form, suffix="/rounded")
+        ended = replace(form, terms=made_of.terms, constant=made_of.constant, constant_error=made_of.constant_error)
+        if rule.kind == "linear" and isinstance(form, Whole):
+            rule = _MOVES  # whole numbers of their type are computed exactly
         terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
         parts = None if rule.parts is None else rule.parts(node, arguments, form)
         made = {

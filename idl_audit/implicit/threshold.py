@@ -8,9 +8,10 @@ z > phi^-1(T). That is no float64 number in general; what rounding did to it is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
@@ -80,6 +81,10 @@ class Threshold:
     def scores(self, outputs: FloatArray) -> FloatArray:
         """Return (0, y - T) for outputs y, shape (m, 1) -> (m, 2); the sign of the difference is exact."""
         return np.hstack([np.zeros_like(outputs), outputs - self.value])
+
+    def exact_scores(self, outputs: Sequence[Fraction]) -> tuple[Fraction, ...]:
+        """Return (0, y - T) for one output y."""
+        return Fraction(0), outputs[0] - Fraction(self.value)
 
     def margin(self, error: float) -> float:
         """Return a margin of the classifier beyond which an error of that size in y changes no class.

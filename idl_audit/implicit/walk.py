@@ -11,6 +11,7 @@ import numpy as np
 
 from idl_audit.graph.ir import Attribute, Node
 from idl_audit.implicit.activations import Activation
+from idl_audit.implicit.activations.jumping import Jumping
 from idl_audit.implicit.activations.kinked import identity
 from idl_audit.implicit.activations.product import product
 from idl_audit.implicit.affine import AffineForm, Whole
@@ -22,7 +23,7 @@ from idl_audit.implicit.composition import (
 )
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import PoolWindows, StateBlock
-from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
+from idl_audit.values.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from idl_audit.values.check import enough
 from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 
@@ -58,11 +59,44 @@ class Walk:
         suffix: str = "",
         maximum: PoolWindows | None = None,
     ) -> AffineForm:
-        """Make the block x = phi(form) and return the form "x", of the same shape."""
+        """Make the block x = phi(form) and return the form "x", of the same shape.
+
+        Where an activation jumps, what it makes of numbers that do not depend on the input is a constant: over
+        intervals both sides of a threshold would be possible there.
+        """
+        if isinstance(activation, Jumping) and maximum is None:
+            known, moves = self._known_values(activation, form)
+            if moves is not None:
+                return self._with_known(node, activation, form, suffix, known, moves)
         block = StateBlock(node.label + suffix, node.op, activation, form.shape, maximum)
         self.pending.append(PendingBlock(block, form))
         made = AffineForm.of_source(len(self.pending) - 1, form.shape)
         return replace(made, constant_error=node.uncertainty)
+
+    @staticmethod
+    def _known_values(activation: Jumping, form: AffineForm) -> tuple[FloatArray, BoolArray | None]:
+        """Return what an activation makes of the constant entries of a form, flat, and which entries are others.
+
+        None stands for all of them.
+        """
+        is_known = form.is_constant
+        if not is_known.any():
+            return form.constant, None
+        values, exact = activation.exactly(form.constant)
+        is_known &= exact
+        return np.where(is_known, values, 0.0), ~is_known if is_known.any() else None
+
+    def _with_known(
+        self, node: Node, activation: Jumping, form: AffineForm, suffix: str, known: FloatArray, moves: BoolArray
+    ) -> AffineForm:
+        """Return a tensor of known numbers, and of states where entries depend on the input."""
+        if not moves.any():
+            return AffineForm(form.shape, {}, known, node.uncertainty)
+        some = np.flatnonzero(moves)
+        made = self.states(node, activation.of_states(some), form.selected(some), suffix=suffix)
+        places = np.full(form.size, -1, np.int64)
+        places[some] = np.arange(some.size)
+        return made.selected(places.reshape(form.shape)).shifted(known)
 
     def products(
         self,

@@ -142,6 +142,12 @@ class BoxBounds:
         choose = line_multipliers(self.model, states)
         return lower_bound(self.model, inputs, states, seeds, choose, check=self.check)
 
+    def own_outputs(self, boxes: IntArray, seeds: FloatArray) -> FloatArray:
+        """Return proved lower bounds of functionals of y over some of the boxes, each its own: (s, R, q) -> (s, R)."""
+        states = self.states.of_boxes(boxes)
+        functionals, choose = Functionals.of_outputs(self.model, seeds), line_multipliers(self.model, states)
+        return lower_bound(self.model, _some(self.inputs, boxes), states, functionals, choose, check=self.check)
+
     def part(self, boxes: slice | IntArray) -> BoxBounds:
         """Return what is known of some boxes."""
         states = StateBounds(_taken(self.states.z, boxes), _taken(self.states.x, boxes))

@@ -78,6 +78,8 @@ class Leaves:
     planes: list[dict[int, Planes]] = field(default_factory=list)
     after: int = 0
     """Rounds whose bounds the leaves rely on."""
+    weights: list[Float32Array] = field(default_factory=list)
+    """Of the rows of the alternative, (m, r) a batch, in place of one row; none where it is one row's tree."""
 
 
 @dataclass(eq=False)

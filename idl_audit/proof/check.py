@@ -8,9 +8,10 @@ Elsewhere: proof production, certificate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -20,22 +21,23 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds, flattened, of_flat
 from idl_audit.proof.chain import retightened
 from idl_audit.proof.dual_bound import Functionals, lower_bound
+from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forest import Forest
 from idl_audit.proof.forms import MOST_APART, Forms, moving
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.proof.leaves import chosen_multipliers, prove_leaves
-from idl_audit.proof.linear_bounds import output_lower_bounds
+from idl_audit.proof.linear_bounds import line_multipliers, output_lower_bounds
 from idl_audit.proof.planes import Planes, why_no_planes
-from idl_audit.proof.proof import REST, Goals, Lemma, Proof
+from idl_audit.proof.proof import REST, Goals, Lemma, Proof, Refused
 from idl_audit.proof.restriction import is_dead_elsewhere, restricted, restricted_bounds
-from idl_audit.proof.rows import Rows
+from idl_audit.proof.rows import Rows, plus
 from idl_audit.proof.sensitivity_witness import why_not_well_posed
+from idl_audit.proof.sums import Sum
 from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
-from idl_audit.values.rounding import down, gamma
 
 NUMBERS_AT_ONCE = 2**22
 """Bounds of all states in the leaves of one pass."""
@@ -45,28 +47,35 @@ LEAVES_AT_ONCE = 4096
 BOXES_AT_ONCE = 64
 
 
-class Refused(Exception):
-    """A proof does not hold, and why."""
-
-
-def check(model: ImplicitModel, query: Query, proof: Proof) -> list[str]:
+def check(model: ImplicitModel, query: Query, proof: Proof, parts: FloatParts | None = None) -> list[str]:
     """Return why a proof does not show that no point of the set satisfies an alternative; empty where it does."""
-    return examined(model, query, proof)[0]
+    return examined(model, query, proof, parts)[0]
 
 
-def examined(model: ImplicitModel, query: Query, proof: Proof) -> tuple[list[str], BoolArray]:
-    """Return why a proof does not hold, empty where it does, and which alternatives it leaves open."""
+def examined(
+    model: ImplicitModel, query: Query, proof: Proof, parts: FloatParts | None = None
+) -> tuple[list[str], BoolArray]:
+    """Return why a proof does not hold, empty where it does, and which alternatives it leaves open.
+
+    Args:
+        model: the model.
+        query: the set and the alternatives; for floating-point arithmetic with its offsets lowered.
+        proof: what is said to prove it.
+        parts: for floating-point arithmetic, what the offsets need be lowered by over parts of the box.
+    """
     is_open = np.ones(len(query.alternatives), np.bool_)
     try:
         with np.errstate(all="ignore"):  # numbers that no search would choose prove nothing
-            return _checked(model, query, proof, is_open), is_open
+            return _checked(model, query, proof, is_open, parts), is_open
     except Refused as refused:
         return [str(refused)], is_open
     except UnsupportedModelError as error:  # a box over which nothing bounds a loop
         return list(error.problems), is_open
 
 
-def _checked(model: ImplicitModel, query: Query, proof: Proof, is_open: BoolArray) -> list[str]:
+def _checked(
+    model: ImplicitModel, query: Query, proof: Proof, is_open: BoolArray, parts: FloatParts | None
+) -> list[str]:
     if not (query.box.lo <= query.box.hi).all():
         return ["its box is empty"]
     if query.box.size != model.n_inputs or any(c.rows.shape[1] != model.n_outputs for c in query.alternatives):
@@ -77,11 +86,13 @@ def _checked(model: ImplicitModel, query: Query, proof: Proof, is_open: BoolArra
             return [f"nothing proves that the model has one state for every input: {why}"]
     inputs = Interval.of_set(query.inputs)
     model, stages = proved_stages(without_self_feedback(model), inputs, proof)
+    if proof.kept:  # bounds of roundings are about all states
+        parts = None
     refused = []
     for goals in sorted(proof.goals, key=lambda goals: bool((goals.alternatives == REST).any())):
         if not 0 <= goals.stage < len(stages):
             return ["it relies on a stage that it does not have"]
-        why = _unproved(model, inputs, stages[goals.stage], query, goals, is_open)
+        why = _unproved(model, inputs, stages[goals.stage], query, goals, is_open, parts)
         refused += [why] if why else []
     if not is_open.any():
         return []
@@ -227,7 +238,13 @@ def _signed_states(model: ImplicitModel, lemma: Lemma, goals: IntArray) -> Seeds
 
 
 def _unproved(
-    model: ImplicitModel, inputs: Interval, bounds: StateBounds, query: Query, goals: Goals, is_open: BoolArray
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    query: Query,
+    goals: Goals,
+    is_open: BoolArray,
+    parts: FloatParts | None,
 ) -> str:
     """Close the alternatives that are proved refuted; return why others are not."""
     forest, count = goals.forest, len(query.alternatives)
@@ -238,17 +255,19 @@ def _unproved(
         return "it speaks of alternatives that the query does not have"
     if not ((goals.weights >= 0) & np.isfinite(goals.weights)).all():
         return "it weighs rows by what is no number or below 0"
-    splits_inputs = forest.splits_inputs(model.n_inputs)
+    _refuse(_misweighed(query, goals))
+    splits_inputs, weighed = forest.splits_inputs(model.n_inputs), _Weighed(goals, model, bounds, inputs)
     flat = np.flatnonzero((goals.alternatives != REST) & ~splits_inputs[forest.roots])
-    why = _flat_goals(model, inputs, bounds, query, goals, flat, is_open)
+    why = _flat_goals(model, inputs, bounds, query, goals, flat, is_open, weighed)
     for goal in np.setdiff1d(np.arange(forest.n_goals), flat):
         number = int(goals.alternatives[goal])
         if number == REST:
             target = _Target.rest(query, is_open)
         else:
-            wanted = _Sum.of(query.alternatives[number], goals.weights[goal])
-            target = _Target.of_sum(wanted, wanted.shift(model, bounds, inputs))
-        own = _Walk(model, inputs, bounds, forest, splits_inputs, target).why_open(int(forest.roots[goal]))
+            target = _Target.of_sum(query.alternatives[number], goals.weights[goal], weighed)
+        own_parts = parts if number == REST else None
+        walk = _Walk(model, inputs, bounds, forest, splits_inputs, target, weighed, own_parts)
+        own = walk.why_open(int(forest.roots[goal]))
         if own:
             why = why or (own if number == REST else f"alternative {number}: {own}")
         elif number == REST:
@@ -258,59 +277,90 @@ def _unproved(
     return why
 
 
+def _misweighed(query: Query, goals: Goals) -> str:
+    """Return why weights of single leaves do not fit the goals; empty where they do, or where there are none."""
+    own = goals.own
+    if own is None:
+        return ""
+    is_rest = goals.alternatives == REST
+    if is_rest.any() and not is_rest.all():
+        return "it weighs rows of all alternatives and of one"
+    count = sum(len(c.rows) for c in query.alternatives) if is_rest.any() else goals.weights.shape[1]
+    if own.values.ndim != 2 or own.values.shape[1] != count:
+        return "it weighs another number of rows than there are"
+    if own.leaves.shape != own.values.shape[:1] or not _ascends(own.leaves, goals.forest.n_leaves):
+        return "it weighs rows in leaves that it does not have"
+    if not ((own.values >= 0) & np.isfinite(own.values)).all():
+        return "it weighs rows by what is no number or below 0"
+    return ""
+
+
 @dataclass(frozen=True, eq=False)
-class _Sum:
-    """A sum of rows with weights >= 0: positive everywhere, it refutes their alternative."""
+class _Sums:
+    """Sums of rows as functionals of y: one for each of some leaves, or for each alternative in each."""
 
-    seed: FloatArray
-    """(q,)."""
-    error: FloatArray
-    """(q,): a bound on |exact seed - seed|."""
-    offset: float
-    """Rounded downward."""
+    seeds: FloatArray
+    """(m, q) or (m, a, q)."""
+    shifts: FloatArray
+    """What is to be added to their lower bounds, (m,) or (m, a)."""
+    strict: BoolArray
+    """Which of them refute from 0 on."""
 
-    @classmethod
-    def of(cls, alternative: Conjunction, weights: FloatArray) -> _Sum:
-        """Return the sum for some weights. Raises Refused where they are not those of the rows."""
-        if weights.size < len(alternative.rows) or weights[len(alternative.rows) :].any():
-            raise Refused("it weighs rows that an alternative does not have")
-        some = np.flatnonzero(weights)
-        if some.size == 1 and weights[some[0]] == 1:
-            row = alternative.rows[some[0]]
-            return cls(row, np.zeros(row.size), float(alternative.offsets[some[0]]))
-        weights, rows = weights[some], alternative.rows[some]
-        exact = [_exact_sum(weights, rows[:, j]) for j in range(rows.shape[1])]
-        offset = _exact_sum(weights, alternative.offsets[some])
-        if not all(abs(value) <= np.finfo(np.float64).max for value in (*exact, offset)):
-            raise Refused("it weighs rows by more than float64 holds")
-        seed = np.array([float(value) for value in exact])
-        error = np.array([_upward(abs(value - Fraction(float(s)))) for value, s in zip(exact, seed, strict=True)])
-        return cls(seed, error, -_upward(-offset))
-
-    def shift(self, model: ImplicitModel, bounds: StateBounds, inputs: Interval) -> float:
-        """Return what is to be added to a lower bound of seed . y for one of the exact sum."""
-        if not self.error.any():
-            return self.offset
-        largest = affine_interval(model.output, bounds.x, inputs).largest[0]
-        doubt = float((self.error * largest).sum()) * (1 + gamma(self.error.size + 8))
-        return float(down(np.asarray(self.offset - doubt)))
+    def above(self, lower: FloatArray) -> FloatArray:
+        """Return lower bounds of the sums from those of their functionals: above 0 they refute."""
+        return plus(lower, self.shifts, self.strict)
 
 
-LEAST_PRODUCT = 2**2148
-"""One divided by the least product of two float64 numbers: every sum of such products is a multiple of that."""
+class _Weighed:
+    """The sums of rows that leaves of some goals prove to be positive: their goal's, or their own."""
 
+    def __init__(self, goals: Goals, model: ImplicitModel, bounds: StateBounds, inputs: Interval) -> None:
+        self._goals, self._largest = goals, cache(lambda: affine_interval(model.output, bounds.x, inputs).largest[0])
 
-def _exact_sum(weights: FloatArray, values: FloatArray) -> Fraction:
-    total = 0
-    for weight, value in zip(weights.tolist(), values.tolist(), strict=True):
-        (a, b), (c, d) = weight.as_integer_ratio(), value.as_integer_ratio()
-        total += a * c * (LEAST_PRODUCT // (b * d))
-    return Fraction(total, LEAST_PRODUCT)
+    def sums(self, alternatives: Sequence[Conjunction], weights: Sequence[FloatArray]) -> _Sums:
+        """Return the sums of some alternatives' rows."""
+        found = [Sum.of(own, mu) for own, mu in zip(alternatives, weights, strict=True)]
+        seeds, shifts = np.stack([one.seed for one in found]), np.array([one.shift(self._largest) for one in found])
+        return _Sums(seeds, shifts, np.array([one.strict for one in found]))
 
+    def of_leaves(self, query: Query, nodes: IntArray) -> _Sums:
+        """Return the sum of each of some leaves of trees of one alternative."""
+        goals, forest = self._goals, self._goals.forest
+        goal, (has, own) = forest.goal_of[nodes], self._own(nodes)
+        code = np.where(has, forest.n_goals + np.arange(nodes.size), goal)
+        _, first, which = np.unique(code, return_index=True, return_inverse=True)
+        weights = [own[i] if has[i] else goals.weights[goal[i]] for i in first]
+        found = self.sums([query.alternatives[goals.alternatives[goal[i]]] for i in first], weights)
+        return _Sums(found.seeds[which], found.shifts[which], found.strict[which])
 
-def _upward(value: Fraction) -> float:
-    nearest = float(value)
-    return float(np.nextafter(nearest, np.inf)) if Fraction(nearest) < value else nearest
+    def of_boxes(self, alternatives: Sequence[Conjunction], nodes: IntArray) -> Iterator[tuple[IntArray, _Sums]]:
+        """Yield which nodes are leaves with weights of their own, (t,), and the sums of alternatives of these, (t, a).
+
+        Sums of which no row has a weight are 0, and -inf is to be added to their bounds.
+        """
+        has, own = self._own(nodes)
+        every, ends = np.flatnonzero(has), np.cumsum([len(one.rows) for one in alternatives])
+        shape = len(alternatives), alternatives[0].rows.shape[1]
+        at_once = max(1, NUMBERS_AT_ONCE // max(1, math.prod(shape)))
+        for start in range(0, every.size, at_once):
+            some = every[start : start + at_once]
+            seeds, shifts = np.zeros((some.size, *shape)), np.full((some.size, shape[0]), -np.inf)
+            strict = np.zeros(shifts.shape, np.bool_)
+            for t, weights in enumerate(own[some]):
+                if weights[ends[-1] :].any():
+                    raise Refused("it weighs rows that an alternative does not have")
+                parts = [weights[end - len(one.rows) : end] for one, end in zip(alternatives, ends, strict=True)]
+                used = [a for a, part in enumerate(parts) if part.any()]
+                if used:
+                    found = self.sums([alternatives[a] for a in used], [parts[a] for a in used])
+                    seeds[t, used], shifts[t, used], strict[t, used] = found.seeds, found.shifts, found.strict
+            yield some, _Sums(seeds, shifts, strict)
+
+    def _own(self, nodes: IntArray) -> tuple[BoolArray, FloatArray]:
+        own, forest = self._goals.own, self._goals.forest
+        if own is None:
+            return np.zeros(nodes.size, np.bool_), np.zeros((nodes.size, 0))
+        return own.of_leaves(np.where(forest.is_leaf[nodes], forest.leaf_number[nodes], -1))
 
 
 def _flat_goals(
@@ -321,25 +371,22 @@ def _flat_goals(
     goals: Goals,
     numbers: IntArray,
     is_open: BoolArray,
+    weighed: _Weighed,
 ) -> str:
     """Check the trees of some goals that split states alone, all leaves together."""
     if not numbers.size:
         return ""
-    known: dict[tuple[int, bytes], int] = {}
-    which = np.array(
-        [known.setdefault((goals.alternatives[g], goals.weights[g].tobytes()), len(known)) for g in numbers]
-    )
-    sums = [_Sum.of(query.alternatives[a], np.frombuffer(weights)) for a, weights in known]
     place = np.full(goals.forest.n_goals, -1)
     place[numbers] = np.arange(numbers.size)
     nodes = np.flatnonzero(goals.forest.is_leaf & (place[goals.forest.goal_of] >= 0))
     own = place[goals.forest.goal_of[nodes]]
-    seeds, shifts = np.stack([one.seed for one in sums]), np.array([one.shift(model, bounds, inputs) for one in sums])
-    sum_of = which[own]
-    proved = _proved(model, inputs, bounds, goals.forest, nodes, lambda some: seeds[sum_of[some]])
-    proved = down(proved + shifts[sum_of])
     worst = np.full(numbers.size, np.inf)
-    np.minimum.at(worst, own, np.where(np.isnan(proved), -np.inf, proved))
+    at_once = max(1, min(LEAVES_AT_ONCE, NUMBERS_AT_ONCE // max(1, model.n_outputs)))
+    for start in range(0, nodes.size, at_once):
+        some = slice(start, start + at_once)
+        sums = weighed.of_leaves(query, nodes[some])
+        proved = sums.above(_proved(model, inputs, bounds, goals.forest, nodes[some], sums.seeds.__getitem__))
+        np.minimum.at(worst, own[some], np.where(np.isnan(proved), -np.inf, proved))
     for number, lower in zip(goals.alternatives[numbers], worst, strict=True):
         if lower > 0:
             is_open[number] = False
@@ -357,17 +404,21 @@ class _Target:
     is_open: BoolArray
     """(a,): the alternatives that are to be refuted."""
     single: bool
-    """Whether it is one sum, which choices of leaves are for."""
+    """Whether it is one alternative by one sum, which choices of leaves are for."""
+    alternatives: tuple[Conjunction, ...]
+    """Whose rows single leaves may weigh."""
 
     @classmethod
     def rest(cls, query: Query, is_open: BoolArray) -> _Target:
         """Return the target of all alternatives that are still open, by any of their rows and exact sums."""
-        return cls(Rows.of(query), is_open.copy(), False)
+        return cls(Rows.of(query), is_open.copy(), False, query.alternatives)
 
     @classmethod
-    def of_sum(cls, wanted: _Sum, shift: float) -> _Target:
-        """Return the target of one sum of rows, shift what is to be added to bounds of its seed."""
-        return cls(Rows(wanted.seed[None], np.array([shift]), (np.zeros(1, np.int64),)), np.ones(1, np.bool_), True)
+    def of_sum(cls, alternative: Conjunction, weights: FloatArray, weighed: _Weighed) -> _Target:
+        """Return the target of one sum of rows."""
+        wanted = weighed.sums([alternative], [weights])
+        rows = Rows(wanted.seeds, wanted.shifts, (np.zeros(1, np.int64),), wanted.strict)
+        return cls(rows, np.ones(1, np.bool_), True, (alternative,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,8 +446,12 @@ class _Walk:
         forest: Forest,
         splits_inputs: BoolArray,
         target: _Target,
+        weighed: _Weighed,
+        parts: FloatParts | None = None,
     ) -> None:
+        self._parts = parts
         self._model, self._inputs, self._forest, self._target = model, inputs, forest, target
+        self._weighed = weighed
         self._splits_inputs, self._bounds, self._apart = splits_inputs, bounds, moving(inputs)
 
     def why_open(self, root: int) -> str:
@@ -443,7 +498,8 @@ class _Walk:
         if is_cut:
             bounds = part_stage(model, inputs, bounds, self._apart, by_lines=by_lines)
             z_lo, z_hi = flattened(model, bounds, len(batch))
-        is_open = np.stack([one.is_open for one in batch]) & ~(self._best(inputs, bounds) > 0)
+        nodes, asked = np.array([one.node for one in batch]), np.stack([one.is_open for one in batch])
+        is_open = asked & ~(self._best(inputs, bounds, nodes, asked if is_cut else None) > 0)
         return [
             replace(one, z_lo=low, z_hi=high, is_open=left)
             for one, low, high, left in zip(batch, z_lo, z_hi, is_open, strict=True)
@@ -454,11 +510,24 @@ class _Walk:
         sparse = isinstance(self._inputs, SparseInputs)
         return self._inputs.repeated(len(lo)) if sparse else Interval(lo, hi)
 
-    def _best(self, inputs: Interval, bounds: StateBounds) -> FloatArray:
-        """Return for some boxes the best lower bound of each alternative's rows by the usual lines, (m, a)."""
-        rows = self._target.rows
-        lower = output_lower_bounds(self._model, inputs, bounds, rows.functionals)
-        return rows.best(rows.shifted(lower))
+    def _best(
+        self, inputs: Interval, bounds: StateBounds, nodes: IntArray, apart: BoolArray | None = None
+    ) -> FloatArray:
+        """Return for some nodes the best lower bound of each alternative's rows by the usual lines, (m, a).
+
+        What is wanted `apart`, (m, a), is refuted by what roundings may change over each box, too.
+        """
+        model, rows = self._model, self._target.rows
+        lower = output_lower_bounds(model, inputs, bounds, rows.functionals)
+        best = rows.best(rows.shifted(lower))
+        for some, sums in self._weighed.of_boxes(self._target.alternatives, nodes):
+            there, functionals = bounds.of_boxes(some), Functionals.of_outputs(model, sums.seeds)
+            own = lower_bound(model, inputs.rows(some), there, functionals, line_multipliers(model, there))
+            best[some] = np.fmax(best[some], sums.above(own))
+        if self._parts is not None and apart is not None:
+            wanted = apart & ~(best > 0)
+            best = np.where(wanted, self._parts.best(lower, wanted, inputs, bounds), best)
+        return best
 
     def _split(self, here: _Part, waiting: list[_Part]) -> str:
         """Put the two children of a node on the stack."""
@@ -484,16 +553,24 @@ class _Walk:
         nodes = self._forest.leaves_below(here.node)
         inputs = self._box(here.lo[None], here.hi[None])
         bounds = of_flat(self._model, here.z_lo[None], here.z_hi[None])
-        rows = self._target.rows
         if self._target.single:
-            everywhere = np.broadcast_to(rows.functionals, (nodes.size, rows.functionals.shape[1]))
-            seeds, whole = everywhere.__getitem__, self._inputs
+            wanted = self._sums(nodes)
+            seeds, whole = wanted.seeds.__getitem__, self._inputs
             proved = _proved(self._model, inputs, bounds, self._forest, nodes, seeds, top=here.node, whole=whole)
-            lower = down(proved + rows.offsets[0])[:, None]
+            lower = wanted.above(proved)[:, None]
         else:
             lower = self._by_lines(here, inputs, bounds, nodes)
         refuted = (lower > 0) | ~here.is_open
         return "" if refuted.all() else f"a leaf has the lower bound {float(np.nanmin(lower)):.3g}"
+
+    def _sums(self, nodes: IntArray) -> _Sums:
+        """Return the sum that each of some leaves is to prove positive."""
+        rows = self._target.rows
+        seeds, shifts = np.repeat(rows.functionals, nodes.size, axis=0), np.repeat(rows.offsets, nodes.size)
+        strict = np.repeat(rows.strict, nodes.size)
+        for some, own in self._weighed.of_boxes(self._target.alternatives, nodes):
+            seeds[some], shifts[some], strict[some] = own.seeds[:, 0], own.shifts[:, 0], own.strict[:, 0]
+        return _Sums(seeds, shifts, strict)
 
     def _by_lines(self, here: _Part, inputs: Interval, bounds: StateBounds, nodes: IntArray) -> FloatArray:
         """Return the best lower bound of each alternative in some leaves by the usual lines, (m, a)."""
@@ -502,7 +579,7 @@ class _Walk:
         found = []
         for some in _chunks(self._model, nodes):
             leaves = leaf_bounds(self._model, bounds, self._forest, some, here.node)
-            found.append(self._best(inputs.repeated(some.size), leaves))
+            found.append(self._best(inputs.repeated(some.size), leaves, some))
         return np.concatenate(found)
 
 

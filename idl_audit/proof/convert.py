@@ -18,7 +18,7 @@ from idl_audit.proof.cover import LeafPhases, Phases
 from idl_audit.proof.forest import LEAF, Choices, Forest, Shares
 from idl_audit.proof.lp_chain import LpChain, LpLeaves
 from idl_audit.proof.planes import Planes
-from idl_audit.proof.proof import REST, Goals, Lemma, Proof, trivial
+from idl_audit.proof.proof import REST, Goals, LeafWeights, Lemma, Proof, trivial
 from idl_audit.proof.restriction import restricted, restricted_bounds
 from idl_audit.proof.rows import groups, weights_of
 from idl_audit.proof.split_tree import SplitTree
@@ -167,8 +167,10 @@ def _of_trees(model: ImplicitModel, trees: StateTrees, bounds: StateBounds | Non
 
 def _is_bare(leaves: Leaves) -> bool:
     """Return whether the usual lines alone prove a row, without splits or choices."""
-    return leaves.sizes == [1] and not (
-        leaves.phases[0] or leaves.slopes[0] or leaves.multipliers[0] or leaves.planes[0]
+    return (
+        leaves.sizes == [1]
+        and not leaves.weights
+        and not (leaves.phases[0] or leaves.slopes[0] or leaves.multipliers[0] or leaves.planes[0])
     )
 
 
@@ -189,8 +191,19 @@ def _of_leaves(
     grower = Grower()
     node = grower.by_phases(np.concatenate(phases), _cuts(model, bounds), model.n_inputs)
     batches = list(zip(leaves.slopes, leaves.multipliers, leaves.planes, leaves.sizes, strict=True))
+    forest = _with_choices(grower.forest, node, batches)
+    if leaves.weights:
+        own, count = np.concatenate(leaves.weights), len(alternative.rows)
+        if own.shape[1] != count:  # of rows and sums of rows
+            members = np.stack([weights_of(alternative, group) for group in groups(alternative)])
+            own = (own @ members).astype(np.float32)
+        rows = np.flatnonzero(node >= 0)
+        numbers = forest.leaf_number[node[rows]]
+        order = np.argsort(numbers)
+        weighed = LeafWeights(numbers[order], own[rows[order]])
+        return Goals(leaves.after, np.asarray([number]), np.zeros((1, count)), forest, weighed)
     weights = weights_of(alternative, groups(alternative)[leaves.row])[None]
-    return Goals(leaves.after, np.asarray([number]), weights, _with_choices(grower.forest, node, batches))
+    return Goals(leaves.after, np.asarray([number]), weights, forest)
 
 
 def _flat_phases(model: ImplicitModel, phases: Mapping[int, Phases], m: int) -> Phases:
@@ -279,6 +292,9 @@ def _of_lp_leaves(
         for k in range(len(model.blocks))
     }
     forest = Forest(plain.roots, plain.variable, plain.cut, plain.child, {}, {}, duals)
+    if leaves.weights is not None:
+        own = LeafWeights(numbers[order], leaves.weights[rows[order]])
+        return Goals(0, np.asarray([number]), np.zeros((1, len(alternative.rows))), forest, own)
     return Goals(0, np.asarray([number]), weights_of(alternative, groups(alternative)[leaves.row])[None], forest)
 
 
@@ -288,4 +304,8 @@ def of_splits(tree: SplitTree) -> Proof:
     forest = Forest(
         np.zeros(1, np.int64), variable, np.asarray(tree.cuts, np.float64), np.asarray(tree.children, np.int64)
     )
-    return Proof(goals=(Goals(0, np.full(1, REST), np.zeros((1, 1)), forest),))
+    own = None
+    if tree.weights:
+        nodes = np.asarray(sorted(tree.weights), np.int64)
+        own = LeafWeights(forest.leaf_number[nodes], np.stack([tree.weights[node] for node in nodes.tolist()]))
+    return Proof(goals=(Goals(0, np.full(1, REST), np.zeros((1, 1)), forest, own),))

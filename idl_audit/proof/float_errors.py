@@ -30,8 +30,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.activations import Coupled
+from idl_audit.implicit.activations.jumping import Jumping
+from idl_audit.implicit.activations.normalised import Normalised
+from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
+from idl_audit.implicit.kernels import FLOAT32, Kernel
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import FAR, Affine, PoolWindows, StateBlock
 from idl_audit.proof.bounds import Interval
@@ -116,15 +120,24 @@ class FloatErrors:
                 self._step(k)
 
     def of_outputs(self, functionals: FloatArray) -> FloatArray:
-        """Return bounds of |f y' - f y| for rows f, (R, q) -> (m, R); infinite where nothing is known."""
+        """Return bounds of |f y' - f y| for rows f; infinite where nothing is known.
+
+        Args:
+            functionals: (R, q), or of each box its own, (m, R, q); the result has the shape (m, R).
+        """
         with np.errstate(all="ignore"):
             row = self.written.model.output
             read = self._read(row, self.written.output)
-            entering = read.piece @ np.abs(functionals).T
-            total = np.minimum(self._pushed(row, functionals, 0), read.before @ np.abs(functionals).T) + entering
+            entering, before = (_weighed(np.abs(functionals), part) for part in (read.piece, read.before))
+            total = np.minimum(self._pushed(row, functionals, 0), before) + entering
             total = (total * GROWN**4) + TINY
         lost = self.overflowing | self._overflows(read.size)
         return np.where(lost[:, None] | ~np.isfinite(total), np.inf, total)
+
+    @property
+    def exact_outputs(self) -> Interval:
+        """Return bounds of the exact outputs, (m, q)."""
+        return affine_interval(self.written.model.output, self._exact, self.inputs).known
 
     @property
     def largest_output(self) -> FloatArray:
@@ -142,6 +155,8 @@ class FloatErrors:
         z = affine_interval(row, self._exact, self.inputs).known
         if k in self.known:
             z = z.intersected(self.known[k])
+        if rounding.never_negative:
+            z = Interval(np.maximum(z.lo, 0.0), np.maximum(z.hi, 0.0)).known
         self._exact[k] = Interval(*block.interval(z.lo, z.hi)).known
         made = self._through(k, block, rounding, z, read) if rounding.is_state else read
         lost = self._overflows(read.size) | self._overflows(made.size) | ~np.isfinite(made.error).all(axis=1)
@@ -187,17 +202,29 @@ class FloatErrors:
         if self.sharp and block.maximum is None:
             error = self._sharpened(k, block, z, read)
         reach = z.largest + error
-        own = kernel.absolute + kernel.relative * reach + kernel.of_value * x.largest + smallest
+        own = _off(block, kernel, reach, x.largest) + smallest
         if isinstance(block.activation, Coupled) or block.maximum is not None:
             centre = np.zeros_like(error)
             moved = _moved(block, z, error)
+            if isinstance(block.activation, Softmax):
+                moved = np.minimum(moved, _of_shares(block.activation, x.hi, error))
+            if isinstance(block.activation, Normalised) and kernel.of_group:
+                factor = z.hi + error
+                unit = self.written.arithmetic.unit
+                own = own + _of_norm(block.activation, kernel.of_group, unit, read.size, factor, x.largest + moved)
             added = (moved + own + kernel.of_value * moved) * GROWN
         else:
             lo, hi = down(z.lo - error), up(z.hi + error)
+            lo = np.maximum(lo, 0.0) if rounding.never_negative else lo
             least, most = block.slopes(np.clip(lo, -FAR, FAR), np.clip(hi, -FAR, FAR))
             centre = least / 2 + most / 2
             radius = up(np.maximum(most - centre, centre - least))
-            added = (np.where(most > least, radius, 0.0) * error + own + smallest * np.abs(centre)) * GROWN
+            spread = np.where(most > least, radius, 0.0) * error
+            steep = ~(np.isfinite(centre) & np.isfinite(spread))
+            if steep.any():
+                centre, spread = np.where(steep, 0.0, centre), np.where(steep, _jumped(block, lo, hi, error), spread)
+            along = kernel.of_value * (np.abs(centre) * error + spread)
+            added = (spread + own + along + smallest * np.abs(centre)) * GROWN
         self._states[k] = _State(read.piece, centre, added, error)
         moved = (np.abs(centre) * error + added) * GROWN
         return Tensor((x.largest + moved) * GROWN, np.zeros_like(moved), moved)
@@ -211,7 +238,8 @@ class FloatErrors:
         """
         error = read.error
         least, most = block.slopes(np.clip(z.lo - error, -FAR, FAR), np.clip(z.hi + error, -FAR, FAR))
-        states = np.flatnonzero(((least < most) | (error > SMALL_SHARE * z.largest)).any(axis=0))
+        wanted = (least < most) | (error > SMALL_SHARE * z.largest)
+        states = np.flatnonzero(wanted.any(axis=0))
         model = self.written.model
         widest = max([model.n_inputs, *(block.size for block in model.blocks)])
         at_once = max(1, NUMBERS_AT_ONCE // (widest * len(self.inputs.lo)))
@@ -221,18 +249,19 @@ class FloatErrors:
             seeds = np.zeros((some.size, block.size))
             seeds[np.arange(some.size), some] = 1.0
             found = (self._pushed(model.rows[k], seeds, k + 1) + read.piece[:, some]) * GROWN
-            error[:, some] = np.minimum(error[:, some], found)
+            better = np.minimum(error[:, some], found)
+            error[:, some] = np.where(wanted[:, some], better, error[:, some])  # whatever boxes are beside it
         return error
 
     def _pushed(self, row: Affine, seeds: FloatArray, newest: int) -> FloatArray:
         """Return bounds of |seeds . (the row of x' - x)|, its own roundings left out, (R, size) -> (m, R).
 
-        Blocks with a number below `newest` do not occur.
+        Seeds may be (m, R, size), too. Blocks with a number below `newest` do not occur.
         """
         m = len(self.inputs.lo)
-        total = np.zeros((m, len(seeds)))
+        total = np.zeros((m, seeds.shape[-2]))
         pull = _Pull()
-        pull.push(row, np.broadcast_to(seeds, (m, *seeds.shape)))
+        pull.push(row, np.broadcast_to(seeds, (m, *seeds.shape[-2:])))
         for k in range(newest, len(self.written.model.blocks)):
             v = pull.sums.pop(k, None)
             if v is None:
@@ -274,12 +303,74 @@ class _Pull:
             self.sums[k], self.doubts[k] = product, doubt
 
 
+def _off(block: StateBlock, kernel: Kernel, reach: FloatArray, value: FloatArray) -> FloatArray:
+    """Return what a kernel is off by at most, where |z'| <= reach and |phi(z)| <= value."""
+    off = kernel.absolute + kernel.relative * reach + kernel.of_value * value
+    if kernel.of_terms:
+        off = off + kernel.of_terms * GROWN * block(reach)  # sums of the products of the factors' sizes
+    return np.where(np.maximum(reach, value) < kernel.within, off, np.inf)
+
+
+def _jumped(block: StateBlock, lo: FloatArray, hi: FloatArray, error: FloatArray) -> FloatArray:
+    """Return how far a state may move between two places of [lo, hi] no further apart than an error.
+
+    Where slopes are infinite: by all that is between its least and its greatest value there, and of stairs or a step by
+    what lies within the error of the threshold.
+    """
+    first, last = block.interval(lo, hi)
+    moved = up(last - first)
+    if isinstance(block.activation, Jumping) and not np.any(block.exponent):
+        moved = np.fmin(moved, block.activation.jumped(error))
+    return np.where(error > 0, moved, 0.0)
+
+
 def _moved(block: StateBlock, z: Interval, error: FloatArray) -> FloatArray:
     """Return how far the states of a block move over m boxes where what they read is off by an error, (m, n)."""
     if not isinstance(block.activation, Coupled):
         return block.activation.moved(error)
     lo, hi = block.unscaled(down(z.lo - error), up(z.hi + error))
     return np.stack([block.activation.within(*ends).moved(e) for *ends, e in zip(lo, hi, error, strict=True)])
+
+
+def _weighed(weights: FloatArray, sizes: FloatArray) -> FloatArray:
+    """Return sums of sizes, (m, q), by the weights of rows, (R, q) or (m, R, q) -> (m, R)."""
+    return np.asarray(sizes @ weights.T if weights.ndim == 2 else np.einsum("mrq,mq->mr", weights, sizes))
+
+
+def _of_norm(
+    activation: Normalised, share: float, unit: float, size: FloatArray, factor: FloatArray, value: FloatArray
+) -> FloatArray:
+    """Return what d / s is off by, s^2 = q + eps, made in whatever order of computed numbers below M.
+
+    The mean is off by gamma M, the mean square - of deviations, or of entries, less the mean's square - by no more than
+    4 gamma M^2 = D, and 1 / s by a share D / s^2 of itself, where that is below 1/2, and by its own roundings:
+
+        |x' - x| <= 2 gamma M / s + (D / s^2 + 8 u) |x|.
+
+    Args:
+        activation: the norm, its groups with the factor 1 / s behind the entries.
+        share: gamma.
+        unit: u.
+        size: (1 - 1/n) M at least for one entry of each group: sums of the sizes of what d is made of.
+        factor: 1 / s at most, behind the entries of each group.
+        value: |d / s| at most.
+    """
+    most = activation.grouped(size)[..., :-1].max(axis=-1, keepdims=True) * (1 + 2 / activation.n)
+    steep = activation.grouped(factor)[..., -1:]
+    square = (4 * share * most * most + 4 * FLOAT32.smallest) * steep * steep * GROWN
+    off = (square + 8 * unit) * activation.grouped(value)[..., :-1]
+    own = (2 * share * most + 4 * FLOAT32.smallest) * steep * (1 + square + 8 * unit) + off * (1 + 8 * unit)
+    known = np.where((square < 0.5) & (steep > 0), own * GROWN, np.inf)
+    return np.concatenate([known, np.zeros_like(steep)], axis=-1).reshape(size.shape)
+
+
+def _of_shares(activation: Softmax, most: FloatArray, error: FloatArray) -> FloatArray:
+    """Return x (exp(2 E) - 1), E the largest error of a group: how far shares x <= most move.
+
+    x'_i / x_i = exp(d_i) / sum over j of x_j exp(d_j) with |d_j| <= E, and the x_j add up to 1.
+    """
+    widest = activation.grouped(error).max(axis=-1, keepdims=True)
+    return np.asarray(activation.grouped(most) * (np.expm1(2 * widest) * GROWN)).reshape(most.shape)
 
 
 def _sources(row: Affine) -> list[tuple[int, LinearMap]]:

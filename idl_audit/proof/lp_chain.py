@@ -37,10 +37,15 @@ class LpLeaves:
     """(m, n)."""
     row: int = 0
     """Which row of its alternative, or sum of rows (`proof.rows.groups`), they bound."""
+    weights: Float32Array | None = None
+    """(m, r): each leaf's own weights of the alternative's rows, in place of one row for all."""
 
     def some(self, rows: IntArray) -> LpLeaves:
         """Return some of the leaves."""
-        return self if rows.size == len(self.phases) else LpLeaves(self.phases[rows], self.multipliers[rows], self.row)
+        if rows.size == len(self.phases):
+            return self
+        own = None if self.weights is None else self.weights[rows]
+        return LpLeaves(self.phases[rows], self.multipliers[rows], self.row, own)
 
 
 @dataclass(eq=False)

@@ -6,7 +6,8 @@ A proof holds no bound, only choices, and is about one query: no input of its bo
     stages   lemmas, bounds of hidden states, block after block, the oldest first. Each stage starts from intervals and
              backward linear bounds, intersected with what the stage before it has proved.
     kept     the states that the first stage does not prove dead: all that follows speaks of these alone.
-    goals    sums of rows, weights >= 0, each positive over the whole box by a tree that relies on one stage.
+    goals    sums of rows, weights >= 0, each positive over the whole box by a tree that relies on one stage; leaves may
+             have weights of their own, where only the rows together have no solution.
 
 Every tree is checked leaf by leaf with the one inequality (`dual_bound`), whatever found it: slopes and multipliers of
 a search, duals of a linear program, splits of the inputs.
@@ -21,10 +22,14 @@ import numpy as np
 
 from idl_audit.proof.forest import Forest
 from idl_audit.proof.sensitivity_witness import ProofWitness
-from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 
 REST = -1
 """In place of the number of an alternative: all those that no other goal refutes."""
+
+
+class Refused(Exception):
+    """A proof does not hold, and why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,25 @@ class Lemma:
 
 
 @dataclass(frozen=True, eq=False)
+class LeafWeights:
+    """Weights of rows that some leaves have in place of their goal's."""
+
+    leaves: IntArray
+    """(t,), ascending."""
+    values: Float32Array
+    """(t, r) >= 0: of the rows of the goal's alternative; of the rows of all alternatives in order, for `REST`."""
+
+    def of_leaves(self, leaves: IntArray) -> tuple[BoolArray, FloatArray]:
+        """Return which of some leaves have weights of their own, (m,), and those, (m, r), zeros elsewhere."""
+        place = np.searchsorted(self.leaves, leaves)
+        found = place < self.leaves.size
+        found[found] = self.leaves[place[found]] == leaves[found]
+        weights = np.zeros((leaves.size, self.values.shape[1]))
+        weights[found] = self.values[place[found]]
+        return found, weights
+
+
+@dataclass(frozen=True, eq=False)
 class Goals:
     """Alternatives, or all that are left, and the trees that refute them."""
 
@@ -50,6 +74,8 @@ class Goals:
     weights: FloatArray
     """(g, r) >= 0: sum_i weights_i (rows_i y + offsets_i) is proved positive; zeros for `REST`."""
     forest: Forest
+    own: LeafWeights | None = None
+    """Weights of single leaves: at every point one of the leaves' sums is positive, so that not all rows are <= 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +89,8 @@ class Proof:
     """Block -> the states that stay after the first stage, ascending; blocks that are not named stay whole."""
     loops: Mapping[int, ProofWitness] = field(default_factory=dict)
     """Block -> the proof that its loop is well-posed."""
+    slack: tuple[FloatArray, ...] = ()
+    """Of a proof for floating-point arithmetic: for each alternative what roundings may change in its rows, (rows,)."""
 
     def with_goals(self, goals: tuple[Goals, ...]) -> Proof:
         """Return the proof with more goals."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 
-from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+from idl_audit.values.query import Conjunction, Query, violated
 from idl_audit.values.rounding import down
 
 MOST_SUMMED = 12
@@ -19,7 +20,8 @@ MOST_SUMMED = 12
 class Rows:
     """The rows of a query's alternatives, with sums of rows: they are <= 0 at a counterexample, too.
 
-    Where two rows are violated on different parts of a box, their sum may be violated on all of it.
+    Where two rows are violated on different parts of a box, their sum may be violated on all of it. A sum is < 0 where
+    one of its rows is.
     """
 
     functionals: FloatArray
@@ -28,18 +30,21 @@ class Rows:
     """(R,), rounded downward."""
     members: tuple[IntArray, ...]
     """The rows and sums of each alternative."""
+    strict: BoolArray
+    """(R,): which are < 0."""
 
     @classmethod
     def of(cls, query: Query) -> Rows:
         """Return the rows of every alternative, the sums of two of them, and the sum of all."""
         parts = [with_sums(c) for c in query.alternatives]
-        ends = np.cumsum([len(rows) for rows, _ in parts])
-        members = tuple(np.arange(end - len(rows), end) for (rows, _), end in zip(parts, ends, strict=True))
-        return cls(np.concatenate([rows for rows, _ in parts]), np.concatenate([c for _, c in parts]), members)
+        ends = np.cumsum([len(part.rows) for part in parts])
+        members = tuple(np.arange(end - len(part.rows), end) for part, end in zip(parts, ends, strict=True))
+        rows, offsets = np.concatenate([part.rows for part in parts]), np.concatenate([part.offsets for part in parts])
+        return cls(rows, offsets, members, np.concatenate([part.strict for part in parts]))
 
     def shifted(self, lower: FloatArray) -> FloatArray:
-        """Return proved lower bounds of rows y + offsets from those of rows y, shape (m, R)."""
-        return down(lower + self.offsets)
+        """Return proved lower bounds of rows y + offsets from those of rows y, shape (m, R): above 0 they refute."""
+        return plus(lower, self.offsets, self.strict)
 
     def best(self, shifted: FloatArray) -> FloatArray:
         """Return the greatest lower bound of each alternative's rows, shape (m, a): above 0 it is refuted."""
@@ -47,17 +52,27 @@ class Rows:
         return np.stack(columns, axis=1)
 
 
+def plus(lower: FloatArray, offsets: FloatArray, strict: BoolArray) -> FloatArray:
+    """Return lower bounds with offsets added, rounded downward: above 0 they refute, for strict rows from 0 on."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return violated(np.where(offsets == 0, lower, down(lower + offsets)), strict)
+
+
 @np.errstate(over="ignore", invalid="ignore")  # of what overflows, none is exact, and offsets are rounded downward
-def with_sums(alternative: Conjunction) -> tuple[FloatArray, FloatArray]:
-    """Return the rows and offsets with those sums of rows that are exact in float64."""
+def with_sums(alternative: Conjunction) -> Conjunction:
+    """Return the alternative with those sums of its rows that are exact in float64: the same points satisfy it."""
     rows, offsets = list(alternative.rows), list(alternative.offsets)
+    exact, strict = list(alternative.exact_offsets), list(alternative.strict)
     for group in groups(alternative)[len(rows) :]:
         total, offset = alternative.rows[group[0]], alternative.offsets[group[0]]
         for i in group[1:]:
             total, offset = total + alternative.rows[i], down(offset + alternative.offsets[i])
         rows.append(total)
         offsets.append(offset)
-    return np.reshape(rows, (len(rows), -1)), np.asarray(offsets, np.float64)
+        strict.append(alternative.strict[list(group)].any())
+        exact += [sum((alternative.exact_offsets[i] for i in group), Fraction(0))] if alternative.exact_offsets else []
+    matrix = np.reshape(rows, (len(rows), -1))
+    return Conjunction(matrix, np.asarray(offsets, np.float64), tuple(exact), np.asarray(strict, np.bool_))
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -2,7 +2,7 @@
 
 A node is a box. It has two children that share the number `cut` of one input, so that together they are the node; a
 leaf is refuted by bounds over its own box: every alternative of the query has a row, or a sum of rows, with a proved
-positive lower bound there or over a box that holds it. The tree holds no bound.
+positive lower bound there or over a box that holds it, or rows with weights of the leaf's own. The tree holds no bound.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.proof.bounds import Interval
+from idl_audit.values.arrays import Float32Array
 
 NO_INPUT = -1
 
@@ -26,6 +27,8 @@ class SplitTree:
     """Where: the one child has u_j <= cut, the other u_j >= cut."""
     children: list[int] = field(default_factory=lambda: [0])
     """Number of the first child; the second is the next one."""
+    weights: dict[int, Float32Array] = field(default_factory=dict)
+    """Leaf -> weights of the rows of all alternatives in order, (r,), where no row or sum of rows alone refutes one."""
 
     @property
     def leaves(self) -> int:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
-from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim
+from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, SecondModel
+from idl_audit.values.verdicts import ArithmeticName
 
 MOST_NUMBERS = 4
 """Means and standard deviations that are listed."""
 HASH = 16
 """Digits of a hash that are shown."""
+ARITHMETICS: Final[Mapping[ArithmeticName, str]] = MappingProxyType(
+    {
+        "real": "real numbers: what floating point does to the network is not part of it",
+        "float32": "float32, as runtimes compute: sums in any order, fused and folded or not",
+    }
+)
+"""What a claim speaks of."""
 
 
 def facts(claim: Claim) -> Iterator[tuple[str, str]]:
@@ -22,17 +32,29 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
         yield "centre", f"{numbers(claim.centre)}; by the file's word, sample {claim.index} of its data"
     if claim.threshold is not None:
         yield "threshold", f"{claim.threshold!r}: class 1 is an output above it"
-    if claim.label is not None:
+    if claim.label is not None or claim.second is not None:
         lo, hi = claim.clip or (None, None)
         yield "clip", "none" if lo is None else f"[{lo!r}, {hi!r}]"
+        if claim.free:
+            yield "free inputs", f"{', '.join(map(str, claim.free))} move through the whole of clip"
         if claim.cardinality is not None:
             yield "inputs changed", f"at most {claim.cardinality}"
+    if claim.second is not None:
+        yield from _of_second(claim.second)
+    if claim.limits is not None:
+        yield "limits of |y - y'|", numbers(claim.limits)
     if claim.property is not None:
         yield from _of_property(claim.property)
     if claim.matrix is not None:
         yield "S", numbers(claim.matrix)
     yield "inputs", units(claim.preprocessing)
-    yield "arithmetic", f"{claim.arithmetic} numbers: what floating point does to the network is not part of it"
+    yield "arithmetic", ARITHMETICS[claim.arithmetic]
+
+
+def _of_second(found: SecondModel) -> Iterator[tuple[str, str]]:
+    name = "the model's own" if found.output is None else f"'{found.output}'"
+    yield "second network", f"{found.path} (sha256 {found.sha256[:HASH]}), output {name}"
+    yield "its inputs", units(found.preprocessing)
 
 
 def _of_property(found: PropertyClaim) -> Iterator[tuple[str, str]]:
@@ -40,6 +62,8 @@ def _of_property(found: PropertyClaim) -> Iterator[tuple[str, str]]:
     yield "property", f"{found.file} (sha256 {found.sha256[:HASH]}){said}"
     yield "boxes", numbers(found.boxes)
     yield "rows", numbers(found.alternatives)
+    if found.strict is not None:
+        yield "strict rows", numbers(found.strict)
 
 
 def numbers(found: Numbers) -> str:

@@ -112,8 +112,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "by torch.backends.cudnn.allow_tf32 = False), half precision, Winograd convolutions and integer kernels "
             "are not covered. It is also told where no bound is known of an operator, and named.",
             "The proof holds for the weights in the file in exact arithmetic; a device may still compute the other "
-            "class somewhere in the set. A smaller eps has larger margins; a proof by splitting ends as soon as a "
-            "margin is positive.",
+            "class somewhere in the set. --arithmetic float32 proves verdicts with this bound, or finds such inputs. A "
+            "smaller eps has larger margins; a proof by splitting ends as soon as a margin is positive.",
         ),
         "IDL203": Code(
             "a targeted attack",
@@ -173,6 +173,44 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "with a domain reads leave that domain. Nothing is proved there: the network may give NaN or infinity.",
             "Try a smaller eps, or more time where few inputs move: their box is split. Where an operator cannot leave "
             "its domain, a Clip, an Abs or a constant added before it makes that known.",
+        ),
+        "IDL213": Code(
+            "counterexamples by rounding alone",
+            "The original network, as its runtime rounds, misclassifies points of the set or meets the property there, "
+            "and in exact arithmetic, of which the verdicts speak, it does not, or nothing decides whether it does: a "
+            "tie within the rounding of a curve, or a loop. Such points make nothing falsified or sat.",
+            "Take them for what the deployed network does. A smaller eps, or a margin in the property, keeps away from "
+            "them.",
+        ),
+        "IDL214": Code(
+            "onnxruntime's graph optimisations change the network",
+            "Before it runs a graph onnxruntime rewrites it, unless told otherwise. Here the result is another "
+            "function: a MatMul with weights behind a DequantizeLinear rounds its other factor to 8 bits too, two "
+            "grids in a row become one, integer kernels saturate. Proofs and counterexamples are about the network as "
+            "its file has it, which is what is judged; the size of the change is that on a few random inputs.",
+            "Deploy it with SessionOptions.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL, or "
+            "export it so that there is nothing to rewrite.",
+        ),
+        "IDL215": Code(
+            "float errors were measured with another version",
+            "A verdict rests on a bound of what floating-point arithmetic may change, and the network has functions "
+            "that a library computes (exp, tanh and the like). What their float32 kernels are off by was measured, "
+            "with the versions that reports/kernels.md names; another minor version runs the network here, and its "
+            "kernels may differ.",
+            "Ask a copy of the sources: `python -m benchmarks.kernel_errors --every 1024 --check` tells whether the "
+            "installed versions are within the bounds that proofs take.",
+        ),
+        "IDL216": Code(
+            "two networks compared in part",
+            "Either outputs make no classes (one output and no threshold), so that only differences are compared, or "
+            "the networks end with different operators that the models leave out, so that only classes are.",
+            "Give --threshold, or export both networks with the same last operator.",
+        ),
+        "IDL217": Code(
+            "no bound of what float32 changes",
+            "Verdicts were asked for in float32 arithmetic, and the network has an operator, or computes in a way, for "
+            "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",
+            "Ask for --arithmetic real: its proofs hold in exact arithmetic, and IDL202 says that no more is known.",
         ),
         "IDL221": Code(
             "an objective of states",
@@ -234,6 +272,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "With --sigma an input moves by at most eps times its own radius.",
             "Nothing needs to be done.",
         ),
+        "IDL405": Code(
+            "bounds of computed outputs",
+            "With --arithmetic float32 the outputs' bounds hold for whatever a runtime computes for float32 inputs of "
+            "the set. Bounds of states, and the widths that each method gives, are those of exact arithmetic.",
+            "Nothing needs to be done.",
+        ),
         "IDL501": Code(
             "no float32 number in an input's interval",
             "No input that the network can be given lies in the property's box, so no counterexample can be confirmed.",
@@ -258,8 +302,9 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL505": Code(
             "the certificate of a property is missing",
-            "A property is unsat, but no certificate that stands alone was found in the time.",
-            "Raise --time-limit.",
+            "A property is unsat, but no certificate that stands alone was found in the time; of VNN-LIB 2 queries "
+            "none is written.",
+            "Raise --time-limit, or write the property in VNN-LIB 1.",
         ),
         "IDL506": Code(
             "rows of an earlier report are decided again",
@@ -271,6 +316,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "a proof file of an old format",
             "The file that `verify` read is of format 1, which the next release no longer reads.",
             "Write it anew with the command that wrote it.",
+        ),
+        "IDL508": Code(
+            "why a VNN-LIB 2 query is undecided",
+            "Neither a point that satisfies the query was found, nor a proof that none does, in the arithmetic that it "
+            "declares: of float32 a proof pays for every rounding, of real numbers a point is confirmed exactly.",
+            "Raise --time-limit. Where roundings are what keeps a proof from being one, declare all variables as real.",
         ),
         "IDL601": Code(
             "nothing was gained",

@@ -60,6 +60,8 @@ def _contradictions(report: Report) -> Iterator[str]:
     yield from _in_summary(report)
     yield from _in_data(report)
     yield from _in_status(report)
+    yield from _in_comparison(report)
+    yield from _in_monotonicity(report)
     found = report.sensitivity
     if found is not None and found.norm_inf is not None:
         largest = max((*found.row_sums, *(entry.value for entry in found.top_inputs)), default=0.0)
@@ -121,6 +123,43 @@ def _in_summary(report: Report) -> Iterator[str]:
                 yield f"at eps {entry.eps:g} the summary counts {given} {verdict}, and the samples have {there}"
     for eps, _ in verdicts:
         yield f"the samples have verdicts at eps {eps:g}, and the summary has not"
+
+
+def _in_comparison(report: Report) -> Iterator[str]:
+    found = report.comparison
+    if found is None:
+        return
+    yield from _in_places("compared", report, [sample.index for sample in found.samples])
+    counts = Counter((result.eps, result.agree) for sample in found.samples for result in sample.results)
+    for entry in found.per_eps:
+        own = (entry.certified, entry.falsified, entry.unknown)
+        there = tuple(counts[entry.eps, word] for word in ("certified", "falsified", "unknown"))
+        if own != there or entry.n != sum(there) + counts[entry.eps, None]:
+            yield f"at eps {entry.eps:g} two networks agree, differ or neither {own}, and the samples say {there}"
+        known = [result for sample in found.samples for result in sample.results if result.eps == entry.eps]
+        limits = [math.inf if one.difference_proved is None else one.difference_proved for one in known]
+        if entry.difference_proved is not None and not max(limits, default=0.0) <= entry.difference_proved:
+            yield f"at eps {entry.eps:g} at most {entry.difference_proved:g} is proved of all, and more of a sample"
+
+
+def _in_monotonicity(report: Report) -> Iterator[str]:
+    found = report.monotonicity
+    if found is None:
+        return
+    yield from _in_places("looked at", report, [sample.index for sample in found.samples])
+    counts = Counter((result.eps, result.verdict) for sample in found.samples for result in sample.results)
+    for entry in found.per_eps:
+        own = (entry.certified, entry.falsified, entry.unknown)
+        there = tuple(counts[entry.eps, v] for v in (Verdict.CERTIFIED, Verdict.FALSIFIED, Verdict.UNKNOWN))
+        if own != there:
+            yield f"at eps {entry.eps:g} the verdicts of a score are counted as {own}, and the samples have {there}"
+
+
+def _in_places(what: str, report: Report, indices: list[int]) -> Iterator[str]:
+    if len(set(indices)) < len(indices):
+        yield f"a sample is {what} twice"
+    if report.status == "complete" and report.data is not None and indices != list(report.data.indices):
+        yield f"the samples that were {what} are not those that data.indices lists, although it is complete"
 
 
 def _in_status(report: Report) -> Iterator[str]:

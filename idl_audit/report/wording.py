@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from idl_audit.report.schema import (
         AgreementCheck,
         Audited,
+        ComparedCounts,
+        Comparison,
         Compression,
         Conversion,
         EpsSummary,
         Hardening,
         ModelInfo,
+        Monotonicity,
         PropertyResult,
         Report,
         Sensitivity,
@@ -43,6 +46,8 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.SOLVER_ONLY: "only the MIP solver says that there is no attack, which is no proof: certify with branch",
         Reason.OUTSIDE_DOMAIN: "an operator may have no value in the set (0 as a divisor, say): try a smaller eps",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
+        Reason.NO_ROUNDING_BOUND: "nothing is known to bound what float32 arithmetic changes: try --arithmetic real",
+        Reason.WITHIN_ROUNDING: "the margin is not above what float32 arithmetic may change: try a smaller eps",
     }
 )
 """What each reason for an unknown verdict means, and what would help."""
@@ -67,6 +72,8 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]*[0-~]?"
 )
 _LONGEST = 500
+MOST_NAMED: Final = 5
+"""Inputs that a sentence names."""
 
 
 def plain(value: object, *, longest: int = _LONGEST) -> str:
@@ -149,6 +156,10 @@ def _sentence(report: Report) -> str:
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
     if report.training is not None:
         return _training_sentence(report, report.training)
+    if report.comparison is not None:
+        return _comparison_sentence(report, report.comparison)
+    if report.monotonicity is not None:
+        return _monotone_sentence(report, report.monotonicity)
     if report.hardening is not None:
         return _hardening_sentence(report, report.hardening)
     if report.objectives:
@@ -176,6 +187,37 @@ def _sentence(report: Report) -> str:
             else f"{read}; every part is supported."
         )
     return "Nothing was measured."
+
+
+def _comparison_sentence(report: Report, found: Comparison) -> str:
+    entries = sorted(found.per_eps, key=lambda entry: entry.eps)
+    if not entries:
+        return "Nothing was compared."
+    return " ".join(_compared(report, found, entry) for entry in dict.fromkeys((entries[0], entries[-1])))
+
+
+def _monotone_sentence(report: Report, found: Monotonicity) -> str:
+    way = "falls" if found.direction == "+" else "rises"
+    what = f"{plain(found.score)} never {way} while input {input_name(report.model, found.input)} rises"
+    parts = [
+        f"at eps {eps_text(report, entry.eps)} around {entry.certified} of {entry.n} {_noun(report, entry.n)} (it does "
+        f"around {entry.falsified}, {entry.unknown} undecided)"
+        for entry in found.per_eps
+    ]
+    return f"It is proved that {what}: {'; '.join(parts)}." if parts else "Nothing was looked at."
+
+
+def _compared(report: Report, found: Comparison, entry: ComparedCounts) -> str:
+    start, who = f"At eps {eps_text(report, entry.eps)}: ", f"{entry.n} {_noun(report, entry.n)}"
+    seen = "" if entry.difference_found is None else f", {figure(entry.difference_found)} was seen"
+    proved = entry.difference_proved
+    apart = f"no output differs by more than {figure(proved)}" if proved is not None else "no bound of differences"
+    if not found.has_classes:
+        return f"{start}around {who} {apart}{seen}."
+    return (
+        f"{start}the two networks provably agree around {entry.certified} of {who} and have two classes around "
+        f"{entry.falsified}, {entry.unknown} undecided; {apart}{seen}."
+    )
 
 
 def _compression_sentence(report: Report, found: Compression) -> str:
@@ -244,7 +286,7 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     if len(entries) > 1:
         return _range_sentence(report, entries[0], entries[-1])
     entry = entries[0]
-    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}: "
+    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}{in_arithmetic(report)}: "
     images = _noun(report, entry.n)
     wrong = f"{entry.clean_wrong} misclassified to begin with"
     if _only_attacked(report):
@@ -270,7 +312,8 @@ def _not_tried(report: Report) -> int:
 
 
 def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:
-    start = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}{_sparsity(report)}: "
+    radii = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}"
+    start = f"{radii}{_sparsity(report)}{in_arithmetic(report)}: "
     images = _noun(report, first.n)
     wrong = f"{first.clean_wrong} misclassified to begin with"
     attacked = f"from {first.falsified} to {last.falsified}"
@@ -287,7 +330,7 @@ def _properties_sentence(report: Report) -> str:
     noun = "property" if len(report.properties) == 1 else "properties"
     return (
         f"{counts['unsat']} of {len(report.properties)} {noun} hold (unsat), {counts['sat']} violated (sat), "
-        f"{undecided} undecided{f', {unjudged} not judged' if unjudged else ''}."
+        f"{undecided} undecided{f', {unjudged} not judged' if unjudged else ''}{in_arithmetic(report)}."
     )
 
 
@@ -354,13 +397,38 @@ def near_jumps(check: AgreementCheck) -> str:
     return f"; {check.near_jumps} inputs so near a jump that floats may take either side"
 
 
+def optimisation(check: AgreementCheck) -> str:
+    """Return in which form onnxruntime ran the network, where that is not the one it chooses unasked."""
+    if check.optimisation in (None, "all"):
+        return ""
+    asked = {"off": "without graph optimisations", "basic": "with its basic graph optimisations"}[check.optimisation]
+    apart = check.optimised_apart
+    return f" {asked}" + ("" if apart is None else f" (all of them change outputs by {figure(apart)} of max|y|)")
+
+
 def _only_attacked(report: Report) -> bool:
     return report.command.split(" ")[0] == "attack"
 
 
 def _sparsity(report: Report) -> str:
     k = report.threat_model.k if report.threat_model else None
+    free = report.threat_model.free if report.threat_model else ()
+    if free:
+        return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
+
+
+def in_arithmetic(report: Report) -> str:
+    """Return what verdicts and unsat are proved for, where that is not real arithmetic."""
+    found = {entry.arithmetic for entry in report.properties}
+    found |= {report.threat_model.arithmetic} if report.threat_model else set()
+    return "".join(f", in {one} arithmetic" for one in sorted(found - {"real"}))
+
+
+def _named(report: Report, inputs: Sequence[int]) -> str:
+    few = ", ".join(input_name(report.model, k) for k in inputs[:MOST_NAMED])
+    more = f" and {len(inputs) - MOST_NAMED} more" if len(inputs) > MOST_NAMED else ""
+    return f"input{'' if len(inputs) == 1 else 's'} {few}{more}"
 
 
 def _count(n: int, noun: str) -> str:

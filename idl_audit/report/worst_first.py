@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from idl_audit.report.schema import ObjectiveReport, SampleReport, SampleResult, Verdict
+from idl_audit.report.schema import ComparedSample, ObjectiveReport, SampleReport, SampleResult, Verdict
 
 _WORST_FIRST: Final = (Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG, Verdict.CERTIFIED)
+
+_AGREEMENT: Final = ("falsified", "unknown", "certified", None)
 
 
 def worst_first(samples: Iterable[SampleReport]) -> list[SampleReport]:
@@ -41,6 +43,17 @@ def smallest_falsified(sample: SampleReport) -> float | None:
 def farthest_first(entries: Iterable[ObjectiveReport]) -> list[ObjectiveReport]:
     """Return the objectives, those that moved farthest first, those without a value last."""
     return sorted(entries, key=_nearness)
+
+
+def most_apart_first(samples: Iterable[ComparedSample]) -> list[ComparedSample]:
+    """Return the samples of two networks, those with two classes first, then the undecided, farthest apart first."""
+    return sorted(samples, key=_apartness)
+
+
+def _apartness(sample: ComparedSample) -> tuple[int, float]:
+    ranks = [_AGREEMENT.index(result.agree) for result in sample.results]
+    seen = [result.difference_found or 0.0 for result in sample.results]
+    return min(ranks, default=len(_AGREEMENT)), -max(seen, default=0.0)
 
 
 def _nearness(entry: ObjectiveReport) -> float:

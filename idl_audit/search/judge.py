@@ -4,18 +4,23 @@ Searches propose points to it. They are put into the set exactly, as float32 num
 best of them once more alone, as anyone would replay it, since a batch may round otherwise. An output that is no number
 satisfies no inequality and is ranked behind all that are.
 
+Where verdicts are about exact arithmetic, `confirm` has the last word: a point that the network alone calls a
+counterexample may be one by rounding only. Where verdicts are about the network as it runs, nothing stands there.
+
 Elsewhere: adversarial example, validation of the counterexample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from fractions import Fraction
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.exact.point import Opinion
 from idl_audit.search.fast_gradients import batch_size, in_batches
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import InputSet
@@ -27,6 +32,11 @@ from idl_audit.values.query import Query
 
 ASKED_ALONE: Final = 16
 """Points of a batch that the network is asked about one by one, until one of them holds alone."""
+MOST_DENIED: Final = 256
+"""Counterexamples by rounding alone that are looked at; after so many, only what is nearer than the best of them."""
+
+Confirm: TypeAlias = Callable[[Query, Float32Array], Opinion]
+"""Tells whether a point that the network alone calls a counterexample is one in exact arithmetic."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +51,12 @@ class Found:
     """Its distance by the query: y_label - max over the others for a sample. Positive where the search has failed."""
     holds: bool
     """Whether it is a counterexample."""
+    confirmed_by: str = ""
+    """What was asked beside the network, and agreed."""
+    pinned: tuple[Fraction, ...] = ()
+    """The point itself, where it is no float32 numbers and `point` has the nearest ones."""
+    replays: bool = True
+    """Of a counterexample: whether the network calls `point` one, too."""
 
     @property
     def predicted(self) -> int:
@@ -58,6 +74,8 @@ class _Kept:
     """The best point so far, whoever proposed it."""
 
     best: Found | None = None
+    denied: int = 0
+    """Points that are counterexamples for the network, and none in exact arithmetic as far as is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +87,21 @@ class Judge:
     batch: int
     """Points that it is asked about at a time."""
     budget: Budget = UNLIMITED
+    confirm: Confirm | None = None
+    """Asked last; None where the network's own word counts."""
     _kept: _Kept = field(default_factory=_Kept)
 
     @classmethod
-    def of(cls, model: ImplicitModel, network: Network, query: Query, budget: Budget = UNLIMITED) -> Judge:
+    def of(
+        cls,
+        model: ImplicitModel,
+        network: Network,
+        query: Query,
+        budget: Budget = UNLIMITED,
+        confirm: Confirm | None = None,
+    ) -> Judge:
         """Return the judge of a query to the network of an implicit model."""
-        return cls(network, query, batch_size(model), budget)
+        return cls(network, query, batch_size(model), budget, confirm)
 
     @classmethod
     def of_model(cls, model: ImplicitModel, query: Query, budget: Budget = UNLIMITED) -> Judge:
@@ -101,6 +128,11 @@ class Judge:
         return self.best is not None and self.best.holds
 
     @property
+    def denied(self) -> int:
+        """How many points were counterexamples for the network, and none in exact arithmetic as far as is known."""
+        return self._kept.denied
+
+    @property
     def can_be_asked(self) -> bool:
         """Whether each input's interval holds a float32 number at all: no other point can be handed to the network."""
         lo, hi = self.query.box.float32_bounds()
@@ -114,6 +146,12 @@ class Judge:
         """
         return propose_together([self], [points], self.budget.check)[0]
 
+    def take(self, point: Sequence[Fraction], by: str) -> None:
+        """Take a counterexample of the exact set that exact arithmetic has found, and ask the network next to it."""
+        near = np.array([float(value) for value in point]).astype(np.float32)
+        seen = self._judged(near, self.network(near[None])[0])
+        self._keep(replace(seen, holds=True, confirmed_by=by, pinned=tuple(point), replays=seen.holds))
+
     def hear(self, inside: Float32Array, outputs: FloatArray, *, alone: bool) -> None:
         """Take what the network says of points inside the set; it is asked again about the best unless it was `alone`.
 
@@ -126,9 +164,23 @@ class Judge:
             seen = self._judged(inside[k], outputs[k])
             if seen.holds or self.best is None or seen.rank < self.best.rank:
                 said = outputs[k] if alone else self.network(inside[k][None])[0]
-                self._keep(self._judged(inside[k], said))
+                self._keep(self._confirmed(self._judged(inside[k], said)))
             if self.has_won:
                 break
+
+    def _confirmed(self, found: Found) -> Found:
+        """Return the point, which is a counterexample only where whoever is asked last says so."""
+        if self.confirm is None or not found.holds:
+            return found
+        best = self.best
+        if self.denied < MOST_DENIED or best is None or found.margin < best.margin:
+            opinion = self.confirm(self.query, found.point)
+            if opinion.holds:
+                box = self.query.box
+                pinned = tuple(box.exactly(found.point)) if box.pins else ()
+                return replace(found, confirmed_by=opinion.by, pinned=pinned)
+        self._kept.denied += 1
+        return replace(found, holds=False)
 
     def _keep(self, found: Found) -> None:
         if self.best is None or found.rank < self.best.rank:

@@ -52,11 +52,15 @@ class TriangleRelaxation:
         self._model, self._bounds = model, bounds
         self._inputs = inputs if sparse is None else Interval.of_set(sparse)
         self.form = ComplementarityForm(model, inputs, bounds, sparse=sparse, check=budget.check)
+        self.program = self._program()
+
+    def _program(self) -> LinearProgram:
         limits = self.form.limits
-        self.program = LinearProgram(
+        program = LinearProgram(
             self.form.matrix, lo=limits.lo, hi=limits.hi, row_lo=limits.row_lo, row_hi=limits.row_hi
         )
-        self.program.start_from(*self.form.first_basis)
+        program.start_from(*self.form.first_basis)
+        return program
 
     def restrict(self, bounds: StateBounds) -> None:
         """Go on with a part of the box in which the states have these proved bounds, each within those at the start."""

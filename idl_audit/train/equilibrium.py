@@ -6,7 +6,7 @@ L gains from z = A x + i is the only v with
     v = Psi o (A^T v + g)        (6.5),        dL/dA = v x^T,  dL/di = v,
 
 and both x and v are found by plain iteration, as ||A||_inf < 1 makes x a contraction, and A's spectrum v too.
-A batch is an array of rows. See docs/mathematics.md, section 9.6.
+A batch is an array of rows. See docs/mathematics.md, section 9.8.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Nearest and extreme points: the ball of a row of A, groups that shrink, single entries that shrink.
 
 ||A||_inf <= kappa says that the l_1 norm of every row of A is at most kappa: one ball a row, so that the projection of
-the paper's (6.7) falls apart into rows. See docs/mathematics.md, section 9.6.
+the paper's (6.7) falls apart into rows. See docs/mathematics.md, section 9.8.
 """
 
 from __future__ import annotations

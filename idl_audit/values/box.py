@@ -3,17 +3,21 @@
 Both know their *support*: the greatest value of a linear function over the set, in closed form
 (docs/mathematics.md, section 6.5).
 
-Elsewhere: robustness radius, perturbation budget, l_inf ball, l_0 ball, few-pixel attack.
+Elsewhere: robustness radius, perturbation budget, l_inf ball, l_0 ball, few-pixel attack; with free inputs, individual
+fairness, protected attributes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.rounding import TINY, down, gamma, up
 
@@ -34,6 +38,12 @@ class Box:
     inner_hi: FloatArray
     point_type: np.dtype[Any] = _FLOAT32
     """Points of the set are numbers of this type, and of float32 where it is finer."""
+    pins: Mapping[int, Fraction] = field(default_factory=dict)
+    """Inputs whose interval holds no such number -> a number in it: every point has that there, exactly.
+
+    Where the network is asked, and wherever points are float32 numbers, the nearest of them stands for it."""
+    ends: tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None = None
+    """The exact bounds, (lo, hi), where they are known and no float64 numbers."""
 
     def __post_init__(self) -> None:
         if self.lo.shape != self.hi.shape or self.lo.ndim != 1:
@@ -60,8 +70,11 @@ class Box:
         valid_lo: float | None = None,
         valid_hi: float | None = None,
         point_type: np.dtype[Any] = _FLOAT32,
+        free: Sequence[int] = (),
     ) -> Box:
         """Return {u : |u - centre| <= eps sigma, valid_lo <= u <= valid_hi}, the l_inf ball clipped to the data range.
+
+        Inputs that are `free` move through the whole valid range; where there are some, eps may be 0.
 
         Args:
             centre: shape (p,).
@@ -70,14 +83,18 @@ class Box:
             valid_lo: least valid value of an input.
             valid_hi: greatest valid value of an input.
             point_type: what a network can be handed as points.
+            free: numbers of inputs.
 
         Raises:
-            OptionError: where eps is not a positive finite number, or eps sigma exceeds float64's range.
+            OptionError: where eps is not a positive finite number, or eps sigma exceeds float64's range; where inputs
+                are free, and there is no valid range, or no such input.
             DataError: where the centre lies outside the data range or is not finite, or sigma is no radius.
         """
-        if not (np.isfinite(eps) and eps > 0):
+        if not (np.isfinite(eps) and (eps > 0 or (eps == 0 and len(free)))):
             raise OptionError(f"eps must be a positive number, not {eps}")
         centre = np.asarray(centre, np.float64)
+        if not all(0 <= k < centre.size for k in free):
+            raise OptionError(f"inputs go from 0 to {centre.size - 1}, and {max(free)} is to move freely")
         outer, inner = _radii(centre.size, eps, sigma)
         with np.errstate(over="ignore", invalid="ignore"):  # near the largest number; infinite ends are refused
             low, low_error = _two_sum(centre, -outer)
@@ -97,6 +114,11 @@ class Box:
             lo, inner_lo = np.maximum(lo, valid_lo), np.maximum(inner_lo, valid_lo)
         if valid_hi is not None:
             hi, inner_hi = np.minimum(hi, valid_hi), np.minimum(inner_hi, valid_hi)
+        if len(free):
+            if valid_lo is None or valid_hi is None:
+                raise OptionError("inputs move freely within the valid range of the data; give it with --bounds LO,HI")
+            lo[list(free)], inner_lo[list(free)] = valid_lo, valid_lo
+            hi[list(free)], inner_hi[list(free)] = valid_hi, valid_hi
         return cls(lo, hi, inner_lo, inner_hi, point_type)
 
     @property
@@ -136,8 +158,11 @@ class Box:
         return _support(self, rows)
 
     def contains(self, points: FloatArray | Float32Array) -> BoolArray:
-        """Return for each row of `points`, shape (..., p), whether it lies in the exact set."""
-        return np.asarray(((points >= self.inner_lo) & (points <= self.inner_hi)).all(axis=-1))
+        """Return for each row of `points`, shape (..., p), whether it lies in the exact set, pins put in."""
+        inside = (points >= self.inner_lo) & (points <= self.inner_hi)
+        where, near = self._pinned
+        inside[..., where] = points[..., where] == near
+        return np.asarray(inside.all(axis=-1))
 
     @property
     def _floats(self) -> np.dtype[Any]:
@@ -153,7 +178,41 @@ class Box:
             lo, hi = self.inner_lo.astype(self._floats), self.inner_hi.astype(self._floats)
         lo = np.where(lo.astype(np.float64) < self.inner_lo, np.nextafter(lo, infinity), lo)
         hi = np.where(hi.astype(np.float64) > self.inner_hi, np.nextafter(hi, -infinity), hi)
+        where, near = self._pinned
+        lo[where] = hi[where] = near
         return lo.astype(np.float32), hi.astype(np.float32)
+
+    @cached_property
+    def _pinned(self) -> tuple[IntArray, FloatArray]:
+        """Which inputs are pinned, and the numbers of `point_type` next to their pins."""
+        near = [nearest_number(value, self._floats) for value in self.pins.values()]
+        return np.array(list(self.pins), np.int64), np.array(near, np.float64)
+
+    @property
+    def exact_ends(self) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
+        """The exact bounds (lo, hi); None where they are not known."""
+        if self.ends is not None:
+            return self.ends
+        if not ((self.lo == self.inner_lo).all() and (self.hi == self.inner_hi).all()):
+            return None
+        lo, hi = (tuple(map(Fraction, ends.tolist())) for ends in (self.lo, self.hi))
+        return lo, hi
+
+    def exactly(self, point: Float32Array) -> list[Fraction]:
+        """Return the exact point that a point of float32 numbers stands for, (p,)."""
+        values = [Fraction(value) for value in point.tolist()]
+        for i, value in self.pins.items():
+            values[i] = value
+        return values
+
+    @property
+    def in_float32(self) -> Box:
+        """The box whose pins are the float32 numbers next to them, as arithmetic in float32 reads them."""
+        lo, inner_lo, inner_hi, hi = (ends.copy() for ends in (self.lo, self.inner_lo, self.inner_hi, self.hi))
+        where, near = self._pinned
+        for one in (lo, inner_lo, inner_hi, hi):
+            one[where] = near
+        return replace(self, lo=lo, inner_lo=inner_lo, inner_hi=inner_hi, hi=hi, pins={}, ends=None)
 
     def project(self, points: FloatArray) -> Float32Array:
         """Return the points of `point_type` inside the exact set nearest to `points`, (..., p), as float32 numbers.
@@ -259,6 +318,21 @@ class SparseBall:
 
 InputSet: TypeAlias = Box | SparseBall
 """What an input may become."""
+
+
+def nearest_number(value: Fraction, kind: np.dtype[Any] = _FLOAT32) -> float:
+    """Return the nearest number of a type, of two that are as near the one whose last bit is 0."""
+    with np.errstate(over="ignore"):
+        near = kind.type(float(value))  # rounded twice: one of its neighbours may be nearer
+        candidates = [near, np.nextafter(near, kind.type(-np.inf)), np.nextafter(near, kind.type(np.inf))]
+    finite = [float(one) for one in candidates if np.isfinite(one)]
+    if not finite:
+        return float(near)
+    return min(finite, key=lambda one: (abs(Fraction(one) - value), _has_odd_bit(one, kind)))
+
+
+def _has_odd_bit(value: float, kind: np.dtype[Any]) -> bool:
+    return bool(np.frombuffer(kind.type(value).tobytes(), f"<u{kind.itemsize}")[0] & 1)
 
 
 def largest_entries(values: FloatArray, k: int) -> BoolArray:

@@ -1,14 +1,16 @@
 """Queries (specifications): is there an input of a box whose outputs satisfy one of several systems of inequalities?
 
 A robustness margin asks for y_label - y_j <= 0 for some rival j; a VNN-LIB property asks the same in general: a
-counterexample is a point u of the box with rows y(u) + offsets <= 0, all rows of one of the alternatives.
+counterexample is a point u of the box with rows y(u) + offsets <= 0, all rows of one of the alternatives. Strict rows
+say < 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,11 +18,15 @@ from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import margin_functionals, margins, predictions, rivals
+from idl_audit.values.rounding import LEAST
+
+Exactly: TypeAlias = Sequence[Fraction]
+"""Outputs in exact arithmetic, (q,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Conjunction:
-    """All of rows y + offsets <= 0: one alternative of a query."""
+    """All of rows y + offsets <= 0, of strict rows < 0: one alternative of a query."""
 
     rows: FloatArray
     """Shape (k, q), exact numbers."""
@@ -28,17 +34,44 @@ class Conjunction:
     """Shape (k,), rounded downward: rows y + offsets > 0 proves that the exact row is violated."""
     exact_offsets: tuple[Fraction, ...] = ()
     """The offsets as they were written; those above where left out."""
+    strict: BoolArray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Which rows are < 0 and not <= 0, shape (k,); none where left out."""
+
+    def __post_init__(self) -> None:
+        if not self.strict.size:
+            object.__setattr__(self, "strict", np.zeros(len(self.rows), np.bool_))
+
+    @property
+    def exactly(self) -> tuple[Fraction, ...]:
+        """The offsets as exact numbers."""
+        return self.exact_offsets or tuple(Fraction(float(c)) for c in self.offsets)
+
+    def part(self, some: slice) -> Conjunction:
+        """Return some of the rows."""
+        return Conjunction(self.rows[some], self.offsets[some], self.exact_offsets[some], self.strict[some])
 
     def holds(self, outputs: FloatArray) -> bool:
         """Return whether one output vector, shape (q,), satisfies every row, in exact arithmetic."""
-        if not np.isfinite(outputs).all():
-            return False
-        offsets = self.exact_offsets or tuple(Fraction(float(c)) for c in self.offsets)
-        y = [Fraction(float(value)) for value in outputs]
-        return all(
-            sum((Fraction(float(g)) * y[j] for j, g in enumerate(row) if g), offset) <= 0
-            for row, offset in zip(self.rows, offsets, strict=True)
-        )
+        y = _exact(outputs)
+        return y is not None and self.holds_between(y, y) is True
+
+    def holds_between(self, lo: Exactly, hi: Exactly) -> bool | None:
+        """Return whether all outputs between lo and hi satisfy every row, or none does; None where some may."""
+        every = True
+        for row, offset, strict in zip(self.rows, self.exactly, self.strict, strict=True):
+            least = most = offset
+            for j in np.flatnonzero(row).tolist():
+                g = Fraction(float(row[j]))
+                ends = (g * lo[j], g * hi[j]) if g > 0 else (g * hi[j], g * lo[j])
+                least, most = least + ends[0], most + ends[1]
+            if least >= 0 if strict else least > 0:
+                return False
+            every = every and (most < 0 if strict else most <= 0)
+        return True if every else None
+
+    def values(self, outputs: FloatArray) -> FloatArray:
+        """Return rows y + offsets for outputs of shape (m, q), (m, k): above 0 where a row does not hold."""
+        return violated(outputs @ self.rows.T + self.offsets, self.strict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +107,18 @@ class Query:
         alternatives = tuple(Conjunction(row[None], np.zeros(1)) for row in rows)
         return Misclassification(inputs, alternatives, label, goal)
 
+    def holds_between(self, lo: Exactly, hi: Exactly) -> bool | None:
+        """Return whether all outputs between lo and hi make their point a counterexample, or none; None if unknown."""
+        found = [alternative.holds_between(lo, hi) for alternative in self.alternatives]
+        return True if True in found else None if None in found else False
+
     def holds(self, outputs: FloatArray) -> BoolArray:
         """Return for each row of outputs, shape (m, q), whether it makes its point a counterexample, exactly."""
         return np.asarray([any(c.holds(row) for c in self.alternatives) for row in outputs], np.bool_)
 
     def distance(self, outputs: FloatArray) -> FloatArray:
         """Return min over alternatives of max over rows of (rows y + offsets), shape (m,): to be made <= 0."""
-        worst = [(outputs @ c.rows.T + c.offsets).max(axis=1) for c in self.alternatives]
+        worst = [c.values(outputs).max(axis=1) for c in self.alternatives]
         return np.asarray(np.min(worst, axis=0))
 
     def nearest(self, outputs: FloatArray, count: int) -> IntArray:
@@ -100,6 +138,16 @@ class Misclassification(Query):
     goal: int | None = None
     """The class that is aimed at; None stands for any but the label."""
 
+    def holds_between(self, lo: Exactly, hi: Exactly) -> bool | None:
+        """Return whether the class of all outputs between lo and hi is another one, or the goal; None if unknown."""
+        one = self.label if self.goal is None else self.goal
+        others = [j for j in range(len(lo)) if j != one]
+        wins = all(lo[one] > hi[j] or (lo[one] >= hi[j] and one < j) for j in others)
+        loses = any(lo[j] > hi[one] or (lo[j] >= hi[one] and j < one) for j in others)
+        if not (wins or loses):
+            return None
+        return loses if self.goal is None else wins
+
     def holds(self, outputs: FloatArray) -> BoolArray:
         """Return for each row of outputs, shape (m, q), whether its class is not the label, or is the goal."""
         predicted = predictions(outputs)
@@ -113,6 +161,19 @@ class Misclassification(Query):
     def nearest(self, outputs: FloatArray, count: int) -> IntArray:
         """Return the numbers of the points of another class, then of the nearest ones to it: at a tie margins err."""
         return _ranked(self.distance(outputs), ~self.holds(outputs))[:count]
+
+
+def _exact(outputs: FloatArray) -> Exactly | None:
+    """Return float64 outputs as fractions; None where one is infinite or no number."""
+    return [Fraction(float(value)) for value in outputs] if np.isfinite(outputs).all() else None
+
+
+def violated(values: FloatArray, strict: BoolArray) -> FloatArray:
+    """Return values of rows, (..., k), or lower bounds of them, as numbers above 0 where they violate the row.
+
+    A strict row is violated where it is 0, too: such a 0 is told as the least positive number.
+    """
+    return np.where(strict & (values == 0), LEAST, values)
 
 
 def _ranked(distance: FloatArray, *first: BoolArray) -> IntArray:

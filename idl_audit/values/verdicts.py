@@ -6,6 +6,10 @@ Elsewhere: safe, verified, holds, robust, UNSAT, unsafe, violated, SAT, unknown,
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
+
+ArithmeticName: TypeAlias = Literal["real", "float32"]
+"""What a verdict is proved for: real numbers, or what runtimes compute in float32."""
 
 
 class Verdict(StrEnum):
@@ -30,3 +34,7 @@ class Reason(StrEnum):
     ATTACKS_FAILED = "attacks_failed"
     SOLVER_ONLY = "solver_only"
     OUTSIDE_DOMAIN = "outside_domain"
+    NO_ROUNDING_BOUND = "no_rounding_bound"
+    """Asked of floating-point arithmetic: nothing bounds what it changes in this network, or over this set."""
+    WITHIN_ROUNDING = "within_rounding"
+    """Asked of floating-point arithmetic: what it may change, as far as is proved, is not below the margin."""

@@ -365,7 +365,7 @@ def test_a_write_that_fails_half_way_leaves_no_file(files, monkeypatch, line):
     # the samples are decided: they are kept, and the report is written when there is room
     assert [path.name for path in (files / "out").iterdir()] == ["r.json.journal"]
     assert "--resume" in found.err
-    monkeypatch.setattr(deciding, "decide_sample", lambda *_: pytest.fail("a sample was decided twice"))
+    monkeypatch.setattr(deciding, "decide_sample", lambda *_, **__: pytest.fail("a sample was decided twice"))
     assert run(*arguments(f"{line} --resume")).code == 0
     assert [path.name for path in (files / "out").iterdir()] == ["r.json"]
 

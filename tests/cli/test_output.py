@@ -35,6 +35,7 @@ COMMANDS = {
     "attack": f"attack {MODEL} -d {DATA} -e 0.05 --bounds 0,1 --index 0-3,10",
     "sensitivity": f"sensitivity {MODEL}",
     "bounds": f"bounds {MODEL} -d {DATA} -e 0.02,0.05 --bounds 0,1 --limit 3",
+    "compare": f"compare {MODEL} {MODEL} -d {DATA} -e 0.02 --bounds 0,1 --limit 2",
     "convert": f"convert {MODEL} -o out/x.npz --force",
     "inspect": f"inspect {MODEL}",
     "verify": f"verify witness.npz {MODEL}",
@@ -53,6 +54,7 @@ REPORT_FILE = {
     "attack": "-o",
     "sensitivity": "-o",
     "bounds": "-o",
+    "compare": "-o",
     "convert": "--report",
     "inspect": "-o",
     "verify": "-o",
@@ -434,10 +436,10 @@ def interrupt_after(monkeypatch, samples):
     """Let Ctrl-C come when so many samples are decided."""
     real, calls = deciding.decide_sample, itertools.count()
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == samples:
             signal.raise_signal(signal.SIGINT)
-        return real(*arguments)
+        return real(*arguments, **named)
 
     one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)

@@ -156,10 +156,10 @@ def test_a_local_sensitivity_says_its_radius(files):
 def test_an_interrupted_run_leaves_an_incomplete_report_that_fails_its_gate(files, monkeypatch):
     real, calls = deciding.decide_sample, itertools.count()
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == 3:
             signal.raise_signal(signal.SIGINT)
-        return real(*arguments)
+        return real(*arguments, **named)
 
     one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)

@@ -59,6 +59,9 @@ ONE = (("small.onnx", "one.onnx"), ("small.npz", "one.npz"))
 PAIR = (("small.onnx", "two_inputs.onnx"), ("small.npz", "pair.npz"))
 TWO = (("small.onnx", "two_outputs.onnx --output-name y"),)
 
+WIDE = (("-e 0.02", "-e 0.02 --bounds 0,2"),)
+WAY = (("--method interval", "--monotone 0+ --class 0 --bounds 0,2 --max-nodes 1"),)
+
 ENTERS: Mapping[str, Enters] = {
     "model": Enters("", "another network", ("model.sha256",), only_more=(("small.onnx", "other.onnx"),)),
     "--data": Enters("-d other.npz", "other data", ("data.numbers_sha256",)),
@@ -74,10 +77,14 @@ ENTERS: Mapping[str, Enters] = {
     "--output-name": Enters("--output-name z", "another output (y, not z)", ("model.output_name",), swap=TWO),
     "--input-name": Enters("--input-name z,x", "another network", ("model.sha256",), swap=PAIR),
     "--fix": Enters("--fix z=row.npy", "another network", ("model.fixed_inputs",), swap=PAIR),
+    "--runtime-optimisation": Enters("--runtime-optimisation off", "", ("conversion.check.optimisation",)),
     "--threshold": Enters("--threshold 0.25", "another threshold (0.0, not 0.25)", ("model.threshold",), swap=ONE),
     "--sigma": Enters("--sigma radii.csv", "sigma none, not radii.csv", ("threat_model.sigma_sha256",)),
     "--target": Enters("--target 1", "target none, not 1", ("threat_model.target",)),
+    "--arithmetic": Enters("--arithmetic float32", "arithmetic real, not float32", ("threat_model.arithmetic",)),
     "--sparse": Enters("--sparse 2", "k none, not 2", ("threat_model.k",)),
+    "--ignore": Enters("--ignore 1", "another threat model (free", ("threat_model.free",), swap=WIDE),
+    "--monotone": Enters("--monotone 1+", "input 0+ of class 0, not 1+ of class 0", ("monotonicity",), swap=WAY),
     "--objective": Enters("--method pgd --objective c.npy", "", ("objectives",)),
     "--method": Enters("--method sign,pgd", "other methods", ("summary.methods",)),
     "--time-limit": Enters("--time-limit 7", "another time limit", ("summary.time_limit",)),
@@ -96,7 +103,9 @@ ENTERS: Mapping[str, Enters] = {
 PARTICULAR: Mapping[tuple[str, str], Enters] = {
     ("sensitivity", "--method"): Enters("--method half-step", "another method of S", ("sensitivity.method",)),
     ("sensitivity", "--sparse"): Enters("--sparse 2", "", ("sensitivity.cardinality",)),
+    ("certify", "--class"): Enters("--class 1", "not 0+ of class 1", ("monotonicity.label",), swap=WAY),
     ("bounds", "--method"): Enters("--method linear", "", ("bounds",)),
+    ("bench", "--arithmetic"): Enters("--arithmetic float32", "", ("properties",)),
     ("bench", "--max-nodes"): Enters("--max-nodes 9", "", ("properties",)),
     ("run", "model"): Enters("", "another network", ("model.sha256",), only_more=(("small.onnx", "other.onnx"),)),
 }
@@ -117,6 +126,7 @@ HARMLESS: Mapping[str, str] = {
     "--jobs": "the same samples are decided by the same code, several at a time",
     "--resume": "a journal is only taken over where all that is asked is the same, as is tested here",
     "--max-memory": "more or less is refused; what is done is the same",
+    "--threads": "sums may be added up in another order, which what is proved allows for",
     "--draws": "how hard an attack tries: a point that it finds is one whatever found it",
     "--fraction": "how hard an attack tries: a point that it finds is one whatever found it",
     "--allow-code-execution": "a permission; what the code made is in the hash of the model",

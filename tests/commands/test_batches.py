@@ -88,7 +88,7 @@ def test_a_resumed_run_reports_the_same_numbers(tmp_path, kept):
 def test_what_is_in_the_journal_is_not_decided_again(tmp_path, monkeypatch):
     path = tmp_path / "j"
     audit(journal=path)
-    monkeypatch.setattr(deciding, "decide_together", lambda *_: pytest.fail("a batch was decided again"))
+    monkeypatch.setattr(deciding, "decide_together", lambda *_, **__: pytest.fail("a batch was decided again"))
     assert len(audit(journal=path, resume=True).samples) == 30
 
 
@@ -104,7 +104,7 @@ def test_each_certified_sample_has_a_certificate_that_verifies(tmp_path):
 def test_a_fault_in_a_batch_leaves_its_samples_to_themselves(monkeypatch):
     expected = rounded(told(audit()))
 
-    def fail(*_):
+    def fail(*_, **__):
         raise ZeroDivisionError("one over nothing")
 
     monkeypatch.setattr(deciding, "decide_together", fail)
@@ -116,10 +116,10 @@ def test_a_fault_in_a_batch_leaves_its_samples_to_themselves(monkeypatch):
 def test_an_interruption_of_a_batch_leaves_a_valid_report(monkeypatch):
     real, calls = deciding.decide_together, iter(range(100))
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(deciding, "samples_at_once", lambda model: 8)
     monkeypatch.setattr(deciding, "decide_together", decide)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,29 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from idl_audit.commands.bounds import audit_bounds
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property
+from idl_audit.commands.options.measures import BoundsOptions
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
-from idl_audit.commands.shared import float_margins as module
-from idl_audit.commands.shared.float_margins import FloatMargins
+from idl_audit.commands.shared.float_margins import errors, errors_of, float_margins
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide import ladder
+from idl_audit.decide import ladder, many
 from idl_audit.decide.ladder import Options
 from idl_audit.implicit.storage import save_model
-from idl_audit.proof.bounds import Interval
+from idl_audit.proof import float_margins as module
+from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.float_margins import BoxErrors, FloatMargins
 from idl_audit.report.schema import Diagnostic, Report, Verdict
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
-from idl_audit.values.check import Check
+from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import ArithmeticName, Reason
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 Nodes = Sequence[tuple[str, str, str, Mapping[str, Any]]]
@@ -86,7 +91,7 @@ def told(report: Report) -> list[Diagnostic]:
     return [entry for entry in report.diagnostics if entry.code == "IDL202"]
 
 
-@pytest.mark.parametrize("methods", [("interval", "linear"), ("linear",), ("branch",), ("exact",), ("lp",)])
+@pytest.mark.parametrize("methods", [("interval", "linear"), ("linear",), ("branch",), ("exact",), ("lp",), ("split",)])
 def test_cancellation_that_is_met_only_within_the_box_is_told(tmp_path: Path, methods: tuple[str, ...]) -> None:
     model, data = bump(tmp_path)
     points = np.linspace(4.7001, 5.0999, 20001).astype(np.float32)[:, None]
@@ -141,9 +146,15 @@ def test_a_loop_has_no_known_bound() -> None:
 
 
 def margin_at(path: Path, lo: float, hi: float, preprocessing: Preprocessing | None = None) -> float:
-    margins = FloatMargins.of(open_subject(path), preprocessing or Preprocessing())
     box = Interval(np.array([[lo]]), np.array([[hi]]))
-    return float(margins.errors(box, margin_functionals(2, 0), np.zeros(1)).max())
+    margins = margins_of(path, preprocessing)
+    return float(errors(margins, box, margin_functionals(2, 0), np.zeros(1), ranked=True).max())
+
+
+def margins_of(path: Path, preprocessing: Preprocessing | None = None) -> FloatMargins:
+    margins = float_margins(open_subject(path), preprocessing or Preprocessing())
+    assert isinstance(margins, FloatMargins)
+    return margins
 
 
 def linear_pair(folder: Path, *last: tuple[str, str, str, Mapping[str, Any]]) -> Path:
@@ -179,38 +190,39 @@ def test_probabilities_tie_where_logits_do_not(tmp_path: Path, operator: str, ex
 
 def test_finer_bounds_are_made_only_where_coarse_ones_do_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    once = FloatMargins._once
+    over = FloatMargins.over
 
-    def counted(self: FloatMargins, *given: Any, sharp: bool, check: Check) -> Any:
+    def counted(
+        self: FloatMargins, inputs: Interval, states: StateBounds, *, sharp: bool = False, **given: Any
+    ) -> BoxErrors:
         asked.append(sharp)
-        return once(self, *given, sharp=sharp, check=check)
+        return over(self, inputs, states, sharp=sharp, **given)
 
-    monkeypatch.setattr(FloatMargins, "_once", counted)
-    subject = open_subject(SAMPLES / "digits_resnet.onnx")
-    margins = FloatMargins.of(subject, Preprocessing())
+    monkeypatch.setattr(FloatMargins, "over", counted)
+    margins = margins_of(SAMPLES / "digits_resnet.onnx")
     x = np.load(SAMPLES / "digits_resnet.npz")["inputs"][0].reshape(1, -1).astype(float)
     box, rows = Interval(x - 0.02, x + 0.02), margin_functionals(10, 0)
-    coarse = margins.errors(box, rows, np.full(9, 1e3))
+    coarse = errors(margins, box, rows, np.full(9, 1e3))
     assert asked == [False]
     asked.clear()
-    fine = margins.errors(box, rows, np.zeros(9))
+    fine = errors(margins, box, rows, np.zeros(9))
     assert asked == [False, False, True]
     assert (fine < coarse / 4).all()
     monkeypatch.setattr(module, "MOST_WORK", 0)
+    margins = margins_of(SAMPLES / "digits_resnet.onnx")
     asked.clear()
-    assert (margins.errors(box, rows, np.zeros(9)) > fine).all()
+    assert (errors(margins, box, rows, np.zeros(9)) > fine).all()
     assert asked == [False, False]
 
 
 def test_finer_bounds_end_with_the_time() -> None:
     """What is known by then stays; the coarse bounds of one pass are always made."""
-    subject = open_subject(SAMPLES / "digits_resnet.onnx")
-    margins = FloatMargins.of(subject, Preprocessing())
+    margins = margins_of(SAMPLES / "digits_resnet.onnx")
     x = np.load(SAMPLES / "digits_resnet.npz")["inputs"][0].reshape(1, -1).astype(float)
     box, rows = Interval(x - 0.02, x + 0.02), margin_functionals(10, 0)
-    coarse = margins.errors(box, rows, np.full(9, 1e3))
+    coarse = errors(margins, box, rows, np.full(9, 1e3))
     over = Budget.of(0).check
-    assert (margins.errors(box, rows, np.zeros(9), check=over) == coarse).all()
+    assert (errors(margins, box, rows, np.zeros(9), check=over) == coarse).all()
     calls = iter(range(10**6))
 
     def soon() -> None:
@@ -218,10 +230,10 @@ def test_finer_bounds_end_with_the_time() -> None:
             over()
 
     last = 10**6
-    fine = margins.errors(box, rows, np.zeros(9), check=soon)
+    fine = errors(margins, box, rows, np.zeros(9), check=soon)
     last = next(calls) - 1
     calls = iter(range(10**6))
-    cut = margins.errors(box, rows, np.zeros(9), check=soon)
+    cut = errors(margins, box, rows, np.zeros(9), check=soon)
     assert (cut <= coarse).all()
     assert (cut > fine).all()
 
@@ -256,7 +268,7 @@ def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(ladder, "RUNGS", {k: v for k, v in ladder.RUNGS.items() if k in names})
 
 
-@pytest.mark.parametrize("rung", ["linear", "branch"])
+@pytest.mark.parametrize("rung", ["linear", "branch", "split"])
 def test_unsat_within_rounding_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rung: str) -> None:
     only(monkeypatch, rung)  # no search: points of the box where float32 says sat are many
     model, _ = bump(tmp_path)
@@ -265,6 +277,60 @@ def test_unsat_within_rounding_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         report = audit_property(model, path, PropertyOptions())
         assert report.properties[0].result == "unsat"
         assert (not told(report)) is silent
+
+
+def test_boxes_that_are_refuted_together_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "linear")
+    monkeypatch.setattr(many, "MANY", 4)
+    monkeypatch.setattr(many, "decide_query", lambda *_, **__: pytest.fail("a box was decided alone"))
+    model, _ = bump(tmp_path)
+    edges = np.linspace(4.7, 5.1, 21)
+    for count, silent in ((14, True), (20, False)):
+        boxes = "".join(f"(and (>= X_0 {a}) (<= X_0 {b}))" for a, b in pairwise(edges[: count + 1]))
+        text = "(declare-const X_0 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)"
+        path = tmp_path / f"many{count}.vnnlib"
+        path.write_text(f"{text}(assert (or {boxes}))(assert (<= Y_0 Y_1))")
+        report = audit_property(model, path, PropertyOptions())
+        assert report.properties[0].result == "unsat"
+        assert (not told(report)) is silent
+
+
+# --- float32 ----------------------------------------------------------------------------------------------------------
+
+
+def test_in_float32_the_example_is_falsified_or_unknown(tmp_path: Path) -> None:
+    model, data = bump(tmp_path)
+    for methods, verdict in ((None, Verdict.FALSIFIED), (("linear",), Verdict.UNKNOWN)):
+        report = certified(model, data, "0.2", methods=methods, arithmetic="float32")
+        assert report.samples[0].results[0].verdict is verdict
+        assert report.threat_model is not None
+        assert report.threat_model.arithmetic == "float32"
+        assert not told(report)
+    assert report.samples[0].results[0].reason is Reason.WITHIN_ROUNDING
+    report = certified(model, data, "0.05", methods=("linear",), arithmetic="float32")
+    assert report.samples[0].results[0].verdict is Verdict.CERTIFIED
+    assert not report.diagnostics
+
+
+def test_in_float32_a_property_is_decided_by_what_runtimes_compute(tmp_path: Path) -> None:
+    model, _ = bump(tmp_path)
+    far, near = asked(tmp_path, "(assert (<= Y_0 Y_1))", hi=4.9), asked(tmp_path, "(assert (<= Y_0 Y_1))")
+    for path, result in ((far, "unsat"), (near, "sat")):
+        report = audit_property(model, path, PropertyOptions(arithmetic="float32", time_limit=10))
+        (found,) = report.properties
+        assert (found.result, found.arithmetic) == (result, "float32")
+        assert not report.diagnostics
+
+
+def test_in_float32_a_network_without_a_bound_is_told_once(tmp_path: Path) -> None:
+    models, data = [SAMPLES / "digits_mondeq.npz"], SAMPLES / "digits_mlp.npz"
+    report = certified(models[0], data, "0.001", limit=3, arithmetic="float32")
+    results = [sample.results[0] for sample in report.samples]
+    assert {result.reason for result in results} == {Reason.NO_ROUNDING_BOUND}
+    (entry,) = (one for one in report.diagnostics if one.code == "IDL217")
+    assert "3 verdicts" in entry.message
+    assert "loop" in entry.message
+    assert sum(result.seconds or 0.0 for result in results) < 1
 
 
 def test_a_margin_below_one_unit_is_told(tmp_path: Path) -> None:
@@ -286,11 +352,42 @@ def test_what_splitting_proves_has_a_margin(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_sums_of_rows_count_all_of_them(tmp_path: Path) -> None:
-    margins = FloatMargins.of(open_subject(linear_pair(tmp_path)), Preprocessing())
+    margins = margins_of(linear_pair(tmp_path))
     rows = np.array([[1.0, 0.0], [0.0, 1.0]])
     box = Box.between(np.zeros(1), np.ones(1))
     singles = [Conjunction(row[None], np.zeros(1)) for row in rows]
     both = Conjunction(rows, np.zeros(2))
-    errors = [margins.errors_of(Query(box, tuple(own)), [0.0] * len(own), None) for own in (singles, [both])]
-    assert errors[1][0] == pytest.approx(errors[0].sum())
-    assert margins.errors_of(Query(box, ()), [], None).size == 0
+    found = [errors_of(margins, Query(box, tuple(own)), [0.0] * len(own), None) for own in (singles, [both])]
+    assert found[1][0] == pytest.approx(found[0].sum())
+    assert errors_of(margins, Query(box, ()), [], None).size == 0
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def bounded(model: Path, data: Path, eps: str, arithmetic: ArithmeticName) -> Report:
+    reading = DataOptions(data, limit=1)
+    return audit_bounds(model, BoundsOptions(eps=parse_eps(eps), data=reading, arithmetic=arithmetic))
+
+
+def test_bounds_hold_for_what_is_computed(tmp_path: Path) -> None:
+    """y0 is 1 exactly, and anything from 0 in float32 where K g exceeds 2^24."""
+    model, data = bump(tmp_path)
+    points = np.linspace(4.7001, 5.0999, 20001).astype(np.float32)[:, None]
+    y = onnxruntime.InferenceSession(str(model)).run(None, {"x": points})[0]
+    both: tuple[ArithmeticName, ...] = ("real", "float32")
+    for arithmetic in both:
+        report = bounded(model, data, "0.2", arithmetic)
+        assert report.threat_model is not None
+        assert report.threat_model.arithmetic == arithmetic
+        (found,) = next(entry for entry in report.bounds if entry.part == "outputs").samples
+        assert found.lower[1] is not None
+        assert found.upper[1] is not None
+        inside = (y[:, 1] >= found.lower[1]) & (y[:, 1] <= found.upper[1])
+        assert inside.all()
+        if arithmetic == "float32":
+            assert found.lower[0] is not None
+            assert (y[:, 0] >= found.lower[0]).all()
+            assert "IDL405" in {entry.code for entry in report.diagnostics}
+    with pytest.raises(UnsupportedModelError, match="leave --arithmetic float32 out"):
+        bounded(SAMPLES / "digits_mondeq.npz", SAMPLES / "digits_mlp.npz", "0.01", "float32")

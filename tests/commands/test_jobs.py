@@ -130,10 +130,10 @@ def test_a_process_that_never_begins_is_ended(monkeypatch):
 def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
     real = deciding.decide_sample
 
-    def decide(model, network, sample, label, *rest):
+    def decide(model, network, sample, label, *rest, **named):
         if label == labels[1]:
             raise fault
-        return real(model, network, sample, label, *rest)
+        return real(model, network, sample, label, *rest, **named)
 
     with np.load(DATA) as file:
         labels = file["labels"][[0, 3, 5]]
@@ -155,10 +155,10 @@ def interrupted_after(count, path, monkeypatch, **more):
     """Audit until so many samples are decided, then as kill -9 would end it: without a word."""
     real, calls = deciding.decide_sample, iter(range(10**6))
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == 2 * count:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     with monkeypatch.context() as patch:
         one_by_one(patch)
@@ -173,9 +173,9 @@ def counted(monkeypatch):
     """Count the calls of `decide`."""
     calls, real = [], deciding.decide_sample
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         calls.append(arguments[3])
-        return real(*arguments)
+        return real(*arguments, **named)
 
     one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)

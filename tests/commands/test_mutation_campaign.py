@@ -14,7 +14,7 @@ from idl_audit.proof.files.file import KINDS as FILES
 from idl_audit.proof.format_1.arrays import RULES
 from tests.shared import mutated_proofs, proof_mutations, proof_sources
 
-QUICK = {"proofs": 250, "reports": 60, "journals": 25, "configurations": 60, "radii, groups, objectives": 30}
+QUICK = {"proofs": 150, "reports": 60, "journals": 25, "configurations": 60, "radii, groups, objectives": 30}
 
 
 def rule_of(name: str) -> str:
@@ -34,11 +34,17 @@ def test_there_is_a_source_for_every_array_of_the_tables(sources):
     assert {rule_of(name) for source in before for name in source.arrays} == set(RULES)
     found = {Name.of(name).pattern for source in today for name in source.arrays}
     assert found == {name for kind in FILES.values() for name in kind.table} - NEVER_WRITTEN
-    assert {source.meta["claim"]["kind"] for source in today} == set(FILES)
+    assert {source.meta["claim"]["kind"] for source in today} == set(FILES) - OF_TWO_FILES
 
 
 NEVER_WRITTEN = {f"part.*.stage.*.lemma.*.duals.*.{name}" for name in ("leaves", "values")}
 """Linear programs prove alternatives alone."""
+OF_TWO_FILES = {"agreement", "difference"}
+"""Claims about two networks; what becomes of forged ones, `tests/commands/test_compare.py` asks."""
+NEVER_WRITTEN |= {"limits"}
+"""Only such claims have limits."""
+NEVER_WRITTEN |= {"part.*.alternative.*.strict"}
+"""No row of a VNN-LIB 1 property is strict; what becomes of those that are, `tests/values/test_strict_rows.py` asks."""
 
 
 def test_the_judge_finds_the_claims_true_and_larger_ones_false(sources):
@@ -68,7 +74,7 @@ def test_no_change_makes_a_reader_say_what_is_false(tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_change_of_many_makes_a_reader_say_what_is_false(tmp_path, kind):
-    found = tried(kind, round(2000 * SHARES[kind]), 2, tmp_path / "cases")
+    found = tried(kind, round(1200 * SHARES[kind]), 2, tmp_path / "cases")
     assert found.problems == []
     mutations = {name for name, _ in found.names if " and " not in name}
     if kind == "proofs":

@@ -182,7 +182,7 @@ def test_falsified_is_confirmed_by_two_implementations():
     found = [result.adversarial for sample in audit().samples for result in sample.results if result.adversarial]
     assert found
     for adversarial in found:
-        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime", "onnx2torch"]
+        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime", "interval", "onnx2torch"]
 
 
 def no_import():
@@ -223,7 +223,7 @@ def test_a_second_opinion_that_is_missing_is_told_once(name, instead, words, mon
     found = [result.adversarial for sample in report.samples for result in sample.results if result.adversarial]
     assert len(found) > 1
     for adversarial in found:
-        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime"]
+        assert [name.split()[0] for name in adversarial.confirmed_by] == ["onnxruntime", "interval"]
     (told,) = [one for one in report.diagnostics if one.code == "IDL211"]
     assert words in told.message
     assert told.level == "info"
@@ -235,7 +235,7 @@ def test_a_second_opinion_that_fails_at_a_point_has_not_confirmed_it(monkeypatch
     for sample in report.samples:
         for result in sample.results:
             if result.adversarial:
-                assert [name.split()[0] for name in result.adversarial.confirmed_by] == ["onnxruntime"]
+                assert [name.split()[0] for name in result.adversarial.confirmed_by] == ["onnxruntime", "interval"]
 
 
 def test_nobody_asks_for_a_second_opinion_where_no_attack_succeeds(monkeypatch):
@@ -248,10 +248,10 @@ def test_nobody_asks_for_a_second_opinion_where_no_attack_succeeds(monkeypatch):
 def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeypatch, tmp_path):
     real, calls = deciding.decide_sample, itertools.count()
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == done * 2:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
@@ -268,10 +268,10 @@ def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeyp
 def test_a_sample_that_was_cut_short_is_left_out_whole(monkeypatch):
     real, calls = deciding.decide_sample, itertools.count()
 
-    def decide(*arguments):
+    def decide(*arguments, **named):
         if next(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     one_by_one(monkeypatch)
     monkeypatch.setattr(deciding, "decide_sample", decide)
@@ -367,7 +367,7 @@ def test_a_margin_below_the_noise_of_float32_is_told(tmp_path):
 
 
 def test_a_sample_outside_the_valid_range_is_named_before_any_work(monkeypatch):
-    monkeypatch.setattr(deciding, "decide_sample", lambda *_: pytest.fail("a sample was decided"))
+    monkeypatch.setattr(deciding, "decide_sample", lambda *_, **__: pytest.fail("a sample was decided"))
     with pytest.raises(DataError, match=r"sample 3: input \d+ is .* above the valid data range's 0.5"):
         audit(index=(3,), bounds=(0.0, 0.5))
 

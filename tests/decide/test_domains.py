@@ -173,7 +173,7 @@ def test_a_box_that_leaves_the_domain_is_unknown_and_says_where(
 ) -> None:
     model, query = over(name, lo, hi, **parameters)
     original = lambda points: np.full((len(points), 1), np.nan)  # noqa: E731
-    found = decide_query(model, original, query, Options(time_limit=3, max_nodes=200))
+    found = decide_query(model, original, query, Options(max_nodes=200))
     assert found.verdict is Verdict.UNKNOWN
     assert found.reason is Reason.OUTSIDE_DOMAIN
     import re
@@ -212,13 +212,13 @@ def test_an_output_that_cancels_a_curve_is_not_proved_outside_its_domain() -> No
     original = lambda points: model(points.astype(np.float64))  # noqa: E731
     for lo, wanted in ((0.5, Verdict.CERTIFIED), (-0.5, None)):
         box = Box.between(np.array([lo]), np.array([1.0]))
-        found = decide_sample(model, original, np.array([0.75]), 0, box, Options(time_limit=3, max_nodes=100))
+        found = decide_sample(model, original, np.array([0.75]), 0, box, Options(max_nodes=100))
         assert found.verdict is wanted or (wanted is None and found.verdict is not Verdict.CERTIFIED)
 
 
 def test_a_nan_of_the_network_is_no_certificate() -> None:
     model, query = over("log", -2.0, -1.0)
-    found = decide_query(model, lambda points: model(points.astype(np.float64)), query, Options(time_limit=2))
+    found = decide_query(model, lambda points: model(points.astype(np.float64)), query, Options(max_nodes=200))
     assert found.verdict is Verdict.UNKNOWN
 
 

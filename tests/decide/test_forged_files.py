@@ -66,7 +66,9 @@ def bases(tmp_path_factory):
     loop, turning = layered(folder / "loop.npz", (3,), 4, loop=0.6), monotone(folder / "turning.npz")
     return {
         "sample": [(absolute, *forge.sample_file(absolute, eps)) for eps in (0.7, 1.0)],
-        "property": [(absolute, *forge.property_file(absolute, half)) for half in (0.7, 1.0)],
+        "weighed": [(absolute, *weighed(*forge.sample_file(absolute, eps))) for eps in (0.7, 1.0)],
+        "computed": [(absolute, *forge.computed_file(absolute, eps)) for eps in (0.7, 1.0)],
+        "property": [(absolute, *strictly(*forge.property_file(absolute, half))) for half in (0.7, 1.0)],
         "loop": [of_a_loop(loop, eps) for eps in (1e-3, 30.0)],
         "turning loop": [of_a_loop(turning, eps) for eps in (1e-3, 30.0)],
         "bounds": [of_bounds(loop, share) for share in (1.0, 0.1)],
@@ -75,7 +77,17 @@ def bases(tmp_path_factory):
     }
 
 
-BASES = ("sample", "property", "loop", "turning loop", "bounds", "turning bounds", "rows")
+def strictly(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    return {**arrays, "part.0.alternative.0.strict": whole(1)}, meta
+
+
+def weighed(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The same with a leaf that has weights of its own: those of its tree."""
+    key = "part.0.goals.0.own"
+    return {**arrays, f"{key}.leaves": whole(0), f"{key}.weights": np.ones((1, 1), np.float32)}, meta
+
+
+BASES = ("sample", "weighed", "computed", "property", "loop", "turning loop", "bounds", "turning bounds", "rows")
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -146,12 +158,16 @@ LIES: dict[str, tuple[str, Change, str]] = {
     "part.0.goals.0.alternatives": ("sample", become(1), "alternatives that the query does not have"),
     "part.0.goals.0.weights": ("sample", become(-1.0), "outside [0"),
     **forged_forest("part.0.goals.0", "sample"),
+    "part.0.goals.0.own.leaves": ("weighed", become(7), "leaves that it does not have"),
+    "part.0.goals.0.own.weights": ("weighed", become(-1.0), "outside [0"),
+    "part.0.delta.0": ("computed", become(-1.0), "outside [0"),
     "centre": ("sample", become(np.nan), "no finite number"),
     "sigma": ("sample", become(-1.0), "outside [0"),
     "part.0.lo": ("property", lambda a: a + 9, "is empty"),
     "part.0.hi": ("property", lambda a: a[:1], "its inputs are 2"),
     "part.0.alternative.0.rows": ("property", lambda a: np.repeat(a, 2, axis=0), "its rows are"),
     "part.0.alternative.0.offsets": ("property", become(np.inf), "no finite number"),
+    "part.0.alternative.0.strict": ("property", become(2), "outside [0"),
     "S": ("rows", lambda a: a[:1], "its outputs are 2"),
     "adjoint.0": ("rows", become(-1.0), "outside [0"),
     "flat.0.r": ("bounds", become(0.0), "does not hold"),
@@ -226,7 +242,10 @@ def test_a_file_of_other_parts_is_refused(tmp_path, bases, name):
 
 WORDS = {
     "another version": ("sample", ("schema_version",), "2.1", "another kind or version"),
-    "another arithmetic": ("sample", ("arithmetic",), "float32", "arithmetic that is not known"),
+    "another arithmetic": ("sample", ("arithmetic",), "float16", "arithmetic that is not known"),
+    "float32 without a word on roundings": ("sample", ("arithmetic",), "float32", "does not say of every row"),
+    "real numbers that are rounded": ("computed", ("arithmetic",), "real", "is about real numbers"),
+    "slopes in float32": ("rows", ("arithmetic",), "float32", "is about slopes"),
     "another claim": ("sample", ("claim", "kind"), "certificate", "no kind that is known"),
     "a claim that is none": ("sample", ("claim",), [], "no kind that is known"),
     "an entry that nobody knows": ("sample", ("claim", "certified"), True, "not known"),
@@ -282,9 +301,45 @@ def test_no_weights_of_rows_make_a_false_property_true(tmp_path, bases, name, nu
     goals = {f"part.0.goals.0.{key}": array for key, array in (("weights", weights), ("alternatives", whole(number)))}
     claim = {"part.0.alternative.0.rows": rows, "part.0.alternative.0.offsets": offsets}
     forged = {name: array for name, array in arrays.items() if number == 0 or ".1." not in name}
+    del forged["part.0.alternative.0.strict"]
     code, text = verified(forge.written(tmp_path / "proof.npz", forged | claim | goals, meta), model)
     assert (code in (1, 2), "accepted" in text) == (True, False), text
     assert number == -1 or why in text
+
+
+ROUNDINGS = {
+    "less than there is": (np.full(1, 1e-9), "which is more than it says"),
+    "nothing": (np.zeros(1), "which is more than it says"),
+    "minus 0": (np.full(1, -0.0), "which is more than it says"),
+    "below 0": (np.full(1, -1e-5), "outside [0"),
+    "no number": (np.full(1, np.nan), "no finite number"),
+    "everything": (np.full(1, np.inf), "no finite number"),
+    "more than the margin": (np.ones(1), "lower bound"),
+    "of another row": (np.full(2, 1e-5), "does not say of every row"),
+    "of no row": (np.zeros(0), "does not say of every row"),
+    "a table": (np.full((1, 1), 1e-5), "2 axes"),
+    "half as wide": (np.full(1, 1e-5, np.float32), "type <f4"),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDINGS)
+def test_what_a_file_says_of_roundings_is_not_believed(tmp_path, bases, name):
+    """The claim is true; bounds of roundings that are none are refused all the same."""
+    value, why = ROUNDINGS[name]
+    model, arrays, meta = bases["computed"][0]
+    code, text = verified(forge.written(tmp_path / "proof.npz", arrays | {"part.0.delta.0": value}, meta), model)
+    assert (code in (1, 2), why in text, "accepted" in text) == (True, True, False), text
+
+
+def test_a_bound_of_roundings_is_there_for_each_alternative(tmp_path, bases):
+    model, arrays, meta = bases["computed"][0]
+    for change, why in (
+        ({"part.0.delta.1": np.full(1, 1e-5)}, "does not say of every row"),
+        ({"part.0.delta.2": np.full(1, 1e-5)}, "not numbered"),
+        ({"part.1.delta.0": np.full(1, 1e-5)}, "2 parts for 1 queries"),
+    ):
+        code, text = verified(forge.written(tmp_path / "proof.npz", arrays | change, meta), model)
+        assert (code in (1, 2), why in text) == (True, True), text
 
 
 def test_a_name_that_ends_in_two_ways_is_refused(tmp_path, bases):

@@ -142,3 +142,19 @@ def test_a_property_of_a_loop_has_a_proof() -> None:
     assert proved(model, query) is not None
     false = Query(box, (Conjunction(np.array([[1.0]]), np.array([-2.1])),))
     assert proved(model, false) is None
+
+
+def test_which_rows_are_strict_is_kept_in_the_file(tmp_path: Path) -> None:
+    model = layered([(np.array([[1.0]]), np.array([0.2]))], ([[1.0], [2.0]], [0.01, 0.5]))
+    box, offsets = Box.between(np.array([-1.0]), np.array([1.0])), np.zeros(2)
+    for strict in ([False, False], [True, False], [True, True]):
+        query = Query(box, (Conjunction(np.eye(2), offsets, (), np.array(strict)),))
+        found = proved(model, query)
+        assert found is not None
+        file = ProofFile(ABOUT, PropertyClaim("p", "1" * 64, (plain(query),)), (found,))
+        again = reread(tmp_path / "p.npz", model, file)
+        assert again.checked(model).refused == ()
+        assert isinstance(again.claim, PropertyClaim)
+        assert again.claim.asked[0].alternatives[0].strict.tolist() == strict
+        with NpzFile(tmp_path / "p.npz") as archive:
+            assert ("part.0.alternative.0.strict" in archive.headers) == any(strict)

@@ -149,9 +149,9 @@ def test_sums_beyond_float64_are_no_sums_and_prove_nothing() -> None:
         warnings.simplefilter("error")
         assert groups(huge) == [(0,), (1,), (2,)]
         small = Conjunction(np.ones((2, 1)), np.full(2, -1.5e308))
-        assert with_sums(small)[1][2] == -np.inf
+        assert with_sums(small).offsets[2] == -np.inf
         great = Conjunction(np.ones((2, 1)), np.full(2, 1.5e308))
-        assert np.isfinite(with_sums(great)[1]).all()
+        assert np.isfinite(with_sums(great).offsets).all()
 
 
 FORGED = {
@@ -268,7 +268,7 @@ def random_forest(rng: np.random.Generator, model: ImplicitModel, box: Box, *, c
 
 
 @given(seeds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_nothing_that_is_attained_is_proved_whatever_the_proof_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = random_network(rng, p=2, widths=(3, 3), q=2, activations=("relu", "leaky_relu", "abs"))

@@ -57,7 +57,7 @@ def test_branching_proves_nothing_of_a_model_that_overflows() -> None:
 @pytest.mark.parametrize("method", sorted(PROOFS.intersection(METHODS)))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_method_certifies_a_model_that_overflows(method: str) -> None:
-    options = Options(methods=(method,), time_limit=1.0)
+    options = Options(methods=(method,), max_nodes=300)
     result = decide_sample(overflowing(), network, np.zeros(1), 0, BOX, options)
     assert result.verdict in (Verdict.UNKNOWN, Verdict.FALSIFIED)
 

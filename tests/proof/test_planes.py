@@ -564,7 +564,8 @@ def test_the_root_with_planes_comes_near_the_hull(phi: str, seed: int, monkeypat
     hull = hull_program(model, box)[0]
     gap = 0.01 * (1 + abs(hull))
     record = Leaves(0)
-    tree = Tree(SearchNet(model, box), inputs, bounds, np.ones(1), gap - hull, lambda points: False, record)
+    row = Conjunction(np.ones((1, 1)), np.array([gap - hull]))
+    tree = Tree(SearchNet(model, box), inputs, bounds, row, 0, lambda points: False, record)
     outcome = tree.grow(enough(), most_open=0)
     assert outcome.proved
     assert outcome.leaves == 1

@@ -100,7 +100,7 @@ REFUSED = {
     ),
     "not a number": (lambda: examples.sensitivity(norm_inf=float("nan")), "finite number"),
     "infinity": (lambda: SampleResult(**CLEAN, margin_found=float("inf")), "finite number"),
-    "eps zero": (lambda: SampleResult(eps=0.0, verdict=Verdict.CLEAN_WRONG), "greater than 0"),
+    "eps below zero": (lambda: SampleResult(eps=-0.1, verdict=Verdict.CLEAN_WRONG), "greater than or equal to 0"),
     "unknown field": (lambda: SampleResult(**CLEAN, margn=1.0), "Extra inputs are not permitted"),
     "short hash": (lambda: examples.model(sha256="ab"), "String should match pattern"),
     "odd code": (lambda: Diagnostic(code="E1", level="info", message="m"), "String should match pattern"),

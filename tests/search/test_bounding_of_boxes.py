@@ -13,6 +13,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import bounded
 from idl_audit.proof.check import check
 from idl_audit.proof.convert import of_splits
+from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search.splitting.bounding import Bounding
 from idl_audit.search.splitting.boxes import Splitting, split_inputs
 from idl_audit.search.splitting.growth import grown
@@ -98,6 +99,13 @@ def test_what_a_budget_ended_goes_on_and_comes_to_the_same() -> None:
     tree = grown(model, query, splitting.tree, enough())
     assert tree is not None
     assert check(model, query, of_splits(tree)) == []
+
+
+def test_growth_makes_no_more_boxes_than_it_may() -> None:
+    model, truth = small(3)
+    tree = SplitTree()
+    assert grown(model, above(truth + 1e-3), tree, few(20)) is None
+    assert 20 <= len(tree.inputs) <= 23
 
 
 def test_the_score_of_an_input_is_what_its_width_loses() -> None:

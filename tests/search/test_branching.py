@@ -56,6 +56,10 @@ CONVEX = ("relu", "leaky", "negative", "abs", "identity")
 SHARES = (-0.2, -0.02, 0.02, 0.2)
 
 
+def one_row(functional: FloatArray, offset: float) -> Conjunction:
+    return Conjunction(functional[None], np.array([offset]))
+
+
 def own_network(model: ImplicitModel) -> Callable[[Float32Array], FloatArray]:
     return lambda points: model(np.asarray(points, np.float64))
 
@@ -72,7 +76,7 @@ def box32(rng: np.random.Generator, p: int, widths: tuple[float, ...] = (0.0, 1e
     return Box.between(lo, hi)
 
 
-def run(model: ImplicitModel, query: Query, seconds: float = 2.0) -> BranchOutcome:
+def run(model: ImplicitModel, query: Query) -> BranchOutcome:
     return branch(model, query, budget=enough(), judge=Judge.of_model(model, query))
 
 
@@ -135,7 +139,7 @@ def decide_small(seed: int, share: float) -> tuple[BranchOutcome, float]:
     model, box, functional, truth = small_case(seed)
     gap = share * (1 + abs(truth))
     query = Query(box, (below(functional, [gap - truth]),))
-    outcome = run(model, query, 10.0)
+    outcome = run(model, query)
     assert not (outcome.proved and gap < 0), "a query with a counterexample was proved"
     check_point(outcome, query, own_network(model))
     if outcome.point is not None:
@@ -175,7 +179,7 @@ def test_no_random_query_is_decided_wrongly(seed: int, share: float) -> None:
 def test_a_functional_that_touches_zero_is_never_proved_positive(seed: int) -> None:
     model, box, functional, truth = small_case(seed)
     for offset in (-truth - 1e-9 * (1 + abs(truth)), -truth - 1e-6 * (1 + abs(truth))):
-        assert not run(model, Query(box, (below(functional, [offset]),)), 0.5).proved
+        assert not run(model, Query(box, (below(functional, [offset]),))).proved
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_scales_of_boxes_and_outputs_break_nothing(exponent: int, inputs_too: bo
     truth = float(ExactModel(model).minimum(np.ones(1), box))
     for share in SHARES:
         query = Query(box, (below([[1.0]], [share * abs(truth) - truth]),))
-        outcome = run(model, query, 0.5)
+        outcome = run(model, query)
         assert not (outcome.proved and share < 0)
         assert not (outcome.point is not None and share > 0)
         check_point(outcome, query, own_network(model))
@@ -226,7 +230,7 @@ def test_several_alternatives_with_several_rows(seed: int, smooth: bool) -> None
     query = Query(
         box, tuple(below(r, np.full(len(r), -(y @ r.T).max(axis=1).min() + rng.normal() * 0.05)) for r in rows)
     )
-    outcome = run(model, query, 0.5)
+    outcome = run(model, query)
     assert not (outcome.proved and query.holds(y).any())
     check_point(outcome, query, own_network(model))
     assert len(outcome.lowers) == 3
@@ -267,7 +271,7 @@ def test_smooth_and_softmax_blocks_are_never_decided_wrongly(seed: int) -> None:
     least = float((y @ row).min())
     for offset in (0.3 - least, -1e-6 - least):
         query = Query(box, (below(row, [offset]),))
-        outcome = run(model, query, 0.3)
+        outcome = run(model, query)
         assert not (outcome.proved and query.holds(y).any())
         check_point(outcome, query, own_network(model))
 
@@ -289,9 +293,9 @@ def test_maxima_have_their_exact_least_value(n: int) -> None:
     lo = np.linspace(-1.0, 0.25, n)
     box = Box.between(lo, lo + 1)
     for model, truth in ((pool_of_doubled(n), 2 * lo.max()), (pool_of_inputs(n), lo.max())):
-        assert run(model, Query(box, (below([[1.0]], [0.01 - truth]),)), 10.0).proved
+        assert run(model, Query(box, (below([[1.0]], [0.01 - truth]),))).proved
         query = Query(box, (below([[1.0]], [-0.01 - truth]),))
-        outcome = run(model, query, 10.0)
+        outcome = run(model, query)
         assert outcome.point is not None
         check_point(outcome, query, own_network(model))
 
@@ -343,7 +347,7 @@ def test_a_box_without_float32_points_yields_no_point() -> None:
     point = np.array([0.1, 0.2])
     model = a_tent()
     value = float(model(point[None])[0, 0])
-    outcome = run(model, Query(Box.between(point, point), (below([[1.0]], [-value - 0.1]),)), 0.5)
+    outcome = run(model, Query(Box.between(point, point), (below([[1.0]], [-value - 0.1]),)))
     assert not outcome.proved
     assert outcome.point is None
     assert outcome.open
@@ -503,7 +507,7 @@ def test_concave_kinks_do_not_keep_a_property_open() -> None:
     model = folded_by_concave_kinks()
     points = some_points(np.random.default_rng(0), SQUARE, 200)
     np.testing.assert_allclose(model(points), folded()(points), atol=1e-12)
-    assert run(model, Query(SQUARE, (below([[1.0]], [0.26]),)), 10.0).proved
+    assert run(model, Query(SQUARE, (below([[1.0]], [0.26]),))).proved
 
 
 # ---------------------------------------------------------------------------------------------- a search that lies
@@ -582,7 +586,7 @@ def test_no_lie_of_the_search_proves_what_is_false(name: str, lying: Callable[[L
         model, box, functional, truth = small_case(seed)
         gap = 1e-6 * (1 + abs(truth))
         with np.errstate(all="ignore"):
-            outcome = run(model, Query(box, (below(functional, [-gap - truth]),)), 0.1)
+            outcome = run(model, Query(box, (below(functional, [-gap - truth]),)))
         assert not outcome.proved
         check_point(outcome, Query(box, (below(functional, [-gap - truth]),)), own_network(model))
         assert outcome.lowers[0] <= 0
@@ -590,7 +594,7 @@ def test_no_lie_of_the_search_proves_what_is_false(name: str, lying: Callable[[L
 
 def test_lies_do_not_keep_true_statements_from_being_sound(lying: Callable[[Lie, int], None]) -> None:
     lying(_only_the_bound, 1)
-    outcome = run(folded(), Query(SQUARE, (below([[1.0]], [1.5]),)), 10.0)
+    outcome = run(folded(), Query(SQUARE, (below([[1.0]], [1.5]),)))
     assert outcome.proved
     assert outcome.lowers[0] <= 1.25 + 1e-9
 
@@ -611,7 +615,7 @@ def test_any_state_may_be_split_even_one_that_has_a_phase(seed: int) -> None:
         bounds = interval_bounds(model, inputs)
         offset = -truth - 1e-7 * (1 + abs(truth))
         with np.errstate(all="ignore"):  # stable states are split too: intervals without a point
-            outcome = Tree(net, inputs, bounds, functional, offset, lambda points: False).grow(few(100))
+            outcome = Tree(net, inputs, bounds, one_row(functional, offset), 0, lambda points: False).grow(few(100))
     assert not outcome.proved
     assert outcome.open
     assert outcome.lower == -np.inf
@@ -700,7 +704,7 @@ def test_leaves_cover_the_box(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Tree, "_prove", some_proofs)
     monkeypatch.setattr(Tree, "_search", recorded)
     net, inputs = SearchNet(model, box), Interval.of_boxes(box)
-    grown = Tree(net, inputs, interval_bounds(model, inputs), np.ones(1), 0.0, lambda points: False)
+    grown = Tree(net, inputs, interval_bounds(model, inputs), one_row(np.ones(1), 0.0), 0, lambda points: False)
     outcome = grown.grow(few())
     all_nodes = np.unique(np.array(nodes), axis=0)  # a leaf without a state to split is searched more than once
     split = {tuple(np.where(np.arange(len(a)) == i, 0, a)) for a in all_nodes for i in np.flatnonzero(a)}
@@ -830,7 +834,7 @@ def test_two_runs_are_equal(seed: int) -> None:
     model, box, functional, truth = small_case(seed)
     for share in (-0.02, 0.02):
         query = Query(box, (below(functional, [share * (1 + abs(truth)) - truth]),))
-        one, two = (run(model, query, 60.0) for _ in range(2))
+        one, two = (run(model, query) for _ in range(2))
         assert (one.proved, one.leaves, one.open, one.lowers) == (two.proved, two.leaves, two.open, two.lowers)
         assert np.array_equal(one.point, two.point) if one.point is not None else two.point is None
 

@@ -110,7 +110,7 @@ def test_proofs_and_points_of_several_alternatives_are_true(seed: int, smooth: b
     # offsets that put the nearest sample about the threshold: both answers occur
     alternatives = tuple(below(r, np.full(len(r), -(y @ r.T).max(axis=1).min() + rng.normal() * 0.05)) for r in rows)
     query = Query(box, alternatives)
-    outcome = split_inputs(model, query, budget=few(5000))
+    outcome = split_inputs(model, query, budget=few(1000))
     if outcome.proved:
         assert not query.holds(y).any()
     elif outcome.point is not None:
@@ -244,6 +244,49 @@ def test_a_margin_within_rounding_ends_in_a_reason() -> None:
     assert outcome.point is None
     assert outcome.left == 1
     assert "rounding" in outcome.reason
+
+
+def denied(points: Float32Array) -> FloatArray:
+    """The network's outputs where it never agrees with the model that a point is a counterexample."""
+    return np.ones((len(points), 1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0, 1e-200, 1e6])
+def test_a_box_that_is_one_tie_is_left_at_once(scale: float) -> None:
+    """y = s relu(u_0 + 10) - s relu(u_0 + 10) = 0 everywhere: no part of the box can be refuted."""
+    model = layered([([[1.0, 0.0], [1.0, 0.0]], [10.0, 10.0])], ([[scale, -scale]], [0.0]))
+    query = Query(SQUARE, (below([[1.0]], [0.0]),))
+    outcome = split_inputs(model, query, budget=few(2000), judge=Judge.of(model, denied, query))
+    assert (outcome.proved, outcome.point, outcome.boxes, outcome.left) == (False, None, 1, 1)
+    assert "rounding" in outcome.reason
+
+
+def test_the_edge_of_a_tie_is_not_split_for_ever() -> None:
+    """y = relu(u_0 - u_1) is a tie on half of the square, and positive on the other half."""
+    model = layered([([[1.0, -1.0]], [0.0])], ([[1.0]], [0.0]))
+    query = Query(SQUARE, (below([[1.0]], [0.0]),))
+    outcome = split_inputs(model, query, budget=few(2000), judge=Judge.of(model, denied, query))
+    assert not outcome.proved
+    assert outcome.boxes < 100
+    assert "rounding" in outcome.reason
+
+
+def test_a_counterexample_beside_a_tie_is_found() -> None:
+    """y = relu(u_0 - 1/4) - 2 relu(u_0 - 7/8) - 2 relu(u_1 - 7/8): 0 at the centre, -1/4 at (0, 1)."""
+    rows = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    model = layered([(rows, [-0.25, -0.875, -0.875])], ([[1.0, -2.0, -2.0]], [0.0]))
+    query = Query(SQUARE, (below([[1.0]], [0.0]),))
+    judge = Judge.of(model, lambda points: np.where(model(points) < 0, model(points), 1.0), query)
+    outcome = split_inputs(model, query, budget=enough(), judge=judge)
+    assert outcome.point is not None
+    assert model(outcome.point[None])[0, 0] < 0
+
+
+def test_a_positive_margin_of_roundings_size_is_proved() -> None:
+    """y = relu(u_0 + 1) + 2^-45 on [-1, 1]: the bound is as small as a tie's, but no point is one."""
+    model = layered([([[1.0, 0.0]], [1.0])], ([[1.0]], [2.0**-45]))
+    outcome = split_inputs(model, Query(SQUARE, (below([[1.0]], [0.0]),)), budget=few())
+    assert outcome.proved
 
 
 def test_overflows_prove_nothing() -> None:

@@ -158,6 +158,12 @@ def sample_file(model: Path, eps: float) -> tuple[Arrays, Meta]:
     return {"centre": np.zeros(2), "sigma": np.ones(2), **part()}, today(model, claim)
 
 
+def computed_file(model: Path, eps: float) -> tuple[Arrays, Meta]:
+    """The same in float32 arithmetic."""
+    arrays, meta = sample_file(model, eps)
+    return arrays | {"part.0.delta.0": np.full(1, 1e-5)}, meta | {"arithmetic": "float32"}
+
+
 def property_file(model: Path, half: float) -> tuple[Arrays, Meta]:
     """y_0 <= y_1 nowhere in [-half, half]^2."""
     arrays = {"part.0.lo": np.full(2, -half), "part.0.hi": np.full(2, half), **part()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,16 +51,25 @@ def proto(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
+_FOLDER = tempfile.TemporaryDirectory()
+atexit.register(_FOLDER.cleanup)
+
+
+def written(model: onnx.ModelProto) -> Path:
+    """Write a model to a file, the same one each time: a folder for each would take longer than to read it."""
+    path = Path(_FOLDER.name, "model.onnx")
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
 class Network:
     """An ONNX model as a file, as a graph, as an implicit model, and run by onnxruntime."""
 
     def __init__(self, model: onnx.ModelProto, *, output: str | None = None, max_bytes: int | None = None) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.onnx")
-            path.write_bytes(model.SerializeToString())
-            self.graph: Graph = read_onnx(path)
-            self.implicit: ImplicitModel = build_implicit(self.graph, output=output, max_bytes=max_bytes)
-            self.original = onnxruntime_network(path, self.graph, output=output)
+        path = written(model)
+        self.graph: Graph = read_onnx(path)
+        self.implicit: ImplicitModel = build_implicit(self.graph, output=output, max_bytes=max_bytes)
+        self.original = onnxruntime_network(path, self.graph, output=output)
         self.n_inputs = self.implicit.n_inputs
 
     def samples(self, n: int = 4, seed: int = 0) -> Array:
@@ -106,10 +116,7 @@ def built(
 
 def read(model: onnx.ModelProto) -> Graph:
     """Return the graph in a model."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        path.write_bytes(model.SerializeToString())
-        return read_onnx(path)
+    return read_onnx(written(model))
 
 
 def floats(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Array:

@@ -90,6 +90,9 @@ JUMP_CASES = [
         chain(op, "a number", f"{op} x a -> c; Cast c -> y", A)
         for op in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
     ),
+    chain("Equal", "a number", "Relu x -> r; Equal r z -> c; Cast c -> y", {"z": scalar(0)}),
+    chain("Equal", "whole numbers", "Floor x -> h; CastInt h -> n; Equal n k -> c; Cast c -> y", {"k": np.int64(0)}),
+    chain("Equal", "two tensors", "Relu x -> r; Equal x r -> c; Cast c -> y", {}),
     chain("Greater", "the constant first", "Greater a x -> c; Cast c -> y", A),
     chain("Less", "two tensors", "Tanh x -> t; Less x t -> c; Cast c -> y", {}),
     chain("Greater", "the same twice", "Greater x a -> c; Cast c -> m; Add x m -> p; Mul p a -> r; Add r m -> y", A),

@@ -317,6 +317,8 @@ ARITHMETIC = [
     Case("Reciprocal", "row", ROW, (*POSITIVE, node("Reciprocal", "h")), OFFSET),
     Case("Reciprocal", "of a root", ROW, (*POSITIVE, node("Sqrt", "h", "r"), node("Reciprocal", "r")), OFFSET),
     *[case("Pow", f"to the power {p}", ROW, "x e", {"e": scalar(p)}) for p in (2, 3, 4, 5)],
+    *[case("Pow", f"of the constant {c:g}", ROW, "c x", {"c": scalar(c)}) for c in (2, 0.3, 1)],
+    case("Pow", "of a constant for each entry", ROW, "c x", {"c": np.float32([0.5, 1, 2, 3, 1.5, 0.25])}),
     case("Pow", "a whole number", ROW, "x e", {"e": ints(3)}, first=12),
     case("Pow", "powers of each entry", ROW, "x e", {"e": np.float32([0, 1, 2, 3, 2, 5])}),
     case("Pow", "powers that broadcast", ROW, "x e", {"e": np.float32([[2], [1], [3]])}),

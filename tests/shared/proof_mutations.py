@@ -466,10 +466,44 @@ def keep_fewer(m: Mutant) -> str | None:
     return ""
 
 
+def round_less(m: Mutant) -> str | None:
+    """Say that roundings change less than they do, or more."""
+    name = m.pick(".delta.")
+    if name is None:
+        return None
+    factor = float(m.rng.choice([0.0, 1e-12, 1e-3, 0.9, 1.5, 1e3]))
+    return (STRICT if factor < 1e-3 else "") if m.change(name, lambda a: a * factor) else None
+
+
+def weigh_otherwise(m: Mutant) -> str | None:
+    """Change weights that leaves have of their own: at random, to 0, to what is no weight, or for other leaves."""
+    name = m.pick(".own.weights")
+    if name is None:
+        return None
+    weights, choice = m.arrays[name], int(m.rng.integers(5))
+    row = int(m.rng.integers(len(weights)))
+    changed = weights.copy()
+    if choice == 0:
+        changed[row] = m.rng.random(weights.shape[1])
+    elif choice == 1:
+        changed[row] = 0.0
+    elif choice == 2:
+        changed[row, m.rng.integers(weights.shape[1])] = m.rng.choice([np.nan, np.inf, -1e-30, -1.0])
+    elif choice == 3:
+        changed = changed[m.rng.permutation(len(weights))]
+    else:
+        leaves = name.replace("weights", "leaves")
+        m.arrays[leaves] = m.arrays[leaves] + int(m.rng.choice([-1, 1, 2, 10**6]))
+        return ""
+    m.arrays[name] = changed
+    return STRICT if choice == 2 else ""
+
+
 MUTATIONS: tuple[Callable[[Mutant], str | None], ...] = (
     set_entry, set_all, nudge, other_dtype, other_shape, swap_arrays, swap_rows, rename, take_away, add_array, renumber,
     set_value, set_number, take_key, add_key, double_entry, shuffle_entries, another_size, swap_batches, claim_more,
-    sharpen_proof, drop_lp_leaf, flip_lp_phase, shrink_box, cut_forest, split_elsewhere, other_goals, keep_fewer,
+    weigh_otherwise, sharpen_proof, drop_lp_leaf, flip_lp_phase, shrink_box, cut_forest, split_elsewhere, other_goals,
+    keep_fewer, round_less,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ contradicts it. The claims are nearly false, so that most changes of a set, a cl
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,18 +18,19 @@ import numpy as np
 
 from idl_audit.commands import verify as verification
 from idl_audit.commands.shared.classifier import as_classifier
+from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import ModelOptions, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, decide_query
-from idl_audit.decide.proofs import proof_of
+from idl_audit.decide.proofs import plain, proof_of
 from idl_audit.proof import sensitivity_witness as witnesses
-from idl_audit.proof.files.claims import About, Ball, SampleClaim, Units
+from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim, Units
 from idl_audit.proof.files.file import ProofFile, write_proof
 from idl_audit.search.branching import search
 from idl_audit.values.budget import UNLIMITED
 from idl_audit.values.npz import NpzFile
-from idl_audit.values.verdicts import Verdict
+from idl_audit.values.verdicts import ArithmeticName, Verdict
 from tests.shared import forgeries
 from tests.shared.format_1 import certificate_of, part_of, write_certificate, write_property_certificate, write_witness
 
@@ -316,15 +318,24 @@ def _two_outputs(name: str, folder: Path) -> Source:
     return Source(name, model, arrays, {**meta, "output_name": "y"}, networks)
 
 
-def _proved(name: str, model: Path, network: Network, ball: Ball, label: int, threshold: float | None = None) -> Source:
+def _proved(
+    name: str,
+    model: Path,
+    network: Network,
+    ball: Ball,
+    label: int,
+    threshold: float | None = None,
+    arithmetic: ArithmeticName = "real",
+) -> Source:
     """Return today's file of a sample, whose proof the tool makes."""
     subject = open_subject(model)
     subject = subject if threshold is None else as_classifier(subject, threshold)
     claim = SampleClaim(ball, label, 7)
     (query,) = claim.queries(subject.model)
-    proof = proof_of(subject.model, subject.original, query, None, budget=UNLIMITED)
+    bounds = None if arithmetic == "real" else float_margins(subject, Preprocessing())
+    proof = proof_of(subject.model, subject.original, query, None, budget=UNLIMITED, arithmetic=bounds)
     assert proof is not None, name
-    about = About(subject.info.sha256, None, Units(), threshold)
+    about = About(subject.info.sha256, None, Units(), threshold, arithmetic)
     return written(name, model, ProofFile(about, claim, (proof,)), network)
 
 
@@ -339,21 +350,48 @@ def _few_changes(name: str, model: Path, share: float) -> Source:
     return _proved(name, model, network, Ball(CENTRE, share * float(largest), None, None, 1), label)
 
 
+TOGETHER = """
+(declare-const X_0 Real) (declare-const X_1 Real)
+(declare-const Y_0 Real) (declare-const Y_1 Real) (declare-const Y_2 Real)
+(assert (and (>= X_0 -1) (<= X_0 1) (>= X_1 -1) (<= X_1 1)))
+(assert (and (<= (+ (* 2 Y_0) Y_1) {0:.6f}) (<= (- Y_1 (* 3 Y_2)) {1:.6f}) (<= (- Y_2 Y_0) {2:.6f})))
+"""
+
+
+def _together(name: str, model: Path, method: str) -> Source:
+    """Return the file of a property whose three rows can just not hold together, though each two of them can."""
+    subject, network = open_subject(model), evaluated(model)
+    y = network(_grid(np.full(2, -1.0), np.full(2, 1.0), 201)) @ np.array([[2, 0, -1], [1, 1, 0], [0, -3, 1]])
+    y_centre, width = np.median(y, axis=0), np.ptp(y, axis=0).mean()
+    limits = y_centre + (y - y_centre).max(axis=1).min() - 0.03 * width
+    vnnlib = model.with_name(f"{name}.vnnlib")
+    vnnlib.write_text(TOGETHER.format(*limits))
+    (query,) = read_property(subject, vnnlib).queries
+    found = decide_query(subject.model, subject.original, query, Options(methods=("linear", method), record=True))
+    assert found.verdict is Verdict.CERTIFIED, name
+    proof = proof_of(subject.model, subject.original, query, found.recorded, budget=UNLIMITED)
+    assert proof is not None, name
+    assert proof.goals[0].own is not None, name
+    claim = PropertyClaim(vnnlib.name, hashlib.sha256(vnnlib.read_bytes()).hexdigest(), (plain(query),))
+    about = About(subject.info.sha256, None, Units(), None)
+    return written(name, model, ProofFile(about, claim, (proof,)), network, vnnlib)
+
+
 def sources_of_format_1(folder: Path) -> Iterator[Source]:
     """Yield a proof file of every kind, as earlier versions wrote it."""
-    plain, deep = layered(folder / "plain.npz", (6, 6), 3), layered(folder / "deep.npz", (6, 6, 6), 1)
+    small, deep = layered(folder / "plain.npz", (6, 6), 3), layered(folder / "deep.npz", (6, 6, 6), 1)
     loop = layered(folder / "loop.npz", (5, 6), 4, loop=0.6)
     smooth = layered(folder / "smooth.npz", (5, 5), 4, activation="tanh")
-    yield _sample("trees", plain)
+    yield _sample("trees", small)
     yield _sample("rounds", deep, rounds=True)
-    yield _sample("units", plain, units=Preprocessing(0.5, (0.1, -0.2), (0.8, 1.25)))
+    yield _sample("units", small, units=Preprocessing(0.5, (0.1, -0.2), (0.8, 1.25)))
     yield _sample("smooth", smooth)
     yield _sample("programs", loop)
     yield _two_outputs("outputs", folder)
-    yield _property("boxes", plain, ("interval", "linear", "split"))
-    yield _property("two boxes", plain, ("interval", "linear", "split"), boxes=2)
-    yield _property("branches", plain, ("interval", "linear", "branch"))
-    yield _sensitivity("flat", plain)
+    yield _property("boxes", small, ("interval", "linear", "split"))
+    yield _property("two boxes", small, ("interval", "linear", "split"), boxes=2)
+    yield _property("branches", small, ("interval", "linear", "branch"))
+    yield _sensitivity("flat", small)
     yield _sensitivity("adjoint", deep, adjoint=True)
     yield _sensitivity("loops", loop)
     yield _sensitivity("monotone", monotone(folder / "monotone.npz"), share=0.05)
@@ -366,8 +404,19 @@ def sources(folder: Path) -> Iterator[Source]:
         yield source.today()
     yield _few_changes("few changes 2.0", layered(folder / "one.npz", (6,), 3), 0.9)
     yield _few_changes("few changes by programs 2.0", folder / "plain.npz", 0.4)
+    yield _together("rows together 2.0", folder / "plain.npz", "joint")
+    yield _together("boxes together 2.0", folder / "plain.npz", "split")
     turning = folder / "monotone.npz"
     yield _proved("turning loop 2.0", turning, evaluated(turning, 0.05), Ball(CENTRE, 0.2), 0)
     above = forgeries.one_output(folder)
     found = _proved("threshold 2.0", above, lambda u: np.abs(u[:, :1]), Ball(np.zeros(2), 0.72), 0, 0.75)
-    yield replace(found, networks={None: found.networks[None], "y": found.networks[None]})
+    both = {None: found.networks[None], "y": found.networks[None]}
+    yield replace(found, networks=both)
+    found = _proved(
+        "computed threshold 2.0", above, found.networks[None], Ball(np.zeros(2), 0.72), 0, 0.75, arithmetic="float32"
+    )
+    yield replace(found, networks=both)
+    plain = folder / "plain.npz"
+    network = evaluated(plain)
+    label = int(network(CENTRE[None])[0].argmax())
+    yield _proved("computed 2.0", plain, network, Ball(CENTRE, _radius(network, label)), label, arithmetic="float32")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import highspy
 import numpy as np
 import scipy.sparse as sp
-from scipy.optimize import linprog
 
 from idl_audit.graph.ir import Attribute, Graph, Node, Provenance, Value
 from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, Activation
@@ -386,6 +386,33 @@ def _clip(vertices: list[tuple[Fraction, ...]], values: list[Fraction]) -> list[
     return kept
 
 
+class _Region:
+    """A part of a box, cut by half-spaces: one linear program that is solved again and again."""
+
+    def __init__(self, box: Box) -> None:
+        self._program = highspy.Highs()
+        for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off")):
+            self._program.setOptionValue(option, value)
+        self._program.addVars(box.size, box.lo, box.hi)
+        self._columns = np.arange(box.size, dtype=np.int32)
+
+    def cut(self, row: FloatArray, right: float) -> None:
+        """Keep what satisfies row . u <= right."""
+        self._program.addRow(-highspy.kHighsInf, right, row.size, self._columns, row)
+
+    def undo(self) -> None:
+        """Take the last cut back."""
+        self._program.deleteRows(1, np.array([self._program.getNumRow() - 1], np.int32))
+
+    def least(self, cost: FloatArray) -> float | None:
+        """Return the least value of cost . u; None where nothing is left."""
+        self._program.changeColsCost(cost.size, self._columns, cost)
+        self._program.run()
+        status = self._program.getModelStatus()
+        assert status in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInfeasible)
+        return self._program.getObjectiveValue() if status == highspy.HighsModelStatus.kOptimal else None
+
+
 def minimum_by_patterns(model: ImplicitModel, functional: FloatArray, box: Box) -> float:
     """Return the minimum of functional . y over a box by one LP for each activation pattern that occurs."""
     matrices = model.matrices
@@ -394,18 +421,12 @@ def minimum_by_patterns(model: ImplicitModel, functional: FloatArray, box: Box) 
     below, above = (np.concatenate([pair[side] for pair in slopes]) for side in (0, 1))
     n, p = len(a), box.size
     order = list(range(n - 1, -1, -1))  # newest first, within a block no state reads another
-    limits = list(zip(box.lo, box.hi, strict=True))
-    best = np.inf
+    region, best = _Region(box), np.inf
 
-    def extreme(row: FloatArray, rows: list[FloatArray], rights: list[float]) -> float | None:
-        answer = linprog(row, A_ub=np.array(rows) if rows else None, b_ub=rights or None, bounds=limits)
-        return None if answer.status != 0 else float(answer.fun)
-
-    def visit(at: int, forms: FloatArray, shifts: FloatArray, rows: list[FloatArray], rights: list[float]) -> None:
+    def visit(at: int, forms: FloatArray, shifts: FloatArray) -> None:
         nonlocal best
         if at == n:
-            row = functional @ (c @ forms + d)
-            least = extreme(row, rows, rights)
+            least = region.least(functional @ (c @ forms + d))
             if least is not None:
                 best = min(best, least + float(functional @ (c @ shifts + matrices.d)))
             return
@@ -416,15 +437,17 @@ def minimum_by_patterns(model: ImplicitModel, functional: FloatArray, box: Box) 
         for slope, sign in ((above[i], 1.0), (below[i], -1.0)):
             if sign * middle + reach < 0:
                 continue
-            bends = abs(middle) <= reach
             new_forms, new_shifts = forms.copy(), shifts.copy()
             new_forms[i], new_shifts[i] = slope * row, slope * shift
-            new_rows, new_rights = ([*rows, -sign * row], [*rights, sign * shift]) if bends else (rows, rights)
-            if bends and extreme(np.zeros(p), new_rows, new_rights) is None:
+            if abs(middle) > reach:
+                visit(at + 1, new_forms, new_shifts)
                 continue
-            visit(at + 1, new_forms, new_shifts, new_rows, new_rights)
+            region.cut(-sign * row, sign * shift)
+            if region.least(np.zeros(p)) is not None:
+                visit(at + 1, new_forms, new_shifts)
+            region.undo()
 
-    visit(0, np.zeros((n, p)), np.zeros(n), [], [])
+    visit(0, np.zeros((n, p)), np.zeros(n))
     return float(best)
 
 

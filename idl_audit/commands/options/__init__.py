@@ -20,6 +20,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "attack": "robustness:Attack",
         "sensitivity": "measures:Sensitivity",
         "bounds": "measures:Bounds",
+        "compare": "comparing:Compare",
         "bench": "many:Bench",
         "convert": "models:Convert",
         "convert-property": "models:ConvertProperty",

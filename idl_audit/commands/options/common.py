@@ -28,6 +28,7 @@ METHODS: Final = (
     "linear",
     "attack",
     "split",
+    "joint",
     "lp",
     "branch",
     "exact",
@@ -42,6 +43,7 @@ MATRICES: Final = ("paper", "half-step", "centre-radius", "monotone", "gains", "
 STATE_BOUNDS: Final = ("interval", "linear")
 STEPS: Final = ("sensitivity", "bounds", "certify", "attack")
 """What `run` can do, in the order it is done in: verdicts, the slowest, come last and can be resumed."""
+ARITHMETICS: Final = ("real", "float32")
 FORMS: Final = ("table", "html", "markdown", "junit", "github")
 KINDS: Final = ("cascade", "sum", "concat", "feedback")
 
@@ -58,6 +60,7 @@ def _one_radius(text: str, flag: str) -> Eps:
 
 
 EPS: Final = Reader(lambda text, _: parse_eps(text), was_read=_is_radii)
+EPS_OR_ZERO: Final = Reader(lambda text, _: parse_eps(text, zero=True), was_read=_is_radii)
 ONE_EPS: Final = Reader(_one_radius, was_read=lambda value: isinstance(value, Eps))
 NUMBER: Final = Reader(lambda text, flag: parse_number(text, option=flag))
 
@@ -89,6 +92,24 @@ def sparse() -> Any:
 def sigma() -> Any:
     help = "One radius for each input, multiplied by EPS; 0 holds it fixed. .npy, .npz (array sigma) or .csv."
     return option(None, PATH, help, metavar="FILE")
+
+
+def _features(text: str, flag: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise OptionError(f"{flag} must list inputs by number or name, each once, such as 0,3 or age, not {text!r}")
+    return names
+
+
+FEATURES: Final = Reader(_features, was_read=lambda value: isinstance(value, tuple))
+
+
+def ignore() -> Any:
+    help = (
+        "Inputs by number or name, such as 0,3: may any change of them within --bounds change the class, whatever the "
+        "others do within EPS? With --eps 0 nothing but these moves."
+    )
+    return option(None, FEATURES, help, metavar="LIST")
 
 
 def threshold() -> Any:
@@ -145,6 +166,14 @@ def max_nodes() -> Any:
         metavar="N",
         panel=LIMITS,
     )
+
+
+def arithmetic(help: str = "") -> Any:
+    usual = (
+        "What certified and unsat are proved for: real numbers, or float32: what a runtime computes, however it adds, "
+        "fuses and folds, for all float32 inputs of the set."
+    )
+    return option("real", one_of(*ARITHMETICS, noun="arithmetic"), help or usual, metavar="NAME")
 
 
 def jobs(help: str = "Samples decided at the same time, in processes.") -> Any:

@@ -12,6 +12,7 @@ from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.errors import OptionError
 from idl_audit.values.options import PATH, SECONDS, Declared, Reader, group, option, several_of
+from idl_audit.values.verdicts import ArithmeticName
 
 if TYPE_CHECKING:
     from idl_audit.report.schema import Report
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 class BenchOptions(Declared):
     """How the properties of a list are to be decided."""
 
+    arithmetic: ArithmeticName = c.arithmetic()
     cap: float | None = option(
         None,
         SECONDS,
@@ -97,6 +99,7 @@ class Run(Declared):
         in_environment=False,
     )
     force: bool = c.force()
+    arithmetic: ArithmeticName = c.arithmetic()
     time_limit: float = c.time_limit()
     max_nodes: int | None = c.max_nodes()
     jobs: int = c.jobs()

@@ -11,6 +11,7 @@ from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.files import check_new_file, check_new_folder
 from idl_audit.values.options import TEXT, Declared, group, one_of, option, several_of, whole
+from idl_audit.values.verdicts import ArithmeticName
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,10 @@ class BoundsOptions(Declared):
     sparse: int | None = c.sparse()
     """At most so many inputs change; None stands for all of them."""
     sigma: Path | None = c.sigma()
+    arithmetic: ArithmeticName = c.arithmetic(
+        "What the outputs' bounds hold for: real numbers, or float32: what a runtime computes, however it adds, fuses "
+        "and folds."
+    )
     time_limit: float = c.time_limit()
     """Seconds of backward bounds for one sample at one radius."""
     save: Path | None = c.file(
@@ -130,7 +135,8 @@ class Bounds(Declared):
     matrix for all inputs), interval (layer by layer), linear (backward from
     each state and output, the tightest). norm, the coarse bound by norms
     alone, is there to compare with. All bounds are rounded outward: they hold
-    in exact arithmetic for the weights in the file. No labels are needed.
+    in exact arithmetic for the weights in the file, or those of the outputs
+    in float32. No labels are needed.
     """
 
     model: Path = c.model()

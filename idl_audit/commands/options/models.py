@@ -208,6 +208,9 @@ class Verify(Declared):
     property: Path | None = c.model(
         None, help="A VNN-LIB property that the certificate must be about; without it, FILE says what it proves."
     )
+    second: Path | None = option(
+        None, PATH, "The other network, where the certificate is about two (`compare --certificates`).", metavar="MODEL"
+    )
     reading: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
     printing: c.Printing = group(c.Answer)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from idl_audit.commands.options import common as c
 from idl_audit.data.preprocessing import Preprocessing
@@ -110,6 +110,13 @@ class ModelOptions(Declared):
         "there are cores.",
         metavar="N",
         panel=c.LIMITS,
+        rank=8,
+    )
+    runtime_optimisation: Literal["auto", "off", "basic", "all"] = option(
+        "auto",
+        one_of("auto", "off", "basic", "all"),
+        "Graph optimisations of onnxruntime in the network that is judged: those that it is deployed with. auto: all, "
+        "where they keep its function, else off.",
         rank=8,
     )
     torch: TorchOptions = group(TorchOptions)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from idl_audit.commands.options import common as c
 from idl_audit.commands.options.reading import ANY_OUTPUTS, DataOptions, ModelOptions
@@ -16,6 +16,7 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_file, check_new_folder
 from idl_audit.values.options import PATH, REQUIRED, TEXT, Declared, Reader, group, option, several_of, whole
+from idl_audit.values.verdicts import ArithmeticName
 
 if TYPE_CHECKING:
     from idl_audit.decide.ladder import Options
@@ -37,6 +38,7 @@ class CertifyVerdicts(Declared):
         several_of(c.METHODS, "method", c.METHODS),
         f"Which methods to use, a list of: {', '.join(c.METHODS)}; without it, those that suit model and set.",
     )
+    arithmetic: ArithmeticName = c.arithmetic()
     time_limit: float = c.time_limit()
     max_nodes: int | None = c.max_nodes()
     seed: int = c.seed()
@@ -45,7 +47,13 @@ class CertifyVerdicts(Declared):
         """Return it as the ladder takes it."""
         from idl_audit.decide.ladder import Options
 
-        return Options(self.methods, self.time_limit, seed=self.seed, max_nodes=self.max_nodes)
+        return Options(
+            self.methods,
+            self.time_limit,
+            seed=self.seed,
+            max_nodes=self.max_nodes,
+            arithmetic=self.arithmetic,
+        )
 
 
 @dataclass(frozen=True)
@@ -85,12 +93,14 @@ class AttackVerdicts(CertifyVerdicts):
 class RobustnessOptions(Declared):
     """What certify is asked for about samples; with `AttackedOptions`, what attack is."""
 
-    eps: tuple[Eps, ...] = c.eps()
+    eps: tuple[Eps, ...] = c.eps(reader=c.EPS_OR_ZERO)
     data: DataOptions = group(DataOptions)
     verdicts: Options = group(CertifyVerdicts, make=CertifyVerdicts.made)
     sparse: int | None = c.sparse()
     """At most so many inputs change; None stands for all of them."""
     sigma: Path | None = c.sigma()
+    ignore: tuple[str, ...] | None = c.ignore()
+    """Inputs that move through the whole valid range."""
     save: Path | None = c.adversarial()
     certificates: Path | None = c.file(
         "Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.", metavar="DIR"
@@ -116,6 +126,17 @@ class RobustnessOptions(Declared):
         if self.resume and self.journal is None:
             raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
         force = self.force or self.resume
+        if self.ignore is not None and self.sparse is not None:
+            raise OptionError(
+                "--ignore lets its inputs move in any case, and --sparse few of all; leave one of them out"
+            )
+        if self.ignore is not None and self.data.preprocessing.bounds is None:
+            raise OptionError("--ignore needs the range that these inputs move in; give it with --bounds LO,HI")
+        if self.ignore is None and any(radius.value == 0 for radius in self.eps):
+            raise OptionError(
+                "--eps must be above zero, not 0; write for example 8/255 or 0.03 (0 is for --ignore and --monotone, "
+                "where other inputs move)"
+            )
         if self.image_shape is not None and self.images is None:
             raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
         if self.save is not None:
@@ -144,6 +165,7 @@ class AttackedOptions(RobustnessOptions):
 class PropertyOptions(Declared):
     """How a property is to be decided."""
 
+    arithmetic: ArithmeticName = c.arithmetic()
     time_limit: float = c.time_limit()
     """Seconds in all, reading and converting included."""
     max_nodes: int | None = c.max_nodes()
@@ -163,6 +185,57 @@ class PropertyOptions(Declared):
         """What the property may cost, from now on, libraries included."""
         seconds, most = self.time_limit, self.model.max_bytes
         return Budget.of(seconds, nodes=self.max_nodes, max_bytes=most, clock=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """An input, and which way a score may not go while it rises."""
+
+    name: str
+    direction: Literal["+", "-"]
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.direction}"
+
+
+def _direction(text: str, flag: str) -> Direction:
+    name, sign = text.strip()[:-1].strip(), text.strip()[-1:]
+    for known in ("+", "-"):
+        if sign == known and name:
+            return Direction(name, known)
+    raise OptionError(f"{flag} must be an input and + or -, such as 3+ or age-, not {text!r}")
+
+
+@dataclass(frozen=True)
+class MonotoneOptions(Declared):
+    """What certify --monotone is asked for."""
+
+    monotone: Direction = option(
+        REQUIRED,
+        Reader(_direction, was_read=lambda value: isinstance(value, Direction)),
+        "Does the score never fall (3+) or never rise (3-) while input 3 alone rises within --bounds, whatever the "
+        "others do within EPS? The score is the output or, of several, that of --class.",
+        metavar="INPUT+|-",
+        in_file=False,
+    )
+    eps: tuple[Eps, ...] = c.eps(reader=c.EPS_OR_ZERO)
+    data: DataOptions = group(DataOptions, without=("labels",))
+    label: int | None = option(
+        None,
+        whole(0),
+        "With --monotone, where there are several outputs: the class whose score it is.",
+        metavar="K",
+        name="class",
+    )
+    time_limit: float = c.time_limit()
+    max_nodes: int | None = c.max_nodes()
+    seed: int = c.seed()
+    model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.preprocessing.bounds is None:
+            raise OptionError("--monotone needs the range that the input moves in; give it with --bounds LO,HI")
 
 
 @dataclass(frozen=True)
@@ -187,12 +260,17 @@ class Certify(Declared):
     samples: RobustnessOptions | None = group(
         RobustnessOptions,
         without=("sparse", "images", "image_shape"),
-        when=lambda given: "property" not in given,
+        when=lambda given: not {"property", "monotone"} & set(given),
         otherwise="beside a property: it says itself what is asked; leave one or the other out; samples are given with "
         "--data",
         missing="give samples with -d DATA and a radius with -e c.EPS, or a PROPERTY",
     )
     rule: PropertyOptions | None = group(PropertyOptions, when=c.given("property"))
+    way: MonotoneOptions | None = group(
+        MonotoneOptions,
+        when=lambda given: "monotone" in given and "property" not in given,
+        otherwise="belongs to --monotone, and is not asked beside a property: leave one or the other out",
+    )
     printing: c.Printing = group(c.Printing)
 
 

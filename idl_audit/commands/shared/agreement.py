@@ -18,9 +18,10 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.commands.shared.points import as_read
+from idl_audit.commands.shared.runtime import Judged, is_changed
 from idl_audit.graph.inputs import FLOATS
 from idl_audit.graph.ir import Graph, live_inputs
-from idl_audit.graph.original import OriginalNetwork, precise_network
+from idl_audit.graph.original import OPTIMISATIONS, OriginalNetwork, precise_network
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.near_jumps import outputs_near_jumps
 from idl_audit.proof.bounds import Interval
@@ -65,6 +66,8 @@ class Compared:
     output: str | None = None
     scores: Callable[[FloatArray], FloatArray] | None = None
     """What makes the scores of two classes of one output, where a threshold does."""
+    judged: Judged | None = None
+    """In which form onnxruntime runs it, where it does."""
 
     @property
     def point_type(self) -> np.dtype[Any]:
@@ -139,6 +142,8 @@ def check(pair: Compared, inputs: FloatArray) -> AgreementCheck:
         max_rel_error=found.error,
         argmax_agreement=int(found.same.sum()),
         near_jumps=near,
+        optimisation=None if pair.judged is None else pair.judged.optimisation,
+        optimised_apart=None if pair.judged is None else pair.judged.apart,
     )
 
 
@@ -218,7 +223,8 @@ def _compare_precise(pair: Compared, graph: Graph, read: FloatArray, ours: Float
 
 
 def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatArray, found: _Difference) -> None:
-    """Say whose fault a difference is: the network's own arithmetic's, or ours."""
+    """Say whose fault a difference is: onnxruntime's optimisations', the network's own arithmetic's, or ours."""
+    _refuse_optimised(pair, read, ours, theirs, found)
     if pair.graph is not None and _is_rounding(pair, pair.graph, read, ours, theirs):
         raise UnsupportedModelError(
             [
@@ -242,6 +248,23 @@ def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatAr
         f"{len(read)} inputs ({int(found.same.sum())} of them predict the same class), more than {found.allowed:.1e} "
         "allows; please report this model"
     )
+
+
+def _refuse_optimised(
+    pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatArray, found: _Difference
+) -> None:
+    """Refuse a form of the network that is another function than what its file says."""
+    if pair.judged is None or pair.judged.optimisation == "off" or pair.graph is None:
+        return
+    most = found.allowed * max(float(np.abs(theirs).max()), pair.least_size)
+    if is_changed(pair.path, pair.graph, pair.output, read, ours, most):
+        raise UnsupportedModelError(
+            [
+                f"{pair.path}: as {pair.original.name} optimises it ({pair.judged.optimisation}) the network differs "
+                f"by {found.error:.1e} of max|y| from what the file says, which is what is proved; audit it with "
+                f"--runtime-optimisation off, and deploy it with GraphOptimizationLevel.{OPTIMISATIONS['off']}"
+            ]
+        )
 
 
 def _is_rounding(pair: Compared, graph: Graph, read: FloatArray, ours: FloatArray, theirs: FloatArray) -> bool:

@@ -16,6 +16,7 @@ from idl_audit.data.instances import Instance
 from idl_audit.graph.files import combined_sha256, hashed
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report
 from idl_audit.values.errors import ModelFileError
+from idl_audit.values.verdicts import ArithmeticName
 
 Hasher = Callable[[Path], str]
 """Path -> SHA-256 of the file."""
@@ -38,6 +39,7 @@ def kept_rows(
     seconds: Sequence[float],
     earlier: Report | None,
     max_nodes: int | None = None,
+    arithmetic: ArithmeticName = "real",
 ) -> tuple[dict[int, PropertyReport], tuple[Diagnostic, ...]]:
     """Return number -> entry of the rows that need not be decided again, and what is to be told of the others.
 
@@ -47,6 +49,7 @@ def kept_rows(
         seconds: the time that each row gets now.
         earlier: the report that the run goes on from.
         max_nodes: the nodes that each row gets now; None for no limit.
+        arithmetic: what unsat is to be proved for.
     """
     if earlier is None:
         return {}, ()
@@ -59,6 +62,8 @@ def kept_rows(
         if entry is None:
             continue
         why = _why_again(entry, folder, limit, earlier.tool.version, hasher) or _more_nodes(entry, max_nodes)
+        if entry.arithmetic != arithmetic:
+            why = f"they were asked about {entry.arithmetic} arithmetic, and are about {arithmetic} now"
         if why is None:
             kept[number] = entry.model_copy(update={"truth": instance.truth})
         else:

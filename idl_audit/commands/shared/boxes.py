@@ -13,6 +13,7 @@ from idl_audit.report.schema import EpsPoint, ThreatModel
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.errors import DataError
+from idl_audit.values.verdicts import ArithmeticName
 
 Bounds = tuple[float, float] | None
 """The valid range of the data, where it is known."""
@@ -31,7 +32,13 @@ def sample_boxes(samples: Samples, eps: Sequence[Eps], bounds: Bounds) -> list[l
 
 
 def sample_sets(
-    samples: Samples, eps: Sequence[Eps], bounds: Bounds, *, sigma: FloatArray | None = None, k: int | None = None
+    samples: Samples,
+    eps: Sequence[Eps],
+    bounds: Bounds,
+    *,
+    sigma: FloatArray | None = None,
+    k: int | None = None,
+    free: Sequence[int] = (),
 ) -> list[list[InputSet]]:
     """Return for each sample its input set of every radius: the box, or U_card where at most k inputs change.
 
@@ -41,6 +48,7 @@ def sample_sets(
         bounds: the valid range of the data.
         sigma: how far each input moves for eps = 1, shape (p,); None stands for ones.
         k: the cardinality; None stands for all inputs.
+        free: inputs that move through the whole valid range.
 
     Raises:
         DataError: where a sample lies outside the valid range.
@@ -49,7 +57,7 @@ def sample_sets(
 
     def around(x: FloatArray, radius: float) -> InputSet:
         if k is None:
-            return Box.around(x, radius, sigma=sigma, valid_lo=lo, valid_hi=hi)
+            return Box.around(x, radius, sigma=sigma, valid_lo=lo, valid_hi=hi, free=free)
         return SparseBall.around(x, radius, k, sigma=sigma, valid_lo=lo, valid_hi=hi)
 
     return _around(samples, eps, around)
@@ -78,6 +86,8 @@ def threat_model(
     radii: FloatArray | None = None,
     k: int | None = None,
     target: int | None = None,
+    arithmetic: ArithmeticName = "real",
+    free: Sequence[int] = (),
 ) -> ThreatModel:
     """Return the report's section on how inputs may be perturbed.
 
@@ -88,6 +98,8 @@ def threat_model(
         radii: what is in it.
         k: at most so many inputs change.
         target: the only class that counts.
+        arithmetic: what certified is proved for.
+        free: inputs that move through the whole valid range.
     """
     points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in eps)
     return ThreatModel(
@@ -97,5 +109,7 @@ def threat_model(
         sigma=None if sigma is None else str(sigma),
         sigma_sha256=None if radii is None else numbers_sha256([radii]),
         target=target,
+        arithmetic=arithmetic,
         clip=bounds,
+        free=tuple(free),
     )

@@ -105,13 +105,18 @@ def open_labelled(subject: Subject, data: DataOptions, threshold: float | None =
         return subject, replace(samples, labels=None, has_targets=samples.labels is not None)
 
 
-def model_classifier(model: ImplicitModel, threshold: float | None, name: Path) -> tuple[ImplicitModel, Network]:
-    """Return a model with at least two outputs, and itself as the judge of attacks. Raises as `as_classifier` does."""
+def model_classifier(
+    model: ImplicitModel, threshold: float | None, name: Path
+) -> tuple[ImplicitModel, Network, Threshold | None]:
+    """Return a model with at least two outputs, itself as the judge of attacks, and what makes classes of one output.
+
+    Raises as `as_classifier` does.
+    """
     value = chosen_threshold(model, threshold, name)
     if value is None:
-        return model, lambda points: model(points.astype(np.float64))
+        return model, lambda points: model(points.astype(np.float64)), None
     found, read = with_threshold(model, value)
-    return found, lambda points: read.scores(model(points.astype(np.float64)))
+    return found, lambda points: read.scores(model(points.astype(np.float64))), read
 
 
 def chosen_threshold(model: ImplicitModel, given: float | None, name: Path) -> float | None:

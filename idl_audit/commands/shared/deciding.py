@@ -14,7 +14,7 @@ import numpy as np
 
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
-from idl_audit.commands.shared.float_margins import FloatMargins, float_margins
+from idl_audit.commands.shared.float_margins import errors, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.subject import Subject, open_subject
@@ -27,10 +27,11 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.files.claims import Ball, SampleClaim
 from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import InvalidInputError, ModelFileError, UnsupportedModelError
+from idl_audit.values.errors import InvalidInputError, ModelFileError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
 from idl_audit.values.verdicts import Reason, Verdict
@@ -62,6 +63,8 @@ class Setting:
     overwrite: bool = False
     sigma: FloatArray | None = None
     """How far each input moves for eps = 1; None stands for ones."""
+    free: tuple[int, ...] = ()
+    """Inputs that move through the whole valid range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +120,10 @@ class Decider:
     setting: Setting
     subject: Subject | None = None
     _ready: tuple[ImplicitModel, Network] | None = None
+    _options: Options | None = None
+    """Those of the setting, with what confirms counterexamples of this model."""
     _last: float = 0.0
-    _margins: FloatMargins | UnsupportedModelError | None = None
+    _margins: FloatMargins | Unbounded | None = None
     _known: dict[int, dict[float, Result]] = field(default_factory=dict)
     """Position -> radius -> what `decide_first` has found."""
 
@@ -152,7 +157,7 @@ class Decider:
             open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
             samples = [Sample(task.centre, task.label, task.sets[number]) for task in open_]
             try:
-                found = decide_together(model, network, samples, self.setting.verdicts)
+                found = decide_together(model, network, samples, self._chosen, arithmetic=self._arithmetic())
             except InvalidInputError:
                 raise
             except Exception:
@@ -189,7 +194,17 @@ class Decider:
             result = (
                 _settled(sample, inputs)
                 or known.get(radius.value)
-                or decide_sample(model, network, sample.centre, sample.label, inputs, setting.verdicts, share, budget)
+                or decide_sample(
+                    model,
+                    network,
+                    sample.centre,
+                    sample.label,
+                    inputs,
+                    self._chosen,
+                    share,
+                    budget,
+                    arithmetic=self._arithmetic(),
+                )
             )
             error = self._float_error(sample, inputs, result, budget)
             if result.verdict is Verdict.CERTIFIED and setting.certificates is not None:
@@ -210,7 +225,14 @@ class Decider:
                 raise ModelFileError(f"{self.setting.path} was changed while it was being audited; start again")
             units = self.setting.preprocessing
             self._ready = self.subject.in_data_units(units), self.subject.network(units)
+            exact = self.setting.verdicts.arithmetic == "real"  # else the runtime has the last word
+            self._options = replace(self.setting.verdicts, confirm=self.subject.exact(units) if exact else None)
         return self._ready
+
+    @property
+    def _chosen(self) -> Options:
+        assert self._options is not None  # set with the model
+        return self._options
 
     def _float_error(self, sample: Decided, inputs: InputSet, result: Result, budget: Budget) -> float | None:
         """Return how far a computed margin of a certified sample may be from the exact one; None where nothing says.
@@ -219,21 +241,26 @@ class Decider:
         """
         if result.verdict is not Verdict.CERTIFIED or result.lower is None or self.subject is None:
             return None
-        itself = self.subject.network_itself or self.subject
-        if self._margins is None:
-            self._margins = float_margins(itself, self.setting.preprocessing)
-        if isinstance(self._margins, UnsupportedModelError):
+        if self.setting.verdicts.arithmetic != "real":
+            return 0.0  # it is part of the verdict
+        margins = self._float_margins()
+        if isinstance(margins, Unbounded):
             return None
-        box = Interval.of_boxes(inputs.hull)
-        if self.subject.threshold is not None:  # the one output, then the margin that such an error in it needs
-            one = self._margins.errors(box, np.ones((1, 1)), np.full(1, -np.inf), check=budget.check)
-            error = self.subject.threshold.margin(float(one[0]))
-        else:
-            rows = self._margin_rows(sample.label)
-            proved = np.full(len(rows), result.lower)
-            errors = self._margins.errors(box, rows, proved, result.states, check=budget.check)
-            error = float(errors.max(initial=0.0))
+        box, rows = Interval.of_boxes(inputs.hull), self._margin_rows(sample.label)
+        proved = np.full(len(rows), result.lower)
+        found = errors(margins, box, rows, proved, result.states, ranked=True, check=budget.check)
+        error = float(found.max(initial=0.0))
         return error if np.isfinite(error) else None
+
+    def _arithmetic(self) -> Arithmetic:
+        """Return what verdicts are to be proved for."""
+        return None if self.setting.verdicts.arithmetic == "real" else self._float_margins()
+
+    def _float_margins(self) -> FloatMargins | Unbounded:
+        if self._margins is None:
+            assert self.subject is not None
+            self._margins = float_margins(self.subject, self.setting.preprocessing)
+        return self._margins
 
     def _margin_rows(self, label: int) -> FloatArray:
         """Return the margins that were proved: to every rival, or to the class that is aimed at."""
@@ -246,16 +273,23 @@ class Decider:
         model, network = self._model()
         setting = self.setting
         k = inputs.k if isinstance(inputs, SparseBall) else None
-        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k)
+        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
         claim = SampleClaim(ball, sample.label, sample.index)
         (query,) = claim.queries(model)
-        proof = proof_of(model, network, query, result.recorded, budget=setting.verdicts.budget)
+        proof = proof_of(
+            model,
+            network,
+            query,
+            result.recorded,
+            budget=setting.verdicts.budget,
+            arithmetic=self._arithmetic(),
+        )
         if proof is None:
             sample.uncertified.append(radius.value)
             return
         path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
         assert self.subject is not None
-        of = about(self.subject, setting.reading, setting.preprocessing)
+        of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
         write(path, ProofFile(of, claim, (proof,)), force=setting.overwrite)
         sample.certificates.append(str(path))
 

@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from idl_audit import __version__
-from idl_audit.report.schema import Environment, Report, Timing, Tool, WhyIncomplete
+from idl_audit.commands.shared.runtime import told_changed
+from idl_audit.report.schema import AgreementCheck, Conversion, Environment, Report, Timing, Tool, WhyIncomplete
 from idl_audit.values.threads import in_use
 
 LIBRARIES = ("numpy", "scipy", "highspy", "onnx", "onnxruntime", "onnx2torch", "torch")
@@ -52,6 +53,7 @@ def framed_report(
         why_incomplete: None where all of the work was done.
         parts: the sections by their names.
     """
+    parts["diagnostics"] = (*parts.get("diagnostics", ()), *told_changed(_check_of(parts.get("conversion"))))
     return Report(
         tool=Tool(version=__version__),
         command=command,
@@ -68,6 +70,10 @@ def framed_report(
         timing=clock.timing(),
         **parts,
     )
+
+
+def _check_of(conversion: Conversion | None) -> AgreementCheck | None:
+    return None if conversion is None else conversion.check
 
 
 @cache

@@ -241,6 +241,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
         "reason": None if result.reason is None else result.reason.value,
         "detail": result.detail,
         "seconds": result.seconds,
+        "denied": result.denied,
         "found": None
         if found is None
         else {
@@ -248,6 +249,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
             "outputs": base64.b64encode(np.asarray(found.outputs, "<f8").tobytes()).decode(),
             "margin": found.margin,
             "holds": found.holds,
+            "confirmed_by": found.confirmed_by,
         },
     }
 
@@ -266,7 +268,7 @@ def samples_of(journal: Journal, tasks: Sequence[SampleTask], eps: Sequence[floa
 
 
 _SAMPLE: Final = ("position", "index", "predicted", "results", "certificates", "uncertified")
-_RESULT: Final = ("eps", "verdict", "predicted", "method", "lower", "reason", "seconds", "found")
+_RESULT: Final = ("eps", "verdict", "predicted", "method", "lower", "reason", "seconds", "denied", "found")
 
 
 def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
@@ -303,6 +305,7 @@ def _result(entry: Entry, task: SampleTask) -> Result:
         entry.number("seconds"),
         float_error=entry.number_or_none("float_error"),
         detail="" if entry.get("detail") is None else entry.text("detail"),
+        denied=entry.whole("denied"),
     )
     if not (result.seconds >= 0 and (result.float_error is None or result.float_error >= 0)):
         raise ValueError("a negative time or error")
@@ -322,7 +325,7 @@ def _flips(found: Found | None, task: SampleTask) -> bool:
 def _found(value: object, task: SampleTask) -> Found | None:
     if value is None:
         return None
-    entry = Entry(value, "a point", ("point", "outputs", "margin", "holds"))
+    entry = Entry(value, "a point", ("point", "outputs", "margin", "holds", "confirmed_by"))
     point = np.frombuffer(base64.b64decode(entry.text("point"), validate=True), "<f4").astype(np.float32)
     if point.shape != task.centre.shape or not np.isfinite(point).all():
         raise ValueError("a point of another size")
@@ -333,4 +336,4 @@ def _found(value: object, task: SampleTask) -> Found | None:
     outputs = np.frombuffer(base64.b64decode(entry.text("outputs"), validate=True), "<f8").astype(np.float64)
     if outputs.size < 2:
         raise ValueError("outputs that make no classes")
-    return Found(point, outputs, margin, holds)
+    return Found(point, outputs, margin, holds, entry.text("confirmed_by"))

@@ -10,11 +10,15 @@ from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.proof.files.claims import About, Units
 from idl_audit.proof.files.file import ProofFile, write_proof
+from idl_audit.values.verdicts import ArithmeticName
 
 
-def about(subject: Subject, reading: ModelOptions, preprocessing: Preprocessing) -> About:
+def about(
+    subject: Subject, reading: ModelOptions, preprocessing: Preprocessing, arithmetic: ArithmeticName = "real"
+) -> About:
     """Return what a proof file says of the model that it is about."""
-    return About(subject.info.sha256, reading.output_name, units_of(preprocessing), subject.info.threshold)
+    units = units_of(preprocessing)
+    return About(subject.info.sha256, reading.output_name, units, subject.info.threshold, arithmetic)
 
 
 def units_of(preprocessing: Preprocessing) -> Units:

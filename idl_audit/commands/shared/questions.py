@@ -82,6 +82,8 @@ def _is_comparison(row: OutputRow) -> bool:
 def to_query(box: PropertyBox, n_outputs: int, source: str) -> Query:
     """Return a box of exact fractions as a query: bounds rounded outward and inward, offsets downward.
 
+    Inputs whose interval holds no float32 number, such as those that are held at a decimal, are pinned (`Box.pins`).
+
     Raises:
         DataError: where float64 does not hold the coefficients of a row, whatever it is multiplied by.
     """
@@ -97,7 +99,14 @@ def to_query(box: PropertyBox, n_outputs: int, source: str) -> Query:
         alternatives.append(Conjunction(matrix, np.array([rounded(c, up=False) for c in exact]), exact))
     lo, inner_lo = (np.array([rounded(value, up=up) for value in box.lo]) for up in (False, True))
     inner_hi, hi = (np.array([rounded(value, up=up) for value in box.hi]) for up in (False, True))
-    return Query(Box(lo, hi, inner_lo, inner_hi), tuple(alternatives))
+    ends = tuple(box.lo), tuple(box.hi)
+    return Query(_with_pins(Box(lo, hi, inner_lo, inner_hi, ends=ends), box), tuple(alternatives))
+
+
+def _with_pins(rounded_box: Box, box: PropertyBox) -> Box:
+    """Return the box with a number for each input whose interval holds no float32 number: its lower end."""
+    lo, hi = rounded_box.float32_bounds()
+    return replace(rounded_box, pins={i: box.lo[i] for i in np.flatnonzero(lo > hi).tolist()})
 
 
 def scaled_row(row: OutputRow, source: str) -> OutputRow:

@@ -17,6 +17,7 @@ import numpy as np
 from idl_audit.commands.options.reading import FixedInput, ModelOptions
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.points import readable
+from idl_audit.commands.shared.runtime import Judged, judged
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.sample_files import read_sample_file
 from idl_audit.data.samples import Part
@@ -24,7 +25,7 @@ from idl_audit.graph.files import ReadFile, hashed, refuse_changed
 from idl_audit.graph.fingerprint import array_sha256
 from idl_audit.graph.inputs import InputChoice, check_chosen
 from idl_audit.graph.ir import Graph, live_inputs, operator_of
-from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_network, onnxruntime_network
+from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_network
 from idl_audit.graph.reader import read_graph, sniff
 from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.graph.torch_reader import TORCH_KINDS, network_of, read_torch
@@ -33,8 +34,10 @@ from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import StoredModel, load_model
 from idl_audit.implicit.threshold import Threshold
+from idl_audit.implicit.unfused import unfused
 from idl_audit.implicit.walk import BYTES_PER_ENTRY
 from idl_audit.implicit.wellposed import Contraction, Monotone
+from idl_audit.proof.exact.point import ExactNetwork
 from idl_audit.report.schema import (
     AgreementCheck,
     BlockInfo,
@@ -88,6 +91,8 @@ class Subject:
     """What makes two classes of a network with one output (`commands.shared.classifier`); None: read as it is."""
     network_itself: Subject | None = None
     """Where there is a threshold: the network with its one output."""
+    judged: Judged | None = None
+    """Of a network that onnxruntime runs: in which form."""
 
     def check_unchanged(self) -> None:
         """Refuse what was written over since: onnxruntime maps large weights beside a model, and sees every change.
@@ -130,6 +135,22 @@ class Subject:
     def network(self, preprocessing: Preprocessing) -> Network:
         """Return the original network as a function of the user's numbers, float32 (m, p) -> (m, q)."""
         return _in_data_units(self.original, preprocessing, self.input_shape)
+
+    def exact(self, preprocessing: Preprocessing) -> ExactNetwork:
+        """Return the network in exact arithmetic, as a function of the user's numbers."""
+        shape, threshold = self.input_shape, self.threshold
+        return ExactNetwork(
+            self.in_data_units(preprocessing),
+            self._unfused,
+            read=tuple if preprocessing.is_identity else lambda point: preprocessing.exactly(point, shape),
+            scores=tuple if threshold is None else threshold.exact_scores,
+        )
+
+    def _unfused(self) -> ImplicitModel:
+        """Return the model with the file's own coefficients, of the network with its own outputs."""
+        if self.graph is None:
+            return (self.network_itself or self).model
+        return unfused(self.graph, output=self.output_name)
 
     def second_opinion(self, preprocessing: Preprocessing, inputs: FloatArray) -> SecondOpinion | None:
         """Return another implementation of the original network, or why it is not asked; None where there is none.
@@ -192,9 +213,12 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
     kind = sniff(path)
     if kind == "npz":
         refuse_input_options(path, options)
+        _refuse_onnx_options(path, options)
         return _open_implicit(path, start)
     chosen = chosen_inputs(options)
+    chosen_form: Judged | None = None
     if kind in TORCH_KINDS:
+        _refuse_onnx_options(path, options)
         network = read_torch(path, kind, options.torch, chosen=chosen, output=options.output_name)
         graph, original = network.graph, network.original
         model = _build(path, graph, options)
@@ -202,13 +226,18 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
         _refuse_torch_options(path, options.torch)
         graph = named(path, lambda: read_graph(path, chosen=chosen, whole=False))
         model = _build(path, graph, options)
-        original = onnxruntime_network(
-            path, graph, output=options.output_name, threads=threads.most(options.threads or 1)
-        )
+        points = random_inputs(model.n_inputs, n=COMPARED)
+        chosen_form = judged(path, graph, options, points, allowed=tolerance(graph))
+        original = chosen_form.network
     files = graph.provenance.files
     refuse_changed(files)  # the network was read twice: by us, and by what runs it
     info = describe_model(path, graph, model, options)
-    return Subject(path, model, original, info, time.monotonic() - start, graph, options.output_name, files)
+    seconds = time.monotonic() - start
+    return Subject(path, model, original, info, seconds, graph, options.output_name, files, judged=chosen_form)
+
+
+COMPARED: Final = 10
+"""Inputs on which the network's forms are compared when it is opened."""
 
 
 def chosen_inputs(options: ModelOptions) -> InputChoice:
@@ -255,6 +284,13 @@ def _refuse_torch_options(path: Path, given: TorchOptions) -> None:
     for option, value in (("--arch", given.arch), ("--input-shape", given.input_shape)):
         if value is not None:
             raise OptionError(f"{option} belongs to PyTorch files, and {path} says itself what it is; leave it out")
+
+
+def _refuse_onnx_options(path: Path, given: ModelOptions) -> None:
+    if given.runtime_optimisation != "auto":
+        raise OptionError(
+            f"--runtime-optimisation belongs to ONNX files, and {path} is not run by onnxruntime; leave it out"
+        )
 
 
 def _build(path: Path, graph: Graph, options: ModelOptions) -> ImplicitModel:
@@ -396,7 +432,8 @@ def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
 def _compared(subject: Subject) -> Compared:
     itself = subject.network_itself or subject
     scores = None if subject.threshold is None else subject.threshold.scores
-    return Compared(itself.path, itself.model, itself.original, itself.graph, itself.output_name, scores)
+    form = itself.judged or subject.judged
+    return Compared(itself.path, itself.model, itself.original, itself.graph, itself.output_name, scores, form)
 
 
 def describe_conversion(

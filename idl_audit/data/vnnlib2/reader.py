@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn, cast
@@ -55,6 +56,19 @@ def read_specification(path: Path) -> Specification:
         DataError: where it cannot be read, is no VNN-LIB 2, breaks one of the standard's rules, or exceeds a limit.
     """
     return parse_specification(property_text(path, MAX_BYTES), source=str(path))
+
+
+def is_version_2(path: Path) -> bool:
+    """Return whether a file says that it is VNN-LIB 2, or a later version; False where it cannot be read."""
+    try:
+        text = property_text(path, MAX_BYTES)
+    except DataError:
+        return False
+    found = _SAYS_VERSION.match(text)
+    return found is not None and int(found[1]) >= 2
+
+
+_SAYS_VERSION: Final = re.compile(r"(?:\s|;[^\n]*\n)*\(\s*vnnlib-version\s*<\s*(\d{1,9})")
 
 
 def parse_specification(text: str, *, source: str = "the query") -> Specification:

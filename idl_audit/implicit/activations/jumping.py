@@ -81,8 +81,16 @@ class Jumping(Activation):
         """Return the threshold within [lo, hi] that is next to its middle, where there is one; else any number."""
 
     @abstractmethod
+    def jumped(self, e: FloatArray) -> FloatArray:
+        """Return how far phi moves at most where z does by e > 0, whatever z is."""
+
+    @abstractmethod
     def of_states(self, states: IntArray) -> Jumping:
         """Return the activation of some states."""
+
+    @abstractmethod
+    def exactly(self, z: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Return phi(z), and where that is the exact value."""
 
     @property
     def lipschitz(self) -> float:
@@ -281,6 +289,14 @@ class Stairs(Jumping):
             cut = np.clip(middle, first, np.maximum(first, last - 1.0)) + (self._rule.centre + 0.5)
         return np.asarray(np.where(np.isfinite(cut), cut, 0.0))
 
+    def exactly(self, z: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Return phi(z), a whole number, where z is one that stairs are told apart for."""
+        return self(z), np.asarray((np.abs(z) <= LARGEST) & self.inside(z, z))
+
+    def jumped(self, e: FloatArray) -> FloatArray:
+        """Return one more than the whole steps in e."""
+        return np.asarray(np.floor(up(e)) + 1.0)
+
     def of_states(self, states: IntArray) -> Stairs:
         """Return the activation of some states."""
         return Stairs(self.name, *(_of(end, states) for end in (self.lowest, self.highest, self.reach)))
@@ -384,6 +400,15 @@ class Step(Jumping):
     def cut(self, lo: FloatArray, hi: FloatArray) -> FloatArray:
         """Return 0."""
         return np.zeros(np.broadcast_shapes(np.shape(lo), np.shape(hi)))
+
+    def exactly(self, z: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Return phi(z): one end of the jump where both sides are level, which is known exactly."""
+        level = (np.asarray(self.below) == 0) & (np.asarray(self.above) == 0)
+        return self(z), np.asarray(np.isfinite(z) & level)
+
+    def jumped(self, e: FloatArray) -> FloatArray:
+        """Return the jump, and the steeper slope times e."""
+        return up(np.abs(self.jump) + np.maximum(np.abs(self.below), np.abs(self.above)) * e)
 
     def of_states(self, states: IntArray) -> Step:
         """Return the activation of some states."""

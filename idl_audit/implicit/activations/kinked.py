@@ -56,13 +56,19 @@ class Kinked(Activation):
 
     def interval(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of phi over [lo, hi]: its values at the ends and, where it lies between them, at 0."""
-        ends = np.stack(np.broadcast_arrays(self(lo), self(hi)))
+        ends = np.stack(np.broadcast_arrays(self._of_end(lo), self._of_end(hi)))
         low, high = ends.min(axis=0), ends.max(axis=0)
         inside = (lo < 0) & (hi > 0)
         low, high = np.where(inside, np.minimum(low, 0.0), low), np.where(inside, np.maximum(high, 0.0), high)
         if self._products_are_exact:
             return low, high
         return down(low), up(high)
+
+    def _of_end(self, z: FloatArray) -> FloatArray:
+        """Return phi(z), 0 where its slope is, also for infinite z; NaN stays NaN."""
+        with np.errstate(invalid="ignore"):
+            level = (np.where(z >= 0, self.above, self.below) == 0) & ~np.isnan(z)
+            return np.where(level, 0.0, self(z))
 
     def preimage(
         self, x_lo: FloatArray, x_hi: FloatArray, lo: FloatArray, hi: FloatArray

@@ -82,6 +82,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         **dict.fromkeys(("And", "Or", "Xor"), jumps.lower_logic),
         **dict.fromkeys(("Ceil", "Floor", "Round"), jumps.lower_rounding),
         **dict.fromkeys(jumps.COMPARISONS, jumps.lower_comparison),
+        "Equal": jumps.lower_equal,
         "Not": jumps.lower_not,
         "Shrink": jumps.lower_shrink,
         "Sign": jumps.lower_sign,

@@ -12,7 +12,16 @@ import numpy as np
 
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.activations import Activation
-from idl_audit.implicit.activations.analytic import LARGEST_POWER, power, reciprocal, rsqrt, sqrt, square
+from idl_audit.implicit.activations.analytic import (
+    LARGEST_POWER,
+    LIBRARY_ERROR,
+    exp,
+    power,
+    reciprocal,
+    rsqrt,
+    sqrt,
+    square,
+)
 from idl_audit.implicit.affine import AffineForm, PartlyAbsent
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.walk import PendingBlock, TensorValue, Walk, flat_indices, form_input, refuse, refuse_infinity
@@ -160,10 +169,12 @@ def _times(
 
 
 def lower_pow(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Pow with constant exponents: 0 and 1 are linear, every other one a curve of its own."""
+    """Pow with constant exponents: 0 and 1 are linear, every other one a curve of its own; of constants an exp."""
     base, exponent = _pair(node, values)
+    if isinstance(exponent, AffineForm) and not isinstance(base, AffineForm):
+        return (_exponential(node, base, exponent, walk),)
     if isinstance(exponent, AffineForm) or not isinstance(base, AffineForm):
-        refuse(node, "raises to a power that depends on the input; only constant powers can be read")
+        refuse(node, "raises to a power that depends on the input as its base does; one of the two must be a constant")
     shape = tuple(np.broadcast_shapes(base.shape, exponent.shape))
     powers = np.broadcast_to(exponent, shape).astype(np.float64)
     if not powers.any():
@@ -176,6 +187,15 @@ def lower_pow(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     for one in curves:
         total = total.plus(_power_of_some(node, base, powers.reshape(-1) == one, float(one), walk))
     return (total,)
+
+
+def _exponential(node: Node, base: AnyArray, exponent: AffineForm, walk: Walk) -> AffineForm:
+    """Return base^exponent = exp(exponent ln base) for constants above 0."""
+    if base.dtype.kind != "f" or not (base > 0).all():
+        refuse(node, "raises a constant that is not above 0 to a power that depends on the input; others can be read")
+    shape = tuple(np.broadcast_shapes(base.shape, exponent.shape))
+    logarithms = np.log(base.astype(np.float64))
+    return walk.states(node, exp(), _times(node, exponent, logarithms, shape, walk, relative=LIBRARY_ERROR))
 
 
 def powered(node: Node, form: AffineForm, exponent: float, walk: Walk, suffix: str = "") -> AffineForm:

@@ -31,6 +31,9 @@ from idl_audit.values.rounding import gamma
 _PASSED_ON: Final = frozenset({"Cast", "CastLike", "Identity"})
 """Operators that leave a condition what it is: as a number it is 1 or 0."""
 
+PLAIN_CHOICE: Final = "Where by a plain comparison"
+"""What a walk is told of a choice in which nothing is rounded but one product."""
+
 DEEPEST: Final = 16
 """Operators that are followed from a tensor back to what it is a multiple of."""
 
@@ -97,12 +100,12 @@ class Choices:
             return self._joined(node)
         try:
             if isinstance(first, Condition) and node.op == "Where" and len(node.inputs) == 3:
-                return self._typed(node, self._chosen(node, first, node.inputs[1], node.inputs[2], walk), walk)
+                return self._chosen_typed(node, first, node.inputs[1], node.inputs[2], walk)
             if node.op == "Mul" and len(node.inputs) == 2:
                 for condition, other in (node.inputs, node.inputs[::-1]):
                     found = self.values.get(condition)
                     if isinstance(found, Condition) and not isinstance(self.values.get(other), Condition):
-                        return self._typed(node, self._chosen(node, found, other, "", walk), walk)
+                        return self._chosen_typed(node, found, other, "", walk)
         except UnsupportedModelError:  # no function of one variable: a product of the condition
             return None
         return None
@@ -118,13 +121,60 @@ class Choices:
             condition, kind=like.kind if isinstance(like, Condition) else type_of(self._tensor(node, node.inputs[1]))
         )
 
-    def _typed(self, node: Node, made: AffineForm, walk: Walk) -> Known:
+    def _chosen_typed(self, node: Node, condition: Condition, upper: str, lower: str, walk: Walk) -> Known:
         """Return what stands for a choice, in the type of what is chosen; it rounds otherwise than Where or Mul."""
-        (result,) = walk.finished(replace(node, op=f"{node.op} by a comparison"), (), (made,))
+        made = self._chosen(node, condition, upper, lower, walk)
+        op = PLAIN_CHOICE if self._is_plain(condition, upper, lower) else f"{node.op} by a comparison"
+        (result,) = walk.finished(replace(node, op=op), (), (made,))
         found = [self.values.get(name) for name in node.inputs]
         kinds = [type_of(value) for value in found if not isinstance(value, (Condition, TensorList))]
         kind = next(filter(None, kinds), "")
         return typed(result, kind) if kind and isinstance(result, AffineForm) else result
+
+    def _is_plain(self, condition: Condition, upper: str, lower: str) -> bool:
+        """Whether nothing is rounded on the way from what is compared to what is chosen, or one product below 0.
+
+        Then the runtime's choice is the function that stands for it, of the numbers that the runtime has: a maximum, a
+        constant, the one tensor itself; or LeakyRelu written out.
+        """
+        names = (condition.left, condition.right, upper, lower)
+        if any(name and not self._is_renamed(name) for name in names):
+            return False
+        of_input = [self._origin(name) for name in names if name and isinstance(self.values.get(name), AffineForm)]
+        roots = set(of_input)
+        if len(roots) == 1 or (len(of_input) == 4 and set(of_input[:2]) == set(of_input[2:])):
+            return True
+        if all(not name or isinstance(self.values.get(name), np.ndarray) for name in (upper, lower)):
+            return True
+        compared = [name for name in names[:2] if isinstance(self.values.get(name), AffineForm)]
+        constants = [self.values.get(name) for name in names[:2] if name not in compared]
+        if len(compared) != 1 or not all(isinstance(one, np.ndarray) and not one.any() for one in constants):
+            return False
+        root, is_left = self._origin(compared[0]), compared[0] == condition.left
+        over, under = (upper, lower) if is_left else (lower, upper)
+        return bool(over) and self._origin(over) == root and self._is_one_product(under, root)
+
+    def _is_renamed(self, name: str) -> bool:
+        """Whether a tensor is its origin, and no float of another type."""
+        for _ in range(DEEPEST):
+            node = self.makers.get(name)
+            if node is None or node.op not in _PASSED_ON:
+                return True
+            if node.op != "Identity":
+                return False
+            name = node.inputs[0]
+        return False
+
+    def _is_one_product(self, name: str, root: str) -> bool:
+        """Whether a tensor is the root times, or divided by, a constant whose factor is a float32 number."""
+        node = self.makers.get(self._origin(name)) if name else None
+        if node is None or node.op not in ("Div", "Mul") or len(node.inputs) != 2:
+            return False
+        read = [one for one in node.inputs if not isinstance(self.values.get(one), np.ndarray)]
+        if len(read) != 1 or self._origin(read[0]) != root:
+            return False
+        piece = self._piece(name, known=frozenset({root}))
+        return not piece.offset.any() and _is_written(piece.factor)
 
     def as_tensor(self, condition: Condition, walk: Walk) -> AffineForm:
         """Return the condition as a tensor: a step of the difference of what it compares."""

@@ -58,6 +58,16 @@ def is_above(node: Node, above: TensorValue, below: TensorValue, walk: Walk, *, 
     return typed(walk.states(node, jumping.step(share=float(not strictly)), difference, suffix="/jump"), "bool")
 
 
+def lower_equal(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Equal: 1 less 1 where one tensor is above the other, and less 1 where it is below."""
+    pair = [values[k] if k < len(values) else None for k in range(2)]
+    if pair[0] is None or pair[1] is None:
+        refuse(node, f"needs two inputs but has {len(values)}")
+    difference = add_values(pair[0], negated(pair[1]))
+    assert isinstance(difference, AffineForm)
+    return (typed(is_not_zero(node, difference, walk).scaled(-1.0, 1.0), "bool"),)
+
+
 def lower_not(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """Not: 1 - x."""
     return (typed(form_input(node, values, 0).scaled(-1.0, 1.0), "bool"),)

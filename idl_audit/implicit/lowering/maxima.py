@@ -94,13 +94,12 @@ def maximum_of_windows(
         refuse(node, "has a window that lies wholly in the padding, or holds nothing but minus infinity")
     if windows.shape[1] > 1 and not (form.is_bare and INPUT not in form.terms):
         form = walk.cut(node, form, suffix="/in")  # so that the windows' places are states, with bounds of their own
-    current = [walk.select(node, form, column) for column in windows.T]
-    present = list((windows >= 0).T)
+    current, present = walk.select(node, form, windows.T.reshape(-1)), (windows >= 0).T
     rounds = 0
-    while len(current) > 1:
+    while len(present) > 1:
         current, present = _round(node, current, present, walk, rounds)
         rounds += 1
-    result = current[0].reshaped(shape)
+    result = current.reshaped(shape)
     if rounds == 0:
         return result
     (source,) = form.terms
@@ -111,36 +110,33 @@ def maximum_of_windows(
 
 
 def _round(
-    node: Node, current: list[AffineForm], present: list[BoolArray], walk: Walk, number: int
-) -> tuple[list[AffineForm], list[BoolArray]]:
-    """Play neighbours against each other; who has no opponent goes on as he is."""
-    pairs = [(k, k + 1) for k in range(0, len(current) - 1, 2)]
-    playing = [present[i] & present[j] for i, j in pairs]
-    matches = [_stacked_difference(current[i], current[j], both) for (i, j), both in zip(pairs, playing, strict=True)]
-    size = sum(match.size for match in matches)
-    abs_states = stack(matches, size)
-    # where every window has one entry, nobody plays and there are no states
-    reached = walk.states(node, absolute(), abs_states, suffix=f"/abs{number}") if size else abs_states
-    winners: list[AffineForm] = []
-    start = 0
-    for (i, j), both in zip(pairs, playing, strict=True):
-        count = int(both.sum())
-        slot = np.full(both.size, OUTSIDE)
-        slot[both] = np.arange(start, start + count)
-        start += count
-        mean = current[i].scaled(np.where(both, 0.5, present[i].astype(float)))
-        other = current[j].scaled(np.where(both, 0.5, present[j].astype(float)))
-        winners.append(mean.plus(other).plus(reached.selected(slot)))
-    masks = [present[i] | present[j] for i, j in pairs]
-    if len(current) % 2:
-        winners.append(current[-1])
-        masks.append(present[-1])
+    node: Node, current: AffineForm, present: BoolArray, walk: Walk, number: int
+) -> tuple[AffineForm, BoolArray]:
+    """Play neighbours against each other, in all windows at once; who has no opponent goes on as he is.
+
+    Args:
+        node: the node.
+        current: the players, those of the first place of every window first, shape (players windows,).
+        present: which of them there are, shape (players, windows).
+        walk: takes the states.
+        number: of the round.
+    """
+    pairs = len(present) // 2
+    places = flat_indices(present.shape)
+    first, second = (present[side : 2 * pairs : 2] for side in (0, 1))
+    left, right = (places[side : 2 * pairs : 2].reshape(-1) for side in (0, 1))
+    both = (first & second).reshape(-1)
+    mean = current.selected(left).scaled(np.where(both, 0.5, first.reshape(-1)))
+    other = current.selected(right).scaled(np.where(both, 0.5, second.reshape(-1)))
+    winners, masks = mean.plus(other), first | second
+    if both.any():  # where every window has one entry, nobody plays and there are no states
+        apart = current.selected(left[both]).plus(current.selected(right[both]).scaled(-1.0)).scaled(0.5)
+        reached = walk.states(node, absolute(), apart, suffix=f"/abs{number}")
+        winners = winners.plus(reached.selected(np.where(both, np.cumsum(both) - 1, OUTSIDE)))
+    if len(present) % 2:
+        winners = stack([winners, current.selected(places[-1])], winners.size + places[-1].size)
+        masks = np.vstack([masks, present[-1:]])
     return winners, masks
-
-
-def _stacked_difference(first: AffineForm, second: AffineForm, both: BoolArray) -> AffineForm:
-    rows = np.flatnonzero(both)
-    return first.selected(rows).plus(second.selected(rows).scaled(-1.0)).scaled(0.5)
 
 
 def stack(forms: list[AffineForm], size: int) -> AffineForm:

@@ -241,7 +241,7 @@ _ADD_UP: Final = frozenset({"Abs", "Add", "Clip", "MatMul", "Mul", "Neg", "Reduc
 _OF_ANY_TYPE: Final = frozenset(
     {
         *("And", "Cast", "CastLike", "DequantizeLinear", "Not", "Or", "QLinearConv", "QLinearMatMul", "Where", "Xor"),
-        *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"),
     }
 )
 """Operators whose lowerings see to the types of what they read."""

@@ -413,7 +413,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
                 *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Exp", "Log", "Reciprocal"),
                 *("Sin", "Sinh", "Sqrt", "Tan"),
                 *("And", "Ceil", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Round"),
-                *("Sign", "Xor"),
+                *("Equal", "Sign", "Xor"),
             ),
             entrywise,
         ),

@@ -13,7 +13,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.files.door import Arrays, Header, Name, Spec
 from idl_audit.proof.files.strict_json import Damaged
 from idl_audit.proof.forest import Choices, Forest, Shares
-from idl_audit.proof.proof import Goals, Lemma, Proof
+from idl_audit.proof.proof import Goals, LeafWeights, Lemma, Proof
 from idl_audit.proof.sensitivity_witness import ProofWitness
 from idl_audit.values.arrays import AnyArray
 
@@ -66,6 +66,9 @@ PROOF: Final[Mapping[str, Spec]] = MappingProxyType(
         f"{GOALS}.stage": Spec(WHOLE, ("one",), 0),
         f"{GOALS}.alternatives": Spec(WHOLE, ("trees/4",), -1),
         f"{GOALS}.weights": Spec(REAL, ("trees/4", "rows/4"), 0),
+        "part.*.delta.*": Spec(REAL, ("rows/4",), 0),
+        f"{GOALS}.own.leaves": Spec(WHOLE, ("weighed/5",), 0, ascending=True),
+        f"{GOALS}.own.weights": Spec(SINGLE, ("weighed/5", "weights/5"), 0),
         **dict(_forest(GOALS)),
     }
 )
@@ -85,10 +88,15 @@ def packed(proof: Proof, part: int, arrays: dict[str, AnyArray]) -> None:
             key = f"{prefix}.stage.{s}.lemma.{j}"
             arrays[f"{key}.states"], arrays[f"{key}.signs"] = _whole(lemma.states), np.asarray(lemma.signs, np.int8)
             _pack_forest(lemma.forest, key, arrays)
+    for a, slack in enumerate(proof.slack):
+        arrays[f"{prefix}.delta.{a}"] = np.asarray(slack, np.float64)
     for g, goals in enumerate(proof.goals):
         key = f"{prefix}.goals.{g}"
         arrays[f"{key}.stage"], arrays[f"{key}.alternatives"] = _whole([goals.stage]), _whole(goals.alternatives)
         arrays[f"{key}.weights"] = np.asarray(goals.weights, np.float64)
+        if goals.own is not None:
+            arrays[f"{key}.own.leaves"] = _whole(goals.own.leaves)
+            arrays[f"{key}.own.weights"] = np.asarray(goals.own.values, np.float32)
         _pack_forest(goals.forest, key, arrays)
 
 
@@ -127,10 +135,17 @@ def sizes(model: ImplicitModel, headers: Mapping[str, Header], name: Name, size:
         model: the model in the form that proofs are about.
         headers: of the file, for the numbers of states that stay after the first stage.
         name: of the array.
-        size: "one", "inputs", "outputs"; "all" states; "loop": the states of the loop that is named; "states": those of
-            the block that is named, of all states in a lemma of the first stage and of those that stay elsewhere.
+        size: "one", "inputs", "outputs"; "pair outputs": those of either of two models; "all" states; "loop": the
+            states of the loop that is named; "states": those of the block that is named, of all states in a lemma of
+            the first stage and of those that stay elsewhere.
     """
-    fixed = {"one": 1, "inputs": model.n_inputs, "outputs": model.n_outputs, "all": model.n_states}
+    fixed = {
+        "one": 1,
+        "inputs": model.n_inputs,
+        "outputs": model.n_outputs,
+        "pair outputs": model.n_outputs // 3,
+        "all": model.n_states,
+    }
     if size in fixed:
         return fixed[size]
     k = name.numbers[-1]
@@ -156,6 +171,7 @@ def opened(arrays: Arrays, part: int) -> Proof:
         tuple(_opened_goals(arrays, f"{prefix}.goals.{g}") for g in range(arrays.counted(f"{prefix}.goals", "goals"))),
         {k: arrays[f"{prefix}.kept.{k}"] for k in arrays.numbers(f"{prefix}.kept")},
         opened_loops(arrays, f"{prefix}.loop"),
+        tuple(arrays[f"{prefix}.delta.{a}"] for a in range(arrays.counted(f"{prefix}.delta", "roundings"))),
     )
 
 
@@ -194,11 +210,13 @@ def _opened_stage(arrays: Arrays, key: str) -> tuple[Lemma, ...]:
 
 
 def _opened_goals(arrays: Arrays, key: str) -> Goals:
+    has_own = bool(arrays.words(f"{key}.own"))
     return Goals(
         int(arrays[f"{key}.stage"][0]),
         arrays[f"{key}.alternatives"],
         arrays[f"{key}.weights"],
         _opened_forest(arrays, key),
+        LeafWeights(arrays[f"{key}.own.leaves"], arrays[f"{key}.own.weights"]) if has_own else None,
     )
 
 

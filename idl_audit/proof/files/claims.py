@@ -10,6 +10,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import ArithmeticName
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class About:
     units: Units = Units()
     threshold: float | None = None
     """What makes two classes of a network with one output."""
+    arithmetic: ArithmeticName = "real"
+    """What the claim is about: the network in real numbers, or as runtimes compute it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,8 @@ class Ball:
     clip: tuple[float, float] | None = None
     cardinality: int | None = None
     """How many inputs change at most; None: all of them."""
+    free: tuple[int, ...] = ()
+    """Inputs that move through the whole valid range; the others by eps, which may be 0 then."""
 
     @property
     def inputs(self) -> InputSet:
@@ -54,7 +59,7 @@ class Ball:
         lo, hi = self.clip or (None, None)
         with np.errstate(over="ignore"):  # what leaves the range of float64 is refused
             if self.cardinality is None:
-                return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+                return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi, free=self.free)
             k = self.cardinality
             return SparseBall.around(self.centre, self.eps, k, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
 
@@ -114,11 +119,8 @@ class SensitivityClaim:
     """(q, p)."""
 
 
-Claim = SampleClaim | PropertyClaim | SensitivityClaim
-
-
 def compares(alternative: Conjunction) -> bool:
-    """Return whether every row says y_i <= y_j: what the order of the outputs alone decides."""
+    """Return whether every row says y_i <= y_j or y_i < y_j: what the order of the outputs alone decides."""
     return not alternative.offsets.any() and all(
         np.count_nonzero(row) == 2 and row.sum() == 0 for row in alternative.rows
     )
@@ -131,7 +133,7 @@ def is_asked(found: Query, query: Query) -> bool:
         and np.array_equal(found.box.hi, query.box.hi)
         and len(found.alternatives) == len(query.alternatives)
         and all(
-            np.array_equal(a.rows, b.rows) and np.array_equal(a.offsets, b.offsets)
+            all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("rows", "offsets", "strict"))
             for a, b in zip(found.alternatives, query.alternatives, strict=True)
         )
     )

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.pair import FORMS
 from idl_audit.proof.check import check
 from idl_audit.proof.files.arrays import (
     CONTRACTION,
@@ -23,6 +24,7 @@ from idl_audit.proof.files.arrays import (
     MONOTONE,
     PROOF,
     REAL,
+    WHOLE,
     opened,
     opened_loop,
     opened_loops,
@@ -30,9 +32,12 @@ from idl_audit.proof.files.arrays import (
     packed,
     sizes,
 )
-from idl_audit.proof.files.claims import About, Ball, Claim, PropertyClaim, SampleClaim, SensitivityClaim, Units
+from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim, SensitivityClaim, Units
 from idl_audit.proof.files.door import Arrays, Spec, check_values, fit
+from idl_audit.proof.files.pairs import PAIRED, AgreementClaim, DifferenceClaim, Pairing
 from idl_audit.proof.files.strict_json import Damaged, Entry, below, parsed
+from idl_audit.proof.float_check import check_computed
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.proof import Proof
 from idl_audit.proof.sensitivity_witness import Checked, Witness, check_witness
 from idl_audit.values.arrays import AnyArray
@@ -40,9 +45,12 @@ from idl_audit.values.box import Box
 from idl_audit.values.errors import InvalidInputError
 from idl_audit.values.npz import NpzFile, write_npz
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.verdicts import ArithmeticName
 
 SCHEMA_VERSION: Final = "2.0"
 KIND: Final = "proof"
+ARITHMETICS: Final[Mapping[str, ArithmeticName]] = MappingProxyType({"real": "real", "float32": "float32"})
+"""What a claim may be about, by its word."""
 LONGEST_META: Final = 2**22
 """Characters that `meta` may have in a file of any size; a larger file may have as many as it has bytes."""
 
@@ -56,8 +64,10 @@ PROPERTY: Final[Mapping[str, Spec]] = MappingProxyType(
         "part.*.hi": Spec(REAL, ("inputs",)),
         "part.*.alternative.*.rows": Spec(REAL, ("rows/4", "outputs")),
         "part.*.alternative.*.offsets": Spec(REAL, ("rows/4",)),
+        "part.*.alternative.*.strict": Spec(WHOLE, ("rows/4",), 0, 1),
     }
 )
+DIFFERENCE: Final[Mapping[str, Spec]] = MappingProxyType({**SAMPLE, "limits": Spec(REAL, ("pair outputs",), 0)})
 SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
     {
         "S": Spec(REAL, ("outputs", "inputs")),
@@ -73,6 +83,8 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
 )
 """Pattern of a name -> what arrays of that name are, for each kind of claim."""
 
+Claim: TypeAlias = SampleClaim | PropertyClaim | SensitivityClaim | AgreementClaim | DifferenceClaim
+
 
 @dataclass(frozen=True, eq=False)
 class ProofFile:
@@ -85,8 +97,13 @@ class ProofFile:
     fault: str = ""
     """Of a file of format 1: why its choices are no proof."""
 
-    def checked(self, model: ImplicitModel) -> Checked:
-        """Return how many claims there are and why some do not hold. The model is to be in the claim's units."""
+    def checked(self, model: ImplicitModel, arithmetic: Arithmetic = None) -> Checked:
+        """Return how many claims there are and why some do not hold.
+
+        Args:
+            model: in the claim's units.
+            arithmetic: of a claim about floating-point arithmetic: what bounds its roundings in this model.
+        """
         if isinstance(self.claim, SensitivityClaim):
             if self.witness is None:
                 return Checked(model.n_outputs, ("nothing in the file proves any bound of S",))
@@ -95,13 +112,24 @@ class ProofFile:
         why = self.claim.misfit(model)
         if why:
             return Checked(1, (why,))
+        if isinstance(self.claim, PAIRED) and (self.claim.is_settled(model) or self.claim.pairing.other == self.about):
+            return Checked(1, () if model.is_well_posed else ("nothing proves that the models have one state",))
         queries = self.claim.queries(model)
         count = sum(len(query.alternatives) for query in queries)
         if self.fault:
             return Checked(count, (self.fault,))
-        return Checked(count, tuple(self._refused(model, queries)))
+        why = self._unbounded(arithmetic)
+        if why:
+            return Checked(count, (why,))
+        return Checked(count, tuple(self._refused(model, queries, arithmetic)))
 
-    def _refused(self, model: ImplicitModel, queries: tuple[Query, ...]) -> list[str]:
+    def _unbounded(self, arithmetic: Arithmetic) -> str:
+        """Return why nothing is known of the roundings that the claim is about; empty where that is known."""
+        if self.about.arithmetic == "real" or isinstance(arithmetic, FloatMargins):
+            return ""
+        return arithmetic.told if isinstance(arithmetic, Unbounded) else "nothing bounds what its arithmetic changes"
+
+    def _refused(self, model: ImplicitModel, queries: tuple[Query, ...], arithmetic: Arithmetic) -> list[str]:
         if not model.is_well_posed:
             return ["nothing proves that the model has one state for every input"]
         if not queries or len(queries) != len(self.proofs):
@@ -111,8 +139,15 @@ class ProofFile:
             where = f"box {number}: " if isinstance(self.claim, PropertyClaim) else ""
             if not query.alternatives:
                 found.append(f"{where}it names no alternative")
-            found += [where + why for why in check(model, query, proof)]
+            found += [where + why for why in self._open(model, query, proof, arithmetic)]
         return found
+
+    def _open(self, model: ImplicitModel, query: Query, proof: Proof, arithmetic: Arithmetic) -> list[str]:
+        """Return why one proof does not hold, in the arithmetic that the claim is about."""
+        if self.about.arithmetic == "real":
+            return check(model, query, proof)
+        assert isinstance(arithmetic, FloatMargins)  # by `_unbounded`
+        return check_computed(model, query, proof, arithmetic)
 
     @property
     def n_leaves(self) -> int:
@@ -131,13 +166,8 @@ def write_proof(path: Path, found: ProofFile, *, tool: str, force: bool) -> None
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
         "tool": tool,
-        "arithmetic": "real",
-        "model": {
-            "sha256": about.sha256,
-            "output_name": about.output_name,
-            "preprocessing": asdict(about.units),
-            "threshold": about.threshold,
-        },
+        "arithmetic": about.arithmetic,
+        "model": _packed_about(about),
         "claim": _packed_claim(found.claim, arrays),
     }
     for number, proof in enumerate(found.proofs):
@@ -146,6 +176,15 @@ def write_proof(path: Path, found: ProofFile, *, tool: str, force: bool) -> None
         _pack_witness(found.witness, arrays)
     arrays["meta"] = np.asarray(json.dumps(meta, allow_nan=False))
     write_npz(path, arrays, force=force)
+
+
+def _packed_about(about: About) -> dict[str, Any]:
+    return {
+        "sha256": about.sha256,
+        "output_name": about.output_name,
+        "preprocessing": asdict(about.units),
+        "threshold": about.threshold,
+    }
 
 
 def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -159,11 +198,21 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
             for a, alternative in enumerate(query.alternatives):
                 key = f"part.{number}.alternative.{a}"
                 arrays[f"{key}.rows"], arrays[f"{key}.offsets"] = alternative.rows, alternative.offsets
+                if alternative.strict.any():
+                    arrays[f"{key}.strict"] = alternative.strict.astype(np.int64)
         return {"kind": "property", "name": claim.name, "sha256": claim.sha256}
     ball = claim.ball
     arrays["centre"] = np.asarray(ball.centre, np.float64)
     if ball.sigma is not None:
         arrays["sigma"] = np.asarray(ball.sigma, np.float64)
+    if isinstance(claim, PAIRED):
+        pairing = {"form": claim.pairing.form, "other": _packed_about(claim.pairing.other)}
+        shared = {"index": claim.index, "eps": ball.eps, "clip": ball.clip, **pairing}
+        if isinstance(claim, DifferenceClaim):
+            arrays["limits"] = np.asarray(claim.limits, np.float64)
+            return {"kind": "difference", **shared}
+        first, second = claim.possible
+        return {"kind": "agreement", **shared, "reference": claim.reference, "first": first, "second": second}
     return {
         "kind": "sample",
         "index": claim.index,
@@ -171,6 +220,7 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
         "eps": ball.eps,
         "clip": ball.clip,
         "cardinality": ball.cardinality,
+        **({"free": ball.free} if ball.free else {}),
     }
 
 
@@ -203,12 +253,17 @@ def read_about(meta: Mapping[str, Any]) -> About:
     entry = Entry(meta, "meta", ("schema_version", "kind", "tool", "arithmetic", "model", "claim"))
     if entry.get("schema_version") != SCHEMA_VERSION or entry.get("kind") != KIND:
         raise Damaged("it is of another kind or version")
-    if entry.text("arithmetic") != "real":
+    arithmetic = ARITHMETICS.get(entry.text("arithmetic"))
+    if arithmetic is None:
         raise Damaged("it speaks of an arithmetic that is not known")
     entry.text("tool")
-    model = Entry(entry.get("model"), "model", ("sha256", "output_name", "preprocessing", "threshold"))
+    return replace(_about(entry.get("model"), "model"), arithmetic=arithmetic)
+
+
+def _about(value: object, where: str) -> About:
+    model = Entry(value, where, ("sha256", "output_name", "preprocessing", "threshold"))
     if not isinstance(model.get("output_name"), str | None):
-        raise Damaged("'output_name' of model is neither a text nor null")
+        raise Damaged(f"'output_name' of {where} is neither a text nor null")
     units = Entry(model.get("preprocessing"), "preprocessing", ("scale", "mean", "std"))
     return About(
         model.sha256("sha256"),
@@ -216,6 +271,22 @@ def read_about(meta: Mapping[str, Any]) -> About:
         Units(units.number("scale"), units.numbers("mean"), units.numbers("std")),
         model.number_or_none("threshold"),
     )
+
+
+def read_pairing(meta: Mapping[str, Any]) -> Pairing | None:
+    """Return the second model that a file speaks of; None where its claim is about one. Raises Damaged."""
+    value = meta.get("claim")
+    if not isinstance(value, dict) or value.get("kind") not in ("agreement", "difference"):
+        return None
+    return _pairing(Entry(value, "claim", ("kind", *KINDS[value["kind"]].keys)))
+
+
+def _pairing(entry: Entry) -> Pairing:
+    form = entry.text("form")
+    for known in FORMS:
+        if form == known:
+            return Pairing(_about(entry.get("other"), "other"), known)
+    raise Damaged("'form' of claim is none that is known")
 
 
 def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) -> ProofFile:
@@ -235,13 +306,18 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Damaged("'claim' of meta is of no kind that is known")
-    if about.threshold is not None and name != "sample":
+    if about.threshold is not None and name in ("property", "sensitivity"):
         raise Damaged("it has a threshold, which makes classes, and is about no sample")
-    entry = Entry(value, "claim", ("kind", *kind.keys))
+    entry = Entry(value, "claim", ("kind", *kind.keys), kind.optional)
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
     fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
-    return kind.opened(about, entry, Arrays(arrays), model)
+    found = kind.opened(about, entry, Arrays(arrays), model)
+    if about.arithmetic != "real" and name not in ("sample", "property"):
+        raise Damaged("it speaks of roundings, and is about " + ("slopes" if name == "sensitivity" else "two networks"))
+    if about.arithmetic == "real" and any(proof.slack for proof in found.proofs):
+        raise Damaged("it speaks of roundings, and is about real numbers")
+    return found
 
 
 def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
@@ -253,13 +329,40 @@ def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
 
 def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
     cardinality = None if entry.get("cardinality") is None else entry.whole("cardinality")
-    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality)
+    free = tuple(entry.members("free", model.n_inputs, "input"))
+    if free and cardinality is not None:
+        raise Damaged("its set has inputs that move freely, and a limit on how many move")
+    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality, free)
     try:
         _ = ball.inputs
     except InvalidInputError as error:
         raise Damaged(f"its set makes no sense: {error}") from error
     label = below(entry.whole("label"), max(2, model.n_outputs), "the label", "class")
     return ProofFile(about, SampleClaim(ball, label, entry.whole("index")), _proofs(arrays, 1))
+
+
+def _box_of(entry: Entry, arrays: Arrays) -> Ball:
+    """Return the box that two models are compared over. Raises Damaged where it makes no sense."""
+    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"))
+    try:
+        _ = ball.inputs
+    except InvalidInputError as error:
+        raise Damaged(f"its set makes no sense: {error}") from error
+    return ball
+
+
+def _agreement(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    q = max(2, model.n_outputs // 3)
+    reference = below(entry.whole("reference"), q, "the reference", "class")
+    first, second = (tuple(entry.members(key, q, "class")) for key in ("first", "second"))
+    ball, pairing = _box_of(entry, arrays), _pairing(entry)
+    claim = AgreementClaim(ball, reference, (first, second), entry.whole("index"), pairing)
+    return ProofFile(about, claim, _proofs(arrays, 1))
+
+
+def _difference(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    claim = DifferenceClaim(_box_of(entry, arrays), arrays["limits"], entry.whole("index"), _pairing(entry))
+    return ProofFile(about, claim, _proofs(arrays, 1))
 
 
 def _property(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
@@ -279,10 +382,15 @@ def _query(arrays: Arrays, number: int) -> Query:
     count = arrays.counted(start, "alternatives")
     if not count:
         raise Damaged(f"part {number} names no alternative")
-    pairs = [(arrays[f"{start}.{a}.rows"], arrays[f"{start}.{a}.offsets"]) for a in range(count)]
-    if not all(len(rows) for rows, _ in pairs):
+    alternatives = tuple(_alternative(arrays, f"{start}.{a}") for a in range(count))
+    if not all(len(alternative.rows) for alternative in alternatives):
         raise Damaged(f"an alternative of part {number} has no row")
-    return Query(Box.between(lo, hi), tuple(Conjunction(rows, offsets) for rows, offsets in pairs))
+    return Query(Box.between(lo, hi), alternatives)
+
+
+def _alternative(arrays: Arrays, start: str) -> Conjunction:
+    rows, offsets, strict = arrays[f"{start}.rows"], arrays[f"{start}.offsets"], arrays.get(f"{start}.strict")
+    return Conjunction(rows, offsets) if strict is None else Conjunction(rows, offsets, (), strict.astype(np.bool_))
 
 
 def _sensitivity(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
@@ -304,13 +412,19 @@ class Kind:
     keys: tuple[str, ...]
     table: Mapping[str, Spec]
     opened: Callable[[About, Entry, Arrays, ImplicitModel], ProofFile]
+    optional: tuple[str, ...] = ()
+    """Keys that may be left out."""
 
+
+_OF_A_PAIR: Final = ("index", "eps", "clip", "form", "other")
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample),
+        "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample, ("free",)),
         "property": Kind(("name", "sha256"), PROPERTY, _property),
         "sensitivity": Kind((), SENSITIVITY, _sensitivity),
+        "agreement": Kind((*_OF_A_PAIR, "reference", "first", "second"), SAMPLE, _agreement),
+        "difference": Kind(_OF_A_PAIR, DIFFERENCE, _difference),
     }
 )
 """What a claim may be."""

@@ -11,7 +11,6 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.check import Refused
 from idl_audit.proof.convert import of_chain, of_lp_chain, of_splits
 from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim, SensitivityClaim, Units
 from idl_audit.proof.files.file import ProofFile
@@ -19,7 +18,7 @@ from idl_audit.proof.files.strict_json import Damaged, Entry, below
 from idl_audit.proof.format_1.arrays import PROOFS, PROOFS_OF, ProofArrays, Sizes, filled
 from idl_audit.proof.format_1.chains import CHAIN_KEYS, opened_chain, opened_splits
 from idl_audit.proof.lp_chain import LpChain, LpLeaves
-from idl_audit.proof.proof import Proof
+from idl_audit.proof.proof import Proof, Refused
 from idl_audit.proof.rows import with_sums
 from idl_audit.proof.sensitivity_witness import ProofWitness, Witness
 from idl_audit.values.box import Box
@@ -146,7 +145,7 @@ def _opened_part(value: object, number: int, arrays: ProofArrays) -> tuple[Query
     if chain is None:
         splits = opened_splits(prefix, arrays)
         return query, lambda model: lambda query: of_splits(splits)
-    counts = [len(with_sums(alternative)[0]) for alternative in alternatives]
+    counts = [len(with_sums(alternative).rows) for alternative in alternatives]
     found = opened_chain(Entry(chain, f"the chain of part {number}", CHAIN_KEYS), prefix, arrays, counts)
     return query, lambda model: lambda query: of_chain(model, query, found)
 

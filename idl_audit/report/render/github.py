@@ -38,6 +38,7 @@ def _annotations(report: Report) -> Iterator[tuple[Level, str, str]]:
     if report.status == "incomplete":
         yield "error", "incomplete report", verdict_sentence(report)
     yield from _samples(report)
+    yield from _relations(report)
     for entry in report.properties:
         if entry.problem is not None:
             yield "error", "not judged", f"{entry.onnx}, {entry.vnnlib}: {entry.problem}"
@@ -51,6 +52,21 @@ def _annotations(report: Report) -> Iterator[tuple[Level, str, str]]:
         hint = "" if told.hint is None else f"; {told.hint}"
         yield level, told.code, f"{told.message}{where}{hint}"
     yield "notice", report.tool.name, verdict_sentence(report)
+
+
+def _relations(report: Report) -> Iterator[tuple[Level, str, str]]:
+    if report.comparison is not None:
+        for entry in report.comparison.per_eps:
+            if entry.falsified:
+                found = [s for s in report.comparison.samples for r in s.results if r.agree == "falsified"]
+                message = f"around {entry.falsified} of {entry.n} samples two networks have two classes"
+                named = ", ".join(str(index) for index in dict.fromkeys(s.index for s in found[:NAMED]))
+                yield "warning", f"two networks at eps {eps_text(report, entry.eps)}", f"{message}: {named}"
+    if report.monotonicity is not None:
+        for counts in report.monotonicity.per_eps:
+            if counts.falsified:
+                message = f"around {counts.falsified} of {counts.n} samples the score goes the wrong way"
+                yield "warning", f"monotonicity at eps {eps_text(report, counts.eps)}", message
 
 
 def _samples(report: Report) -> Iterator[tuple[Level, str, str]]:

@@ -47,6 +47,7 @@ def to_html(report: Report, extras: Extras) -> str:
             policy=policy,
             style=Markup(style),
             title=f"{subject}: {_TITLES.get(report.command.split(' ')[0], report.command)}",
+            arithmetic=_arithmetic(report),
             kicker=f"{report.tool.name} {report.tool.version}, {report.created:%d %B %Y, %H:%M} {report.created:%Z}",
             sentence=verdict_sentence(report),
             complete=report.status == "complete",
@@ -145,3 +146,11 @@ def _cards(report: Report) -> list[_Card]:
             value = f"{_short(k, first.n)} → {_short(m, last.n)} %"
             cards.append(_Card(title, value, f"eps {eps_text(report, first.eps)} → {eps_text(report, last.eps)}", kind))
     return cards
+
+
+def _arithmetic(report: Report) -> str:
+    """Return what certified speaks of, in words."""
+    threat = report.threat_model
+    if threat is None or threat.arithmetic == "real":
+        return "exact arithmetic"
+    return f"{threat.arithmetic} arithmetic as runtimes compute, whatever they round"

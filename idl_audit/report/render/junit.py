@@ -1,10 +1,10 @@
 """The report as JUnit XML: what every CI server shows as tests.
 
-A suite of the gate's rules, one of verdicts per radius, one of properties, one of a certificate's check, and one on
-the run itself. Only what is judged can fail: where the report has a gate, its rules are, and verdicts that are not
-certified show as skipped; without a gate, falsified and clean_wrong fail and unknown is skipped. A report that is
-incomplete is an error, and so is what could not be judged. The elements and their order are those of Apache Ant's
-schema, which asks for empty ones too.
+A suite of the gate's rules, one of verdicts per radius (of two networks and of scores, too), one of properties, one of
+a certificate's check, and one on the run itself. Only what is judged can fail: where the report has a gate, its rules
+are, and verdicts that are not certified show as skipped; without a gate, falsified and clean_wrong fail and unknown is
+skipped. A report that is incomplete is an error, and so is what could not be judged. The elements and their order are
+those of Apache Ant's schema, which asks for empty ones too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import PurePath
 from typing import Final, Literal, TypeAlias
 from xml.etree import ElementTree
 
-from idl_audit.report.schema import Report, RuleResult, SampleResult, Verdict
-from idl_audit.report.wording import REASONS, eps_text, figure, plain, verdict_sentence
+from idl_audit.report.schema import Reason, Report, RuleResult, SampleResult, Verdict
+from idl_audit.report.wording import REASONS, eps_text, figure, in_arithmetic, plain, verdict_sentence
 
 MARK: Final = "<?xml version='1.0' encoding='utf-8'?>\n<!-- idl-audit report -->"
 Outcome: TypeAlias = Literal["failure", "error", "skipped"]
@@ -83,13 +83,43 @@ def _suites(report: Report) -> Iterator[tuple[str, list[_Case]]]:
             for result in sample.results
             if result.eps == radius
         ]
-        yield f"verdicts at eps {eps_text(report, radius)}", cases
+        yield f"verdicts at eps {eps_text(report, radius)}{in_arithmetic(report)}", cases
+    yield from _relations(report, judged=report.gate is None)
     if report.properties:
-        yield "properties", list(_properties(report))
+        yield f"properties{in_arithmetic(report)}", list(_properties(report))
     if report.verification is not None:
         found = report.verification
         refused = "; ".join(found.refused[:5]) or "refused"
         yield "verification", [_Case(found.file) if found.accepted else _fail(found.file, "refused", refused)]
+
+
+def _relations(report: Report, *, judged: bool) -> Iterator[tuple[str, list[_Case]]]:
+    """Yield a suite for each radius of two networks, and of a score that is to go one way."""
+    if report.comparison is not None and report.comparison.has_classes:
+        for entry in report.comparison.per_eps:
+            each = [(s.index, r) for s in report.comparison.samples for r in s.results if r.eps == entry.eps]
+            cases = [
+                _related(i, r.agree or "unknown", r.reason, r.seconds, "two classes", judged=judged) for i, r in each
+            ]
+            yield f"agreement at eps {eps_text(report, entry.eps)}", cases
+    if report.monotonicity is not None:
+        for counts in report.monotonicity.per_eps:
+            here = [(s.index, r) for s in report.monotonicity.samples for r in s.results if r.eps == counts.eps]
+            cases = [_related(i, r.verdict.value, r.reason, r.seconds, "the wrong way", judged=judged) for i, r in here]
+            yield f"monotonicity at eps {eps_text(report, counts.eps)}", cases
+
+
+def _related(
+    index: int, verdict: str, reason: Reason | None, seconds: float | None, wrong: str, *, judged: bool
+) -> _Case:
+    name, time = f"sample {index}", seconds or 0.0
+    if verdict == "certified":
+        return _Case(name, time)
+    if verdict == "falsified":
+        told = f"falsified: {wrong} within the set, as the networks show"
+        return _fail(name, "falsified", told, time) if judged else _Case(name, time, "skipped", message=told)
+    told = "unknown" if reason is None else f"{reason.value}, {REASONS[reason]}"
+    return _Case(name, time, "skipped", message=told)
 
 
 def _whole(report: Report) -> _Case:

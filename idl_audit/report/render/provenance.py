@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from idl_audit.report.claims import ARITHMETICS
 from idl_audit.report.render.parts import Cell, Kind, Mark, Name, PairList, Pairs, Section, Share, Table, table
 from idl_audit.report.schema import Conversion, DataInfo, Report, ThreatModel
-from idl_audit.report.wording import figure, near_jumps
+from idl_audit.report.wording import figure, near_jumps, optimisation
 
 _LEVELS: dict[str, Kind] = {"info": "info", "warning": "warning", "error": "error"}
 
@@ -72,7 +73,8 @@ def _add_conversion(pairs: PairList, found: Conversion) -> None:
         check = found.check
         error = f"largest error {figure(check.max_rel_error)} of max|y|"
         same = f"{check.argmax_agreement} of {check.n} classes equal"
-        pairs.add("agreement with the original", f"{error}, {same}, against {check.reference}{near_jumps(check)}")
+        against = f"{check.reference}{optimisation(check)}{near_jumps(check)}"
+        pairs.add("agreement with the original", f"{error}, {same}, against {against}")
     if found.equilibrium is not None:
         solved = found.equilibrium
         steps = f"after at most {solved.iterations} steps, on {solved.n} inputs"
@@ -156,7 +158,10 @@ def _add_threat(pairs: PairList, threat: ThreatModel) -> None:
         text += f" times its own radius in {threat.sigma}"
     if threat.clip is not None:
         text += f", within {threat.clip[0]:g} to {threat.clip[1]:g}"
+    if threat.free:
+        text += f"; inputs {', '.join(map(str, threat.free))} move through the whole range"
     if threat.target is not None:
         text += f"; only class {threat.target} counts"
     pairs.add("threat model", text)
+    pairs.add("arithmetic", ARITHMETICS[threat.arithmetic])
     pairs.add("eps", ", ".join(point.text for point in threat.eps))

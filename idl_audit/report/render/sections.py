@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from idl_audit.report.render.comparison import comparison_section, monotone_section
 from idl_audit.report.render.measures import bounds_section, other_sections, sensitivity_section
 from idl_audit.report.render.parts import Section
 from idl_audit.report.render.provenance import diagnostics_section, model_section, provenance_section
@@ -11,6 +12,8 @@ from idl_audit.report.schema import Report
 ORDER = (
     gate_section,
     verdict_section,
+    comparison_section,
+    monotone_section,
     objective_section,
     property_section,
     other_sections,

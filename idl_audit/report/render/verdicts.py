@@ -21,7 +21,7 @@ from idl_audit.report.render.parts import (
     verdict_mark,
 )
 from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
-from idl_audit.report.wording import OBJECTIVES, REASONS, eps_text, figure, percent
+from idl_audit.report.wording import OBJECTIVES, REASONS, eps_text, figure, in_arithmetic, percent
 from idl_audit.report.worst_first import (
     deciding_margin,
     farthest_first,
@@ -176,7 +176,9 @@ def property_section(report: Report) -> Iterator[Section]:
         rows.append((*files, *truth, ours, _seconds(entry.seconds), entry.method))
     titles = ("network", "property", *(["truth"] if known else []), "result", ">seconds", "method")
     note = "sat: a counterexample was found and the original network confirms it; unsat: proved that there is none."
-    yield Section("properties", "Properties", (table("Properties", titles, rows, note=note, shown=50),))
+    yield Section(
+        "properties", "Properties", (table(f"Properties{in_arithmetic(report)}", titles, rows, note=note, shown=50),)
+    )
 
 
 def _seconds(value: float | None) -> str | None:

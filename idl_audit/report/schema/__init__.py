@@ -3,8 +3,22 @@
 from pydantic import ValidationError
 
 from idl_audit.report.schema.base import Level, Part, PropertyResult, Status, WhyIncomplete
+from idl_audit.report.schema.comparison import (
+    ComparedCounts,
+    ComparedResult,
+    ComparedSample,
+    Comparison,
+    TwoClasses,
+)
 from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
 from idl_audit.report.schema.hardening import Audited, Hardening, TradeOff
+from idl_audit.report.schema.monotonicity import (
+    MonotoneCounts,
+    MonotoneResult,
+    MonotoneSample,
+    Monotonicity,
+    WrongWay,
+)
 from idl_audit.report.schema.results import (
     Adversarial,
     BlockBounds,
@@ -53,6 +67,7 @@ from idl_audit.report.schema.subject import (
     InputInfo,
     ModelInfo,
     Nonzeros,
+    Optimisation,
     PreprocessingInfo,
     Rescaling,
     ThreatModel,
@@ -60,7 +75,7 @@ from idl_audit.report.schema.subject import (
     WellPosed,
 )
 from idl_audit.report.schema.training import Fit, Training
-from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, Verification
+from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, SecondModel, Verification
 from idl_audit.values.verdicts import Reason, Verdict
 
 __all__ = [
@@ -77,6 +92,10 @@ __all__ = [
     "Claim",
     "ClassMargin",
     "CleanAccuracy",
+    "ComparedCounts",
+    "ComparedResult",
+    "ComparedSample",
+    "Comparison",
     "Compression",
     "ConfidenceInterval",
     "Conversion",
@@ -98,11 +117,16 @@ __all__ = [
     "LocalSensitivity",
     "MethodBounds",
     "ModelInfo",
+    "MonotoneCounts",
+    "MonotoneResult",
+    "MonotoneSample",
+    "Monotonicity",
     "NewlyFalsified",
     "NonzeroChange",
     "Nonzeros",
     "Numbers",
     "ObjectiveReport",
+    "Optimisation",
     "OutputBounds",
     "Part",
     "Prediction",
@@ -117,6 +141,7 @@ __all__ = [
     "RuleResult",
     "SampleReport",
     "SampleResult",
+    "SecondModel",
     "Sensitivity",
     "SmallestScalar",
     "Status",
@@ -128,9 +153,11 @@ __all__ = [
     "TopInput",
     "TradeOff",
     "Training",
+    "TwoClasses",
     "ValidationError",
     "Verdict",
     "Verification",
     "WellPosed",
     "WhyIncomplete",
+    "WrongWay",
 ]

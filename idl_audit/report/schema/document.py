@@ -7,7 +7,9 @@ from typing import Final, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from idl_audit.report.schema.base import Part, Seconds, Status, Text, WhyIncomplete
+from idl_audit.report.schema.comparison import Comparison
 from idl_audit.report.schema.hardening import Hardening
+from idl_audit.report.schema.monotonicity import Monotonicity
 from idl_audit.report.schema.results import (
     BlockBounds,
     Compression,
@@ -65,6 +67,8 @@ class Report(Part):
     verification: Verification | None = Field(default=None, description="A file that was checked again.")
     compression: Compression | None = Field(default=None, description="A smaller model.")
     training: Training | None = Field(default=None, description="A model that was made from data.")
+    comparison: Comparison | None = Field(default=None, description="Another network, compared with this one.")
+    monotonicity: Monotonicity | None = Field(default=None, description="Which way a score goes as one input rises.")
     hardening: Hardening | None = Field(default=None, description="Weights that were trained.")
     properties: tuple[PropertyReport, ...] = Field(default=(), description="VNN-LIB properties.")
     predictions: tuple[Prediction, ...] = Field(default=(), description="Outputs of the implicit model.")
@@ -86,6 +90,12 @@ class Report(Part):
         used = {entry.eps for entry in self.summary.per_eps} if self.summary else set()
         used |= {result.eps for sample in self.samples for result in sample.results}
         used |= {entry.eps for entry in self.bounds} | {entry.eps for entry in self.objectives}
+        if self.comparison is not None:
+            used |= {entry.eps for entry in self.comparison.per_eps}
+            used |= {result.eps for sample in self.comparison.samples for result in sample.results}
+        if self.monotonicity is not None:
+            used |= {entry.eps for entry in self.monotonicity.per_eps}
+            used |= {result.eps for sample in self.monotonicity.samples for result in sample.results}
         strangers = sorted(used - known)
         if strangers:
             raise ValueError(f"eps {strangers[0]:g} has results, but threat_model.eps does not list it")

@@ -17,7 +17,7 @@ from idl_audit.report.schema.base import (
     Sha256,
     Text,
 )
-from idl_audit.values.verdicts import Reason, Verdict
+from idl_audit.values.verdicts import ArithmeticName, Reason, Verdict
 
 
 class CleanAccuracy(Part):
@@ -36,7 +36,7 @@ class CleanAccuracy(Part):
 class EpsSummary(Part):
     """How many samples have which verdict at one radius; the four counts sum to n."""
 
-    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    eps: NonNegative = Field(description="The radius in data units, one of threat_model.eps.")
     n: Count = Field(description="Samples that were audited.")
     clean_wrong: Count = Field(description="Misclassified without any perturbation.")
     certified: Count = Field(description="Proved: no input of the set changes the prediction.")
@@ -78,7 +78,9 @@ class Adversarial(Part):
     margin: float | None = Field(
         description="Output of the right class minus the largest other one, at most 0; null where one is no number."
     )
-    confirmed_by: tuple[Text, ...] = Field(default=(), description="What ran the original network on it.")
+    confirmed_by: tuple[Text, ...] = Field(
+        default=(), description="What ran the original network on it, and the exact arithmetic that agrees."
+    )
     survives_8bit: bool | None = Field(default=None, description="Still misclassified after rounding to 8-bit pixels.")
     key: Text | None = Field(default=None, description="Name of the input in the file that --save wrote.")
 
@@ -86,7 +88,7 @@ class Adversarial(Part):
 class SampleResult(Part):
     """The verdict on one sample at one radius."""
 
-    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    eps: NonNegative = Field(description="The radius in data units, one of threat_model.eps.")
     verdict: Verdict = Field(description="What is known.")
     method: Text | None = Field(default=None, description="The method that decided it, or came closest.")
     lower_bound: float | None = Field(default=None, description="Proved lower bound of the margin over the set.")
@@ -119,7 +121,7 @@ class ObjectiveReport(Part):
     """How far an objective moves around one sample: the largest or smallest value that was reached, and a bound."""
 
     index: Count = Field(description="Position in the data file.")
-    eps: Positive = Field(description="The radius in data units, one of threat_model.eps.")
+    eps: NonNegative = Field(description="The radius in data units, one of threat_model.eps.")
     objective: Text = Field(
         description="l1: the l1 norm of the state; state: its squared distance from the sample's state; else the file "
         "that holds c and perhaps w of c . y + w . x, y the outputs, x the states."
@@ -245,9 +247,15 @@ class PropertyReport(Part):
     method: Text | None = Field(default=None, description="The method that decided it.")
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
     witness: Text | None = Field(default=None, description="For sat: the input, or the file that holds it.")
-    confirmed_by: tuple[Text, ...] = Field(default=(), description="For sat: what ran the original network on it.")
+    confirmed_by: tuple[Text, ...] = Field(
+        default=(), description="For sat: what ran the original network on it, and the exact arithmetic that agrees."
+    )
     time_limit: Positive | None = Field(default=None, description="Seconds that it was given.")
     max_nodes: Count | None = Field(default=None, description="Nodes that it was given; null for no limit.")
+    arithmetic: ArithmeticName = Field(
+        default="real",
+        description="What unsat speaks of: the network in real numbers, or as it is computed in float32.",
+    )
     problem: Text | None = Field(default=None, description="Why it could not be judged; null where it was.")
     sha256: Sha256 | None = Field(
         default=None, description="Of network and property together, weights beside the network included."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Seconds, Sha256, Text
+from idl_audit.values.verdicts import ArithmeticName
 
 
 class Tool(Part):
@@ -123,6 +124,9 @@ class Rescaling(Part):
     kappa: Positive | None = Field(default=None, description="The value that was asked for (--kappa).")
 
 
+Optimisation = Literal["off", "basic", "all"]
+
+
 class AgreementCheck(Part):
     """The implicit model compared with the original network."""
 
@@ -134,6 +138,16 @@ class AgreementCheck(Part):
         default=None,
         description="Of a network that jumps: inputs that come so near a threshold that float32 may take either side; "
         "their outputs are compared with what both sides lead to.",
+    )
+    optimisation: Optimisation | None = Field(
+        default=None,
+        description="Graph optimisations with which onnxruntime ran the original network, which is what is judged "
+        "(--runtime-optimisation); null where it is not run by onnxruntime.",
+    )
+    optimised_apart: NonNegative | None = Field(
+        default=None,
+        description="How far outputs of onnxruntime with all and with no graph optimisations lie apart, relative to "
+        "max|y|; null where they were not compared.",
     )
 
 
@@ -196,7 +210,7 @@ class DataInfo(Part):
 class EpsPoint(Part):
     """One perturbation radius."""
 
-    value: Positive = Field(description="The radius in data units.")
+    value: NonNegative = Field(description="The radius in data units; 0 only where inputs are free.")
     text: Text = Field(description="How it was written: 8/255, 0.03.")
 
 
@@ -211,8 +225,10 @@ class ThreatModel(Part):
         default=None, description="File of per-input radii: an input moves by at most eps times its own."
     )
     sigma_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the radii in it.")
-    arithmetic: Literal["real"] = Field(
-        default="real", description="What `certified` speaks of: the network in real numbers, without rounding."
+    arithmetic: ArithmeticName = Field(
+        default="real",
+        description="What `certified` speaks of: the network in real numbers, without rounding, or as runtimes compute "
+        "it in float32 (in float64 where that is what the network computes in), whatever they round.",
     )
     target: int | None = Field(
         default=None,
@@ -220,3 +236,14 @@ class ThreatModel(Part):
         description="Only this class counts as an attack's success; null stands for any but the label.",
     )
     clip: tuple[float, float] | None = Field(default=None, description="Perturbed inputs stay in this range.")
+    free: tuple[Count, ...] = Field(
+        default=(), description="Inputs, by number, that move through the whole of `clip`, whatever eps is."
+    )
+
+    @model_validator(mode="after")
+    def _check_free(self) -> Self:
+        if self.free and self.clip is None:
+            raise ValueError("inputs that are free move within clip, and there is none")
+        if not self.free and any(point.value == 0 for point in self.eps):
+            raise ValueError("eps 0 leaves nothing to move, as no input is free")
+        return self

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Sha256, Text
+from idl_audit.report.schema.base import Count, NonNegative, Part, Sha256, Text
 from idl_audit.report.schema.subject import PreprocessingInfo
+from idl_audit.values.verdicts import ArithmeticName
 
 
 class Numbers(Part):
@@ -29,17 +30,33 @@ class PropertyClaim(Part):
     alternatives: Numbers = Field(
         description="All rows, each with its offset behind it, shape (rows, outputs + 1): rows y + offsets <= 0."
     )
+    strict: Numbers | None = Field(
+        default=None, description="1 for the rows that say < 0 in place of <= 0, shape (rows,); null where none does."
+    )
     n_alternatives: Count = Field(description="Alternatives of all boxes.")
+
+
+class SecondModel(Part):
+    """The other network of a claim about two, and what turns inputs into its own."""
+
+    path: Text = Field(description="Its file.")
+    sha256: Sha256 = Field(description="SHA-256 of it.")
+    output: Text | None = Field(default=None, description="Name of the output; null where it has no name.")
+    stripped_output: Text | None = Field(default=None, description="A last operator that is no part of it.")
+    threshold: float | None = Field(default=None, description="Of one output: class 1 is above it, class 0 is not.")
+    preprocessing: PreprocessingInfo = Field(default_factory=PreprocessingInfo, description="As for the first network.")
 
 
 class Claim(Part):
     """What exactly was checked; what a file merely says of itself is called so."""
 
-    kind: Literal["class", "property", "sensitivity"] = Field(
-        description="One class for all inputs of a set, a property without counterexample, or bounds S of all slopes."
+    kind: Literal["class", "property", "sensitivity", "agreement", "difference"] = Field(
+        description="One class for all inputs of a set, a property without counterexample, bounds S of all slopes; of "
+        "two networks, one class of both at every input of a set, or limits of how far their outputs differ there."
     )
-    arithmetic: Literal["real"] = Field(
-        default="real", description="Of the network that the claim is about: exact, not rounded to floating point."
+    arithmetic: ArithmeticName = Field(
+        default="real",
+        description="Of the network that the claim is about: exact, or rounded as runtimes round it in float32.",
     )
     output: Text | None = Field(
         default=None, description="Name of the output that was checked; null where the model's output has no name."
@@ -55,15 +72,20 @@ class Claim(Part):
     threshold: float | None = Field(
         default=None, description="Of one output: class 1 is above it, class 0 is not; null where outputs compete."
     )
-    eps: Positive | None = Field(default=None, description="The radius, in the units of the inputs.")
+    eps: NonNegative | None = Field(default=None, description="The radius, in the units of the inputs.")
     centre: Numbers | None = Field(default=None, description="The sample that the set lies around.")
     sigma: Numbers | None = Field(default=None, description="Radii of the inputs for eps = 1; null stands for ones.")
     clip: tuple[float, float] | None = Field(default=None, description="Inputs outside this range are no part of it.")
+    free: tuple[Count, ...] = Field(default=(), description="Inputs, by number, that move through the whole of clip.")
     cardinality: Count | None = Field(default=None, description="How many inputs change at most; null for all.")
     index: Count | None = Field(default=None, description="Position of the sample in its data, as the file states it.")
     leaves: Count | None = Field(default=None, description="Leaves of the trees that prove it.")
     property: PropertyClaim | None = Field(default=None, description="The property.")
     matrix: Numbers | None = Field(default=None, description="S, outputs by inputs: |dy| <= S |du|.")
+    second: SecondModel | None = Field(default=None, description="The other network of a claim about two.")
+    limits: Numbers | None = Field(
+        default=None, description="Of each output: |y - y'| is below it, or 0 where it is 0, everywhere in the set."
+    )
 
 
 class Verification(Part):

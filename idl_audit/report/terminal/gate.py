@@ -49,6 +49,8 @@ def _threat(report: Report) -> list[str]:
         limits.append(f"at most {threat.k} inputs change")
     if threat is not None and threat.target is not None:
         limits.append(f"only class {threat.target} counts as an attack's success")
+    if threat is not None and threat.free:
+        limits.append(f"inputs {', '.join(map(str, threat.free))} move through their whole range")
     return [f"threat model: {', '.join(limits)}"] if limits else []
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from idl_audit.report.schema import PropertyReport, PropertyResult, Report
 from idl_audit.report.terminal.layout import Section, add_columns, add_row, heading, table
-from idl_audit.report.wording import plain
+from idl_audit.report.wording import in_arithmetic, plain
 
 _COLOURS: Final[Mapping[PropertyResult, str]] = MappingProxyType(
     {"unsat": "green", "sat": "red", "unknown": "yellow", "timeout": "yellow"}
@@ -32,7 +32,7 @@ def property_sections(report: Report, most: int | None, *, wide: bool) -> Iterab
         seconds = None if entry.seconds is None else f"{entry.seconds:.2f}"
         known = [entry.truth] if truth else []
         add_row(rows, (*map(plain, names), *known, _ours(entry), seconds, entry.method))
-    yield heading("Properties", len(report.properties), most), rows
+    yield heading(f"Properties{in_arithmetic(report)}", len(report.properties), most), rows
 
 
 def _ours(entry: PropertyReport) -> Text:

@@ -23,16 +23,18 @@ from idl_audit.report.schema import (
     Verification,
 )
 from idl_audit.report.terminal.bounds import bounds_sections
+from idl_audit.report.terminal.comparison import comparison_sections
 from idl_audit.report.terminal.compression import compression_sections, prediction_sections
 from idl_audit.report.terminal.gate import gate_sections
 from idl_audit.report.terminal.hardening import hardening_sections
 from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, grid, heading, pair, table
+from idl_audit.report.terminal.monotonicity import monotone_sections
 from idl_audit.report.terminal.objectives import objective_sections
 from idl_audit.report.terminal.properties import property_sections
 from idl_audit.report.terminal.sensitivity import sensitivity_sections
 from idl_audit.report.terminal.training import training_sections
 from idl_audit.report.terminal.verdicts import verdict_sections
-from idl_audit.report.wording import figure, near_jumps, plain, verdict_sentence
+from idl_audit.report.wording import figure, near_jumps, optimisation, plain, verdict_sentence
 
 _LEVELS: Final[Mapping[str, str]] = MappingProxyType({"info": "cyan", "warning": "yellow", "error": "red"})
 
@@ -63,6 +65,10 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from compression_sections(report, report.compression, most, wide=wide)
     if report.training is not None:
         yield from training_sections(report.training, most)
+    if report.comparison is not None:
+        yield from comparison_sections(report, report.comparison, most, wide=wide)
+    if report.monotonicity is not None:
+        yield from monotone_sections(report, report.monotonicity, most)
     if report.hardening is not None:
         yield from hardening_sections(report.hardening)
     if report.predictions:
@@ -163,7 +169,7 @@ def _equilibria(found: EquilibriumCheck) -> str:
 def _agreement(found: AgreementCheck) -> str:
     return (
         f"relative error {figure(found.max_rel_error)}, {found.argmax_agreement} of {found.n} classes equal, "
-        f"against {plain(found.reference)}{near_jumps(found)}"
+        f"against {plain(found.reference)}{optimisation(found)}{near_jumps(found)}"
     )
 
 

@@ -8,6 +8,7 @@ Elsewhere: neuron splitting.
 from __future__ import annotations
 
 from idl_audit.implicit.activations import Mixed
+from idl_audit.implicit.activations.paired import Paired
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
 from idl_audit.proof.chain import Chain
@@ -25,8 +26,12 @@ MOST_STATES = 60_000
 
 
 def applies(model: ImplicitModel) -> bool:
-    """Return whether a model can be searched by branching: feed-forward, not too large, groups in their own blocks."""
-    return model.is_feed_forward and model.n_states <= MOST_STATES and not _mixes_groups(model)
+    """Return whether a model can be searched by branching: feed-forward, not too large, groups in their own blocks.
+
+    Pairs of states are for proofs alone: searches go through the two networks apart.
+    """
+    known = model.is_feed_forward and model.n_states <= MOST_STATES and not _mixes_groups(model)
+    return known and not any(isinstance(block.activation, Paired) for block in model.blocks)
 
 
 def _mixes_groups(model: ImplicitModel) -> bool:

@@ -27,6 +27,10 @@ RATE = 0.25
 """Adam's step for the slopes; multipliers take half of it, in units of the row's first coefficients."""
 CURVED_RATE = 0.045
 """For slopes of curved states, in shares of what they may be."""
+MIXING_RATE = 0.1
+"""For weights of rows."""
+LEAST_WEIGHT = 1e-6
+"""Of a row in a mixture, so that it may come back."""
 DECAY = 0.95
 """Of the step, a pass; less where there are many passes, so that the last of them still move."""
 USUAL_STEPS = 40
@@ -44,8 +48,24 @@ class Found:
     """The coefficients v of the states in the last pass; -1 stands for the input."""
     planes: dict[int, torch.Tensor] = field(default_factory=dict)
     """Block -> shares, (N, t, q)."""
+    weights: torch.Tensor | None = None
+    """Of the rows of a mixture, (N, r) >= 0, of sum 1."""
     point: torch.Tensor | None = None
     """With planes: where in the box, in units of it, the minimum was on average in the last passes, (N, p)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Rows that leaves weigh: the functional is sum_r mu_r (rows_r . y + offsets_r), mu >= 0 of sum 1."""
+
+    rows: torch.Tensor
+    """(r, q)."""
+    offsets: torch.Tensor
+    """(r,)."""
+
+    def of(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return the functionals for some weights, (N, r) -> (N, q)."""
+        return weights @ self.rows
 
 
 def ascend(
@@ -61,6 +81,7 @@ def ascend(
     cuts: Mapping[int, torch.Tensor] | None = None,
     start: Found | None = None,
     planes: Mapping[int, SearchPlanes] | None = None,
+    mixture: Mixture | None = None,
     check: Check = unchecked,
 ) -> Found:
     """Raise the bounds of all rows, a row of `seeds` each, by Adam on its slopes and its split multipliers.
@@ -74,6 +95,8 @@ def ascend(
         cuts: block -> where its states are split, (n,); 0 elsewhere.
         start: slopes, multipliers and shares to begin with.
         planes: block -> planes of some of its states, whose shares are raised with the rest.
+        mixture: the rows that `seeds` are mixed from by the weights of `start`, which are raised with the rest; their
+            offsets are part of the bounds then.
         check: called before each pass.
     """
     import torch
@@ -94,14 +117,30 @@ def ascend(
         given = None if start is None else start.planes.get(k)
         first = hull.first.expand(n_rows, -1, -1) if given is None else given
         shares[k] = first.clone().requires_grad_(steps > 1)
+    mixed: dict[int, torch.Tensor] = {}
+    if mixture is not None:
+        assert start is not None
+        assert start.weights is not None
+        mixed[0] = start.weights.clone().requires_grad_(steps > 1)
     at_first = {k: value.detach().clone() for k, value in _slopes(lines, chosen).items()}
     best = Found(torch.full((n_rows,), -float("inf")), at_first)
     best.planes = {k: v.detach().clone() for k, v in shares.items()}
     best.multipliers = {k: torch.zeros_like(b) for k, b in betas.items()}
+    best.weights = mixed[0].detach().clone() if mixed else None
 
-    def bound_of(slopes: Tensors, splits: Tensors, of_planes: Tensors, seen: dict[int, torch.Tensor]) -> torch.Tensor:
+    def bound_of(
+        slopes: Tensors,
+        splits: Tensors,
+        of_planes: Tensors,
+        seen: dict[int, torch.Tensor],
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         used = {k: (planes[k], share) for k, share in of_planes.items()} if planes else None
-        bound = net.bound(row, newest, seeds, lines, slopes, splits, seen, used)
+        if mixture is None or weights is None:
+            bound = net.bound(row, newest, seeds, lines, slopes, splits, seen, used)
+        else:
+            bound = net.bound(row, newest, mixture.of(weights), lines, slopes, splits, seen, used)
+            bound = bound + weights @ mixture.offsets
         for k, split in splits.items():  # sigma beta (z - cut) >= 0
             if cuts is not None and k not in net.convex:
                 bound = bound + split @ cuts[k]
@@ -109,7 +148,7 @@ def ascend(
 
     curved = {k: v for k, v in chosen.items() if lines[k].tangents is not None}
     others = {k: v for k, v in chosen.items() if k not in curved}
-    groups = (others, RATE), (curved, CURVED_RATE), (betas, RATE / 2), (shares, RATE)
+    groups = (others, RATE), (curved, CURVED_RATE), (betas, RATE / 2), (shares, RATE), (mixed, MIXING_RATE)
     values = [value for own, _ in groups for value in own.values()]
     adam = Adam([([value.detach().numpy() for value in own.values()], rate) for own, rate in groups])
     decay = DECAY ** min(1.0, USUAL_STEPS / steps)
@@ -120,7 +159,7 @@ def ascend(
         last = step == steps - 1 or not values
         with torch.set_grad_enabled(not last):
             slopes = _slopes(lines, chosen)
-            bound = bound_of(slopes, splits, shares, seen)
+            bound = bound_of(slopes, splits, shares, seen, mixed.get(0))
         best.seen = {k: v.detach() for k, v in seen.items()}
         better = bound.detach() > best.bound
         late = last or step == 0 or 2 * step >= steps
@@ -134,6 +173,8 @@ def ascend(
                 best.multipliers[k][better] = value.detach()[better]
             for k, value in shares.items():
                 best.planes[k][better] = value.detach()[better]
+            if best.weights is not None:
+                best.weights[better] = mixed[0].detach()[better]
         if shares and late:
             corner = -best.seen[-1].sign()
             passes = max(step - (steps + 1) // 2, 0) + 1
@@ -154,10 +195,13 @@ def ascend(
                 value.clamp_(min=0)
             for value in shares.values():
                 value.clamp_(0, 1)
+            for value in mixed.values():
+                value.clamp_(min=LEAST_WEIGHT)
+                value.div_(value.sum(dim=1, keepdim=True))
     if shares:  # what will be stored and proved
         best.planes = {k: rounded(value) for k, value in best.planes.items()}
         with torch.no_grad():
-            best.bound = bound_of(best.slopes, best.multipliers, best.planes, {})
+            best.bound = bound_of(best.slopes, best.multipliers, best.planes, {}, best.weights)
     return best
 
 

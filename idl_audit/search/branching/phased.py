@@ -15,7 +15,7 @@ import numpy.typing as npt
 from idl_audit.proof.bounds import StateBounds
 from idl_audit.proof.chain import cut_points
 from idl_audit.proof.cover import Phases
-from idl_audit.search.branching.ascent import Found, ascend
+from idl_audit.search.branching.ascent import Found, Mixture, ascend
 from idl_audit.search.branching.network import Lines, SearchNet, SearchRow, state_tensors
 from idl_audit.values.check import Check, unchecked
 
@@ -67,6 +67,7 @@ class PhasedSearch:
         *,
         steps: int,
         enough: float | torch.Tensor,
+        mixture: Mixture | None = None,
         check: Check = unchecked,
     ) -> tuple[Found, npt.NDArray[np.int64]]:
         """Return the best bounds that ascent finds for a batch of leaves, and the state that each should split next.
@@ -75,7 +76,7 @@ class PhasedSearch:
             seeds: (N, rows).
             phases: +1 for z >= 0, -1 for z <= 0, 0 for open, (N, n_phases).
             start: slopes and multipliers to begin with, where there are any.
-            steps, enough, check: as for `ascend`.
+            steps, enough, mixture, check: as for `ascend`.
         """
         import torch
 
@@ -93,6 +94,7 @@ class PhasedSearch:
             cuts=self._cuts,
             start=start,
             planes=self.planes,
+            mixture=mixture,
             check=check,
         )
         return found, self._splits(found, lines, phases)

@@ -14,6 +14,7 @@ from idl_audit.proof.chain import Chain, Leaves, StateTrees, rows_of, with_phase
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.linear_bounds import rows_at_once
 from idl_audit.proof.restriction import living_states, restricted, restricted_bounds
+from idl_audit.proof.sums import weighable
 from idl_audit.proof.wanted import to_tighten
 from idl_audit.search.branching.ascent import ascend
 from idl_audit.search.branching.hidden import tree_bounds
@@ -227,12 +228,13 @@ class Search:
     def _tree(self, number: int) -> Tree:
         alternative = self._query.alternatives[number]
         row = int(self._lowers[number].argmax())
+        several = weighable(alternative)
         return Tree(
             self._net,
             self._inputs,
             self._bounds,
-            alternative.rows[row],
-            float(alternative.offsets[row]),
+            alternative if several else Conjunction(alternative.rows[[row]], alternative.offsets[[row]]),
+            row if several else 0,
             self._try,
             None if self._record is None else Leaves(row, after=self._rounds),
             self._watch,

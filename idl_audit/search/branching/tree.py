@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,11 @@ import numpy.typing as npt
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Leaves, rows_of, with_phases
 from idl_audit.proof.cover import Phases
+from idl_audit.proof.intervals import affine_interval
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.planes import Planes
-from idl_audit.search.branching.ascent import Found
+from idl_audit.proof.sums import Sum, per_weight
+from idl_audit.search.branching.ascent import Found, Mixture
 from idl_audit.search.branching.network import SearchNet
 from idl_audit.search.branching.phased import PhasedSearch
 from idl_audit.search.branching.search_planes import in_parts, of_parts, planes_for
@@ -30,11 +33,14 @@ from idl_audit.values.arrays import ByteArray, Float32Array, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import BudgetError, MemoryLimitError, SolverError
+from idl_audit.values.query import Conjunction
 from idl_audit.values.rounding import down
 
 if TYPE_CHECKING:
     import torch
 
+MOSTLY = 0.7
+"""The weight of the row with the best bound at a root of several rows, the others share the rest with it."""
 ROOT_STEPS = 30
 PLANE_STEPS = 30
 """At the root, for planes."""
@@ -69,6 +75,8 @@ class Leaf:
     multipliers: dict[int, Float32Array] = field(default_factory=dict)
     planes: dict[int, ByteArray] = field(default_factory=dict)
     """Block -> shares of its planes."""
+    weights: Float32Array | None = None
+    """Of several rows, (r,)."""
 
 
 @dataclass(frozen=True)
@@ -86,26 +94,35 @@ class TreeOutcome:
 
 
 class Tree:
-    """The tree of one output functional f = seed . y + offset, to be proved positive over the box."""
+    """A tree of one row f = rows . y + offset, to be proved positive over the box, or of several that leaves weigh."""
 
     def __init__(
         self,
         net: SearchNet,
         inputs: Interval,
         bounds: StateBounds,
-        seed: FloatArray,
-        offset: float,
+        rows: Conjunction,
+        first: int,
         candidate: Candidate,
         record: Leaves | None = None,
         watch: Watch | None = None,
     ) -> None:
-        """Start with one leaf, the root; `bounds` are proved and stay fixed. `record` takes the leaves that close."""
+        """Start with one leaf, the root; `bounds` are proved and stay fixed. `record` takes the leaves that close.
+
+        Of several rows the root weighs the `first` most.
+        """
         self.record, self._watch = record, watch
         self._share = 0.0
         self._net, self._inputs, self._bounds = net, inputs, bounds
-        self._seed, self._offset = seed, offset
+        self._rows = rows
+        self._seed, self._offset = rows.rows[0], float(rows.offsets[0])
+        self._mixture = _mixture(rows) if len(rows.rows) > 1 else None
+        self._largest = cache(lambda: affine_interval(net.model.output, bounds.x, inputs).largest[0])
         self._searcher = PhasedSearch(net, net.output, 0, bounds)
         root = Leaf(-np.inf, np.zeros(self._searcher.n_phases, np.int8), -1)
+        if self._mixture is not None:
+            root.weights = np.full(len(rows.rows), (1 - MOSTLY) / len(rows.rows), np.float32)
+            root.weights[first] += np.float32(MOSTLY)
         self._frontier = Frontier(WorstFirst([root], attrgetter("bound")), candidate)
         self._is_whole = True
         """Whether the root itself is to be bounded."""
@@ -169,7 +186,7 @@ class Tree:
         self._budget.spend(len(phases))
         found, scores = self._search(phases, parents, steps)
         self._wanted = found.seen
-        bound = found.bound.double().numpy() + self._offset
+        bound = found.bound.double().numpy() + (self._offset if self._mixture is None else 0.0)
         bound = np.fmax(bound, [parent.bound for parent in parents])
         hopeful = np.flatnonzero(bound > 0)
         proved = np.full(len(phases), -np.inf)
@@ -186,6 +203,7 @@ class Tree:
                 {k: value[i].numpy().copy() for k, value in found.slopes.items()},
                 {k: value[i].numpy().copy() for k, value in found.multipliers.items()},
                 {k: value[i].copy() for k, value in shares.items()},
+                None if found.weights is None else found.weights[i].numpy().copy(),
             )
             for i in still
         ]
@@ -216,9 +234,14 @@ class Tree:
         start = Found(torch.zeros(0), _stacked([leaf.slopes for leaf in parents]))
         start.multipliers = _stacked([leaf.multipliers for leaf in parents])
         start.planes = {k: of_parts(np.stack([leaf.planes[k] for leaf in parents])) for k in parents[0].planes}
-        seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
-        enough = 1e-4 - self._offset
-        return self._searcher(seeds, phases, start, steps=steps, enough=enough, check=self._check)
+        if self._mixture is not None:
+            start.weights = torch.from_numpy(np.stack([leaf.weights for leaf in parents if leaf.weights is not None]))
+            seeds, enough = self._mixture.of(start.weights), 1e-4
+        else:
+            seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
+            enough = 1e-4 - self._offset
+        mixture = self._mixture
+        return self._searcher(seeds, phases, start, steps=steps, enough=enough, mixture=mixture, check=self._check)
 
     def _prove(self, phases: Phases, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
         """Return proved lower bounds of the functional in some leaves."""
@@ -228,10 +251,18 @@ class Tree:
             rows_of({k: value.numpy() for k, value in values.items()}, rows)
             for values in (found.slopes, found.multipliers)
         )
-        seeds = np.tile(self._seed, (m, 1))
+        seeds, shifts = self._sums(found, rows)
         box, planes = self._inputs.repeated(m), self._planes(found, rows)
         bound = prove_leaves(self._net.model, box, leaves, seeds, slopes, splits, planes=planes, check=self._check)
-        return down(bound + self._offset)
+        lower = down(bound + shifts)
+        return lower if found.weights is None else per_weight(lower, found.weights[rows.tolist()].double().numpy())
+
+    def _sums(self, found: Found, rows: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        """Return the functional of each of some leaves, (m, q), and what is to be added to its bound, (m,)."""
+        if found.weights is None:
+            return np.tile(self._seed, (rows.size, 1)), np.full(rows.size, self._offset)
+        sums = [Sum.of(self._rows, own) for own in found.weights[rows.tolist()].double().numpy()]
+        return np.stack([one.seed for one in sums]), np.array([one.shift(self._largest) for one in sums])
 
     def _planes(self, found: Found, rows: npt.NDArray[np.int64]) -> dict[int, Planes]:
         return {k: self._searcher.planes[k].chosen(shares, rows) for k, shares in found.planes.items()}
@@ -253,7 +284,8 @@ class Tree:
         own = with_phases(self._net.model, self._bounds, self._searcher.by_block(phases), 1)
         try:
             if self._leaves is None:
-                self._leaves = LeafProgram(self._net.model, self._inputs, self._bounds, self._budget)
+                several = None if self._mixture is None else self._rows
+                self._leaves = LeafProgram(self._net.model, self._inputs, self._bounds, self._budget, several)
             within = self._budget.at_most(LEAF_SECONDS)
             answer = self._leaves.solve(own, self._seed, wanted=-self._offset, budget=within)
         except (SolverError, MemoryLimitError):  # numbers that the solver refuses, or a program that is too large
@@ -263,7 +295,8 @@ class Tree:
             return False, None  # one leaf took its own time
         if answer.splits:
             splits = {k: torch.from_numpy(v[None]) for k, v in answer.splits.items()}
-            found = Found(torch.tensor([answer.lower]), {}, splits)
+            weights = None if answer.weights is None else torch.from_numpy(answer.weights[None])
+            found = Found(torch.tensor([answer.lower]), {}, splits, weights=weights)
             proved = self._prove(phases, found, np.zeros(1, np.int64))
             self._close(phases, found, proved)
             if proved[0] > 0:
@@ -286,6 +319,8 @@ class Tree:
         self.record.multipliers.append(rows_of({k: value.numpy() for k, value in found.multipliers.items()}, closed))
         self.record.planes.append(self._planes(found, closed))
         self.record.sizes.append(int(closed.size))
+        if found.weights is not None:
+            self.record.weights.append(found.weights[closed.tolist()].numpy().copy())
 
 
 def _stacked(leaves: list[dict[int, npt.NDArray[np.float32]]]) -> dict[int, torch.Tensor]:
@@ -294,3 +329,9 @@ def _stacked(leaves: list[dict[int, npt.NDArray[np.float32]]]) -> dict[int, torc
 
     common = [k for k in leaves[0] if all(k in leaf for leaf in leaves)]
     return {k: torch.from_numpy(np.stack([leaf[k] for leaf in leaves])) for k in common}
+
+
+def _mixture(rows: Conjunction) -> Mixture:
+    import torch
+
+    return Mixture(*(torch.from_numpy(values.astype(np.float32)) for values in (rows.rows, rows.offsets)))

@@ -171,7 +171,11 @@ class LinearProgram(Program):
     def minimise(self, cost: FloatArray, *, time_limit: float | None = None) -> Solution:
         """Solve for another cost; a point and duals come back only where HiGHS calls them optimal."""
         scaled, factor = scaled_cost(cost)
-        outcome = self._run(scaled, time_limit, aside=self._rows.matrix.nnz >= WAITED_FOR)
+        aside = self._rows.matrix.nnz >= WAITED_FOR
+        outcome = self._run(scaled, time_limit, aside=aside)
+        if outcome is Outcome.FAILED and not self._is_lost:  # a basis of the last program may lead nowhere
+            self._took(self._solver.clearSolver(), "to forget a basis")
+            outcome = self._run(scaled, time_limit, aside=aside)
         if self._is_lost:
             return Solution(outcome)
         iterations = int(self._solver.getInfo().simplex_iteration_count)

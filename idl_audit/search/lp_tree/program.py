@@ -18,8 +18,10 @@ from idl_audit.proof.lp_chain import leaf_bounds
 from idl_audit.search.complementarity import flat
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.relaxation import TriangleRelaxation
+from idl_audit.search.rows_together import RowsTogether
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget
+from idl_audit.values.query import Conjunction
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,32 @@ class Node:
     """How much a split of each state may gain, (n,); 0 where nothing is gained, -1 where it cannot be split."""
     leaning: FloatArray | None = None
     """x / h - s / |l|, (n,): positive where the solution leans to z >= 0."""
+    weights: FloatArray | None = None
+    """Of the rows of an alternative, (r,) >= 0, where the LP is of all of them together."""
 
 
 class NodeProgram:
     """The LP of one box: solved for one functional of y and one set of phases after the other."""
 
-    def __init__(self, model: ImplicitModel, inputs: Interval, bounds: StateBounds, budget: Budget = UNLIMITED) -> None:
-        """Build the LP from proved bounds of all pre-activations over one box (arrays with a batch axis of 1)."""
+    def __init__(
+        self,
+        model: ImplicitModel,
+        inputs: Interval,
+        bounds: StateBounds,
+        budget: Budget = UNLIMITED,
+        *,
+        together: Conjunction | None = None,
+    ) -> None:
+        """Build the LP from proved bounds of all pre-activations over one box (arrays with a batch axis of 1).
+
+        `together` makes it that of the greatest of some rows, whatever functional is asked about.
+        """
         self._model, self._bounds = model, bounds
         whole = StateBounds.of_pre_activations(model.blocks, bounds.z)
-        self._relaxation = TriangleRelaxation(model, inputs, whole, budget=budget)
+        if together is None:
+            self._relaxation = TriangleRelaxation(model, inputs, whole, budget=budget)
+        else:
+            self._relaxation = RowsTogether(model, inputs, whole, together, budget=budget)
         self._z = flat(model, bounds.z)
         relu = np.concatenate([np.zeros(0, np.bool_), *(np.full(block.size, is_relu(block)) for block in model.blocks)])
         self.splits: BoolArray = relu & (self._z.lo < 0) & (self._z.hi > 0)
@@ -61,7 +79,11 @@ class NodeProgram:
         """Return the LP's answer for min functional . y, (q,), where phases, (n,), are +1, -1 or 0 for each state."""
         form, leaf = self._relaxation.form, leaf_bounds(self._model, self._bounds, phases[None])
         self._relaxation.restrict(StateBounds.of_pre_activations(self._model.blocks, leaf.z))
-        solved = self._relaxation.solve(functional, seconds=time_limit)
+        weights = None
+        if isinstance(self._relaxation, RowsTogether):
+            solved, weights = self._relaxation.solve_together(seconds=time_limit)
+        else:
+            solved = self._relaxation.solve(functional, seconds=time_limit)
         if solved.columns is None or solved.row_duals is None:
             return Node(solved.outcome, multipliers=solved.multipliers)
         with np.errstate(all="ignore"):
@@ -76,4 +98,5 @@ class NodeProgram:
             solved.multipliers,
             scores=np.where(free, np.maximum(price * gap + 1e-9 * gap, 0.0), -1.0),
             leaning=np.where(free, on - off, 0.0),
+            weights=weights,
         )

@@ -5,7 +5,8 @@ where every alternative of the query has a row, or a sum of rows, whose proved l
 parts at the faces that are refuted are cut off (`splitting.contraction`), and the rest is split at a number that both
 halves share, along the input j with the largest -r_j d(bound)/d r_j. Depth first, worst bound first; halves keep their
 parent's bounds. The centre of every open box and the corners where its linear bounds are least are tried as
-counterexamples. See docs/mathematics.md, section 8.6.
+counterexamples. A box that is level with a tie (its centre is a counterexample of the model, of rounding's size, and no
+point of it is a larger one) is left as it is: no part of it can be refuted. See docs/mathematics.md, section 8.6.
 
 Bounds are by affine forms alone where these pay, and by lines for each state that bends as well elsewhere
 (`splitting.bounding`).
@@ -17,12 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import BoxBounds, RowBounds
+from idl_audit.proof.float_margins import FloatMargins
+from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forms import moving
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import SplitTree
@@ -30,10 +34,12 @@ from idl_audit.search.frontier import Ending, Frontier, NewestFirst, Step
 from idl_audit.search.judge import Found, Judge
 from idl_audit.search.splitting.bounding import Bounding
 from idl_audit.search.splitting.contraction import contracted
+from idl_audit.search.splitting.together import Weighing
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.query import Query
+from idl_audit.values.rounding import TINY
 
 BOXES_AT_ONCE = 64
 NUMBERS_AT_ONCE = 2**22
@@ -42,6 +48,8 @@ MOST_NUMBERS = 2**27
 """Numbers that the bounds kept for open boxes, or the derivatives over one box, may be (1 GB)."""
 REPLAYS = 8
 """Points of a batch that the original network is asked about."""
+LEVEL = 2.0**-40
+"""Share of the outputs that is taken for rounding where a box is given up."""
 
 
 def moving_inputs(box: Box) -> IntArray:
@@ -93,19 +101,25 @@ def split_inputs(
     judge: Judge | None = None,
     record: SplitTree | None = None,
     cut_slabs: bool = True,
+    margins: FloatMargins | None = None,
 ) -> SplitOutcome:
     """Return a proof that no input of the box makes an alternative of the query hold, or a point that does.
 
     Args: as those of `Splitting` and its `run`.
     """
-    return Splitting(model, query, record, cut_slabs).run(budget, judge)
+    return Splitting(model, query, record, cut_slabs, margins).run(budget, judge)
 
 
 class Splitting:
     """The boxes of one query: how they are bounded and split. A search that ended with its budget can go on."""
 
     def __init__(
-        self, model: ImplicitModel, query: Query, record: SplitTree | None = None, cut_slabs: bool = True
+        self,
+        model: ImplicitModel,
+        query: Query,
+        record: SplitTree | None = None,
+        cut_slabs: bool = True,
+        margins: FloatMargins | None = None,
     ) -> None:
         """Begin with the whole box.
 
@@ -115,9 +129,11 @@ class Splitting:
             record: takes the splits.
             cut_slabs: whether parts at the faces of a box are cut off by the bounds over the whole box. Without it
                 there are more boxes, each refuted by bounds over itself, as whoever checks the record makes them.
+            margins: for floating-point arithmetic, what bounds its roundings over each box.
         """
         box = query.box
-        self.model, self.query, self.cut_slabs = model, query, cut_slabs
+        self.model, self.query, self.cut_slabs = model, query, cut_slabs and margins is None
+        self.parts = None if margins is None else FloatParts(margins, query)
         self.tree = SplitTree() if record is None else record
         self.free = moving_inputs(box)
         self.boxes = 0
@@ -127,6 +143,7 @@ class Splitting:
         if not query.alternatives:
             return
         self.rows = Rows.of(query)
+        self.weighing = Weighing(query, self.rows)
         whole = _Open(box.lo, box.hi, np.ones(len(self.rows.members), np.bool_))
         self.frontier: Frontier[_Open] = Frontier(NewestFirst([whole]), self._propose)
         self.lowers = np.full(len(self.rows.members), np.inf)
@@ -155,7 +172,7 @@ class Splitting:
             Ending.TIME: "the time is up",
             Ending.NODES: "no more boxes are allowed",
             Ending.MANY: f"more than {self._most_open} boxes are open",
-            Ending.STUCK: "boxes without an inside stay open: the margin there is within rounding",
+            Ending.STUCK: "boxes stay open, level with a tie or without an inside: the margin there is within rounding",
         }.get(ending, "")
         if ending is Ending.CLOSED:
             return SplitOutcome(True, None, self.boxes, 0, "", tuple(self.lowers.tolist()))
@@ -176,14 +193,54 @@ class Splitting:
         shifted = self.rows.shifted(bounds.lower)
         best = self.rows.best(shifted)
         asked = np.stack([one.alternatives for one in batch])
+        if self.parts is not None:
+            best = self.parts.best(bounds.lower, asked, found.inputs, found.states, check=self.budget.check)
         is_open = asked & ~(best > 0)
-        self.lowers = np.minimum(self.lowers, np.where(asked & ~is_open, best, np.inf).min(axis=0))
+        if self.parts is None:  # weights are found for exact rows
+            self._close_together(batch, found, bounds, shifted, is_open)
+        self.lowers = np.minimum(self.lowers, np.where(asked & (best > 0), best, np.inf).min(axis=0))
         if not is_open.any():
             return Step()
         self._try_otherwise(batch, found, best, is_open)
         points = self._candidates(inputs, bounds, shifted, is_open)
         worst = np.where(is_open, best, np.inf).min(axis=1)
         return Step(self._halves(batch, found, bounds, is_open, worst), points)
+
+    def _close_together(
+        self, batch: list[_Open], found: BoxBounds, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray
+    ) -> None:
+        """Close boxes whose alternatives are refuted by their rows together; record the weights."""
+        closed, lower = self.weighing.closed(found, bounds, shifted, is_open)
+        for box, weights in closed.items():
+            self.tree.weights[batch[box].node] = weights
+            self.lowers = np.minimum(self.lowers, np.where(is_open[box], lower[box], np.inf))
+            is_open[box] = False
+
+    @cached_property
+    def _level(self) -> float:
+        """LEVEL max over rows of |row| (|C| |x| + |D| |u| + |d|) + |offset|, at the centre: taken for rounding."""
+        u, output = self.query.box.centre[None], self.model.output
+        x = self.model.state(u, check=self.budget.check)
+        sizes = Affine(
+            {k: linear_map.magnitude for k, linear_map in output.states.items()},
+            None if output.input is None else output.input.magnitude,
+            np.abs(output.constant),
+        )({k: np.abs(x[k]) for k in output.states}, np.abs(u))[0]
+        level = LEVEL * float((np.abs(self.rows.functionals) @ sizes + np.abs(self.rows.offsets)).max())
+        return level + TINY / LEVEL if np.isfinite(level) else 0.0
+
+    def _are_hopeless(self, inputs: Interval, is_open: BoolArray, worst: FloatArray) -> BoolArray:
+        """Return which boxes are not worth splitting, shape (m,): no point is a counterexample beyond rounding.
+
+        Those whose centre is one by the model cannot be refuted; with one such box there is no proof, and the others
+        without a greater counterexample need no bounds any more.
+        """
+        level = is_open.any(axis=1) & (worst >= -self._level)
+        some = np.flatnonzero(level)
+        if some.size and not self.frontier.stuck:
+            middle = inputs.lo[some] / 2 + inputs.hi[some] / 2
+            level[some] = self.query.distance(self.model(middle, check=self.budget.check)) <= 0
+        return level
 
     def _try_otherwise(self, batch: list[_Open], found: BoxBounds, best: FloatArray, is_open: BoolArray) -> None:
         """Now and then, bound a few of the open boxes the other way too, and go on with what pays."""
@@ -207,9 +264,10 @@ class Splitting:
             rest, empty, slabs = contracted(found, self.rows, bounds, is_open)
             self.lowers = np.minimum(self.lowers, slabs)
         scores = self._scores(rest, bounds, self.rows.shifted(bounds.lower), is_open)
-        flat = self._flat(found)
+        flat, hopeless = self._flat(found), self._are_hopeless(found.inputs, is_open, worst)
+        self.frontier.stuck += int(hopeless.sum())
         for i in np.argsort(-worst, kind="stable"):
-            if is_open[i].any() and not empty[i]:
+            if is_open[i].any() and not (empty[i] or hopeless[i]):
                 node = self.tree.cut_down(batch[i].node, _one(found.inputs, i), _one(rest, i))
                 yield from self._split(node, rest.lo[i], rest.hi[i], scores[i], is_open[i], (flat[0][i], flat[1][i]))
 
@@ -248,10 +306,13 @@ class Splitting:
         return np.concatenate(points)
 
     def _propose(self, points: FloatArray) -> bool:
-        """Ask the judge about the points that the model makes counterexamples; return whether one is."""
+        """Ask the judge about the points that the model makes counterexamples; return whether one is.
+
+        In floating-point arithmetic, others may be counterexamples, too: the nearest are asked about.
+        """
         distance = self.query.distance(self.model(points, check=self.budget.check))
         nearest = np.argsort(distance)[:REPLAYS]
-        hits = nearest[distance[nearest] <= 0]
+        hits = nearest if self.parts is not None else nearest[distance[nearest] <= 0]
         return bool(hits.size) and self.judge.propose(points[hits])
 
     def _scores(self, rest: Interval, bounds: RowBounds, shifted: FloatArray, is_open: BoolArray) -> FloatArray:

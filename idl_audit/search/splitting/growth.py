@@ -12,12 +12,16 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, flattened, of_flat
+from idl_audit.proof.box_bounds import BoxBounds
 from idl_audit.proof.check import part_stage
 from idl_audit.proof.dual_bound import Functionals, lower_bound
+from idl_audit.proof.float_margins import FloatMargins
+from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forms import moving
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
 from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import NO_INPUT, SplitTree
+from idl_audit.search.splitting.together import Weighing
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import Query
@@ -38,7 +42,9 @@ class _Box:
     z_hi: FloatArray
 
 
-def grown(model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget) -> SplitTree | None:
+def grown(
+    model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget, margins: FloatMargins | None = None
+) -> SplitTree | None:
     """Split the leaves of a tree that bounds of their own boxes do not refute; None where the budget is spent first.
 
     Args:
@@ -46,20 +52,25 @@ def grown(model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget) -
         query: the box and the alternatives.
         tree: what a search recorded; it grows in place.
         budget: until when.
+        margins: for floating-point arithmetic, what bounds its roundings over each box.
 
     Raises:
         BudgetError: where the time is over between the blocks of a pass.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # after an overflow nothing is refuted
-        return _Growth(model, query, tree, budget).run()
+        return _Growth(model, query, tree, budget, margins).run()
 
 
 class _Growth:
     """One tree, walked as the checker walks it: forms everywhere, lines in leaves that forms leave open."""
 
-    def __init__(self, model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget) -> None:
+    def __init__(
+        self, model: ImplicitModel, query: Query, tree: SplitTree, budget: Budget, margins: FloatMargins | None
+    ) -> None:
+        self._parts = None if margins is None else FloatParts(margins, query)
         self._model, self._box, self._tree, self._budget = model, query.box, tree, budget
         self._rows, self._apart = Rows.of(query), moving(Interval.of_boxes(query.box))
+        self._weighing = Weighing(query, self._rows)
         self._widths = np.where(query.box.hi > query.box.lo, query.box.hi - query.box.lo, np.inf)
 
     def run(self) -> SplitTree | None:
@@ -95,21 +106,38 @@ class _Growth:
             known = part_stage(self._model, inputs, known, self._apart, by_lines=by_lines, check=check)
         seeds = Functionals.of_outputs(self._model, self._rows.functionals)
         lower = lower_bound(self._model, inputs, known, seeds, line_multipliers(self._model, known), check=check)
-        best = self._rows.best(self._rows.shifted(lower))
-        is_open = np.stack([one.alternatives for one in batch]) & ~(best > 0)
+        shifted, asked = self._rows.shifted(lower), np.stack([one.alternatives for one in batch])
+        if self._parts is None:
+            is_open = asked & ~(self._rows.best(shifted) > 0)
+            leaves = np.array([self._is_leaf(one) for one in batch])
+            self._weigh(batch, BoxBounds(self._model, inputs, self._apart, known, check=check), is_open, leaves)
+        else:
+            is_open = asked & ~(self._parts.best(lower, asked, inputs, known, check=check) > 0)
         z_lo, z_hi = flattened(self._model, known, len(batch))
         return [
             replace(batch[i], alternatives=is_open[i], z_lo=z_lo[i], z_hi=z_hi[i])
             for i in np.flatnonzero(is_open.any(axis=1))
         ]
 
+    def _weigh(self, batch: list[_Box], found: BoxBounds, is_open: BoolArray, leaves: BoolArray) -> None:
+        """Close leaves whose alternatives are refuted by their rows together; record the weights."""
+        left = is_open & leaves[:, None]
+        if self._weighing.has_several and left.any():
+            bounds = found.outputs(self._rows.functionals)
+            closed, _ = self._weighing.closed(found, bounds, self._rows.shifted(bounds.lower), left)
+            for box, weights in closed.items():
+                self._tree.weights[batch[box].node] = weights
+                is_open[box] = False
+
     def _split(self, one: _Box) -> bool:
         """Split a leaf in the middle of its widest side; return whether a number lies there."""
+        self._tree.weights.pop(one.node, None)
         j = int(np.argmax((one.hi - one.lo) / self._widths))
         middle = float(one.lo[j] / 2 + one.hi[j] / 2)
         if not one.lo[j] < middle < one.hi[j]:
             return False
         self._tree.split(one.node, j, middle)
+        self._budget.spend(2)  # the walk over what was recorded costs nothing: it is as long as the search was
         return True
 
     def _children(self, one: _Box) -> list[_Box]:

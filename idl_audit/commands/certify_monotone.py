@@ -1,0 +1,211 @@
+"""certify with --monotone: whether a score never falls, or never rises, while one input rises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from idl_audit.commands.certify import CHECKED_SAMPLES
+from idl_audit.commands.options.robustness import MonotoneOptions
+from idl_audit.commands.shared.boxes import sample_sets, threat_model
+from idl_audit.commands.shared.features import named_inputs
+from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
+from idl_audit.commands.shared.progress import Progress, Watcher
+from idl_audit.commands.shared.samples import describe_data, open_samples
+from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.data.numbers import check_eps_units
+from idl_audit.decide.monotone import Monotone, Question, decide_monotone
+from idl_audit.implicit.scaling import rescale
+from idl_audit.report.schema import (
+    Diagnostic,
+    MonotoneCounts,
+    MonotoneResult,
+    MonotoneSample,
+    Monotonicity,
+    Report,
+    Verdict,
+    WrongWay,
+)
+from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import OptionError
+
+RANKING: Final = ("Softmax", "LogSoftmax")
+
+
+def audit_monotone(
+    path: Path,
+    options: MonotoneOptions,
+    *,
+    watch: Watcher = lambda progress: None,
+    tell: Teller = tell_nobody,
+) -> Report:
+    """Decide for every sample and radius; Ctrl-C leaves a valid, incomplete report.
+
+    Raises:
+        InvalidInputError: where the model, the data or an option is refused.
+        UnsupportedModelError: where the model is none that such proofs are known of.
+        AgreementError: where the implicit model is not the network.
+    """
+    clock, preprocessing = Clock(), options.data.preprocessing
+    with clock.step("read and convert"):
+        subject = open_subject(path, options.model)
+        samples = open_samples(subject, options.data, with_labels=False)
+        check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
+        (feature,) = named_inputs(subject, (options.monotone.name,), "--monotone")
+        question, score = _question(subject, feature, options)
+    with clock.step("check"):
+        inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
+        check = check_agreement(subject, inputs.astype(float))
+    with clock.step("preflight"):
+        noted = preflight(subject, samples, options.data, eps=options.eps, tell=tell)
+    sets = sample_sets(samples, options.eps, preprocessing.bounds, free=(feature,))
+    sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
+    model, network = subject.in_data_units(preprocessing), subject.network(preprocessing)
+    found: list[dict[float, Monotone]] = []
+    total, verdicts, why = samples.n * len(options.eps), Counter[str](), None
+    with clock.step("verdicts"):
+        try:
+            for sample, row in zip(samples.inputs, sets, strict=True):
+                results = {}
+                for radius, box in zip(options.eps, row, strict=True):
+                    assert isinstance(box, Box)
+                    budget = Budget.of(options.time_limit, nodes=options.max_nodes, max_bytes=options.model.max_bytes)
+                    one = decide_monotone(model, network, question, sample, box, budget, options.seed)
+                    results[radius.value] = one
+                    verdicts[one.verdict.value] += 1
+                    watch(Progress(verdicts.total(), total, verdicts))
+                found.append(results)
+        except KeyboardInterrupt:
+            why = "interrupted"
+    subject.check_unchanged()
+    each = list(zip(samples.indices, samples.inputs, found, strict=False))
+    counts = {eps.value: Counter(results[eps.value].verdict for results in found) for eps in options.eps}
+    name, rises = subject.original.name, options.monotone.direction == "+"
+    return framed_report(
+        "certify",
+        clock,
+        seed=options.seed,
+        why_incomplete="interrupted" if why else None,
+        model=subject.info,
+        conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
+        data=describe_data(samples, options.data),
+        threat_model=threat_model(options.eps, preprocessing.bounds, free=(feature,)),
+        monotonicity=Monotonicity(
+            input=feature,
+            name=options.monotone.name,
+            direction=options.monotone.direction,
+            score=score,
+            label=options.label,
+            per_eps=tuple(
+                MonotoneCounts(
+                    eps=eps.value,
+                    n=len(found),
+                    certified=counts[eps.value][Verdict.CERTIFIED],
+                    falsified=counts[eps.value][Verdict.FALSIFIED],
+                    unknown=counts[eps.value][Verdict.UNKNOWN],
+                )
+                for eps in options.eps
+            ),
+            samples=tuple(
+                MonotoneSample(
+                    index=int(index),
+                    results=tuple(
+                        _result(eps.value, results[eps.value], x, feature, name, rises=rises) for eps in options.eps
+                    ),
+                )
+                for index, x, results in each
+            ),
+        ),
+        diagnostics=(*noted, *_diagnostics(subject)),
+    )
+
+
+def _question(subject: Subject, feature: int, options: MonotoneOptions) -> tuple[Question, str]:
+    """Return what must not fall, and what the score is, in words.
+
+    Of a class before a last softmax, the score falls nowhere where no difference to another output does.
+    """
+    q, label, stripped = subject.model.n_outputs, options.label, subject.model.stripped_output
+    sign = 1.0 if options.monotone.direction == "+" else -1.0
+    if q == 1:
+        if label is not None:
+            raise OptionError(f"--class names an output, and {subject.path} has one; leave it out")
+        return _of_output(feature, 0, 1, sign), "the output"
+    if label is None or not label < q:
+        which = "" if label is None else f", not {label}"
+        raise OptionError(
+            f"--monotone is about the score of one class of {subject.path}: name it with --class, 0 to {q - 1}{which}"
+        )
+    if not stripped:
+        return _of_output(feature, label, q, sign), f"output {label}"
+    if stripped not in RANKING:
+        raise OptionError(
+            f"--monotone knows no rule for the last operator {stripped} of {subject.path}; export without it"
+        )
+    unit = np.eye(q)
+    rows = np.stack([unit[label] - unit[j] for j in range(q) if j != label])
+    return Question(feature, sign * rows, _column(label, sign), _log_share(label, sign)), f"{stripped} output {label}"
+
+
+def _of_output(feature: int, label: int, q: int, sign: float) -> Question:
+    score = _column(label, sign)
+    return Question(feature, sign * np.eye(q)[label][None], score, score)
+
+
+def _column(label: int, sign: float) -> Callable[[FloatArray], FloatArray]:
+    return lambda outputs: np.asarray(sign * outputs[:, label])
+
+
+def _log_share(label: int, sign: float) -> Callable[[FloatArray], FloatArray]:
+    """Return sign times the logarithm of a class's softmax."""
+
+    def score(outputs: FloatArray) -> FloatArray:
+        apart = outputs - outputs.max(axis=1, keepdims=True)
+        return np.asarray(sign * (apart[:, label] - np.log(np.exp(apart).sum(axis=1))))
+
+    return score
+
+
+def _result(
+    eps: float, found: Monotone, sample: FloatArray, feature: int, network: str, *, rises: bool
+) -> MonotoneResult:
+    wrong = None
+    if found.found is not None:
+        low, high = found.found.low.astype(np.float64), found.found.high.astype(np.float64)
+        others = np.delete(np.abs(low - sample), feature)
+        scores = [score if rises else -score for score in found.found.scores]
+        wrong = WrongWay(
+            low=float(low[feature]),
+            high=float(high[feature]),
+            score_low=scores[0],
+            score_high=scores[1],
+            linf=float(others.max(initial=0.0)),
+            confirmed_by=(network, "the implicit model"),
+        )
+    return MonotoneResult(
+        eps=eps,
+        verdict=found.verdict,
+        reason=found.reason,
+        found=wrong,
+        slope=None if found.slope is None else max(found.slope, 0.0),
+        parts=found.parts,
+        seconds=found.seconds,
+    )
+
+
+def _diagnostics(subject: Subject) -> Iterator[Diagnostic]:
+    operator = subject.info.stripped_output
+    if operator:
+        yield Diagnostic(
+            code="IDL201",
+            level="info",
+            message=f"the last operator, {operator}, is left out: its output of a class rises where all differences of "
+            "the class to others do, which is what is proved",
+        )

@@ -1,0 +1,130 @@
+"""certify and the rows of bench with a VNN-LIB 2 query of one network; of several, the solver command decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.options.robustness import PropertyOptions
+from idl_audit.commands.shared.answers import Answer, Word, answered
+from idl_audit.commands.shared.assertions import AskedQuery, asked_query
+from idl_audit.commands.shared.bench_resume import row_sha256
+from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.networks import open_networks
+from idl_audit.commands.shared.subject import describe_model
+from idl_audit.commands.vnnlib import assignment_lines
+from idl_audit.data.vnnlib2.reader import read_specification
+from idl_audit.decide.ladder import Options
+from idl_audit.graph.files import hashed, refuse_changed, stamp_of
+from idl_audit.report.schema import Diagnostic, ModelInfo, PropertyReport, PropertyResult, Report
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import BudgetError, DataError
+
+RESULTS: Final[Mapping[Word, PropertyResult]] = MappingProxyType(
+    {"sat": "sat", "unsat": "unsat", "unknown": "unknown", "timed-out": "timeout"}
+)
+"""The standard's word -> the report's."""
+
+
+@dataclass(frozen=True, eq=False)
+class QueryOfOne:
+    """A query of one network with what a report says of both."""
+
+    asked: AskedQuery
+    info: ModelInfo
+    sha256: str
+    """Of the model and the query together."""
+
+    def decided(self, options: Options, budget: Budget) -> Answer:
+        """Decide it, and see that no file was written over meanwhile.
+
+        Raises:
+            AgreementError: where the implicit model is not the network.
+            ModelFileError: where a file was changed.
+        """
+        try:
+            answer = answered(self.asked, options, budget)
+        except BudgetError:
+            answer = Answer("timed-out")
+        refuse_changed(self.asked.networks[0].graph.provenance.files)
+        return answer
+
+    def told(self, answer: Answer) -> dict[str, object]:
+        """Return what a report's entry says of an answer."""
+        found = answer.word == "sat"
+        lines = assignment_lines(self.asked.specification, answer.assignment) if found else ()
+        return {
+            "result": RESULTS[answer.word],
+            "method": answer.method,
+            "witness": "\n".join(lines) or None,
+            "confirmed_by": (self.asked.replay.name,) if found else (),
+        }
+
+
+def open_query(path: Path, vnnlib: Path, reading: ModelOptions) -> QueryOfOne:
+    """Read a query of one network, and the network.
+
+    Raises:
+        DataError: where the query is refused, is of several networks, changes meanwhile, or does not fit the model.
+        ModelFileError: where the model cannot be read.
+        UnsupportedModelError: where it cannot be run.
+    """
+    before = stamp_of(vnnlib.stat()) if vnnlib.is_file() else None
+    query = read_specification(vnnlib)
+    file = hashed(vnnlib)
+    if file.stamp != before:
+        raise DataError(f"{vnnlib} was changed while it was read; start again")
+    if len(query.networks) != 1:
+        names = ", ".join(network.name for network in query.networks)
+        raise DataError(
+            f"{vnnlib} is about {len(query.networks)} networks ({names}); give it to idl-audit-vnnlib verify, with a "
+            "model for each of them"
+        )
+    networks = open_networks(query, {query.networks[0].name: path})
+    info = describe_model(path, networks[0].graph, None, reading)
+    return QueryOfOne(asked_query(query, networks), info, row_sha256(info.sha256, file.sha256))
+
+
+def audit_query(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:
+    """Decide one VNN-LIB 2 query of one network and report on it.
+
+    Raises:
+        InvalidInputError: where the model or the query is refused.
+        AgreementError: where the implicit model is not the network.
+    """
+    clock, budget = Clock(), options.budget
+    with clock.step("read and convert"):
+        query = open_query(path, vnnlib, options.model)
+    with clock.step("verdict"):
+        answer = query.decided(Options(seed=options.seed), budget)
+    entry = PropertyReport(
+        onnx=str(path),
+        vnnlib=str(vnnlib),
+        result="unknown",
+        seconds=options.time_limit - budget.left,
+        time_limit=options.time_limit if math.isfinite(options.time_limit) else None,
+        sha256=query.sha256,
+        external_files=query.info.external_files,
+    )
+    return framed_report(
+        "certify",
+        clock,
+        seed=options.seed,
+        model=query.info,
+        properties=(entry.model_copy(update=query.told(answer)),),
+        diagnostics=tuple(remarks_of(answer, str(vnnlib), certificate=options.certificates is not None)),
+    )
+
+
+def remarks_of(answer: Answer, where: str, *, certificate: bool = False) -> Iterator[Diagnostic]:
+    """Yield what is to be said beside an answer."""
+    for remark in answer.remarks:
+        yield Diagnostic(code="IDL508", level="warning", message=f"{answer.word}: {remark}", where=where)
+    if certificate and answer.word == "unsat":
+        message = "unsat, and no certificate: those of VNN-LIB 2 queries are not written"
+        yield Diagnostic(code="IDL505", level="warning", message=message, where=where)

@@ -1,0 +1,293 @@
+"""Answers to queries over one model of several networks: sat, unsat, unknown or timed-out.
+
+sat only where the assignment that is handed out satisfies the assertions, in the arithmetic that the query declares:
+floats as onnxruntime runs the networks, reals exactly. unsat only where every case is refuted in that arithmetic: by
+bounds that pay for every rounding in a float query, by exact ones in a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from idl_audit.commands.shared.agreement import Compared, check
+from idl_audit.commands.shared.assertions import AskedBox, AskedQuery
+from idl_audit.data.vnnlib2.evaluation import holds
+from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.decide.many import decided_together
+from idl_audit.decide.rungs import RUNGS
+from idl_audit.implicit.as_written import as_written
+from idl_audit.implicit.model import ImplicitModel
+from idl_audit.implicit.unfused import unfused
+from idl_audit.implicit.unrounded import unrounded_outputs
+from idl_audit.measure.reachability import independent_pairs
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.exact.point import ExactNetwork
+from idl_audit.proof.exact.ranges import ExactRanges
+from idl_audit.proof.float_margins import SPARE, Arithmetic, FloatMargins, Unbounded
+from idl_audit.proof.intervals import interval_bounds
+from idl_audit.proof.rows import with_sums
+from idl_audit.search.judge import Found, Judge
+from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
+from idl_audit.values.budget import Budget
+from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
+from idl_audit.values.query import Query
+from idl_audit.values.verdicts import Reason, Verdict
+
+Word: TypeAlias = Literal["sat", "unsat", "unknown", "timed-out"]
+Assignment: TypeAlias = Mapping[str, AnyArray]
+"""The values of all variables by name."""
+
+SCALES: Final = (0.0, 1.0, 10.0, 1000.0)
+"""Sizes of inputs that are tried first: of one without bounds, most numbers are far too large to be of use."""
+TRIED_FIRST: Final = 8
+"""Points of each size."""
+CHECKED_POINTS: Final = 20
+"""Points at which the implicit model is compared with the networks."""
+CHECKED_WITHIN: Final = 100.0
+"""No further from 0 than so, where the box allows it: where numbers are large, floats are far from real ones."""
+
+
+WITHOUT_BOUNDS: Final = "it is refuted within some bounds, and inputs are real numbers without any"
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is known of a query."""
+
+    word: Word
+    assignment: Assignment = field(default_factory=dict)
+    """For sat."""
+    remarks: tuple[str, ...] = ()
+    """Why it is unknown."""
+    method: str | None = None
+    """The rung that decided it, where one was climbed."""
+
+
+def answered(asked: AskedQuery, options: Options, budget: Budget) -> Answer:
+    """Return the answer to a query.
+
+    Raises:
+        AgreementError: where the implicit model is not the networks.
+    """
+    for box in asked.boxes:
+        if box.is_whole:
+            found = _somewhere(asked, box)
+            if found is not None:
+                return Answer("sat", found)
+    left = [box for box in asked.boxes if box.query.alternatives or box.is_whole]
+    if not left:
+        return Answer("unsat")
+    try:
+        return _Deciding(asked, asked.model(), options, budget).answer(left)
+    except (UnsupportedModelError, MemoryLimitError) as error:
+        return _by_points_alone(asked, left, options, str(error), budget)
+
+
+@dataclass(frozen=True, eq=False)
+class _Deciding:
+    """One query while it is decided."""
+
+    asked: AskedQuery
+    model: ImplicitModel
+    options: Options
+    budget: Budget
+
+    def answer(self, boxes: Sequence[AskedBox]) -> Answer:
+        """Return what is known of some boxes."""
+        self._check(boxes[0])
+        rng = np.random.default_rng(self.options.seed)
+        for box in boxes:
+            found = self._assigned(box, _tried(self._judge(box), box, rng))
+            if found is not None:
+                return Answer("sat", found)
+        results: list[Result] = []
+        remarks: list[str] = []
+        together = self._together(boxes)
+        for turn, box in enumerate(boxes):
+            if self.budget.out_of_time:
+                return Answer("timed-out")
+            if box.is_whole:
+                remarks.append("all inputs of a box satisfy it, and at the one that was tried an output is no number")
+                continue
+            result = together.get(turn) or self._decided(box, self.budget.part(1 / (len(boxes) - turn)))
+            found = None if result.verdict is Verdict.CERTIFIED else self._assigned(box, result.found)
+            if found is not None:
+                return Answer("sat", found, method=result.method)
+            if result.verdict is Verdict.FALSIFIED:
+                remarks.append("a point was found that satisfies it, but for an output that is no number")
+            elif result.reason is Reason.TIME_LIMIT:
+                remarks.append("the time is over")
+            elif result.verdict is not Verdict.CERTIFIED:
+                remarks.append(result.detail or f"undecided: {result.reason}")
+            results.append(result)
+        if not remarks:
+            methods = [result.method for result in results if result.method is not None]
+            return Answer("unsat", method=max(methods, key=list(RUNGS).index, default=None))
+        timed_out = all(remark == "the time is over" for remark in remarks)
+        return Answer("timed-out" if timed_out else "unknown", remarks=tuple(dict.fromkeys(remarks)))
+
+    def _check(self, box: AskedBox) -> None:
+        """Compare the implicit model with the networks on points of a box.
+
+        Raises:
+            AgreementError: where they differ.
+            UnsupportedModelError: where they do because of the networks' own arithmetic.
+        """
+        asked = self.asked
+        path = asked.networks[0].path
+        points = _spread(box.query, np.random.default_rng(self.options.seed), CHECKED_WITHIN, CHECKED_POINTS)
+        check(Compared(path, self.model, asked.replay, asked.graph), points)
+
+    def _judge(self, box: AskedBox) -> Judge:
+        return Judge(self.asked.replay, box.query, TRIED_FIRST, self.budget, self._options.confirm)
+
+    @cached_property
+    def _options(self) -> Options:
+        """The options, with exact arithmetic for the last word on points of a real query."""
+        if not self.asked.is_real:
+            return self.options
+        graph = self.asked.graph
+        assert graph is not None
+        return replace(self.options, confirm=ExactNetwork(self.model, lambda: unfused(graph)))
+
+    def _together(self, boxes: Sequence[AskedBox]) -> Mapping[int, Result]:
+        """Return what is known of many boxes with the same rows, by their numbers."""
+        arithmetic = self._arithmetic
+        if isinstance(arithmetic, Unbounded) or any(box.unbounded or box.is_whole for box in boxes):
+            return {}
+        queries = [box.query for box in boxes]
+        network, options = self.asked.replay, self._options
+        return decided_together(self.model, network, queries, options, self.budget, arithmetic=arithmetic)
+
+    def _decided(self, box: AskedBox, budget: Budget) -> Result:
+        """Return what is known of one box; without bounds of roundings, what was proved says nothing of floats."""
+        arithmetic = self._arithmetic
+        known = None if isinstance(arithmetic, Unbounded) else arithmetic
+        query = self._left(box)
+        if not query.alternatives:
+            return Result(Verdict.CERTIFIED)
+        network = self.asked.replay
+        result = decide_query(self.model, network, query, self._options, budget=budget, arithmetic=known)
+        if result.verdict is not Verdict.CERTIFIED:
+            return result
+        if isinstance(arithmetic, Unbounded):
+            return Result(Verdict.UNKNOWN, reason=Reason.NO_ROUNDING_BOUND, detail=arithmetic.told)
+        return result if self._says_all(box, query) else Result(Verdict.UNKNOWN, detail=WITHOUT_BOUNDS)
+
+    def _assigned(self, box: AskedBox, found: Found | None) -> Assignment | None:
+        """Return the assignment at a point that was found, if it satisfies the query.
+
+        In exact arithmetic it may where floats say that it misses it by a rounding.
+        """
+        if found is None:
+            return None
+        if not found.holds:
+            confirm = self._options.confirm
+            if confirm is None or not confirm(box.query, found.point).holds:
+                return None
+        exact = box.query.box
+        pinned = found.pinned or (exact.exactly(found.point) if exact.pins else ())
+        return _satisfying(self.asked, found.point, pinned)
+
+    def _says_all(self, box: AskedBox, query: Query) -> bool:
+        """Return whether what is proved of a query over its box holds where inputs go on beyond it."""
+        if not box.unbounded:
+            return True
+        read = np.any([(one.rows != 0).any(axis=0) for one in query.alternatives], axis=0)
+        return bool(independent_pairs(self.model)[read][:, list(box.unbounded)].all())
+
+    @cached_property
+    def _arithmetic(self) -> Arithmetic:
+        """What unsat is to be proved for: the floats that the query declares, or real arithmetic."""
+        if self.asked.is_real:
+            return None
+        assert self.asked.graph is not None
+        try:
+            written = as_written(self.asked.graph)
+        except UnsupportedModelError as error:
+            return Unbounded(error.problems)
+        return FloatMargins(written, self.model, unrounded=unrounded_outputs(written))
+
+    def _left(self, box: AskedBox) -> Query:
+        """Return the query without the alternatives that exact bounds of their rows refute, without bounds as well."""
+        query, arithmetic = box.query, self._arithmetic
+        if isinstance(arithmetic, Unbounded) or not self.model.is_feed_forward:
+            return query
+        inputs = Interval.of_boxes(query.box)
+        inputs.lo[:, list(box.unbounded)], inputs.hi[:, list(box.unbounded)] = -np.inf, np.inf
+        with np.errstate(all="ignore"):
+            states = interval_bounds(self.model, inputs)
+        ranges = ExactRanges(self.model, states.x, box.lo, box.hi)
+        left = []
+        for alternative in query.alternatives:
+            whole = with_sums(alternative)
+            slack = np.zeros(len(whole.rows))
+            if arithmetic is not None:
+                slack = arithmetic.over(inputs, states).of(whole.rows)[0] * SPARE
+            if not ranges.refutes(whole, slack):
+                left.append(alternative)
+        return replace(query, alternatives=tuple(left))
+
+
+# --- points -----------------------------------------------------------------------------------------------------------
+
+
+def _satisfying(
+    asked: AskedQuery, point: FloatArray | Float32Array, pinned: Sequence[Fraction] = ()
+) -> Assignment | None:
+    """Return the assignment at a point, where it satisfies the query.
+
+    Of a real query that is known already, and the inputs are told exactly; the other variables as floats have them.
+    """
+    found = asked.replay.assignment(point)
+    if asked.is_real:
+        exact = list(pinned) or [Fraction(value) for value in point.tolist()]
+        return {**found, **asked.replay.inputs_at(exact)}
+    flat = {name: array.reshape(-1) for name, array in found.items()}
+    return found if holds(asked.specification, lambda entry: flat[entry[0]][entry[1]]) else None
+
+
+def _somewhere(asked: AskedQuery, box: AskedBox) -> Assignment | None:
+    """Return the assignment at a point of a box that satisfies the query everywhere."""
+    exact = box.query.box
+    point = exact.project(exact.centre)
+    return _satisfying(asked, point, exact.exactly(point) if exact.pins else ())
+
+
+def _tried(judge: Judge, box: AskedBox, rng: np.random.Generator) -> Found | None:
+    """Return the best point for a query, of a few near the middle of what is likely."""
+    for scale in SCALES:
+        if judge.propose(_spread(box.query, rng, scale, TRIED_FIRST)):
+            break
+    return judge.best
+
+
+def _spread(query: Query, rng: np.random.Generator, scale: float, count: int) -> FloatArray:
+    """Return points of a query's box, (count, p): even within `scale` of 0, or of what of the box is nearest to it."""
+    lo, hi = query.box.lo, query.box.hi
+    nearest = np.clip(0.0, lo, hi)
+    low, high = np.maximum(lo, nearest - scale), np.minimum(hi, nearest + scale)
+    points: FloatArray = low + rng.random((count, query.box.size)) * (high - low)
+    return points
+
+
+def _by_points_alone(
+    asked: AskedQuery, boxes: Sequence[AskedBox], options: Options, why: str, budget: Budget
+) -> Answer:
+    """Look for a point where there is no model: what is not found is unknown."""
+    rng = np.random.default_rng(options.seed)
+    for box in boxes:
+        try:
+            point = None if asked.is_real else _tried(Judge(asked.replay, box.query, TRIED_FIRST, budget), box, rng)
+        except UnsupportedModelError as error:
+            return Answer("unknown", remarks=(why, str(error)))
+        found = None if point is None or not point.holds else _satisfying(asked, point.point)
+        if found is not None:
+            return Answer("sat", found)
+    return Answer("unknown", remarks=(why,))
