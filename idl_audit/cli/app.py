@@ -34,6 +34,7 @@ COMMANDS = {
     "reduce": "reduce",
     "compress": "compress",
     "compose": "compose",
+    "train": "train",
     "harden": "harden",
     "inspect": "inspect",
     "verify": "verify",

@@ -53,6 +53,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "idl-audit compose cascade features.npz classifier.npz -o both.npz",
             "idl-audit compose feedback plant.npz controller.onnx -o closed_loop.npz",
         ),
+        "train": (
+            f"idl-audit train {SAMPLE}.npz -o trained.npz --states 40 --bounds 0,1",
+            "idl-audit train table.csv -o selected.npz --states 20 --select 8 --solver bcd",
+        ),
         "harden": (
             "idl-audit harden model.onnx -d train.npz -e 0.1 --bounds 0,1 -o hardened.onnx --audit test.npz",
             "idl-audit harden model.onnx -d train.npz --holdout validation.npz -e 8/255 --bounds 0,1 -o hardened.onnx",

@@ -17,6 +17,7 @@ from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.options.training import HardenOptions
+from idl_audit.commands.shared.apart import refuse_few, refuse_shared
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.samples import describe_data, open_samples
 from idl_audit.commands.shared.subject import Subject, describe_conversion, open_subject
@@ -47,8 +48,6 @@ AGREES: Final = 1e-4
 """Of max|y|: how far the two may be apart."""
 MOST_JUDGED: Final = 400
 """Samples kept apart that every trade-off is judged by."""
-FEWEST: Final = 10
-"""Samples that training and choice each need."""
 
 
 def harden_model(path: Path, options: HardenOptions, *, heard: Tell = lambda name: lambda step: None) -> Report:
@@ -125,15 +124,14 @@ def _apart(subject: Subject, given: Samples, options: HardenOptions) -> tuple[Sa
     if chosen.path is not None:
         held = _labelled(open_samples(subject, _of(options.data, chosen.path)), chosen.path)
         trained = given
-        _refuse_shared(held, trained, f"--holdout {chosen.path}", "training")
+        refuse_shared(held, trained, f"--holdout {chosen.path}", "training")
     else:
         assert chosen.share is not None
         order = np.random.default_rng(options.seed).permutation(given.n)
         count = round(chosen.share * given.n)
         held, trained = _rows(given, np.sort(order[:count])), _rows(given, np.sort(order[count:]))
     for samples, what in ((held, "chosen by"), (trained, "trained on")):
-        if samples.n < FEWEST:
-            raise DataError(f"{samples.n} samples are to be {what}, and {FEWEST} are the fewest; give more samples")
+        refuse_few(samples, what)
     if options.adversarial is not None:
         more = _labelled(open_samples(subject, _of(options.data, options.adversarial)), options.adversarial)
         trained = replace(
@@ -156,19 +154,8 @@ def _unseen(subject: Subject, options: HardenOptions, seen: tuple[Samples, ...])
         return None
     found = _labelled(open_samples(subject, _of(options.data, options.audit)), options.audit)
     for samples, what in zip(seen, ("choice", "training"), strict=True):
-        _refuse_shared(found, samples, f"--audit {options.audit}", what)
+        refuse_shared(found, samples, f"--audit {options.audit}", what)
     return found
-
-
-def _refuse_shared(found: Samples, seen: Samples, what: str, where: str) -> None:
-    known = {row.tobytes() for row in np.asarray(seen.inputs, np.float64) + 0.0}
-    shared = [int(i) for i, row in zip(found.indices, found.inputs + 0.0, strict=True) if row.tobytes() in known]
-    if shared:
-        raise DataError(
-            f"{what}: {len(shared)} of its {found.n} samples (the first is {shared[0]}) are among those of {where}, "
-            "and say nothing about others; leave them out of one of the two files",
-            code="IDL603",
-        )
 
 
 def _labels(samples: Samples) -> np.ndarray:

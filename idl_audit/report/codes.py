@@ -341,6 +341,13 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "samples that the network has not seen.",
             "Leave it out of one of the two files.",
         ),
+        "IDL604": Code(
+            "inputs of very different size are trained in one unit",
+            "Inputs are taken to be of one kind by `train` where --bounds are given or samples are images. One of them "
+            "deviates a hundred times as much as the middle one, so that the others are hardly seen.",
+            "Leave --bounds out, so that each input is trained in units of its own deviation, or give --mean and --std "
+            "for each input.",
+        ),
     }
 )
 """Code -> its meaning. Stable across versions: a code is never used for something else."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Sensitivity,
         Summary,
         TopInput,
+        Training,
     )
 
 REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -157,6 +158,8 @@ def _sentence(report: Report) -> str:
         return _comparison_sentence(report, report.comparison)
     if report.monotonicity is not None:
         return _monotone_sentence(report, report.monotonicity)
+    if report.training is not None:
+        return _training_sentence(report, report.training)
     if report.hardening is not None:
         return _hardening_sentence(report, report.hardening)
     if report.objectives:
@@ -245,6 +248,16 @@ def _predictions_sentence(report: Report) -> str:
         return f"{start}."
     clean = report.summary.clean
     return f"{start}; {clean.k} of {clean.n} labels are predicted ({percent(clean.k, clean.n)})."
+
+
+def _training_sentence(report: Report, found: Training) -> str:
+    held = found.holdout
+    if held.right is not None:
+        fit = f"{held.right} of {held.n} classes are right ({percent(held.right, held.n)})"
+    else:
+        fit = f"the RMSE is {figure(held.rmse)}"
+    model = f"{_file_name(report)} is written, an implicit model of {found.states:,} states"
+    return f"{model}; on samples kept apart {fit}."
 
 
 def _hardening_sentence(report: Report, found: Hardening) -> str:

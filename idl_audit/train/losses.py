@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,6 +22,13 @@ from idl_audit.train.network import Twin
 from idl_audit.train.spans import Span
 
 Method: TypeAlias = Literal["mtl", "ibp", "sabr", "adversarial", "plain"]
+
+
+class Network(Protocol):
+    """What is attacked: outputs for each of some inputs."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Return y for each row of x."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +59,7 @@ def ibp(network: Twin, batch: Batch) -> Tensor:
     return functional.cross_entropy(network.worst(batch.box, batch.y), batch.y)
 
 
-def attacked(network: Twin, batch: Batch, steps: int, generator: torch.Generator) -> Tensor:
+def attacked(network: Network, batch: Batch, steps: int, generator: torch.Generator) -> Tensor:
     """Return points of the boxes that were pushed towards other classes, without gradient."""
     start = torch.rand(batch.x.shape, generator=generator)
     points = batch.lo + start * (batch.hi - batch.lo)

@@ -44,7 +44,7 @@ COMMANDS = {
 }
 """Name -> a command line that succeeds."""
 
-ELSEWHERE = ("predict", "reduce", "compress", "compose", "harden")
+ELSEWHERE = ("predict", "reduce", "compress", "compose", "harden", "train")
 """Commands that make a model or numbers: they have tests of their own."""
 OTHERS = ("init", "convert-property", "gate", "diff", "explain", "report", "schema")
 """Commands that print no report."""

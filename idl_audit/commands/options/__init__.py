@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "reduce": "models:Reduce",
         "compress": "models:Compress",
         "compose": "models:Compose",
+        "train": "models_from_data:Train",
         "harden": "training:Harden",
         "inspect": "models:Inspect",
         "verify": "models:Verify",

@@ -64,6 +64,7 @@ def _was_holdout(value: object) -> bool:
 
 SHARE = Reader(_share)
 MINUTES = Reader(_minutes, schema={"type": "number", "exclusiveMinimum": 0})
+HOLDOUT = Reader(_holdout, was_read=_was_holdout, placed=_placed)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class HardenOptions(Declared):
     )
     holdout: Holdout = option(
         "10%",
-        Reader(_holdout, was_read=_was_holdout, placed=_placed),
+        HOLDOUT,
         "Samples kept apart to choose by: a share of --data or, better, a file of samples that the network has not "
         "been trained on.",
         metavar="SHARE|FILE",

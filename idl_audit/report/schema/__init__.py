@@ -74,6 +74,7 @@ from idl_audit.report.schema.subject import (
     Tool,
     WellPosed,
 )
+from idl_audit.report.schema.training import Fit, Training
 from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, SecondModel, Verification
 from idl_audit.values.verdicts import Reason, Verdict
 
@@ -105,6 +106,7 @@ __all__ = [
     "EpsPoint",
     "EpsSummary",
     "EquilibriumCheck",
+    "Fit",
     "FixedInfo",
     "Gate",
     "Hardening",
@@ -150,6 +152,7 @@ __all__ = [
     "TopGroup",
     "TopInput",
     "TradeOff",
+    "Training",
     "TwoClasses",
     "ValidationError",
     "Verdict",

@@ -23,6 +23,7 @@ from idl_audit.report.schema.results import (
 )
 from idl_audit.report.schema.sensitivity import Sensitivity
 from idl_audit.report.schema.subject import Conversion, DataInfo, Environment, ModelInfo, ThreatModel, Tool
+from idl_audit.report.schema.training import Training
 from idl_audit.report.schema.verification import Verification
 
 SCHEMA_VERSION: Final = "1.1"
@@ -67,6 +68,7 @@ class Report(Part):
     compression: Compression | None = Field(default=None, description="A smaller model.")
     comparison: Comparison | None = Field(default=None, description="Another network, compared with this one.")
     monotonicity: Monotonicity | None = Field(default=None, description="Which way a score goes as one input rises.")
+    training: Training | None = Field(default=None, description="A model that was made from data.")
     hardening: Hardening | None = Field(default=None, description="Weights that were trained.")
     properties: tuple[PropertyReport, ...] = Field(default=(), description="VNN-LIB properties.")
     predictions: tuple[Prediction, ...] = Field(default=(), description="Outputs of the implicit model.")

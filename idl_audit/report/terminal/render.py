@@ -32,6 +32,7 @@ from idl_audit.report.terminal.monotonicity import monotone_sections
 from idl_audit.report.terminal.objectives import objective_sections
 from idl_audit.report.terminal.properties import property_sections
 from idl_audit.report.terminal.sensitivity import sensitivity_sections
+from idl_audit.report.terminal.training import training_sections
 from idl_audit.report.terminal.verdicts import verdict_sections
 from idl_audit.report.wording import figure, near_jumps, optimisation, plain, verdict_sentence
 
@@ -66,6 +67,8 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from comparison_sections(report, report.comparison, most, wide=wide)
     if report.monotonicity is not None:
         yield from monotone_sections(report, report.monotonicity, most)
+    if report.training is not None:
+        yield from training_sections(report.training, most)
     if report.hardening is not None:
         yield from hardening_sections(report.hardening)
     if report.predictions:

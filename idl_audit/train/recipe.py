@@ -1,0 +1,116 @@
+"""What an implicit model is trained for: data, loss, penalties, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from idl_audit.train.implicit import ImplicitNet
+from idl_audit.train.losses import Batch, attacked
+from idl_audit.train.spans import Span
+
+Loss: TypeAlias = Literal["squared", "cross-entropy"]
+Solver: TypeAlias = Literal["gradient", "bcd", "frank-wolfe"]
+
+BALANCE: Final = 0.05
+"""Weight of |C|^2 / 2 beside the norms of columns: relu(s z) = s relu(z), so that without it B may shrink while C grows
+and no column ever pays."""
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Weights of what is added to the mean loss."""
+
+    S: float = 0.0
+    """||S||_inf."""
+    rho: float = 0.0
+    """(||B||^2 + ||C||^2) / (2 (1 - ||A||)) + ||D||, norms of rows."""
+    columns: float = 0.0
+    """The sum of the norms of the columns of (B; D)."""
+    l1: float = 0.0
+    """The sum of |entries| of A, B, C, D."""
+
+    def smooth(self, net: ImplicitNet, *, balanced: bool) -> Tensor | float:
+        """Return the part that has gradients; the others are proximal steps. `balanced` adds what columns need."""
+        total: Tensor | float = BALANCE / 2 * net.weights["C"].square().sum() if balanced else 0.0
+        if self.S:
+            total = total + self.S * net.norm_of_S()
+        if self.rho:
+            total = total + self.rho * net.rho()
+        return total
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train."""
+
+    loss: Loss
+    solver: Solver = "gradient"
+    penalties: Penalties = Penalties()
+    select: int | None = None
+    """So many inputs may act."""
+    share: float = 0.3
+    """Of the loss that is the worst one over boxes, by intervals, where there are any."""
+    attack_steps: int = 2
+    wider: float = 1.1
+    """The radius of training, as a multiple of the one that is asked for."""
+    rate: float = 3e-3
+    batch: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What is trained on, in the units of training."""
+
+    u: Tensor
+    """(m, p)."""
+    y: Tensor
+    """Classes (m,), or numbers (m, q)."""
+    radius: Tensor | None = None
+    """How far each input may move, (p,)."""
+    valid: tuple[Tensor, Tensor] | None = None
+    """The ends of the valid range, (p,) each."""
+
+    def box(self, places: Tensor, share: float) -> Span | None:
+        """Return boxes around some examples, of a share of the radius; None where nothing moves."""
+        if self.radius is None:
+            return None
+        u = self.u[places]
+        lo, hi = u - share * self.radius, u + share * self.radius
+        if self.valid is not None:
+            lo, hi = torch.maximum(lo, self.valid[0]), torch.minimum(hi, self.valid[1])
+        return Span.between(torch.minimum(lo, u), torch.maximum(hi, u))
+
+
+def squared(found: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean over examples of |y - t|^2 / 2."""
+    return (found - wanted).square().sum(1).mean() / 2
+
+
+def worst_squared(net: ImplicitNet, box: Span, wanted: Tensor) -> Tensor:
+    """Return the mean over boxes of the greatest |y - t|^2 / 2, by intervals."""
+    y = net.outputs_of(box)
+    return ((y.centre - wanted).abs() + y.radius).square().sum(1).mean() / 2
+
+
+LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {"squared": squared, "cross-entropy": functional.cross_entropy}
+
+
+def loss_of(
+    net: ImplicitNet, u: Tensor, y: Tensor, box: Span | None, recipe: Recipe, chance: torch.Generator
+) -> Tensor:
+    """Return the mean loss; over boxes, (1 - share) that at attacked points and share the worst one by intervals."""
+    loss = LOSSES[recipe.loss]
+    if box is None:
+        return loss(net(u), y)
+    if recipe.loss == "squared":
+        return (1 - recipe.share) * loss(net(u), y) + recipe.share * worst_squared(net, box, y)
+    points = attacked(net, Batch(u, y, box.lo, box.hi), recipe.attack_steps, chance)
+    worst = functional.cross_entropy(net.worst(box, y), y)
+    return (1 - recipe.share) * loss(net(points), y) + recipe.share * worst
