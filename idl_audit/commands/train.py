@@ -49,7 +49,7 @@ def train_model(options: TrainOptions, *, heard: Heard = lambda step: None) -> R
     with clock.step("read"):
         given = _read(options, options.data, options.labels, limit=options.limit)
         held, trained = _apart(given, options)
-        task = _task(trained, options)
+        task = _task(trained, _n_outputs(given), options)
     with clock.step("train"):
         start = time.process_time()
         found = train(task, heard)
@@ -124,8 +124,8 @@ def _data_options(options: TrainOptions) -> DataOptions:
 # --- what is trained --------------------------------------------------------------------------------------------------
 
 
-def _task(trained: Examples, options: TrainOptions) -> Task:
-    p, q, n = trained.samples.inputs.shape[1], _n_outputs(trained), options.n_states
+def _task(trained: Examples, q: int, options: TrainOptions) -> Task:
+    p, n = trained.samples.inputs.shape[1], options.n_states
     loops_too_large = not options.structure.layers and n > MOST_STATES
     if loops_too_large:
         raise OptionError(f"--states {n:,} is too many: at most {MOST_STATES:,} states of a loop can be proved")

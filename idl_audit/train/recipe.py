@@ -54,7 +54,7 @@ class Recipe:
     penalties: Penalties = Penalties()
     select: int | None = None
     """So many inputs may act."""
-    share: float = 0.3
+    share: float = 0.1
     """Of the loss that is the worst one over boxes, by intervals, where there are any."""
     attack_steps: int = 2
     wider: float = 1.1

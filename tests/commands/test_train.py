@@ -132,6 +132,7 @@ def test_the_same_seed_writes_the_same_bytes(folder: Path, tmp_path: Path) -> No
         ({"penalty": "S=1,S=2"}, "--penalty must be like"),
         ({"penalty": "magic=1"}, "--penalty must be like"),
         ({"penalty": "S=-1"}, "--penalty needs weights from 0"),
+        ({"select": 2, "penalty": "columns=1"}, "--select finds the weight"),
         ({"select": 9}, "--select 9 is more than the 4 inputs"),
         ({"states": 10**5}, "is too many"),
     ],
@@ -153,6 +154,16 @@ def test_data_that_teach_nothing_are_refused(folder: Path, tmp_path: Path) -> No
         train_model(asked(folder, tmp_path / "m.npz", limit=20))
     with pytest.raises(DataError, match="no such file"):
         train_model(asked(folder, tmp_path / "m.npz", "missing.npz"))
+
+
+def test_a_class_that_only_samples_kept_apart_have_is_an_output(tmp_path: Path) -> None:
+    points, labels = blobs(100)
+    held = np.sort(np.random.default_rng(0).permutation(100)[:10])
+    labels[held[0]] = 2
+    np.savez(tmp_path / "rare.npz", inputs=points, labels=labels)
+    report = train_model(asked(tmp_path, tmp_path / "m.npz", "rare.npz"))
+    assert report.model is not None
+    assert report.model.n_outputs == 3
 
 
 def test_inputs_of_unequal_size_in_one_unit_are_told(folder: Path, tmp_path: Path) -> None:

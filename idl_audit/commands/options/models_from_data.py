@@ -161,6 +161,8 @@ class TrainOptions(Declared):
             raise OptionError(f"--states {self.states} are not the {sum(layers)} of --structure {self.structure}")
         if layers and self.penalty.rho:
             raise OptionError("--penalty rho is for a norm of A below 1, which layers need not have; use S")
+        if self.select is not None and self.penalty.columns:
+            raise OptionError("--select finds the weight of the columns itself; leave it out of --penalty")
         if self.solver == "bcd" and (self.eps is not None or self.penalty.S or self.penalty.rho):
             raise OptionError("--solver bcd takes the penalties columns and l1, and no --eps; use --solver gradient")
         if self.solver == "frank-wolfe" and layers:
