@@ -20,7 +20,7 @@ import numpy as np
 from idl_audit.commands.shared.networks import OpenNetwork
 from idl_audit.commands.shared.questions import rounded, scaled_row
 from idl_audit.data.vnnlib import OutputRow
-from idl_audit.data.vnnlib2.arithmetic import Arithmetic
+from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, Arithmetic
 from idl_audit.data.vnnlib2.evaluation import evaluated
 from idl_audit.data.vnnlib2.normal_form import BoxOfCases, Columns, Literal, NormalForm, normal_form
 from idl_audit.data.vnnlib2.syntax import Access, Constant, Operation, Specification, Term
@@ -296,12 +296,16 @@ class _Making:
 
     @property
     def _fixed(self) -> Mapping[int, float]:
-        """The columns that have one number in all boxes, which a float is."""
+        """The columns that have one number in all boxes, which is one of the product's element type as well.
+
+        A real input may have a number that float64 holds and float32 rounds to another one.
+        """
         first, *others = self.form.boxes
+        held = ARITHMETICS[self._element]
         found = {
             i: float(low)
             for i, (low, high) in enumerate(zip(first.lo, first.hi, strict=True))
-            if low is not None and low == high and Fraction(float(low)) == low
+            if low is not None and low == high and held.nearest(low) == low
         }
         return {i: value for i, value in found.items() if all(box.lo[i] == box.hi[i] == value for box in others)}
 
