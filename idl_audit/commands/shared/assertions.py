@@ -28,6 +28,7 @@ from idl_audit.data.vnnlib2.terms import Entry, Key, Monomial, difference, key_o
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.product import Member, Place, Product
 from idl_audit.implicit.build import build_implicit
+from idl_audit.implicit.exact_constants import rounded_constants
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
@@ -88,10 +89,14 @@ class AskedQuery:
         """Return the implicit model of all networks and comparisons.
 
         Raises:
-            UnsupportedModelError: with every operator, or use of one, that has no implicit form.
+            UnsupportedModelError: with every operator, or use of one, that has no implicit form, or of a real query
+                with every constant of the networks that is rounded.
             MemoryLimitError: where a matrix would exceed `max_bytes`.
         """
         assert self.graph is not None
+        rounded = rounded_constants(self.graph) if self.is_real else ()
+        if rounded:
+            raise UnsupportedModelError(rounded)
         return build_implicit(self.graph, max_bytes=max_bytes)
 
 
