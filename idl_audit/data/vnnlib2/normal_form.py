@@ -488,7 +488,7 @@ def _limit(case: _Case, i: int, limit: Fraction, arithmetic: Arithmetic, *, is_u
 def _beyond(comparison: Comparison, arithmetic: Arithmetic) -> Literal:
     """Return what is refuted for a float that is compared with itself only where it is a number: it is too large.
 
-    NaN is not equal to itself. Where the term is proved to be at most the largest float, with its roundings, it is none.
+    NaN is not equal to itself. A term that is proved to be at most the largest float, with its roundings, is none.
     """
     assert arithmetic.largest is not None
     largest = Constant(arithmetic.largest, str(arithmetic.largest), comparison.place)
