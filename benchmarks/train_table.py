@@ -131,10 +131,9 @@ def root_mean_square(apart: FloatArray) -> float:
 
 
 def network_errors(u: FloatArray, y: FloatArray, grid: FloatArray, seed: int) -> tuple[float, float]:
-    """Return training and true-function RMSE of a network with three layers of 25 ReLU (Adam, till it stands still)."""
+    """Return training and true-function RMSE of a network with three layers of 25 ReLU, by Adam."""
     torch.manual_seed(seed)
-    sizes = (1, 25, 25, 25)
-    layers = [part for a, b in pairwise(sizes) for part in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+    layers = [part for a, b in pairwise((1, 25, 25, 25)) for part in (torch.nn.Linear(a, b), torch.nn.ReLU())]
     net = torch.nn.Sequential(*layers, torch.nn.Linear(25, 1))
     steps = 3000
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)

@@ -38,6 +38,8 @@ TO_ANSWER: Final = 0.3
 """Seconds before the end at which the answer is begun: to print it, and to look for it in vain no longer."""
 TO_END: Final = 0.15
 """Seconds before the end at which whoever has not answered is not waited for any longer."""
+LONGEST: Final = 10.0**8
+"""Seconds, some three years: a limit beyond is this one, as no system waits for longer times than it can count."""
 LEAST: Final = 0.05
 """Seconds that there are in any case."""
 
@@ -149,7 +151,7 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is no time: give seconds above 0")
-    return value
+    return min(value, LONGEST)
 
 
 # --- verify -----------------------------------------------------------------------------------------------------------

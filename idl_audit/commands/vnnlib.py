@@ -45,7 +45,6 @@ def said_of(asked: Asked) -> tuple[str, str]:
 
     Raises:
         InvalidInputError: where the query, a file, or what they say of each other is refused.
-        AgreementError: where the implicit model is not the networks.
     """
     query = read_specification(asked.query)
     budget = Budget.of(asked.deadline - time.monotonic(), clock=time.monotonic)
@@ -64,12 +63,13 @@ def verify(query: Specification, files: Mapping[str, Path], options: Options, bu
 
     Raises:
         InvalidInputError: where the query, a file, or what they say of each other is refused.
-        AgreementError: where the implicit model is not the networks.
     """
     try:
         return answered(asked_query(query, open_networks(query, files)), options, budget)
     except UnsupportedModelError as error:
         return Answer("unknown", remarks=(str(error),))
+    except OverflowError:  # a real query may have numbers of any size, and bounds are float64 numbers
+        return Answer("unknown", remarks=("a number of the query is beyond the largest float64, 1.8e308",))
     except BudgetError:
         return Answer("timed-out")
 

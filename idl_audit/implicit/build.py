@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,6 +26,7 @@ from idl_audit.implicit.lowering.nodes import Progress
 from idl_audit.implicit.lowering.sequences import TensorList
 from idl_audit.implicit.model import Affine, ImplicitModel, InputPart, PoolWindows, StateBlock
 from idl_audit.implicit.walk import Walk
+from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import UnsupportedModelError
 
 STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
@@ -68,6 +70,8 @@ class Walked:
     """The last operator, where it is left out."""
     folded: tuple[Node, ...]
     """The nodes that compute a constant which is no whole number."""
+    constants: Mapping[str, AnyArray]
+    """Every tensor that is known, by its name."""
 
 
 def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
@@ -105,7 +109,11 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
     nodes = live_nodes(fused.nodes, [target])
     folded = tuple(node for node in nodes if any(_is_real_constant(values.get(name)) for name in node.outputs))
     parts = tuple(InputPart(value.name, sample_shape(value)) for value in graph.parts)
-    return Walked(walk, result, sample_shape(entry), parts, stripped, folded)
+    return Walked(walk, result, sample_shape(entry), parts, stripped, folded, _known(values))
+
+
+def _known(values: Mapping[str, Known]) -> Mapping[str, AnyArray]:
+    return MappingProxyType({name: value for name, value in values.items() if isinstance(value, np.ndarray)})
 
 
 def _with_known_input(graph: Graph, walk: Walk, target: str) -> Graph:

@@ -154,12 +154,12 @@ def _sentence(report: Report) -> str:
         found = report.verification
         claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
+    if report.training is not None:
+        return _training_sentence(report, report.training)
     if report.comparison is not None:
         return _comparison_sentence(report, report.comparison)
     if report.monotonicity is not None:
         return _monotone_sentence(report, report.monotonicity)
-    if report.training is not None:
-        return _training_sentence(report, report.training)
     if report.hardening is not None:
         return _hardening_sentence(report, report.hardening)
     if report.objectives:

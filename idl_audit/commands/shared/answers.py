@@ -17,6 +17,7 @@ import numpy as np
 
 from idl_audit.commands.shared.agreement import Compared, check
 from idl_audit.commands.shared.assertions import AskedBox, AskedQuery
+from idl_audit.commands.shared.exact_values import exact_values
 from idl_audit.data.vnnlib2.evaluation import holds
 from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.decide.many import decided_together
@@ -35,7 +36,7 @@ from idl_audit.proof.rows import with_sums
 from idl_audit.search.judge import Found, Judge
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
+from idl_audit.values.errors import AgreementError, DataError, MemoryLimitError, UnsupportedModelError
 from idl_audit.values.query import Query
 from idl_audit.values.verdicts import Reason, Verdict
 
@@ -53,6 +54,7 @@ CHECKED_WITHIN: Final = 100.0
 """No further from 0 than so, where the box allows it: where numbers are large, floats are far from real ones."""
 
 
+AT_ONE_POINT: Final = "all inputs of a box satisfy it, and at the one that was tried an output is no number"
 WITHOUT_BOUNDS: Final = "it is refuted within some bounds, and inputs are real numbers without any"
 
 
@@ -70,11 +72,7 @@ class Answer:
 
 
 def answered(asked: AskedQuery, options: Options, budget: Budget) -> Answer:
-    """Return the answer to a query.
-
-    Raises:
-        AgreementError: where the implicit model is not the networks.
-    """
+    """Return the answer to a query; of networks that are not the implicit model only a point that satisfies it."""
     for box in asked.boxes:
         if box.is_whole:
             found = _somewhere(asked, box)
@@ -83,9 +81,11 @@ def answered(asked: AskedQuery, options: Options, budget: Budget) -> Answer:
     left = [box for box in asked.boxes if box.query.alternatives or box.is_whole]
     if not left:
         return Answer("unsat")
+    if asked.graph is None:
+        return Answer("unknown", remarks=(AT_ONE_POINT,))
     try:
         return _Deciding(asked, asked.model(), options, budget).answer(left)
-    except (UnsupportedModelError, MemoryLimitError) as error:
+    except (AgreementError, UnsupportedModelError, MemoryLimitError) as error:
         return _by_points_alone(asked, left, options, str(error), budget)
 
 
@@ -113,7 +113,7 @@ class _Deciding:
             if self.budget.out_of_time:
                 return Answer("timed-out")
             if box.is_whole:
-                remarks.append("all inputs of a box satisfy it, and at the one that was tried an output is no number")
+                remarks.append(AT_ONE_POINT)
                 continue
             result = together.get(turn) or self._decided(box, self.budget.part(1 / (len(boxes) - turn)))
             found = None if result.verdict is Verdict.CERTIFIED else self._assigned(box, result.found)
@@ -137,12 +137,16 @@ class _Deciding:
 
         Raises:
             AgreementError: where they differ.
-            UnsupportedModelError: where they do because of the networks' own arithmetic.
+            UnsupportedModelError: where they do because of the networks' own arithmetic, or where no point of the box
+                is one of the numbers that the networks read.
         """
         asked = self.asked
         path = asked.networks[0].path
         points = _spread(box.query, np.random.default_rng(self.options.seed), CHECKED_WITHIN, CHECKED_POINTS)
-        check(Compared(path, self.model, asked.replay, asked.graph), points)
+        try:
+            check(Compared(path, self.model, asked.replay, asked.graph), points)
+        except DataError as error:  # the query is right all the same: real inputs, and doubles, may be of any size
+            raise UnsupportedModelError([str(error)]) from error
 
     def _judge(self, box: AskedBox) -> Judge:
         return Judge(self.asked.replay, box.query, TRIED_FIRST, self.budget, self._options.confirm)
@@ -243,12 +247,16 @@ def _satisfying(
 ) -> Assignment | None:
     """Return the assignment at a point, where it satisfies the query.
 
-    Of a real query that is known already, and the inputs are told exactly; the other variables as floats have them.
+    Of a real query that is known already, and all variables are told exactly; hidden tensors and outputs of networks
+    that have no exact form as floats have them.
     """
     found = asked.replay.assignment(point)
     if asked.is_real:
         exact = list(pinned) or [Fraction(value) for value in point.tolist()]
-        return {**found, **asked.replay.inputs_at(exact)}
+        known = exact_values(asked, exact)
+        found = {**found, **asked.replay.inputs_at(exact), **known}
+        if not known:
+            return found
     flat = {name: array.reshape(-1) for name, array in found.items()}
     return found if holds(asked.specification, lambda entry: flat[entry[0]][entry[1]]) else None
 
@@ -257,7 +265,9 @@ def _somewhere(asked: AskedQuery, box: AskedBox) -> Assignment | None:
     """Return the assignment at a point of a box that satisfies the query everywhere."""
     exact = box.query.box
     point = exact.project(exact.centre)
-    return _satisfying(asked, point, exact.exactly(point) if exact.pins else ())
+    found = _satisfying(asked, point, exact.exactly(point) if exact.pins else ())
+    # the box of a float64 query may hold no float32 number, and its corner is one of its points in any case
+    return found if found is not None or asked.is_real else _satisfying(asked, exact.inner_lo)
 
 
 def _tried(judge: Judge, box: AskedBox, rng: np.random.Generator) -> Found | None:

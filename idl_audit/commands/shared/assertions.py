@@ -20,14 +20,15 @@ import numpy as np
 from idl_audit.commands.shared.networks import OpenNetwork
 from idl_audit.commands.shared.questions import rounded, scaled_row
 from idl_audit.data.vnnlib import OutputRow
-from idl_audit.data.vnnlib2.arithmetic import Arithmetic
+from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, Arithmetic
 from idl_audit.data.vnnlib2.evaluation import evaluated
-from idl_audit.data.vnnlib2.normal_form import BoxOfCases, Columns, Literal, NormalForm, normal_form
-from idl_audit.data.vnnlib2.syntax import Access, Constant, Operation, Specification, Term
+from idl_audit.data.vnnlib2.normal_form import BoxOfCases, Columns, Literal, NormalForm, normal_form, size_of
+from idl_audit.data.vnnlib2.syntax import REAL, Access, Constant, Operation, Specification, Term
 from idl_audit.data.vnnlib2.terms import Entry, Key, Monomial, difference, key_of, polynomial_of, value_of
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.product import Member, Place, Product
 from idl_audit.implicit.build import build_implicit
+from idl_audit.implicit.exact_constants import rounded_constants
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
@@ -88,10 +89,14 @@ class AskedQuery:
         """Return the implicit model of all networks and comparisons.
 
         Raises:
-            UnsupportedModelError: with every operator, or use of one, that has no implicit form.
+            UnsupportedModelError: with every operator, or use of one, that has no implicit form, or of a real query
+                with every constant of the networks that is rounded.
             MemoryLimitError: where a matrix would exceed `max_bytes`.
         """
         assert self.graph is not None
+        rounded = rounded_constants(self.graph) if self.is_real else ()
+        if rounded:
+            raise UnsupportedModelError(rounded)
         return build_implicit(self.graph, max_bytes=max_bytes)
 
 
@@ -177,6 +182,23 @@ def asked_query(query: Specification, networks: Sequence[OpenNetwork]) -> AskedQ
         tuple(box.finished(width) for box in boxes),
         Replay(tuple(networks), form.columns, tuple(making.sides.values()), elements),
     )
+
+
+def graph_of_entries(asked: AskedQuery) -> tuple[Graph, tuple[Entry, ...]]:
+    """Return the networks of a real query with all entries of hidden tensors and outputs, and which these are.
+
+    No input is read as a fixed number there.
+    """
+    free = (None,) * asked.columns.count
+    form = NormalForm(asked.columns, (BoxOfCases(free, free, ()),))
+    making = _Making(asked.specification, asked.networks, form)
+    made = [
+        variable for network in asked.networks for variable in (*network.declared.hidden, *network.declared.outputs)
+    ]
+    entries = tuple((variable.name, flat) for variable in made for flat in range(size_of(variable)))
+    for entry in entries:
+        making.number(Side(ARITHMETICS[REAL], monomial=(entry,)))
+    return making.graph(), entries
 
 
 @dataclass(frozen=True)
@@ -310,7 +332,7 @@ class _Making:
         """Return left - right multiplied out, its coefficients scaled until float64 holds them."""
         sides = [polynomial_of(side, literal.arithmetic) for side in (literal.left, literal.right)]
         whole = difference(*sides)
-        terms = {self._number(Side(literal.arithmetic, monomial=one)): c for one, c in whole.items() if one}
+        terms = {self.number(Side(literal.arithmetic, monomial=one)): c for one, c in whole.items() if one}
         row = scaled_row(OutputRow(tuple(terms.items()), whole.get((), Fraction(0))), self.query.source)
         return _Row(row.coefficients, row.offset, literal.strict)
 
@@ -329,10 +351,11 @@ class _Making:
                             "whole numbers can be compared as they are"
                         ]
                     )
-                coefficients.append((self._number(Side(literal.arithmetic, term=side)), Fraction(sign)))
+                coefficients.append((self.number(Side(literal.arithmetic, term=side)), Fraction(sign)))
         return _Row(tuple(coefficients), offset, literal.strict)
 
-    def _number(self, side: Side) -> int:
+    def number(self, side: Side) -> int:
+        """Return the number of a side, which is new where it was not met before."""
         if side.key not in self._numbers:
             self._numbers[side.key] = len(self._numbers)
             self.sides[side.key] = side

@@ -17,7 +17,7 @@ from idl_audit.commands.shared.subject import named
 from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, OF_INPUTS
 from idl_audit.data.vnnlib2.syntax import REAL, Network, Specification, Variable
 from idl_audit.graph.inputs import shape_text
-from idl_audit.graph.ir import Graph, Value, shown
+from idl_audit.graph.ir import Graph, Value, live_nodes, shown
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import Tensors, onnxruntime_tensors
 from idl_audit.graph.reader import ADVICE, sniff
@@ -180,14 +180,17 @@ def _check_related(query: Specification, network: OpenNetwork, other: Network, o
     """Compare a network with the one that it is equal or isomorphic to. Raises DataError."""
     same = next(one for one in opened if one.declared.name == other.name)
     relation = f"{query.source}: {network.declared.name} is said to be {network.declared.relation} {other.name}"
-    if list(_structure(network.graph)) != list(_structure(same.graph)):
+    if list(_structure(network)) != list(_structure(same)):
         raise DataError(f"{relation}, and {network.path} has other operators than {same.path}")
 
 
-def _structure(graph: Graph) -> Iterator[tuple[object, ...]]:
-    """Yield each node by what it does and where its inputs come from."""
-    numbers = {value.name: k for k, value in enumerate(graph.inputs)}
-    for node in graph.nodes:
+def _structure(network: OpenNetwork) -> Iterator[tuple[object, ...]]:
+    """Yield each node by what it does and where its inputs come from.
+
+    A graph has the nodes that its hidden variables need as well, which may differ: those of the outputs count.
+    """
+    numbers = {value.name: k for k, value in enumerate(network.graph.inputs)}
+    for node in live_nodes(network.graph.nodes, [network.names[one.name] for one in network.declared.outputs]):
         for name in node.outputs:
             numbers[name] = len(numbers)
         yield node.op, tuple(numbers.get(name, -1) for name in node.inputs)

@@ -244,6 +244,8 @@ class _Making:
             raise _Fault(f"line {comparison.place.line} compares two constants, which have no type")
         arithmetic = ARITHMETICS[self.variables[read[0]].element]
         sides = (comparison.left, comparison.right)
+        if comparison.sense == "!=" and arithmetic.kind == "float" and key_of(sides[0]) == key_of(sides[1]):
+            return self._literal(_beyond(comparison, arithmetic))
         several = []
         for option in _SENSES[comparison.sense]:
             literals = (Literal(*(sides if forward else sides[::-1]), strict, arithmetic) for forward, strict in option)
@@ -481,6 +483,16 @@ def _limit(case: _Case, i: int, limit: Fraction, arithmetic: Arithmetic, *, is_u
         return False
     ends[i] = inside
     return True
+
+
+def _beyond(comparison: Comparison, arithmetic: Arithmetic) -> Literal:
+    """Return what is refuted for a float that is compared with itself only where it is a number: it is too large.
+
+    NaN is not equal to itself. A term that is proved to be at most the largest float, with its roundings, is none.
+    """
+    assert arithmetic.largest is not None
+    largest = Constant(arithmetic.largest, str(arithmetic.largest), comparison.place)
+    return Literal(largest, comparison.left, True, arithmetic)
 
 
 _SENSES: Final[Mapping[str, tuple[tuple[tuple[bool, bool], ...], ...]]] = MappingProxyType(

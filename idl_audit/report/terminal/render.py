@@ -63,12 +63,12 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from bounds_sections(report, most, wide=wide)
     if report.compression is not None:
         yield from compression_sections(report, report.compression, most, wide=wide)
+    if report.training is not None:
+        yield from training_sections(report.training, most)
     if report.comparison is not None:
         yield from comparison_sections(report, report.comparison, most, wide=wide)
     if report.monotonicity is not None:
         yield from monotone_sections(report, report.monotonicity, most)
-    if report.training is not None:
-        yield from training_sections(report.training, most)
     if report.hardening is not None:
         yield from hardening_sections(report.hardening)
     if report.predictions:
