@@ -14,7 +14,7 @@ that float64 holds exactly, unless one is some 2^29 times the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -265,23 +265,28 @@ class _Pairing:
         return _Row(parts, row.constant, row.constant_error)
 
     def _of_difference(self, mine: Affine, theirs: Affine) -> _Row:
-        """Return z - z' = A d + (A - A') x' + (B - B') u + b - b' over the states of the pair."""
+        """Return z - z' = A d + (A - A') x' + (B - B') u + b - b' over the states of the pair.
+
+        Maps of blocks that stand apart are not subtracted: these may have different numbers of states.
+        """
         one, other = _Row.of(mine), _Row.of(theirs)
-        change, parts = one.minus(other), {}
+        parts = {self._places[k]: part for k, part in one.parts.items() if self._is_apart(k)}
+        parts |= {self._places[k] + 1: part.negative for k, part in other.parts.items() if self._is_apart(k)}
+        change = one.without(self._is_apart).minus(other.without(self._is_apart))
         for source, part in change.parts.items():
             if source == INPUT:
                 parts[INPUT] = part
             elif self.kinds[source] == "same":
                 parts[self._places[source]] = part
-            elif self.kinds[source] == "coupled":
+            else:
                 own = one.parts.get(source)
                 wide = part.widened(0)
                 parts[self._places[source]] = wide if own is None else wide.plus_other(own.widened(1))
-            else:
-                sides = one.parts.get(source), other.parts[source].negative if source in other.parts else None
-                parts.update({self._places[source] + j: side for j, side in enumerate(sides) if side is not None})
         left = {k: part for k, part in parts.items() if not part.is_zero}
         return _Row(left, change.constant, change.constant_error)
+
+    def _is_apart(self, source: int) -> bool:
+        return source != INPUT and self.kinds[source] == "apart"
 
 
 # --- coefficients -----------------------------------------------------------------------------------------------------
@@ -393,6 +398,11 @@ class _Row:
     def of(cls, row: Affine) -> _Row:
         """Return a row of blocks as it is."""
         return cls({k: _entries(linear_map) for k, linear_map in _terms(row).items()}, row.constant, row.constant_error)
+
+    def without(self, leave: Callable[[int], bool]) -> _Row:
+        """Return the row without what it reads of some sources."""
+        parts = {source: part for source, part in self.parts.items() if not leave(source)}
+        return _Row(parts, self.constant, self.constant_error)
 
     def minus(self, other: _Row) -> _Row:
         """Return the difference of two rows over the same sources; what is 0 in it stays named."""

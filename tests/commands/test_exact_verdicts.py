@@ -72,6 +72,16 @@ def test_a_point_that_float32_alone_calls_a_counterexample_is_none(tmp_path: Pat
     assert [by.split()[0] for by in one(below).confirmed_by] == ["onnxruntime", "interval"]
 
 
+def test_what_a_file_computes_of_constants_alone_is_a_number_of_its_own_type(tmp_path: Path) -> None:
+    """y = relu(u Div(1, 3)) at u = 3 is three times float32(1/3), 1.0000000298..., and not 1."""
+    nodes = [node("Div", "one three", "third"), node("Mul", "x third", "h"), node("Relu", "h", "y")]
+    model = tmp_path / "n.onnx"
+    onnx.save(proto(nodes, (1, 1), {"one": np.ones(1, np.float32), "three": np.full(1, 3, np.float32)}), model)
+    at_three = "(assert (= X_0 3.0))"
+    assert one(asked(tmp_path, model, at_three + "(assert (>= Y_0 1.00000002))", p=1)).result == "sat"
+    assert one(asked(tmp_path, model, at_three + "(assert (<= Y_0 1.00000002))", p=1)).result == "unsat"
+
+
 def test_a_tie_is_met_exactly(tmp_path: Path) -> None:
     """y = relu(u) at 1: intervals leave it open, fractions do not."""
     found = one(asked(tmp_path, network(tmp_path, np.ones((1, 1))), unit(1) + "(assert (>= Y_0 1.0))", p=1))

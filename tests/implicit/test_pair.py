@@ -59,6 +59,21 @@ def test_both_forms_are_the_two_models_and_their_bounds_hold(seed, skip):
             assert (x <= states.x[k].hi + 1e-12).all()
 
 
+@pytest.mark.parametrize("narrow", [(3, 2, 4, 2), (3, 5, 1, 2), (3, 2, 1, 2)])
+def test_networks_with_layers_of_other_widths_have_both_forms(narrow):
+    """As where a network was pruned: maps of such layers cannot be subtracted, and what follows may pair up again."""
+    rng = np.random.default_rng(0)
+    first, second = (layered(rng, sizes, ("relu", "tanh"), skip=True) for sizes in ((3, 5, 4, 2), narrow))
+    lo, hi = np.zeros(3), np.full(3, 0.25)
+    points = points_of(rng, lo, hi, 60)
+    y, z = first(points), second(points)
+    for form in FORMS:
+        model = paired_model(first, second, form)
+        np.testing.assert_allclose(model(points), np.hstack([y, z, y - z]), rtol=0, atol=1e-12)
+        assert (farthest(model, lo, hi) >= np.abs(y - z).max(axis=0)).all()
+        assert not equal_outputs(model).any()
+
+
 def test_a_model_and_itself_have_no_difference():
     first = layered(np.random.default_rng(0), (3, 4, 4, 2), ("relu", "tanh"), skip=True)
     model = paired_model(first, moved(first, np.copy), "differences")
