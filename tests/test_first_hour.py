@@ -21,7 +21,16 @@ def test_the_tour_goes_from_the_first_look_to_a_gate_and_a_page():
     assert {"inspect", "convert", "sensitivity", "attack", "certify", "verify"} < set(asked)
     assert [name for name in asked if name in ("init", "run", "gate", "report")] == ["init", "run", "gate", "report"]
     assert [name for line in LINES for _, name in first_hour.written(line)] == [
-        *("report.json", "proofs", "adv.npz", "implicit.npz", "idl-audit.toml", "report.json", "report.html"),
+        *(
+            "report.json",
+            "proofs",
+            "adv.npz",
+            "implicit.npz",
+            "smaller.npz",
+            "idl-audit.toml",
+            "report.json",
+            "report.html",
+        ),
     ]
 
 

@@ -69,7 +69,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in self.methods or ():
-            if name not in METHODS:
+            if name not in RUNGS or RUNGS[name].begins:
                 raise OptionError(f"there is no method '{name}'; known are {', '.join(METHODS)}")
         if not self.time_limit > 0:
             raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
@@ -501,8 +501,9 @@ def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
     return Reason.WITHIN_ROUNDING if case.is_within_rounding else case.reason
 
 
-_OF_PROPERTIES: Final = ("persist", "rational")
-"""Rungs of properties alone, which have no methods to choose: persist ends with the time, rational is for borders."""
+_OF_PROPERTIES: Final = ("persist", "rational", "joint")
+"""Rungs of properties alone, which have no methods to choose on the command line: persist ends with the time, rational
+is for borders, joint for several rows at once."""
 METHODS: Final = tuple(name for name, rung in RUNGS.items() if name not in _OF_PROPERTIES and not rung.begins)
 """What may be asked for, in the order of cost."""
 

@@ -182,6 +182,15 @@ def test_fractions_give_the_same_boxes_and_multiples_of_the_rows(seed: int) -> N
         assert in_whole_numbers(found) == in_whole_numbers(merged(asked))
 
 
+def test_a_box_that_is_there_twice_is_there_once() -> None:
+    asked = drawn_property(219, numbers=("(/ 1 3)", "(/ -2 7)", "0.5", "-4", "(/ 5 12)"))
+    assert asked is not None
+    assert len(asked.boxes) == 2
+    text = written(specification_of(asked))
+    assert "(or" not in text
+    assert in_whole_numbers(boxes_of(parse_specification(text))) == in_whole_numbers(merged(asked))
+
+
 FOLDER = Path(os.environ.get("IDL_AUDIT_DATA", "nowhere")) / "vnncomp"
 PATHS = sorted(FOLDER.glob("*/*.vnnlib.gz"))
 FEW = [

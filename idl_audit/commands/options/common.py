@@ -28,7 +28,6 @@ METHODS: Final = (
     "linear",
     "attack",
     "split",
-    "joint",
     "lp",
     "branch",
     "exact",

@@ -37,7 +37,7 @@ class ConvertOptions(Declared):
     witness: Path | None = c.file("Write what `verify` checks S and well-posedness by.")
     """An .npz file; it speaks of the written model."""
     spy: Path | None = c.file("Draw the structure of A, B, C, D into this PNG file.")
-    model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+    model: ModelOptions = group(ModelOptions, without=(*ANY_OUTPUTS, "runtime_optimisation"))
     seed: int = c.seed()
 
 

@@ -115,8 +115,9 @@ class ModelOptions(Declared):
     runtime_optimisation: Literal["auto", "off", "basic", "all"] = option(
         "auto",
         one_of("auto", "off", "basic", "all"),
-        "Graph optimisations of onnxruntime in the network that is judged: those that it is deployed with. auto: all, "
-        "where they keep its function, else off.",
+        "Graph optimisations of onnxruntime in the network that is judged: off, basic or all, as it is deployed. auto: "
+        "all, where they keep its function, else off.",
+        metavar="LEVEL",
         rank=8,
     )
     torch: TorchOptions = group(TorchOptions)

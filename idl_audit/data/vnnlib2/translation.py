@@ -83,7 +83,7 @@ class _Translation:
         common = _common_rows([alternative for box in boxes for alternative in box.alternatives])
         yield from map(self._row, boxes[0].alternatives[0][:common])
         one_question = len({box.alternatives for box in boxes}) == 1
-        if one_question and len(boxes) > 1:
+        if one_question and any(own.values()):  # else all boxes are one
             yield _either([_all(self._bounds(box, own)) for box in boxes])
         if one_question:
             yield from self._alternatives(boxes[0], common)
