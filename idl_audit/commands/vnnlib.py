@@ -21,6 +21,7 @@ from idl_audit.graph.onnx_writer import tensor_bytes
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, OptionError, UnsupportedModelError
+from idl_audit.values.files import write_whole
 
 DIGITS: Final = 40
 """Of a real number that has no end, behind the point."""
@@ -122,10 +123,15 @@ def write_assignment(query: Specification, assignment: Assignment, folder: Path)
         folder.mkdir(parents=True, exist_ok=True)
         for variable in query.variables:
             array = _stored(variable, assignment[variable.name])
-            (folder / f"{variable.name}.pb").write_bytes(tensor_bytes(array, variable.name))
+            _write(folder / f"{variable.name}.pb", tensor_bytes(array, variable.name))
     except OSError as error:
         why = f"{error.strerror}; name a folder that can be written"
         raise OptionError(f"--serialise-assignments {folder}: {why}") from error
+
+
+def _write(path: Path, contents: bytes) -> None:
+    """Write a file whole or not at all: whoever writes is ended when the time is over."""
+    write_whole(path, lambda stream: stream.write(contents))
 
 
 def _stored(variable: Variable, array: AnyArray) -> AnyArray:

@@ -123,3 +123,16 @@ def test_roundings_beyond_what_is_compared_are_no_error(tmp_path: Path) -> None:
         "(assert (and (>= Y[0] (- (+ Y[0] 16777216.0) 16777216.0)) (< Y[0] -1.0)))"
     )
     assert said(tmp_path, text, gelu)[0] in ("unsat", "unknown")
+
+
+def test_assignments_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, files = save(tmp_path, query("(assert (<= Y[0] 0.0))"), {"N": RELU})
+    flags = ["verify", str(path), f"--network=N={files['N']}", "--serialise-assignments", str(tmp_path / "out")]
+
+    def full(*of: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    found = run(flags, apart=False)
+    assert (found.out, found.code) == ("", 2)
+    assert list((tmp_path / "out").glob("*.pb")) == []

@@ -137,8 +137,8 @@ class _Deciding:
 
         Raises:
             AgreementError: where they differ.
-            UnsupportedModelError: where they do because of the networks' own arithmetic, or where no point of the box
-                is one of the numbers that the networks read.
+            UnsupportedModelError: where they do because of the networks' own arithmetic, or where points of the box
+                are beyond the numbers that the networks read.
         """
         asked = self.asked
         path = asked.networks[0].path
