@@ -371,7 +371,7 @@ def _session(path: Path, model: str | bytes, threads: int, optimisation: str = "
     import onnxruntime  # 0.2 s and 100 MB
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it says of a session that it cannot make is in our own error
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMISATIONS[optimisation])
@@ -384,6 +384,8 @@ def _session(path: Path, model: str | bytes, threads: int, optimisation: str = "
         why = first_line(error)
         if "find an implementation" in why:
             why += "; export it in float32, or in an older operator set"
+        if optimisation != "off" and "/optimizer/" in why:
+            why = f"its graph optimisations fail ({why}); --runtime-optimisation off runs the network as it is"
         raise UnsupportedModelError(
             [f"{path}: onnxruntime {onnxruntime.__version__} refuses the model: {why}"]
         ) from error

@@ -195,3 +195,27 @@ def test_networks_that_onnxruntime_does_not_run_have_no_such_form(tmp_path: Path
     refused = run("predict", tmp_path / "m.npz", "-d", tmp_path / "d.npz", "--runtime-optimisation", "off")
     assert refused.code == 2
     assert "belongs to ONNX files" in refused.err
+
+
+def test_what_the_optimiser_fails_on_runs_as_it_is_and_an_order_for_it_says_what_would_work(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ("n", 3)) for name in "xy"]
+    constants = {"w": np.eye(3), "low": np.array(0.1), "high": np.array(0.9)}
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("Clip", ["r", "low", "high"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    path = tmp_path / "doubles.onnx"
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    made.ir_version = 8
+    path.write_bytes(made.SerializeToString())
+    subject = open_subject(path)
+    check_agreement(subject, random_inputs(3))
+    assert capfd.readouterr().err == ""
+    with pytest.raises(UnsupportedModelError, match="--runtime-optimisation off runs the network as it is"):
+        open_subject(path, ModelOptions(runtime_optimisation="all"))
