@@ -69,7 +69,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in self.methods or ():
-            if name not in RUNGS or RUNGS[name].begins:
+            if name not in (*METHODS, *_OF_PROPERTIES):
                 raise OptionError(f"there is no method '{name}'; known are {', '.join(METHODS)}")
         if not self.time_limit > 0:
             raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")

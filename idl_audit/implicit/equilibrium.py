@@ -149,10 +149,13 @@ def _iterate(iteration: Iteration, drive: FloatArray, near: float, check: Check)
     for count in range(1, MOST_STEPS + 1):
         check()
         new = (x - iteration.centre * t) @ iteration.step + push
-        t = (t + new) / 2 if iteration.averaged else new
+        earlier, t = t, (t + new) / 2 if iteration.averaged else new
         before, x = x, iteration.value(t)
         change = np.abs(x - before).max(initial=0.0)
-        if change <= near * (1e-3 + np.abs(x).max(initial=0.0)):
+        is_near = change <= near * (1e-3 + np.abs(x).max(initial=0.0))
+        if is_near and iteration.averaged:  # dead states hide that t is still under way
+            is_near = np.abs(t - earlier).max(initial=0.0) <= near * (1e-3 + np.abs(t).max(initial=0.0))
+        if is_near:
             return x, count
         if not np.isfinite(change):
             return np.nan_to_num(before), count

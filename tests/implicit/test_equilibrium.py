@@ -122,6 +122,16 @@ def test_the_report_of_a_solution():
     assert (feed_forward.iterations, feed_forward.residual) == (0, 0.0)
 
 
+def test_dead_states_are_no_end_of_the_way():
+    """The first steps leave all states at 0, though the sum that they are made of is still on its way."""
+    A = np.array([[0.19, -3.13, 0.73], [3.64, 0.66, -1.26], [0.22, 1.08, 0.47]])
+    model = states_of(A)
+    assert model.is_well_posed
+    inputs = np.array([[-1.744, 0.299, -0.034]])
+    x = model(inputs)
+    assert np.abs(x - np.maximum(x @ A.T + inputs, 0)).max() <= 1e-9
+
+
 def test_a_nearly_singular_loop_is_solved():
     A = np.array([[0, 1 - 1e-9], [1 - 1e-9, 0]])
     x = states_of(A)(np.array([[1.0, 2.0]]))[0]
