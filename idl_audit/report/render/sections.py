@@ -6,6 +6,7 @@ from idl_audit.report.render.comparison import comparison_section, monotone_sect
 from idl_audit.report.render.measures import bounds_section, other_sections, sensitivity_section
 from idl_audit.report.render.parts import Section
 from idl_audit.report.render.provenance import diagnostics_section, model_section, provenance_section
+from idl_audit.report.render.training import hardening_section, training_section
 from idl_audit.report.render.verdicts import gate_section, objective_section, property_section, verdict_section
 from idl_audit.report.schema import Report
 
@@ -14,6 +15,8 @@ ORDER = (
     verdict_section,
     comparison_section,
     monotone_section,
+    hardening_section,
+    training_section,
     objective_section,
     property_section,
     other_sections,
