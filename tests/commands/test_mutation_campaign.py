@@ -71,6 +71,18 @@ def test_no_change_makes_a_reader_say_what_is_false(tmp_path, kind):
     assert {code for _, code in found.codes} >= {0, 2}
 
 
+OF_ONE_SOURCE = {"drop_lp_leaf", "flip_lp_phase"}
+"""Changes of one file in 34, which few cases meet; `test_leaves_of_programs_can_be_changed` has them."""
+
+
+@pytest.mark.parametrize("name", sorted(OF_ONE_SOURCE))
+def test_leaves_of_programs_can_be_changed(sources, name):
+    (source,) = (one for one in sources if one.name == "programs")
+    mutant = mutated_proofs.mutant_of(source, np.random.default_rng(0))
+    assert getattr(proof_mutations, name)(mutant) == proof_mutations.STRICT
+    assert any(not np.array_equal(mutant.arrays[key], source.arrays[key]) for key in mutant.arrays)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_change_of_many_makes_a_reader_say_what_is_false(tmp_path, kind):
@@ -78,4 +90,4 @@ def test_no_change_of_many_makes_a_reader_say_what_is_false(tmp_path, kind):
     assert found.problems == []
     mutations = {name for name, _ in found.names if " and " not in name}
     if kind == "proofs":
-        assert mutations >= {mutation.__name__ for mutation in proof_mutations.MUTATIONS}
+        assert mutations >= {mutation.__name__ for mutation in proof_mutations.MUTATIONS} - OF_ONE_SOURCE
