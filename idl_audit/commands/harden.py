@@ -188,9 +188,9 @@ def _task(
     products = sum(linear_map.nnz for row in (*subject.model.rows, subject.model.output) for linear_map in row.maps)
     train = _as_read(network, subject, trained, options)
     recipe = fine_tune.Recipe(method, seed=options.seed)
-    clean = judge(network.arrays()).clean
-    least = math.ceil(clean - options.keep_clean * judged.n)
-    return Task(network, train, judge, products, recipe, 60 * options.minutes, least)
+    before = judge(network.arrays())
+    least = math.ceil(before.clean - options.keep_clean * judged.n)
+    return Task(network, train, judge, before, products, recipe, 60 * options.minutes, least)
 
 
 def _as_read(network: Twin, subject: Subject, samples: Samples, options: HardenOptions) -> fine_tune.Samples:

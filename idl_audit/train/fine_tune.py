@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -62,10 +62,6 @@ class Recipe:
     attack_steps: int = 3
     l1: float = 0.0
     seed: int = 0
-
-    def with_(self, **changes: object) -> Recipe:
-        """Return the recipe with some entries changed."""
-        return replace(self, **changes)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ with the last, which lose less. What is best on samples kept apart, judged by ou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -59,6 +59,8 @@ class Task:
     network: Twin
     train: Samples
     judge: Callable[[Weights], Score]
+    before: Score
+    """Of the weights as they are."""
     products: int
     """Multiplications of one forward pass of one sample."""
     recipe: Recipe
@@ -77,7 +79,7 @@ def harden(task: Task, heard: Callable[[str], Heard] = lambda name: lambda step:
     """
     network = task.network
     start = network.arrays()
-    before = Candidate("before", start, task.judge(start))
+    before = Candidate("before", start, task.before)
     recipe = task.recipe
     first = _run(task, recipe, FIRST_SHARE * task.seconds, start, Schedule, heard)
     front = [first]
@@ -87,7 +89,7 @@ def harden(task: Task, heard: Callable[[str], Heard] = lambda name: lambda step:
             keeps = [one for one in front if one.score.clean >= task.least_clean]
             a = a * FACTOR if len(keeps) == len(front) else a / FACTOR
             a = min(a, 1.0)
-            again = recipe.with_(a=a, rate=recipe.rate / 2, seed=recipe.seed + number + 1)
+            again = replace(recipe, a=a, rate=recipe.rate / 2, seed=recipe.seed + number + 1)
             best = _best(front, task.least_clean) or front[-1]
             front.append(_run(task, again, share, best.weights, _without_ramp, heard))
             if a == 1.0:

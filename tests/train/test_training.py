@@ -192,7 +192,8 @@ def chosen_by(scores: dict[float, tuple[int, float]], least: int) -> tuple[str |
         clean, certified = scores[0.0] if moved == 0 else scores[min(len(asked) - 1, max(scores))]
         return Score(100, clean, 0, int(certified), 0, 0, 0)
 
-    task = Task(twin, images(twin, 40), judge, 5000, Recipe("mtl", batch=20, attack_steps=1), 0.01, least)
+    recipe = Recipe("mtl", batch=20, attack_steps=1)
+    task = Task(twin, images(twin, 40), judge, judge(start), 5000, recipe, 0.01, least)
     found = harden(task)
     written = twin.arrays()
     kept = start if found.chosen is None else found.chosen.weights
