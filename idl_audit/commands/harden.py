@@ -35,11 +35,12 @@ from idl_audit.train.choose import Score, score
 from idl_audit.train.harden import Candidate, Outcome, Task, Weights, harden
 from idl_audit.train.losses import Method
 from idl_audit.train.network import Twin
+from idl_audit.train.schedule import Heard
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import AgreementError, DataError, OptionError, UnsupportedModelError
 
-Tell = Callable[[str], fine_tune.Heard]
+Tell = Callable[[str], Heard]
 """Name of a run -> what is told after each of its steps."""
 
 CHECKED: Final = 100
@@ -204,7 +205,7 @@ def _as_read(network: Twin, subject: Subject, samples: Samples, options: HardenO
         ends = [(factor * end + offset).astype(np.float32).reshape(shape) for end in chosen.bounds]
         valid = (torch.from_numpy(np.minimum(*ends)), torch.from_numpy(np.maximum(*ends)))
     labels = torch.from_numpy(_labels(samples).astype(np.int64))
-    return fine_tune.Samples(torch.from_numpy(x), labels, radius, radius, valid)
+    return fine_tune.Samples(torch.from_numpy(x), labels, radius, valid)
 
 
 def _model(graph: Graph, weights: Mapping[str, FloatArray], subject: Subject) -> ImplicitModel:

@@ -19,10 +19,10 @@ from idl_audit.commands.shared.subject import Subject, describe_conversion, open
 from idl_audit.data.examples import Examples, Kind, read_examples
 from idl_audit.implicit.wellposed import MOST_STATES
 from idl_audit.report.schema import Diagnostic, Fit, Report, Training
-from idl_audit.train.descent import Heard
 from idl_audit.train.fit import Moves, Task, Trained, outputs_of, train
 from idl_audit.train.implicit import Form
 from idl_audit.train.recipe import Loss, Penalties, Recipe, Solver
+from idl_audit.train.schedule import Heard
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import AgreementError, DataError, OptionError
 from idl_audit.values.files import check_distinct

@@ -14,8 +14,6 @@ grow where the penalty makes B small: X starts at the equilibrium in every turn,
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -23,12 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from idl_audit.train.descent import Selection
-from idl_audit.train.fine_tune import GRACE, OVERTIME, Step
 from idl_audit.train.implicit import Form, ImplicitNet
 from idl_audit.train.projection import shrunk, shrunk_columns
 from idl_audit.train.recipe import BALANCE, Examples, Recipe
-
-Heard = Callable[[Step], None]
+from idl_audit.train.schedule import Clock, Heard, Step
 
 INNER: Final = 5
 """Steps within a block."""
@@ -37,7 +33,6 @@ FEWEST_ROUNDS: Final = 20
 MOST_ROUNDS: Final = 400
 SELECTING: Final = 0.75
 """Of the rounds, in which inputs are chosen at the latest."""
-GROWTH: Final = 3000.0
 DIVERGENCE: Final = 5.0
 """Weight of F beside the loss."""
 
@@ -68,11 +63,9 @@ def descend_by_blocks(
         seconds: what the rounds were counted for; far more processor time than that ends them.
         heard: told after every round.
     """
-    selection = None
     choosing = int(SELECTING * rounds)
-    if recipe.select is not None:
-        selection = Selection(recipe.select, GROWTH ** (1 / max(1, choosing)))
-    start = time.process_time()
+    selection = Selection.of(recipe.select, 1 / max(1, choosing))
+    clock = Clock(seconds)
     with torch.no_grad():
         turn = _Turn(net, examples, recipe)
         for number in range(rounds):
@@ -84,7 +77,7 @@ def descend_by_blocks(
             turn.weights(columns, recipe.penalties.l1, None if selection is None else selection.kept)
             turn.states()
             heard(Step(number + 1, rounds, turn.value()))
-            if time.process_time() - start > OVERTIME * seconds + GRACE:
+            if clock.is_over:
                 break
     return None if selection is None else selection.kept
 

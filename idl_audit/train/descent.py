@@ -7,21 +7,17 @@ at exactly zero, and the rest is trained on without that weight.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from idl_audit.train.fine_tune import GRACE, LARGEST_GRADIENT, OVERTIME, Step
+from idl_audit.train.fine_tune import LARGEST_GRADIENT
 from idl_audit.train.implicit import Form, ImplicitNet
 from idl_audit.train.proximal import Direction, ProximalAdam
 from idl_audit.train.recipe import Examples, Recipe, loss_of
-from idl_audit.train.schedule import Schedule
-
-Heard = Callable[[Step], None]
+from idl_audit.train.schedule import Clock, Heard, Schedule, Step, batches
 
 ITERATIONS: Final = 30
 """Steps of the state's and the gradient's iterations together, about."""
@@ -58,12 +54,18 @@ class Selection:
 
     wanted: int
     growth: float
+    """Of the weight, from one look to the next."""
     weight: float = 0.0
     """Of the column norms."""
     kept: Tensor | None = None
     """(p,), 1 for inputs that act; None while they are being chosen."""
     norms: Tensor | None = None
     """Of the columns, when last looked at."""
+
+    @classmethod
+    def of(cls, wanted: int | None, share: float) -> Selection | None:
+        """Return the selection of so many inputs, one look being a share of all; None where all may act."""
+        return None if wanted is None else cls(wanted, GROWTH**share)
 
     def look(self, net: ImplicitNet, gradients: dict[str, Tensor], *, last: bool) -> None:
         """Raise the weight, or choose: the longest columns of when as many still acted."""
@@ -109,11 +111,9 @@ def descend(
     by_column = bool(penalties.columns) or recipe.select is not None
     optimizer = ProximalAdam(net, how, by_column)
     choosing = int(SELECTING * steps)
-    selection = None
-    if recipe.select is not None:
-        selection = Selection(recipe.select, GROWTH ** (EVERY / max(1, choosing)))
-    start = time.process_time()
-    for step, places in zip(range(steps), _batches(len(examples.u), recipe.batch, chance), strict=False):
+    selection = Selection.of(recipe.select, EVERY / max(1, choosing))
+    clock = Clock(seconds)
+    for step, places in zip(range(steps), batches(len(examples.u), recipe.batch, chance), strict=False):
         box = examples.box(places, recipe.wider * schedule.radius(step))
         loss = loss_of(net, examples.u[places], examples.y[places], box, recipe, chance)
         balanced = bool(penalties.columns)
@@ -126,16 +126,9 @@ def descend(
             rate = recipe.rate * schedule.rate(step)
             optimizer.step(gradients, rate, columns=columns, l1=penalties.l1, kept=kept)
         heard(Step(step + 1, steps, float(loss.detach())))
-        if time.process_time() - start > OVERTIME * seconds + GRACE:
+        if clock.is_over:
             break
     return None if selection is None else selection.kept
-
-
-def _batches(n: int, batch: int, chance: torch.Generator) -> Iterator[Tensor]:
-    """Yield the places of one batch after the other, in an order of chance; the last one of a pass may be smaller."""
-    while True:
-        order = torch.randperm(n, generator=chance)
-        yield from (order[start : start + batch] for start in range(0, n, batch))
 
 
 def _gradients(total: Tensor, net: ImplicitNet) -> dict[str, Tensor] | None:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from idl_audit.train.blocks import descend_by_blocks, rounds_within
-from idl_audit.train.descent import Heard, descend, steps_within
-from idl_audit.train.fine_tune import Step
+from idl_audit.train.descent import descend, steps_within
 from idl_audit.train.implicit import NAMES, Form, ImplicitNet
 from idl_audit.train.output_step import fit_output
 from idl_audit.train.projection import project_rows
 from idl_audit.train.recipe import Examples, Penalties, Recipe
+from idl_audit.train.schedule import Heard, Step
 from idl_audit.train.units import Units, outside
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 

@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 
 from idl_audit.train.choose import Score
-from idl_audit.train.fine_tune import Heard, Recipe, Samples, fine_tune
+from idl_audit.train.fine_tune import Recipe, Samples, fine_tune
 from idl_audit.train.network import Twin
-from idl_audit.train.schedule import Schedule, seconds_a_step
+from idl_audit.train.schedule import Heard, Schedule, seconds_a_step
 from idl_audit.values.arrays import FloatArray
 
 Weights = Mapping[str, FloatArray]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from idl_audit.train.implicit import ImplicitNet
 from idl_audit.train.losses import Batch, attacked
-from idl_audit.train.spans import Span
+from idl_audit.train.spans import Span, around
 
 Loss: TypeAlias = Literal["squared", "cross-entropy"]
 Solver: TypeAlias = Literal["gradient", "bcd", "frank-wolfe"]
@@ -81,11 +81,7 @@ class Examples:
         """Return boxes around some examples, of a share of the radius; None where nothing moves."""
         if self.radius is None:
             return None
-        u = self.u[places]
-        lo, hi = u - share * self.radius, u + share * self.radius
-        if self.valid is not None:
-            lo, hi = torch.maximum(lo, self.valid[0]), torch.minimum(hi, self.valid[1])
-        return Span.between(torch.minimum(lo, u), torch.maximum(hi, u))
+        return Span.between(*around(self.u[places], self.radius, share, self.valid))
 
 
 def squared(found: Tensor, wanted: Tensor) -> Tensor:

@@ -7,8 +7,13 @@ time only ends what would take much longer than it was promised to.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import torch
+from torch import Tensor
 
 from idl_audit.train.network import Twin
 
@@ -18,6 +23,42 @@ SECONDS_A_NODE: Final = 1.2e-5
 """What torch spends on one operator besides its products, forwards and backwards."""
 PASSES: Final = 3.0
 """A forward pass with its gradient costs so many forward passes; an interval is two numbers."""
+OVERTIME: Final = 2.0
+"""Training ends after so many times the seconds that its steps were counted for, and `GRACE` more."""
+GRACE: Final = 10.0
+"""Seconds of processor time: what the first steps load counts for nothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far training has come."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+Heard: TypeAlias = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Processor time since training began, beside the seconds that its steps were counted for."""
+
+    seconds: float
+    start: float = field(default_factory=time.process_time)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether far more time is spent than was promised."""
+        return time.process_time() - self.start > OVERTIME * self.seconds + GRACE
+
+
+def batches(n: int, size: int, chance: torch.Generator) -> Iterator[Tensor]:
+    """Yield the places of one batch after the other, in an order of chance; the last one of a pass may be smaller."""
+    while True:
+        order = torch.randperm(n, generator=chance)
+        yield from (order[start : start + size] for start in range(0, n, size))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,16 @@ class Span:
         return Span(move(self.centre), move(self.radius))
 
 
+def around(
+    x: Tensor, radius: Tensor, share: float, valid: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the ends of boxes around samples, of a share of the radius, within the valid range; x is always inside."""
+    lo, hi = x - share * radius, x + share * radius
+    if valid is not None:
+        lo, hi = torch.maximum(lo, valid[0]), torch.minimum(hi, valid[1])
+    return torch.minimum(lo, x), torch.maximum(hi, x)
+
+
 Value: TypeAlias = "Tensor | Span"
 
 
