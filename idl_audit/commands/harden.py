@@ -17,7 +17,7 @@ from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.options.training import HardenOptions
-from idl_audit.commands.shared.apart import refuse_few, refuse_shared
+from idl_audit.commands.shared.apart import refuse_few, refuse_shared, split
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.samples import describe_data, open_samples
 from idl_audit.commands.shared.subject import Subject, describe_conversion, open_subject
@@ -128,9 +128,7 @@ def _apart(subject: Subject, given: Samples, options: HardenOptions) -> tuple[Sa
         refuse_shared(held, trained, f"--holdout {chosen.path}", "training")
     else:
         assert chosen.share is not None
-        order = np.random.default_rng(options.seed).permutation(given.n)
-        count = round(chosen.share * given.n)
-        held, trained = _rows(given, np.sort(order[:count])), _rows(given, np.sort(order[count:]))
+        held, trained = map(given.rows, split(given.n, chosen.share, options.seed))
     for samples, what in ((held, "chosen by"), (trained, "trained on")):
         refuse_few(samples, what)
     if options.adversarial is not None:
@@ -164,17 +162,13 @@ def _labels(samples: Samples) -> np.ndarray:
     return samples.labels
 
 
-def _rows(samples: Samples, rows: np.ndarray) -> Samples:
-    return replace(samples, inputs=samples.inputs[rows], labels=_labels(samples)[rows], indices=samples.indices[rows])
-
-
 # --- what is trained --------------------------------------------------------------------------------------------------
 
 
 def _task(
     network: Twin, subject: Subject, graph: Graph, trained: Samples, held: Samples, options: HardenOptions
 ) -> Task:
-    judged = _rows(held, np.arange(min(held.n, MOST_JUDGED)))
+    judged = held.rows(np.arange(min(held.n, MOST_JUDGED)))
     bounds = options.data.preprocessing.bounds
     lo, hi = bounds or (None, None)
     samples = [
@@ -197,15 +191,15 @@ def _task(
 def _as_read(network: Twin, subject: Subject, samples: Samples, options: HardenOptions) -> fine_tune.Samples:
     """Return the samples as the network reads them, with what an entry may move by."""
     chosen, shape = options.data.preprocessing, network.shape
-    factor, offset = chosen.affine(subject.input_shape)
     x = chosen.apply(samples.inputs, subject.input_shape).reshape(-1, *shape)
-    radius = torch.from_numpy((options.eps.value * np.abs(factor)).astype(np.float32).reshape(shape))
-    valid = None
-    if chosen.bounds is not None:
-        ends = [(factor * end + offset).astype(np.float32).reshape(shape) for end in chosen.bounds]
-        valid = (torch.from_numpy(np.minimum(*ends)), torch.from_numpy(np.maximum(*ends)))
+    radius, valid = chosen.reach(options.eps.value, subject.input_shape)
+
+    def tensor(values: FloatArray) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32).reshape(shape))
+
+    ends = None if valid is None else (tensor(valid[0]), tensor(valid[1]))
     labels = torch.from_numpy(_labels(samples).astype(np.int64))
-    return fine_tune.Samples(torch.from_numpy(x), labels, radius, valid)
+    return fine_tune.Samples(torch.from_numpy(x), labels, tensor(radius), ends)
 
 
 def _model(graph: Graph, weights: Mapping[str, FloatArray], subject: Subject) -> ImplicitModel:

@@ -12,7 +12,7 @@ import numpy as np
 
 from idl_audit.commands.options.models_from_data import TrainOptions
 from idl_audit.commands.options.reading import DataOptions
-from idl_audit.commands.shared.apart import refuse_few, refuse_shared
+from idl_audit.commands.shared.apart import refuse_few, refuse_shared, split
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, describe_conversion, open_subject
@@ -94,9 +94,7 @@ def _apart(given: Examples, options: TrainOptions) -> tuple[Examples, Examples]:
         refuse_shared(held.samples, given.samples, f"--holdout {chosen.path}", "training")
     else:
         assert chosen.share is not None
-        order = np.random.default_rng(options.seed).permutation(given.samples.n)
-        count = round(chosen.share * given.samples.n)
-        held, trained = given.rows(np.sort(order[:count])), given.rows(np.sort(order[count:]))
+        held, trained = map(given.rows, split(given.samples.n, chosen.share, options.seed))
     refuse_few(held.samples, "kept apart")
     refuse_few(trained.samples, "trained on")
     return held, trained
@@ -152,12 +150,7 @@ def _moves(trained: Examples, options: TrainOptions) -> Moves | None:
     """Return how far inputs may move, as the model reads them."""
     if options.eps is None:
         return None
-    factor, offset = options.preprocessing.affine(trained.input_shape)
-    valid = None
-    if options.preprocessing.bounds is not None:
-        ends = [factor * end + offset for end in options.preprocessing.bounds]
-        valid = (np.minimum(*ends), np.maximum(*ends))
-    return Moves(options.eps.value * np.abs(factor), valid)
+    return Moves(*options.preprocessing.reach(options.eps.value, trained.input_shape))
 
 
 # --- what is written --------------------------------------------------------------------------------------------------

@@ -40,14 +40,9 @@ class Examples:
 
     def rows(self, places: AnyArray) -> Examples:
         """Return some of them."""
-        of, chosen = self.samples, np.asarray(places, np.int64)
-        some = replace(
-            of,
-            inputs=of.inputs[chosen],
-            labels=None if of.labels is None else of.labels[chosen],
-            indices=of.indices[chosen],
-        )
-        return replace(self, samples=some, targets=None if self.targets is None else self.targets[chosen])
+        chosen = np.asarray(places, np.int64)
+        targets = None if self.targets is None else self.targets[chosen]
+        return replace(self, samples=self.samples.rows(chosen), targets=targets)
 
 
 def read_examples(

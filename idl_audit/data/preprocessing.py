@@ -92,6 +92,23 @@ class Preprocessing:
                 )
         return factor, offset
 
+    def reach(
+        self, eps: float, input_shape: tuple[int, ...]
+    ) -> tuple[FloatArray, tuple[FloatArray, FloatArray] | None]:
+        """Return what a change by eps and the valid range are for the network: eps |factor|, and both ends, (p,) each.
+
+        Raises:
+            OptionError: as `affine`.
+        """
+        import numpy as np
+
+        factor, offset = self.affine(input_shape)
+        valid = None
+        if self.bounds is not None:
+            ends = [factor * end + offset for end in self.bounds]
+            valid = (np.minimum(*ends), np.maximum(*ends))
+        return eps * np.abs(factor), valid
+
     def apply(self, inputs: FloatArray, input_shape: tuple[int, ...]) -> Float32Array:
         """Return (inputs * scale - mean) / std in the shape of `inputs`, (..., p).
 

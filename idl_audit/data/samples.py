@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -54,6 +54,12 @@ class Samples:
     def n(self) -> int:
         """Number of samples."""
         return int(self.indices.size)
+
+    def rows(self, places: AnyArray) -> Samples:
+        """Return some of them, by their places."""
+        chosen = np.asarray(places, np.int64)
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, inputs=self.inputs[chosen], labels=labels, indices=self.indices[chosen])
 
 
 def read_samples(

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.data.samples import Samples
+from idl_audit.values.arrays import IntArray
 from idl_audit.values.errors import DataError
 
 FEWEST: Final = 10
@@ -29,3 +30,10 @@ def refuse_few(samples: Samples, what: str) -> None:
     """Raise DataError where there are too few samples for what is to be done with them."""
     if samples.n < FEWEST:
         raise DataError(f"{samples.n} samples are to be {what}, and {FEWEST} are the fewest; give more samples")
+
+
+def split(n: int, share: float, seed: int) -> tuple[IntArray, IntArray]:
+    """Return the places of a share of n samples, by chance, and those of the others, each ascending."""
+    order = np.random.default_rng(seed).permutation(n)
+    count = round(share * n)
+    return np.sort(order[:count]), np.sort(order[count:])
