@@ -17,6 +17,8 @@ from idl_audit.values.errors import UnsupportedModelError
 
 Twin: TypeAlias = Callable[[Node, Sequence["Value | None"], int], "list[Value]"]
 """(node, its arguments, opset) -> its results."""
+_Through: TypeAlias = Callable[["Value", Callable[[Tensor], Tensor]], "Value"]
+"""(value, function of tensors) -> its image."""
 
 
 def refused(node: Node, why: str) -> UnsupportedModelError:
@@ -150,33 +152,17 @@ def _mean_pool(node: Node, values: Sequence[Value | None], opset: int) -> list[V
     return [_moved(x, mean)]
 
 
-def _reduced(node: Node, values: Sequence[Value | None], opset: int) -> tuple[Value, list[int], bool]:
-    x = values[0]
-    assert x is not None
-    axes = numbers(node, values, 1, "axes")
-    if not axes:
-        axes = [] if attribute(node, "noop_with_empty_axes", 0) and axes is not None else list(range(len(x.shape)))
-    return x, axes, bool(attribute(node, "keepdims", 1))
+def _reduction(reduce: Callable[[Tensor, list[int], bool], Tensor], through: _Through) -> Twin:
+    """Return the twin of (tensor, axes, whether they stay) -> tensor, applied to spans as `through` does."""
 
+    def twin(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
+        x, axes, keep = _first(values), numbers(node, values, 1, "axes"), bool(attribute(node, "keepdims", 1))
+        if not axes and axes is not None and attribute(node, "noop_with_empty_axes", 0):
+            return [x]
+        chosen = axes or list(range(len(x.shape)))
+        return [through(x, lambda t: reduce(t, chosen, keep))]
 
-def _reduce_mean(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
-    x, axes, keep = _reduced(node, values, opset)
-    return [_moved(x, lambda t: t.mean(axes, keepdim=keep)) if axes else x]
-
-
-def _reduce_sum(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
-    x, axes, keep = _reduced(node, values, opset)
-    return [_moved(x, lambda t: t.sum(axes, keepdim=keep)) if axes else x]
-
-
-def _reduce_max(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
-    x, axes, keep = _reduced(node, values, opset)
-    return [rising(x, lambda t: t.amax(axes, keepdim=keep)) if axes else x]
-
-
-def _reduce_min(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
-    x, axes, keep = _reduced(node, values, opset)
-    return [rising(x, lambda t: t.amin(axes, keepdim=keep)) if axes else x]
+    return twin
 
 
 def _global_mean(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
@@ -517,8 +503,8 @@ TWINS: Final[Mapping[str, Twin]] = MappingProxyType(
         "Gemm": _gemm,
         "GlobalAveragePool": _global_mean,
         "MatMul": _matmul,
-        "ReduceMean": _reduce_mean,
-        "ReduceSum": _reduce_sum,
+        "ReduceMean": _reduction(lambda t, axes, keep: t.mean(axes, keepdim=keep), _moved),
+        "ReduceSum": _reduction(lambda t, axes, keep: t.sum(axes, keepdim=keep), _moved),
         # arithmetic
         "Add": _added,
         "Div": _divided,
@@ -558,8 +544,8 @@ TWINS: Final[Mapping[str, Twin]] = MappingProxyType(
         "Max": _extreme(torch.maximum),
         "MaxPool": _max_pool,
         "Min": _extreme(torch.minimum),
-        "ReduceMax": _reduce_max,
-        "ReduceMin": _reduce_min,
+        "ReduceMax": _reduction(lambda t, axes, keep: t.amax(axes, keepdim=keep), rising),
+        "ReduceMin": _reduction(lambda t, axes, keep: t.amin(axes, keepdim=keep), rising),
         "Softmax": _softmax,
         # movement
         "Cast": _cast,
