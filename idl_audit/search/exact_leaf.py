@@ -23,8 +23,8 @@ from idl_audit.proof.leaves import chosen_multipliers
 from idl_audit.proof.lp_chain import given
 from idl_audit.proof.sums import Sum
 from idl_audit.search.linprog import Outcome
-from idl_audit.search.relaxation import Solved, TriangleRelaxation, outweighing
-from idl_audit.search.rows_together import RowsTogether
+from idl_audit.search.relaxation import Solved, outweighing
+from idl_audit.search.rows_together import RowsTogether, relaxation_of
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget, Pace
 from idl_audit.values.check import Check
@@ -61,10 +61,7 @@ class LeafProgram:
     ) -> None:
         """Build the program from proved bounds of all states over the box of the tree; of several rows `together`."""
         self._model, self._inputs, self._together = model, inputs, together
-        if together is None:
-            self._relaxation = TriangleRelaxation(model, inputs, bounds, budget=budget)
-        else:
-            self._relaxation = RowsTogether(model, inputs, bounds, together, budget=budget)
+        self._relaxation = relaxation_of(model, inputs, bounds, together, budget=budget)
         self._largest = cache(lambda: affine_interval(model.output, bounds.x, inputs).largest[0])
         self._proofs = Pace()
 

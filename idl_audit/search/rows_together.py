@@ -104,3 +104,17 @@ class RowsTogether(TriangleRelaxation):
         if columns is None or duals is None:
             return found, None
         return found, np.maximum(-duals[-len(self._rows) :], 0.0)
+
+
+def relaxation_of(
+    model: ImplicitModel,
+    inputs: Interval,
+    bounds: StateBounds,
+    together: Conjunction | None,
+    *,
+    budget: Budget = UNLIMITED,
+) -> TriangleRelaxation:
+    """Return the relaxation of one box: for one functional after the other, or for several rows `together`."""
+    if together is None:
+        return TriangleRelaxation(model, inputs, bounds, budget=budget)
+    return RowsTogether(model, inputs, bounds, together, budget=budget)

@@ -17,8 +17,7 @@ from idl_audit.proof.cover import Phases
 from idl_audit.proof.lp_chain import leaf_bounds
 from idl_audit.search.complementarity import flat
 from idl_audit.search.linprog import Outcome
-from idl_audit.search.relaxation import TriangleRelaxation
-from idl_audit.search.rows_together import RowsTogether
+from idl_audit.search.rows_together import RowsTogether, relaxation_of
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.query import Conjunction
@@ -61,10 +60,7 @@ class NodeProgram:
         """
         self._model, self._bounds = model, bounds
         whole = StateBounds.of_pre_activations(model.blocks, bounds.z)
-        if together is None:
-            self._relaxation = TriangleRelaxation(model, inputs, whole, budget=budget)
-        else:
-            self._relaxation = RowsTogether(model, inputs, whole, together, budget=budget)
+        self._relaxation = relaxation_of(model, inputs, whole, together, budget=budget)
         self._z = flat(model, bounds.z)
         relu = np.concatenate([np.zeros(0, np.bool_), *(np.full(block.size, is_relu(block)) for block in model.blocks)])
         self.splits: BoolArray = relu & (self._z.lo < 0) & (self._z.hi > 0)
