@@ -59,7 +59,6 @@ def harden_model(path: Path, options: HardenOptions, *, heard: Tell = lambda nam
         AgreementError: where the trained network is not the one in the file.
     """
     clock, start = Clock(), time.process_time()
-    torch.set_num_threads(options.model.threads or 1)
     with clock.step("read and convert"):
         subject, graph = _opened(path, options)
         given = _labelled(open_samples(subject, options.data), options.data.path)
