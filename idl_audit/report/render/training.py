@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from idl_audit.report.render.parts import Cell, Mark, PairList, Pairs, Section, Share, Stack, Table, table
-from idl_audit.report.schema import Audited, Fit, Hardening, Report, TradeOff
+from idl_audit.report.schema import Audited, Hardening, Report, TradeOff
+from idl_audit.report.training import audits, columns_of, hardening_facts, shares_of, trade_offs, training_facts
 from idl_audit.report.wording import figure, percent
 
 
@@ -15,15 +16,12 @@ def hardening_section(report: Report) -> Iterator[Section]:
     if found is None:
         return
     pairs = PairList()
-    pairs.add("trained for", f"{found.method} at eps {found.eps:g}, {found.minutes:g} minutes of one core")
-    pairs.add("samples", f"{found.trained_on:,} trained on, {found.held_out:,} kept apart to choose by")
-    pairs.add("must stay right", f"{found.least_clean:,} of {found.held_out:,}")
-    pairs.add("weights", f"{len(found.weights)} initializers")
-    pairs.add("cost", f"{figure(found.seconds)} s of processor time")
+    for name, value in hardening_facts(found):
+        pairs.add(name, value)
     front = table(
         "Trade-offs on the samples kept apart",
         ("weights", ">clean", ">by intervals", ">by lines", "with branching, about", ""),
-        [_trade_off(one, found) for one in (found.before, *found.front)],
+        [_trade_off(one, found) for one in trade_offs(found)],
         note="Estimates that the choice was made by, no verdicts.",
     )
     body: tuple[Pairs | Table, ...] = (pairs.done(), *_audits(found), front)
@@ -32,14 +30,12 @@ def hardening_section(report: Report) -> Iterator[Section]:
 
 def _trade_off(one: TradeOff, found: Hardening) -> tuple[Cell, ...]:
     n = found.held_out
-    shares = (percent(one.clean, n), percent(one.by_intervals, n), percent(one.by_lines, n))
     about = Share(percent(round(one.certified), n), min(1.0, one.certified / n) if n else 0.0)
-    return (one.name, *shares, about, Mark("written", "good") if one.name == found.chosen else None)
+    return (one.name, *shares_of(one, n), about, Mark("written", "good") if one.name == found.chosen else None)
 
 
 def _audits(found: Hardening) -> Iterator[Table]:
-    audits = (("before", found.audited_before), ("after", found.audited_after))
-    rows = [_audit(name, audit) for name, audit in audits if audit is not None]
+    rows = [_audit(name, audit) for name, audit in audits(found)]
     if rows:
         title = "Verdicts on samples that neither training nor choice has seen"
         yield table(title, ("file", ">samples", "", ">certified", ">falsified", ">unknown", ">clean wrong"), rows)
@@ -64,27 +60,13 @@ def training_section(report: Report) -> Iterator[Section]:
     if found is None:
         return
     pairs = PairList()
-    penalties = ", ".join(f"{name} {weight:g}" for name, weight in found.penalties.items())
-    pairs.add("trained by", f"{found.solver}, {found.loss} loss, penalties: {penalties or 'none'}")
-    norm = "" if found.kappa is None else f", ||A||_inf {figure(found.norm_inf_A)} <= kappa {figure(found.kappa)}"
-    pairs.add("states", f"{found.states:,} ({found.structure}{norm})")
-    pairs.add("boxes", None if found.eps is None else f"of radius {found.eps:g}, by intervals of the equilibrium")
-    pairs.add("on samples trained on", _fit(found.train))
-    pairs.add("on samples kept apart", _fit(found.holdout))
-    pairs.add("cost", f"{found.steps:,} steps, {figure(found.seconds)} s of processor time")
+    for name, value in training_facts(found):
+        pairs.add(name, value)
     body: list[Pairs | Table] = [pairs.done()]
     if found.column_norms:
-        longest = max(found.column_norms) or 1.0
-        norms = [(place, found.column_norms[place]) for place in found.kept_inputs]
-        title = f"Inputs that act: {len(norms)} of {len(found.column_norms)}"
-        rows = [(place, Share(figure(norm), norm / longest)) for place, norm in norms]
+        columns = columns_of(found)
+        title = f"Inputs that act: {len(columns)} of {len(found.column_norms)}"
+        rows = [(place, Share(figure(norm), share)) for place, norm, share in columns]
         note = "The other columns of (B; D) are exactly zero."
         body.append(table(title, (">input", "norm of its column"), rows, note=note))
     yield Section("training", "Training", tuple(body), "An implicit model that was made from data.")
-
-
-def _fit(fit: Fit) -> str:
-    if fit.right is not None:
-        return f"{fit.right:,} of {fit.n:,} classes right ({percent(fit.right, fit.n)})"
-    r2 = "" if fit.r2 is None else f", R2 {fit.r2:.3f}"
-    return f"RMSE {figure(fit.rmse)} on {fit.n:,}{r2}"

@@ -8,17 +8,15 @@ from rich.table import Table
 
 from idl_audit.report.schema import Audited, Hardening
 from idl_audit.report.terminal.layout import Section, add_row, grid, pair, table
-from idl_audit.report.wording import figure, percent
+from idl_audit.report.training import audits, hardening_facts, shares_of, trade_offs
+from idl_audit.report.wording import percent
 
 
 def hardening_sections(found: Hardening) -> Iterable[Section]:
     """Yield what was trained, the front that the choice was made from, and what an audit says of both files."""
     rows = grid()
-    pair(rows, "trained for", f"{found.method} at eps {found.eps:g}, {found.minutes:g} minutes of one core")
-    pair(rows, "samples", f"{found.trained_on:,} trained on, {found.held_out:,} kept apart to choose by")
-    pair(rows, "must stay right", f"{found.least_clean:,} of {found.held_out:,}")
-    pair(rows, "weights", f"{len(found.weights)} initializers")
-    pair(rows, "cost", f"{figure(found.seconds)} s of processor time")
+    for name, value in hardening_facts(found):
+        pair(rows, name, value)
     yield "Training", rows
     yield "Trade-offs on the samples kept apart (estimates, no verdicts)", _front(found)
     if found.audited_before is not None:
@@ -35,19 +33,17 @@ def _front(found: Hardening) -> Table:
         ("", "left"),
     )
     n = found.held_out
-    for one in (found.before, *found.front):
-        shares = (percent(one.clean, n), percent(one.by_intervals, n), percent(one.by_lines, n))
+    for one in trade_offs(found):
         about = f"about {percent(round(one.certified), n)}" if one.branched else percent(one.by_lines, n)
-        add_row(rows, (one.name, *shares, about, "written" if one.name == found.chosen else ""))
+        add_row(rows, (one.name, *shares_of(one, n), about, "written" if one.name == found.chosen else ""))
     return rows
 
 
 def _audits(found: Hardening) -> Table:
     counted = ("n", "certified", "falsified", "unknown", "clean wrong")
     rows = table(("file", "left"), *((name, "right") for name in counted))
-    for name, audit in (("before", found.audited_before), ("after", found.audited_after)):
-        if audit is not None:
-            add_row(rows, (name, *_counts(audit)))
+    for name, audit in audits(found):
+        add_row(rows, (name, *_counts(audit)))
     return rows
 
 
