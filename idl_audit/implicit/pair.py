@@ -200,16 +200,16 @@ class _Pairing:
             ours, others = self.first.rows[k], self.second.rows[k]
             if kind == "same":
                 blocks.append(self._renumbered(mine, 0))
-                rows.append(self._made(self._of_first(ours)))
+                rows.append(self._made(self._of_side(ours, 0)))
             elif kind == "coupled":
                 both = Paired(base=mine.activation)
                 blocks.append(StateBlock(mine.name, mine.op, both, (2 * mine.size,)))
-                rows.append(self._made(self._of_second(others), self._of_difference(ours, others), beside=True))
+                rows.append(self._made(self._of_side(others, 1), self._of_difference(ours, others), beside=True))
             else:
                 blocks += [self._renumbered(mine, 0), self._renumbered(theirs, 1)]
-                rows += [self._made(self._of_first(ours)), self._made(self._of_second(others))]
+                rows += [self._made(self._of_side(ours, 0)), self._made(self._of_side(others, 1))]
         one, other = self.first.output, self.second.output
-        output = self._made(self._of_first(one), self._of_second(other), self._of_difference(one, other))
+        output = self._made(self._of_side(one, 0), self._of_side(other, 1), self._of_difference(one, other))
         return ImplicitModel(
             tuple(blocks),
             tuple(rows),
@@ -238,30 +238,18 @@ class _Pairing:
         place = self._places[source] + (side if self.kinds[source] == "apart" else 0)
         return replace(block, maximum=PoolWindows(place, block.maximum.windows))
 
-    def _of_first(self, row: Affine) -> _Row:
-        """Return z over the states of the pair: x = x' + d."""
+    def _of_side(self, row: Affine, side: int) -> _Row:
+        """Return z (side 0) or z' (side 1) over the states of the pair: where blocks are coupled, x = x' + d."""
         parts: dict[int, _Entries] = {}
         for source, linear_map in _terms(row).items():
             own = _entries(linear_map)
             if source == INPUT:
                 parts[INPUT] = own
             elif self.kinds[source] == "coupled":
-                parts[self._places[source]] = own.widened(0).plus_other(own.widened(1))
+                shared = own.widened(0)
+                parts[self._places[source]] = shared if side else shared.plus_other(own.widened(1))
             else:
-                parts[self._places[source]] = own
-        return _Row(parts, row.constant, row.constant_error)
-
-    def _of_second(self, row: Affine) -> _Row:
-        """Return z' over the states of the pair."""
-        parts: dict[int, _Entries] = {}
-        for source, linear_map in _terms(row).items():
-            own = _entries(linear_map)
-            if source == INPUT:
-                parts[INPUT] = own
-            elif self.kinds[source] == "coupled":
-                parts[self._places[source]] = own.widened(0)
-            else:
-                parts[self._places[source] + (self.kinds[source] == "apart")] = own
+                parts[self._places[source] + (side if self.kinds[source] == "apart" else 0)] = own
         return _Row(parts, row.constant, row.constant_error)
 
     def _of_difference(self, mine: Affine, theirs: Affine) -> _Row:
