@@ -45,7 +45,7 @@ def reduce(path: Path, options: WriteOptions, data: DataOptions | None = None, *
     opened = open_model(path, options, data, clock, tell)
     model = opened.subject.model
     box = input_box(opened, options) if options.preprocessing.bounds is not None else None
-    widest = max((linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps), default=0)
+    widest = max((linear_map.nnz for linear_map in model.maps), default=0)
     allow(BYTES_A_TRIPLE * widest, options.model.max_bytes, "the coefficients of the largest map, one by one,")
     with clock.step("reduce"):
         found = reduce_model(model, None if box is None else partial(_constant_on, box))

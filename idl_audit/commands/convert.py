@@ -110,8 +110,7 @@ def convert(
 
 def _refuse_too_large(model: ImplicitModel, max_bytes: int | None) -> None:
     """Raise MemoryLimitError where the flat matrices do not fit: each is put together from the blocks' own."""
-    nonzeros = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
-    Budget(max_bytes=max_bytes).allow(3 * BYTES_PER_ENTRY * nonzeros, "A, B, C and D as plain matrices (--flat)")
+    Budget(max_bytes=max_bytes).allow(3 * BYTES_PER_ENTRY * model.nnz, "A, B, C and D as plain matrices (--flat)")
 
 
 def _draw(file: Path, model: ImplicitModel, path: Path) -> None:

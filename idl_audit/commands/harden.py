@@ -179,12 +179,11 @@ def _task(
         return score(_in_data_units(_model(graph, weights, subject), subject, options), samples)
 
     method = cast(Method, "mtl" if options.method == "auto" else options.method)
-    products = sum(linear_map.nnz for row in (*subject.model.rows, subject.model.output) for linear_map in row.maps)
     train = _as_read(network, subject, trained, options)
     recipe = fine_tune.Recipe(method, seed=options.seed)
     before = judge(network.arrays())
     least = math.ceil(before.clean - options.keep_clean * judged.n)
-    return Task(network, train, judge, before, products, recipe, 60 * options.minutes, least)
+    return Task(network, train, judge, before, subject.model.nnz, recipe, 60 * options.minutes, least)
 
 
 def _as_read(network: Twin, subject: Subject, samples: Samples, options: HardenOptions) -> fine_tune.Samples:

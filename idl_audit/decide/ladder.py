@@ -276,8 +276,7 @@ def samples_at_once(model: ImplicitModel) -> int:
     """
     if not (model.is_feed_forward and is_dense(model)):
         return 1
-    products = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
-    return int(np.clip(BATCH_WORK // max(1, products * (model.n_states + model.n_outputs)), 1, MOST_AT_ONCE))
+    return int(np.clip(BATCH_WORK // max(1, model.nnz * (model.n_states + model.n_outputs)), 1, MOST_AT_ONCE))
 
 
 def decide_together(

@@ -427,6 +427,16 @@ class ImplicitModel:
         """n."""
         return sum(block.size for block in self.blocks)
 
+    @property
+    def maps(self) -> list[LinearMap]:
+        """Every linear map of A, B, C and D, those of the outputs last."""
+        return [linear_map for row in (*self.rows, self.output) for linear_map in row.maps]
+
+    @property
+    def nnz(self) -> int:
+        """Coefficients of A, B, C and D that are not zero: the products of one evaluation."""
+        return sum(linear_map.nnz for linear_map in self.maps)
+
     @cached_property
     def unbounded(self) -> str:
         """Why no number bounds how far outputs move for all inputs: activations as steep as one likes; else empty."""

@@ -48,7 +48,7 @@ def rows_at_once(model: ImplicitModel, boxes: int = 1) -> int:
 def _cost_of_row(model: ImplicitModel) -> tuple[int, int]:
     """Return the widest vector of a model and the most products that one of its maps takes."""
     widest = max([1, model.n_inputs, *(block.size for block in model.blocks)])
-    return widest, max([1, *(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)])
+    return widest, max([1, *(linear_map.nnz for linear_map in model.maps)])
 
 
 def zero_multipliers(k: int, v: FloatArray) -> FloatArray:
@@ -171,7 +171,7 @@ def tightened_by_lines(
 
 def is_dense(model: ImplicitModel) -> bool:
     """Return whether no map of a model is a convolution: those have passes of their own, for one box at a time."""
-    return not any(_convolves(linear_map) for row in (*model.rows, model.output) for linear_map in row.maps)
+    return not any(map(_convolves, model.maps))
 
 
 def _convolves(linear_map: LinearMap) -> bool:

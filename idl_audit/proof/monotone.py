@@ -59,7 +59,6 @@ class Rise:
         Raises:
             UnsupportedModelError: where it has loops, states that are coupled or jump, or is too large.
         """
-        maps = [linear_map for row in (*model.rows, model.output) for linear_map in row.maps]
         wrong = [f"'{b.name}' ({b.op})" for b in model.blocks if b.activation.coupled or b.jumps or np.any(b.exponent)]
         if not model.is_feed_forward:
             wrong = ["its loops"]
@@ -67,7 +66,7 @@ class Rise:
             raise UnsupportedModelError(
                 [f"monotonicity is proved for networks whose states are functions of one number: not {wrong[0]}"]
             )
-        if sum(linear_map.n_in * linear_map.n_out for linear_map in maps) > MOST_ENTRIES:
+        if sum(linear_map.n_in * linear_map.n_out for linear_map in model.maps) > MOST_ENTRIES:
             raise UnsupportedModelError(
                 [f"monotonicity is proved for networks with up to {MOST_ENTRIES:,} coefficients"]
             )

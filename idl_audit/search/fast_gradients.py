@@ -190,8 +190,7 @@ class _Row:
 
 def batch_size(model: ImplicitModel) -> int:
     """Return how many points one pass should take: about `WORK` products' worth."""
-    products = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
-    return int(np.clip(WORK // max(products, 1), 1, LARGEST_BATCH))
+    return int(np.clip(WORK // max(model.nnz, 1), 1, LARGEST_BATCH))
 
 
 def _parts(points: Points, size: int) -> list[Points]:

@@ -111,8 +111,7 @@ BYTES_A_NONZERO = 100
 
 def program_bytes(model: ImplicitModel) -> int:
     """Return about how much memory a linear program over a model's states takes, in bytes."""
-    nonzeros = sum(linear_map.nnz for row in (*model.rows, model.output) for linear_map in row.maps)
-    return BYTES_A_NONZERO * (nonzeros + model.n_inputs + 4 * model.n_states)
+    return BYTES_A_NONZERO * (model.nnz + model.n_inputs + 4 * model.n_states)
 
 
 def outweighing(bound: Callable[[float, FloatArray], float], ray: FloatArray, wanted: float = 0.0) -> FloatArray | None:

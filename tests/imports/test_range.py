@@ -150,7 +150,7 @@ def test_chains_of_ordinary_float32_weights_keep_every_product_in_range(tmp_path
             nodes.append(("Relu", source, f"r{k}", {}))
             source = f"r{k}"
     model = built(tmp_path, nodes, constants, single=True)
-    maps = [linear_map for row in (*model.rows, model.output) for linear_map in row.maps]
+    maps = model.maps
     assert all(is_in_range(linear_map) for linear_map in maps)
     inputs = Interval(np.ones((1, 2)), np.ones((1, 2)))
     y = affine_interval(model.output, interval_bounds(model, inputs).x, inputs)
@@ -210,7 +210,7 @@ def test_constants_that_vanish_or_overflow_in_their_own_type_are_refused(tmp_pat
 
 def test_a_factor_beside_the_weights_is_kept_apart(tmp_path: Path) -> None:
     model = built(tmp_path, [("Gemm", "u w", "y", {"alpha": 1e-20})], {"w": [[1e-90, 1.0], [0.0, 1.0]]})
-    assert all(is_in_range(linear_map) for row in (*model.rows, model.output) for linear_map in row.maps)
+    assert all(is_in_range(linear_map) for linear_map in model.maps)
     assert model(np.array([[1.0, 0.0]]))[0, 0] == pytest.approx(1e-110, rel=1e-6, abs=0)
 
 

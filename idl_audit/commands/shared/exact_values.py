@@ -10,7 +10,6 @@ import numpy as np
 
 from idl_audit.commands.shared.assertions import AskedQuery, graph_of_entries
 from idl_audit.implicit.exact_constants import rounded_constants
-from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.unfused import unfused
 from idl_audit.proof.exact.numbers import Inexact
 from idl_audit.proof.exact.point import exact_outputs, why_inexact
@@ -31,7 +30,7 @@ def exact_values(asked: AskedQuery, point: Sequence[Fraction]) -> dict[str, AnyA
     graph, entries = graph_of_entries(asked)
     try:
         model = None if rounded_constants(graph) else unfused(graph)
-        if model is None or why_inexact(model) or _products(model) > MOST_PRODUCTS:
+        if model is None or why_inexact(model) or model.nnz > MOST_PRODUCTS:
             return {}
         values = dict(zip(entries, exact_outputs(model, point), strict=False))  # behind them stands the first input
     except (UnsupportedModelError, MemoryLimitError, Inexact):
@@ -41,7 +40,3 @@ def exact_values(asked: AskedQuery, point: Sequence[Fraction]) -> dict[str, AnyA
     for (name, _), value in values.items():
         found.setdefault(name, []).append(value)
     return {name: np.array(flat, object).reshape(shapes[name]) for name, flat in found.items()}
-
-
-def _products(model: ImplicitModel) -> int:
-    return sum(one.nnz for row in (*model.rows, model.output) for one in row.maps)

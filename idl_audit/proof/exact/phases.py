@@ -174,7 +174,7 @@ def program_of(model: ImplicitModel, box: Box, bounds: StateBounds, *, check: Ch
     moves = tuple(i for i in range(box.size) if lo[i] < hi[i])
     bends = bending(model, bounds)
     count = len(moves) + sum(int(some.sum()) for some in bends.values())
-    if (count + 1) * sum(w.nnz for row in (*model.rows, model.output) for w in row.maps) > MOST_PRODUCTS:
+    if (count + 1) * model.nnz > MOST_PRODUCTS:
         return None
     inputs = _inputs(lo, moves, count)
     kinks: list[Kink] = []

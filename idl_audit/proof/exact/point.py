@@ -155,7 +155,7 @@ def why_no_rationals(model: ImplicitModel) -> str:
     bent = next((block for block in model.blocks if not _is_exact(block.activation)), None)
     if bent is not None:
         return f"'{bent.name}' ({bent.op}) is not piecewise linear"
-    if sum(w.nnz for row in (*model.rows, model.output) for w in row.maps) > MOST_PRODUCTS:
+    if model.nnz > MOST_PRODUCTS:
         return "it takes too many products"
     return ""
 
