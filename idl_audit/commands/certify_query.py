@@ -20,7 +20,7 @@ from idl_audit.commands.shared.subject import describe_model
 from idl_audit.commands.vnnlib import assignment_lines
 from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.decide.ladder import Options
-from idl_audit.graph.files import hashed, refuse_changed, stamp_of
+from idl_audit.graph.files import read_with_sha256, refuse_changed
 from idl_audit.report.schema import Diagnostic, ModelInfo, PropertyReport, PropertyResult, Report
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, DataError
@@ -74,11 +74,7 @@ def open_query(path: Path, vnnlib: Path, reading: ModelOptions) -> QueryOfOne:
         ModelFileError: where the model cannot be read.
         UnsupportedModelError: where it cannot be run.
     """
-    before = stamp_of(vnnlib.stat()) if vnnlib.is_file() else None
-    query = read_specification(vnnlib)
-    file = hashed(vnnlib)
-    if file.stamp != before:
-        raise DataError(f"{vnnlib} was changed while it was read; start again")
+    query, sha256 = read_with_sha256(vnnlib, read_specification)
     if len(query.networks) != 1:
         names = ", ".join(network.name for network in query.networks)
         raise DataError(
@@ -87,7 +83,7 @@ def open_query(path: Path, vnnlib: Path, reading: ModelOptions) -> QueryOfOne:
         )
     networks = open_networks(query, {query.networks[0].name: path})
     info = describe_model(path, networks[0].graph, None, reading)
-    return QueryOfOne(asked_query(query, networks), info, row_sha256(info.sha256, file.sha256))
+    return QueryOfOne(asked_query(query, networks), info, row_sha256(info.sha256, sha256))
 
 
 def audit_query(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:

@@ -9,19 +9,21 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from idl_audit.values.errors import ModelFileError
+from idl_audit.values.errors import DataError, ModelFileError
 
 # Each flag is absent on some platform. Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
 _READ: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER: Final = getattr(os, "O_DIRECTORY", 0)
 _CAN_WALK: Final = os.open in os.supports_dir_fd and bool(_NO_LINK) and bool(_FOLDER)
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,19 @@ def hashed(path: Path) -> ReadFile:
     with open_model(path) as file:
         stamp = stamp_of(os.fstat(file.fileno()))
         return ReadFile(path, hashlib.file_digest(file, "sha256").hexdigest(), stamp)
+
+
+def read_with_sha256(path: Path, read: Callable[[Path], Found]) -> tuple[Found, str]:
+    """Return what `read` makes of a file, and the SHA-256 of the very bytes that it was made of.
+
+    Raises DataError where the file changes meanwhile, besides what `read` raises.
+    """
+    before = stamp_of(path.stat()) if path.is_file() else None
+    found = read(path)
+    file = hashed(path)
+    if file.stamp != before:
+        raise DataError(f"{path} was changed while it was read; start again")
+    return found, file.sha256
 
 
 def refuse_changed(files: Iterable[ReadFile]) -> None:

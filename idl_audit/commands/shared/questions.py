@@ -14,7 +14,7 @@ from idl_audit.commands.shared.points import readable_box
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.vnnlib import OutputRow, Property, PropertyBox, read_vnnlib
-from idl_audit.graph.files import hashed, stamp_of
+from idl_audit.graph.files import read_with_sha256
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
@@ -42,11 +42,7 @@ def read_property(subject: Subject, path: Path) -> AskedProperty:
         DataError: where the file is refused or changes meanwhile, or its inputs and outputs are not the model's.
         UnsupportedModelError: where it speaks of the values that a softmax gives, which the model leaves out.
     """
-    before = stamp_of(path.stat()) if path.is_file() else None
-    given = read_vnnlib(path)
-    file = hashed(path)
-    if file.stamp != before:
-        raise DataError(f"{path} was changed while it was read; start again")
+    given, sha256 = read_with_sha256(path, read_vnnlib)
     model = subject.model
     for noun, has, wants in (("inputs", model.n_inputs, given.n_inputs), ("outputs", model.n_outputs, given.n_outputs)):
         if has != wants:
@@ -58,7 +54,7 @@ def read_property(subject: Subject, path: Path) -> AskedProperty:
     queries = tuple(to_query(box, model.n_outputs, str(path)) for box in given.boxes)
     plain, kind = Preprocessing(), subject.point_type
     queries = tuple(replace(q, inputs=readable_box(q.box, kind, plain, subject.input_shape)) for q in queries)
-    return AskedProperty(str(path), queries, model.stripped_output, file.sha256)
+    return AskedProperty(str(path), queries, model.stripped_output, sha256)
 
 
 def _check_ranking(subject: Subject, given: Property) -> None:
