@@ -12,9 +12,6 @@ u = 2^-24; behind a ReLU mag is that of the values again, and err is 0 where nei
 offsets less the file's bounds, is for `tests.independent_checker`.
 """
 
-import hashlib
-import json
-import math
 import sys
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,7 +21,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests.independent_checker import Array, Part, Refused, demand, exact, load, members, parts, take
+from tests.independent_checker import Network, Part, load
+from tests.independent_files import Array, Arrays, demand, fraction, read, take
 
 UNIT, SMALLEST, LARGEST = Fraction(1, 2**24), Fraction(1, 2**126), Fraction(2) ** 127
 
@@ -93,13 +91,13 @@ def _made(node: onnx.NodeProto, inputs: list[Any]) -> Computed:
     if node.op_type == "Gemm":
         plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1 and not attributes.get("transA")
         demand(plain, "factors of a Gemm")
-        weights = exact(more[0] if attributes.get("transB") else more[0].T)
+        weights = fraction(more[0] if attributes.get("transB") else more[0].T)
         bias = np.broadcast_to(more[1].reshape(-1), len(weights)) if len(more) > 1 else np.zeros(len(weights))
-        return x.through(weights, exact(bias))
+        return x.through(weights, fraction(bias))
     if node.op_type == "MatMul":
-        return x.through(exact(more[0].T), exact(np.zeros(more[0].shape[1])))
+        return x.through(fraction(more[0].T), fraction(np.zeros(more[0].shape[1])))
     demand(node.op_type in ("Add", "Sub"), f"operator {node.op_type}")
-    constant = exact(np.broadcast_to(more[0].reshape(-1), n).astype(float))
+    constant = fraction(np.broadcast_to(more[0].reshape(-1), n).astype(float))
     constant = -constant if node.op_type == "Sub" else constant
     gamma = 2 * UNIT / (1 - 2 * UNIT)  # no matrix of ones: of so many terms there is one alone
     whole = x.mag + abs(constant)
@@ -107,27 +105,17 @@ def _made(node: onnx.NodeProto, inputs: list[Any]) -> Computed:
     return Computed(x.lo + constant, x.hi + constant, whole + err, err)
 
 
+def prove(network: Network, arrays: Arrays, name: str, lo: Array, hi: Array, *alternatives: Array) -> None:
+    """Refuse unless a part is proved with the roundings that the file allows for, which must be large enough."""
+    rows, offsets, whose = alternatives
+    demand((network.scale == 1).all() and (network.shift == 0).all(), "preprocessing is not supported")
+    slack = _believed(arrays, name, rows, whose, roundings(network.path, lo, hi))
+    Part(arrays, name, network, lo, hi).check(rows, np.nextafter(offsets - slack, -np.inf), whose)
+
+
 def check(model: Path, proof: Path) -> str:
     """The claim of a float32 file that is right about a model; Refused otherwise, whatever the file holds."""
-    try:
-        with np.load(proof) as arrays:
-            meta = json.loads(str(take(arrays, "meta", arrays["meta"].dtype.str)))
-            *head, _, about, arithmetic, claim = members(meta, "schema_version kind tool model arithmetic claim")
-            demand([*head, arithmetic] == ["2.0", "proof", "float32"], "not a claim of format 2.0 about float32")
-            sha256, output, units, threshold = members(about, "sha256 output_name preprocessing threshold")
-            demand(threshold is None, "thresholds are not supported")
-            own = members(units, "scale mean std")
-            demand(own == [1.0, [], []], "preprocessing is not supported")
-            network = load(model, sha256, output, json.dumps(own))
-            found = list(parts(arrays, claim, network.sizes[1], math.prod(network.output.shape)))
-            demand(found, "a claim of nothing")
-            for name, lo, hi, rows, offsets, whose in found:
-                slack = _believed(arrays, name, rows, whose, roundings(model, lo, hi))
-                Part(arrays, name, network, lo, hi).check(rows, np.nextafter(offsets - slack, -np.inf), whose)
-            centre = hashlib.sha256(arrays["centre"].tobytes()).hexdigest()[:16] if "centre" in arrays else None
-            return f"{json.dumps(claim)}, centre {centre}, of {model.name} {json.dumps(about)}, in float32"
-    except Exception as error:
-        raise error if isinstance(error, Refused) else Refused(f"{type(error).__name__}: {error}") from error
+    return read(model, proof, "float32", load, prove)
 
 
 def _believed(arrays: Any, name: str, rows: Array, whose: Array, errors: Array) -> Array:
@@ -137,7 +125,7 @@ def _believed(arrays: Any, name: str, rows: Array, whose: Array, errors: Array) 
     slack = np.concatenate(given)
     demand(np.isfinite(slack).all() and (slack >= 0).all(), "delta that is no bound")
     needed = [sum(abs(Fraction(float(g))) * e for g, e in zip(row, errors, strict=True)) for row in rows]
-    demand(all(have >= need for have, need in zip(exact(slack), needed, strict=True)), "roundings may be larger")
+    demand(all(have >= need for have, need in zip(fraction(slack), needed, strict=True)), "roundings may be larger")
     return slack
 
 

@@ -18,10 +18,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import independent_checker
 import numpy as np
 import onnx
 import pytest
+
+from tests import independent_checker
+from tests.independent_checker import GRID, Exact
+from tests.independent_files import Refused
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of names that are there twice, of numbers that overflow
 
@@ -423,7 +426,7 @@ def fuzz(proofs: list[Path], folder: Path, count: int, seed: int) -> dict[str, i
         path.write_bytes(mutant(base, r))
         try:
             independent_checker.check(MODEL, path)
-        except independent_checker.Refused:
+        except Refused:
             told["refused"] += 1
             continue
         with np.load(path) as arrays:
@@ -460,7 +463,7 @@ def test_accepts_proofs_of_other_networks(tmp_path: Path, name: str, index: int,
     certify(*samples, "--certificates", tmp_path / "proofs", model=model)
     (path,) = (tmp_path / "proofs").glob("*.npz")
     assert independent_checker.check(model, path)
-    with pytest.raises(independent_checker.Refused, match="closed"):
+    with pytest.raises(Refused, match="closed"):
         independent_checker.check(model, with_meta(path, tmp_path, "claim", "eps", 0.2))
 
 
@@ -480,7 +483,7 @@ def test_accepts_proofs_of_other_networks(tmp_path: Path, name: str, index: int,
 def test_refuses_by_name(proofs: list[Path], tmp_path: Path, where: str, key: str, value: object, why: str) -> None:
     """What is not supported, and what does not hold."""
     changed = with_meta(next(path for path in proofs if "samples" in path.parts), tmp_path, where, key, value)
-    with pytest.raises(independent_checker.Refused, match=why):
+    with pytest.raises(Refused, match=why):
         independent_checker.check(MODEL, changed)
 
 
@@ -509,7 +512,7 @@ def test_refuses_changed_proofs(proofs: list[Path], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_refuses_many_changed_proofs(proofs: list[Path], tmp_path: Path) -> None:
-    """Two thousand changes; `python test_independent_checker.py 100000` runs more."""
+    """Two thousand changes; `python -m tests.test_independent_checker 100000` runs more."""
     assert fuzz(proofs, tmp_path, 2000, 1)["refused"] > 800
 
 
@@ -520,66 +523,51 @@ def test_planes_belong_to_the_oldest_block(proofs: list[Path], tmp_path: Path) -
         array = arrays.pop(name)
         arrays[name.replace(".planes.1.", ".planes.0.")] = np.arange(len(array)) if name.endswith("states") else array
     (tmp_path / "planes.npz").write_bytes(written(arrays))
-    with pytest.raises(independent_checker.Refused, match="planes of a block"):
+    with pytest.raises(Refused, match="planes of a block"):
         independent_checker.check(MODEL, tmp_path / "planes.npz")
 
 
 def integers(r: random.Random, bits: int, *shape: int) -> np.ndarray:
     """Integers of all lengths up to some bits."""
     numbers = [r.randrange(-(2**n) + 1, 2**n) for n in (r.randrange(bits + 1) for _ in range(math.prod(shape)))]
-    return np.array(numbers, np.int64).reshape(shape)
+    return np.array(numbers, object).reshape(shape)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_arithmetic_errs_outward(seed: int) -> None:
-    """Products and sums against Python's integers and fractions."""
+def test_arithmetic_is_exact(seed: int) -> None:
+    """Products, sums and differences against fractions."""
     r = random.Random(seed)
-    a = independent_checker.Fixed(integers(r, 58, 3, 30), r.randrange(90), r.choice([0, 1, 2**20]))
-    b = independent_checker.Fixed(integers(r, 58, 30, 5), r.randrange(90), r.choice([0, 3, 2**40]))
-    c = independent_checker.Fixed(integers(r, 58, 3, 5), r.randrange(120), 3)
-    near, matrix = a.ints.astype(object) + moved(r, a), b.ints.astype(object) + moved(r, b)
-    exact = scaled(near @ matrix, -a.exp - b.exp)
-    total = exact + scaled(c.ints.astype(object) + moved(r, c), -c.exp)
-    for made, true in ((a @ b, exact), (c + a @ b, total)):
-        assert (abs(scaled(made.ints, -made.exp) - true) <= made.err * Fraction(2) ** -made.exp).all()
-        assert abs(made.ints).max() < 2**59
-    assert (a @ b).err <= 8 + 30 * (a.err * 2**59 + b.err * 2**59) * Fraction(2) ** ((a @ b).exp - a.exp - b.exp)
-    factors = integers(r, 57, 3, 30)
-    least = a.dot(factors, factors, 40) * Fraction(2) ** -independent_checker.GRID
-    assert (least <= scaled((near * factors).sum(axis=1), -a.exp - 40)).all()
-
-
-def moved(r: random.Random, numbers: Any) -> np.ndarray:
-    """Integers within the error of some numbers."""
-    drawn = [r.randint(-numbers.err, numbers.err) for _ in range(numbers.ints.size)]
-    return np.array(drawn, object).reshape(numbers.ints.shape)
+    a = Exact(integers(r, r.choice([30, 58, 200]), 3, 30), r.randrange(90))
+    b = Exact(integers(r, r.choice([30, 58, 200]), 30, 5), r.randrange(90))
+    c = Exact(integers(r, 58, 3, 5), r.randrange(120))
+    product = scaled(a.ints @ b.ints, -a.exp - b.exp)
+    for made, true in ((a @ b, product), (c + a @ b, scaled(c.ints, -c.exp) + product), (c - c, 0 * product)):
+        assert (scaled(made.ints, -made.exp) == true).all()
+    assert (abs(a.floats() - scaled(a.ints, -a.exp).astype(float)) <= abs(a.floats()) * 2.0**-52).all()
 
 
 @pytest.mark.parametrize("below", [0, -1, 1])
 def test_states_have_the_least_value(below: int) -> None:
-    """The least of v phi(z) - lam z is that of the ends and of 0, outward by little."""
-    r, part = random.Random(below), object.__new__(independent_checker.Part)
-    part.network, part.exps = type("Network", (), {"below": [below]})(), [50]
+    """The least of v phi(z) - lam z is that of the ends and of 0."""
+    r = random.Random(below)
     for _ in range(300):
-        v, lam, err = integers(r, 57, 1, 1), integers(r, 57, 1, 1), r.choice([0, 1, 2**30])
-        lo, hi = np.sort(integers(r, 56, 2)).tolist()
-        near = int(v[0, 0]) + r.randint(-err, err)
+        v, lam = (Exact(integers(r, 57, 1, 1), r.randrange(60)) for _ in range(2))
+        lo, hi = sorted(integers(r, 56, 2).tolist())
         places = [lo, hi, *([0] if lo < 0 < hi else [])]
-        true = min(near * (z if z >= 0 else below * z) - int(lam[0, 0]) * z for z in places)
-        bounds = np.array([[[lo]], [[-hi]]])
-        found = part.states(0, independent_checker.Fixed(v, 60, err), lam, bounds)[0] * Fraction(2) ** (110 - 160)
-        reach = max(abs(lo), abs(hi), 1) * (abs(int(v[0, 0])) + abs(int(lam[0, 0])) + 1)
-        assert 0 <= true - found <= Fraction(reach, 2**45) + 2 * err * max(abs(lo), abs(hi)) + 2**70
+        factor, slope = (scaled(x.ints, -x.exp)[0, 0] for x in (v, lam))
+        true = min(factor * (z if z >= 0 else below * z) - slope * z for z in places)
+        found = independent_checker.least(v.times(below) - lam, v - lam, np.array([[lo], [-hi]], object))
+        assert found.tolist() == [math.floor(true)]
 
 
-@pytest.mark.parametrize("numbers", [[[1.0, 1e-300, -1e-300, 0.0]], [[0.1, -(2.0**-60)]], [[0.0, -0.0]], [[3.0, -5.0]]])
-def test_floats_are_rounded_away_from_0(numbers: list[list[float]]) -> None:
-    """However small a number is, it is not taken for 0."""
-    made = independent_checker.Fixed.of(np.array(numbers))
-    for found, number in zip(made.ints[0].tolist(), numbers[0], strict=True):
-        assert (found > 0) == (number > 0)
-        assert (found < 0) == (number < 0)
-        assert abs(found * Fraction(2) ** -made.exp - Fraction(number)) <= made.err * Fraction(2) ** -made.exp
+@pytest.mark.parametrize("numbers", [[1.0, 1e-300, -5e-324, 0.0], [0.1, -(2.0**-60)], [0.0, -0.0], [3.0, 1e300]])
+def test_floats_are_as_they_are(numbers: list[float]) -> None:
+    """However small or large a number is."""
+    made = Exact.of(np.array(numbers))
+    assert scaled(made.ints, -made.exp).tolist() == [Fraction(number) for number in numbers]
+    for other in (np.nan, np.inf):
+        with pytest.raises((ValueError, OverflowError)):
+            Exact.of(np.array([other]))
 
 
 def scaled(ints: np.ndarray, up: int) -> np.ndarray:
@@ -610,9 +598,7 @@ def bounded(proofs: list[Path]) -> list[tuple[Any, Any]]:
 
 def corners(part: Any, count: int) -> np.ndarray:
     """Corners of the box of a part."""
-    lo, hi = (
-        sign * np.ldexp(side[0].astype(float), -part.exps[1]) for side, sign in zip(part.box[1], (1, -1), strict=True)
-    )
+    lo, hi = Exact(part.box[1], GRID).floats() * [[1], [-1]]
     return lo + (hi - lo) * np.random.default_rng(0).integers(0, 2, (count, 64))
 
 
@@ -623,7 +609,7 @@ def test_bounds_hold(bounded: list[tuple[Any, Any]]) -> None:
         for t, (weight, bias) in enumerate(LAYERS[:-1], 2):
             z = u @ weight.T + bias
             for bound, sign in zip(bounds[t], (1, -1), strict=True):
-                assert (sign * z >= np.ldexp(bound[0].astype(float), -part.exps[t]) - 1e-9).all()
+                assert (sign * z >= Exact(bound, GRID).floats() - 1e-9).all()
             u = np.maximum(z, 0)
 
 
@@ -649,17 +635,14 @@ def test_any_choices_are_sound(bounded: list[tuple[Any, Any]], seed: int) -> Non
     for part, bounds in bounded:
         y = outputs(corners(part, 20000))[0]
         maps, rows = part.network.full(part.network.output), np.arange(20)
-        each = [np.repeat(bound, len(rows), axis=1) for bound in bounds]
         chosen: dict[tuple[str, int], Any] = {}
         for t, kind in itertools.product((2, 3), ("slopes", "multipliers", "duals")):
             states = np.flatnonzero(r.random(part.network.sizes[t]) < 0.3)
-            values = r.normal(size=(len(rows), len(states))) * 10.0 ** r.integers(-3, 2)
-            chosen[kind, t] = np.ones(len(rows), bool), states, values
+            chosen[kind, t] = states, r.normal(size=len(states)) * 10.0 ** r.integers(-3, 2)
         states = np.flatnonzero(r.random(part.network.sizes[2]) < 0.5)
-        chosen["planes", 2] = r.random(len(rows)) < 0.8, states, r.integers(0, 256, (len(rows), len(states), 64))
-        chosen["planes", 2] = *chosen["planes", 2][:2], chosen["planes", 2][2][chosen["planes", 2][0]]
+        chosen["planes", 2] = states, r.integers(0, 256, (len(states), 64))
         for some in ({}, chosen, {("planes", 2): chosen["planes", 2]}):
-            found = (part.lower(maps, rows, each, "usual", some) / 2**independent_checker.GRID).astype(float)
+            found = Exact(part.lower(maps, rows, bounds, "usual", some), GRID).floats()
             least = np.concatenate([y.min(axis=0), -y.max(axis=0)])
             assert (found <= least + 1e-9).all()
 

@@ -17,9 +17,9 @@ from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
 from idl_audit.data.numbers import parse_eps
 from idl_audit.decide.ladder import Options
-from tests import independent_checker, independent_float32
+from tests import independent_checker, independent_files, independent_float32
 from tests.commands.test_float_margins import asked, saved
-from tests.independent_checker import Refused
+from tests.independent_files import Refused
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sample_models"
 
@@ -63,7 +63,7 @@ def test_accepts_what_the_tool_writes_of_samples(tmp_path: Path) -> None:
     assert len(files) == 2
     for file in files:
         assert "in float32" in independent_float32.check(SAMPLES / "digits_mlp.onnx", file)
-        with pytest.raises(Refused, match=r"not a proof of format 2\.0"):
+        with pytest.raises(Refused, match=r"not a claim of format 2\.0"):
             independent_checker.check(SAMPLES / "digits_mlp.onnx", file)
 
 
@@ -106,7 +106,7 @@ def test_roundings_are_never_larger(tmp_path: Path, seed: int, scale: float) -> 
     model = network(tmp_path, seed, scale)
     rng = np.random.default_rng(seed)
     points = (rng.random((20, 2)) * 2 - 1).astype(np.float32)
-    exact = independent_checker.exact
+    exact = independent_files.fraction
     lo, hi = exact(-np.ones(2)), exact(np.ones(2))
     bound = independent_float32.roundings(model, lo, hi)
     session = onnxruntime.InferenceSession(str(model))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +29,8 @@ from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED
 from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.verdicts import Verdict
+from tests import independent_checker
+from tests.independent_files import Refused
 from tests.shared.command_line import run
 from tests.shared.implicit_models import Network
 from tests.shared.joint_properties import (
@@ -112,21 +113,15 @@ def test_a_certificate_is_verified_by_both_checkers(tmp_path):
     assert told.report.properties[0].result == "unsat"
     certificate = tmp_path / "proofs" / "formula.npz"
     assert run("verify", str(certificate), str(network), str(question)).code == 0
-    path = Path(__file__).parents[1] / "independent_checker.py"
-    spec = importlib.util.spec_from_file_location("independent_checker_of_rows", path)
-    assert spec is not None
-    assert spec.loader is not None
-    checker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(checker)
-    assert checker.check(network, certificate)
+    assert independent_checker.check(network, certificate)
     with np.load(certificate) as file:
         arrays = {name: file[name] for name in file.files}
     name = "part.0.goals.0.own.weights"
     for forged in (arrays[name][::-1], np.zeros_like(arrays[name]), -arrays[name]):
         np.savez(certificate, **{**arrays, name: np.ascontiguousarray(forged)})
         assert run("verify", str(certificate), str(network), str(question)).code == 1 + (forged.min() < 0)
-        with pytest.raises(checker.Refused):
-            checker.check(network, certificate)
+        with pytest.raises(Refused):
+            independent_checker.check(network, certificate)
 
 
 def test_two_ways_to_know_the_truth_agree():
