@@ -147,13 +147,13 @@ def _check_well_posed(model: ImplicitModel) -> None:
     for loop in model.loops.values():
         if loop.proof is not None:
             continue
-        gain = loop.coupling if loop.coupling is not None else np.diag(np.abs(np.stack(loop.block.everywhere)).max(0))
-        root = perron_root(gain @ loop.A.magnitude)
+        root = perron_root(loop.block.coupling.matrix @ loop.A.magnitude)
+        others = "loop(diag), loop(1), loop(alpha)" if loop.coupling is None else "one norm a group"
         raise UnsupportedModelError(
             (
                 f"nothing proves that this feedback loop has one state for every input: lambda_PF(Gamma |A|) = "
-                f"{root:.4g} is not below 1, and neither loop(diag), loop(1), loop(alpha) nor the monotone proof holds "
-                f"for its {loop.block.size} states",
+                f"{root:.4g} is not below 1, and neither {others} nor the monotone proof holds for its "
+                f"{loop.block.size} states",
             )
         )
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from idl_audit.implicit.wellposed import Contraction, Monotone, Proof
+from idl_audit.implicit.wellposed import Contraction, GroupContraction, Monotone, Proof
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.check import Check, unchecked
 
@@ -20,8 +20,6 @@ MOST_STEPS = 5000
 POLISHING_STEPS = 20
 NEAR = 1e-7
 """Change, relative to the state's size, at which the polishing takes over."""
-COUPLED_NEAR = 1e-13
-"""The same where nothing polishes."""
 BATCH_NUMBERS = 2**24
 """Numbers that the matrices of one batch of linear systems may hold."""
 
@@ -34,6 +32,9 @@ class Function(Protocol):
 
     def derivative(self, z: FloatArray) -> FloatArray:
         """Return a slope of phi at z."""
+
+    def pull_back(self, z: FloatArray, v: FloatArray) -> FloatArray:
+        """Return J^T v, J the Jacobian of phi at z."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,15 @@ def solve(
         A: the loop, (n, n).
         drive: i = (everything but the loop), (m, n).
         iteration: how to come near, from `iteration_of`.
-        coupled: whether phi couples its states, so that there is no diagonal of slopes to polish with.
+        coupled: whether phi couples its states, so that its Jacobian is no diagonal.
         check: called between steps; what it raises ends the work.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # without a proof it may run away
-        x, iterations = _iterate(iteration, drive, COUPLED_NEAR if coupled else NEAR, check)
+        x, iterations = _iterate(iteration, drive, NEAR, check)
         at_once = max(1, BATCH_NUMBERS // (len(A) ** 2 + 1))
-        for start in () if coupled else range(0, len(x), at_once):
+        for start in range(0, len(x), at_once):
             rows = slice(start, start + at_once)
-            x[rows] = _polished(phi, A, drive[rows], x[rows], check)
+            x[rows] = _polished(phi, A, drive[rows], x[rows], check, coupled=coupled)
         z = x @ A.T + drive
         residual = float(np.abs(x - phi(z)).max(initial=0.0))
     return Equilibrium(x, z, iterations, residual)
@@ -103,7 +104,7 @@ def iteration_of(phi: Function, A: FloatArray, proof: Proof | None, *, homogeneo
     """
     n = len(A)
     alpha, centre = np.ones(n), np.zeros(n)
-    averaged = not isinstance(proof, Contraction)
+    averaged = not isinstance(proof, Contraction | GroupContraction)
     if isinstance(proof, Contraction) and (homogeneous or bool((proof.alpha == 1).all())):
         alpha, centre = proof.alpha, proof.centre
     elif homogeneous and bool(
@@ -113,8 +114,8 @@ def iteration_of(phi: Function, A: FloatArray, proof: Proof | None, *, homogeneo
         weights = proof.weights if isinstance(proof, Monotone) and proof.weights is not None else np.ones(n)
         norm = _spectral_norm(weights[:, None] * (np.eye(n) - A)) or 1.0
         alpha, centre, averaged = weights / np.sqrt(max(least, 1e-3) * norm), np.full(n, 0.5), True
-    else:
-        centre, averaged = np.full(n, 0.5), True
+    elif not isinstance(proof, GroupContraction):  # the same splitting: phi is a resolvent where slopes lie in [0, g]
+        centre, averaged = proof.steepest / 2 if isinstance(proof, Monotone) else np.full(n, 0.5), True
     shifted = alpha[:, None] * A
     shifted[np.arange(n), np.arange(n)] += 1 - alpha
     system = np.eye(n) - shifted * centre
@@ -170,7 +171,9 @@ def _in_t(phi: Function, alpha: FloatArray) -> Callable[[FloatArray], FloatArray
     return lambda t: t * np.where(t >= 0, steep, flat)
 
 
-def _polished(phi: Function, A: FloatArray, drive: FloatArray, x: FloatArray, check: Check) -> FloatArray:
+def _polished(
+    phi: Function, A: FloatArray, drive: FloatArray, x: FloatArray, check: Check, *, coupled: bool
+) -> FloatArray:
     """Newton's method for x - phi(A x + i); exact in one step on the right pieces of a piecewise linear phi."""
     identity = np.eye(len(A))
     z = x @ A.T + drive
@@ -181,10 +184,15 @@ def _polished(phi: Function, A: FloatArray, drive: FloatArray, x: FloatArray, ch
         rows = np.flatnonzero(open_rows)
         if not rows.size:
             break
-        slopes = phi.derivative(z[rows])
-        right = phi(z[rows]) + slopes * (drive[rows] - z[rows])
+        moves, through = drive[rows] - z[rows], A
+        if coupled:
+            jacobian = phi.pull_back(z[rows][:, None, :], np.broadcast_to(identity, (rows.size, *A.shape)))
+            moves, through = (jacobian @ moves[:, :, None])[:, :, 0], jacobian @ A
+        else:
+            slopes = phi.derivative(z[rows])
+            moves, through = slopes * moves, slopes[:, :, None] * A
         try:
-            tried = np.linalg.solve(identity - slopes[:, :, None] * A, right[:, :, None])[:, :, 0]
+            tried = np.linalg.solve(identity - through, (phi(z[rows]) + moves)[:, :, None])[:, :, 0]
         except np.linalg.LinAlgError:
             break
         tried_z = tried @ A.T + drive[rows]

@@ -17,19 +17,27 @@ import scipy.sparse as sp
 
 from idl_audit.implicit.activations import Activation, Coupled, Line, Mixed
 from idl_audit.implicit.activations.analytic import Analytic
+from idl_audit.implicit.activations.base import FAR
 from idl_audit.implicit.activations.coupled import Plane
 from idl_audit.implicit.activations.curved import Curved
 from idl_audit.implicit.activations.jumping import Jumping, sides
+from idl_audit.implicit.activations.parts import group_of
 from idl_audit.implicit.equilibrium import Equilibrium, Iteration, iteration_of, solve
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed
-from idl_audit.implicit.wellposed import Coefficients, Proof, gain, prove
+from idl_audit.implicit.wellposed import (
+    NORMS,
+    Coefficients,
+    Coupling,
+    GroupContraction,
+    Proof,
+    gain,
+    group_contractions,
+    prove,
+)
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.rounding import LOST, gamma
-
-FAR = 1e300
-"""Stands for the whole axis where slopes on all of it are asked for."""
 
 MOST_NAMED = 3
 """Blocks that a sentence names."""
@@ -90,6 +98,21 @@ class StateBlock:
     def jumps(self) -> bool:
         """Whether the activation jumps."""
         return isinstance(self.activation, Jumping)
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """How the states move together: one group a state, unless the activation couples them."""
+        phi = self.activation
+        exponent = np.broadcast_to(self.exponent, self.size)
+        found = Coupling(
+            phi.spread(np.eye(self.size)),
+            np.bincount(group_of(phi, self.size)),
+            {norm: phi.norm_constants(self.size, norm) for norm in NORMS},
+            phi.gradient_steepness(self.size),
+        )
+        if not bool((exponent == exponent[found.starts][found.group]).all()):
+            raise UnsupportedModelError((f"the coupled states of '{self.name}' have different scales",))
+        return found
 
     @cached_property
     def everywhere(self) -> tuple[FloatArray, FloatArray]:
@@ -330,9 +353,9 @@ class Loop:
     """D > 0 of the monotone proof, (n,); ones where left out."""
 
     @cached_property
-    def coupling(self) -> FloatArray | None:
-        """Gamma, (n, n), with |dx| <= Gamma |dz|, where the activation couples states; None otherwise."""
-        return self.block.activation.spread(np.eye(self.block.size)) if self.block.activation.coupled else None
+    def coupling(self) -> Coupling | None:
+        """How its states move together, where the activation couples them; None otherwise."""
+        return self.block.coupling if self.block.activation.coupled else None
 
     @cached_property
     def proof(self) -> Proof | None:
@@ -347,6 +370,24 @@ class Loop:
         if not np.isfinite(self.block.activation.lipschitz).all():
             return None
         return gain(self.A, *self.block.everywhere, self.coupling, weights=self.weights)
+
+    @cached_property
+    def _group_proofs(self) -> tuple[GroupContraction, ...]:
+        return () if self.coupling is None else tuple(group_contractions(self.A, self.coupling))
+
+    def reach(self, radius: FloatArray) -> FloatArray | None:
+        """Return how far x moves at most where |di| <= radius, (m, n), rounded upward; None as for `gain`."""
+        if self.gain is None:
+            return None
+        rounding = 1 + gamma(4 * len(self.gain) + 16)
+        moved = radius @ self.gain.T * rounding
+        if self.coupling is not None:
+            for proof in self._group_proofs:
+                moved = np.minimum(moved, proof.reach(radius))
+            size = self.A.magnitude if self.A.error is None else self.A.magnitude + self.A.error
+            again = (radius + moved @ size.T * rounding) @ self.coupling.matrix.T * rounding
+            moved = np.minimum(moved, again)
+        return np.asarray(moved)
 
     def solve(self, drive: FloatArray, *, check: Check = unchecked) -> Equilibrium:
         """Return x = phi(A x + i) for each row i, shape (m, n); `check` is called between steps."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from idl_audit.implicit.activations import Coupled
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
 from idl_audit.implicit.kernels import EXACT
@@ -26,7 +25,7 @@ def unrounded_outputs(written: AsWritten) -> BoolArray:
     for k in model.evaluation_order:
         block, rounding = model.blocks[k], written.roundings[k]
         found = _read(model.rows[k], rounding, rounded)
-        mixes = isinstance(block.activation, Coupled) or block.maximum is not None or found.size != block.size
+        mixes = block.activation.coupled or block.maximum is not None or found.size != block.size
         if rounding.is_state and rounding.kernel is not EXACT:
             found = np.ones(block.size, np.bool_)
         elif mixes:

@@ -254,7 +254,7 @@ def applicable_methods(model: ImplicitModel, limit: int = LARGEST) -> tuple[str,
     """Return the methods that "best" takes the least of."""
     coupled = any(block.activation.coupled for block in model.blocks)
     if not model.is_feed_forward:
-        return ("paper", "gains") if coupled else ("centre-radius", "monotone", "gains")
+        return ("paper" if coupled else "centre-radius", "monotone", "gains")
     names = ["paper"]
     if not coupled and centre_radius_bytes(model) <= limit:
         names.append("centre-radius")

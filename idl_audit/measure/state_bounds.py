@@ -23,8 +23,9 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from idl_audit.implicit.activations.base import FAR
 from idl_audit.implicit.linear_maps import LinearMap
-from idl_audit.implicit.model import FAR, Affine, ImplicitModel, PoolWindows, StateBlock
+from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.measure.centre_radius import centre_radius_bytes
 from idl_audit.measure.norm_matrix import NormMatrix, norm_bound, norm_matrix

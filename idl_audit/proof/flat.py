@@ -15,7 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.model import Affine, ImplicitModel, dense
-from idl_audit.implicit.wellposed import Coefficients, Contraction, contraction, contractions, monotone
+from idl_audit.implicit.wellposed import (
+    Coefficients,
+    Contraction,
+    Coupling,
+    Monotone,
+    Proof,
+    contraction,
+    contractions,
+    group_contractions,
+    joined,
+    monotone_loop,
+)
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
 from idl_audit.values.rounding import gamma
@@ -103,14 +114,11 @@ def state_vector(model: ImplicitModel, parts: Mapping[int, FloatArray]) -> Float
     return np.concatenate([parts[k] for k in range(len(model.blocks))]) if model.blocks else np.zeros(0)
 
 
-def coupling(model: ImplicitModel) -> FloatArray:
-    """Return Gamma, (n, n), with |dx| <= Gamma |dz| for all blocks, coupled or not."""
-    parts = [block.activation.spread(np.eye(block.size)) for block in model.blocks]
-    total = np.zeros((model.n_states, model.n_states))
-    for k, part in enumerate(parts):
-        rows = slice(model.offsets[k], model.offsets[k + 1])
-        total[rows, rows] = part
-    return total
+def coupling(model: ImplicitModel) -> Coupling | None:
+    """Return how the states of all blocks move together; None where no block couples its states."""
+    if not any(block.activation.coupled for block in model.blocks):
+        return None
+    return joined([block.coupling for block in model.blocks])
 
 
 def flat_contractions(
@@ -127,11 +135,9 @@ def flat_contractions(
     least = state_vector(model, {k: ends[0] for k, ends in slopes.items()})
     most = state_vector(model, {k: ends[1] for k, ends in slopes.items()})
     n = model.n_states
-    if any(block.activation.coupled for block in model.blocks):
-        middle = False
-        gamma_matrix: FloatArray | None = coupling(model)
-    else:
-        gamma_matrix = None
+    coupled = coupling(model)
+    middle = middle and coupled is None
+    gamma_matrix = None if coupled is None else coupled.matrix
     for alphas in _changes(model) if middle else [{}]:
         alpha = np.ones(n)
         for k, own in alphas.items():
@@ -168,6 +174,8 @@ def flat_sensitivity(
 ) -> FloatArray:
     """Return the entrywise least of the proved S of a model with loops, shape (q, p), rounded upward.
 
+    Coupled states have the paper's S with one norm a group beside that by entries (Thm 4.2).
+
     Args:
         model: the model.
         slopes: bounds of every state's slope; those over all inputs where left out.
@@ -182,7 +190,10 @@ def flat_sensitivity(
     flat = flat_model(model, functionals, limit)
     ends = {k: block.everywhere for k, block in enumerate(model.blocks)} if slopes is None else slopes
     found: list[FloatArray] = []
-    for proof in flat_contractions(model, flat, ends, middle=middle):
+    coupled = coupling(model)
+    proofs: list[Proof] = list(flat_contractions(model, flat, ends, middle=middle))
+    proofs += () if coupled is None else group_contractions(flat.A, coupled)
+    for proof in proofs:
         matrix = proof.response(flat.B, flat.C, flat.D)
         if matrix is not None:
             found.append(matrix)
@@ -210,16 +221,20 @@ def monotone_sensitivity(
     """
     flat = flat_model(model, functionals, limit)
     ends = {k: block.everywhere for k, block in enumerate(model.blocks)} if slopes is None else slopes
-    found = None
-    if not any(block.activation.coupled for block in model.blocks):
-        least, most = (state_vector(model, {k: pair[end] for k, pair in ends.items()}) for end in (0, 1))
-        found = monotone(flat.A, least, most)
+    found = flat_monotone(model, flat, ends)
     matrix = None if found is None else found.response(flat.B, flat.C, flat.D)
     if matrix is None:
         raise UnsupportedModelError(
             ("the model is not monotone: diag(1/g) - (A + A^T)/2 is not positive definite, or a slope may be negative",)
         )
     return matrix
+
+
+def flat_monotone(model: ImplicitModel, flat: FlatModel, slopes: Slopes) -> Monotone | None:
+    """Return a monotone proof of the whole model, with weights where one of its loops needs them, or None."""
+    least, most = (state_vector(model, {k: pair[end] for k, pair in slopes.items()}) for end in (0, 1))
+    weighs = any(isinstance(p := loop.proof, Monotone) and p.weights is not None for loop in model.loops.values())
+    return monotone_loop(flat.A, least, most, coupling(model), search=weighs)
 
 
 def _why_not(model: ImplicitModel, middle: bool) -> str:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.implicit.activations import Coupled
+from idl_audit.implicit.activations.base import FAR
 from idl_audit.implicit.activations.jumping import Jumping
 from idl_audit.implicit.activations.normalised import Normalised
 from idl_audit.implicit.activations.softmax import Softmax
@@ -37,7 +38,7 @@ from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
 from idl_audit.implicit.kernels import FLOAT32, Kernel
 from idl_audit.implicit.linear_maps import LinearMap
-from idl_audit.implicit.model import FAR, Affine, PoolWindows, StateBlock
+from idl_audit.implicit.model import Affine, PoolWindows, StateBlock
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.values.arrays import BoolArray, FloatArray

@@ -62,14 +62,14 @@ LOOP_STEPS = 4
 def loop_interval(loop: Loop, drive: Interval, *, check: Check = unchecked) -> Interval:
     """Return bounds of x = phi(A x + i) for i in m boxes, shape (m, n) (docs/mathematics.md, section 6.1).
 
-    |x - x0| <= N |i - i0| around the equilibrium x0 at the middle i0 of the box. For any z and delta = z - A phi(z) -
-    i0, phi(z) is the equilibrium of i0 + delta, so that |phi(z) - x0| <= N |delta| pays for the solver's residual.
+    |x - x0| <= N |i - i0| around the equilibrium x0 at the middle i0 of the box (`Loop.reach`). For any z and delta = z
+    - A phi(z) - i0, phi(z) is the equilibrium of i0 + delta, so that |phi(z) - x0| <= N |delta| pays for the solver's
+    residual.
 
     Raises:
         UnsupportedModelError: where nothing bounds the loop.
     """
-    N = loop.gain
-    if N is None:
+    if loop.gain is None:
         raise UnsupportedModelError(
             (f"nothing proves that the loop '{loop.block.name}' has one state for every input",)
         )
@@ -80,10 +80,10 @@ def loop_interval(loop: Loop, drive: Interval, *, check: Check = unchecked) -> I
     x = Interval(*loop.block.interval(z, z))
     through = _loop_affine(loop, x, Interval(middle, middle))
     delta = np.maximum(np.abs(z - through.lo), np.abs(z - through.hi)) * (1 + gamma(4))
-    rounding = 1 + gamma(4 * len(N) + 16)
-    off = delta @ N.T * rounding
-    reach = off + radius @ N.T * rounding
-    return _around(x, reach)
+    off, reach = loop.reach(delta), loop.reach(radius)
+    assert off is not None
+    assert reach is not None
+    return _around(x, (off + reach) * (1 + gamma(4)))
 
 
 def _around(x: Interval, reach: FloatArray) -> Interval:

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from idl_audit.implicit.activations import Activation, Coupled, Line
+from idl_audit.implicit.activations import Activation, Coupled, Line, Mixed
+from idl_audit.implicit.activations.base import FAR
 from idl_audit.implicit.linear_maps import LinearMap
-from idl_audit.implicit.model import FAR, Affine, ImplicitModel, StateBlock
+from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.upward import patterns
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.domains import why_unbounded
@@ -47,6 +48,8 @@ def _restricted(block: StateBlock, z: Interval) -> StateBlock | None:
     if isinstance(block.activation, Coupled):
         within = block.activation.within(*(end[0] for end in block.unscaled(z.lo, z.hi)))
         return replace(block, activation=within) if np.isfinite(within.lipschitz).all() else None
+    if isinstance(block.activation, Mixed) and block.activation.coupled:
+        return _restricted_parts(block, block.activation, z)
     if np.isfinite(block.activation.lipschitz).all():
         least, most = block.everywhere
         low, high = block.slopes(*(np.clip(end[0], -FAR, FAR) for end in (z.lo, z.hi)))
@@ -106,6 +109,20 @@ def _reached(linear_map: LinearMap, free: BoolArray) -> BoolArray:
     """Return which entries read one that is unbounded, (1, n_in) -> (n_out,); sums of ones, told apart by 1/2."""
     ones = free.astype(np.float64)
     return np.asarray(np.logical_or.reduce([part.apply(ones)[0] > 0.5 for part in patterns(linear_map)]))
+
+
+def _restricted_parts(block: StateBlock, mixed: Mixed, z: Interval) -> StateBlock | None:
+    """Return a block of which some states are coupled, part by part: those keep their coupling."""
+    exponent, parts, start = np.broadcast_to(block.exponent, block.size), [], 0
+    for part, size in zip(mixed.parts, mixed.sizes, strict=True):
+        own = slice(start, start + size)
+        alone = replace(block, activation=part, shape=(1, size), exponent=exponent[own])
+        found = _restricted(alone, Interval(z.lo[:, own], z.hi[:, own]))
+        if found is None:
+            return None
+        parts.append(found.activation)
+        start += size
+    return replace(block, activation=Mixed(tuple(parts), mixed.sizes))
 
 
 class Restricted(Activation):

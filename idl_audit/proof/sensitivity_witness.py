@@ -8,7 +8,8 @@ of what its parts prove:
     adjoint   r >= 0 with r >= |A|^T Gamma^T r + |C|^T |F|^T e_i, one row r for each output, proves
               S_i <= |B|^T Gamma^T r + |D|^T |F|^T e_i. It is checked block by block: convolutions stay convolutions.
     flat      Y, v and r of a contraction of the whole model (`implicit.wellposed.contraction`).
-    monotone  a factor L of a monotone model (`implicit.wellposed.monotone`).
+    norms     v of a contraction of the norms of groups of states (`implicit.wellposed.groups`).
+    monotone  a factor L of a monotone model, and its weights (`implicit.wellposed.monotone`).
 
 Each loop has its own proof of well-posedness beside it. Centres and radii of slopes are not part of a witness: they
 follow from the model. Everything is rounded against the claim.
@@ -19,16 +20,33 @@ Elsewhere: Lipschitz certificate.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.upward import pulled, spread
-from idl_audit.implicit.wellposed import Coefficients, Contraction, Monotone, Proof, monotone
+from idl_audit.implicit.wellposed import (
+    Coefficients,
+    Contraction,
+    Coupling,
+    GroupContraction,
+    Monotone,
+    Proof,
+    group_contractions,
+)
 from idl_audit.implicit.wellposed.contraction import centre_of, slopes_in_t, zero_centre
-from idl_audit.proof.flat import LARGEST, coupling, flat_bytes, flat_contractions, flat_model, state_vector
+from idl_audit.implicit.wellposed.groups import drafted
+from idl_audit.proof.flat import (
+    LARGEST,
+    coupling,
+    flat_bytes,
+    flat_contractions,
+    flat_model,
+    flat_monotone,
+    state_vector,
+)
 from idl_audit.proof.restricted import everywhere
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.check import allow
@@ -45,10 +63,13 @@ ALLOWANCE = 1e-9
 
 @dataclass(frozen=True)
 class ProofWitness:
-    """The arrays of a contraction (alpha, middle, Y, v) or of a monotone proof (m, factor)."""
+    """The arrays of a contraction (alpha, middle, Y, v), of one of norms (norm, v) or of a monotone proof (m, factor).
+
+    A monotone proof may have `weights` beside them, one number a group of coupled states.
+    """
 
     kind: str
-    """"contraction" or "monotone"."""
+    """"contraction", "norms" or "monotone"."""
     arrays: Mapping[str, FloatArray]
     middle: bool = True
     """Of a contraction: whether the centre is the middle of the slopes, or 0."""
@@ -65,6 +86,8 @@ class Witness:
     """Block number -> r, shape (number of outputs, n_k)."""
     flat: tuple[tuple[ProofWitness, FloatArray], ...] = ()
     """Contractions of the whole model, each with its rows r, shape (number of outputs, n)."""
+    norms: tuple[ProofWitness, ...] = ()
+    """Contractions of the norms of groups, of the whole model."""
     monotone: ProofWitness | None = None
 
 
@@ -103,6 +126,7 @@ def make_witness(model: ImplicitModel, max_bytes: int | None = None) -> Witness:
     coupled = _is_coupled(model)
     adjoint = None
     flat: list[tuple[ProofWitness, FloatArray]] = []
+    norms: tuple[ProofWitness, ...] = ()
     ellipsoid = None
     limit = LARGEST if max_bytes is None else max_bytes
     if not _is_dense(model) or (model.is_feed_forward and flat_bytes(model) > limit):
@@ -118,16 +142,17 @@ def make_witness(model: ImplicitModel, max_bytes: int | None = None) -> Witness:
                 flat.append((_packed(proof, middle=not coupled), rows))
         if model.is_feed_forward and not flat:  # numbers that no dense system holds
             adjoint = _adjoint_rows(model)
-        if not model.is_feed_forward and not coupled:
-            least, most = (state_vector(model, {k: pair[end] for k, pair in slopes.items()}) for end in (0, 1))
-            found = monotone(dense.A, least, most)
+        if not model.is_feed_forward:
+            groups = coupling(model)
+            norms = () if groups is None else tuple(_packed(proof) for proof in group_contractions(dense.A, groups))
+            found = flat_monotone(model, dense, slopes)
             ellipsoid = None if found is None else _packed(found)
-    draft = Witness(np.zeros((model.n_outputs, model.n_inputs)), loops, adjoint, tuple(flat), ellipsoid)
+    draft = Witness(np.zeros((model.n_outputs, model.n_inputs)), loops, adjoint, tuple(flat), norms, ellipsoid)
     proved, _ = _proved(model, draft)
     if proved is None:
         raise UnsupportedModelError(("the proofs of the loops give no bound entry by entry for this model",))
     claim = proved * (1 + ALLOWANCE)
-    return Witness(claim, loops, adjoint, tuple(flat), ellipsoid)
+    return replace(draft, S=claim)
 
 
 def _is_coupled(model: ImplicitModel) -> bool:
@@ -181,7 +206,11 @@ def check_witness(model: ImplicitModel, witness: Witness) -> Checked:
 
 def _packed(proof: Proof | None, *, middle: bool | None = None) -> ProofWitness:
     if isinstance(proof, Monotone):
-        return ProofWitness("monotone", {"m": np.asarray([proof.m]), "factor": proof.factor})
+        own = {"m": np.asarray([proof.m]), "factor": proof.factor}
+        return ProofWitness("monotone", own if proof.weights is None else {**own, "weights": proof.weights})
+    if isinstance(proof, GroupContraction):
+        norm = np.asarray([0.0 if proof.norm == np.inf else proof.norm])
+        return ProofWitness("norms", {"norm": norm, "v": np.repeat(proof.v, proof.sizes)})
     assert isinstance(proof, Contraction)
     arrays = {"alpha": proof.alpha, "Y": proof.Y, "v": proof.v}
     return ProofWitness("contraction", arrays, bool(proof.centre.any()) if middle is None else middle)
@@ -199,20 +228,21 @@ def why_not_well_posed(model: ImplicitModel, k: int, proof: ProofWitness | None)
 
 
 def _unpacked(
-    proof: ProofWitness, A: Coefficients, least: FloatArray, most: FloatArray, coupled: FloatArray | None
+    proof: ProofWitness, A: Coefficients, least: FloatArray, most: FloatArray, coupled: Coupling | None
 ) -> Proof | None:
     """Return the proof with everything that follows from the model taken from the model; None where it cannot fit."""
     n = len(least)
-    wanted = {"monotone": {"m": (1,), "factor": (n, n)}, "contraction": {"alpha": (n,), "Y": (n, n), "v": (n,)}}
-    shapes = wanted.get(proof.kind)
+    shapes: dict[str, tuple[int, ...]] | None = _shapes(n).get(proof.kind)
+    if shapes is not None and "weights" in proof.arrays:
+        shapes = {**shapes, "weights": (n,)}
     if shapes is None or any(name not in proof.arrays or proof.arrays[name].shape != s for name, s in shapes.items()):
         return None
     if not all(np.isfinite(proof.arrays[name]).all() for name in shapes):
         return None
+    if proof.kind == "norms":
+        return _unpacked_norms(proof, A, coupled)
     if proof.kind == "monotone":
-        if coupled is not None or not (least >= 0).all():
-            return None
-        return Monotone(A, np.maximum(most, 1e-300), float(proof.arrays["m"][0]), proof.arrays["factor"])
+        return _unpacked_monotone(proof, A, least, most, coupled)
     alpha = proof.arrays["alpha"]
     if not ((alpha >= 1 / LARGEST_ALPHA) & (alpha <= LARGEST_ALPHA)).all():
         return None
@@ -224,8 +254,45 @@ def _unpacked(
     if ends is None:
         return None
     centre, radius = centre_of(*ends) if proof.middle else zero_centre(*ends)
-    radius = radius if coupled is None else coupled
+    radius = radius if coupled is None else coupled.matrix
     return Contraction(A, alpha, centre, radius, proof.arrays["Y"], proof.arrays["v"], "witness")
+
+
+def _shapes(n: int) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return the arrays that each kind of proof has, for n states."""
+    return {
+        "monotone": {"m": (1,), "factor": (n, n)},
+        "contraction": {"alpha": (n,), "Y": (n, n), "v": (n,)},
+        "norms": {"norm": (1,), "v": (n,)},
+    }
+
+
+def _unpacked_norms(proof: ProofWitness, A: Coefficients, coupled: Coupling | None) -> GroupContraction | None:
+    """Return the contraction of the norms of groups: the weight of a group is that of its first state."""
+    norm = float(proof.arrays["norm"][0])
+    if coupled is None or norm not in (0.0, 1.0, 2.0):
+        return None
+    return drafted(A, coupled, norm or np.inf, proof.arrays["v"][coupled.starts])
+
+
+def _unpacked_monotone(
+    proof: ProofWitness, A: Coefficients, least: FloatArray, most: FloatArray, coupled: Coupling | None
+) -> Monotone | None:
+    """Return the monotone proof; None for slopes below 0, activations that are no gradients, or weights in a group."""
+    weights = proof.arrays.get("weights")
+    if weights is not None and not ((weights >= 1 / LARGEST_ALPHA) & (weights <= LARGEST_ALPHA)).all():
+        return None
+    if coupled is None:
+        if not (least >= 0).all():
+            return None
+    elif coupled.steepest is None or (
+        weights is not None and not (weights == weights[coupled.starts][coupled.group]).all()
+    ):
+        return None
+    else:
+        most = coupled.steepest
+    m, factor = float(proof.arrays["m"][0]), proof.arrays["factor"]
+    return Monotone(A, np.maximum(most, 1e-300), m, factor, weights=weights)
 
 
 def _proved(model: ImplicitModel, witness: Witness) -> tuple[FloatArray | None, list[str]]:
@@ -238,18 +305,17 @@ def _proved(model: ImplicitModel, witness: Witness) -> tuple[FloatArray | None, 
             refused.append(f"adjoint rows: {why}")
         else:
             found.append(matrix)
-    if (witness.flat or witness.monotone is not None) and not _is_dense(model):
+    whole = (*witness.norms, *(() if witness.monotone is None else (witness.monotone,)))
+    if (witness.flat or whole) and not _is_dense(model):
         refused.append(f"dense matrices over {model.n_states:,} states: such a model has adjoint rows")
-    elif witness.flat or witness.monotone is not None:
+    elif witness.flat or whole:
         dense = flat_model(model)
         slopes = {k: block.everywhere for k, block in enumerate(model.blocks)}
         least, most = (state_vector(model, {k: pair[end] for k, pair in slopes.items()}) for end in (0, 1))
-        gamma_matrix = coupling(model) if _is_coupled(model) else None
-        parts: list[tuple[ProofWitness, FloatArray | None]] = [*witness.flat]
-        if witness.monotone is not None:
-            parts.append((witness.monotone, None))
+        groups = coupling(model)
+        parts: list[tuple[ProofWitness, FloatArray | None]] = [*witness.flat, *((part, None) for part in whole)]
         for part, rows in parts:
-            proof = _unpacked(part, dense.A, least, most, gamma_matrix)
+            proof = _unpacked(part, dense.A, least, most, groups)
             if proof is None or not proof.holds:
                 refused.append(f"{part.kind} of the whole model: its arrays do not fit, or prove no contraction")
                 continue

@@ -204,3 +204,50 @@ def test_a_threshold_is_part_of_the_claim(tmp_path: Path) -> None:
     for value in (0.6, None, "0.75", True, 1e400, -0.75):
         path = forgeries.written(tmp_path / "f.npz", arrays, {**meta, "threshold": value})
         assert run("verify", path, model).code in (1, 2), value
+
+
+# ---- loops with coupled states ---------------------------------------------------------------------------------------
+
+TURN = np.array([[0.6, -0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
+COUPLED = {
+    "norms": ("norms: lambda_PF(N(A, gamma)) < 1", 0.9 * np.roll(np.eye(6), 1, axis=1), [6]),
+    "monotone": ("monotone:", -20 * np.eye(6), [6]),
+    "weights": (
+        "monotone:",
+        np.block([[np.zeros((3, 3)), 60 * TURN], [-0.6 * TURN.T, np.zeros((3, 3))]]),
+        [3, 3],
+    ),
+}
+"""A proof of a loop behind softmaxes -> what reports say of it, A, the sizes of the groups."""
+
+
+@pytest.mark.parametrize("kind", COUPLED)
+def test_proofs_of_a_coupled_loop_go_through_files(kind: str, tmp_path: Path) -> None:
+    words, A, sizes = COUPLED[kind]
+    rng = np.random.default_rng(3)
+    path, data, converted = tmp_path / "m.npz", tmp_path / "d.npz", tmp_path / "c.npz"
+    blocks = [{"activation": "softmax", "size": size} for size in sizes]
+    meta = json.dumps({"schema_version": "1.0", "blocks": blocks})
+    np.savez(path, A=A, B=rng.normal(size=(6, 2)), C=3 * rng.normal(size=(2, 6)), b=rng.normal(size=6), meta=meta)
+    assert words in run("inspect", path).out
+    assert run("convert", path, "-o", converted).code == 0
+    assert words in run("inspect", converted).out
+    inputs = rng.normal(size=(2, 2))
+    np.savez(data, x=inputs, labels=[0, 0])
+    outputs = [sample.output for sample in run("predict", path, "-d", data, "-f", "json").report.predictions]
+    np.savez(data, x=inputs, labels=np.argmax(outputs, axis=1))
+    found = run("certify", path, "-d", data, "-e", "0.001", "--certificates", tmp_path / "proofs")
+    assert found.code == 0
+    proofs = sorted((tmp_path / "proofs").iterdir())
+    assert proofs
+    for proof in proofs:
+        assert run("verify", proof, path).code == 0
+    with np.load(proofs[0]) as arrays:
+        names = {name.rsplit(".", 1)[-1] for name in arrays.files if ".loop." in name}
+    assert names == {"norms": {"norm", "v"}, "monotone": {"m", "factor"}, "weights": {"m", "factor", "weights"}}[kind]
+    altered = {"norms": "part.0.loop.0.v", "monotone": "part.0.loop.0.m", "weights": "part.0.loop.0.weights"}[kind]
+    assert run("verify", rewritten(proofs[0], altered, (0,), -1.0), path).code == 1
+    witness = tmp_path / "w.npz"
+    assert run("sensitivity", path, "--witness", witness).code == 0
+    assert run("verify", witness, path).code == 0
+    assert run("verify", rewritten(witness, "S", (0, 0), 0.9), path).code == 1

@@ -128,7 +128,7 @@ def test_what_is_as_steep_as_one_likes_has_no_s_for_all_inputs(name: str) -> Non
             sensitivity_matrix(model, method)
     with pytest.raises(UnsupportedModelError, match="no number bounds"):
         make_witness(model)
-    assert check_witness(model, Witness(np.ones((3, 3)), {}, None, (), None)).refused
+    assert check_witness(model, Witness(np.ones((3, 3)))).refused
     assert spectral_bound(model) is None
     prepared = prepare(model)
     assert {"norm", "sensitivity"} <= set(prepared.left_out)

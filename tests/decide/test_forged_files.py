@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from idl_audit.proof.proof import trivial
 from idl_audit.proof.sensitivity_witness import loop_witnesses, make_witness
 from tests.shared import forgeries as forge
 from tests.shared.forgeries import whole
-from tests.shared.proof_sources import layered, monotone, written
+from tests.shared.proof_sources import coupled, layered, monotone, written
 
 Base = tuple[Path, dict[str, np.ndarray], dict[str, Any]]
 Change = Callable[[np.ndarray], np.ndarray]
@@ -64,6 +64,7 @@ def bases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     absolute, diagonal = forge.absolute(folder), forge.diagonal(folder)
     loop, turning = layered(folder / "loop.npz", (3,), 4, loop=0.6), monotone(folder / "turning.npz")
+    normed, weighing = coupled(folder / "normed.npz", weighs=False), coupled(folder / "weighing.npz", weighs=True)
     return {
         "sample": [(absolute, *forge.sample_file(absolute, eps)) for eps in (0.7, 1.0)],
         "weighed": [(absolute, *weighed(*forge.sample_file(absolute, eps))) for eps in (0.7, 1.0)],
@@ -71,7 +72,11 @@ def bases(tmp_path_factory):
         "property": [(absolute, *strictly(*forge.property_file(absolute, half))) for half in (0.7, 1.0)],
         "loop": [of_a_loop(loop, eps) for eps in (1e-3, 30.0)],
         "turning loop": [of_a_loop(turning, eps) for eps in (1e-3, 30.0)],
+        "normed loop": [of_a_loop(normed, eps) for eps in (1e-3, 30.0)],
+        "weighing loop": [of_a_loop(weighing, eps) for eps in (1e-5, 30.0)],
         "bounds": [of_bounds(loop, share) for share in (1.0, 0.1)],
+        "normed bounds": [of_bounds(normed, share) for share in (1.0, 0.1)],
+        "weighing bounds": [of_bounds(weighing, share) for share in (1.0, 0.1)],
         "turning bounds": [of_bounds(turning, share) for share in (1.0, 0.1)],
         "rows": [of_rows(diagonal, share) for share in (1.0, 0.1)],
     }
@@ -87,7 +92,12 @@ def weighed(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[dict[s
     return {**arrays, f"{key}.leaves": whole(0), f"{key}.weights": np.ones((1, 1), np.float32)}, meta
 
 
-BASES = ("sample", "weighed", "computed", "property", "loop", "turning loop", "bounds", "turning bounds", "rows")
+LOOPS = ("", "turning ", "normed ", "weighing ")
+"""Kinds of loops: proved by a contraction, a monotone proof, norms of groups, a monotone proof with weights."""
+BASES = (
+    *("sample", "weighed", "computed", "property", "rows"),
+    *(f"{kind}{claim}" for kind in LOOPS for claim in ("loop", "bounds")),
+)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -132,8 +142,9 @@ def forged_forest(key: str, base: str) -> dict[str, tuple[str, Change, str]]:
     }
 
 
-def forged_loop(key: str, base: str, turning: str, why: str) -> dict[str, tuple[str, Change, str]]:
-    """The same for a proof that a loop, or a whole model, is well-posed."""
+def forged_loop(key: str, bases: Mapping[str, str], why: str) -> dict[str, tuple[str, Change, str]]:
+    """The same for a proof that a loop, or a whole model, is well-posed; `bases` are files by kinds of loops."""
+    base, turning, normed, weighing = (bases.get(kind, "") for kind in LOOPS)
     return {
         f"{key}.alpha": (base, become(0.0), "do not fit"),
         f"{key}.Y": (base, become(0.0), why),
@@ -141,14 +152,17 @@ def forged_loop(key: str, base: str, turning: str, why: str) -> dict[str, tuple[
         f"{key}.middle": (base, become(0.5), "neither 0 nor 1"),
         f"{key}.m": (turning, become(-1.0), why),
         f"{key}.factor": (turning, become(0.0), why),
+        f"{key}.norm": (normed, become(3.0), "do not fit"),
+        f"{key}.weights": (weighing, become(1.0), why),
     }
 
 
-WHOLE = forged_loop("flat.0", "bounds", "", "prove no contraction") | forged_loop(
-    "monotone", "", "turning bounds", "prove no contraction"
-)
+ALL = {claim: {kind: f"{kind}{claim}" for kind in LOOPS} for claim in ("loop", "bounds")}
+TURNS = {kind: f"{kind}bounds" for kind in ("turning ", "weighing ")}
+NO_CONTRACTION = "prove no contraction"
+WHOLE = forged_loop("flat.0", {"": "bounds"}, NO_CONTRACTION) | forged_loop("monotone", TURNS, NO_CONTRACTION)
 LIES: dict[str, tuple[str, Change, str]] = {
-    **forged_loop("part.0.loop.0", "loop", "turning loop", "does not hold"),
+    **forged_loop("part.0.loop.0", ALL["loop"], "does not hold"),
     "part.0.kept.1": ("sample", lambda a: a[:1], "its states are 1"),
     "part.0.stage.0.blocks": ("sample", become(-1), "outside [0"),
     "part.0.stage.0.lemma.0.states": ("sample", become(1), "states that block 0 does not have"),
@@ -171,7 +185,9 @@ LIES: dict[str, tuple[str, Change, str]] = {
     "S": ("rows", lambda a: a[:1], "its outputs are 2"),
     "adjoint.0": ("rows", become(-1.0), "outside [0"),
     "flat.0.r": ("bounds", become(0.0), "does not hold"),
-    **forged_loop("loop.0", "bounds", "turning bounds", "does not hold"),
+    **forged_loop("loop.0", ALL["bounds"], "does not hold"),
+    "norms.0.norm": ("normed bounds", become(3.0), "do not fit"),
+    "norms.0.v": ("normed bounds", become(-1.0), NO_CONTRACTION),
     **{name: lie for name, lie in WHOLE.items() if lie[0]},
 }
 """Array -> (file with a false claim, what is put in its place, why that is refused)."""

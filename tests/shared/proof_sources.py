@@ -68,6 +68,17 @@ def monotone(path: Path, seed: int = 0, n: int = 5) -> Path:
     return path
 
 
+def coupled(path: Path, *, weighs: bool) -> Path:
+    """Write a loop of softmaxes that one norm a group proves, or the monotone proof with weights alone."""
+    rng, turn = np.random.default_rng(1), np.array([[0.6, -0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
+    none = np.zeros((3, 3))
+    a = np.block([[none, 60 * turn], [-0.6 * turn.T, none]]) if weighs else 0.9 * np.roll(np.eye(6), 1, axis=1)
+    blocks = [{"activation": "softmax", "size": size} for size in ((3, 3) if weighs else (6,))]
+    meta = json.dumps({"schema_version": "1.0", "blocks": blocks})
+    np.savez(path, A=a, B=rng.normal(size=(6, 2)), C=rng.normal(size=(3, 6)), b=rng.normal(size=6) / 2, meta=meta)
+    return path
+
+
 def evaluated(path: Path, share: float = 1.0) -> Network:
     """Return an implicit model as a function, by iteration to its only state with steps of that share."""
     with np.load(path) as file:

@@ -36,7 +36,7 @@ from idl_audit.implicit.storage import StoredModel, load_model
 from idl_audit.implicit.threshold import Threshold
 from idl_audit.implicit.unfused import unfused
 from idl_audit.implicit.walk import BYTES_PER_ENTRY
-from idl_audit.implicit.wellposed import Contraction, Monotone
+from idl_audit.implicit.wellposed import Monotone
 from idl_audit.proof.exact.point import ExactNetwork
 from idl_audit.report.schema import (
     AgreementCheck,
@@ -499,7 +499,7 @@ def describe_proof(model: ImplicitModel) -> WellPosed:
     found = [loop.proof for loop in model.loops.values() if loop.proof is not None]
     texts = Counter(_PROOFS[proof.name] for proof in found)
     text = "; ".join(name if count == 1 else f"{name} ({count} loops)" for name, count in texts.items())
-    kappas = [proof.kappa for proof in found if isinstance(proof, Contraction)]
+    kappas = [proof.kappa for proof in found if not isinstance(proof, Monotone)]
     if len(kappas) == len(found):
         return WellPosed(proof=text, value=max(kappas))
     return WellPosed(proof=text, value=min(p.least_eigenvalue for p in found if isinstance(p, Monotone)))
@@ -513,6 +513,7 @@ _PROOFS: Final[Mapping[str, str]] = MappingProxyType(
         "loop(1)": "loop(1): contraction around the middle of the slopes",
         "centre-radius": "centre-radius: contraction around the middle of the slopes",
         "loop(alpha)": "loop(alpha): contraction after a change of variable",
+        "norms": "norms: lambda_PF(N(A, gamma)) < 1, one norm a group of coupled states",
         "monotone": "monotone: diag(1/g) - (A + A^T)/2 is positive definite",
     }
 )

@@ -13,6 +13,9 @@ from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 Line: TypeAlias = tuple[FloatArray, FloatArray]
 """(slope, intercept) of x = slope z + intercept, for each state."""
 
+FAR = 1e300
+"""Stands for the whole axis where slopes on all of it are asked for."""
+
 
 class Activation(ABC):
     """A function phi of one variable applied to every state of a block, or (`coupled`) of a group of states."""
@@ -62,6 +65,18 @@ class Activation(ABC):
     def read_by(self, found: BoolArray) -> BoolArray:
         """Return the pre-activations that some states depend on."""
         return np.asarray(self.spread(found.astype(np.float64)) > 0)
+
+    def norm_constants(self, size: int, norm: float) -> FloatArray:
+        """Return gamma, one a group, with ||dx_k||_p <= gamma_k ||dz_k||_p; `norm` is p: 1, 2 or infinity."""
+        return np.zeros(size) + self.lipschitz
+
+    def gradient_steepness(self, size: int) -> FloatArray | None:
+        """Return g, (size,), one number a group, with dx . (dz - dx / g) >= 0 in each group; None where none is known.
+
+        That holds where phi is the gradient of a convex function whose slopes do not exceed g.
+        """
+        least, most = self.slopes(np.full(size, -FAR), np.full(size, FAR))
+        return most if bool((least >= 0).all()) else None
 
     @abstractmethod
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:

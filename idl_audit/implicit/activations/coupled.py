@@ -16,6 +16,7 @@ import numpy as np
 
 from idl_audit.implicit.activations.base import Activation, Line
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
+from idl_audit.values.rounding import gamma
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,19 @@ class Coupled(Activation):
     def felt(self, seen: BoolArray) -> BoolArray:
         """Return whole groups."""
         return np.repeat(seen.reshape(*seen.shape[:-1], -1, self.width).any(axis=-1), self.width, axis=-1)
+
+    def norm_constants(self, size: int, norm: float) -> FloatArray:
+        """Return the norms of Gamma, rounded upward: row sums for l_inf, column sums for l_1, their mean for l_2."""
+        whole, count = self.spread(np.eye(size)), size // self.width
+        own = np.abs(whole).reshape(count, self.width, count, self.width)[np.arange(count), :, np.arange(count), :]
+        rows, columns = (own.sum(axis=axis).max(axis=1, initial=0.0) for axis in (2, 1))
+        return np.asarray({np.inf: rows, 1.0: columns, 2.0: np.sqrt(rows) * np.sqrt(columns)}[norm]) * (
+            1 + gamma(self.width + 8)
+        )
+
+    def gradient_steepness(self, size: int) -> FloatArray | None:
+        """Return None: unless an activation says otherwise."""
+        return None
 
     def fits(self, size: int) -> bool:
         """Return whether the parameters have a meaning, for a block of so many states."""

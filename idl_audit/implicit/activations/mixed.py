@@ -87,6 +87,16 @@ class Mixed(Activation):
         pieces = zip(self.parts, np.split(found, edges, axis=-1), strict=True)
         return np.concatenate([part.read_by(own) for part, own in pieces], axis=-1)
 
+    def norm_constants(self, size: int, norm: float) -> FloatArray:
+        """Return those of all parts."""
+        return np.concatenate([part.norm_constants(n, norm) for part, n in self._pairs])
+
+    def gradient_steepness(self, size: int) -> FloatArray | None:
+        """Return that of all parts; None where one has none."""
+        found = [part.gradient_steepness(n) for part, n in self._pairs]
+        known = [g for g in found if g is not None]
+        return np.concatenate(known) if len(known) == len(found) else None
+
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the least and greatest slopes."""
         return self._both(lambda part, low, high: part.slopes(low, high), lo, hi)

@@ -84,6 +84,14 @@ class Softmax(Coupled):
         total = 0.25 * groups.sum(axis=-1, keepdims=True) * (1 + gamma(self.width + 2))
         return np.broadcast_to(total, groups.shape).reshape(r.shape).copy()
 
+    def norm_constants(self, size: int, norm: float) -> FloatArray:
+        """Return 1/2 for every l_p: rows and columns of diag(x) - x x^T add up to 2 x_i (1 - x_i) at most."""
+        return np.full(size // self.width, 0.5)
+
+    def gradient_steepness(self, size: int) -> FloatArray | None:
+        """Return 1/2: the gradient of log sum exp, whose second derivative lies between 0 and I/2."""
+        return np.full(size, 0.5)
+
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of the diagonal slopes, 0 and 1/4; the states are never stable."""
         return np.zeros_like(lo + hi), np.full_like(lo + hi, 0.25)

@@ -1,6 +1,7 @@
 """The monotone proof (docs/mathematics.md, section 3.5): Q = D/g - (D A + A^T D) / 2 >= m I with m > 0.
 
-D = diag(w) are weights w > 0, ones unless others are known to suit. For slopes in [0, g], (dz - dx / g) . D dx >= 0,
+D = diag(w) are weights w > 0, ones unless others are known to suit. For slopes in [0, g], and for groups of coupled
+states with one weight each whose phi is the gradient of a convex function no steeper than g, (dz - dx / g) . D dx >= 0,
 hence dx . Q dx <= dx . D di: one x for every i, and dx in the ellipsoid around Q^-1 D di / 2 with
 (dx - Q^-1 D di / 2) . Q (dx - Q^-1 D di / 2) <= D di . Q^-1 D di / 4. For D i = B u and every row f
 
@@ -19,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from idl_audit.implicit.wellposed.contraction import Coefficients
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.rounding import TINY, gamma
 
 
@@ -141,6 +142,48 @@ class Monotone:
 def _symmetric(A: FloatArray, steepest: FloatArray, weights: FloatArray) -> FloatArray:
     weighted = weights[:, None] * A
     return np.asarray(np.diag(weights / steepest) - (weighted / 2 + weighted.T / 2))
+
+
+MOST_BALANCED = 512
+"""States of a loop up to which weights are searched for."""
+_ASCENTS = 60
+
+
+def balanced(
+    A: FloatArray, steepest: FloatArray, group: IntArray, start: FloatArray | None = None
+) -> FloatArray | None:
+    """Return weights w, one number a group, with D / g - (D A + A^T D) / 2 > 0 by an ascent of its least eigenvalue.
+
+    Args:
+        A: the loop, (n, n).
+        steepest: g, (n,).
+        group: the group of each state, (n,), numbered from 0.
+        start: where the ascent starts, (n,), the same within a group; ones where left out.
+
+    Returns:
+        w, (n,), a guess to be proved; None where the ascent found none.
+    """
+    if not 0 < len(A) <= MOST_BALANCED:
+        return None
+    first = np.unique(group, return_index=True)[1]
+    exponents = np.zeros(len(first)) if start is None else np.log2(start[first])
+    slopes = np.maximum(steepest, 1e-300)
+    for step in range(_ASCENTS):
+        w = np.exp2(exponents)[group]
+        try:
+            values, vectors = np.linalg.eigh(_symmetric(A, slopes, w))
+        except np.linalg.LinAlgError:  # after an overflow
+            return None
+        if values[0] > 0:
+            return w
+        u = vectors[:, 0]
+        rise = np.bincount(group, w * u * (u / slopes - A @ u))
+        length = float(np.abs(rise).max())
+        if not (np.isfinite(length) and length > 0):
+            return None
+        exponents = exponents + rise / length / np.sqrt(1 + step)
+        exponents -= exponents.mean()
+    return None
 
 
 def monotone(

@@ -27,11 +27,15 @@ LOOP: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "middle": ("one",),
         "m": ("one",),
         "factor": ("loop", "loop"),
+        "weights": ("loop",),
+        "norm": ("one",),
     }
 )
-"""Arrays of a proof that a loop, or a whole model, is well-posed: a contraction's, or a monotone proof's."""
+"""Arrays of a proof that a loop, or a whole model, is well-posed: a contraction's (of norms, too), a monotone one's."""
 CONTRACTION: Final = frozenset({"alpha", "Y", "v", "middle"})
 MONOTONE: Final = frozenset({"m", "factor"})
+WEIGHTED: Final = MONOTONE | {"weights"}
+NORMED: Final = frozenset({"norm", "v"})
 
 
 def _forest(prefix: str) -> Iterator[tuple[str, Spec]]:
@@ -183,11 +187,11 @@ def opened_loops(arrays: Arrays, prefix: str) -> dict[int, ProofWitness]:
 def opened_loop(arrays: Arrays, key: str) -> ProofWitness:
     """Return the proof that a loop is well-posed. Raises Damaged where its arrays are those of no proof."""
     names = arrays.words(key) - {"r"}
-    if names not in (CONTRACTION, MONOTONE):
+    if names not in (CONTRACTION, MONOTONE, WEIGHTED, NORMED):
         raise Damaged(f"the arrays of '{key}' are those of no proof")
     own = {name: arrays[f"{key}.{name}"] for name in names - {"middle"}}
-    if names == MONOTONE:
-        return ProofWitness("monotone", own)
+    if names != CONTRACTION:
+        return ProofWitness("norms" if names == NORMED else "monotone", own)
     middle = float(arrays[f"{key}.middle"][0])
     if middle not in (0.0, 1.0):
         raise Damaged(f"'{key}.middle' is neither 0 nor 1")

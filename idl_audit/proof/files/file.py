@@ -21,9 +21,10 @@ from idl_audit.proof.check import check
 from idl_audit.proof.files.arrays import (
     CONTRACTION,
     LOOP,
-    MONOTONE,
+    NORMED,
     PROOF,
     REAL,
+    WEIGHTED,
     WHOLE,
     opened,
     opened_loop,
@@ -76,7 +77,7 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
         **{f"loop.*.{name}": Spec(REAL, shape) for name, shape in LOOP.items()},
         **{
             f"{part}.{name}": Spec(REAL, tuple("all" if size == "loop" else size for size in LOOP[name]))
-            for part, names in (("flat.*", CONTRACTION), ("monotone", MONOTONE))
+            for part, names in (("flat.*", CONTRACTION), ("norms.*", NORMED), ("monotone", WEIGHTED))
             for name in sorted(names)
         },
     }
@@ -232,6 +233,8 @@ def _pack_witness(witness: Witness, arrays: dict[str, AnyArray]) -> None:
     for j, (part, rows) in enumerate(witness.flat):
         pack_loop(part, f"flat.{j}", arrays)
         arrays[f"flat.{j}.r"] = rows
+    for j, part in enumerate(witness.norms):
+        pack_loop(part, f"norms.{j}", arrays)
     if witness.monotone is not None:
         pack_loop(witness.monotone, "monotone", arrays)
 
@@ -400,6 +403,7 @@ def _sensitivity(about: About, entry: Entry, arrays: Arrays, model: ImplicitMode
         opened_loops(arrays, "loop"),
         {k: arrays[f"adjoint.{k}"] for k in arrays.numbers("adjoint")} or None,
         tuple((opened_loop(arrays, f"flat.{j}"), arrays[f"flat.{j}.r"]) for j in range(count)),
+        tuple(opened_loop(arrays, f"norms.{j}") for j in range(arrays.counted("norms", "contractions of norms"))),
         opened_loop(arrays, "monotone") if arrays.words("monotone") else None,
     )
     return ProofFile(about, SensitivityClaim(matrix), witness=witness)

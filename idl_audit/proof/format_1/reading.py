@@ -163,7 +163,7 @@ def _witness(about: About, entry: Entry, arrays: ProofArrays) -> Opened:
         opened_loops(entry, arrays),
         None if adjoint is None else {k: arrays.take("adjoint.#", k, states=sizes.blocks[k]) for k in adjoint},
         tuple(flat),
-        None if alone is None else opened_proof(alone, "monotone", (), arrays, sizes.states),
+        monotone=None if alone is None else opened_proof(alone, "monotone", (), arrays, sizes.states),
     )
     return lambda model: ProofFile(about, SensitivityClaim(found.S), witness=found)
 

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from idl_audit.implicit.activations.base import FAR
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.loops.ellipsoid import Ellipsoid, ellipsoid
@@ -104,12 +105,12 @@ def _narrow(system: LoopSystem, box: _Box, centre: FloatArray, r: FloatArray, ch
         if found is not None:
             box.within_z(found[0].lo, found[0].hi)
             box.within_x(found[1].lo, found[1].hi)
-        slopes = system.block.slopes(np.minimum(box.z_lo, start.z), np.maximum(box.z_hi, start.z))
+        slopes = system.gradient_slopes(np.minimum(box.z_lo, start.z), np.maximum(box.z_hi, start.z))
         check()
-        inner = ellipsoid(system, *slopes)
+        inner = None if slopes is None else ellipsoid(system, *slopes)
         if inner is not None:
             _move(box, start, inner, r)
-        elif system.loop.coupling is None:
+        elif slopes is not None and system.loop.coupling is None:
             for T, N in system.responses(*slopes, search=False):
                 _respond(box, start, T, N, r)
         if not before - box.size > ENOUGH * before:
@@ -118,7 +119,8 @@ def _narrow(system: LoopSystem, box: _Box, centre: FloatArray, r: FloatArray, ch
 
 @lru_cache(maxsize=8)
 def _global_ellipsoid(system: LoopSystem) -> Ellipsoid | None:
-    return ellipsoid(system, *system.block.everywhere)
+    slopes = system.gradient_slopes(np.full(system.n, -FAR), np.full(system.n, FAR))
+    return None if slopes is None else ellipsoid(system, *slopes)
 
 
 def _respond(box: _Box, start: Reference, T: FloatArray, N: FloatArray, r: FloatArray) -> None:

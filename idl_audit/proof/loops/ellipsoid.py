@@ -85,9 +85,10 @@ class Ellipsoid:
 
 
 def ellipsoid(system: LoopSystem, least: FloatArray, most: FloatArray) -> Ellipsoid | None:
-    """Return the ellipsoid for slopes in [least, most]; None where Q is not positive definite."""
-    if system.loop.coupling is not None:
-        return None
+    """Return the ellipsoid for slopes in [least, most]; None where Q is not positive definite.
+
+    Coupled states have least = 0 and, for most, what their gradient is no steeper than (`LoopSystem.gradient_slopes`).
+    """
     solved = linearised(system, least)
     if solved is None:
         return None

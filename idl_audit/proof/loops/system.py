@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel, Loop, StateBlock, dense
-from idl_audit.implicit.wellposed import Coefficients, contractions
+from idl_audit.implicit.wellposed import Coefficients, Monotone, Proof, contractions, group_contractions
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.loops.enclosed import image, total
 from idl_audit.values.arrays import FloatArray
@@ -52,8 +52,22 @@ class LoopSystem:
 
     @cached_property
     def weights(self) -> FloatArray:
-        """D of the monotone inequality."""
+        """D of the monotone inequality: those of the proof, where there are some."""
+        proof = self.loop.proof
+        if isinstance(proof, Monotone) and proof.weights is not None:
+            return proof.weights
         return np.ones(self.n) if self.loop.weights is None else self.loop.weights
+
+    def gradient_slopes(self, z_lo: FloatArray, z_hi: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """Return (a, g) with (dx - a dz) . D (g dz - dx) >= 0 over bounds of z, a = 0 where coupled; None: unknown."""
+        least, most = self.block.slopes(z_lo, z_hi)
+        if self.loop.coupling is None:
+            return least, most
+        steepest = self.loop.coupling.steepest
+        if steepest is None:
+            return None
+        alone = np.repeat(self.loop.coupling.sizes == 1, self.loop.coupling.sizes)
+        return np.where(alone, least, 0.0), np.where(alone, most, steepest)
 
     def drivers(self, states: Mapping[int, Interval], inputs: Interval, i: int) -> tuple[FloatArray, FloatArray]:
         """Return (c, r), |w - c| <= r, for box i of a batch."""
@@ -73,7 +87,10 @@ class LoopSystem:
         """Return the pairs (T, N) of every contraction that holds with these slopes."""
         one = Coefficients(np.eye(self.n))
         found = []
-        for proof in contractions(self.A, least, most, self.loop.coupling, search=search):
+        proofs: list[Proof] = list(contractions(self.A, least, most, self.loop.coupling, search=search))
+        if self.loop.coupling is not None:
+            proofs += group_contractions(self.A, self.loop.coupling)
+        for proof in proofs:
             T = proof.response(self.P, one, Coefficients(np.zeros(self.P.matrix.shape)))
             N = proof.response(one, one, Coefficients(np.zeros((self.n, self.n))))
             if T is not None and N is not None:
