@@ -44,7 +44,7 @@ STEPS = (
     Step("Look at a network without running it: is every part of it supported?", f"inspect {MODEL}", ("Model",)),
     Step(
         "Verdicts for six samples (all of them without `--index`), a report, and a proof of each certified one:",
-        f"certify {MODEL} {DATA} -e 0.05 --bounds 0,1 --index 0-3,10,14 -o report.json --certificates proofs",
+        f"certify {MODEL} {DATA} -e 0.05 --bounds 0,1 --index 0-3,10,14 -o verdicts.json --certificates proofs",
         ("Verdicts", "Samples, worst first"),
     ),
     Step("Check a proof again, without search or solver:", f"verify proofs/sample-3-eps-0.05.npz {MODEL}"),

@@ -10,11 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from idl_audit.api import Robustness, SampleVerdict, attack, audit, certify, load
+    from idl_audit.api import Robustness, SampleVerdict, Sweep, attack, audit, certify, load
     from idl_audit.commands.shared.subject import from_torch
     from idl_audit.implicit.model import ImplicitModel
     from idl_audit.implicit.scaling import rescale
     from idl_audit.measure.sensitivity import sensitivity_matrix
+    from idl_audit.plots import plot_accuracy, plot_adversarial, plot_sensitivity
+    from idl_audit.reports import check_rules, to_dataframe, to_html, to_rows
     from idl_audit.values.box import Box
     from idl_audit.values.errors import IdlAuditError
 
@@ -26,6 +28,7 @@ _HOMES = {
     "ImplicitModel": "idl_audit.implicit.model",
     "Robustness": "idl_audit.api",
     "SampleVerdict": "idl_audit.api",
+    "Sweep": "idl_audit.api",
     "attack": "idl_audit.api",
     "audit": "idl_audit.api",
     "certify": "idl_audit.api",
@@ -33,8 +36,15 @@ _HOMES = {
     "from_mondeq": "idl_audit.implicit.mondeq",
     "from_torch": "idl_audit.commands.shared.subject",
     "load": "idl_audit.api",
+    "plot_accuracy": "idl_audit.plots",
+    "plot_adversarial": "idl_audit.plots",
+    "plot_sensitivity": "idl_audit.plots",
+    "check_rules": "idl_audit.reports",
     "rescale": "idl_audit.implicit.scaling",
     "sensitivity_matrix": "idl_audit.measure.sensitivity",
+    "to_dataframe": "idl_audit.reports",
+    "to_html": "idl_audit.reports",
+    "to_rows": "idl_audit.reports",
 }
 
 __all__ = [
@@ -43,16 +53,24 @@ __all__ = [
     "ImplicitModel",
     "Robustness",
     "SampleVerdict",
+    "Sweep",
     "__version__",
     "attack",
     "audit",
     "certify",
+    "check_rules",
     "from_fixed_point",
     "from_mondeq",
     "from_torch",
     "load",
+    "plot_accuracy",
+    "plot_adversarial",
+    "plot_sensitivity",
     "rescale",
     "sensitivity_matrix",
+    "to_dataframe",
+    "to_html",
+    "to_rows",
 ]
 
 

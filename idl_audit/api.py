@@ -31,9 +31,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import ModelOptions
@@ -52,6 +53,7 @@ from idl_audit.report.schema import Report
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.options import asking, build, by_keywords
 from idl_audit.values.verdicts import Verdict
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
 
 VerdictName: TypeAlias = Literal["certified", "falsified", "unknown", "clean_wrong"]
 
+COUNTS: Final = ("certified", "falsified", "unknown", "clean_wrong")
+"""Names of the counts that sum to n."""
 _CHECKED: Final = 100
 """Samples that the implicit model and the network are compared on, at most."""
 
@@ -89,6 +93,12 @@ class SampleVerdict:
     adversarial: Float32Array | None
     """An input within the set that the network misclassifies, shape (p,)."""
     seconds: float
+
+    def __repr__(self) -> str:
+        """Return one line, without the numbers of the input."""
+        known = (("becomes", self.becomes), ("lower_bound", self.lower_bound), ("reason", self.reason))
+        more = "".join(f", {name}={value!r}" for name, value in known if value is not None)
+        return f"<sample {self.index}, class {self.label}: {self.verdict}{more}>"
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,58 @@ class Robustness:
         found = [sample.adversarial for sample in self.samples if sample.adversarial is not None]
         return np.array(found, np.float32) if found else np.empty((0, 0), np.float32)
 
+    def __repr__(self) -> str:
+        """Return the radius and the counts."""
+        counts = ", ".join(f"{name}={getattr(self, name)}" for name in COUNTS)
+        return f"<Robustness eps={self.eps:g}: n={self.n}, {counts}>"
+
+    def _repr_html_(self) -> str:
+        """Return the counts as a table, for notebooks."""
+        return _table([self])
+
+
+@dataclass(frozen=True)
+class Sweep(Sequence[Robustness]):
+    """The verdicts of the same samples at several radii, in the order in which these were given."""
+
+    results: tuple[Robustness, ...]
+
+    @property
+    def eps(self) -> tuple[float, ...]:
+        """The radii."""
+        return tuple(one.eps for one in self.results)
+
+    @overload
+    def __getitem__(self, place: int) -> Robustness: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sweep: ...
+
+    def __getitem__(self, place: int | slice) -> Robustness | Sweep:
+        """Return what is known at one radius, or at some."""
+        return Sweep(self.results[place]) if isinstance(place, slice) else self.results[place]
+
+    def __len__(self) -> int:
+        """Return the number of radii."""
+        return len(self.results)
+
+    def __repr__(self) -> str:
+        """Return what is known at each radius, a line each."""
+        return "\n".join(map(repr, self.results))
+
+    def _repr_html_(self) -> str:
+        """Return the counts as a table, for notebooks."""
+        return _table(self.results)
+
+
+def _table(results: Sequence[Robustness]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in ("eps", "n", *COUNTS))
+    rows = (
+        "".join(f"<td>{value}</td>" for value in (f"{one.eps:g}", one.n, *(getattr(one, name) for name in COUNTS)))
+        for one in results
+    )
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
 
 def load(
     model: str | Path | Module,
@@ -170,19 +232,36 @@ def load(
     return subjects.from_torch(model, example_input)
 
 
+Radii: TypeAlias = list[Any] | tuple[Any, ...] | AnyArray
+"""Several of what one radius is."""
+
+
+@overload
+def certify(
+    model: str | Path | Module | ImplicitModel, x: Any, y: Any = None, *, eps: float | str, **options: Any
+) -> Robustness: ...
+
+
+@overload
+def certify(
+    model: str | Path | Module | ImplicitModel, x: Any, y: Any = None, *, eps: Radii, **options: Any
+) -> Sweep: ...
+
+
 @asking(ArrayOptions)
-def certify(model: str | Path | Module | ImplicitModel, x: Any, y: Any, **options: Any) -> Robustness:
+def certify(model: str | Path | Module | ImplicitModel, x: Any, y: Any = None, **options: Any) -> Robustness | Sweep:
     """Decide for each sample whether any change of its inputs by at most eps can change the predicted class.
 
-    The options are those of `idl-audit certify`, and mean the same.
+    The options are those of `idl-audit certify`, and mean the same. Several radii, in a list, give a `Sweep`.
 
     Args:
         model: a model file, a torch module, or an implicit model, which is then itself the judge of attacks.
         x: n samples as the network reads them, shape (n, ...): an array or a tensor; for a network with several
             inputs a tuple of them in the order of the inputs, or a mapping by their names.
-        y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output.
-        options: eps, the radius in the l-infinity norm in the units of x: 0.03 or "8/255"; bounds, the valid range of
-            the inputs; method, threshold, arithmetic, time_limit, max_nodes, seed.
+        y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output. Without them the
+            class that the network predicts is taken for right: none is then clean_wrong.
+        options: eps, the radius in the l-infinity norm in the units of x: 0.03 or "8/255", or a list of radii;
+            bounds, the valid range of the inputs; method, threshold, arithmetic, time_limit, max_nodes, seed.
 
     Raises:
         InvalidInputError: where the model, the samples or an option is refused.
@@ -193,12 +272,27 @@ def certify(model: str | Path | Module | ImplicitModel, x: Any, y: Any, **option
     >>> found = certify("sample_models/digits_mlp.onnx", data["inputs"][:3], data["labels"][:3], eps="5/255")
     >>> [sample.verdict for sample in found.samples]
     ['certified', 'certified', 'certified']
+    >>> certify("sample_models/digits_mlp.onnx", data["inputs"][:3], eps=[0.01, 0.02], bounds=(0, 1))
+    <Robustness eps=0.01: n=3, certified=3, falsified=0, unknown=0, clean_wrong=0>
+    <Robustness eps=0.02: n=3, certified=3, falsified=0, unknown=0, clean_wrong=0>
     """
-    return _decide(model, x, y, build(ArrayOptions, by_keywords(ArrayOptions, options, "certify")))
+    return _decide(model, x, y, ArrayOptions, options, "certify")
+
+
+@overload
+def attack(
+    model: str | Path | Module | ImplicitModel, x: Any, y: Any = None, *, eps: float | str, **options: Any
+) -> Robustness: ...
+
+
+@overload
+def attack(
+    model: str | Path | Module | ImplicitModel, x: Any, y: Any = None, *, eps: Radii, **options: Any
+) -> Sweep: ...
 
 
 @asking(AttackedArrayOptions)
-def attack(model: str | Path | Module | ImplicitModel, x: Any, y: Any, **options: Any) -> Robustness:
+def attack(model: str | Path | Module | ImplicitModel, x: Any, y: Any = None, **options: Any) -> Robustness | Sweep:
     """Look for inputs within eps of each sample that the network misclassifies; the network confirms each.
 
     As `certify`, with the options of `idl-audit attack`, such as `target`: the only class that counts as success. What
@@ -211,7 +305,7 @@ def attack(model: str | Path | Module | ImplicitModel, x: Any, y: Any, **options
     >>> found.falsified == len(found.adversarial) > 0
     True
     """
-    return _decide(model, x, y, build(AttackedArrayOptions, by_keywords(AttackedArrayOptions, options, "attack")))
+    return _decide(model, x, y, AttackedArrayOptions, options, "attack")
 
 
 @asking(Audit, without=("data",))
@@ -232,15 +326,42 @@ def audit(model: str | Path, data: str | Path, **options: Any) -> Report:
     return audit_robustness("certify", Path(model), build(Audit, given | {"data": data}).samples)
 
 
-def _decide(model: str | Path | Module | ImplicitModel, x: Any, y: Any, asked: ArrayOptions) -> Robustness:
-    given, radius, options = _Given.of(x), asked.eps, asked.verdicts
-    opened = _opened(model, given, asked.threshold)
-    rows = opened.rows
-    implicit, network = opened.model, opened.network
+def _decide(
+    model: str | Path | Module | ImplicitModel,
+    x: Any,
+    y: Any,
+    kind: type[ArrayOptions],
+    options: Mapping[str, Any],
+    call: str,
+) -> Robustness | Sweep:
+    given = by_keywords(kind, options, call)
+    radii = given.get("eps")
+    several = isinstance(radii, list | tuple | np.ndarray)
+    if several and not len(radii):
+        raise OptionError("eps is an empty list; give at least one radius, such as [0.01, 0.02]")
+    asked = [build(kind, given | {"eps": radius}) for radius in (radii if several else [radii])]
+    opened, target = _opened(model, _Given.of(x), asked[0].threshold), asked[0].verdicts.attack.target
+    if target is not None and not 0 <= target < opened.model.n_outputs:
+        raise OptionError(f"target must be a class of the network, 0 to {opened.model.n_outputs - 1}, not {target}")
+    labels = _labels(opened, y)
+    found = tuple(_decide_at(opened, labels, one) for one in asked)
+    return Sweep(found) if several else found[0]
+
+
+def _labels(opened: _Opened, y: Any) -> npt.NDArray[np.int64]:
+    """Return the classes of the samples: those that are given, else those that the network predicts."""
+    if y is not None:
+        n, classes = len(opened.rows), opened.model.n_outputs
+        return checked_labels(_array(y), n, classes, Path("y"), one_output=opened.one_output)
+    labels = predictions(opened.network(opened.rows.astype(np.float32)))
+    if not (labels >= 0).all():
+        raise DataError(f"the network's outputs for sample {int(labels.argmin())} are no numbers; leave it out")
+    return labels
+
+
+def _decide_at(opened: _Opened, labels: npt.NDArray[np.int64], asked: ArrayOptions) -> Robustness:
+    rows, implicit, network, radius, options = opened.rows, opened.model, opened.network, asked.eps, asked.verdicts
     target = options.attack.target
-    if target is not None and not 0 <= target < implicit.n_outputs:
-        raise OptionError(f"target must be a class of the network, 0 to {implicit.n_outputs - 1}, not {target}")
-    labels = checked_labels(_array(y), len(rows), implicit.n_outputs, Path("y"), one_output=opened.one_output)
     check_eps_units((radius,), float(rows.min()), float(rows.max()))
     lo, hi = asked.preprocessing.bounds or (None, None)
     boxes = [Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type) for row in rows]

@@ -44,7 +44,9 @@ def assert_robust(
         AgreementError: where the implicit model is not the network.
     """
     wanted = _share(at_least)
-    found = certify(model, x, y, **options)
+    found: object = certify(model, x, y, **options)
+    if not isinstance(found, Robustness):
+        raise OptionError("assert_robust takes one radius, not a list; call it once for each")
     if found.certified * wanted.denominator < wanted.numerator * found.n:
         raise AssertionError(_complaint(found, options["eps"], at_least, wanted))
 

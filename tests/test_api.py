@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import idl_audit
-from idl_audit import api
+from idl_audit import api, plots, reports
 from idl_audit.commands.shared import subject
+from idl_audit.testing import assert_robust
 from idl_audit.values import errors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,3 +140,75 @@ def test_the_public_names_are_typed(tmp_path):
     assert 'Revealed type is "int"' in found.stdout
     assert 'Revealed type is "str"' in found.stdout
     assert found.returncode == 0
+
+
+@pytest.mark.parametrize("module", [plots, reports])
+def test_the_documented_examples_of_pictures_and_reports_hold(root, module):
+    found = doctest.testmod(module, raise_on_error=False)
+    assert found.attempted >= 3
+    assert found.failed == 0
+
+
+def test_without_labels_the_predicted_class_is_the_right_one():
+    named = idl_audit.certify(MODEL, X[:4], Y[:4], eps=0.01, bounds=(0, 1))
+    found = idl_audit.certify(MODEL, X[:4], eps=0.01, bounds=(0, 1))
+    assert found.clean_wrong == 0
+    assert [s.label for s in found.samples] == [s.predicted for s in named.samples]
+
+
+def test_several_radii_are_a_sweep_of_what_each_alone_gives():
+    both = idl_audit.certify(MODEL, X[:5], Y[:5], eps=[0.01, "25/255"], bounds=(0, 1), max_nodes=200)
+    assert both.eps == (0.01, 25 / 255)
+    alone = [idl_audit.certify(MODEL, X[:5], Y[:5], eps=e, bounds=(0, 1), max_nodes=200) for e in (0.01, "25/255")]
+    assert [[s.verdict for s in one.samples] for one in both] == [[s.verdict for s in one.samples] for one in alone]
+    assert both[1:].eps == (25 / 255,)
+    assert both._repr_html_().count("<tr>") == 3
+
+
+def test_an_empty_list_of_radii_is_refused():
+    with pytest.raises(errors.OptionError, match="at least one radius"):
+        idl_audit.certify(MODEL, X[:2], Y[:2], eps=[])
+    with pytest.raises(errors.OptionError, match="one radius"):
+        assert_robust(MODEL, X[:2], Y[:2], eps=[0.01])
+
+
+def test_what_is_shown_is_one_line_without_arrays():
+    found = idl_audit.attack(MODEL, X[:10], Y[:10], eps=0.2, bounds=(0, 1), method=["sign"])
+    shown = [repr(found), repr(found.samples[0]), repr(idl_audit.load(MODEL))]
+    assert all("\n" not in text and len(text) < 120 for text in shown)
+    assert f"falsified={found.falsified}" in shown[0]
+    assert "64 inputs, 80 states" in shown[2]
+
+
+def test_pictures_are_figures_and_what_cannot_be_drawn_is_refused():
+    found = idl_audit.certify(MODEL, X[:10], Y[:10], eps=[0.01, 0.2], bounds=(0, 1), max_nodes=50)
+    assert [axes.get_xlabel() for axes in idl_audit.plot_accuracy(found).axes] == ["eps, in units of the data"]
+    toppled = next(s.index for s in found[1].samples if s.verdict == "falsified")
+    assert len(idl_audit.plot_adversarial(found[1], X[:10], toppled, shape=(8, 8)).axes) == 4
+    S = idl_audit.sensitivity_matrix(idl_audit.load(MODEL))
+    assert len(idl_audit.plot_sensitivity(S, 3, shape=(8, 8)).axes) == 2
+    certified = next(s.index for s in found[0].samples if s.verdict == "certified")
+    for call in (
+        lambda: idl_audit.plot_accuracy(found[:1]),
+        lambda: idl_audit.plot_adversarial(found[0], X[:10], certified),
+        lambda: idl_audit.plot_sensitivity(S, 10),
+        lambda: idl_audit.plot_sensitivity(S, shape=(7, 7)),
+        lambda: idl_audit.plot_sensitivity(S * np.inf),
+    ):
+        with pytest.raises(errors.OptionError):
+            call()
+
+
+def test_a_table_without_pandas_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    report = idl_audit.audit(MODEL, DATA, eps=0.01, limit=2)
+    with pytest.raises(errors.OptionError, match="pip install pandas"):
+        idl_audit.to_dataframe(report)
+
+
+def test_rules_are_judged_as_gate_judges_them():
+    report = idl_audit.audit(MODEL, DATA, eps=0.01, limit=5)
+    assert idl_audit.check_rules(report, ["certified_accuracy >= 0.9"], ["unknown <= 0"]).passed
+    assert not idl_audit.check_rules(report, ["clean_accuracy < 0.5"]).passed
+    with pytest.raises(errors.OptionError):
+        idl_audit.check_rules(report, ["certified_accuracy@0.5 >= 0.9"])

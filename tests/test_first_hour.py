@@ -22,7 +22,7 @@ def test_the_tour_goes_from_the_first_look_to_a_gate_and_a_page():
     assert [name for name in asked if name in ("init", "run", "gate", "report")] == ["init", "run", "gate", "report"]
     assert [name for line in LINES for _, name in first_hour.written(line)] == [
         *(
-            "report.json",
+            "verdicts.json",
             "proofs",
             "adv.npz",
             "implicit.npz",

@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"gate"}),
     frozenset({"commands", "api"}),
     frozenset({"config"}),
-    frozenset({"cli", "testing", "__init__", "__main__"}),
+    frozenset({"cli", "testing", "plots", "reports", "__init__", "__main__"}),
 )
 """A module imports its own layer and those before it."""
 
@@ -81,7 +81,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "rich": ("report.terminal", "cli"),
     "pydantic": ("report.schema",),
     "scipy": ("implicit", "proof", "measure", "search"),
-    "matplotlib": ("report.pictures",),
+    "matplotlib": ("report.pictures", "plots"),
+    "pandas": ("reports",),
     "jinja2": ("report.render",),
     "markupsafe": ("report.render",),
 }

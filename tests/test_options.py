@@ -66,7 +66,7 @@ NOT_TYPED: Mapping[str, str] = {
     "reports": "`idl-audit report` makes them one by one",
 }
 NOT_IN_PYTHON: Mapping[str, str] = {
-    **dict.fromkeys(options_of(Printing), "Python gets the report itself"),
+    **{name: "Python gets the report itself" for name in options_of(Printing) if name != "force"},
     "model": "an argument without a name",
     "data": "an argument without a name",
     "property": "`audit` is about samples",

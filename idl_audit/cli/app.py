@@ -38,6 +38,7 @@ COMMANDS = {
     "harden": "harden",
     "inspect": "inspect",
     "verify": "verify",
+    "demo": "demo",
     "init": "init",
     "run": "run",
     "gate": "gate",

@@ -24,7 +24,7 @@ LARGEST_REPORT = 2**30
 def bench(asked: Bench) -> None:
     """Do `bench`."""
     output, quiet = asked.printing.output, asked.printing.quiet
-    check_output(output, read=(asked.instances,))
+    check_output(output, force=asked.printing.force, resumed=asked.resume, read=(asked.instances,))
     options = replace(asked.options, earlier=_earlier(output)) if asked.resume else asked.options
 
     def save(report: Report) -> None:

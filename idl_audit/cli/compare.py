@@ -12,7 +12,11 @@ from idl_audit.commands.options.comparing import Compare
 def compare(asked: Compare) -> None:
     """Do `compare`."""
     chosen, quiet = asked.asked, asked.printing.quiet
-    check_output(asked.printing.output, read=(asked.model, asked.second, chosen.data.path, chosen.sigma))
+    check_output(
+        asked.printing.output,
+        force=asked.printing.force,
+        read=(asked.model, asked.second, chosen.data.path, chosen.sigma),
+    )
     with progress_bar("compare", quiet=quiet) as watch:
         report = audit_comparison(asked.model, asked.second, chosen, watch=watch, tell=teller(quiet=quiet))
     deliver(report, asked.printing)

@@ -9,5 +9,7 @@ from idl_audit.commands.options.models import Compose
 
 def compose(asked: Compose) -> None:
     """Do `compose`."""
-    check_output(asked.printing.output, read=(asked.first, asked.second), written=(asked.out,))
+    check_output(
+        asked.printing.output, force=asked.printing.force, read=(asked.first, asked.second), written=(asked.out,)
+    )
     deliver(run(asked.kind, asked.first, asked.second, asked.options), asked.printing)

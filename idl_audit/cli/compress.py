@@ -12,7 +12,7 @@ def compress(asked: Compress) -> None:
     """Do `compress`."""
     data, out = asked.data, asked.options.out
     read = (asked.model, *(() if data is None else (data.path, data.labels)))
-    check_output(asked.printing.output, read=read, written=(out,))
+    check_output(asked.printing.output, force=asked.printing.force, read=read, written=(out,))
     if out is None and not asked.asked.by_block:
         raise OptionError("give -o OUT.npz for the smaller model, or --report to see only what compressing would do")
     report = run(asked.model, asked.asked, asked.options, data, tell=teller(quiet=asked.printing.quiet))

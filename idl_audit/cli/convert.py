@@ -11,6 +11,8 @@ def convert(asked: Convert) -> None:
     """Do `convert`."""
     chosen, data = asked.options, asked.data
     read = (asked.model, *(() if data is None else (data.path, data.labels)))
-    check_output(asked.printing.output, read=read, written=(asked.out, chosen.spy, chosen.witness))
+    check_output(
+        asked.printing.output, force=asked.printing.force, read=read, written=(asked.out, chosen.spy, chosen.witness)
+    )
     report = run(asked.model, asked.out, chosen, data, tell=teller(quiet=asked.printing.quiet))
     deliver(report, asked.printing)

@@ -63,6 +63,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
         "inspect": (f"idl-audit inspect {SAMPLE}.onnx",),
         "verify": ("idl-audit verify certificates/sample-0-eps-0.02.npz model.onnx",),
+        "demo": ("idl-audit demo",),
         "init": (f"idl-audit init {SAMPLE}.onnx {SAMPLE}.npz",),
         "run": ("idl-audit run -o report.json",),
         "gate": ("idl-audit gate report.json --require 'certified_accuracy@0.02 >= 0.90'",),
@@ -99,7 +100,7 @@ def what_next() -> str:
             f"  idl-audit certify {SAMPLE}.onnx -d {SAMPLE}.npz -e 0.02 --bounds 0,1 --limit 20"
         )
     else:
-        sample = "No network at hand? The folder sample_models of the source has three, with samples."
+        sample = "No network at hand? One comes with the package, with samples; some seconds:\n  idl-audit demo"
     return (
         f"idl-audit {__version__}: how robust is the neural network in a file?\n\n{sample}\n\n{own}\n\n"
         "More: idl-audit --help (all commands), idl-audit certify --help (options and examples), README.md (a tour)"

@@ -24,7 +24,7 @@ def gate(asked: Gate) -> None:
         raise OptionError("--update-baseline needs the file to update: give it with --baseline FILE")
     if baseline is not None and baseline.resolve() == report.resolve():
         raise OptionError(f"{report} is named as the report and as its baseline; give an earlier report as baseline")
-    check_output(output, read=(report, baseline, asked.config))
+    check_output(output, force=printing.force, read=(report, baseline, asked.config))
     content = read_bytes(report)
     found = parse_report(content, report)
     if baseline is None:

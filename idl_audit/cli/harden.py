@@ -19,7 +19,7 @@ def harden(asked: Harden) -> None:
     """Do `harden`."""
     chosen, printing = asked.options, asked.printing
     read = (asked.model, chosen.data.path, chosen.data.labels, chosen.holdout.path, chosen.audit, chosen.adversarial)
-    check_output(printing.output, read=read, written=(chosen.out,))
+    check_output(printing.output, force=printing.force, read=read, written=(chosen.out,))
     with progress_bar("harden", quiet=printing.quiet) as watch:
         report = harden_model(asked.model, chosen, heard=lambda name: lambda step: watch(_told(name, step)))
     deliver(report, printing)

@@ -9,5 +9,5 @@ from idl_audit.commands.options.models import Inspect
 
 def inspect(asked: Inspect) -> None:
     """Do `inspect`."""
-    check_output(asked.printing.output, read=(asked.model,))
+    check_output(asked.printing.output, force=asked.printing.force, read=(asked.model,))
     deliver(run(asked.model, asked.reading), asked.printing)

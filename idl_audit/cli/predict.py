@@ -10,6 +10,6 @@ from idl_audit.commands.predict import predict as run
 def predict(asked: Predict) -> None:
     """Do `predict`."""
     read = (asked.model, asked.data.path, asked.data.labels)
-    check_output(asked.printing.output, read=read, written=(asked.options.save,))
+    check_output(asked.printing.output, force=asked.printing.force, read=read, written=(asked.options.save,))
     report = run(asked.model, asked.data, asked.options, tell=teller(quiet=asked.printing.quiet))
     deliver(report, asked.printing)

@@ -11,6 +11,6 @@ def reduce(asked: Reduce) -> None:
     """Do `reduce`."""
     data = asked.data
     read = (asked.model, *(() if data is None else (data.path, data.labels)))
-    check_output(asked.printing.output, read=read, written=(asked.out,))
+    check_output(asked.printing.output, force=asked.printing.force, read=read, written=(asked.out,))
     report = run(asked.model, asked.options, data, tell=teller(quiet=asked.printing.quiet))
     deliver(report, asked.printing)

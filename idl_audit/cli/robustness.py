@@ -40,7 +40,7 @@ def certify(given: Given) -> None:
 
 
 def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing) -> None:
-    check_output(printing.output, read=(model, chosen.data.path))
+    check_output(printing.output, force=printing.force, read=(model, chosen.data.path))
     with progress_bar("certify", quiet=printing.quiet) as watch:
         report = audit_monotone(model, chosen, watch=watch, tell=teller(quiet=printing.quiet))
     deliver(report, printing)
@@ -49,7 +49,7 @@ def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing) 
 
 def _certify_property(model: Path, property: Path, options: PropertyOptions, printing: Printing) -> None:
     """Print sat, unsat, unknown or timeout, and for sat the witness, as the competition asks for."""
-    check_output(printing.output, read=(model, property))
+    check_output(printing.output, force=printing.force, read=(model, property))
     with progress_bar("certify", quiet=printing.quiet):
         report = audit_property(model, property, options)
     (found,) = report.properties
@@ -74,7 +74,9 @@ def attack(given: Given) -> None:
 
 
 def _measure(model: Path, chosen: ObjectiveOptions, printing: Printing) -> None:
-    check_output(printing.output, read=(model, chosen.data.path, chosen.sigma), written=(chosen.save,))
+    check_output(
+        printing.output, force=printing.force, read=(model, chosen.data.path, chosen.sigma), written=(chosen.save,)
+    )
     with progress_bar("attack", quiet=printing.quiet) as watch:
         report = audit_objectives(model, chosen, watch=watch)
     deliver(report, printing)
@@ -83,7 +85,7 @@ def _measure(model: Path, chosen: ObjectiveOptions, printing: Printing) -> None:
 
 def _run(name: str, model: Path, chosen: RobustnessOptions, printing: Printing) -> None:
     read = (model, chosen.data.path, chosen.data.labels, chosen.sigma)
-    check_output(printing.output, read=read, written=(chosen.save,))
+    check_output(printing.output, force=printing.force, read=read, written=(chosen.save,))
     with progress_bar(name, quiet=printing.quiet) as watch:
         report = audit_robustness(name, model, chosen, watch=watch, tell=teller(quiet=printing.quiet))
     with kept_journal(chosen.journal):

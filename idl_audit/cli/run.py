@@ -61,7 +61,7 @@ def run(given: Given) -> None:
         verdicts=verdicts,
     )
     further = _further(asked)
-    check_output(output, read=(model, data, labels, found.path), written=_written(options))
+    check_output(output, force=asked.force, read=(model, data, labels, found.path), written=_written(options))
     gate = _gate(found, options, asked.eps or ())
     check_distinct((model, data, labels, found.path, output, None if gate is None else gate[2]), further)
     report = audit_all(

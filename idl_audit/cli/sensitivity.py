@@ -13,7 +13,12 @@ def sensitivity(asked: Sensitivity) -> None:
     """Do `sensitivity`."""
     chosen, quiet = asked.matrix, asked.printing.quiet
     samples = () if chosen.local is None else (chosen.local.data.path, chosen.local.data.labels)
-    check_output(asked.printing.output, read=(asked.model, *samples), written=(chosen.save, chosen.witness))
+    check_output(
+        asked.printing.output,
+        force=asked.printing.force,
+        read=(asked.model, *samples),
+        written=(chosen.save, chosen.witness),
+    )
     with progress_bar("sensitivity", quiet=quiet or chosen.local is None) as watch:
         report = audit_sensitivity(asked.model, chosen, watch=watch, tell=teller(quiet=quiet))
     deliver(report, asked.printing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import typer
 
@@ -23,6 +24,9 @@ from idl_audit.values.files import check_distinct, check_place, write_whole
 if TYPE_CHECKING:
     from idl_audit.report.schema import Diagnostic, Report
 
+HEAD: Final = 2**16
+INCOMPLETE: Final = re.compile(rb'"status":\s*"incomplete"')
+"""In the head of a report: within a text its quotes would be escaped."""
 ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("ARGUMENTS", default=())
 """What was typed behind `idl-audit`: a report says how it came about."""
 
@@ -90,19 +94,42 @@ def _internal(error: Exception) -> None:
     )
 
 
-def check_output(output: Path | None, *, read: Iterable[Path | None] = (), written: Iterable[Path | None] = ()) -> None:
+def check_output(
+    output: Path | None,
+    *,
+    force: bool,
+    resumed: bool | None = None,
+    read: Iterable[Path | None] = (),
+    written: Iterable[Path | None] = (),
+) -> None:
     """Refuse, before any work, a report file that cannot be written or would destroy something else.
 
-    An earlier report is replaced; any other file that exists is not.
+    Args:
+        output: where the report is to be written.
+        force: whether a report that is there may be lost. No other file may be.
+        resumed: whether a run goes on from what an incomplete report holds; None where none can.
+        read: the files that are read.
+        written: the other files that are written.
+
+    Raises:
+        OptionError: with one sentence.
     """
     check_distinct(read, (*written, output))
     if output is None:
         return
     check_place(output)
-    if output.is_file() and output.stat().st_size:
-        with output.open("rb") as file:
-            if not file.read(64).lstrip().startswith(b"{"):
-                raise OptionError(f"{output} exists and is no report; give another name for the report")
+    if not output.is_file() or not output.stat().st_size:
+        return
+    with output.open("rb") as file:
+        head = file.read(HEAD)
+    if not head.lstrip().startswith(b"{"):
+        raise OptionError(f"{output} exists and is no report; give another name for the report")
+    if force or resumed:
+        return
+    if not INCOMPLETE.search(head):
+        raise OptionError(f"{output} exists already; give another name, or --force to lose what it says")
+    if resumed is not None:
+        raise OptionError(f"{output} is not complete; go on from there with --resume, or lose it with --force")
 
 
 def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:

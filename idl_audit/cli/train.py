@@ -15,7 +15,12 @@ from idl_audit.train.schedule import Step
 def train(asked: Train) -> None:
     """Do `train`."""
     chosen, printing = asked.options, asked.printing
-    check_output(printing.output, read=(chosen.data, chosen.labels, chosen.holdout.path), written=(chosen.out,))
+    check_output(
+        printing.output,
+        force=printing.force,
+        read=(chosen.data, chosen.labels, chosen.holdout.path),
+        written=(chosen.out,),
+    )
     with progress_bar("train", quiet=printing.quiet) as watch:
         report = train_model(chosen, heard=lambda step: watch(_told(step)))
     deliver(report, printing)

@@ -13,7 +13,7 @@ from idl_audit.commands.verify import verify as run
 def verify(asked: Verify) -> None:
     """Do `verify`."""
     printing = asked.printing
-    check_output(printing.output, read=(asked.file, asked.model, asked.second, asked.property))
+    check_output(printing.output, force=printing.force, read=(asked.file, asked.model, asked.second, asked.property))
     report = written(run(asked.file, asked.model, asked.reading, asked.property, asked.second), printing.output)
     if printing.format == "json" or not printing.quiet:
         show(report, printing)

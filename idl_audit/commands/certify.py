@@ -316,10 +316,27 @@ def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[
                 message = f"sample {sample.index} at eps {eps:g}: {result.detail}"
                 yield Diagnostic(code="IDL212", level="warning", message=message, where=f"samples {sample.index}")
     yield from _without_bound(decided)
+    yield from _out_of_time(decided, options)
     missing = [f"{sample.index} (eps {eps:g})" for sample in decided for eps in sample.uncertified]
     if missing:
         message = f"certified, but no certificate that stands alone was found for the samples {', '.join(missing[:10])}"
         yield Diagnostic(code="IDL205", level="warning", message=message)
+
+
+def _out_of_time(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[Diagnostic]:
+    """Say that the time limit ended verdicts for which nodes were counted: they depend on the machine after all."""
+    most = options.verdicts.max_nodes
+    ended = [s.index for s in decided for one in s.results.values() if one.reason is Reason.TIME_LIMIT]
+    if most is None or not ended:
+        return
+    few = ", ".join(map(str, ended[:10])) + (", ..." if len(ended) > 10 else "")
+    yield Diagnostic(
+        code="IDL220",
+        level="warning",
+        message=f"{len(ended)} verdict{_s(ended)} ended by the time limit of {options.verdicts.time_limit:g} s before "
+        f"{most:,} nodes were used: samples {few}",
+        hint="raise --time-limit, or lower --max-nodes, so that every machine finds the same",
+    )
 
 
 def _without_bound(decided: Sequence[Decided]) -> Iterator[Diagnostic]:
@@ -466,9 +483,11 @@ def _summary(command: str, decided: list[Decided], options: RobustnessOptions, m
     right = sum(sample.predicted == sample.label for sample in decided)
     per_eps = []
     for radius in options.eps:
-        counts = Counter(s.results[radius.value].verdict for s in decided if radius.value in s.results)
+        results = [s.results[radius.value] for s in decided if radius.value in s.results]
+        counts = Counter(result.verdict for result in results)
         named = {verdict.value: counts[verdict] for verdict in Verdict}
-        per_eps.append(EpsSummary(eps=radius.value, n=counts.total(), **named))
+        timed_out = sum(result.reason is Reason.TIME_LIMIT for result in results)
+        per_eps.append(EpsSummary(eps=radius.value, n=counts.total(), timed_out=timed_out, **named))
     limit = options.verdicts.time_limit
     return Summary(
         clean=CleanAccuracy(k=right, n=len(decided)),

@@ -20,6 +20,8 @@ from idl_audit.values.margins import predictions
 
 LIMIT = 100
 """Samples that the starter asks for, where there are more."""
+NODES = 5000
+SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,12 @@ def _with_samples(samples: Samples, subject: Subject) -> list[str]:
         lines += ['# scale = "1/255"  # if the network was trained on data within [0, 1]']
     lines += ['# mean = "0.485,0.456,0.406"  # if it was trained on (data * scale - mean) / std']
     lines += ['# std = "0.229,0.224,0.225"']
-    lines += ["time-limit = 60  # seconds for one sample at one radius", "seed = 0", ""]
+    lines += [
+        f"max-nodes = {NODES}  # work for one sample at one radius: the same on every machine",
+        f"time-limit = {SECONDS}  # seconds for it, a safety net: the report says whom it ended",
+        "seed = 0",
+        "",
+    ]
     if samples.labels is None:
         return [*lines, *_without_labels(samples)]
     if subject.threshold is not None:
@@ -160,7 +167,7 @@ def _verdict_tables(found: Guess) -> list[str]:
         '    "clean_accuracy >= 0.9",',
         f'    "certified_accuracy@{found.middle} >= 0.5",',
         "]",
-        f'warn = ["unknown@{found.middle} <= 0.1"]',
+        f'warn = ["unknown@{found.middle} <= 0.1", "timed_out@{found.middle} <= 0"]',
         '# baseline = "baseline.json"      # an earlier report; then also: "drop <= 0.01"',
     ]
 

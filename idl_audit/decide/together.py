@@ -7,6 +7,7 @@ hold, one of them is a counterexample.
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 import numpy as np
@@ -80,7 +81,10 @@ def _grow(case: Case, tree: LpTree, budget: Budget, patience: float | None) -> f
         grown = tree.grow_together(candidate, most_nodes=None if patience is None else nodes, budget=budget)
         if grown.found or grown.lower > 0 or tree.is_stuck or budget.is_spent or patience is None:
             return grown.lower
-        pace = (budget.clock() - began) / max(grown.nodes - before, 1)
-        if nodes > FIRST_NODES and patience * budget.left * tree.share < (1 - tree.share) * grown.nodes * pace:
+        if budget.counts_nodes:
+            left, spent = float(budget.affordable(sys.maxsize)), float(grown.nodes)
+        else:
+            left, spent = budget.left, grown.nodes * (budget.clock() - began) / max(grown.nodes - before, 1)
+        if nodes > FIRST_NODES and patience * left * tree.share < (1 - tree.share) * spent:
             return -np.inf
         nodes *= 2

@@ -79,6 +79,10 @@ def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
             return Share(entry.certified, entry.n)
         if metric is Metric.UNKNOWN:
             return Share(entry.unknown, entry.n)
+        if metric is Metric.TIMED_OUT:
+            if entry.timed_out is None:
+                raise OptionError("the report does not count what the time limit ended (timed_out); write it anew")
+            return Share(entry.timed_out, entry.n)
         return Share(entry.falsified, entry.n - entry.clean_wrong)
     if metric is Metric.CLEAN_ACCURACY:
         if report.summary is None or report.summary.clean is None:

@@ -25,6 +25,7 @@ class Metric(StrEnum):
     CERTIFIED_ACCURACY = "certified_accuracy"
     ATTACK_SUCCESS = "attack_success"
     UNKNOWN = "unknown"
+    TIMED_OUT = "timed_out"
     MAX_SENSITIVITY = "max_sensitivity"
     NORM_INF_S = "norm_inf_S"
     AGREEMENT = "agreement"
@@ -39,6 +40,7 @@ MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
         Metric.CERTIFIED_ACCURACY: "samples that are predicted right and certified, of all",
         Metric.ATTACK_SUCCESS: "samples that are falsified, of those that are predicted right",
         Metric.UNKNOWN: "samples that are undecided, of all",
+        Metric.TIMED_OUT: "samples that are undecided because the time was over, of all",
         Metric.MAX_SENSITIVITY: "the largest entry of S",
         Metric.NORM_INF_S: "the largest row sum of S",
         Metric.AGREEMENT: "samples around which two networks provably have one class, of all",
@@ -52,7 +54,8 @@ COMPARED: Final = frozenset({Metric.AGREEMENT, Metric.DISAGREEMENT, Metric.MAX_D
 """Metrics of two networks."""
 
 AT_EPS: Final = (
-    frozenset({Metric.CERTIFIED_ACCURACY, Metric.ATTACK_SUCCESS, Metric.UNKNOWN, Metric.MONOTONE}) | COMPARED
+    frozenset({Metric.CERTIFIED_ACCURACY, Metric.ATTACK_SUCCESS, Metric.UNKNOWN, Metric.TIMED_OUT, Metric.MONOTONE})
+    | COMPARED
 )
 """Metrics of one radius."""
 

@@ -453,6 +453,11 @@ class ImplicitModel:
     """What the network calls parts of its input, one behind the other: p numbers in all; empty where it has one input.
     """
 
+    def __repr__(self) -> str:
+        """Return the sizes, and how many blocks there are."""
+        sizes = f"{self.n_inputs} inputs, {self.n_states} states in {len(self.blocks)} blocks, {self.n_outputs} outputs"
+        return f"<ImplicitModel: {sizes}>"
+
     @property
     def n_inputs(self) -> int:
         """p."""

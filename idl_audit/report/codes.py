@@ -212,6 +212,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",
             "Ask for --arithmetic real: its proofs hold in exact arithmetic, and IDL202 says that no more is known.",
         ),
+        "IDL220": Code(
+            "the time limit ended verdicts that nodes should have",
+            "With --max-nodes every machine does the same work, and --time-limit is a safety net. It ended some "
+            "verdicts before their nodes were used: on a faster or less busy machine they may be decided.",
+            "Raise --time-limit, or lower --max-nodes. `timed_out@EPS <= 0` is a rule for gate.",
+        ),
         "IDL221": Code(
             "an objective of states",
             "The original network shows its outputs alone, so values of an objective that reads states are those of "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from idl_audit.data.numbers import parse_number
 from idl_audit.report.json_text import from_json
-from idl_audit.report.schema import Report, Verdict
+from idl_audit.report.schema import Reason, Report, Verdict
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import DataError, InvalidInputError, OptionError
 from idl_audit.values.text import decoded
@@ -116,7 +116,12 @@ def _in_summary(report: Report) -> Iterator[str]:
     if len(set(radii)) < len(radii):
         yield "the summary has one radius twice"
     verdicts = Counter((result.eps, result.verdict) for sample in report.samples for result in sample.results)
+    reasons = Counter((result.eps, result.reason) for sample in report.samples for result in sample.results)
     for entry in report.summary.per_eps:
+        timed_out = reasons[entry.eps, Reason.TIME_LIMIT]
+        if entry.timed_out not in (None, timed_out):
+            told = f"the summary counts {entry.timed_out} timed out, and the samples have {timed_out}"
+            yield f"at eps {entry.eps:g} {told}"
         for verdict in Verdict:
             given, there = getattr(entry, verdict.value), verdicts.pop((entry.eps, verdict), 0)
             if given != there:

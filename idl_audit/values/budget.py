@@ -57,7 +57,9 @@ class _Nodes:
 class Budget:
     """What work may cost. Parts of a budget share its clock and its count of nodes.
 
-    A node is one part of a box, of a tree or of a program that is bounded, or one start of an attack.
+    A node is one part of a box, of a tree or of a program that is bounded, or one start of an attack. Where nodes are
+    counted, parts share the nodes and the time is left whole: it is a safety net, and what is found depends on it only
+    where it comes to an end.
     """
 
     deadline: float = math.inf
@@ -68,6 +70,8 @@ class Budget:
     """What arrays may take beside the model; None leaves every step its own limit."""
     clock: Clock = working_time
     nodes: _Nodes = field(default_factory=_Nodes)
+    counts_nodes: bool = False
+    """Whether nodes, and not seconds, are what is shared out."""
 
     @classmethod
     def of(
@@ -79,7 +83,8 @@ class Budget:
         clock: Clock = working_time,
     ) -> Budget:
         """Return a budget that begins now."""
-        return cls(clock() + seconds, math.inf if nodes is None else nodes, max_bytes, clock)
+        last_node = math.inf if nodes is None else nodes
+        return cls(clock() + seconds, last_node, max_bytes, clock, counts_nodes=nodes is not None)
 
     @property
     def left(self) -> float:
@@ -110,14 +115,18 @@ class Budget:
         return int(max(0, min(nodes, self.last_node - self.nodes.spent)))
 
     def part(self, share: float) -> Budget:
-        """Return the budget of a step that gets a share of what is left, in seconds and in nodes."""
+        """Return the budget of a step that gets a share of the nodes that are left and, unless they count, the time."""
         left = self.last_node - self.nodes.spent
         last_node = self.nodes.spent + math.ceil(share * left) if math.isfinite(left) else left
+        if self.counts_nodes:
+            return replace(self, last_node=last_node)
         now = self.clock()
         return replace(self, deadline=now + share * (self.deadline - now), last_node=last_node)
 
     def at_most(self, seconds: float) -> Budget:
-        """Return the budget of a step that gets no more than so many seconds."""
+        """Return the budget of a step that gets no more than so many seconds, unless nodes are counted."""
+        if self.counts_nodes:
+            return self
         return replace(self, deadline=min(self.deadline, self.clock() + seconds))
 
     def at_most_nodes(self, nodes: int) -> Budget:

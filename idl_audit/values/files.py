@@ -23,7 +23,7 @@ def check_new_folder(path: Path, *, force: bool) -> None:
     if not path.is_dir():
         check_place(path)
         if path.exists():
-            raise OptionError(f"{path} is a file; give the name of a folder for the pictures")
+            raise OptionError(f"{path} is a file; give the name of a folder")
         return
     if not os.access(path, os.W_OK):
         raise OptionError(f"the folder {path} may not be written to; choose another one")

@@ -14,7 +14,18 @@ from tests.shared.command_line import ROOT, run
 
 GROUP = typer.main.get_command(app)
 COMMANDS = list(GROUP.commands)
-OF_A_FILE = ("compose", "compress", "convert", "convert-property", "harden", "init", "reduce", "report", "train")
+OF_A_FILE = (
+    "compose",
+    "compress",
+    "convert",
+    "convert-property",
+    "demo",
+    "harden",
+    "init",
+    "reduce",
+    "report",
+    "train",
+)
 
 
 def test_a_bare_call_says_what_to_do_next_with_a_command_that_works(monkeypatch):

@@ -20,13 +20,15 @@ from onnx import helper
 from rich.console import Console
 
 import idl_audit
+from idl_audit.cli import show
 from idl_audit.cli.app import app
 from idl_audit.commands import certify as robustness
 from idl_audit.commands.shared import deciding
 from idl_audit.implicit.storage import load_model
-from idl_audit.report.json_text import from_json
+from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.terminal import render
+from idl_audit.values.errors import OptionError
 from tests.shared.command_line import DATA, MODEL, SAMPLES, network, run, weights
 from tests.shared.lonely_samples import one_by_one
 
@@ -46,7 +48,7 @@ COMMANDS = {
 
 ELSEWHERE = ("predict", "reduce", "compress", "compose", "harden", "train")
 """Commands that make a model or numbers: they have tests of their own."""
-OTHERS = ("init", "convert-property", "gate", "diff", "explain", "report", "schema")
+OTHERS = ("demo", "init", "convert-property", "gate", "diff", "explain", "report", "schema")
 """Commands that print no report."""
 
 REPORT_FILE = {
@@ -549,3 +551,36 @@ def test_few_inputs_have_one_name_in_every_command(files, line):
     shown = run(command, "--help", COLUMNS="80").out
     assert "--sparse" in shown
     assert "cardinality" not in shown.lower()
+
+
+def test_a_finished_report_is_replaced_with_force_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = f"inspect {MODEL} -o r.json"
+    assert run(*shlex.split(line)).code == 0
+    first = Path("r.json").read_bytes()
+    again = run(*shlex.split(line))
+    assert (again.code, again.out) == (2, "")
+    assert "r.json exists already; give another name, or --force" in again.err
+    assert Path("r.json").read_bytes() == first
+    assert run(*shlex.split(f"{line} --force")).code == 0
+    assert Path("r.json").read_bytes() != first  # written at another time
+
+
+def test_what_is_no_report_is_replaced_by_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("notes", encoding="utf-8")
+    found = run(*shlex.split(f"inspect {MODEL} -o notes.txt --force"))
+    assert (found.code, "is no report" in found.err) == (2, True)
+    assert Path("notes.txt").read_text(encoding="utf-8") == "notes"
+
+
+def test_rows_of_a_bench_that_did_not_end_ask_for_resume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = from_json(run(*shlex.split(f"inspect {MODEL} -f json")).out)
+    unfinished = report.model_copy(update={"status": "incomplete", "why_incomplete": "interrupted"})
+    Path("r.json").write_text(to_json(unfinished), encoding="utf-8")
+    show.check_output(Path("r.json"), force=False)  # of a command that keeps nothing there
+    for resumed, force in ((True, False), (False, True)):
+        show.check_output(Path("r.json"), force=force, resumed=resumed)
+    with pytest.raises(OptionError, match="--resume, or lose it with --force"):
+        show.check_output(Path("r.json"), force=False, resumed=False)

@@ -62,7 +62,7 @@ def test_rules_at_the_end_decide_the_exit_code(files):
     configured(files, "[run]\nsteps = 'certify'\n[gate]\nrequire = ['certified_accuracy@0.02 >= 0.9']\n")
     assert run("run", "-o", "out/r.json").code == 0
     configured(files, "[run]\nsteps = 'certify'\n[gate]\nrequire = ['certified_accuracy@0.02 > 100 %']\n")
-    found = run("run", "-o", "out/r.json")
+    found = run("run", "-o", "out/r.json", "--force")
     assert found.code == 1
     assert "The gate failed" in found.out
     report = from_json((files / "out/r.json").read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def test_a_baseline_is_read_before_any_work_and_compared_after_it(files, monkeyp
     rules = "[run]\nsteps = 'certify'\n[gate]\nrequire = 'drop <= 0'\nbaseline = 'base.json'\n"
     configured(files, rules)
     assert run("run", "-o", "out/r.json").code == 0
-    found = run("run", "-o", "out/r.json", "--limit", "3")
+    found = run("run", "-o", "out/r.json", "--force", "--limit", "3")
     assert (found.code, found.out) == (2, "")
     assert "other samples" in found.err
     written_anyway = from_json((files / "out/r.json").read_text(encoding="utf-8"))

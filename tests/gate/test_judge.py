@@ -40,6 +40,23 @@ def test_each_share_is_k_of_n_and_holds_exactly_at_its_limit(rule, k, n):
     assert not outcome(audited(), strict).passed
 
 
+def test_what_the_time_limit_ended_is_counted_apart():
+    report = audited("cccctuuutt")
+    found = outcome(report, "timed_out@2/255 <= 0.3")
+    assert (found.passed, found.k, found.n) == (True, 3, 10)
+    assert not outcome(report, "timed_out@2/255 <= 0").passed
+    assert outcome(audited(), "timed_out <= 0").passed
+
+
+def test_an_older_report_does_not_say_what_the_time_limit_ended():
+    report = audited()
+    assert report.summary is not None
+    older = report.summary.per_eps[0].model_copy(update={"timed_out": None})
+    summary = report.summary.model_copy(update={"per_eps": (older,)})
+    with pytest.raises(OptionError, match="write it anew"):
+        judged(report.model_copy(update={"summary": summary}), "timed_out <= 0")
+
+
 @pytest.mark.parametrize(("rule", "passed"), [("norm_inf_S <= 12.5", True), ("max_sensitivity < 2.5", False)])
 def test_sensitivities_are_figures(rule, passed):
     found = outcome(audited(), rule)
@@ -173,6 +190,7 @@ def test_another_model_may_be_compared():
 
 TAMPERED = {
     "more certified": ('"certified": 7', '"certified": 8'),
+    "fewer that timed out": ('"timed_out": 0', '"timed_out": 1'),
     "a verdict": ('"verdict": "falsified"', '"verdict": "unknown"'),
     "clean accuracy": ('"k": 9', '"k": 10'),
     "an unknown field": ('"k": 9', '"k": 9, "z": 1'),

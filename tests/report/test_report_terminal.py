@@ -242,6 +242,17 @@ def test_reasons_are_counted_and_explained():
     assert "relaxation_gap 14 no attack was found, and the bounds are too loose" in text
 
 
+def test_many_files_of_a_folder_are_counted_and_listed_to_who_asks():
+    names = ("adv.npz", *(f"proofs/sample-{i}.npz" for i in range(40)), "x/a.png", "x/b.png")
+    report = examples.report("certify", artifacts=names)
+    out = rendered(report)
+    assert "adv.npz" in out
+    assert "proofs: 40 files, sample-0.npz and others" in out
+    assert "sample-7" not in out
+    assert "x/b.png" in out
+    assert all(name in rendered(report, verbose=True) for name in names)
+
+
 def test_diagnostics_show_code_level_message_and_hint():
     text = rendered(examples.everything())
     for part in ("IDL101", "warning", "Clean accuracy is poor", "try --scale 1/255"):

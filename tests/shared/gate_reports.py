@@ -26,7 +26,14 @@ from idl_audit.report.schema import (
     Verdict,
 )
 
-LETTERS = {"c": Verdict.CERTIFIED, "f": Verdict.FALSIFIED, "u": Verdict.UNKNOWN, "w": Verdict.CLEAN_WRONG}
+LETTERS = {
+    "c": Verdict.CERTIFIED,
+    "f": Verdict.FALSIFIED,
+    "u": Verdict.UNKNOWN,
+    "t": Verdict.UNKNOWN,
+    "w": Verdict.CLEAN_WRONG,
+}
+REASONS = {"u": Reason.RELAXATION_GAP, "t": Reason.TIME_LIMIT}
 POINTS = {"1/255": 1 / 255, "2/255": 2 / 255, "0.03": 0.03}
 
 
@@ -38,12 +45,12 @@ def result(letter: str, eps: float) -> SampleResult:
         verdict=verdict,
         lower_bound=0.5 if letter == "c" else None,
         adversarial=attack if letter == "f" else None,
-        reason=Reason.RELAXATION_GAP if letter == "u" else None,
+        reason=REASONS.get(letter),
     )
 
 
 def audited(verdicts: dict[str, str] | str = "cccccccfuw", **changes: object) -> Report:
-    """Return a report; `verdicts` has a letter a sample (certified, falsified, unknown, wrong), radius by radius."""
+    """Return a report; `verdicts` has a letter a sample: certified, falsified, unknown, timed out, wrong."""
     by_eps = {"2/255": verdicts} if isinstance(verdicts, str) else verdicts
     n = max(map(len, by_eps.values()))
     samples = []
@@ -55,7 +62,8 @@ def audited(verdicts: dict[str, str] | str = "cccccccfuw", **changes: object) ->
     counts = []
     for eps, word in by_eps.items():
         found = Counter(LETTERS[letter].value for letter in word)
-        counts.append(EpsSummary(eps=POINTS[eps], n=len(word), **{v.value: found[v.value] for v in Verdict}))
+        named = {v.value: found[v.value] for v in Verdict}
+        counts.append(EpsSummary(eps=POINTS[eps], n=len(word), timed_out=word.count("t"), **named))
     right = sum(sample.predicted == 1 for sample in samples)
     sections: dict[str, object] = {
         "tool": Tool(version="0.1.0"),

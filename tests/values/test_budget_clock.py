@@ -33,3 +33,23 @@ def test_a_library_that_cannot_be_loaded_takes_nothing_either(monkeypatch: pytes
     with pytest.raises(ImportError):
         missing()
     assert not given.out_of_time
+
+
+def test_where_nodes_count_parts_share_the_nodes_and_leave_the_time_whole() -> None:
+    now = Ticking()
+    given = Budget.of(100.0, nodes=40, clock=now)
+    given.spend(10)
+    part = given.part(0.5)
+    assert part.deadline == given.deadline
+    assert part.affordable(1000) == 15
+    assert part.at_most(1.0).deadline == given.deadline
+    assert part.counts_nodes
+
+
+def test_without_nodes_parts_share_the_time_also_below_a_step_of_few_nodes() -> None:
+    now = Ticking()
+    given = Budget.of(100.0, clock=now)
+    step = given.at_most_nodes(8)
+    assert not step.counts_nodes
+    assert step.part(0.5).deadline < given.deadline
+    assert step.at_most(1.0).deadline < given.deadline

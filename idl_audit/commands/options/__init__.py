@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "harden": "training:Harden",
         "inspect": "models:Inspect",
         "verify": "models:Verify",
+        "demo": "models:Demo",
         "init": "models:Init",
         "run": "many:Run",
         "gate": "reports:Gate",

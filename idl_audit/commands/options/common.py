@@ -160,8 +160,8 @@ def max_nodes() -> Any:
     return option(
         None,
         whole(1),
-        "Leaves of trees, parts of boxes and linear programs, at most, where --time-limit is for seconds: with enough "
-        "of those, every machine finds the same.",
+        "Leaves of trees, parts of boxes and linear programs, at most, for one sample at one radius: every machine "
+        "then does the same, and --time-limit is a safety net.",
         metavar="N",
         panel=LIMITS,
     )
@@ -203,6 +203,7 @@ class Printing(Declared):
     output: Path | None = file(
         "Write the report (JSON) to this file; with -f json nothing else is printed.", "-o", rank=-1, in_file=False
     )
+    force: bool = force()
     quiet: bool = option(
         False, SWITCH, "No progress, notes or warnings on stderr.", "-q", panel=OUTPUT, rank=8, in_file=False
     )

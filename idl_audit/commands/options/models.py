@@ -216,6 +216,23 @@ class Verify(Declared):
 
 
 @dataclass(frozen=True)
+class Demo(Declared):
+    """Audit a small network that comes with the package: verdicts, proofs, a report and a page, in some seconds.
+
+    Everything is written into one folder, network and samples included, so that every other command can be tried there.
+    """
+
+    folder: Path = option("idl-audit-demo", PATH, "The folder to write; it is made.", positional=True, in_file=False)
+    force: bool = c.force()
+    printing: c.Printing = group(c.Printing, without=("format", "output"))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is said."""
+        return self.printing.quiet
+
+
+@dataclass(frozen=True)
 class Init(Declared):
     """Write a commented configuration for a model and its samples: radii and valid range guessed from the data."""
 

@@ -51,7 +51,7 @@ class Diff(Declared):
     old: Path = c.model(help="The earlier report.json.")
     new: Path = c.model(help="The later report.json, on the same data.")
     exit_code: bool = option(False, SWITCH, "Exit with 1 where the network got worse.")
-    printing: c.Printing = group(c.Printing, without=("output", "quiet"))
+    printing: c.Printing = group(c.Printing, without=("output", "quiet", "force"))
     quiet: bool = option(
         False,
         SWITCH,

@@ -1,9 +1,9 @@
 """Pictures as PNG files, and as SVG and small PNGs within a page. The door to matplotlib."""
 
-from idl_audit.report.pictures.accuracy import AccuracyPoint, draw_accuracy
-from idl_audit.report.pictures.adversarial import draw_adversarial
+from idl_audit.report.pictures.accuracy import AccuracyPoint, accuracy_band, draw_accuracy
+from idl_audit.report.pictures.adversarial import adversarial_triple, draw_adversarial
 from idl_audit.report.pictures.blocks import Cell, draw_blocks
-from idl_audit.report.pictures.heat_map import draw_heat_map
+from idl_audit.report.pictures.heat_map import draw_heat_map, heat_map
 from idl_audit.report.pictures.structure import draw_structure
 from idl_audit.report.pictures.theme import DARK, LIGHT, Theme
 from idl_audit.report.pictures.thumbnails import change_png, heat_png, image_png, largest_pixel
@@ -14,12 +14,15 @@ __all__ = [
     "AccuracyPoint",
     "Cell",
     "Theme",
+    "accuracy_band",
+    "adversarial_triple",
     "change_png",
     "draw_accuracy",
     "draw_adversarial",
     "draw_blocks",
     "draw_heat_map",
     "draw_structure",
+    "heat_map",
     "heat_png",
     "image_png",
     "largest_pixel",

@@ -13,6 +13,7 @@ from idl_audit.report.pictures.theme import Theme, dress, styled, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,13 @@ class AccuracyPoint:
 
 
 def draw_accuracy(points: Sequence[AccuracyPoint], *, clean: float | None, theme: Theme, narrow: bool) -> str:
-    """Return the chart as SVG: robust accuracy lies within the band.
+    """Return `accuracy_band` as SVG."""
+    with styled():
+        return svg(accuracy_band(points, clean=clean, theme=theme, narrow=narrow))
+
+
+def accuracy_band(points: Sequence[AccuracyPoint], *, clean: float | None, theme: Theme, narrow: bool) -> Figure:
+    """Return the chart: robust accuracy lies within the band.
 
     It never grows with eps. So between two radii the certified share of the larger one is a lower bound and the
     attacked share of the smaller one an upper bound: the band's edges are steps, and nothing in it is interpolated.
@@ -74,7 +81,7 @@ def draw_accuracy(points: Sequence[AccuracyPoint], *, clean: float | None, theme
         axes.grid(axis="y", color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
         dress(axes, theme, size=size)
-        return svg(figure)
+        return figure
 
 
 def _spread(eps: np.ndarray[tuple[int], np.dtype[np.float64]], least: float) -> list[int]:

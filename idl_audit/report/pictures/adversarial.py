@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -13,13 +13,18 @@ from idl_audit.values.arrays import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_FRAMED = 100
 """Up to so many changed pixels, and a quarter of all, get a red frame in the result as well."""
 
 
-def draw_adversarial(
-    stream: BinaryIO,
+def draw_adversarial(stream: BinaryIO, original: FloatArray, adversarial: FloatArray, **words: Any) -> None:
+    """Write `adversarial_triple` of the same arguments as a PNG."""
+    write_png(adversarial_triple(original, adversarial, **words), stream)
+
+
+def adversarial_triple(
     original: FloatArray,
     adversarial: FloatArray,
     *,
@@ -27,11 +32,10 @@ def draw_adversarial(
     bounds: tuple[float, float] | None,
     titles: tuple[str, str],
     caption: str,
-) -> None:
-    """Write original, change and adversarial input, each shape (p,), side by side as a PNG.
+) -> Figure:
+    """Return original, change and adversarial input, each shape (p,), side by side as a picture.
 
     Args:
-        stream: where to.
         original: the sample, in data units.
         adversarial: what became of it.
         shape: of one input; an image unless it has one axis only, or more than three.
@@ -42,8 +46,7 @@ def draw_adversarial(
     low, high = bounds or (float(original.min()), float(original.max()))
     change = adversarial - original
     if is_image(shape):
-        _draw_images(stream, original, adversarial, shape, (low, high), titles, caption)
-        return
+        return _images(original, adversarial, shape, (low, high), titles, caption)
     figure = new_figure(7, 4.2)
     above, below = figure.subplots(2, 1, sharex=True)
     positions = np.arange(original.size)
@@ -60,18 +63,17 @@ def draw_adversarial(
     for axes in (above, below):
         axes.tick_params(labelsize=8)
     figure.suptitle(label(caption), fontsize=10)
-    write_png(figure, stream)
+    return figure
 
 
-def _draw_images(
-    stream: BinaryIO,
+def _images(
     original: FloatArray,
     adversarial: FloatArray,
     shape: Sequence[int],
     limits: tuple[float, float],
     titles: tuple[str, str],
     caption: str,
-) -> None:
+) -> Figure:
     before, after = (channels_last(values, shape) for values in (original, adversarial))
     change = np.abs(after - before).max(axis=2)
     height, width = change.shape
@@ -96,7 +98,7 @@ def _draw_images(
         axes.set_xticks([])
         axes.set_yticks([])
     figure.suptitle(label(caption), fontsize=10)
-    write_png(figure, stream)
+    return figure
 
 
 def _show(axes: Axes, image: FloatArray, limits: tuple[float, float]) -> None:

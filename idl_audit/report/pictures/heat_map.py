@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -13,13 +13,18 @@ from idl_audit.values.arrays import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = "magma"
 MOST_BARS = 256
 
 
-def draw_heat_map(
-    stream: BinaryIO,
+def draw_heat_map(stream: BinaryIO, values: FloatArray, **words: Any) -> None:
+    """Write `heat_map` of the same arguments as a PNG."""
+    write_png(heat_map(values, **words), stream)
+
+
+def heat_map(
     values: FloatArray,
     *,
     shape: Sequence[int],
@@ -27,11 +32,10 @@ def draw_heat_map(
     title: str,
     caption: str,
     unit: str,
-) -> None:
-    """Write values per input, shape (p,) and at least 0, as a PNG; the channels of a pixel are summed up.
+) -> Figure:
+    """Return values per input, shape (p,) and at least 0, as a picture; the channels of a pixel are summed up.
 
     Args:
-        stream: where to.
         values: one number per input.
         shape: of one input; an image unless it has one axis only, or more than three.
         largest: the end of the colour scale, the same for all pictures that are to be compared.
@@ -68,7 +72,7 @@ def draw_heat_map(
     axes.tick_params(labelsize=8)
     figure.suptitle(label(title), fontsize=11)
     axes.set_title(label(caption), fontsize=8, color="0.35")
-    write_png(figure, stream)
+    return figure
 
 
 def _strip(axes: Axes, values: FloatArray, top: float, unit: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from markupsafe import Markup
@@ -13,9 +13,12 @@ from markupsafe import Markup
 from idl_audit.report.adversarial_file import Triple
 from idl_audit.report.input_maps import is_image
 from idl_audit.report.render.extras import Extras
-from idl_audit.report.schema import Report, Sensitivity, Verdict
+from idl_audit.report.schema import EpsSummary, Report, Sensitivity, Verdict
 from idl_audit.report.wording import eps_text, figure, percent
 from idl_audit.values.arrays import FloatArray
+
+if TYPE_CHECKING:
+    from idl_audit.report.pictures import AccuracyPoint
 
 MOST_BYTES: Final = 900_000
 """Adversarial inputs are drawn until their pictures take so much."""
@@ -80,17 +83,13 @@ def _in_four_forms(key: str, draw: Callable[[bool, bool], str], alt: str, captio
     return Picture(key, source(False, False), sources, alt, caption)
 
 
-def accuracy_chart(report: Report) -> Picture | None:
-    """Return the band between certified and attacked accuracy; None for fewer than two radii."""
-    if report.summary is None:
-        return None
-    entries = [entry for entry in sorted(report.summary.per_eps, key=lambda entry: entry.eps) if entry.n]
-    if len(entries) < 2:
-        return None
+def accuracy_points(report: Report) -> list[AccuracyPoint]:
+    """Return what is known at each radius, in rising order."""
     from idl_audit.report import pictures
 
+    entries = _entries(report)
     only_attacked = report.command.split(" ")[0] == "attack" and not any(entry.certified for entry in entries)
-    points = [
+    return [
         pictures.AccuracyPoint(
             eps=entry.eps,
             text=eps_text(report, entry.eps),
@@ -99,8 +98,27 @@ def accuracy_chart(report: Report) -> Picture | None:
         )
         for entry in entries
     ]
-    clean = report.summary.clean
-    share = None if clean is None or not clean.n else clean.k / clean.n
+
+
+def _entries(report: Report) -> list[EpsSummary]:
+    entries = () if report.summary is None else report.summary.per_eps
+    return [entry for entry in sorted(entries, key=lambda entry: entry.eps) if entry.n]
+
+
+def clean_share(report: Report) -> float | None:
+    """Return the clean accuracy; None where it is unknown."""
+    clean = None if report.summary is None else report.summary.clean
+    return None if clean is None or not clean.n else clean.k / clean.n
+
+
+def accuracy_chart(report: Report) -> Picture | None:
+    """Return the band between certified and attacked accuracy; None for fewer than two radii."""
+    entries = _entries(report)
+    if len(entries) < 2:
+        return None
+    from idl_audit.report import pictures
+
+    points, share = accuracy_points(report), clean_share(report)
 
     def draw(dark: bool, narrow: bool) -> str:
         theme = pictures.DARK if dark else pictures.LIGHT

@@ -42,10 +42,16 @@ class EpsSummary(Part):
     certified: Count = Field(description="Proved: no input of the set changes the prediction.")
     falsified: Count = Field(description="An input of the set is misclassified by the original network.")
     unknown: Count = Field(description="Neither.")
+    timed_out: Count | None = Field(
+        default=None,
+        description="Of the unknown ones, those that the time limit ended: a machine with more time may decide them.",
+    )
 
     @model_validator(mode="after")
     def _check_counts(self) -> Self:
         total = self.clean_wrong + self.certified + self.falsified + self.unknown
+        if self.timed_out is not None and self.timed_out > self.unknown:
+            raise ValueError(f"timed_out = {self.timed_out} at eps {self.eps:g} exceeds unknown = {self.unknown}")
         if total != self.n:
             raise ValueError(f"the four counts at eps {self.eps:g} sum to {total}, not to n = {self.n}")
         return self

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -36,6 +37,8 @@ from idl_audit.report.terminal.training import training_sections
 from idl_audit.report.terminal.verdicts import verdict_sections
 from idl_audit.report.wording import figure, near_jumps, optimisation, plain, verdict_sentence
 
+MANY_FILES: Final = 8
+"""More within one folder are counted."""
 _LEVELS: Final[Mapping[str, str]] = MappingProxyType({"info": "cyan", "warning": "yellow", "error": "red"})
 
 
@@ -86,7 +89,19 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
     if report.diagnostics:
         yield "Diagnostics (`idl-audit explain CODE` says more)", _diagnostics(report.diagnostics)
     if report.artifacts:
-        yield "Files written", Text("\n".join(plain(name) for name in report.artifacts))
+        yield "Files written", Text("\n".join(_files(report.artifacts, verbose=verbose)))
+
+
+def _files(names: Sequence[str], *, verbose: bool) -> Iterator[str]:
+    """Yield the names of files; of a folder with many, where it is not `verbose`, how many there are."""
+    by_folder: dict[str, list[str]] = {}
+    for name in names:
+        by_folder.setdefault(os.path.dirname(name), []).append(name)
+    for folder, within in by_folder.items():
+        if verbose or not folder or len(within) <= MANY_FILES:
+            yield from map(plain, within)
+        else:
+            yield f"{plain(folder)}: {len(within):,} files, {plain(os.path.basename(within[0]))} and others (-v: all)"
 
 
 def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
