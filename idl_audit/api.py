@@ -335,7 +335,7 @@ def _decide(
     call: str,
 ) -> Robustness | Sweep:
     given = by_keywords(kind, options, call)
-    radii = given.get("eps")
+    radii: Any = given.get("eps")
     several = isinstance(radii, list | tuple | np.ndarray)
     if several and not len(radii):
         raise OptionError("eps is an empty list; give at least one radius, such as [0.01, 0.02]")
