@@ -23,8 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 WRITES = {"-o": "file", "--output": "file", "--save": "file", "--certificates": "folder"}
-"""Option -> what it names; `init` and `run` write a file without being told its name."""
-UNNAMED = {"init": "idl-audit.toml", "run": "report.json"}
+"""Option -> what it names; `demo`, `init` and `run` write a file without being told its name."""
+UNNAMED = {"demo": "idl-audit-demo/report.html", "init": "idl-audit.toml", "run": "report.json"}
 
 
 def commands(readme: str) -> list[str]:
@@ -93,7 +93,8 @@ def main() -> int:
     programs = Path(sys.argv[1]).absolute() / "bin"
     with tempfile.TemporaryDirectory() as name:
         shutil.copytree(ROOT / "sample_models", Path(name) / "sample_models")
-        faults = walk(programs, Path(name), commands((ROOT / "README.md").read_text(encoding="utf-8")))
+        tour = commands((ROOT / "README.md").read_text(encoding="utf-8"))
+        faults = walk(programs, Path(name), ["idl-audit demo", *tour])
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     return 1 if faults else 0

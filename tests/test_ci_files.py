@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from idl_audit.values.errors import DataError, IdlAuditError, OptionError
 ROOT = Path(__file__).resolve().parents[1]
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("## Gate your model in CI\n")[1].split("\n## ")[0]
 ACTION = (ROOT / ".github/actions/idl-audit/action.yml").read_text(encoding="utf-8")
+GITLAB = (ROOT / ".gitlab/idl-audit.yml").read_text(encoding="utf-8")
+DOCKER = (ROOT / ".docker/Dockerfile").read_text(encoding="utf-8")
 HOOKS = (ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
 MODEL = ROOT / "sample_models/digits_mlp.onnx"
 
@@ -94,6 +97,34 @@ def test_the_action_s_audit_passes_and_fails_as_the_gate_does(project):
         (project / "my config.toml").write_text(f"{text}[gate]\nrequire = '{rule}'\n")
         assert called(*arguments) == code
         assert (project / "my report.json").is_file()
+
+
+def gitlab(key: str) -> list[str]:
+    """Return the lines of a list of the GitLab job."""
+    (block,) = re.findall(rf"^  {key}:\n((?:    - .*\n)+)", GITLAB, flags=re.MULTILINE)
+    return [line.removeprefix("    - ") for line in block.splitlines()]
+
+
+def test_gitlab_s_job_audits_and_makes_its_artifacts(project, monkeypatch):
+    config(project, "clean_accuracy >= 0.5")
+    names = dict(re.findall(r"^    (IDL_AUDIT_(?:CONFIG|REPORT)): (\S+)$", GITLAB, flags=re.MULTILINE))
+    assert len(names) == 2
+    for line in (*gitlab("script"), *gitlab("after_script")):
+        for name, value in names.items():
+            line = line.replace(f'"${name}"', value)
+        assert called(*shlex.split(line)[1:]) == 0, line
+    assert {"report.json", "report.html", "junit.xml"} <= {path.name for path in project.iterdir()}
+    assert called(*shlex.split(gitlab("script")[0].replace('"$IDL_AUDIT_CONFIG"', "idl-audit.toml"))[1:]) == 0  # again
+
+
+def test_the_image_copies_what_a_build_needs():
+    copied = {
+        Path(name).name for line in re.findall(r"^COPY (.*)$", DOCKER, flags=re.MULTILINE) for name in line.split()[:-1]
+    }
+    assert copied == {"constraints.txt", "pyproject.toml", "README.md", "LICENSE", "idl_audit"}
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {project["readme"], *project["license-files"]} <= copied
 
 
 def test_the_hook_judges_the_report_alone(project):
