@@ -108,7 +108,7 @@ GOOD: Mapping[str, str] = {
 def good(one: Option) -> str:
     if one.name in GOOD:
         return GOOD[one.name]
-    tried = (one.default if isinstance(one.default, str) else "0.5", "0.5", "3", "true", "html", "pgd")
+    tried = (one.default if isinstance(one.default, str) else "0.5", "0.5", "3", "true", "html", "pgd", "A")
     return next(text for text in tried if not refusal(one, text))
 
 

@@ -16,7 +16,16 @@ from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.smaller import Opened, check_same, input_box, inside, open_model, save
 from idl_audit.commands.shared.subject import describe_conversion
-from idl_audit.implicit.compress import OUTPUT, Compressed, low_rank, pruned, quantized, row_weights, weights
+from idl_audit.implicit.compress import (
+    MATRICES,
+    OUTPUT,
+    Compressed,
+    low_rank,
+    pruned,
+    quantized,
+    row_weights,
+    weights,
+)
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.reduce import Values, reduce_model
 from idl_audit.measure.drift import GlobalDrift, box_drift, global_drift
@@ -127,6 +136,9 @@ def compress(
             [f"{path}: nothing proves that the smaller model has one state for every input; compress it less"]
         )
     told = list(opened.diagnostics)
+    for name in pair.whole_loops:
+        message = f"the loop '{name}' keeps the product of its factors: nothing proves that x = phi(L z + i), z = R x "
+        told.append(Diagnostic(code="IDL307", level="info", message=f"{message}has one state for every i"))
     box = input_box(opened, options)
     with clock.step("bound the drift"):
         drift, why = _drift(pair, opened, box, options)
@@ -168,12 +180,14 @@ def _kind(chosen: CompressOptions) -> tuple[str, str, Callable[..., Compressed]]
     named = [name for name, value in given.items() if value is not None]
     if len(named) != 1:
         raise OptionError(f"give one of --prune T, --quantize BITS, --rank K, not {' and '.join(named) or 'none'}")
+    of = "".join(chosen.of)
+    more = "" if set(of) == set(MATRICES) else f" of {', '.join(of)}"
     if chosen.prune is not None:
-        return "prune", f"{chosen.prune:g}", partial(pruned, threshold=chosen.prune)
+        return "prune", f"{chosen.prune:g}{more}", partial(pruned, threshold=chosen.prune, of=of)
     if chosen.quantize is not None:
-        return "quantize", f"{chosen.quantize} bits", partial(quantized, bits=chosen.quantize)
+        return "quantize", f"{chosen.quantize} bits{more}", partial(quantized, bits=chosen.quantize, of=of)
     assert chosen.rank is not None
-    return "rank", f"{chosen.rank}", partial(low_rank, rank=chosen.rank)
+    return "rank", f"{chosen.rank}{more}", partial(low_rank, rank=chosen.rank, of=of)
 
 
 def _drift(pair: Compressed, opened: Opened, box: Interval | None, options: WriteOptions) -> tuple[Drift, str]:

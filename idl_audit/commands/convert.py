@@ -20,7 +20,7 @@ from idl_audit.commands.shared.subject import (
 )
 from idl_audit.graph.files import hashed
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.implicit.scaling import norm_inf_a, rescale
+from idl_audit.implicit.scaling import norm_inf_a, rescale, why_above
 from idl_audit.implicit.storage import save_model
 from idl_audit.implicit.structure import structure
 from idl_audit.implicit.walk import BYTES_PER_ENTRY
@@ -76,6 +76,8 @@ def convert(
             diagnostics.append(
                 Diagnostic(code="IDL301", level="warning", message=f"the model is not rescaled: {model.scaling.reason}")
             )
+        if above := why_above(model):
+            diagnostics.append(Diagnostic(code="IDL308", level="info", message=f"--kappa: {above}"))
     witness = None
     if options.witness is not None:
         with clock.step("witness"):

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations import ACTIVATIONS
+from idl_audit.implicit.activations import ACTIVATIONS, Mixed
+from idl_audit.implicit.activations.parts import side_by_side
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.convolution import Convolution, TransposedConvolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
@@ -27,6 +28,13 @@ from idl_audit.values.rounding import TINY, gamma
 INPUT = -1
 OUTPUT = -1
 """The rows (C, D, d), where blocks are counted; INPUT stands for u, where sources are."""
+MATRICES = "ABCD"
+"""A: from states to states, B: from the input to states, C and D: from both to the outputs."""
+
+
+def matrix_of(row: int, source: int) -> str:
+    """Return the matrix, "A" to "D", that a map belongs to."""
+    return ("D" if row == OUTPUT else "B") if source == INPUT else ("C" if row == OUTPUT else "A")
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,9 @@ class Compressed:
     model: ImplicitModel
     """Block by block the original's form: what bounds are made with."""
     stored: ImplicitModel
-    """The same function as `model`; low rank has factors, with an identity block between them."""
+    """The same function as `model`; low rank has factors, with identity states between them."""
+    whole_loops: tuple[str, ...] = ()
+    """Loops that keep the product of their factors: nothing would prove them well-posed otherwise."""
     changes: Mapping[tuple[int, int], Change] = field(default_factory=dict)
     """(row, source) -> what its map changed by: row OUTPUT is (C, D), source INPUT is u; others did not."""
 
@@ -79,13 +89,14 @@ Smaller = Callable[[FloatArray], FloatArray]
 """A matrix or kernel -> the smaller one, of the same shape."""
 
 
-def pruned(model: ImplicitModel, threshold: float, *, only: int | None = None) -> Compressed:
+def pruned(model: ImplicitModel, threshold: float, *, only: int | None = None, of: str = MATRICES) -> Compressed:
     """Return the model without coefficients below `threshold` times the largest of their matrix or kernel.
 
     Args:
         model: the model.
         threshold: in (0, 1).
         only: prune this row of blocks alone; OUTPUT stands for (C, D).
+        of: the matrices whose coefficients are pruned, some of "ABCD".
     """
     if not 0 < threshold < 1:
         raise OptionError(f"--prune takes a share of the largest weight, above 0 and below 1, not {threshold:g}")
@@ -93,10 +104,10 @@ def pruned(model: ImplicitModel, threshold: float, *, only: int | None = None) -
     def smaller(values: FloatArray) -> FloatArray:
         return np.where(np.abs(values) < threshold * np.abs(values).max(initial=0.0), 0.0, values)
 
-    return _compressed(model, lambda linear_map: _entrywise(linear_map, smaller), only)
+    return _compressed(model, lambda linear_map: _entrywise(linear_map, smaller), only, of)
 
 
-def quantized(model: ImplicitModel, bits: int, *, only: int | None = None) -> Compressed:
+def quantized(model: ImplicitModel, bits: int, *, only: int | None = None, of: str = MATRICES) -> Compressed:
     """Return the model whose matrices and kernels have 2^bits - 1 levels each, evenly spaced around 0."""
     if not 2 <= bits <= 24:
         raise OptionError(f"--quantize takes 2 to 24 bits, not {bits}")
@@ -105,17 +116,18 @@ def quantized(model: ImplicitModel, bits: int, *, only: int | None = None) -> Co
         step = float(np.abs(values).max(initial=0.0)) / (2 ** (bits - 1) - 1)
         return np.round(values / step) * step if step > 0 else values
 
-    return _compressed(model, lambda linear_map: _entrywise(linear_map, smaller), only)
+    return _compressed(model, lambda linear_map: _entrywise(linear_map, smaller), only, of)
 
 
-def low_rank(model: ImplicitModel, rank: int, *, only: int | None = None) -> Compressed:
+def low_rank(model: ImplicitModel, rank: int, *, only: int | None = None, of: str = MATRICES) -> Compressed:
     """Return the model whose matrices, and kernels as (channels out) x (the rest), have at most this rank.
 
+    A loop x = phi(A x + i), A = L R, becomes x = phi(L z + i), z = R x (paper 5.3), where that is proved well-posed.
     What has no more coefficients than its factors would have is left as it is.
     """
     if rank < 1:
         raise OptionError(f"--rank must be at least 1, not {rank}")
-    return _compressed(model, lambda linear_map: _of_rank(linear_map, rank), only)
+    return _compressed(model, lambda linear_map: _of_rank(linear_map, rank), only, of)
 
 
 def weights(model: ImplicitModel) -> int:
@@ -257,7 +269,9 @@ def _factors(matrix: FloatArray, rank: int) -> tuple[FloatArray, FloatArray] | N
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-def _compressed(model: ImplicitModel, make: Callable[[LinearMap], _Part | None], only: int | None) -> Compressed:
+def _compressed(
+    model: ImplicitModel, make: Callable[[LinearMap], _Part | None], only: int | None, of: str
+) -> Compressed:
     changes: dict[tuple[int, int], Change] = {}
     factored: dict[tuple[int, int], tuple[LinearMap, LinearMap]] = {}
 
@@ -272,8 +286,8 @@ def _compressed(model: ImplicitModel, make: Callable[[LinearMap], _Part | None],
         return replace(row, states=states, input=None if row.input is None else one(row.input, (k, INPUT)))
 
     def one(linear_map: LinearMap, place: tuple[int, int]) -> LinearMap | None:
-        part = make(linear_map)
-        if part is None or _is_zero(part.difference):
+        part = make(linear_map) if matrix_of(*place) in of else None
+        if part is None or (part.factors is None and _is_zero(part.difference)):
             return linear_map
         found = [(1 + gamma(4), part.difference)]
         for version in (linear_map, part.effective):
@@ -284,15 +298,60 @@ def _compressed(model: ImplicitModel, make: Callable[[LinearMap], _Part | None],
             if version.slack is not None:
                 found.append((1.0, version.slack))
         changes[place] = Change(tuple(found))
-        if part.factors is not None and (place == (OUTPUT, INPUT) or place[0] != place[1]):
-            # a block that reads itself keeps the product: no other block may stand in its loop
+        if part.factors is not None:
             factored[place] = part.factors
         return part.effective
 
     rows = tuple(smaller(row, k) for k, row in enumerate(model.rows))
     blocks = tuple(block.alone() for block in model.blocks)
     effective = replace(model, blocks=blocks, rows=rows, output=smaller(model.output, OUTPUT), scaling=None)
-    return Compressed(model, effective, _with_factors(effective, factored), changes)
+    loops = {place[0]: factored.pop(place) for place in [*factored] if place[0] == place[1] != OUTPUT}
+    stored, whole = _with_factors(effective, factored), []
+    for k, (left, right) in loops.items():
+        own = next(j for j, block in enumerate(stored.blocks) if block is effective.blocks[k])
+        split = _split_loop(stored, own, left, right)
+        if split.loops[own].proof is None and stored.loops[own].proof is not None:
+            whole.append(effective.blocks[k].name)
+        else:
+            stored = split
+    return Compressed(model, effective, stored, tuple(whole), changes)
+
+
+def _split_loop(model: ImplicitModel, k: int, left: LinearMap, right: LinearMap) -> ImplicitModel:
+    """Return the model with x = phi(L z + i), z = R x in place of x = phi(L R x + i): the loop's block is (x, z)."""
+    block, row, rank = model.blocks[k], model.rows[k], right.n_out
+    n = block.size
+    padded = Selection(index=np.concatenate([np.arange(n), np.full(rank, -1)]), size_in=n)
+    first = Selection(index=np.arange(n), size_in=n + rank)
+    parts = block.activation.parts if isinstance(block.activation, Mixed) else (block.activation,)
+    sizes = block.activation.sizes if isinstance(block.activation, Mixed) else (n,)
+    phi = side_by_side([*zip(parts, sizes, strict=True), (ACTIVATIONS["identity"](), rank)])
+    exponent = np.concatenate([np.broadcast_to(block.exponent, n), np.zeros(rank, np.int64)])
+    across = sp.block_array([[None, left.to_sparse()], [right.to_sparse(), None]], format="csr")
+    states: dict[int, LinearMap] = {j: compose(padded, found) for j, found in row.states.items() if j != k}
+    states[k] = Sparse(matrix=sp.csr_array(across))
+    own = replace(
+        row,
+        states=states,
+        input=None if row.input is None else compose(padded, row.input),
+        constant=np.concatenate([row.constant, np.zeros(rank)]),
+    )
+
+    def reading(other: Affine) -> Affine:
+        found = other.states.get(k)
+        return other if found is None else replace(other, states={**other.states, k: compose(found, first)})
+
+    return replace(
+        model,
+        blocks=_replaced(model.blocks, k, replace(block, activation=phi, shape=(1, n + rank), exponent=exponent)),
+        rows=tuple(own if j == k else reading(other) for j, other in enumerate(model.rows)),
+        output=reading(model.output),
+        loop_weights={j: weights for j, weights in model.loop_weights.items() if j != k},
+    )
+
+
+def _replaced(blocks: tuple[StateBlock, ...], k: int, block: StateBlock) -> tuple[StateBlock, ...]:
+    return (*blocks[:k], block, *blocks[k + 1 :])
 
 
 def _with_factors(

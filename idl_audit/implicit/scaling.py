@@ -72,6 +72,23 @@ def rescale(model: ImplicitModel, *, kappa: float = 0.5) -> ImplicitModel:
     )
 
 
+ROUNDING = 1e-9
+"""What ||A||_inf may be above kappa, relative, where a loop has weights that are no powers of two."""
+
+
+def why_above(model: ImplicitModel) -> str:
+    """Return why ||A||_inf of a rescaled model is above the kappa that was asked for; empty where it is not."""
+    scaling = model.scaling
+    if scaling is None or scaling.norm_after is None or scaling.norm_after <= scaling.kappa * (1 + ROUNDING):
+        return ""
+    roots = {loop.block.name: perron_root(loop.A.magnitude) for loop in model.loops.values()}
+    name = max(roots, key=lambda name: roots[name])
+    reached = f"{scaling.norm_after:.4g} was reached"
+    if scaling.kappa <= roots[name]:
+        return f"{scaling.kappa:g} is below lambda_PF(|A|) = {roots[name]:.4g} in the loop '{name}'; {reached}"
+    return f"no scaling of the loop '{name}', lambda_PF(|A|) = {roots[name]:.4g}, reaches {scaling.kappa:g}; {reached}"
+
+
 class _NoScalingError(Exception):
     """Why a model stays as it is; told in its report, no error of the user's."""
 
@@ -98,8 +115,8 @@ class Scale:
 def channel_exponents(model: ImplicitModel, kappa: float) -> Scale:
     """Return s >= 1 with |A| s <= kappa s, powers of two that are constant over each channel.
 
-    A loop has kappa = max(kappa, (1 + lambda_PF) / 2) of its own; where no powers of two suit it, s_c = (I - |A_cc| /
-    kappa)^-1 max(1, |A_ce| s_e / kappa) for a positively homogeneous activation.
+    A loop that kappa is not reached for has max(kappa, (1 + lambda_PF) / 2); where no powers of two suit it, s_c = (I -
+    |A_cc| / kappa)^-1 max(1, |A_ce| s_e / kappa) for a positively homogeneous activation.
     """
     scale = Scale()
     for k in model.evaluation_order:
@@ -113,14 +130,24 @@ def channel_exponents(model: ImplicitModel, kappa: float) -> Scale:
 
 def _scale_loop(model: ImplicitModel, k: int, scale: Scale, kappa: float) -> None:
     """Put in the scale of a block that reads itself. Raises _NoScalingError where lambda_PF(|A|) >= 1."""
-    block, row, loop = model.blocks[k], model.rows[k], model.loops[k]
+    block, loop = model.blocks[k], model.loops[k]
     root = perron_root(loop.A.magnitude)
     if not root < 1:
         proof = (
             "no proof of well-posedness holds" if loop.proof is None else f"the proof that holds is {loop.proof.name}"
         )
         raise _NoScalingError(f"none exists: lambda_PF(|A|) = {root:.5g} in the loop '{block.name}', {proof}")
-    kappa = max(kappa, (1 + root) / 2)
+    if root < kappa < (1 + root) / 2:
+        try:
+            return _scale_loop_to(model, k, scale, kappa)
+        except _NoScalingError:  # so near the root no powers of two may suit
+            scale.weights.pop(k, None)
+    return _scale_loop_to(model, k, scale, max(kappa, (1 + root) / 2))
+
+
+def _scale_loop_to(model: ImplicitModel, k: int, scale: Scale, kappa: float) -> None:
+    """Put in s with |A_kk| s_k + (what drives the loop) <= kappa s_k. Raises _NoScalingError where none is found."""
+    block, row, loop = model.blocks[k], model.rows[k], model.loops[k]
     scale.exponents[k] = np.zeros(block.size, np.int64)
     for _ in range(4 * LARGEST_EXPONENT):
         found = np.maximum(_least_exponents(row, scale, kappa), scale.exponents[k])

@@ -258,6 +258,18 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "infinite, and nothing that is made of S says anything.",
             "Ask for verdicts (certify, attack) or bounds by interval and linear; S can be had of the float network.",
         ),
+        "IDL307": Code(
+            "a loop keeps its product",
+            "A loop whose matrix has the rank that was asked for is stored as one matrix: nothing proves that the "
+            "loop with its two factors has one state for every input.",
+            "Nothing needs to be done: the function is the same, its file is larger than two factors would be.",
+        ),
+        "IDL308": Code(
+            "kappa was not reached",
+            "The rescaled model has ||A||_inf above --kappa: no scaling of states brings the norm of a loop below "
+            "lambda_PF(|A|), the spectral radius of its absolute values.",
+            "Nothing needs to be done: the model is the same function, and the norm is below 1.",
+        ),
         "IDL401": Code(
             "a method of bounds is left out",
             "A method does not apply to the model, or would need too much memory; the reason is in the message.",

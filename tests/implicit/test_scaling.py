@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.implicit.scaling import norm_inf_a, rescale
+from idl_audit.implicit.plain import DeclaredBlock, plain_model
+from idl_audit.implicit.scaling import norm_inf_a, rescale, why_above
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
@@ -292,3 +293,38 @@ def test_scaling_twice_is_still_the_same_function() -> None:
     u = np.random.default_rng(0).normal(size=(3, model.n_inputs))
     np.testing.assert_array_equal(twice(u), model(u))
     assert norm_of(twice) <= 0.25
+
+
+# ---------------------------------------------------------------------------------------------- what loops cannot reach
+
+
+def ring(root: float, n: int = 4) -> ImplicitModel:
+    """Return a loop with lambda_PF(|A|) = root: a ring of states with unequal weights."""
+    weights = np.array([8.0, 1 / 8, 2.0, 1 / 2]) * root
+    a = np.roll(np.eye(n), 1, axis=0) * weights
+    return plain_model(
+        a, np.ones((n, 2)), np.ones((1, n)), np.zeros((1, 2)), np.zeros(n), np.zeros(1), [DeclaredBlock("relu", n, {})]
+    )
+
+
+@pytest.mark.parametrize(("root", "kappa"), [(0.9, 0.5), (0.9, 0.89), (0.75, 0.7)])
+def test_a_kappa_below_the_root_is_said(root: float, kappa: float) -> None:
+    scaled = rescale(ring(root), kappa=kappa)
+    reached = scaled.scaling.norm_after
+    assert root <= reached <= (1 + root) / 2 + 1e-9
+    assert f"{kappa:g} is below lambda_PF(|A|) = {root:g}" in why_above(scaled)
+    assert f"{reached:.4g} was reached" in why_above(scaled)
+
+
+@pytest.mark.parametrize(("root", "kappa"), [(0.9, 0.91), (0.9, 0.97), (0.25, 0.5), (0.5, 0.6)])
+def test_a_kappa_above_the_root_is_reached(root: float, kappa: float) -> None:
+    scaled = rescale(ring(root), kappa=kappa)
+    assert scaled.scaling.norm_after <= kappa * (1 + 1e-9)
+    assert why_above(scaled) == ""
+    u = np.random.default_rng(0).normal(size=(20, 2))
+    np.testing.assert_allclose(scaled(u), ring(root)(u), rtol=1e-9, atol=1e-12)
+
+
+def test_a_model_that_is_not_scaled_says_nothing_of_kappa() -> None:
+    assert why_above(ring(0.9)) == ""
+    assert why_above(rescale(ring(2.0))) == ""

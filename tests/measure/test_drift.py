@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from idl_audit.implicit.compress import low_rank, pruned, quantized, row_weights, weights
+from idl_audit.implicit.compress import low_rank, matrix_of, pruned, quantized, row_weights, weights
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
 from idl_audit.measure.drift import box_drift, global_drift
 from idl_audit.proof.bounds import Interval
@@ -198,3 +200,98 @@ def test_some_outputs_at_a_time_move_as_far_as_all(cyclic, monkeypatch):
     np.testing.assert_allclose(parts.offset, whole.offset, rtol=1e-12)
     np.testing.assert_allclose(parts.matrix, whole.matrix, rtol=1e-12)
     np.testing.assert_allclose(box_drift(pair, box), on_box, rtol=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------- loops of low rank
+
+
+def low_rank_loop(kinds, *, rank=2, seed=0, size=0.5, n=12):
+    """Return a model whose loop has exactly this rank, with whole numbers times a power of two for factors."""
+    rng = np.random.default_rng(seed)
+    left, right = rng.choice([-3, -1, 1, 2], (n, rank)), rng.choice([-2, -1, 1, 3], (rank, n))
+    a = (left @ right).astype(float)
+    a *= 2.0 ** np.floor(np.log2(size / np.abs(a).sum(axis=1).max()))
+    blocks = [DeclaredBlock(kind, count, {}) for kind, count in kinds]
+    return plain_model(
+        a,
+        rng.normal(size=(n, 3)),
+        rng.normal(size=(2, n)),
+        rng.normal(size=(2, 3)),
+        rng.normal(size=n),
+        np.ones(2),
+        blocks,
+    )
+
+
+@pytest.mark.parametrize("kinds", [[("relu", 12)], [("tanh", 12)], [("relu", 5), ("sigmoid", 7)], [("abs", 12)]])
+def test_a_loop_of_rank_2_moves_no_output(kinds):
+    """paper 5.3: x = phi(L z + B u), z = R x."""
+    model = low_rank_loop(kinds)
+    pair = low_rank(model, 2, of="A")
+    assert pair.whole_loops == ()
+    assert pair.stored.n_states == model.n_states + 2
+    assert weights(pair.stored) == 12 * 3 + 2 * 12 + 2 * 3 + 2 * 2 * 12  # B, C, D, L and R
+    assert pair.stored.is_well_posed
+    assert set(pair.changes) == {(0, 0)}
+    u = np.random.default_rng(1).normal(size=(50, 3)) * 3
+    assert np.abs(pair.stored(u) - model(u)).max() <= 1e-12
+    drift = box_drift(pair, Interval(np.full((1, 3), -1.0), np.full((1, 3), 1.0)))
+    assert drift.max() <= 1e-10
+
+
+def test_loops_before_and_behind_others_are_split_with_the_rest():
+    rng = np.random.default_rng(5)
+    n = 20
+    a = np.zeros((n, n))
+    a[:8, :8] = 0.02 * rng.normal(size=(8, 1)) @ rng.normal(size=(1, 8))
+    a[8:16, 8:16] = 0.02 * rng.normal(size=(8, 1)) @ rng.normal(size=(1, 8))
+    a[8:16, :8] = rng.normal(size=(8, 1)) @ rng.normal(size=(1, 8))
+    a[16:, 8:16], a[16:, :8] = rng.normal(size=(4, 8)), rng.normal(size=(4, 8))
+    model = plain_model(
+        a,
+        rng.normal(size=(n, 3)),
+        rng.normal(size=(9, 1)) @ rng.normal(size=(1, n)),
+        np.zeros((9, 3)),
+        rng.normal(size=n),
+        np.zeros(9),
+        [DeclaredBlock("relu", n, {})],
+    )
+    assert len(model.loops) == 2
+    u = rng.normal(size=(30, 3))
+    for of, states in (("A", 5), ("AC", None), ("C", None)):
+        pair = low_rank(model, 1, of=of)
+        assert np.abs(pair.stored(u) - pair.model(u)).max() <= 1e-10 * np.abs(model(u)).max()
+        assert states is None or pair.stored.n_states == n + states
+    for (k, source), change in low_rank(model, 1, of="A").changes.items():
+        assert k != source or change.apply(np.ones((1, change.parts[0][1].n_in))).max() < 1e-13
+
+
+@pytest.mark.parametrize("of", ["A", "B", "C", "D", "BD"])
+@pytest.mark.parametrize(
+    "make", [partial(pruned, threshold=0.5), partial(quantized, bits=3), partial(low_rank, rank=1)]
+)
+def test_only_the_matrices_that_are_named_change(make, of):
+    model = random_model(np.random.default_rng(3), cyclic=True)
+    pair = make(model, of=of)
+    assert {matrix_of(*place) for place in pair.changes} <= set(of)
+
+
+def test_a_loop_that_no_proof_holds_for_in_factors_keeps_its_product():
+    rng = np.random.default_rng(2)
+    turn = rng.normal(size=(12, 2))
+    a = 4 * (turn @ np.array([[0.0, 1.0], [-1.0, 0.0]]) @ turn.T) - 0.2 * turn @ turn.T  # monotone, of rank 2
+    model = plain_model(
+        a,
+        rng.normal(size=(12, 3)),
+        np.eye(12),
+        np.zeros((12, 3)),
+        np.zeros(12),
+        np.zeros(12),
+        [DeclaredBlock("relu", 12, {})],
+    )
+    assert model.loops[0].proof.name == "monotone"
+    pair = low_rank(model, 2, of="A")
+    assert pair.whole_loops == (model.blocks[0].name,)
+    assert pair.stored.is_well_posed
+    u = rng.normal(size=(10, 3))
+    assert np.abs(pair.stored(u) - model(u)).max() < 1e-10

@@ -9,7 +9,18 @@ from idl_audit.commands.options import common as c
 from idl_audit.commands.options.reading import ANY_OUTPUTS, IDLE, DataOptions, ModelOptions
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.graph.torch_options import TorchOptions
-from idl_audit.values.options import PATH, REQUIRED, SWITCH, Declared, group, one_of, option, options_of, whole
+from idl_audit.values.options import (
+    PATH,
+    REQUIRED,
+    SWITCH,
+    Declared,
+    group,
+    one_of,
+    option,
+    options_of,
+    several_of,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,12 @@ class CompressOptions(Declared):
     quantize: int | None = option(None, whole(), "2^BITS - 1 levels for each matrix or kernel.", metavar="BITS")
     rank: int | None = option(
         None, whole(), "Matrices of rank K, stored as two factors where that is less.", metavar="K"
+    )
+    of: tuple[str, ...] = option(
+        ("A", "B", "C", "D"),
+        several_of(("A", "B", "C", "D"), "matrix"),
+        "Which matrices: A (states to states), B (input to states), C and D (both to the outputs).",
+        metavar="A,B,C,D",
     )
     by_block: bool = option(
         False, SWITCH, "List the blocks by the drift that compressing each alone causes.", name="report"
