@@ -31,9 +31,17 @@ class Form(StrEnum):
     MARKDOWN = "markdown"
     JUNIT = "junit"
     GITHUB = "github"
+    SARIF = "sarif"
 
 
-SUFFIXES = {".html": Form.HTML, ".htm": Form.HTML, ".md": Form.MARKDOWN, ".xml": Form.JUNIT, ".txt": Form.TABLE}
+SUFFIXES = {
+    ".html": Form.HTML,
+    ".htm": Form.HTML,
+    ".md": Form.MARKDOWN,
+    ".xml": Form.JUNIT,
+    ".sarif": Form.SARIF,
+    ".txt": Form.TABLE,
+}
 
 
 def report(asked: Rendering) -> None:

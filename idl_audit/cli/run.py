@@ -31,7 +31,7 @@ from idl_audit.values.errors import InvalidInputError, OptionError
 from idl_audit.values.files import check_distinct, check_place, write_whole
 from idl_audit.values.options import build, options_of
 
-FORMATS: Final = {".html": Format.HTML, ".md": Format.MARKDOWN, ".xml": Format.JUNIT}
+FORMATS: Final = {".html": Format.HTML, ".md": Format.MARKDOWN, ".xml": Format.JUNIT, ".sarif": Format.SARIF}
 """Ending of a file in `reports` -> format it is written in."""
 
 _ASKED: Final[dict[str, type[Any]]] = {

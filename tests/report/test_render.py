@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from idl_audit.report.adversarial_file import Triple
+from idl_audit.report.codes import CODES
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.pictures import DARK, LIGHT, AccuracyPoint, draw_accuracy
 from idl_audit.report.render import Extras, Format, render
@@ -481,6 +483,45 @@ def test_only_files_of_the_repository_are_annotated(path):
     )
 
 
+# ---- SARIF -----------------------------------------------------------------------------------------------------------
+
+
+def scanned(report):
+    (found,) = json.loads(render(report, "sarif"))["runs"]
+    return found
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_sarif_tells_what_the_annotations_tell_each_by_a_rule_of_the_run(report):
+    run, told = scanned(report), annotations(report)
+    rules = run["tool"]["driver"]["rules"]
+    assert len(run["results"]) == len(told)
+    for result, (level, _, _) in zip(run["results"], told, strict=True):
+        assert result["ruleId"] == rules[result["ruleIndex"]]["id"]
+        assert result["level"] == {"notice": "note"}.get(level, level)
+        assert result["message"]["text"]
+    assert len({rule["id"] for rule in rules}) == len(rules)
+    assert all(rule["shortDescription"]["text"] != rule["id"] for rule in rules if rule["id"] in CODES)
+
+
+def test_a_finding_of_the_next_commit_has_the_same_fingerprint():
+    def prints(report):
+        return [(r["ruleId"], r["partialFingerprints"]["idlAudit/v1"]) for r in scanned(report)["results"]]
+
+    first, second = examples.everything(), examples.everything().model_copy(update={"created": datetime.now(UTC)})
+    assert prints(first) == prints(second)
+    assert len(set(prints(first))) == len(prints(first))
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x.onnx", ""])
+def test_only_files_of_the_repository_are_places(path):
+    found = scanned(examples.certify(model=examples.model(path)))
+    assert all("locations" not in result for result in found["results"])
+    named = scanned(examples.certify(model=examples.model("a b/x.onnx")))
+    (place,) = named["results"][0]["locations"]
+    assert place["physicalLocation"]["artifactLocation"]["uri"] == "a%20b/x.onnx"
+
+
 # ---- what it needs ---------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +534,7 @@ class Blocked:
         if name.split(".")[0] in {"torch", "onnx", "onnxruntime", "highspy", "onnx2torch", "onnxscript", "torchvision"}:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
+from idl_audit.report.codes import CODES
 from idl_audit.report.json_text import from_json
 from idl_audit.report.render import Format, render
 report = from_json(open("report.json").read())

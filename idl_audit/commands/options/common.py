@@ -43,7 +43,7 @@ STATE_BOUNDS: Final = ("interval", "linear")
 STEPS: Final = ("sensitivity", "bounds", "certify", "attack")
 """What `run` can do, in the order it is done in: verdicts, the slowest, come last and can be resumed."""
 ARITHMETICS: Final = ("real", "float32")
-FORMS: Final = ("table", "html", "markdown", "junit", "github")
+FORMS: Final = ("table", "html", "markdown", "junit", "github", "sarif")
 KINDS: Final = ("cascade", "sum", "concat", "feedback")
 
 

@@ -92,7 +92,7 @@ class Run(Declared):
     reports: tuple[Path, ...] = option(
         (),
         PATH,
-        "Further files: .html, .md (Markdown), .xml (JUnit).",
+        "Further files: .html, .md (Markdown), .xml (JUnit), .sarif.",
         several=True,
         own=True,
         typed=False,

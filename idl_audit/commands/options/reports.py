@@ -64,18 +64,19 @@ class Diff(Declared):
 
 @dataclass(frozen=True)
 class Rendering(Declared):
-    """Make a page or a summary of a report: HTML, Markdown, JUnit XML, GitHub annotations. Nothing is computed anew.
+    """Make a page or a summary of a report: HTML, Markdown, JUnit XML, GitHub annotations, SARIF. It computes nothing.
 
     html: one self-contained file. markdown: for the summary of a job. junit: gate rules and samples as tests; where
-    the report has a gate, only its rules can fail. github: ::error and ::warning lines for a workflow's log.
+    the report has a gate, only its rules can fail. github: ::error and ::warning lines for a workflow's log. sarif:
+    the same for views of code scanning.
     """
 
     report: Path = c.model(help="A report.json that a command wrote with -o.")
     format: str | None = option(
         None,
         one_of(*c.FORMS, noun="form"),
-        f"What to make of it: {', '.join(c.FORMS)}; by default what the name of -o ends in (.html, .md, .xml, .txt), "
-        "else tables.",
+        f"What to make of it: {', '.join(c.FORMS)}; by default what the name of -o ends in (.html, .md, .xml, .sarif, "
+        ".txt), else tables.",
         "-f",
         metavar="FORM",
     )

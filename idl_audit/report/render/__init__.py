@@ -1,4 +1,4 @@
-"""The report for people and for machines that run checks: HTML, Markdown, JUnit XML, GitHub annotations.
+"""The report for people and for machines that run checks: HTML, Markdown, JUnit XML, GitHub annotations, SARIF.
 
 Reads report.json's values only: needs neither torch, nor onnx, nor a solver; matplotlib only where pictures are drawn.
 """
@@ -22,6 +22,7 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
     JUNIT = "junit"
     GITHUB = "github"
+    SARIF = "sarif"
 
 
 def render(report: Report, format: Format | str, *, extras: Extras | None = None) -> str:
@@ -29,7 +30,7 @@ def render(report: Report, format: Format | str, *, extras: Extras | None = None
 
     Args:
         report: what was found.
-        format: html, markdown, junit or github.
+        format: html, markdown, junit, github or sarif.
         extras: arrays beside the report, from which HTML draws pictures.
     """
     match Format(format):
@@ -49,5 +50,9 @@ def render(report: Report, format: Format | str, *, extras: Extras | None = None
             from idl_audit.report.render.github import to_github
 
             return to_github(report)
+        case Format.SARIF:
+            from idl_audit.report.render.sarif import to_sarif
+
+            return to_sarif(report)
         case unknown:
             assert_never(unknown)
