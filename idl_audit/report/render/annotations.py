@@ -28,7 +28,7 @@ class Annotation:
     message: str
 
 
-def annotations(report: Report) -> Iterator[Annotation]:
+def told_of(report: Report) -> Iterator[Annotation]:
     """Yield what there is to be told, what counts most first."""
     rules = () if report.gate is None else report.gate.rules
     for rule in sorted(rules, key=lambda rule: rule.level):  # errors before warnings

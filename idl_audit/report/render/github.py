@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from idl_audit.report.render.annotations import annotations, subject_of
+from idl_audit.report.render.annotations import subject_of, told_of
 from idl_audit.report.schema import Report
 from idl_audit.report.wording import plain
 
@@ -14,7 +14,7 @@ def to_github(report: Report) -> str:
     file = subject_of(report)
     where = f"file={_property(file)}," if file else ""
     return "".join(
-        f"::{told.level} {where}title={_property(told.title)}::{_data(told.message)}\n" for told in annotations(report)
+        f"::{told.level} {where}title={_property(told.title)}::{_data(told.message)}\n" for told in told_of(report)
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from idl_audit.report.codes import CODES
-from idl_audit.report.render.annotations import Annotation, annotations, subject_of
+from idl_audit.report.render.annotations import Annotation, subject_of, told_of
 from idl_audit.report.schema import Report
 from idl_audit.report.wording import plain
 
@@ -38,7 +38,7 @@ def to_sarif(report: Report) -> str:
 
     A result's fingerprint is made of its rule and its title, so that the same finding of the next commit is the same.
     """
-    told = list(annotations(report))
+    told = list(told_of(report))
     names = list(dict.fromkeys(one.rule for one in told))
     file = subject_of(report)
     results = [_result(one, names.index(one.rule), file) for one in told]
