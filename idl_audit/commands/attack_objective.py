@@ -14,6 +14,7 @@ from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.common import OBJECTIVES
 from idl_audit.commands.options.robustness import ObjectiveOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
+from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
@@ -31,6 +32,7 @@ from idl_audit.report.schema import Diagnostic, ObjectiveReport, Reason, Report,
 from idl_audit.search.linprog import Outcome
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.box import InputSet
+from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.npz import write_npz
 
 
@@ -52,6 +54,11 @@ def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = 
     preprocessing = options.data.preprocessing
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
+        if gives_class(subject.model):
+            operator = subject.model.stripped_output
+            raise UnsupportedModelError(
+                [f"{path} ends in {operator}, and shows no numbers to measure; make the scores before it the output"]
+            )
         samples = open_samples(subject, options.data, with_labels=False)
         sigma = None
         if options.sigma is not None:

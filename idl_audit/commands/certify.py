@@ -16,6 +16,7 @@ from idl_audit import __version__
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
+from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all
 from idl_audit.commands.shared.features import named_inputs
@@ -77,6 +78,8 @@ class _Opinions:
     """What the original network reads of the data."""
     why_alone: str = ""
     """Why there is no second opinion, where there might be one."""
+    has_scores: bool = True
+    """Whether the original network shows scores; one that ends in ArgMax shows the class alone, and no margin."""
 
     def of(self, found: Found, label: int) -> tuple[str, ...]:
         """Return the names of those that misclassify the point, as the goal where there is one.
@@ -101,7 +104,7 @@ class _Opinions:
     def margin(self, point: Float32Array, label: int) -> float | None:
         """Return y_label - max over the others by the original network; None where an output is no number."""
         outputs = self.networks[0][1](point[None])
-        return float(margins(outputs, label)[0]) if np.isfinite(outputs).all() else None
+        return float(margins(outputs, label)[0]) if self.has_scores and np.isfinite(outputs).all() else None
 
     def survives_8bit(self, point: Float32Array, label: int, bounds: tuple[float, float]) -> bool:
         """Return whether the point is still an attack when it is stored as 8-bit pixels."""
@@ -169,6 +172,7 @@ def audit_robustness(
         except KeyboardInterrupt:
             own = (subject.original.name, subject.network(preprocessing))
             opinions, why = _Opinions((own,), options.target, _floats(subject, options)), "interrupted"
+    opinions = replace(opinions, has_scores=not gives_class(subject.model))
     certificates = [file for sample in decided for file in sample.certificates]
     artifacts = (*_save(options, decided), *_draw(options, decided, subject), *certificates)
     return framed_report(
@@ -520,12 +524,13 @@ def _result_report(
     adversarial = None
     if result.verdict is Verdict.FALSIFIED and result.found is not None:
         adversarial = _adversarial(sample, result.found, opinions, bounds)
+    margin = result.found.margin if result.found is not None and opinions.has_scores else math.inf
     return SampleResult(
         eps=eps.value,
         verdict=result.verdict,
         method=result.method,
         lower_bound=result.lower,
-        margin_found=None if result.found is None or not math.isfinite(result.found.margin) else result.found.margin,
+        margin_found=margin if math.isfinite(margin) else None,
         adversarial=adversarial,
         reason=result.reason,
         seconds=result.seconds,

@@ -19,6 +19,7 @@ from idl_audit.graph.inputs import sample_shape, with_one_input
 from idl_audit.graph.ir import Graph, Node, live_nodes, shown
 from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent
+from idl_audit.implicit.last_operator import last_operator
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.lowering.choice import Choices, Condition, Known
 from idl_audit.implicit.lowering.fixed_batch import one_row
@@ -28,9 +29,6 @@ from idl_audit.implicit.model import Affine, ImplicitModel, InputPart, PoolWindo
 from idl_audit.implicit.walk import Walk
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import UnsupportedModelError
-
-STRIPPED_AT_THE_END = frozenset({"Softmax", "LogSoftmax"})
-"""Operators that keep the order of the outputs; where one ends the network, the model stops before it and says so."""
 
 SPARSE = 1 / 16
 """Share of nonzeros below which products with a CSR matrix are faster than dense ones."""
@@ -91,13 +89,13 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
     values: dict[str, Known] = {**fused.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
     makers = {name: node for node in fused.nodes for name in node.outputs if name}
     lowering = Progress(walk, values, makers)
-    last = _last_softmax(fused, target)
-    body = live_nodes(fused.nodes, [target if last is None else last.inputs[0]])
+    last = last_operator(fused, target)
+    body = live_nodes(fused.nodes, [target if last is None else last.scores])
     for node in body:
         lowering.lower(node)
     stripped = ""
-    if last is not None and _all_outputs_compete(last, values.get(last.inputs[0]), graph.opset):
-        target, stripped = last.inputs[0], last.op
+    if last is not None and last.is_left_out(fused, values.get(last.scores)):
+        target, stripped = last.scores, last.node.op
     else:
         for node in live_nodes(fused.nodes, [target])[len(body) :]:
             lowering.lower(node)
@@ -160,28 +158,6 @@ def without_unread_positions(graph: Graph, target: str) -> Graph:
         for node in nodes
     )
     return replace(graph, nodes=tuple(kept))
-
-
-def _last_softmax(graph: Graph, target: str) -> Node | None:
-    """Return the softmax that ends the network, if there is one."""
-    makers = {name: node for node in graph.nodes for name in node.outputs}
-    last = makers.get(target)
-    while last is not None and last.op == "Identity":
-        last = makers.get(last.inputs[0])
-    return last if last is not None and last.op in STRIPPED_AT_THE_END else None
-
-
-def _all_outputs_compete(node: Node, value: Known | None, opset: int) -> bool:
-    """Return whether a last softmax runs over all outputs of a sample, so that leaving it out changes no ranking."""
-    if value is None or isinstance(value, TensorList):
-        return False
-    shape = value.shape
-    axis = node.attributes.get("axis", -1 if opset >= 13 else 1)
-    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
-        return False
-    first = axis % len(shape)
-    group = shape[first:] if opset < 13 else shape[first : first + 1]
-    return math.prod(group) == math.prod(shape)
 
 
 def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from idl_audit.implicit.as_written import AsWritten
 from idl_audit.implicit.kernels import FLOAT32
+from idl_audit.implicit.last_operator import NAMED
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.threshold import Threshold
@@ -129,7 +130,8 @@ class BoxErrors:
             functionals: rows f over the model's outputs, (R, q), or of each box its own, (m, R, q).
             ranked: whether they are all margins of one class, so that it is the largest where they are positive.
         """
-        margins, operator = self.margins, self.margins.model.stripped_output
+        margins, left_out = self.margins, self.margins.model.stripped_output
+        operator = "" if left_out in NAMED else left_out  # a class is named by what the scores are, without rounding
         if margins.threshold is not None:
             one = self.errors.of_outputs(np.ones((1, 1)))[:, 0]
             needed = np.array([_margin(margins.threshold, error) for error in one.tolist()])

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
+from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.points import as_read
 from idl_audit.commands.shared.runtime import Judged, is_changed
 from idl_audit.graph.inputs import FLOATS
@@ -131,11 +132,16 @@ def check(pair: Compared, inputs: FloatArray) -> AgreementCheck:
     _refuse_overflow(pair, ours, theirs)
     allowed = tolerance(pair.graph)
     either, near = _either_side(pair, read, ours)
-    found = _Difference.between(ours, theirs, allowed, pair, either)
-    if pair.graph is not None and UNIT_ROUNDOFFS[pair.graph.arithmetic] > UNIT_ROUNDOFFS["float32"]:
-        _compare_precise(pair, pair.graph, read, ours, either)
-    if not found.agrees:
-        _explain(pair, read, ours, theirs, found)
+    if gives_class(pair.model):
+        found = _Difference.of_classes(ours, theirs, allowed, pair, either)
+        if not found.agrees:
+            _refuse(pair, read, found)
+    else:
+        found = _Difference.between(ours, theirs, allowed, pair, either)
+        if pair.graph is not None and UNIT_ROUNDOFFS[pair.graph.arithmetic] > UNIT_ROUNDOFFS["float32"]:
+            _compare_precise(pair, pair.graph, read, ours, either)
+        if not found.agrees:
+            _explain(pair, read, ours, theirs, found)
     return AgreementCheck(
         n=len(read),
         reference=pair.original.name,
@@ -190,6 +196,17 @@ class _Difference:
         behind = np.abs(np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0] - theirs.max(axis=1)) / size
         return cls(error, behind <= allowed + reach, allowed)
 
+    @classmethod
+    def of_classes(
+        cls, ours: FloatArray, theirs: FloatArray, allowed: float, pair: Compared, either: Interval
+    ) -> _Difference:
+        """Compare our scores with the classes that the network names: what counts is how far these are behind ours."""
+        size = max(float(np.abs(ours).max()), pair.least_size)
+        reach = 2.0 * (either.hi - either.lo).max(axis=1) / size
+        named = np.take_along_axis(ours, theirs.argmax(axis=1)[:, None], 1)[:, 0]
+        behind = np.maximum((ours.max(axis=1) - named) / size - reach, 0.0)
+        return cls(float(behind.max()), behind <= allowed, allowed)
+
     @property
     def agrees(self) -> bool:
         """Whether both are one function, as far as these inputs tell."""
@@ -243,6 +260,10 @@ def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatAr
                 "reduce_range=True, or the format QDQ, whose operators run one by one here"
             ]
         )
+    _refuse(pair, read, found)
+
+
+def _refuse(pair: Compared, read: FloatArray, found: _Difference) -> NoReturn:
     raise AgreementError(
         f"{pair.path}: the implicit model and {pair.original.name} differ by {found.error:.1e} of max|y| on "
         f"{len(read)} inputs ({int(found.same.sum())} of them predict the same class), more than {found.allowed:.1e} "

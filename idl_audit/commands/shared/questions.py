@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.points import readable_box
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.preprocessing import Preprocessing
@@ -44,6 +45,13 @@ def read_property(subject: Subject, path: Path) -> AskedProperty:
     """
     given, sha256 = read_with_sha256(path, read_vnnlib)
     model = subject.model
+    if gives_class(model):
+        raise UnsupportedModelError(
+            [
+                f"{subject.path} ends in {model.stripped_output}, and its output is the class: a property of numbers "
+                "asks for the scores before it (make them the output); of classes, certify answers for samples (--data)"
+            ]
+        )
     for noun, has, wants in (("inputs", model.n_inputs, given.n_inputs), ("outputs", model.n_outputs, given.n_outputs)):
         if has != wants:
             raise DataError(

@@ -16,6 +16,7 @@ import numpy as np
 
 from idl_audit.commands.options.reading import FixedInput, ModelOptions
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
+from idl_audit.commands.shared.class_output import as_scores
 from idl_audit.commands.shared.points import readable
 from idl_audit.commands.shared.runtime import Judged, judged
 from idl_audit.data.preprocessing import Preprocessing
@@ -164,7 +165,7 @@ class Subject:
         points = np.asarray(inputs, np.float32)
         try:
             second = onnx2torch_network(self.path, self.graph, output=self.output_name)
-            judge = _in_data_units(second, preprocessing, self.input_shape)
+            judge = _in_data_units(as_scores(second, self.model, self.path), preprocessing, self.input_shape)
             theirs, ours = self._read(judge(points)), self.network(preprocessing)(points)
         except UnsupportedModelError as error:
             return SecondOpinion(None, str(error))
@@ -233,6 +234,7 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
     refuse_changed(files)  # the network was read twice: by us, and by what runs it
     info = describe_model(path, graph, model, options)
     seconds = time.monotonic() - start
+    original = as_scores(original, model, path)
     return Subject(path, model, original, info, seconds, graph, options.output_name, files, judged=chosen_form)
 
 
@@ -393,7 +395,7 @@ def open_module(module: Module, example_input: Tensor | Sequence[Tensor]) -> Sub
     path = Path(type(module).__name__)
     model = _build(path, network.graph, ModelOptions())
     info = describe_model(path, network.graph, model)
-    return Subject(path, model, network.original, info, 0.0, network.graph)
+    return Subject(path, model, as_scores(network.original, model, path), info, 0.0, network.graph)
 
 
 def from_torch(module: Module, example_input: Tensor | Sequence[Tensor]) -> ImplicitModel:
