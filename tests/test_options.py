@@ -101,6 +101,7 @@ GOOD: Mapping[str, str] = {
     "monotone": "3+",
     "std": "0.25",
     "steps": "bounds,certify",
+    "task": "multilabel",
 }
 """A text that makes sense; of options that are not here, what their kind makes of the fallbacks below."""
 

@@ -17,8 +17,8 @@ from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.class_output import gives_class
-from idl_audit.commands.shared.classifier import as_classifier
-from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all
+from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all, query_of
+from idl_audit.commands.shared.demands import Demanded, read_as, read_demanded
 from idl_audit.commands.shared.features import named_inputs
 from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown, without_bound
 from idl_audit.commands.shared.frame import Clock, framed_report
@@ -26,12 +26,12 @@ from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, s
 from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
-from idl_audit.commands.shared.samples import describe_data, open_samples
+from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
-from idl_audit.decide.ladder import Result, climbed, in_order_of_cost
+from idl_audit.decide.ladder import Parts, Result, climbed, in_order_of_cost
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.float_margins import Unbounded
@@ -41,6 +41,8 @@ from idl_audit.report.schema import (
     CleanAccuracy,
     Diagnostic,
     EpsSummary,
+    OutputResult,
+    PartCounts,
     Report,
     SampleReport,
     SampleResult,
@@ -50,11 +52,11 @@ from idl_audit.report.schema import (
 from idl_audit.search.judge import Found
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import InputSet
+from idl_audit.values.demand import AmongFirst, Demand, Limits, PartedQuery, PixelClasses
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
-from idl_audit.values.margins import margins, predictions
 from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
-from idl_audit.values.query import Misclassification
+from idl_audit.values.query import Misclassification, Query, SampleQuery
 from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_SAMPLES = 100
@@ -62,6 +64,8 @@ CHECKED_SAMPLES = 100
 FAULTS = frozenset({Reason.WORKER_FAILED.value, Reason.MEMORY_LIMIT.value})
 """Why a sample that was lost has no verdict; the time limit is an answer."""
 
+MOST_BROKEN = 20
+"""Parts that a report names of those that one point breaks."""
 _NOT_FLIPPED = (Verdict.CERTIFIED, Verdict.UNKNOWN)
 
 CHECKED_OPINIONS = 20
@@ -74,6 +78,7 @@ class _Opinions:
 
     networks: tuple[tuple[str, Network], ...]
     goal: int | None = None
+    """The class that attacks aim at."""
     floats: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
     """What the original network reads of the data."""
     why_alone: str = ""
@@ -81,37 +86,45 @@ class _Opinions:
     has_scores: bool = True
     """Whether the original network shows scores; one that ends in ArgMax shows the class alone, and no margin."""
 
-    def of(self, found: Found, label: int) -> tuple[str, ...]:
-        """Return the names of those that misclassify the point, as the goal where there is one.
+    def of(self, found: Found, sample: Decided) -> tuple[str, ...]:
+        """Return the names of those that err at the point of a sample.
 
         The judge has asked the original network about it, alone, and exact arithmetic where that counts.
         """
         (name, _), *others = self.networks
         exact = (found.confirmed_by,) if found.confirmed_by else ()
-        return (name, *exact, *(name for name, network in others if self._confirms(network, found.point, label)))
+        return (name, *exact, *(name for name, network in others if self._confirms(network, found.point, sample)))
 
-    def _confirms(self, network: Network, point: Float32Array, label: int) -> bool:
-        """Whether a second opinion misclassifies the point; one that cannot be run on it has none."""
+    def _confirms(self, network: Network, point: Float32Array, sample: Decided) -> bool:
+        """Whether a second opinion errs at the point; one that cannot be run on it has none."""
         try:
-            return self._errs(network, point, label)
+            return self._errs(network, point, sample)
         except UnsupportedModelError:
             return False
 
-    def _errs(self, network: Network, point: Float32Array, label: int) -> bool:
-        predicted = int(predictions(network(point[None]))[0])
-        return predicted != label if self.goal is None else predicted == self.goal
+    def _errs(self, network: Network, point: Float32Array, sample: Decided) -> bool:
+        """Whether a network misclassifies the point, as the goal where there is one, or breaks what is demanded."""
+        return bool(sample.query(network(point[None]).shape[1], self.goal).holds(network(point[None]))[0])
 
-    def margin(self, point: Float32Array, label: int) -> float | None:
-        """Return y_label - max over the others by the original network; None where an output is no number."""
+    def margin(self, point: Float32Array, sample: Decided) -> float | None:
+        """Return how far the original network is from erring, y_label - max over the others; None where no number."""
         outputs = self.networks[0][1](point[None])
-        return float(margins(outputs, label)[0]) if self.has_scores and np.isfinite(outputs).all() else None
+        if not (self.has_scores and np.isfinite(outputs).all()):
+            return None
+        return float(sample.query(outputs.shape[1]).distance(outputs)[0])
 
-    def survives_8bit(self, point: Float32Array, label: int, bounds: tuple[float, float]) -> bool:
+    def broken(self, point: Float32Array, sample: Decided) -> tuple[int, ...]:
+        """Return the first parts of what is demanded that the original network breaks there."""
+        outputs = self.networks[0][1](point[None])[0]
+        query = sample.query(outputs.size)
+        return tuple(query.broken(outputs)[:MOST_BROKEN].tolist()) if isinstance(query, PartedQuery) else ()
+
+    def survives_8bit(self, point: Float32Array, sample: Decided, bounds: tuple[float, float]) -> bool:
         """Return whether the point is still an attack when it is stored as 8-bit pixels."""
         lo, hi = bounds
         levels = np.round((point.astype(np.float64) - lo) / (hi - lo) * 255)
         pixels = (lo + levels * (hi - lo) / 255).astype(np.float32)
-        return self._errs(self.networks[0][1], pixels, label)
+        return self._errs(self.networks[0][1], pixels, sample)
 
 
 def audit_robustness(
@@ -130,26 +143,29 @@ def audit_robustness(
     """
     clock = Clock()
     with clock.step("read and convert"):
-        subject = as_classifier(open_subject(path, options.model), options.model.threshold)
-        given = open_samples(subject, options.data)
+        asked = options.demanded
+        subject = read_as(open_subject(path, options.model, whole=asked.of_values), options.model, asked)
+        demanded = read_demanded(subject, options.data, options.model, asked)
+        given = demanded.samples
         _check_target(subject, options)
         _check_image_shape(subject, options)
-        _refuse_unlabelled(given, subject)
+        _refuse_unlabelled(demanded, subject)
         free = named_inputs(subject, options.ignore or (), "--ignore")
         samples = _to_attack(given, options, subject)
         sigma = _radii(given, subject, options)
-    labels = _labels(samples)
     preprocessing = options.data.preprocessing
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))
     with clock.step("preflight"):
         radii = () if sigma is not None else options.eps
-        noted = preflight(subject, given, options.data, eps=radii, tell=tell)
+        labelled = replace(given, labels=demanded.single)
+        noted = preflight(subject, labelled, options.data, eps=radii, tell=tell)
     # refuses samples outside the valid range before any work is done
     sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse, free=free)
     sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
-    tasks = _tasks(samples, labels, sets)
+    options = _with_attacks(options)
+    tasks = _tasks(samples, demanded, demanded.each(samples, subject, subject.network(preprocessing)), sets)
     key = _key(command, subject, tasks, sigma, options)
     if options.certificates is not None:
         options.certificates.mkdir(exist_ok=True)
@@ -193,6 +209,7 @@ def audit_robustness(
             arithmetic=options.verdicts.arithmetic,
             free=free,
         ),
+        demand=demanded.info,
         summary=_summary(command, decided, options, _methods(subject, tasks, options)),
         samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
         diagnostics=(
@@ -220,25 +237,50 @@ def _setting(subject: Subject, sigma: FloatArray | None, free: tuple[int, ...], 
         options.force or options.resume,
         sigma,
         free,
+        options.demanded,
     )
 
 
-def _tasks(samples: Samples, labels: IntArray, all_sets: list[list[InputSet]]) -> list[SampleTask]:
-    each = zip(samples.indices, labels, samples.inputs, all_sets, strict=True)
-    return [SampleTask(i, int(index), int(label), x, tuple(sets)) for i, (index, label, x, sets) in enumerate(each)]
+def _with_attacks(options: RobustnessOptions) -> RobustnessOptions:
+    """Return the options whose attacks can look for what is demanded: for sign and pgd the attack on properties.
+
+    Raises:
+        OptionError: where an attack is about classes alone.
+    """
+    methods = options.verdicts.methods
+    if methods is None or not options.demanded.beside_class:
+        return options
+    alone = [name for name in methods if name in ("random", "sensitivity", "gradient", "mip")]
+    if alone:
+        raise OptionError(f"the method {alone[0]} is about one class of a sample; leave it out beside --task or limits")
+    instead = tuple(dict.fromkeys("attack" if name in ("sign", "pgd") else name for name in methods))
+    return replace(options, verdicts=replace(options.verdicts, methods=instead))
+
+
+def _tasks(
+    samples: Samples, demanded: Demanded, demands: Sequence[Demand | None], all_sets: list[list[InputSet]]
+) -> list[SampleTask]:
+    single = demanded.kind in ("class", "top")
+    labels = _labels(samples) if single else np.full(samples.n, -1)
+    each = zip(samples.indices, labels, samples.inputs, all_sets, demands, strict=True)
+    return [
+        SampleTask(i, int(index), int(label), x, tuple(sets), demand)
+        for i, (index, label, x, sets, demand) in enumerate(each)
+    ]
 
 
 def _key(
     command: str, subject: Subject, tasks: Sequence[SampleTask], sigma: FloatArray | None, options: RobustnessOptions
 ) -> dict[str, str]:
     """Return what a run must have in common with the one whose journal it goes on from."""
-    arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]))]
+    arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]), *_labels_of(task))]
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
     asked = (
         options.eps,
         chosen,
         options.sparse,
         options.ignore,
+        options.demanded,
         options.certificates,
         data.layout,
         asdict(data.preprocessing),
@@ -254,6 +296,13 @@ def _key(
         "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
         "set of options": digest(repr(asked).encode()),
     }
+
+
+def _labels_of(task: SampleTask) -> tuple[AnyArray, ...]:
+    """Return the several labels of a sample, where it has some, or the limits of its outputs."""
+    if isinstance(task.demand, PixelClasses):
+        return (task.demand.labels,)
+    return (task.demand.sides, task.demand.values) if isinstance(task.demand, Limits) else ()
 
 
 def _decide_with_journal(
@@ -363,14 +412,15 @@ def _check_image_shape(subject: Subject, options: RobustnessOptions) -> None:
         raise OptionError(f"--image-shape {','.join(map(str, shape))} has {math.prod(shape)} numbers, and an input {p}")
 
 
-def _refuse_unlabelled(samples: Samples, subject: Subject) -> None:
-    if samples.labels is not None:
+def _refuse_unlabelled(demanded: Demanded, subject: Subject) -> None:
+    samples = demanded.samples
+    if samples.labels is not None or demanded.kind == "limits":
         return
     classes = ""
     if subject.threshold is not None:
         classes = (
-            f" (1 where the output is above {subject.threshold.value:g}, else 0); a regression has no classes: ask "
-            "`bounds` for its outputs, or `certify` for a VNN-LIB property"
+            f" (1 where the output is above {subject.threshold.value:g}, else 0); a regression has no classes: ask how "
+            "far its outputs move with --within DELTA"
         )
     raise DataError(
         f"{samples.source} has no labels; put an array 'labels' into an .npz, or give a file with --labels{classes}"
@@ -396,8 +446,8 @@ def _to_attack(samples: Samples, options: RobustnessOptions, subject: Subject) -
     Samples of the target class itself are left out. Where some inputs stay exactly as they are, float32 must be able to
     say them, or float16 where the network reads that: the samples are rounded to what the network reads.
     """
-    labels = _labels(samples)
     if options.target is not None:
+        labels = _labels(samples)
         others = labels != options.target
         if not others.any():
             raise DataError(f"all samples have the target class {options.target} already; give others")
@@ -479,27 +529,61 @@ def _methods(subject: Subject, tasks: Sequence[SampleTask], options: RobustnessO
     """Return the methods that were asked for, or all that are usual for one of the sets."""
     if options.verdicts.methods is not None:
         return options.verdicts.methods
-    usual = (climbed(subject.model, Misclassification(one, (), task.label)) for task in tasks for one in task.sets[:1])
+    q = subject.model.n_outputs
+    usual = (climbed(subject.model, _usual_query(task, one, q)) for task in tasks for one in task.sets[:1])
     return in_order_of_cost([RUNGS[name].begins or name for names in usual for name in names])
 
 
+def _usual_query(task: SampleTask, inputs: InputSet, n_outputs: int) -> Query:
+    """Return a query of the kind that is decided about a sample."""
+    if task.demand is None:
+        return Misclassification(inputs, (), task.label)
+    return query_of(task.demand, inputs, n_outputs) if isinstance(task.demand, AmongFirst) else SampleQuery(inputs, ())
+
+
 def _summary(command: str, decided: list[Decided], options: RobustnessOptions, methods: tuple[str, ...]) -> Summary:
-    right = sum(sample.predicted == sample.label for sample in decided)
+    wrong = sum(any(r.verdict is Verdict.CLEAN_WRONG for r in sample.results.values()) for sample in decided)
     per_eps = []
     for radius in options.eps:
         results = [s.results[radius.value] for s in decided if radius.value in s.results]
         counts = Counter(result.verdict for result in results)
         named = {verdict.value: counts[verdict] for verdict in Verdict}
         timed_out = sum(result.reason is Reason.TIME_LIMIT for result in results)
-        per_eps.append(EpsSummary(eps=radius.value, n=counts.total(), timed_out=timed_out, **named))
+        parts = _counted([result.parts for result in results])
+        per_eps.append(EpsSummary(eps=radius.value, n=counts.total(), timed_out=timed_out, parts=parts, **named))
     limit = options.verdicts.time_limit
     return Summary(
-        clean=CleanAccuracy(k=right, n=len(decided)),
+        clean=None if options.demanded.within is not None else CleanAccuracy(k=len(decided) - wrong, n=len(decided)),
         per_eps=tuple(per_eps),
         verdicts_of="attack" if command == "attack" else "certify",
         methods=methods,
         time_limit=limit if math.isfinite(limit) else None,
         max_nodes=options.verdicts.max_nodes,
+    )
+
+
+def _counted(parts: Sequence[Parts | None]) -> PartCounts | None:
+    """Return how many parts of some samples have which verdict; None where they have none."""
+    known = [one for one in parts if one is not None]
+    if not known:
+        return None
+    counts = {verdict.value: sum(one.count(verdict) for one in known) for verdict in Verdict}
+    return PartCounts(n=sum(counts.values()), **counts)
+
+
+def _outputs(parts: Parts | None) -> tuple[OutputResult, ...]:
+    """Return what is known of each output, where parts are outputs."""
+    if parts is None or not parts.least.size:
+        return ()
+    each = zip(parts.numbers.tolist(), parts.verdicts, parts.least.tolist(), parts.greatest.tolist(), strict=True)
+    return tuple(
+        OutputResult(
+            output=number,
+            verdict=verdict,
+            least=least if math.isfinite(least) else None,
+            greatest=greatest if math.isfinite(greatest) else None,
+        )
+        for number, verdict, least, greatest in each
     )
 
 
@@ -511,7 +595,8 @@ def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opini
         if eps.value in sample.results
     )
     predicted = sample.predicted if sample.predicted >= 0 else None
-    return SampleReport(index=sample.index, label=sample.label, predicted=predicted, results=results)
+    label = sample.label if sample.label >= 0 else None
+    return SampleReport(index=sample.index, label=label, predicted=predicted, results=results)
 
 
 def _result_report(
@@ -524,7 +609,8 @@ def _result_report(
     adversarial = None
     if result.verdict is Verdict.FALSIFIED and result.found is not None:
         adversarial = _adversarial(sample, result.found, opinions, bounds)
-    margin = result.found.margin if result.found is not None and opinions.has_scores else math.inf
+    found = None if result.verdict is Verdict.CLEAN_WRONG else result.found
+    margin = found.margin if found is not None and opinions.has_scores else math.inf
     return SampleResult(
         eps=eps.value,
         verdict=result.verdict,
@@ -534,6 +620,9 @@ def _result_report(
         adversarial=adversarial,
         reason=result.reason,
         seconds=result.seconds,
+        parts=_counted([result.parts]),
+        outputs=_outputs(result.parts),
+        beaten=result.beaten,
     )
 
 
@@ -541,12 +630,13 @@ def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tup
     change = np.abs(found.point.astype(np.float64) - sample.centre)
     moved = found.point != sample.centre.astype(opinions.floats).astype(np.float32)
     return Adversarial(
-        class_=found.predicted if found.predicted >= 0 else None,
+        class_=found.predicted if found.predicted >= 0 and sample.label >= 0 else None,
         linf=float(change.max()),
         l0=int(moved.sum()),
-        margin=opinions.margin(found.point, sample.label),
-        confirmed_by=opinions.of(found, sample.label),
-        survives_8bit=None if bounds is None else opinions.survives_8bit(found.point, sample.label, bounds),
+        margin=opinions.margin(found.point, sample),
+        confirmed_by=opinions.of(found, sample),
+        survives_8bit=None if bounds is None else opinions.survives_8bit(found.point, sample, bounds),
+        broken=opinions.broken(found.point, sample),
     )
 
 

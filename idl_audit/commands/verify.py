@@ -21,7 +21,14 @@ from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.files import file as today
-from idl_audit.proof.files.claims import About, PropertyClaim, SampleClaim, SensitivityClaim, is_asked
+from idl_audit.proof.files.claims import (
+    About,
+    DemandClaim,
+    PropertyClaim,
+    SampleClaim,
+    SensitivityClaim,
+    is_asked,
+)
 from idl_audit.proof.files.file import ProofFile, read_meta
 from idl_audit.proof.files.pairs import AgreementClaim, DifferenceClaim, Pairing
 from idl_audit.proof.files.strict_json import Damaged, Misfit
@@ -30,6 +37,7 @@ from idl_audit.proof.sensitivity_witness import Checked, Witness
 from idl_audit.report.schema import Claim, Diagnostic, Numbers, PreprocessingInfo, Report, SecondModel, Verification
 from idl_audit.report.schema import PropertyClaim as PropertyFacts
 from idl_audit.values.arrays import AnyArray
+from idl_audit.values.demand import AmongFirst, Limits, PixelClasses
 from idl_audit.values.errors import InvalidInputError, ModelFileError, OptionError
 from idl_audit.values.npz import NpzFile
 from idl_audit.values.rounding import gamma
@@ -37,6 +45,9 @@ from idl_audit.values.rounding import gamma
 WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "sample": "certificate",
+        "limits": "certificate",
+        "top": "certificate",
+        "pixels": "certificate",
         "property": "property certificate",
         "sensitivity": "witness",
         "agreement": "certificate of two networks",
@@ -44,6 +55,10 @@ WORDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Kind of a claim -> what its file is called."""
+
+
+MOST_LIMITS: Final = 4
+"""Limits that a statement names."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,8 @@ def verify(
         asked = _asked(file, archive)
         if vnnlib is not None and asked.kind != "property":
             raise OptionError(f"{file} is a {asked.word} and not of a property; leave {vnnlib} out")
-        subject = _with_classes(asked, open_subject(model, _with_output(asked, options)))
+        whole = asked.kind == "limits"
+        subject = _with_classes(asked, open_subject(model, _with_output(asked, options), whole=whole))
         other, against = _second(asked, options, second), None
         found: ProofFile | str
         try:
@@ -259,7 +275,7 @@ def _outcome(
 def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) -> tuple[str, Claim]:
     """Return a claim in one line, and in full."""
     claim = found.claim
-    if isinstance(claim, SampleClaim):
+    if isinstance(claim, SampleClaim | DemandClaim):
         return _sample(claim, found.n_leaves, shared)
     if isinstance(claim, PropertyClaim):
         return _property(claim, shared, vnnlib)
@@ -270,8 +286,8 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
     return statement, Claim(kind="sensitivity", **shared, matrix=numbers(claim.S))
 
 
-def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
-    ball, limit = claim.ball, shared["threshold"]
+def _sample(claim: SampleClaim | DemandClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
+    ball = claim.ball
     within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
     radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
     few = "" if ball.cardinality is None else f", at most {ball.cardinality} inputs changed,"
@@ -279,11 +295,10 @@ def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[st
     where = (
         f"in the {'box' if not few else 'set'} of {radius}{within}{few}{free} around the file's sample {claim.index}"
     )
-    means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"
+    kept, facts = _kept(claim, shared["threshold"])
     about = Claim(
-        kind="class",
         **shared,
-        label=claim.label,
+        **facts,
         eps=ball.eps,
         centre=numbers(ball.centre),
         sigma=None if ball.sigma is None else numbers(ball.sigma),
@@ -293,7 +308,36 @@ def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[st
         index=claim.index,
         leaves=leaves,
     )
-    return f"class {claim.label}{means} {where}, by {leaves} leaves", about
+    return f"{kept} {where}, by {leaves} leaves", about
+
+
+def _kept(claim: SampleClaim | DemandClaim, threshold: float | None) -> tuple[str, dict[str, Any]]:
+    """Return what is kept everywhere in a set, in words and as facts of a report."""
+    if isinstance(claim, SampleClaim):
+        means = "" if threshold is None else f" (output {'above' if claim.label else 'below'} {threshold!r})"
+        return f"class {claim.label}{means}", {"kind": "class", "label": claim.label}
+    demand = claim.demand
+    if isinstance(demand, AmongFirst):
+        facts: dict[str, Any] = {"kind": "top", "label": demand.label, "top": demand.k}
+        return f"class {demand.label} among the first {demand.k}", facts
+    parts = np.unique(np.concatenate(claim.groups))
+    facts = {"kind": "limits" if isinstance(demand, Limits) else "pixels", "parts": numbers(parts)}
+    if isinstance(demand, PixelClasses):
+        facts["pixel_labels"] = numbers(demand.labels)
+        return f"{parts.size} of {demand.labels.size} pixels of one class each", facts
+    some = demand.only(parts)
+    columns = (some.outputs, some.sides, some.values, some.strict)
+    facts["output_limits"] = numbers(np.column_stack([np.asarray(column, np.float64) for column in columns]))
+    return _in_words(some), facts
+
+
+def _in_words(limits: Limits) -> str:
+    """Return the first few limits in words."""
+    each = zip(limits.outputs.tolist(), limits.sides.tolist(), limits.values.tolist(), limits.strict, strict=True)
+    signs = {(1, True): ">", (1, False): ">=", (-1, True): "<", (-1, False): "<="}
+    told = [f"output {i} {signs[side, bool(strict)]} {value!r}" for i, side, value, strict in each]
+    more = f" and {len(told) - MOST_LIMITS} more limits" if len(told) > MOST_LIMITS else ""
+    return ", ".join(told[:MOST_LIMITS]) + more
 
 
 def _pair(claim: AgreementClaim | DifferenceClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:

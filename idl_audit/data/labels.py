@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,6 +21,15 @@ class OneOutput(enum.Enum):
     """A score that is above a threshold for class 1: labels must be those of two classes."""
     VALUE = "value"
     """A score or the value of a regression: what are no labels of two classes are its targets."""
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """Several labels of each sample: how many, of how many classes, and what has one."""
+
+    size: int
+    classes: int
+    noun: str
 
 
 _MOST_CLASSES = 2**31  # where the model does not say; far above any, and safe to turn into int64
@@ -77,6 +87,31 @@ def check_binary_labels(
             code="IDL113",
         )
     return numbers.astype(np.int64)
+
+
+def check_label_rows(
+    labels: AnyArray, n: int, rows: LabelRows, path: Path, *, missing: Mapping[int, str] = MappingProxyType({})
+) -> IntArray:
+    """Return labels of which each sample has several, as int64, shape (n, size), after checking them.
+
+    Raises:
+        DataError: for a wrong count, numbers that are not whole, or classes that there are not.
+    """
+    if labels.size != n * rows.size or labels.ndim < 2 or len(labels) != n:
+        raise DataError(
+            f"{path}: labels have shape {labels.shape} for {n} samples; give {rows.size} for each, one a {rows.noun}"
+        )
+    flat = whole_numbers(labels.reshape(-1), labels.size, path, {})
+    wrong = (flat < 0) | (flat >= rows.classes)
+    if wrong.any():
+        where = int(np.argmax(wrong))
+        sample, place = divmod(where, rows.size)
+        raise DataError(
+            f"{path}: the label of sample {sample}, {rows.noun} {place}, is {int(flat[where])}"
+            f"{_place(sample, missing)}; labels of a {rows.noun} are 0 to {rows.classes - 1}",
+            code="IDL113",
+        )
+    return flat.astype(np.int64).reshape(n, rows.size)
 
 
 def checked_labels(labels: AnyArray, n: int, n_classes: int, path: Path, *, one_output: bool) -> IntArray:

@@ -15,7 +15,14 @@ import numpy as np
 from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile
 from idl_audit.data.cells import shown
 from idl_audit.data.image_folder import ImageFolder, digest, list_images, read_images
-from idl_audit.data.labels import OneOutput, are_binary, check_binary_labels, check_labels
+from idl_audit.data.labels import (
+    LabelRows,
+    OneOutput,
+    are_binary,
+    check_binary_labels,
+    check_label_rows,
+    check_labels,
+)
 from idl_audit.data.sample_files import read_sample_file
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.errors import DataError
@@ -35,7 +42,7 @@ class Samples:
     """n samples out of a file, in the order they were asked for.
 
     inputs: (n, p) float64 in data units (before scale, mean and std); pixels of 0..255 stay 0..255.
-    labels: (n,) class numbers from 0, or None where the file has none.
+    labels: (n,) class numbers from 0, or None where the file has none; (n, k) where each sample has k of them.
     indices: (n,) positions in the file.
     sha256: of the whole file that the inputs come from; of a folder, of all names and of the chosen images.
     """
@@ -72,7 +79,7 @@ def read_samples(
     index: Sequence[int] | None = None,
     layout: Layout = "native",
     with_labels: bool = True,
-    one_output: OneOutput | None = None,
+    of_labels: OneOutput | LabelRows | None = None,
     parts: Sequence[Part] = (),
 ) -> Samples:
     """Read samples, and labels where there are any, for a model whose input for one sample has `input_shape`.
@@ -83,9 +90,10 @@ def read_samples(
 
     `path` is a file (.npz, .npy, .csv, .safetensors, .pt) or a folder of images, whose pixels are numbers 0 to 255.
     `labels` names a file whose labels replace those in `path`; `index` selects positions, `limit` the first few of
-    what is selected. Inputs are checked where they are selected, labels throughout. `one_output` says that the model
-    has one output, whose classes are 0 and 1. `parts` are the network's own inputs: of several, the file has an array
-    (or column) by the name of each, or one of all p numbers, one part behind the other.
+    what is selected. Inputs are checked where they are selected, labels throughout. `of_labels` says that the model
+    has one output, whose classes are 0 and 1, or how many labels each sample has. `parts` are the network's own inputs:
+    of several, the file has an array (or column) by the name of each, or one of all p numbers, one part behind the
+    other.
 
     Raises:
         DataError: where a file cannot be read or does not fit the model; the message says what would work.
@@ -96,14 +104,14 @@ def read_samples(
                 f"{path} is a folder of images, and the model has the inputs {_listed([name for name, _ in parts])}; "
                 "give an .npz file with an array for each"
             )
-        return _read_folder(path, input_shape, n_classes, labels, limit, index, layout, one_output, with_labels)
+        return _read_folder(path, input_shape, n_classes, labels, limit, index, layout, of_labels, with_labels)
     read = read_sample_file(path, _wanted(parts))
     blocks = _blocks(read, input_shape, layout, parts, path)
     n = blocks[0].rows.shape[0]
     chosen = _select(n, limit, index, path)
     given = read if labels is None or not with_labels else _read_labels(labels)
     found = given.arrays[-1] if with_labels else None
-    checked = _checked(found, n, n_classes, one_output, labels or path, given.missing)
+    checked = _checked(found, n, n_classes, of_labels, labels or path, given.missing)
     return Samples(
         inputs=np.hstack([_to_float64(block.rows, chosen, block.where, read.missing) for block in blocks]),
         labels=None if checked is None else checked[chosen],
@@ -190,7 +198,7 @@ def _read_folder(
     limit: int | None,
     index: Sequence[int] | None,
     layout: Layout,
-    one_output: OneOutput | None,
+    of_labels: OneOutput | LabelRows | None,
     with_labels: bool,
 ) -> Samples:
     """Return the samples of a folder of images; only the chosen ones are decoded."""
@@ -203,7 +211,7 @@ def _read_folder(
     if with_labels:
         own = labels is None
         found = _folder_labels(folder, n_classes) if own else _read_labels(labels or path).arrays[0]
-    checked = _checked(found, n, n_classes, one_output, labels or path, {})
+    checked = _checked(found, n, n_classes, of_labels, labels or path, {})
     return Samples(
         inputs=_to_float64(read_images(folder, chosen, input_shape), np.arange(chosen.size), str(path)),
         labels=None if checked is None else checked[chosen],
@@ -247,14 +255,16 @@ def _checked(
     labels: AnyArray | None,
     n: int,
     n_classes: int | None,
-    one_output: OneOutput | None,
+    of_labels: OneOutput | LabelRows | None,
     path: Path,
     missing: Mapping[int, str],
 ) -> IntArray | None:
     """Return the labels of n samples, None where there are none: the targets of a regression are no labels."""
-    if labels is None or (one_output is OneOutput.VALUE and not are_binary(labels)):
+    if labels is None or (of_labels is OneOutput.VALUE and not are_binary(labels)):
         return None
-    if one_output is not None:
+    if isinstance(of_labels, LabelRows):
+        return check_label_rows(labels, n, of_labels, path, missing=missing)
+    if of_labels is not None:
         return check_binary_labels(labels, n, path, missing=missing)
     return check_labels(labels, n, n_classes, path, missing=missing)
 

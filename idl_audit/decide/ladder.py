@@ -28,7 +28,7 @@ from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Confirm, Found, Judge
 from idl_audit.search.mixed_integer import is_piecewise_linear
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box, InputSet
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
@@ -83,6 +83,27 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
+class Parts:
+    """What is known of each of several statements about one sample."""
+
+    numbers: IntArray
+    """Of the parts: outputs or pixels, ascending, shape (n,)."""
+    verdicts: tuple[Verdict, ...]
+    least: FloatArray
+    """Of outputs with limits: no value in the set is below, shape (n,); -inf where nothing is known, empty without."""
+    greatest: FloatArray
+    """Likewise: none is above."""
+    groups: tuple[IntArray, ...] = ()
+    """The certified parts, those together that one query proved."""
+    recorded: tuple[Recorded | None, ...] = ()
+    """What was recorded of each group's proof."""
+
+    def count(self, verdict: Verdict) -> int:
+        """Return how many parts have a verdict."""
+        return self.verdicts.count(verdict)
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What is known of one query."""
 
@@ -100,13 +121,18 @@ class Result:
     recorded: Recorded | None = None
     """Where it is certified: what was recorded."""
     states: StateBounds | None = None
-    """Where it is certified: backward bounds of the states over the set, where some were computed."""
+    """Where it is certified, and of a single query always: backward bounds of the states over the set, where some were
+    computed."""
     detail: str = ""
     """Where the reason is one of a place in the network: which, and what is known of it."""
     float_error: float | None = None
     """Where it is certified: how far any computed margin may be from the exact one; None where no bound is known."""
     denied: int = 0
     """Points that are counterexamples for the network as it runs, and none in exact arithmetic as far as is known."""
+    parts: Parts | None = None
+    """Where what is demanded consists of several statements (`decide.demands`): what is known of each."""
+    beaten: tuple[int, ...] = ()
+    """Of a class that is to stay among the first: the rivals that are proved to stay below it."""
 
     @property
     def lower(self) -> float | None:
@@ -420,6 +446,7 @@ def decide_query(
     budget: Budget | None = None,
     centre: FloatArray | None = None,
     arithmetic: Arithmetic = None,
+    states: StateBounds | None = None,
 ) -> Result:
     """Return whether the set has a point whose outputs satisfy one of the alternatives.
 
@@ -432,6 +459,7 @@ def decide_query(
         budget: what it may cost; that of the options where it is left out.
         centre: a point of the set to begin at, shape (p,); the middle of its box where it is left out.
         arithmetic: what certified is to be proved for; None stands for real arithmetic.
+        states: backward bounds of the states over the set, where an earlier query about it has made them.
 
     Raises:
         UnsupportedModelError: where mip is asked for and the model is not piecewise linear.
@@ -442,8 +470,10 @@ def decide_query(
     point = query.box.centre if centre is None else centre
     ascent = Ascent.of(model, network, query, options, budget, point, arithmetic)
     ascent.case.watch = watch
+    if states is not None:
+        ascent.case.know(states)
     ascent.climb()
-    return replace(ascent.result, seconds=budget.clock() - start)
+    return replace(ascent.result, states=ascent.case.states, seconds=budget.clock() - start)
 
 
 def climbed(model: ImplicitModel, query: Query, asked: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from idl_audit.search.splitting.boxes import moving_inputs
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
-from idl_audit.values.query import Misclassification, Query
+from idl_audit.values.query import Misclassification, Query, SampleQuery
 from idl_audit.values.rounding import LEAST
 from idl_audit.values.verdicts import Reason
 
@@ -111,7 +111,7 @@ def _linear(case: Case, budget: Budget) -> None:
 
 def _worth_bounding(case: Case) -> np.ndarray:
     """Return the alternatives that are open; of a sample all, since the least bound of its margins is told."""
-    return np.arange(len(case.lowers)) if isinstance(case.query, Misclassification) else case.open
+    return np.arange(len(case.lowers)) if isinstance(case.query, SampleQuery) else case.open
 
 
 def _split(case: Case, budget: Budget) -> None:
@@ -386,12 +386,12 @@ def _no_trees(model: ImplicitModel, query: Query) -> bool:
 
 
 def _small_exact(model: ImplicitModel, query: Query) -> bool:
-    return _no_classes(model, query) and phases.fits(model)
+    return _a_property(model, query) and phases.fits(model)
 
 
-def _no_classes(model: ImplicitModel, query: Query) -> bool:
+def _a_property(model: ImplicitModel, query: Query) -> bool:
     """A property gets all its time; a sample that no rung decides is left, as there are more."""
-    return not _classes(model, query) and _boxes(model, query)
+    return not isinstance(query, SampleQuery) and _boxes(model, query)
 
 
 @dataclass(frozen=True)
@@ -439,7 +439,7 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "branch": Rung(_branch, proves=True, fits=_trees, usual=_trees),
         "exact": Rung(_exact, 0.6, proves=True, usual=_loops),
         "mip": Rung(_mip, fits=_classes_piecewise_linear),
-        "persist": Rung(_persist, fits=_boxes, usual=_no_classes),
+        "persist": Rung(_persist, fits=_boxes, usual=_a_property),
     }
 )
 """Name -> rung, in the order of their cost."""

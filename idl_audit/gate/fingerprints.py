@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from idl_audit.report.schema import DataInfo, PreprocessingInfo, Report, Sensitivity, ThreatModel
+from idl_audit.report.schema import DataInfo, DemandInfo, PreprocessingInfo, Report, Sensitivity, ThreatModel
 from idl_audit.report.wording import plain
 
 WITHOUT_FINGERPRINTS: Final = "1.0"
@@ -27,6 +27,7 @@ def differences(report: Report, earlier: Report, *, same_radii: bool) -> Iterato
     yield from _other_output(report, earlier)
     yield from _other_classes(report, earlier)
     yield from _other_threat(report.threat_model, earlier.threat_model, same_radii=same_radii)
+    yield from _other_demand(report.demand, earlier.demand)
     yield from _other_relation(report, earlier)
 
 
@@ -151,6 +152,19 @@ def _other_relation(report: Report, earlier: Report) -> Iterator[str]:
             yield f"it compares with another network ({plain(before.second.path)}, not {plain(now.second.path)})"
     elif now is not before:
         yield "only one of the two reports compares two networks"
+
+
+def _other_demand(new: DemandInfo | None, old: DemandInfo | None) -> Iterator[str]:
+    """Compare what is demanded of the outputs: None stands for the class of the largest."""
+    if new is None or old is None:
+        if new is not old:
+            words = ["the class" if one is None else one.kind for one in (old, new)]
+            yield f"it asks something else of the outputs ({words[0]}, not {words[1]})"
+        return
+    for name in DemandInfo.model_fields:
+        before, now = getattr(old, name), getattr(new, name)
+        if before != now:
+            yield f"it asks something else of the outputs ({name} {_shown(before)}, not {_shown(now)})"
 
 
 def _other_threat(new: ThreatModel | None, old: ThreatModel | None, *, same_radii: bool) -> Iterator[str]:

@@ -77,6 +77,13 @@ def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
         entry = entry_at(report, metric, eps)
         if metric is Metric.CERTIFIED_ACCURACY:
             return Share(entry.certified, entry.n)
+        if metric is Metric.CERTIFIED_SHARE:
+            if entry.parts is None:
+                raise OptionError(
+                    "the report has no outputs, labels or pixels with a verdict of their own, which certified_share "
+                    "speaks of; write one with certify and --within, --above, --below or --task"
+                )
+            return Share(entry.parts.certified, entry.parts.n)
         if metric is Metric.UNKNOWN:
             return Share(entry.unknown, entry.n)
         if metric is Metric.TIMED_OUT:

@@ -24,6 +24,7 @@ class Metric(StrEnum):
     CLEAN_ACCURACY = "clean_accuracy"
     CERTIFIED_ACCURACY = "certified_accuracy"
     ATTACK_SUCCESS = "attack_success"
+    CERTIFIED_SHARE = "certified_share"
     UNKNOWN = "unknown"
     TIMED_OUT = "timed_out"
     MAX_SENSITIVITY = "max_sensitivity"
@@ -38,6 +39,7 @@ MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
     {
         Metric.CLEAN_ACCURACY: "samples that are predicted right, of all",
         Metric.CERTIFIED_ACCURACY: "samples that are predicted right and certified, of all",
+        Metric.CERTIFIED_SHARE: "outputs, labels or pixels that are certified, of those of all samples",
         Metric.ATTACK_SUCCESS: "samples that are falsified, of those that are predicted right",
         Metric.UNKNOWN: "samples that are undecided, of all",
         Metric.TIMED_OUT: "samples that are undecided because the time was over, of all",
@@ -54,7 +56,16 @@ COMPARED: Final = frozenset({Metric.AGREEMENT, Metric.DISAGREEMENT, Metric.MAX_D
 """Metrics of two networks."""
 
 AT_EPS: Final = (
-    frozenset({Metric.CERTIFIED_ACCURACY, Metric.ATTACK_SUCCESS, Metric.UNKNOWN, Metric.TIMED_OUT, Metric.MONOTONE})
+    frozenset(
+        {
+            Metric.CERTIFIED_ACCURACY,
+            Metric.CERTIFIED_SHARE,
+            Metric.ATTACK_SUCCESS,
+            Metric.UNKNOWN,
+            Metric.TIMED_OUT,
+            Metric.MONOTONE,
+        }
+    )
     | COMPARED
 )
 """Metrics of one radius."""
@@ -62,7 +73,7 @@ AT_EPS: Final = (
 SHARES: Final = (AT_EPS | {Metric.CLEAN_ACCURACY}) - {Metric.MAX_DIFFERENCE}
 """Metrics that are k of n."""
 
-ACCURACIES: Final = frozenset({Metric.CLEAN_ACCURACY, Metric.CERTIFIED_ACCURACY})
+ACCURACIES: Final = frozenset({Metric.CLEAN_ACCURACY, Metric.CERTIFIED_ACCURACY, Metric.CERTIFIED_SHARE})
 """Metrics that `drop` can speak of: less of them is worse."""
 
 OPERATORS: Final[Mapping[str, Callable[[Fraction, Fraction], bool]]] = MappingProxyType(

@@ -36,7 +36,9 @@ SMALL = 2**10
 """Entries of a matrix that is small enough to stay as it is."""
 
 
-def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | None = None) -> ImplicitModel:
+def build_implicit(
+    graph: Graph, *, output: str | None = None, max_bytes: int | None = None, whole: bool = False
+) -> ImplicitModel:
     """Return the implicit model (A, B, C, D, b, d) of a network: x = phi(A x + B u + b), y = C x + D u + d.
 
     The model is that of one sample. Where the file fixes a batch of N > 1 samples and treats each of them alike and
@@ -46,12 +48,13 @@ def build_implicit(graph: Graph, *, output: str | None = None, max_bytes: int | 
         graph: the network; several inputs are read as one vector (`graph.inputs`).
         output: name of the output to audit where there are several.
         max_bytes: refuse what would need a matrix larger than this.
+        whole: keep a last softmax, which changes no order of outputs, where their values count.
 
     Raises:
         UnsupportedModelError: with every operator, or use of one, that has no implicit form.
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
-    walked = walk_graph(graph, Walk(graph.opset, max_bytes), output)
+    walked = walk_graph(graph, Walk(graph.opset, max_bytes), output, whole=whole)
     return without_zeros(assembled(walked)[0])
 
 
@@ -72,7 +75,7 @@ class Walked:
     """Every tensor that is known, by its name."""
 
 
-def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
+def walk_graph(graph: Graph, walk: Walk, output: str | None = None, *, whole: bool = False) -> Walked:
     """Lower every node that the output depends on; every problem is collected before anything is raised.
 
     Raises:
@@ -89,7 +92,7 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None) -> Walked:
     values: dict[str, Known] = {**fused.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
     makers = {name: node for node in fused.nodes for name in node.outputs if name}
     lowering = Progress(walk, values, makers)
-    last = last_operator(fused, target)
+    last = None if whole else last_operator(fused, target)
     body = live_nodes(fused.nodes, [target if last is None else last.scores])
     for node in body:
         lowering.lower(node)

@@ -32,7 +32,15 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
         yield "centre", f"{numbers(claim.centre)}; by the file's word, sample {claim.index} of its data"
     if claim.threshold is not None:
         yield "threshold", f"{claim.threshold!r}: class 1 is an output above it"
-    if claim.label is not None or claim.second is not None:
+    if claim.top is not None:
+        yield "place", f"among the first {claim.top} classes"
+    if claim.parts is not None:
+        yield "outputs" if claim.output_limits is not None else "pixels", numbers(claim.parts)
+    if claim.output_limits is not None:
+        yield "limits", numbers(claim.output_limits)
+    if claim.pixel_labels is not None:
+        yield "classes of pixels", numbers(claim.pixel_labels)
+    if claim.eps is not None:
         lo, hi = claim.clip or (None, None)
         yield "clip", "none" if lo is None else f"[{lo!r}, {hi!r}]"
         if claim.free:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from idl_audit.data.numbers import parse_number
 from idl_audit.report.json_text import from_json
-from idl_audit.report.schema import Reason, Report, Verdict
+from idl_audit.report.schema import Reason, Report, SampleResult, Verdict
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import DataError, InvalidInputError, OptionError
 from idl_audit.values.text import decoded
@@ -90,6 +90,9 @@ def _in_samples(report: Report) -> Iterator[str]:
         if len(set(radii)) < len(radii):
             yield f"sample {sample.index} has two verdicts at one radius"
         for result in sample.results:
+            yield from _in_parts(sample.index, result)
+            if report.demand is not None:
+                continue
             right = sample.predicted == sample.label
             wrong = result.verdict is Verdict.CLEAN_WRONG
             decided = result.verdict in (Verdict.CERTIFIED, Verdict.FALSIFIED)
@@ -107,8 +110,7 @@ def _in_summary(report: Report) -> Iterator[str]:
         return
     clean = report.summary.clean
     if clean is not None:
-        labels = [sample for sample in report.samples if sample.label is not None]
-        counted = (sum(sample.predicted == sample.label for sample in labels), len(labels))
+        counted = _clean(report)
         if (clean.k, clean.n) != counted:
             k, n = counted
             yield f"clean accuracy is given as {clean.k} of {clean.n}, and the samples have {k} of {n}"
@@ -128,6 +130,29 @@ def _in_summary(report: Report) -> Iterator[str]:
                 yield f"at eps {entry.eps:g} the summary counts {given} {verdict}, and the samples have {there}"
     for eps, _ in verdicts:
         yield f"the samples have verdicts at eps {eps:g}, and the summary has not"
+
+
+def _clean(report: Report) -> tuple[int, int]:
+    """Return how many samples are right without any change, and of how many that is known."""
+    if report.demand is not None:
+        wrong = [any(r.verdict is Verdict.CLEAN_WRONG for r in sample.results) for sample in report.samples]
+        return wrong.count(False), len(wrong)
+    labels = [sample for sample in report.samples if sample.label is not None]
+    return sum(sample.predicted == sample.label for sample in labels), len(labels)
+
+
+def _in_parts(index: int, result: SampleResult) -> Iterator[str]:
+    """The worst part says what the verdict is, and outputs are counted among the parts."""
+    parts = result.parts
+    if parts is None:
+        return
+    order = (Verdict.CLEAN_WRONG, Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CERTIFIED)
+    worst = next((verdict for verdict in order if getattr(parts, verdict.value)), None)
+    if worst is not result.verdict and parts.n:
+        yield f"sample {index} is {result.verdict}, and one of its parts {worst}"
+    counts = Counter(output.verdict for output in result.outputs)
+    if result.outputs and any(counts[verdict] != getattr(parts, verdict.value) for verdict in order):
+        yield f"sample {index} has outputs with other verdicts than its parts are counted to have"
 
 
 def _in_comparison(report: Report) -> Iterator[str]:

@@ -286,9 +286,9 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     if len(entries) > 1:
         return _range_sentence(report, entries[0], entries[-1])
     entry = entries[0]
-    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}{in_arithmetic(report)}: "
+    start = f"At eps {eps_text(report, entry.eps)}{_sparsity(report)}{_demanded(report)}{in_arithmetic(report)}: "
     images = _noun(report, entry.n)
-    wrong = f"{entry.clean_wrong} misclassified to begin with"
+    wrong = f"{entry.clean_wrong} {_wrong_before(report)}{_parts(report, entry)}"
     if _only_attacked(report):
         proved = f"{entry.certified} certified by the LP's bound, " if entry.certified else ""
         withstood = entry.unknown - _not_tried(report)
@@ -313,9 +313,9 @@ def _not_tried(report: Report) -> int:
 
 def _range_sentence(report: Report, first: EpsSummary, last: EpsSummary) -> str:
     radii = f"From eps {eps_text(report, first.eps)} to {eps_text(report, last.eps)}"
-    start = f"{radii}{_sparsity(report)}{in_arithmetic(report)}: "
+    start = f"{radii}{_sparsity(report)}{_demanded(report)}{in_arithmetic(report)}: "
     images = _noun(report, first.n)
-    wrong = f"{first.clean_wrong} misclassified to begin with"
+    wrong = f"{first.clean_wrong} {_wrong_before(report)}{_parts(report, last)}"
     attacked = f"from {first.falsified} to {last.falsified}"
     if _only_attacked(report):
         return f"{start}{images} that can be attacked go {attacked} of {first.n}; {wrong}."
@@ -416,6 +416,46 @@ def _sparsity(report: Report) -> str:
     if free:
         return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
+
+
+PARTS: Final[Mapping[str, str]] = MappingProxyType({"limits": "outputs", "labels": "labels", "pixels": "pixels"})
+"""What the parts of a demand are."""
+
+
+def demand_text(report: Report) -> str:
+    """Return what is demanded of the outputs, in words; empty where it is their class."""
+    found = report.demand
+    if found is None:
+        return ""
+    if found.kind == "top":
+        return f"the label among the first {found.top} classes"
+    if found.kind == "labels":
+        return f"each label on its side of {figure(found.threshold)}"
+    if found.kind == "pixels":
+        return "the class of each pixel"
+    which = "outputs"
+    if found.outputs is not None:
+        few = ", ".join(map(str, found.outputs[:MOST_NAMED])) + (", ..." if len(found.outputs) > MOST_NAMED else "")
+        which = f"output{'' if len(found.outputs) == 1 else 's'} {few}"
+    said = [("within", found.within, " of the sample's"), ("above", found.above, ""), ("below", found.below, "")]
+    limits = [f"{word} {value:g}{more}" for word, value, more in said if value is not None]
+    return f"{which} {' and '.join(limits)}"
+
+
+def _demanded(report: Report) -> str:
+    return f", {demand_text(report)}" if report.demand is not None else ""
+
+
+def _wrong_before(report: Report) -> str:
+    return "misclassified to begin with" if report.demand is None else "not so without any change"
+
+
+def _parts(report: Report, entry: EpsSummary) -> str:
+    """Return how many outputs, labels or pixels are certified, where each has a verdict."""
+    if entry.parts is None or report.demand is None:
+        return ""
+    k, n = entry.parts.certified, entry.parts.n
+    return f"; {k} of {n} {PARTS[report.demand.kind]} certified ({percent(k, n)})"
 
 
 def in_arithmetic(report: Report) -> str:

@@ -127,7 +127,12 @@ class Query:
 
 
 @dataclass(frozen=True, eq=False)
-class Misclassification(Query):
+class SampleQuery(Query):
+    """A query about a sample, of which there are more: one that no method decides is left before its time is over."""
+
+
+@dataclass(frozen=True, eq=False)
+class Misclassification(SampleQuery):
     """The query of a sample: its alternatives are margins, and a counterexample is a point of another class.
 
     The class is that of the largest output, of equal ones the first; where an output is no number there is none, which

@@ -60,6 +60,8 @@ PAIR = (("small.onnx", "two_inputs.onnx"), ("small.npz", "pair.npz"))
 TWO = (("small.onnx", "two_outputs.onnx --output-name y"),)
 
 WIDE = (("-e 0.02", "-e 0.02 --bounds 0,2"),)
+WITHIN = (("-e 0.02", "-e 0.02 --within 0.5"),)
+SEVERAL = (("-d small.npz", "-d small.npz -y several.npy"),)
 WAY = (("--method interval", "--monotone 0+ --class 0 --bounds 0,2 --max-nodes 1"),)
 
 ENTERS: Mapping[str, Enters] = {
@@ -95,6 +97,11 @@ ENTERS: Mapping[str, Enters] = {
     "--class": Enters("--class 1", "", ("sensitivity.margins",)),
     "--top": Enters("--top 1", "", ("sensitivity.top_inputs",)),
     "--state-bounds": Enters("--state-bounds linear", "bounds of states", ("sensitivity.state_bounds",)),
+    "--task": Enters("--task multilabel", "outputs (the class, not labels)", ("demand",), only_more=SEVERAL),
+    "--within": Enters("--within 2.5", "outputs (within 0.5, not 2.5)", ("demand.within",), swap=WITHIN),
+    "--above": Enters("--above 0.25", "outputs (above none, not 0.25)", ("demand.above",), swap=WITHIN),
+    "--below": Enters("--below 0.25", "outputs (below none, not 0.25)", ("demand.below",), swap=WITHIN),
+    "--of-outputs": Enters("--of-outputs 1", "outputs (outputs none, not 1)", ("demand.outputs",), swap=WITHIN),
     "--steps": Enters("--steps bounds,certify", "", ("sensitivity",)),
     "instances": Enters("", "", ("properties",), only_more=(("rules.csv", "other.csv"),)),
     "--cap": Enters("--cap 7", "", ("properties",)),
@@ -103,6 +110,10 @@ ENTERS: Mapping[str, Enters] = {
 PARTICULAR: Mapping[tuple[str, str], Enters] = {
     ("sensitivity", "--method"): Enters("--method half-step", "another method of S", ("sensitivity.method",)),
     ("sensitivity", "--sparse"): Enters("--sparse 2", "", ("sensitivity.cardinality",)),
+    **{
+        (command, "--top"): Enters("--top 2", "outputs (the class, not top)", ("demand.top",))
+        for command in ("certify", "attack")
+    },
     ("certify", "--class"): Enters("--class 1", "not 0+ of class 1", ("monotonicity.label",), swap=WAY),
     ("bounds", "--method"): Enters("--method linear", "", ("bounds",)),
     ("bench", "--arithmetic"): Enters("--arithmetic float32", "", ("properties",)),
@@ -202,6 +213,7 @@ def asked(shared_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     network(folder / "one.onnx", [gemm()], {"w": w["w"][:, :1], "b": w["b"][:1]}, outputs=(("y", (1, 1)),))
     np.savez(folder / "one.npz", inputs=rng.random((6, 4)), labels=np.arange(6) % 2)
     np.save(folder / "labels.npy", (np.arange(6) + 1) % 3)
+    np.save(folder / "several.npy", np.arange(18).reshape(6, 3) % 2)
     np.save(folder / "c.npy", np.array([1.0, 2.0, 3.0]))
     (folder / "radii.csv").write_text("1,1,0.5,1\n")
     (folder / "groups.csv").write_text("a,a,b,b\n")

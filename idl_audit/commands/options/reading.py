@@ -30,6 +30,9 @@ def _index(text: str, flag: str) -> tuple[int, ...]:
     return tuple(positions)
 
 
+INDEX: Final = Reader(_index)
+
+
 def _bytes(text: str, flag: str) -> int:
     """Return bytes for 1GB, 500MB, 2GiB, or a plain number of bytes."""
     units = {"GIB": 2**30, "MIB": 2**20, "KIB": 2**10, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1, "": 1}
@@ -145,7 +148,7 @@ class DataOptions(Declared):
     limit: int | None = option(None, whole(1), "Only the first N samples.", metavar="N", panel=c.DATA)
     index: tuple[int, ...] | None = option(
         None,
-        Reader(_index),
+        INDEX,
         "Only these samples: numbers from 0 and ranges, such as 0,3,10-19.",
         metavar="LIST",
         panel=c.DATA,

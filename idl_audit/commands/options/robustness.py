@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from idl_audit.commands.options import common as c
+from idl_audit.commands.options.demands import DemandOptions
 from idl_audit.commands.options.reading import ANY_OUTPUTS, DataOptions, ModelOptions
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.data.preprocessing import Preprocessing
@@ -101,6 +102,7 @@ class RobustnessOptions(Declared):
     sigma: Path | None = c.sigma()
     ignore: tuple[str, ...] | None = c.ignore()
     """Inputs that move through the whole valid range."""
+    demanded: DemandOptions = group(DemandOptions)
     save: Path | None = c.adversarial()
     certificates: Path | None = c.file(
         "Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.", metavar="DIR"
@@ -126,6 +128,9 @@ class RobustnessOptions(Declared):
         if self.resume and self.journal is None:
             raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
         force = self.force or self.resume
+        if self.demanded.beside_class and (self.sparse is not None or self.target is not None):
+            word = "--sparse" if self.sparse is not None else "--target"
+            raise OptionError(f"{word} is about samples of one class; leave it out beside --task, --top and limits")
         if self.ignore is not None and self.sparse is not None:
             raise OptionError(
                 "--ignore lets its inputs move in any case, and --sparse few of all; leave one of them out"

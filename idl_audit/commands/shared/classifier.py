@@ -161,9 +161,15 @@ def output_range(model: ImplicitModel) -> tuple[float, float]:
 
     It serves the choice and the check of a threshold, and no proof.
     """
+    lo, hi = output_ranges(model)
+    return float(lo[0]), float(hi[0])
+
+
+def output_ranges(model: ImplicitModel) -> tuple[FloatArray, FloatArray]:
+    """Return the same of every output, (q,) each."""
     with np.errstate(all="ignore"):
         lo, hi = _affine_range(model, model.output, DEPTH)
-    return _end(lo[0]), _end(hi[0])
+    return np.array([_end(value) for value in lo]), np.array([_end(value) for value in hi])
 
 
 def _affine_range(model: ImplicitModel, row: Affine, depth: int) -> tuple[FloatArray, FloatArray]:

@@ -12,28 +12,32 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from idl_audit.commands.options.demands import DemandOptions
 from idl_audit.commands.options.reading import ModelOptions
-from idl_audit.commands.shared.classifier import as_classifier
-from idl_audit.commands.shared.float_margins import errors, float_margins
+from idl_audit.commands.shared.demands import read_as
+from idl_audit.commands.shared.float_margins import errors, errors_of, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.commands.shared.workers import Done, Lost, begun, tell, work_through
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
-from idl_audit.decide.proofs import proof_of
+from idl_audit.decide.demands import Decision, decide_demand
+from idl_audit.decide.ladder import Options, Parts, Result, Sample, decide_sample, decide_together, samples_at_once
+from idl_audit.decide.proofs import Recorded, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.files.claims import Ball, SampleClaim
+from idl_audit.proof.files.claims import Ball, DemandClaim, SampleClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
-from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import InputSet, SparseBall
+from idl_audit.values.arrays import BoolArray, FloatArray
+from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.budget import Budget
+from idl_audit.values.demand import MOST_ENTRIES, AmongFirst, Demand
 from idl_audit.values.errors import InvalidInputError, ModelFileError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
+from idl_audit.values.query import Misclassification, Query
 from idl_audit.values.verdicts import Reason, Verdict
 
 GRACE: Final = 10.0
@@ -65,6 +69,8 @@ class Setting:
     """How far each input moves for eps = 1; None stands for ones."""
     free: tuple[int, ...] = ()
     """Inputs that move through the whole valid range."""
+    demanded: DemandOptions = field(default_factory=DemandOptions)
+    """How outputs are read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +85,21 @@ class SampleTask:
     centre: FloatArray
     sets: tuple[InputSet, ...]
     """One a radius, in the order of the radii."""
+    demand: Demand | None = None
+    """What is to hold of the outputs; None: their class is the label."""
+
+    def errs(self, outputs: FloatArray) -> BoolArray:
+        """Return which outputs, (m, q), are not as they should be."""
+        return Decided.of(self).query(outputs.shape[1]).holds(outputs)
+
+
+NOWHERE: Final = Box.between(np.zeros(0), np.zeros(0))
+"""Stands for the set of a query of which outputs alone are asked about."""
+
+
+def query_of(demand: Demand, inputs: InputSet, n_outputs: int) -> Query:
+    """Return the query for a point that breaks a demand; of combinations of rivals none are named."""
+    return demand.query(inputs, n_outputs, 0) if isinstance(demand, AmongFirst) else demand.query(inputs, n_outputs)
 
 
 @dataclass(eq=False)
@@ -97,6 +118,18 @@ class Decided:
     """Radii that are certified, but have no certificate that stands alone."""
     lost: str | None = None
     """Where it could not be decided: what happened."""
+    demand: Demand | None = None
+
+    @classmethod
+    def of(cls, task: SampleTask) -> Decided:
+        """Return a sample of which nothing is known yet."""
+        return cls(task.position, task.index, task.label, task.centre, demand=task.demand)
+
+    def query(self, n_outputs: int, goal: int | None = None) -> Query:
+        """Return the query of what is asked of outputs, whatever the set: misclassified, or as the goal."""
+        if self.demand is None:
+            return Misclassification(NOWHERE, (), self.label, goal)
+        return query_of(self.demand, NOWHERE, n_outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +183,7 @@ class Decider:
 
         What goes wrong with a batch is left to each of its samples alone.
         """
-        if len(batch.tasks) == 1:
+        if len(batch.tasks) == 1 or any(task.demand is not None for task in batch.tasks):
             return
         model, network = self._model()
         for number, radius in sorted(enumerate(self.setting.eps), key=lambda pair: pair[1].value):
@@ -188,39 +221,55 @@ class Decider:
                 self._last = time.monotonic()
                 heard(value)
 
-        sample = Decided(task.position, task.index, task.label, task.centre)
+        sample = Decided.of(task)
         for radius, inputs in sorted(zip(setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
             budget = setting.verdicts.budget
-            result = (
-                _settled(sample, inputs)
-                or known.get(radius.value)
-                or decide_sample(
-                    model,
-                    network,
-                    sample.centre,
-                    sample.label,
-                    inputs,
-                    self._chosen,
-                    share,
-                    budget,
-                    arithmetic=self._arithmetic(),
+            if task.demand is not None:
+                result = self._demanded(sample, inputs, budget, share)
+            else:
+                result = (
+                    _settled(sample, inputs)
+                    or known.get(radius.value)
+                    or decide_sample(
+                        model,
+                        network,
+                        sample.centre,
+                        sample.label,
+                        inputs,
+                        self._chosen,
+                        share,
+                        budget,
+                        arithmetic=self._arithmetic(),
+                    )
                 )
-            )
             error = self._float_error(sample, inputs, result, budget)
-            if result.verdict is Verdict.CERTIFIED and setting.certificates is not None:
+            if setting.certificates is not None and _has_proof(result):
                 self._certify(sample, radius, inputs, result, setting.certificates)
-            result = replace(result, float_error=error, recorded=None, states=None)
+            result = replace(result, float_error=error, recorded=None, states=None, parts=_without_proofs(result.parts))
             sample.results[radius.value], sample.predicted = result, result.predicted
             heard((radius.value, result))
         if self.subject is not None:
             self.subject.check_unchanged()
         return sample
 
+    def _demanded(self, sample: Decided, inputs: InputSet, budget: Budget, share: Callable[[float], None]) -> Result:
+        """Decide what is demanded beside one class; what a smaller set has broken is broken."""
+        (model, network), demand = self._model(), sample.demand
+        assert demand is not None
+        decision = Decision(
+            model, network, sample.centre, inputs, self._chosen, budget, share, arithmetic=self._arithmetic()
+        )
+        flips = (one for one in sample.results.values() if one.found is not None and one.found.holds)
+        before = next(flips, None)
+        settled = None if demand_has_parts(demand) else _settled(sample, inputs)
+        return settled or decide_demand(decision, demand, before)
+
     def _model(self) -> tuple[ImplicitModel, Network]:
         if self._ready is None:
             if self.subject is None:
-                read = open_subject(self.setting.path, self.setting.reading)
-                self.subject = as_classifier(read, self.setting.reading.threshold)
+                asked = self.setting.demanded
+                read = open_subject(self.setting.path, self.setting.reading, whole=asked.of_values)
+                self.subject = read_as(read, self.setting.reading, asked)
             if self.subject.info.sha256 != self.setting.sha256:
                 raise ModelFileError(f"{self.setting.path} was changed while it was being audited; start again")
             units = self.setting.preprocessing
@@ -246,10 +295,27 @@ class Decider:
         margins = self._float_margins()
         if isinstance(margins, Unbounded):
             return None
+        if sample.demand is not None:
+            return self._error_of_demand(margins, sample.demand, inputs, result, budget)
         box, rows = Interval.of_boxes(inputs.hull), self._margin_rows(sample.label)
         proved = np.full(len(rows), result.lower)
         found = errors(margins, box, rows, proved, result.states, ranked=True, check=budget.check)
         error = float(found.max(initial=0.0))
+        return error if np.isfinite(error) else None
+
+    def _error_of_demand(
+        self, margins: FloatMargins, demand: Demand, inputs: InputSet, result: Result, budget: Budget
+    ) -> float | None:
+        """Return how far a row of a demand that is kept may be computed from the exact one; None where it is large."""
+        q = margins.model.n_outputs
+        if isinstance(demand, AmongFirst):
+            demand = replace(demand, below=result.beaten)
+        elif demand.entries(demand.parts.size, q) > MOST_ENTRIES:
+            return None
+        query = demand.query(inputs, q)
+        if len(query.alternatives) != len(result.lowers):
+            return None
+        error = float(errors_of(margins, query, result.lowers, result.states, check=budget.check).max(initial=0.0))
         return error if np.isfinite(error) else None
 
     def _arithmetic(self) -> Arithmetic:
@@ -274,24 +340,49 @@ class Decider:
         setting = self.setting
         k = inputs.k if isinstance(inputs, SparseBall) else None
         ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
-        claim = SampleClaim(ball, sample.label, sample.index)
-        (query,) = claim.queries(model)
-        proof = proof_of(
-            model,
-            network,
-            query,
-            result.recorded,
-            budget=setting.verdicts.budget,
-            arithmetic=self._arithmetic(),
-        )
-        if proof is None:
+        claim, recorded = _claim_of(sample, ball, result)
+        if claim.misfit(model):
             sample.uncertified.append(radius.value)
             return
+        budget, arithmetic, proofs = setting.verdicts.budget, self._arithmetic(), []
+        for query, own in zip(claim.queries(model), recorded, strict=True):
+            proof = proof_of(model, network, query, own, budget=budget, arithmetic=arithmetic)
+            if proof is None:
+                sample.uncertified.append(radius.value)
+                return
+            proofs.append(proof)
         path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
         assert self.subject is not None
         of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
-        write(path, ProofFile(of, claim, (proof,)), force=setting.overwrite)
+        write(path, ProofFile(of, claim, tuple(proofs)), force=setting.overwrite)
         sample.certificates.append(str(path))
+
+
+def _claim_of(
+    sample: Decided, ball: Ball, result: Result
+) -> tuple[SampleClaim | DemandClaim, tuple[Recorded | None, ...]]:
+    """Return what is proved of a sample, and what was recorded for each of its queries."""
+    demand = sample.demand
+    if demand is None:
+        return SampleClaim(ball, sample.label, sample.index), (result.recorded,)
+    if isinstance(demand, AmongFirst):
+        return DemandClaim(ball, replace(demand, below=result.beaten), (), sample.index), (result.recorded,)
+    assert result.parts is not None
+    return DemandClaim(ball, demand, result.parts.groups, sample.index), result.parts.recorded
+
+
+def _has_proof(result: Result) -> bool:
+    """Return whether something is certified: a sample, or parts of it."""
+    return bool(result.parts.groups) if result.parts is not None else result.verdict is Verdict.CERTIFIED
+
+
+def _without_proofs(parts: Parts | None) -> Parts | None:
+    return None if parts is None else replace(parts, groups=(), recorded=())
+
+
+def demand_has_parts(demand: Demand) -> bool:
+    """Return whether each of several statements has a verdict of its own."""
+    return not isinstance(demand, AmongFirst)
 
 
 def _settled(sample: Decided, inputs: InputSet) -> Result | None:
@@ -432,14 +523,15 @@ def _or_unknown(answer: Decided | Lost, task: SampleTask, setting: Setting, subj
         return answer
     known = score.begun.get(task.position, {})
     network = subject.network(setting.preprocessing)
-    predicted = int(predictions(network(task.centre[None].astype(np.float32)))[0])
+    said = network(task.centre[None].astype(np.float32))
+    predicted = -1 if task.label < 0 else int(predictions(said)[0])
     reason = Reason.WORKER_FAILED
     if answer.overtime or answer.memory:
         reason = Reason.TIME_LIMIT if answer.overtime else Reason.MEMORY_LIMIT
     unknown = (
         Result(Verdict.UNKNOWN, predicted, reason=reason)
-        if predicted == task.label
+        if not task.errs(said)[0]
         else Result(Verdict.CLEAN_WRONG, predicted)
     )
     results = {radius.value: known.get(radius.value, unknown) for radius in setting.eps}
-    return Decided(task.position, task.index, task.label, task.centre, predicted, results, lost=answer.why)
+    return replace(Decided.of(task), predicted=predicted, results=results, lost=answer.why)

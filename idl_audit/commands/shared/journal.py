@@ -11,9 +11,10 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.commands.shared.deciding import Decided, SampleTask
-from idl_audit.decide.ladder import Result
+from idl_audit.decide.ladder import Parts, Result
 from idl_audit.proof.files.strict_json import Entry
 from idl_audit.report.schema import Report
 from idl_audit.search.judge import Found
@@ -242,6 +243,8 @@ def _result_entry(result: Result) -> dict[str, Any]:
         "detail": result.detail,
         "seconds": result.seconds,
         "denied": result.denied,
+        **({} if result.parts is None else {"parts": _parts_entry(result.parts)}),
+        **({"beaten": list(result.beaten)} if result.beaten else {}),
         "found": None
         if found is None
         else {
@@ -251,6 +254,16 @@ def _result_entry(result: Result) -> dict[str, Any]:
             "holds": found.holds,
             "confirmed_by": found.confirmed_by,
         },
+    }
+
+
+def _parts_entry(parts: Parts) -> dict[str, Any]:
+    """Return what is known of parts: bounds as numbers or, where there is none, null."""
+    ends = {"least": parts.least, "greatest": parts.greatest}
+    return {
+        "numbers": parts.numbers.tolist(),
+        "verdicts": [verdict.value for verdict in parts.verdicts],
+        **{name: [value if math.isfinite(value) else None for value in own.tolist()] for name, own in ends.items()},
     }
 
 
@@ -271,10 +284,13 @@ _SAMPLE: Final = ("position", "index", "predicted", "results", "certificates", "
 _RESULT: Final = ("eps", "verdict", "predicted", "method", "lower", "reason", "seconds", "denied", "found")
 
 
+_SOMETIMES: Final = ("float_error", "detail", "parts", "beaten")
+
+
 def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
     entry = Entry(line, "a line", _SAMPLE)
     task = tasks[entry.whole("position")]
-    told = [Entry(one, "a result", _RESULT, ("float_error", "detail")) for one in entry.items("results")]
+    told = [Entry(one, "a result", _RESULT, _SOMETIMES) for one in entry.items("results")]
     results = {one.number("eps"): _result(one, task) for one in told}
     if len(told) != len(eps) or set(results) != set(eps) or entry.whole("index") != task.index:
         raise ValueError("another sample")
@@ -282,7 +298,7 @@ def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequ
     if not all(isinstance(name, str) for name in names):
         raise TypeError("a name that is no text")
     predicted, uncertified = _class(entry.get("predicted")), list(entry.numbers("uncertified"))
-    return Decided(task.position, task.index, task.label, task.centre, predicted, results, names, uncertified)
+    return replace(Decided.of(task), predicted=predicted, results=results, certificates=names, uncertified=uncertified)
 
 
 def _class(value: object) -> int:
@@ -306,6 +322,8 @@ def _result(entry: Entry, task: SampleTask) -> Result:
         float_error=entry.number_or_none("float_error"),
         detail="" if entry.get("detail") is None else entry.text("detail"),
         denied=entry.whole("denied"),
+        parts=_parts(entry.get("parts")) if "parts" in entry else None,
+        beaten=tuple(entry.members("beaten", 2**31, "class")),
     )
     if not (result.seconds >= 0 and (result.float_error is None or result.float_error >= 0)):
         raise ValueError("a negative time or error")
@@ -318,8 +336,28 @@ def _result(entry: Entry, task: SampleTask) -> Result:
     return result
 
 
+def _parts(value: object) -> Parts:
+    """Return what is known of parts. Raises ValueError or TypeError where no run wrote it."""
+    entry = Entry(value, "parts", ("numbers", "verdicts", "least", "greatest"))
+    numbers = np.asarray(entry.members("numbers", 2**31, "part"), np.int64)
+    verdicts = tuple(Verdict(word) for word in entry.items("verdicts"))
+    least, greatest = (np.array(_bounds(entry.items(name), none)) for name, none in _ENDS)
+    if len(verdicts) != numbers.size or not {least.size, greatest.size} <= {0, numbers.size}:
+        raise ValueError("parts without a verdict")
+    return Parts(numbers, verdicts, least, greatest)
+
+
+_ENDS: Final = (("least", -math.inf), ("greatest", math.inf))
+
+
+def _bounds(values: list[Any], none: float) -> list[float]:
+    if not all(value is None or isinstance(value, float) for value in values):
+        raise TypeError("a bound that is no number")
+    return [none if value is None else value for value in values]
+
+
 def _flips(found: Found | None, task: SampleTask) -> bool:
-    return found is not None and found.holds and found.predicted != task.label
+    return found is not None and found.holds and bool(task.errs(found.outputs[None])[0])
 
 
 def _found(value: object, task: SampleTask) -> Found | None:
@@ -334,6 +372,6 @@ def _found(value: object, task: SampleTask) -> Found | None:
     if not isinstance(margin, float) or not isinstance(holds, bool):
         raise TypeError("a margin that is no number")
     outputs = np.frombuffer(base64.b64decode(entry.text("outputs"), validate=True), "<f8").astype(np.float64)
-    if outputs.size < 2:
+    if outputs.size < (2 if task.demand is None else 1):
         raise ValueError("outputs that make no classes")
     return Found(point, outputs, margin, holds, entry.text("confirmed_by"))

@@ -5,20 +5,26 @@ from __future__ import annotations
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.fingerprints import samples_sha256
-from idl_audit.data.labels import OneOutput
+from idl_audit.data.labels import LabelRows, OneOutput
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import Samples, read_samples
 from idl_audit.report.schema import DataInfo, PreprocessingInfo
 
 
-def open_samples(subject: Subject, options: DataOptions, *, with_labels: bool = True) -> Samples:
-    """Read the samples for a model. Raises DataError where they do not fit it."""
+def open_samples(
+    subject: Subject, options: DataOptions, *, with_labels: bool = True, rows: LabelRows | None = None
+) -> Samples:
+    """Read the samples for a model, where each has several labels those of `rows`.
+
+    Raises:
+        DataError: where they do not fit the model.
+    """
     return read_samples(
         options.path,
         input_shape=subject.input_shape,
         parts=subject.parts,
         n_classes=subject.model.n_outputs,
-        one_output=_one_output(subject),
+        of_labels=rows or _one_output(subject),
         labels=options.labels,
         limit=options.limit,
         index=options.index,

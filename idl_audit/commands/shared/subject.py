@@ -200,8 +200,13 @@ class _ImplicitOriginal:
         return self.model(inputs.astype(np.float64))
 
 
-def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
+def open_subject(path: Path, options: ModelOptions | None = None, *, whole: bool = False) -> Subject:
     """Read a model file (ONNX, PyTorch, or a converted .npz) and build its implicit model.
+
+    Args:
+        path: the file.
+        options: how to read it.
+        whole: keep a last softmax, where the values of outputs count and not their order alone.
 
     Raises:
         ModelFileError: where the file cannot be read, or must not be.
@@ -222,11 +227,11 @@ def open_subject(path: Path, options: ModelOptions | None = None) -> Subject:
         _refuse_onnx_options(path, options)
         network = read_torch(path, kind, options.torch, chosen=chosen, output=options.output_name)
         graph, original = network.graph, network.original
-        model = _build(path, graph, options)
+        model = _build(path, graph, options, whole=whole)
     else:
         _refuse_torch_options(path, options.torch)
         graph = named(path, lambda: read_graph(path, chosen=chosen, whole=False))
-        model = _build(path, graph, options)
+        model = _build(path, graph, options, whole=whole)
         points = random_inputs(model.n_inputs, n=COMPARED)
         chosen_form = judged(path, graph, options, points, allowed=tolerance(graph))
         original = chosen_form.network
@@ -295,9 +300,10 @@ def _refuse_onnx_options(path: Path, given: ModelOptions) -> None:
         )
 
 
-def _build(path: Path, graph: Graph, options: ModelOptions) -> ImplicitModel:
+def _build(path: Path, graph: Graph, options: ModelOptions, *, whole: bool = False) -> ImplicitModel:
     check_chosen(graph, options.input_name or (), chosen_output(path, graph, options.output_name), path)
-    return named(path, lambda: build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes))
+    output, most = options.output_name, options.max_bytes
+    return named(path, lambda: build_implicit(graph, output=output, max_bytes=most, whole=whole))
 
 
 def named(path: Path, step: Callable[[], Step]) -> Step:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.demand import MOST_IN_A_CLAIM, AmongFirst, Demand, PixelClasses
 from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.verdicts import ArithmeticName
 
@@ -84,6 +85,47 @@ class SampleClaim:
     def queries(self, model: ImplicitModel) -> tuple[Query, ...]:
         """Return the query that has no counterexample, if the claim holds."""
         return (Query.misclassification(self.ball.inputs, model.n_outputs, self.label),)
+
+
+@dataclass(frozen=True, eq=False)
+class DemandClaim:
+    """Every input of a set around a sample has outputs as they are demanded."""
+
+    ball: Ball
+    demand: Demand
+    groups: tuple[IntArray, ...]
+    """The parts that are proved, those together that one query is about; none of a demand without parts."""
+    index: int
+    """Which sample of the data it is, for people."""
+
+    def misfit(self, model: ImplicitModel) -> str:
+        """Return why the model has no such outputs or inputs; empty where it has."""
+        demand, q = self.demand, model.n_outputs
+        if self.ball.centre.shape != (model.n_inputs,):
+            return f"it speaks of {self.ball.centre.size} inputs, which the model does not have"
+        if isinstance(demand, AmongFirst):
+            if not 0 <= demand.label < q or not 0 < demand.k < q or not all(0 <= j < q for j in demand.below):
+                return f"it speaks of class {demand.label} among the first {demand.k}, which the model does not have"
+            small = demand.is_small(q) and len(demand.below) * q <= MOST_IN_A_CLAIM
+            return "" if small else "it leaves more combinations of rivals open than are looked at"
+        if sum(demand.entries(group.size, q) for group in self.groups) > MOST_IN_A_CLAIM:
+            return "it is about more parts than are looked at together"
+        if isinstance(demand, PixelClasses):
+            if demand.labels.size * demand.classes != q:
+                return f"it speaks of {demand.labels.size} pixels of {demand.classes} classes each, and has {q} outputs"
+            return ""
+        if not (demand.outputs < q).all():
+            return "it speaks of outputs that the model does not have"
+        if model.stripped_output:
+            return f"it speaks of values of {model.stripped_output}, which the model leaves out"
+        return ""
+
+    def queries(self, model: ImplicitModel) -> tuple[Query, ...]:
+        """Return the queries that have no counterexample, if the claim holds."""
+        inputs, q = self.ball.inputs, model.n_outputs
+        if isinstance(self.demand, AmongFirst):
+            return (self.demand.query(inputs, q),)
+        return tuple(self.demand.only(group).query(inputs, q) for group in self.groups)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,16 +33,25 @@ from idl_audit.proof.files.arrays import (
     packed,
     sizes,
 )
-from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim, SensitivityClaim, Units
+from idl_audit.proof.files.claims import (
+    About,
+    Ball,
+    DemandClaim,
+    PropertyClaim,
+    SampleClaim,
+    SensitivityClaim,
+    Units,
+)
 from idl_audit.proof.files.door import Arrays, Spec, check_values, fit
 from idl_audit.proof.files.pairs import PAIRED, AgreementClaim, DifferenceClaim, Pairing
-from idl_audit.proof.files.strict_json import Damaged, Entry, below, parsed
+from idl_audit.proof.files.strict_json import Damaged, Entry, Misfit, below, parsed
 from idl_audit.proof.float_check import check_computed
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.proof import Proof
 from idl_audit.proof.sensitivity_witness import Checked, Witness, check_witness
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.box import Box
+from idl_audit.values.demand import AmongFirst, Limits, Parted, PixelClasses
 from idl_audit.values.errors import InvalidInputError
 from idl_audit.values.npz import NpzFile, write_npz
 from idl_audit.values.query import Conjunction, Query
@@ -68,6 +77,19 @@ PROPERTY: Final[Mapping[str, Spec]] = MappingProxyType(
         "part.*.alternative.*.strict": Spec(WHOLE, ("rows/4",), 0, 1),
     }
 )
+GROUPS: Final[Mapping[str, Spec]] = MappingProxyType(
+    {**SAMPLE, "group.*.parts": Spec(WHOLE, ("parts/2",), 0, ascending=True)}
+)
+LIMITS: Final[Mapping[str, Spec]] = MappingProxyType(
+    {
+        **GROUPS,
+        "limit.outputs": Spec(WHOLE, ("limits/1",), 0),
+        "limit.sides": Spec(WHOLE, ("limits/1",), -1, 1),
+        "limit.values": Spec(REAL, ("limits/1",)),
+        "limit.strict": Spec(WHOLE, ("limits/1",), 0, 1),
+    }
+)
+PIXELS: Final[Mapping[str, Spec]] = MappingProxyType({**GROUPS, "pixel.labels": Spec(WHOLE, ("pixels/1",), 0)})
 DIFFERENCE: Final[Mapping[str, Spec]] = MappingProxyType({**SAMPLE, "limits": Spec(REAL, ("pair outputs",), 0)})
 SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
     {
@@ -84,7 +106,7 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
 )
 """Pattern of a name -> what arrays of that name are, for each kind of claim."""
 
-Claim: TypeAlias = SampleClaim | PropertyClaim | SensitivityClaim | AgreementClaim | DifferenceClaim
+Claim: TypeAlias = SampleClaim | DemandClaim | PropertyClaim | SensitivityClaim | AgreementClaim | DifferenceClaim
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +160,7 @@ class ProofFile:
         found = []
         for number, (query, proof) in enumerate(zip(queries, self.proofs, strict=True)):
             where = f"box {number}: " if isinstance(self.claim, PropertyClaim) else ""
+            where = f"group {number}: " if isinstance(self.claim, DemandClaim) and len(queries) > 1 else where
             if not query.alternatives:
                 found.append(f"{where}it names no alternative")
             found += [where + why for why in self._open(model, query, proof, arithmetic)]
@@ -214,15 +237,33 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
             return {"kind": "difference", **shared}
         first, second = claim.possible
         return {"kind": "agreement", **shared, "reference": claim.reference, "first": first, "second": second}
-    return {
-        "kind": "sample",
+    of_set: dict[str, Any] = {
         "index": claim.index,
-        "label": claim.label,
         "eps": ball.eps,
         "clip": ball.clip,
         "cardinality": ball.cardinality,
         **({"free": ball.free} if ball.free else {}),
     }
+    if isinstance(claim, DemandClaim):
+        return {**of_set, **_packed_demand(claim, arrays)}
+    return {**of_set, "kind": "sample", "label": claim.label}
+
+
+def _packed_demand(claim: DemandClaim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    """Put the arrays of a demand among others and return what meta says of it."""
+    demand = claim.demand
+    if isinstance(demand, AmongFirst):
+        return {"kind": "top", "label": demand.label, "k": demand.k, "below": list(demand.below)}
+    for number, group in enumerate(claim.groups):
+        arrays[f"group.{number}.parts"] = group.astype(np.int64)
+    if isinstance(demand, PixelClasses):
+        arrays["pixel.labels"] = demand.labels.astype(np.int64)
+        return {"kind": "pixels", "classes": demand.classes}
+    arrays["limit.outputs"] = demand.outputs.astype(np.int64)
+    arrays["limit.sides"] = demand.sides.astype(np.int64)
+    arrays["limit.values"] = np.asarray(demand.values, np.float64)
+    arrays["limit.strict"] = demand.strict.astype(np.int64)
+    return {"kind": "limits"}
 
 
 def _pack_witness(witness: Witness, arrays: dict[str, AnyArray]) -> None:
@@ -309,14 +350,14 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Damaged("'claim' of meta is of no kind that is known")
-    if about.threshold is not None and name in ("property", "sensitivity"):
-        raise Damaged("it has a threshold, which makes classes, and is about no sample")
+    if about.threshold is not None and name in ("property", "sensitivity", *DEMANDS):
+        raise Damaged("it has a threshold, which makes two classes, and is about none")
     entry = Entry(value, "claim", ("kind", *kind.keys), kind.optional)
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
     fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
     found = kind.opened(about, entry, Arrays(arrays), model)
-    if about.arithmetic != "real" and name not in ("sample", "property"):
+    if about.arithmetic != "real" and name not in ("sample", "property", *DEMANDS):
         raise Damaged("it speaks of roundings, and is about " + ("slopes" if name == "sensitivity" else "two networks"))
     if about.arithmetic == "real" and any(proof.slack for proof in found.proofs):
         raise Damaged("it speaks of roundings, and is about real numbers")
@@ -330,7 +371,8 @@ def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
     return tuple(opened(arrays, number) for number in range(count))
 
 
-def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+def _ball(entry: Entry, arrays: Arrays, model: ImplicitModel) -> Ball:
+    """Return the set around a sample. Raises Damaged where it makes no sense."""
     cardinality = None if entry.get("cardinality") is None else entry.whole("cardinality")
     free = tuple(entry.members("free", model.n_inputs, "input"))
     if free and cardinality is not None:
@@ -340,8 +382,53 @@ def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) ->
         _ = ball.inputs
     except InvalidInputError as error:
         raise Damaged(f"its set makes no sense: {error}") from error
+    return ball
+
+
+def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    ball = _ball(entry, arrays, model)
     label = below(entry.whole("label"), max(2, model.n_outputs), "the label", "class")
     return ProofFile(about, SampleClaim(ball, label, entry.whole("index")), _proofs(arrays, 1))
+
+
+def _top(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    q = max(2, model.n_outputs)
+    label = below(entry.whole("label"), q, "the label", "class")
+    k = below(entry.whole("k"), q, "k", "class")
+    demand = AmongFirst(label, k, tuple(entry.members("below", q, "class")))
+    if k < 1 or label in demand.below:
+        raise Damaged("it says of a class that it is among none, or stays below itself")
+    claim = DemandClaim(_ball(entry, arrays, model), demand, (), entry.whole("index"))
+    return ProofFile(about, claim, _proofs(arrays, 1))
+
+
+def _limits(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    outputs, sides = arrays["limit.outputs"], arrays["limit.sides"]
+    if not (outputs < model.n_outputs).all():
+        raise Misfit("it is about outputs that the model does not have")
+    if not outputs.size or not (np.abs(sides) == 1).all():
+        raise Damaged("it has no limit, or one that is on no side")
+    demand = Limits(outputs, sides, arrays["limit.values"], arrays["limit.strict"].astype(np.bool_))
+    return _with_groups(about, demand, entry, arrays, model)
+
+
+def _pixels(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    labels, classes = arrays["pixel.labels"], entry.whole("classes")
+    if classes < 2 or labels.size * classes != model.n_outputs:
+        raise Misfit("it is about pixels or classes that the model does not have")
+    if not (labels < classes).all():
+        raise Damaged("a pixel has a class that there is not")
+    return _with_groups(about, PixelClasses(labels, classes, np.arange(labels.size)), entry, arrays, model)
+
+
+def _with_groups(about: About, demand: Parted, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    """Return the claim that the parts of some groups keep what is demanded. Raises Damaged where there are none."""
+    count = arrays.counted("group", "groups")
+    groups = tuple(arrays[f"group.{number}.parts"] for number in range(count))
+    if not count or not all(group.size and np.isin(group, demand.parts).all() for group in groups):
+        raise Damaged("it has a group without parts, or of parts of which nothing is demanded")
+    claim = DemandClaim(_ball(entry, arrays, model), demand, groups, entry.whole("index"))
+    return ProofFile(about, claim, _proofs(arrays, count))
 
 
 def _box_of(entry: Entry, arrays: Arrays) -> Ball:
@@ -420,11 +507,15 @@ class Kind:
     """Keys that may be left out."""
 
 
+_OF_A_SAMPLE: Final = ("index", "eps", "clip", "cardinality")
 _OF_A_PAIR: Final = ("index", "eps", "clip", "form", "other")
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample, ("free",)),
+        "sample": Kind(("label", *_OF_A_SAMPLE), SAMPLE, _sample, ("free",)),
+        "limits": Kind(_OF_A_SAMPLE, LIMITS, _limits, ("free",)),
+        "top": Kind(("label", "k", "below", *_OF_A_SAMPLE), SAMPLE, _top, ("free",)),
+        "pixels": Kind(("classes", *_OF_A_SAMPLE), PIXELS, _pixels, ("free",)),
         "property": Kind(("name", "sha256"), PROPERTY, _property),
         "sensitivity": Kind((), SENSITIVITY, _sensitivity),
         "agreement": Kind((*_OF_A_PAIR, "reference", "first", "second"), SAMPLE, _agreement),
@@ -432,3 +523,5 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     }
 )
 """What a claim may be."""
+DEMANDS: Final = ("limits", "top", "pixels")
+"""Kinds of claims about what outputs are to keep, beside one class."""

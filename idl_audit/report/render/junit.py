@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias
 from xml.etree import ElementTree
 
 from idl_audit.report.schema import Reason, Report, RuleResult, SampleResult, Verdict
-from idl_audit.report.wording import REASONS, eps_text, figure, in_arithmetic, plain, verdict_sentence
+from idl_audit.report.wording import REASONS, demand_text, eps_text, figure, in_arithmetic, plain, verdict_sentence
 
 MARK: Final = "<?xml version='1.0' encoding='utf-8'?>\n<!-- idl-audit report -->"
 Outcome: TypeAlias = Literal["failure", "error", "skipped"]
@@ -83,7 +83,8 @@ def _suites(report: Report) -> Iterator[tuple[str, list[_Case]]]:
             for result in sample.results
             if result.eps == radius
         ]
-        yield f"verdicts at eps {eps_text(report, radius)}{in_arithmetic(report)}", cases
+        asked = "" if report.demand is None else f", {demand_text(report)}"
+        yield f"verdicts at eps {eps_text(report, radius)}{asked}{in_arithmetic(report)}", cases
     yield from _relations(report, judged=report.gate is None)
     if report.properties:
         yield f"properties{in_arithmetic(report)}", list(_properties(report))
@@ -157,14 +158,16 @@ def _verdict(index: int, label: int | None, result: SampleResult, *, judged: boo
 def _told(result: SampleResult) -> str:
     if result.adversarial is not None:
         found = result.adversarial
-        becomes = "no number" if found.class_ is None else f"class {found.class_}"
+        becomes = "becomes no number" if found.class_ is None else f"becomes class {found.class_}"
+        if found.broken:
+            becomes = f"breaks {', '.join(map(str, found.broken[:5]))}"
         return (
-            f"becomes {becomes}, margin {figure(found.margin)}, {found.l0} inputs changed by at most "
+            f"{becomes}, margin {figure(found.margin)}, {found.l0} inputs changed by at most "
             f"{figure(found.linf)}, confirmed by {', '.join(found.confirmed_by) or 'nothing'}"
         )
     if result.reason is not None:
         return f"{result.reason.value}, {REASONS[result.reason]}"
-    return "misclassified without any change"
+    return "misclassified without any change" if result.parts is None else "not as demanded without any change"
 
 
 def _properties(report: Report) -> Iterator[_Case]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from idl_audit.report.claims import ARITHMETICS
 from idl_audit.report.render.parts import Cell, Kind, Mark, Name, PairList, Pairs, Section, Share, Table, table
 from idl_audit.report.schema import Conversion, DataInfo, Report, ThreatModel
-from idl_audit.report.wording import figure, near_jumps, optimisation
+from idl_audit.report.wording import demand_text, figure, near_jumps, optimisation
 
 _LEVELS: dict[str, Kind] = {"info": "info", "warning": "warning", "error": "error"}
 
@@ -108,6 +108,7 @@ def provenance_section(report: Report) -> Iterator[Section]:
         _add_data(run, report.data)
     if report.threat_model is not None:
         _add_threat(run, report.threat_model)
+    run.add("asked of the outputs", demand_text(report) or None)
     environment = report.environment
     run.add("python", f"{environment.python} on {environment.platform}")
     run.add("libraries", ", ".join(f"{name} {version}" for name, version in environment.versions.items()))

@@ -21,7 +21,7 @@ from idl_audit.report.render.parts import (
     verdict_mark,
 )
 from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
-from idl_audit.report.wording import OBJECTIVES, REASONS, eps_text, figure, in_arithmetic, percent
+from idl_audit.report.wording import OBJECTIVES, PARTS, REASONS, eps_text, figure, in_arithmetic, interval, percent
 from idl_audit.report.worst_first import (
     deciding_margin,
     farthest_first,
@@ -74,6 +74,23 @@ def verdict_section(report: Report) -> Iterator[Section]:
         several = any(len(sample.results) > 1 for sample in tried)
         body = _by_radius(report, tried) if several else _by_verdict(report, tried)
         yield Section("samples", "Samples, worst first", (body,))
+    yield from _outputs(report, tried)
+
+
+def _outputs(report: Report, samples: list[SampleReport]) -> Iterator[Section]:
+    """Yield the verdict and the proved interval of every output with limits, and of every label."""
+    rows: list[tuple[Cell, ...]] = []
+    for sample in samples:
+        for result in sample.results:
+            for one in result.outputs:
+                proved = None if one.least is None and one.greatest is None else interval(one.least, one.greatest)
+                cells = (sample.index, eps_text(report, result.eps), one.output, verdict_mark(one.verdict), proved)
+                rows.append(cells)
+    if rows:
+        titles = (">sample", ">eps", ">output", "verdict", ">proved interval")
+        note = "No input of the set has the output outside its proved interval."
+        made = table("Outputs", titles, rows, note=note)
+        yield Section("outputs", "Outputs with limits, worst samples first", (made,))
 
 
 def _counts(report: Report, entries: list[EpsSummary]) -> Table:
@@ -82,10 +99,13 @@ def _counts(report: Report, entries: list[EpsSummary]) -> Table:
         counts = {verdict: getattr(entry, verdict.value) for verdict in Verdict}
         cells = [f"{count} ({percent(count, entry.n)})" for count in counts.values()]
         bar = Stack(tuple((VERDICTS[verdict], verdict_mark(verdict).text, count) for verdict, count in counts.items()))
+        cells += [] if entry.parts is None else [f"{entry.parts.certified} of {entry.parts.n}"]
         rows.append((eps_text(report, entry.eps), bar, entry.n, *cells))
     clean = report.summary.clean if report.summary is not None else None
     note = "" if clean is None else f"Clean accuracy: {clean.k} of {clean.n} ({percent(clean.k, clean.n)})."
-    titles = (">eps", "", ">n", *(f">{verdict_mark(verdict).text}" for verdict in Verdict))
+    titles = [">eps", "", ">n", *(f">{verdict_mark(verdict).text}" for verdict in Verdict)]
+    if any(entry.parts is not None for entry in entries) and report.demand is not None:
+        titles.append(f">{PARTS[report.demand.kind]} certified")
     return table("Counts at each radius", titles, rows, note=note, shown=100)
 
 
@@ -101,8 +121,16 @@ def _by_verdict(report: Report, samples: list[SampleReport]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for sample in samples:
         result = sample.results[0]
-        rows.append((*_who(sample), verdict_mark(result.verdict), *_why(result)))
-    titles = (">sample", ">label", ">predicted", "verdict", ">margin", ">becomes", "reason or method", ">seconds")
+        parts: tuple[Cell, ...] = ()
+        if result.parts is not None:
+            parts = (f"{result.parts.certified} of {result.parts.n}", result.parts.falsified)
+        rows.append((*_who(sample), verdict_mark(result.verdict), *parts, *_why(result)))
+    noun = PARTS.get(report.demand.kind) if report.demand is not None else None
+    of_parts = (f">{noun} certified", ">attacked") if noun else ()
+    titles = (
+        *(">sample", ">label", ">predicted", "verdict", *of_parts),
+        *(">margin", ">becomes", "reason or method", ">seconds"),
+    )
     return table(f"Samples at eps {eps_text(report, samples[0].results[0].eps)}", titles, rows, note=_MARGIN)
 
 

@@ -10,6 +10,7 @@ from idl_audit.report.schema.comparison import (
     Comparison,
     TwoClasses,
 )
+from idl_audit.report.schema.demand import DemandInfo, OutputResult, PartCounts
 from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
 from idl_audit.report.schema.hardening import Audited, Hardening, TradeOff
 from idl_audit.report.schema.monotonicity import (
@@ -100,6 +101,7 @@ __all__ = [
     "ConfidenceInterval",
     "Conversion",
     "DataInfo",
+    "DemandInfo",
     "Diagnostic",
     "Drift",
     "Environment",
@@ -128,7 +130,9 @@ __all__ = [
     "ObjectiveReport",
     "Optimisation",
     "OutputBounds",
+    "OutputResult",
     "Part",
+    "PartCounts",
     "Prediction",
     "PreprocessingInfo",
     "PropertyClaim",

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from idl_audit.report.schema.base import Part, Seconds, Status, Text, WhyIncomplete
 from idl_audit.report.schema.comparison import Comparison
+from idl_audit.report.schema.demand import DemandInfo
 from idl_audit.report.schema.hardening import Hardening
 from idl_audit.report.schema.monotonicity import Monotonicity
 from idl_audit.report.schema.results import (
@@ -57,6 +58,9 @@ class Report(Part):
     conversion: Conversion | None = Field(default=None, description="The implicit model.")
     data: DataInfo | None = Field(default=None, description="The samples.")
     threat_model: ThreatModel | None = Field(default=None, description="How an input may be perturbed.")
+    demand: DemandInfo | None = Field(
+        default=None, description="What verdicts are about, where it is not the class of the largest output."
+    )
     summary: Summary | None = Field(default=None, description="Counts of verdicts.")
     samples: tuple[SampleReport, ...] = Field(default=(), description="Every sample with its verdicts.")
     sensitivity: Sensitivity | None = Field(default=None, description="The sensitivity matrix.")

@@ -17,6 +17,7 @@ from idl_audit.report.schema.base import (
     Sha256,
     Text,
 )
+from idl_audit.report.schema.demand import OutputResult, PartCounts
 from idl_audit.values.verdicts import ArithmeticName, Reason, Verdict
 
 
@@ -45,6 +46,9 @@ class EpsSummary(Part):
     timed_out: Count | None = Field(
         default=None,
         description="Of the unknown ones, those that the time limit ended: a machine with more time may decide them.",
+    )
+    parts: PartCounts | None = Field(
+        default=None, description="Where what is demanded has parts: those of all samples, by verdict."
     )
 
     @model_validator(mode="after")
@@ -88,6 +92,9 @@ class Adversarial(Part):
         default=(), description="What ran the original network on it, and the exact arithmetic that agrees."
     )
     survives_8bit: bool | None = Field(default=None, description="Still misclassified after rounding to 8-bit pixels.")
+    broken: tuple[Count, ...] = Field(
+        default=(), description="Where what is demanded has parts: those that it breaks, the first twenty by number."
+    )
     key: Text | None = Field(default=None, description="Name of the input in the file that --save wrote.")
 
 
@@ -102,6 +109,15 @@ class SampleResult(Part):
     adversarial: Adversarial | None = Field(default=None, description="For `falsified`: the input that was found.")
     reason: Reason | None = Field(default=None, description="For `unknown`: why.")
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
+    parts: PartCounts | None = Field(
+        default=None, description="Where what is demanded has parts - outputs, labels, pixels -: those of each verdict."
+    )
+    outputs: tuple[OutputResult, ...] = Field(
+        default=(), description="Of outputs and labels: each with its verdict and its proved interval."
+    )
+    beaten: tuple[Count, ...] = Field(
+        default=(), description="Of a class that is to stay among the first: rivals that are proved to stay below it."
+    )
 
     @model_validator(mode="after")
     def _check_verdict(self) -> Self:

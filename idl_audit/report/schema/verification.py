@@ -50,8 +50,9 @@ class SecondModel(Part):
 class Claim(Part):
     """What exactly was checked; what a file merely says of itself is called so."""
 
-    kind: Literal["class", "property", "sensitivity", "agreement", "difference"] = Field(
-        description="One class for all inputs of a set, a property without counterexample, bounds S of all slopes; of "
+    kind: Literal["class", "top", "limits", "pixels", "property", "sensitivity", "agreement", "difference"] = Field(
+        description="One class for all inputs of a set, a class among the first, outputs on their side of limits, "
+        "pixels of one class each, a property without counterexample, bounds S of all slopes; of "
         "two networks, one class of both at every input of a set, or limits of how far their outputs differ there."
     )
     arithmetic: ArithmeticName = Field(
@@ -69,6 +70,14 @@ class Claim(Part):
         description="What turns the inputs that the claim speaks of into the model's.",
     )
     label: Count | None = Field(default=None, description="The class.")
+    top: Count | None = Field(default=None, description="Among how many classes it stays.")
+    parts: Numbers | None = Field(default=None, description="The outputs or pixels that are proved, by number.")
+    output_limits: Numbers | None = Field(
+        default=None,
+        description="Limits of these outputs, shape (limits, 4): output, side (1: not below, -1: not above), value, "
+        "and 1 where it is not reached either.",
+    )
+    pixel_labels: Numbers | None = Field(default=None, description="The class of every pixel.")
     threshold: float | None = Field(
         default=None, description="Of one output: class 1 is above it, class 0 is not; null where outputs compete."
     )

@@ -19,7 +19,7 @@ from idl_audit.report.terminal.layout import (
     table,
     verdict_name,
 )
-from idl_audit.report.wording import REASONS, eps_text, figure, percent
+from idl_audit.report.wording import PARTS, REASONS, eps_text, figure, interval, percent
 from idl_audit.report.worst_first import deciding_margin, largest_certified, smallest_falsified, worst_first
 
 
@@ -33,6 +33,8 @@ def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide
             add_row(why, (in_colour(Verdict.UNKNOWN, reason.value), count, REASONS[reason]))
         yield "Why undecided", why
     tried = worst_first(report.samples)
+    if any(result.outputs for sample in tried for result in sample.results):
+        yield heading("Outputs, worst samples first", len(tried), most), _outputs(report, tried, most)
     if tried:
         several = any(len(sample.results) > 1 for sample in tried)
         body = _by_radius(report, tried, most) if several else _by_verdict(report, tried, most, wide=wide)
@@ -41,6 +43,8 @@ def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide
 
 def _counts(report: Report, summary: Summary) -> Table:
     made = table(("eps", "right"), ("n", "right"), *((verdict_name(verdict), "right") for verdict in Verdict))
+    if report.demand is not None and report.demand.kind in PARTS:
+        add_columns(made, (f"{PARTS[report.demand.kind]} certified", "right"))
     for entry in summary.per_eps:
         counts = {
             Verdict.CERTIFIED: entry.certified,
@@ -48,7 +52,10 @@ def _counts(report: Report, summary: Summary) -> Table:
             Verdict.UNKNOWN: entry.unknown,
             Verdict.CLEAN_WRONG: entry.clean_wrong,
         }
-        cells = [in_colour(verdict, f"{counts[verdict]} ({percent(counts[verdict], entry.n)})") for verdict in Verdict]
+        cells: list[Cell] = [
+            in_colour(verdict, f"{counts[verdict]} ({percent(counts[verdict], entry.n)})") for verdict in Verdict
+        ]
+        cells += [f"{entry.parts.certified} of {entry.parts.n}"] if entry.parts is not None else []
         add_row(made, (eps_text(report, entry.eps), entry.n, *cells))
     if summary.clean is not None:
         clean = summary.clean
@@ -57,8 +64,47 @@ def _counts(report: Report, summary: Summary) -> Table:
     return made
 
 
+def _outputs(report: Report, samples: Sequence[SampleReport], most: int | None) -> Table:
+    """One row for each output of a sample at a radius: its verdict, and between which numbers it is proved to stay."""
+    made = table(("sample", "right"), ("eps", "right"), ("output", "right"), ("verdict", "left"), ("proved", "right"))
+    for sample in samples[:most]:
+        for result in sample.results:
+            for one in result.outputs[:most]:
+                verdict = in_colour(one.verdict, verdict_name(one.verdict))
+                cells: list[Cell] = [sample.index, eps_text(report, result.eps), one.output, verdict]
+                known = one.least is not None or one.greatest is not None
+                add_row(made, [*cells, interval(one.least, one.greatest) if known else None])
+    return made
+
+
+def _by_part(report: Report, samples: Sequence[SampleReport], most: int | None, *, wide: bool) -> Table:
+    """One row per sample whose outputs, labels or pixels have verdicts of their own."""
+    made = table(("sample", "right"), ("verdict", "left"), ("margin", "right"))
+    add_columns(made, ("certified", "right"), ("attacked", "right"), ("wrong before", "right"))
+    add_columns(made, ("breaks", "right"), ("reason", "left"))
+    if wide:
+        add_columns(made, ("eps", "right"), ("method", "left"), ("confirmed by", "left"), ("seconds", "right"))
+    for sample in samples[:most]:
+        result = sample.results[0]
+        found, parts = result.adversarial, result.parts
+        cells: list[Cell] = [sample.index, in_colour(result.verdict, verdict_name(result.verdict))]
+        cells += [figure(deciding_margin(result))]
+        if parts is not None:
+            cells += [f"{parts.certified}/{parts.n}", parts.falsified, parts.clean_wrong]
+        broken = () if found is None else found.broken
+        cells += [", ".join(map(str, broken[:3])) + (", ..." if len(broken) > 3 else "") or None]
+        cells += [result.reason.value if result.reason else None]
+        if wide:
+            cells += [eps_text(report, result.eps), result.method]
+            cells += [(", ".join(found.confirmed_by) or None) if found else None, figure(result.seconds)]
+        add_row(made, cells)
+    return made
+
+
 def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | None, *, wide: bool) -> Table:
     """One row per sample, each of which was tried at one radius."""
+    if any(sample.results[0].parts is not None for sample in samples):
+        return _by_part(report, samples, most, wide=wide)
     made = table(("sample", "right"), ("label", "right"), ("predicts", "right"), ("verdict", "left"))
     add_columns(made, ("margin", "right"), ("becomes", "right"), ("reason", "left"))
     if wide:
