@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from idl_audit.api import Robustness, Sweep
-from idl_audit.report.pictures import LIGHT, AccuracyPoint, accuracy_band, adversarial_triple, heat_map
-from idl_audit.report.render.html_pictures import accuracy_points, clean_share
+from idl_audit.report.pictures import (
+    LIGHT,
+    AccuracyPoint,
+    accuracy_band,
+    accuracy_points,
+    adversarial_triple,
+    clean_share,
+    heat_map,
+)
 from idl_audit.report.schema import Report
 from idl_audit.values.errors import OptionError
 

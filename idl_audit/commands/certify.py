@@ -35,12 +35,14 @@ from idl_audit.decide.ladder import Parts, Result, climbed, in_order_of_cost
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.float_margins import Unbounded
+from idl_audit.report.pictures import accuracy_points, plot_accuracy
 from idl_audit.report.schema import (
     Adversarial,
     AgreementCheck,
     CleanAccuracy,
     Diagnostic,
     EpsSummary,
+    LargestEps,
     OutputResult,
     PartCounts,
     Report,
@@ -54,6 +56,7 @@ from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import InputSet
 from idl_audit.values.demand import AmongFirst, Demand, Limits, PartedQuery, PixelClasses
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.values.files import write_whole
 from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
 from idl_audit.values.query import Misclassification, Query, SampleQuery
@@ -191,7 +194,7 @@ def audit_robustness(
     opinions = replace(opinions, has_scores=not gives_class(subject.model))
     certificates = [file for sample in decided for file in sample.certificates]
     artifacts = (*_save(options, decided), *_draw(options, decided, subject), *certificates)
-    return framed_report(
+    report = framed_report(
         command,
         clock,
         seed=options.verdicts.seed,
@@ -223,6 +226,15 @@ def audit_robustness(
         ),
         artifacts=artifacts,
     )
+    return _plotted(report, options)
+
+
+def _plotted(report: Report, options: RobustnessOptions) -> Report:
+    """Draw the shares of samples over eps where that is asked; return the report, which names the file."""
+    if options.plot is None or len(accuracy_points(report)) < 2:
+        return report
+    write_whole(options.plot, lambda stream: plot_accuracy(report, stream))
+    return report.model_copy(update={"artifacts": (*report.artifacts, str(options.plot))})
 
 
 def _setting(subject: Subject, sigma: FloatArray | None, free: tuple[int, ...], options: RobustnessOptions) -> Setting:
@@ -238,6 +250,7 @@ def _setting(subject: Subject, sigma: FloatArray | None, free: tuple[int, ...], 
         sigma,
         free,
         options.demanded,
+        options.largest,
     )
 
 
@@ -281,6 +294,7 @@ def _key(
         options.sparse,
         options.ignore,
         options.demanded,
+        options.largest,
         options.certificates,
         data.layout,
         asdict(data.preprocessing),
@@ -596,7 +610,11 @@ def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opini
     )
     predicted = sample.predicted if sample.predicted >= 0 else None
     label = sample.label if sample.label >= 0 else None
-    return SampleReport(index=sample.index, label=label, predicted=predicted, results=results)
+    found = sample.largest
+    largest = None
+    if found is not None:
+        largest = LargestEps(certified=found.certified, falsified=found.falsified, tried=found.tried)
+    return SampleReport(index=sample.index, label=label, predicted=predicted, results=results, largest=largest)
 
 
 def _result_report(

@@ -28,6 +28,10 @@ def differences(report: Report, earlier: Report, *, same_radii: bool) -> Iterato
     yield from _other_classes(report, earlier)
     yield from _other_threat(report.threat_model, earlier.threat_model, same_radii=same_radii)
     yield from _other_demand(report.demand, earlier.demand)
+    if report.samples and earlier.samples:
+        asked = [any(one.largest is not None for one in which.samples) for which in (report, earlier)]
+        if asked[0] != asked[1]:
+            yield "only one of the two reports looks for the largest radii"
     yield from _other_relation(report, earlier)
 
 

@@ -11,7 +11,7 @@ from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.gate.comparison import changes, check_comparable
 from idl_audit.gate.fingerprints import notes
 from idl_audit.gate.measures import Figure, Share, measure, wilson
-from idl_audit.gate.rules import AT_EPS, COMPARED, EXAMPLE, Metric, Rule, parse_rule
+from idl_audit.gate.rules import AT_EPS, COMPARED, EXAMPLE, QUANTILES, Metric, Rule, parse_rule
 from idl_audit.report.schema import Gate, NewlyFalsified, Report, RuleResult, Verdict
 from idl_audit.report.wording import eps_text, plain
 from idl_audit.values.errors import OptionError
@@ -51,7 +51,7 @@ def check_measured(rules: Sequence[Rule], *, radii: Sequence[Eps], sensitivity: 
                 raise OptionError(f"the rule '{rule.text}' needs the step sensitivity; add it to the steps")
         elif not radii:
             raise OptionError(f"the rule '{rule.text}' needs verdicts; add certify or attack to the steps")
-        elif rule.eps is not None:
+        elif rule.eps is not None and rule.metric not in QUANTILES:
             value = parse_number(rule.eps, option=rule.text)
             if not any(value == radius.value or rule.eps == radius.text for radius in radii):
                 raise OptionError(f"the rule '{rule.text}' is about a radius that is not audited; eps is {known}")

@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import Final, TypeVar
 
 from idl_audit.data.numbers import parse_number
-from idl_audit.gate.rules import AT_EPS, COMPARED, Metric
+from idl_audit.gate.rules import AT_EPS, COMPARED, QUANTILES, Metric, quantile
 from idl_audit.report.schema import ComparedCounts, ConfidenceInterval, EpsSummary, MonotoneCounts, Report
 from idl_audit.report.wording import eps_text, plain
 from idl_audit.values.errors import OptionError
@@ -73,6 +73,8 @@ def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
             raise OptionError("the report has no monotonicity, which monotone speaks of; write one with certify")
         own = _at_radius(report, report.monotonicity.per_eps, metric, eps)
         return Share(own.certified, own.n)
+    if metric in QUANTILES:
+        return Figure(largest_at(report, quantile(eps or "", metric)))
     if metric in AT_EPS:
         entry = entry_at(report, metric, eps)
         if metric is Metric.CERTIFIED_ACCURACY:
@@ -103,6 +105,18 @@ def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
     if not found.top_inputs:
         raise OptionError("the report lists no entry of S, which max_sensitivity speaks of; write it anew")
     return Figure(max(entry.value for entry in found.top_inputs))
+
+
+def largest_at(report: Report, share: Fraction) -> float | None:
+    """Return a radius that all but a share of the samples are certified at; 0 stands for none.
+
+    The k-th smallest largest certified radius, k = ceil(share n), 1 at least: n - k + 1 >= (1 - share) n samples have
+    it or more. A sample that is wrong without any change, or never certified, counts as 0.
+    """
+    found = sorted(0.0 if one.largest is None else one.largest.certified or 0.0 for one in report.samples)
+    if not any(sample.largest is not None for sample in report.samples):
+        raise OptionError("the report has no largest radii, which largest_certified_eps speaks of; certify --largest")
+    return found[max(1, math.ceil(share * len(found))) - 1]
 
 
 def _compared(report: Report, metric: Metric, eps: str | None) -> Share | Figure:

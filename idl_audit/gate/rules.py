@@ -25,6 +25,7 @@ class Metric(StrEnum):
     CERTIFIED_ACCURACY = "certified_accuracy"
     ATTACK_SUCCESS = "attack_success"
     CERTIFIED_SHARE = "certified_share"
+    LARGEST_CERTIFIED_EPS = "largest_certified_eps"
     UNKNOWN = "unknown"
     TIMED_OUT = "timed_out"
     MAX_SENSITIVITY = "max_sensitivity"
@@ -40,6 +41,7 @@ MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
         Metric.CLEAN_ACCURACY: "samples that are predicted right, of all",
         Metric.CERTIFIED_ACCURACY: "samples that are predicted right and certified, of all",
         Metric.CERTIFIED_SHARE: "outputs, labels or pixels that are certified, of those of all samples",
+        Metric.LARGEST_CERTIFIED_EPS: "a quantile of the largest certified radii: at q10 all but a tenth have so much",
         Metric.ATTACK_SUCCESS: "samples that are falsified, of those that are predicted right",
         Metric.UNKNOWN: "samples that are undecided, of all",
         Metric.TIMED_OUT: "samples that are undecided because the time was over, of all",
@@ -69,6 +71,9 @@ AT_EPS: Final = (
     | COMPARED
 )
 """Metrics of one radius."""
+
+QUANTILES: Final = frozenset({Metric.LARGEST_CERTIFIED_EPS})
+"""Metrics of a quantile, q0 to q100, over the samples."""
 
 SHARES: Final = (AT_EPS | {Metric.CLEAN_ACCURACY}) - {Metric.MAX_DIFFERENCE}
 """Metrics that are k of n."""
@@ -134,9 +139,14 @@ def parse_rule(text: str, *, level: Level = "error") -> Rule:
     eps = match["dropped_eps"] if drop else match["metric_eps"]
     metric = None if name is None else _metric(name, shown)
     if eps is not None:
-        if metric is not None and metric not in AT_EPS:
+        if metric in QUANTILES:
+            quantile(eps, shown)
+        elif metric is not None and metric not in AT_EPS:
             raise OptionError(f"the rule {shown} gives {metric} a radius, and it has none; leave @{eps} out")
-        parse_fraction(eps, option=f"the rule {shown}")
+        if metric not in QUANTILES:
+            parse_fraction(eps, option=f"the rule {shown}")
+    elif metric in QUANTILES:
+        raise OptionError(f"the rule {shown} needs a quantile: write {metric}@q10, which all but a tenth reach")
     sign = match["operator"]
     if sign not in OPERATORS:
         raise OptionError(f"the rule {shown} compares by {sign}; write one of {', '.join(OPERATORS)}")
@@ -151,6 +161,13 @@ def parse_rule(text: str, *, level: Level = "error") -> Rule:
     _check_limit(limit, share=share, percent=bool(match["percent"]), number=match["number"], shown=shown)
     limit_text = f"{match['number']} %" if match["percent"] else match["number"]
     return Rule(text.strip(), level, metric, eps, drop, sign, limit, limit_text)
+
+
+def quantile(text: str, shown: str) -> Fraction:
+    """Return the share that q10 stands for. Raises OptionError where it is none."""
+    if not re.fullmatch(r"q(?:100|[0-9]{1,2})", text, re.IGNORECASE):
+        raise OptionError(f"the rule {shown} speaks of the quantile {text}; write q0 to q100")
+    return Fraction(int(text[1:]), 100)
 
 
 def _metric(name: str, shown: str) -> Metric:

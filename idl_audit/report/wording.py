@@ -125,6 +125,16 @@ def interval(lower: float | None, upper: float | None) -> str:
     return f"{low} .. {'inf' if upper is None else _digits(upper, ROUND_CEILING)}"
 
 
+def at_most(value: float) -> str:
+    """Return three digits of a number that something is proved up to, rounded down."""
+    return _digits(value, ROUND_FLOOR)
+
+
+def at_least(value: float) -> str:
+    """Return three digits of a number from which on something is known, rounded up."""
+    return _digits(value, ROUND_CEILING)
+
+
 def _digits(value: float, rounding: str) -> str:
     return f"{float(Context(prec=3, rounding=rounding).create_decimal(repr(value))) + 0.0:.3g}"
 
@@ -300,8 +310,18 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     verb = "is" if entry.certified == 1 else "are"
     return (
         f"{start}{entry.certified} of {entry.n} {images} {verb} certified, {entry.falsified} can be attacked, "
-        f"{entry.unknown} undecided, {wrong}."
+        f"{entry.unknown} undecided, {wrong}.{_quantiles(report)}"
     )
+
+
+def _quantiles(report: Report) -> str:
+    """Return what nine of ten, and half, of the samples are certified at, where the largest radii were looked for."""
+    searched = [sample.largest for sample in report.samples if sample.largest is not None]
+    if not searched:
+        return ""
+    found = sorted((one.certified or 0.0 for one in searched), reverse=True)
+    most, half = (at_most(found[math.ceil(len(found) * share) - 1]) for share in (0.9, 0.5))
+    return f" The largest certified eps is {most} or more for nine of ten, {half} or more for half of them."
 
 
 def _not_tried(report: Report) -> int:

@@ -20,9 +20,14 @@ def worst_first(samples: Iterable[SampleReport]) -> list[SampleReport]:
     with a proof, and what is wrong without any change after those.
     """
     tried = [sample for sample in samples if sample.results]
-    if any(len(sample.results) > 1 for sample in tried):
+    if has_radii(tried):
         return sorted(tried, key=_frailty)
     return sorted(tried, key=lambda sample: _badness(sample.results[0]))
+
+
+def has_radii(samples: Iterable[SampleReport]) -> bool:
+    """Return whether several radii were tried around a sample."""
+    return any(len(sample.results) > 1 or sample.largest is not None for sample in samples)
 
 
 def deciding_margin(result: SampleResult) -> float | None:
@@ -32,11 +37,15 @@ def deciding_margin(result: SampleResult) -> float | None:
 
 def largest_certified(sample: SampleReport) -> float | None:
     """Return the largest radius with a proof."""
+    if sample.largest is not None:
+        return sample.largest.certified
     return max((result.eps for result in sample.results if result.verdict is Verdict.CERTIFIED), default=None)
 
 
 def smallest_falsified(sample: SampleReport) -> float | None:
     """Return the smallest radius with an attack."""
+    if sample.largest is not None:
+        return sample.largest.falsified
     return min((result.eps for result in sample.results if result.verdict is Verdict.FALSIFIED), default=None)
 
 

@@ -16,7 +16,18 @@ from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_file, check_new_folder
-from idl_audit.values.options import PATH, REQUIRED, TEXT, Declared, Reader, group, option, several_of, whole
+from idl_audit.values.options import (
+    PATH,
+    REQUIRED,
+    SWITCH,
+    TEXT,
+    Declared,
+    Reader,
+    group,
+    option,
+    several_of,
+    whole,
+)
 from idl_audit.values.verdicts import ArithmeticName
 
 if TYPE_CHECKING:
@@ -103,6 +114,16 @@ class RobustnessOptions(Declared):
     ignore: tuple[str, ...] | None = c.ignore()
     """Inputs that move through the whole valid range."""
     demanded: DemandOptions = group(DemandOptions)
+    largest: bool = option(
+        False,
+        SWITCH,
+        "Find the largest radius at which each sample is certified and the smallest at which it is falsified, up to "
+        "the one EPS given, by bisection to one per cent; --time-limit and --max-nodes are for each radius tried.",
+        rank=4,
+    )
+    plot: Path | None = c.file(
+        "Draw the shares of samples that are certified and not falsified, over EPS, as a PNG.", metavar="FILE"
+    )
     save: Path | None = c.adversarial()
     certificates: Path | None = c.file(
         "Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.", metavar="DIR"
@@ -142,6 +163,12 @@ class RobustnessOptions(Declared):
                 "--eps must be above zero, not 0; write for example 8/255 or 0.03 (0 is for --ignore and --monotone, "
                 "where other inputs move)"
             )
+        if self.largest and len(self.eps) != 1:
+            raise OptionError("--largest looks between 0 and one radius; give one with --eps")
+        if self.plot is not None:
+            check_new_file(self.plot, force=force)
+            if len(self.eps) < 2 and not self.largest:
+                raise OptionError("--plot draws shares over several radii; give several with --eps, or --largest")
         if self.image_shape is not None and self.images is None:
             raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
         if self.save is not None:
@@ -342,7 +369,7 @@ class Attack(Declared):
     )
     samples: AttackedOptions | None = group(
         AttackedOptions,
-        without=("certificates",),
+        without=("certificates", "largest"),
         when=_of_margins,
         otherwise="goes with the objective margin: leave one or the other out",
     )

@@ -24,6 +24,7 @@ from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.demands import Decision, decide_demand
 from idl_audit.decide.ladder import Options, Parts, Result, Sample, decide_sample, decide_together, samples_at_once
+from idl_audit.decide.largest import Search
 from idl_audit.decide.proofs import Recorded, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
@@ -71,6 +72,8 @@ class Setting:
     """Inputs that move through the whole valid range."""
     demanded: DemandOptions = field(default_factory=DemandOptions)
     """How outputs are read."""
+    largest: bool = False
+    """Whether smaller radii than the one given are looked at as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,15 @@ def query_of(demand: Demand, inputs: InputSet, n_outputs: int) -> Query:
     return demand.query(inputs, n_outputs, 0) if isinstance(demand, AmongFirst) else demand.query(inputs, n_outputs)
 
 
+@dataclass(frozen=True)
+class Largest:
+    """The radii between which a sample is neither certified nor falsified."""
+
+    certified: float | None
+    falsified: float | None
+    tried: int
+
+
 @dataclass(eq=False)
 class Decided:
     """One sample with its results so far, radius by radius."""
@@ -119,6 +131,8 @@ class Decided:
     lost: str | None = None
     """Where it could not be decided: what happened."""
     demand: Demand | None = None
+    largest: Largest | None = None
+    """What is known of the radii below the one given, where that was asked."""
 
     @classmethod
     def of(cls, task: SampleTask) -> Decided:
@@ -212,7 +226,8 @@ class Decider:
 
     def decide(self, task: SampleTask, heard: Callable[[Message], None]) -> Decided:
         """Return the sample with a result for every radius, the smallest first; `heard` is told on the way."""
-        (model, network), setting = self._model(), self.setting
+        setting = self.setting
+        self._model()
         decided = self._is_decided(task.position)  # else alone from the start, as another process would do it
         known = self._known.pop(task.position, {}) if decided else {}
 
@@ -224,26 +239,13 @@ class Decider:
         sample = Decided.of(task)
         for radius, inputs in sorted(zip(setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
             budget = setting.verdicts.budget
-            if task.demand is not None:
-                result = self._demanded(sample, inputs, budget, share)
-            else:
-                result = (
-                    _settled(sample, inputs)
-                    or known.get(radius.value)
-                    or decide_sample(
-                        model,
-                        network,
-                        sample.centre,
-                        sample.label,
-                        inputs,
-                        self._chosen,
-                        share,
-                        budget,
-                        arithmetic=self._arithmetic(),
-                    )
-                )
+            result = _settled_or_known(sample, inputs, known.get(radius.value)) or self._at(
+                sample, inputs, share, budget
+            )
             error = self._float_error(sample, inputs, result, budget)
-            if setting.certificates is not None and _has_proof(result):
+            if setting.largest:
+                self._search_below(sample, radius, result, share)
+            elif setting.certificates is not None and _has_proof(result):
                 self._certify(sample, radius, inputs, result, setting.certificates)
             result = replace(result, float_error=error, recorded=None, states=None, parts=_without_proofs(result.parts))
             sample.results[radius.value], sample.predicted = result, result.predicted
@@ -251,6 +253,41 @@ class Decider:
         if self.subject is not None:
             self.subject.check_unchanged()
         return sample
+
+    def _at(self, sample: Decided, inputs: InputSet, share: Callable[[float], None], budget: Budget) -> Result:
+        """Decide a sample over one set."""
+        if sample.demand is not None:
+            return self._demanded(sample, inputs, budget, share)
+        model, network = self._model()
+        arithmetic, chosen = self._arithmetic(), self._chosen
+        point, label = sample.centre, sample.label
+        return decide_sample(model, network, point, label, inputs, chosen, share, budget, arithmetic=arithmetic)
+
+    def _search_below(self, sample: Decided, radius: Eps, result: Result, share: Callable[[float], None]) -> None:
+        """Bisect between 0 and the radius given; certify the largest radius that is certified."""
+        setting, subject = self.setting, self.subject
+        assert subject is not None
+
+        def around(value: float) -> InputSet:
+            return subject.readable(self._ball(sample, value).inputs, setting.preprocessing)
+
+        def decide(value: float) -> Result:
+            return self._at(sample, around(value), share, setting.verdicts.budget)
+
+        def reach(value: float, found: Result) -> float:
+            return _reach(sample, value, found, around)
+
+        search = Search(decide, reach, radius.value)
+        search.run(result)
+        sample.largest = Largest(search.certified, search.falsified, search.tried)
+        if search.certified is not None and search.proof is not None and setting.certificates is not None:
+            value = Eps(search.certified, repr(search.certified))
+            self._certify(sample, value, around(value.value), search.proof, setting.certificates)
+
+    def _ball(self, sample: Decided, radius: float, k: int | None = None) -> Ball:
+        """Return the set of a radius around a sample, as a claim speaks of it."""
+        setting = self.setting
+        return Ball(sample.centre, radius, setting.sigma, setting.preprocessing.bounds, k, setting.free)
 
     def _demanded(self, sample: Decided, inputs: InputSet, budget: Budget, share: Callable[[float], None]) -> Result:
         """Decide what is demanded beside one class; what a smaller set has broken is broken."""
@@ -260,9 +297,7 @@ class Decider:
             model, network, sample.centre, inputs, self._chosen, budget, share, arithmetic=self._arithmetic()
         )
         flips = (one for one in sample.results.values() if one.found is not None and one.found.holds)
-        before = next(flips, None)
-        settled = None if demand_has_parts(demand) else _settled(sample, inputs)
-        return settled or decide_demand(decision, demand, before)
+        return decide_demand(decision, demand, next(flips, None))
 
     def _model(self) -> tuple[ImplicitModel, Network]:
         if self._ready is None:
@@ -339,7 +374,7 @@ class Decider:
         model, network = self._model()
         setting = self.setting
         k = inputs.k if isinstance(inputs, SparseBall) else None
-        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
+        ball = self._ball(sample, radius.value, k)
         claim, recorded = _claim_of(sample, ball, result)
         if claim.misfit(model):
             sample.uncertified.append(radius.value)
@@ -380,9 +415,21 @@ def _without_proofs(parts: Parts | None) -> Parts | None:
     return None if parts is None else replace(parts, groups=(), recorded=())
 
 
-def demand_has_parts(demand: Demand) -> bool:
-    """Return whether each of several statements has a verdict of its own."""
-    return not isinstance(demand, AmongFirst)
+def _reach(sample: Decided, radius: float, result: Result, around: Callable[[float], InputSet]) -> float:
+    """Return the least radius, of those up to the one given, that is seen to hold the point that was found."""
+    if result.found is None or result.found.pinned:
+        return radius
+    change = np.abs(result.found.point.astype(np.float64) - sample.centre)
+    near = float(np.nextafter(change.max(initial=0.0), np.inf))
+    if not 0 < near < radius or not bool(around(near).contains(result.found.point)):
+        return radius
+    return near
+
+
+def _settled_or_known(sample: Decided, inputs: InputSet, known: Result | None) -> Result | None:
+    """Return what is known of a set without deciding it: by a smaller one, or by what a batch has decided."""
+    parted = sample.demand is not None and not isinstance(sample.demand, AmongFirst)
+    return known if parted else _settled(sample, inputs) or known
 
 
 def _settled(sample: Decided, inputs: InputSet) -> Result | None:

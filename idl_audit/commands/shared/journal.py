@@ -14,14 +14,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from idl_audit.commands.shared.deciding import Decided, SampleTask
+from idl_audit.commands.shared.deciding import Decided, Largest, SampleTask
 from idl_audit.decide.ladder import Parts, Result
 from idl_audit.proof.files.strict_json import Entry
 from idl_audit.report.schema import Report
@@ -228,6 +228,7 @@ def entry_of(sample: Decided) -> dict[str, Any]:
         "results": [{"eps": eps, **_result_entry(result)} for eps, result in sample.results.items()],
         "certificates": sample.certificates,
         "uncertified": sample.uncertified,
+        **({} if sample.largest is None else {"largest": asdict(sample.largest)}),
     }
 
 
@@ -288,7 +289,7 @@ _SOMETIMES: Final = ("float_error", "detail", "parts", "beaten")
 
 
 def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
-    entry = Entry(line, "a line", _SAMPLE)
+    entry = Entry(line, "a line", _SAMPLE, ("largest",))
     task = tasks[entry.whole("position")]
     told = [Entry(one, "a result", _RESULT, _SOMETIMES) for one in entry.items("results")]
     results = {one.number("eps"): _result(one, task) for one in told}
@@ -298,7 +299,17 @@ def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequ
     if not all(isinstance(name, str) for name in names):
         raise TypeError("a name that is no text")
     predicted, uncertified = _class(entry.get("predicted")), list(entry.numbers("uncertified"))
-    return replace(Decided.of(task), predicted=predicted, results=results, certificates=names, uncertified=uncertified)
+    largest = _largest(entry.get("largest")) if "largest" in entry else None
+    sample = replace(Decided.of(task), predicted=predicted, results=results, largest=largest)
+    return replace(sample, certificates=names, uncertified=uncertified)
+
+
+def _largest(value: object) -> Largest:
+    entry = Entry(value, "largest", ("certified", "falsified", "tried"))
+    found = Largest(entry.number_or_none("certified"), entry.number_or_none("falsified"), entry.whole("tried"))
+    if not (found.certified or 0.0) < (math.inf if found.falsified is None else found.falsified):
+        raise ValueError("certified beyond what is falsified")
+    return found
 
 
 def _class(value: object) -> int:

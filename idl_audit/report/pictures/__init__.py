@@ -1,6 +1,13 @@
 """Pictures as PNG files, and as SVG and small PNGs within a page. The door to matplotlib."""
 
-from idl_audit.report.pictures.accuracy import AccuracyPoint, accuracy_band, draw_accuracy
+from idl_audit.report.pictures.accuracy import (
+    AccuracyPoint,
+    accuracy_band,
+    accuracy_points,
+    clean_share,
+    draw_accuracy,
+    plot_accuracy,
+)
 from idl_audit.report.pictures.adversarial import adversarial_triple, draw_adversarial
 from idl_audit.report.pictures.blocks import Cell, draw_blocks
 from idl_audit.report.pictures.heat_map import draw_heat_map, heat_map
@@ -15,8 +22,10 @@ __all__ = [
     "Cell",
     "Theme",
     "accuracy_band",
+    "accuracy_points",
     "adversarial_triple",
     "change_png",
+    "clean_share",
     "draw_accuracy",
     "draw_adversarial",
     "draw_blocks",
@@ -26,4 +35,5 @@ __all__ = [
     "heat_png",
     "image_png",
     "largest_pixel",
+    "plot_accuracy",
 ]

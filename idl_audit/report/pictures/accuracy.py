@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from idl_audit.report.pictures.canvas import label, new_figure
-from idl_audit.report.pictures.theme import Theme, dress, styled, svg
+from idl_audit.report.pictures.canvas import label, new_figure, write_png
+from idl_audit.report.pictures.theme import LIGHT, Theme, dress, styled, svg
+from idl_audit.report.radius_curve import radius_curve
+from idl_audit.report.schema import Report
+from idl_audit.report.wording import eps_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +29,38 @@ class AccuracyPoint:
     """Certified samples; None where nothing tried to certify."""
     attacked: float
     """Samples that no attack has toppled."""
+
+
+def accuracy_points(report: Report) -> list[AccuracyPoint]:
+    """Return what a report knows of several radii, in rising order: those asked for, or a search's."""
+    found = radius_curve(report)
+    if found:
+        return [AccuracyPoint(one.eps, f"{one.eps:.3g}", one.certified, one.attacked) for one in found]
+    entries = () if report.summary is None else report.summary.per_eps
+    entries = tuple(entry for entry in sorted(entries, key=lambda entry: entry.eps) if entry.n)
+    only_attacked = report.command.split(" ")[0] == "attack" and not any(entry.certified for entry in entries)
+    return [
+        AccuracyPoint(
+            eps=entry.eps,
+            text=eps_text(report, entry.eps),
+            certified=None if only_attacked else entry.certified / entry.n,
+            attacked=(entry.certified + entry.unknown) / entry.n,
+        )
+        for entry in entries
+    ]
+
+
+def clean_share(report: Report) -> float | None:
+    """Return the clean accuracy; None where it is not known."""
+    clean = None if report.summary is None else report.summary.clean
+    return None if clean is None or not clean.n else clean.k / clean.n
+
+
+def plot_accuracy(report: Report, stream: BinaryIO) -> None:
+    """Write the chart of a report of several radii as PNG."""
+    with styled():
+        figure = accuracy_band(accuracy_points(report), clean=clean_share(report), theme=LIGHT, narrow=False)
+        write_png(figure, stream)
 
 
 def draw_accuracy(points: Sequence[AccuracyPoint], *, clean: float | None, theme: Theme, narrow: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from markupsafe import Markup
@@ -13,12 +13,9 @@ from markupsafe import Markup
 from idl_audit.report.adversarial_file import Triple
 from idl_audit.report.input_maps import is_image
 from idl_audit.report.render.extras import Extras
-from idl_audit.report.schema import EpsSummary, Report, Sensitivity, Verdict
-from idl_audit.report.wording import eps_text, figure, percent
+from idl_audit.report.schema import Report, Sensitivity, Verdict
+from idl_audit.report.wording import eps_text, figure
 from idl_audit.values.arrays import FloatArray
-
-if TYPE_CHECKING:
-    from idl_audit.report.pictures import AccuracyPoint
 
 MOST_BYTES: Final = 900_000
 """Adversarial inputs are drawn until their pictures take so much."""
@@ -83,51 +80,27 @@ def _in_four_forms(key: str, draw: Callable[[bool, bool], str], alt: str, captio
     return Picture(key, source(False, False), sources, alt, caption)
 
 
-def accuracy_points(report: Report) -> list[AccuracyPoint]:
-    """Return what is known at each radius, in rising order."""
-    from idl_audit.report import pictures
-
-    entries = _entries(report)
-    only_attacked = report.command.split(" ")[0] == "attack" and not any(entry.certified for entry in entries)
-    return [
-        pictures.AccuracyPoint(
-            eps=entry.eps,
-            text=eps_text(report, entry.eps),
-            certified=None if only_attacked else entry.certified / entry.n,
-            attacked=(entry.certified + entry.unknown) / entry.n,
-        )
-        for entry in entries
-    ]
-
-
-def _entries(report: Report) -> list[EpsSummary]:
-    entries = () if report.summary is None else report.summary.per_eps
-    return [entry for entry in sorted(entries, key=lambda entry: entry.eps) if entry.n]
-
-
-def clean_share(report: Report) -> float | None:
-    """Return the clean accuracy; None where it is unknown."""
-    clean = None if report.summary is None else report.summary.clean
-    return None if clean is None or not clean.n else clean.k / clean.n
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
 
 
 def accuracy_chart(report: Report) -> Picture | None:
     """Return the band between certified and attacked accuracy; None for fewer than two radii."""
-    entries = _entries(report)
-    if len(entries) < 2:
+    if report.summary is None:
         return None
     from idl_audit.report import pictures
 
-    points, share = accuracy_points(report), clean_share(report)
+    points, share = pictures.accuracy_points(report), pictures.clean_share(report)
+    if len(points) < 2:
+        return None
 
     def draw(dark: bool, narrow: bool) -> str:
         theme = pictures.DARK if dark else pictures.LIGHT
         return pictures.draw_accuracy(points, clean=share, theme=theme, narrow=narrow)
 
     told = "; ".join(
-        f"at eps {eps_text(report, entry.eps)}, {percent(entry.certified, entry.n)} certified and "
-        f"{percent(entry.certified + entry.unknown, entry.n)} without an attack"
-        for entry in entries
+        f"at eps {point.text}, {_share(point.certified or 0)} certified and {_share(point.attacked)} without an attack"
+        for point in points
     )
     alt = f"Chart of accuracy over eps: {told}."
     caption = (

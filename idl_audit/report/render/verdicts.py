@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from idl_audit.report.radius_curve import radius_curve
 from idl_audit.report.render.parts import (
     VERDICTS,
     Cell,
@@ -21,10 +22,22 @@ from idl_audit.report.render.parts import (
     verdict_mark,
 )
 from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
-from idl_audit.report.wording import OBJECTIVES, PARTS, REASONS, eps_text, figure, in_arithmetic, interval, percent
+from idl_audit.report.wording import (
+    OBJECTIVES,
+    PARTS,
+    REASONS,
+    at_least,
+    at_most,
+    eps_text,
+    figure,
+    in_arithmetic,
+    interval,
+    percent,
+)
 from idl_audit.report.worst_first import (
     deciding_margin,
     farthest_first,
+    has_radii,
     largest_certified,
     smallest_falsified,
     worst_first,
@@ -68,13 +81,21 @@ def verdict_section(report: Report) -> Iterator[Section]:
     """Yield counts per radius, why verdicts are open, and the samples, worst first."""
     if report.summary is not None and report.summary.per_eps:
         entries = sorted(report.summary.per_eps, key=lambda entry: entry.eps)
-        yield Section("verdicts", "Verdicts", (_counts(report, entries), *_reasons(report)))
+        yield Section("verdicts", "Verdicts", (_counts(report, entries), *_over_eps(report), *_reasons(report)))
     tried = worst_first(report.samples)
     if tried:
-        several = any(len(sample.results) > 1 for sample in tried)
+        several = has_radii(tried)
         body = _by_radius(report, tried) if several else _by_verdict(report, tried)
         yield Section("samples", "Samples, worst first", (body,))
     yield from _outputs(report, tried)
+
+
+def _over_eps(report: Report) -> Iterator[Table]:
+    """Yield the shares of samples that are certified, and not attacked, at radii that a search has found."""
+    points = radius_curve(report)
+    if points:
+        rows = [(f"{p.eps:.3g}", f"{100 * p.certified:.1f} %", f"{100 * p.attacked:.1f} %") for p in points]
+        yield table("Shares of samples over eps", (">eps", ">certified", ">no attack found"), rows, shown=100)
 
 
 def _outputs(report: Report, samples: list[SampleReport]) -> Iterator[Section]:
@@ -137,13 +158,16 @@ def _by_verdict(report: Report, samples: list[SampleReport]) -> Table:
 def _by_radius(report: Report, samples: list[SampleReport]) -> Table:
     """One row per sample: the verdict at each radius, or where there are many, the radii that matter."""
     radii = sorted({result.eps for sample in samples for result in sample.results})
-    few, each = len(radii) <= FEW_RADII, len(radii) <= MANY_RADII
+    searched = any(sample.largest is not None for sample in samples)
+    few, each = len(radii) <= FEW_RADII and not searched, len(radii) <= MANY_RADII and not searched
     rows: list[tuple[Cell, ...]] = []
     for sample in samples:
         marks = {result.eps: verdict_mark(result.verdict) for result in sample.results}
         dots = {eps: mark if few else Dot(mark.text, mark.kind) for eps, mark in marks.items()}
         proved, broken = largest_certified(sample), smallest_falsified(sample)
         limits = [None if value is None else eps_text(report, value) for value in (proved, broken)]
+        if sample.largest is not None:
+            limits = [None if proved is None else at_most(proved), None if broken is None else at_least(broken)]
         wrong = Verdict.CLEAN_WRONG in {result.verdict for result in sample.results}
         cells: list[Cell] = [dots.get(radius) for radius in radii] if each else []
         cells += [] if few else [limits[0], verdict_mark(Verdict.CLEAN_WRONG) if wrong else limits[1]]

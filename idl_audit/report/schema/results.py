@@ -130,6 +130,20 @@ class SampleResult(Part):
         return self
 
 
+class LargestEps(Part):
+    """Between which radii a sample is neither certified nor falsified, found by bisection."""
+
+    certified: NonNegative | None = Field(description="The largest radius that was certified; null where none was.")
+    falsified: NonNegative | None = Field(description="The smallest radius that was falsified; null where none was.")
+    tried: Count = Field(description="Radii that were decided.")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.certified is not None and self.falsified is not None and not self.certified < self.falsified:
+            raise ValueError(f"certified at eps {self.certified:g}, and falsified at {self.falsified:g}")
+        return self
+
+
 class SampleReport(Part):
     """One sample with its verdicts."""
 
@@ -137,6 +151,10 @@ class SampleReport(Part):
     label: int | None = Field(default=None, ge=0, description="The right class; null where the data has none.")
     predicted: int | None = Field(default=None, ge=0, description="The class that the network predicts unperturbed.")
     results: tuple[SampleResult, ...] = Field(default=(), description="One entry per radius that was tried.")
+    largest: LargestEps | None = Field(
+        default=None,
+        description="With --largest: the radii below the one given at which it is certified, or falsified.",
+    )
 
 
 class ObjectiveReport(Part):

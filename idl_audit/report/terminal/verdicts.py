@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
 
+from idl_audit.report.radius_curve import RadiusPoint, radius_curve
 from idl_audit.report.schema import Report, SampleReport, Summary, Verdict
 from idl_audit.report.terminal.layout import (
     Cell,
@@ -19,8 +21,11 @@ from idl_audit.report.terminal.layout import (
     table,
     verdict_name,
 )
-from idl_audit.report.wording import PARTS, REASONS, eps_text, figure, interval, percent
-from idl_audit.report.worst_first import deciding_margin, largest_certified, smallest_falsified, worst_first
+from idl_audit.report.wording import PARTS, REASONS, at_least, at_most, eps_text, figure, interval, percent
+from idl_audit.report.worst_first import deciding_margin, has_radii, largest_certified, smallest_falsified, worst_first
+
+BAR: Final = 32
+"""Characters of a bar for all samples."""
 
 
 def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide: bool) -> Iterable[Section]:
@@ -32,11 +37,14 @@ def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide
         for reason, count in reasons.most_common():
             add_row(why, (in_colour(Verdict.UNKNOWN, reason.value), count, REASONS[reason]))
         yield "Why undecided", why
+    curve = radius_curve(report)
+    if curve:
+        yield "Over eps", _curve(curve)
     tried = worst_first(report.samples)
     if any(result.outputs for sample in tried for result in sample.results):
         yield heading("Outputs, worst samples first", len(tried), most), _outputs(report, tried, most)
     if tried:
-        several = any(len(sample.results) > 1 for sample in tried)
+        several = has_radii(tried)
         body = _by_radius(report, tried, most) if several else _by_verdict(report, tried, most, wide=wide)
         yield heading("Samples, worst first", len(tried), most), body
 
@@ -61,6 +69,16 @@ def _counts(report: Report, summary: Summary) -> Table:
         clean = summary.clean
         made.caption = Text(f"clean accuracy: {clean.k} of {clean.n} ({percent(clean.k, clean.n)})")
         made.caption_justify = "left"
+    return made
+
+
+def _curve(points: Sequence[RadiusPoint]) -> Table:
+    """A bar for each radius: the share certified, and up to where no attack was found."""
+    made = table(("eps", "right"), ("certified", "right"), ("no attack found", "right"), ("", "left"))
+    for point in points:
+        sure, perhaps = round(point.certified * BAR), round(point.attacked * BAR)
+        bar = Text("=" * sure, "green") + Text("-" * max(0, perhaps - sure), "yellow")
+        add_row(made, (f"{point.eps:.3g}", f"{100 * point.certified:.0f} %", f"{100 * point.attacked:.0f} %", bar))
     return made
 
 
@@ -130,11 +148,14 @@ def _by_radius(report: Report, samples: Sequence[SampleReport], most: int | None
     for sample in samples[:most]:
         proved, broken = largest_certified(sample), smallest_falsified(sample)
         undecided = sum(result.verdict is Verdict.UNKNOWN for result in sample.results)
-        attacked: Cell = None if broken is None else in_colour(Verdict.FALSIFIED, eps_text(report, broken))
+        below, above = (None if r is None else eps_text(report, r) for r in (proved, broken))
+        if sample.largest is not None:
+            below, above = None if proved is None else at_most(proved), None if broken is None else at_least(broken)
+        attacked: Cell = None if above is None else in_colour(Verdict.FALSIFIED, above)
         if any(result.verdict is Verdict.CLEAN_WRONG for result in sample.results):
             attacked = in_colour(Verdict.CLEAN_WRONG, verdict_name(Verdict.CLEAN_WRONG))
         cells: list[Cell] = [sample.index, sample.label, sample.predicted]
-        cells += [None if proved is None else in_colour(Verdict.CERTIFIED, eps_text(report, proved)), attacked]
+        cells += [None if below is None else in_colour(Verdict.CERTIFIED, below), attacked]
         cells += [in_colour(Verdict.UNKNOWN, str(undecided)) if undecided else None]
         add_row(made, cells)
     return made
