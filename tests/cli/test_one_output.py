@@ -184,7 +184,7 @@ REFUSED = {
     "one-hot": ("certify logit.onnx -d hot.npz -e 0.1", ("one-hot", "argmax")),
     "no labels": (
         "certify logit.onnx -d none.npz -e 0.1",
-        ("has no labels", "1 where the output is above 0", "`bounds`"),
+        ("has no labels", "1 where the output is above 0", "--within"),
     ),
     "one-sided": ("certify relu.onnx -d d.npz -e 0.1", ("between 0 and inf", "--threshold", "`bounds`")),
     "on the end": ("certify relu.onnx -d d.npz -e 0.1 --threshold 0", ("--threshold 0", "no output", "below it")),
