@@ -28,6 +28,7 @@ from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.data.features import Features, read_features
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
@@ -42,6 +43,7 @@ from idl_audit.report.schema import (
     CleanAccuracy,
     Diagnostic,
     EpsSummary,
+    FeatureChange,
     LargestEps,
     OutputResult,
     PartCounts,
@@ -86,6 +88,8 @@ class _Opinions:
     """What the original network reads of the data."""
     why_alone: str = ""
     """Why there is no second opinion, where there might be one."""
+    features: Features | None = None
+    """What the inputs are called."""
     has_scores: bool = True
     """Whether the original network shows scores; one that ends in ArgMax shows the class alone, and no margin."""
 
@@ -154,6 +158,7 @@ def audit_robustness(
         _check_image_shape(subject, options)
         _refuse_unlabelled(demanded, subject)
         free = named_inputs(subject, options.ignore or (), "--ignore")
+        features = _features(subject, options)
         samples = _to_attack(given, options, subject)
         sigma = _radii(given, subject, options)
     preprocessing = options.data.preprocessing
@@ -165,11 +170,11 @@ def audit_robustness(
         labelled = replace(given, labels=demanded.single)
         noted = preflight(subject, labelled, options.data, eps=radii, tell=tell)
     # refuses samples outside the valid range before any work is done
-    sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse, free=free)
+    sets = _sets(samples, features, sigma, free, options)
     sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
     options = _with_attacks(options)
     tasks = _tasks(samples, demanded, demanded.each(samples, subject, subject.network(preprocessing)), sets)
-    key = _key(command, subject, tasks, sigma, options)
+    key = _key(command, subject, tasks, sigma, features, options)
     if options.certificates is not None:
         options.certificates.mkdir(exist_ok=True)
     found: dict[int, Decided] = {}
@@ -177,7 +182,7 @@ def audit_robustness(
     why: WhyIncomplete | None = None
     with clock.step("verdicts"):
         try:
-            setting = _setting(subject, sigma, free, options)
+            setting = _setting(subject, sigma, free, features, options)
             for one in _decide_with_journal(setting, subject, tasks, key, options, watch, found):
                 told.append(one)
                 tell(one)
@@ -191,7 +196,7 @@ def audit_robustness(
         except KeyboardInterrupt:
             own = (subject.original.name, subject.network(preprocessing))
             opinions, why = _Opinions((own,), options.target, _floats(subject, options)), "interrupted"
-    opinions = replace(opinions, has_scores=not gives_class(subject.model))
+    opinions = replace(opinions, has_scores=not gives_class(subject.model), features=features)
     certificates = [file for sample in decided for file in sample.certificates]
     artifacts = (*_save(options, decided), *_draw(options, decided, subject), *certificates)
     report = framed_report(
@@ -211,6 +216,8 @@ def audit_robustness(
             target=options.target,
             arithmetic=options.verdicts.arithmetic,
             free=free,
+            features=features,
+            fair=options.fair,
         ),
         demand=demanded.info,
         summary=_summary(command, decided, options, _methods(subject, tasks, options)),
@@ -237,7 +244,44 @@ def _plotted(report: Report, options: RobustnessOptions) -> Report:
     return report.model_copy(update={"artifacts": (*report.artifacts, str(options.plot))})
 
 
-def _setting(subject: Subject, sigma: FloatArray | None, free: tuple[int, ...], options: RobustnessOptions) -> Setting:
+def _features(subject: Subject, options: RobustnessOptions) -> Features | None:
+    """Return what the inputs are, where a file says so. Raises DataError where it speaks of others."""
+    if options.features is None:
+        return None
+    found, p = read_features(options.features), subject.model.n_inputs
+    if found.size != p:
+        raise DataError(f"{options.features} speaks of {found.size} inputs, and {subject.path} has {p}")
+    if options.fair and not any(one.protected for one in found.features):
+        raise DataError(
+            f"{options.features} has no protected feature; write protected = true for those that --fair moves"
+        )
+    return found
+
+
+def _sets(
+    samples: Samples,
+    features: Features | None,
+    sigma: FloatArray | None,
+    free: tuple[int, ...],
+    options: RobustnessOptions,
+) -> list[list[InputSet]]:
+    """Return the set of each sample at each radius; of valid rows, the box around them."""
+    if features is None:
+        bounds = options.data.preprocessing.bounds
+        return sample_sets(samples, options.eps, bounds, sigma=sigma, k=options.sparse, free=free)
+    return [
+        [features.cell(x, radius.value, int(index), protected=options.fair).hull for radius in options.eps]
+        for index, x in zip(samples.indices, samples.inputs, strict=True)
+    ]
+
+
+def _setting(
+    subject: Subject,
+    sigma: FloatArray | None,
+    free: tuple[int, ...],
+    features: Features | None,
+    options: RobustnessOptions,
+) -> Setting:
     return Setting(
         subject.path,
         options.model,
@@ -251,6 +295,8 @@ def _setting(subject: Subject, sigma: FloatArray | None, free: tuple[int, ...], 
         free,
         options.demanded,
         options.largest,
+        features,
+        options.fair,
     )
 
 
@@ -283,7 +329,12 @@ def _tasks(
 
 
 def _key(
-    command: str, subject: Subject, tasks: Sequence[SampleTask], sigma: FloatArray | None, options: RobustnessOptions
+    command: str,
+    subject: Subject,
+    tasks: Sequence[SampleTask],
+    sigma: FloatArray | None,
+    features: Features | None,
+    options: RobustnessOptions,
 ) -> dict[str, str]:
     """Return what a run must have in common with the one whose journal it goes on from."""
     arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]), *_labels_of(task))]
@@ -295,6 +346,8 @@ def _key(
         options.ignore,
         options.demanded,
         options.largest,
+        None if features is None else features.sha256,
+        options.fair,
         options.certificates,
         data.layout,
         asdict(data.preprocessing),
@@ -450,7 +503,8 @@ def _radii(samples: Samples, subject: Subject, options: RobustnessOptions) -> Fl
     """Return the per-input radii; without them eps is a distance, and must have the data's units."""
     if options.sigma is not None:
         return read_radii(options.sigma, subject.input_shape, options.data.layout)
-    check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
+    if options.features is None:
+        check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
     return None
 
 
@@ -468,7 +522,7 @@ def _to_attack(samples: Samples, options: RobustnessOptions, subject: Subject) -
         samples = replace(
             samples, inputs=samples.inputs[others], labels=labels[others], indices=samples.indices[others]
         )
-    if options.sparse is not None or options.ignore is not None:
+    if options.sparse is not None or options.ignore is not None or options.features is not None:
         samples = replace(
             samples, inputs=_in_floats(samples.inputs, _floats(subject, options), options.data.preprocessing.bounds)
         )
@@ -655,7 +709,16 @@ def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tup
         confirmed_by=opinions.of(found, sample),
         survives_8bit=None if bounds is None else opinions.survives_8bit(found.point, sample, bounds),
         broken=opinions.broken(found.point, sample),
+        changes=_changes(opinions.features, sample.centre, found.point),
     )
+
+
+def _changes(features: Features | None, before: FloatArray, after: Float32Array) -> tuple[FeatureChange, ...]:
+    """Return the features that differ, in their own words."""
+    if features is None:
+        return ()
+    found = features.changes(before, after.astype(np.float64))
+    return tuple(FeatureChange(feature=name, before=old, after=new) for name, old, new in found)
 
 
 def _successes(decided: list[Decided]) -> list[tuple[Decided, float, Found]]:

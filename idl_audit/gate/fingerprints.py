@@ -15,7 +15,7 @@ from idl_audit.report.wording import plain
 WITHOUT_FINGERPRINTS: Final = "1.0"
 """The version of the schema that lacks fingerprints."""
 
-THREAT_FIELDS: Final = ("set", "norm", "arithmetic", "k", "target", "clip", "free")
+THREAT_FIELDS: Final = ("set", "norm", "arithmetic", "k", "target", "clip", "free", "features_sha256", "fair")
 """Fields of a threat model that must be equal as they are; `sigma` and `eps` are compared apart."""
 
 

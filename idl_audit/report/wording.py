@@ -16,6 +16,7 @@ from idl_audit.values.verdicts import Reason, Verdict
 
 if TYPE_CHECKING:
     from idl_audit.report.schema import (
+        Adversarial,
         AgreementCheck,
         Audited,
         ComparedCounts,
@@ -433,9 +434,22 @@ def _only_attacked(report: Report) -> bool:
 def _sparsity(report: Report) -> str:
     k = report.threat_model.k if report.threat_model else None
     free = report.threat_model.free if report.threat_model else ()
+    threat = report.threat_model
+    if threat is not None and threat.fair:
+        return ", protected features alone changing"
+    if threat is not None and threat.features is not None:
+        return ", valid rows alone"
     if free:
         return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"
+
+
+def changes_text(found: Adversarial | None, most: int = MOST_NAMED) -> str | None:
+    """Return which features of a table an adversarial row changes, in their words; None where no file names them."""
+    if found is None or not found.changes:
+        return None
+    told = [f"{plain(one.feature)} {plain(one.before)} -> {plain(one.after)}" for one in found.changes[:most]]
+    return ", ".join(told) + (f" and {len(found.changes) - most} more" if len(found.changes) > most else "")
 
 
 PARTS: Final[Mapping[str, str]] = MappingProxyType({"limits": "outputs", "labels": "labels", "pixels": "pixels"})

@@ -113,6 +113,21 @@ class RobustnessOptions(Declared):
     sigma: Path | None = c.sigma()
     ignore: tuple[str, ...] | None = c.ignore()
     """Inputs that move through the whole valid range."""
+    features: Path | None = option(
+        None,
+        PATH,
+        "features.toml: names, kinds, ranges and categories of the inputs of a table. Whole numbers and categories "
+        "move as such, each feature by at most EPS times its radius, and only a valid row falsifies.",
+        metavar="FILE",
+        rank=3,
+    )
+    fair: bool = option(
+        False,
+        SWITCH,
+        "With --features and --eps 0: may any change of the protected features alone, to any of their values, change "
+        "the class?",
+        rank=3,
+    )
     demanded: DemandOptions = group(DemandOptions)
     largest: bool = option(
         False,
@@ -158,7 +173,8 @@ class RobustnessOptions(Declared):
             )
         if self.ignore is not None and self.data.preprocessing.bounds is None:
             raise OptionError("--ignore needs the range that these inputs move in; give it with --bounds LO,HI")
-        if self.ignore is None and any(radius.value == 0 for radius in self.eps):
+        self._check_features()
+        if self.ignore is None and not self.fair and any(radius.value == 0 for radius in self.eps):
             raise OptionError(
                 "--eps must be above zero, not 0; write for example 8/255 or 0.03 (0 is for --ignore and --monotone, "
                 "where other inputs move)"
@@ -179,6 +195,25 @@ class RobustnessOptions(Declared):
             if self.sparse is not None or self.target is not None:
                 raise OptionError("--certificates are written for boxes and for all rivals at once")
             object.__setattr__(self, "verdicts", replace(self.verdicts, record=True))
+
+    def _check_features(self) -> None:
+        """Refuse what is not asked of valid rows. Raises OptionError."""
+        if self.fair and (self.features is None or any(radius.value != 0 for radius in self.eps)):
+            raise OptionError("--fair is about the protected features of --features FILE alone: give these and --eps 0")
+        if self.features is None:
+            return
+        given = {
+            "--sparse": self.sparse is not None,
+            "--sigma": self.sigma is not None,
+            "--ignore": self.ignore is not None,
+            "--largest": self.largest,
+            "--certificates": self.certificates is not None,
+            "--target": self.target is not None,
+            "--task, --top and limits": self.demanded.beside_class,
+        }
+        wrong = [name for name, there in given.items() if there]
+        if wrong:
+            raise OptionError(f"{wrong[0]} cannot be asked of the valid rows of --features yet; leave one of them out")
 
     @property
     def target(self) -> int | None:

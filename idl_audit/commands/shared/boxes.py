@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from idl_audit.data.features import Features
 from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps
 from idl_audit.data.samples import Samples
@@ -88,6 +89,8 @@ def threat_model(
     target: int | None = None,
     arithmetic: ArithmeticName = "real",
     free: Sequence[int] = (),
+    features: Features | None = None,
+    fair: bool = False,
 ) -> ThreatModel:
     """Return the report's section on how inputs may be perturbed.
 
@@ -100,6 +103,8 @@ def threat_model(
         target: the only class that counts.
         arithmetic: what certified is proved for.
         free: inputs that move through the whole valid range.
+        features: what valid rows are, where they alone count.
+        fair: whether protected features alone move.
     """
     points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in eps)
     return ThreatModel(
@@ -112,4 +117,7 @@ def threat_model(
         arithmetic=arithmetic,
         clip=bounds,
         free=tuple(free),
+        features=None if features is None else str(features.path),
+        features_sha256=None if features is None else features.sha256,
+        fair=fair,
     )

@@ -20,11 +20,13 @@ from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.commands.shared.workers import Done, Lost, begun, tell, work_through
+from idl_audit.data.features import Features
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.demands import Decision, decide_demand
 from idl_audit.decide.ladder import Options, Parts, Result, Sample, decide_sample, decide_together, samples_at_once
 from idl_audit.decide.largest import Search
+from idl_audit.decide.mixed import Rows
 from idl_audit.decide.proofs import Recorded, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
@@ -74,6 +76,10 @@ class Setting:
     """How outputs are read."""
     largest: bool = False
     """Whether smaller radii than the one given are looked at as well."""
+    features: Features | None = None
+    """What valid rows are, where they alone count."""
+    fair: bool = False
+    """Whether the protected features alone move."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +203,11 @@ class Decider:
 
         What goes wrong with a batch is left to each of its samples alone.
         """
-        if len(batch.tasks) == 1 or any(task.demand is not None for task in batch.tasks):
+        if (
+            len(batch.tasks) == 1
+            or self.setting.features is not None
+            or any(task.demand is not None for task in batch.tasks)
+        ):
             return
         model, network = self._model()
         for number, radius in sorted(enumerate(self.setting.eps), key=lambda pair: pair[1].value):
@@ -240,7 +250,7 @@ class Decider:
         for radius, inputs in sorted(zip(setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
             budget = setting.verdicts.budget
             result = _settled_or_known(sample, inputs, known.get(radius.value)) or self._at(
-                sample, inputs, share, budget
+                sample, inputs, share, budget, radius.value
             )
             error = self._float_error(sample, inputs, result, budget)
             if setting.largest:
@@ -254,14 +264,25 @@ class Decider:
             self.subject.check_unchanged()
         return sample
 
-    def _at(self, sample: Decided, inputs: InputSet, share: Callable[[float], None], budget: Budget) -> Result:
+    def _at(
+        self, sample: Decided, inputs: InputSet, share: Callable[[float], None], budget: Budget, radius: float
+    ) -> Result:
         """Decide a sample over one set."""
+        if self.setting.features is not None:
+            return self._over_rows(sample, self.setting.features, budget, radius)
         if sample.demand is not None:
             return self._demanded(sample, inputs, budget, share)
         model, network = self._model()
         arithmetic, chosen = self._arithmetic(), self._chosen
         point, label = sample.centre, sample.label
         return decide_sample(model, network, point, label, inputs, chosen, share, budget, arithmetic=arithmetic)
+
+    def _over_rows(self, sample: Decided, features: Features, budget: Budget, radius: float) -> Result:
+        """Decide a sample over the valid rows around it."""
+        (model, network), arithmetic = self._model(), self._arithmetic()
+        cell = features.cell(sample.centre, radius, sample.index, protected=self.setting.fair)
+        chosen, label = self._chosen, sample.label
+        return Rows(model, network, sample.centre, label, cell, chosen, budget, arithmetic).decide()
 
     def _search_below(self, sample: Decided, radius: Eps, result: Result, share: Callable[[float], None]) -> None:
         """Bisect between 0 and the radius given; certify the largest radius that is certified."""
@@ -272,7 +293,7 @@ class Decider:
             return subject.readable(self._ball(sample, value).inputs, setting.preprocessing)
 
         def decide(value: float) -> Result:
-            return self._at(sample, around(value), share, setting.verdicts.budget)
+            return self._at(sample, around(value), share, setting.verdicts.budget, value)
 
         def reach(value: float, found: Result) -> float:
             return _reach(sample, value, found, around)

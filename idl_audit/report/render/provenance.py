@@ -155,6 +155,10 @@ def _add_threat(pairs: PairList, threat: ThreatModel) -> None:
         text = "every input may move by at most eps"
     else:
         text = f"at most {threat.k} inputs may move, each by at most eps"
+    if threat.features is not None:
+        text = f"valid rows of {threat.features} whose features move by at most eps times their radii"
+    if threat.fair:
+        text = f"valid rows of {threat.features} in which the protected features alone differ"
     if threat.sigma is not None:
         text += f" times its own radius in {threat.sigma}"
     if threat.clip is not None:

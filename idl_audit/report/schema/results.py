@@ -74,6 +74,14 @@ class Summary(Part):
     max_nodes: Count | None = Field(default=None, description="Nodes for one sample at one radius; null for no limit.")
 
 
+class FeatureChange(Part):
+    """A feature of a table that differs from the sample's."""
+
+    feature: Text = Field(description="Its name.")
+    before: Text = Field(description="Its value in the sample, with its unit, or its category.")
+    after: Text = Field(description="Its value in the adversarial row.")
+
+
 class Adversarial(Part):
     """An input of the set that the original network misclassifies."""
 
@@ -94,6 +102,9 @@ class Adversarial(Part):
     survives_8bit: bool | None = Field(default=None, description="Still misclassified after rounding to 8-bit pixels.")
     broken: tuple[Count, ...] = Field(
         default=(), description="Where what is demanded has parts: those that it breaks, the first twenty by number."
+    )
+    changes: tuple[FeatureChange, ...] = Field(
+        default=(), description="With --features: the features that differ from the sample's."
     )
     key: Text | None = Field(default=None, description="Name of the input in the file that --save wrote.")
 

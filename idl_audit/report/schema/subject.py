@@ -240,10 +240,22 @@ class ThreatModel(Part):
         default=(), description="Inputs, by number, that move through the whole of `clip`, whatever eps is."
     )
 
+    features: Text | None = Field(
+        default=None,
+        description="File of features: whole numbers and categories move as such, and valid rows alone count.",
+    )
+    features_sha256: Sha256 | None = Field(default=None, description="SHA-256 of it.")
+    fair: bool = Field(
+        default=False,
+        description="Nothing moves but the protected features of that file, each to all its valid values.",
+    )
+
     @model_validator(mode="after")
     def _check_free(self) -> Self:
+        if self.fair and self.features is None:
+            raise ValueError("protected features are those of a file, and none is named")
         if self.free and self.clip is None:
             raise ValueError("inputs that are free move within clip, and there is none")
-        if not self.free and any(point.value == 0 for point in self.eps):
+        if not self.free and not self.fair and any(point.value == 0 for point in self.eps):
             raise ValueError("eps 0 leaves nothing to move, as no input is free")
         return self

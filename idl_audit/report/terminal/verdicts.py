@@ -21,7 +21,17 @@ from idl_audit.report.terminal.layout import (
     table,
     verdict_name,
 )
-from idl_audit.report.wording import PARTS, REASONS, at_least, at_most, eps_text, figure, interval, percent
+from idl_audit.report.wording import (
+    PARTS,
+    REASONS,
+    at_least,
+    at_most,
+    changes_text,
+    eps_text,
+    figure,
+    interval,
+    percent,
+)
 from idl_audit.report.worst_first import deciding_margin, has_radii, largest_certified, smallest_falsified, worst_first
 
 BAR: Final = 32
@@ -125,6 +135,8 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
         return _by_part(report, samples, most, wide=wide)
     made = table(("sample", "right"), ("label", "right"), ("predicts", "right"), ("verdict", "left"))
     add_columns(made, ("margin", "right"), ("becomes", "right"), ("reason", "left"))
+    named = report.threat_model is not None and report.threat_model.features is not None
+    add_columns(made, *((("changes", "left"),) if named else ()))
     if wide:
         add_columns(made, ("eps", "right"), ("method", "left"), ("inputs changed", "right"))
         add_columns(made, ("confirmed by", "left"), ("seconds", "right"))
@@ -134,6 +146,7 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
         cells: list[Cell] = [sample.index, sample.label, sample.predicted]
         cells += [in_colour(result.verdict, verdict_name(result.verdict)), figure(deciding_margin(result))]
         cells += [found.class_ if found else None, result.reason.value if result.reason else None]
+        cells += [changes_text(found)] if named else []
         if wide:
             cells += [eps_text(report, result.eps), result.method, found.l0 if found else None]
             cells += [(", ".join(found.confirmed_by) or None) if found else None, figure(result.seconds)]
