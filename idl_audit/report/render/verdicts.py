@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from idl_audit.report.by_class import by_class, told_radii
 from idl_audit.report.render.parts import (
     VERDICTS,
     Cell,
@@ -21,6 +22,7 @@ from idl_audit.report.render.parts import (
     verdict_mark,
 )
 from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
+from idl_audit.report.shares import wilson
 from idl_audit.report.wording import OBJECTIVES, REASONS, eps_text, figure, in_arithmetic, percent
 from idl_audit.report.worst_first import (
     deciding_margin,
@@ -69,6 +71,9 @@ def verdict_section(report: Report) -> Iterator[Section]:
     if report.summary is not None and report.summary.per_eps:
         entries = sorted(report.summary.per_eps, key=lambda entry: entry.eps)
         yield Section("verdicts", "Verdicts", (_counts(report, entries), *_reasons(report)))
+    classes = [_classes(report, eps) for eps in told_radii(report)]
+    if classes:
+        yield Section("classes", "By class", tuple(classes))
     tried = worst_first(report.samples)
     if tried:
         several = any(len(sample.results) > 1 for sample in tried)
@@ -87,6 +92,25 @@ def _counts(report: Report, entries: list[EpsSummary]) -> Table:
     note = "" if clean is None else f"Clean accuracy: {clean.k} of {clean.n} ({percent(clean.k, clean.n)})."
     titles = (">eps", "", ">n", *(f">{verdict_mark(verdict).text}" for verdict in Verdict))
     return table("Counts at each radius", titles, rows, note=note, shown=100)
+
+
+def _classes(report: Report, eps: float) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for one in by_class(report, eps):
+        bar = Stack(tuple((VERDICTS[verdict], verdict_mark(verdict).text, one.counts[verdict]) for verdict in Verdict))
+        interval = wilson(one.counts[Verdict.CERTIFIED], one.n)
+        share = f"{percent(one.counts[Verdict.CERTIFIED], one.n)} ({interval.low:.2f} to {interval.high:.2f})"
+        counts = [one.counts[verdict] for verdict in Verdict]
+        rows.append((one.label, bar, one.n, share, *counts, one.mostly or None))
+    titles = (
+        ">class",
+        "",
+        ">n",
+        ">certified (95 %)",
+        *(f">{verdict_mark(verdict).text}" for verdict in Verdict),
+        "becomes",
+    )
+    return table(f"Classes at eps {eps_text(report, eps)}, the frailest first", titles, rows, shown=20)
 
 
 def _reasons(report: Report) -> Iterator[Table]:

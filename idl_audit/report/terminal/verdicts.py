@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from idl_audit.report.by_class import by_class, told_radii
 from idl_audit.report.schema import Report, SampleReport, Summary, Verdict
 from idl_audit.report.terminal.layout import (
     Cell,
@@ -32,6 +33,8 @@ def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide
         for reason, count in reasons.most_common():
             add_row(why, (in_colour(Verdict.UNKNOWN, reason.value), count, REASONS[reason]))
         yield "Why undecided", why
+    for eps in told_radii(report) if most is None else ():
+        yield f"By class, the frailest first, at eps {eps_text(report, eps)}", _classes(report, eps)
     tried = worst_first(report.samples)
     if tried:
         several = any(len(sample.results) > 1 for sample in tried)
@@ -54,6 +57,15 @@ def _counts(report: Report, summary: Summary) -> Table:
         clean = summary.clean
         made.caption = Text(f"clean accuracy: {clean.k} of {clean.n} ({percent(clean.k, clean.n)})")
         made.caption_justify = "left"
+    return made
+
+
+def _classes(report: Report, eps: float) -> Table:
+    made = table(("class", "right"), ("n", "right"), *((verdict_name(verdict), "right") for verdict in Verdict))
+    add_columns(made, ("becomes", "left"))
+    for one in by_class(report, eps):
+        cells = [in_colour(verdict, str(one.counts[verdict])) for verdict in Verdict]
+        add_row(made, (one.label, one.n, *cells, one.mostly or None))
     return made
 
 
