@@ -350,6 +350,9 @@ def _outcome(
         checked = found.checked(model, arithmetic, _exactly(found, subject, units, wanted))
     except (ValueError, ArithmeticError, IndexError, KeyError) as error:  # a matrix that cannot be inverted
         checked = Checked(1, (f"its arrays prove nothing ({type(error).__name__}: {error})",))
+    if wanted is None and not checked.accepted and any(proof.exact for proof in found.proofs):
+        why = "what it refutes in rational numbers may be about the property's own decimals: give its file as PROPERTY"
+        checked = Checked(checked.checked, (*checked.refused, why))
     if wanted is not None and isinstance(found.claim, PropertyClaim):
         own = found.claim.asked
         if len(wanted) != len(own) or not all(map(is_asked, own, wanted)):

@@ -320,9 +320,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL505": Code(
             "the certificate of a property is missing",
-            "A property is unsat, but no certificate that stands alone was found in the time; of VNN-LIB 2 queries "
-            "none is written.",
-            "Raise --time-limit, or write the property in VNN-LIB 1.",
+            "A property or query is unsat, but no certificate that stands alone was found in the time.",
+            "Raise --time-limit.",
         ),
         "IDL506": Code(
             "rows of an earlier report are decided again",

@@ -5,6 +5,8 @@ phases and, at each leaf, by Farkas' multipliers: whole numbers lambda >= 0 for 
 (`exact.phases`) with sum lambda_k row_k = 0 v + c, and c > 0, or c = 0 where a strict row has lambda_k > 0. Every point
 of the leaf that satisfies the alternative has row_k <= 0, < 0 for strict ones, and so it has none
 (docs/mathematics.md, section 13.3). The checker makes the rows anew, exactly, and adds them up.
+
+Elsewhere: Farkas certificate of a border.
 """
 
 from __future__ import annotations
