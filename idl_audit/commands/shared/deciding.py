@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
 from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.shared.boxes import sample_set
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.float_margins import errors, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
@@ -21,6 +22,7 @@ from idl_audit.commands.shared.subject import Subject, open_subject
 from idl_audit.commands.shared.workers import Done, Lost, begun, tell, work_through
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.samples import SampleStream
 from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
 from idl_audit.decide.proofs import proof_of
 from idl_audit.implicit.model import ImplicitModel
@@ -28,7 +30,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.files.claims import Ball, SampleClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import InvalidInputError, ModelFileError
@@ -65,9 +67,17 @@ class Setting:
     """How far each input moves for eps = 1; None stands for ones."""
     free: tuple[int, ...] = ()
     """Inputs that move through the whole valid range."""
+    sparse: int | None = None
+    """At most so many inputs change; None stands for all."""
+
+    def sets(self, centre: FloatArray, subject: Subject) -> list[InputSet]:
+        """Return the sets around a sample, one a radius in the order of the radii. Raises as `sample_set` does."""
+        bounds, chosen = self.preprocessing.bounds, (self.sigma, self.sparse, self.free)
+        sets = (sample_set(centre, radius.value, bounds, *chosen) for radius in self.eps)
+        return [subject.readable(one, self.preprocessing) for one in sets]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class SampleTask:
     """One sample to decide at every radius."""
 
@@ -77,18 +87,41 @@ class SampleTask:
     """In the data file."""
     label: int
     centre: FloatArray
-    sets: tuple[InputSet, ...]
-    """One a radius, in the order of the radii."""
 
 
-@dataclass(eq=False)
+class Tasks(Protocol):
+    """All samples of an audit in their order; those of a slice are read when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice, /) -> Sequence[SampleTask]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class SampleTasks:
+    """The tasks of a stream of samples with labels."""
+
+    samples: SampleStream
+
+    def __len__(self) -> int:
+        return self.samples.n
+
+    def __getitem__(self, places: slice) -> list[SampleTask]:
+        part = self.samples.read(places)
+        assert part.labels is not None
+        each = zip(range(*places.indices(len(self))), part.indices, part.labels, part.inputs, strict=True)
+        return [SampleTask(place, int(index), int(label), x) for place, index, label, x in each]
+
+
+@dataclass(eq=False, slots=True)
 class Decided:
     """One sample with its results so far, radius by radius."""
 
     position: int
     index: int
     label: int
-    centre: FloatArray
+    centre: FloatArray | None = None
+    """Where it is falsified: the sample itself."""
     predicted: int = -1
     results: dict[float, Result] = field(default_factory=dict)
     certificates: list[str] = field(default_factory=list)
@@ -153,9 +186,10 @@ class Decider:
         if len(batch.tasks) == 1:
             return
         model, network = self._model()
+        sets = {task.position: self._sets(task) for task in batch.tasks}
         for number, radius in sorted(enumerate(self.setting.eps), key=lambda pair: pair[1].value):
             open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
-            samples = [Sample(task.centre, task.label, task.sets[number]) for task in open_]
+            samples = [Sample(task.centre, task.label, sets[task.position][number]) for task in open_]
             try:
                 found = decide_together(model, network, samples, self._chosen, arithmetic=self._arithmetic())
             except InvalidInputError:
@@ -188,8 +222,8 @@ class Decider:
                 self._last = time.monotonic()
                 heard(value)
 
-        sample = Decided(task.position, task.index, task.label, task.centre)
-        for radius, inputs in sorted(zip(setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
+        sample = Decided(task.position, task.index, task.label)
+        for radius, inputs in sorted(zip(setting.eps, self._sets(task), strict=True), key=lambda pair: pair[0].value):
             budget = setting.verdicts.budget
             result = (
                 _settled(sample, inputs)
@@ -197,8 +231,8 @@ class Decider:
                 or decide_sample(
                     model,
                     network,
-                    sample.centre,
-                    sample.label,
+                    task.centre,
+                    task.label,
                     inputs,
                     self._chosen,
                     share,
@@ -208,9 +242,11 @@ class Decider:
             )
             error = self._float_error(sample, inputs, result, budget)
             if result.verdict is Verdict.CERTIFIED and setting.certificates is not None:
-                self._certify(sample, radius, inputs, result, setting.certificates)
-            result = replace(result, float_error=error, recorded=None, states=None)
+                self._certify(sample, task.centre, radius, inputs, result, setting.certificates)
+            result = _slim(replace(result, float_error=error))
             sample.results[radius.value], sample.predicted = result, result.predicted
+            if result.verdict is Verdict.FALSIFIED:
+                sample.centre = task.centre
             heard((radius.value, result))
         if self.subject is not None:
             self.subject.check_unchanged()
@@ -268,12 +304,18 @@ class Decider:
         rows, goal = margin_functionals(self.subject.model.n_outputs, label), self.setting.verdicts.attack.target
         return rows if goal is None else rows[rivals(self.subject.model.n_outputs, label) == goal]
 
-    def _certify(self, sample: Decided, radius: Eps, inputs: InputSet, result: Result, folder: Path) -> None:
+    def _sets(self, task: SampleTask) -> list[InputSet]:
+        assert self.subject is not None  # read with the model
+        return self.setting.sets(task.centre, self.subject)
+
+    def _certify(
+        self, sample: Decided, centre: FloatArray, radius: Eps, inputs: InputSet, result: Result, folder: Path
+    ) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""
         model, network = self._model()
         setting = self.setting
         k = inputs.k if isinstance(inputs, SparseBall) else None
-        ball = Ball(sample.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
+        ball = Ball(centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
         claim = SampleClaim(ball, sample.label, sample.index)
         (query,) = claim.queries(model)
         proof = proof_of(
@@ -292,6 +334,15 @@ class Decider:
         of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
         write(path, ProofFile(of, claim, (proof,)), force=setting.overwrite)
         sample.certificates.append(str(path))
+
+
+def _slim(result: Result) -> Result:
+    """Return what is told of a result: not what only its proof needs, and of points only a counterexample."""
+    known = () if result.lower is None else (result.lower,)
+    found, nearest = result.found, result.nearest
+    if result.found is not None and result.verdict is not Verdict.FALSIFIED:
+        found, nearest = None, result.found.margin
+    return replace(result, lowers=known, found=found, nearest=nearest, recorded=None, states=None)
 
 
 def _settled(sample: Decided, inputs: InputSet) -> Result | None:
@@ -344,10 +395,10 @@ class _Score:
 def decide_all(
     setting: Setting,
     subject: Subject,
-    tasks: Sequence[SampleTask],
+    tasks: Tasks,
     *,
     jobs: int,
-    earlier: Sequence[Decided] = (),
+    earlier: Iterable[Decided] = (),
     watch: Watcher = lambda progress: None,
     decider: Callable[[Task], Answer] | None = None,
 ) -> Generator[Decided, None, None]:
@@ -358,15 +409,18 @@ def decide_all(
         subject: the model.
         tasks: all samples of the audit.
         jobs: how many processes; 1 works in this one.
-        earlier: what was decided before, and is not decided again.
+        earlier: what was decided before, and is not decided again; iterated once.
         watch: told how far the work has come.
         decider: what decides a sample in another process; where it is None, a `Decider`, which takes batches as well.
     """
-    counts = Counter(result.verdict.value for sample in earlier for result in sample.results.values())
-    score = _Score(len(tasks) * len(setting.eps), watch, counts)
+    score = _Score(len(tasks) * len(setting.eps), watch, Counter())
+    known = np.zeros(len(tasks), bool)
+    for sample in earlier:
+        known[sample.position] = True
+        score.verdicts.update(result.verdict.value for result in sample.results.values())
     score.tell()
-    left = {task.position for task in tasks} - {sample.position for sample in earlier}
-    batches = list(_batches(tasks, left, samples_at_once(subject.model)))
+    size = samples_at_once(subject.model)
+    batches = _batches(tasks, known, size)
     if jobs == 1 and decider is None:
         decide_here = Decider(setting, subject)
         for batch in batches:
@@ -377,9 +431,9 @@ def decide_all(
         return
     certificates = setting.certificates is not None
     seconds = setting.verdicts.time_limit * len(setting.eps) * (2 if certificates else 1) + GRACE
-    handed_out: list[Task] = [*batches]
-    if decider is not None or all(len(batch.tasks) == 1 for batch in batches):
-        handed_out = [task for batch in batches for task in batch.left]
+    handed_out: Iterable[Task] = batches
+    if decider is not None or size == 1:
+        handed_out = (task for batch in batches for task in batch.left)
     work = work_through(
         handed_out,
         decider or Decider(setting),
@@ -397,13 +451,12 @@ def decide_all(
                 yield from map(score.finish, done.answer)
 
 
-def _batches(tasks: Sequence[SampleTask], left: set[int], size: int) -> Iterator[Batch]:
+def _batches(tasks: Tasks, known: BoolArray, size: int) -> Iterator[Batch]:
     """Yield the batches in which samples are left; the others take part, so that the numbers stay the same."""
     for at in range(0, len(tasks), size):
-        mates = tuple(tasks[at : at + size])
-        open_ = tuple(task for task in mates if task.position in left)
-        if open_:
-            yield Batch(mates, open_)
+        if not known[at : at + size].all():
+            mates = tuple(tasks[at : at + size])
+            yield Batch(mates, tuple(task for task in mates if not known[task.position]))
 
 
 def _left_alone(done: Done[Task, Answer]) -> Iterator[SampleTask]:
@@ -442,4 +495,5 @@ def _or_unknown(answer: Decided | Lost, task: SampleTask, setting: Setting, subj
         else Result(Verdict.CLEAN_WRONG, predicted)
     )
     results = {radius.value: known.get(radius.value, unknown) for radius in setting.eps}
-    return Decided(task.position, task.index, task.label, task.centre, predicted, results, lost=answer.why)
+    centre = task.centre if any(one.verdict is Verdict.FALSIFIED for one in results.values()) else None
+    return Decided(task.position, task.index, task.label, centre, predicted, results, lost=answer.why)

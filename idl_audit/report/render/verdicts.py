@@ -34,6 +34,8 @@ from idl_audit.report.worst_first import (
 
 FEW_RADII = 3
 """Up to so many radii, verdicts are told in words among the samples."""
+MOST_SAMPLES = 5000
+"""So many are listed; the rest stays in the JSON."""
 MANY_RADII = 24
 """Up to so many, each has a column of its own."""
 
@@ -77,8 +79,11 @@ def verdict_section(report: Report) -> Iterator[Section]:
     tried = worst_first(report.samples)
     if tried:
         several = any(len(sample.results) > 1 for sample in tried)
-        body = _by_radius(report, tried) if several else _by_verdict(report, tried)
-        yield Section("samples", "Samples, worst first", (body,))
+        listed = tried[:MOST_SAMPLES]
+        body = _by_radius(report, listed) if several else _by_verdict(report, listed)
+        left = len(tried) - len(listed)
+        intro = f"The worst {len(listed):,} of {len(tried):,}; the others are in the report's JSON." if left else ""
+        yield Section("samples", "Samples, worst first", (body,), intro)
 
 
 def _counts(report: Report, entries: list[EpsSummary]) -> Table:
