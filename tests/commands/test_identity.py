@@ -132,7 +132,7 @@ def test_a_composition_is_of_both_models(tmp_path: Path) -> None:
     paths = [network(tmp_path / f"{seed}.onnx", matrix(4, 4, seed), beside=False) for seed in range(3)]
 
     def of(first: Path, second: Path) -> str:
-        report = compose("sum", first, second, WriteOptions(tmp_path / "c.npz", force=True))
+        report = compose("sum", (first, second), WriteOptions(tmp_path / "c.npz", force=True))
         assert report.model is not None
         return report.model.sha256
 

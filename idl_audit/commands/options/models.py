@@ -193,16 +193,23 @@ class Compress(Declared):
 
 @dataclass(frozen=True)
 class Compose(Declared):
-    """Put two models f (FIRST) and g (SECOND) together into one implicit model.
+    """Put models f (FIRST), g (SECOND) and any number of others (MORE) together into one implicit model.
 
-    cascade: y = g(f(u)). sum: y = f(u) + g(u). concat: y = (f(u), g(u)). feedback: y = f(u + g(y)), refused where
-    nothing proves that the loop has one state for every input. Every command takes the result.
+    cascade: y = g(f(u)). sum: y = f(u) + g(u), or with --weights a f(u) + b g(u). concat: y = (f(u), g(u)).
+    feedback, of two models: y = f(u + g(y)), refused where nothing proves that the loop has one state for every input.
+    Every command takes the result.
     """
 
     kind: str = option(REQUIRED, one_of(*c.KINDS), "How they are put together.", positional=True)
     first: Path = c.model(help="An ONNX file, or an .npz with an implicit model, such as `convert` writes.")
     second: Path = c.model(help="The other model.")
     out: Path = c.new_model()
+    more: tuple[Path, ...] = option(
+        (), PATH, "Further models, in a cascade behind the others.", positional=True, several=True, in_file=False
+    )
+    weights: tuple[float, ...] | None = option(
+        None, c.NUMBERS, "Of a sum, one number for each model: 0.5,0.5 for the mean of two.", metavar="LIST"
+    )
     options: WriteOptions = group(WriteOptions, without=[*options_of(ModelOptions), *options_of(Preprocessing)])
     printing: c.Printing = group(_Beside, without=("quiet",))
 
