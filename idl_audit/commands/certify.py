@@ -34,8 +34,10 @@ from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.numbers import Eps
 from idl_audit.data.radii import read_radii
+from idl_audit.data.vectors import read_ranking
 from idl_audit.decide.ladder import Result, climbed, in_order_of_cost
 from idl_audit.decide.rungs import RUNGS
+from idl_audit.graph.files import read_with_sha256
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.float_margins import Unbounded
 from idl_audit.report.schema import (
@@ -50,6 +52,7 @@ from idl_audit.report.schema import (
     Summary,
     WhyIncomplete,
 )
+from idl_audit.search.attacks import Ranking
 from idl_audit.search.judge import Found
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.errors import OptionError, UnsupportedModelError
@@ -134,6 +137,7 @@ def audit_robustness(
     with clock.step("read and convert"):
         subject = as_classifier(open_subject(path, options.model), options.model.threshold)
         _check_target(subject, options)
+        options = _with_ranking(subject, options)
         _check_image_shape(subject, options)
         setting = _setting(subject, options)
         found = audited(setting, subject, options)
@@ -173,6 +177,7 @@ def audit_robustness(
         why = why or _not_judged(decided.samples)
         diagnostics = (
             *noted,
+            *_other_ranking(options),
             *left_out(found, options, subject),
             *_diagnostics(decided.samples, check, first, subject, options),
             *told,
@@ -384,6 +389,23 @@ def _check_target(subject: Subject, options: RobustnessOptions) -> None:
     q = subject.model.n_outputs
     if options.target is not None and not 0 <= options.target < q:
         raise OptionError(f"--target must be a class of the network, 0 to {q - 1}, not {options.target}")
+
+
+def _with_ranking(subject: Subject, options: RobustnessOptions) -> RobustnessOptions:
+    """Return the options with S of --matrix read."""
+    if options.matrix is None:
+        return options
+    q, p = subject.model.n_outputs, subject.model.n_inputs
+    matrix, sha256 = read_with_sha256(options.matrix, lambda path: read_ranking(path, q, p, subject.input_shape))
+    attack = replace(options.verdicts.attack, ranking=Ranking(matrix, sha256))
+    return replace(options, verdicts=replace(options.verdicts, attack=attack))
+
+
+def _other_ranking(options: RobustnessOptions) -> Iterator[Diagnostic]:
+    ranking = options.verdicts.attack.ranking
+    if ranking is not None:
+        message = f"sensitivity ranks inputs by S of {options.matrix} (sha256 {ranking.sha256[:12]})"
+        yield Diagnostic(code="IDL218", level="info", message=message)
 
 
 def _check_image_shape(subject: Subject, options: RobustnessOptions) -> None:

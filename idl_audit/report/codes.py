@@ -212,6 +212,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",
             "Ask for --arithmetic real: its proofs hold in exact arithmetic, and IDL202 says that no more is known.",
         ),
+        "IDL218": Code(
+            "inputs are ranked by another network's S",
+            "The method sensitivity of attack changes the inputs that another network is most sensitive to (--matrix): "
+            "whether attacks transfer. The attacked network alone decides which points count.",
+            "Leave --matrix out to rank by the network's own S.",
+        ),
         "IDL220": Code(
             "the time limit ended verdicts that nodes should have",
             "With --max-nodes every machine does the same work, and --time-limit is a safety net. It ended some "

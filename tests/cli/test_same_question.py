@@ -128,6 +128,7 @@ HARMLESS: Mapping[str, str] = {
     "--max-memory": "more or less is refused; what is done is the same",
     "--threads": "sums may be added up in another order, which what is proved allows for",
     "--draws": "how hard an attack tries: a point that it finds is one whatever found it",
+    "--matrix": "how hard an attack tries; IDL218 names the file and its hash",
     "--fraction": "how hard an attack tries: a point that it finds is one whatever found it",
     "--allow-code-execution": "a permission; what the code made is in the hash of the model",
     "--config": "its entries stand for other options",

@@ -62,7 +62,7 @@ def audited(setting: Setting, subject: Subject, options: RobustnessOptions) -> A
     seen = look_at(samples, check)
     seen_given = seen if samples is given else look_at(given)
     if setting.sigma is None:  # without radii of its own eps is a distance, and must have the data's units
-        check_eps_units(options.eps, seen_given.least, seen_given.greatest)
+        check_eps_units(options.eps, seen_given.least, seen_given.greatest, options.data.preprocessing.bounds)
     rounded = 0 if samples is chosen else _differing(chosen, samples)
     return Audited(given, unchanged(samples, seen), seen_given, seen, rounded)
 
