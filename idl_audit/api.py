@@ -362,7 +362,7 @@ def _labels(opened: _Opened, y: Any) -> npt.NDArray[np.int64]:
 def _decide_at(opened: _Opened, labels: npt.NDArray[np.int64], asked: ArrayOptions) -> Robustness:
     rows, implicit, network, radius, options = opened.rows, opened.model, opened.network, asked.eps, asked.verdicts
     target = options.attack.target
-    check_eps_units((radius,), float(rows.min()), float(rows.max()))
+    check_eps_units((radius,), float(rows.min()), float(rows.max()), asked.preprocessing.bounds)
     lo, hi = asked.preprocessing.bounds or (None, None)
     boxes = [Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type) for row in rows]
     arithmetic = None if options.arithmetic == "real" else opened.bounds()

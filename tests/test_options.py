@@ -99,6 +99,7 @@ GOOD: Mapping[str, str] = {
     "max_memory": "1MB",
     "mean": "0.5",
     "monotone": "3+",
+    "network": "N=model.onnx",
     "std": "0.25",
     "steps": "bounds,certify",
     "task": "multilabel",

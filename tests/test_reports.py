@@ -47,8 +47,8 @@ def repeatable(value):
     if not isinstance(value, dict):
         return value
     dropped = MEASURED
-    if "verdict" in value and value["method"] in (None, "lp", "branch"):
-        dropped = MEASURED | FROM_VERTICES | ({"adversarial"} if value["method"] else set())
+    if "verdict" in value and value.get("method") in (None, "lp", "branch"):
+        dropped = MEASURED | FROM_VERTICES | ({"adversarial"} if value.get("method") else set())
     return {key: repeatable(entry) for key, entry in value.items() if key not in dropped}
 
 

@@ -9,7 +9,6 @@ from idl_audit.commands.options.models import Compose
 
 def compose(asked: Compose) -> None:
     """Do `compose`."""
-    check_output(
-        asked.printing.output, force=asked.printing.force, read=(asked.first, asked.second), written=(asked.out,)
-    )
-    deliver(run(asked.kind, asked.first, asked.second, asked.options), asked.printing)
+    paths = (asked.first, asked.second, *asked.more)
+    check_output(asked.printing.output, force=asked.printing.force, read=paths, written=(asked.out,))
+    deliver(run(asked.kind, paths, asked.options, asked.weights), asked.printing)

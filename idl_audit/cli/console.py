@@ -50,6 +50,8 @@ FIRST_LINE = 5.0
 """Seconds until the first line on progress where stderr is no terminal."""
 LINES_EVERY = 30.0
 """Seconds between two of the others."""
+BAR_EVERY = 0.1
+"""Seconds between two looks at what a bar shows."""
 
 
 @contextmanager
@@ -80,7 +82,13 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
     with bars.Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task(escape(title), total=None, counts="")
 
+        last = 0.0
+
         def watch(progress: Any) -> None:
+            nonlocal last
+            if progress.done < progress.total and time.monotonic() - last < BAR_EVERY:
+                return  # drawing costs more than some verdicts do
+            last = time.monotonic()
             bar.update(task, completed=progress.done, total=progress.total, counts=_counts(progress))
 
         yield watch

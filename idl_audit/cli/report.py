@@ -12,6 +12,7 @@ from idl_audit.cli.console import console
 from idl_audit.cli.show import say
 from idl_audit.commands.options.reports import Rendering
 from idl_audit.report.extra_files import find_extras
+from idl_audit.report.joining import one_page
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render
 from idl_audit.report.schema import Report
@@ -47,7 +48,7 @@ SUFFIXES = {
 def report(asked: Rendering) -> None:
     """Do `report`."""
     report, output, quiet = asked.report, asked.output, asked.quiet
-    check_distinct((report, asked.adversarial, asked.matrix), (output,))
+    check_distinct((report, *asked.more, asked.adversarial, asked.matrix), (output,))
     form = _form_of(output) if asked.format is None else Form(asked.format)
     for name in ("adversarial", "matrix", "image_shape"):
         if getattr(asked, name) is not None and form is not Form.HTML:
@@ -56,7 +57,7 @@ def report(asked: Rendering) -> None:
         check_new_file(output, force=asked.force or _is_ours(output))
     elif form is Form.HTML and sys.stdout.isatty():
         raise OptionError("HTML is for a browser; name a file with -o report.html")
-    found = read_report(report)
+    found = one_page([read_report(path) for path in (report, *asked.more)], (report, *asked.more))
     if form is Form.TABLE:
         _tables(found, output, verbose=asked.verbose)
         _tell(output, quiet=quiet)

@@ -182,10 +182,9 @@ def print_document(text: str) -> None:
 
 def write_report(report: Report, output: Path) -> None:
     """Write the report as JSON, whole or not at all."""
-    from idl_audit.report.json_text import to_json
+    from idl_audit.report.json_text import written as pieces
 
-    text = to_json(report)
-    write_whole(output, lambda file: file.write(text.encode("utf-8")))
+    write_whole(output, lambda file: file.writelines(piece.encode("ascii") for piece in pieces(report)))
 
 
 def tell_resume(report: Report) -> None:

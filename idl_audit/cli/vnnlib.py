@@ -1,12 +1,14 @@
-"""`idl-audit-vnnlib`: the command line that the standard VNN-LIB 2 asks of a solver, and nothing else.
+"""`idl-audit-vnnlib`: the command line that the standard VNN-LIB 2 asks of a solver.
 
     idl-audit-vnnlib --name
     idl-audit-vnnlib --version
     idl-audit-vnnlib verify QUERY --network NAME=FILE ... [--timeout SECONDS] [--serialise-assignments DIR]
+                            [--proof FILE]
     idl-audit-vnnlib supports CAPABILITY
 
 The first line of stdout is sat, unsat, unknown or timed-out; assignments follow sat. Errors stand on stderr alone, with
-exit code 2. What decides runs in a process of its own, so that the time limit holds whatever a library does.
+exit code 2. What decides runs in a process of its own, so that the time limit holds whatever a library does. Beside the
+standard's options stands --proof: of an unsat, what `idl-audit verify` checks again.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from idl_audit import __version__
 
@@ -121,6 +123,12 @@ def _parser() -> _Parser:
     verify.add_argument("--network", action="append", default=[], metavar="NAME=FILE", help="a network and its model")
     verify.add_argument("--timeout", type=_seconds, default=None, metavar="SECONDS", help="for everything (an hour)")
     verify.add_argument("--serialise-assignments", type=Path, metavar="DIR", help="write assignments as DIR/NAME.pb")
+    verify.add_argument(
+        "--proof",
+        type=Path,
+        metavar="FILE.npz",
+        help="write what proves unsat, for idl-audit verify",
+    )
     verify.add_argument("--seed", type=int, default=0, metavar="N", help="of the search for points")
     supports = commands.add_parser("supports", help="say what can be decided")
     capabilities = supports.add_mutually_exclusive_group(required=True)
@@ -174,41 +182,52 @@ def _in_time(options: argparse.Namespace, deadline: float) -> Said:
     if not child:
         os.close(reader)
         os.dup2(2, 1)  # whatever a library prints is no answer
-        said = _verified(options, deadline)
         with os.fdopen(writer, "w", encoding="utf-8") as pipe:
-            json.dump(asdict(said), pipe)
+            tell = _teller(pipe)
+            tell(_verified(options, deadline, tell))
         os._exit(0)
     os.close(writer)
     try:
-        text = _read(reader, deadline - TO_END)
+        text, is_closed = _read(reader, deadline - TO_END)
     finally:
         os.close(reader)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    if text is None:
+    *lines, _ = text.split("\n")  # behind the last end of a line stands what was cut off
+    if lines:
+        return Said(**json.loads(lines[-1]))
+    if not is_closed:
         return Said("timed-out\n")
-    try:
-        return Said(**json.loads(text))
-    except ValueError:
-        return Said("unknown\n", "the process that decides died; it may have run out of memory\n")
+    return Said("unknown\n", "the process that decides died; it may have run out of memory\n")
 
 
-def _read(reader: int, deadline: float) -> str | None:
-    """Return all that comes through a pipe until it is closed; None where it is not by then."""
+def _teller(pipe: TextIO) -> Callable[[Said], None]:
+    """Return what sends word through a pipe, a line each; the last one counts."""
+
+    def tell(said: Said) -> None:
+        pipe.write(json.dumps(asdict(said)) + "\n")
+        pipe.flush()
+
+    return tell
+
+
+def _read(reader: int, deadline: float) -> tuple[str, bool]:
+    """Return all that comes through a pipe until it is closed, or until the deadline; whether it was closed."""
     parts: list[bytes] = []
     while True:
         ready, _, _ = select.select([reader], [], [], max(LEAST, deadline - time.monotonic()))
-        if not ready:
-            return None
-        part = os.read(reader, 2**16)
+        part = os.read(reader, 2**16) if ready else b""
         if not part:
-            return b"".join(parts).decode("utf-8")
+            return b"".join(parts).decode("utf-8", "replace"), bool(ready)
         parts.append(part)
 
 
-def _verified(options: argparse.Namespace, deadline: float) -> Said:
-    """Decide the query and return what is to be said; it is written to no stream."""
+def _verified(options: argparse.Namespace, deadline: float, tell: Callable[[Said], None] = lambda said: None) -> Said:
+    """Decide the query and return what is to be said; it is written to no stream.
+
+    `tell` hears an answer that is known while its proof is still made.
+    """
     from idl_audit.commands.vnnlib import Asked, said_of
     from idl_audit.values.errors import IdlAuditError, IncompleteError
 
@@ -216,8 +235,10 @@ def _verified(options: argparse.Namespace, deadline: float) -> Said:
         files = dict(map(_named, options.network))
         if len(files) < len(options.network):
             return Said("", "error: --network names a network twice; give each its model once\n", USAGE)
-        asked = Asked(options.query, files, deadline - TO_ANSWER, options.serialise_assignments, options.seed)
-        return Said(*said_of(asked))
+        asked = Asked(
+            options.query, files, deadline - TO_ANSWER, options.serialise_assignments, options.proof, options.seed
+        )
+        return Said(*said_of(asked, lambda out, err: tell(Said(out, err))))
     except IncompleteError as error:
         return Said("", f"error: {error}\n", INCOMPLETE)
     except (IdlAuditError, argparse.ArgumentTypeError) as error:

@@ -64,7 +64,7 @@ def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = 
         if options.sigma is not None:
             sigma = read_radii(options.sigma, subject.input_shape, options.data.layout)
         else:
-            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
+            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), preprocessing.bounds)
         model = subject.in_data_units(preprocessing)
         objective, weights = _objective(model, options.objective)
         sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)

@@ -106,7 +106,8 @@ class _Sets:
         self._valid = options.data.preprocessing.bounds or (None, None)
         self.sigma: FloatArray | None = None
         if options.sigma is None:
-            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
+            valid = options.data.preprocessing.bounds
+            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), valid)
         else:
             self.sigma = read_radii(options.sigma, subject.input_shape, options.data.layout)
         for place in range(samples.n):

@@ -7,33 +7,38 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from idl_audit import __version__
+from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
-from idl_audit.commands.shared.boxes import sample_sets, threat_model
+from idl_audit.commands.shared.audited import Audited, audited, floats, left_out
+from idl_audit.commands.shared.boxes import threat_model
 from idl_audit.commands.shared.class_output import gives_class
-from idl_audit.commands.shared.deciding import Decided, SampleTask, Setting, decide_all, query_of
-from idl_audit.commands.shared.demands import Demanded, read_as, read_demanded
+from idl_audit.commands.shared.deciding import Decided, SampleTasks, Setting, decide_all
+from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.features import named_inputs
 from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown, without_bound
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
+from idl_audit.commands.shared.kept_points import KeptPoints
 from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.features import Features, read_features
-from idl_audit.data.numbers import Eps, check_eps_units
+from idl_audit.data.numbers import Eps
 from idl_audit.data.radii import read_radii
-from idl_audit.data.samples import Samples
+from idl_audit.data.vectors import read_ranking
 from idl_audit.decide.ladder import Parts, Result, climbed, in_order_of_cost
 from idl_audit.decide.rungs import RUNGS
+from idl_audit.graph.files import read_with_sha256
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.float_margins import Unbounded
 from idl_audit.report.pictures import accuracy_points, plot_accuracy
@@ -53,15 +58,15 @@ from idl_audit.report.schema import (
     Summary,
     WhyIncomplete,
 )
+from idl_audit.search.attacks import Ranking
 from idl_audit.search.judge import Found
-from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
-from idl_audit.values.box import InputSet
-from idl_audit.values.demand import AmongFirst, Demand, Limits, PartedQuery, PixelClasses
+from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
+from idl_audit.values.demand import PartedQuery
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.values.files import write_whole
 from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
-from idl_audit.values.query import Misclassification, Query, SampleQuery
+from idl_audit.values.query import Misclassification, SampleQuery
 from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_SAMPLES = 100
@@ -152,85 +157,81 @@ def audit_robustness(
     with clock.step("read and convert"):
         asked = options.demanded
         subject = read_as(open_subject(path, options.model, whole=asked.of_values), options.model, asked)
-        demanded = read_demanded(subject, options.data, options.model, asked)
-        given = demanded.samples
         _check_target(subject, options)
+        options = _with_attacks(_with_ranking(subject, options))
         _check_image_shape(subject, options)
-        _refuse_unlabelled(demanded, subject)
-        free = named_inputs(subject, options.ignore or (), "--ignore")
-        features = _features(subject, options)
-        samples = _to_attack(given, options, subject)
-        sigma = _radii(given, subject, options)
+        setting = _setting(subject, options)
+        found = audited(setting, subject, options)
     preprocessing = options.data.preprocessing
     with clock.step("check"):
-        inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
-        check = check_agreement(subject, inputs.astype(float))
+        first = found.samples.read(slice(CHECKED_SAMPLES)).inputs
+        check = check_agreement(subject, preprocessing.apply(first, subject.input_shape).astype(float))
     with clock.step("preflight"):
-        radii = () if sigma is not None else options.eps
-        labelled = replace(given, labels=demanded.single)
-        noted = preflight(subject, labelled, options.data, eps=radii, tell=tell)
-    # refuses samples outside the valid range before any work is done
-    sets = _sets(samples, features, sigma, free, options)
-    sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
-    options = _with_attacks(options)
-    tasks = _tasks(samples, demanded, demanded.each(samples, subject, subject.network(preprocessing)), sets)
-    key = _key(command, subject, tasks, sigma, features, options)
+        radii = () if setting.sigma is not None else options.eps
+        given = found.demanded.single(found.given)
+        noted = preflight(subject, given, options.data, eps=radii, tell=tell, seen=found.seen_given)
+    key = _key(command, subject, found, setting, options)
     if options.certificates is not None:
         options.certificates.mkdir(exist_ok=True)
-    found: dict[int, Decided] = {}
-    told: list[Diagnostic] = []
-    why: WhyIncomplete | None = None
-    with clock.step("verdicts"):
-        try:
-            setting = _setting(subject, sigma, free, features, options)
-            for one in _decide_with_journal(setting, subject, tasks, key, options, watch, found):
-                told.append(one)
-                tell(one)
-        except KeyboardInterrupt:
-            why = "interrupted"
-    subject.check_unchanged()
-    decided = [found[position] for position in sorted(found)]
-    with clock.step("second opinion"):
-        try:
-            opinions = _opinions(subject, decided, options)
-        except KeyboardInterrupt:
-            own = (subject.original.name, subject.network(preprocessing))
-            opinions, why = _Opinions((own,), options.target, _floats(subject, options)), "interrupted"
-    opinions = replace(opinions, has_scores=not gives_class(subject.model), features=features)
-    certificates = [file for sample in decided for file in sample.certificates]
-    artifacts = (*_save(options, decided), *_draw(options, decided, subject), *certificates)
+    with KeptPoints(found.samples.p) as kept:
+        by_position: dict[int, Decided] = {}
+        told: list[Diagnostic] = []
+        why: WhyIncomplete | None = None
+        with clock.step("verdicts"):
+            try:
+                for one in _decide_with_journal(setting, subject, found, key, options, watch, by_position, kept):
+                    told.append(one)
+                    tell(one)
+            except KeyboardInterrupt:
+                why = "interrupted"
+        subject.check_unchanged()
+        decided = _Verdicts([by_position.pop(position) for position in sorted(by_position)], kept)
+        with clock.step("second opinion"):
+            try:
+                opinions = _opinions(subject, decided, options)
+            except KeyboardInterrupt:
+                own = (subject.original.name, subject.network(preprocessing))
+                opinions, why = _Opinions((own,), options.target, floats(subject, options)), "interrupted"
+        opinions = replace(opinions, has_scores=not gives_class(subject.model), features=setting.features)
+        certificates = [file for sample in decided.samples for file in sample.certificates]
+        artifacts = (*_save(options, decided, found.samples.p), *_draw(options, decided, subject), *certificates)
+        summary = _summary(command, decided.samples, options, _methods(setting, subject, found, options))
+        why = why or _not_judged(decided.samples)
+        diagnostics = (
+            *noted,
+            *_other_ranking(options),
+            *left_out(found, options, subject),
+            *_diagnostics(decided.samples, check, first, subject, options),
+            *told,
+            *_faults(decided.samples, options),
+            *_missing_opinion(opinions),
+            *_other_kernels(decided.samples, subject),
+        )
+        samples = tuple(_sample_report(sample, options, opinions) for sample in decided.given_up())
     report = framed_report(
         command,
         clock,
         seed=options.verdicts.seed,
-        why_incomplete=why or _not_judged(decided),
+        why_incomplete=why,
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
-        data=describe_data(samples, options.data),
+        data=describe_data(found.samples, options.data, found.seen),
         threat_model=threat_model(
             options.eps,
             preprocessing.bounds,
             sigma=options.sigma,
-            radii=sigma,
+            radii=setting.sigma,
             k=options.sparse,
             target=options.target,
             arithmetic=options.verdicts.arithmetic,
-            free=free,
-            features=features,
+            free=setting.free,
+            features=setting.features,
             fair=options.fair,
         ),
-        demand=demanded.info,
-        summary=_summary(command, decided, options, _methods(subject, tasks, options)),
-        samples=tuple(_sample_report(sample, options, opinions) for sample in decided),
-        diagnostics=(
-            *noted,
-            *_left_out(given, samples, options, subject),
-            *_diagnostics(decided, check, samples, subject, options),
-            *told,
-            *_faults(decided, options),
-            *_missing_opinion(opinions),
-            *_other_kernels(decided, subject),
-        ),
+        demand=found.demanded.info(found.samples),
+        summary=summary,
+        samples=samples,
+        diagnostics=diagnostics,
         artifacts=artifacts,
     )
     return _plotted(report, options)
@@ -242,6 +243,49 @@ def _plotted(report: Report, options: RobustnessOptions) -> Report:
         return report
     write_whole(options.plot, lambda stream: plot_accuracy(report, stream))
     return report.model_copy(update={"artifacts": (*report.artifacts, str(options.plot))})
+
+
+@dataclass(frozen=True, eq=False)
+class _Verdicts:
+    """The samples that are decided, in order, and what they were robbed of to take little memory."""
+
+    samples: list[Decided]
+    kept: KeptPoints
+
+    def given_up(self) -> Iterator[Decided]:
+        """Yield every sample whole, and forget it: what is made of it takes its place."""
+        self.samples.reverse()
+        while self.samples:
+            yield self.kept.get(self.samples.pop())
+
+    @property
+    def successes(self) -> Iterator[tuple[Decided, FloatArray, float, Found]]:
+        """Every sample with its own point, and every radius and point where an attack succeeded."""
+        for sample in map(self.kept.get, self.samples):
+            for eps, result in sample.results.items():
+                if result.verdict is Verdict.FALSIFIED and result.found is not None and sample.centre is not None:
+                    yield sample, sample.centre, eps, result.found
+
+
+def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
+    sigma = None if options.sigma is None else read_radii(options.sigma, subject.input_shape, options.data.layout)
+    return Setting(
+        subject.path,
+        options.model,
+        subject.info.sha256,
+        options.data.preprocessing,
+        options.eps,
+        replace(options.verdicts, max_bytes=options.model.max_bytes),
+        options.certificates,
+        options.force or options.resume,
+        sigma,
+        named_inputs(subject, options.ignore or (), "--ignore"),
+        options.sparse,
+        options.demanded,
+        options.largest,
+        _features(subject, options),
+        options.fair,
+    )
 
 
 def _features(subject: Subject, options: RobustnessOptions) -> Features | None:
@@ -256,48 +300,6 @@ def _features(subject: Subject, options: RobustnessOptions) -> Features | None:
             f"{options.features} has no protected feature; write protected = true for those that --fair moves"
         )
     return found
-
-
-def _sets(
-    samples: Samples,
-    features: Features | None,
-    sigma: FloatArray | None,
-    free: tuple[int, ...],
-    options: RobustnessOptions,
-) -> list[list[InputSet]]:
-    """Return the set of each sample at each radius; of valid rows, the box around them."""
-    if features is None:
-        bounds = options.data.preprocessing.bounds
-        return sample_sets(samples, options.eps, bounds, sigma=sigma, k=options.sparse, free=free)
-    return [
-        [features.cell(x, radius.value, int(index), protected=options.fair).hull for radius in options.eps]
-        for index, x in zip(samples.indices, samples.inputs, strict=True)
-    ]
-
-
-def _setting(
-    subject: Subject,
-    sigma: FloatArray | None,
-    free: tuple[int, ...],
-    features: Features | None,
-    options: RobustnessOptions,
-) -> Setting:
-    return Setting(
-        subject.path,
-        options.model,
-        subject.info.sha256,
-        options.data.preprocessing,
-        options.eps,
-        replace(options.verdicts, max_bytes=options.model.max_bytes),
-        options.certificates,
-        options.force or options.resume,
-        sigma,
-        free,
-        options.demanded,
-        options.largest,
-        features,
-        options.fair,
-    )
 
 
 def _with_attacks(options: RobustnessOptions) -> RobustnessOptions:
@@ -316,28 +318,10 @@ def _with_attacks(options: RobustnessOptions) -> RobustnessOptions:
     return replace(options, verdicts=replace(options.verdicts, methods=instead))
 
 
-def _tasks(
-    samples: Samples, demanded: Demanded, demands: Sequence[Demand | None], all_sets: list[list[InputSet]]
-) -> list[SampleTask]:
-    single = demanded.kind in ("class", "top")
-    labels = _labels(samples) if single else np.full(samples.n, -1)
-    each = zip(samples.indices, labels, samples.inputs, all_sets, demands, strict=True)
-    return [
-        SampleTask(i, int(index), int(label), x, tuple(sets), demand)
-        for i, (index, label, x, sets, demand) in enumerate(each)
-    ]
-
-
 def _key(
-    command: str,
-    subject: Subject,
-    tasks: Sequence[SampleTask],
-    sigma: FloatArray | None,
-    features: Features | None,
-    options: RobustnessOptions,
+    command: str, subject: Subject, found: Audited, setting: Setting, options: RobustnessOptions
 ) -> dict[str, str]:
     """Return what a run must have in common with the one whose journal it goes on from."""
-    arrays = [array for task in tasks for array in (task.centre, np.array([task.index, task.label]), *_labels_of(task))]
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
     asked = (
         options.eps,
@@ -346,7 +330,7 @@ def _key(
         options.ignore,
         options.demanded,
         options.largest,
-        None if features is None else features.sha256,
+        None if setting.features is None else setting.features.sha256,
         options.fair,
         options.certificates,
         data.layout,
@@ -355,33 +339,39 @@ def _key(
     return {
         TOOL: __version__,
         "command": command,
-        "model": digest(
-            subject.info.sha256.encode(),
-            repr((reading.output_name, reading.torch, subject.info.threshold)).encode(),
-            repr(reading.runtime_optimisation).encode(),
+        "model": model_key(subject, reading),
+        "data file": digest(
+            found.seen.numbers_sha256.encode(),
+            found.samples.indices.tobytes(),
+            found.labels.tobytes(),
+            b"" if setting.sigma is None else setting.sigma.tobytes(),
         ),
-        "data file": digest(*(array.tobytes() for array in arrays), b"" if sigma is None else sigma.tobytes()),
         "set of options": digest(repr(asked).encode()),
     }
 
 
-def _labels_of(task: SampleTask) -> tuple[AnyArray, ...]:
-    """Return the several labels of a sample, where it has some, or the limits of its outputs."""
-    if isinstance(task.demand, PixelClasses):
-        return (task.demand.labels,)
-    return (task.demand.sides, task.demand.values) if isinstance(task.demand, Limits) else ()
+def model_key(subject: Subject, reading: ModelOptions) -> str:
+    """Return a hash of the function that is judged, and of how it is run."""
+    return digest(
+        subject.info.sha256.encode(),
+        repr((reading.output_name, reading.torch, subject.info.threshold)).encode(),
+        repr(reading.runtime_optimisation).encode(),
+    )
 
 
 def _decide_with_journal(
     setting: Setting,
     subject: Subject,
-    tasks: list[SampleTask],
+    found: Audited,
     key: Mapping[str, str],
     options: RobustnessOptions,
     watch: Watcher,
     decided: dict[int, Decided],
+    kept: KeptPoints,
 ) -> Iterator[Diagnostic]:
     """Put the samples into `decided` as they are decided, those of the journal first; yield what is to be told."""
+    n, network = found.samples.n, subject.network(options.data.preprocessing)
+    tasks = SampleTasks(found.samples, lambda part: found.demanded.each(part, subject, network))
     with ExitStack() as stack:
         journal: Journal | None = None
         if options.journal is not None:
@@ -390,22 +380,23 @@ def _decide_with_journal(
             if journal.outdated is not None:
                 count, version = journal.outdated
                 why = f"version {version} of idl-audit decided them, and this is {__version__}"
-                message = f"{count} of {len(tasks)} samples are decided again: {why}"
+                message = f"{count} of {n} samples are decided again: {why}"
                 yield Diagnostic(code="IDL209", level="warning", message=message)
-            earlier = samples_of(journal, tasks, [radius.value for radius in options.eps])
-            decided.update((i, one) for i, one in earlier.items() if all(Path(c).is_file() for c in one.certificates))
+            for sample in samples_of(journal, tasks, [radius.value for radius in options.eps]):
+                if all(Path(certificate).is_file() for certificate in sample.certificates):
+                    kept.put(sample)
+                    decided.setdefault(sample.position, sample)
         if decided:
-            message = (
-                f"{len(decided)} of {len(tasks)} samples were decided by an earlier run and taken from its journal"
-            )
+            message = f"{len(decided)} of {n} samples were decided by an earlier run and taken from its journal"
             yield Diagnostic(code="IDL207", level="info", message=message)
         known = list(decided.values())
         work = decide_all(setting, subject, tasks, jobs=options.jobs, earlier=known, watch=watch)
         with closing(work):
             for sample in work:
-                decided[sample.position] = sample
                 if journal is not None and sample.lost is None:
                     journal.append(entry_of(sample))
+                kept.put(sample)
+                decided[sample.position] = sample
         if journal is not None and journal.failure is not None:
             message = f"the journal {journal.path} could not be written to the end ({journal.failure})"
             yield Diagnostic(code="IDL208", level="warning", message=message, hint="make room on the disk")
@@ -473,113 +464,41 @@ def _check_target(subject: Subject, options: RobustnessOptions) -> None:
         raise OptionError(f"--target must be a class of the network, 0 to {q - 1}, not {options.target}")
 
 
+def _with_ranking(subject: Subject, options: RobustnessOptions) -> RobustnessOptions:
+    """Return the options with S of --matrix read."""
+    if options.matrix is None:
+        return options
+    q, p = subject.model.n_outputs, subject.model.n_inputs
+    matrix, sha256 = read_with_sha256(options.matrix, lambda path: read_ranking(path, q, p, subject.input_shape))
+    attack = replace(options.verdicts.attack, ranking=Ranking(matrix, sha256))
+    return replace(options, verdicts=replace(options.verdicts, attack=attack))
+
+
+def _other_ranking(options: RobustnessOptions) -> Iterator[Diagnostic]:
+    ranking = options.verdicts.attack.ranking
+    if ranking is not None:
+        message = f"sensitivity ranks inputs by S of {options.matrix} (sha256 {ranking.sha256[:12]})"
+        yield Diagnostic(code="IDL218", level="info", message=message)
+
+
 def _check_image_shape(subject: Subject, options: RobustnessOptions) -> None:
     shape, p = options.image_shape, subject.model.n_inputs
     if shape is not None and math.prod(shape) != p:
         raise OptionError(f"--image-shape {','.join(map(str, shape))} has {math.prod(shape)} numbers, and an input {p}")
 
 
-def _refuse_unlabelled(demanded: Demanded, subject: Subject) -> None:
-    samples = demanded.samples
-    if samples.labels is not None or demanded.kind == "limits":
-        return
-    classes = ""
-    if subject.threshold is not None:
-        classes = (
-            f" (1 where the output is above {subject.threshold.value:g}, else 0); a regression has no classes: ask how "
-            "far its outputs move with --within DELTA"
-        )
-    raise DataError(
-        f"{samples.source} has no labels; put an array 'labels' into an .npz, or give a file with --labels{classes}"
-    )
-
-
-def _labels(samples: Samples) -> IntArray:
-    assert samples.labels is not None
-    return samples.labels
-
-
-def _radii(samples: Samples, subject: Subject, options: RobustnessOptions) -> FloatArray | None:
-    """Return the per-input radii; without them eps is a distance, and must have the data's units."""
-    if options.sigma is not None:
-        return read_radii(options.sigma, subject.input_shape, options.data.layout)
-    if options.features is None:
-        check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
-    return None
-
-
-def _to_attack(samples: Samples, options: RobustnessOptions, subject: Subject) -> Samples:
-    """Return the samples that the options speak of, as they are to be attacked.
-
-    Samples of the target class itself are left out. Where some inputs stay exactly as they are, float32 must be able to
-    say them, or float16 where the network reads that: the samples are rounded to what the network reads.
-    """
-    if options.target is not None:
-        labels = _labels(samples)
-        others = labels != options.target
-        if not others.any():
-            raise DataError(f"all samples have the target class {options.target} already; give others")
-        samples = replace(
-            samples, inputs=samples.inputs[others], labels=labels[others], indices=samples.indices[others]
-        )
-    if options.sparse is not None or options.ignore is not None or options.features is not None:
-        samples = replace(
-            samples, inputs=_in_floats(samples.inputs, _floats(subject, options), options.data.preprocessing.bounds)
-        )
-    return samples
-
-
-def _floats(subject: Subject, options: RobustnessOptions) -> np.dtype[Any]:
-    """Return the type of the numbers that the network reads of the data itself."""
-    coarse = subject.point_type.itemsize < 4 and options.data.preprocessing.is_identity
-    return subject.point_type if coarse else np.dtype(np.float32)
-
-
-def _in_floats(inputs: FloatArray, kind: np.dtype[Any], bounds: tuple[float, float] | None) -> FloatArray:
-    """Return the nearest numbers of a type; where one lies outside the valid range and the input does not, the next."""
-    lo, hi = bounds or (-np.inf, np.inf)
-    rounded, infinity = inputs.astype(kind), np.array(np.inf, kind)
-    above, below = np.nextafter(rounded, infinity), np.nextafter(rounded, -infinity)
-    rounded = np.where((rounded.astype(np.float64) < lo) & (inputs >= lo), above, rounded)
-    rounded = np.where((rounded.astype(np.float64) > hi) & (inputs <= hi), below, rounded)
-    return rounded.astype(np.float64)
-
-
-def _left_out(given: Samples, samples: Samples, options: RobustnessOptions, subject: Subject) -> Iterator[Diagnostic]:
-    """Say what a targeted or a sparse attack made of the samples."""
-    if options.target is not None:
-        left = given.n - samples.n
-        yield Diagnostic(
-            code="IDL203",
-            level="info",
-            message=f"only class {options.target} counts: falsified means that the network predicts it, certified that "
-            f"the label outranks it everywhere; {left} sample{'' if left == 1 else 's'} of that class left out",
-        )
-    kept = given.inputs if options.target is None else given.inputs[_labels(given) != options.target]
-    rounded = int((kept != samples.inputs).any(axis=1).sum())
-    if rounded:
-        kind, sets = _floats(subject, options).name, "sets" if options.sparse is None else "sparse sets"
-        yield Diagnostic(
-            code="IDL204",
-            level="info",
-            message=f"{rounded} of {samples.n} samples are no {kind} numbers; the {sets} are those around the "
-            f"samples rounded to {kind}, as the network reads them",
-        )
-
-
-def _opinions(subject: Subject, decided: list[Decided], options: RobustnessOptions) -> _Opinions:
+def _opinions(subject: Subject, decided: _Verdicts, options: RobustnessOptions) -> _Opinions:
     """Return who is asked about attacks: the original network and, where an attack succeeded, a second opinion."""
     preprocessing = options.data.preprocessing
     own = (subject.original.name, subject.network(preprocessing))
-    attacked = [sample for sample in decided if any(r.verdict is Verdict.FALSIFIED for r in sample.results.values())]
-    floats = _floats(subject, options)
+    attacked = {sample.position: centre for sample, centre, *_ in islice(decided.successes, CHECKED_OPINIONS)}
+    kind = floats(subject, options)
     if not attacked:
-        return _Opinions((own,), options.target, floats)
-    centres = np.stack([sample.centre for sample in attacked[:CHECKED_OPINIONS]])
-    second = subject.second_opinion(preprocessing, centres)
+        return _Opinions((own,), options.target, kind)
+    second = subject.second_opinion(preprocessing, np.stack(list(attacked.values())))
     if second is None or second.network is None:
-        return _Opinions((own,), options.target, floats, "" if second is None else second.why_not)
-    return _Opinions((own, second.network), options.target, floats)
+        return _Opinions((own,), options.target, kind, "" if second is None else second.why_not)
+    return _Opinions((own, second.network), options.target, kind)
 
 
 def _missing_opinion(opinions: _Opinions) -> Iterator[Diagnostic]:
@@ -593,23 +512,18 @@ def _missing_opinion(opinions: _Opinions) -> Iterator[Diagnostic]:
         )
 
 
-def _methods(subject: Subject, tasks: Sequence[SampleTask], options: RobustnessOptions) -> tuple[str, ...]:
-    """Return the methods that were asked for, or all that are usual for one of the sets."""
+def _methods(setting: Setting, subject: Subject, found: Audited, options: RobustnessOptions) -> tuple[str, ...]:
+    """Return the methods that were asked for, or all that are usual for one of the sets of a few samples."""
     if options.verdicts.methods is not None:
         return options.verdicts.methods
-    q = subject.model.n_outputs
-    usual = (climbed(subject.model, _usual_query(task, one, q)) for task in tasks for one in task.sets[:1])
+    sets = (setting.sets(x, subject)[0] for x in found.seen.tried.inputs)
+    asked = options.demanded
+    query = Misclassification if not asked.beside_class else SampleQuery
+    usual = [climbed(subject.model, query(one, (), *(() if asked.beside_class else (0,)))) for one in sets]
     return in_order_of_cost([RUNGS[name].begins or name for names in usual for name in names])
 
 
-def _usual_query(task: SampleTask, inputs: InputSet, n_outputs: int) -> Query:
-    """Return a query of the kind that is decided about a sample."""
-    if task.demand is None:
-        return Misclassification(inputs, (), task.label)
-    return query_of(task.demand, inputs, n_outputs) if isinstance(task.demand, AmongFirst) else SampleQuery(inputs, ())
-
-
-def _summary(command: str, decided: list[Decided], options: RobustnessOptions, methods: tuple[str, ...]) -> Summary:
+def _summary(command: str, decided: Sequence[Decided], options: RobustnessOptions, methods: tuple[str, ...]) -> Summary:
     wrong = sum(any(r.verdict is Verdict.CLEAN_WRONG for r in sample.results.values()) for sample in decided)
     per_eps = []
     for radius in options.eps:
@@ -681,17 +595,17 @@ def _result_report(
     adversarial = None
     if result.verdict is Verdict.FALSIFIED and result.found is not None:
         adversarial = _adversarial(sample, result.found, opinions, bounds)
-    found = None if result.verdict is Verdict.CLEAN_WRONG else result.found
-    margin = found.margin if found is not None and opinions.has_scores else math.inf
+    margin = result.nearest if result.found is None else result.found.margin
+    margin = None if result.verdict is Verdict.CLEAN_WRONG else margin
     return SampleResult(
         eps=eps.value,
         verdict=result.verdict,
         method=result.method,
         lower_bound=result.lower,
-        margin_found=margin if math.isfinite(margin) else None,
+        margin_found=None if margin is None or not math.isfinite(margin) else margin,
         adversarial=adversarial,
         reason=result.reason,
-        seconds=result.seconds,
+        seconds=round(result.seconds, 6),
         parts=_counted([result.parts]),
         outputs=_outputs(result.parts),
         beaten=result.beaten,
@@ -699,6 +613,7 @@ def _result_report(
 
 
 def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tuple[float, float] | None) -> Adversarial:
+    assert sample.centre is not None  # that of a falsified sample is kept
     change = np.abs(found.point.astype(np.float64) - sample.centre)
     moved = found.point != sample.centre.astype(opinions.floats).astype(np.float32)
     return Adversarial(
@@ -721,66 +636,55 @@ def _changes(features: Features | None, before: FloatArray, after: Float32Array)
     return tuple(FeatureChange(feature=name, before=old, after=new) for name, old, new in found)
 
 
-def _successes(decided: list[Decided]) -> list[tuple[Decided, float, Found]]:
-    """Return every sample, radius and point where an attack succeeded."""
-    return [
-        (sample, eps, result.found)
-        for sample in decided
-        for eps, result in sample.results.items()
-        if result.verdict is Verdict.FALSIFIED and result.found is not None
-    ]
-
-
-def _draw(options: RobustnessOptions, decided: list[Decided], subject: Subject) -> tuple[str, ...]:
+def _draw(options: RobustnessOptions, decided: _Verdicts, subject: Subject) -> tuple[str, ...]:
     """Draw the adversarial inputs for --images and return the names of written files."""
     if options.images is None:
         return ()
     texts = {radius.value: radius.text for radius in options.eps}
-    floats = _floats(subject, options)
+    kind = floats(subject, options)
     pairs = [
         Pair(
             sample.index,
             sample.label,
             found.predicted,
             texts[eps],
-            sample.centre,
-            sample.centre.astype(floats).astype(np.float32),
+            centre,
+            centre.astype(kind).astype(np.float32),
             found.point,
         )
-        for sample, eps, found in _successes(decided)[:MOST_PICTURES]
+        for sample, centre, eps, found in islice(decided.successes, MOST_PICTURES)
     ]
     shape = options.image_shape or subject.input_shape
     files = draw_pairs(options.images, pairs, shape=shape, bounds=options.data.preprocessing.bounds)
     return tuple(str(file) for file in files)
 
 
-def _save(options: RobustnessOptions, decided: list[Decided]) -> tuple[str, ...]:
+def _save(options: RobustnessOptions, decided: _Verdicts, size: int) -> tuple[str, ...]:
     """Write the adversarial inputs to --save and return the names of written files."""
     if options.save is None:
         return ()
-    rows = _successes(decided)
-    size = decided[0].centre.size if decided else 0
+    rows = list(decided.successes)
     arrays: dict[str, AnyArray] = {
-        "inputs": np.array([found.point for _, _, found in rows], np.float32).reshape(len(rows), size),
-        "labels": np.array([sample.label for sample, _, _ in rows], np.int64),
-        "predictions": np.array([found.predicted for _, _, found in rows], np.int64),
-        "eps": np.array([eps for _, eps, _ in rows], np.float64),
-        "indices": np.array([sample.index for sample, _, _ in rows], np.int64),
-        "originals": np.array([sample.centre for sample, _, _ in rows], np.float64).reshape(len(rows), size),
+        "inputs": np.array([found.point for *_, found in rows], np.float32).reshape(len(rows), size),
+        "labels": np.array([sample.label for sample, *_ in rows], np.int64),
+        "predictions": np.array([found.predicted for *_, found in rows], np.int64),
+        "eps": np.array([eps for _, _, eps, _ in rows], np.float64),
+        "indices": np.array([sample.index for sample, *_ in rows], np.int64),
+        "originals": np.array([centre for _, centre, *_ in rows], np.float64).reshape(len(rows), size),
     }
     write_npz(options.save, arrays, force=options.force or options.resume)
     return (str(options.save),)
 
 
 def _diagnostics(
-    decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
+    decided: Sequence[Decided], check: AgreementCheck, first: FloatArray, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
     yield from _left_out_at_the_end(subject)
-    yield from _close_calls(decided, check, samples, subject, options)
+    yield from _close_calls(decided, check, first, subject, options)
     yield from _denied(decided)
 
 
-def _denied(decided: list[Decided]) -> Iterator[Diagnostic]:
+def _denied(decided: Sequence[Decided]) -> Iterator[Diagnostic]:
     """Name samples that the network misclassifies somewhere as it runs, and not in exact arithmetic."""
     rows = [(sample.index, result) for sample in decided for result in sample.results.values()]
     some = [(index, result.denied) for index, result in rows if result.denied and result.verdict in _NOT_FLIPPED]
@@ -808,7 +712,7 @@ def _left_out_at_the_end(subject: Subject) -> Iterator[Diagnostic]:
 
 
 def _close_calls(
-    decided: list[Decided], check: AgreementCheck, samples: Samples, subject: Subject, options: RobustnessOptions
+    decided: Sequence[Decided], check: AgreementCheck, first: FloatArray, subject: Subject, options: RobustnessOptions
 ) -> Iterator[Diagnostic]:
     """Name certified samples whose margin is not above what floating-point arithmetic may change in it."""
     certified = [
@@ -825,7 +729,7 @@ def _close_calls(
         return
     itself = subject.network_itself or subject
     network = itself.network(options.data.preprocessing)
-    outputs = network(samples.inputs[:CHECKED_SAMPLES].astype(np.float32))
+    outputs = network(first.astype(np.float32))
     seen = 2 * check.max_rel_error * float(np.abs(outputs).max())  # more than what is proved would refute the proof
     if subject.threshold is not None:
         seen = subject.threshold.margin(seen)

@@ -57,7 +57,7 @@ def audit_monotone(
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
         samples = open_samples(subject, options.data, with_labels=False)
-        check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
+        check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), preprocessing.bounds)
         (feature,) = named_inputs(subject, (options.monotone.name,), "--monotone")
         question, score = _question(subject, feature, options)
     with clock.step("check"):

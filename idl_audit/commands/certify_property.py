@@ -24,14 +24,14 @@ from idl_audit.commands.shared.float_margins import (
 )
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.measured_kernels import told_versions
-from idl_audit.commands.shared.proof_files import about, write
+from idl_audit.commands.shared.proof_files import about, write_certificate
 from idl_audit.commands.shared.questions import AskedProperty, read_property
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.vnnlib2.reader import is_version_2
 from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.decide.many import decided_together
-from idl_audit.decide.proofs import Recorded, plain, proof_of
+from idl_audit.decide.proofs import Recorded, proof_of
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.files.claims import PropertyClaim
@@ -40,7 +40,7 @@ from idl_audit.proof.float_margins import Arithmetic, Unbounded
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.budget import Budget
-from idl_audit.values.query import alike
+from idl_audit.values.query import alike, plain
 from idl_audit.values.verdicts import Reason, Verdict
 
 CHECKED_POINTS: Final = 20
@@ -126,20 +126,20 @@ def _certificate(
     if options.certificates is None or decision.result != "unsat":
         return (), ()
     proofs = []
-    arithmetic = _arithmetic(subject, options)
+    arithmetic, exact = _arithmetic(subject, options), subject.exact(Preprocessing())
     budget = options.budget  # of its own: as much as the answer had
     for query, recorded in zip(asked.queries, decision.recorded, strict=True):
-        proof = proof_of(subject.model, subject.original, query, recorded, budget=budget, arithmetic=arithmetic)
+        proof = proof_of(
+            subject.model, subject.original, query, recorded, budget=budget, arithmetic=arithmetic, exact=exact
+        )
         if proof is None:
             message = f"unsat, but no certificate that stands alone was found within {options.time_limit:g} s"
             return (), (Diagnostic(code="IDL505", level="warning", message=message, where=asked.source),)
         proofs.append(proof)
-    options.certificates.mkdir(exist_ok=True)
-    path = options.certificates / f"{vnnlib.name.removesuffix('.gz').removesuffix('.vnnlib')}.npz"
     claim = PropertyClaim(vnnlib.name, asked.sha256, tuple(map(plain, asked.queries)))
     of = about(subject, options.model, Preprocessing(), options.arithmetic)
-    write(path, ProofFile(of, claim, tuple(proofs)), force=options.force)
-    return (str(path),), ()
+    found = ProofFile(of, claim, tuple(proofs))
+    return (write_certificate(options.certificates, vnnlib, found, force=options.force),), ()
 
 
 def check_on_box(subject: Subject, asked: AskedProperty, seed: int) -> AgreementCheck:

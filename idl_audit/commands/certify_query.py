@@ -16,6 +16,8 @@ from idl_audit.commands.shared.assertions import AskedQuery, asked_query
 from idl_audit.commands.shared.bench_resume import row_sha256
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.networks import open_networks
+from idl_audit.commands.shared.proof_files import write_certificate
+from idl_audit.commands.shared.query_certificates import proof_of_answer
 from idl_audit.commands.shared.subject import describe_model
 from idl_audit.commands.vnnlib import assignment_lines
 from idl_audit.data.vnnlib2.reader import read_specification
@@ -39,6 +41,7 @@ class QueryOfOne:
     info: ModelInfo
     sha256: str
     """Of the model and the query together."""
+    query_sha256: str
 
     def decided(self, options: Options, budget: Budget) -> Answer:
         """Decide it, and see that no file was written over meanwhile.
@@ -83,7 +86,7 @@ def open_query(path: Path, vnnlib: Path, reading: ModelOptions) -> QueryOfOne:
         )
     networks = open_networks(query, {query.networks[0].name: path})
     info = describe_model(path, networks[0].graph, None, reading)
-    return QueryOfOne(asked_query(query, networks), info, row_sha256(info.sha256, sha256))
+    return QueryOfOne(asked_query(query, networks), info, row_sha256(info.sha256, sha256), sha256)
 
 
 def audit_query(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:
@@ -97,12 +100,15 @@ def audit_query(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:
     with clock.step("read and convert"):
         query = open_query(path, vnnlib, options.model)
     with clock.step("verdict"):
-        answer = query.decided(Options(seed=options.seed), budget)
+        answer = query.decided(Options(seed=options.seed, record=options.certificates is not None), budget)
+    seconds = options.time_limit - budget.left
+    with clock.step("certificates"):
+        artifacts, uncertified = _certificate(query, answer, vnnlib, options)
     entry = PropertyReport(
         onnx=str(path),
         vnnlib=str(vnnlib),
         result="unknown",
-        seconds=options.time_limit - budget.left,
+        seconds=seconds,
         time_limit=options.time_limit if math.isfinite(options.time_limit) else None,
         sha256=query.sha256,
         external_files=query.info.external_files,
@@ -113,14 +119,25 @@ def audit_query(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:
         seed=options.seed,
         model=query.info,
         properties=(entry.model_copy(update=query.told(answer)),),
-        diagnostics=tuple(remarks_of(answer, str(vnnlib), certificate=options.certificates is not None)),
+        diagnostics=(*remarks_of(answer, str(vnnlib)), *uncertified),
+        artifacts=artifacts,
     )
 
 
-def remarks_of(answer: Answer, where: str, *, certificate: bool = False) -> Iterator[Diagnostic]:
+def _certificate(
+    query: QueryOfOne, answer: Answer, vnnlib: Path, options: PropertyOptions
+) -> tuple[tuple[str, ...], tuple[Diagnostic, ...]]:
+    """Write the certificate of a query that is unsat; return the file, or say that there is none."""
+    if options.certificates is None or answer.word != "unsat":
+        return (), ()
+    found = proof_of_answer(query.asked, query.query_sha256, answer, options.budget)  # of its own, as the answer had
+    if found is None:
+        message = f"unsat, but no certificate that stands alone was found within {options.time_limit:g} s"
+        return (), (Diagnostic(code="IDL505", level="warning", message=message, where=str(vnnlib)),)
+    return (write_certificate(options.certificates, vnnlib, found, force=options.force),), ()
+
+
+def remarks_of(answer: Answer, where: str) -> Iterator[Diagnostic]:
     """Yield what is to be said beside an answer."""
     for remark in answer.remarks:
         yield Diagnostic(code="IDL508", level="warning", message=f"{answer.word}: {remark}", where=where)
-    if certificate and answer.word == "unsat":
-        message = "unsat, and no certificate: those of VNN-LIB 2 queries are not written"
-        yield Diagnostic(code="IDL505", level="warning", message=message, where=where)

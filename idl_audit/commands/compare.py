@@ -179,7 +179,9 @@ def audit_comparison(
 def _radii(samples: Samples, subject: Subject, options: CompareOptions) -> FloatArray | None:
     if options.sigma is not None:
         return read_radii(options.sigma, subject.input_shape, options.data.layout)
-    check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()))
+    check_eps_units(
+        options.eps, float(samples.inputs.min()), float(samples.inputs.max()), options.data.preprocessing.bounds
+    )
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from idl_audit.commands.bounds import audit_bounds
 from idl_audit.commands.certify import audit_robustness
@@ -15,7 +15,8 @@ from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.sensitivity import audit_sensitivity
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
-from idl_audit.report.schema import Diagnostic, Report, Timing
+from idl_audit.report.joining import differing, joined
+from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.values.errors import IncompleteError, OptionError, UnsupportedModelError
 
 Bar = Callable[[str], AbstractContextManager[Watcher]]
@@ -93,49 +94,12 @@ def _steps(path: Path, options: RunOptions, tell: Teller) -> Iterator[tuple[str,
 
 
 def combined(reports: Sequence[Report], noted: Sequence[Diagnostic] = ()) -> Report:
-    """Return one report with the sections of all; what they share is taken from the last that has it."""
-    last = reports[-1]
-    for report in reports:
-        _check_same(report, last)
-    found = [*noted, *(entry for report in reports for entry in report.diagnostics)]
-    diagnostics = {(entry.code, entry.message): entry for entry in found}
-    sections: dict[str, Any] = {name: _latest(reports, name) for name in Report.model_fields}
-    sections |= {
-        "command": "run",
-        "status": "complete" if all(report.status == "complete" for report in reports) else "incomplete",
-        "why_incomplete": next((report.why_incomplete for report in reversed(reports) if report.why_incomplete), None),
-        "diagnostics": tuple(diagnostics.values()),
-        "artifacts": tuple(dict.fromkeys(name for report in reports for name in report.artifacts)),
-        "timing": _timing(reports),
-    }
-    return Report(**sections)
+    """Return one report with the sections of all; what they share is taken from the last that has it.
 
-
-def _latest(reports: Sequence[Report], name: str) -> Any:
-    """Return a section from the last report that filled it."""
-    return next((value for report in reversed(reports) if (value := getattr(report, name))), getattr(reports[-1], name))
-
-
-def _check_same(report: Report, last: Report) -> None:
-    ours, theirs = _hashes(report), _hashes(last)
-    for what, known in ours.items():
-        if theirs.get(what, known) != known:
-            raise IncompleteError(f"the {what} file was changed while it was audited; run it again")
-
-
-def _hashes(report: Report) -> dict[str, str | None]:
-    """Return what the sections of one report must have in common, of what this one speaks of."""
-    found: dict[str, str | None] = {}
-    if report.model is not None:
-        found["model"] = report.model.sha256
-    if report.data is not None:
-        found["data"] = report.data.sha256
-    if report.threat_model is not None and report.threat_model.sigma is not None:
-        found["sigma"] = report.threat_model.sigma_sha256
-    return found
-
-
-def _timing(reports: Sequence[Report]) -> Timing:
-    timed = [(report.command, report.timing) for report in reports if report.timing is not None]
-    steps = {f"{command}: {name}": seconds for command, timing in timed for name, seconds in timing.steps.items()}
-    return Timing(total=sum(timing.total for _, timing in timed), steps=steps)
+    Raises:
+        IncompleteError: where model or data changed between two steps.
+    """
+    other = differing(reports)
+    if other is not None:
+        raise IncompleteError(f"the {other} file was changed while it was audited; run it again")
+    return joined("run", reports, noted)

@@ -68,7 +68,7 @@ def audit_sensitivity(
     if options.witness is not None:
         with clock.step("witness"):
             proof = make_witness(model, options.model.max_bytes)
-    artifacts, images = _write(found, inputs, path, options)
+    artifacts, images = _write(found, inputs, path, options, model.input_shape)
     if options.witness is not None and proof is not None:
         of = About(subject.info.sha256, subject.output_name, units_of(options.preprocessing))
         write(options.witness, ProofFile(of, SensitivityClaim(proof.S), witness=proof), force=options.force)
@@ -113,7 +113,8 @@ def _find(model: ImplicitModel, samples: Samples | None, options: SensitivityOpt
     functionals = None if options.label is None else _margins(model.n_outputs, options.label)
     boxes = None
     if options.local is not None and samples is not None:  # refuses samples outside the valid range before any work
-        check_eps_units((options.local.eps,), float(samples.inputs.min()), float(samples.inputs.max()))
+        ends = float(samples.inputs.min()), float(samples.inputs.max())
+        check_eps_units((options.local.eps,), *ends, options.preprocessing.bounds)
         boxes = [several[0] for several in sample_boxes(samples, [options.local.eps], options.preprocessing.bounds)]
     limit = options.model.max_bytes
     asked = [Rows(None, global_or_infinite(model, options.method, max_bytes=limit))]
@@ -145,13 +146,13 @@ def _margins(n_outputs: int, label: int) -> FloatArray:
 
 
 def _write(
-    found: Found, inputs: Inputs, path: Path, options: SensitivityOptions
+    found: Found, inputs: Inputs, path: Path, options: SensitivityOptions, input_shape: tuple[int, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Write what was asked for; return the names of all files, and of the pictures among them."""
     written: list[str] = []
     pictures: tuple[str, ...] = ()
     if options.save is not None and found.is_finite:
-        write_npz(options.save, saved_arrays(found, inputs.groups, options), force=options.force)
+        write_npz(options.save, saved_arrays(found, inputs.groups, options, input_shape), force=options.force)
         written.append(str(options.save))
     if options.images is not None and found.is_finite:
         where = "all inputs" if options.local is None else f"within {options.local.eps.text} of the samples"

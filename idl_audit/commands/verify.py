@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,11 +15,14 @@ from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.query_proofs import CheckedQuery, arithmetic_of, check_query
 from idl_audit.commands.shared.questions import read_property
-from idl_audit.commands.shared.subject import Subject, open_subject
+from idl_audit.commands.shared.subject import Subject, describe_model, open_subject
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.exact.refutation import ExactQuery
 from idl_audit.proof.files import file as today
 from idl_audit.proof.files.claims import (
     About,
@@ -34,12 +37,23 @@ from idl_audit.proof.files.pairs import AgreementClaim, DifferenceClaim, Pairing
 from idl_audit.proof.files.strict_json import Damaged, Misfit
 from idl_audit.proof.format_1 import reading as format_1
 from idl_audit.proof.sensitivity_witness import Checked, Witness
-from idl_audit.report.schema import Claim, Diagnostic, Numbers, PreprocessingInfo, Report, SecondModel, Verification
+from idl_audit.report.schema import (
+    Claim,
+    Diagnostic,
+    NetworkFacts,
+    Numbers,
+    PreprocessingInfo,
+    QueryFacts,
+    Report,
+    SecondModel,
+    Verification,
+)
 from idl_audit.report.schema import PropertyClaim as PropertyFacts
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.demand import AmongFirst, Limits, PixelClasses
 from idl_audit.values.errors import InvalidInputError, ModelFileError, OptionError
 from idl_audit.values.npz import NpzFile
+from idl_audit.values.query import Query
 from idl_audit.values.rounding import gamma
 
 WORDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -49,6 +63,7 @@ WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "top": "certificate",
         "pixels": "certificate",
         "property": "property certificate",
+        "query": "query certificate",
         "sensitivity": "witness",
         "agreement": "certificate of two networks",
         "difference": "certificate of two networks",
@@ -75,16 +90,22 @@ class Outcome:
 
 
 def verify(
-    file: Path, model: Path, options: ModelOptions, vnnlib: Path | None = None, second: Path | None = None
+    file: Path,
+    model: Path | None,
+    options: ModelOptions,
+    vnnlib: Path | None = None,
+    second: Path | None = None,
+    networks: Mapping[str, Path] = MappingProxyType({}),
 ) -> Report:
     """Check a proof file against the model it was made for, without any solver, and report on it.
 
     Args:
-        file: the proof of a sample, of a property, or of S.
-        model: the model file.
+        file: the proof of a sample, of a property, of a query, or of S.
+        model: the model file; of a query about several networks None.
         options: how to read it.
-        vnnlib: the property that the file must be about; None takes the file's word for it.
+        vnnlib: the property or query that the file must be about; of a property None takes the file's word for it.
         second: the other network, where the file is about two.
+        networks: of a query: the file of each network by its name, in place of the model.
 
     Raises:
         InvalidInputError: where a file cannot be read; one that proves nothing is reported, not raised.
@@ -92,6 +113,12 @@ def verify(
     clock = Clock()
     with clock.step("read"), NpzFile(file) as archive:
         asked = _asked(file, archive)
+        if asked.kind == "query":
+            return _verified_query(clock, asked, archive, _files(asked, model, vnnlib, second, networks), vnnlib)
+        if networks:
+            raise OptionError(f"{file} is a {asked.word} and not of a query; leave --network out")
+        if model is None:
+            raise OptionError(f"{file} is a {asked.word}; give its model: idl-audit verify {file} MODEL")
         if vnnlib is not None and asked.kind != "property":
             raise OptionError(f"{file} is a {asked.word} and not of a property; leave {vnnlib} out")
         whole = asked.kind == "limits"
@@ -126,6 +153,81 @@ def verify(
             refused=outcome.checked.refused,
         ),
     )
+
+
+def _files(
+    asked: Asked, model: Path | None, query: Path | None, second: Path | None, networks: Mapping[str, Path]
+) -> Mapping[str, Path]:
+    """Return the file of each network of a query. Raises OptionError where something is missing, or too much."""
+    file = asked.file
+    if query is None:
+        raise OptionError(f"{file} is a {asked.word}; give the query, which its proof is about: --query QUERY.vnnlib")
+    if second is not None:
+        raise OptionError(f"{file} is a {asked.word}; leave --second {second} out")
+    if model is None:
+        return networks
+    names = [network.name for network in read_specification(query).networks]
+    if networks or len(names) > 1:
+        raise OptionError(
+            f"{query} is about {', '.join(names)}; give each of them by its name, --network NAME=FILE, and leave "
+            f"{model} out"
+        )
+    return {names[0]: model}
+
+
+def _verified_query(
+    clock: Clock, asked: Asked, archive: NpzFile, files: Mapping[str, Path], query: Path | None
+) -> Report:
+    """Check the proof of a query, of which everything but the choices is made anew from its text."""
+    assert query is not None
+    with clock.step("check"):
+        try:
+            done = check_query(archive, asked.meta, query, files)
+        except Damaged as error:
+            raise ModelFileError(f"{asked.file} is a damaged {asked.word}: {error}; write it anew") from error
+    statement, about = _query(done, query)
+    return framed_report(
+        "verify",
+        clock,
+        model=describe_model(done.asked.networks[0].path, done.asked.networks[0].graph, None),
+        verification=Verification(
+            file=str(asked.file),
+            claim=statement,
+            about=about,
+            accepted=done.checked.accepted,
+            checked=done.checked.checked,
+            refused=done.checked.refused,
+        ),
+    )
+
+
+def _query(done: CheckedQuery, query: Path) -> tuple[str, Claim]:
+    """Return the claim about a query in one line, and in full."""
+    asked = done.asked
+    networks = tuple(
+        NetworkFacts(
+            name=one.declared.name,
+            path=str(one.path),
+            sha256=one.graph.provenance.sha256,
+            equal_to=one.declared.other if one.declared.relation == "equal-to" else None,
+        )
+        for one in asked.networks
+    )
+    named = ", ".join(f"{one.name} = {one.path}" for one in networks)
+    elements = " and ".join(dict.fromkeys(variable.element for variable in asked.specification.variables))
+    arithmetic = "in real numbers" if asked.is_real else f"in {elements} as runtimes compute"
+    leaves = 0 if done.found is None else done.found.n_leaves
+    statement = f"unsat: no assignment satisfies {query}, {named}; {arithmetic}"
+    facts = QueryFacts(
+        file=str(query),
+        sha256=done.sha256,
+        networks=networks,
+        elements=tuple(dict.fromkeys(variable.element for variable in asked.specification.variables)),
+        boxes=len(asked.boxes),
+        alternatives=sum(len(box.query.alternatives) for box in asked.boxes),
+        left=sum(len(part.alternatives) for part in done.parts),
+    )
+    return statement, Claim(kind="query", arithmetic=arithmetic_of(asked), query=facts, leaves=leaves)
 
 
 @dataclass(frozen=True)
@@ -259,17 +361,30 @@ def _outcome(
     if found.about.arithmetic != "real":
         statement += f"; in {found.about.arithmetic} arithmetic as runtimes compute"
     arithmetic = None if found.about.arithmetic == "real" else float_margins(subject, units)
+    wanted = None if vnnlib is None else read_property(subject, vnnlib).queries
     try:
-        checked = found.checked(model, arithmetic)
+        checked = found.checked(model, arithmetic, _exactly(found, subject, units, wanted))
     except (ValueError, ArithmeticError, IndexError, KeyError) as error:  # a matrix that cannot be inverted
         checked = Checked(1, (f"its arrays prove nothing ({type(error).__name__}: {error})",))
-    if vnnlib is not None and isinstance(found.claim, PropertyClaim):
-        wanted = read_property(subject, vnnlib).queries
+    if wanted is None and not checked.accepted and any(proof.exact for proof in found.proofs):
+        why = "what it refutes in rational numbers may be about the property's own decimals: give its file as PROPERTY"
+        checked = Checked(checked.checked, (*checked.refused, why))
+    if wanted is not None and isinstance(found.claim, PropertyClaim):
         own = found.claim.asked
         if len(wanted) != len(own) or not all(map(is_asked, own, wanted)):
             why = "it is the certificate of another property: its boxes or alternatives differ"
             checked = Checked(checked.checked, (why, *checked.refused))
     return Outcome(statement, about, checked, _norm_inf(found))
+
+
+def _exactly(
+    found: ProofFile, subject: Subject, units: Preprocessing, wanted: Sequence[Query] | None
+) -> tuple[ExactQuery, ...]:
+    """Return what refutations in rational numbers are about: the property's own decimals, else the file's floats."""
+    if not isinstance(found.claim, PropertyClaim) or found.about.arithmetic != "real":
+        return ()
+    queries, network = found.claim.asked if wanted is None else wanted, subject.exact(units)
+    return tuple(ExactQuery(query, network) for query in queries)
 
 
 def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) -> tuple[str, Claim]:
@@ -281,6 +396,7 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
         return _property(claim, shared, vnnlib)
     if isinstance(claim, (AgreementClaim, DifferenceClaim)):
         return _pair(claim, found.n_leaves, shared)
+    assert isinstance(claim, SensitivityClaim)  # queries have no model of their own
     parts = parts_of(found.witness)
     statement = f"S, {claim.S.shape[0]} x {claim.S.shape[1]} ({' and '.join(parts)})"
     return statement, Claim(kind="sensitivity", **shared, matrix=numbers(claim.S))

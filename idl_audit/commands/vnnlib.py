@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from idl_audit.commands.shared.answers import Answer, Assignment, answered
-from idl_audit.commands.shared.assertions import asked_query
+from idl_audit.commands.shared.assertions import AskedQuery, asked_query
 from idl_audit.commands.shared.networks import open_networks
+from idl_audit.commands.shared.proof_files import write
+from idl_audit.commands.shared.query_certificates import proof_of_answer
 from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.data.vnnlib2.syntax import REAL, Specification, Variable
 from idl_audit.decide.ladder import Options
+from idl_audit.graph.files import read_with_sha256
 from idl_audit.graph.onnx_writer import tensor_bytes
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.budget import Budget
@@ -38,19 +42,41 @@ class Asked:
     """On the monotonic clock."""
     folder: Path | None = None
     """Where assignments are written, in place of being printed."""
+    proof: Path | None = None
+    """Where the proof of an `unsat` is written."""
     seed: int = 0
 
 
-def said_of(asked: Asked) -> tuple[str, str]:
+NO_PROOF: Final = "no proof that stands alone was found in the time"
+
+Tell: TypeAlias = Callable[[str, str], None]
+"""Hears what is to be said on stdout and on stderr, as far as it is known."""
+
+
+def said_of(asked: Asked, tell: Tell = lambda out, err: None) -> tuple[str, str]:
     """Return what is said on stdout and on stderr about a query.
 
+    Args:
+        asked: the query, and what is wanted of it.
+        tell: hears the answer before its proof is made and written, which may take the rest of the time.
+
     Raises:
-        InvalidInputError: where the query, a file, or what they say of each other is refused.
+        InvalidInputError: where the query, a file, or what they say of each other is refused, or the proof has no
+            place.
     """
-    query = read_specification(asked.query)
+    _check_place(asked.proof)
+    query, sha256 = read_with_sha256(asked.query, read_specification)
     budget = Budget.of(asked.deadline - time.monotonic(), clock=time.monotonic)
-    answer = verify(query, asked.files, Options(seed=asked.seed), budget)
+    answer, found = decided(query, asked.files, Options(seed=asked.seed, record=asked.proof is not None), budget)
     lines: list[str] = [answer.word]
+    if answer.word == "unsat" and asked.proof is not None and found is not None:
+        tell("unsat\n", f"{NO_PROOF}\n")
+        with suppress(BudgetError):
+            proof = proof_of_answer(found, sha256, answer, budget)
+            if proof is not None:
+                write(asked.proof, proof, force=False)
+                return "unsat\n", f"{asked.proof} has the proof, for idl-audit verify\n"
+        return "unsat\n", f"{NO_PROOF}\n"
     if answer.word == "sat":
         if asked.folder is None:
             lines += assignment_lines(query, answer.assignment)
@@ -59,20 +85,43 @@ def said_of(asked: Asked) -> tuple[str, str]:
     return "".join(f"{line}\n" for line in lines), "".join(f"{remark}\n" for remark in answer.remarks)
 
 
+def _check_place(proof: Path | None) -> None:
+    """Refuse a proof's file that is there already, or that has no folder, before anything is decided."""
+    if proof is not None and proof.exists():
+        raise OptionError(f"--proof {proof} exists already; give another name, or remove it")
+    if proof is not None and not proof.absolute().parent.is_dir():
+        raise OptionError(
+            f"--proof {proof}: there is no folder {proof.absolute().parent}; make it, or name another one"
+        )
+
+
 def verify(query: Specification, files: Mapping[str, Path], options: Options, budget: Budget) -> Answer:
     """Decide one query.
 
     Raises:
         InvalidInputError: where the query, a file, or what they say of each other is refused.
     """
+    return decided(query, files, options, budget)[0]
+
+
+def decided(
+    query: Specification, files: Mapping[str, Path], options: Options, budget: Budget
+) -> tuple[Answer, AskedQuery | None]:
+    """Decide one query; return it in terms of its model as well, where there is one.
+
+    Raises:
+        InvalidInputError: where the query, a file, or what they say of each other is refused.
+    """
+    asked = None
     try:
-        return answered(asked_query(query, open_networks(query, files)), options, budget)
+        asked = asked_query(query, open_networks(query, files))
+        return answered(asked, options, budget), asked
     except UnsupportedModelError as error:
-        return Answer("unknown", remarks=(str(error),))
+        return Answer("unknown", remarks=(str(error),)), asked
     except OverflowError:  # a real query may have numbers of any size, and bounds are float64 numbers
-        return Answer("unknown", remarks=("a number of the query is beyond the largest float64, 1.8e308",))
+        return Answer("unknown", remarks=("a number of the query is beyond the largest float64, 1.8e308",)), asked
     except BudgetError:
-        return Answer("timed-out")
+        return Answer("timed-out"), asked
 
 
 # --- assignments ------------------------------------------------------------------------------------------------------

@@ -6,9 +6,11 @@ import hashlib
 import lzma
 import math
 import re
+import weakref
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +18,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from idl_audit.data.stores import Filed, Memory, Store, whole
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import DataError
 from idl_audit.values.npz import NPY_MAGIC, npy_header
@@ -56,69 +59,126 @@ def read_arrays(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
     Raises:
         DataError: where the file is missing, truncated, too large, of another format, or holds no plain numbers.
     """
+    found = open_arrays(path, wanted)
+    each = zip(found.stores, found.named, strict=True)
+    arrays = tuple(None if store is None else at_once(store, _where(path, name)) for store, name in each)
+    return ArrayFile(arrays, found.names, found.sha256)
+
+
+def at_once(store: Store, where: str) -> AnyArray:
+    """Return the whole of an array. Raises DataError where it takes too much memory."""
+    _check_bytes(math.prod(store.shape) * store.dtype.itemsize, where)
+    return whole(store)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """The arrays of one file that were asked for, as `ArrayFile` has them, to be read by and by."""
+
+    stores: tuple[Store | None, ...]
+    named: tuple[str | None, ...]
+    """The name of each."""
+    names: tuple[str, ...]
+    sha256: str
+    missing: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def open_arrays(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
+    """Return what `read_arrays` does, of which nothing but the headers is read; the file stays open.
+
+    Raises:
+        DataError: where the file is missing, truncated, of another format, or holds no plain numbers.
+    """
     if not path.exists():
         raise DataError(f"{path}: no such file; {_READABLE}")
     if not path.is_file():
         raise DataError(f"{path} is not a regular file; {_READABLE}")
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.seek(0, 2)
-            stream.seek(0)
-            magic = stream.read(8)
-            stream.seek(0)
-            if magic.startswith(NPY_MAGIC):
-                first: AnyArray = _read_npy(stream, size, str(path))
-                return ArrayFile((first, *(None for _ in wanted[1:])), (), digest)
-            if magic.startswith(_ZIP_MAGICS):
-                arrays, names = _read_npz(stream, wanted, path)
-                return ArrayFile(arrays, names, digest)
-    except _READ_ERRORS as error:
-        raise DataError(
-            f"{path} cannot be read: {_reason(error)}; write it again with numpy.savez or numpy.save"
-        ) from error
+    with _told(path):
+        opened = _Opened(path)
+        digest = hashlib.file_digest(opened.stream, "sha256").hexdigest()
+        size = opened.stream.seek(0, 2)
+        opened.stream.seek(0)
+        magic = opened.stream.read(8)
+        opened.stream.seek(0)
+        if magic.startswith(NPY_MAGIC):
+            first = _stored(opened, opened.stream, size, None)
+            return StoredFile((first, *(None for _ in wanted[1:])), (None,) * len(wanted), (), digest)
+        if magic.startswith(_ZIP_MAGICS):
+            return _open_npz(opened, wanted, digest)
     kind = "is empty" if size == 0 else "is neither .npz nor .npy"
     raise DataError(f"{path} {kind}; {_READABLE}")
 
 
-def _read_npz(
-    stream: IO[bytes], wanted: Sequence[Sequence[str]], path: Path
-) -> tuple[tuple[AnyArray | None, ...], tuple[str, ...]]:
-    with zipfile.ZipFile(stream) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        arrays: list[AnyArray | None] = []
-        for group in wanted:
-            name = next((name for name in group if name in members), None)
-            if name is None:
-                arrays.append(None)
-                continue
-            info = members[name]
-            where = f"{path}: array {name!r}"
-            _check_bytes(info.file_size, where)
-            with archive.open(info) as member:
-                arrays.append(_read_npy(member, info.file_size, where))
-    return tuple(arrays), tuple(members)
+class _Opened:
+    """A file that is open as long as something may be read from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stream = path.open("rb")
+        weakref.finalize(self, self.stream.close)
 
 
-def _read_npy(stream: IO[bytes], size: int, where: str) -> AnyArray:
-    """Return the array of an open .npy stream of `size` bytes, read-only, in the file's own shape and type."""
+def _open_npz(opened: _Opened, wanted: Sequence[Sequence[str]], digest: str) -> StoredFile:
+    archive = zipfile.ZipFile(opened.stream)
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    stores: list[Store | None] = []
+    named: list[str | None] = []
+    for group in wanted:
+        name = next((name for name in group if name in members), None)
+        named.append(name)
+        stores.append(
+            None if name is None else _stored(opened, archive.open(members[name]), members[name].file_size, name)
+        )
+    return StoredFile(tuple(stores), tuple(named), tuple(members), digest)
+
+
+def _where(path: Path, name: str | None) -> str:
+    return str(path) if name is None else f"{path}: array {name!r}"
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell what goes wrong with a file as one sentence."""
+    try:
+        yield
+    except _READ_ERRORS as error:
+        raise DataError(
+            f"{path} cannot be read: {_reason(error)}; write it again with numpy.savez or numpy.save"
+        ) from error
+
+
+def _stored(opened: _Opened, stream: IO[bytes], size: int, name: str | None) -> Store:
+    """Return the array of an open .npy stream of `size` bytes, in the file's own shape and type.
+
+    What lies in Fortran's order has no rows that lie together, and is read as a whole.
+    """
+    where = _where(opened.path, name)
     shape, order, dtype = _read_header(stream, where)
     declared = math.prod(shape) * dtype.itemsize
-    _check_bytes(declared, where)
-    present = size - stream.tell()
-    if present < declared:
+    begin = stream.tell()
+    if size - begin < declared:
         raise DataError(
-            f"{where} is truncated: shape {shape} of {dtype} takes {declared} bytes and {present} are there; "
+            f"{where} is truncated: shape {shape} of {dtype} takes {declared} bytes and {size - begin} are there; "
             "copy or write the file again"
         )
-    data = stream.read(declared)
-    if len(data) != declared:
-        raise DataError(
-            f"{where} is truncated: {len(data)} of {declared} bytes are there; copy or write the file again"
-        )
+
+    def read(first: int, count: int) -> bytes:
+        with _told(opened.path):
+            stream.seek(begin + first)
+            data = stream.read(count)
+        if len(data) != count:
+            raise DataError(
+                f"{where} is truncated: {len(data)} of {count} bytes are there; copy or write the file again"
+            )
+        return data
+
     if not declared:
-        return np.empty(shape, dtype)
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
+        return Memory(np.empty(shape, dtype))
+    if order == "F":
+        _check_bytes(declared, where)
+        array = np.frombuffer(read(0, declared), dtype).reshape(shape, order="F")
+        return Memory(np.asarray(array, order="C"))
+    return Filed(shape, dtype, read)
 
 
 def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:

@@ -96,13 +96,12 @@ class Features:
             if (before[list(one.columns)] != after[list(one.columns)]).any()
         )
 
-    def cell(self, row: FloatArray, eps: float, index: int, *, protected: bool) -> Cell:
+    def cell(self, row: FloatArray, eps: float, *, protected: bool) -> Cell:
         """Return the valid rows around one: each feature within eps times its radius, or the protected ones alone.
 
         Args:
             row: the sample, float32 numbers, shape (p,).
             eps: the radius.
-            index: the sample's number, for messages.
             protected: whether nothing moves but the protected features, each to all its valid values.
 
         Raises:
@@ -112,7 +111,7 @@ class Features:
         lo, hi = np.full(row.size, -np.inf), np.full(row.size, np.inf)
         free: list[Feature] = []
         for one in self.features:
-            self._check(one, row, index)
+            self._check(one, row)
             where = list(one.columns)
             moves, everywhere = (one.protected, True) if protected else (one.moves and one.kind != "fixed", False)
             if one.kind == "categorical":
@@ -160,10 +159,10 @@ class Features:
         kept = found[(near & (found >= one.lo) & (found <= one.hi)) | (found == value)]
         return np.asarray(kept)
 
-    def _check(self, one: Feature, row: FloatArray, index: int) -> None:
+    def _check(self, one: Feature, row: FloatArray) -> None:
         """Refuse a sample that is no valid row. Raises DataError."""
         own = row[list(one.columns)]
-        where = f"{self.path}: {one.name} of sample {index} is"
+        where = f"{self.path}: {one.name} is"
         if one.kind == "categorical":
             if sorted(own.tolist()) != [0.0] * (one.size - 1) + [1.0]:
                 raise DataError(f"{where} no category: one of its {one.size} inputs must be 1, and the others 0")

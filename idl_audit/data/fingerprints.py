@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from idl_audit.data.groups import Groups
+from idl_audit.data.overview import add_numbers
 from idl_audit.data.samples import Samples
 from idl_audit.values.arrays import AnyArray
 
@@ -22,8 +23,7 @@ def numbers_sha256(arrays: Iterable[AnyArray | None]) -> str:
         if array is None:
             found.update(b"none\n")
             continue
-        found.update(f"{array.shape}\n".encode())
-        found.update((np.asarray(array, np.float64) + 0.0).astype("<f8").tobytes())
+        add_numbers(found, array)
     return found.hexdigest()
 
 

@@ -90,16 +90,13 @@ def list_images(path: Path) -> ImageFolder:
     return ImageFolder(path, tuple(file for file, _ in pairs), labels, names)
 
 
-def read_images(folder: ImageFolder, chosen: IntArray, input_shape: tuple[int, ...]) -> AnyArray:
+def read_images(folder: ImageFolder, chosen: IntArray, shape: PixelShape) -> AnyArray:
     """Return the chosen images as bytes, shape (m, p), in the order in which the model reads them.
-
-    A model that reads (1, H, W, C) with 1 or 3 channels last gets them last; every other gets (C, H, W).
 
     Raises:
         DataError: where an image cannot be read or has another size than the model's input.
     """
-    shape = _pixel_shape(folder, input_shape)
-    rows = np.empty((chosen.size, int(np.prod(shape.size)) * shape.channels), np.uint8)
+    rows = np.empty((chosen.size, shape.p), np.uint8)
     for row, place in enumerate(chosen):
         rows[row] = _pixels(folder.files[int(place)], shape).reshape(-1)
     return rows
@@ -117,7 +114,7 @@ def digest(folder: ImageFolder, chosen: IntArray) -> str:
 
 
 @dataclass(frozen=True)
-class _PixelShape:
+class PixelShape:
     """How the model reads an image."""
 
     size: tuple[int, int]
@@ -125,8 +122,18 @@ class _PixelShape:
     channels: int
     channels_last: bool
 
+    @property
+    def p(self) -> int:
+        """Numbers of an image."""
+        return self.size[0] * self.size[1] * self.channels
 
-def _pixel_shape(folder: ImageFolder, input_shape: tuple[int, ...]) -> _PixelShape:
+
+def pixel_shape(folder: ImageFolder, input_shape: tuple[int, ...]) -> PixelShape:
+    """Return how a model reads images: channels last where it reads (1, H, W, C) with 1 or 3 of them, else (C, H, W).
+
+    Raises:
+        DataError: where its input is no image.
+    """
     shape = input_shape[1:] if len(input_shape) > 1 and input_shape[0] == 1 else input_shape
     if len(shape) == 3:
         last = shape[0] not in (1, 3) and shape[2] in (1, 3)
@@ -143,10 +150,10 @@ def _pixel_shape(folder: ImageFolder, input_shape: tuple[int, ...]) -> _PixelSha
             f"{folder.path}: the model's input {input_shape} is no image of 1 or 3 channels of the size of the "
             f"images there; save the samples with numpy.savez instead"
         )
-    return _PixelShape((size[0], size[1]), channels, last)
+    return PixelShape((size[0], size[1]), channels, last)
 
 
-def _pixels(file: Path, shape: _PixelShape) -> AnyArray:
+def _pixels(file: Path, shape: PixelShape) -> AnyArray:
     """Return the pixels of one image, shape (C, H, W) or (H, W, C), bytes."""
     image = _open(file)
     height, width = shape.size

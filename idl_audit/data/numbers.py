@@ -94,10 +94,12 @@ def parse_eps(text: str, *, zero: bool = False) -> tuple[Eps, ...]:
     return radii
 
 
-def check_eps_units(eps: tuple[Eps, ...], data_lo: float, data_hi: float) -> None:
+def check_eps_units(
+    eps: tuple[Eps, ...], data_lo: float, data_hi: float, valid: tuple[float, float] | None = None
+) -> None:
     """Refuse a bare radius of 1 or more, such as `8`, on data whose range [data_lo, data_hi] lies within [0, 1].
 
-    Who means it can write a fraction: `255/255` is taken as it stands.
+    Who means it can write a fraction, `255/255`, or give the valid range whose width it is: `-e 1 --bounds 0,1`.
 
     Raises:
         OptionError: with the hint `8/255`.
@@ -105,7 +107,8 @@ def check_eps_units(eps: tuple[Eps, ...], data_lo: float, data_hi: float) -> Non
     if data_lo < 0 or data_hi > 1:
         return
     for radius in eps:
-        if radius.value >= 1 and "/" not in radius.text:
+        is_meant = "/" in radius.text or (valid is not None and radius.value == valid[1] - valid[0])
+        if radius.value >= 1 and not is_meant:
             raise OptionError(
                 f"--eps {radius.text} covers the whole range of data within [0, 1]; eps is in data units, "
                 f"so write {radius.text}/255 for {radius.text} of 255 grey levels",

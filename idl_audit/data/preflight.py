@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,14 +10,13 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from idl_audit.data.numbers import Eps
+from idl_audit.data.overview import Overview, look_at
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.readings import Reading, readings
-from idl_audit.data.samples import Layout, Samples
-from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
+from idl_audit.data.samples import Layout, Samples, SampleStream
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.errors import InvalidInputError
 
-TRIED: Final = 100
-"""Samples that readings are tried on, spread evenly over those that were chosen."""
 POOR: Final = 0.5
 """Below this share of correct predictions, or 1.3 times that of guessing, another reading is looked for."""
 SECONDS: Final = 20.0
@@ -39,35 +37,39 @@ class Finding:
 
 
 def inspect_samples(
-    samples: Samples,
+    samples: Samples | SampleStream,
     preprocessing: Preprocessing,
     layout: Layout,
     input_shape: tuple[int, ...],
     predict: Predict,
     *,
     eps: Sequence[Eps] = (),
+    seen: Overview | None = None,
 ) -> tuple[Finding, ...]:
-    """Return what is odd about samples, labels and units: clean accuracy first, with the reading that does better."""
-    places = np.unique(np.linspace(0, samples.n - 1, min(samples.n, TRIED)).round().astype(np.int64))
-    inputs = samples.inputs[places]
+    """Return what is odd about samples, labels and units: clean accuracy first, with the reading that does better.
+
+    `seen` is what an earlier pass over the samples has found.
+    """
+    if seen is None:
+        seen = look_at(SampleStream.of(samples) if isinstance(samples, Samples) else samples)
+    inputs, labels = seen.tried.inputs, seen.tried.labels
     outputs = predict(preprocessing.apply(inputs, input_shape))
     poor: list[Finding] = []
     better = None
-    if samples.labels is not None and outputs.shape[1] > 1:
-        labels = samples.labels[places]
+    if labels is not None and outputs.shape[1] > 1:
         right = _right(outputs, labels)
-        if right < max(POOR, 1.3 / outputs.shape[1]) * places.size:
+        if right < max(POOR, 1.3 / outputs.shape[1]) * labels.size:
             better = _better(inputs, labels, right, preprocessing, layout, input_shape, predict)
-            poor.append(_poor_accuracy(right, places.size, better))
+            poor.append(_poor_accuracy(right, labels.size, better))
     return (
         *poor,
-        *([] if better else _unscaled(samples, preprocessing, poor=bool(poor))),
-        *_narrow(samples, preprocessing),
-        *_number_type(samples),
-        *_constant(samples),
-        *_repeated(samples),
+        *([] if better else _unscaled(seen, preprocessing, poor=bool(poor))),
+        *_narrow(seen, preprocessing),
+        *_number_type(samples.dtype, seen),
+        *_constant(samples.indices, seen),
+        *_repeated(samples.indices, seen),
         *_probabilities(outputs),
-        *_small_eps(samples, eps),
+        *_small_eps(seen, eps),
     )
 
 
@@ -115,20 +117,20 @@ def _poor_accuracy(right: int, n: int, better: tuple[Reading, int] | None) -> Fi
     return Finding("IDL101", "warning", message, hint)
 
 
-def _unscaled(samples: Samples, preprocessing: Preprocessing, *, poor: bool) -> Iterator[Finding]:
-    if preprocessing.is_identity and _look_like_bytes(samples):
+def _unscaled(seen: Overview, preprocessing: Preprocessing, *, poor: bool) -> Iterator[Finding]:
+    if preprocessing.is_identity and _look_like_bytes(seen):
         yield Finding(
             "IDL102",
             "warning" if poor else "info",
-            f"the samples are whole numbers from {samples.inputs.min():g} to {samples.inputs.max():g}, and the network "
+            f"the samples are whole numbers from {seen.least:g} to {seen.greatest:g}, and the network "
             "reads them as they are",
             "give --scale 1/255 if it was trained on numbers from 0 to 1",
         )
 
 
-def _narrow(samples: Samples, preprocessing: Preprocessing) -> Iterator[Finding]:
+def _narrow(seen: Overview, preprocessing: Preprocessing) -> Iterator[Finding]:
     if preprocessing.bounds is not None:
-        lo, hi = float(samples.inputs.min()), float(samples.inputs.max())
+        lo, hi = seen.least, seen.greatest
         low, high = preprocessing.bounds
         if hi - lo < 0.02 * (high - low):
             yield Finding(
@@ -139,55 +141,46 @@ def _narrow(samples: Samples, preprocessing: Preprocessing) -> Iterator[Finding]
             )
 
 
-def _look_like_bytes(samples: Samples) -> bool:
-    inputs = samples.inputs
-    return bool(inputs.min() >= 0 and 16 <= inputs.max() <= 255 and (inputs == np.round(inputs)).all())
+def _look_like_bytes(seen: Overview) -> bool:
+    return seen.least >= 0 and 16 <= seen.greatest <= 255 and seen.whole
 
 
-def _number_type(samples: Samples) -> Iterator[Finding]:
-    whole = samples.dtype.startswith(("int", "uint"))
-    if whole and set(np.unique(samples.inputs[:TRIED])) <= {0.0, 1.0}:
+def _number_type(dtype: str, seen: Overview) -> Iterator[Finding]:
+    if dtype.startswith(("int", "uint")) and seen.zeros_and_ones:
         yield Finding(
             "IDL103",
             "warning",
-            f"the inputs are of type {samples.dtype} and nothing but 0 and 1",
+            f"the inputs are of type {dtype} and nothing but 0 and 1",
             "save them as float32 if they were numbers between 0 and 1",
         )
 
 
-def _constant(samples: Samples) -> Iterator[Finding]:
-    constant = samples.inputs.min(axis=1) == samples.inputs.max(axis=1)
-    if samples.inputs.shape[1] > 1 and constant.any():
+def _constant(indices: IntArray, seen: Overview) -> Iterator[Finding]:
+    constant = seen.constant
+    if seen.tried.inputs.shape[1] > 1 and constant.any():
         yield Finding(
             "IDL104",
             "warning",
-            f"{int(constant.sum())} of {samples.n} samples are one number throughout: {_listed(samples, constant)}",
+            f"{int(constant.sum())} of {constant.size} samples are one number throughout: {_listed(indices, constant)}",
             "check how they were made, or leave them out with --index",
         )
 
 
-def _repeated(samples: Samples) -> Iterator[Finding]:
-    first: dict[bytes, int] = {}
-    repeats = np.zeros(samples.n, bool)
-    contradicted = 0
-    for row in range(samples.n):
-        digest = hashlib.blake2b(samples.inputs[row].tobytes()).digest()  # the rows themselves would double the memory
-        earlier = first.setdefault(digest, row)
-        repeats[row] = earlier != row
-        contradicted += samples.labels is not None and samples.labels[earlier] != samples.labels[row]
+def _repeated(indices: IntArray, seen: Overview) -> Iterator[Finding]:
+    repeats = seen.repeats
     if repeats.any():
-        labels = f", {contradicted} of them with another label" if contradicted else ""
+        labels = f", {seen.contradicted} of them with another label" if seen.contradicted else ""
         yield Finding(
             "IDL105",
             "warning",
-            f"{int(repeats.sum())} of {samples.n} samples repeat earlier ones{labels}: {_listed(samples, repeats)}",
+            f"{int(repeats.sum())} of {repeats.size} samples repeat earlier ones{labels}: {_listed(indices, repeats)}",
             "keep one of each: every sample is counted",
         )
 
 
-def _listed(samples: Samples, which: np.ndarray) -> str:
+def _listed(indices: IntArray, which: BoolArray) -> str:
     """Return the positions in the file of the first few."""
-    found = samples.indices[which]
+    found = indices[which]
     return ", ".join(map(str, found[:5])) + (", ..." if found.size > 5 else "")
 
 
@@ -202,9 +195,9 @@ def _probabilities(outputs: FloatArray) -> Iterator[Finding]:
         )
 
 
-def _small_eps(samples: Samples, eps: Sequence[Eps]) -> Iterator[Finding]:
+def _small_eps(seen: Overview, eps: Sequence[Eps]) -> Iterator[Finding]:
     small = [radius for radius in eps if radius.value < 1]
-    if small and _look_like_bytes(samples):
+    if small and _look_like_bytes(seen):
         text = small[0].text
         whole = text.removesuffix("/255") if text.endswith("/255") else f"{float(small[0].value) * 255:.3g}"
         yield Finding(

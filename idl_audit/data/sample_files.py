@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from idl_audit.data.array_files import ArrayFile, read_arrays
+import numpy as np
+
+from idl_audit.data.array_files import ArrayFile, StoredFile, open_arrays, read_arrays
+from idl_audit.data.stores import Memory
 from idl_audit.data.tables import read_table
 from idl_audit.data.tensor_files import read_safetensors, read_torch_tensors
 from idl_audit.values.errors import DataError
@@ -19,6 +22,7 @@ from idl_audit.values.text import is_marked
 READABLE: Final = "give .npz (arrays inputs and labels), .npy, .csv, .safetensors, .pt, or a folder of images"
 
 _STARTS_OF_ARRAYS = (b"\x93NUMPY", b"PK\x05\x06")
+_ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _CONTROL = frozenset(range(32)) - set(b"\t\n\r\f")
 
@@ -31,6 +35,30 @@ def read_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
     Raises:
         DataError: where the file is missing, damaged, too large, of another format, or holds no plain numbers.
     """
+    start = _start(path)
+    return read_arrays(path, wanted) if _is_of_arrays(start, path) else _read_at_once(path, start, wanted)
+
+
+def open_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
+    """Return what `read_sample_file` does, to be read by and by where the format allows it: .npz and .npy.
+
+    Raises:
+        DataError: as `read_sample_file` does.
+    """
+    start = _start(path)
+    if _is_of_arrays(start, path):
+        return open_arrays(path, wanted)
+    read = _read_at_once(path, start, wanted)
+    stores = tuple(None if array is None else Memory(np.asarray(array, order="C")) for array in read.arrays)
+    return StoredFile(stores, (None,) * len(stores), read.names, read.sha256, read.missing)
+
+
+def _is_of_arrays(start: bytes, path: Path) -> bool:
+    return start.startswith(_STARTS_OF_ARRAYS) or (start.startswith(_ZIP) and not _is_torch_archive(path))
+
+
+def _start(path: Path) -> bytes:
+    """Return the first bytes of a file, by which its format is told."""
     try:
         if not path.exists():
             raise DataError(f"{path}: no such file; {READABLE}")
@@ -42,11 +70,11 @@ def read_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
         raise DataError(f"{path} cannot be read: {error.strerror}; {READABLE}") from error
     if not start:
         raise DataError(f"{path} is empty; {READABLE}")
-    if start.startswith(_STARTS_OF_ARRAYS):
-        return read_arrays(path, wanted)
-    if start.startswith(b"PK\x03\x04"):
-        return read_torch_tensors(path, wanted) if _is_torch_archive(path) else read_arrays(path, wanted)
-    if start.startswith(_PICKLE):
+    return start
+
+
+def _read_at_once(path: Path, start: bytes, wanted: Sequence[Sequence[str]]) -> ArrayFile:
+    if start.startswith((_PICKLE, _ZIP)):
         return read_torch_tensors(path, wanted)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
         return read_safetensors(path, wanted)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile
+from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile, StoredFile, at_once
 from idl_audit.data.cells import shown
-from idl_audit.data.image_folder import ImageFolder, digest, list_images, read_images
+from idl_audit.data.image_folder import ImageFolder, digest, list_images, pixel_shape, read_images
 from idl_audit.data.labels import (
     LabelRows,
     OneOutput,
@@ -23,7 +23,8 @@ from idl_audit.data.labels import (
     check_label_rows,
     check_labels,
 )
-from idl_audit.data.sample_files import read_sample_file
+from idl_audit.data.sample_files import open_sample_file, read_sample_file
+from idl_audit.data.stores import Store
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.errors import DataError
 
@@ -35,6 +36,8 @@ Part: TypeAlias = tuple[str, tuple[int, ...]]
 
 INPUT_NAMES = ("inputs", "images", "x", "X")
 LABEL_NAMES = ("labels", "y")
+PART_BYTES: Final = 2**22
+"""What the samples that are read at a time take as float64."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,57 @@ class Samples:
         return replace(self, inputs=self.inputs[chosen], labels=labels, indices=self.indices[chosen])
 
 
+@dataclass(frozen=True, eq=False)
+class SampleStream:
+    """n samples out of a file as `Samples` has them, whose inputs are read when they are asked for."""
+
+    labels: IntArray | None
+    indices: IntArray
+    source: str
+    sha256: str
+    dtype: str
+    has_targets: bool
+    p: int
+    """Numbers of a sample."""
+    inputs_at: Callable[[IntArray], FloatArray]
+    """Positions in the file -> their inputs, (m, p) float64. Raises DataError."""
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return int(self.indices.size)
+
+    def rows(self, places: AnyArray) -> SampleStream:
+        """Return some of them, by their places."""
+        chosen = np.asarray(places)
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, labels=labels, indices=self.indices[chosen])
+
+    def read(self, places: AnyArray | slice = slice(None)) -> Samples:
+        """Read samples, by their places. Raises DataError where their numbers are not finite or not there."""
+        labels = None if self.labels is None else self.labels[places]
+        indices = self.indices[places]
+        return Samples(self.inputs_at(indices), labels, indices, self.source, self.sha256, self.dtype, self.has_targets)
+
+    def parts(self, order: IntArray | None = None) -> Iterator[tuple[IntArray, Samples]]:
+        """Yield (places, samples) of all samples, some at a time, in an order of the places: theirs, unless given."""
+        places = np.arange(self.n) if order is None else order
+        step = max(1, PART_BYTES // max(1, 8 * self.p))
+        for at in range(0, self.n, step):
+            yield places[at : at + step], self.read(places[at : at + step])
+
+    @classmethod
+    def of(cls, samples: Samples) -> SampleStream:
+        """Return samples that are there already, as a stream."""
+        place = np.argsort(samples.indices, kind="stable")
+
+        def inputs(indices: IntArray) -> FloatArray:
+            return samples.inputs[place[np.searchsorted(samples.indices, indices, sorter=place)]]
+
+        told = (samples.source, samples.sha256, samples.dtype, samples.has_targets)
+        return cls(samples.labels, samples.indices, *told, samples.inputs.shape[1], inputs)
+
+
 def read_samples(
     path: Path,
     *,
@@ -84,13 +138,60 @@ def read_samples(
 ) -> Samples:
     """Read samples, and labels where there are any, for a model whose input for one sample has `input_shape`.
 
+    What is read is that of `stream_samples`, all of it at once.
+
+    Raises:
+        DataError: where a file cannot be read or does not fit the model, or the samples take too much memory; the
+            message says what would work.
+    """
+    given = stream_samples(
+        path,
+        input_shape=input_shape,
+        n_classes=n_classes,
+        labels=labels,
+        limit=limit,
+        index=index,
+        layout=layout,
+        with_labels=with_labels,
+        of_labels=of_labels,
+        parts=parts,
+    )
+    return all_of(given)
+
+
+def all_of(given: SampleStream) -> Samples:
+    """Return all samples of a stream. Raises DataError where they take too much memory, or are not finite."""
+    needed = given.n * given.p * 8
+    if needed > MAX_ARRAY_BYTES:
+        raise DataError(
+            f"{given.source}: {given.n} samples of {given.p} numbers take {needed / 2**30:.1f} GiB as float64, above "
+            f"the limit of {MAX_ARRAY_BYTES / 2**30:g} GiB; take fewer with --limit"
+        )
+    return given.read()
+
+
+def stream_samples(
+    path: Path,
+    *,
+    input_shape: tuple[int, ...],
+    n_classes: int | None,
+    labels: Path | None = None,
+    limit: int | None = None,
+    index: Sequence[int] | None = None,
+    layout: Layout = "native",
+    with_labels: bool = True,
+    of_labels: OneOutput | LabelRows | None = None,
+    parts: Sequence[Part] = (),
+) -> SampleStream:
+    """Return the samples of a file, and labels where there are any, for a model that reads `input_shape`.
+
     `input_shape` includes the leading batch axis of length 1 where the model has one; p is its product. A sample with
     p numbers is reshaped, never transposed, except that layout "nhwc" moves the channels of (H, W, C) samples to the
     front for a model that reads (1, C, H, W). An array that is one sample as a whole counts as n = 1.
 
     `path` is a file (.npz, .npy, .csv, .safetensors, .pt) or a folder of images, whose pixels are numbers 0 to 255.
     `labels` names a file whose labels replace those in `path`; `index` selects positions, `limit` the first few of
-    what is selected. Inputs are checked where they are selected, labels throughout. `of_labels` says that the model
+    what is selected. Inputs are checked where they are read, labels throughout. `of_labels` says that the model
     has one output, whose classes are 0 and 1, or how many labels each sample has. `parts` are the network's own inputs:
     of several, the file has an array (or column) by the name of each, or one of all p numbers, one part behind the
     other.
@@ -104,22 +205,33 @@ def read_samples(
                 f"{path} is a folder of images, and the model has the inputs {_listed([name for name, _ in parts])}; "
                 "give an .npz file with an array for each"
             )
-        return _read_folder(path, input_shape, n_classes, labels, limit, index, layout, of_labels, with_labels)
-    read = read_sample_file(path, _wanted(parts))
+        return _open_folder(path, input_shape, n_classes, labels, limit, index, layout, of_labels, with_labels)
+    read = open_sample_file(path, _wanted(parts))
     blocks = _blocks(read, input_shape, layout, parts, path)
-    n = blocks[0].rows.shape[0]
+    n = blocks[0].n
     chosen = _select(n, limit, index, path)
-    given = read if labels is None or not with_labels else _read_labels(labels)
-    found = given.arrays[-1] if with_labels else None
-    checked = _checked(found, n, n_classes, of_labels, labels or path, given.missing)
-    return Samples(
-        inputs=np.hstack([_to_float64(block.rows, chosen, block.where, read.missing) for block in blocks]),
+    if not with_labels:
+        found, missing = None, read.missing
+    elif labels is None:
+        last = read.stores[-1]
+        found, missing = None if last is None else at_once(last, f"{path}: the array of labels"), read.missing
+    else:
+        given = _read_labels(labels)
+        found, missing = given.arrays[-1], given.missing
+    checked = _checked(found, n, n_classes, of_labels, labels or path, missing)
+
+    def inputs(indices: IntArray) -> FloatArray:
+        return np.hstack([_to_float64(block.take(indices), indices, block.where, read.missing) for block in blocks])
+
+    return SampleStream(
         labels=None if checked is None else checked[chosen],
-        has_targets=found is not None and checked is None,
         indices=chosen,
         source=str(path),
         sha256=read.sha256,
-        dtype=blocks[0].rows.dtype.name,
+        dtype=blocks[0].store.dtype.name,
+        has_targets=found is not None and checked is None,
+        p=math.prod(input_shape),
+        inputs_at=inputs,
     )
 
 
@@ -127,8 +239,19 @@ def read_samples(
 class _Block:
     """Rows of one array of the file, (n, a part of p), and what messages call it."""
 
-    rows: AnyArray
+    store: Store
+    n: int
+    p: int
     where: str
+    order: tuple[int, int, int] | None = None
+    """(H, W, C) of images whose channels are to come first."""
+
+    def take(self, places: IntArray) -> AnyArray:
+        """Return rows in the model's order, in the file's own number type."""
+        rows = self.store.take(places, self.p)
+        if self.order is None:
+            return rows
+        return rows.reshape(-1, *self.order).transpose(0, 3, 1, 2).reshape(rows.shape)
 
 
 def _wanted(parts: Sequence[Part]) -> list[tuple[str, ...]]:
@@ -145,25 +268,25 @@ def _wanted(parts: Sequence[Part]) -> list[tuple[str, ...]]:
 
 
 def _blocks(
-    read: ArrayFile, input_shape: tuple[int, ...], layout: Layout, parts: Sequence[Part], path: Path
+    read: StoredFile, input_shape: tuple[int, ...], layout: Layout, parts: Sequence[Part], path: Path
 ) -> list[_Block]:
     """Return the rows that make the input vector, side by side."""
     by_name = _by_name(read, parts, layout, path) if len(parts) > 1 else None
     if by_name is not None:
         return by_name
-    raw = read.arrays[0]
+    raw = read.stores[0]
     if raw is None:
         raise DataError(f"{path} has no array named {_either(INPUT_NAMES)}; it has {_names(read)}")
     _check_label_column(raw, read, input_shape, path)
-    return [_Block(_in_model_order(raw, input_shape, layout, str(path)), str(path))]
+    return [_in_model_order(raw, input_shape, layout, str(path))]
 
 
-def _by_name(read: ArrayFile, parts: Sequence[Part], layout: Layout, path: Path) -> list[_Block] | None:
+def _by_name(read: StoredFile, parts: Sequence[Part], layout: Layout, path: Path) -> list[_Block] | None:
     """Return the arrays by the names of the parts; None where the file has one array for all of them."""
     names = [name for name, _ in parts]
-    found = dict(zip(names, read.arrays[1 : len(parts) + 1], strict=True))
+    found = dict(zip(names, read.stores[1 : len(parts) + 1], strict=True))
     absent = [name for name in names if found[name] is None]
-    if len(absent) == len(names) and read.arrays[0] is not None:
+    if len(absent) == len(names) and read.stores[0] is not None:
         return None
     if absent:
         raise DataError(
@@ -179,9 +302,9 @@ def _by_name(read: ArrayFile, parts: Sequence[Part], layout: Layout, path: Path)
     for name, shape in parts:
         array, where = found[name], f"{path}: array {shown(name)}"
         assert array is not None
-        blocks.append(_Block(_in_model_order(array, shape, layout, where, "input"), where))
-        if len(blocks[-1].rows) != len(blocks[0].rows):
-            counts = f"{len(blocks[0].rows)} of {shown(names[0])}, {len(blocks[-1].rows)} of {shown(name)}"
+        blocks.append(_in_model_order(array, shape, layout, where, "input"))
+        if blocks[-1].n != blocks[0].n:
+            counts = f"{blocks[0].n} of {shown(names[0])}, {blocks[-1].n} of {shown(name)}"
             raise DataError(f"{path} has different numbers of samples ({counts}); give one row of each for each sample")
     return blocks
 
@@ -190,7 +313,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names))
 
 
-def _read_folder(
+def _open_folder(
     path: Path,
     input_shape: tuple[int, ...],
     n_classes: int | None,
@@ -200,7 +323,7 @@ def _read_folder(
     layout: Layout,
     of_labels: OneOutput | LabelRows | None,
     with_labels: bool,
-) -> Samples:
+) -> SampleStream:
     """Return the samples of a folder of images; only the chosen ones are decoded."""
     if layout != "native":
         raise DataError(f"{path} is a folder of images, whose order of axes is known; leave --layout out")
@@ -212,14 +335,20 @@ def _read_folder(
         own = labels is None
         found = _folder_labels(folder, n_classes) if own else _read_labels(labels or path).arrays[0]
     checked = _checked(found, n, n_classes, of_labels, labels or path, {})
-    return Samples(
-        inputs=_to_float64(read_images(folder, chosen, input_shape), np.arange(chosen.size), str(path)),
+    shape = pixel_shape(folder, input_shape)
+
+    def inputs(indices: IntArray) -> FloatArray:
+        return _to_float64(read_images(folder, indices, shape), indices, str(path))
+
+    return SampleStream(
         labels=None if checked is None else checked[chosen],
-        has_targets=found is not None and checked is None,
         indices=chosen,
         source=str(path),
         sha256=digest(folder, chosen),
         dtype="uint8",
+        has_targets=found is not None and checked is None,
+        p=shape.p,
+        inputs_at=inputs,
     )
 
 
@@ -233,10 +362,10 @@ def _folder_labels(folder: ImageFolder, n_classes: int | None) -> AnyArray | Non
     return folder.labels
 
 
-def _check_label_column(array: AnyArray, read: ArrayFile, input_shape: tuple[int, ...], path: Path) -> None:
+def _check_label_column(array: Store, read: StoredFile, input_shape: tuple[int, ...], path: Path) -> None:
     """Refuse a table without a heading that has one column too many: it is the labels, first or last."""
     p = math.prod(input_shape)
-    if not read.names and array.ndim == 2 and array.shape[1] == p + 1:
+    if not read.names and len(array.shape) == 2 and array.shape[1] == p + 1:
         raise DataError(
             f"{path}: each sample has {p + 1} numbers, one more than the model's input takes; if one column is the "
             "label, say which by a heading with the name label, or save inputs and labels with numpy.savez"
@@ -270,24 +399,24 @@ def _checked(
 
 
 def _in_model_order(
-    array: AnyArray, input_shape: tuple[int, ...], layout: Layout, path: str, of: str = "model's input"
-) -> AnyArray:
+    array: Store, input_shape: tuple[int, ...], layout: Layout, path: str, of: str = "model's input"
+) -> _Block:
     """Return the samples as rows, shape (n, p), in the file's own number type."""
-    p = math.prod(input_shape)
-    if array.size == 0:
+    p, size = math.prod(input_shape), math.prod(array.shape)
+    if size == 0:
         raise DataError(f"{path} holds no samples: its array has shape {array.shape}; give at least one")
     sample_shape = array.shape[1:]
-    if array.ndim == 0 or math.prod(sample_shape) != p:
-        if array.size != p:
+    if not array.shape or math.prod(sample_shape) != p:
+        if size != p:
             raise DataError(
                 f"{path}: each sample has {math.prod(sample_shape)} numbers (the array has shape {array.shape}), but "
                 f"the {of} {input_shape} takes {p}; give samples with {p} numbers each",
                 code="IDL115",
             )
         sample_shape = array.shape  # one sample without an axis to count it
-    n = array.size // p
+    rows = _Block(array, size // p, p, path)
     if layout == "native":
-        return array.reshape(n, p)
+        return rows
     expected = _expected_shape(layout, input_shape, path)
     if _without_ones(sample_shape) != _without_ones(expected):
         raise DataError(
@@ -295,8 +424,9 @@ def _in_model_order(
             f"{sample_shape}; leave --layout out where the numbers are in the model's order already"
         )
     if layout == "nhwc":
-        return array.reshape(n, *expected).transpose(0, 3, 1, 2).reshape(n, p)
-    return array.reshape(n, p)
+        height, width, channels = expected
+        return replace(rows, order=(height, width, channels))
+    return rows
 
 
 def _expected_shape(layout: Layout, input_shape: tuple[int, ...], path: str) -> tuple[int, ...]:
@@ -338,14 +468,8 @@ def _select(n: int, limit: int | None, index: Sequence[int] | None, path: Path) 
 def _to_float64(
     rows: AnyArray, chosen: IntArray, path: str, missing: Mapping[int, str] = MappingProxyType({})
 ) -> FloatArray:
-    needed = chosen.size * rows.shape[1] * 8
-    if needed > MAX_ARRAY_BYTES:
-        raise DataError(
-            f"{path}: {chosen.size} samples of {rows.shape[1]} numbers take {needed / 2**30:.1f} GiB as float64, above "
-            f"the limit of {MAX_ARRAY_BYTES / 2**30:g} GiB; take fewer with --limit"
-        )
     with np.errstate(over="ignore"):  # long doubles beyond float64's range become infinity, and are refused below
-        inputs = rows[chosen].astype(np.float64)
+        inputs = rows.astype(np.float64)
     finite = np.isfinite(inputs)
     if not finite.all():
         row, column = (int(axis[0]) for axis in np.nonzero(~finite))
@@ -363,7 +487,7 @@ def _either(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _names(read: ArrayFile) -> str:
+def _names(read: ArrayFile | StoredFile) -> str:
     """List the first few array names of the file."""
     shown = ", ".join(repr(name[:60]) for name in read.names[:10])
     return (shown + (f" and {len(read.names) - 10} more" if len(read.names) > 10 else "")) or "none"

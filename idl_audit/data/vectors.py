@@ -49,6 +49,34 @@ def read_objective(path: Path) -> tuple[FloatArray, FloatArray | None]:
     return c.astype(np.float64).reshape(-1), None if w is None else w.astype(np.float64).reshape(-1)
 
 
+def read_ranking(path: Path, n_outputs: int, n_inputs: int, input_shape: tuple[int, ...]) -> FloatArray:
+    """Return S, (q, p), one number >= 0 for each output and input, of another network: what an attack ranks inputs by.
+
+    Array `S` of an .npz file, as `sensitivity --save` writes it, an .npy or a text file. A single row stands for all
+    outputs of a network that has two classes and one output.
+
+    Raises:
+        DataError: where the file has no such matrix, or is of a network with other inputs or outputs.
+    """
+    S, shape = read_numbers(path, (("S",), ("input_shape",)))
+    assert S is not None
+    matrix = np.atleast_2d(S.astype(np.float64))
+    if matrix.ndim != 2 or matrix.shape[1] != n_inputs or len(matrix) not in {n_outputs, 1 if n_outputs == 2 else -1}:
+        raise DataError(
+            f"{path} has an S of shape {matrix.shape}, and the network has {n_outputs} outputs and {n_inputs} inputs; "
+            "give that of a network with the same inputs and classes"
+        )
+    own = None if shape is None else tuple(int(size) for size in shape.reshape(-1))
+    if own is not None and len(own) > 2 < len(input_shape) and own[1:] != input_shape[1:]:  # flat ones fit any
+        raise DataError(
+            f"{path} is of a network with inputs of shape {own}, and these have the shape {input_shape}: places would "
+            "not mean the same"
+        )
+    if not (np.isfinite(matrix).all() and (matrix >= 0).all()):
+        raise DataError(f"{path} has entries of S that are negative or no finite numbers; it is no sensitivity matrix")
+    return np.broadcast_to(matrix, (n_outputs, n_inputs))
+
+
 def _text_numbers(path: Path) -> FloatArray:
     """Return the numbers of a text file, in rows of any length, below a heading or without one."""
     if path.stat().st_size > LARGEST_TEXT:

@@ -127,6 +127,8 @@ class Result:
     """Where the reason is one of a place in the network: which, and what is known of it."""
     float_error: float | None = None
     """Where it is certified: how far any computed margin may be from the exact one; None where no bound is known."""
+    nearest: float | None = None
+    """The least margin that an attack found, where its point is not kept."""
     denied: int = 0
     """Points that are counterexamples for the network as it runs, and none in exact arithmetic as far as is known."""
     parts: Parts | None = None

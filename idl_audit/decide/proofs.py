@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain
-from idl_audit.proof.check import check, examined, proved_stages
+from idl_audit.proof.check import examined, proved_stages
 from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
+from idl_audit.proof.exact.point import ExactNetwork
+from idl_audit.proof.exact.refutation import ExactQuery, Refutation
 from idl_audit.proof.float_check import check_computed, slack_over
 from idl_audit.proof.float_margins import SPARE, Arithmetic, FloatMargins, Slack, Unbounded, lowered
 from idl_audit.proof.float_parts import FloatParts
@@ -32,23 +34,34 @@ from idl_audit.search import branching
 from idl_audit.search.judge import Judge
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.tree import LpTree
-from idl_audit.search.relaxation import TriangleRelaxation
+from idl_audit.search.relaxation import TriangleRelaxation, program_bytes
 from idl_audit.search.splitting.boxes import moving_inputs, split_inputs
 from idl_audit.search.splitting.growth import grown
 from idl_audit.values.arrays import BoolArray, IntArray
-from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, SolverError
 from idl_audit.values.network import Network
-from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.query import Query, plain
 
 FEW_INPUTS: Final = 20
 """Up to so many inputs that can move, splitting their box pays."""
 GROWTH: Final = 0.2
 """Of the time, for the growth of a recorded tree of boxes."""
+TOGETHER: Final = 0.25
+"""Of the time, for all rows of an alternative together, before a box is split."""
+MANY_LEAVES: Final = 512
+"""A proof with more of them is worth a look for a smaller one."""
+FEWER: Final = 8
+"""So many times smaller it must be."""
+SMALL_PROGRAM: Final = 2**28
+"""Bytes of a linear program that is quick enough to begin with."""
 LOOSE: Final = 16.0
 """A proof for floating-point arithmetic leaves roundings so many times more room than they are known to need, where its
 margins allow it: whoever checks it may have coarser bounds of them."""
+
+
+Grow: TypeAlias = Callable[[ImplicitModel, StateBounds, IntArray], Iterator[tuple[int, int, LpLeaves]]]
+"""(model, bounds of its states, alternatives) -> number, row and leaves of trees that refute them."""
 
 
 @dataclass(eq=False)
@@ -62,6 +75,8 @@ class Recorded:
     """Of the input box, for the alternatives that nothing else refuted."""
     chain: Chain | None = None
     lp: LpChain | None = None
+    exact: dict[int, Refutation] = field(default_factory=dict)
+    """By the numbers of the alternatives."""
     slack: Slack | None = None
     """In floating-point arithmetic: what the offsets of the query were lowered by."""
 
@@ -74,6 +89,7 @@ def proof_of(
     *,
     budget: Budget,
     arithmetic: Arithmetic = None,
+    exact: ExactNetwork | None = None,
 ) -> Proof | None:
     """Return a proof that a query has no counterexample, checked; None where what the budget allows proves nothing.
 
@@ -87,13 +103,15 @@ def proof_of(
         recorded: what the searches left.
         budget: what it may cost beyond the check of what was recorded.
         arithmetic: what the proof is to be about; None stands for real arithmetic.
+        exact: the network in exact arithmetic, for what was refuted in rational numbers.
     """
     if isinstance(arithmetic, Unbounded):
         return None
     recorded = recorded or Recorded()
     try:
         if arithmetic is None:
-            return _Making(model, network, plain(query), budget).proof(recorded)
+            own = None if exact is None else ExactQuery(query, exact)
+            return _Making(model, network, plain(query), budget, exact=own).proof(recorded)
         return _computed(model, network, query, recorded, budget, arithmetic)
     except (BudgetError, MemoryLimitError, SolverError):
         return None
@@ -123,14 +141,6 @@ def _computed(
     return None if check_computed(model, query, found, arithmetic) else found
 
 
-def plain(query: Query) -> Query:
-    """Return the query as a file holds it: a box of numbers, offsets rounded downward."""
-    if query.sparse is not None:
-        return query
-    alternatives = tuple(Conjunction(c.rows, c.offsets, (), c.strict) for c in query.alternatives)
-    return Query(Box.between(query.box.lo, query.box.hi), alternatives)
-
-
 @dataclass
 class _Making:
     """One query, and what it may cost to prove it."""
@@ -141,20 +151,39 @@ class _Making:
     budget: Budget
     parts: FloatParts | None = None
     """For floating-point arithmetic, whose query has lower offsets: what these need be over parts of the box."""
+    exact: ExactQuery | None = None
+    """What refutations in rational numbers are about."""
 
     def proof(self, recorded: Recorded) -> Proof | None:
         """Return the first proof that holds; None where none does."""
         first = self.of_recorded(recorded)
-        refused, is_open = examined(self.model, self.query, first, self.parts)
+        refused, is_open = self._examined(first)
         if not refused:
-            return first
-        for attempt in (self._with_intervals, self._by_splits, self._by_branching, self._by_programs):
+            return self._smaller(first)
+        attempts = (self._with_intervals, self._together, self._by_splits, self._by_branching, self._by_programs)
+        for attempt in attempts:
             if self.budget.is_spent:
                 return None
             found = attempt(first, is_open, recorded)
-            if found is not None and not check(self.model, self.query, found, self.parts):
+            if found is not None and not self._examined(found)[0]:
                 return found
         return None
+
+    def _examined(self, proof: Proof) -> tuple[list[str], BoolArray]:
+        return examined(self.model, self.query, proof, self.parts, self.exact)
+
+    def _smaller(self, first: Proof) -> Proof:
+        """Return a proof by all rows together, where one is found soon and has far fewer leaves than the first one."""
+        if first.n_leaves <= MANY_LEAVES:
+            return first
+        with suppress(BudgetError, MemoryLimitError, SolverError):
+            budget = self.budget.part(TOGETHER).at_most_nodes(first.n_leaves // FEWER)
+            base = replace(trivial(len(self.query.alternatives)), loops=first.loops, exact=first.exact)
+            is_open = self._examined(replace(base, goals=()))[1]
+            found = replace(self, budget=budget)._together(base, is_open, Recorded())
+            if found is not None and found.n_leaves * FEWER <= first.n_leaves and not self._examined(found)[0]:
+                return found
+        return first
 
     def of_recorded(self, recorded: Recorded) -> Proof:
         """Return what was recorded as a proof; alternatives that it does not speak of are left to the usual lines."""
@@ -168,7 +197,7 @@ class _Making:
             rest = [goals for goals in proof.goals if not (goals.alternatives == REST).any()]
             (split,) = of_splits(recorded.splits).goals
             proof = replace(proof, goals=(*rest, replace(split, stage=len(proof.stages) - 1)))
-        return proof
+        return replace(proof, exact=tuple(recorded.exact.values()))
 
     def _with_intervals(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Prove by the intervals of the states what intervals proved: multipliers 0, for each row."""
@@ -188,7 +217,7 @@ class _Making:
             for members in groups(alternative):
                 goals = Goals(last, np.asarray([number]), weights_of(alternative, members)[None], forest)
                 part = replace(first, goals=(goals,))
-                if not examined(self.model, self.query, part)[1][number]:
+                if not self._examined(part)[1][number]:
                     extra.append(goals)
                     break
         return first.with_goals(tuple(extra)) if extra else None
@@ -196,6 +225,8 @@ class _Making:
     def _by_splits(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Split the box of few moving inputs, further than what was recorded."""
         if self.query.sparse is not None or not 0 < moving_inputs(self.query.box).size <= FEW_INPUTS:
+            return None
+        if first.exact:  # small, and what is left of it is branched
             return None
         tree = recorded.splits and self._grown(recorded.splits, GROWTH)
         if tree is None:  # bounds over one box do not refute a part of it that bounds over the whole did
@@ -230,25 +261,50 @@ class _Making:
         """Branch on hidden states, for all alternatives anew."""
         if self.query.sparse is not None or not branching.applies(self.model):
             return None
-        chain, summed = Chain(), with_sums_of_rows(self.query)
+        numbers = [k for k in range(len(self.query.alternatives)) if k not in recorded.exact]
+        asked = replace(self.query, alternatives=tuple(self.query.alternatives[k] for k in numbers))
+        chain, summed = Chain(), with_sums_of_rows(asked)
         judge = Judge.of(self.model, self.network, summed)
         branching.branch(self.model, summed, budget=self.budget, judge=judge, record=chain)
-        return of_chain(self.model, self.query, chain)
+        chain = replace(chain, trees={numbers[k]: leaves for k, leaves in chain.trees.items()})
+        return replace(of_chain(self.model, self.query, chain), exact=first.exact)
 
     def _by_programs(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Prove by linear programs what is open: trees of them for loops, the relaxation of the whole set elsewhere."""
-        base = replace(first, stages=first.stages[:1], kept={}, goals=tuple(g for g in first.goals if g.stage == 0))
-        base = base if not first.kept else replace(trivial(len(self.query.alternatives)), loops=first.loops)
-        is_open = examined(self.model, self.query, base)[1]
-        there, stages = proved_stages(self._there, self._inputs, replace(base, goals=()))
         grow = self._leaves_of_trees if self.model.loops else self._leaves_of_one
+        return self._with_programs(first, grow)
+
+    def _together(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
+        """Prove what is open by all rows of an alternative together, where several rows and a small program allow it.
+
+        A tree of linear programs may have a few leaves where one of boxes has thousands.
+        """
+        weighed = all(weighable(self.query.alternatives[number]) for number in np.flatnonzero(is_open))
+        if not weighed or self.query.sparse is not None or program_bytes(self.model) > SMALL_PROGRAM:
+            return None
+
+        def grow(there: ImplicitModel, bounds: StateBounds, numbers: IntArray) -> Iterator[tuple[int, int, LpLeaves]]:
+            for number in numbers:
+                yield from self._leaves_together(there, bounds, int(number))
+
+        with suppress(BudgetError):
+            return replace(self, budget=self.budget.part(TOGETHER))._with_programs(first, grow)
+        return None
+
+    def _with_programs(self, first: Proof, grow: Grow) -> Proof:
+        """Return a proof with trees of linear programs for what is open, from the bounds of the first stage."""
+        base = replace(first, stages=first.stages[:1], kept={}, goals=tuple(g for g in first.goals if g.stage == 0))
+        if first.kept:
+            base = replace(trivial(len(self.query.alternatives)), loops=first.loops, exact=first.exact)
+        is_open = self._examined(base)[1]
+        there, stages = proved_stages(self._there, self._inputs, replace(base, goals=()))
         chain = LpChain(dict(stages[0].z))
         for number, row, leaves in grow(there, stages[0], np.flatnonzero(is_open)):
             chain.trees[number] = replace(leaves, row=row)
         return base.with_goals(goals_of_lp(self.model, self.query, chain))
 
     def _leaves_of_trees(
-        self, there: ImplicitModel, bounds: StateBounds, numbers: Sequence[int] | IntArray
+        self, there: ImplicitModel, bounds: StateBounds, numbers: IntArray
     ) -> Iterator[tuple[int, int, LpLeaves]]:
         tree = LpTree(there, self._inputs, widened(bounds), self.budget)
         for number in numbers:
@@ -262,7 +318,7 @@ class _Making:
                 yield from self._leaves_together(there, bounds, int(number))
 
     def _leaves_of_one(
-        self, there: ImplicitModel, bounds: StateBounds, numbers: Sequence[int] | IntArray
+        self, there: ImplicitModel, bounds: StateBounds, numbers: IntArray
     ) -> Iterator[tuple[int, int, LpLeaves]]:
         relaxation = TriangleRelaxation(there, self._inputs, bounds, sparse=self.query.sparse, budget=self.budget)
         for number in numbers:

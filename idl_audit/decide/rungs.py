@@ -20,6 +20,7 @@ from idl_audit.decide.together import CLOSE, rows_together, several_rows, small_
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.exact import phases
 from idl_audit.proof.exact.point import RATIONALS, ExactNetwork
+from idl_audit.proof.exact.refutation import refutation_of
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_intervals, output_lower_bounds
 from idl_audit.proof.lp_chain import LpChain, widened
@@ -301,8 +302,10 @@ def _rational(case: Case, budget: Budget) -> None:
             if not case.judge.propose(near):  # a point of float32 numbers is one for everybody
                 case.judge.take(answer.point, RATIONALS)
             return
-        if answer.refuted:
+        if answer.tree is not None:
             case.raise_lowers([number], [LEAST])
+            if case.recorded is not None:
+                case.recorded.exact[number] = refutation_of(number, program, bounds, model, answer.tree)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------

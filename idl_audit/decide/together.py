@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.decide.case import Case
+from idl_audit.decide.proofs import SMALL_PROGRAM
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.lp_chain import LpChain, widened
 from idl_audit.proof.sums import weighable
@@ -26,8 +27,6 @@ CLOSE: Final = 1e-5
 """Distances below this share of max|y| are shown to the judge: the original network may see them otherwise."""
 FIRST_NODES: Final = 16
 """After so many, and twice as many each time, it is looked at what a tree has come to."""
-SMALL: Final = 2**28
-"""Bytes of a program that is quick enough to begin with."""
 
 
 def several_rows(model: ImplicitModel, query: Query) -> bool:
@@ -37,7 +36,7 @@ def several_rows(model: ImplicitModel, query: Query) -> bool:
 
 def small_program(model: ImplicitModel) -> bool:
     """Return whether the linear program of a model is small."""
-    return program_bytes(model) <= SMALL
+    return program_bytes(model) <= SMALL_PROGRAM
 
 
 def rows_together(case: Case, budget: Budget, *, patience: float | None = None) -> None:

@@ -10,9 +10,10 @@ from typing import Final
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.gate.comparison import changes, check_comparable
 from idl_audit.gate.fingerprints import notes
-from idl_audit.gate.measures import Figure, Share, measure, wilson
+from idl_audit.gate.measures import Figure, Share, measure
 from idl_audit.gate.rules import AT_EPS, COMPARED, EXAMPLE, QUANTILES, Metric, Rule, parse_rule
 from idl_audit.report.schema import Gate, NewlyFalsified, Report, RuleResult, Verdict
+from idl_audit.report.shares import wilson
 from idl_audit.report.wording import eps_text, plain
 from idl_audit.values.errors import OptionError
 
@@ -120,7 +121,7 @@ def _expanded(rule: Rule, report: Report) -> Iterator[Rule]:
 
 def _judge(rule: Rule, report: Report, baseline: Report | None) -> RuleResult:
     assert rule.metric is not None
-    now = measure(report, rule.metric, rule.eps)
+    now = measure(report, rule.metric, rule.eps, rule.label)
     if rule.drop:
         assert baseline is not None
         _check_same_kind(rule, report, baseline)

@@ -9,17 +9,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import NormalDist
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from idl_audit.data.numbers import parse_number
 from idl_audit.gate.rules import AT_EPS, COMPARED, QUANTILES, Metric, quantile
-from idl_audit.report.schema import ComparedCounts, ConfidenceInterval, EpsSummary, MonotoneCounts, Report
+from idl_audit.report.schema import (
+    ComparedCounts,
+    EpsSummary,
+    MonotoneCounts,
+    Reason,
+    Report,
+    Verdict,
+)
 from idl_audit.report.wording import eps_text, plain
 from idl_audit.values.errors import OptionError
-
-LEVEL: Final = 0.95
-_Z: Final = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 @dataclass(frozen=True)
@@ -47,25 +50,14 @@ class Figure:
         return None if self.number is None else Fraction(self.number)
 
 
-def wilson(k: int, n: int) -> ConfidenceInterval:
-    """Return the Wilson score interval of k / n at 95 %.
-
-    With p = k/n and z = 1.96: (p + z^2/2n +- z sqrt(p (1-p)/n + z^2/4n^2)) / (1 + z^2/n) (Wilson, 1927).
-    """
-    p, square = k / n, _Z * _Z
-    middle = p + square / (2 * n)
-    half = _Z * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
-    low = 0.0 if k == 0 else max((middle - half) / (1 + square / n), 0.0)
-    high = 1.0 if k == n else min((middle + half) / (1 + square / n), 1.0)
-    return ConfidenceInterval(low=low, high=high, method="Wilson score, 95 %")
-
-
-def measure(report: Report, metric: Metric, eps: str | None) -> Share | Figure:
-    """Return what the report says.
+def measure(report: Report, metric: Metric, eps: str | None, label: int | None = None) -> Share | Figure:
+    """Return what the report says, of the samples of one class where `label` names it.
 
     Raises:
         OptionError: where it says nothing of the metric, or not at this radius.
     """
+    if label is not None:
+        return _of_class(report, metric, eps, label)
     if metric in COMPARED:
         return _compared(report, metric, eps)
     if metric is Metric.MONOTONE:
@@ -117,6 +109,24 @@ def largest_at(report: Report, share: Fraction) -> float | None:
     if not any(sample.largest is not None for sample in report.samples):
         raise OptionError("the report has no largest radii, which largest_certified_eps speaks of; certify --largest")
     return found[max(1, math.ceil(share * len(found))) - 1]
+
+
+def _of_class(report: Report, metric: Metric, eps: str | None, label: int) -> Share:
+    """Return a share of the samples of one class; of a class without samples it has no value, and no rule holds."""
+    samples = [sample for sample in report.samples if sample.label == label]
+    if metric is Metric.CLEAN_ACCURACY:
+        return Share(sum(sample.predicted == label for sample in samples), len(samples))
+    radius = entry_at(report, metric, eps).eps
+    results = [result for sample in samples for result in sample.results if result.eps == radius]
+    wanted = {
+        Metric.CERTIFIED_ACCURACY: Verdict.CERTIFIED,
+        Metric.ATTACK_SUCCESS: Verdict.FALSIFIED,
+        Metric.UNKNOWN: Verdict.UNKNOWN,
+    }
+    if metric is Metric.TIMED_OUT:
+        return Share(sum(result.reason is Reason.TIME_LIMIT for result in results), len(results))
+    out_of = [one for one in results if metric is not Metric.ATTACK_SUCCESS or one.verdict is not Verdict.CLEAN_WRONG]
+    return Share(sum(one.verdict is wanted[metric] for one in out_of), len(out_of))
 
 
 def _compared(report: Report, metric: Metric, eps: str | None) -> Share | Figure:

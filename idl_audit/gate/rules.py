@@ -78,6 +78,17 @@ QUANTILES: Final = frozenset({Metric.LARGEST_CERTIFIED_EPS})
 SHARES: Final = (AT_EPS | {Metric.CLEAN_ACCURACY}) - {Metric.MAX_DIFFERENCE}
 """Metrics that are k of n."""
 
+BY_CLASS: Final = frozenset(
+    {
+        Metric.CLEAN_ACCURACY,
+        Metric.CERTIFIED_ACCURACY,
+        Metric.ATTACK_SUCCESS,
+        Metric.UNKNOWN,
+        Metric.TIMED_OUT,
+    }
+)
+"""Metrics that may be asked of the samples of one class."""
+
 ACCURACIES: Final = frozenset({Metric.CLEAN_ACCURACY, Metric.CERTIFIED_ACCURACY, Metric.CERTIFIED_SHARE})
 """Metrics that `drop` can speak of: less of them is worse."""
 
@@ -86,9 +97,10 @@ OPERATORS: Final[Mapping[str, Callable[[Fraction, Fraction], bool]]] = MappingPr
 )
 
 EXAMPLE: Final = "certified_accuracy@2/255 >= 0.90"
-_TARGET = r"(?P<{0}>[A-Za-z_]+)(?:\s*@\s*(?P<{0}_eps>[^\s<>=()@%]+))?"
+_TARGET = r"(?P<{0}>[A-Za-z_]+)(?:\s*@\s*(?P<{0}_eps>[^\s<>=()@%\[\]]+))?"
+_CLASS = r"(?:\s*\[\s*class\s*=\s*(?P<label>[0-9]{1,9})\s*\])?"
 _RULE = re.compile(
-    rf"(?:(?P<drop>drop)(?:\s*\(\s*{_TARGET.format('dropped')}\s*\))?|{_TARGET.format('metric')})"
+    rf"(?:(?P<drop>drop)(?:\s*\(\s*{_TARGET.format('dropped')}\s*\))?|{_TARGET.format('metric')}{_CLASS})"
     r"\s*(?P<operator>[<>=!~]+)\s*(?P<number>[^%\s<>=!~](?:[^%]*[^%\s])?)\s*(?P<percent>%)?",
     re.IGNORECASE,
 )
@@ -101,6 +113,7 @@ class Rule:
 
     metric: None stands for every certified accuracy, in a bare `drop`.
     eps: the radius as it was written; None where none was.
+    label: the class of the samples that it is about; None for all.
     drop: whether the rule is about the baseline's value minus the report's.
     limit: the exact number on the right, a share in [0, 1] for shares.
     """
@@ -113,6 +126,7 @@ class Rule:
     operator: str
     limit: Fraction
     limit_text: str
+    label: int | None = None
 
     def holds(self, value: Fraction) -> bool:
         """Return whether the exact value fulfils the rule; nothing is rounded."""
@@ -147,6 +161,11 @@ def parse_rule(text: str, *, level: Level = "error") -> Rule:
             parse_fraction(eps, option=f"the rule {shown}")
     elif metric in QUANTILES:
         raise OptionError(f"the rule {shown} needs a quantile: write {metric}@q10, which all but a tenth reach")
+    label = None if match["label"] is None else int(match["label"])
+    if label is not None and metric not in BY_CLASS:
+        raise OptionError(
+            f"the rule {shown} is about a class, and {metric} is not counted by classes; leave [class] out"
+        )
     sign = match["operator"]
     if sign not in OPERATORS:
         raise OptionError(f"the rule {shown} compares by {sign}; write one of {', '.join(OPERATORS)}")
@@ -160,7 +179,7 @@ def parse_rule(text: str, *, level: Level = "error") -> Rule:
         limit = limit / 100
     _check_limit(limit, share=share, percent=bool(match["percent"]), number=match["number"], shown=shown)
     limit_text = f"{match['number']} %" if match["percent"] else match["number"]
-    return Rule(text.strip(), level, metric, eps, drop, sign, limit, limit_text)
+    return Rule(text.strip(), level, metric, eps, drop, sign, limit, limit_text, label)
 
 
 def quantile(text: str, shown: str) -> Fraction:

@@ -1,7 +1,7 @@
 """Implicit models put together: cascade, sum, concatenation, feedback (docs/mathematics.md, section 9.4).
 
     cascade    y = g(f(u))           A = [[A_g, B_g C_f], [0, A_f]], B = [B_g D_f; B_f], C = [C_g, D_g C_f], D = D_g D_f
-    sum        y = f(u) + g(u)
+    sum        y = f(u) + g(u), each `weighted` where it is asked for
     concat     y = (f(u), g(u))
     feedback   y = f(u + g(y))       with E = (I - D_f D_g)^-1, see `feedback`
 
@@ -78,6 +78,14 @@ def total(first: ImplicitModel, second: ImplicitModel) -> ImplicitModel:
     shape = (1, first.n_outputs)
     output = _form(first.output, shape).plus(_form(_shifted(second.output, len(first.blocks)), shape))
     return _beside(first, second, _row(output), first.output_shape)
+
+
+def weighted(model: ImplicitModel, weight: float) -> ImplicitModel:
+    """Return y = weight model(u), of a model whose outputs are all there."""
+    _check_whole(model, "a model of a weighted sum")
+    shape = (1, model.n_outputs)
+    scaled = _form(model.output, shape).mapped(Selection.diagonal(np.full(model.n_outputs, weight)), shape)
+    return replace(model, output=_row(scaled))
 
 
 def concat(first: ImplicitModel, second: ImplicitModel) -> ImplicitModel:

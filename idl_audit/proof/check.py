@@ -21,6 +21,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds, flattened, of_flat
 from idl_audit.proof.chain import retightened
 from idl_audit.proof.dual_bound import Functionals, lower_bound
+from idl_audit.proof.exact.refutation import ExactQuery
 from idl_audit.proof.float_parts import FloatParts
 from idl_audit.proof.forest import Forest
 from idl_audit.proof.forms import MOST_APART, Forms, moving
@@ -47,13 +48,23 @@ LEAVES_AT_ONCE = 4096
 BOXES_AT_ONCE = 64
 
 
-def check(model: ImplicitModel, query: Query, proof: Proof, parts: FloatParts | None = None) -> list[str]:
+def check(
+    model: ImplicitModel,
+    query: Query,
+    proof: Proof,
+    parts: FloatParts | None = None,
+    exact: ExactQuery | None = None,
+) -> list[str]:
     """Return why a proof does not show that no point of the set satisfies an alternative; empty where it does."""
-    return examined(model, query, proof, parts)[0]
+    return examined(model, query, proof, parts, exact)[0]
 
 
 def examined(
-    model: ImplicitModel, query: Query, proof: Proof, parts: FloatParts | None = None
+    model: ImplicitModel,
+    query: Query,
+    proof: Proof,
+    parts: FloatParts | None = None,
+    exact: ExactQuery | None = None,
 ) -> tuple[list[str], BoolArray]:
     """Return why a proof does not hold, empty where it does, and which alternatives it leaves open.
 
@@ -62,11 +73,12 @@ def examined(
         query: the set and the alternatives; for floating-point arithmetic with its offsets lowered.
         proof: what is said to prove it.
         parts: for floating-point arithmetic, what the offsets need be lowered by over parts of the box.
+        exact: in real arithmetic, what refutations in rational numbers are about; None: nothing says it.
     """
     is_open = np.ones(len(query.alternatives), np.bool_)
     try:
         with np.errstate(all="ignore"):  # numbers that no search would choose prove nothing
-            return _checked(model, query, proof, is_open, parts), is_open
+            return _checked(model, query, proof, is_open, parts, exact), is_open
     except Refused as refused:
         return [str(refused)], is_open
     except UnsupportedModelError as error:  # a box over which nothing bounds a loop
@@ -74,7 +86,12 @@ def examined(
 
 
 def _checked(
-    model: ImplicitModel, query: Query, proof: Proof, is_open: BoolArray, parts: FloatParts | None
+    model: ImplicitModel,
+    query: Query,
+    proof: Proof,
+    is_open: BoolArray,
+    parts: FloatParts | None,
+    exact: ExactQuery | None,
 ) -> list[str]:
     if not (query.box.lo <= query.box.hi).all():
         return ["its box is empty"]
@@ -84,6 +101,7 @@ def _checked(
         why = why_not_well_posed(model, k, proof.loops.get(k))
         if why:
             return [f"nothing proves that the model has one state for every input: {why}"]
+    _check_refutations(proof, query, is_open, exact)
     inputs = Interval.of_set(query.inputs)
     model, stages = proved_stages(without_self_feedback(model), inputs, proof)
     if proof.kept:  # bounds of roundings are about all states
@@ -97,6 +115,15 @@ def _checked(
     if not is_open.any():
         return []
     return refused or [f"it has no tree for {int(is_open.sum())} of {is_open.size} alternatives"]
+
+
+def _check_refutations(proof: Proof, query: Query, is_open: BoolArray, exact: ExactQuery | None) -> None:
+    """Close the alternatives that are refuted in rational numbers. Raises Refused where one is not."""
+    for refutation in proof.exact:
+        if exact is None or len(exact.query.alternatives) != is_open.size:
+            raise Refused("it refutes in rational numbers, and what these are about is not known")
+        _refuse(exact.why_open(refutation))
+        is_open[refutation.alternative] = False
 
 
 def proved_stages(model: ImplicitModel, inputs: Interval, proof: Proof) -> tuple[ImplicitModel, list[StateBounds]]:

@@ -43,6 +43,8 @@ def check_computed(model: ImplicitModel, query: Query, proof: Proof, arithmetic:
 
 def _misfit(query: Query, proof: Proof) -> str:
     """Return why the numbers in a proof are no bounds for a query's rows; empty where they may be."""
+    if proof.exact:
+        return "it refutes in rational numbers, which says nothing of floating-point arithmetic"
     wanted = [(len(one.rows),) for one in query.alternatives]
     if [own.shape for own in proof.slack] != wanted:
         return "it does not say of every row what roundings may change in it"

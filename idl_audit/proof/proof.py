@@ -8,6 +8,7 @@ A proof holds no bound, only choices, and is about one query: no input of its bo
     kept     the states that the first stage does not prove dead: all that follows speaks of these alone.
     goals    sums of rows, weights >= 0, each positive over the whole box by a tree that relies on one stage; leaves may
              have weights of their own, where only the rows together have no solution.
+    exact    refutations in rational numbers, of what holds with equality somewhere.
 
 Every tree is checked leaf by leaf with the one inequality (`dual_bound`), whatever found it: slopes and multipliers of
 a search, duals of a linear program, splits of the inputs.
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from idl_audit.proof.exact.refutation import Refutation
 from idl_audit.proof.forest import Forest
 from idl_audit.proof.sensitivity_witness import ProofWitness
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
@@ -91,6 +93,8 @@ class Proof:
     """Block -> the proof that its loop is well-posed."""
     slack: tuple[FloatArray, ...] = ()
     """Of a proof for floating-point arithmetic: for each alternative what roundings may change in its rows, (rows,)."""
+    exact: tuple[Refutation, ...] = ()
+    """Of real arithmetic: alternatives that are refuted in rational numbers."""
 
     def with_goals(self, goals: tuple[Goals, ...]) -> Proof:
         """Return the proof with more goals."""
@@ -99,7 +103,8 @@ class Proof:
     @property
     def n_leaves(self) -> int:
         """Leaves of all goals' trees."""
-        return sum(goals.forest.n_leaves for goals in self.goals)
+        goals = sum(goals.forest.n_leaves for goals in self.goals)
+        return goals + sum(refutation.forest.n_leaves for refutation in self.exact)
 
 
 def trivial(alternatives: int) -> Proof:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, SecondModel
+from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, QueryFacts, SecondModel
 from idl_audit.values.verdicts import ArithmeticName
 
 MOST_NUMBERS = 4
@@ -24,6 +24,9 @@ ARITHMETICS: Final[Mapping[ArithmeticName, str]] = MappingProxyType(
 
 def facts(claim: Claim) -> Iterator[tuple[str, str]]:
     """Yield (name, text) for everything that a claim is about, beside the model."""
+    if claim.query is not None:
+        yield from _of_query(claim.query, claim.leaves or 0, claim.arithmetic)
+        return
     left_out = f", the {claim.stripped_output} at the end left out" if claim.stripped_output else ""
     yield "output", (f"'{claim.output}'" if claim.output is not None else "the model's own") + left_out
     if claim.eps is not None:
@@ -57,6 +60,18 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
         yield "S", numbers(claim.matrix)
     yield "inputs", units(claim.preprocessing)
     yield "arithmetic", ARITHMETICS[claim.arithmetic]
+
+
+def _of_query(found: QueryFacts, leaves: int, arithmetic: ArithmeticName) -> Iterator[tuple[str, str]]:
+    yield "query", f"{found.file} (sha256 {found.sha256[:HASH]})"
+    for one in found.networks:
+        same = f", equal to {one.equal_to}" if one.equal_to else ""
+        yield f"network {one.name}", f"{one.path} (sha256 {one.sha256[:HASH]}){same}"
+    proved = f"{found.left} refuted by {leaves} leaves, the others by ranges" if found.left else "all refuted by ranges"
+    proved = "which contradict each other" if not found.boxes else proved
+    yield "boxes", f"{found.boxes} with {found.alternatives} alternatives, {proved}"
+    words = ARITHMETICS[arithmetic]
+    yield "arithmetic", words if arithmetic == "real" else words.replace("float32", ", ".join(found.elements), 1)
 
 
 def _of_second(found: SecondModel) -> Iterator[tuple[str, str]]:

@@ -212,6 +212,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",
             "Ask for --arithmetic real: its proofs hold in exact arithmetic, and IDL202 says that no more is known.",
         ),
+        "IDL218": Code(
+            "inputs are ranked by another network's S",
+            "The method sensitivity of attack changes the inputs that another network is most sensitive to (--matrix): "
+            "whether attacks transfer. The attacked network alone decides which points count.",
+            "Leave --matrix out to rank by the network's own S.",
+        ),
         "IDL220": Code(
             "the time limit ended verdicts that nodes should have",
             "With --max-nodes every machine does the same work, and --time-limit is a safety net. It ended some "
@@ -320,9 +326,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         ),
         "IDL505": Code(
             "the certificate of a property is missing",
-            "A property is unsat, but no certificate that stands alone was found in the time; of VNN-LIB 2 queries "
-            "none is written.",
-            "Raise --time-limit, or write the property in VNN-LIB 1.",
+            "A property or query is unsat, but no certificate that stands alone was found in the time.",
+            "Raise --time-limit.",
         ),
         "IDL506": Code(
             "rows of an earlier report are decided again",

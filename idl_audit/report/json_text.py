@@ -3,16 +3,65 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from idl_audit.report.schema import READ_VERSIONS, Report, ValidationError
+from idl_audit.report.schema import READ_VERSIONS, Report, SampleReport, ValidationError
 from idl_audit.values.errors import InvalidInputError
 
 _LONGEST = 300
+_A_LINE = 20
+"""Positions on a line."""
 
 
 def to_json(report: Report) -> str:
-    """Return the report as one JSON document, indented by 2, in plain ASCII, with a newline at its end."""
-    return json.dumps(report.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n"
+    """Return the report as one JSON document in plain ASCII, with a newline at its end; `written` says how it looks."""
+    return "".join(written(report))
+
+
+def written(report: Report) -> Iterator[str]:
+    """Yield the report as one JSON document, piece by piece: a report of many samples needs no second copy of them.
+
+    It is indented by 2, but for what comes by thousands: a sample is a line, which leaves out what is as usual, and
+    positions stand side by side.
+    """
+    document = report.model_dump(mode="json", by_alias=True, exclude={"samples"})
+    begin = "{"
+    for name in type(report).model_fields:
+        yield f"{begin}\n  {json.dumps(name)}: "
+        if name == "samples":
+            yield from _listed(map(_line, report.samples))
+        elif name == "data" and report.data is not None:
+            yield _indented(_with_positions(document[name]))
+        else:
+            yield _indented(json.dumps(document[name], indent=2, allow_nan=False))
+        begin = ","
+    yield "\n}\n"
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n  ")
+
+
+def _listed(lines: Iterable[str]) -> Iterator[str]:
+    begin = "["
+    for line in lines:
+        yield f"{begin}\n    {line}"
+        begin = ","
+    yield "[]" if begin == "[" else "\n  ]"
+
+
+def _line(sample: SampleReport) -> str:
+    text = sample.model_dump_json(by_alias=True, exclude_defaults=True)
+    return text if text.isascii() else json.dumps(json.loads(text), separators=(",", ":"))
+
+
+def _with_positions(data: dict[str, Any]) -> str:
+    """Return the section on the data with many positions on a line."""
+    rows = [data["indices"][at : at + _A_LINE] for at in range(0, len(data["indices"]), _A_LINE)]
+    listed = ",\n    ".join(", ".join(map(str, row)) for row in rows)
+    text = json.dumps(data | {"indices": []}, indent=2, allow_nan=False)
+    return text.replace('"indices": []', f'"indices": [\n    {listed}\n  ]', 1) if rows else text
 
 
 def from_json(text: str) -> Report:

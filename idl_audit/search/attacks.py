@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -74,6 +74,15 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """S of another network, (q, p), in place of the attacked network's own (paper 7.3.1: transfer)."""
+
+    matrix: FloatArray = field(repr=False, compare=False)
+    sha256: str
+    """Of its file."""
+
+
+@dataclass(frozen=True)
 class AttackOptions:
     """How hard to try, and what for."""
 
@@ -85,6 +94,8 @@ class AttackOptions:
     chooses them at random, all of them."""
     target: int | None = None
     """Only this class counts as success; None stands for any but the label."""
+    ranking: Ranking | None = None
+    """What sensitivity ranks inputs by; None stands for S of the network itself."""
 
 
 def random_points(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
@@ -190,10 +201,12 @@ def _sparse(
 def sensitivity_ranking(target: Target, options: AttackOptions, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Yield points that change only the inputs to which the label's output is most sensitive (paper 7.3.1).
 
-    The inputs are ranked by the label's row of S; a share `fraction` of them goes to random values, or ends, of their
-    intervals.
+    The inputs are ranked by the label's row of S, that of another network where `ranking` has one; a share `fraction`
+    of them goes to random values, or ends, of their intervals.
     """
-    yield _ranked(target, _sensitivity_of_output(target.model, target.label), options, rng)
+    given = options.ranking
+    own = _sensitivity_of_output(target.model, target.label) if given is None else given.matrix[target.label]
+    yield _ranked(target, own, options, rng)
 
 
 @lru_cache(maxsize=16)

@@ -3,6 +3,8 @@
 A `Choice` is a feature with finitely many values: a whole number, one column of them, or a category, one column each of
 which one is 1. A `Cell` allows some values of each choice. Its hull is the least box around it; where one value of each
 choice is left, the hull has valid rows alone.
+
+Elsewhere: tabular data, mixed-integer perturbations, one-hot features.
 """
 
 from __future__ import annotations

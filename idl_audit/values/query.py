@@ -126,6 +126,14 @@ class Query:
         return _ranked(self.distance(outputs))[:count]
 
 
+def plain(query: Query) -> Query:
+    """Return the query as a file holds it: a box of numbers, offsets rounded downward."""
+    if query.sparse is not None:
+        return query
+    alternatives = tuple(Conjunction(c.rows, c.offsets, (), c.strict) for c in query.alternatives)
+    return Query(Box.between(query.box.lo, query.box.hi), alternatives)
+
+
 @dataclass(frozen=True, eq=False)
 class SampleQuery(Query):
     """A query about a sample, of which there are more: one that no method decides is left before its time is over."""

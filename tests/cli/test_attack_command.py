@@ -155,3 +155,45 @@ def test_a_target_class_that_all_samples_have_is_refused():
     found = attack("--index", 0, "--target", label)
     assert found.code == 2
     assert f"target class {label} already" in found.err
+
+
+# ---- S of another network --------------------------------------------------------------------------------------------
+
+
+def test_another_networks_S_ranks_the_inputs(tmp_path):
+    """The paper's transfer (7.3.1): inputs that matter to the network with the flat input, changed in the other one."""
+    own, other = tmp_path / "own.npz", tmp_path / "other.npz"
+    for path, model in ((own, MODEL), (other, CONV)):
+        assert run("sensitivity", model, "--save", path).code == 0
+    for matrix in (own, other):
+        saved = tmp_path / f"adv_{matrix.name}"
+        found = attack(
+            *("--matrix", matrix, "--fraction", "0.1", "--limit", 20, "--save", saved), eps="1", method="sensitivity"
+        )
+        assert found.code == 0, found.err
+        (told,) = (one for one in found.report.diagnostics if one.code == "IDL218")
+        assert str(matrix) in told.message
+        S, adversarial = loaded(matrix)["S"], loaded(saved)
+        moved = adversarial["inputs"].reshape(-1, 64) != originals()[adversarial["indices"]]
+        assert len(moved)
+        for row, label in zip(moved, adversarial["labels"], strict=True):
+            ranked = np.argsort(-S[label], kind="stable")[:6]
+            assert set(np.flatnonzero(row)) <= set(ranked)
+
+
+@pytest.mark.parametrize(
+    ("S", "more", "method", "words"),
+    [
+        (np.ones((10, 63)), {}, "sensitivity", "an S of shape (10, 63), and the network has 10 outputs and 64 inputs"),
+        (np.ones((9, 64)), {}, "sensitivity", "10 outputs and 64 inputs"),
+        (-np.ones((10, 64)), {}, "sensitivity", "no sensitivity matrix"),
+        (np.full((10, 64), np.nan), {}, "sensitivity", "no finite numbers"),
+        (np.ones((10, 64)), {"input_shape": [1, 1, 4, 16]}, "sensitivity", "inputs of shape (1, 1, 4, 16)"),
+        (np.ones((10, 64)), {}, "pgd", "--method sensitivity"),
+    ],
+)
+def test_a_matrix_that_ranks_nothing_is_refused(tmp_path, S, more, method, words):
+    np.savez(tmp_path / "S.npz", S=S, **more)
+    found = attack("--matrix", tmp_path / "S.npz", "--limit", 1, model=CONV, data=CONV_DATA, method=method)
+    assert found.code == 2
+    assert words in found.err

@@ -117,11 +117,34 @@ def test_compose_and_what_takes_the_result(tmp_path):
         assert run("compose", kind, plant, controller, "-o", tmp_path / f"{kind}.npz").code == 0
 
 
+def test_compose_takes_any_number_of_models_and_weights(tmp_path):
+    models = [scalar(tmp_path / f"{k}.npz", 0.5 * (k == 0), k + 1.0) for k in range(3)]
+    u = np.linspace(-2, 2, 9)[:, None]
+    f, g, h = (load_model(path).model for path in models)
+    for kind, more, expected in (
+        ("cascade", (), h(g(f(u)))),
+        ("concat", (), np.hstack([f(u), g(u), h(u)])),
+        ("sum", (), f(u) + g(u) + h(u)),
+        ("sum", ("--weights", "1/4,-1,0.25"), f(u) / 4 - g(u) + h(u) / 4),
+    ):
+        out = tmp_path / f"{kind}.npz"
+        found = run("compose", kind, *models, *more, "-o", out, "--force")
+        assert found.code == 0, found.err
+        np.testing.assert_allclose(load_model(out).model(u), expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("compose", "feedback", "p.npz", "q.npz", "-o", "out.npz"), "nothing proves that this feedback loop"),
         (("compose", "cascade", MLP, "p.npz", "-o", "out.npz"), "10 outputs do not fit 1 inputs"),
+        (("compose", "feedback", "p.npz", "q.npz", "p.npz", "-o", "out.npz"), "feedback takes two models, not 3"),
+        (("compose", "sum", "p.npz", "q.npz", "--weights", "1", "-o", "out.npz"), "1 numbers for 2 models"),
+        (
+            ("compose", "concat", "p.npz", "q.npz", "--weights", "1,2", "-o", "out.npz"),
+            "those of a sum; concat has none",
+        ),
+        (("compose", "sum", "p.npz", "q.npz", "--weights", "1,nan", "-o", "out.npz"), "--weights"),
         (("compress", MLP, "-o", "out.npz"), "one of --prune T, --quantize BITS, --rank K, not none"),
         (("compress", MLP, "--prune", ".1", "--rank", "2", "-o", "out.npz"), "not --prune and --rank"),
         (("compress", MLP, "--prune", ".1"), "-o OUT.npz"),

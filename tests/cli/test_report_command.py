@@ -210,3 +210,47 @@ def test_files_of_other_steps_are_passed_over_in_silence(folder):
     found = run("report", "more.json", "-o", "more.html", "--image-shape", "8,8")
     assert (found.code, found.err) == (0, "")
     assert pictures(folder / "more.html") > 0
+
+
+def test_several_reports_of_a_model_are_one_page(folder):
+    assert run("bounds", MODEL, "-d", DATA, "-e", "0.05", "--bounds", "0,1", "--limit", "2", "-o", "b.json").code == 0
+    found = run("report", "report.json", "s.json", "-o", "both.html", "--image-shape", "8,8")
+    assert (found.code, found.out) == (0, "both.html is written\n")
+    page = (folder / "both.html").read_text()
+    assert pictures(folder / "both.html") == pictures_of_each(folder, "report.json", "s.json")
+    assert "Samples, worst first" in page
+    assert "ensitivity" in page
+    told = run("report", "s.json", "report.json", "-f", "table").out
+    assert "attacked ones from 3 to 4" in told.splitlines()[0]
+    assert "row sum" in told
+
+
+def pictures_of_each(folder, *names):
+    total = 0
+    for name in names:
+        run("report", name, "-o", "one.html", "--image-shape", "8,8", "--force")
+        total += pictures(folder / "one.html")
+    return total
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("report.json report.json", "have samples"),
+        ("report.json other.json", "have samples"),
+        ("s.json wider.json", "several models"),
+        ("report.json b.json", "several sets of inputs"),
+        ("s.json missing.json", "missing.json"),
+    ],
+)
+def test_what_is_not_of_one_model_and_set_is_no_page(folder, line, told):
+    (folder / "other.json").write_bytes((folder / "report.json").read_bytes())
+    text = (folder / "s.json").read_text()
+    own = from_json(text).model.sha256
+    (folder / "wider.json").write_text(text.replace(own, "ab" * 32))
+    line_of_bounds = ("bounds", MODEL, "-d", DATA, "-e", "0.01", "--bounds", "0,1", "--index", "10,3,25,26,14")
+    assert run(*line_of_bounds, "-o", "b.json").code == 0
+    found = run("report", *line.split(), "-o", "x.html")
+    assert (found.code, found.out) == (2, "")
+    assert told in found.err
+    assert not (folder / "x.html").exists()

@@ -97,6 +97,13 @@ ENTERS: Mapping[str, Enters] = {
     "--class": Enters("--class 1", "", ("sensitivity.margins",)),
     "--top": Enters("--top 1", "", ("sensitivity.top_inputs",)),
     "--state-bounds": Enters("--state-bounds linear", "bounds of states", ("sensitivity.state_bounds",)),
+    "--features": Enters("--features features.toml", "features_sha256 none, not", ("threat_model.features_sha256",)),
+    "--fair": Enters(
+        "-e 0 --fair",
+        "(fair False, not True)",
+        ("threat_model.fair",),
+        swap=(("-e 0.02", "-e 0.02 --features f.toml"),),
+    ),
     "--largest": Enters("--largest", "looks for the largest radii", ("samples",)),
     "--task": Enters("--task multilabel", "outputs (the class, not labels)", ("demand",), only_more=SEVERAL),
     "--within": Enters("--within 2.5", "outputs (within 0.5, not 2.5)", ("demand.within",), swap=WITHIN),
@@ -141,6 +148,7 @@ HARMLESS: Mapping[str, str] = {
     "--max-memory": "more or less is refused; what is done is the same",
     "--threads": "sums may be added up in another order, which what is proved allows for",
     "--draws": "how hard an attack tries: a point that it finds is one whatever found it",
+    "--matrix": "how hard an attack tries; IDL218 names the file and its hash",
     "--fraction": "how hard an attack tries: a point that it finds is one whatever found it",
     "--allow-code-execution": "a permission; what the code made is in the hash of the model",
     "--config": "its entries stand for other options",
@@ -219,6 +227,9 @@ def asked(shared_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "c.npy", np.array([1.0, 2.0, 3.0]))
     (folder / "radii.csv").write_text("1,1,0.5,1\n")
     (folder / "groups.csv").write_text("a,a,b,b\n")
+    columns = "".join(f"[[feature]]\nname = '{name}'\nrange = [-9, 9]\nprotected = true\n" for name in "abcd")
+    (folder / "f.toml").write_text(columns)
+    (folder / "features.toml").write_text(columns.replace("-9", "-8"))
     (folder / "other.vnnlib").write_text((folder / "rule.vnnlib").read_text().replace("-1)", "-2)"))
     (folder / "other.csv").write_text("onnx,vnnlib,timeout\nsmall.onnx,other.vnnlib,20\n")
     steps = '[run]\nsteps = "sensitivity,certify"\n[certify]\nmethod = "interval"\n[sensitivity]\nmethod = "paper"\n'

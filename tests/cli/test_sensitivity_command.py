@@ -39,7 +39,7 @@ def test_json_is_one_document_with_everything(files, monkeypatch):
     assert found.report.artifacts == ("out/S.npz", *section.images)
     with np.load("out/S.npz") as saved:
         assert set(saved) == {
-            "S", "S_global", "indices", "row_sums", "margins", "rivals", "group_sums", "group_names",
+            "S", "S_global", "indices", "input_shape", "row_sums", "margins", "rivals", "group_sums", "group_names",
         }  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def test_samples_without_time_are_unknown_one_by_one():
 
 @pytest.mark.slow
 def test_a_process_that_dies_on_a_batch_leaves_its_samples_to_others():
-    tasks = tuple(SampleTask(i, i, 0, np.zeros(2), ()) for i in range(3))
+    tasks = tuple(SampleTask(i, i, 0, np.zeros(2)) for i in range(3))
     work = work_through(
         [Batch(tasks, tasks[1:])],
         decider_workers.die_on_batches,

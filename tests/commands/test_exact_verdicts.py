@@ -13,9 +13,10 @@ import pytest
 
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property, witness_text
-from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
 from idl_audit.commands.shared.subject import open_subject
+from idl_audit.commands.verify import verify
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options
@@ -88,7 +89,7 @@ def test_a_tie_is_met_exactly(tmp_path: Path) -> None:
     assert (found.result, found.confirmed_by[1]) == ("sat", RATIONALS)
 
 
-def test_a_border_without_a_point_is_unsat_and_says_that_no_file_proves_it(tmp_path: Path) -> None:
+def test_a_border_without_a_point_is_unsat_and_a_file_proves_it_of_the_decimals(tmp_path: Path) -> None:
     """y = relu(u0 + u1) - 2 relu(u0) on [0, 1]^2: at most 1, where u0 = 0 and u1 = 1."""
     nodes = [node("Gemm", "x w", "h"), node("Relu", "h", "r"), node("Gemm", "r v", "y")]
     weights = {"w": np.float32([[1, 1], [1, 0]]), "v": np.float32([[1], [-2]])}
@@ -98,8 +99,19 @@ def test_a_border_without_a_point_is_unsat_and_says_that_no_file_proves_it(tmp_p
     options = PropertyOptions(time_limit=4.0, certificates=tmp_path / "proofs")
     report = asked(tmp_path, model, unit(2) + above, p=2, options=options)
     assert (one(report).result, one(report).method) == ("unsat", "rational")
-    assert sorted(codes(report)) == ["IDL202", "IDL505"]
+    assert codes(report) == ["IDL202"]
+    (proof,) = report.artifacts
+    said = verify(Path(proof), model, ModelOptions(), Path(one(report).vnnlib)).verification
+    assert said is not None
+    assert (said.accepted, said.refused) == (True, ())
+    alone = verify(Path(proof), model, ModelOptions()).verification  # of the floats that the file holds it is false
+    assert alone is not None
+    assert not alone.accepted
+    assert "give its file" in alone.refused[-1]
     assert one(asked(tmp_path, model, unit(2) + "(assert (>= Y_0 1.0))", p=2)).result == "sat"
+    said = verify(Path(proof), model, ModelOptions(), Path(one(report).vnnlib)).verification  # now another property
+    assert said is not None
+    assert not said.accepted
 
 
 def test_an_equality_at_a_decimal_is_met_between_two_floats(tmp_path: Path) -> None:

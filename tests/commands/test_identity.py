@@ -34,7 +34,6 @@ from idl_audit.decide.ladder import Options
 from idl_audit.graph.files import combined_sha256, hashed, refuse_changed
 from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.report.schema import Report
-from idl_audit.values.box import Box
 from idl_audit.values.errors import IncompleteError, ModelFileError
 from idl_audit.values.npz import read_npz
 
@@ -133,7 +132,7 @@ def test_a_composition_is_of_both_models(tmp_path: Path) -> None:
     paths = [network(tmp_path / f"{seed}.onnx", matrix(4, 4, seed), beside=False) for seed in range(3)]
 
     def of(first: Path, second: Path) -> str:
-        report = compose("sum", first, second, WriteOptions(tmp_path / "c.npz", force=True))
+        report = compose("sum", (first, second), WriteOptions(tmp_path / "c.npz", force=True))
         assert report.model is not None
         return report.model.sha256
 
@@ -212,7 +211,7 @@ def audit(path: Path, data: Path, **more: Any) -> Report:
 
 def task(p: int = 4) -> SampleTask:
     x = np.full(p, 0.5)
-    return SampleTask(0, 0, 0, x, (Box.around(x, 0.001),))
+    return SampleTask(0, 0, 0, x)
 
 
 def decider(path: Path, known: str) -> Decider:

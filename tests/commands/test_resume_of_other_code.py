@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
-from idl_audit.commands.certify import _key
+from idl_audit.commands.certify import model_key
 from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.subject import open_subject
@@ -69,6 +69,6 @@ def test_the_key_of_a_journal_asks_for_the_hash_of_the_whole_model(graph: Graph)
 
     def key(sha256: str) -> str:
         other = replace(subject, info=subject.info.model_copy(update={"sha256": sha256}))
-        return _key("certify", other, [], None, options)["model"]
+        return model_key(other, options.model)
 
     assert key(subject.info.sha256) != key("0" * 64)

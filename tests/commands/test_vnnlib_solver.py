@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
-from idl_audit.cli.vnnlib import NAME, main, run
+from idl_audit.cli.vnnlib import NAME, Said, main, run
 from idl_audit.commands.capabilities import CAPABILITIES, operators
 from idl_audit.commands.certify_property import audit_property
 from idl_audit.commands.options.robustness import PropertyOptions
@@ -429,11 +429,25 @@ def test_the_time_limit_holds_whatever_is_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, files = save(tmp_path, query("(assert (<= Y[0] 0.0))"), {"N": RELU})
-    monkeypatch.setattr("idl_audit.cli.vnnlib._verified", lambda options, deadline: _asleep())
+    monkeypatch.setattr("idl_audit.cli.vnnlib._verified", lambda *asked: _asleep())
     with pytest.raises(SystemExit) as left:
         main(["verify", str(path), "--network", f"N={files['N']}", "--timeout", "0.5"])
     assert left.value.code == 0
     assert capsys.readouterr().out == "timed-out\n"
+
+
+def test_an_answer_whose_proof_takes_too_long_is_an_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verified(options: object, deadline: float, tell: Callable[[Said], None]) -> None:
+        tell(Said("unsat\n", "no proof\n"))
+        _asleep()
+
+    path, files = save(tmp_path, query("(assert (< Y[0] 0.0))"), {"N": RELU})
+    monkeypatch.setattr("idl_audit.cli.vnnlib._verified", verified)
+    with pytest.raises(SystemExit) as left:
+        main(["verify", str(path), "--network", f"N={files['N']}", "--timeout", "0.5"])
+    assert (left.value.code, *capsys.readouterr()) == (0, "unsat\n", "no proof\n")
 
 
 def _asleep() -> None:

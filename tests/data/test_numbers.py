@@ -145,3 +145,12 @@ def test_the_hint_repeats_what_was_typed():
 )
 def test_other_radii_pass(text, lo, hi):
     check_eps_units(parse_eps(text), lo, hi)
+
+
+def test_the_width_of_the_valid_range_is_meant():
+    check_eps_units(parse_eps("1"), 0.0, 1.0, (0.0, 1.0))
+    check_eps_units(parse_eps("0.5,1.0"), 0.0, 1.0, (0.0, 1.0))
+    check_eps_units(parse_eps("2"), 0.0, 1.0, (-1.0, 1.0))
+    for text, valid in (("8", (0.0, 1.0)), ("1", (0.0, 255.0)), ("1", None), ("1", (-1.0, 1.0))):
+        with pytest.raises(OptionError, match="covers the whole range"):
+            check_eps_units(parse_eps(text), 0.0, 1.0, valid)

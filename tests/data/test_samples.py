@@ -439,13 +439,15 @@ CONTENTS = {
         ": array 'x' is truncated: shape (2, 24) of float32 takes 192 bytes and 96 are there; "
         "copy or write the file again",
     ),
-    "too large": (
+    "less than it says": (
         npy((2**40, P)),
-        " declares 98304.0 GiB, above the limit of 4 GiB; save fewer samples in the file",
+        " is truncated: shape (1099511627776, 24) of float32 takes 105553116266496 bytes and 0 are there; "
+        "copy or write the file again",
     ),
-    "too large member": (
+    "less than it says in a member": (
         as_npz(x=npy((2**40, P))),
-        ": array 'x' declares 98304.0 GiB, above the limit of 4 GiB; save fewer samples in the file",
+        ": array 'x' is truncated: shape (1099511627776, 24) of float32 takes 105553116266496 bytes and 0 are there; "
+        "copy or write the file again",
     ),
     "negative extent": (npy((-1, P)), " declares the shape (-1, 24); write it again with numpy.save"),
     "version 3": (
@@ -514,10 +516,23 @@ def test_no_damage_raises_anything_but_a_data_error(tmp_path_factory, data):
 def test_a_bomb_is_refused_by_its_declared_size(tmp_path, monkeypatch):
     monkeypatch.setattr(array_files, "MAX_ARRAY_BYTES", 10_000)
     path = tmp_path / "data.npz"
-    path.write_bytes(as_npz(x=npy((1, P), data=bytes(10**6))))
+    path.write_bytes(as_npz(x=npy((1, P), data=ONE_ROW), y=npy((10**6,), descr="|i1", data=bytes(10**6))))
     assert path.stat().st_size < 10_000
-    with pytest.raises(DataError, match=r"array 'x' declares 0.0 GiB, above the limit"):
+    with pytest.raises(DataError, match=r"the array of labels declares 0.0 GiB, above the limit"):
         read(path)
+    with pytest.raises(DataError, match=r"array 'y' declares 0.0 GiB, above the limit"):
+        array_files.read_arrays(path, [("y",)])
+
+
+def test_of_a_bomb_no_more_is_read_than_the_samples_asked_for(tmp_path, monkeypatch):
+    path = tmp_path / "data.npz"
+    path.write_bytes(as_npz(x=npy((10**6, P), data=bytes(4 * 10**6 * P))))
+    sizes = []
+    real = zipfile.ZipExtFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: sizes.append(n) or real(self, n))
+    assert read(path, limit=3).inputs.shape == (3, P)
+    assert 0 < sum(sizes) < 10_000
+    assert min(sizes) > 0
 
 
 def test_a_name_that_no_file_can_have_is_refused(tmp_path):

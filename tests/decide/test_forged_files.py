@@ -15,11 +15,18 @@ from typer.testing import CliRunner
 
 from idl_audit.cli.app import app
 from idl_audit.commands.shared.subject import open_subject
-from idl_audit.proof.files.claims import About, Ball, SampleClaim, SensitivityClaim
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.exact.phases import Decider, program_of
+from idl_audit.proof.exact.refutation import refutation_of
+from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim, SensitivityClaim
 from idl_audit.proof.files.door import Name
 from idl_audit.proof.files.file import PROPERTY, SAMPLE, SENSITIVITY, ProofFile
-from idl_audit.proof.proof import trivial
+from idl_audit.proof.linear_bounds import backward_state_bounds
+from idl_audit.proof.proof import Proof, trivial
 from idl_audit.proof.sensitivity_witness import loop_witnesses, make_witness
+from idl_audit.values.box import Box
+from idl_audit.values.query import Conjunction, Query
 from tests.shared import forgeries as forge
 from tests.shared.forgeries import whole
 from tests.shared.proof_sources import coupled, layered, monotone, written
@@ -52,6 +59,25 @@ def of_bounds(model: Path, share: float) -> Base:
     return model, source.arrays, source.meta
 
 
+def of_border(model: Path, strict: bool) -> Base:
+    """y_0 < y_1 nowhere in [-0.75, 0.75]^2 of `forge.absolute`, where y_0 <= y_1 at a face; in rational numbers."""
+    subject = open_subject(model)
+    own, box = subject.exact(Preprocessing()).own, Box.between(np.full(2, -0.75), np.full(2, 0.75))
+    assert own is not None
+    query = Query(box, (Conjunction(np.array([[1.0, -1.0]]), np.zeros(1), (), np.ones(1, np.bool_)),))
+    bounds = backward_state_bounds(own, Interval.of_boxes(box))
+    program = program_of(own, box, bounds)
+    assert program is not None
+    tree = Decider(own, query, program).decide(query.alternatives[0]).tree
+    assert tree is not None
+    proof = Proof(exact=(refutation_of(0, program, bounds, own, tree),))
+    claim = PropertyClaim("p.vnnlib", "0" * 64, (query,))
+    source = written("border", model, ProofFile(About(subject.info.sha256), claim, (proof,)), None)
+    if not strict:
+        del source.arrays["part.0.alternative.0.strict"]
+    return model, source.arrays, source.meta
+
+
 def of_rows(model: Path, share: float) -> Base:
     """S of `forge.diagonal` by rows of its only block."""
     arrays = {"S": np.array([[21.1, 0], [0, 10.1]]) * share, "adjoint.0": np.array([[7.01, 0], [0, 2.01]])}
@@ -78,6 +104,7 @@ def bases(tmp_path_factory):
         "normed bounds": [of_bounds(normed, share) for share in (1.0, 0.1)],
         "weighing bounds": [of_bounds(weighing, share) for share in (1.0, 0.1)],
         "turning bounds": [of_bounds(turning, share) for share in (1.0, 0.1)],
+        "border": [of_border(absolute, strict) for strict in (True, False)],
         "rows": [of_rows(diagonal, share) for share in (1.0, 0.1)],
     }
 
@@ -95,7 +122,7 @@ def weighed(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[dict[s
 LOOPS = ("", "turning ", "normed ", "weighing ")
 """Kinds of loops: proved by a contraction, a monotone proof, norms of groups, a monotone proof with weights."""
 BASES = (
-    *("sample", "weighed", "computed", "property", "rows"),
+    *("sample", "weighed", "computed", "property", "border", "rows"),
     *(f"{kind}{claim}" for kind in LOOPS for claim in ("loop", "bounds")),
 )
 
@@ -175,6 +202,17 @@ LIES: dict[str, tuple[str, Change, str]] = {
     "part.0.goals.0.own.leaves": ("weighed", become(7), "leaves that it does not have"),
     "part.0.goals.0.own.weights": ("weighed", become(-1.0), "outside [0"),
     "part.0.delta.0": ("computed", become(-1.0), "outside [0"),
+    "part.0.exact.0.alternative": ("border", become(1), "that the query does not have"),
+    "part.0.exact.0.states": ("border", first(99), "that the network does not have"),
+    "part.0.exact.0.lo": ("border", become(0.0), "does not bend"),
+    "part.0.exact.0.hi": ("border", lambda a: a / 2, "is not proved"),
+    "part.0.exact.0.roots": ("border", become(1), "no trees"),
+    "part.0.exact.0.variable": ("border", first(99), "that the model does not have"),
+    "part.0.exact.0.cut": ("border", first(0.5), "what is no phase"),
+    "part.0.exact.0.child": ("border", first(2**62), "no trees"),
+    "part.0.exact.0.leaves": ("border", become(7), "no contradiction"),
+    "part.0.exact.0.rows": ("border", become(99), "no contradiction"),
+    "part.0.exact.0.multipliers": ("border", become(0x20), "no list of hexadecimal numbers"),
     "centre": ("sample", become(np.nan), "no finite number"),
     "sigma": ("sample", become(-1.0), "outside [0"),
     "part.0.lo": ("property", lambda a: a + 9, "is empty"),

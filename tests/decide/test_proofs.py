@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.decide.proofs import Recorded, plain, proof_of
+from idl_audit.decide.proofs import Recorded, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.state_bounds import bound_set, prepare
 from idl_audit.proof.bounds import Interval
@@ -23,7 +23,7 @@ from idl_audit.proof.proof import trivial
 from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.npz import NpzFile
-from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.query import Conjunction, Query, plain
 from tests.shared.cyclic_models import plain as cyclic
 from tests.shared.small_networks import layered, minimum_by_patterns, random_network
 

@@ -56,7 +56,7 @@ def features(tmp_path: Path) -> Features:
 
 
 def test_rows_are_within_radii_ranges_and_categories(features: Features) -> None:
-    cell = features.cell(ROW, 1.0, 0, protected=False)
+    cell = features.cell(ROW, 1.0, protected=False)
     assert [choice.values.ravel().tolist() for choice in cell.choices[:2]] == [[17, 18, 19, 20], [0, 1]]
     assert cell.choices[2].values.tolist() == np.eye(3).tolist()
     hull = cell.hull
@@ -72,7 +72,7 @@ def test_rows_are_within_radii_ranges_and_categories(features: Features) -> None
 
 
 def test_protected_features_move_alone_and_to_all_their_values(features: Features) -> None:
-    cell = features.cell(ROW, 0.0, 0, protected=True)
+    cell = features.cell(ROW, 0.0, protected=True)
     assert cell.hull.lo.tolist() == [18, 59.75, 0, 0, 1, 0, 0, 1999]
     assert cell.hull.hi.tolist() == [18, 59.75, 1, 1, 1, 0, 0, 1999]
     assert cell.n_choices == 2
@@ -98,7 +98,7 @@ def test_a_sample_that_is_no_valid_row_is_refused(features: Features, column: in
     row = ROW.copy()
     row[column] = value
     with pytest.raises(DataError, match=words):
-        features.cell(row, 1.0, 7, protected=False)
+        features.cell(row, 1.0, protected=False)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_whole_steps_are_counted_from_the_range(tmp_path: Path) -> None:
         "[[feature]]\nname = 'a'\nkind = 'integer'\nrange = [1, 9]\nstep = 2.5\nradius = 2.5\n"
     )
     found = read_features(tmp_path / "f.toml")
-    assert found.cell(np.array([3.5]), 1.0, 0, protected=False).choices[0].values.ravel().tolist() == [1, 3.5, 6]
-    assert found.cell(np.array([8.5]), 1.0, 0, protected=False).choices[0].values.ravel().tolist() == [6, 8.5]
+    assert found.cell(np.array([3.5]), 1.0, protected=False).choices[0].values.ravel().tolist() == [1, 3.5, 6]
+    assert found.cell(np.array([8.5]), 1.0, protected=False).choices[0].values.ravel().tolist() == [6, 8.5]
     with pytest.raises(DataError):
-        found.cell(np.array([3.0]), 1.0, 0, protected=False)
+        found.cell(np.array([3.0]), 1.0, protected=False)
 
 
 def drawn(rng: np.random.Generator) -> tuple[Cell, FloatArray]:

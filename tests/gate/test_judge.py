@@ -48,6 +48,50 @@ def test_what_the_time_limit_ended_is_counted_apart():
     assert outcome(audited(), "timed_out <= 0").passed
 
 
+def labelled():
+    """Return a report of ten samples of two classes: 1 (certified, falsified, wrong) and 4 (the others)."""
+    report = audited("cfwcccuutc")
+    samples = tuple(
+        one.model_copy(
+            update={"label": 1 if one.index < 3 else 4, "predicted": 4 if one.index == 2 or one.index > 2 else 1}
+        )
+        for one in report.samples
+    )
+    return report.model_copy(update={"samples": samples})
+
+
+@pytest.mark.parametrize(
+    ("rule", "k", "n"),
+    [
+        ("clean_accuracy[class=1] >= 0.1", 2, 3),
+        ("certified_accuracy@2/255[class=1] >= 0.1", 1, 3),
+        ("certified_accuracy@2/255 [ class = 4 ] >= 0.1", 4, 7),
+        ("certified_accuracy[class=4] >= 0.1", 4, 7),
+        ("attack_success@2/255[class=1] <= 0.9", 1, 2),
+        ("unknown@2/255[class=4] <= 0.9", 3, 7),
+        ("timed_out@2/255[class=4] <= 0.9", 1, 7),
+    ],
+)
+def test_rules_of_a_class_count_its_samples_alone(rule, k, n):
+    found = outcome(labelled(), rule)
+    assert (found.passed, found.k, found.n) == (True, k, n)
+    strict = rule.replace(">= 0.1", "> 100 %").replace("<= 0.9", "< 0")
+    assert not outcome(labelled(), strict).passed
+
+
+def test_a_class_without_samples_passes_no_rule():
+    assert not outcome(labelled(), "certified_accuracy@2/255[class=7] >= 0").passed
+    assert not outcome(labelled(), "unknown@2/255[class=7] <= 1").passed
+
+
+@pytest.mark.parametrize(
+    "rule", ["norm_inf_S[class=1] <= 1", "drop(certified_accuracy[class=1]) <= 0", "agreement[class=1] >= 1"]
+)
+def test_what_is_not_counted_by_classes_has_none(rule):
+    with pytest.raises(OptionError):
+        outcome(labelled(), rule)
+
+
 def test_an_older_report_does_not_say_what_the_time_limit_ended():
     report = audited()
     assert report.summary is not None
@@ -191,11 +235,11 @@ def test_another_model_may_be_compared():
 TAMPERED = {
     "more certified": ('"certified": 7', '"certified": 8'),
     "fewer that timed out": ('"timed_out": 0', '"timed_out": 1'),
-    "a verdict": ('"verdict": "falsified"', '"verdict": "unknown"'),
+    "a verdict": ('"verdict":"falsified"', '"verdict":"unknown"'),
     "clean accuracy": ('"k": 9', '"k": 10'),
     "an unknown field": ('"k": 9', '"k": 9, "z": 1'),
-    "a sample twice": ('"index": 3', '"index": 2'),
-    "a label": ('"predicted": 4', '"predicted": 1'),
+    "a sample twice": ('"index":3', '"index":2'),
+    "a label": ('"predicted":4', '"predicted":1'),
     "the norm": ('"norm_inf": 12.5', '"norm_inf": 1.5'),
     "fewer samples": ('"n": 10,\n    "indices"', '"n": 9,\n    "indices"'),
     "the name of a radius": ('"text": "2/255"', '"text": "::error::2/255"'),

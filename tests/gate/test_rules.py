@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idl_audit.gate.measures import wilson
 from idl_audit.gate.rules import OPERATORS, Metric, parse_rule
+from idl_audit.report.shares import wilson
 from idl_audit.values.errors import OptionError
 
 

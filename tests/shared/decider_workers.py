@@ -18,7 +18,7 @@ def decided(task: SampleTask) -> Decided:
         time.sleep(0.5)
     result = Result(Verdict.CERTIFIED, task.label, "interval", lowers=(1.0,))
     results = {0.01: result, 0.02: result}
-    return Decided(task.position, task.index, task.label, task.centre, task.label, results)
+    return Decided(task.position, task.index, task.label, None, task.label, results)
 
 
 def die_after_one_radius(task: SampleTask) -> Decided:
@@ -55,4 +55,4 @@ def die_on_batches(task: SampleTask | Batch) -> Decided:
     """End at a batch as the system ends a process, and decide single samples."""
     if isinstance(task, Batch):
         os.kill(os.getpid(), signal.SIGKILL)
-    return Decided(task.position, task.index, task.label, task.centre)
+    return Decided(task.position, task.index, task.label)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.proofs import Recorded, plain
+from idl_audit.decide.proofs import Recorded
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
@@ -34,7 +34,7 @@ from idl_audit.values.arrays import AnyArray
 from idl_audit.values.budget import UNLIMITED
 from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
-from idl_audit.values.query import Query
+from idl_audit.values.query import Query, plain
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,13 +23,14 @@ from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import ModelOptions, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, decide_query
-from idl_audit.decide.proofs import plain, proof_of
+from idl_audit.decide.proofs import proof_of
 from idl_audit.proof import sensitivity_witness as witnesses
 from idl_audit.proof.files.claims import About, Ball, PropertyClaim, SampleClaim, Units
 from idl_audit.proof.files.file import ProofFile, write_proof
 from idl_audit.search.branching import search
 from idl_audit.values.budget import UNLIMITED
 from idl_audit.values.npz import NpzFile
+from idl_audit.values.query import plain
 from idl_audit.values.verdicts import ArithmeticName, Verdict
 from tests.shared import forgeries
 from tests.shared.format_1 import certificate_of, part_of, write_certificate, write_property_certificate, write_witness

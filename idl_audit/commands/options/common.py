@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from idl_audit.data.numbers import Eps, parse_eps, parse_number
+from idl_audit.data.numbers import Eps, parse_eps, parse_number, parse_number_list
 from idl_audit.graph.torch_options import shape_like
 from idl_audit.values.errors import OptionError
 from idl_audit.values.options import PATH, REQUIRED, SECONDS, SWITCH, Declared, Reader, one_of, option, whole
@@ -62,6 +62,9 @@ EPS: Final = Reader(lambda text, _: parse_eps(text), was_read=_is_radii)
 EPS_OR_ZERO: Final = Reader(lambda text, _: parse_eps(text, zero=True), was_read=_is_radii)
 ONE_EPS: Final = Reader(_one_radius, was_read=lambda value: isinstance(value, Eps))
 NUMBER: Final = Reader(lambda text, flag: parse_number(text, option=flag))
+NUMBERS: Final = Reader(
+    lambda text, flag: parse_number_list(text, option=flag), was_read=lambda value: isinstance(value, tuple)
+)
 
 
 def given(name: str) -> Callable[[Mapping[str, Any]], bool]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idl_audit.commands.options import common as c
-from idl_audit.commands.options.reading import ANY_OUTPUTS, IDLE, DataOptions, ModelOptions
+from idl_audit.commands.options.reading import ANY_OUTPUTS, IDLE, DataOptions, ModelOptions, NamedFile, named_file
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.values.options import (
@@ -193,16 +193,23 @@ class Compress(Declared):
 
 @dataclass(frozen=True)
 class Compose(Declared):
-    """Put two models f (FIRST) and g (SECOND) together into one implicit model.
+    """Put models f (FIRST), g (SECOND) and any number of others (MORE) together into one implicit model.
 
-    cascade: y = g(f(u)). sum: y = f(u) + g(u). concat: y = (f(u), g(u)). feedback: y = f(u + g(y)), refused where
-    nothing proves that the loop has one state for every input. Every command takes the result.
+    cascade: y = g(f(u)). sum: y = f(u) + g(u), or with --weights a f(u) + b g(u). concat: y = (f(u), g(u)).
+    feedback, of two models: y = f(u + g(y)), refused where nothing proves that the loop has one state for every input.
+    Every command takes the result.
     """
 
     kind: str = option(REQUIRED, one_of(*c.KINDS), "How they are put together.", positional=True)
     first: Path = c.model(help="An ONNX file, or an .npz with an implicit model, such as `convert` writes.")
     second: Path = c.model(help="The other model.")
     out: Path = c.new_model()
+    more: tuple[Path, ...] = option(
+        (), PATH, "Further models, in a cascade behind the others.", positional=True, several=True, in_file=False
+    )
+    weights: tuple[float, ...] | None = option(
+        None, c.NUMBERS, "Of a sum, one number for each model: 0.5,0.5 for the mean of two.", metavar="LIST"
+    )
     options: WriteOptions = group(WriteOptions, without=[*options_of(ModelOptions), *options_of(Preprocessing)])
     printing: c.Printing = group(_Beside, without=("quiet",))
 
@@ -218,12 +225,28 @@ class Inspect(Declared):
 
 @dataclass(frozen=True)
 class Verify(Declared):
-    """Check a witness or a certificate against its model, in float64 rounded outward: no search, no solver."""
+    """Check a witness or a certificate against its model, in float64 rounded outward: no search, no solver.
 
-    file: Path = c.model(help="Witness or certificate that --witness or --certificates wrote.")
-    model: Path = c.model()
+    The proof of a VNN-LIB 2 query is checked against the query: FILE MODEL QUERY where it is about one network, else
+    FILE --query QUERY with --network NAME=MODEL for each of them.
+    """
+
+    file: Path = c.model(help="Witness or certificate that --witness, --certificates or --proof wrote.")
+    model: Path | None = c.model(
+        None, help="Its model: ONNX, PyTorch, or an .npz with an implicit model. None where networks are given by name."
+    )
     property: Path | None = c.model(
         None, help="A VNN-LIB property that the certificate must be about; without it, FILE says what it proves."
+    )
+    query: Path | None = option(
+        None, PATH, "The VNN-LIB 2 query that the certificate is about, the same as PROPERTY.", metavar="QUERY"
+    )
+    network: tuple[NamedFile, ...] = option(
+        (),
+        named_file("a network of the query and its model"),
+        "The model of a network of the query. Again for others.",
+        metavar="NAME=FILE",
+        several=True,
     )
     second: Path | None = option(
         None, PATH, "The other network, where the certificate is about two (`compare --certificates`).", metavar="MODEL"

@@ -54,8 +54,8 @@ def _names(text: str, flag: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class FixedInput:
-    """An input that is held fixed, and the file that has its numbers."""
+class NamedFile:
+    """A name, of an input that is held fixed or of a network, and a file: NAME=FILE."""
 
     name: str
     path: Path
@@ -64,11 +64,20 @@ class FixedInput:
         return f"{self.name}={self.path}"
 
 
-def _fixed(text: str, flag: str) -> FixedInput:
-    name, mark, path = text.partition("=")
-    if not (mark and name.strip() and path):
-        raise OptionError(f"{flag} must be NAME=FILE, an input and the file of its numbers, not {text!r}")
-    return FixedInput(name.strip(), Path(path))
+def named_file(what: str) -> Reader:
+    """Return what reads NAME=FILE; `what` says of what."""
+
+    def read(text: str, flag: str) -> NamedFile:
+        name, mark, path = text.partition("=")
+        if not (mark and name.strip() and path):
+            raise OptionError(f"{flag} must be NAME=FILE, {what}, not {text!r}")
+        return NamedFile(name.strip(), Path(path))
+
+    return Reader(
+        read,
+        was_read=lambda value: isinstance(value, NamedFile),
+        placed=lambda value, folder: replace(value, path=folder / value.path),
+    )
 
 
 @dataclass(frozen=True)
@@ -85,13 +94,9 @@ class ModelOptions(Declared):
         metavar="LIST",
         rank=8,
     )
-    fix: tuple[FixedInput, ...] = option(
+    fix: tuple[NamedFile, ...] = option(
         (),
-        Reader(
-            _fixed,
-            was_read=lambda value: isinstance(value, FixedInput),
-            placed=lambda value, folder: replace(value, path=folder / value.path),
-        ),
+        named_file("an input and the file of its numbers"),
         "Hold an input fixed at the numbers in a file: .npy, .npz, .csv, .safetensors or .pt. Again for others.",
         metavar="NAME=FILE",
         several=True,

@@ -72,6 +72,13 @@ class Rendering(Declared):
     """
 
     report: Path = c.model(help="A report.json that a command wrote with -o.")
+    more: tuple[Path, ...] = option(
+        (),
+        PATH,
+        "Further reports of the same model and samples, for one page: of sensitivity, bounds, attack --objective ...",
+        positional=True,
+        several=True,
+    )
     format: str | None = option(
         None,
         one_of(*c.FORMS, noun="form"),

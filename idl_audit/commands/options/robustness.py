@@ -147,6 +147,9 @@ class RobustnessOptions(Declared):
         "Draw sample, change (changed pixels in red) and adversarial input as PNGs in this folder.", metavar="DIR"
     )
     image_shape: tuple[int, ...] | None = c.image_shape()
+    matrix: Path | None = c.file(
+        "Rank the inputs for the method sensitivity by this S of another network (`sensitivity --save`)."
+    )
     force: bool = c.force()
     model: ModelOptions = group(ModelOptions)
     jobs: int = c.jobs()
@@ -187,6 +190,8 @@ class RobustnessOptions(Declared):
                 raise OptionError("--plot draws shares over several radii; give several with --eps, or --largest")
         if self.image_shape is not None and self.images is None:
             raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
+        if self.matrix is not None and "sensitivity" not in (self.verdicts.methods or ()):
+            raise OptionError("--matrix ranks inputs for the method sensitivity; name it with --method sensitivity")
         if self.save is not None:
             check_new_file(self.save, force=force)
         for folder in filter(None, (self.images, self.certificates)):
@@ -326,7 +331,7 @@ class Certify(Declared):
     )
     samples: RobustnessOptions | None = group(
         RobustnessOptions,
-        without=("sparse", "images", "image_shape"),
+        without=("sparse", "images", "image_shape", "matrix"),
         when=lambda given: not {"property", "monotone"} & set(given),
         otherwise="beside a property: it says itself what is asked; leave one or the other out; samples are given with "
         "--data",
@@ -416,7 +421,7 @@ class Attack(Declared):
 class Audit(Declared):
     """What `idl_audit.audit` is asked for: the options of certify about samples."""
 
-    samples: RobustnessOptions = group(RobustnessOptions, without=("sparse", "images", "image_shape"))
+    samples: RobustnessOptions = group(RobustnessOptions, without=("sparse", "images", "image_shape", "matrix"))
 
 
 @dataclass(frozen=True)

@@ -18,21 +18,14 @@ import numpy as np
 from idl_audit.commands.shared.agreement import Compared, check
 from idl_audit.commands.shared.assertions import AskedBox, AskedQuery
 from idl_audit.commands.shared.exact_values import exact_values
+from idl_audit.commands.shared.posed import Posed
 from idl_audit.data.vnnlib2.evaluation import holds
 from idl_audit.decide.ladder import Options, Result, decide_query
 from idl_audit.decide.many import decided_together
+from idl_audit.decide.proofs import Recorded
 from idl_audit.decide.rungs import RUNGS
-from idl_audit.implicit.as_written import as_written
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.implicit.unfused import unfused
-from idl_audit.implicit.unrounded import unrounded_outputs
-from idl_audit.measure.reachability import independent_pairs
-from idl_audit.proof.bounds import Interval
-from idl_audit.proof.exact.point import ExactNetwork
-from idl_audit.proof.exact.ranges import ExactRanges
-from idl_audit.proof.float_margins import SPARE, Arithmetic, FloatMargins, Unbounded
-from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.rows import with_sums
+from idl_audit.proof.float_margins import Unbounded
 from idl_audit.search.judge import Found, Judge
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.budget import Budget
@@ -69,6 +62,10 @@ class Answer:
     """Why it is unknown."""
     method: str | None = None
     """The rung that decided it, where one was climbed."""
+    recorded: Mapping[AskedBox, Recorded] = field(default_factory=dict)
+    """For unsat: what was recorded for proofs of what is left of boxes, as the query is posed."""
+    posed: Posed | None = None
+    """For unsat: what is proved; None where nothing is left to prove."""
 
 
 def answered(asked: AskedQuery, options: Options, budget: Budget) -> Answer:
@@ -84,7 +81,7 @@ def answered(asked: AskedQuery, options: Options, budget: Budget) -> Answer:
     if asked.graph is None:
         return Answer("unknown", remarks=(AT_ONE_POINT,))
     try:
-        return _Deciding(asked, asked.model(), options, budget).answer(left)
+        return _Deciding(asked, Posed(asked, asked.model()), options, budget).answer(left)
     except (AgreementError, UnsupportedModelError, MemoryLimitError) as error:
         return _by_points_alone(asked, left, options, str(error), budget)
 
@@ -94,9 +91,14 @@ class _Deciding:
     """One query while it is decided."""
 
     asked: AskedQuery
-    model: ImplicitModel
+    posed: Posed
     options: Options
     budget: Budget
+
+    @property
+    def model(self) -> ImplicitModel:
+        """Of all networks."""
+        return self.posed.model
 
     def answer(self, boxes: Sequence[AskedBox]) -> Answer:
         """Return what is known of some boxes."""
@@ -108,6 +110,7 @@ class _Deciding:
                 return Answer("sat", found)
         results: list[Result] = []
         remarks: list[str] = []
+        recorded: dict[AskedBox, Recorded] = {}
         together = self._together(boxes)
         for turn, box in enumerate(boxes):
             if self.budget.out_of_time:
@@ -116,6 +119,8 @@ class _Deciding:
                 remarks.append(AT_ONE_POINT)
                 continue
             result = together.get(turn) or self._decided(box, self.budget.part(1 / (len(boxes) - turn)))
+            if result is None:
+                continue
             found = None if result.verdict is Verdict.CERTIFIED else self._assigned(box, result.found)
             if found is not None:
                 return Answer("sat", found, method=result.method)
@@ -126,11 +131,18 @@ class _Deciding:
             elif result.verdict is not Verdict.CERTIFIED:
                 remarks.append(result.detail or f"undecided: {result.reason}")
             results.append(result)
+            if result.recorded is not None and (turn not in together or self._is_all_left(box)):
+                recorded[box] = result.recorded
         if not remarks:
             methods = [result.method for result in results if result.method is not None]
-            return Answer("unsat", method=max(methods, key=list(RUNGS).index, default=None))
+            hardest = max(methods, key=list(RUNGS).index, default=None)
+            return Answer("unsat", method=hardest, recorded=recorded, posed=self.posed)
         timed_out = all(remark == "the time is over" for remark in remarks)
         return Answer("timed-out" if timed_out else "unknown", remarks=tuple(dict.fromkeys(remarks)))
+
+    def _is_all_left(self, box: AskedBox) -> bool:
+        """Return whether what is to be proved of a box is all that is asked of it."""
+        return len(self.posed.left(box).alternatives) == len(box.query.alternatives)
 
     def _check(self, box: AskedBox) -> None:
         """Compare the implicit model with the networks on points of a box.
@@ -154,35 +166,34 @@ class _Deciding:
     @cached_property
     def _options(self) -> Options:
         """The options, with exact arithmetic for the last word on points of a real query."""
-        if not self.asked.is_real:
-            return self.options
-        graph = self.asked.graph
-        assert graph is not None
-        return replace(self.options, confirm=ExactNetwork(self.model, lambda: unfused(graph)))
+        return replace(self.options, confirm=self.posed.exact) if self.asked.is_real else self.options
 
     def _together(self, boxes: Sequence[AskedBox]) -> Mapping[int, Result]:
         """Return what is known of many boxes with the same rows, by their numbers."""
-        arithmetic = self._arithmetic
+        arithmetic = self.posed.arithmetic
         if isinstance(arithmetic, Unbounded) or any(box.unbounded or box.is_whole for box in boxes):
             return {}
         queries = [box.query for box in boxes]
         network, options = self.asked.replay, self._options
         return decided_together(self.model, network, queries, options, self.budget, arithmetic=arithmetic)
 
-    def _decided(self, box: AskedBox, budget: Budget) -> Result:
-        """Return what is known of one box; without bounds of roundings, what was proved says nothing of floats."""
-        arithmetic = self._arithmetic
+    def _decided(self, box: AskedBox, budget: Budget) -> Result | None:
+        """Return what is known of one box; without bounds of roundings, what was proved says nothing of floats.
+
+        None where nothing of it is left to decide.
+        """
+        arithmetic = self.posed.arithmetic
         known = None if isinstance(arithmetic, Unbounded) else arithmetic
-        query = self._left(box)
+        query = self.posed.left(box)
         if not query.alternatives:
-            return Result(Verdict.CERTIFIED)
+            return None
         network = self.asked.replay
         result = decide_query(self.model, network, query, self._options, budget=budget, arithmetic=known)
         if result.verdict is not Verdict.CERTIFIED:
             return result
         if isinstance(arithmetic, Unbounded):
             return Result(Verdict.UNKNOWN, reason=Reason.NO_ROUNDING_BOUND, detail=arithmetic.told)
-        return result if self._says_all(box, query) else Result(Verdict.UNKNOWN, detail=WITHOUT_BOUNDS)
+        return result if self.posed.says_all(box, query) else Result(Verdict.UNKNOWN, detail=WITHOUT_BOUNDS)
 
     def _assigned(self, box: AskedBox, found: Found | None) -> Assignment | None:
         """Return the assignment at a point that was found, if it satisfies the query.
@@ -198,45 +209,6 @@ class _Deciding:
         exact = box.query.box
         pinned = found.pinned or (exact.exactly(found.point) if exact.pins else ())
         return _satisfying(self.asked, found.point, pinned)
-
-    def _says_all(self, box: AskedBox, query: Query) -> bool:
-        """Return whether what is proved of a query over its box holds where inputs go on beyond it."""
-        if not box.unbounded:
-            return True
-        read = np.any([(one.rows != 0).any(axis=0) for one in query.alternatives], axis=0)
-        return bool(independent_pairs(self.model)[read][:, list(box.unbounded)].all())
-
-    @cached_property
-    def _arithmetic(self) -> Arithmetic:
-        """What unsat is to be proved for: the floats that the query declares, or real arithmetic."""
-        if self.asked.is_real:
-            return None
-        assert self.asked.graph is not None
-        try:
-            written = as_written(self.asked.graph)
-        except UnsupportedModelError as error:
-            return Unbounded(error.problems)
-        return FloatMargins(written, self.model, unrounded=unrounded_outputs(written))
-
-    def _left(self, box: AskedBox) -> Query:
-        """Return the query without the alternatives that exact bounds of their rows refute, without bounds as well."""
-        query, arithmetic = box.query, self._arithmetic
-        if isinstance(arithmetic, Unbounded) or not self.model.is_feed_forward:
-            return query
-        inputs = Interval.of_boxes(query.box)
-        inputs.lo[:, list(box.unbounded)], inputs.hi[:, list(box.unbounded)] = -np.inf, np.inf
-        with np.errstate(all="ignore"):
-            states = interval_bounds(self.model, inputs)
-        ranges = ExactRanges(self.model, states.x, box.lo, box.hi)
-        left = []
-        for alternative in query.alternatives:
-            whole = with_sums(alternative)
-            slack = np.zeros(len(whole.rows))
-            if arithmetic is not None:
-                slack = arithmetic.over(inputs, states).of(whole.rows)[0] * SPARE
-            if not ranges.refutes(whole, slack):
-                left.append(alternative)
-        return replace(query, alternatives=tuple(left))
 
 
 # --- points -----------------------------------------------------------------------------------------------------------

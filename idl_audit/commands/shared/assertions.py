@@ -272,7 +272,8 @@ class _Making:
         found = Box(_floats(lo, up=False), _floats(hi, up=True), _floats(lo, up=True), _floats(hi, up=False))
         if self.query.is_real:
             low, high = found.float32_bounds()
-            found = replace(found, pins={i: lo[i] for i in np.flatnonzero(low > high).tolist()})
+            pins = {i: lo[i] for i in np.flatnonzero(low > high).tolist()}
+            found = replace(found, pins=pins, ends=(tuple(lo), tuple(hi)))
         return _Rows(box, found, unbounded, tuple(tuple(map(self._row, literals)) for literals in box.alternatives))
 
     def graph(self) -> Graph:

@@ -32,6 +32,28 @@ def sample_boxes(samples: Samples, eps: Sequence[Eps], bounds: Bounds) -> list[l
     return _around(samples, eps, lambda x, radius: Box.around(x, radius, valid_lo=lo, valid_hi=hi))
 
 
+def sample_set(
+    centre: FloatArray, eps: float, bounds: Bounds, sigma: FloatArray | None, k: int | None, free: Sequence[int]
+) -> InputSet:
+    """Return the set around one sample: the box, or U_card where at most k inputs change.
+
+    Args:
+        centre: the sample, shape (p,).
+        eps: the radius.
+        bounds: the valid range of the data.
+        sigma: how far each input moves for eps = 1, shape (p,); None stands for ones.
+        k: the cardinality; None stands for all inputs.
+        free: inputs that move through the whole valid range.
+
+    Raises:
+        DataError: where the sample lies outside the valid range.
+    """
+    lo, hi = bounds or (None, None)
+    if k is None:
+        return Box.around(centre, eps, sigma=sigma, valid_lo=lo, valid_hi=hi, free=free)
+    return SparseBall.around(centre, eps, k, sigma=sigma, valid_lo=lo, valid_hi=hi)
+
+
 def sample_sets(
     samples: Samples,
     eps: Sequence[Eps],
@@ -41,27 +63,12 @@ def sample_sets(
     k: int | None = None,
     free: Sequence[int] = (),
 ) -> list[list[InputSet]]:
-    """Return for each sample its input set of every radius: the box, or U_card where at most k inputs change.
-
-    Args:
-        samples: the centres.
-        eps: the radii.
-        bounds: the valid range of the data.
-        sigma: how far each input moves for eps = 1, shape (p,); None stands for ones.
-        k: the cardinality; None stands for all inputs.
-        free: inputs that move through the whole valid range.
+    """Return for each sample its input set of every radius, as `sample_set` makes it.
 
     Raises:
         DataError: where a sample lies outside the valid range.
     """
-    lo, hi = bounds or (None, None)
-
-    def around(x: FloatArray, radius: float) -> InputSet:
-        if k is None:
-            return Box.around(x, radius, sigma=sigma, valid_lo=lo, valid_hi=hi, free=free)
-        return SparseBall.around(x, radius, k, sigma=sigma, valid_lo=lo, valid_hi=hi)
-
-    return _around(samples, eps, around)
+    return _around(samples, eps, lambda x, radius: sample_set(x, radius, bounds, sigma, k, free))
 
 
 def _around(samples: Samples, eps: Sequence[Eps], make: Callable[[FloatArray, float], Set]) -> list[list[Set]]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
 from idl_audit.commands.options.demands import DemandOptions
 from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.shared.boxes import sample_set
 from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.float_margins import errors, errors_of, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
@@ -23,8 +24,9 @@ from idl_audit.commands.shared.workers import Done, Lost, begun, tell, work_thro
 from idl_audit.data.features import Features
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.data.samples import Samples, SampleStream
 from idl_audit.decide.demands import Decision, decide_demand
-from idl_audit.decide.ladder import Options, Parts, Result, Sample, decide_sample, decide_together, samples_at_once
+from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
 from idl_audit.decide.largest import Search
 from idl_audit.decide.mixed import Rows
 from idl_audit.decide.proofs import Recorded, proof_of
@@ -72,6 +74,8 @@ class Setting:
     """How far each input moves for eps = 1; None stands for ones."""
     free: tuple[int, ...] = ()
     """Inputs that move through the whole valid range."""
+    sparse: int | None = None
+    """At most so many inputs change; None stands for all."""
     demanded: DemandOptions = field(default_factory=DemandOptions)
     """How outputs are read."""
     largest: bool = False
@@ -81,8 +85,20 @@ class Setting:
     fair: bool = False
     """Whether the protected features alone move."""
 
+    def sets(self, centre: FloatArray, subject: Subject) -> list[InputSet]:
+        """Return the sets around a sample, one a radius in the order of the radii. Raises as `sample_set` does.
 
-@dataclass(frozen=True, eq=False)
+        Of valid rows, they are the boxes around them.
+        """
+        features, fair = self.features, self.fair
+        if features is not None:
+            return [features.cell(centre, radius.value, protected=fair).hull for radius in self.eps]
+        bounds, chosen = self.preprocessing.bounds, (self.sigma, self.sparse, self.free)
+        sets = (sample_set(centre, radius.value, bounds, *chosen) for radius in self.eps)
+        return [subject.readable(one, self.preprocessing) for one in sets]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class SampleTask:
     """One sample to decide at every radius."""
 
@@ -92,8 +108,6 @@ class SampleTask:
     """In the data file."""
     label: int
     centre: FloatArray
-    sets: tuple[InputSet, ...]
-    """One a radius, in the order of the radii."""
     demand: Demand | None = None
     """What is to hold of the outputs; None: their class is the label."""
 
@@ -111,6 +125,34 @@ def query_of(demand: Demand, inputs: InputSet, n_outputs: int) -> Query:
     return demand.query(inputs, n_outputs, 0) if isinstance(demand, AmongFirst) else demand.query(inputs, n_outputs)
 
 
+class Tasks(Protocol):
+    """All samples of an audit in their order; those of a slice are read when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice, /) -> Sequence[SampleTask]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class SampleTasks:
+    """The tasks of a stream of samples."""
+
+    samples: SampleStream
+    demands: Callable[[Samples], Sequence[Demand | None]] = lambda part: [None] * part.n
+    """What is demanded around each of some samples; None: their class."""
+
+    def __len__(self) -> int:
+        return self.samples.n
+
+    def __getitem__(self, places: slice) -> list[SampleTask]:
+        part = self.samples.read(places)
+        labels = part.labels if part.labels is not None and part.labels.ndim == 1 else np.full(part.n, -1)
+        each = zip(
+            range(*places.indices(len(self))), part.indices, labels, part.inputs, self.demands(part), strict=True
+        )
+        return [SampleTask(place, int(index), int(label), x, demand) for place, index, label, x, demand in each]
+
+
 @dataclass(frozen=True)
 class Largest:
     """The radii between which a sample is neither certified nor falsified."""
@@ -120,14 +162,15 @@ class Largest:
     tried: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Decided:
     """One sample with its results so far, radius by radius."""
 
     position: int
     index: int
     label: int
-    centre: FloatArray
+    centre: FloatArray | None = None
+    """Where it is falsified: the sample itself."""
     predicted: int = -1
     results: dict[float, Result] = field(default_factory=dict)
     certificates: list[str] = field(default_factory=list)
@@ -143,7 +186,7 @@ class Decided:
     @classmethod
     def of(cls, task: SampleTask) -> Decided:
         """Return a sample of which nothing is known yet."""
-        return cls(task.position, task.index, task.label, task.centre, demand=task.demand)
+        return cls(task.position, task.index, task.label, demand=task.demand)
 
     def query(self, n_outputs: int, goal: int | None = None) -> Query:
         """Return the query of what is asked of outputs, whatever the set: misclassified, or as the goal."""
@@ -203,16 +246,14 @@ class Decider:
 
         What goes wrong with a batch is left to each of its samples alone.
         """
-        if (
-            len(batch.tasks) == 1
-            or self.setting.features is not None
-            or any(task.demand is not None for task in batch.tasks)
-        ):
+        alone = self.setting.features is not None or any(task.demand is not None for task in batch.tasks)
+        if alone or len(batch.tasks) == 1:
             return
         model, network = self._model()
+        sets = {task.position: self._sets(task) for task in batch.tasks}
         for number, radius in sorted(enumerate(self.setting.eps), key=lambda pair: pair[1].value):
             open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
-            samples = [Sample(task.centre, task.label, task.sets[number]) for task in open_]
+            samples = [Sample(task.centre, task.label, sets[task.position][number]) for task in open_]
             try:
                 found = decide_together(model, network, samples, self._chosen, arithmetic=self._arithmetic())
             except InvalidInputError:
@@ -247,78 +288,64 @@ class Decider:
                 heard(value)
 
         sample = Decided.of(task)
-        for radius, inputs in sorted(zip(setting.eps, task.sets, strict=True), key=lambda pair: pair[0].value):
+        for radius, inputs in sorted(zip(setting.eps, self._sets(task), strict=True), key=lambda pair: pair[0].value):
             budget = setting.verdicts.budget
-            result = _settled_or_known(sample, inputs, known.get(radius.value)) or self._at(
-                sample, inputs, share, budget, radius.value
-            )
+            result = _settled_or_known(sample, inputs, known.get(radius.value))
+            result = result or self._at(sample, task.centre, inputs, share, budget, radius.value)
             error = self._float_error(sample, inputs, result, budget)
             if setting.largest:
-                self._search_below(sample, radius, result, share)
+                self._search_below(sample, task.centre, radius, result, share)
             elif setting.certificates is not None and _has_proof(result):
-                self._certify(sample, radius, inputs, result, setting.certificates)
-            result = replace(result, float_error=error, recorded=None, states=None, parts=_without_proofs(result.parts))
+                self._certify(sample, task.centre, radius, inputs, result, setting.certificates)
+            result = _slim(replace(result, float_error=error))
             sample.results[radius.value], sample.predicted = result, result.predicted
+            if result.verdict is Verdict.FALSIFIED:
+                sample.centre = task.centre
             heard((radius.value, result))
         if self.subject is not None:
             self.subject.check_unchanged()
         return sample
 
     def _at(
-        self, sample: Decided, inputs: InputSet, share: Callable[[float], None], budget: Budget, radius: float
+        self,
+        sample: Decided,
+        centre: FloatArray,
+        inputs: InputSet,
+        share: Callable[[float], None],
+        budget: Budget,
+        radius: float,
     ) -> Result:
         """Decide a sample over one set."""
+        (model, network), arithmetic, chosen = self._model(), self._arithmetic(), self._chosen
         if self.setting.features is not None:
-            return self._over_rows(sample, self.setting.features, budget, radius)
+            cell = self.setting.features.cell(centre, radius, protected=self.setting.fair)
+            return Rows(model, network, centre, sample.label, cell, chosen, budget, arithmetic).decide()
         if sample.demand is not None:
-            return self._demanded(sample, inputs, budget, share)
-        model, network = self._model()
-        arithmetic, chosen = self._arithmetic(), self._chosen
-        point, label = sample.centre, sample.label
-        return decide_sample(model, network, point, label, inputs, chosen, share, budget, arithmetic=arithmetic)
+            decision = Decision(model, network, centre, inputs, chosen, budget, share, arithmetic=arithmetic)
+            flips = (one for one in sample.results.values() if one.found is not None and one.found.holds)
+            return decide_demand(decision, sample.demand, next(flips, None))
+        return decide_sample(model, network, centre, sample.label, inputs, chosen, share, budget, arithmetic=arithmetic)
 
-    def _over_rows(self, sample: Decided, features: Features, budget: Budget, radius: float) -> Result:
-        """Decide a sample over the valid rows around it."""
-        (model, network), arithmetic = self._model(), self._arithmetic()
-        cell = features.cell(sample.centre, radius, sample.index, protected=self.setting.fair)
-        chosen, label = self._chosen, sample.label
-        return Rows(model, network, sample.centre, label, cell, chosen, budget, arithmetic).decide()
-
-    def _search_below(self, sample: Decided, radius: Eps, result: Result, share: Callable[[float], None]) -> None:
+    def _search_below(
+        self, sample: Decided, centre: FloatArray, radius: Eps, result: Result, share: Callable[[float], None]
+    ) -> None:
         """Bisect between 0 and the radius given; certify the largest radius that is certified."""
         setting, subject = self.setting, self.subject
         assert subject is not None
 
         def around(value: float) -> InputSet:
-            return subject.readable(self._ball(sample, value).inputs, setting.preprocessing)
+            (found,) = replace(setting, eps=(Eps(value, repr(value)),)).sets(centre, subject)
+            return found
 
         def decide(value: float) -> Result:
-            return self._at(sample, around(value), share, setting.verdicts.budget, value)
+            return self._at(sample, centre, around(value), share, setting.verdicts.budget, value)
 
-        def reach(value: float, found: Result) -> float:
-            return _reach(sample, value, found, around)
-
-        search = Search(decide, reach, radius.value)
+        search = Search(decide, lambda value, found: _reach(centre, value, found, around), radius.value)
         search.run(result)
         sample.largest = Largest(search.certified, search.falsified, search.tried)
         if search.certified is not None and search.proof is not None and setting.certificates is not None:
             value = Eps(search.certified, repr(search.certified))
-            self._certify(sample, value, around(value.value), search.proof, setting.certificates)
-
-    def _ball(self, sample: Decided, radius: float, k: int | None = None) -> Ball:
-        """Return the set of a radius around a sample, as a claim speaks of it."""
-        setting = self.setting
-        return Ball(sample.centre, radius, setting.sigma, setting.preprocessing.bounds, k, setting.free)
-
-    def _demanded(self, sample: Decided, inputs: InputSet, budget: Budget, share: Callable[[float], None]) -> Result:
-        """Decide what is demanded beside one class; what a smaller set has broken is broken."""
-        (model, network), demand = self._model(), sample.demand
-        assert demand is not None
-        decision = Decision(
-            model, network, sample.centre, inputs, self._chosen, budget, share, arithmetic=self._arithmetic()
-        )
-        flips = (one for one in sample.results.values() if one.found is not None and one.found.holds)
-        return decide_demand(decision, demand, next(flips, None))
+            self._certify(sample, centre, value, around(value.value), search.proof, setting.certificates)
 
     def _model(self) -> tuple[ImplicitModel, Network]:
         if self._ready is None:
@@ -390,12 +417,18 @@ class Decider:
         rows, goal = margin_functionals(self.subject.model.n_outputs, label), self.setting.verdicts.attack.target
         return rows if goal is None else rows[rivals(self.subject.model.n_outputs, label) == goal]
 
-    def _certify(self, sample: Decided, radius: Eps, inputs: InputSet, result: Result, folder: Path) -> None:
+    def _sets(self, task: SampleTask) -> list[InputSet]:
+        assert self.subject is not None  # read with the model
+        return self.setting.sets(task.centre, self.subject)
+
+    def _certify(
+        self, sample: Decided, centre: FloatArray, radius: Eps, inputs: InputSet, result: Result, folder: Path
+    ) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""
         model, network = self._model()
         setting = self.setting
         k = inputs.k if isinstance(inputs, SparseBall) else None
-        ball = self._ball(sample, radius.value, k)
+        ball = Ball(centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
         claim, recorded = _claim_of(sample, ball, result)
         if claim.misfit(model):
             sample.uncertified.append(radius.value)
@@ -412,6 +445,17 @@ class Decider:
         of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
         write(path, ProofFile(of, claim, tuple(proofs)), force=setting.overwrite)
         sample.certificates.append(str(path))
+
+
+def _slim(result: Result) -> Result:
+    """Return what is told of a result: not what only its proof needs, and of points only a counterexample."""
+    known = () if result.lower is None else (result.lower,)
+    found, nearest = result.found, result.nearest
+    if result.found is not None and result.verdict is not Verdict.FALSIFIED:
+        found, nearest = None, result.found.margin
+    parts = None if result.parts is None else replace(result.parts, groups=(), recorded=())
+    slim = replace(result, lowers=known, found=found, nearest=nearest, recorded=None, states=None)
+    return replace(slim, parts=parts)
 
 
 def _claim_of(
@@ -432,15 +476,11 @@ def _has_proof(result: Result) -> bool:
     return bool(result.parts.groups) if result.parts is not None else result.verdict is Verdict.CERTIFIED
 
 
-def _without_proofs(parts: Parts | None) -> Parts | None:
-    return None if parts is None else replace(parts, groups=(), recorded=())
-
-
-def _reach(sample: Decided, radius: float, result: Result, around: Callable[[float], InputSet]) -> float:
+def _reach(centre: FloatArray, radius: float, result: Result, around: Callable[[float], InputSet]) -> float:
     """Return the least radius, of those up to the one given, that is seen to hold the point that was found."""
     if result.found is None or result.found.pinned:
         return radius
-    change = np.abs(result.found.point.astype(np.float64) - sample.centre)
+    change = np.abs(result.found.point.astype(np.float64) - centre)
     near = float(np.nextafter(change.max(initial=0.0), np.inf))
     if not 0 < near < radius or not bool(around(near).contains(result.found.point)):
         return radius
@@ -503,10 +543,10 @@ class _Score:
 def decide_all(
     setting: Setting,
     subject: Subject,
-    tasks: Sequence[SampleTask],
+    tasks: Tasks,
     *,
     jobs: int,
-    earlier: Sequence[Decided] = (),
+    earlier: Iterable[Decided] = (),
     watch: Watcher = lambda progress: None,
     decider: Callable[[Task], Answer] | None = None,
 ) -> Generator[Decided, None, None]:
@@ -517,15 +557,18 @@ def decide_all(
         subject: the model.
         tasks: all samples of the audit.
         jobs: how many processes; 1 works in this one.
-        earlier: what was decided before, and is not decided again.
+        earlier: what was decided before, and is not decided again; iterated once.
         watch: told how far the work has come.
         decider: what decides a sample in another process; where it is None, a `Decider`, which takes batches as well.
     """
-    counts = Counter(result.verdict.value for sample in earlier for result in sample.results.values())
-    score = _Score(len(tasks) * len(setting.eps), watch, counts)
+    score = _Score(len(tasks) * len(setting.eps), watch, Counter())
+    known = np.zeros(len(tasks), bool)
+    for sample in earlier:
+        known[sample.position] = True
+        score.verdicts.update(result.verdict.value for result in sample.results.values())
     score.tell()
-    left = {task.position for task in tasks} - {sample.position for sample in earlier}
-    batches = list(_batches(tasks, left, samples_at_once(subject.model)))
+    size = samples_at_once(subject.model)
+    batches = _batches(tasks, known, size)
     if jobs == 1 and decider is None:
         decide_here = Decider(setting, subject)
         for batch in batches:
@@ -536,9 +579,9 @@ def decide_all(
         return
     certificates = setting.certificates is not None
     seconds = setting.verdicts.time_limit * len(setting.eps) * (2 if certificates else 1) + GRACE
-    handed_out: list[Task] = [*batches]
-    if decider is not None or all(len(batch.tasks) == 1 for batch in batches):
-        handed_out = [task for batch in batches for task in batch.left]
+    handed_out: Iterable[Task] = batches
+    if decider is not None or size == 1:
+        handed_out = (task for batch in batches for task in batch.left)
     work = work_through(
         handed_out,
         decider or Decider(setting),
@@ -556,13 +599,12 @@ def decide_all(
                 yield from map(score.finish, done.answer)
 
 
-def _batches(tasks: Sequence[SampleTask], left: set[int], size: int) -> Iterator[Batch]:
+def _batches(tasks: Tasks, known: BoolArray, size: int) -> Iterator[Batch]:
     """Yield the batches in which samples are left; the others take part, so that the numbers stay the same."""
     for at in range(0, len(tasks), size):
-        mates = tuple(tasks[at : at + size])
-        open_ = tuple(task for task in mates if task.position in left)
-        if open_:
-            yield Batch(mates, open_)
+        if not known[at : at + size].all():
+            mates = tuple(tasks[at : at + size])
+            yield Batch(mates, tuple(task for task in mates if not known[task.position]))
 
 
 def _left_alone(done: Done[Task, Answer]) -> Iterator[SampleTask]:
@@ -602,4 +644,5 @@ def _or_unknown(answer: Decided | Lost, task: SampleTask, setting: Setting, subj
         else Result(Verdict.CLEAN_WRONG, predicted)
     )
     results = {radius.value: known.get(radius.value, unknown) for radius in setting.eps}
-    return replace(Decided.of(task), predicted=predicted, results=results, lost=answer.why)
+    centre = task.centre if any(one.verdict is Verdict.FALSIFIED for one in results.values()) else None
+    return replace(Decided.of(task), centre=centre, predicted=predicted, results=results, lost=answer.why)

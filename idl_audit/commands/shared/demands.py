@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -13,11 +13,11 @@ from idl_audit.commands.options.demands import DemandOptions
 from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.classifier import PROBABILITY, as_classifier, output_ranges
-from idl_audit.commands.shared.samples import open_samples
+from idl_audit.commands.shared.samples import open_stream
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.labels import LabelRows
-from idl_audit.data.samples import Samples
+from idl_audit.data.samples import Samples, SampleStream
 from idl_audit.report.schema import DemandInfo
 from idl_audit.values.arrays import IntArray
 from idl_audit.values.demand import AmongFirst, Demand, Limits, PixelClasses, labels_kept, within
@@ -96,7 +96,7 @@ def _pixels(subject: Subject) -> tuple[int, int]:
 class Demanded:
     """The samples, and what is demanded around each; nothing where it is its class."""
 
-    samples: Samples
+    stream: SampleStream
     asked: DemandOptions
     threshold: float | None = None
     """Of several labels."""
@@ -106,22 +106,17 @@ class Demanded:
         """What is demanded."""
         return self.asked.kind
 
-    @property
-    def single(self) -> IntArray | None:
-        """One label for each sample; None where it has none, or several."""
-        labels = self.samples.labels
-        return labels if self.kind in ("class", "top") else None
+    def single(self, samples: SampleStream) -> SampleStream:
+        """Return samples with one label each; without labels where they have several."""
+        return samples if self.kind in ("class", "top") else replace(samples, labels=None)
 
-    @property
-    def info(self) -> DemandInfo | None:
-        """What a report says of it; nothing where it is the class."""
-        asked, labels, kind = self.asked, self.samples.labels, self.asked.kind
+    def info(self, samples: SampleStream) -> DemandInfo | None:
+        """Return what a report says of it; nothing where it is the class."""
+        asked, labels, kind = self.asked, samples.labels, self.asked.kind
         if kind == "class":
             return None
         several = (
-            None
-            if self.kind not in ("labels", "pixels") or labels is None
-            else labels[np.argsort(self.samples.indices)]
+            None if self.kind not in ("labels", "pixels") or labels is None else labels[np.argsort(samples.indices)]
         )
         return DemandInfo(
             kind=kind,
@@ -188,18 +183,19 @@ def read_demanded(subject: Subject, data: DataOptions, reading: ModelOptions, as
     ):
         raise OptionError(f"--of-outputs must list different outputs of the network, 0 to {q - 1}")
     if asked.kind == "limits":
-        return Demanded(open_samples(subject, data, with_labels=False), asked)
+        return Demanded(open_stream(subject, data, with_labels=False), asked)
     if asked.kind in ("class", "top"):
-        return Demanded(open_samples(subject, data), asked)
+        return Demanded(open_stream(subject, data), asked)
     if asked.kind == "labels":
-        found = open_samples(subject, data, rows=LabelRows(q, 2, "output"))
+        found = open_stream(subject, data, rows=LabelRows(q, 2, "output"))
         demanded = Demanded(found, asked, _threshold(subject, reading.threshold))
     else:
         classes, places = _pixels(subject)
-        demanded = Demanded(open_samples(subject, data, rows=LabelRows(places, classes, "pixel")), asked)
-    if demanded.samples.labels is None:
+        found = open_stream(subject, data, rows=LabelRows(places, classes, "pixel"))
+        demanded = Demanded(found, asked)
+    if found.labels is None:
         raise DataError(
-            f"{demanded.samples.source} has no labels; put an array 'labels' with a row for each sample into an .npz, "
+            f"{found.source} has no labels; put an array 'labels' with a row for each sample into an .npz, "
             "or give a file with --labels"
         )
     return demanded

@@ -21,7 +21,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from idl_audit.commands.shared.deciding import Decided, Largest, SampleTask
+from idl_audit.commands.shared.deciding import Decided, Largest, SampleTasks
+from idl_audit.data.samples import SampleStream
 from idl_audit.decide.ladder import Parts, Result
 from idl_audit.proof.files.strict_json import Entry
 from idl_audit.report.schema import Report
@@ -30,7 +31,7 @@ from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_place
 from idl_audit.values.verdicts import Reason, Verdict
 
-VERSION: Final = 1
+VERSION: Final = 2
 TOOL: Final = "version of idl-audit"
 """The word of a key for what decided the samples."""
 HEAD: Final = b'{"idl_audit_journal"'
@@ -79,8 +80,8 @@ class Journal:
 
     path: Path
     _file: FileIO
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    """What an earlier run wrote."""
+    lines: list[bytes] = field(default_factory=list)
+    """What an earlier run wrote, a sample each."""
     outdated: tuple[int, str] | None = None
     """How many samples of an earlier run are not taken over, and the version of idl-audit that decided them."""
     failure: str | None = None
@@ -122,7 +123,7 @@ class Journal:
                     f"{path} holds {len(lines) - 1} samples that an earlier run has decided; go on from there with "
                     "--resume, or lose them with --force"
                 )
-            outdated = _compare(path, lines[0].get("key"), key) if resume and lines else None
+            outdated = _compare(path, _head(lines).get("key"), key) if resume and lines else None
             if resume and lines and outdated is None:
                 file.truncate(len(whole) + 1)
                 if not _ends_well(whole):  # its last line was damaged
@@ -144,7 +145,7 @@ class Journal:
         if self.failure is not None:
             return
         try:
-            line = json.dumps(entry).encode() + b"\n"
+            line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
             if self._file.write(line) != len(line):
                 self.failure = "no space left"
             else:
@@ -173,21 +174,18 @@ def _lock(path: Path, file: FileIO) -> None:
         # a file system without locks
 
 
-def _lines(path: Path, whole: bytes) -> list[dict[str, Any]]:
+def _lines(path: Path, whole: bytes) -> list[bytes]:
     """Return the lines of a journal, the last one only where it is whole. Raises OptionError."""
     if not whole:
         return []
-    texts = whole.split(b"\n")
-    found: list[dict[str, Any]] = []
-    for number, text in enumerate(texts):
-        line = _parsed(text)
-        if line is None or (number == 0 and line.get("idl_audit_journal") != VERSION):
-            if 0 < number == len(texts) - 1:
-                break
-            what = "is no journal of this version of idl-audit" if number == 0 else f"is damaged in line {number + 1}"
-            raise OptionError(f"{path} {what}; move it away to start anew")
-        found.append(line)
-    return found
+    lines = whole.split(b"\n")
+    if _head(lines).get("idl_audit_journal") != VERSION:
+        raise OptionError(f"{path} is no journal of this version of idl-audit; move it away to start anew")
+    return lines if _parsed(lines[-1]) is not None else lines[:-1]
+
+
+def _head(lines: Sequence[bytes]) -> dict[str, Any]:
+    return _parsed(lines[0]) or {}
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
@@ -220,32 +218,32 @@ def _compare(path: Path, found: object, key: Mapping[str, str]) -> str | None:
 
 
 def entry_of(sample: Decided) -> dict[str, Any]:
-    """Return a decided sample as a line of the journal."""
-    return {
+    """Return a decided sample as a line of the journal: what is usual, or can be read again, is left out."""
+    entry: dict[str, Any] = {
         "position": sample.position,
         "index": sample.index,
         "predicted": sample.predicted,
         "results": [{"eps": eps, **_result_entry(result)} for eps, result in sample.results.items()],
-        "certificates": sample.certificates,
-        "uncertified": sample.uncertified,
-        **({} if sample.largest is None else {"largest": asdict(sample.largest)}),
     }
+    if sample.certificates:
+        entry["certificates"] = sample.certificates
+    if sample.uncertified:
+        entry["uncertified"] = sample.uncertified
+    if sample.largest is not None:
+        entry["largest"] = asdict(sample.largest)
+    return entry
 
 
 def _result_entry(result: Result) -> dict[str, Any]:
     found = result.found
-    return {
-        "verdict": result.verdict.value,
-        "predicted": result.predicted,
+    told: dict[str, Any] = {
         "method": result.method,
         "lower": result.lower,
         "float_error": result.float_error,
         "reason": None if result.reason is None else result.reason.value,
-        "detail": result.detail,
-        "seconds": result.seconds,
-        "denied": result.denied,
-        **({} if result.parts is None else {"parts": _parts_entry(result.parts)}),
-        **({"beaten": list(result.beaten)} if result.beaten else {}),
+        "detail": result.detail or None,
+        "nearest": result.nearest,
+        "denied": result.denied or None,
         "found": None
         if found is None
         else {
@@ -256,6 +254,10 @@ def _result_entry(result: Result) -> dict[str, Any]:
             "confirmed_by": found.confirmed_by,
         },
     }
+    told["parts"] = None if result.parts is None else _parts_entry(result.parts)
+    told["beaten"] = list(result.beaten) or None
+    named = {key: value for key, value in told.items() if value is not None}
+    return {"verdict": result.verdict.value, "seconds": round(result.seconds, 6), **named}
 
 
 def _parts_entry(parts: Parts) -> dict[str, Any]:
@@ -268,40 +270,57 @@ def _parts_entry(parts: Parts) -> dict[str, Any]:
     }
 
 
-def samples_of(journal: Journal, tasks: Sequence[SampleTask], eps: Sequence[float]) -> dict[int, Decided]:
-    """Return position -> sample for what an earlier run decided. Raises OptionError where it is not of these tasks."""
-    by_position = {task.position: task for task in tasks}
-    found: dict[int, Decided] = {}
-    for number, entry in enumerate(journal.lines):
+def samples_of(journal: Journal, tasks: SampleTasks, eps: Sequence[float]) -> Iterator[Decided]:
+    """Yield what an earlier run decided, each sample once, those that were falsified last and in order.
+
+    Raises:
+        OptionError: where it is not of these samples.
+    """
+    seen: set[int] = set()
+    falsified: dict[int, Decided] = {}
+    for number, line in enumerate(journal.lines):
         try:
-            sample = _decided(entry, by_position, eps)
+            sample = _decided(_parsed(line), tasks.samples, eps)
         except (LookupError, TypeError, ValueError) as error:
             raise OptionError(f"{journal.path} is damaged in line {number + 2}; move it away to start anew") from error
-        found.setdefault(sample.position, sample)
-    return found
+        if sample.position in seen:
+            continue
+        seen.add(sample.position)
+        if any(result.verdict is Verdict.FALSIFIED for result in sample.results.values()):
+            falsified[sample.position] = sample
+        else:
+            yield sample
+    for position in sorted(falsified):  # what a file holds is read forward
+        (task,) = tasks[position : position + 1]
+        sample = falsified.pop(position)
+        found = [one.found for one in sample.results.values() if one.found is not None]
+        if not all(bool(task.errs(one.outputs[None])[0]) for one in found):
+            raise OptionError(f"{journal.path} is damaged: sample {sample.index} has a point that breaks nothing")
+        yield replace(sample, centre=task.centre, demand=task.demand)
 
 
-_SAMPLE: Final = ("position", "index", "predicted", "results", "certificates", "uncertified")
-_RESULT: Final = ("eps", "verdict", "predicted", "method", "lower", "reason", "seconds", "denied", "found")
+_SAMPLE: Final = ("position", "index", "predicted", "results")
+_RESULT: Final = ("eps", "verdict", "seconds")
+_MORE: Final = (
+    *("method", "lower", "float_error", "reason", "detail", "nearest", "denied", "found"),
+    *("parts", "beaten"),
+)
 
 
-_SOMETIMES: Final = ("float_error", "detail", "parts", "beaten")
-
-
-def _decided(line: Mapping[str, Any], tasks: Mapping[int, SampleTask], eps: Sequence[float]) -> Decided:
-    entry = Entry(line, "a line", _SAMPLE, ("largest",))
-    task = tasks[entry.whole("position")]
-    told = [Entry(one, "a result", _RESULT, _SOMETIMES) for one in entry.items("results")]
-    results = {one.number("eps"): _result(one, task) for one in told}
-    if len(told) != len(eps) or set(results) != set(eps) or entry.whole("index") != task.index:
+def _decided(line: object, samples: SampleStream, eps: Sequence[float]) -> Decided:
+    entry = Entry(line, "a line", _SAMPLE, ("certificates", "uncertified", "largest"))
+    position, predicted = entry.whole("position"), _class(entry.get("predicted"))
+    index, label = int(samples.indices[position]), _label(samples, position)
+    told = [Entry(one, "a result", _RESULT, _MORE) for one in entry.items("results")]
+    results = {one.number("eps"): _result(one, predicted, label, samples.p) for one in told}
+    if len(told) != len(eps) or set(results) != set(eps) or entry.whole("index") != index:
         raise ValueError("another sample")
-    names = entry.items("certificates")
+    names = entry.items("certificates") if "certificates" in entry else []
     if not all(isinstance(name, str) for name in names):
         raise TypeError("a name that is no text")
-    predicted, uncertified = _class(entry.get("predicted")), list(entry.numbers("uncertified"))
+    uncertified = list(entry.numbers("uncertified")) if "uncertified" in entry else []
     largest = _largest(entry.get("largest")) if "largest" in entry else None
-    sample = replace(Decided.of(task), predicted=predicted, results=results, largest=largest)
-    return replace(sample, certificates=names, uncertified=uncertified)
+    return Decided(position, index, label, None, predicted, results, names, uncertified, largest=largest)
 
 
 def _largest(value: object) -> Largest:
@@ -312,6 +331,12 @@ def _largest(value: object) -> Largest:
     return found
 
 
+def _label(samples: SampleStream, position: int) -> int:
+    """Return the one label of a sample; -1 where it has none, or several."""
+    labels = samples.labels
+    return -1 if labels is None or labels.ndim > 1 else int(labels[position])
+
+
 def _class(value: object) -> int:
     """Return a class, or -1 where an output is no number."""
     if not isinstance(value, int) or isinstance(value, bool) or not value >= -1:
@@ -319,20 +344,21 @@ def _class(value: object) -> int:
     return value
 
 
-def _result(entry: Entry, task: SampleTask) -> Result:
+def _result(entry: Entry, predicted: int, label: int, p: int) -> Result:
     """Return the result of one radius. Raises ValueError or TypeError where no run wrote it."""
     reason = entry.get("reason")
     result = Result(
         Verdict(entry.text("verdict")),
-        _class(entry.get("predicted")),
-        None if entry.get("method") is None else entry.text("method"),
-        () if entry.get("lower") is None else (entry.number("lower"),),
-        _found(entry.get("found"), task),
+        predicted,
+        entry.text("method") if "method" in entry else None,
+        (entry.number("lower"),) if "lower" in entry else (),
+        _found(entry.get("found"), p),
         None if reason is None else Reason(reason),
         entry.number("seconds"),
         float_error=entry.number_or_none("float_error"),
-        detail="" if entry.get("detail") is None else entry.text("detail"),
-        denied=entry.whole("denied"),
+        detail=entry.text("detail") if "detail" in entry else "",
+        nearest=_margin(entry.get("nearest")),
+        denied=entry.whole("denied") if "denied" in entry else 0,
         parts=_parts(entry.get("parts")) if "parts" in entry else None,
         beaten=tuple(entry.members("beaten", 2**31, "class")),
     )
@@ -342,9 +368,14 @@ def _result(entry: Entry, task: SampleTask) -> Result:
         raise ValueError("a reason for what is known, or none for what is not")
     if result.verdict is Verdict.CERTIFIED and not (result.lower is not None and result.lower > 0):
         raise ValueError("certified without a bound above 0")
-    if result.verdict is Verdict.FALSIFIED and not _flips(result.found, task):
+    if (result.verdict is Verdict.FALSIFIED) != (result.found is not None):
+        raise ValueError("falsified without a point, or a point without being so")
+    if result.found is not None and not (result.found.holds and (label < 0 or result.found.outputs.size > 1)):
         raise ValueError("falsified without a point of another class")
     return result
+
+
+_ENDS: Final = (("least", -math.inf), ("greatest", math.inf))
 
 
 def _parts(value: object) -> Parts:
@@ -358,31 +389,29 @@ def _parts(value: object) -> Parts:
     return Parts(numbers, verdicts, least, greatest)
 
 
-_ENDS: Final = (("least", -math.inf), ("greatest", math.inf))
-
-
 def _bounds(values: list[Any], none: float) -> list[float]:
     if not all(value is None or isinstance(value, float) for value in values):
         raise TypeError("a bound that is no number")
     return [none if value is None else value for value in values]
 
 
-def _flips(found: Found | None, task: SampleTask) -> bool:
-    return found is not None and found.holds and bool(task.errs(found.outputs[None])[0])
+def _margin(value: object) -> float | None:
+    if value is not None and not isinstance(value, float):
+        raise TypeError("a margin that is no number")
+    return value  # perhaps NaN
 
 
-def _found(value: object, task: SampleTask) -> Found | None:
+def _found(value: object, p: int) -> Found | None:
     if value is None:
         return None
     entry = Entry(value, "a point", ("point", "outputs", "margin", "holds", "confirmed_by"))
     point = np.frombuffer(base64.b64decode(entry.text("point"), validate=True), "<f4").astype(np.float32)
-    if point.shape != task.centre.shape or not np.isfinite(point).all():
+    if point.shape != (p,) or not np.isfinite(point).all():
         raise ValueError("a point of another size")
-    margin = entry.get("margin")  # perhaps NaN
-    holds = entry.get("holds")
-    if not isinstance(margin, float) or not isinstance(holds, bool):
+    margin, holds = _margin(entry.get("margin")), entry.flag("holds")
+    if margin is None:
         raise TypeError("a margin that is no number")
     outputs = np.frombuffer(base64.b64decode(entry.text("outputs"), validate=True), "<f8").astype(np.float64)
-    if outputs.size < (2 if task.demand is None else 1):
-        raise ValueError("outputs that make no classes")
+    if not outputs.size:
+        raise ValueError("no outputs")
     return Found(point, outputs, margin, holds, entry.text("confirmed_by"))

@@ -8,8 +8,9 @@ from typing import TypeAlias
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.numbers import Eps
+from idl_audit.data.overview import Overview
 from idl_audit.data.preflight import inspect_samples
-from idl_audit.data.samples import Samples
+from idl_audit.data.samples import Samples, SampleStream
 from idl_audit.report.schema import Diagnostic
 
 Teller: TypeAlias = Callable[[Diagnostic], None]
@@ -21,11 +22,20 @@ def tell_nobody(found: Diagnostic) -> None:
 
 
 def preflight(
-    subject: Subject, samples: Samples, options: DataOptions, *, eps: Sequence[Eps] = (), tell: Teller = tell_nobody
+    subject: Subject,
+    samples: Samples | SampleStream,
+    options: DataOptions,
+    *,
+    eps: Sequence[Eps] = (),
+    tell: Teller = tell_nobody,
+    seen: Overview | None = None,
 ) -> tuple[Diagnostic, ...]:
-    """Return what is odd about the samples, and tell it at once: clean accuracy first. Changes nothing."""
+    """Return what is odd about the samples, and tell it at once: clean accuracy first. Changes nothing.
+
+    `seen` is what an earlier pass over the samples has found.
+    """
     findings = inspect_samples(
-        samples, options.preprocessing, options.layout, subject.input_shape, subject.original, eps=eps
+        samples, options.preprocessing, options.layout, subject.input_shape, subject.original, eps=eps, seen=seen
     )
     found = tuple(
         Diagnostic(code=one.code, level=one.level, message=one.message, hint=one.hint, where=samples.source)

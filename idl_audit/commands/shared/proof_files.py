@@ -26,6 +26,14 @@ def units_of(preprocessing: Preprocessing) -> Units:
     return Units(preprocessing.scale, preprocessing.mean, preprocessing.std)
 
 
+def write_certificate(folder: Path, vnnlib: Path, found: ProofFile, *, force: bool) -> str:
+    """Write the certificate of a property or query into a folder; return its name. Raises OptionError."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{vnnlib.name.removesuffix('.gz').removesuffix('.vnnlib')}.npz"
+    write(path, found, force=force)
+    return str(path)
+
+
 def write(path: Path, found: ProofFile, *, force: bool) -> None:
     """Write a proof file, whole or not at all. Raises OptionError where that cannot be."""
     write_proof(path, found, tool=f"idl-audit {__version__}", force=force)

@@ -6,20 +6,26 @@ from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.fingerprints import samples_sha256
 from idl_audit.data.labels import LabelRows, OneOutput
+from idl_audit.data.overview import Overview
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.data.samples import Samples, read_samples
+from idl_audit.data.samples import Samples, SampleStream, all_of, stream_samples
 from idl_audit.report.schema import DataInfo, PreprocessingInfo
 
 
-def open_samples(
+def open_samples(subject: Subject, options: DataOptions, *, with_labels: bool = True) -> Samples:
+    """Read the samples for a model. Raises DataError where they do not fit it."""
+    return all_of(open_stream(subject, options, with_labels=with_labels))
+
+
+def open_stream(
     subject: Subject, options: DataOptions, *, with_labels: bool = True, rows: LabelRows | None = None
-) -> Samples:
-    """Read the samples for a model, where each has several labels those of `rows`.
+) -> SampleStream:
+    """Return the samples for a model, to be read by and by; where each has several labels, those of `rows`.
 
     Raises:
         DataError: where they do not fit the model.
     """
-    return read_samples(
+    return stream_samples(
         options.path,
         input_shape=subject.input_shape,
         parts=subject.parts,
@@ -40,19 +46,23 @@ def _one_output(subject: Subject) -> OneOutput | None:
     return OneOutput.VALUE if subject.model.n_outputs == 1 else None
 
 
-def describe_data(samples: Samples, options: DataOptions) -> DataInfo:
-    """Return the report's section on the data."""
+def describe_data(samples: Samples | SampleStream, options: DataOptions, seen: Overview | None = None) -> DataInfo:
+    """Return the report's section on the data; `seen` is what a pass over the samples has found."""
     chosen = options.preprocessing
     return DataInfo(
         source=samples.source,
         sha256=samples.sha256,
         n=samples.n,
-        indices=tuple(int(i) for i in samples.indices),
-        numbers_sha256=samples_sha256(samples),
+        indices=tuple(samples.indices.tolist()),
+        numbers_sha256=_fingerprint(samples) if seen is None else seen.numbers_sha256,
         layout=options.layout,
         preprocessing=describe_preprocessing(chosen),
         bounds=chosen.bounds,
     )
+
+
+def _fingerprint(samples: Samples | SampleStream) -> str:
+    return samples_sha256(samples if isinstance(samples, Samples) else all_of(samples))
 
 
 def describe_preprocessing(chosen: Preprocessing) -> PreprocessingInfo:

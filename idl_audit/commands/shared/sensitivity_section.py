@@ -58,9 +58,12 @@ class Found:
         return bool(np.isfinite(self.matrix).all()) and (self.local is None or bool(self.local.samples))
 
 
-def saved_arrays(found: Found, groups: Groups | None, options: SensitivityOptions) -> dict[str, AnyArray]:
-    """Return what --save writes: S, row_sums, and what else was asked for."""
+def saved_arrays(
+    found: Found, groups: Groups | None, options: SensitivityOptions, input_shape: tuple[int, ...]
+) -> dict[str, AnyArray]:
+    """Return what --save writes: S, row_sums, the input's shape, and what else was asked for."""
     arrays: dict[str, AnyArray] = {"S": found.matrix, "row_sums": Sensitivity(found.matrix, None).row_sums}
+    arrays["input_shape"] = np.array(input_shape, np.int64)
     if found.local is not None:
         arrays["S_global"] = found.whole
         arrays["indices"] = np.array([sample.index for sample in found.local.samples], np.int64)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from idl_audit.commands.options.reading import FixedInput, ModelOptions
+from idl_audit.commands.options.reading import ModelOptions, NamedFile
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.class_output import as_scores
 from idl_audit.commands.shared.points import readable
@@ -262,7 +262,7 @@ def chosen_inputs(options: ModelOptions) -> InputChoice:
     return InputChoice(options.input_name or (), fixed)
 
 
-def _numbers_of(fixed: FixedInput) -> AnyArray:
+def _numbers_of(fixed: NamedFile) -> AnyArray:
     """Return the array of the file that has the input's name, or its only one."""
     read = read_sample_file(fixed.path, ((fixed.name, _ONLY),))
     of_others = fixed.name not in read.names and _ONLY in read.names and len(read.names) > 1

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Generic, TypeVar
 
@@ -59,24 +60,26 @@ def work_through(
     """Yield every task with its answer, as they come.
 
     Args:
-        tasks: what to do; sent to other processes, as the answers are sent back.
+        tasks: what to do, taken one by one as processes are free; sent to them, as the answers are sent back.
         work: a function that the other process can import.
         jobs: how many processes.
         allowed: seconds after which the process of a task is ended, from the moment it says that it has `begun`; until
             then it has STARTING seconds more.
         heard: given what the work of a task said by `tell`, before its answer.
-        follow: the tasks that an answer leaves to do: they come after those that wait.
+        follow: the tasks that an answer leaves to do: they come before those that wait, so that few are held.
     """
-    waiting = deque(tasks)
+    left: deque[Task] = deque()
+    waiting = iter(tasks)
     busy: list[_Worker[Task, Answer]] = []
     idle: list[_Worker[Task, Answer]] = []
     try:
-        while waiting or busy:
-            while waiting and len(busy) < jobs:
+        while True:
+            for task in _next(left, waiting, jobs - len(busy)):
                 worker = idle.pop() if idle else _Worker(work, jobs)
-                task = waiting.popleft()
                 worker.give(task, allowed(task))
                 busy.append(worker)
+            if not busy:
+                return
             wait([worker.pipe for worker in busy], timeout=WAIT)
             for worker in list(busy):
                 done = worker.done(heard)
@@ -85,11 +88,17 @@ def work_through(
                 busy.remove(worker)
                 if worker.is_usable:
                     idle.append(worker)
-                waiting.extend(follow(done))
+                left.extend(follow(done))
                 yield done
     finally:
         for worker in (*busy, *idle):
             worker.end()
+
+
+def _next(left: deque[Task], tasks: Iterator[Task], most: int) -> list[Task]:
+    """Take the tasks that are to be given out now."""
+    taken = [left.popleft() for _ in range(min(most, len(left)))]
+    return [*taken, *islice(tasks, most - len(taken))]
 
 
 class _Worker(Generic[Task, Answer]):

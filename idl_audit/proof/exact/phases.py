@@ -25,7 +25,7 @@ from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.exact.numbers import Exact, product, zeros
 from idl_audit.proof.exact.point import exact_outputs
-from idl_audit.proof.exact.simplex import Optimum, maximise
+from idl_audit.proof.exact.simplex import maximise
 from idl_audit.values.arrays import AnyArray, BoolArray
 from idl_audit.values.box import Box
 from idl_audit.values.check import Check, unchecked
@@ -75,6 +75,8 @@ class Row:
 class Kink:
     """A state that may bend: x = below z for z <= 0, above z for z >= 0, with z in [lo, hi]."""
 
+    state: int
+    """Its number in the flat order."""
     variable: int
     """That stands for x."""
     z: tuple[Fraction, ...]
@@ -130,6 +132,14 @@ class Program:
     def least(self) -> list[Fraction]:
         """The least value of each variable."""
         return [*(self.fixed[i] for i in self.moves), *(kink.least for kink in self.kinks)]
+
+    def least_rows(self) -> Iterator[Row]:
+        """Yield least_j <= v_j for all variables."""
+        least = self.least
+        for j, low in enumerate(least):
+            values = [Fraction(0)] * (len(least) + 1)
+            values[j], values[-1] = Fraction(-1), low
+            yield Row(whole(values))
 
     def input_rows(self) -> Iterator[Row]:
         """Yield u_i <= hi_i for the inputs that move."""
@@ -222,7 +232,7 @@ def _through(
         variable = first + len(kinks)
         form = tuple(Fraction(top, z.bottom) for top in z.tops[i].tolist())
         ends = (Fraction(float(value)) for value in (below[i], above[i], lo[i], hi[i]))
-        kinks.append(Kink(variable, form, *ends))
+        kinks.append(Kink(int(model.offsets[k]) + i, variable, form, *ends))
         x.tops[i] = 0
         x.tops[i, variable] = x.bottom
     return x
@@ -241,6 +251,25 @@ def whole(values: Sequence[Fraction]) -> AnyArray:
 # --- the tree --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Why an alternative holds nowhere: phases are split, and at each leaf the rows add up to a contradiction.
+
+    Children have greater numbers than their parent, the two of a node numbers that follow each other: BELOW, ABOVE.
+    """
+
+    split: tuple[int, ...]
+    """Of each node, the number of the kink whose phases its children have; LEAF for a leaf."""
+    child: tuple[int, ...]
+    """The first child; 0 for a leaf."""
+    leaves: tuple[Mapping[int, int], ...]
+    """Of each leaf, in the order of nodes: row -> its multiplier, a whole number above 0."""
+
+
+LEAF: Final = -1
+"""In place of the number of a kink."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What is known of one alternative."""
@@ -249,6 +278,8 @@ class Answer:
     """Whether no point of the set satisfies it."""
     point: tuple[Fraction, ...] = ()
     """A counterexample of the query; nothing where there is none, or none was found."""
+    tree: Tree | None = None
+    """Where it is refuted: why."""
 
 
 class Decider:
@@ -256,8 +287,7 @@ class Decider:
 
     def __init__(self, model: ImplicitModel, query: Query, program: Program, check: Check = unchecked) -> None:
         self._model, self._query, self._program, self._check = model, query, program, check
-        self._always = list(program.input_rows())
-        self._of_kinks = [{phase: kink.rows(phase) for phase in (BELOW, ABOVE, FREE)} for kink in program.kinks]
+        self._rows = NodeRows.of(program)
 
     def decide(self, alternative: Conjunction) -> Answer:
         """Return a counterexample of the query, or that the alternative has none.
@@ -265,21 +295,27 @@ class Decider:
         What `check` raises, which is called at each pivot, ends the work.
         """
         asked = list(self._program.alternative_rows(alternative))
-        waiting: list[tuple[int, ...]] = [(FREE,) * len(self._program.kinks)]
+        split, child, leaves = [LEAF], [0], dict[int, Mapping[int, int]]()
+        waiting: list[tuple[int, tuple[int, ...]]] = [(0, (FREE,) * len(self._program.kinks))]
         while waiting:
-            phases = waiting.pop()
-            found = self._solved(phases, asked)
+            node, phases = waiting.pop()
+            found, multipliers = _maximised(self._rows.at(phases, asked), self._program.least, self._check)
             if found is None:
+                leaves[node] = multipliers
                 continue
             point = self._program.point(found)
             outputs = exact_outputs(self._model, point)
             if self._query.holds_between(outputs, outputs):
                 return Answer(False, point)
-            split = self._most_missing(phases, found)
-            if split is None:  # every state is on its graph, so that the rows hold
+            number = self._most_missing(phases, found)
+            if number is None:  # every state is on its graph, so that the rows hold
                 raise AssertionError("a point of an exact program is no counterexample")
-            waiting += [(*phases[:split], phase, *phases[split + 1 :]) for phase in (BELOW, ABOVE)]
-        return Answer(True)
+            split[node], child[node] = number, len(split)
+            for phase in (BELOW, ABOVE):
+                waiting.append((len(split), with_phase(phases, number, phase)))
+                split.append(LEAF)
+                child.append(0)
+        return Answer(True, tree=Tree(tuple(split), tuple(child), tuple(leaves[node] for node in sorted(leaves))))
 
     def _most_missing(self, phases: Sequence[int], found: Sequence[Fraction]) -> int | None:
         missing = [
@@ -289,28 +325,56 @@ class Decider:
         worst = max(range(len(missing)), key=missing.__getitem__, default=None)
         return None if worst is None or not missing[worst] else worst
 
-    def _solved(self, phases: Sequence[int], asked: Sequence[Row]) -> list[Fraction] | None:
-        """Return a point of a node's program, strictly inside strict rows; None where there is none."""
-        of_kinks = [row for kink, phase in zip(self._of_kinks, phases, strict=True) for row in kink[phase]]
-        rows = [*self._always, *of_kinks, *asked]
-        least = self._program.least
-        found = _maximised(rows, least, self._check)
-        if not found.is_feasible or (any(row.strict for row in rows) and not found.value > 0):
-            return None
-        return [low + value for low, value in zip(least, found.point, strict=False)]
+
+def with_phase(phases: Sequence[int], kink: int, phase: int) -> tuple[int, ...]:
+    """Return phases with another one for one kink."""
+    return (*phases[:kink], phase, *phases[kink + 1 :])
 
 
-def _maximised(rows: Sequence[Row], least: Sequence[Fraction], check: Check) -> Optimum:
-    """Return the greatest t <= 1 with row <= 0, row + t <= 0 for strict rows, in variables above their least values."""
+@dataclass(frozen=True, eq=False)
+class NodeRows:
+    """The rows of a program in the nodes of a tree."""
+
+    inputs: Sequence[Row]
+    kinks: Sequence[Mapping[int, Sequence[Row]]]
+    """Of each kink, its rows by phase."""
+
+    @classmethod
+    def of(cls, program: Program) -> NodeRows:
+        """Return those of a program."""
+        kinks = [{phase: kink.rows(phase) for phase in (BELOW, ABOVE, FREE)} for kink in program.kinks]
+        return cls(list(program.input_rows()), kinks)
+
+    def at(self, phases: Sequence[int], asked: Sequence[Row]) -> list[Row]:
+        """Return the rows of a node: of inputs, three of each kink, of the alternative."""
+        of_kinks = [row for kink, phase in zip(self.kinks, phases, strict=True) for row in kink[phase]]
+        return [*self.inputs, *of_kinks, *asked]
+
+
+def _maximised(
+    rows: Sequence[Row], least: Sequence[Fraction], check: Check
+) -> tuple[list[Fraction] | None, dict[int, int]]:
+    """Return a point with row <= 0, row + t <= 0 for strict rows, t > 0, in variables not below their least values.
+
+    Where there is none, what multiplies rows, and behind them least_j - v_j <= 0, in a sum that is 0 v + c, c > 0, or
+    c >= 0 with a strict row in it.
+    """
     n = len(least)
-    A, b = zeros((len(rows) + 1, n + 1)), zeros((len(rows) + 1,))
+    A, b, scales = zeros((len(rows) + 1, n + 1)), zeros((len(rows) + 1,)), []
     for i, row in enumerate(rows):
         shift = sum((a * low for a, low in zip(row.coefficients[:-1].tolist(), least, strict=True)), Fraction(0))
         right = -(shift + row.coefficients[-1])
         A[i, :n] = row.coefficients[:-1] * right.denominator
         A[i, n] = right.denominator if row.strict else 0
         b[i] = right.numerator
+        scales.append(right.denominator)
     A[-1, n], b[-1] = 1, 1
     c = zeros((n + 1,))
     c[n] = 1
-    return maximise(c, A, b, check=check)
+    found = maximise(c, A, b, check=check)
+    if found.is_feasible and (found.value > 0 or not any(row.strict for row in rows)):
+        return [low + value for low, value in zip(least, found.point, strict=False)], {}
+    own, of_least = found.multipliers[: len(rows)], found.multipliers[len(rows) + 1 :]
+    exact = [value * scale for value, scale in zip(own, scales, strict=True)]
+    exact += [value / low.denominator for value, low in zip(of_least, least, strict=False)]
+    return None, {i: top for i, top in enumerate(whole(exact).tolist()) if top}

@@ -34,6 +34,9 @@ class Optimum:
     value: Fraction = Fraction(0)
     point: tuple[Fraction, ...] = ()
     is_bounded: bool = True
+    multipliers: tuple[Fraction, ...] = ()
+    """>= 0, of the rows A v - b <= 0, then of -v <= 0: their sum is c . v - value for every v or, where there is no
+    point, a number above 0."""
 
 
 def maximise(c: AnyArray, A: AnyArray, b: AnyArray, *, check: Check = unchecked) -> Optimum:
@@ -49,9 +52,10 @@ def maximise(c: AnyArray, A: AnyArray, b: AnyArray, *, check: Check = unchecked)
     if not tableau.move_to(guessed_basis(c, A, b)):
         tableau = _Tableau(c, A, b, check)
     if not tableau.make_feasible():
-        return Optimum(False)
+        return Optimum(False, multipliers=tableau.multipliers(tableau.phase))
     bounded = tableau.improve(tableau.goal)
-    return Optimum(True, tableau.value(tableau.goal), tableau.point(), bounded)
+    multipliers = tableau.multipliers(tableau.goal) if bounded else ()
+    return Optimum(True, tableau.value(tableau.goal), tableau.point(), bounded, multipliers)
 
 
 class _Tableau:
@@ -59,7 +63,7 @@ class _Tableau:
 
     def __init__(self, c: AnyArray, A: AnyArray, b: AnyArray, check: Check) -> None:
         (m, n), self._check = A.shape, check
-        self.n, self.goal, self._phase = n, m, m + 1
+        self.n, self._m, self.goal, self.phase = n, m, m, m + 1
         self._rows, self._columns = list(range(n, n + m)), [*range(n), AUXILIARY]
         self._D = 1
         T = zeros((m + 2, n + 2))
@@ -85,8 +89,8 @@ class _Tableau:
         if len(right) and min(right) < 0:
             self._pivot(int(np.argmin(right)), self._columns.index(AUXILIARY))
         if AUXILIARY in self._rows:
-            self.improve(self._phase)
-            if self._T[self._phase, -1] < 0:
+            self.improve(self.phase)
+            if self._T[self.phase, -1] < 0:
                 return False
         self._drop_auxiliary()
         return True
@@ -100,7 +104,7 @@ class _Tableau:
             else:
                 keep = [i for i in range(len(self._T)) if i != row]
                 self._T, self._rows = self._T[keep], [*self._rows[:row], *self._rows[row + 1 :]]
-                self.goal, self._phase = self.goal - 1, self._phase - 1
+                self.goal, self.phase = self.goal - 1, self.phase - 1
         if AUXILIARY in self._columns:
             column = self._columns.index(AUXILIARY)
             self._T = np.delete(self._T, column, axis=1)
@@ -158,6 +162,15 @@ class _Tableau:
         for row, number in enumerate(self._rows):
             if 0 <= number < self.n:
                 found[number] = Fraction(self._T[row, -1], self._D)
+        return tuple(found)
+
+    def multipliers(self, objective: int) -> tuple[Fraction, ...]:
+        """Return what each row, and each variable, is worth to an objective that nothing improves."""
+        found = [Fraction(0)] * (self._m + self.n)
+        for column, number in enumerate(self._columns):
+            if number != AUXILIARY:
+                place = number - self.n if number >= self.n else self._m + number
+                found[place] = Fraction(self._T[objective, column], self._D)
         return tuple(found)
 
 

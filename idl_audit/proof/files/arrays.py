@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.exact.refutation import Refutation
 from idl_audit.proof.files.door import Arrays, Header, Name, Spec
 from idl_audit.proof.files.strict_json import Damaged
 from idl_audit.proof.forest import Choices, Forest, Shares
@@ -38,14 +40,22 @@ WEIGHTED: Final = MONOTONE | {"weights"}
 NORMED: Final = frozenset({"norm", "v"})
 
 
+def _tree(prefix: str) -> dict[str, Spec]:
+    """Return the entries of the nodes of trees; sizes are shared below their prefix."""
+    depth = prefix.count(".") + 1
+    trees, nodes = f"trees/{depth}", f"nodes/{depth}"
+    return {
+        "roots": Spec(WHOLE, (trees,), 0),
+        "variable": Spec(WHOLE, (nodes,), -1),
+        "cut": Spec(REAL, (nodes,)),
+        "child": Spec(WHOLE, (nodes,), 0),
+    }
+
+
 def _forest(prefix: str) -> Iterator[tuple[str, Spec]]:
     """Yield the entries of a forest; sizes are shared below its prefix."""
     depth = prefix.count(".") + 1
-    trees, nodes = f"trees/{depth}", f"nodes/{depth}"
-    yield f"{prefix}.roots", Spec(WHOLE, (trees,), 0)
-    yield f"{prefix}.variable", Spec(WHOLE, (nodes,), -1)
-    yield f"{prefix}.cut", Spec(REAL, (nodes,))
-    yield f"{prefix}.child", Spec(WHOLE, (nodes,), 0)
+    yield from ((f"{prefix}.{name}", spec) for name, spec in _tree(prefix).items())
     for kind in ("slopes", "multipliers", "duals"):
         leaves = f"leaves/{depth + 2}"
         yield f"{prefix}.{kind}.*.leaves", Spec(WHOLE, (leaves,), 0, ascending=True)
@@ -58,6 +68,7 @@ def _forest(prefix: str) -> Iterator[tuple[str, Spec]]:
 
 LEMMA: Final = "part.*.stage.*.lemma.*"
 GOALS: Final = "part.*.goals.*"
+EXACT: Final = "part.*.exact.*"
 
 PROOF: Final[Mapping[str, Spec]] = MappingProxyType(
     {
@@ -74,6 +85,14 @@ PROOF: Final[Mapping[str, Spec]] = MappingProxyType(
         f"{GOALS}.own.leaves": Spec(WHOLE, ("weighed/5",), 0, ascending=True),
         f"{GOALS}.own.weights": Spec(SINGLE, ("weighed/5", "weights/5"), 0),
         **dict(_forest(GOALS)),
+        f"{EXACT}.alternative": Spec(WHOLE, ("one",), 0),
+        f"{EXACT}.states": Spec(WHOLE, ("variables/4",), 0),
+        f"{EXACT}.lo": Spec(REAL, ("variables/4",)),
+        f"{EXACT}.hi": Spec(REAL, ("variables/4",)),
+        **{f"{EXACT}.{name}": spec for name, spec in _tree(EXACT).items()},
+        f"{EXACT}.leaves": Spec(WHOLE, ("used/4",), 0),
+        f"{EXACT}.rows": Spec(WHOLE, ("used/4",), 0),
+        f"{EXACT}.multipliers": Spec(BYTE, ("digits/4",)),
     }
 )
 """Pattern of a name -> what arrays of that name are; `part.K` is the proof for the query with number K."""
@@ -102,6 +121,18 @@ def packed(proof: Proof, part: int, arrays: dict[str, AnyArray]) -> None:
             arrays[f"{key}.own.leaves"] = _whole(goals.own.leaves)
             arrays[f"{key}.own.weights"] = np.asarray(goals.own.values, np.float32)
         _pack_forest(goals.forest, key, arrays)
+    for e, refutation in enumerate(proof.exact):
+        _pack_refutation(refutation, f"{prefix}.exact.{e}", arrays)
+
+
+def _pack_refutation(found: Refutation, key: str, arrays: dict[str, AnyArray]) -> None:
+    arrays[f"{key}.alternative"] = _whole([found.alternative])
+    for name in ("states", "leaves", "rows"):
+        arrays[f"{key}.{name}"] = _whole(getattr(found, name))
+    arrays[f"{key}.lo"], arrays[f"{key}.hi"] = np.asarray(found.lo, np.float64), np.asarray(found.hi, np.float64)
+    text = " ".join(f"{value:x}" for value in found.multipliers)
+    arrays[f"{key}.multipliers"] = np.frombuffer(text.encode("ascii"), np.uint8)
+    _pack_forest(found.forest, key, arrays)
 
 
 def pack_loop(witness: ProofWitness, key: str, arrays: dict[str, AnyArray]) -> None:
@@ -176,6 +207,10 @@ def opened(arrays: Arrays, part: int) -> Proof:
         {k: arrays[f"{prefix}.kept.{k}"] for k in arrays.numbers(f"{prefix}.kept")},
         opened_loops(arrays, f"{prefix}.loop"),
         tuple(arrays[f"{prefix}.delta.{a}"] for a in range(arrays.counted(f"{prefix}.delta", "roundings"))),
+        tuple(
+            _opened_refutation(arrays, f"{prefix}.exact.{e}")
+            for e in range(arrays.counted(f"{prefix}.exact", "refutations"))
+        ),
     )
 
 
@@ -222,6 +257,30 @@ def _opened_goals(arrays: Arrays, key: str) -> Goals:
         _opened_forest(arrays, key),
         LeafWeights(arrays[f"{key}.own.leaves"], arrays[f"{key}.own.weights"]) if has_own else None,
     )
+
+
+def _opened_refutation(arrays: Arrays, key: str) -> Refutation:
+    return Refutation(
+        int(arrays[f"{key}.alternative"][0]),
+        arrays[f"{key}.states"],
+        arrays[f"{key}.lo"],
+        arrays[f"{key}.hi"],
+        _opened_forest(arrays, key),
+        arrays[f"{key}.leaves"],
+        arrays[f"{key}.rows"],
+        _hexadecimal(arrays[f"{key}.multipliers"], f"{key}.multipliers"),
+    )
+
+
+def _hexadecimal(digits: AnyArray, name: str) -> tuple[int, ...]:
+    """Return whole numbers that are written one behind the other, a space between. Raises Damaged."""
+    text = digits.tobytes()
+    if not _NUMBERS.fullmatch(text):
+        raise Damaged(f"'{name}' is no list of hexadecimal numbers")
+    return tuple(int(part, 16) for part in text.split(b" ") if part)
+
+
+_NUMBERS: Final = re.compile(rb"([0-9a-f]+( [0-9a-f]+)*)?")
 
 
 def _opened_forest(arrays: Arrays, key: str) -> Forest:

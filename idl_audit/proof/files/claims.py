@@ -154,6 +154,31 @@ class PropertyClaim:
 
 
 @dataclass(frozen=True, eq=False)
+class QueryClaim:
+    """No assignment satisfies a VNN-LIB 2 query about one or several networks.
+
+    The file holds no box and no row: whoever checks it makes what is left to refute from the query's text.
+    """
+
+    name: str
+    """The query's file."""
+    sha256: str
+    """Of that file."""
+    networks: tuple[tuple[str, str], ...]
+    """Name and sha256 of each network that has a file of its own, in the order of the query."""
+    asked: tuple[Query, ...] = ()
+    """What is left to refute, box by box, in terms of the model that is made of the query: never out of a file."""
+
+    def misfit(self, model: ImplicitModel) -> str:
+        """Return why the model has no such inputs or outputs; empty, as it is made for them."""
+        return ""
+
+    def queries(self, model: ImplicitModel) -> tuple[Query, ...]:
+        """Return the queries that have no counterexample, if the claim holds."""
+        return self.asked
+
+
+@dataclass(frozen=True, eq=False)
 class SensitivityClaim:
     """|y(u) - y(v)| <= S |u - v| entrywise for all u and v."""
 

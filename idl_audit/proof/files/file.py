@@ -7,7 +7,7 @@ is read (`door`), and everything else happens in `check`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ import numpy as np
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.pair import FORMS
 from idl_audit.proof.check import check
+from idl_audit.proof.exact.refutation import ExactQuery
 from idl_audit.proof.files.arrays import (
     CONTRACTION,
     LOOP,
@@ -38,6 +39,7 @@ from idl_audit.proof.files.claims import (
     Ball,
     DemandClaim,
     PropertyClaim,
+    QueryClaim,
     SampleClaim,
     SensitivityClaim,
     Units,
@@ -106,7 +108,9 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
 )
 """Pattern of a name -> what arrays of that name are, for each kind of claim."""
 
-Claim: TypeAlias = SampleClaim | DemandClaim | PropertyClaim | SensitivityClaim | AgreementClaim | DifferenceClaim
+Claim: TypeAlias = (
+    SampleClaim | DemandClaim | PropertyClaim | QueryClaim | SensitivityClaim | AgreementClaim | DifferenceClaim
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +124,13 @@ class ProofFile:
     fault: str = ""
     """Of a file of format 1: why its choices are no proof."""
 
-    def checked(self, model: ImplicitModel, arithmetic: Arithmetic = None) -> Checked:
+    def checked(self, model: ImplicitModel, arithmetic: Arithmetic = None, exact: Sequence[ExactQuery] = ()) -> Checked:
         """Return how many claims there are and why some do not hold.
 
         Args:
             model: in the claim's units.
             arithmetic: of a claim about floating-point arithmetic: what bounds its roundings in this model.
+            exact: of one about real numbers: for each query what refutations in rational numbers are about.
         """
         if isinstance(self.claim, SensitivityClaim):
             if self.witness is None:
@@ -144,7 +149,7 @@ class ProofFile:
         why = self._unbounded(arithmetic)
         if why:
             return Checked(count, (why,))
-        return Checked(count, tuple(self._refused(model, queries, arithmetic)))
+        return Checked(count, tuple(self._refused(model, queries, arithmetic, exact or (None,) * len(queries))))
 
     def _unbounded(self, arithmetic: Arithmetic) -> str:
         """Return why nothing is known of the roundings that the claim is about; empty where that is known."""
@@ -152,24 +157,33 @@ class ProofFile:
             return ""
         return arithmetic.told if isinstance(arithmetic, Unbounded) else "nothing bounds what its arithmetic changes"
 
-    def _refused(self, model: ImplicitModel, queries: tuple[Query, ...], arithmetic: Arithmetic) -> list[str]:
+    def _refused(
+        self,
+        model: ImplicitModel,
+        queries: tuple[Query, ...],
+        arithmetic: Arithmetic,
+        exact: Sequence[ExactQuery | None],
+    ) -> list[str]:
         if not model.is_well_posed:
             return ["nothing proves that the model has one state for every input"]
-        if not queries or len(queries) != len(self.proofs):
+        nothing_left = isinstance(self.claim, QueryClaim)
+        if not (queries or nothing_left) or len(queries) != len(self.proofs):
             return [f"it has {len(self.proofs)} proofs for {len(queries)} queries"]
         found = []
-        for number, (query, proof) in enumerate(zip(queries, self.proofs, strict=True)):
-            where = f"box {number}: " if isinstance(self.claim, PropertyClaim) else ""
+        for number, (query, proof, own) in enumerate(zip(queries, self.proofs, exact, strict=True)):
+            where = f"box {number}: " if isinstance(self.claim, PropertyClaim | QueryClaim) else ""
             where = f"group {number}: " if isinstance(self.claim, DemandClaim) and len(queries) > 1 else where
             if not query.alternatives:
                 found.append(f"{where}it names no alternative")
-            found += [where + why for why in self._open(model, query, proof, arithmetic)]
+            found += [where + why for why in self._open(model, query, proof, arithmetic, own)]
         return found
 
-    def _open(self, model: ImplicitModel, query: Query, proof: Proof, arithmetic: Arithmetic) -> list[str]:
+    def _open(
+        self, model: ImplicitModel, query: Query, proof: Proof, arithmetic: Arithmetic, exact: ExactQuery | None
+    ) -> list[str]:
         """Return why one proof does not hold, in the arithmetic that the claim is about."""
         if self.about.arithmetic == "real":
-            return check(model, query, proof)
+            return check(model, query, proof, exact=exact)
         assert isinstance(arithmetic, FloatMargins)  # by `_unbounded`
         return check_computed(model, query, proof, arithmetic)
 
@@ -225,6 +239,9 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
                 if alternative.strict.any():
                     arrays[f"{key}.strict"] = alternative.strict.astype(np.int64)
         return {"kind": "property", "name": claim.name, "sha256": claim.sha256}
+    if isinstance(claim, QueryClaim):
+        networks = [{"name": name, "sha256": sha256} for name, sha256 in claim.networks]
+        return {"kind": "query", "name": claim.name, "sha256": claim.sha256, "networks": networks}
     ball = claim.ball
     arrays["centre"] = np.asarray(ball.centre, np.float64)
     if ball.sigma is not None:
@@ -350,14 +367,14 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Damaged("'claim' of meta is of no kind that is known")
-    if about.threshold is not None and name in ("property", "sensitivity", *DEMANDS):
+    if about.threshold is not None and name in ("property", "query", "sensitivity", *DEMANDS):
         raise Damaged("it has a threshold, which makes two classes, and is about none")
     entry = Entry(value, "claim", ("kind", *kind.keys), kind.optional)
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
     fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
     found = kind.opened(about, entry, Arrays(arrays), model)
-    if about.arithmetic != "real" and name not in ("sample", "property", *DEMANDS):
+    if about.arithmetic != "real" and name not in ("sample", "property", "query", *DEMANDS):
         raise Damaged("it speaks of roundings, and is about " + ("slopes" if name == "sensitivity" else "two networks"))
     if about.arithmetic == "real" and any(proof.slack for proof in found.proofs):
         raise Damaged("it speaks of roundings, and is about real numbers")
@@ -483,6 +500,23 @@ def _alternative(arrays: Arrays, start: str) -> Conjunction:
     return Conjunction(rows, offsets) if strict is None else Conjunction(rows, offsets, (), strict.astype(np.bool_))
 
 
+def _asked_query(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    return ProofFile(about, _query_claim(entry), _proofs(arrays, arrays.counted("part", "parts")))
+
+
+def _query_claim(entry: Entry) -> QueryClaim:
+    parts = [Entry(value, "networks", ("name", "sha256")) for value in entry.items("networks")]
+    networks = tuple((part.text("name"), part.sha256("sha256")) for part in parts)
+    return QueryClaim(entry.text("name"), entry.sha256("sha256"), networks)
+
+
+def read_without_proofs(archive: NpzFile, meta: Mapping[str, Any]) -> ProofFile:
+    """Return what a file claims of a query of which nothing is left to prove. Raises Damaged where it holds a proof."""
+    if set(archive.headers) != {"meta"}:
+        raise Damaged("it proves something, and nothing is left of its query to prove")
+    return ProofFile(read_about(meta), _query_claim(Entry(meta["claim"], "claim", ("kind", *KINDS["query"].keys))))
+
+
 def _sensitivity(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
     matrix, count = arrays["S"], arrays.counted("flat", "contractions")
     witness = Witness(
@@ -517,6 +551,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "top": Kind(("label", "k", "below", *_OF_A_SAMPLE), SAMPLE, _top, ("free",)),
         "pixels": Kind(("classes", *_OF_A_SAMPLE), PIXELS, _pixels, ("free",)),
         "property": Kind(("name", "sha256"), PROPERTY, _property),
+        "query": Kind(("name", "sha256", "networks"), PROOF, _asked_query),
         "sensitivity": Kind((), SENSITIVITY, _sensitivity),
         "agreement": Kind((*_OF_A_PAIR, "reference", "first", "second"), SAMPLE, _agreement),
         "difference": Kind(_OF_A_PAIR, DIFFERENCE, _difference),

@@ -28,6 +28,8 @@ from idl_audit.report.wording import eps_text, percent, plain, verdict_sentence
 MARK: Final = "<!-- idl-audit report -->"
 MOST_TRIPLES: Final = 12
 """So many adversarial inputs are in sight; the others are folded away."""
+MOST_CARRIED: Final = 5000
+"""A report of no more samples is carried by its page."""
 
 
 def to_html(report: Report, extras: Extras) -> str:
@@ -38,7 +40,6 @@ def to_html(report: Report, extras: Extras) -> str:
     subject = PurePath(report.model.path).name if report.model is not None else report.command
     triples, triples_note = cards_of_triples(report, extras)
     heat, heat_note = heat_maps(report, extras)
-    document = base64.b64encode(to_json(report).encode("utf-8")).decode()
     return (
         _environment()
         .get_template("report.html.j2")
@@ -61,12 +62,20 @@ def to_html(report: Report, extras: Extras) -> str:
             heat_note=heat_note,
             magma=MAGMA,
             structure=structure_picture(report),
-            json=Markup(f"data:application/json;base64,{document}"),
+            json=_document(report),
             schema_version=report.schema_version,
         )
         .strip()
         + "\n"
     )
+
+
+def _document(report: Report) -> Markup:
+    """Return the report as a link that holds it; an empty one where it is too large for a page."""
+    if len(report.samples) > MOST_CARRIED:
+        return Markup("")
+    text = base64.b64encode(to_json(report).encode("utf-8")).decode()
+    return Markup(f"data:application/json;base64,{text}")
 
 
 _TITLES: Final = {

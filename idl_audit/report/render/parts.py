@@ -79,6 +79,10 @@ class Stack:
 Cell: TypeAlias = str | int | Mark | Name | Share | Stack | None
 
 
+FOLDED: Final = 500
+"""Rows that are folded away together."""
+
+
 @dataclass(frozen=True)
 class Column:
     """The heading of a column; numbers stand on the right."""
@@ -89,13 +93,22 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below headings. Rows beyond `shown` may be folded away."""
+    """Rows below headings. Rows beyond `shown` may be folded away, many of them in parts."""
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     shown: int = 20
+
+    @property
+    def folded(self) -> list[tuple[str, tuple[tuple[Cell, ...], ...]]]:
+        """What is folded away: which rows they are, and the rows."""
+        rest = range(self.shown, len(self.rows), FOLDED)
+        if len(rest) == 1:
+            return [(f"{len(self.rows) - self.shown} more", self.rows[self.shown :])]
+        parts = [(at, self.rows[at : at + FOLDED]) for at in rest]
+        return [(f"rows {at + 1} to {at + len(rows)}", rows) for at, rows in parts]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from idl_audit.report.by_class import by_class, told_radii
 from idl_audit.report.radius_curve import radius_curve
 from idl_audit.report.render.parts import (
     VERDICTS,
@@ -22,6 +23,7 @@ from idl_audit.report.render.parts import (
     verdict_mark,
 )
 from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
+from idl_audit.report.shares import wilson
 from idl_audit.report.wording import (
     OBJECTIVES,
     PARTS,
@@ -46,6 +48,8 @@ from idl_audit.report.worst_first import (
 
 FEW_RADII = 3
 """Up to so many radii, verdicts are told in words among the samples."""
+MOST_SAMPLES = 5000
+"""So many are listed; the rest stays in the JSON."""
 MANY_RADII = 24
 """Up to so many, each has a column of its own."""
 
@@ -83,12 +87,18 @@ def verdict_section(report: Report) -> Iterator[Section]:
     if report.summary is not None and report.summary.per_eps:
         entries = sorted(report.summary.per_eps, key=lambda entry: entry.eps)
         yield Section("verdicts", "Verdicts", (_counts(report, entries), *_over_eps(report), *_reasons(report)))
+    classes = [_classes(report, eps) for eps in told_radii(report)]
+    if classes:
+        yield Section("classes", "By class", tuple(classes))
     tried = worst_first(report.samples)
     if tried:
         several = has_radii(tried)
-        body = _by_radius(report, tried) if several else _by_verdict(report, tried)
-        yield Section("samples", "Samples, worst first", (body,))
-    yield from _outputs(report, tried)
+        listed = tried[:MOST_SAMPLES]
+        body = _by_radius(report, listed) if several else _by_verdict(report, listed)
+        left = len(tried) - len(listed)
+        intro = f"The worst {len(listed):,} of {len(tried):,}; the others are in the report's JSON." if left else ""
+        yield Section("samples", "Samples, worst first", (body,), intro)
+        yield from _outputs(report, listed)
 
 
 def _over_eps(report: Report) -> Iterator[Table]:
@@ -129,6 +139,25 @@ def _counts(report: Report, entries: list[EpsSummary]) -> Table:
     if any(entry.parts is not None for entry in entries) and report.demand is not None:
         titles.append(f">{PARTS[report.demand.kind]} certified")
     return table("Counts at each radius", titles, rows, note=note, shown=100)
+
+
+def _classes(report: Report, eps: float) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for one in by_class(report, eps):
+        bar = Stack(tuple((VERDICTS[verdict], verdict_mark(verdict).text, one.counts[verdict]) for verdict in Verdict))
+        interval = wilson(one.counts[Verdict.CERTIFIED], one.n)
+        share = f"{percent(one.counts[Verdict.CERTIFIED], one.n)} ({interval.low:.2f} to {interval.high:.2f})"
+        counts = [one.counts[verdict] for verdict in Verdict]
+        rows.append((one.label, bar, one.n, share, *counts, one.mostly or None))
+    titles = (
+        ">class",
+        "",
+        ">n",
+        ">certified (95 %)",
+        *(f">{verdict_mark(verdict).text}" for verdict in Verdict),
+        "becomes",
+    )
+    return table(f"Classes at eps {eps_text(report, eps)}, the frailest first", titles, rows, shown=20)
 
 
 def _reasons(report: Report) -> Iterator[Table]:

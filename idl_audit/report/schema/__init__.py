@@ -78,7 +78,15 @@ from idl_audit.report.schema.subject import (
     WellPosed,
 )
 from idl_audit.report.schema.training import Fit, Training
-from idl_audit.report.schema.verification import Claim, Numbers, PropertyClaim, SecondModel, Verification
+from idl_audit.report.schema.verification import (
+    Claim,
+    NetworkFacts,
+    Numbers,
+    PropertyClaim,
+    QueryFacts,
+    SecondModel,
+    Verification,
+)
 from idl_audit.values.verdicts import Reason, Verdict
 
 __all__ = [
@@ -127,6 +135,7 @@ __all__ = [
     "MonotoneResult",
     "MonotoneSample",
     "Monotonicity",
+    "NetworkFacts",
     "NewlyFalsified",
     "NonzeroChange",
     "Nonzeros",
@@ -142,6 +151,7 @@ __all__ = [
     "PropertyClaim",
     "PropertyReport",
     "PropertyResult",
+    "QueryFacts",
     "Reason",
     "Removed",
     "Report",

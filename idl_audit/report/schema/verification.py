@@ -36,6 +36,27 @@ class PropertyClaim(Part):
     n_alternatives: Count = Field(description="Alternatives of all boxes.")
 
 
+class NetworkFacts(Part):
+    """A network of a query, and the file that it was checked with."""
+
+    name: Text = Field(description="Its name in the query.")
+    path: Text = Field(description="Its file.")
+    sha256: Sha256 = Field(description="SHA-256 of it, and of what lies beside it.")
+    equal_to: Text | None = Field(default=None, description="The network whose file it has; null where it has its own.")
+
+
+class QueryFacts(Part):
+    """The VNN-LIB 2 query that a certificate answers: no assignment satisfies it."""
+
+    file: Text = Field(description="The query's file, of which everything was made anew.")
+    sha256: Sha256 = Field(description="SHA-256 of it.")
+    networks: tuple[NetworkFacts, ...] = Field(description="The networks in the order of the query.")
+    elements: tuple[Text, ...] = Field(description="Element types of the variables.")
+    boxes: Count = Field(description="Boxes of inputs that the assertions make; 0 where they contradict each other.")
+    alternatives: Count = Field(description="Alternatives of all boxes.")
+    left: Count = Field(description="Those of them that the file has proofs for; ranges alone refute the others.")
+
+
 class SecondModel(Part):
     """The other network of a claim about two, and what turns inputs into its own."""
 
@@ -50,10 +71,13 @@ class SecondModel(Part):
 class Claim(Part):
     """What exactly was checked; what a file merely says of itself is called so."""
 
-    kind: Literal["class", "top", "limits", "pixels", "property", "sensitivity", "agreement", "difference"] = Field(
-        description="One class for all inputs of a set, a class among the first, outputs on their side of limits, "
-        "pixels of one class each, a property without counterexample, bounds S of all slopes; of "
-        "two networks, one class of both at every input of a set, or limits of how far their outputs differ there."
+    kind: Literal["class", "top", "limits", "pixels", "property", "query", "sensitivity", "agreement", "difference"] = (
+        Field(
+            description="One class for all inputs of a set, a class among the first, outputs on their side of limits, "
+            "pixels of one class each, a property without counterexample, a VNN-LIB 2 query that no assignment "
+            "satisfies, bounds S of all slopes; of two networks, one class of both at every input of a set, or limits "
+            "of how far their outputs differ there."
+        )
     )
     arithmetic: ArithmeticName = Field(
         default="real",
@@ -90,6 +114,7 @@ class Claim(Part):
     index: Count | None = Field(default=None, description="Position of the sample in its data, as the file states it.")
     leaves: Count | None = Field(default=None, description="Leaves of the trees that prove it.")
     property: PropertyClaim | None = Field(default=None, description="The property.")
+    query: QueryFacts | None = Field(default=None, description="The VNN-LIB 2 query.")
     matrix: Numbers | None = Field(default=None, description="S, outputs by inputs: |dy| <= S |du|.")
     second: SecondModel | None = Field(default=None, description="The other network of a claim about two.")
     limits: Numbers | None = Field(

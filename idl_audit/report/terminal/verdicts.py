@@ -9,6 +9,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
+from idl_audit.report.by_class import by_class, told_radii
 from idl_audit.report.radius_curve import RadiusPoint, radius_curve
 from idl_audit.report.schema import Report, SampleReport, Summary, Verdict
 from idl_audit.report.terminal.layout import (
@@ -50,6 +51,8 @@ def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide
     curve = radius_curve(report)
     if curve:
         yield "Over eps", _curve(curve)
+    for eps in told_radii(report) if most is None else ():
+        yield f"By class, the frailest first, at eps {eps_text(report, eps)}", _classes(report, eps)
     tried = worst_first(report.samples)
     if any(result.outputs for sample in tried for result in sample.results):
         yield heading("Outputs, worst samples first", len(tried), most), _outputs(report, tried, most)
@@ -102,6 +105,15 @@ def _outputs(report: Report, samples: Sequence[SampleReport], most: int | None) 
                 cells: list[Cell] = [sample.index, eps_text(report, result.eps), one.output, verdict]
                 known = one.least is not None or one.greatest is not None
                 add_row(made, [*cells, interval(one.least, one.greatest) if known else None])
+    return made
+
+
+def _classes(report: Report, eps: float) -> Table:
+    made = table(("class", "right"), ("n", "right"), *((verdict_name(verdict), "right") for verdict in Verdict))
+    add_columns(made, ("becomes", "left"))
+    for one in by_class(report, eps):
+        cells = [in_colour(verdict, str(one.counts[verdict])) for verdict in Verdict]
+        add_row(made, (one.label, one.n, *cells, one.mostly or None))
     return made
 
 

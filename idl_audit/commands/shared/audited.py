@@ -1,0 +1,164 @@
+"""The samples of an audit of robustness: as the file has them, as they are attacked, and one look at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.shared.deciding import Setting
+from idl_audit.commands.shared.demands import Demanded, read_demanded
+from idl_audit.commands.shared.subject import Subject
+from idl_audit.data.numbers import check_eps_units
+from idl_audit.data.overview import Overview, look_at, unchanged
+from idl_audit.data.samples import SampleStream
+from idl_audit.report.schema import Diagnostic
+from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.errors import DataError
+
+NEAR_INFINITY: Final = 1e300
+"""Beyond it, a set may not fit into float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audited:
+    """The samples, and what one pass over them has found."""
+
+    given: SampleStream
+    """As the options choose them."""
+    samples: SampleStream
+    """As they are attacked: those of the target class left out, rounded where the sets are those of rounded ones."""
+    seen_given: Overview
+    seen: Overview
+    """Of `samples`."""
+    rounded: int
+    """How many samples are no numbers that the network reads."""
+    demanded: Demanded
+    """What is asked of the outputs."""
+
+    @property
+    def labels(self) -> IntArray:
+        """The classes, or several labels of each sample; none where no labels are needed."""
+        labels = self.samples.labels
+        return np.zeros(0, np.int64) if labels is None else labels
+
+
+def audited(setting: Setting, subject: Subject, options: RobustnessOptions) -> Audited:
+    """Read all samples once, and refuse those that cannot be audited before any work is done.
+
+    Raises:
+        DataError: where the samples have no labels, or one lies outside the valid range.
+    """
+    demanded = read_demanded(subject, options.data, options.model, options.demanded)
+    given = demanded.stream
+    _refuse_unlabelled(demanded, given, subject)
+    chosen = _but_target(given, options)
+    samples = _as_read(chosen, subject, options)
+    lo, hi = setting.preprocessing.bounds or (None, None)
+    if setting.features is None:
+        inside = np.clip(samples.read(slice(1)).inputs[0], lo, hi)
+        setting.sets(inside, subject)  # what is wrong with the set around any sample is told first
+    check = _in_range(setting, subject)
+    seen = look_at(demanded.single(samples), check)
+    seen_given = seen if samples is given else look_at(demanded.single(given))
+    if setting.sigma is None and setting.features is None:  # eps is a distance, and must have the data's units
+        check_eps_units(options.eps, seen_given.least, seen_given.greatest, options.data.preprocessing.bounds)
+    rounded = 0 if samples is chosen else _differing(chosen, samples)
+    return Audited(given, unchanged(samples, seen), seen_given, seen, rounded, demanded)
+
+
+def _refuse_unlabelled(demanded: Demanded, samples: SampleStream, subject: Subject) -> None:
+    if samples.labels is not None or demanded.kind == "limits":
+        return
+    classes = ""
+    if subject.threshold is not None:
+        classes = (
+            f" (1 where the output is above {subject.threshold.value:g}, else 0); a regression has no classes: ask how "
+            "far its outputs move with --within DELTA"
+        )
+    raise DataError(
+        f"{samples.source} has no labels; put an array 'labels' into an .npz, or give a file with --labels{classes}"
+    )
+
+
+def _but_target(samples: SampleStream, options: RobustnessOptions) -> SampleStream:
+    """Leave out samples of the target class itself."""
+    if options.target is None or samples.labels is None:
+        return samples
+    others = samples.labels != options.target
+    if not others.any():
+        raise DataError(f"all samples have the target class {options.target} already; give others")
+    return samples.rows(others)
+
+
+def _as_read(samples: SampleStream, subject: Subject, options: RobustnessOptions) -> SampleStream:
+    """Round samples to what the network reads, where some inputs stay exactly as they are: it must be able to say them.
+
+    That is float32, or float16 where the network reads that.
+    """
+    if options.sparse is None and options.ignore is None and options.features is None:
+        return samples
+    kind, bounds, exactly = floats(subject, options), options.data.preprocessing.bounds, samples.inputs_at
+    return replace(samples, inputs_at=lambda indices: _in_floats(exactly(indices), kind, bounds))
+
+
+def floats(subject: Subject, options: RobustnessOptions) -> np.dtype[Any]:
+    """Return the type of the numbers that the network reads of the data itself."""
+    coarse = subject.point_type.itemsize < 4 and options.data.preprocessing.is_identity
+    return subject.point_type if coarse else np.dtype(np.float32)
+
+
+def _in_floats(inputs: FloatArray, kind: np.dtype[Any], bounds: tuple[float, float] | None) -> FloatArray:
+    """Return the nearest numbers of a type; where one lies outside the valid range and the input does not, the next."""
+    lo, hi = bounds or (-np.inf, np.inf)
+    rounded, infinity = inputs.astype(kind), np.array(np.inf, kind)
+    above, below = np.nextafter(rounded, infinity), np.nextafter(rounded, -infinity)
+    rounded = np.where((rounded.astype(np.float64) < lo) & (inputs >= lo), above, rounded)
+    rounded = np.where((rounded.astype(np.float64) > hi) & (inputs <= hi), below, rounded)
+    return rounded.astype(np.float64)
+
+
+def _in_range(setting: Setting, subject: Subject) -> Callable[[IntArray, FloatArray], None]:
+    """Return what refuses samples around which there is no set: outside the valid range, or next to infinity."""
+    lo, hi = setting.preprocessing.bounds or (-NEAR_INFINITY, NEAR_INFINITY)
+    lo, hi = max(lo, -NEAR_INFINITY), min(hi, NEAR_INFINITY)
+
+    def check(indices: IntArray, inputs: FloatArray) -> None:
+        odd = ~((inputs >= lo) & (inputs <= hi)).all(axis=1)
+        each = setting.features is not None  # must be a valid row
+        for row in np.flatnonzero(odd | each):
+            try:
+                setting.sets(inputs[row], subject)
+            except DataError as error:
+                raise DataError(f"sample {int(indices[row])}: {error}") from error
+
+    return check
+
+
+def _differing(chosen: SampleStream, samples: SampleStream) -> int:
+    """Return how many samples are not what the file has."""
+    parts = zip(chosen.parts(), samples.parts(), strict=True)
+    return sum(int((one.inputs != other.inputs).any(axis=1).sum()) for (_, one), (_, other) in parts)
+
+
+def left_out(found: Audited, options: RobustnessOptions, subject: Subject) -> Iterator[Diagnostic]:
+    """Say what a targeted or a sparse attack made of the samples."""
+    if options.target is not None:
+        left = found.given.n - found.samples.n
+        yield Diagnostic(
+            code="IDL203",
+            level="info",
+            message=f"only class {options.target} counts: falsified means that the network predicts it, certified that "
+            f"the label outranks it everywhere; {left} sample{'' if left == 1 else 's'} of that class left out",
+        )
+    if found.rounded:
+        kind, sets = floats(subject, options).name, "sets" if options.sparse is None else "sparse sets"
+        yield Diagnostic(
+            code="IDL204",
+            level="info",
+            message=f"{found.rounded} of {found.samples.n} samples are no {kind} numbers; the {sets} are those around "
+            f"the samples rounded to {kind}, as the network reads them",
+        )
