@@ -60,8 +60,8 @@ def test_rows_are_within_radii_ranges_and_categories(features: Features) -> None
     assert [choice.values.ravel().tolist() for choice in cell.choices[:2]] == [[17, 18, 19, 20], [0, 1]]
     assert cell.choices[2].values.tolist() == np.eye(3).tolist()
     hull = cell.hull
-    assert hull.inner_lo.tolist() == [17, 59.25, 0, 1, 0, 0, 0, 1999]
-    assert hull.inner_hi.tolist() == [20, 60, 0, 1, 1, 1, 1, 1999]
+    assert hull.inner_lo.tolist() == pytest.approx([17, 59.25, 0, 1, 0, 0, 0, 1999], abs=1e-12)
+    assert hull.inner_hi.tolist() == pytest.approx([20, 60, 0, 1, 1, 1, 1, 1999], abs=1e-12)
     good = ROW.copy()
     good[[0, 1]] = 20, 60
     assert cell.contains(np.array([ROW, good], np.float32)).all()
