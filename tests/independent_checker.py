@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 import onnx.reference
 
-from tests.independent_files import Array, Arrays, Choices, Forest, demand, numbered, read, take
+from tests.independent_files import Array, Arrays, Choices, Forest, Proof, demand, numbered, numbers, read, take
 
 Maps = dict[int, "Exact"]  # of each block that is read: the matrix
 Bounds = list[Array]  # of each block, times 2**GRID: lower ends of z, and of -z
@@ -133,9 +133,9 @@ class Network:
         demand(batch in (0, 1) and min(shape) > 0, f"input of shape {[batch, *shape]}")
         scale, *channels = json.loads(units)
         demand({*map(len, channels)} <= {0, 1, shape[0]}, "meta: preprocessing")
-        numbers = (np.resize([*map(Fraction, each or [i])], shape[0]) for i, each in enumerate(channels))
-        mean, std = (np.repeat(each, math.prod(shape[1:])) for each in numbers)
-        self.scale, self.shift = Fraction(scale) / std, -mean / std
+        full = (np.resize(numbers(each or [i]), shape[0]) for i, each in enumerate(channels))
+        mean, std = (np.repeat(each, math.prod(shape[1:])) for each in full)
+        self.scale, self.shift = numbers([scale])[0] / std, -mean / std
         demand((self.scale > 0).all(), "meta: preprocessing")
         self.below, self.maps, self.windows, self.sizes = [1, 1], list[Maps]([{}, {}]), [{}, {}], [1, len(mean)]
         values[entry.name] = Tensor((1, *shape), {1: None})
@@ -235,7 +235,8 @@ class Part:
             exp = max(0, 39 - math.frexp(abs(real).max(initial=0))[1])
             lam = Exact(np.rint(np.ldexp(real, exp)).astype(int).astype(object), exp)
             total = total + least(v.times(self.network.below[t]) - lam, v - lam, b[t])
-            parts = added(parts, {j: lam @ m for j, m in self.network.maps[t].items()}) if real.any() else parts
+            if lines != "none":  # duals may prove a leaf empty whatever the functional is
+                parts = added(parts, {j: lam @ m for j, m in self.network.maps[t].items()})
         return total + sum(least(w, w, b[t]) for t, w in parts.items())
 
     def multipliers(self, t: int, v: Exact, lo: Array, hi: Array, lines: str, chosen: Choices) -> Array:
@@ -381,7 +382,7 @@ def prove(network: Network, arrays: Arrays, name: str, lo: Array, hi: Array, *al
     Part(arrays, name, network, lo, hi).check(*alternatives)
 
 
-def check(model: Path, proof: Path) -> str:
+def check(model: Path, proof: Proof) -> str:
     """The claim of a proof file that is right about a model; Refused otherwise, whatever the file holds."""
     return read(model, proof, "real", load, prove)
 
