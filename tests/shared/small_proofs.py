@@ -205,15 +205,33 @@ def _property(
 
 
 def splits_both(source: Source) -> Source:
-    """Return a proof that splits inputs with a state split below a leaf, as no search of ours does."""
+    """Return a proof that splits inputs and states: as it was found, or by hand."""
+    lo, hi = source.arrays["part.0.lo"], source.arrays["part.0.hi"]
+    variable = source.arrays["part.0.goals.0.variable"]
+    if not ((variable >= 0) & (variable < lo.size)).any():
+        source = _split(source, 0, float(lo[0] + hi[0]) / 2)
+    if not (variable >= lo.size).any():
+        source = _split(source, lo.size + 1, 0.0)
+    return replace(source, name="inputs and states split")
+
+
+def _split(source: Source, what: int, cut: float) -> Source:
+    """Return a proof whose last leaf is split once more; both children have its choices."""
     arrays, key = dict(source.arrays), "part.0.goals.0."
-    variable, child, cut = (arrays[key + name].copy() for name in ("variable", "child", "cut"))
-    leaf, n, p = int(np.flatnonzero(variable < 0)[-1]), len(variable), arrays["part.0.lo"].size
-    variable[leaf], child[leaf] = p + 1, n
-    arrays[key + "variable"] = np.concatenate([variable, [-1, -1]])
-    arrays[key + "child"] = np.concatenate([child, [0, 0]])
-    arrays[key + "cut"] = np.concatenate([cut, [0.0, 0.0]])
-    return replace(source, name="inputs and states split", arrays=arrays)
+    leaves = np.flatnonzero(arrays[key + "variable"] < 0)
+    last, n = len(leaves) - 1, len(arrays[key + "variable"])
+    for name, own, below in (("variable", what, -1), ("child", n, 0), ("cut", cut, 0.0)):
+        array = np.concatenate([arrays[key + name], [below, below]])
+        array[leaves[-1]] = own
+        arrays[key + name] = array
+    for name in [name for name in arrays if name.startswith(key) and name.endswith(".leaves")]:
+        (place,) = np.nonzero(arrays[name] == last)
+        if place.size:
+            arrays[name] = np.append(arrays[name], last + 1)
+            for other in (name.replace(".leaves", end) for end in (".values", ".shares", ".weights")):
+                if other in arrays:
+                    arrays[other] = np.concatenate([arrays[other], arrays[other][place]])
+    return replace(source, arrays=arrays)
 
 
 def sources(folder: Path, seeds: Iterable[int]) -> Iterator[Source]:
