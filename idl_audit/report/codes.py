@@ -346,6 +346,13 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "declares: of float32 a proof pays for every rounding, of real numbers a point is confirmed exactly.",
             "Raise --time-limit. Where roundings are what keeps a proof from being one, declare all variables as real.",
         ),
+        "IDL509": Code(
+            "the assignment of a VNN-LIB 2 query is rounded",
+            "A query about real numbers holds at the exact point that was found, of which some entry is no decimal "
+            "(1/3), and at no point near it that can be written; or its networks have no exact form, and hidden "
+            "tensors and outputs are told as floats.",
+            "Nothing to do. Whoever checks the assignment must allow for the digits that are printed.",
+        ),
         "IDL601": Code(
             "nothing was gained",
             "None of the trade-offs that training reached certifies more of the samples kept apart and keeps their "
