@@ -100,6 +100,7 @@ GOOD: Mapping[str, str] = {
     "mean": "0.5",
     "monotone": "3+",
     "network": "N=model.onnx",
+    "shard": "2/3",
     "std": "0.25",
     "steps": "bounds,certify",
 }

@@ -218,6 +218,11 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "whether attacks transfer. The attacked network alone decides which points count.",
             "Leave --matrix out to rank by the network's own S.",
         ),
+        "IDL219": Code(
+            "one shard of an audit",
+            "The report is of one part of the samples (--shard I/N), decided as the whole run would decide them.",
+            "Run the other parts, here or elsewhere, and give all reports to `idl-audit merge`.",
+        ),
         "IDL220": Code(
             "the time limit ended verdicts that nodes should have",
             "With --max-nodes every machine does the same work, and --time-limit is a safety net. It ended some "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from idl_audit.commands.options import common as c
 from idl_audit.gate.rules import EXAMPLE, MEANINGS
+from idl_audit.values.errors import OptionError
 from idl_audit.values.options import PATH, SWITCH, TEXT, Declared, group, one_of, option
 
 
@@ -60,6 +61,27 @@ class Diff(Declared):
         panel=c.OUTPUT,
         rank=8,
     )
+
+
+@dataclass(frozen=True)
+class Merge(Declared):
+    """Make one report of those of all shards of an audit: what one run would have written, but for its times.
+
+    certify and attack with --shard I/N write the shards, anywhere and in any
+    order. What does not belong together is refused by name: another model,
+    data, threat model or version, a shard that is missing, there twice, or
+    incomplete.
+    """
+
+    reports: tuple[Path, ...] = option(
+        (), PATH, "The report.json of every shard.", metavar="REPORT...", positional=True, several=True, in_file=False
+    )
+    printing: c.Printing = group(c.Printing)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.reports:
+            raise OptionError("give the reports of all shards: idl-audit merge part-*.json -o whole.json")
 
 
 @dataclass(frozen=True)

@@ -400,6 +400,7 @@ def decide_all(
     jobs: int,
     earlier: Iterable[Decided] = (),
     watch: Watcher = lambda progress: None,
+    among: range | None = None,
     decider: Callable[[Task], Answer] | None = None,
 ) -> Generator[Decided, None, None]:
     """Yield the samples as they are decided, all radii of one at a time.
@@ -411,10 +412,13 @@ def decide_all(
         jobs: how many processes; 1 works in this one.
         earlier: what was decided before, and is not decided again; iterated once.
         watch: told how far the work has come.
+        among: the positions that are to be decided; all of them, unless given. The others take part in batches.
         decider: what decides a sample in another process; where it is None, a `Decider`, which takes batches as well.
     """
-    score = _Score(len(tasks) * len(setting.eps), watch, Counter())
-    known = np.zeros(len(tasks), bool)
+    among = range(len(tasks)) if among is None else among
+    score = _Score(len(among) * len(setting.eps), watch, Counter())
+    known = np.ones(len(tasks), bool)
+    known[among.start : among.stop] = False
     for sample in earlier:
         known[sample.position] = True
         score.verdicts.update(result.verdict.value for result in sample.results.values())
