@@ -24,16 +24,18 @@ from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import SampleStream
 from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
-from idl_audit.decide.proofs import proof_of
+from idl_audit.decide.proofs import by_lines_alone, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.files.claims import Ball, SampleClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
+from idl_audit.proof.intervals import interval_bounds
+from idl_audit.proof.proof import Proof, trivial
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.box import InputSet, SparseBall
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import InvalidInputError, ModelFileError
+from idl_audit.values.errors import IdlAuditError, InvalidInputError, ModelFileError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
 from idl_audit.values.verdicts import Reason, Verdict
@@ -159,6 +161,10 @@ class Decider:
     _margins: FloatMargins | Unbounded | None = None
     _known: dict[int, dict[float, Result]] = field(default_factory=dict)
     """Position -> radius -> what `decide_first` has found."""
+    _errors: dict[tuple[int, float], float] = field(default_factory=dict)
+    """Position and radius -> a bound of what floats change in a certified margin, where it is below that."""
+    _proofs: dict[tuple[int, float], Proof] = field(default_factory=dict)
+    """Position and radius -> the proof of what is certified, which has been checked."""
 
     def __reduce__(self) -> tuple[type[Decider], tuple[Setting]]:
         return Decider, (self.setting,)
@@ -175,7 +181,8 @@ class Decider:
             if self._is_decided(one.position):
                 begun()
                 decided.append(self.decide(one, lambda message: None))
-        self._known.clear()
+        for left in (self._known, self._errors, self._proofs):
+            left.clear()
         return decided
 
     def decide_first(self, batch: Batch) -> None:
@@ -183,6 +190,8 @@ class Decider:
 
         What goes wrong with a batch is left to each of its samples alone.
         """
+        self._errors.clear()
+        self._proofs.clear()
         if len(batch.tasks) == 1:
             return
         model, network = self._model()
@@ -199,6 +208,41 @@ class Decider:
             for task, result in zip(open_, found, strict=True):
                 if result is not None:
                     self._known.setdefault(task.position, {})[radius.value] = result
+            certified = [
+                (task, sets[task.position][number], result)
+                for task, result in zip(open_, found, strict=True)
+                if result is not None and result.verdict is Verdict.CERTIFIED
+            ]
+            if len(certified) > 1 and self.setting.verdicts.arithmetic == "real":
+                self._finish_together(radius, certified)
+
+    def _finish_together(self, radius: Eps, certified: Sequence[tuple[SampleTask, InputSet, Result]]) -> None:
+        """Find what belongs to certified verdicts of many samples at once; what fails is left to each of them alone."""
+        model, _ = self._model()
+        try:
+            self._errors_together(radius, certified)
+            if self.setting.certificates is not None:
+                queries = [self._claim(task, radius, inputs).queries(model)[0] for task, inputs, _ in certified]
+                by_lines = by_lines_alone(model, queries, [result.recorded for *_, result in certified])
+                for (task, *_), query, holds in zip(certified, queries, by_lines, strict=True):
+                    if holds:
+                        self._proofs[task.position, radius.value] = trivial(len(query.alternatives))
+        except (IdlAuditError, MemoryError):
+            return
+
+    def _errors_together(self, radius: Eps, certified: Sequence[tuple[SampleTask, InputSet, Result]]) -> None:
+        """Bound what floats change in margins coarsely, over all boxes at once; where that is enough, it is kept."""
+        margins = self._float_margins()
+        if isinstance(margins, Unbounded):
+            return
+        boxes = Interval.of_boxes([inputs.hull for _, inputs, _ in certified])
+        rows = np.stack([self._margin_rows(task.label) for task, *_ in certified])
+        found = (
+            margins.over(boxes, interval_bounds(margins.model, boxes)).of(rows, ranked=True).max(axis=1, initial=0.0)
+        )
+        for (task, _, result), error in zip(certified, found.tolist(), strict=True):
+            if result.lower is not None and result.lower > error:
+                self._errors[task.position, radius.value] = error
 
     def _is_settled(self, position: int) -> bool:
         """Whether a smaller set has a point of another class."""
@@ -240,9 +284,11 @@ class Decider:
                     arithmetic=self._arithmetic(),
                 )
             )
-            error = self._float_error(sample, inputs, result, budget)
+            error = self._errors.pop((task.position, radius.value), None)
+            if error is None or result.verdict is not Verdict.CERTIFIED:
+                error = self._float_error(sample, inputs, result, budget)
             if result.verdict is Verdict.CERTIFIED and setting.certificates is not None:
-                self._certify(sample, task.centre, radius, inputs, result, setting.certificates)
+                self._certify(sample, task, radius, inputs, result, setting.certificates)
             result = _slim(replace(result, float_error=error))
             sample.results[radius.value], sample.predicted = result, result.predicted
             if result.verdict is Verdict.FALSIFIED:
@@ -308,20 +354,23 @@ class Decider:
         assert self.subject is not None  # read with the model
         return self.setting.sets(task.centre, self.subject)
 
+    def _claim(self, task: SampleTask, radius: Eps, inputs: InputSet) -> SampleClaim:
+        k = inputs.k if isinstance(inputs, SparseBall) else None
+        setting = self.setting
+        ball = Ball(task.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
+        return SampleClaim(ball, task.label, task.index)
+
     def _certify(
-        self, sample: Decided, centre: FloatArray, radius: Eps, inputs: InputSet, result: Result, folder: Path
+        self, sample: Decided, task: SampleTask, radius: Eps, inputs: InputSet, result: Result, folder: Path
     ) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""
         model, network = self._model()
         setting = self.setting
-        k = inputs.k if isinstance(inputs, SparseBall) else None
-        ball = Ball(centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
-        claim = SampleClaim(ball, sample.label, sample.index)
-        (query,) = claim.queries(model)
-        proof = proof_of(
+        claim = self._claim(task, radius, inputs)
+        proof = self._proofs.pop((task.position, radius.value), None) or proof_of(
             model,
             network,
-            query,
+            claim.queries(model)[0],
             result.recorded,
             budget=setting.verdicts.budget,
             arithmetic=self._arithmetic(),
