@@ -133,18 +133,22 @@ def saved(folder: Path, name: str, seed: int) -> Path:
 
 def made(folder: Path, name: str, seed: int) -> Source:
     """Return a proof of some kind about the network of a seed, at nearly the largest set that its methods prove."""
-    path = saved(folder, KINDS[name].network, seed)
-    found = next(found for k in range(12) if (found := _proved(path, name, seed, 0.8**k)) is not None)
-    file = folder / f"{name}-{seed}.npz"
+    return source(saved(folder, KINDS[name].network, seed), KINDS[name], name, seed)
+
+
+def source(path: Path, kind: Kind, name: str, seed: int) -> Source:
+    """Return a proof of some kind about a network of three outputs."""
+    found = next(found for k in range(16) if (found := _proved(path, kind, name, seed, 0.8**k)) is not None)
+    file = path.with_name(f"{name}-{seed}.npz")
     write_proof(file, found, tool="tests", force=True)
     with np.load(file) as archive:
         arrays = {key: archive[key] for key in archive.files if key != "meta"}
         return Source(name, path, arrays, json.loads(str(archive["meta"])), {})
 
 
-def _proved(path: Path, name: str, seed: int, share: float) -> ProofFile | None:
+def _proved(path: Path, kind: Kind, name: str, seed: int, share: float) -> ProofFile | None:
     """Return a proof for a share of that set; None where the methods find none."""
-    kind, subject = KINDS[name], open_subject(path)
+    subject = open_subject(path)
     units = kind.units or Preprocessing()
     model, rng = subject.in_data_units(units), np.random.default_rng([seed, 1])
     centre = rng.uniform(-0.5, 0.5, model.n_inputs)
