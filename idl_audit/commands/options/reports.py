@@ -130,10 +130,10 @@ class Rendering(Declared):
 
 @dataclass(frozen=True)
 class Explain(Declared):
-    """Say what a diagnostic code means, and what to do about it."""
+    """Say what a diagnostic code, a verdict or the reason of one means, and what to do about it."""
 
     code: str | None = option(
-        None, TEXT, "IDLnnn, from a report or an error; without it, all are listed.", positional=True
+        None, TEXT, "IDLnnn, unknown, time_limit, ...: as reports have it; without it, all are listed.", positional=True
     )
 
 

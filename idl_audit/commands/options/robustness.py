@@ -134,8 +134,11 @@ class RobustnessOptions(Declared):
         "Draw sample, change (changed pixels in red) and adversarial input as PNGs in this folder.", metavar="DIR"
     )
     image_shape: tuple[int, ...] | None = c.image_shape()
-    matrix: Path | None = c.file(
-        "Rank the inputs for the method sensitivity by this S of another network (`sensitivity --save`)."
+    matrix: Path | None = option(
+        None,
+        PATH,
+        "Rank the inputs for the method sensitivity by this S of another network (`sensitivity --save`).",
+        metavar="S.npz",
     )
     force: bool = c.force()
     model: ModelOptions = group(ModelOptions)
