@@ -1,6 +1,6 @@
-"""Print what batches of samples, the order of the rungs and the attacks cost, as ratios of one run.
+"""Write reports/batches.md: what batches of samples, the order of the rungs and the attacks cost, ratios of one run.
 
-    IDL_AUDIT_DATA=... python -m benchmarks.batches [--images 50] [--rounds 3] [--only bounds,ladder,attacks]
+    IDL_AUDIT_DATA=... python -m benchmarks.batches [--images 50] [--rounds 3] [--only bounds,ladder] [--out DIR]
 
 All figures are processor seconds of one process, the least of some rounds; run it with OMP_NUM_THREADS=1.
 
@@ -17,7 +17,7 @@ import argparse
 import csv
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,10 +36,10 @@ from idl_audit.decide.ladder import samples_at_once as at_once
 from idl_audit.graph.torch_reader import network_of
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.input_units import in_data_units
+from idl_audit.implicit.linear_maps import Dense
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.dual_bound import Functionals, lower_bound
-from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
@@ -50,6 +50,17 @@ from idl_audit.values.verdicts import Verdict
 PACKAGES = ("numpy", "scipy", "torch", "onnxruntime", "auto_LiRPA")
 MEAN, STD = 0.1307, 0.3081
 CHEAP = ("interval", "linear")
+ABOUT = """# Batches of samples
+
+Made by `python -m benchmarks.batches`: milliseconds of the processor a sample, the least of some rounds of one process,
+one thread. *bounds*: all states and margins by backward linear bounds, sample by sample and all in one call; auto_LiRPA
+computes in float32 and does not round outward. *ladder*: verdicts by the default methods, and by intervals and linear
+bounds alone (cheap)."""
+BOUNDS = "| bounds of | by | one by one, ms | together, ms | ratio | theirs to ours |"
+LADDER = (
+    "| verdicts of | certified | same verdict | alone ms | batches ms | ratio | cheap alone ms | cheap batches ms "
+    "| ratio | all to cheap |"
+)
 SECONDS = 5.0
 """Of the processor, for a sample or a property."""
 
@@ -115,7 +126,7 @@ def margins(subject: Subject, some: slice) -> FloatArray:
     model, inputs = subject.model, Interval.of_boxes(subject.boxes[some])
     bounds = backward_state_bounds(model, inputs)
     seeds = np.stack([margin_functionals(model.n_outputs, int(label)) for label in subject.labels[some]])
-    return lower_bound(model, inputs, bounds, Functionals.of_outputs(model, seeds), line_multipliers(model, bounds))
+    return output_lower_bounds(model, inputs, bounds, seeds)
 
 
 def peers_margins(subject: Subject) -> Callable[[slice], object]:
@@ -144,10 +155,12 @@ def both_ways(work: Callable[[slice], object], n: int, rounds: int) -> tuple[flo
 
 
 def bounds_rows(subject: Subject, rounds: int) -> Iterator[str]:
-    """Yield the rows of a network whose layers are dense."""
+    """Yield the rows of a network; where its layers are a chain of dense ones, beside auto_LiRPA."""
     n = len(subject.x)
     ours = both_ways(lambda some: margins(subject, some), n, rounds)
     yield f"| {subject.name} | ours | {ours[0]:.2f} | {ours[1]:.2f} | {ours[0] / ours[1]:.2f} | |"
+    if not all(isinstance(one, Dense) for one in subject.model.maps):
+        return
     try:
         theirs = both_ways(peers_margins(subject), n, rounds)
     except Exception as error:
@@ -232,31 +245,36 @@ def seconds_until_found(model: Path, vnnlib: Path) -> float | None:
 
 
 def main() -> None:
-    """Print the tables as they are measured."""
+    """Print the tables as they are measured, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="bounds,ladder,attacks")
+    parser.add_argument("--out", type=Path, default=ROOT / "reports")
     given = parser.parse_args()
     data, parts = Path(os.environ["IDL_AUDIT_DATA"]), given.only.split(",")
     torch.set_num_threads(1)
-    print(f"{machine(1, PACKAGES)}; {given.images} samples", flush=True)
+    lines = [ABOUT, "", f"{machine(1, PACKAGES)}; {given.images} samples."]
+    for line in tables(data, parts, given.images, given.rounds):
+        print(line, flush=True)
+        lines.append(line)
+    given.out.mkdir(exist_ok=True)
+    (given.out / "batches.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def tables(data: Path, parts: Sequence[str], images: int, rounds: int) -> Iterator[str]:
+    """Yield the lines of the tables."""
     if "bounds" in parts:
-        print(
-            "\n| network | by | one by one, ms | together, ms | ratio | theirs to ours |\n|---|---|---:|---:|---:|---:|"
-        )
-        for subject in list(subjects(data, given.images))[:2]:
-            for row in bounds_rows(subject, given.rounds):
-                print(row, flush=True)
+        yield from ("", BOUNDS, "|---|---|---:|---:|---:|---:|")
+        for subject in subjects(data, images):
+            yield from bounds_rows(subject, rounds)
     if "ladder" in parts:
-        columns = ("alone ms", "batches ms", "ratio", "cheap alone ms", "cheap batches ms", "ratio", "all to cheap")
-        print(f"\n| network | certified | same verdict | {' | '.join(columns)} |\n|---|{'---:|' * 9}")
-        for subject in subjects(data, given.images):
-            print(ladder_row(subject, given.rounds), flush=True)
+        yield from ("", LADDER, f"|---|{'---:|' * 9}")
+        for subject in subjects(data, images):
+            yield ladder_row(subject, rounds)
     if "attacks" in parts:
-        print("\n| family | found of known sat | seconds in all | most |\n|---|---:|---:|---:|")
-        for row in attack_rows(data):
-            print(row, flush=True)
+        yield from ("", "| family | found of known sat | seconds in all | most |", "|---|---:|---:|---:|")
+        yield from attack_rows(data)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m benchmarks.convolution_bounds [--rounds 5] [--out DIR]
 
 The networks have random weights and are made here: four convolutions of 3 x 3 on 3 x 32 x 32 inputs and a dense layer;
-attention of 17 tokens with 3 heads of 16 and a residual sum; four layers of 256 ReLUs.
+attention of 17 tokens with 3 heads of 16 and a residual sum; four layers of 256 ReLUs. Four properties of resnet_2b
+(the VNN competition's) come with IDL_AUDIT_DATA.
 Each row is a process of its own on one thread; both contestants take turns in it, and the least time of each is told.
 auto_LiRPA need not be installed; its columns are empty then. Its bounds are not rounded outward, ours are.
 """
@@ -13,7 +14,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +27,8 @@ import numpy as np
 
 from benchmarks.measuring import ROOT, least_seconds, machine, peak_megabytes, run_part
 from idl_audit.api import load
+from idl_audit.commands.shared.questions import read_property
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.values.arrays import FloatArray
@@ -92,6 +97,66 @@ NETWORKS: tuple[tuple[str, Callable[[], Module], tuple[int, ...], float], ...] =
 """Name, what makes it, the shape of its input, the radius of the box."""
 
 
+PROPERTIES = tuple(f"prop_{number}_eps_0.008.vnnlib.gz" for number in (2, 5, 8, 11))
+"""Of resnet_2b."""
+
+
+class AsWritten:
+    """Makes the torch module of an ONNX file of convolutions, dense layers, ReLUs and sums."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file; nothing is read before the module is wanted."""
+        self.path = path
+
+    def __call__(self) -> Module:
+        """Return the module."""
+        import onnx
+        import torch
+        from onnx import numpy_helper
+        from torch import nn
+
+        graph = onnx.load(str(self.path)).graph
+        numbers = {one.name: torch.tensor(numpy_helper.to_array(one)) for one in graph.initializer}
+
+        class Network(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = nn.ModuleList(layer(node) for node in graph.node)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                known = {next(one.name for one in graph.input if one.name not in numbers): x}
+                for node, own in zip(graph.node, self.layers, strict=True):
+                    read = [known[name] for name in node.input if name in known]
+                    known[node.output[0]] = read[0] + read[1] if node.op_type == "Add" else own(read[0])
+                return known[graph.output[0].name]
+
+        def layer(node: Any) -> Module:
+            if node.op_type not in ("Conv", "Gemm"):
+                return {"Relu": nn.ReLU, "Flatten": nn.Flatten, "Add": nn.Identity}[node.op_type]()
+            weights, bias = (numbers[name] for name in node.input[1:])
+            own: Module
+            if node.op_type == "Gemm":
+                own = nn.Linear(weights.shape[1], weights.shape[0])
+            else:
+                told = {one.name: list(one.ints) for one in node.attribute if one.ints}
+                shape = weights.shape[1], weights.shape[0], tuple(told["kernel_shape"])
+                own = nn.Conv2d(*shape, stride=told["strides"], padding=told["pads"][:2])
+            own.load_state_dict({"weight": weights, "bias": bias})
+            return own
+
+        return Network()
+
+
+def cases() -> list[tuple[str, Callable[[], Module], tuple[int, ...], float | Path]]:
+    """Return the networks made here, then properties of the data folder where there is one."""
+    found: list[tuple[str, Callable[[], Module], tuple[int, ...], float | Path]] = [*NETWORKS]
+    if "IDL_AUDIT_DATA" in os.environ:
+        folder = Path(os.environ["IDL_AUDIT_DATA"], "vnncomp/cifar10_resnet")
+        make = AsWritten(folder / "resnet_2b.onnx")
+        found += [(f"resnet_2b, {name.partition('_eps')[0]}", make, IMAGE, folder / name) for name in PROPERTIES]
+    return found
+
+
 def made(make: Callable[[], Module]) -> Module:
     """Return a network, with the same random weights each time."""
     import torch
@@ -100,11 +165,13 @@ def made(make: Callable[[], Module]) -> Module:
     return make().eval()
 
 
-def exported(module: Module, shape: tuple[int, ...], folder: Path) -> Path:
-    """Return the ONNX file of a module."""
+def exported(make: Callable[[], Module], shape: tuple[int, ...], folder: Path) -> Path:
+    """Return the ONNX file of a network."""
     import torch
 
-    path = folder / "network.onnx"
+    if isinstance(make, AsWritten):
+        return make.path
+    module, path = made(make), folder / "network.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, (torch.zeros(shape),), str(path), dynamo=False, opset_version=13)
@@ -115,6 +182,14 @@ def box_around(size: int, eps: float) -> tuple[FloatArray, FloatArray]:
     """Return the ends of the box around random numbers in [0, 1], (p,)."""
     image = np.random.default_rng(1).random(size)
     return np.clip(image - eps, 0, 1), np.clip(image + eps, 0, 1)
+
+
+def asked(model: Path, given: float | Path, size: int) -> tuple[tuple[FloatArray, FloatArray], str]:
+    """Return the ends of the box around random numbers, or of a property, and what is told of its size."""
+    if not isinstance(given, Path):
+        return box_around(size, given), f"{given:g}"
+    box = read_property(open_subject(model), given).queries[0].box
+    return (box.lo, box.hi), given.name.partition("eps_")[2].partition(".vnnlib")[0]
 
 
 def margin_rows(scores: FloatArray) -> FloatArray:
@@ -147,11 +222,14 @@ def peer(
     return run
 
 
-def measured(name: str, make: Callable[[], Module], shape: tuple[int, ...], eps: float, rounds: int) -> dict[str, Any]:
+def measured(
+    name: str, make: Callable[[], Module], shape: tuple[int, ...], given: float | Path, rounds: int
+) -> dict[str, Any]:
     """Return seconds, memory and how far the bounds are apart, for one network."""
     with tempfile.TemporaryDirectory() as folder:
-        model = load(exported(made(make), shape, Path(folder)))
-    lo, hi = box_around(model.n_inputs, eps)
+        path = exported(make, shape, Path(folder))
+        model = load(path)
+        (lo, hi), eps = asked(path, given, model.n_inputs)
     rows, inputs = margin_rows(model((lo + hi)[None] / 2)[0]), Interval(lo[None], hi[None])
 
     def ours() -> FloatArray:
@@ -174,7 +252,7 @@ def measured(name: str, make: Callable[[], Module], shape: tuple[int, ...], eps:
         found["version"] = auto_LiRPA.__version__
         found["theirs"] = float(theirs.min())
         found["apart"] = float((np.abs(ours() - theirs) / np.maximum(np.abs(theirs), 1e-3)).max())
-    return {**found, "seconds": least_seconds(contestants, rounds=rounds)}
+    return {**found, "seconds": least_seconds(contestants, rounds=rounds, clock=time.process_time)}
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -184,24 +262,24 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         "",
         "Made by `python -m benchmarks.convolution_bounds`. Backward linear bounds of all states and margins of one "
         "box, float64, rounded outward, beside auto_LiRPA's CROWN (patches, not rounded outward) in the same process; "
-        "networks with random weights. Ratio: ours over auto_LiRPA's float64, its float32 where it has no other. "
+        "networks with random weights, and resnet_2b of the VNN competition. Ratios: ours over auto_LiRPA's; processor "
+        "seconds, the least of some rounds. "
         "Apart: the greatest relative difference of the margins' bounds; convolutions and ReLUs have the same lines, "
         "attention other planes.",
         "",
         f"{machine(1, PACKAGES)}, auto_LiRPA {found[0].get('version', 'not at hand')}.",
         "",
-        "| network | eps | our least margin | auto_LiRPA's | ours s | auto_LiRPA float64 s | float32 s | ratio | apart "
-        "| our memory MB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| network | eps | our least margin | auto_LiRPA's | ours s | auto_LiRPA float64 s | float32 s | ratio float64 "
+        "| ratio float32 | apart | our memory MB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
         seconds = row["seconds"]
         theirs = [f"{seconds[p]:.3f}" if p in seconds else "-" for p in ("float64", "float32")]
-        best = seconds.get("float64", seconds.get("float32"))
-        ratio = f"{seconds['ours'] / best:.2f}" if best else "-"
+        ratios = [f"{seconds['ours'] / seconds[p]:.2f}" if p in seconds else "-" for p in ("float64", "float32")]
         apart = f"{row['apart']:.0e}" if "apart" in row else "-"
         margins = f"{row['lower']:.4f}", f"{row['theirs']:.4f}" if "theirs" in row else "-"
-        cells = (row["name"], f"{row['eps']:g}", *margins, f"{seconds['ours']:.3f}", *theirs, ratio)
+        cells = (row["name"], row["eps"], *margins, f"{seconds['ours']:.3f}", *theirs, *ratios)
         lines.append("| " + " | ".join(map(str, (*cells, apart, f"{row['megabytes']:.0f}"))) + " |")
     return "\n".join(lines) + "\n"
 
@@ -214,11 +292,11 @@ def main() -> None:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.part is not None:
-        print(json.dumps(measured(*NETWORKS[int(given.part)], given.rounds)))
+        print(json.dumps(measured(*cases()[int(given.part)], given.rounds)))
         return
     run = partial(run_part, "benchmarks.convolution_bounds", threads=1, more=("--rounds", str(given.rounds)))
     given.out.mkdir(exist_ok=True)
-    text = table([run(part=str(number)) for number in range(len(NETWORKS))])
+    text = table([run(part=str(number)) for number in range(len(cases()))])
     (given.out / "convolutions.md").write_text(text, encoding="utf-8")
 
 

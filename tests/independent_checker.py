@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 import onnx.reference
 
-from tests.independent_files import Array, Arrays, Choices, Forest, demand, numbered, read, take
+from tests.independent_files import Array, Arrays, Choices, Forest, Proof, demand, numbered, numbers, read, take
 
 Maps = dict[int, "Exact"]  # of each block that is read: the matrix
 Bounds = list[Array]  # of each block, times 2**GRID: lower ends of z, and of -z
@@ -70,12 +70,10 @@ class Exact:
         return Exact(self.ints[rows] * factors, self.exp)
 
     def __add__(self, other: "Exact") -> "Exact":
-        """The sum."""
         exp = max(self.exp, other.exp)
         return Exact((self.ints << exp - self.exp) + (other.ints << exp - other.exp), exp)
 
     def __sub__(self, other: "Exact") -> "Exact":
-        """The difference."""
         return self + other.times(-1)
 
     def __matmul__(self, other: "Exact") -> "Exact":
@@ -133,9 +131,9 @@ class Network:
         demand(batch in (0, 1) and min(shape) > 0, f"input of shape {[batch, *shape]}")
         scale, *channels = json.loads(units)
         demand({*map(len, channels)} <= {0, 1, shape[0]}, "meta: preprocessing")
-        numbers = (np.resize([*map(Fraction, each or [i])], shape[0]) for i, each in enumerate(channels))
-        mean, std = (np.repeat(each, math.prod(shape[1:])) for each in numbers)
-        self.scale, self.shift = Fraction(scale) / std, -mean / std
+        full = (np.resize(numbers(each or [i]), shape[0]) for i, each in enumerate(channels))
+        mean, std = (np.repeat(each, math.prod(shape[1:])) for each in full)
+        self.scale, self.shift = numbers([scale])[0] / std, -mean / std
         demand((self.scale > 0).all(), "meta: preprocessing")
         self.below, self.maps, self.windows, self.sizes = [1, 1], list[Maps]([{}, {}]), [{}, {}], [1, len(mean)]
         values[entry.name] = Tensor((1, *shape), {1: None})
@@ -211,6 +209,14 @@ class Network:
         return self.block(Tensor(shape, x.maps), 1, windows)
 
 
+def picked(chosen: Choices, t: int, shape: tuple[int, ...], kind: str, otherwise: Array | float) -> Array:
+    """What is chosen for states of a block, and other numbers elsewhere."""
+    numbers = np.zeros(shape) + otherwise
+    states, values = chosen.get((kind, t), ([], 0))
+    numbers[:, states] = values
+    return numbers
+
+
 class Part:
     """One part of a proof: no point of a box makes one of the alternatives hold."""
 
@@ -234,19 +240,26 @@ class Part:
             real[~(abs(real) < 2.0**60)] = 0.0
             exp = max(0, 39 - math.frexp(abs(real).max(initial=0))[1])
             lam = Exact(np.rint(np.ldexp(real, exp)).astype(int).astype(object), exp)
-            total = total + least(v.times(self.network.below[t]) - lam, v - lam, b[t])
-            parts = added(parts, {j: lam @ m for j, m in self.network.maps[t].items()}) if real.any() else parts
+            total = total + self.states(t, v, lam, b[t])
+            if lines != "none":  # duals may prove a leaf empty whatever the functional is
+                parts = added(parts, {j: lam @ m for j, m in self.network.maps[t].items()})
         return total + sum(least(w, w, b[t]) for t, w in parts.items())
+
+    def states(self, t: int, v: Exact, lam: Exact, bounds: Array) -> Array:
+        """The sum over states of the minimum of v phi(z) - lam z, times 2**GRID."""
+        return least(v.times(self.network.below[t]) - lam, v - lam, bounds)
+
+    def bends(self, t: int, b: Bounds) -> Array:
+        """Which states are still worth a line."""
+        return (b[t] < 0).all(axis=0)
+
+    def place(self, t: int, j: int, cut: Fraction) -> Fraction:
+        """Where an input or a state is cut, in the units that it is held in."""
+        return cut * self.network.scale[j] + self.network.shift[j] if t == 1 else cut
 
     def multipliers(self, t: int, v: Exact, lo: Array, hi: Array, lines: str, chosen: Choices) -> Array:
         """The multipliers lam that the format tells, in floating point: any numbers are sound."""
-
-        def pick(kind: str, otherwise: Array | float) -> Array:
-            numbers = np.zeros(v.ints.shape) + otherwise
-            states, values = chosen.get((kind, t), ([], 0))
-            numbers[:, states] = values
-            return numbers
-
+        pick = functools.partial(picked, chosen, t, v.ints.shape)
         below, bends, real = self.network.below[t], (lo < 0) & (hi > 0), v.floats()
         low, high = Exact(lo, GRID).floats(), Exact(hi, GRID).floats()
         with np.errstate(all="ignore"):
@@ -271,11 +284,8 @@ class Part:
         return Exact(v.ints - few, v.exp), np.where(use, 0.0, lam), factors, constant
 
     def meet(self, t: int, b: Bounds, rows: Array, values: Array) -> None:
-        """Intersect the bounds of a block with lower bounds of z and -z; the first ones are of all its states.
-
-        They are rounded outward by a hair more than they must: an end that is 0 is beyond it for who writes in float64.
-        """
-        b[t] = b[t].copy()
+        """Intersect the bounds of a block with lower bounds of z and -z; the first ones are of all its states."""
+        b[t] = b[t].copy()  # and a hair: an end that is 0 is beyond it for who writes in float64
         np.maximum.at(b[t].reshape(-1), rows, values - self.hairs.setdefault(t, 1 + (abs(values).max(initial=0) >> 47)))
 
     def refine(self, t: int, b: Bounds, every: bool = False) -> None:
@@ -283,7 +293,7 @@ class Part:
         maps, windows, n = self.network.maps[t], self.network.windows[t], self.network.sizes[t]
         bent = max(maps) > 1 and self.network.below[t] < 1
         for lines in ("none", *("chords",) * every, "usual")[: None if bent else 1]:
-            some = np.flatnonzero(np.tile((b[t] < 0).all(axis=0) | every | (lines == "none"), 2))
+            some = np.flatnonzero(np.tile(self.bends(t, b) | every | (lines == "none"), 2))
             pieces = np.array_split(some, 1 + len(some) * max(self.network.sizes) // CHUNK)
             self.meet(t, b, some, np.concatenate([self.lower(maps, rows, b, lines) for rows in pieces]))
         if windows:  # maxima lie between the largest lower and upper ends
@@ -299,8 +309,8 @@ class Part:
         if leaf >= 0:
             yield leaf, b
             return
-        t, j, child, cut = forest.block[node], forest.state[node], forest.child[node], Fraction(forest.cut[node].item())
-        cut = (cut * self.network.scale[j] + self.network.shift[j] if t == 1 else cut) * (1 << GRID)
+        t, j, child = forest.block[node], forest.state[node], forest.child[node]
+        cut = self.place(t, j, Fraction(forest.cut[node].item())) * (1 << GRID)
         for side, node, end in ((1, child, -cut), (0, child + 1, cut)):
             inside = [*b[:t], b[t].copy(), *b[t + 1 :]]
             inside[t][side, j] = max(b[t][side, j], math.floor(end))
@@ -326,7 +336,7 @@ class Part:
     def check(self, rows: Array, offsets: Array, whose: Array) -> None:
         """Refuse unless the goals refute each alternative, one of whose rows y + offsets must be above 0."""
         network, stages, whole = self.network, list[Bounds](), [*map(np.arange, self.network.sizes)]
-        b = [*self.box, *(np.full((2, n), -1 << 500, object) for n in network.sizes[2:])]
+        b = [*self.box, *(np.full((2, n), -math.inf, object) for n in network.sizes[2:])]
         names = ((f"{self.name}kept.{len(b) - 1 - t}", states) for t, states in enumerate(whole))
         kept = [states[take(self.arrays, n, "<i8", None)] if n in self.arrays else states for n, states in names]
         for name in numbered(self.arrays, f"{self.name}stage.", "blocks"):
@@ -381,7 +391,7 @@ def prove(network: Network, arrays: Arrays, name: str, lo: Array, hi: Array, *al
     Part(arrays, name, network, lo, hi).check(*alternatives)
 
 
-def check(model: Path, proof: Path) -> str:
+def check(model: Path, proof: Proof) -> str:
     """The claim of a proof file that is right about a model; Refused otherwise, whatever the file holds."""
     return read(model, proof, "real", load, prove)
 

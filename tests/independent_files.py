@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 Array = np.ndarray
 Arrays = Mapping[str, Array]
+Proof = Path | Arrays  # a file, or what it holds
 Choices = dict[tuple[str, int], Any]  # of a kind and a block: states, and a number for each
 CHOICES = dict.fromkeys(("slopes", "multipliers", "duals"), ("values", "<f4")) | {"planes": ("shares", "|u1", None)}
 fraction = np.frompyfunc(Fraction, 1, 1)
@@ -70,6 +72,12 @@ class Forest:
                     self.choices[leaf][kind, t] = states, numbers
 
 
+def numbers(value: Any) -> list[Fraction]:
+    """A list of JSON's numbers."""
+    demand(isinstance(value, list) and {*map(type, value)} <= {int, float}, f"meta: {value!r} is no list of numbers")
+    return [*map(Fraction, value)]
+
+
 def parts(arrays: Arrays, claim: Any, p: int, q: int) -> Iterator[tuple[Any, ...]]:
     """The boxes of a claim, the rows and offsets of the alternatives of which none may hold, and whose they are.
 
@@ -80,8 +88,8 @@ def parts(arrays: Arrays, claim: Any, p: int, q: int) -> Iterator[tuple[Any, ...
         demand(cardinality is None, "sets of few inputs (U_card) are not supported")
         demand(type(label) is int and 0 <= label < q > 1 and eps > 0, "meta: claim")
         centre = fraction(take(arrays, "centre", "<f8", p))
-        radii = Fraction(eps) * fraction(take(arrays, "sigma", "<f8", p) if "sigma" in arrays else np.ones(p))
-        least, most = map(Fraction, clip) if clip is not None else (-math.inf, math.inf)
+        radii = numbers([eps])[0] * fraction(take(arrays, "sigma", "<f8", p) if "sigma" in arrays else np.ones(p))
+        least, most = numbers(clip) if clip is not None else (-math.inf, math.inf)
         rows = np.delete(np.eye(q)[label] - np.eye(q), label, axis=0)
         box = np.maximum(centre - radii, least), np.minimum(centre + radii, most)
         yield "part.0.", *box, rows, np.zeros(q - 1), np.arange(q - 1)
@@ -97,10 +105,10 @@ def parts(arrays: Arrays, claim: Any, p: int, q: int) -> Iterator[tuple[Any, ...
         yield key, *box, np.concatenate(rows), np.concatenate(offsets), whose
 
 
-def read(model: Path, proof: Path, arithmetic: str, load: Callable[..., Any], prove: Callable[..., None]) -> str:
+def read(model: Path, proof: Proof, arithmetic: str, load: Callable[..., Any], prove: Callable[..., None]) -> str:
     """The claim of a file whose parts are all proved for the network that is loaded; Refused whatever else it holds."""
     try:
-        with np.load(proof) as arrays:
+        with np.load(proof) if isinstance(proof, Path) else nullcontext(proof) as arrays:
             meta = json.loads(str(take(arrays, "meta", arrays["meta"].dtype.str)))
             *head, _, about, given, claim = members(meta, "schema_version kind tool model arithmetic claim")
             demand([*head, given] == ["2.0", "proof", arithmetic], f"not a claim of format 2.0 in {arithmetic} numbers")

@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 
 from tests.independent_checker import Network, Part, load
-from tests.independent_files import Array, Arrays, demand, fraction, read, take
+from tests.independent_files import Array, Arrays, Proof, demand, fraction, read, take
 
 UNIT, SMALLEST, LARGEST = Fraction(1, 2**24), Fraction(1, 2**126), Fraction(2) ** 127
 
@@ -113,7 +113,7 @@ def prove(network: Network, arrays: Arrays, name: str, lo: Array, hi: Array, *al
     Part(arrays, name, network, lo, hi).check(rows, np.nextafter(offsets - slack, -np.inf), whose)
 
 
-def check(model: Path, proof: Path) -> str:
+def check(model: Path, proof: Proof) -> str:
     """The claim of a float32 file that is right about a model; Refused otherwise, whatever the file holds."""
     return read(model, proof, "float32", load, prove)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import idl_audit
-from idl_audit.report.codes import CODES
+from idl_audit.report.codes import CODES, WORDS
+from idl_audit.values.verdicts import Reason, Verdict
+from tests.shared.command_line import run
 
 SOURCES = [path for path in Path(idl_audit.__file__).parent.rglob("*.py") if path.name != "codes.py"]
 
@@ -30,3 +32,14 @@ def test_every_entry_says_what_it_means_and_what_to_do(code):
 
 def test_the_table_is_in_order():
     assert list(CODES) == sorted(CODES)
+
+
+def test_every_word_of_a_verdict_is_explained():
+    assert set(WORDS) == {*Verdict, *Reason}
+    for word, entry in WORDS.items():
+        found = run("explain", word.replace("_", "-").upper())
+        assert found.code == 0
+        assert entry.meaning in found.out
+        assert entry.meaning.endswith(".")
+        assert entry.advice.endswith(".")
+    assert "clean_wrong" in run("explain").out

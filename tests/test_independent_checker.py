@@ -478,6 +478,11 @@ def test_accepts_proofs_of_other_networks(tmp_path: Path, name: str, index: int,
         ("claim", "eps", 0.4, "closed"),
         ("claim", "eps", float("nan"), "claim"),
         ("claim", "clip", [0.0, float("nan")], "ValueError"),
+        ("model", "preprocessing", {"scale": 1e120, "mean": [], "std": []}, "closed"),
+        ("claim", "clip", "01", "no list of numbers"),
+        ("claim", "eps", True, "no list of numbers"),
+        ("model", "preprocessing", {"scale": 1.0, "mean": {"0": 0.0}, "std": []}, "no list of numbers"),
+        ("model", "preprocessing", {"scale": "1", "mean": [], "std": []}, "no list of numbers"),
     ],
 )
 def test_refuses_by_name(proofs: list[Path], tmp_path: Path, where: str, key: str, value: object, why: str) -> None:

@@ -41,6 +41,7 @@ from tests.shared.command_line import run
 
 TYPED = "what is shown, replaced or gone on with is said by whoever sits there"
 NOT_IN_A_FILE: Mapping[str, str] = {
+    "check": "what inspect is asked at one moment",
     "allow_code_execution": "no file runs code",
     "config": "the file itself",
     "report": "what is judged is named where it is judged",
@@ -100,6 +101,7 @@ GOOD: Mapping[str, str] = {
     "mean": "0.5",
     "monotone": "3+",
     "network": "N=model.onnx",
+    "shard": "2/3",
     "std": "0.25",
     "steps": "bounds,certify",
     "task": "multilabel",

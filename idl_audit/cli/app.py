@@ -43,6 +43,7 @@ COMMANDS = {
     "run": "run",
     "gate": "gate",
     "diff": "diff",
+    "merge": "merge",
     "report": "report",
     "explain": "explain",
     "schema": "schema",

@@ -65,6 +65,10 @@ PARTICULAR: Final[Mapping[str, Mapping[Exit, str]]] = MappingProxyType(
             Exit.REFUSED: "no trade-off certifies more and keeps clean accuracy; nothing was written",
             Exit.INCOMPLETE: _LOST,
         },
+        "inspect": {
+            Exit.DONE: "the file was read; with --check, all of it is supported",
+            Exit.REFUSED: "with --check, something in the file is unsupported",
+        },
         "verify": {Exit.DONE: "every claim holds", Exit.REFUSED: "a claim does not hold"},
     }
 )

@@ -68,6 +68,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "run": ("idl-audit run -o report.json",),
         "gate": ("idl-audit gate report.json --require 'certified_accuracy@0.02 >= 0.90'",),
         "diff": ("idl-audit diff old.json new.json --exit-code",),
+        "merge": ("idl-audit merge part-*.json -o report.json",),
         "report": ("idl-audit report report.json -f html -o report.html",),
         "explain": ("idl-audit explain IDL101",),
         "schema": ("idl-audit schema > report.schema.json",),

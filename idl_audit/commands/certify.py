@@ -23,7 +23,7 @@ from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.deciding import Decided, SampleTasks, Setting, decide_all
 from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.features import named_inputs
-from idl_audit.commands.shared.float_margins import float_margins, told_denied, told_unknown, without_bound
+from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.commands.shared.kept_points import KeptPoints
@@ -32,8 +32,10 @@ from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.tallies import tally, told
 from idl_audit.data.features import Features, read_features
 from idl_audit.data.numbers import Eps
+from idl_audit.data.overview import look_at
 from idl_audit.data.radii import read_radii
 from idl_audit.data.vectors import read_ranking
 from idl_audit.decide.ladder import Parts, Result, climbed, in_order_of_cost
@@ -46,6 +48,7 @@ from idl_audit.report.schema import (
     Adversarial,
     AgreementCheck,
     CleanAccuracy,
+    DataInfo,
     Diagnostic,
     EpsSummary,
     FeatureChange,
@@ -55,6 +58,7 @@ from idl_audit.report.schema import (
     Report,
     SampleReport,
     SampleResult,
+    ShardInfo,
     Summary,
     WhyIncomplete,
 )
@@ -173,14 +177,15 @@ def audit_robustness(
     key = _key(command, subject, found, setting, options)
     if options.certificates is not None:
         options.certificates.mkdir(exist_ok=True)
+    among = range(found.samples.n) if options.shard is None else options.shard.places(found.samples.n)
     with KeptPoints(found.samples.p) as kept:
         by_position: dict[int, Decided] = {}
-        told: list[Diagnostic] = []
+        heard: list[Diagnostic] = []
         why: WhyIncomplete | None = None
         with clock.step("verdicts"):
             try:
-                for one in _decide_with_journal(setting, subject, found, key, options, watch, by_position, kept):
-                    told.append(one)
+                for one in _decide_with_journal(setting, subject, found, key, options, watch, by_position, kept, among):
+                    heard.append(one)
                     tell(one)
             except KeyboardInterrupt:
                 why = "interrupted"
@@ -200,9 +205,10 @@ def audit_robustness(
         diagnostics = (
             *noted,
             *_other_ranking(options),
+            *_shard(found, among, options),
             *left_out(found, options, subject),
             *_diagnostics(decided.samples, check, first, subject, options),
-            *told,
+            *heard,
             *_faults(decided.samples, options),
             *_missing_opinion(opinions),
             *_other_kernels(decided.samples, subject),
@@ -215,7 +221,7 @@ def audit_robustness(
         why_incomplete=why,
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
-        data=describe_data(found.samples, options.data, found.seen),
+        data=_data(found, options),
         threat_model=threat_model(
             options.eps,
             preprocessing.bounds,
@@ -265,6 +271,30 @@ class _Verdicts:
             for eps, result in sample.results.items():
                 if result.verdict is Verdict.FALSIFIED and result.found is not None and sample.centre is not None:
                     yield sample, sample.centre, eps, result.found
+
+
+def _data(found: Audited, options: RobustnessOptions) -> DataInfo:
+    """Return the report's section on the data: of a shard, that of its own samples, with what all of them are."""
+    whole = describe_data(found.samples, options.data, found.seen)
+    if options.shard is None:
+        return whole
+    own = found.samples.rows(np.array(options.shard.places(found.samples.n)))
+    shard = ShardInfo(
+        number=options.shard.number, of=options.shard.of, n=whole.n, numbers_sha256=found.seen.numbers_sha256
+    )
+    return describe_data(own, options.data, look_at(own)).model_copy(update={"shard": shard})
+
+
+def _shard(found: Audited, among: range, options: RobustnessOptions) -> Iterator[Diagnostic]:
+    """Say which samples a report is of."""
+    if options.shard is not None:
+        yield Diagnostic(
+            code="IDL219",
+            level="info",
+            message=f"this is shard {options.shard.number} of {options.shard.of}: {len(among)} of {found.samples.n} "
+            f"samples, from place {among.start} on",
+            hint="`idl-audit merge` makes one report of all shards",
+        )
 
 
 def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
@@ -335,6 +365,7 @@ def _key(
         options.certificates,
         data.layout,
         asdict(data.preprocessing),
+        options.shard,
     )
     return {
         TOOL: __version__,
@@ -368,9 +399,10 @@ def _decide_with_journal(
     watch: Watcher,
     decided: dict[int, Decided],
     kept: KeptPoints,
+    among: range,
 ) -> Iterator[Diagnostic]:
     """Put the samples into `decided` as they are decided, those of the journal first; yield what is to be told."""
-    n, network = found.samples.n, subject.network(options.data.preprocessing)
+    n, network = len(among), subject.network(options.data.preprocessing)
     tasks = SampleTasks(found.samples, lambda part: found.demanded.each(part, subject, network))
     with ExitStack() as stack:
         journal: Journal | None = None
@@ -390,7 +422,7 @@ def _decide_with_journal(
             message = f"{len(decided)} of {n} samples were decided by an earlier run and taken from its journal"
             yield Diagnostic(code="IDL207", level="info", message=message)
         known = list(decided.values())
-        work = decide_all(setting, subject, tasks, jobs=options.jobs, earlier=known, watch=watch)
+        work = decide_all(setting, subject, tasks, jobs=options.jobs, earlier=known, watch=watch, among=among)
         with closing(work):
             for sample in work:
                 if journal is not None and sample.lost is None:
@@ -428,34 +460,28 @@ def _faults(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[
                 yield Diagnostic(code="IDL212", level="warning", message=message, where=f"samples {sample.index}")
     yield from _without_bound(decided)
     yield from _out_of_time(decided, options)
-    missing = [f"{sample.index} (eps {eps:g})" for sample in decided for eps in sample.uncertified]
+    missing = [(f"{sample.index} (eps {eps:g})", 1) for sample in decided for eps in sample.uncertified]
     if missing:
-        message = f"certified, but no certificate that stands alone was found for the samples {', '.join(missing[:10])}"
-        yield Diagnostic(code="IDL205", level="warning", message=message)
+        yield told(tally("verdicts without a certificate", missing))
 
 
 def _out_of_time(decided: Sequence[Decided], options: RobustnessOptions) -> Iterator[Diagnostic]:
     """Say that the time limit ended verdicts for which nodes were counted: they depend on the machine after all."""
     most = options.verdicts.max_nodes
-    ended = [s.index for s in decided for one in s.results.values() if one.reason is Reason.TIME_LIMIT]
-    if most is None or not ended:
-        return
-    few = ", ".join(map(str, ended[:10])) + (", ..." if len(ended) > 10 else "")
-    yield Diagnostic(
-        code="IDL220",
-        level="warning",
-        message=f"{len(ended)} verdict{_s(ended)} ended by the time limit of {options.verdicts.time_limit:g} s before "
-        f"{most:,} nodes were used: samples {few}",
-        hint="raise --time-limit, or lower --max-nodes, so that every machine finds the same",
-    )
+    rows = ((str(sample.index), result) for sample in decided for result in sample.results.values())
+    ended = [(name, 1) for name, one in rows if one.reason is Reason.TIME_LIMIT]
+    if most is not None and ended:
+        about = f"the time limit of {options.verdicts.time_limit:g} s before {most:,} nodes were used"
+        yield told(tally("verdicts out of time", ended, about=about))
 
 
 def _without_bound(decided: Sequence[Decided]) -> Iterator[Diagnostic]:
     """Say, once, why nothing can be proved for the arithmetic that is asked about."""
-    results = [result for sample in decided for result in sample.results.values()]
-    details = [result.detail for result in results if result.reason is Reason.NO_ROUNDING_BOUND and result.detail]
-    for detail in dict.fromkeys(details):
-        yield without_bound(f"{details.count(detail)} verdict{_s(details)}", detail)
+    rows = [(str(sample.index), result) for sample in decided for result in sample.results.values()]
+    why = [(name, one.detail) for name, one in rows if one.reason is Reason.NO_ROUNDING_BOUND and one.detail]
+    for detail in dict.fromkeys(detail for _, detail in why):
+        counted = [(name, 1) for name, other in why if other == detail]
+        yield told(tally("verdicts without a rounding bound", counted, about=detail))
 
 
 def _check_target(subject: Subject, options: RobustnessOptions) -> None:
@@ -686,12 +712,10 @@ def _diagnostics(
 
 def _denied(decided: Sequence[Decided]) -> Iterator[Diagnostic]:
     """Name samples that the network misclassifies somewhere as it runs, and not in exact arithmetic."""
-    rows = [(sample.index, result) for sample in decided for result in sample.results.values()]
-    some = [(index, result.denied) for index, result in rows if result.denied and result.verdict in _NOT_FLIPPED]
+    rows = [(str(sample.index), result) for sample in decided for result in sample.results.values()]
+    some = [(name, result.denied) for name, result in rows if result.denied and result.verdict in _NOT_FLIPPED]
     if some:
-        named = list(dict.fromkeys(index for index, _ in some))
-        where = f"samples {', '.join(map(str, named[:10]))}"
-        yield told_denied(sum(count for _, count in some), f"{len(named)} sample{_s(named)}", where=where)
+        yield told(tally("denied points", some))
 
 
 def _left_out_at_the_end(subject: Subject) -> Iterator[Diagnostic]:
@@ -725,7 +749,8 @@ def _close_calls(
         return
     known = float_margins(subject, options.data.preprocessing)
     if isinstance(known, Unbounded):
-        yield told_unknown(known, f"{len(certified)} certified verdict{_s(certified)}")
+        counted = [(str(index), 1) for index, *_ in certified]
+        yield told(tally("verdicts in exact arithmetic", counted, about=known.told))
         return
     itself = subject.network_itself or subject
     network = itself.network(options.data.preprocessing)
@@ -736,17 +761,10 @@ def _close_calls(
     close = [(index, error) for index, lower, error in certified if not lower > max(seen, error)]
     if close:
         largest = max(error for _, error in close)
-        named = dict.fromkeys(index for index, _ in close)
         kind = "float32" if subject.graph is None else subject.graph.arithmetic
-        yield Diagnostic(
-            code="IDL202",
-            level="warning",
-            message=f"{len(close)} certified margin{_s(close)} {'is' if len(close) == 1 else 'are'} not above what "
-            f"{kind} arithmetic may change in {'it' if len(close) == 1 else 'them'}"
-            + (f": up to {largest:.1e}, as far as is proved" if largest < math.inf else ", as far as is proved"),
-            hint="the proof holds in exact arithmetic for the weights in the file",
-            where=f"samples {', '.join(map(str, list(named)[:10]))}",
-        )
+        counted = [(str(index), 1) for index, _ in close]
+        limit = largest if largest < math.inf else None
+        yield told(tally("close margins", counted, about=kind, largest=limit))
 
 
 def _other_kernels(decided: Sequence[Decided], subject: Subject) -> Iterator[Diagnostic]:

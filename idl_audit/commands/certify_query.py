@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -19,6 +19,7 @@ from idl_audit.commands.shared.networks import open_networks
 from idl_audit.commands.shared.proof_files import write_certificate
 from idl_audit.commands.shared.query_certificates import proof_of_answer
 from idl_audit.commands.shared.subject import describe_model
+from idl_audit.commands.shared.told_values import in_decimals, told_assignment
 from idl_audit.commands.vnnlib import assignment_lines
 from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.decide.ladder import Options
@@ -55,7 +56,10 @@ class QueryOfOne:
         except BudgetError:
             answer = Answer("timed-out")
         refuse_changed(self.asked.networks[0].graph.provenance.files)
-        return answer
+        if answer.word != "sat":
+            return answer
+        assignment, remark = told_assignment(self.asked, answer.assignment, in_decimals)
+        return replace(answer, assignment=assignment, remarks=(*answer.remarks, *filter(None, [remark])))
 
     def told(self, answer: Answer) -> dict[str, object]:
         """Return what a report's entry says of an answer."""
@@ -140,4 +144,5 @@ def _certificate(
 def remarks_of(answer: Answer, where: str) -> Iterator[Diagnostic]:
     """Yield what is to be said beside an answer."""
     for remark in answer.remarks:
-        yield Diagnostic(code="IDL508", level="warning", message=f"{answer.word}: {remark}", where=where)
+        code = "IDL509" if answer.word == "sat" else "IDL508"
+        yield Diagnostic(code=code, level="warning", message=f"{answer.word}: {remark}", where=where)

@@ -17,7 +17,7 @@ from idl_audit.commands.shared.subject import (
 )
 from idl_audit.graph.inputs import check_chosen
 from idl_audit.graph.onnx_reader import read_onnx
-from idl_audit.graph.original import chosen_output
+from idl_audit.graph.original import check_input, chosen_output
 from idl_audit.graph.reader import read_graph, sniff
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.model import ImplicitModel
@@ -49,6 +49,8 @@ def inspect(path: Path, options: ModelOptions) -> Report:
         try:
             check_chosen(graph, options.input_name or (), chosen_output(path, graph, options.output_name), path)
             model = build_implicit(graph, output=options.output_name, max_bytes=options.max_bytes)
+            if kind == "onnx":
+                check_input(path, graph, options.output_name)
         except UnsupportedModelError as error:
             problems = error.problems
         except MemoryLimitError as error:

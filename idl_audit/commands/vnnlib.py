@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -17,6 +17,7 @@ from idl_audit.commands.shared.assertions import AskedQuery, asked_query
 from idl_audit.commands.shared.networks import open_networks
 from idl_audit.commands.shared.proof_files import write
 from idl_audit.commands.shared.query_certificates import proof_of_answer
+from idl_audit.commands.shared.told_values import in_decimals, in_doubles, told_assignment
 from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.data.vnnlib2.syntax import REAL, Specification, Variable
 from idl_audit.decide.ladder import Options
@@ -26,9 +27,6 @@ from idl_audit.values.arrays import AnyArray
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, OptionError, UnsupportedModelError
 from idl_audit.values.files import write_whole
-
-DIGITS: Final = 40
-"""Of a real number that has no end, behind the point."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,15 @@ def said_of(asked: Asked, tell: Tell = lambda out, err: None) -> tuple[str, str]
                 write(asked.proof, proof, force=False)
                 return "unsat\n", f"{asked.proof} has the proof, for idl-audit verify\n"
         return "unsat\n", f"{NO_PROOF}\n"
-    if answer.word == "sat":
+    if answer.word == "sat" and found is not None:
+        assignment, remark = told_assignment(
+            found, answer.assignment, in_decimals if asked.folder is None else in_doubles
+        )
+        answer = replace(answer, remarks=(*answer.remarks, *filter(None, [remark])))
         if asked.folder is None:
-            lines += assignment_lines(query, answer.assignment)
+            lines += assignment_lines(query, assignment)
         else:
-            write_assignment(query, answer.assignment, asked.folder)
+            write_assignment(query, assignment, asked.folder)
     return "".join(f"{line}\n" for line in lines), "".join(f"{remark}\n" for remark in answer.remarks)
 
 
@@ -144,12 +146,10 @@ def number_text(number: Any) -> str:
 
 
 def _decimal(number: Fraction) -> str:
-    """Return a rational number as a decimal: exactly where it has an end within float64's range, else rounded."""
-    rest = number.denominator
-    twos, fives = (_count(rest, 2), _count(rest, 5))
-    exact = rest == 2**twos * 5**fives
-    places = max(twos, fives, 1) if exact else DIGITS
-    scaled = round(abs(number) * 10**places)
+    """Return a rational number as a decimal: exactly where it has an end, else rounded."""
+    told = in_decimals(number)
+    places = max(_count(told.denominator, 2), _count(told.denominator, 5), 1)
+    scaled = int(abs(told) * 10**places)
     whole, behind = divmod(scaled, 10**places)
     return f"{'-' if number < 0 else ''}{whole}.{behind:0{places}d}"
 

@@ -94,7 +94,7 @@ def open_arrays(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
     if not path.is_file():
         raise DataError(f"{path} is not a regular file; {_READABLE}")
     with _told(path):
-        opened = _Opened(path)
+        opened = Opened(path)
         digest = hashlib.file_digest(opened.stream, "sha256").hexdigest()
         size = opened.stream.seek(0, 2)
         opened.stream.seek(0)
@@ -109,16 +109,17 @@ def open_arrays(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
     raise DataError(f"{path} {kind}; {_READABLE}")
 
 
-class _Opened:
+class Opened:
     """A file that is open as long as something may be read from it."""
 
     def __init__(self, path: Path) -> None:
+        """Open it."""
         self.path = path
         self.stream = path.open("rb")
         weakref.finalize(self, self.stream.close)
 
 
-def _open_npz(opened: _Opened, wanted: Sequence[Sequence[str]], digest: str) -> StoredFile:
+def _open_npz(opened: Opened, wanted: Sequence[Sequence[str]], digest: str) -> StoredFile:
     archive = zipfile.ZipFile(opened.stream)
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     stores: list[Store | None] = []
@@ -147,7 +148,7 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _stored(opened: _Opened, stream: IO[bytes], size: int, name: str | None) -> Store:
+def _stored(opened: Opened, stream: IO[bytes], size: int, name: str | None) -> Store:
     """Return the array of an open .npy stream of `size` bytes, in the file's own shape and type.
 
     What lies in Fortran's order has no rows that lie together, and is read as a whole.
@@ -186,10 +187,11 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], Litera
         shape, order, descr = npy_header(stream)
     except ValueError as error:
         raise DataError(f"{where} {error}") from None
-    return shape, order, _number_type(descr, where)
+    return shape, order, number_type(descr, where)
 
 
-def _number_type(descr: object, where: str) -> np.dtype[Any]:
+def number_type(descr: object, where: str) -> np.dtype[Any]:
+    """Return the number type that a header names. Raises DataError where that is none of plain numbers."""
     if isinstance(descr, str) and _NUMBER_TYPE.fullmatch(descr):
         try:
             return np.dtype(descr)

@@ -11,7 +11,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -51,6 +51,14 @@ class ImageFolder:
     files: tuple[Path, ...]
     labels: IntArray | None
     classes: tuple[str, ...] = ()
+    contents: Callable[[int], bytes] | None = None
+    """Place -> the bytes of an image, where it is not a file of its own."""
+    sha256: str | None = None
+    """Of the one file that holds all of them."""
+
+    def content(self, place: int) -> bytes:
+        """Return the bytes of an image. Raises DataError where it cannot be read."""
+        return _content(self.files[place]) if self.contents is None else self.contents(place)
 
 
 def list_images(path: Path) -> ImageFolder:
@@ -64,8 +72,8 @@ def list_images(path: Path) -> ImageFolder:
     try:
         entries = sorted(path.iterdir())
         folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-        files = [entry for entry in entries if _is_image(entry)]
-        inside = {folder: sorted(filter(_is_image, folder.iterdir())) for folder in folders}
+        files = [entry for entry in entries if is_image(entry)]
+        inside = {folder: sorted(filter(is_image, folder.iterdir())) for folder in folders}
     except OSError as error:
         raise DataError(f"{path} cannot be listed: {error.strerror}") from error
     if len(files) + sum(map(len, inside.values())) > MAX_IMAGES:
@@ -98,12 +106,14 @@ def read_images(folder: ImageFolder, chosen: IntArray, shape: PixelShape) -> Any
     """
     rows = np.empty((chosen.size, shape.p), np.uint8)
     for row, place in enumerate(chosen):
-        rows[row] = _pixels(folder.files[int(place)], shape).reshape(-1)
+        rows[row] = _pixels(folder, int(place), shape).reshape(-1)
     return rows
 
 
 def digest(folder: ImageFolder, chosen: IntArray) -> str:
     """Return the SHA-256 of the names and labels of all images and the contents of the chosen ones."""
+    if folder.sha256 is not None:
+        return folder.sha256
     found = hashlib.sha256()
     labels = [-1] * len(folder.files) if folder.labels is None else folder.labels.tolist()
     for file, label in zip(folder.files, labels, strict=True):
@@ -141,7 +151,7 @@ def pixel_shape(folder: ImageFolder, input_shape: tuple[int, ...]) -> PixelShape
     elif len(shape) == 2:
         channels, size, last = 1, shape, False
     else:  # a flat input says nothing of its picture: the first image does
-        width, height = _open(folder.files[0]).size
+        width, height = _open(folder, 0).size
         channels, rest = divmod(int(np.prod(shape)), width * height)
         size, last = (height, width), False
         channels = channels if not rest else 0
@@ -153,9 +163,9 @@ def pixel_shape(folder: ImageFolder, input_shape: tuple[int, ...]) -> PixelShape
     return PixelShape((size[0], size[1]), channels, last)
 
 
-def _pixels(file: Path, shape: PixelShape) -> AnyArray:
+def _pixels(folder: ImageFolder, place: int, shape: PixelShape) -> AnyArray:
     """Return the pixels of one image, shape (C, H, W) or (H, W, C), bytes."""
-    image = _open(file)
+    file, image = folder.files[place], _open(folder, place)
     height, width = shape.size
     if image.size != (width, height):  # before anything is decoded: a small file may claim a huge picture
         raise DataError(
@@ -185,10 +195,10 @@ def _as_colours(image: Image, file: Path) -> Image:
     return image.convert("RGB")
 
 
-def _open(file: Path) -> Image:
+def _open(folder: ImageFolder, place: int) -> Image:
     from PIL import Image, UnidentifiedImageError
 
-    content = _content(file)
+    file, content = folder.files[place], folder.content(place)
     try:
         with warnings.catch_warnings():  # of huge pictures: their size is checked before they are decoded
             warnings.simplefilter("ignore")
@@ -218,7 +228,7 @@ def _with_label_file(path: Path) -> ImageFolder:
         file = Path(os.path.normpath(path / name))
         if not file.is_relative_to(os.path.normpath(path)):
             raise DataError(f"{where} names {name[:80]!r}, which lies outside the folder")
-        if not _is_image(file):
+        if not is_image(file):
             raise DataError(f"{where} names {name[:80]!r}, which is no image in the folder")
         if file in seen:
             raise DataError(f"{where} names {name[:80]!r} a second time")
@@ -254,5 +264,6 @@ def _is_class_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= _INTEGER_LENGTH
 
 
-def _is_image(file: Path) -> bool:
+def is_image(file: Path) -> bool:
+    """Return whether a file is an image by its name."""
     return file.suffix.lower() in SUFFIXES and file.is_file()

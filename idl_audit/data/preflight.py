@@ -69,7 +69,7 @@ def inspect_samples(
         *_constant(samples.indices, seen),
         *_repeated(samples.indices, seen),
         *_probabilities(outputs),
-        *_small_eps(seen, eps),
+        *_small_eps(seen, eps, preprocessing),
     )
 
 
@@ -118,7 +118,7 @@ def _poor_accuracy(right: int, n: int, better: tuple[Reading, int] | None) -> Fi
 
 
 def _unscaled(seen: Overview, preprocessing: Preprocessing, *, poor: bool) -> Iterator[Finding]:
-    if preprocessing.is_identity and _look_like_bytes(seen):
+    if preprocessing.is_identity and _look_like_bytes(seen, preprocessing):
         yield Finding(
             "IDL102",
             "warning" if poor else "info",
@@ -141,8 +141,15 @@ def _narrow(seen: Overview, preprocessing: Preprocessing) -> Iterator[Finding]:
             )
 
 
-def _look_like_bytes(seen: Overview) -> bool:
-    return seen.least >= 0 and 16 <= seen.greatest <= 255 and seen.whole
+FEW, BRIGHT = 16, 128
+"""Fewer inputs than that are no picture; nor are whole numbers that are all below the second."""
+
+
+def _look_like_bytes(seen: Overview, preprocessing: Preprocessing) -> bool:
+    """Whether samples look like pictures of bytes: whole numbers, many of them, up to 255 and, by --bounds, no less."""
+    _, most = preprocessing.bounds or (0.0, 255.0)
+    is_wide = seen.tried.inputs.shape[1] >= FEW and min(seen.greatest, most) >= BRIGHT
+    return is_wide and seen.least >= 0 and seen.greatest <= 255 and seen.whole
 
 
 def _number_type(dtype: str, seen: Overview) -> Iterator[Finding]:
@@ -195,9 +202,9 @@ def _probabilities(outputs: FloatArray) -> Iterator[Finding]:
         )
 
 
-def _small_eps(seen: Overview, eps: Sequence[Eps]) -> Iterator[Finding]:
+def _small_eps(seen: Overview, eps: Sequence[Eps], preprocessing: Preprocessing) -> Iterator[Finding]:
     small = [radius for radius in eps if radius.value < 1]
-    if small and _look_like_bytes(seen):
+    if small and _look_like_bytes(seen, preprocessing):
         text = small[0].text
         whole = text.removesuffix("/255") if text.endswith("/255") else f"{float(small[0].value) * 255:.3g}"
         yield Finding(

@@ -24,7 +24,9 @@ from idl_audit.data.labels import (
     check_labels,
 )
 from idl_audit.data.sample_files import open_sample_file, read_sample_file
+from idl_audit.data.shards import chained, is_tar_file, shards_of, together
 from idl_audit.data.stores import Store
+from idl_audit.data.tar_files import open_tar
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.errors import DataError
 
@@ -189,7 +191,8 @@ def stream_samples(
     p numbers is reshaped, never transposed, except that layout "nhwc" moves the channels of (H, W, C) samples to the
     front for a model that reads (1, C, H, W). An array that is one sample as a whole counts as n = 1.
 
-    `path` is a file (.npz, .npy, .csv, .safetensors, .pt) or a folder of images, whose pixels are numbers 0 to 255.
+    `path` is a file (.npz, .npy, .csv, .safetensors, .pt, .tar as WebDataset has them), a folder of images, whose
+    pixels are numbers 0 to 255, or a folder or pattern of several .npz, .npy or .tar files.
     `labels` names a file whose labels replace those in `path`; `index` selects positions, `limit` the first few of
     what is selected. Inputs are checked where they are read, labels throughout. `of_labels` says that the model
     has one output, whose classes are 0 and 1, or how many labels each sample has. `parts` are the network's own inputs:
@@ -199,14 +202,25 @@ def stream_samples(
     Raises:
         DataError: where a file cannot be read or does not fit the model; the message says what would work.
     """
-    if os.path.isdir(path):  # a name that no file can have is none either
-        if len(parts) > 1:
-            raise DataError(
-                f"{path} is a folder of images, and the model has the inputs {_listed([name for name, _ in parts])}; "
-                "give an .npz file with an array for each"
-            )
-        return _open_folder(path, input_shape, n_classes, labels, limit, index, layout, of_labels, with_labels)
-    read = open_sample_file(path, _wanted(parts))
+    names = [name for name, _ in parts]
+    shards = shards_of(path)
+    if os.path.isdir(path) and not shards:  # a name that no file can have is none either
+        folder = list_images(path)
+        return _of_images(folder, names, input_shape, n_classes, labels, limit, index, layout, of_labels, with_labels)
+    if shards and is_tar_file(shards[0]):
+        tars = [open_tar(one, _wanted(parts)) for one in shards]
+        images = [tar.images for tar in tars if tar.images is not None]
+        if images and len(images) < len(tars):
+            raise DataError(f"{path} has files of images and others of arrays; give one kind")
+        if images:
+            folder = together(images, path)
+            chosen_as = (labels, limit, index, layout, of_labels, with_labels)
+            return _of_images(folder, names, input_shape, n_classes, *chosen_as)
+        read = chained(path, shards, [tar.arrays for tar in tars if tar.arrays is not None])
+    elif shards:
+        read = chained(path, shards, [open_sample_file(one, _wanted(parts)) for one in shards])
+    else:
+        read = open_sample_file(path, _wanted(parts))
     blocks = _blocks(read, input_shape, layout, parts, path)
     n = blocks[0].n
     chosen = _select(n, limit, index, path)
@@ -313,8 +327,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names))
 
 
-def _open_folder(
-    path: Path,
+def _of_images(
+    folder: ImageFolder,
+    names: Sequence[str],
     input_shape: tuple[int, ...],
     n_classes: int | None,
     labels: Path | None,
@@ -324,10 +339,15 @@ def _open_folder(
     of_labels: OneOutput | LabelRows | None,
     with_labels: bool,
 ) -> SampleStream:
-    """Return the samples of a folder of images; only the chosen ones are decoded."""
+    """Return images as samples; only the chosen ones are decoded."""
+    path = folder.path
+    what = "a folder of images" if folder.contents is None else "of images"
+    if len(names) > 1:
+        raise DataError(
+            f"{path} is {what}, and the model has the inputs {_listed(names)}; give an .npz file with an array for each"
+        )
     if layout != "native":
-        raise DataError(f"{path} is a folder of images, whose order of axes is known; leave --layout out")
-    folder = list_images(path)
+        raise DataError(f"{path} is {what}, whose order of axes is known; leave --layout out")
     n = len(folder.files)
     chosen = _select(n, limit, index, path)
     found = None

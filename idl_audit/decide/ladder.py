@@ -23,7 +23,6 @@ from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
-from idl_audit.proof.linear_bounds import is_dense
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Confirm, Found, Judge
@@ -300,9 +299,9 @@ class Sample:
 def samples_at_once(model: ImplicitModel) -> int:
     """Return how many samples are worth deciding together: fewer of a model whose bounds take long for one.
 
-    One where convolutions have a backward pass of their own, and where loops are solved box by box.
+    One where loops are solved box by box.
     """
-    if not (model.is_feed_forward and is_dense(model)):
+    if not model.is_feed_forward:
         return 1
     return int(np.clip(BATCH_WORK // max(1, model.nnz * (model.n_states + model.n_outputs)), 1, MOST_AT_ONCE))
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
@@ -16,7 +16,7 @@ from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.chain import Chain
-from idl_audit.proof.check import examined, proved_stages
+from idl_audit.proof.check import examined, hold_by_lines, proved_stages
 from idl_audit.proof.convert import goals_of_lp, of_chain, of_splits
 from idl_audit.proof.exact.point import ExactNetwork
 from idl_audit.proof.exact.refutation import ExactQuery, Refutation
@@ -80,6 +80,11 @@ class Recorded:
     slack: Slack | None = None
     """In floating-point arithmetic: what the offsets of the query were lowered by."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was recorded."""
+        return self.splits is None and self.chain is None and self.lp is None and not self.exact
+
 
 def proof_of(
     model: ImplicitModel,
@@ -115,6 +120,16 @@ def proof_of(
         return _computed(model, network, query, recorded, budget, arithmetic)
     except (BudgetError, MemoryLimitError, SolverError):
         return None
+
+
+def by_lines_alone(model: ImplicitModel, queries: Sequence[Query], recorded: Sequence[Recorded | None]) -> list[bool]:
+    """Return which queries the proof by backward linear bounds alone is enough for, that `proof_of` begins with.
+
+    In real arithmetic; they are looked at together, and those for which more was recorded are left to `proof_of`.
+    """
+    plain_ones = [one is None or one.is_empty for one in recorded]
+    holds = hold_by_lines(model, [plain(query) for query in queries])
+    return [bool(a and b) for a, b in zip(plain_ones, holds, strict=True)]
 
 
 def _computed(

@@ -2,60 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from idl_audit.decide.case import Case, shifted
-from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
-from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
+from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.float_margins import FloatMargins
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers, rows_at_once, zero_multipliers
+from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds, rows_at_once, zero_multipliers
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.budget import Budget
 
 
 def intervals(cases: Sequence[Case], budget: Budget) -> None:
     """Intervals forward; the margins by the last layer's interval (multipliers 0)."""
-    bounds = interval_bounds(cases[0].proved_model, _boxes(cases), check=budget.check)
-    _bound_margins(cases, bounds, lambda model, part: zero_multipliers, budget, is_last=False)
+    model, inputs, seeds = cases[0].proved_model, _boxes(cases), _rows(cases)
+    bounds = interval_bounds(model, inputs, check=budget.check)
+    at_once, found = max(1, rows_at_once(model) // seeds.shape[1]), []
+    for start in range(0, len(cases), at_once):
+        some = np.arange(start, min(start + at_once, len(cases)))
+        functionals, part = Functionals.of_outputs(model, seeds[some]), bounds.of_boxes(some)
+        found.append(lower_bound(model, inputs.rows(some), part, functionals, zero_multipliers, check=budget.check))
+    _conclude(cases, bounds, np.concatenate(found), budget, is_last=False)
 
 
 def lines(cases: Sequence[Case], budget: Budget) -> None:
     """Backward linear bounds of states and margins."""
-    bounds = backward_state_bounds(cases[0].proved_model, _boxes(cases), check=budget.check)
+    model, inputs = cases[0].proved_model, _boxes(cases)
+    bounds = backward_state_bounds(model, inputs, check=budget.check)
     for i, case in enumerate(cases):
         case.know(bounds.of_boxes(np.array([i])))
-    _bound_margins(cases, bounds, line_multipliers, budget, is_last=True)
+    lowers = output_lower_bounds(model, inputs, bounds, _rows(cases), check=budget.check)
+    _conclude(cases, bounds, lowers, budget, is_last=True)
 
 
 def _boxes(cases: Sequence[Case]) -> Interval:
     return Interval.of_boxes([case.query.box for case in cases])
 
 
-def _bound_margins(
-    cases: Sequence[Case],
-    bounds: StateBounds,
-    multipliers: Callable[[ImplicitModel, StateBounds], Multipliers],
-    budget: Budget,
-    *,
-    is_last: bool,
-) -> None:
-    """Bound every alternative, one row each, of every sample: all samples have as many."""
-    model, inputs = cases[0].proved_model, _boxes(cases)
-    seeds = _rows(cases)
-    at_once = max(1, rows_at_once(model) // seeds.shape[1])
-    found = []
-    for start in range(0, len(cases), at_once):
-        some = np.arange(start, min(start + at_once, len(cases)))
-        part = bounds.of_boxes(some)
-        functionals = Functionals.of_outputs(model, seeds[some])
-        found.append(
-            lower_bound(model, inputs.rows(some), part, functionals, multipliers(model, part), check=budget.check)
-        )
-    lowers = np.concatenate(found)
+def _conclude(cases: Sequence[Case], bounds: StateBounds, lowers: FloatArray, budget: Budget, *, is_last: bool) -> None:
+    """Take the bounds of every sample's alternatives, one row each, (m, a)."""
     if cases[0].arithmetic is None:
         _take(cases, lowers)
     else:

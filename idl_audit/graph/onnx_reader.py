@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs; it is part of onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from idl_audit.graph.classical import Translated, without_classical
 from idl_audit.graph.external_data import ExternalData
@@ -27,7 +27,7 @@ from idl_audit.graph.names import check_names
 from idl_audit.graph.onnx_contents import DEFAULT_DOMAINS, Contents, Source, declared_values, read_contents
 from idl_audit.graph.schemas import node_faults
 from idl_audit.graph.survey import Surveyed, survey
-from idl_audit.graph.tensors import ELEMENT_TYPES, LARGEST_TENSOR, widened
+from idl_audit.graph.tensors import ELEMENT_TYPES, LARGEST_TENSOR, tensor_array, widened
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import ModelFileError, UnsupportedModelError
 
@@ -44,13 +44,15 @@ def read_onnx(
     chosen: InputChoice = AS_IT_IS,
     whole: bool = True,
     hidden: Sequence[str] = (),
+    overridable: bool = False,
 ) -> Graph:
     """Return the graph in an ONNX file, its weights as read-only arrays, without the nodes that no output needs.
 
     The model's own functions, and control flow whose course is fixed, stand as plain nodes in it. With `outline`, large
     weights are checked but not read, and stand as one repeated number: enough to tell shapes. Inputs that are `chosen`
     to be fixed are constants. Tensors named as `hidden` are outputs as well. Unless it must be `whole`, nodes that are
-    not read stand as `Refused` ones in the graph, and what is wrong with them as its `problems`.
+    not read stand as `Refused` ones in the graph, and what is wrong with them as its `problems`. With `overridable`,
+    inputs that have an initializer are inputs, too, as from format 4 on it is no more than their usual value.
 
     External data is read from regular files below the model's folder only; nothing in the file is run.
     Raises ModelFileError for a file that is missing, damaged or unsafe, and UnsupportedModelError, listing everything,
@@ -58,6 +60,8 @@ def read_onnx(
     """
     path = Path(path)
     model, file = read_model(path)
+    if overridable:
+        _pop_defaults(model)
     opset = _opset(model, path)
     source = Source(path, ExternalData(path), outline)
     contents = _with_hidden(read_contents(model, source), hidden, path)
@@ -91,6 +95,30 @@ def read_onnx(
         problems=surveyed.problems,
     )
     return with_choice(graph, chosen.names, path)
+
+
+OVERRIDABLE: Final = 4
+"""The version of the file format from which on an input may have an initializer as its usual value."""
+
+
+def usual_values(path: Path) -> Mapping[str, AnyArray]:
+    """Return the values that initializers give to inputs which may have others, by name.
+
+    Raises ModelFileError for a file that is missing or damaged, UnsupportedModelError for a value that is not read.
+    """
+    model, _ = read_model(path)
+    external = ExternalData(path)
+    return {tensor.name: tensor_array(tensor, tensor.name, external, path) for tensor in _pop_defaults(model)}
+
+
+def _pop_defaults(model: ModelProto) -> list[TensorProto]:
+    """Take the initializers of inputs out of a model and return them."""
+    inputs = {value.name for value in model.graph.input} if model.ir_version >= OVERRIDABLE else set()
+    found = [tensor for tensor in model.graph.initializer if tensor.name in inputs]
+    left = [tensor for tensor in model.graph.initializer if tensor.name not in inputs]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(left)
+    return found
 
 
 def _with_hidden(contents: Contents, hidden: Sequence[str], path: Path) -> Contents:

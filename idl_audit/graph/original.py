@@ -421,10 +421,26 @@ def _widened(form: InputForm) -> InputForm:
     return InputForm(form.shape, np.result_type(form.dtype, np.float32), form.free_leading_axis)
 
 
+def check_input(path: Path, graph: Graph, output: str | None) -> None:
+    """Refuse a network whose input is nothing that samples move in: what running it would refuse, without running it.
+
+    Raises:
+        UnsupportedModelError: where the input has no shape, or holds whole numbers.
+    """
+    _form(path, with_one_input(graph, chosen_output(path, graph, output)).inputs[0])
+
+
 def _form(path: Path, value: Value) -> InputForm:
-    if value.shape is None or value.dtype not in FLOATS:
-        what = "a declared shape" if value.shape is None else f"a type among {', '.join(FLOATS)}"
-        raise UnsupportedModelError([f"{path}: the input {shown(value.name)} needs {what}; export the model again"])
+    name = f"{path}: the input {shown(value.name)}"
+    if value.shape is None:
+        raise UnsupportedModelError([f"{name} has no shape in the file; export the model with one"])
+    if value.dtype not in FLOATS:
+        raise UnsupportedModelError(
+            [
+                f"{name} holds {value.dtype}, and inputs move by real numbers: audit the part of the network behind "
+                "its Cast (onnx.utils.extract_model), with --scale, --mean and --std for what stands before it"
+            ]
+        )
     shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
     return InputForm(shape, np.dtype(value.dtype), has_batch_axis(value))
 
@@ -435,7 +451,9 @@ def chosen_output(path: Path, graph: Graph, output: str | None) -> str:
     if output is None and len(names) == 1:
         return names[0]
     if output is None:
-        raise OptionError(f"{path}: the network has {len(names)} outputs; choose one of {names_of(graph.outputs)}")
+        raise OptionError(
+            f"{path}: the network has {len(names)} outputs; with --output-name choose one of {names_of(graph.outputs)}"
+        )
     if output not in names:
         raise OptionError(f"{path}: there is no output {shown(output)!r}; choose one of {names_of(graph.outputs)}")
     return output

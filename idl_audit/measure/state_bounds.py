@@ -432,7 +432,8 @@ class _Climb:
         z = self.bounds.z[k]
         for some in self._pieces(states):
             both, signs = np.tile(some, 2), np.repeat([1.0, -1.0], some.size)
-            found = self._within(partial(tightened_by_lines, self._model, k, some, self.bounds, self._set))
+            own = np.isin(np.arange(z.lo.shape[1]), some)[None]
+            found = self._within(partial(tightened_by_lines, self._model, k, own, self.bounds, self._set))
             proved = self._within(partial(state_lower_bounds, self._model, k, both, signs, self.bounds, self._set))
             if found is None or proved is None:
                 return z

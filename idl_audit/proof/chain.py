@@ -121,11 +121,8 @@ def retightened(
     is_exact = not model.rows[k].states and not isinstance(inputs, SparseInputs)  # an affine map of the box
     if by_lines and not is_exact:
         bounds, bends = left_to_lines(model, k, bounds, zonotopes, check=check)
-        z = bounds.z[k]
         if bends.any():
-            found = tightened_by_lines(model, k, np.flatnonzero(bends.any(axis=0)), bounds, inputs, check=check)
-            # whatever boxes are bounded beside it: another checker may take others together
-            found = Interval(np.where(bends, found.lo, z.lo), np.where(bends, found.hi, z.hi))
+            found = tightened_by_lines(model, k, bends, bounds, inputs, check=check)
             bounds = bounds.with_block(k, block, found, bounds.x[k])
     return bounds
 

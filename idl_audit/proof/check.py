@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -83,6 +83,33 @@ def examined(
         return [str(refused)], is_open
     except UnsupportedModelError as error:  # a box over which nothing bounds a loop
         return list(error.problems), is_open
+
+
+ROOM: Final = 1e-9
+"""Of a bound's own size, and of 1: more than another order of sums changes in it."""
+
+
+def hold_by_lines(model: ImplicitModel, queries: Sequence[Query]) -> BoolArray:
+    """Return for which boxes `check` accepts the trivial proof, all of them bounded at once.
+
+    The bounds are those that it makes of each box, to which no other adds but in the order of sums: they must exceed 0
+    by more than that may change. False where that is not so, and where an alternative has several rows or an offset.
+
+    Args:
+        model: a feed-forward model.
+        queries: boxes with equally many alternatives.
+    """
+    alternatives = [one for query in queries for one in query.alternatives]
+    if not model.is_feed_forward or any(len(one.rows) != 1 or one.offsets.any() for one in alternatives):
+        return np.zeros(len(queries), np.bool_)
+    inputs = Interval.of_boxes([query.box for query in queries])
+    rows = np.stack([np.concatenate([one.rows for one in query.alternatives]) for query in queries])
+    with np.errstate(all="ignore"):
+        bounds = proved_stage(model, inputs, None)
+        functionals, choose = Functionals.of_outputs(model, rows), line_multipliers(model, bounds)
+        lower = lower_bound(model, inputs, bounds, functionals, choose)
+    is_box = (inputs.lo <= inputs.hi).all(axis=1)
+    return np.asarray(is_box & (lower > ROOM * np.maximum(np.abs(lower), 1.0)).all(axis=1))
 
 
 def _checked(

@@ -16,10 +16,10 @@ by row and source: |computed v - exact v| <= (greatest |lam| of the row before) 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
@@ -41,13 +41,16 @@ from idl_audit.proof.patches import (
     plan,
     pulled_geometry,
     sources,
+    summed,
 )
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.rounding import LEAST, LOST, TINY, down, gamma, up
+from idl_audit.values.rounding import LEAST, TINY, down, gamma, up
 
 NUMBERS_AT_ONCE: Final = 2**19
 """Numbers that one array of a pass may hold."""
+BOXES_AT_ONCE: Final = 2**18
+"""Numbers that one array of a pass over several boxes may hold: what stays near the cache."""
 NEVER: Final = 2**31
 """Blocks."""
 WORTH_A_LOOK: Final = 0.8
@@ -94,8 +97,13 @@ class Lines:
                 up(up(high + t * row.constant) + slack),
             )
             tilt = steep * (z.largest + off) + np.maximum(np.abs(low), np.abs(high))
-            spare = LOST * (z.largest + off) + TINY * (x.largest + 1)
+            spare = TINY * (2.0**-60 * (z.largest + off) + x.largest + 1)  # LOST times z
             return cls(np.stack([s, t, low, high]), x.largest, tilt * (1 + gamma(8)) + TINY, spare * (1 + gamma(8)))
+
+    @cached_property
+    def whole(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Sums of tilt and of spare, and what underflows in products of reach, over all states, (m,) each."""
+        return self.tilt.sum(axis=1), self.spare.sum(axis=1), LEAST * np.count_nonzero(self.reach, axis=1)
 
     @classmethod
     def of_ends(cls, values: Interval) -> Lines:
@@ -105,7 +113,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Targets:
-    """What is bounded: signs * z of some states of a block, or rows of outputs."""
+    """What is bounded: signs * z of some states of a block, or rows of outputs, each over every box or over one."""
 
     row: Affine
     block: int | None
@@ -116,21 +124,33 @@ class Targets:
     """Signs, (R,); or rows of outputs, (R, q)."""
     until_settled: bool = False
     """Whether targets are pairs z_i, -z_i of which no more is asked when one is proved to be at least 0."""
+    box: IntArray | None = None
+    """Over which box each is bounded, (R,), in order; None: each over every box."""
 
     @classmethod
-    def of_signs(cls, model: ImplicitModel, k: int, states: IntArray) -> Targets:
-        """Return z_i and -z_i of states i of block k, (2 R,), bounded as far back as it takes to know a sign."""
-        return cls(model.rows[k], k, np.repeat(states, 2), np.tile([1.0, -1.0], states.size), until_settled=True)
+    def of_signs(cls, model: ImplicitModel, k: int, bending: BoolArray) -> Targets:
+        """Return z_i and -z_i of the states i of block k that bend, (m, n_k), each over its own boxes.
+
+        They are bounded as far back as it takes to know a sign.
+        """
+        box, states = np.nonzero(bending)
+        signs = np.tile([1.0, -1.0], states.size)
+        return cls(model.rows[k], k, np.repeat(states, 2), signs, until_settled=True, box=np.repeat(box, 2))
 
     @classmethod
-    def of_states(cls, model: ImplicitModel, k: int, states: IntArray, signs: FloatArray) -> Targets:
+    def of_states(
+        cls, model: ImplicitModel, k: int, states: IntArray, signs: FloatArray, box: IntArray | None = None
+    ) -> Targets:
         """Return signs * z_i of states i of block k."""
-        return cls(model.rows[k], k, states, signs)
+        return cls(model.rows[k], k, states, signs, box=box)
 
     @classmethod
     def of_outputs(cls, model: ImplicitModel, seeds: FloatArray) -> Targets:
-        """Return seeds . y."""
-        return cls(model.output, None, np.zeros(0, np.int64), seeds)
+        """Return seeds . y, (R, q); or (m, R, q), rows of its own for each box."""
+        if seeds.ndim == 2:
+            return cls(model.output, None, np.zeros(0, np.int64), seeds)
+        box = np.repeat(np.arange(len(seeds)), seeds.shape[1])
+        return cls(model.output, None, np.zeros(0, np.int64), seeds.reshape(-1, seeds.shape[2]), box=box)
 
     @property
     def count(self) -> int:
@@ -139,7 +159,16 @@ class Targets:
 
     def some(self, rows: slice) -> Targets:
         """Return some of them."""
-        return Targets(self.row, self.block, self.states[rows], self.seeds[rows], self.until_settled)
+        box = None if self.box is None else self.box[rows]
+        return Targets(self.row, self.block, self.states[rows], self.seeds[rows], self.until_settled, box)
+
+    def over(self, m: int) -> Targets:
+        """Return them with a box each: those of every box, box after box, over m boxes."""
+        if self.box is not None:
+            return self
+        seeds = np.tile(self.seeds, (m, *[1] * (self.seeds.ndim - 1)))
+        box = np.repeat(np.arange(m), self.count)
+        return Targets(self.row, self.block, np.tile(self.states, m), seeds, self.until_settled, box)
 
 
 class Crown:
@@ -149,25 +178,41 @@ class Crown:
         """Take a model and the boxes, (m, p), that `lines_suit`."""
         self.model, self.inputs, self.check = model, inputs, check
         self.images = images_of(model)
-        self._lines: dict[int, tuple[Interval, Lines]] = {}
+        self._made = _lines_made(model)
 
     def lower_bound(self, bounds: StateBounds, targets: Targets) -> FloatArray:
-        """Return proved lower bounds of the targets over each box, (m, R).
+        """Return proved lower bounds of the targets: over each box, (m, R), or of those with a box of their own, (R,).
 
-        `bounds` hold every block that the targets read, over the same boxes.
+        `bounds` hold every block that the targets read, over the same boxes. No bound depends on other boxes.
         """
         m = len(self.inputs.lo)
-        own = plan(self.model, targets.block)
-        width = max(targets.row.size if targets.block is None else 1, self.width(own, targets.row))
-        if m > 1:  # a pass over one box is cut where windows become large
-            width = max([width, *(self._numbers(source, geometry) for source, geometry in own.items())])
-        at_once = _pairs(NUMBERS_AT_ONCE // (m * width))
-        found = [np.zeros((m, 0))]
-        for start in range(0, targets.count, at_once):
-            part = targets.some(slice(start, start + at_once))
+        own, each = plan(self.model, targets.block), targets.over(m)
+        found = [np.zeros(0)]
+        for rows in self._parts(each, own):
             with np.errstate(over="ignore", invalid="ignore"):
-                found.append(_Pass(self, bounds, part, own).run())
-        return np.concatenate(found, axis=1)
+                found.append(_Pass(self, bounds, each.some(rows), own).run())
+        lower = np.concatenate(found)
+        return lower if targets.box is not None else lower.reshape(m, targets.count)
+
+    def _parts(self, targets: Targets, own: Plan) -> Iterator[slice]:
+        """Yield the targets of one pass at a time: some of one box, as many as if it were the only one, or all of some.
+
+        A pass over one box is cut where windows become large, one over several may hold what is largest on its way.
+        """
+        assert targets.box is not None
+        row = targets.row
+        width = max(row.size if targets.block is None else 1, self.width(own, row))
+        widest = max([width, *(self._numbers(source, geometry) for source, geometry in own.items())])
+        alone, several = _pairs(NUMBERS_AT_ONCE // width), max(1, BOXES_AT_ONCE // widest)
+        ends = np.flatnonzero(np.diff(targets.box, append=-1)) + 1
+        start = 0
+        for end, following in zip(ends.tolist(), [*ends[1:].tolist(), None], strict=True):
+            if following is not None and following - start <= several:
+                continue
+            last = ends[np.searchsorted(ends, start, side="right")]
+            step = alone if last == end else end - start
+            yield from (slice(first, min(first + step, end)) for first in range(start, end, step))
+            start = end
 
     def width(self, own: Plan, row: Affine) -> int:
         """Return the most numbers that a functional of a row of blocks has of one of its sources."""
@@ -180,29 +225,37 @@ class Crown:
 
     def lines(self, k: int, bounds: StateBounds) -> Lines:
         """Return the lines of a block."""
-        z = bounds.z[k]
-        known = self._lines.get(k)
-        if known is None or known[0] is not z:
-            known = self._lines[k] = z, Lines.of_block(self.model.blocks[k], z, self.model.rows[k])
-        return known[1]
+        return self._once((k, True), bounds.z[k], lambda z: Lines.of_block(self.model.blocks[k], z, self.model.rows[k]))
 
     def ends(self, source: int, bounds: StateBounds) -> Lines:
         """Return the ends of the intervals of a block's states, or of the inputs."""
-        return Lines.of_ends(self.inputs if source == INPUT else bounds.x[source])
+        return self._once((source, False), self.inputs if source == INPUT else bounds.x[source], Lines.of_ends)
+
+    def _once(self, key: tuple[int, bool], values: Interval, make: Callable[[Interval], Lines]) -> Lines:
+        """Return what is made of the values, unless that was made last for the same block."""
+        known = self._made.get(key)
+        if known is None or known[0] is not values:
+            known = self._made[key] = values, make(values)
+        return known[1]
+
+
+@lru_cache(maxsize=1)
+def _lines_made(model: ImplicitModel) -> dict[tuple[int, bool], tuple[Interval, Lines]]:
+    """Return the lines and ends that were made last: block after block is bounded by those of the blocks before it."""
+    return {}
 
 
 class _Pass:
-    """One pass back through the blocks for a batch of targets over all boxes: rows are (box, target) pairs."""
+    """One pass back through the blocks for a batch of targets, a row each, sorted by their boxes."""
 
     def __init__(self, crown: Crown, bounds: StateBounds, targets: Targets, own: Plan) -> None:
+        assert targets.box is not None
         self._crown, self._bounds, self._targets, self._plan = crown, bounds, targets, own
         self._model, self._images = crown.model, crown.images
-        m = len(crown.inputs.lo)
-        self._shape = m, targets.count
-        box, places = np.repeat(np.arange(m), targets.count), None
+        box, places = targets.box, None
         if targets.block is not None and targets.block in self._images:
             self._channels, *axes = np.unravel_index(targets.states, self._images[targets.block])
-            places = np.tile(np.stack(axes, axis=1), (m, 1))
+            places = np.stack(axes, axis=1)
         self._where = Where(box, places)
         self._rows: dict[int, FloatArray] = {}
         """Source -> v, with the windows of the plan."""
@@ -213,27 +266,27 @@ class _Pass:
         self._alive = np.arange(box.size)
         """The rows that are still followed."""
         self._best = np.full(box.size, -np.inf)
+        self._wait = np.full(box.size, 1 if targets.until_settled else NEVER)
+        """How many blocks go by before the next look at the row's sign: the same for all rows of a box."""
 
     def run(self) -> FloatArray:
-        """Return the lower bounds, (m, R)."""
-        shape = self._shape
+        """Return the lower bounds, (R,)."""
         self._begin()
-        settles = self._targets.until_settled and shape[0] == 1
-        self._go_back(0 if self._targets.block is None else self._targets.block + 1, 1 if settles else NEVER)
-        return self._best.reshape(shape)
+        self._go_back(0 if self._targets.block is None else self._targets.block + 1)
+        return self._best
 
-    def _go_back(self, first: int, wait: int) -> None:
-        """Go on from a block to the inputs; look at signs when so many blocks are behind."""
+    def _go_back(self, first: int) -> None:
+        """Go on from a block to the inputs; look at signs where it is time to."""
         for k in range(first, len(self._model.blocks)):
             if k not in self._rows:
                 continue
             if not self._alive.size:
                 return
             self._crown.check()
-            wait = wait - 1 if wait else self._settle()
+            self._settle()
             numbers = self._alive.size * self._crown.width(self._plan, self._model.rows[k])
-            if numbers > 2 * NUMBERS_AT_ONCE and self._shape[0] == 1 and self._alive.size > 2:
-                self._go_back_in_parts(k, wait + 1, _pairs(self._alive.size * NUMBERS_AT_ONCE // numbers))
+            if numbers > 2 * NUMBERS_AT_ONCE and self._is_of_one_box and self._alive.size > 2:
+                self._go_back_in_parts(k, _pairs(self._alive.size * NUMBERS_AT_ONCE // numbers))
                 return
             if self._alive.size:
                 lam = self._through_groups(k) if self._model.blocks[k].activation.coupled else self._through(k)
@@ -241,64 +294,83 @@ class _Pass:
         if self._alive.size:
             self._note(self._ending())
 
-    def _go_back_in_parts(self, k: int, wait: int, at_once: int) -> None:
+    @property
+    def _is_of_one_box(self) -> bool:
+        return bool(self._where.box[0] == self._where.box[-1])
+
+    def _go_back_in_parts(self, k: int, at_once: int) -> None:
         """Go on with so many rows at a time: windows have become too large for all."""
+        self._wait += 1  # what was looked at now is not looked at again
         for start in range(0, self._alive.size, at_once):
-            part = copy(self)
-            part._keep(slice(start, start + at_once))
-            part._go_back(k, wait)
+            part = self._of(slice(start, start + at_once))
+            part._go_back(k)
+
+    def _of(self, rows: slice | BoolArray) -> _Pass:
+        """Return the pass for some of the rows alone; what it notes is noted here."""
+        part = copy(self)
+        part._keep(rows)
+        return part
 
     def _keep(self, rows: slice | BoolArray) -> None:
         """Follow only some of the rows; what is noted of the others stays."""
-        self._alive, self._slack = self._alive[rows], self._slack[rows]
+        self._alive, self._slack, self._wait = self._alive[rows], self._slack[rows], self._wait[rows]
         self._where = self._where.some(rows)
         self._rows = {source: v[rows] for source, v in self._rows.items()}
         self._errors = {
             source: [(size[rows], share) for size, share in errors] for source, errors in self._errors.items()
         }
         self._parts = [part[rows] for part in self._parts]
-        self._shape = 1, self._alive.size
 
     def _note(self, lower: FloatArray) -> None:
         self._best[self._alive] = np.fmax(self._best[self._alive], lower)
 
-    def _settle(self) -> int:
-        """Follow no further the pairs of which a sign is known; return how many blocks to wait before the next look.
+    def _settle(self) -> None:
+        """Follow no further the pairs of which a sign is known, in the boxes whose turn it is; say when the next is.
 
         A sign is known where the bound by the intervals of what has been reached says so.
         """
-        lower, before = self._ending(), self._alive.size
-        self._note(lower)
-        self._keep(~(lower.reshape(-1, 2) >= 0).any(axis=1).repeat(2))
-        return 0 if self._alive.size < WORTH_A_LOOK * before else 2
+        due = self._wait == 0
+        self._wait = self._wait - 1
+        if not due.any():
+            return
+        looked = self if due.all() else self._of(due)
+        lower = looked._ending()
+        looked._note(lower)
+        stays = np.ones(due.size, np.bool_)
+        stays[due] = ~(lower.reshape(-1, 2) >= 0).any(axis=1).repeat(2)
+        box = self._where.box
+        before, after = (np.bincount(box[rows], minlength=box[-1] + 1) for rows in (due, due & stays))
+        pays = after < WORTH_A_LOOK * before
+        self._wait[due] = np.where(pays, 0, 2)[box[due]]
+        if not stays.all():
+            self._keep(stays)
 
     def _begin(self) -> None:
         """Put in the rows of the targets."""
-        targets, m = self._targets, self._shape[0]
+        targets = self._targets
         constant = targets.row.constant
         if targets.block is None:
             part, slack = _constant(targets.row, targets.seeds)
-            self._parts.append(np.tile(part, m))
-            self._slack += np.tile(slack, m)
-            self._push(targets.row, np.tile(targets.seeds, (m, 1)), None, None)
+            self._parts.append(part)
+            self._slack += slack
+            self._push(targets.row, targets.seeds, None, None)
             return
-        self._parts.append(np.tile(targets.seeds * constant[targets.states], m))
+        self._parts.append(targets.seeds * constant[targets.states])
         self._slack += targets.row.constant_error + TINY
         if targets.block in self._images:
             image = self._images[targets.block]
             rank = len(image) - 1
             seeds = np.zeros((targets.count, image[0]))
             seeds[np.arange(targets.count), self._channels] = targets.seeds
-            points = np.tile(seeds, (m, 1)).reshape(-1, *[1] * rank, image[0])
-            self._push(targets.row, points, Geometry.point(rank), image)
+            self._push(targets.row, seeds.reshape(-1, *[1] * rank, image[0]), Geometry.point(rank), image)
             return
         for source, linear_map in sources(targets.row):
             own = _chosen_rows(linear_map, targets.states, targets.seeds)
-            self._add(source, linear_map, np.tile(own, (m, 1)), None, np.ones(len(self._slack)))
+            self._add(source, linear_map, own, None, np.ones(len(self._slack)))
 
     def _push(self, row: Affine, lam: FloatArray, own: Geometry | None, image: Image | None) -> None:
         """Hand lam . (sum_k P_k x_k + Q u) on to the sources."""
-        greatest = np.abs(lam).reshape(len(lam), -1).max(axis=1, initial=0.0)
+        greatest = _greatest(lam)
         for source, linear_map in sources(row):
             product, windows = self._product(linear_map, lam, own, image, self._images.get(source))
             self._add(source, linear_map, product, windows, greatest)
@@ -334,31 +406,33 @@ class _Pass:
     def _through(self, k: int) -> FloatArray:
         """Replace the states of a block by their lines; return lam."""
         v, lines = self._rows.pop(k), self._crown.lines(k, self._bounds)
-        s, t, low, high = self._seen(k, lines)
+        s, t, low, high = range(4)
+        seen = self._seen(k, lines)
         self._slack += self._charge(k, lines, v)
         del self._errors[k]
-        v = v.reshape(*self._shape, *v.shape[1:])
         rising = np.maximum(v, 0.0)
         falling = v - rising  # exact: one of both is 0
-        self._parts.append(self._dot(rising, low()) + self._dot(falling, high()))
-        rising *= s()
-        falling *= t()
+        self._parts.append(seen.dot(rising, low) + seen.dot(falling, high))
+        seen.scale(rising, s)
+        seen.scale(falling, t)
         rising += falling
-        return rising.reshape(-1, *rising.shape[2:])
+        return rising
 
     def _through_groups(self, k: int) -> FloatArray:
         """Replace the groups of a coupled block by their planes, as the dual bound does; return lam."""
         block, z, row = self._model.blocks[k], self._bounds.z[k], self._model.rows[k]
         error = sum(size[:, None] * share for size, share in self._errors.pop(k)) * ROUNDED_SUMS + TINY
         v = self._rows.pop(k)
-        v, error = (part.reshape(*self._shape, -1) for part in (v, np.broadcast_to(error, v.shape)))
-        lo, hi = z.lo[:, None, :], z.hi[:, None, :]
-        lam = block.multipliers(v, lo, hi)
-        summands = block.lower_support(v, error, lam, lo, hi).reshape(len(self._slack), -1)
-        lam = lam.reshape(len(self._slack), -1)
+        error, lam, summands = np.broadcast_to(error, v.shape), np.empty_like(v), []
+        for box, rows in self._where.runs:
+            lo, hi = z.lo[box], z.hi[box]
+            lam[rows] = block.multipliers(v[None, rows], lo[None, None], hi[None, None])[0]
+            own = block.lower_support(v[None, rows], error[None, rows], lam[None, rows], lo[None, None], hi[None, None])
+            summands.append(own[0].reshape(rows.stop - rows.start, -1))
+        each = np.concatenate(summands)
         part, slack = _constant(row, lam)
-        self._parts += [summands.sum(axis=-1), part]
-        self._slack += gamma(summands.shape[1] + 4) * np.abs(summands).sum(axis=-1) + slack
+        self._parts += [each.sum(axis=-1), part]
+        self._slack += gamma(each.shape[1] + 4) * np.abs(each).sum(axis=-1) + slack
         return lam
 
     def _ending(self) -> FloatArray:
@@ -366,45 +440,53 @@ class _Pass:
         parts, slack = list(self._parts), self._slack
         for source, w in self._rows.items():
             ends = self._crown.ends(source, self._bounds)
-            low, high = self._seen(source, ends)
+            seen = self._seen(source, ends)
             slack = slack + self._charge(source, ends, w)
-            w = w.reshape(*self._shape, *w.shape[1:])
             rising = np.maximum(w, 0.0)
-            parts.append(self._dot(rising, low()) + self._dot(w - rising, high()))
+            parts.append(seen.dot(rising, 0) + seen.dot(w - rising, 1))
         return sum_downward([*parts, -slack * ROUNDED_SUMS])
 
-    def _seen(self, source: int, lines: Lines) -> list[Callable[[], FloatArray]]:
-        """Return what makes each array of numbers as the rows' windows see it, to be multiplied by (m, R, ...)."""
-        gathered = Gathered(lines.numbers, self._images.get(source), self._plan[source], self._where)
-        return [partial(gathered.by_box, i, self._shape) for i in range(len(lines.numbers))]
-
-    def _dot(self, v: FloatArray, numbers: FloatArray) -> FloatArray:
-        """Return sums of v * numbers over each row: first over channels, then over places, so that little is lost."""
-        inner = np.einsum("...c,...c->...", v, numbers)
-        return np.asarray(inner.reshape(len(self._slack), -1).sum(axis=1))
+    def _seen(self, source: int, lines: Lines) -> Gathered:
+        """Return the lines' numbers as the rows' windows see them."""
+        return Gathered(lines.numbers, self._images.get(source), self._plan[source], self._where)
 
     def _charge(self, source: int, lines: Lines, v: FloatArray) -> FloatArray:
         """Return what rounding may have cost in v and costs in the sums over a block's states, (R,)."""
         errors = self._errors[source]
-        least = np.where(lines.reach > 0, LEAST, 0.0)  # a product of both may underflow, and is multiplied by |lam|
-        vectors = np.stack([lines.tilt, lines.spare, *(lines.reach * share + least for _, share in errors)])
-        sums = self._window_sums(source, vectors)
-        greatest = np.abs(v).reshape(len(v), -1).max(axis=1, initial=0.0)
-        terms = v.shape[-1] + math.prod(v.shape[1:-1]) + 16
-        slack = gamma(terms) * greatest * sums[0] + sums[1] + TINY
-        for (size, _), total in zip(errors, sums[2:], strict=True):
+        tilt, spare, own = self._window_sums(source, lines, [share for _, share in errors])
+        greatest = _greatest(v)
+        slack = gamma(summed(v) + 16) * greatest * tilt + spare + TINY
+        for (size, _), total in zip(errors, own, strict=True):
             slack = slack + size * total
         return np.asarray(slack)
 
-    def _window_sums(self, source: int, vectors: FloatArray) -> FloatArray:
-        """Return the sums of nonnegative vectors (a, m, n) over each row's window, (a, R)."""
+    def _window_sums(
+        self, source: int, lines: Lines, shares: list[FloatArray]
+    ) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
+        """Return the sums over each row's window of tilt, spare and reach * share + what underflows in it, (R,) each.
+
+        A product of reach and share may underflow, and its sum is multiplied by |lam| afterwards.
+        """
         geometry = self._plan[source]
         if geometry is None or geometry.is_fixed:
-            return np.asarray(vectors.sum(axis=-1)[:, self._where.box])
+            tilt, spare, least = lines.whole
+            sums = [tilt, spare, *(lines.reach @ share + least for share in shares)]
+            box = self._where.box
+            tilt, spare, *own = (one if len(one) == 1 else one[box] for one in sums)
+            return tilt, spare, own
+        least = np.where(lines.reach > 0, LEAST, 0.0)
+        vectors = np.stack([lines.tilt, lines.spare, *(lines.reach * share + least for share in shares)])
         image = self._images[source]
         spatial = vectors.reshape(*vectors.shape[:2], image[0], -1).sum(axis=2)
         gathered = Gathered(spatial, (1, *image[1:]), geometry, self._where)
-        return np.stack([gathered(i).reshape(len(self._slack), -1).sum(axis=1) for i in range(len(vectors))])
+        tilt, spare, *own = (gathered(i).reshape(len(self._slack), -1).sum(axis=1) for i in range(len(vectors)))
+        return tilt, spare, own
+
+
+def _greatest(v: FloatArray) -> FloatArray:
+    """Return the greatest |v| of each row, (R,); NaN where one is no number."""
+    flat = v.reshape(len(v), -1)
+    return np.asarray(np.maximum(flat.max(axis=1, initial=0.0), -flat.min(axis=1, initial=0.0)))
 
 
 def _constant(row: Affine, lam: FloatArray) -> tuple[FloatArray, FloatArray]:

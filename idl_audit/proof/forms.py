@@ -25,7 +25,7 @@ from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import centre_and_radius, row_terms
 from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.rounding import LOST, TINY, gamma
+from idl_audit.values.rounding import TINY, gamma
 
 MOST_APART = 32
 """Inputs that move up to which forms are made: they cost as many products as there are such inputs."""
@@ -142,7 +142,7 @@ def affine_form(row: Affine, states: Mapping[int, Form], inputs: Form) -> Form:
     for linear_map, form in parts:
         terms += linear_map.apply(form.terms.reshape(m * count, -1)).reshape(terms.shape)
         relative, reach = linear_map.relative, form.reach
-        error += linear_map.magnitude.apply(form.error * (1 + 2 * relative) + (rounding + 2 * relative) * reach + LOST)
+        error += linear_map.magnitude.apply(form.error * (1 + 2 * relative) + (rounding + 2 * relative) * reach + TINY)
         error += (count + 1) * linear_map.row_loss
         if linear_map.slack is not None:
             error += linear_map.slack.apply(reach + form.error) * (1 + gamma(linear_map.slack.row_terms + 4))

@@ -18,7 +18,7 @@ from idl_audit.proof.loops import narrowed
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
-from idl_audit.values.rounding import LOST, TINY, down, gamma, up
+from idl_audit.values.rounding import TINY, down, gamma, up
 
 
 def interval_bounds(model: ImplicitModel, inputs: Interval, *, check: Check = unchecked) -> StateBounds:
@@ -141,7 +141,7 @@ def affine_interval(row: Affine, states: Mapping[int, Interval], inputs: Interva
             centre += linear_map.apply(middle)
             relative = linear_map.relative
             radius += linear_map.magnitude.apply(
-                half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + LOST
+                half * (1 + 2 * relative) + (rounding + 2 * relative) * np.abs(middle) + TINY
             )
             radius += 2 * linear_map.row_loss
             if linear_map.slack is not None:

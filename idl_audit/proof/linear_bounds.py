@@ -10,14 +10,13 @@ Elsewhere: LiRPA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, lru_cache
 
 import numpy as np
 
 from idl_audit.implicit.activations.kinked import Kinked
-from idl_audit.implicit.convolution import Convolution
-from idl_audit.implicit.linear_maps import LinearMap, Reindexed
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.crown import Crown, Targets, lines_suit
@@ -141,10 +140,7 @@ def backward_state_bounds(
             bounds, bending = left_to_lines(model, k, bounds, zonotopes, check=both)
             if not bending.any():
                 continue
-            if len(bending) > 1 and is_dense(model):
-                found = tightened_apart(model, k, bending, bounds, inputs, check=both)
-            else:
-                found = tightened_by_lines(model, k, np.flatnonzero(bending.any(axis=0)), bounds, inputs, check=both)
+            found = tightened_by_lines(model, k, bending, bounds, inputs, check=both)
         except BudgetError:
             check()
             goes_on = False
@@ -154,71 +150,34 @@ def backward_state_bounds(
 
 
 def tightened_by_lines(
-    model: ImplicitModel, k: int, states: IntArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
-) -> Interval:
-    """Return the bounds of block k's pre-activations with those of some states tightened by backward linear bounds.
-
-    Of a state that turns out to keep its sign at a kink, no more than the sign is sought.
-    """
-    phi = model.blocks[k].activation
-    if lines_suit(model, inputs) and isinstance(phi, Kinked) and not np.array_equal(phi.below, phi.above):
-        targets = Targets.of_signs(model, k, states)
-        proved = Crown(model, inputs, check=check).lower_bound(bounds, targets)
-        return bounds.z[k].tightened(targets.states, targets.seeds, proved)
-    both, signs = np.tile(states, 2), np.repeat([1.0, -1.0], states.size)
-    return bounds.z[k].tightened(both, signs, state_lower_bounds(model, k, both, signs, bounds, inputs, check=check))
-
-
-def is_dense(model: ImplicitModel) -> bool:
-    """Return whether no map of a model is a convolution: those have passes of their own, for one box at a time."""
-    return not any(map(_convolves, model.maps))
-
-
-def _convolves(linear_map: LinearMap) -> bool:
-    return isinstance(linear_map.core if isinstance(linear_map, Reindexed) else linear_map, Convolution)
-
-
-def tightened_apart(
     model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, *, check: Check = unchecked
 ) -> Interval:
-    """Return the bounds of block k's pre-activations with those of each box's own states, (m, n_k), tightened.
+    """Return the bounds of block k's pre-activations, those of each box's own states, (m, n_k), tightened by lines.
 
-    Boxes with about as many states go through one pass: row r of a box is its r-th state, from above and from below.
-    What the rows of a box beyond its last state say is left out, so that no box depends on the others.
+    Of a state that turns out to keep its sign at a kink, no more than the sign is sought. No box depends on the others.
     """
-    lo, hi = bounds.z[k].lo.copy(), bounds.z[k].hi.copy()
-    counts = states.sum(axis=1)
-    for boxes in _alike(counts, rows_at_once(model)):
-        width = int(counts[boxes[0]])
-        own = np.argsort(~states[boxes], axis=1, kind="stable")[:, :width]
-        part, there = bounds.of_boxes(boxes), inputs.rows(boxes)
-        at_once = max(1, rows_at_once(model) // (2 * len(boxes)))
-        for start in range(0, width, at_once):
-            some = own[:, start : start + at_once]
-            functionals, choose = _both_sides(model, k, some), line_multipliers(model, part)
-            proved = lower_bound(model, there, part, functionals, choose, check=check)
-            is_own = np.tile(np.take_along_axis(states[boxes], some, axis=1), 2)
-            least, most = np.split(np.where(is_own, proved, -np.inf), 2, axis=1)
-            each = boxes[:, None], some
-            lo[each], hi[each] = np.fmax(lo[each], least), np.fmin(hi[each], -most)
+    if not lines_suit(model, inputs):
+        return _tightened_by_all(model, k, states, bounds, inputs, check)
+    phi = model.blocks[k].activation
+    targets = Targets.of_signs(model, k, states)
+    if not isinstance(phi, Kinked) or np.array_equal(phi.below, phi.above):
+        targets = replace(targets, until_settled=False)
+    proved = Crown(model, inputs, check=check).lower_bound(bounds, targets).reshape(-1, 2)
+    z, each = bounds.z[k], np.nonzero(states)
+    lo, hi = z.lo.copy(), z.hi.copy()
+    lo[each], hi[each] = np.fmax(lo[each], proved[:, 0]), np.fmin(hi[each], -proved[:, 1])
     return Interval(lo, hi)
 
 
-def _alike(counts: IntArray, rows: int) -> Iterator[IntArray]:
-    """Yield the boxes that have states, those with most of them first, as many at a time as fill a pass."""
-    order = np.argsort(-counts, kind="stable")
-    start, end = 0, int((counts > 0).sum())
-    while start < end:
-        size = max(1, rows // (2 * int(counts[order[start]])))
-        yield order[start : min(start + size, end)]
-        start += size
-
-
-def _both_sides(model: ImplicitModel, k: int, states: IntArray) -> Functionals:
-    """Return z_i and -z_i of each box's own states, (m, R) -> 2 R functionals a box."""
-    seeds = np.zeros((*states.shape, model.blocks[k].size))
-    np.put_along_axis(seeds, states[:, :, None], 1.0, axis=2)
-    return Functionals.of_block(model, k, np.concatenate([seeds, -seeds], axis=1))
+def _tightened_by_all(
+    model: ImplicitModel, k: int, states: BoolArray, bounds: StateBounds, inputs: Interval, check: Check
+) -> Interval:
+    """Return the same where the dual bound is all there is, of the same states over every box."""
+    some = np.flatnonzero(states.any(axis=0))
+    both, signs = np.tile(some, 2), np.repeat([1.0, -1.0], some.size)
+    z = bounds.z[k]
+    found = z.tightened(both, signs, state_lower_bounds(model, k, both, signs, bounds, inputs, check=check))
+    return Interval(np.where(states, found.lo, z.lo), np.where(states, found.hi, z.hi))
 
 
 def state_lower_bounds(
@@ -244,9 +203,13 @@ def state_lower_bounds(
 def output_lower_bounds(
     model: ImplicitModel, inputs: Interval, bounds: StateBounds, seeds: FloatArray, *, check: Check = unchecked
 ) -> FloatArray:
-    """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by backward linear bounds."""
+    """Return proved lower bounds of seeds . y, (R, q) -> (m, R), by backward linear bounds.
+
+    Where lines suit, each box may have rows of its own, (m, R, q).
+    """
     if lines_suit(model, inputs):
-        return Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_outputs(model, seeds))
+        lower = Crown(model, inputs, check=check).lower_bound(bounds, Targets.of_outputs(model, seeds))
+        return lower.reshape(len(inputs.lo), seeds.shape[-2])
     return _in_parts(model, inputs, bounds, lambda some: Functionals.of_outputs(model, seeds[some]), len(seeds), check)
 
 

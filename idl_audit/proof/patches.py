@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeAlias
+from functools import cached_property, lru_cache
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
+
+LARGE_RUN: Final = 2**12
+"""Numbers of the rows of one box, on average, that are worth operations of their own."""
 
 Image: TypeAlias = tuple[int, ...]
 """(channels, *spatial)."""
@@ -196,6 +199,12 @@ class Where:
         """Return this for some of the rows."""
         return Where(self.box[rows], None if self.places is None else self.places[rows])
 
+    @cached_property
+    def runs(self) -> list[tuple[int, slice]]:
+        """Each box with its rows, which stand together."""
+        ends = (np.flatnonzero(np.diff(self.box, append=-1)) + 1).tolist()
+        return [(int(self.box[start]), slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+
     @property
     def of_one_box(self) -> Where:
         """The same for arrays that all boxes share."""
@@ -233,15 +242,8 @@ class Gathered:
         self._origins = self._origins + before
         self._arrays = np.pad(self._arrays, around)
 
-    def by_box(self, number: int, shape: tuple[int, int]) -> FloatArray:
-        """Return one array to multiply rows (m, R, ...) by; (m, 1, ...) where all rows of a box see the same."""
-        if self._moves:
-            windows = self(number)
-            return np.asarray(windows.reshape(*shape, *windows.shape[1:]))
-        return np.asarray(self._arrays[number][:, None])
-
     def __call__(self, number: int) -> FloatArray:
-        """Return one array for each row, (R, n) or (R, *extent, channels)."""
+        """Return one array for each row, (R, n) or (R, *extent, channels); one for all where there is but one box."""
         array, box = self._arrays[number], self._where.box
         if not self._moves:
             return np.asarray(array if len(array) == 1 else array[box])
@@ -250,6 +252,41 @@ class Gathered:
         windows = np.lib.stride_tricks.sliding_window_view(array, extent, axis=tuple(range(1, 1 + len(extent))))
         taken: FloatArray = np.moveaxis(windows, len(extent) + 1, -1)[(box, *self._origins.T)]
         return taken
+
+    def dot(self, v: FloatArray, number: int) -> FloatArray:
+        """Return the sum of v * (what each row sees of an array) over each row, (R,): of `summed` products."""
+        if self._by_runs(v):
+            array = self._arrays[number]
+            return np.concatenate([_dots(v[rows], array[box : box + 1]) for box, rows in self._where.runs])
+        return _dots(v, self(number))
+
+    def scale(self, v: FloatArray, number: int) -> None:
+        """Multiply each row by what it sees of an array."""
+        if not self._by_runs(v):
+            v *= self(number)
+            return
+        for box, rows in self._where.runs:
+            v[rows] *= self._arrays[number, box]
+
+    def _by_runs(self, v: FloatArray) -> bool:
+        """Whether box after box is faster than a copy of what each row sees."""
+        boxes = self._arrays.shape[1]
+        return not self._moves and (1 < boxes <= v.size // LARGE_RUN)
+
+
+def summed(v: FloatArray) -> int:
+    """Return k so that gamma_k is the rounding of `Gathered.dot`: images are summed along lines, then these."""
+    return int(v.shape[1]) + (math.prod(v.shape[2:]) if v.ndim > 2 else 0)
+
+
+def _dots(v: FloatArray, seen: FloatArray) -> FloatArray:
+    """Return the sums of v * seen over each row, (R,); `seen` is one for all rows or one a row."""
+    if v.ndim == 2:
+        return np.asarray(v @ seen[0] if len(seen) == 1 else np.einsum("rn,rn->r", v, seen))
+    lines, theirs = (part.reshape(*part.shape[:2], -1) for part in (v, seen))
+    if len(seen) == 1:
+        return np.asarray(np.einsum("rhk,hk->rh", lines, theirs[0]).sum(axis=1))
+    return np.asarray(np.einsum("rhk,rhk->rh", lines, theirs).sum(axis=1))
 
 
 def moved(

@@ -61,9 +61,11 @@ class Sum:
 
 def weighable(alternative: Conjunction) -> bool:
     """Return whether an alternative has several rows, whose sums with weights up to 1 float64 holds."""
+    if len(alternative.rows) < 2:
+        return False
     with np.errstate(over="ignore"):
         sizes = np.abs(alternative.rows).sum() + np.abs(alternative.offsets).sum()
-    return len(alternative.rows) > 1 and bool(sizes < MOST)
+    return bool(sizes < MOST)
 
 
 MOST = 1e300

@@ -39,7 +39,7 @@ from idl_audit.proof.symbol_terms import Terms, pushed, summed
 from idl_audit.proof.wanted import to_tighten
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.rounding import LOST, TINY, down, gamma, up
+from idl_audit.values.rounding import TINY, down, gamma, up
 
 MOST_SYMBOLS: Final = 2**14
 """Of a model over a box, at most: the states that bend least have none beyond."""
@@ -206,7 +206,7 @@ def affine_zonotope(
         centre, centres = centre + moved, centres + np.abs(moved)
         size, relative = np.abs(source.centre) + source.reach, linear_map.relative
         carried += _pushed_error(linear_map, source.error * (1 + 2 * relative))
-        added += _pushed_error(linear_map, rounding * source.reach + 2 * relative * size + LOST)
+        added += _pushed_error(linear_map, rounding * source.reach + 2 * relative * size + TINY)
         added += doubt + source.symbols * linear_map.row_loss
         if linear_map.slack is not None:
             added += _pushed_error(linear_map.slack, size + source.error)

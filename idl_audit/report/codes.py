@@ -218,6 +218,11 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "whether attacks transfer. The attacked network alone decides which points count.",
             "Leave --matrix out to rank by the network's own S.",
         ),
+        "IDL219": Code(
+            "one shard of an audit",
+            "The report is of one part of the samples (--shard I/N), decided as the whole run would decide them.",
+            "Run the other parts, here or elsewhere, and give all reports to `idl-audit merge`.",
+        ),
         "IDL220": Code(
             "the time limit ended verdicts that nodes should have",
             "With --max-nodes every machine does the same work, and --time-limit is a safety net. It ended some "
@@ -346,6 +351,13 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "declares: of float32 a proof pays for every rounding, of real numbers a point is confirmed exactly.",
             "Raise --time-limit. Where roundings are what keeps a proof from being one, declare all variables as real.",
         ),
+        "IDL509": Code(
+            "the assignment of a VNN-LIB 2 query is rounded",
+            "A query about real numbers holds at the exact point that was found, of which some entry is no decimal "
+            "(1/3), and at no point near it that can be written; or its networks have no exact form, and hidden "
+            "tensors and outputs are told as floats.",
+            "Nothing to do. Whoever checks the assignment must allow for the digits that are printed.",
+        ),
         "IDL601": Code(
             "nothing was gained",
             "None of the trade-offs that training reached certifies more of the samples kept apart and keeps their "
@@ -374,3 +386,93 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
     }
 )
 """Code -> its meaning. Stable across versions: a code is never used for something else."""
+
+
+WORDS: Final[Mapping[str, Code]] = MappingProxyType(
+    {
+        "certified": Code(
+            "a verdict",
+            "It is proved that no input of the set changes the class: a bound that was evaluated again, in float64 "
+            "rounded outward. By default for real numbers; --arithmetic float32 for what runtimes compute.",
+            "Write the proof with --certificates and check it with `verify`.",
+        ),
+        "falsified": Code(
+            "a verdict",
+            "An input of the set was found that the original network, asked about it alone, gives another class.",
+            "Look at it with --save or --images.",
+        ),
+        "unknown": Code(
+            "a verdict",
+            "Neither a proof nor a counterexample was found: the sample is not safe. The reason stands beside it.",
+            "More time (--time-limit, --max-nodes) or a smaller eps may decide it.",
+        ),
+        "clean_wrong": Code(
+            "a verdict",
+            "The network gives the sample another class than its label, without any change.",
+            "Look at the labels and at the preprocessing first: IDL101 says where another reading would do better.",
+        ),
+        "time_limit": Code(
+            "why a verdict is unknown",
+            "The time for one sample at one radius was over.",
+            "Raise --time-limit, or count nodes in its place with --max-nodes, which is the same on every machine.",
+        ),
+        "node_limit": Code(
+            "why a verdict is unknown",
+            "The nodes of --max-nodes were used up: boxes, leaves of trees, programs, starts of attacks.",
+            "Raise --max-nodes.",
+        ),
+        "memory_limit": Code(
+            "why a verdict is unknown",
+            "An array would have been larger than --max-memory allows.",
+            "Raise --max-memory.",
+        ),
+        "solver_failed": Code(
+            "why a verdict is unknown",
+            "The solver of linear programs gave no usable answer; nothing was decided by it.",
+            "Leave out lp, exact and mip with --method.",
+        ),
+        "worker_failed": Code(
+            "why a verdict is unknown",
+            "The process that decided the sample died; the others went on.",
+            "Try the sample alone with --index; give less memory to others with fewer --jobs.",
+        ),
+        "no_uniqueness_proof": Code(
+            "why a verdict is unknown",
+            "The model has a loop, and nothing proves that there is one state for every input: what is proved of one "
+            "state would not be about the others.",
+            "Make the loop a contraction, or monotone: `convert` says which proofs there are.",
+        ),
+        "relaxation_gap": Code(
+            "why a verdict is unknown",
+            "The methods that were asked for end without a proof: their bounds are not tight enough, and no attack "
+            "found a point.",
+            "Add branch or exact to --method, or leave --method out.",
+        ),
+        "attacks_failed": Code(
+            "why a verdict is unknown",
+            "Only attacks were asked for, and they found nothing: no proof was tried.",
+            "Ask `certify`.",
+        ),
+        "solver_only": Code(
+            "why a verdict is unknown",
+            "A solver says that there is no counterexample, and no proof of it could be checked.",
+            "Use methods that prove: branch, exact, linear.",
+        ),
+        "outside_domain": Code(
+            "why a verdict is unknown",
+            "Over the set an operator may be asked for what is no number: a logarithm of 0, a quotient by 0.",
+            "Take a smaller eps, or --bounds that keep inputs inside; IDL212 names the operator.",
+        ),
+        "no_rounding_bound": Code(
+            "why a verdict is unknown",
+            "With --arithmetic float32: nothing bounds what rounding changes in this network or over this set.",
+            "Leave --arithmetic out for a proof in exact arithmetic; IDL217 names the operator.",
+        ),
+        "within_rounding": Code(
+            "why a verdict is unknown",
+            "With --arithmetic float32: the margin is proved in exact arithmetic, and rounding may take more than it.",
+            "Take a smaller eps, or leave --arithmetic out.",
+        ),
+    }
+)
+"""The words of a verdict, and of why one is unknown, with the same: every word of `values.verdicts`."""

@@ -17,6 +17,8 @@ Values: TypeAlias = FloatArray | Float32Array
 
 
 EPSILON = 1e-8
+AT_ONCE = 2**15
+"""Numbers: all passes over them find them in the cache."""
 LEAST = 1e-30
 """What the sums of squares begin with: a root of a float32 number that is not normal takes ten times as long."""
 
@@ -29,6 +31,8 @@ class Adam:
     ) -> None:
         """Take the arrays, and the shares of the old in the running sums of gradients and of their squares."""
         self._values = [(value, rate) for values, rate in groups for value in values]
+        if not all(value.flags.c_contiguous for value, _ in self._values):
+            raise ValueError("arrays that are changed in place must be contiguous")
         self._sums = [(np.zeros_like(v), np.full_like(v, LEAST), np.empty_like(v)) for v, _ in self._values]
         self._betas, self._steps = betas, 0
 
@@ -47,13 +51,22 @@ class Adam:
             ):
                 if gradient is None:
                     continue
-                total *= of_sum
-                total += gradient
-                np.multiply(gradient, gradient, out=work)
-                squares *= of_squares
-                squares += work
-                np.sqrt(squares, out=work)
-                work += EPSILON / root
-                np.divide(total, work, out=work)
-                work *= rate * factor * mean / root
-                value -= work
+                arrays = [array.reshape(-1) for array in (value, gradient, total, squares, work)]
+                for start in range(0, value.size, AT_ONCE):
+                    some = slice(start, start + AT_ONCE)
+                    self._change([array[some] for array in arrays], rate * factor * mean / root, EPSILON / root)
+
+    def _change(self, arrays: Sequence[Values], size: float, epsilon: float) -> None:
+        """Make one step: values, gradients, sums, sums of squares and room for work, of the same numbers."""
+        value, gradient, total, squares, work = arrays
+        of_sum, of_squares = self._betas
+        total *= of_sum
+        total += gradient
+        np.multiply(gradient, gradient, out=work)
+        squares *= of_squares
+        squares += work
+        np.sqrt(squares, out=work)
+        work += epsilon
+        np.divide(total, work, out=work)
+        work *= size
+        value -= work

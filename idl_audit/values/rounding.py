@@ -11,6 +11,7 @@ Elsewhere: floating-point soundness, directed rounding.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,6 +29,7 @@ UNDERFLOW = 2.0**-1073
 """More than a product that underflows can lose."""
 
 
+@lru_cache(maxsize=1024)
 def gamma(k: int) -> float:
     """Return gamma_k = k u / (1 - k u), rounded upward: the relative error of a sum of k products.
 

@@ -56,6 +56,7 @@ REFUSED: Mapping[str, str] = {
     "gate": "gate bad.json --require RULE",
     "diff": "diff good.json bad.json --exit-code",
     "verify": "verify witness.npz wider.onnx",
+    "inspect": "inspect unknown_operator.onnx --check",
 }
 USAGE: Mapping[str, str] = {
     "certify": "certify missing.onnx -d small.npz -e 0.02",

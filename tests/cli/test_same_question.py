@@ -71,6 +71,7 @@ ENTERS: Mapping[str, Enters] = {
     "--labels": Enters("-y labels.npy", "other labels", ("samples",)),
     "--limit": Enters("--limit 3", "other samples", ("data.indices",)),
     "--index": Enters("--index 0,2", "other samples", ("data.indices",)),
+    "--shard": Enters("--shard 1/2", "other samples", ("data.indices", "data.shard")),
     "--scale": Enters("--scale 0.5", "scale 1.0, not 0.5", ("data.preprocessing",)),
     "--mean": Enters("--mean 0.25", "mean 0.0, not 0.25", ("data.preprocessing",)),
     "--std": Enters("--std 0.5", "std 1.0, not 0.5", ("data.preprocessing",)),

@@ -179,3 +179,18 @@ def test_probabilities_are_told():
 
 def test_ordinary_samples_are_not_odd():
     assert findings(UNIT, eps="0.03", bounds=(0.0, 1.0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shape", "more"),
+    [
+        (BYTES % 17, SHAPE, {"bounds": (0.0, 16.0)}),
+        (BYTES % 17, SHAPE, {}),
+        (BYTES % 101, SHAPE, {"bounds": (0.0, 100.0)}),
+        (BYTES.reshape(N, 48)[:, :5], (1, 5), {}),  # a table
+    ],
+)
+def test_whole_numbers_that_are_no_picture_are_not_taken_for_bytes(inputs, shape, more):
+    found = findings(inputs, shape=shape, network=lambda u: u[:, :2], eps="0.5", **more)
+    assert not {"IDL102", "IDL107"} & set(found)
+    assert {"IDL102", "IDL107"} <= set(findings(BYTES, network=lambda u: u[:, :2], eps="0.5"))

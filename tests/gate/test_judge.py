@@ -245,7 +245,7 @@ TAMPERED = {
     "the name of a radius": ('"text": "2/255"', '"text": "::error::2/255"'),
     "no JSON": ("{", "["),
     "NaN": ('"norm_inf": 12.5', '"norm_inf": NaN'),
-    "another version": ('"schema_version": "1.1"', '"schema_version": "9.0"'),
+    "another version": ('"schema_version": "1.2"', '"schema_version": "9.0"'),
 }
 
 

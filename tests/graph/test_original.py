@@ -143,7 +143,7 @@ def test_inputs_that_do_not_fit(tmp_path: Path, run: Runner) -> None:
         run(*read(tmp_path, make.model(both, {}, inputs=two)))
     relu = [helper.make_node("Abs", ["x"], ["y"])]
     for declaration in [("x", TensorProto.INT64, (1, 4)), ("x", make.FLOAT, None)]:
-        with pytest.raises(UnsupportedModelError, match="the input x needs"):
+        with pytest.raises(UnsupportedModelError, match=r"the input x h(as no shape|olds int64)"):
             run(*read(tmp_path, make.model(relu, inputs=[declaration], outputs=[("y", declaration[1], None)])))
 
 

@@ -16,6 +16,7 @@ from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.reader import read_graph
 from idl_audit.implicit.build import build_implicit
 from idl_audit.values.errors import MemoryLimitError, ModelFileError, UnsupportedModelError
+from tests.shared.command_line import run
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
@@ -124,3 +125,37 @@ def test_nothing_hides_behind_a_node_that_is_not_read(tmp_path):
     with pytest.raises(UnsupportedModelError) as caught:
         open_subject(path)
     assert len(caught.value.problems) == len(told)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(TensorProto.UINT8, "holds uint8"), (TensorProto.INT64, "holds int64")])
+def test_inspect_refuses_the_inputs_that_certify_refuses(tmp_path, kind, words):
+    """What no sample can move in is unsupported, and told in the same words."""
+    weights = numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", kind, [1, 4]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3]),
+    ]
+    path = tmp_path / "whole.onnx"
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    (told,) = inspect(path, ModelOptions()).model.unsupported
+    assert words in told
+    with pytest.raises(UnsupportedModelError) as refused:
+        open_subject(path)
+    assert refused.value.problems == (told,)
+
+
+def test_check_exits_with_1_where_something_is_unsupported(tmp_path):
+    nodes = [helper.make_node("Bernoulli", ["x"], ["y"])]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in ("x", "y")]
+    path = tmp_path / "random.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]), ir_version=8), path)
+    assert run("inspect", path).code == 0
+    found = run("inspect", path, "--check")
+    assert (found.code, found.err) == (1, "")
+    assert "Bernoulli" in found.out
+    assert run("inspect", SAMPLES / "digits_mlp.onnx", "--check").code == 0

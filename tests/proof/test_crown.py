@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -15,15 +17,16 @@ from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
-from idl_audit.proof import crown
+from idl_audit.proof import crown, patches
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.crown import Crown, Targets
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers
-from idl_audit.proof.patches import Geometry, images_of, plan
+from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers, output_lower_bounds
+from idl_audit.proof.patches import Gathered, Geometry, Where, as_image, images_of, plan, summed
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.errors import BudgetError
+from idl_audit.values.rounding import gamma
 from tests.shared.small_networks import layered, random_box, some_points
 
 seeds = st.integers(0, 2**32 - 1)
@@ -277,8 +280,8 @@ def test_of_states_that_keep_their_sign_no_more_than_the_sign_is_sought() -> Non
                 continue
             states, signs = both_sides(model, k)
             whole = Crown(model, inputs).lower_bound(bounds, Targets.of_states(model, k, states, signs))[0]
-            targets = Targets.of_signs(model, k, np.arange(block.size))
-            soon = Crown(model, inputs).lower_bound(bounds, targets)[0].reshape(-1, 2)
+            targets = Targets.of_signs(model, k, np.ones((1, block.size), np.bool_))
+            soon = Crown(model, inputs).lower_bound(bounds, targets).reshape(-1, 2)
             low, high = whole[: block.size], -whole[block.size :]
             open_ = (soon < 0).all(axis=1)
             assert (soon[open_, 0] >= low[open_] - 1e-9).all()
@@ -287,3 +290,59 @@ def test_of_states_that_keep_their_sign_no_more_than_the_sign_is_sought() -> Non
             z = model.solve(some_points(rng, box, 20)).pre_activations[k]
             assert (soon[:, 0] <= z.min(axis=0) + 1e-12).all()
             assert (soon[:, 1] <= -z.max(axis=0) + 1e-12).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=seeds, numbers=st.sampled_from([1, 300, 2**16]))
+def test_a_box_among_others_has_the_bounds_that_it_has_alone(seed: int, numbers: int) -> None:
+    """Also of states that keep their sign, which are followed only so far, and of rows that each box has for itself."""
+    rng = np.random.default_rng(seed)
+    model = random_images(rng, int(rng.integers(1, 3)), int(rng.integers(2, 5)))
+    boxes = [random_box(rng, model.n_inputs, radius=float(radius)) for radius in (0.3, 0.02, 0.0, 0.1)]
+    rows = rng.normal(size=(len(boxes), 3, 2))
+    inputs = Interval.of_boxes(boxes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crown, "BOXES_AT_ONCE", numbers)
+        together = backward_state_bounds(model, inputs)
+        lower = output_lower_bounds(model, inputs, together, rows)
+    for j, box in enumerate(boxes):
+        own = Interval.of_boxes(box)
+        alone = backward_state_bounds(model, own)
+        for k in range(len(model.blocks)):
+            np.testing.assert_allclose(together.z[k].lo[j], alone.z[k].lo[0], rtol=1e-11, atol=1e-11)
+            np.testing.assert_allclose(together.z[k].hi[j], alone.z[k].hi[0], rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(lower[j], output_lower_bounds(model, own, alone, rows[j])[0], rtol=1e-11, atol=1e-11)
+        y = model(some_points(rng, box, 20)) @ rows[j].T
+        assert (lower[j] <= y.min(axis=0) + 1e-12 * (1 + np.abs(y).max())).all()
+
+
+def test_boxes_fill_a_pass_and_a_large_one_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = layered([([[1.0], [1.0]], [0.0, 0.0])], ([[1.0, 1.0]], [0.0]))
+    monkeypatch.setattr(crown, "NUMBERS_AT_ONCE", 8)
+    monkeypatch.setattr(crown, "BOXES_AT_ONCE", 12)  # six rows of two states
+    box = np.repeat([0, 2, 3, 4, 5], [2, 4, 2, 10, 1])
+    targets = replace(Targets.of_outputs(model, np.ones((box.size, 1))), box=box)
+    parts = Crown(model, Interval(np.zeros((6, 1)), np.ones((6, 1))))._parts(targets, plan(model, None))
+    assert [(part.start, part.stop) for part in parts] == [(0, 6), (6, 8), (8, 12), (12, 16), (16, 18), (18, 19)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=seeds, rank=st.integers(0, 3), boxes=st.integers(1, 2), large=st.sampled_from([1, 2**12]))
+def test_sums_over_windows_are_as_exact_as_is_charged_for(seed: int, rank: int, boxes: int, large: int) -> None:
+    """Beside rational arithmetic, with numbers of all sizes that mostly cancel; box after box, too."""
+    rng = np.random.default_rng(seed)
+    image = (int(rng.integers(1, 4)), *(int(rng.integers(1, 5)) for _ in range(rank)))
+    size = int(np.prod(image))
+    arrays = rng.normal(size=(1, boxes, size)) * 2.0 ** rng.integers(-30, 30, size)
+    where = Where(np.sort(rng.integers(0, boxes, 5)), None)
+    windows = Gathered(arrays, image, Geometry.whole(image), where) if rank else Gathered(arrays, None, None, where)
+    v = rng.normal(size=(5, size)) * 2.0 ** -rng.integers(-30, 30, size)
+    v[:, : size // 2] = -v[:, size // 2 : 2 * (size // 2)]
+    own = as_image(v, image) if rank else v
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patches, "LARGE_RUN", large)
+        found = windows.dot(own, 0)
+    for row, (box, values) in enumerate(zip(where.box, v, strict=True)):
+        products = [Fraction(a) * Fraction(b) for a, b in zip(values.tolist(), arrays[0, box].tolist(), strict=True)]
+        allowed = Fraction(gamma(summed(own))) * sum(map(abs, products))
+        assert abs(Fraction(float(found[row])) - sum(products)) <= allowed

@@ -41,7 +41,7 @@ def test_json_is_one_ascii_document_with_design_names():
     assert text.endswith("}\n")
     assert text.isascii()
     document = json.loads(text)
-    assert document["schema_version"] == "1.1"
+    assert document["schema_version"] == "1.2"
     assert document["samples"][71]["results"][0]["adversarial"]["class"] == 3
     assert document["samples"][71]["results"][0]["verdict"] == "falsified"
     assert list(document["conversion"]["nnz"]) == ["A", "B", "C", "D"]
@@ -165,27 +165,27 @@ TEXTS = {
     ),
     "other version": (
         edited(schema_version="2.0"),
-        "the report has schema_version '2.0', and this version of idl-audit reads '1.0' and '1.1'; "
+        "the report has schema_version '2.0', and this version of idl-audit reads '1.0' and '1.1' and '1.2'; "
         "write it again with this version",
     ),
     "wrong counts": (
         edited(summary=BAD_SUMMARY),
-        "the report does not fit schema 1.1 at summary.per_eps.0: the four counts at eps 0.03 sum to 1, not to n = 9; "
+        "the report does not fit schema 1.2 at summary.per_eps.0: the four counts at eps 0.03 sum to 1, not to n = 9; "
         "write it again",
     ),
-    "missing": (without("tool"), "the report does not fit schema 1.1 at tool: Field required; write it again"),
+    "missing": (without("tool"), "the report does not fit schema 1.2 at tool: Field required; write it again"),
     "several": (
         edited(extra=1, status="done"),
-        "the report does not fit schema 1.1 at status: Input should be 'complete' or 'incomplete' (and 1 more); "
+        "the report does not fit schema 1.2 at status: Input should be 'complete' or 'incomplete' (and 1 more); "
         "write it again",
     ),
     "text for a number": (
         edited(timing={"total": "1"}),
-        "the report does not fit schema 1.1 at timing.total: Input should be a valid number; write it again",
+        "the report does not fit schema 1.2 at timing.total: Input should be a valid number; write it again",
     ),
     "NaN": (
         edited(timing={"total": float("nan")}),
-        "the report does not fit schema 1.1 at timing.total: Input should be a finite number; write it again",
+        "the report does not fit schema 1.2 at timing.total: Input should be a finite number; write it again",
     ),
 }
 

@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "run": "many:Run",
         "gate": "reports:Gate",
         "diff": "reports:Diff",
+        "merge": "reports:Merge",
         "report": "reports:Rendering",
         "explain": "reports:Explain",
         "schema": "reports:Schema",

@@ -219,6 +219,7 @@ class Inspect(Declared):
     """Look at a model file without running it: operators, shapes, states, memory, and what is unsupported."""
 
     model: Path = c.model()
+    check: bool = option(False, SWITCH, "Exit with 1 where something in the file is unsupported.", in_file=False)
     reading: ModelOptions = group(ModelOptions, without=(*options_of(TorchOptions), *ANY_OUTPUTS))
     printing: c.Printing = group(c.Printing)
 

@@ -144,7 +144,8 @@ class DataOptions(Declared):
     path: Path = option(
         REQUIRED,
         PATH,
-        "Samples: .npz (inputs, labels), .npy, .csv, .safetensors, .pt, or a folder of images.",
+        "Samples: .npz (inputs, labels), .npy, .csv, .safetensors, .pt, .tar (WebDataset), a folder of images, or "
+        "several files: a folder of .npz, .npy or .tar, or a pattern in quotes, such as 'train-*.npz'.",
         "-d",
         name="data",
         rank=-9,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from idl_audit.commands.options import common as c
 from idl_audit.gate.rules import EXAMPLE, MEANINGS
+from idl_audit.values.errors import OptionError
 from idl_audit.values.options import PATH, SWITCH, TEXT, Declared, group, one_of, option
 
 
@@ -63,6 +64,27 @@ class Diff(Declared):
 
 
 @dataclass(frozen=True)
+class Merge(Declared):
+    """Make one report of those of all shards of an audit: what one run would have written, but for its times.
+
+    certify and attack with --shard I/N write the shards, anywhere and in any
+    order. What does not belong together is refused by name: another model,
+    data, threat model or version, a shard that is missing, there twice, or
+    incomplete.
+    """
+
+    reports: tuple[Path, ...] = option(
+        (), PATH, "The report.json of every shard.", metavar="REPORT...", positional=True, several=True, in_file=False
+    )
+    printing: c.Printing = group(c.Printing)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.reports:
+            raise OptionError("give the reports of all shards: idl-audit merge part-*.json -o whole.json")
+
+
+@dataclass(frozen=True)
 class Rendering(Declared):
     """Make a page or a summary of a report: HTML, Markdown, JUnit XML, GitHub annotations, SARIF. It computes nothing.
 
@@ -108,10 +130,10 @@ class Rendering(Declared):
 
 @dataclass(frozen=True)
 class Explain(Declared):
-    """Say what a diagnostic code means, and what to do about it."""
+    """Say what a diagnostic code, a verdict or the reason of one means, and what to do about it."""
 
     code: str | None = option(
-        None, TEXT, "IDLnnn, from a report or an error; without it, all are listed.", positional=True
+        None, TEXT, "IDLnnn, unknown, time_limit, ...: as reports have it; without it, all are listed.", positional=True
     )
 
 

@@ -102,6 +102,31 @@ class AttackVerdicts(CertifyVerdicts):
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One of several parts of an audit."""
+
+    number: int
+    """From 1."""
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def places(self, n: int) -> range:
+        """Return the places of its samples among n. Raises OptionError where there are fewer samples than parts."""
+        if self.of > n:
+            raise OptionError(f"--shard {self}: {n} sample{'' if n == 1 else 's'} make no {self.of} parts; take fewer")
+        return range(n * (self.number - 1) // self.of, n * self.number // self.of)
+
+
+def _shard(text: str, flag: str) -> Shard:
+    number, slash, of = text.partition("/")
+    if not (slash and number.strip().isdecimal() and of.strip().isdecimal() and 1 <= int(number) <= int(of)):
+        raise OptionError(f"{flag} must be I/N with I from 1 to N, such as 3/8, not {text!r}")
+    return Shard(int(number), int(of))
+
+
+@dataclass(frozen=True)
 class RobustnessOptions(Declared):
     """What certify is asked for about samples; with `AttackedOptions`, what attack is."""
 
@@ -147,11 +172,21 @@ class RobustnessOptions(Declared):
         "Draw sample, change (changed pixels in red) and adversarial input as PNGs in this folder.", metavar="DIR"
     )
     image_shape: tuple[int, ...] | None = c.image_shape()
-    matrix: Path | None = c.file(
-        "Rank the inputs for the method sensitivity by this S of another network (`sensitivity --save`)."
+    matrix: Path | None = option(
+        None,
+        PATH,
+        "Rank the inputs for the method sensitivity by this S of another network (`sensitivity --save`).",
+        metavar="S.npz",
     )
     force: bool = c.force()
     model: ModelOptions = group(ModelOptions)
+    shard: Shard | None = option(
+        None,
+        Reader(_shard, was_read=lambda value: isinstance(value, Shard)),
+        "Decide only part I of N of the samples, as the whole run would; `merge` puts the reports together.",
+        metavar="I/N",
+        panel=c.DATA,
+    )
     jobs: int = c.jobs()
     journal: Path | None = c.file(
         "File that takes the samples as they are decided.", typed=False, in_file=False, in_environment=False

@@ -23,7 +23,16 @@ from idl_audit.data.vnnlib import OutputRow
 from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, Arithmetic
 from idl_audit.data.vnnlib2.evaluation import evaluated
 from idl_audit.data.vnnlib2.normal_form import BoxOfCases, Columns, Literal, NormalForm, normal_form, size_of
-from idl_audit.data.vnnlib2.syntax import REAL, Access, Constant, Operation, Specification, Term
+from idl_audit.data.vnnlib2.syntax import (
+    NOWHERE,
+    REAL,
+    Access,
+    Comparison,
+    Constant,
+    Operation,
+    Specification,
+    Term,
+)
 from idl_audit.data.vnnlib2.terms import Entry, Key, Monomial, difference, key_of, polynomial_of, value_of
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.product import Member, Place, Product
@@ -32,7 +41,7 @@ from idl_audit.implicit.exact_constants import rounded_constants
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
-from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.errors import DataError, UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
 
 FAR_AWAY: Final = Fraction(2**20)
@@ -168,6 +177,7 @@ def asked_query(query: Specification, networks: Sequence[OpenNetwork]) -> AskedQ
         DataError: where its disjunctive form exceeds a limit, or a number is beyond its type.
         UnsupportedModelError: where whole numbers are computed with, or operator sets do not go together.
     """
+    query = _with_initialized(query, networks)
     form = normal_form(query)
     making = _Making(query, tuple(networks), form)
     boxes = tuple(making.box(box) for box in form.boxes)
@@ -182,6 +192,22 @@ def asked_query(query: Specification, networks: Sequence[OpenNetwork]) -> AskedQ
         tuple(box.finished(width) for box in boxes),
         Replay(tuple(networks), form.columns, tuple(making.sides.values()), elements),
     )
+
+
+def _with_initialized(query: Specification, networks: Sequence[OpenNetwork]) -> Specification:
+    """Return the query with what its declarations assert: initialized inputs have the values of initializers."""
+    more = []
+    for network in networks:
+        for name, values in network.initialized.items():
+            if not np.isfinite(values).all():
+                raise UnsupportedModelError(
+                    [f"{query.source}: the initializer of {name} holds what is no finite number"]
+                )
+            for flat, (index, value) in enumerate(np.ndenumerate(values)):
+                entry = Access(name, tuple(map(int, index)), flat, NOWHERE)
+                number = Constant(Fraction(float(value)), repr(float(value)), NOWHERE)
+                more.append(Comparison("==", entry, number, NOWHERE))
+    return replace(query, assertions=(*query.assertions, *more))
 
 
 def graph_of_entries(asked: AskedQuery) -> tuple[Graph, tuple[Entry, ...]]:
@@ -334,7 +360,10 @@ class _Making:
         sides = [polynomial_of(side, literal.arithmetic) for side in (literal.left, literal.right)]
         whole = difference(*sides)
         terms = {self.number(Side(literal.arithmetic, monomial=one)): c for one, c in whole.items() if one}
-        row = scaled_row(OutputRow(tuple(terms.items()), whole.get((), Fraction(0))), self.query.source)
+        try:
+            row = scaled_row(OutputRow(tuple(terms.items()), whole.get((), Fraction(0))), self.query.source)
+        except DataError as error:  # the query is right all the same
+            raise UnsupportedModelError([str(error)]) from error
         return _Row(row.coefficients, row.offset, literal.strict)
 
     def _rounded_row(self, literal: Literal) -> _Row:

@@ -29,17 +29,19 @@ from idl_audit.decide.demands import Decision, decide_demand
 from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
 from idl_audit.decide.largest import Search
 from idl_audit.decide.mixed import Rows
-from idl_audit.decide.proofs import Recorded, proof_of
+from idl_audit.decide.proofs import Recorded, by_lines_alone, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.files.claims import Ball, DemandClaim, SampleClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
+from idl_audit.proof.intervals import interval_bounds
+from idl_audit.proof.proof import Proof, trivial
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.box import Box, InputSet, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.demand import MOST_ENTRIES, AmongFirst, Demand
-from idl_audit.values.errors import InvalidInputError, ModelFileError
+from idl_audit.values.errors import IdlAuditError, InvalidInputError, ModelFileError
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
 from idl_audit.values.query import Misclassification, Query
@@ -222,6 +224,10 @@ class Decider:
     _margins: FloatMargins | Unbounded | None = None
     _known: dict[int, dict[float, Result]] = field(default_factory=dict)
     """Position -> radius -> what `decide_first` has found."""
+    _errors: dict[tuple[int, float], float] = field(default_factory=dict)
+    """Position and radius -> a bound of what floats change in a certified margin, where it is below that."""
+    _proofs: dict[tuple[int, float], Proof] = field(default_factory=dict)
+    """Position and radius -> the proof of what is certified, which has been checked."""
 
     def __reduce__(self) -> tuple[type[Decider], tuple[Setting]]:
         return Decider, (self.setting,)
@@ -238,7 +244,8 @@ class Decider:
             if self._is_decided(one.position):
                 begun()
                 decided.append(self.decide(one, lambda message: None))
-        self._known.clear()
+        for left in (self._known, self._errors, self._proofs):
+            left.clear()
         return decided
 
     def decide_first(self, batch: Batch) -> None:
@@ -246,6 +253,8 @@ class Decider:
 
         What goes wrong with a batch is left to each of its samples alone.
         """
+        self._errors.clear()
+        self._proofs.clear()
         alone = self.setting.features is not None or any(task.demand is not None for task in batch.tasks)
         if alone or len(batch.tasks) == 1:
             return
@@ -263,6 +272,41 @@ class Decider:
             for task, result in zip(open_, found, strict=True):
                 if result is not None:
                     self._known.setdefault(task.position, {})[radius.value] = result
+            certified = [
+                (task, sets[task.position][number], result)
+                for task, result in zip(open_, found, strict=True)
+                if result is not None and result.verdict is Verdict.CERTIFIED
+            ]
+            if len(certified) > 1 and self.setting.verdicts.arithmetic == "real":
+                self._finish_together(radius, certified)
+
+    def _finish_together(self, radius: Eps, certified: Sequence[tuple[SampleTask, InputSet, Result]]) -> None:
+        """Find what belongs to certified verdicts of many samples at once; what fails is left to each of them alone."""
+        model, _ = self._model()
+        try:
+            self._errors_together(radius, certified)
+            if self.setting.certificates is not None:
+                queries = [self._claim(task, radius, inputs).queries(model)[0] for task, inputs, _ in certified]
+                by_lines = by_lines_alone(model, queries, [result.recorded for *_, result in certified])
+                for (task, *_), query, holds in zip(certified, queries, by_lines, strict=True):
+                    if holds:
+                        self._proofs[task.position, radius.value] = trivial(len(query.alternatives))
+        except (IdlAuditError, MemoryError):
+            return
+
+    def _errors_together(self, radius: Eps, certified: Sequence[tuple[SampleTask, InputSet, Result]]) -> None:
+        """Bound what floats change in margins coarsely, over all boxes at once; where that is enough, it is kept."""
+        margins = self._float_margins()
+        if isinstance(margins, Unbounded):
+            return
+        boxes = Interval.of_boxes([inputs.hull for _, inputs, _ in certified])
+        rows = np.stack([self._margin_rows(task.label) for task, *_ in certified])
+        found = (
+            margins.over(boxes, interval_bounds(margins.model, boxes)).of(rows, ranked=True).max(axis=1, initial=0.0)
+        )
+        for (task, _, result), error in zip(certified, found.tolist(), strict=True):
+            if result.lower is not None and result.lower > error:
+                self._errors[task.position, radius.value] = error
 
     def _is_settled(self, position: int) -> bool:
         """Whether a smaller set has a point of another class."""
@@ -292,11 +336,13 @@ class Decider:
             budget = setting.verdicts.budget
             result = _settled_or_known(sample, inputs, known.get(radius.value))
             result = result or self._at(sample, task.centre, inputs, share, budget, radius.value)
-            error = self._float_error(sample, inputs, result, budget)
+            error = self._errors.pop((task.position, radius.value), None)
+            if error is None or result.verdict is not Verdict.CERTIFIED:
+                error = self._float_error(sample, inputs, result, budget)
             if setting.largest:
-                self._search_below(sample, task.centre, radius, result, share)
+                self._search_below(sample, task, radius, result, share)
             elif setting.certificates is not None and _has_proof(result):
-                self._certify(sample, task.centre, radius, inputs, result, setting.certificates)
+                self._certify(sample, task, radius, inputs, result, setting.certificates)
             result = _slim(replace(result, float_error=error))
             sample.results[radius.value], sample.predicted = result, result.predicted
             if result.verdict is Verdict.FALSIFIED:
@@ -327,10 +373,10 @@ class Decider:
         return decide_sample(model, network, centre, sample.label, inputs, chosen, share, budget, arithmetic=arithmetic)
 
     def _search_below(
-        self, sample: Decided, centre: FloatArray, radius: Eps, result: Result, share: Callable[[float], None]
+        self, sample: Decided, task: SampleTask, radius: Eps, result: Result, share: Callable[[float], None]
     ) -> None:
         """Bisect between 0 and the radius given; certify the largest radius that is certified."""
-        setting, subject = self.setting, self.subject
+        setting, subject, centre = self.setting, self.subject, task.centre
         assert subject is not None
 
         def around(value: float) -> InputSet:
@@ -345,7 +391,7 @@ class Decider:
         sample.largest = Largest(search.certified, search.falsified, search.tried)
         if search.certified is not None and search.proof is not None and setting.certificates is not None:
             value = Eps(search.certified, repr(search.certified))
-            self._certify(sample, centre, value, around(value.value), search.proof, setting.certificates)
+            self._certify(sample, task, value, around(value.value), search.proof, setting.certificates)
 
     def _model(self) -> tuple[ImplicitModel, Network]:
         if self._ready is None:
@@ -421,20 +467,26 @@ class Decider:
         assert self.subject is not None  # read with the model
         return self.setting.sets(task.centre, self.subject)
 
+    def _claim(self, task: SampleTask, radius: Eps, inputs: InputSet) -> SampleClaim:
+        k = inputs.k if isinstance(inputs, SparseBall) else None
+        setting = self.setting
+        ball = Ball(task.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
+        return SampleClaim(ball, task.label, task.index)
+
     def _certify(
-        self, sample: Decided, centre: FloatArray, radius: Eps, inputs: InputSet, result: Result, folder: Path
+        self, sample: Decided, task: SampleTask, radius: Eps, inputs: InputSet, result: Result, folder: Path
     ) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""
         model, network = self._model()
         setting = self.setting
-        k = inputs.k if isinstance(inputs, SparseBall) else None
-        ball = Ball(centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
-        claim, recorded = _claim_of(sample, ball, result)
+        claim, recorded = _claim_of(task, self._claim(task, radius, inputs), result)
         if claim.misfit(model):
             sample.uncertified.append(radius.value)
             return
-        budget, arithmetic, proofs = setting.verdicts.budget, self._arithmetic(), []
-        for query, own in zip(claim.queries(model), recorded, strict=True):
+        budget, arithmetic = setting.verdicts.budget, self._arithmetic()
+        made = None if task.demand is not None else self._proofs.pop((task.position, radius.value), None)
+        proofs = [] if made is None else [made]
+        for query, own in () if proofs else zip(claim.queries(model), recorded, strict=True):
             proof = proof_of(model, network, query, own, budget=budget, arithmetic=arithmetic)
             if proof is None:
                 sample.uncertified.append(radius.value)
@@ -459,16 +511,16 @@ def _slim(result: Result) -> Result:
 
 
 def _claim_of(
-    sample: Decided, ball: Ball, result: Result
+    task: SampleTask, of_class: SampleClaim, result: Result
 ) -> tuple[SampleClaim | DemandClaim, tuple[Recorded | None, ...]]:
     """Return what is proved of a sample, and what was recorded for each of its queries."""
-    demand = sample.demand
+    demand, ball = task.demand, of_class.ball
     if demand is None:
-        return SampleClaim(ball, sample.label, sample.index), (result.recorded,)
+        return of_class, (result.recorded,)
     if isinstance(demand, AmongFirst):
-        return DemandClaim(ball, replace(demand, below=result.beaten), (), sample.index), (result.recorded,)
+        return DemandClaim(ball, replace(demand, below=result.beaten), (), task.index), (result.recorded,)
     assert result.parts is not None
-    return DemandClaim(ball, demand, result.parts.groups, sample.index), result.parts.recorded
+    return DemandClaim(ball, demand, result.parts.groups, task.index), result.parts.recorded
 
 
 def _has_proof(result: Result) -> bool:
@@ -548,6 +600,7 @@ def decide_all(
     jobs: int,
     earlier: Iterable[Decided] = (),
     watch: Watcher = lambda progress: None,
+    among: range | None = None,
     decider: Callable[[Task], Answer] | None = None,
 ) -> Generator[Decided, None, None]:
     """Yield the samples as they are decided, all radii of one at a time.
@@ -559,10 +612,13 @@ def decide_all(
         jobs: how many processes; 1 works in this one.
         earlier: what was decided before, and is not decided again; iterated once.
         watch: told how far the work has come.
+        among: the positions that are to be decided; all of them, unless given. The others take part in batches.
         decider: what decides a sample in another process; where it is None, a `Decider`, which takes batches as well.
     """
-    score = _Score(len(tasks) * len(setting.eps), watch, Counter())
-    known = np.zeros(len(tasks), bool)
+    among = range(len(tasks)) if among is None else among
+    score = _Score(len(among) * len(setting.eps), watch, Counter())
+    known = np.ones(len(tasks), bool)
+    known[among.start : among.stop] = False
     for sample in earlier:
         known[sample.position] = True
         score.verdicts.update(result.verdict.value for result in sample.results.values())

@@ -25,6 +25,8 @@ from idl_audit.values.query import Misclassification, Query
 BOXES_AT_ONCE: Final = 2**17
 """Times the number of states: of boxes that are looked at together."""
 
+IN_EXACT_ARITHMETIC: Final = "the proof holds in exact arithmetic for the weights in the file"
+
 
 def float_margins(
     subject: Subject, preprocessing: Preprocessing, *, max_bytes: int | None = None
@@ -154,11 +156,16 @@ def without_bound(what: str, why: str, *, where: str | None = None) -> Diagnosti
 
 def told_unknown(unbounded: Unbounded, what: str, *, level: Level = "warning", where: str | None = None) -> Diagnostic:
     """Return the word on verdicts that speak of exact arithmetic alone; `what` says which."""
+    return told_exact(unbounded.told, what, level=level, where=where)
+
+
+def told_exact(why: str, what: str, *, level: Level = "warning", where: str | None = None) -> Diagnostic:
+    """Return what `told_unknown` does, of the reason in words."""
     return Diagnostic(
         code="IDL202",
         level=level,
-        message=f"{what}: in exact arithmetic; {unbounded.told}",
-        hint="the proof holds in exact arithmetic for the weights in the file",
+        message=f"{what}: in exact arithmetic; {why}",
+        hint=IN_EXACT_ARITHMETIC,
         where=where,
     )
 

@@ -7,7 +7,7 @@ of inputs or outputs, other shapes or element types, and element types in which 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +18,11 @@ from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, OF_INPUTS
 from idl_audit.data.vnnlib2.syntax import REAL, Network, Specification, Variable
 from idl_audit.graph.inputs import shape_text
 from idl_audit.graph.ir import Graph, Value, live_nodes, shown
-from idl_audit.graph.onnx_reader import read_onnx
+from idl_audit.graph.onnx_reader import read_onnx, usual_values
 from idl_audit.graph.original import Tensors, onnxruntime_tensors
 from idl_audit.graph.reader import ADVICE, sniff
 from idl_audit.values.arrays import AnyArray
-from idl_audit.values.errors import DataError, ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.values.errors import DataError, ModelFileError, OptionError
 
 FLOATS: Final = frozenset({"float32", "float64"})
 """Types of the tensors that a `real` query may be about."""
@@ -38,6 +38,8 @@ class OpenNetwork:
     tensors: Tensors
     names: Mapping[str, str]
     """Variable -> tensor in the file."""
+    initialized: Mapping[str, AnyArray] = field(default_factory=dict)
+    """Input variable that is declared to have the value of its initializer -> that value."""
 
     def run(self, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """Return the values of hidden and output variables for those of the input variables.
@@ -119,19 +121,11 @@ def _is_declared(query: Specification, name: str) -> bool:
 
 
 def _opened(query: Specification, network: Network, path: Path, threads: int) -> OpenNetwork:
-    initialized = [variable.name for variable in network.inputs if variable.initialized]
-    if initialized:
-        raise UnsupportedModelError(
-            [
-                f"{query.source}: {shown(initialized[0])} has the value of an initializer; such inputs are not read: "
-                "leave it out, or export the model without it"
-            ]
-        )
     kind = sniff(path)
     if kind != "onnx":
         raise ModelFileError(f"{path}: this is {ADVICE.get(kind, f'of the kind {kind}')}; VNN-LIB is about ONNX files")
     hidden = [variable.onnx_name or "" for variable in network.hidden]
-    graph = named(path, lambda: read_onnx(path, whole=False, hidden=hidden))
+    graph = named(path, lambda: read_onnx(path, whole=False, hidden=hidden, overridable=True))
     tensors = onnxruntime_tensors(path, hidden=hidden, threads=threads)
     outputs = tuple(value for value in graph.outputs if value.name in tensors.outputs)
     for noun, has, wants in (("input", graph.inputs, network.inputs), ("output", outputs, network.outputs)):
@@ -146,11 +140,26 @@ def _opened(query: Specification, network: Network, path: Path, threads: int) ->
         **{variable.name: variable.onnx_name or "" for variable in network.hidden},
         **{variable.name: value.name for variable, value in zip(network.outputs, outputs, strict=True)},
     }
-    found = OpenNetwork(network, path, graph, tensors, names)
+    found = OpenNetwork(network, path, graph, tensors, names, _usual_values(query, network, path, names))
     declared = {value.name: value for value in (*graph.inputs, *outputs)}
     for variable in network.variables:
         _check_fit(query, found, variable, declared.get(names[variable.name]))
     return found
+
+
+def _usual_values(
+    query: Specification, network: Network, path: Path, names: Mapping[str, str]
+) -> Mapping[str, AnyArray]:
+    """Return the values of the inputs that are declared as initialized. Raises DataError where the file has none."""
+    initialized = [variable.name for variable in network.inputs if variable.initialized]
+    known = usual_values(path) if initialized else {}
+    for name in initialized:
+        if names[name] not in known:
+            raise DataError(
+                f"{query.source}: {shown(name)} is declared as initialized, and {path} has no initializer for its "
+                f"input {shown(names[name])}"
+            )
+    return {name: known[names[name]] for name in initialized}
 
 
 def _check_fit(query: Specification, network: OpenNetwork, variable: Variable, value: Value | None) -> None:

@@ -22,6 +22,10 @@ MOST_BITS: Final = 20_000
 """Of a number that is computed exactly."""
 
 
+class TooManyDigits(DataError):
+    """A number that the assertions compute is beyond its type, or beyond what is computed exactly here."""
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """The numbers of one element type, as exact fractions."""
@@ -109,7 +113,7 @@ class Arithmetic:
         else:
             found = value if value.numerator.bit_length() + value.denominator.bit_length() <= MOST_BITS else None
         if found is None:
-            raise DataError(f"a computed constant is beyond what {self.name} holds; write smaller numbers")
+            raise TooManyDigits(f"a computed constant is beyond what {self.name} holds; write smaller numbers")
         return found
 
 

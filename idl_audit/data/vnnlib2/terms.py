@@ -7,7 +7,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from idl_audit.data.vnnlib2.arithmetic import MOST_BITS, Arithmetic
+from idl_audit.data.vnnlib2.arithmetic import MOST_BITS, Arithmetic, TooManyDigits
 from idl_audit.data.vnnlib2.syntax import Access, Constant, Operation, Term
 from idl_audit.values.errors import DataError
 
@@ -111,7 +111,7 @@ def _without_zeros(found: Mapping[Monomial, Fraction]) -> Polynomial:
 
 def _limited(value: Fraction) -> Fraction:
     if value.numerator.bit_length() + value.denominator.bit_length() > MOST_BITS:
-        raise DataError("a computed number has too many digits; write the numbers out")
+        raise TooManyDigits("a computed number has too many digits; write the numbers out")
     return value
 
 

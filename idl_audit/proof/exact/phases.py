@@ -354,7 +354,9 @@ class NodeRows:
 def _maximised(
     rows: Sequence[Row], least: Sequence[Fraction], check: Check
 ) -> tuple[list[Fraction] | None, dict[int, int]]:
-    """Return a point with row <= 0, row + t <= 0 for strict rows, t > 0, in variables not below their least values.
+    """Return a point with row <= 0, row + s t <= 0 for strict rows, t > 0, in variables not below their least values.
+
+    s is the largest coefficient of the row, so that the point with the greatest t is well inside all of them.
 
     Where there is none, what multiplies rows, and behind them least_j - v_j <= 0, in a sum that is 0 v + c, c > 0, or
     c >= 0 with a strict row in it.
@@ -365,7 +367,7 @@ def _maximised(
         shift = sum((a * low for a, low in zip(row.coefficients[:-1].tolist(), least, strict=True)), Fraction(0))
         right = -(shift + row.coefficients[-1])
         A[i, :n] = row.coefficients[:-1] * right.denominator
-        A[i, n] = right.denominator if row.strict else 0
+        A[i, n] = max(map(abs, A[i, :n]), default=1) or 1 if row.strict else 0
         b[i] = right.numerator
         scales.append(right.denominator)
     A[-1, n], b[-1] = 1, 1

@@ -1,4 +1,4 @@
-"""The schema of report.json, version 1.1, as pydantic models; `Report.model_json_schema()` is its JSON Schema."""
+"""The schema of report.json, version 1.2, as pydantic models; `Report.model_json_schema()` is its JSON Schema."""
 
 from pydantic import ValidationError
 
@@ -45,6 +45,8 @@ from idl_audit.report.schema.results import (
     SampleReport,
     SampleResult,
     Summary,
+    Tally,
+    TallyOf,
 )
 from idl_audit.report.schema.sensitivity import (
     Cardinality,
@@ -73,6 +75,7 @@ from idl_audit.report.schema.subject import (
     Optimisation,
     PreprocessingInfo,
     Rescaling,
+    ShardInfo,
     ThreatModel,
     Tool,
     WellPosed,
@@ -161,9 +164,12 @@ __all__ = [
     "SampleResult",
     "SecondModel",
     "Sensitivity",
+    "ShardInfo",
     "SmallestScalar",
     "Status",
     "Summary",
+    "Tally",
+    "TallyOf",
     "ThreatModel",
     "Timing",
     "Tool",

@@ -27,10 +27,10 @@ from idl_audit.report.schema.subject import Conversion, DataInfo, Environment, M
 from idl_audit.report.schema.training import Training
 from idl_audit.report.schema.verification import Verification
 
-SCHEMA_VERSION: Final = "1.1"
-"""What is written. 1.0, which is read as well, lacks the fingerprints of weights beside a model, of samples, radii,
-groups and objectives."""
-READ_VERSIONS: Final = ("1.0", SCHEMA_VERSION)
+SCHEMA_VERSION: Final = "1.2"
+"""What is written. 1.1, which is read as well, knows no shards and no tallies of diagnostics, and 1.0 lacks the
+fingerprints of weights beside a model, of samples, radii, groups and objectives besides."""
+READ_VERSIONS: Final = ("1.0", "1.1", SCHEMA_VERSION)
 
 
 class Timing(Part):
@@ -43,7 +43,7 @@ class Timing(Part):
 class Report(Part):
     """What one command of idl-audit found. Counts, never rounded rates; times in seconds; eps in data units."""
 
-    schema_version: Literal["1.0", "1.1"] = Field(default="1.1", description="Version of this schema.")
+    schema_version: Literal["1.0", "1.1", "1.2"] = Field(default="1.2", description="Version of this schema.")
     tool: Tool = Field(description="The program that wrote the report.")
     command: Text = Field(description="The command, without its options: certify, attack, convert, ...")
     command_line: Text | None = Field(default=None, description="The command as it was typed, options included.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -376,6 +376,27 @@ class Gate(Part):
         return self
 
 
+TallyOf: TypeAlias = Literal[
+    "close margins",
+    "verdicts in exact arithmetic",
+    "denied points",
+    "verdicts without a rounding bound",
+    "verdicts out of time",
+    "verdicts without a certificate",
+]
+
+
+class Tally(Part):
+    """What the sentence of a diagnostic counts, so that those of several reports make one."""
+
+    of: TallyOf = Field(description="What is counted.")
+    about: Text = Field(default="", description="Words of the sentence that are no figures.")
+    count: Count = Field(description="How many verdicts or points.")
+    samples: Count = Field(description="Of how many samples.")
+    first: tuple[Text, ...] = Field(default=(), max_length=10, description="The first of them.")
+    largest: NonNegative | None = Field(default=None, description="The largest figure; null where it has no bound.")
+
+
 class Diagnostic(Part):
     """Something the user should know."""
 
@@ -384,3 +405,4 @@ class Diagnostic(Part):
     message: Text = Field(description="One sentence: what and where.")
     hint: Text | None = Field(default=None, description="What would work.")
     where: Text | None = Field(default=None, description="File, node, block or sample.")
+    tally: Tally | None = Field(default=None, description="Of a sentence about several verdicts: what it counts.")

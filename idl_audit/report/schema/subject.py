@@ -190,6 +190,21 @@ class PreprocessingInfo(Part):
     std: tuple[Positive, ...] = Field(default=(), description="One number, one per channel, or one per input.")
 
 
+class ShardInfo(Part):
+    """Which part of an audit a report is of (--shard); `merge` puts them together."""
+
+    number: int = Field(ge=1, description="From 1: parts follow one another in the order of the samples.")
+    of: int = Field(ge=1, description="How many parts there are.")
+    n: Count = Field(description="Number of samples of all parts.")
+    numbers_sha256: Sha256 = Field(description="`data.numbers_sha256` of all parts together.")
+
+    @model_validator(mode="after")
+    def _check_number(self) -> Self:
+        if self.number > self.of:
+            raise ValueError(f"there is no shard {self.number} of {self.of}")
+        return self
+
+
 class DataInfo(Part):
     """The samples that were audited."""
 
@@ -205,6 +220,9 @@ class DataInfo(Part):
         default_factory=PreprocessingInfo, description="From data units to the network's own input."
     )
     bounds: tuple[float, float] | None = Field(default=None, description="Valid range of the data, in data units.")
+    shard: ShardInfo | None = Field(
+        default=None, description="Where these are the samples of one part of an audit: which; null for all of it."
+    )
 
 
 class EpsPoint(Part):
