@@ -302,8 +302,12 @@ class _Making:
             for number in numbers:
                 yield from self._leaves_together(there, bounds, int(number))
 
+        proved = tuple(goals for goals in first.goals if not is_open[goals.alternatives].any())
+        proved = tuple(goals for goals in proved if not (goals.alternatives == REST).any())
+        (rest,) = trivial(len(self.query.alternatives)).goals
         with suppress(BudgetError):
-            return replace(self, budget=self.budget.part(TOGETHER))._with_programs(first, grow)
+            part = replace(self, budget=self.budget.part(TOGETHER))
+            return part._with_programs(replace(first, goals=(*proved, rest)), grow)
         return None
 
     def _with_programs(self, first: Proof, grow: Grow) -> Proof:
