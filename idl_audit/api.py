@@ -37,6 +37,8 @@ import numpy as np
 import numpy.typing as npt
 
 from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.compare import audit_comparison
+from idl_audit.commands.options.comparing import CompareOptions
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOptions, Audit
 from idl_audit.commands.shared import subject as subjects
@@ -324,6 +326,25 @@ def audit(model: str | Path, data: str | Path, **options: Any) -> Report:
     """
     given = by_keywords(Audit, options, "audit")
     return audit_robustness("certify", Path(model), build(Audit, given | {"data": data}).samples)
+
+
+@asking(CompareOptions, without=("data",))
+def compare(model: str | Path, second: str | Path, data: str | Path, **options: Any) -> Report:
+    """Return the report of `idl-audit compare` on files: where two networks agree, and how far apart outputs are.
+
+    The options are those of that command.
+
+    Raises:
+        InvalidInputError: where a model, the data or an option is refused, or the networks cannot be compared.
+        AgreementError: where an implicit model is not its network.
+
+    >>> model, data = "sample_models/digits_mlp.onnx", "sample_models/digits_mlp.npz"
+    >>> report = compare(model, model, data, eps="0.01", limit=2)
+    >>> [(entry.certified, entry.difference_proved) for entry in report.comparison.per_eps]
+    [(2, 0.0)]
+    """
+    given = by_keywords(CompareOptions, options, "compare")
+    return audit_comparison(Path(model), Path(second), build(CompareOptions, given | {"data": data}))
 
 
 def _decide(
