@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -48,6 +48,8 @@ from idl_audit.values.npz import NpzFile
 from idl_audit.values.query import Query
 from idl_audit.values.rounding import gamma
 
+Opener: TypeAlias = Callable[[Path, ModelOptions], Subject]
+"""(model, how to read it) -> the model, opened."""
 WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "sample": "certificate",
@@ -81,6 +83,8 @@ def verify(
     vnnlib: Path | None = None,
     second: Path | None = None,
     networks: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    opened: Opener = open_subject,
 ) -> Report:
     """Check a proof file against the model it was made for, without any solver, and report on it.
 
@@ -91,6 +95,7 @@ def verify(
         vnnlib: the property or query that the file must be about; of a property None takes the file's word for it.
         second: the other network, where the file is about two.
         networks: of a query: the file of each network by its name, in place of the model.
+        opened: what opens models.
 
     Raises:
         InvalidInputError: where a file cannot be read; one that proves nothing is reported, not raised.
@@ -106,8 +111,8 @@ def verify(
             raise OptionError(f"{file} is a {asked.word}; give its model: idl-audit verify {file} MODEL")
         if vnnlib is not None and asked.kind != "property":
             raise OptionError(f"{file} is a {asked.word} and not of a property; leave {vnnlib} out")
-        subject = _with_classes(asked, open_subject(model, _with_output(asked, options)))
-        other, against = _second(asked, options, second), None
+        subject = _with_classes(asked, opened(model, _with_output(asked, options)))
+        other, against = _second(asked, options, second, opened), None
         found: ProofFile | str
         try:
             against = _checked_model(asked, subject, other)
@@ -295,7 +300,7 @@ class Second:
         )
 
 
-def _second(asked: Asked, options: ModelOptions, path: Path | None) -> Second | None:
+def _second(asked: Asked, options: ModelOptions, path: Path | None, opened: Opener) -> Second | None:
     """Return the other model where there is one. Raises OptionError where one is missing, or has no place."""
     if asked.pairing is None:
         if path is not None:
@@ -304,7 +309,7 @@ def _second(asked: Asked, options: ModelOptions, path: Path | None) -> Second | 
     if path is None:
         raise OptionError(f"{asked.file} is a {asked.word}; give the other one with --second MODEL")
     own = replace(asked, of=asked.pairing.other)
-    return Second(own, _with_classes(own, open_subject(path, _with_output(own, options))))
+    return Second(own, _with_classes(own, opened(path, _with_output(own, options))))
 
 
 def _checked_model(asked: Asked, subject: Subject, other: Second | None) -> ImplicitModel:

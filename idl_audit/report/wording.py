@@ -153,6 +153,9 @@ def _sentence(report: Report) -> str:
     if report.verification is not None:
         found = report.verification
         claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
+        if found.files:
+            held = sum(one.accepted for one in found.files)
+            return f"{held} of {len(found.files)} proof files are accepted: {claims}."
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
     if report.training is not None:
         return _training_sentence(report, report.training)

@@ -111,6 +111,16 @@ class Claim(Part):
     )
 
 
+class CheckedFile(Part):
+    """One of several files that were checked."""
+
+    file: Text = Field(description="Its name.")
+    claim: Text | None = Field(default=None, description="What it claims, and by which proofs.")
+    accepted: bool = Field(description="Whether every claim of it holds.")
+    checked: Count = Field(description="Claims that were checked; 0 where it could not be read.")
+    refused: tuple[Text, ...] = Field(default=(), description="Claims that do not hold, and why.")
+
+
 class Verification(Part):
     """A witness or certificate that was checked again, without a solver."""
 
@@ -125,3 +135,6 @@ class Verification(Part):
     accepted: bool = Field(description="Whether every claim holds.")
     checked: Count = Field(description="Claims that were checked.")
     refused: tuple[Text, ...] = Field(default=(), description="Claims that do not hold, and why.")
+    files: tuple[CheckedFile, ...] = Field(
+        default=(), description="Each of several files, in the order in which they were given; empty for one."
+    )
