@@ -35,9 +35,11 @@ from idl_audit.commands.shared.subject import Subject, check_agreement, describe
 from idl_audit.commands.shared.tallies import tally, told
 from idl_audit.data.numbers import Eps
 from idl_audit.data.overview import look_at
+from idl_audit.data.perturbations import read_directions
 from idl_audit.data.radii import read_radii
 from idl_audit.data.vectors import read_ranking
 from idl_audit.decide.ladder import Result, climbed, in_order_of_cost
+from idl_audit.decide.perturbed import methods_of
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.graph.files import read_with_sha256
 from idl_audit.implicit.scaling import rescale
@@ -60,9 +62,11 @@ from idl_audit.search.attacks import Ranking
 from idl_audit.search.judge import Found
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.errors import OptionError, UnsupportedModelError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import margins, predictions
 from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
+from idl_audit.values.perturbations import Perturbation, Perturbed
 from idl_audit.values.query import Misclassification
 from idl_audit.values.verdicts import Reason, Verdict
 
@@ -150,7 +154,7 @@ def audit_robustness(
         first = found.samples.read(slice(CHECKED_SAMPLES)).inputs
         check = check_agreement(subject, preprocessing.apply(first, subject.input_shape).astype(float))
     with clock.step("preflight"):
-        radii = () if setting.sigma is not None else options.eps
+        radii = options.eps if setting.eps_is_distance else ()
         noted = preflight(subject, found.given, options.data, eps=radii, tell=tell, seen=found.seen_given)
     key = _key(command, subject, found, setting.sigma, options)
     if options.certificates is not None:
@@ -209,6 +213,10 @@ def audit_robustness(
             target=options.target,
             arithmetic=options.verdicts.arithmetic,
             free=setting.free,
+            perturbation=setting.perturbation,
+            directions=options.directions,
+            shape=setting.shape,
+            norm=options.norm,
         ),
         summary=summary,
         samples=samples,
@@ -264,6 +272,7 @@ def _shard(found: Audited, among: range, options: RobustnessOptions) -> Iterator
 
 
 def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
+    _refuse_unproved(subject, options)
     sigma = None if options.sigma is None else read_radii(options.sigma, subject.input_shape, options.data.layout)
     return Setting(
         subject.path,
@@ -277,7 +286,31 @@ def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
         sigma,
         named_inputs(subject, options.ignore or (), "--ignore"),
         options.sparse,
+        options.norm,
+        _perturbation(options, subject.model.n_inputs),
+        options.image_shape or subject.input_shape,
     )
+
+
+def _perturbation(options: RobustnessOptions, size: int) -> Perturbation | None:
+    """Return what changes in place of every input; None where each moves by itself. Raises InvalidInputError."""
+    if options.directions is None:
+        return options.perturb
+    terms = () if options.perturb is None else options.perturb.terms
+    patch = None if options.perturb is None else options.perturb.patch
+    return Perturbation(terms, read_directions(options.directions, size), patch)
+
+
+def _refuse_unproved(subject: Subject, options: RobustnessOptions) -> None:
+    """Refuse networks for which sets that are no boxes are not proved. Raises UnsupportedModelError."""
+    if options.is_perturbed and not subject.model.is_feed_forward:
+        raise UnsupportedModelError(
+            [f"{subject.path} has loops, and perturbations are decided for networks without; give -e alone"]
+        )
+    if options.norm != "linf" and not (subject.model.is_feed_forward and subject.point_type.itemsize >= 4):
+        raise UnsupportedModelError(
+            [f"--norm {options.norm} is for networks without loops that read float32 or finer, unlike {subject.path}"]
+        )
 
 
 def _key(
@@ -285,11 +318,16 @@ def _key(
 ) -> dict[str, str]:
     """Return what a run must have in common with the one whose journal it goes on from."""
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
+    perturbation = _perturbation(options, found.samples.p)
+    own = None if perturbation is None else perturbation.directions
     asked = (
         options.eps,
         chosen,
         options.sparse,
         options.ignore,
+        options.norm,
+        None if perturbation is None else (perturbation.text, options.image_shape),
+        "" if own is None else digest(*(array.tobytes() for array in own.arrays)),
         options.certificates,
         data.layout,
         asdict(data.preprocessing),
@@ -470,8 +508,14 @@ def _methods(setting: Setting, subject: Subject, found: Audited, options: Robust
     if options.verdicts.methods is not None:
         return options.verdicts.methods
     sets = (setting.sets(x, subject)[0] for x in found.seen.tried.inputs)
-    usual = [climbed(subject.model, Misclassification(one, (), 0)) for one in sets]
+    usual = [_climbed(subject, one) for one in sets]
     return in_order_of_cost([RUNGS[name].begins or name for names in usual for name in names])
+
+
+def _climbed(subject: Subject, inputs: InputSet | Perturbed) -> tuple[str, ...]:
+    if isinstance(inputs, Perturbed):
+        return methods_of(subject.model, inputs, 0, None)
+    return climbed(subject.model, Misclassification(inputs, (), 0))
 
 
 def _summary(command: str, decided: Sequence[Decided], options: RobustnessOptions, methods: tuple[str, ...]) -> Summary:
@@ -495,9 +539,8 @@ def _summary(command: str, decided: Sequence[Decided], options: RobustnessOption
 
 
 def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opinions) -> SampleReport:
-    bounds = options.data.preprocessing.bounds
     results = tuple(
-        _result_report(eps, sample, sample.results[eps.value], opinions, bounds)
+        _result_report(eps, sample, sample.results[eps.value], opinions, options)
         for eps in options.eps
         if eps.value in sample.results
     )
@@ -510,11 +553,11 @@ def _result_report(
     sample: Decided,
     result: Result,
     opinions: _Opinions,
-    bounds: tuple[float, float] | None,
+    options: RobustnessOptions,
 ) -> SampleResult:
     adversarial = None
     if result.verdict is Verdict.FALSIFIED and result.found is not None:
-        adversarial = _adversarial(sample, result.found, opinions, bounds)
+        adversarial = _adversarial(sample, result.found, opinions, options)
     margin = result.nearest if result.found is None else result.found.margin
     return SampleResult(
         eps=eps.value,
@@ -524,11 +567,13 @@ def _result_report(
         margin_found=None if margin is None or not math.isfinite(margin) else margin,
         adversarial=adversarial,
         reason=result.reason,
+        worst=result.worst,
         seconds=round(result.seconds, 6),
     )
 
 
-def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tuple[float, float] | None) -> Adversarial:
+def _adversarial(sample: Decided, found: Found, opinions: _Opinions, options: RobustnessOptions) -> Adversarial:
+    bounds = options.data.preprocessing.bounds
     assert sample.centre is not None  # that of a falsified sample is kept
     change = np.abs(found.point.astype(np.float64) - sample.centre)
     moved = found.point != sample.centre.astype(opinions.floats).astype(np.float32)
@@ -539,6 +584,8 @@ def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tup
         margin=opinions.margin(found.point, sample.label),
         confirmed_by=opinions.of(found, sample.label),
         survives_8bit=None if bounds is None else opinions.survives_8bit(found.point, sample.label, bounds),
+        parameters=found.parameters,
+        distance=None if options.norm == "linf" else float(np.linalg.norm(change, 2 if options.norm == "l2" else 1)),
     )
 
 

@@ -24,7 +24,14 @@ from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.exact.refutation import ExactQuery
 from idl_audit.proof.files import file as today
-from idl_audit.proof.files.claims import About, PropertyClaim, SampleClaim, SensitivityClaim, is_asked
+from idl_audit.proof.files.claims import (
+    About,
+    PerturbedClaim,
+    PropertyClaim,
+    SampleClaim,
+    SensitivityClaim,
+    is_asked,
+)
 from idl_audit.proof.files.file import ProofFile, read_meta
 from idl_audit.proof.files.pairs import AgreementClaim, DifferenceClaim, Pairing
 from idl_audit.proof.files.strict_json import Damaged, Misfit
@@ -53,6 +60,7 @@ Opener: TypeAlias = Callable[[Path, ModelOptions], Subject]
 WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "sample": "certificate",
+        "perturbed": "certificate",
         "property": "property certificate",
         "query": "query certificate",
         "sensitivity": "witness",
@@ -381,6 +389,8 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
     claim = found.claim
     if isinstance(claim, SampleClaim):
         return _sample(claim, found.n_leaves, shared)
+    if isinstance(claim, PerturbedClaim):
+        return _perturbed(claim, found.n_leaves, shared)
     if isinstance(claim, PropertyClaim):
         return _property(claim, shared, vnnlib)
     if isinstance(claim, (AgreementClaim, DifferenceClaim)):
@@ -397,9 +407,8 @@ def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[st
     radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
     few = "" if ball.cardinality is None else f", at most {ball.cardinality} inputs changed,"
     free = f", inputs {', '.join(map(str, ball.free))} free" if ball.free else ""
-    where = (
-        f"in the {'box' if not few else 'set'} of {radius}{within}{few}{free} around the file's sample {claim.index}"
-    )
+    what = f"{ball.norm} ball" if ball.norm != "linf" else "box" if not few else "set"
+    where = f"in the {what} of {radius}{within}{few}{free} around the file's sample {claim.index}"
     means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"
     about = Claim(
         kind="class",
@@ -410,10 +419,39 @@ def _sample(claim: SampleClaim, leaves: int, shared: dict[str, Any]) -> tuple[st
         sigma=None if ball.sigma is None else numbers(ball.sigma),
         clip=ball.clip,
         cardinality=ball.cardinality,
+        norm=ball.norm,
         free=ball.free,
         index=claim.index,
         leaves=leaves,
     )
+    return f"class {claim.label}{means} {where}, by {leaves} leaves", about
+
+
+def _perturbed(claim: PerturbedClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
+    inputs, limit = claim.inputs, shared["threshold"]
+    around, directions = inputs.around, inputs.perturbation.directions
+    what = [inputs.perturbation.text] if inputs.perturbation.text else []
+    what += [] if directions is None else [f"{len(directions.vectors)} directions of the file"]
+    times = "" if inputs.factor == 1 else f" (ranges times {inputs.factor!r})"
+    within = "" if around.clip is None else f", saturating at {around.clip[0]!r} and {around.clip[1]!r},"
+    if inputs.perturbation.patch is not None and around.clip is not None:
+        within = f" within [{around.clip[0]!r}, {around.clip[1]!r}]"
+    drawn = f" as {'x'.join(map(str, around.shape))}" if inputs.perturbation.needs_picture else ""
+    means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"
+    about = Claim(
+        kind="class",
+        **shared,
+        label=claim.label,
+        eps=inputs.factor,
+        centre=numbers(around.sample),
+        clip=around.clip,
+        index=claim.index,
+        leaves=leaves,
+        perturbation=inputs.perturbation.text or None,
+        directions=None if directions is None else tuple(numbers(own) for own in directions.arrays),
+        picture=around.shape if inputs.perturbation.needs_picture else (),
+    )
+    where = f"for all of {' and '.join(what)}{times}{within} of the file's sample {claim.index}{drawn}"
     return f"class {claim.label}{means} {where}, by {leaves} leaves", about
 
 

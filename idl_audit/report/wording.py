@@ -28,8 +28,10 @@ if TYPE_CHECKING:
         Monotonicity,
         PropertyResult,
         Report,
+        SampleResult,
         Sensitivity,
         Summary,
+        ThreatModel,
         TopInput,
         Training,
     )
@@ -413,9 +415,40 @@ def _only_attacked(report: Report) -> bool:
     return report.command.split(" ")[0] == "attack"
 
 
+def is_perturbed(report: Report) -> bool:
+    """Return whether the sets are what a perturbation makes of the samples."""
+    return report.threat_model is not None and report.threat_model.set == "perturbed"
+
+
+def parameters_text(result: SampleResult) -> str | None:
+    """Return the parameters of a perturbation that an input was found with, or of the worst of several places."""
+    values = result.worst if result.adversarial is None else result.adversarial.parameters
+    return ", ".join(f"{value:.4g}" for value in values) or None
+
+
+_PATCHED: Final = ", any values in "
+
+
+def is_patch(threat: ThreatModel) -> bool:
+    """Return whether the set is a patch at any place."""
+    return (threat.perturbation or "").startswith("patch=")
+
+
+def perturbation_text(threat: ThreatModel) -> str:
+    """Return what changes in place of every input: brightness=-0.1:0.1, contrast=0.8:1.2."""
+    changes = [] if threat.perturbation is None else threat.perturbation.split(",")
+    changes += [] if threat.directions is None else [f"the directions in {threat.directions}"]
+    return ", ".join(changes)
+
+
 def _sparsity(report: Report) -> str:
-    k = report.threat_model.k if report.threat_model else None
-    free = report.threat_model.free if report.threat_model else ()
+    threat = report.threat_model
+    k = threat.k if threat else None
+    free = threat.free if threat else ()
+    if threat is not None and threat.set == "perturbed":
+        return f"{_PATCHED if is_patch(threat) else ' times '}{plain(perturbation_text(threat))}"
+    if threat is not None and threat.norm != "linf":
+        return f" in the {threat.norm} norm"
     if free:
         return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"

@@ -24,21 +24,24 @@ from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.samples import SampleStream
 from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
+from idl_audit.decide.perturbed import decide_perturbed, perturbed_proofs
 from idl_audit.decide.proofs import by_lines_alone, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.files.claims import Ball, SampleClaim
+from idl_audit.proof.files.claims import Ball, PerturbedClaim, SampleClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.proof import Proof, trivial
 from idl_audit.values.arrays import BoolArray, FloatArray
-from idl_audit.values.box import InputSet, SparseBall
+from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import IdlAuditError, InvalidInputError, ModelFileError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
-from idl_audit.values.verdicts import Reason, Verdict
+from idl_audit.values.perturbations import Around, Perturbation, Perturbed
+from idl_audit.values.verdicts import NormName, Reason, Verdict
 
 GRACE: Final = 10.0
 """Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
@@ -71,10 +74,32 @@ class Setting:
     """Inputs that move through the whole valid range."""
     sparse: int | None = None
     """At most so many inputs change; None stands for all."""
+    norm: NormName = "linf"
+    """What the radii bound."""
+    perturbation: Perturbation | None = None
+    """What changes in place of every input."""
+    shape: tuple[int, ...] = ()
+    """Of one input, as a perturbation sees it."""
 
-    def sets(self, centre: FloatArray, subject: Subject) -> list[InputSet]:
-        """Return the sets around a sample, one a radius in the order of the radii. Raises as `sample_set` does."""
-        bounds, chosen = self.preprocessing.bounds, (self.sigma, self.sparse, self.free)
+    @property
+    def eps_is_distance(self) -> bool:
+        """Whether each input moves by eps itself."""
+        return self.sigma is None and self.perturbation is None and self.norm == "linf"
+
+    def sets(self, centre: FloatArray, subject: Subject) -> Sequence[InputSet | Perturbed]:
+        """Return the sets around a sample, one a radius in the order of the radii.
+
+        Raises:
+            DataError: where the sample lies outside the valid range.
+            OptionError: where a perturbation needs pictures or a valid range, and there are none.
+        """
+        bounds, chosen = self.preprocessing.bounds, (self.sigma, self.sparse, self.free, self.norm)
+        if self.perturbation is not None:
+            around = Around(centre, self.shape, bounds)
+            found = [Perturbed(around, self.perturbation, radius.value) for radius in self.eps]
+            for one in found:
+                one.check()
+            return found
         sets = (sample_set(centre, radius.value, bounds, *chosen) for radius in self.eps)
         return [subject.readable(one, self.preprocessing) for one in sets]
 
@@ -192,10 +217,12 @@ class Decider:
         """
         self._errors.clear()
         self._proofs.clear()
-        if len(batch.tasks) == 1:
+        if len(batch.tasks) == 1 or self.setting.perturbation is not None:
             return
         model, network = self._model()
-        sets = {task.position: self._sets(task) for task in batch.tasks}
+        sets = {
+            task.position: [own for own in self._sets(task) if not isinstance(own, Perturbed)] for task in batch.tasks
+        }
         for number, radius in sorted(enumerate(self.setting.eps), key=lambda pair: pair[1].value):
             open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
             samples = [Sample(task.centre, task.label, sets[task.position][number]) for task in open_]
@@ -257,7 +284,8 @@ class Decider:
 
     def decide(self, task: SampleTask, heard: Callable[[Message], None]) -> Decided:
         """Return the sample with a result for every radius, the smallest first; `heard` is told on the way."""
-        (model, network), setting = self._model(), self.setting
+        self._model()
+        setting = self.setting
         decided = self._is_decided(task.position)  # else alone from the start, as another process would do it
         known = self._known.pop(task.position, {}) if decided else {}
 
@@ -269,21 +297,7 @@ class Decider:
         sample = Decided(task.position, task.index, task.label)
         for radius, inputs in sorted(zip(setting.eps, self._sets(task), strict=True), key=lambda pair: pair[0].value):
             budget = setting.verdicts.budget
-            result = (
-                _settled(sample, inputs)
-                or known.get(radius.value)
-                or decide_sample(
-                    model,
-                    network,
-                    task.centre,
-                    task.label,
-                    inputs,
-                    self._chosen,
-                    share,
-                    budget,
-                    arithmetic=self._arithmetic(),
-                )
-            )
+            result = _settled(sample, inputs) or known.get(radius.value) or self._decided(task, inputs, share, budget)
             error = self._errors.pop((task.position, radius.value), None)
             if error is None or result.verdict is not Verdict.CERTIFIED:
                 error = self._float_error(sample, inputs, result, budget)
@@ -297,6 +311,18 @@ class Decider:
         if self.subject is not None:
             self.subject.check_unchanged()
         return sample
+
+    def _decided(
+        self, task: SampleTask, inputs: InputSet | Perturbed, share: Callable[[float], None], budget: Budget
+    ) -> Result:
+        """Return the verdict over one set."""
+        (model, network), arithmetic = self._model(), self._arithmetic()
+        if isinstance(inputs, Perturbed):
+            return decide_perturbed(model, network, task.label, inputs, self._chosen, share, budget)
+        chosen = self._chosen
+        return decide_sample(
+            model, network, task.centre, task.label, inputs, chosen, share, budget, arithmetic=arithmetic
+        )
 
     def _model(self) -> tuple[ImplicitModel, Network]:
         if self._ready is None:
@@ -316,7 +342,9 @@ class Decider:
         assert self._options is not None  # set with the model
         return self._options
 
-    def _float_error(self, sample: Decided, inputs: InputSet, result: Result, budget: Budget) -> float | None:
+    def _float_error(
+        self, sample: Decided, inputs: InputSet | Perturbed, result: Result, budget: Budget
+    ) -> float | None:
         """Return how far a computed margin of a certified sample may be from the exact one; None where nothing says.
 
         It is part of what the verdict may cost: with no time left, the coarse bounds are all there is.
@@ -350,39 +378,66 @@ class Decider:
         rows, goal = margin_functionals(self.subject.model.n_outputs, label), self.setting.verdicts.attack.target
         return rows if goal is None else rows[rivals(self.subject.model.n_outputs, label) == goal]
 
-    def _sets(self, task: SampleTask) -> list[InputSet]:
+    def _sets(self, task: SampleTask) -> Sequence[InputSet | Perturbed]:
         assert self.subject is not None  # read with the model
         return self.setting.sets(task.centre, self.subject)
 
     def _claim(self, task: SampleTask, radius: Eps, inputs: InputSet) -> SampleClaim:
         k = inputs.k if isinstance(inputs, SparseBall) else None
         setting = self.setting
-        ball = Ball(task.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
+        clip, free = setting.preprocessing.bounds, setting.free
+        ball = Ball(task.centre, radius.value, setting.sigma, clip, k, free, setting.norm)
         return SampleClaim(ball, task.label, task.index)
 
     def _certify(
-        self, sample: Decided, task: SampleTask, radius: Eps, inputs: InputSet, result: Result, folder: Path
+        self,
+        sample: Decided,
+        task: SampleTask,
+        radius: Eps,
+        inputs: InputSet | Perturbed,
+        result: Result,
+        folder: Path,
     ) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""
-        model, network = self._model()
         setting = self.setting
+        proofs: tuple[SampleClaim | PerturbedClaim, tuple[Proof, ...]] | None
+        if isinstance(inputs, Perturbed):
+            proofs = self._perturbed_proofs(sample, inputs, result)
+        else:
+            proofs = self._proof(task, radius, inputs, result)
+        if proofs is None:
+            sample.uncertified.append(radius.value)
+            return
+        path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
+        assert self.subject is not None
+        of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
+        write(path, ProofFile(of, *proofs), force=setting.overwrite)
+        sample.certificates.append(str(path))
+
+    def _perturbed_proofs(
+        self, sample: Decided, inputs: Perturbed, result: Result
+    ) -> tuple[PerturbedClaim, tuple[Proof, ...]] | None:
+        """Return a claim about what a perturbation makes of a sample and a proof for each piece; None without one."""
+        model, network = self._model()
+        claim = PerturbedClaim(inputs, sample.label, sample.index)
+        proofs = perturbed_proofs(model, network, claim.label, inputs, result, self.setting.verdicts.budget)
+        return None if proofs is None else (claim, proofs)
+
+    def _proof(
+        self, task: SampleTask, radius: Eps, inputs: InputSet, result: Result
+    ) -> tuple[SampleClaim, tuple[Proof, ...]] | None:
+        """Return a claim about a ball around a sample and its proof; None where there is none."""
+        model, network = self._model()
         claim = self._claim(task, radius, inputs)
         proof = self._proofs.pop((task.position, radius.value), None) or proof_of(
             model,
             network,
             claim.queries(model)[0],
             result.recorded,
-            budget=setting.verdicts.budget,
+            budget=self.setting.verdicts.budget,
             arithmetic=self._arithmetic(),
         )
-        if proof is None:
-            sample.uncertified.append(radius.value)
-            return
-        path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
-        assert self.subject is not None
-        of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
-        write(path, ProofFile(of, claim, (proof,)), force=setting.overwrite)
-        sample.certificates.append(str(path))
+        return None if proof is None else (claim, (proof,))
 
 
 def _slim(result: Result) -> Result:
@@ -391,13 +446,15 @@ def _slim(result: Result) -> Result:
     found, nearest = result.found, result.nearest
     if result.found is not None and result.verdict is not Verdict.FALSIFIED:
         found, nearest = None, result.found.margin
-    return replace(result, lowers=known, found=found, nearest=nearest, recorded=None, states=None)
+    return replace(result, lowers=known, found=found, nearest=nearest, recorded=None, pieces=(), states=None)
 
 
-def _settled(sample: Decided, inputs: InputSet) -> Result | None:
-    """Return what flips the class within a smaller set: it flips it within this one."""
+def _settled(sample: Decided, inputs: InputSet | Perturbed) -> Result | None:
+    """Return what flips the class within a smaller set: it flips it within this one; smaller ranges lie in larger."""
     for smaller in sample.results.values():
-        if smaller.verdict in FLIPPED and (smaller.found is None or bool(inputs.contains(smaller.found.point))):
+        if smaller.verdict in FLIPPED and (
+            smaller.found is None or isinstance(inputs, Perturbed) or bool(inputs.contains(smaller.found.point))
+        ):
             return replace(smaller, lowers=(), seconds=0.0)
     return None
 

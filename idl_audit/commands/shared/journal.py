@@ -242,6 +242,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
         "detail": result.detail or None,
         "nearest": result.nearest,
         "denied": result.denied or None,
+        "worst": result.worst or None,
         "found": None
         if found is None
         else {
@@ -250,6 +251,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
             "margin": found.margin,
             "holds": found.holds,
             "confirmed_by": found.confirmed_by,
+            **({"parameters": found.parameters} if found.parameters else {}),
         },
     }
     named = {key: value for key, value in told.items() if value is not None}
@@ -283,7 +285,7 @@ def samples_of(journal: Journal, samples: SampleStream, eps: Sequence[float]) ->
 
 _SAMPLE: Final = ("position", "index", "predicted", "results")
 _RESULT: Final = ("eps", "verdict", "seconds")
-_MORE: Final = ("method", "lower", "float_error", "reason", "detail", "nearest", "denied", "found")
+_MORE: Final = ("method", "lower", "float_error", "reason", "detail", "nearest", "denied", "found", "worst")
 
 
 def _decided(line: object, samples: SampleStream, eps: Sequence[float]) -> Decided:
@@ -328,6 +330,7 @@ def _result(entry: Entry, predicted: int, label: int, p: int) -> Result:
         detail=entry.text("detail") if "detail" in entry else "",
         nearest=_margin(entry.get("nearest")),
         denied=entry.whole("denied") if "denied" in entry else 0,
+        worst=entry.numbers("worst") if "worst" in entry else (),
     )
     if not (result.seconds >= 0 and (result.float_error is None or result.float_error >= 0)):
         raise ValueError("a negative time or error")
@@ -351,7 +354,7 @@ def _margin(value: object) -> float | None:
 def _found(value: object, p: int) -> Found | None:
     if value is None:
         return None
-    entry = Entry(value, "a point", ("point", "outputs", "margin", "holds", "confirmed_by"))
+    entry = Entry(value, "a point", ("point", "outputs", "margin", "holds", "confirmed_by"), ("parameters",))
     point = np.frombuffer(base64.b64decode(entry.text("point"), validate=True), "<f4").astype(np.float32)
     if point.shape != (p,) or not np.isfinite(point).all():
         raise ValueError("a point of another size")
@@ -361,4 +364,5 @@ def _found(value: object, p: int) -> Found | None:
     outputs = np.frombuffer(base64.b64decode(entry.text("outputs"), validate=True), "<f8").astype(np.float64)
     if outputs.size < 2:
         raise ValueError("outputs that make no classes")
-    return Found(point, outputs, margin, holds, entry.text("confirmed_by"))
+    parameters = entry.numbers("parameters") if "parameters" in entry else ()
+    return Found(point, outputs, margin, holds, entry.text("confirmed_by"), parameters=parameters)

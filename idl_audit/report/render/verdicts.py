@@ -23,7 +23,16 @@ from idl_audit.report.render.parts import (
 )
 from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
 from idl_audit.report.shares import wilson
-from idl_audit.report.wording import OBJECTIVES, REASONS, eps_text, figure, in_arithmetic, percent
+from idl_audit.report.wording import (
+    OBJECTIVES,
+    REASONS,
+    eps_text,
+    figure,
+    in_arithmetic,
+    is_perturbed,
+    parameters_text,
+    percent,
+)
 from idl_audit.report.worst_first import (
     deciding_margin,
     farthest_first,
@@ -128,10 +137,13 @@ def _reasons(report: Report) -> Iterator[Table]:
 def _by_verdict(report: Report, samples: list[SampleReport]) -> Table:
     """One row per sample, each of which was tried at one radius."""
     rows: list[tuple[Cell, ...]] = []
+    perturbed = is_perturbed(report)
     for sample in samples:
         result = sample.results[0]
-        rows.append((*_who(sample), verdict_mark(result.verdict), *_why(result)))
-    titles = (">sample", ">label", ">predicted", "verdict", ">margin", ">becomes", "reason or method", ">seconds")
+        at: tuple[Cell, ...] = (parameters_text(result),) if perturbed else ()
+        rows.append((*_who(sample), verdict_mark(result.verdict), *_why(result), *at))
+    titles = [">sample", ">label", ">predicted", "verdict", ">margin", ">becomes", "reason or method", ">seconds"]
+    titles += [">parameters"] if perturbed else []
     return table(f"Samples at eps {eps_text(report, samples[0].results[0].eps)}", titles, rows, note=_MARGIN)
 
 

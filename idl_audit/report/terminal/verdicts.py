@@ -20,7 +20,7 @@ from idl_audit.report.terminal.layout import (
     table,
     verdict_name,
 )
-from idl_audit.report.wording import REASONS, eps_text, figure, percent
+from idl_audit.report.wording import REASONS, eps_text, figure, is_perturbed, parameters_text, percent
 from idl_audit.report.worst_first import deciding_margin, largest_certified, smallest_falsified, worst_first
 
 
@@ -73,8 +73,10 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
     """One row per sample, each of which was tried at one radius."""
     made = table(("sample", "right"), ("label", "right"), ("predicts", "right"), ("verdict", "left"))
     add_columns(made, ("margin", "right"), ("becomes", "right"), ("reason", "left"))
+    perturbed = is_perturbed(report)
     if wide:
-        add_columns(made, ("eps", "right"), ("method", "left"), ("inputs changed", "right"))
+        changed = "parameters" if perturbed else "inputs changed"
+        add_columns(made, ("eps", "right"), ("method", "left"), (changed, "right"))
         add_columns(made, ("confirmed by", "left"), ("seconds", "right"))
     for sample in samples[:most]:
         result = sample.results[0]
@@ -83,7 +85,8 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
         cells += [in_colour(result.verdict, verdict_name(result.verdict)), figure(deciding_margin(result))]
         cells += [found.class_ if found else None, result.reason.value if result.reason else None]
         if wide:
-            cells += [eps_text(report, result.eps), result.method, found.l0 if found else None]
+            changed_by = parameters_text(result) if perturbed else found.l0 if found else None
+            cells += [eps_text(report, result.eps), result.method, changed_by]
             cells += [(", ".join(found.confirmed_by) or None) if found else None, figure(result.seconds)]
         add_row(made, cells)
     return made
