@@ -297,8 +297,8 @@ def _perturbation(options: RobustnessOptions, size: int) -> Perturbation | None:
     if options.directions is None:
         return options.perturb
     terms = () if options.perturb is None else options.perturb.terms
-    patch = None if options.perturb is None else options.perturb.patch
-    return Perturbation(terms, read_directions(options.directions, size), patch)
+    alone = (None, None) if options.perturb is None else (options.perturb.patch, options.perturb.shift)
+    return Perturbation(terms, read_directions(options.directions, size), *alone)
 
 
 def _refuse_unproved(subject: Subject, options: RobustnessOptions) -> None:

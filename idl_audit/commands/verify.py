@@ -434,7 +434,8 @@ def _perturbed(claim: PerturbedClaim, leaves: int, shared: dict[str, Any]) -> tu
     what += [] if directions is None else [f"{len(directions.vectors)} directions of the file"]
     times = "" if inputs.factor == 1 else f" (ranges times {inputs.factor!r})"
     within = "" if around.clip is None else f", saturating at {around.clip[0]!r} and {around.clip[1]!r},"
-    if inputs.perturbation.patch is not None and around.clip is not None:
+    alone = inputs.perturbation.patch is not None or inputs.perturbation.shift is not None
+    if alone and around.clip is not None:
         within = f" within [{around.clip[0]!r}, {around.clip[1]!r}]"
     drawn = f" as {'x'.join(map(str, around.shape))}" if inputs.perturbation.needs_picture else ""
     means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"

@@ -12,6 +12,7 @@ from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.patches import Patch
 from idl_audit.values.perturbations import KINDS, Directions, Perturbation, Term
+from idl_audit.values.shifts import Shift
 
 
 def parse_perturbation(text: str, *, option: str) -> Perturbation:
@@ -26,8 +27,11 @@ def parse_perturbation(text: str, *, option: str) -> Perturbation:
     patches = [_patch(part, option) for part in parts if part.startswith("patch=")]
     if len(patches) > 1:
         raise OptionError(f"{option} has two patches; give one")
-    terms = tuple(_term(part, option) for part in parts if not part.startswith("patch="))
-    return Perturbation(terms, patch=patches[0] if patches else None)
+    shifts = [Shift(parse_number(part[10:], option=option)) for part in parts if part.startswith("translate=")]
+    if len(shifts) > 1:
+        raise OptionError(f"{option} translates twice; give it once")
+    terms = tuple(_term(part, option) for part in parts if not part.startswith(("patch=", "translate=")))
+    return Perturbation(terms, patch=patches[0] if patches else None, shift=shifts[0] if shifts else None)
 
 
 def _patch(text: str, option: str) -> Patch:
@@ -41,7 +45,7 @@ def _term(text: str, option: str) -> Term:
     name, mark, rest = text.partition("=")
     kind = KINDS.get(name.strip())
     if kind is None or not mark:
-        known = ", ".join([*(one.example for one in KINDS.values()), "patch=4x4"])
+        known = ", ".join([*(one.example for one in KINDS.values()), "patch=4x4", "translate=1"])
         raise OptionError(f"{option} must be a list of changes such as {known}; it has {text[:60]!r}")
     parts, detail = rest.strip().split(":"), ""
     if kind.detail is not None:

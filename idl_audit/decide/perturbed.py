@@ -157,7 +157,7 @@ def decide_perturbed(
         if budget.out_of_time:
             break
     found = _together([decided[k] for k in sorted(decided)])
-    if len(waiting) > 1:
+    if len(waiting) > 1 and found.verdict not in _ENDS:
         found = replace(found, worst=_worst(decided, inputs))
     if len(decided) < len(waiting) and found.verdict is Verdict.CERTIFIED:
         found = replace(found, verdict=Verdict.UNKNOWN, reason=Reason.TIME_LIMIT, pieces=())
@@ -192,7 +192,7 @@ def _first(
     budget: Budget,
 ) -> Sequence[Result | None]:
     """Return what the first rungs say of questions about one model, climbed by all of them at once."""
-    if len(questions) == 1 or budget.out_of_time:
+    if len(questions) == 1 or budget.out_of_time or any(isinstance(one.piece, Family) for one in questions):
         return [None] * len(questions)
     samples = [Sample(question.rest(inputs), label, question.box) for question in questions]
     own = replace(options, confirm=questions[0].confirm(exact), time_limit=max(budget.left, LEAST_SECONDS))

@@ -5,6 +5,7 @@ blocks of ReLU states more, the oldest:
 
     x1 = relu(u0 - lo + M t),   x0 = relu(hi - lo - x1),   u = hi - x0.
 
+A product of two parameters is one block of two states more, behind all others (`Family.product`): (t_0 t_1, t_1).
 Blocks of the model keep their numbers.
 """
 
@@ -16,6 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.implicit.activations.kinked import relu
+from idl_audit.implicit.activations.product import product
+from idl_audit.implicit.composition import compose
 from idl_audit.implicit.input_units import reading
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
@@ -43,10 +46,40 @@ def with_family(model: ImplicitModel, family: Family) -> ImplicitModel:
     if not model.is_feed_forward:
         raise UnsupportedModelError(["families of inputs are decided for networks without loops, and this one has one"])
     linear_map = _map_of(family)
+    if family.product is not None:
+        return _with_product(model, linear_map, family)
     if family.clip is None:
         found = reading(model, linear_map, family.offset)
         return replace(found, input_shape=(linear_map.n_in,), input_parts=(), scaling=None)
     return _saturating(model, linear_map, family.offset, *family.clip)
+
+
+def _with_product(model: ImplicitModel, linear_map: LinearMap, family: Family) -> ImplicitModel:
+    """Return the model that reads u = u0 + M t + c x, x the first state of the oldest block, t_0 t_1."""
+    assert family.product is not None
+    if family.clip is not None or family.k != 2 or family.spread is not None:
+        raise ValueError("products of parameters are for two of them, and inputs that saturate nowhere")
+    n, plain = len(model.blocks), reading(model, linear_map, family.offset)
+    moved = Dense(matrix=np.stack([family.product, np.zeros(family.size)], axis=1))
+
+    def reading_product(row: Affine, before: Affine) -> Affine:
+        if before.input is None:
+            return row
+        return replace(row, states={**row.states, n: compose(before.input, moved)})
+
+    block = StateBlock("product of two shifts", "Mul", product(), (2,))
+    own = Affine({}, Selection.identity(2), np.zeros(2))
+    pairs = zip((*plain.rows, plain.output), (*model.rows, model.output), strict=True)
+    rows = [reading_product(row, before) for row, before in pairs]
+    return replace(
+        plain,
+        blocks=(*plain.blocks, block),
+        rows=(*rows[:-1], own),
+        output=rows[-1],
+        input_shape=(2,),
+        input_parts=(),
+        scaling=None,
+    )
 
 
 def behind(model: ImplicitModel, piece: Piece) -> ImplicitModel:

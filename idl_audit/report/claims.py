@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, QueryFacts, SecondModel
+from idl_audit.report.wording import saturates
 from idl_audit.values.verdicts import ArithmeticName
 
 MOST_NUMBERS = 4
@@ -32,13 +33,8 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
     if claim.perturbation is not None:
         drawn = f" as pictures of {' x '.join(map(str, claim.picture))}" if claim.picture else ""
         patch = claim.perturbation.startswith("patch=")
-        how = (
-            ", anywhere, with any values of clip"
-            if patch
-            else ", inputs saturating at clip's ends"
-            if claim.clip
-            else ""
-        )
+        how = ", inputs saturating at clip's ends" if claim.clip and saturates(claim.perturbation) else ""
+        how = ", anywhere, with any values of clip" if patch else how
         yield "perturbation", claim.perturbation + drawn + how
     if claim.directions is not None:
         yield "directions", "; ".join(map(numbers, claim.directions))

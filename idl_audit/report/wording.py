@@ -429,6 +429,11 @@ def parameters_text(result: SampleResult) -> str | None:
 _PATCHED: Final = ", any values in "
 
 
+def saturates(perturbation: str | None) -> bool:
+    """Return whether inputs that a perturbation would move out of the range stay at its ends."""
+    return not (perturbation or "").startswith(("patch=", "translate="))
+
+
 def is_patch(threat: ThreatModel) -> bool:
     """Return whether the set is a patch at any place."""
     return (threat.perturbation or "").startswith("patch=")

@@ -25,6 +25,8 @@ from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.families import Family
 from idl_audit.values.layouts import Layout
 from idl_audit.values.patches import Patch
+from idl_audit.values.rounding import float_above, float_below
+from idl_audit.values.shifts import QUADRANTS, Shift
 
 MOST_DIRECTIONS: Final = 64
 """Parameters of one perturbation."""
@@ -65,17 +67,7 @@ class Term:
         """Return the interval of the parameter t, (lo, inner lo, inner hi, hi): t = 0 is the sample, times a factor."""
         rest, ends = Fraction(KINDS[self.kind].rest), (Fraction(self.lo), Fraction(self.hi))
         least, most = (Fraction(factor) * (end - rest) for end in ends)
-        return _below(least), _above(least), _below(most), _above(most)
-
-
-def _below(value: Fraction) -> float:
-    near = float(value)
-    return near if Fraction(near) <= value else math.nextafter(near, -math.inf)
-
-
-def _above(value: Fraction) -> float:
-    near = float(value)
-    return near if Fraction(near) >= value else math.nextafter(near, math.inf)
+        return float_below(least), float_above(least), float_below(most), float_above(most)
 
 
 # --- the directions of each kind -------------------------------------------------------------------------------------
@@ -106,6 +98,17 @@ class Around:
         if self.clip is None:
             raise OptionError(f"{kind} needs the valid range of the data; give it with --bounds LO,HI")
         return self.clip
+
+
+def refuse_outside(around: Around) -> None:
+    """Raise DataError where a sample lies outside the valid range, which its members stay in."""
+    u0, clip = np.asarray(around.sample, np.float64), around.clip
+    if clip is not None and not ((u0 >= clip[0]) & (u0 <= clip[1])).all():
+        where = int(np.argmax(~((u0 >= clip[0]) & (u0 <= clip[1]))))
+        raise DataError(
+            f"input {where} is {u0[where]}, outside the valid data range {clip[0]} to {clip[1]}; give the range of the "
+            "data with --bounds LO,HI, or scale the data with --scale"
+        )
 
 
 def _brightness(around: Around, detail: str) -> FloatArray:
@@ -232,12 +235,15 @@ class Perturbation:
     directions: Directions | None = None
     patch: Patch | None = None
     """It stands alone."""
+    shift: Shift | None = None
+    """It stands alone, too."""
 
     def __post_init__(self) -> None:
-        if not self.terms and self.directions is None and self.patch is None:
+        alone = [one.text for one in (self.patch, self.shift) if one is not None]
+        if not self.terms and self.directions is None and not alone:
             raise OptionError("a perturbation must name at least one change")
-        if self.patch is not None and (self.terms or self.directions is not None):
-            raise OptionError(f"{self.patch.text} stands alone: leave the other changes out")
+        if len(alone) > 1 or (alone and (self.terms or self.directions is not None)):
+            raise OptionError(f"{alone[0]} stands alone: leave the other changes out")
         names = [(term.kind, term.detail) for term in self.terms]
         if len(set(names)) < len(names):
             raise OptionError(f"the perturbation {self.text} names a change twice; give each once")
@@ -245,12 +251,17 @@ class Perturbation:
     @property
     def text(self) -> str:
         """How its terms are written in full."""
-        return ",".join([*(term.text for term in self.terms), *([] if self.patch is None else [self.patch.text])])
+        alone = [one.text for one in (self.patch, self.shift) if one is not None]
+        return ",".join([*(term.text for term in self.terms), *alone])
 
     @property
     def needs_picture(self) -> bool:
         """Whether the set depends on where the pixels of an input stand."""
-        return self.patch is not None or any(KINDS[term.kind].needs_picture for term in self.terms)
+        return (
+            self.patch is not None
+            or self.shift is not None
+            or any(KINDS[term.kind].needs_picture for term in self.terms)
+        )
 
     @property
     def has_ranges(self) -> bool:
@@ -265,12 +276,7 @@ class Perturbation:
             DataError: where the sample lies outside the valid range, or directions have another size.
         """
         u0, clip = np.asarray(around.sample, np.float64), around.clip
-        if clip is not None and not ((u0 >= clip[0]) & (u0 <= clip[1])).all():
-            where = int(np.argmax(~((u0 >= clip[0]) & (u0 <= clip[1]))))
-            raise DataError(
-                f"input {where} is {u0[where]}, outside the valid data range {clip[0]} to {clip[1]}; give the range of "
-                "the data with --bounds LO,HI, or scale the data with --scale"
-            )
+        refuse_outside(around)
         columns, ends = [], []
         for term in self.terms:
             columns.append(KINDS[term.kind].directions(around, term.detail))
@@ -282,7 +288,7 @@ class Perturbation:
             columns.append(own.vectors.T)
             for low, high in zip(own.low.tolist(), own.high.tolist(), strict=True):
                 least, most = Fraction(factor) * Fraction(low), Fraction(factor) * Fraction(high)
-                ends.append((_below(least), _above(least), _below(most), _above(most)))
+                ends.append((float_below(least), float_above(least), float_below(most), float_above(most)))
         lo, inner_lo, inner_hi, hi = np.array(ends).T
         return Family(u0, np.hstack(columns), Box(lo, hi, inner_lo, inner_hi), clip)
 
@@ -326,14 +332,17 @@ class Perturbed:
         """Raise as `pieces` does where the set makes no sense, without making all of them."""
         patch, around = self.perturbation.patch, self.around
         if patch is None:
-            self.perturbation.family(around, self.factor)
+            _ = self.pieces
         else:
             next(patch.boxes(around.sample, around.layout("patch"), around.range("patch")))
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """What the set is the union of: families, or boxes of inputs. Raises as `Perturbation.family` does."""
-        patch, around = self.perturbation.patch, self.around
+        patch, shift, around = self.perturbation.patch, self.perturbation.shift, self.around
+        if shift is not None:
+            refuse_outside(around)
+            return tuple(shift.families(around.sample, around.layout("translate"), self.factor))
         if patch is None:
             return (self.perturbation.family(around, self.factor),)
         return tuple(patch.boxes(around.sample, around.layout("patch"), around.range("patch")))
@@ -341,6 +350,9 @@ class Perturbed:
     def values(self, number: int, point: FloatArray) -> tuple[float, ...]:
         """Return the parameters of a point of one of the pieces: of a patch its row and column."""
         patch = self.perturbation.patch
+        if self.perturbation.shift is not None:
+            down, right = QUADRANTS[number]
+            return (float(down * point[0]), float(right * point[1])) if point.size == 2 else (float(down), float(right))
         if patch is None:
             return self.perturbation.values(self.around, point)
         row, column = patch.positions(self.around.layout("patch"))[number]

@@ -61,6 +61,7 @@ from idl_audit.values.npz import NpzFile, write_npz
 from idl_audit.values.patches import Patch
 from idl_audit.values.perturbations import Around, Directions, Perturbation, Perturbed, Term
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.shifts import Shift
 from idl_audit.values.verdicts import ArithmeticName, NormName
 
 SCHEMA_VERSION: Final = "2.0"
@@ -297,6 +298,7 @@ def _packed_perturbed(claim: PerturbedClaim, arrays: dict[str, AnyArray]) -> dic
         "shape": around.shape,
         "terms": [asdict(term) for term in perturbation.terms],
         **({} if perturbation.patch is None else {"patch": (perturbation.patch.height, perturbation.patch.width)}),
+        **({} if perturbation.shift is None else {"translate": perturbation.shift.most}),
     }
 
 
@@ -443,7 +445,8 @@ def _perturbed(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel)
         else:
             directions = Directions(vectors, low, high)
         patch = _patch(entry) if "patch" in entry else None
-        perturbation = Perturbation(tuple(_term(value) for value in entry.items("terms")), directions, patch)
+        shift = Shift(entry.number("translate")) if "translate" in entry else None
+        perturbation = Perturbation(tuple(_term(value) for value in entry.items("terms")), directions, patch, shift)
         around = Around(arrays["centre"], shape, entry.pair("clip"))
         inputs = Perturbed(around, perturbation, entry.number("factor"))
         count = len(inputs.pieces)
@@ -472,6 +475,9 @@ def _of_parameters(model: ImplicitModel, entry: Entry) -> ImplicitModel:
     clip, p = entry.pair("clip"), model.n_inputs
     if not model.is_feed_forward:
         raise Misfit("it speaks of a perturbation, and the model has loops")
+    if "translate" in entry:
+        two = Box.between(np.zeros(2), np.ones(2))
+        return with_family(model, Family(np.zeros(p), np.zeros((p, 2)), two, product=np.zeros(p)))
     if clip is not None and not clip[0] <= clip[1]:
         raise Damaged("its valid range is empty")
     return with_family(model, Family(np.full(p, 0.0 if clip is None else clip[0]), np.zeros((p, 1)), _UNIT, clip))
@@ -581,7 +587,11 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         "sample": Kind(("index", "label", "eps", "clip", "cardinality"), SAMPLE, _sample, ("free", "norm")),
         "perturbed": Kind(
-            ("index", "label", "factor", "clip", "shape", "terms"), PERTURBED, _perturbed, ("patch",), _of_parameters
+            ("index", "label", "factor", "clip", "shape", "terms"),
+            PERTURBED,
+            _perturbed,
+            ("patch", "translate"),
+            _of_parameters,
         ),
         "property": Kind(("name", "sha256"), PROPERTY, _property),
         "query": Kind(("name", "sha256", "networks"), PROOF, _asked_query),

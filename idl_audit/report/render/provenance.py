@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from idl_audit.report.claims import ARITHMETICS
 from idl_audit.report.render.parts import Cell, Kind, Mark, Name, PairList, Pairs, Section, Share, Table, table
 from idl_audit.report.schema import Conversion, DataInfo, Report, ThreatModel
-from idl_audit.report.wording import figure, is_patch, near_jumps, optimisation, perturbation_text
+from idl_audit.report.wording import figure, is_patch, near_jumps, optimisation, perturbation_text, saturates
 
 _LEVELS: dict[str, Kind] = {"info": "info", "warning": "warning", "error": "error"}
 
@@ -153,7 +153,7 @@ def _add_threat(pairs: PairList, threat: ThreatModel) -> None:
     if threat.set == "perturbed":
         drawn = f", as pictures of {' x '.join(map(str, threat.picture))}" if threat.picture else ""
         text = f"{'any values in ' if is_patch(threat) else 'eps times '}{perturbation_text(threat)}{drawn}"
-        text += "" if threat.clip is None or is_patch(threat) else ", inputs saturating"
+        text += ", inputs saturating" if threat.clip is not None and saturates(threat.perturbation) else ""
     elif threat.norm != "linf":
         text = f"the inputs may move by at most eps in the {threat.norm} norm, all together"
     elif threat.k is None:

@@ -113,7 +113,7 @@ class SampleResult(Part):
     worst: tuple[float, ...] = Field(
         default=(),
         description="Of a patch that changes no class as far as is known: row and column of the position that is open, "
-        "or has the least proved bound.",
+        "or has the least proved bound; of shifts the signs of theirs.",
     )
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
 
