@@ -323,10 +323,11 @@ def report(found: Mapping[str, Mapping[str, Any]], threads: int) -> str:
         *meaning(mnist, cifar),
         "",
         "The same attacks through the command line, each success confirmed by the original network: `idl-audit attack "
-        "MODEL -d DATA -e 0.999 --bounds 0,1 --method sensitivity --fraction 0.1 --draws 1` (or `gradient`, `random`).",
+        "MODEL -d DATA -e 1 --bounds 0,1 --method sensitivity --fraction 0.1 --draws 1` (or `gradient`, `random`).",
         "",
         "Figures 9 to 11 on our networks: `table1-figure9.png`, `table1-figure11.png` (by `python -m "
-        "benchmarks.table1_pictures`).",
+        "benchmarks.table1_pictures`); figure 10 on a small CIFAR-10 network: `figure10.png` (`python -m "
+        "benchmarks.figure10`).",
     ]
     return "\n".join(lines) + "\n"
 

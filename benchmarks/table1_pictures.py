@@ -3,7 +3,7 @@
     IDL_AUDIT_DATA=... python -m benchmarks.table1_pictures [--out DIR]
 
 Every attacked image that is drawn misleads the network. The LP of figure 10 is out of reach for a ResNet-20 (188,416
-states), so the LP's attacks are drawn on MNIST only.
+states), so the LP's attacks are drawn on MNIST here, and on a small CIFAR-10 network by `benchmarks.figure10`.
 """
 
 from __future__ import annotations

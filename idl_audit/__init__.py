@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from idl_audit.api import Robustness, SampleVerdict, Sweep, attack, audit, certify, load
+    from idl_audit.api import Robustness, SampleVerdict, Sweep, attack, audit, certify, compare, load
     from idl_audit.commands.shared.subject import from_torch
     from idl_audit.implicit.model import ImplicitModel
     from idl_audit.implicit.scaling import rescale
@@ -32,6 +32,7 @@ _HOMES = {
     "attack": "idl_audit.api",
     "audit": "idl_audit.api",
     "certify": "idl_audit.api",
+    "compare": "idl_audit.api",
     "from_fixed_point": "idl_audit.implicit.mondeq",
     "from_mondeq": "idl_audit.implicit.mondeq",
     "from_torch": "idl_audit.commands.shared.subject",
@@ -59,6 +60,7 @@ __all__ = [
     "audit",
     "certify",
     "check_rules",
+    "compare",
     "from_fixed_point",
     "from_mondeq",
     "from_torch",

@@ -37,6 +37,8 @@ import numpy as np
 import numpy.typing as npt
 
 from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.compare import audit_comparison
+from idl_audit.commands.options.comparing import CompareOptions
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOptions, Audit
 from idl_audit.commands.shared import subject as subjects
@@ -46,6 +48,7 @@ from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Result, decide_sample
+from idl_audit.decide.perturbed import decide_perturbed
 from idl_audit.graph.torch_reader import argument_names, example_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.float_margins import FloatMargins, Unbounded
@@ -53,9 +56,11 @@ from idl_audit.report.schema import Report
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.input_sets import Norm, NormBall
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.options import asking, build, by_keywords
+from idl_audit.values.perturbations import Around, Perturbed
 from idl_audit.values.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -91,8 +96,11 @@ class SampleVerdict:
     becomes: int | None
     """The class that the network gives `adversarial`; None where there is none, -1 where an output is no number."""
     adversarial: Float32Array | None
-    """An input within the set that the network misclassifies, shape (p,)."""
+    """An input within the set that the network misclassifies, shape (p,); of a perturbation, the float32 numbers next
+    to such an input."""
     seconds: float
+    parameters: tuple[float, ...] = ()
+    """Of a perturbation: those that `adversarial` was made with."""
 
     def __repr__(self) -> str:
         """Return one line, without the numbers of the input."""
@@ -106,7 +114,7 @@ class Robustness:
     """The verdicts of n samples at one radius; the four counts sum to n."""
 
     eps: float
-    """Radius in the l-infinity norm, in the units of the samples."""
+    """Radius in the norm that was asked for, in the units of the samples; with `perturb`, the factor of its ranges."""
     samples: tuple[SampleVerdict, ...]
     judge: str
     """The network that has the last word on attacks."""
@@ -260,8 +268,10 @@ def certify(model: str | Path | Module | ImplicitModel, x: Any, y: Any = None, *
             inputs a tuple of them in the order of the inputs, or a mapping by their names.
         y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output. Without them the
             class that the network predicts is taken for right: none is then clean_wrong.
-        options: eps, the radius in the l-infinity norm in the units of x: 0.03 or "8/255", or a list of radii;
-            bounds, the valid range of the inputs; method, threshold, arithmetic, time_limit, max_nodes, seed.
+        options: eps, the radius in the units of x: 0.03 or "8/255", or a list of radii; norm, what it bounds: linf, l2
+            or l1; bounds, the valid range of the inputs; perturb, what changes in place of every input, such as
+            "brightness=0.1,contrast=0.8:1.2", with image_shape where an input is a picture that the network reads flat;
+            method, threshold, arithmetic, time_limit, max_nodes, seed.
 
     Raises:
         InvalidInputError: where the model, the samples or an option is refused.
@@ -326,6 +336,25 @@ def audit(model: str | Path, data: str | Path, **options: Any) -> Report:
     return audit_robustness("certify", Path(model), build(Audit, given | {"data": data}).samples)
 
 
+@asking(CompareOptions, without=("data",))
+def compare(model: str | Path, second: str | Path, data: str | Path, **options: Any) -> Report:
+    """Return the report of `idl-audit compare` on files: where two networks agree, and how far apart outputs are.
+
+    The options are those of that command.
+
+    Raises:
+        InvalidInputError: where a model, the data or an option is refused, or the networks cannot be compared.
+        AgreementError: where an implicit model is not its network.
+
+    >>> model, data = "sample_models/digits_mlp.onnx", "sample_models/digits_mlp.npz"
+    >>> report = compare(model, model, data, eps="0.01", limit=2)
+    >>> [(entry.certified, entry.difference_proved) for entry in report.comparison.per_eps]
+    [(2, 0.0)]
+    """
+    given = by_keywords(CompareOptions, options, "compare")
+    return audit_comparison(Path(model), Path(second), build(CompareOptions, given | {"data": data}))
+
+
 def _decide(
     model: str | Path | Module | ImplicitModel,
     x: Any,
@@ -360,30 +389,68 @@ def _labels(opened: _Opened, y: Any) -> npt.NDArray[np.int64]:
 
 
 def _decide_at(opened: _Opened, labels: npt.NDArray[np.int64], asked: ArrayOptions) -> Robustness:
-    rows, implicit, network, radius, options = opened.rows, opened.model, opened.network, asked.eps, asked.verdicts
-    target = options.attack.target
-    check_eps_units((radius,), float(rows.min()), float(rows.max()), asked.preprocessing.bounds)
-    lo, hi = asked.preprocessing.bounds or (None, None)
-    boxes = [Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type) for row in rows]
-    arithmetic = None if options.arithmetic == "real" else opened.bounds()
+    rows, target = opened.rows, asked.verdicts.attack.target
+    decide = _of_perturbation(opened, asked) if asked.perturb is not None else _of_balls(opened, asked)
     samples = tuple(
-        _verdict(
-            place,
-            label,
-            decide_sample(implicit, network, rows[place], label, boxes[place], options, arithmetic=arithmetic),
-        )
+        _verdict(place, label, decide(rows[place], label))
         for place, label in enumerate(labels.tolist())
         if label != target
     )
-    return Robustness(radius.value, samples, opened.judge)
+    return Robustness(asked.eps.value, samples, opened.judge)
+
+
+def _of_balls(opened: _Opened, asked: ArrayOptions) -> Callable[[FloatArray, int], Result]:
+    """Return what decides a sample with a label over the box or ball around it."""
+    if asked.norm != "linf":
+        return _of_norm(opened, asked, asked.norm)
+    rows, options, radius = opened.rows, asked.verdicts, asked.eps
+    check_eps_units((radius,), float(rows.min()), float(rows.max()), asked.preprocessing.bounds)
+    lo, hi = asked.preprocessing.bounds or (None, None)
+    arithmetic = None if options.arithmetic == "real" else opened.bounds()
+
+    def decide(row: FloatArray, label: int) -> Result:
+        box = Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type)
+        return decide_sample(opened.model, opened.network, row, label, box, options, arithmetic=arithmetic)
+
+    return decide
+
+
+def _of_norm(opened: _Opened, asked: ArrayOptions, norm: Norm) -> Callable[[FloatArray, int], Result]:
+    """Return what decides a sample with a label over the ball around it. Raises OptionError where nothing does."""
+    if not (opened.model.is_feed_forward and opened.point_type.itemsize >= 4):
+        raise OptionError(f"norm {norm} is for networks without loops that read float32 or finer")
+    lo, hi = asked.preprocessing.bounds or (None, None)
+
+    def decide(row: FloatArray, label: int) -> Result:
+        ball = NormBall.around(row, asked.eps.value, norm, valid_lo=lo, valid_hi=hi)
+        return decide_sample(opened.model, opened.network, row, label, ball, asked.verdicts)
+
+    return decide
+
+
+def _of_perturbation(opened: _Opened, asked: ArrayOptions) -> Callable[[FloatArray, int], Result]:
+    """Return what decides a sample with a label over what a perturbation makes of it."""
+    perturbation, bounds, factor = asked.perturb, asked.preprocessing.bounds, asked.eps.value
+    shape = asked.image_shape or opened.model.input_shape
+    assert perturbation is not None
+    if math.prod(shape) != opened.model.n_inputs:
+        raise OptionError(f"image_shape has {math.prod(shape)} numbers, and an input {opened.model.n_inputs}")
+
+    def decide(row: FloatArray, label: int) -> Result:
+        inputs = Perturbed(Around(row, shape, bounds), perturbation, factor)
+        return decide_perturbed(opened.model, opened.network, label, inputs, asked.verdicts)
+
+    return decide
 
 
 def _verdict(place: int, label: int, result: Result) -> SampleVerdict:
     adversarial = becomes = None
+    parameters: tuple[float, ...] = ()
     if result.verdict is Verdict.FALSIFIED and result.found is not None:
         becomes = result.found.predicted
         adversarial = result.found.point.copy()
         adversarial.setflags(write=False)
+        parameters = result.found.parameters
     return SampleVerdict(
         index=place,
         label=label,
@@ -396,6 +463,7 @@ def _verdict(place: int, label: int, result: Result) -> SampleVerdict:
         becomes=becomes,
         adversarial=adversarial,
         seconds=result.seconds,
+        parameters=parameters,
     )
 
 

@@ -48,7 +48,7 @@ def assert_robust(
     if not isinstance(found, Robustness):
         raise OptionError("assert_robust takes one radius, not a list; call it once for each")
     if found.certified * wanted.denominator < wanted.numerator * found.n:
-        raise AssertionError(_complaint(found, options["eps"], at_least, wanted))
+        raise AssertionError(_complaint(found, options.get("eps", found.eps), at_least, wanted))
 
 
 def _share(at_least: float | str) -> Fraction:

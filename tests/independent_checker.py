@@ -164,9 +164,9 @@ class Network:
         if kind == "MaxPool":
             return self.maxpool(x, matrix > 0, zero.shape)
         demand(weighs or (np.frexp(matrix[matrix != 0])[0] == 0.5).all(), "means of numbers other than 2**n")
-        known = [m.ints != 0 for m in x.maps.values() if m]
-        numbers = sum(np.count_nonzero((matrix != 0).astype(np.float32) @ some) for some in known)
-        if numbers > np.count_nonzero(matrix) + sum(map(np.count_nonzero, known)):  # an identity block saves numbers
+        known, full = [m.ints != 0 for t, m in x.maps.items() if m and t], kind in ("Gemm", "MatMul")
+        made = (some.shape[1] * len(matrix) if full else np.count_nonzero((matrix != 0) * 1.0 @ some) for some in known)
+        if sum(made) > np.count_nonzero(matrix) + sum(map(np.count_nonzero, known)):  # an identity block saves numbers
             return self.apply(node, self.block(x, 1), *more)
         return self.plus(Tensor(zero.shape, linear(matrix, x).maps), zero)
 

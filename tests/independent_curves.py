@@ -3,8 +3,9 @@
     python -m tests.independent_curves MODEL.onnx PROOF.npz
 
 Beside what `tests.independent_checker` knows: Sign, Floor, Ceil, Round, QuantizeLinear with DequantizeLinear (stairs
-and steps, in fractions), and Exp, Log, Reciprocal, Sigmoid, Softplus, Sqrt, Tanh (in intervals of mpmath). All else is
-as there: z, trees, lemmas, goals. It shares no code with idl_audit.
+and steps, in fractions), Exp, Log, Reciprocal, Sigmoid, Softplus, Sqrt, Tanh and squares (in intervals of mpmath), and
+Mul of two tensors (pairs of states, exactly). All else is as there: z, trees, lemmas, goals. It shares no code with
+idl_audit.
 """
 
 import functools
@@ -21,7 +22,7 @@ import numpy as np
 import onnx
 from mpmath import iv, mp
 
-from tests.independent_checker import GRID, Bounds, Exact, Network, Part, Tensor, picked
+from tests.independent_checker import GRID, Bounds, Exact, Network, Part, Tensor, linear, picked
 from tests.independent_files import Array, Arrays, Choices, Proof, demand, read
 
 iv.prec = mp.prec = 140
@@ -117,6 +118,52 @@ class Curve:
         return z, np.array([float(mp.mpf(self.phi(iv.mpf(one)).mid)) for one in z.tolist()])
 
 
+@dataclass(frozen=True)
+class Products:
+    """Pairs of states (z1 z2, z2); of a linear function the least value is at a corner of the box of (z1, z2)."""
+
+    unit: Fraction = Fraction(1)
+
+    def least(self, v: Exact, lam: Exact, bounds: Array) -> Array:
+        """The sums over pairs of lower bounds of v1 z1 z2 + v2 z2 - lam1 z1 - lam2 z2, times 2**GRID."""
+        rest = v.times(np.arange(v.ints.shape[1]) % 2) - lam  # of z1 and of z2
+        factor = v.ints[:, 0::2] << rest.exp - v.exp
+        (la, lb), (ha, hb) = ((end[0::2], end[1::2]) for end in (bounds[0], -bounds[1]))
+        values = [
+            (factor * a * b >> GRID) + rest.ints[:, 0::2] * a + rest.ints[:, 1::2] * b
+            for a in (la, ha)
+            for b in (lb, hb)
+        ]
+        return functools.reduce(np.minimum, values).sum(axis=1) >> rest.exp
+
+    def shares(self, v: Array, lo: Array, hi: Array) -> Array:
+        """Of each side's first plane that share for which the least value over the box is greatest; of z1, twice."""
+        low, high, la, ha, _ = self._side(v, lo, hi)
+        sign = np.where(v[:, 0::2] >= 0, 1.0, -1.0)
+        with np.errstate(all="ignore"):
+            eta = np.array(np.broadcast_arrays(0 * sign, 0 * sign + 1, high / (high - low), ha / (ha - la)))
+            eta = np.clip(np.nan_to_num(eta, nan=0.5), 0, 1)
+            first, second = eta * low + (1 - eta) * high, eta * la + (1 - eta) * ha
+            sides = [(sign * first, la, ha), (sign * second, low, high)]
+            least = sum(np.minimum(slope * a, slope * b) for slope, a, b in sides)
+            least = least - sign * (eta * la * low + (1 - eta) * ha * high)
+            best = least >= least.max(axis=0) - 1e-12 * abs(least).max(axis=0)
+        middle = (np.where(best, eta, -1).max(axis=0) + np.where(best, eta, 2).min(axis=0)) / 2
+        return np.repeat(middle, 2, axis=1)
+
+    def planes(self, v: Array, shares: Array, lo: Array, hi: Array) -> Array:
+        """The slopes of z1 and z2 of planes below where v1 >= 0, above elsewhere, times v: shares of a side's first."""
+        low, high, la, ha, v1 = self._side(v, lo, hi)
+        eta, lam = shares[:, 0::2], np.zeros(v.shape)
+        lam[:, 0::2] = v1 * (eta * low + (1 - eta) * high)
+        lam[:, 1::2] = v1 * (eta * la + (1 - eta) * ha) + v[:, 1::2]
+        return lam
+
+    def _side(self, v: Array, lo: Array, hi: Array) -> tuple[Array, ...]:
+        (la, lb), (ha, hb), v1 = (lo[0::2], lo[1::2]), (hi[0::2], hi[1::2]), v[:, 0::2]
+        return np.where(v1 >= 0, lb, hb), np.where(v1 >= 0, hb, lb), la, ha, v1
+
+
 def interval(number: Fraction) -> Any:
     """A number as an interval of mpmath."""
     return iv.mpf(number.numerator) / iv.mpf(number.denominator)
@@ -137,6 +184,7 @@ def _tanh(z: Any) -> Any:
 
 
 CURVES = {
+    "Square": Curve(lambda z: z**2, lambda z: 2 * z, (True, True)),
     "Exp": Curve(iv.exp, iv.exp, (True, True)),
     "Log": Curve(iv.log, lambda z: 1 / z, (False, False), above=True),
     "Reciprocal": Curve(lambda z: 1 / z, lambda z: -1 / z**2, (False, True), apart=True),
@@ -153,7 +201,7 @@ class CurvedNetwork(Network):
     """Blocks of other activations as well: `phis` has these, by the number of their block."""
 
     def __init__(self, *given: Any) -> None:
-        self.phis: dict[int, Jumps | Curve] = {}
+        self.phis: dict[int, Jumps | Curve | Products] = {}
         self.grids: dict[str, tuple[Array, Array]] = {}
         super().__init__(*given)
 
@@ -165,6 +213,8 @@ class CurvedNetwork(Network):
         if kind in ("Identity", "DequantizeLinear", "QuantizeLinear"):
             demand(isinstance(x, Tensor) and not node.domain, f"operator {kind}")
             return {"Identity": lambda *_: x, "QuantizeLinear": self.stairs}.get(kind, self.levels)(node, x, *more)
+        if kind == "Mul" and isinstance(x, Tensor) and isinstance(more[0], Tensor):
+            return self.states(x, CURVES["Square"]) if node.input[0] == node.input[1] else self.products(x, more[0])
         if kind in CURVES or kind in ROUNDING:
             return self.states(x, CURVES.get(kind) or ROUNDING[kind])
         if kind == "Sign":  # a step of z less one of -z: both are 0 at 0
@@ -172,11 +222,26 @@ class CurvedNetwork(Network):
             return self.plus(self.states(x, STEP), self.states(negative, STEP), -1)
         return super().apply(node, x, *more)
 
-    def states(self, x: Tensor, phi: Jumps | Curve) -> Tensor:
+    def states(self, x: Tensor, phi: Jumps | Curve | Products) -> Tensor:
         """Make states of the entries of a tensor."""
         made = self.block(x, 0)
         self.phis[len(self.maps) - 1] = phi
         return made
+
+    def products(self, x: Tensor, y: Tensor) -> Tensor:
+        """Pairs of states, one for each entry; a factor that reads more than two numbers an entry is a block first."""
+        demand(x.shape == y.shape, "a product of tensors of several shapes")
+        x, y = (one if self.reads(one) <= 2 * math.prod(one.shape) else self.block(one, 1) for one in (x, y))
+        n = math.prod(x.shape)
+        even, odd = np.repeat(np.eye(n), 2, axis=0), np.repeat(np.eye(n), 2, axis=0)
+        even[1::2], odd[0::2] = 0, 0
+        pairs = self.plus(linear(even, x), linear(odd, y))
+        demand(sum((m.ints != 0).any(axis=1) for m in self.full(pairs).values()).all(), "a factor that is always 0")
+        return Tensor(x.shape, linear(np.eye(2 * n)[0::2], self.states(pairs, Products())).maps)
+
+    def reads(self, x: Tensor) -> int:
+        """How many numbers the entries of a tensor read, constants aside."""
+        return sum(np.count_nonzero(m.ints) if m else self.sizes[t] for t, m in x.maps.items() if t)
 
     def stairs(self, node: onnx.NodeProto, x: Tensor, scale: Array, zero: Any = None) -> Tensor:
         """The levels less the zero point, per tensor: round(x / scale) between the ends of the type."""
@@ -207,6 +272,8 @@ class CurvedPart(Part):
         if t not in self.network.phis:
             return super().states(t, v, lam, bounds)
         phi, each = self.network.phis[t], ends(bounds)
+        if isinstance(phi, Products):
+            return phi.least(v, lam, bounds)
         if isinstance(phi, Curve) and not all(phi.is_defined(*end) for end in each):
             return np.full(len(v.ints), NEVER, object)
         down = [1 << v.exp, 1 << lam.exp]
@@ -230,6 +297,10 @@ class CurvedPart(Part):
         if t not in self.network.phis:
             return super().multipliers(t, v, lo, hi, lines, chosen)
         phi, pick = self.network.phis[t], functools.partial(picked, chosen, t, v.ints.shape)
+        if isinstance(phi, Products):
+            low, high = Exact(lo, GRID).floats(), Exact(hi, GRID).floats()
+            lam = phi.planes(v.floats(), pick("slopes", phi.shares(v.floats(), low, high)), low, high)
+            return np.asarray(pick("duals", lam - pick("multipliers", 0.0)))
         graphs = [phi.points(*end) for end in ends(np.stack([lo, -hi]))]
         unit, real = float(phi.unit), v.floats()
         below, above = (np.array([sign * side(z, sign * x) for z, x in graphs]) for sign in (1, -1))

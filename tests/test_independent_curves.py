@@ -47,7 +47,11 @@ FUNCTIONS: dict[str, Function] = {
     "Softplus": lambda z: np.logaddexp(0, z),
     "Sqrt": np.sqrt,
     "Tanh": np.tanh,
+    "Square": np.square,
+    "Mul": lambda z: z[:, :4] * z[:, 4:],
+    "Gate": lambda z: np.tanh(z[:, :4]) / (1 + np.exp(-z[:, 4:])),
 }
+PAIRS = ("Mul", "Gate")
 POSITIVE = ("Log", "Reciprocal", "Sqrt")
 JUMPS = ("Sign", "Floor", "Ceil", "Round", "Quantised")
 
@@ -61,13 +65,23 @@ def network(folder: Path, op: str, seed: int) -> tuple[Path, Function]:
     sizes = (2, 5, 4, 3)
     w = [rng.normal(size=(n, m)).astype(np.float32) for n, m in itertools.pairwise(sizes)]
     b = [rng.normal(size=m).astype(np.float32) / 2 for m in sizes[1:]]
+    constants: dict[str, Any] = {}
+    if op in PAIRS:
+        constants = {"v": rng.normal(size=(5, 4)).astype(np.float32), "c": rng.normal(size=4).astype(np.float32)}
     if op in POSITIVE:
         w[1], b[1] = np.abs(w[1]), np.abs(b[1]) + np.float32(0.2)
     made = [node(op, "z1", "x1")]
     if op == "Quantised":
         made = [node("QuantizeLinear", "z1 s z", "q"), node("DequantizeLinear", "q s z", "x1")]
+    if op == "Square":
+        made = [node("Mul", "z1 z1", "x1")]
+    if op in PAIRS:
+        made = [node("Gemm", "x0 v c", "z2"), node("Mul", "z1 z2", "x1")]
+    if op == "Gate":
+        made[1:] = [node("Tanh", "z1", "t"), node("Sigmoid", "z2", "g"), node("Mul", "t g", "x1")]
     nodes = [node("Gemm", "x w0 b0", "z0"), node("Relu", "z0", "x0"), node("Gemm", "x0 w1 b1", "z1")]
-    constants: dict[str, Any] = {f"w{k}": one for k, one in enumerate(w)} | {f"b{k}": one for k, one in enumerate(b)}
+    second = [*constants.values()]
+    constants |= {f"w{k}": one for k, one in enumerate(w)} | {f"b{k}": one for k, one in enumerate(b)}
     constants |= {"s": np.float32(SCALE), "z": np.int8(3)}
     graph = helper.make_graph(
         [*nodes, *made, node("Gemm", "x1 w2 b2", "y")],
@@ -78,6 +92,8 @@ def network(folder: Path, op: str, seed: int) -> tuple[Path, Function]:
     )
     path = folder / f"{op}-{seed}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    if op in PAIRS:
+        w[1], b[1] = np.hstack([w[1], second[0]]), np.hstack([b[1], second[1]])
     phi, (v, w1, w2), (c, b1, b2) = FUNCTIONS[op], (x.astype(float) for x in w), (x.astype(float) for x in b)
     return path, lambda u: phi(np.maximum(u @ v + c, 0) @ w1 + b1) @ w2 + b2
 

@@ -77,8 +77,8 @@ NOT_IN_PYTHON: Mapping[str, str] = {
 }
 NOT_OF_ARRAYS = "arrays are in memory, as the network reads them: nothing is read, written or handed to other processes"
 OF_ARRAYS = (
-    *("arithmetic", "bounds", "draws", "eps", "fraction", "max_nodes", "method", "seed", "target", "threshold"),
-    "time_limit",
+    *("arithmetic", "bounds", "draws", "eps", "fraction", "image_shape", "max_nodes", "method", "norm"),
+    *("perturb", "seed", "target", "threshold", "time_limit"),
 )
 OTHER_READERS: Mapping[str, str] = {"eps": "arrays are asked about at one radius"}
 
@@ -102,6 +102,7 @@ GOOD: Mapping[str, str] = {
     "monotone": "3+",
     "network": "N=model.onnx",
     "shard": "2/3",
+    "perturb": "contrast=0.5,brightness=0.25",
     "std": "0.25",
     "steps": "bounds,certify",
     "task": "multilabel",

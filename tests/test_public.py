@@ -41,6 +41,7 @@ def test_the_public_names_are_these():
         "audit",
         "certify",
         "check_rules",
+        "compare",
         "from_fixed_point",
         "from_mondeq",
         "from_torch",

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from idl_audit.cli.console import progress_bar
 from idl_audit.cli.exits import leave
-from idl_audit.cli.show import check_output, deliver, teller
+from idl_audit.cli.options import Given
+from idl_audit.cli.show import check_output, show, tell_resume, teller, written
 from idl_audit.commands.compare import audit_comparison
 from idl_audit.commands.options.comparing import Compare
+from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
 
 
-def compare(asked: Compare) -> None:
+def compare(given: Given) -> None:
     """Do `compare`."""
-    chosen, quiet = asked.asked, asked.printing.quiet
-    check_output(
-        asked.printing.output,
-        force=asked.printing.force,
-        read=(asked.model, asked.second, chosen.data.path, chosen.sigma),
-    )
-    with progress_bar("compare", quiet=quiet) as watch:
-        report = audit_comparison(asked.model, asked.second, chosen, watch=watch, tell=teller(quiet=quiet))
-    deliver(report, asked.printing)
+    asked: Compare = given.build(journal=journal_beside(given.values.get("output")))
+    chosen, printing = asked.asked, asked.printing
+    read = (asked.model, asked.second, chosen.data.path, chosen.sigma)
+    check_output(printing.output, force=printing.force, read=read)
+    with progress_bar("compare", quiet=printing.quiet) as watch:
+        report = audit_comparison(asked.model, asked.second, chosen, watch=watch, tell=teller(quiet=printing.quiet))
+    with kept_journal(chosen.journal):
+        report = written(report, printing.output)
+    drop_journal(chosen.journal, report)
+    show(report, printing)
+    if report.status == "incomplete" and chosen.journal is not None and chosen.journal.is_file():
+        tell_resume(report)
     leave(report)

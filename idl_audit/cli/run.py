@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -105,10 +106,17 @@ def _step(name: str, asked: Run, given: Given, found: Configuration) -> Any:
             raise OptionError("[sensitivity] state-bounds speaks of boxes around samples; give eps as well")
         common.pop("data", None)
     for needed, why in (("data", "samples: write data = 'data.npz'"), ("eps", "a radius: write eps = '8/255'")):
-        if needed not in common and options_of(kind)[needed].required:
+        if needed not in common and (
+            options_of(kind)[needed].required or _needs_radius(name, needed, {**common, **own})
+        ):
             raise OptionError(f"{name} needs {why} under [defaults], or give it with --{needed}")
     own.pop("objective", None)
     return build(kind, {**common, "journal": journal_beside(asked.output), **own}, typed=own)
+
+
+def _needs_radius(name: str, needed: str, given: Mapping[str, Any]) -> bool:
+    """Whether a step that goes without a radius where there is a perturbation has neither."""
+    return needed == "eps" and name in ("certify", "attack") and not {"eps", "perturb", "directions"} & set(given)
 
 
 def _configuration(given: Path | None) -> Configuration:
@@ -160,6 +168,6 @@ def _gate(
         return None
     path = table.get("baseline")
     rules = parse_rules(table.get("require", ()), table.get("warn", ()), has_baseline=path is not None)
-    radii = () if options.robustness is None else tuple(eps)
+    radii = () if options.robustness is None else tuple(eps or options.robustness.eps)
     check_measured(rules, radii=radii, sensitivity=options.sensitivity is not None)
     return rules, None if path is None else read_report(path), path

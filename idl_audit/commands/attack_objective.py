@@ -31,8 +31,8 @@ from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import Diagnostic, ObjectiveReport, Reason, Report, WhyIncomplete
 from idl_audit.search.linprog import Outcome
 from idl_audit.values.arrays import AnyArray
-from idl_audit.values.box import InputSet
 from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.npz import write_npz
 
 

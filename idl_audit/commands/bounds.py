@@ -33,9 +33,10 @@ from idl_audit.proof.domains import why_outside
 from idl_audit.proof.float_margins import FloatMargins, Unbounded
 from idl_audit.report.schema import BlockBounds, Diagnostic, MethodBounds, OutputBounds, Report
 from idl_audit.values.arrays import AnyArray, FloatArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, DataError, OptionError, UnsupportedModelError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.npz import write_npz
 from idl_audit.values.rounding import down, up
 

@@ -36,9 +36,11 @@ from idl_audit.commands.shared.tallies import tally, told
 from idl_audit.data.features import Features, read_features
 from idl_audit.data.numbers import Eps
 from idl_audit.data.overview import look_at
+from idl_audit.data.perturbations import read_directions
 from idl_audit.data.radii import read_radii
 from idl_audit.data.vectors import read_ranking
 from idl_audit.decide.ladder import Parts, Result, climbed, in_order_of_cost
+from idl_audit.decide.perturbed import methods_of
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.graph.files import read_with_sha256
 from idl_audit.implicit.scaling import rescale
@@ -68,8 +70,10 @@ from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.demand import PartedQuery
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.values.files import write_whole
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.network import Network
 from idl_audit.values.npz import write_npz
+from idl_audit.values.perturbations import Perturbation, Perturbed
 from idl_audit.values.query import Misclassification, SampleQuery
 from idl_audit.values.verdicts import Reason, Verdict
 
@@ -171,7 +175,7 @@ def audit_robustness(
         first = found.samples.read(slice(CHECKED_SAMPLES)).inputs
         check = check_agreement(subject, preprocessing.apply(first, subject.input_shape).astype(float))
     with clock.step("preflight"):
-        radii = () if setting.sigma is not None else options.eps
+        radii = options.eps if setting.eps_is_distance else ()
         given = found.demanded.single(found.given)
         noted = preflight(subject, given, options.data, eps=radii, tell=tell, seen=found.seen_given)
     key = _key(command, subject, found, setting, options)
@@ -233,6 +237,10 @@ def audit_robustness(
             free=setting.free,
             features=setting.features,
             fair=options.fair,
+            perturbation=setting.perturbation,
+            directions=options.directions,
+            shape=setting.shape,
+            norm=options.norm,
         ),
         demand=found.demanded.info(found.samples),
         summary=summary,
@@ -298,6 +306,7 @@ def _shard(found: Audited, among: range, options: RobustnessOptions) -> Iterator
 
 
 def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
+    _refuse_unproved(subject, options)
     sigma = None if options.sigma is None else read_radii(options.sigma, subject.input_shape, options.data.layout)
     return Setting(
         subject.path,
@@ -315,6 +324,9 @@ def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
         options.largest,
         _features(subject, options),
         options.fair,
+        options.norm,
+        _perturbation(options, subject.model.n_inputs),
+        options.image_shape or subject.input_shape,
     )
 
 
@@ -348,11 +360,34 @@ def _with_attacks(options: RobustnessOptions) -> RobustnessOptions:
     return replace(options, verdicts=replace(options.verdicts, methods=instead))
 
 
+def _perturbation(options: RobustnessOptions, size: int) -> Perturbation | None:
+    """Return what changes in place of every input; None where each moves by itself. Raises InvalidInputError."""
+    if options.directions is None:
+        return options.perturb
+    terms = () if options.perturb is None else options.perturb.terms
+    alone = (None, None) if options.perturb is None else (options.perturb.patch, options.perturb.shift)
+    return Perturbation(terms, read_directions(options.directions, size), *alone)
+
+
+def _refuse_unproved(subject: Subject, options: RobustnessOptions) -> None:
+    """Refuse networks for which sets that are no boxes are not proved. Raises UnsupportedModelError."""
+    if options.is_perturbed and not subject.model.is_feed_forward:
+        raise UnsupportedModelError(
+            [f"{subject.path} has loops, and perturbations are decided for networks without; give -e alone"]
+        )
+    if options.norm != "linf" and not (subject.model.is_feed_forward and subject.point_type.itemsize >= 4):
+        raise UnsupportedModelError(
+            [f"--norm {options.norm} is for networks without loops that read float32 or finer, unlike {subject.path}"]
+        )
+
+
 def _key(
     command: str, subject: Subject, found: Audited, setting: Setting, options: RobustnessOptions
 ) -> dict[str, str]:
     """Return what a run must have in common with the one whose journal it goes on from."""
     reading, data, chosen = options.model, options.data, replace(options.verdicts)
+    perturbation = _perturbation(options, found.samples.p)
+    own = None if perturbation is None else perturbation.directions
     asked = (
         options.eps,
         chosen,
@@ -362,6 +397,9 @@ def _key(
         options.largest,
         None if setting.features is None else setting.features.sha256,
         options.fair,
+        options.norm,
+        None if perturbation is None else (perturbation.text, options.image_shape),
+        "" if own is None else digest(*(array.tobytes() for array in own.arrays)),
         options.certificates,
         data.layout,
         asdict(data.preprocessing),
@@ -543,10 +581,16 @@ def _methods(setting: Setting, subject: Subject, found: Audited, options: Robust
     if options.verdicts.methods is not None:
         return options.verdicts.methods
     sets = (setting.sets(x, subject)[0] for x in found.seen.tried.inputs)
-    asked = options.demanded
-    query = Misclassification if not asked.beside_class else SampleQuery
-    usual = [climbed(subject.model, query(one, (), *(() if asked.beside_class else (0,)))) for one in sets]
+    usual = [_climbed(subject, one, options) for one in sets]
     return in_order_of_cost([RUNGS[name].begins or name for names in usual for name in names])
+
+
+def _climbed(subject: Subject, inputs: InputSet | Perturbed, options: RobustnessOptions) -> tuple[str, ...]:
+    if isinstance(inputs, Perturbed):
+        return methods_of(subject.model, inputs, 0, None)
+    if options.demanded.beside_class:
+        return climbed(subject.model, SampleQuery(inputs, ()))
+    return climbed(subject.model, Misclassification(inputs, (), 0))
 
 
 def _summary(command: str, decided: Sequence[Decided], options: RobustnessOptions, methods: tuple[str, ...]) -> Summary:
@@ -596,9 +640,8 @@ def _outputs(parts: Parts | None) -> tuple[OutputResult, ...]:
 
 
 def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opinions) -> SampleReport:
-    bounds = options.data.preprocessing.bounds
     results = tuple(
-        _result_report(eps, sample, sample.results[eps.value], opinions, bounds)
+        _result_report(eps, sample, sample.results[eps.value], opinions, options)
         for eps in options.eps
         if eps.value in sample.results
     )
@@ -616,11 +659,11 @@ def _result_report(
     sample: Decided,
     result: Result,
     opinions: _Opinions,
-    bounds: tuple[float, float] | None,
+    options: RobustnessOptions,
 ) -> SampleResult:
     adversarial = None
     if result.verdict is Verdict.FALSIFIED and result.found is not None:
-        adversarial = _adversarial(sample, result.found, opinions, bounds)
+        adversarial = _adversarial(sample, result.found, opinions, options)
     margin = result.nearest if result.found is None else result.found.margin
     margin = None if result.verdict is Verdict.CLEAN_WRONG else margin
     return SampleResult(
@@ -631,6 +674,7 @@ def _result_report(
         margin_found=None if margin is None or not math.isfinite(margin) else margin,
         adversarial=adversarial,
         reason=result.reason,
+        worst=result.worst,
         seconds=round(result.seconds, 6),
         parts=_counted([result.parts]),
         outputs=_outputs(result.parts),
@@ -638,7 +682,8 @@ def _result_report(
     )
 
 
-def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tuple[float, float] | None) -> Adversarial:
+def _adversarial(sample: Decided, found: Found, opinions: _Opinions, options: RobustnessOptions) -> Adversarial:
+    bounds = options.data.preprocessing.bounds
     assert sample.centre is not None  # that of a falsified sample is kept
     change = np.abs(found.point.astype(np.float64) - sample.centre)
     moved = found.point != sample.centre.astype(opinions.floats).astype(np.float32)
@@ -651,6 +696,8 @@ def _adversarial(sample: Decided, found: Found, opinions: _Opinions, bounds: tup
         survives_8bit=None if bounds is None else opinions.survives_8bit(found.point, sample, bounds),
         broken=opinions.broken(found.point, sample),
         changes=_changes(opinions.features, sample.centre, found.point),
+        parameters=found.parameters,
+        distance=None if options.norm == "linf" else float(np.linalg.norm(change, 2 if options.norm == "l2" else 1)),
     )
 
 

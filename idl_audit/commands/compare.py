@@ -2,121 +2,43 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from idl_audit.commands.certify import CHECKED_SAMPLES
+from idl_audit import __version__
+from idl_audit.commands.certify import CHECKED_SAMPLES, model_key
 from idl_audit.commands.options.comparing import CompareOptions
-from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
-from idl_audit.commands.shared.classifier import PROBABILITY, as_classifier, output_range
+from idl_audit.commands.shared.comparing import ComparedAt, Comparer, ComparisonSetting, Place, Subjects, open_subjects
+from idl_audit.commands.shared.deciding import GRACE
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.journal import TOOL, Journal, digest
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
-from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.samples import describe_data, open_samples
-from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion
+from idl_audit.commands.shared.workers import Lost, work_through
 from idl_audit.data.numbers import Eps, check_eps_units
-from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
-from idl_audit.decide.comparing import Compared, Pair, compare_at
-from idl_audit.implicit.input_units import in_data_units
-from idl_audit.implicit.model import ImplicitModel
-from idl_audit.implicit.pair import Form, paired_model, why_not_comparable
 from idl_audit.implicit.scaling import rescale
-from idl_audit.proof.files.claims import Ball
-from idl_audit.proof.files.file import ProofFile
-from idl_audit.proof.files.pairs import AgreementClaim, DifferenceClaim, Pairing
-from idl_audit.report.schema import Diagnostic, Report
-from idl_audit.report.schema.comparison import (
-    ComparedCounts,
-    ComparedResult,
-    ComparedSample,
-    Comparison,
-    TwoClasses,
-)
-from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.report.schema import Diagnostic, Report, WhyIncomplete
+from idl_audit.report.schema.comparison import ComparedCounts, ComparedSample, Comparison
+from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
-from idl_audit.values.errors import OptionError
-from idl_audit.values.network import Network
 from idl_audit.values.verdicts import Verdict
 
 MOST_NAMED: Final = 10
 """Samples that a sentence names."""
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """Two networks, and whether their outputs make classes."""
-
-    first: Subject
-    second: Subject
-    has_classes: bool
-
-    @property
-    def strip_the_same(self) -> bool:
-        """Whether both models leave out the same last operator, if any: else outputs are no numbers to subtract."""
-        return self.first.model.stripped_output == self.second.model.stripped_output
-
-    def pair(self, preprocessing: Preprocessing) -> Pair:
-        """Return both in data units."""
-        one, other = (subject.in_data_units(preprocessing) for subject in (self.first, self.second))
-        own, others = (subject.network(preprocessing) for subject in (self.first, self.second))
-        left_out = bool(one.stripped_output or other.stripped_output)
-
-        def network(points: Float32Array) -> FloatArray:
-            y, z = np.asarray(own(points), np.float64), np.asarray(others(points), np.float64)
-            if not left_out:
-                return np.hstack([y, z, y - z])
-            exact = points.astype(np.float64)
-            return np.hstack([y, z, one(exact) - other(exact)])
-
-        def paired(form: Form) -> ImplicitModel:
-            units = preprocessing.affine(self.first.input_shape)
-            return in_data_units(paired_model(self.first.model, self.second.model, form), *units)
-
-        found: Network = network
-        return Pair(one, other, found, self.is_one, paired)
-
-    @property
-    def is_one(self) -> bool:
-        """Whether both are the same file, all that belongs to it included, read in the same way."""
-        infos = [subject.info for subject in (self.first, self.second)]
-        return all(
-            getattr(infos[0], name) == getattr(infos[1], name)
-            for name in ("sha256", "output_name", "threshold", "arch", "fixed_inputs", "inputs", "input_shape")
-        )
-
-
-def open_subjects(first: Path, second: Path, options: ModelOptions) -> Subjects:
-    """Read two networks that are to be compared.
-
-    Raises:
-        InvalidInputError: where one cannot be read, or inputs or outputs differ.
-    """
-    one, other = open_subject(first, options), open_subject(second, options)
-    why = why_not_comparable(one.model, other.model)
-    shapes = one.input_shape, other.input_shape
-    if not why and shapes[0] != shapes[1] and min(map(len, shapes)) > 1:
-        sizes = [" x ".join(map(str, shape)) for shape in shapes]
-        why = f"an input of the first is {sizes[0]}, and one of the second {sizes[1]}"
-    if why:
-        raise OptionError(
-            f"{first} and {second} cannot be compared: {why}; networks are compared on the same inputs and outputs"
-        )
-    if one.model.n_outputs > 1:
-        as_classifier(one, options.threshold)  # refuses a threshold
-        return Subjects(one, other, True)
-    if options.threshold is None and not all(output_range(s.model) == PROBABILITY for s in (one, other)):
-        return Subjects(one, other, False)
-    return Subjects(as_classifier(one, options.threshold), as_classifier(other, options.threshold), True)
+PARTS: Final = 4
+"""Bounds in two forms, classes and a certificate: each may take the time of a verdict."""
 
 
 def audit_comparison(
@@ -147,18 +69,18 @@ def audit_comparison(
     sets = [[both.first.readable(both.second.readable(s, preprocessing), preprocessing) for s in row] for row in sets]
     if options.certificates is not None:
         options.certificates.mkdir(exist_ok=True)
-    run = _Run(both, samples, sigma, options)
+    run = _Run(both, samples, sigma, options, first, second)
     with clock.step("pair"):
-        _ = run.pair.models
+        _ = run.comparer.pair.models
     with clock.step("compare"):
-        complete = run.compare_all(sets, watch)
+        why = run.compare_all(sets, watch, tell)
     for subject in (both.first, both.second):
         subject.check_unchanged()
     return framed_report(
         "compare",
         clock,
         seed=options.verdicts.seed,
-        why_incomplete=None if complete else "interrupted",
+        why_incomplete=why,
         model=both.first.info,
         conversion=describe_conversion(both.first.model, rescale(both.first.model), checks[0], both.first.seconds),
         data=describe_data(samples, options.data),
@@ -166,13 +88,13 @@ def audit_comparison(
         comparison=Comparison(
             second=both.second.info,
             check=checks[1],
-            forms=tuple(run.pair.models),
+            forms=tuple(run.comparer.pair.models),
             has_classes=both.has_classes,
             per_eps=tuple(run.counts(radius) for radius in options.eps),
-            samples=tuple(run.sample_report(place) for place in sorted(run.found)),
+            samples=tuple(one.sample for one in run.in_order),
         ),
-        diagnostics=(*noted, *run.diagnostics()),
-        artifacts=tuple(run.files),
+        diagnostics=(*noted, *run.told, *run.diagnostics()),
+        artifacts=tuple(file for one in run.in_order for file in one.files),
     )
 
 
@@ -186,116 +108,151 @@ def _radii(samples: Samples, subject: Subject, options: CompareOptions) -> Float
 
 
 class _Run:
-    """All samples, one after the other."""
+    """All samples, one after the other or several at a time."""
 
-    def __init__(self, both: Subjects, samples: Samples, sigma: FloatArray | None, options: CompareOptions) -> None:
+    def __init__(
+        self,
+        both: Subjects,
+        samples: Samples,
+        sigma: FloatArray | None,
+        options: CompareOptions,
+        first: Path,
+        second: Path,
+    ) -> None:
         self.both, self._samples, self._sigma, self._options = both, samples, sigma, options
-        self.pair = both.pair(options.data.preprocessing)
-        self.found: dict[int, dict[float, Compared]] = {}
-        """Place of a sample -> radius -> what is known."""
-        self.files: list[str] = []
-        self._uncertified: list[str] = []
-        verdicts = replace(options.verdicts, max_bytes=options.model.max_bytes)
-        self._verdicts = verdicts
+        infos = (both.first.info, both.second.info)
+        setting = ComparisonSetting(first, second, (infos[0].sha256, infos[1].sha256), options, sigma)
+        self.comparer = Comparer(setting, both)
+        self.found: dict[int, ComparedAt] = {}
+        """Position of a sample -> what is known there."""
+        self.told: list[Diagnostic] = []
 
-    def compare_all(self, sets: Sequence[Sequence[object]], watch: Watcher) -> bool:
-        """Compare at every sample and radius; return whether none was left over."""
-        total, verdicts = self._samples.n * len(self._options.eps), Counter[str]()
-        watch(Progress(0, total, verdicts))
-        try:
-            for place, row in enumerate(sets):
-                results: dict[float, Compared] = {}
-                for radius, inputs in zip(self._options.eps, row, strict=True):
-                    assert isinstance(inputs, Box)
-                    results[radius.value] = self._compare(place, radius, inputs)
-                    verdict = results[radius.value].verdict
-                    verdicts["unknown" if verdict is None else verdict.value] += 1
-                    watch(Progress(verdicts.total(), total, verdicts))
-                self.found[place] = results
-        except KeyboardInterrupt:
-            return False
-        return True
+    @property
+    def in_order(self) -> list[ComparedAt]:
+        """What is known, in the order of the samples."""
+        return [self.found[position] for position in sorted(self.found)]
 
-    def _compare(self, place: int, radius: Eps, inputs: Box) -> Compared:
-        sample = self._samples.inputs[place]
-        found = compare_at(self.pair, sample, inputs, self._verdicts, classes=self.both.has_classes)
-        if not self.both.strip_the_same:
-            found = replace(found, limits=np.full(self.pair.q, np.inf), difference=None)
-        if self._options.certificates is not None:
-            self._certify(place, radius, found, self._options.certificates)
-        return found
+    def compare_all(self, sets: Sequence[Sequence[object]], watch: Watcher, tell: Teller) -> WhyIncomplete | None:
+        """Compare at every sample and radius; return why some are left over, or could not be compared."""
+        places = [
+            Place(position, int(index), centre, tuple(inputs for inputs in row if isinstance(inputs, Box)))
+            for position, (index, centre, row) in enumerate(
+                zip(self._samples.indices, self._samples.inputs, sets, strict=True)
+            )
+        ]
+        with ExitStack() as stack:
+            journal = self._journal(stack, tell)
+            for one in () if journal is None else self._earlier(journal):
+                self.found.setdefault(one.position, one)
+            if self.found:
+                how_many = f"{len(self.found)} of {len(places)} samples"
+                message = f"{how_many} were compared by an earlier run and taken from its journal"
+                self._say(Diagnostic(code="IDL207", level="info", message=message), tell)
+            try:
+                for one in self._work([place for place in places if place.position not in self.found], watch):
+                    self.found[one.position] = one
+                    if journal is not None and one.lost is None:
+                        journal.append(_entry(one))
+            except KeyboardInterrupt:
+                return "interrupted"
+            if journal is not None and journal.failure is not None:
+                message = f"the journal {journal.path} could not be written to the end ({journal.failure})"
+                hint = "make room on the disk"
+                self._say(Diagnostic(code="IDL208", level="warning", message=message, hint=hint), tell)
+        lost = [one.lost for one in self.found.values() if one.lost is not None and not one.lost.overtime]
+        return "not_judged" if lost else None
 
-    def _certify(self, place: int, radius: Eps, found: Compared, folder: Path) -> None:
-        """Write the certificates of what is proved, or note that there is none."""
-        options, index = self._options, int(self._samples.indices[place])
-        units = options.data.preprocessing
-        ball = Ball(self._samples.inputs[place], radius.value, self._sigma, units.bounds)
-        of, other = (about(subject, options.model, units) for subject in (self.both.first, self.both.second))
-        name = f"sample-{index}-eps-{radius.value!r}"
-        if found.difference is not None:
-            claim = DifferenceClaim(ball, found.limits, index, Pairing(other, found.difference.form))
-            self._write(folder / f"{name}-difference.npz", ProofFile(of, claim, (found.difference.proof,)))
-        if found.agreement is not None:
-            pairing = Pairing(other, found.agreement.form)
-            agreement = AgreementClaim(ball, max(found.classes[0], 0), found.possible, index, pairing)
-            self._write(folder / f"{name}-agreement.npz", ProofFile(of, agreement, (found.agreement.proof,)))
-        if found.verdict is Verdict.CERTIFIED and found.agreement is None:
-            self._uncertified.append(f"{index} (eps {radius.text})")
+    def _say(self, told: Diagnostic, tell: Teller) -> None:
+        self.told.append(told)
+        tell(told)
 
-    def _write(self, path: Path, file: ProofFile) -> None:
-        write(path, file, force=self._options.force)
-        self.files.append(str(path))
+    def _work(self, places: Sequence[Place], watch: Watcher) -> Iterator[ComparedAt]:
+        """Yield what is known at some samples as they are compared."""
+        options = self._options
+        total, verdicts = self._samples.n * len(options.eps), Counter[str]()
+
+        def heard(verdict: Verdict | None) -> None:
+            verdicts["unknown" if verdict is None else verdict.value] += 1
+            watch(Progress(verdicts.total(), total, verdicts))
+
+        for one in self.found.values():
+            verdicts.update(result.agree or "unknown" for result in one.sample.results)
+        watch(Progress(verdicts.total(), total, verdicts))
+        if options.jobs == 1:
+            for place in places:
+                yield self.comparer.compare(place, heard)
+            return
+        seconds = options.verdicts.time_limit * len(options.eps) * PARTS + GRACE
+        remote = Comparer(self.comparer.setting)
+        with closing(work_through(places, remote, jobs=options.jobs, allowed=lambda _: seconds)) as work:
+            for done in work:
+                lost = isinstance(done.answer, Lost)
+                one = self.comparer.lost(done.task, done.answer) if isinstance(done.answer, Lost) else done.answer
+                verdicts.update("unknown" if lost else result.agree or "unknown" for result in one.sample.results)
+                watch(Progress(verdicts.total(), total, verdicts))
+                yield one
+
+    # --- the journal --------------------------------------------------------------------------------------------------
+
+    def _journal(self, stack: ExitStack, tell: Teller) -> Journal | None:
+        options = self._options
+        if options.journal is None:
+            return None
+        opened = Journal.open(options.journal, self._key(), resume=options.resume, force=options.force)
+        journal = stack.enter_context(opened)
+        if journal.outdated is not None:
+            count, version = journal.outdated
+            why = f"version {version} of idl-audit compared them, and this is {__version__}"
+            message = f"{count} of {self._samples.n} samples are compared again: {why}"
+            self._say(Diagnostic(code="IDL209", level="warning", message=message), tell)
+        return journal
+
+    def _key(self) -> Mapping[str, str]:
+        """Return what a run must have in common with the one whose journal it goes on from."""
+        options, data = self._options, self._options.data
+        asked = (options.eps, options.verdicts, options.certificates, data.layout, asdict(data.preprocessing))
+        return {
+            TOOL: __version__,
+            "command": "compare",
+            "model": model_key(self.both.first, options.model),
+            "second model": model_key(self.both.second, options.model),
+            "data file": digest(
+                np.ascontiguousarray(self._samples.inputs).tobytes(),
+                self._samples.indices.tobytes(),
+                b"" if self._sigma is None else self._sigma.tobytes(),
+            ),
+            "set of options": digest(repr(asked).encode()),
+        }
+
+    def _earlier(self, journal: Journal) -> Iterator[ComparedAt]:
+        """Yield what an earlier run found out, as far as its lines are whole and its files are there."""
+        for line in journal.lines:
+            one = _of_entry(json.loads(line))
+            if one is None or not 0 <= one.position < self._samples.n:
+                continue
+            fits = one.sample.index == self._samples.indices[one.position]
+            radii = [result.eps for result in one.sample.results] == [radius.value for radius in self._options.eps]
+            if fits and radii and all(Path(file).is_file() for file in one.files):
+                yield one
+
+    # --- the report ---------------------------------------------------------------------------------------------------
 
     def counts(self, radius: Eps) -> ComparedCounts:
         """Return the counts at one radius."""
-        found = [results[radius.value] for results in self.found.values()]
-        verdicts = Counter(one.verdict for one in found)
-        proved = [self._proved(one) for one in found]
+        place = self._options.eps.index(radius)
+        found = [one.sample.results[place] for one in self.in_order]
+        verdicts = Counter(one.agree for one in found)
+        proved = [one.difference_proved for one in found]
         known = [value for value in proved if value is not None]
+        seen = [one.difference_found for one in found if one.difference_found is not None]
         return ComparedCounts(
             eps=radius.value,
             n=len(found),
-            certified=verdicts[Verdict.CERTIFIED],
-            falsified=verdicts[Verdict.FALSIFIED],
-            unknown=verdicts[Verdict.UNKNOWN],
+            certified=verdicts["certified"],
+            falsified=verdicts["falsified"],
+            unknown=verdicts["unknown"],
             difference_proved=max(known) if known and len(known) == len(proved) else None,
-            difference_found=max((one.reached for one in found), default=None) if self.both.strip_the_same else None,
-        )
-
-    def _proved(self, found: Compared) -> float | None:
-        return found.proved if self.both.strip_the_same else None
-
-    def sample_report(self, place: int) -> ComparedSample:
-        """Return one sample with its results."""
-        results = self.found[place]
-        first, second = next(iter(results.values())).classes
-        classes = self.both.has_classes
-        return ComparedSample(
-            index=int(self._samples.indices[place]),
-            first=first if classes and first >= 0 else None,
-            second=second if classes and second >= 0 else None,
-            results=tuple(self._result(place, radius.value, results[radius.value]) for radius in self._options.eps),
-        )
-
-    def _result(self, place: int, eps: float, found: Compared) -> ComparedResult:
-        two = None
-        if found.verdict is Verdict.FALSIFIED and found.found is not None:
-            point, q = found.found, self.pair.q
-            classes = [int(np.argmax(y)) if np.isfinite(y).all() else None for y in np.split(point.outputs, 3)[:2]]
-            change = np.abs(point.point.astype(np.float64) - self._samples.inputs[place])
-            assert point.outputs.size == 3 * q
-            names = (self.both.first.original.name, self.both.second.original.name)
-            two = TwoClasses(first=classes[0], second=classes[1], linf=float(change.max()), confirmed_by=names)
-        agree = None if found.verdict is None else found.verdict.value
-        return ComparedResult(
-            eps=eps,
-            agree=agree,  # type: ignore[arg-type]
-            method=found.method,
-            reason=found.reason,
-            found=two,
-            difference_proved=self._proved(found),
-            difference_found=found.reached if self.both.strip_the_same and math.isfinite(found.reached) else None,
-            seconds=found.seconds,
+            difference_found=max(seen, default=None),
         )
 
     def diagnostics(self) -> Iterator[Diagnostic]:
@@ -314,20 +271,35 @@ class _Run:
         if not self.both.has_classes:
             message = "both networks have one output and no threshold: differences are compared, and no classes"
             yield Diagnostic(code="IDL216", level="info", message=message, hint="give --threshold T for two classes")
-        if self._uncertified:
-            named = ", ".join(self._uncertified[:MOST_NAMED])
+        uncertified = [f"{one.sample.index} (eps {text})" for one in self.in_order for text in one.uncertified]
+        if uncertified:
+            named = ", ".join(uncertified[:MOST_NAMED])
             message = f"agreement is certified, but no certificate that stands alone was found for the samples {named}"
             yield Diagnostic(code="IDL205", level="warning", message=message)
+        for one in self.in_order:
+            if one.lost is not None:
+                yield Diagnostic(
+                    code="IDL206",
+                    level="error",
+                    message=f"sample {one.sample.index} could not be compared: {one.lost.why}",
+                    hint="run it again alone with --index, with fewer --jobs" if self._options.jobs > 1 else None,
+                    where=f"samples {one.sample.index}",
+                )
         yield from self._rounded()
 
     def _rounded(self) -> Iterator[Diagnostic]:
         """Name samples at which the networks themselves are farther apart than in exact arithmetic."""
         places = [
-            int(self._samples.indices[place])
-            for place, results in self.found.items()
-            if any(one.proved is not None and one.reached > one.proved for one in results.values())
+            one.sample.index
+            for one in self.in_order
+            if any(
+                found.difference_proved is not None
+                and found.difference_found is not None
+                and found.difference_found > found.difference_proved
+                for found in one.sample.results
+            )
         ]
-        if places and self.both.strip_the_same:
+        if places:
             yield Diagnostic(
                 code="IDL202",
                 level="warning",
@@ -336,3 +308,19 @@ class _Run:
                 hint="the proof holds in exact arithmetic for the weights in the files",
                 where=f"samples {', '.join(map(str, places[:MOST_NAMED]))}",
             )
+
+
+def _entry(one: ComparedAt) -> Mapping[str, Any]:
+    """Return what is known at a sample as a line of a journal."""
+    sample = one.sample.model_dump(mode="json")
+    return {"position": one.position, "sample": sample, "files": one.files, "uncertified": one.uncertified}
+
+
+def _of_entry(line: Mapping[str, Any]) -> ComparedAt | None:
+    """Return what a line of a journal says; None where it is none."""
+    try:
+        sample = ComparedSample.model_validate_json(json.dumps(line["sample"]))
+        files, uncertified = (tuple(map(str, line[name])) for name in ("files", "uncertified"))
+        return ComparedAt(int(line["position"]), sample, files, uncertified)
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -37,10 +37,20 @@ class RunOptions:
             return
         bounds, verdicts = self.bounds, self.robustness
         ours = (bounds.sparse, bounds.sigma, bounds.eps, bounds.arithmetic)
-        if ours != (verdicts.sparse, verdicts.sigma, verdicts.eps, verdicts.verdicts.arithmetic):
+        if (
+            verdicts.is_perturbed
+            or verdicts.norm != "linf"
+            or ours
+            != (
+                verdicts.sparse,
+                verdicts.sigma,
+                verdicts.eps,
+                verdicts.verdicts.arithmetic,
+            )
+        ):
             raise OptionError(
                 "one report has one threat model: give [bounds] the same sparse, sigma and arithmetic as the verdicts "
-                "have, or leave bounds out of the steps"
+                "have, which must then be none of norm, perturb and directions, or leave bounds out of the steps"
             )
 
 

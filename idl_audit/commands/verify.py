@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from idl_audit.proof.files import file as today
 from idl_audit.proof.files.claims import (
     About,
     DemandClaim,
+    PerturbedClaim,
     PropertyClaim,
     SampleClaim,
     SensitivityClaim,
@@ -56,12 +57,21 @@ from idl_audit.values.npz import NpzFile
 from idl_audit.values.query import Query
 from idl_audit.values.rounding import gamma
 
+
+class Opener(Protocol):
+    """Opens a model."""
+
+    def __call__(self, path: Path, options: ModelOptions | None = None, *, whole: bool = False) -> Subject:
+        """Return the model; `whole` keeps a last softmax."""
+
+
 WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "sample": "certificate",
         "limits": "certificate",
         "top": "certificate",
         "pixels": "certificate",
+        "perturbed": "certificate",
         "property": "property certificate",
         "query": "query certificate",
         "sensitivity": "witness",
@@ -96,6 +106,8 @@ def verify(
     vnnlib: Path | None = None,
     second: Path | None = None,
     networks: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    opened: Opener = open_subject,
 ) -> Report:
     """Check a proof file against the model it was made for, without any solver, and report on it.
 
@@ -106,6 +118,7 @@ def verify(
         vnnlib: the property or query that the file must be about; of a property None takes the file's word for it.
         second: the other network, where the file is about two.
         networks: of a query: the file of each network by its name, in place of the model.
+        opened: what opens models.
 
     Raises:
         InvalidInputError: where a file cannot be read; one that proves nothing is reported, not raised.
@@ -122,8 +135,8 @@ def verify(
         if vnnlib is not None and asked.kind != "property":
             raise OptionError(f"{file} is a {asked.word} and not of a property; leave {vnnlib} out")
         whole = asked.kind == "limits"
-        subject = _with_classes(asked, open_subject(model, _with_output(asked, options), whole=whole))
-        other, against = _second(asked, options, second), None
+        subject = _with_classes(asked, opened(model, _with_output(asked, options), whole=whole))
+        other, against = _second(asked, options, second, opened), None
         found: ProofFile | str
         try:
             against = _checked_model(asked, subject, other)
@@ -311,7 +324,7 @@ class Second:
         )
 
 
-def _second(asked: Asked, options: ModelOptions, path: Path | None) -> Second | None:
+def _second(asked: Asked, options: ModelOptions, path: Path | None, opened: Opener) -> Second | None:
     """Return the other model where there is one. Raises OptionError where one is missing, or has no place."""
     if asked.pairing is None:
         if path is not None:
@@ -320,7 +333,7 @@ def _second(asked: Asked, options: ModelOptions, path: Path | None) -> Second | 
     if path is None:
         raise OptionError(f"{asked.file} is a {asked.word}; give the other one with --second MODEL")
     own = replace(asked, of=asked.pairing.other)
-    return Second(own, _with_classes(own, open_subject(path, _with_output(own, options))))
+    return Second(own, _with_classes(own, opened(path, _with_output(own, options))))
 
 
 def _checked_model(asked: Asked, subject: Subject, other: Second | None) -> ImplicitModel:
@@ -392,6 +405,8 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
     claim = found.claim
     if isinstance(claim, SampleClaim | DemandClaim):
         return _sample(claim, found.n_leaves, shared)
+    if isinstance(claim, PerturbedClaim):
+        return _perturbed(claim, found.n_leaves, shared)
     if isinstance(claim, PropertyClaim):
         return _property(claim, shared, vnnlib)
     if isinstance(claim, (AgreementClaim, DifferenceClaim)):
@@ -408,9 +423,8 @@ def _sample(claim: SampleClaim | DemandClaim, leaves: int, shared: dict[str, Any
     radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
     few = "" if ball.cardinality is None else f", at most {ball.cardinality} inputs changed,"
     free = f", inputs {', '.join(map(str, ball.free))} free" if ball.free else ""
-    where = (
-        f"in the {'box' if not few else 'set'} of {radius}{within}{few}{free} around the file's sample {claim.index}"
-    )
+    what = f"{ball.norm} ball" if ball.norm != "linf" else "box" if not few else "set"
+    where = f"in the {what} of {radius}{within}{few}{free} around the file's sample {claim.index}"
     kept, facts = _kept(claim, shared["threshold"])
     about = Claim(
         **shared,
@@ -420,6 +434,7 @@ def _sample(claim: SampleClaim | DemandClaim, leaves: int, shared: dict[str, Any
         sigma=None if ball.sigma is None else numbers(ball.sigma),
         clip=ball.clip,
         cardinality=ball.cardinality,
+        norm=ball.norm,
         free=ball.free,
         index=claim.index,
         leaves=leaves,
@@ -454,6 +469,35 @@ def _in_words(limits: Limits) -> str:
     told = [f"output {i} {signs[side, bool(strict)]} {value!r}" for i, side, value, strict in each]
     more = f" and {len(told) - MOST_LIMITS} more limits" if len(told) > MOST_LIMITS else ""
     return ", ".join(told[:MOST_LIMITS]) + more
+
+
+def _perturbed(claim: PerturbedClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
+    inputs, limit = claim.inputs, shared["threshold"]
+    around, directions = inputs.around, inputs.perturbation.directions
+    what = [inputs.perturbation.text] if inputs.perturbation.text else []
+    what += [] if directions is None else [f"{len(directions.vectors)} directions of the file"]
+    times = "" if inputs.factor == 1 else f" (ranges times {inputs.factor!r})"
+    within = "" if around.clip is None else f", saturating at {around.clip[0]!r} and {around.clip[1]!r},"
+    alone = inputs.perturbation.patch is not None or inputs.perturbation.shift is not None
+    if alone and around.clip is not None:
+        within = f" within [{around.clip[0]!r}, {around.clip[1]!r}]"
+    drawn = f" as {'x'.join(map(str, around.shape))}" if inputs.perturbation.needs_picture else ""
+    means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"
+    about = Claim(
+        kind="class",
+        **shared,
+        label=claim.label,
+        eps=inputs.factor,
+        centre=numbers(around.sample),
+        clip=around.clip,
+        index=claim.index,
+        leaves=leaves,
+        perturbation=inputs.perturbation.text or None,
+        directions=None if directions is None else tuple(numbers(own) for own in directions.arrays),
+        picture=around.shape if inputs.perturbation.needs_picture else (),
+    )
+    where = f"for all of {' and '.join(what)}{times}{within} of the file's sample {claim.index}{drawn}"
+    return f"class {claim.label}{means} {where}, by {leaves} leaves", about
 
 
 def _pair(claim: AgreementClaim | DifferenceClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:

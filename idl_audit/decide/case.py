@@ -26,6 +26,7 @@ from idl_audit.search.splitting.boxes import Splitting
 from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
 from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import Budget
+from idl_audit.values.input_sets import NormBall
 from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason
 
@@ -69,7 +70,9 @@ class Case:
         if self.arithmetic is not None:
             self._slack = list(unknown_slack(self.query))
         self.lowers = np.full(len(self.query.alternatives), -np.inf)
-        self.inputs = Interval.of_boxes(self.query.box)
+        ball = isinstance(self.query.inputs, NormBall) and self.model.is_feed_forward
+        self.inputs = Interval.of_set(self.query.inputs) if ball else Interval.of_boxes(self.query.box)
+        """The set, where bounds know it beside boxes: loops are bounded over the box around it."""
         self.proved_model = without_self_feedback(self.model)
         """The model that proofs are about: the same function, its loops in the form that bounds are best in."""
 

@@ -20,9 +20,9 @@ from idl_audit.proof.float_margins import Arithmetic
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Found
 from idl_audit.values.arrays import Float32Array, FloatArray, IntArray
-from idl_audit.values.box import InputSet
 from idl_audit.values.budget import Budget
 from idl_audit.values.demand import AmongFirst, Demand, Limits, Parted, PartedQuery, in_groups
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.query import Query

@@ -28,9 +28,10 @@ from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Confirm, Found, Judge
 from idl_audit.search.mixed_integer import is_piecewise_linear
 from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.box import Box, InputSet
+from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.query import Misclassification, Query
@@ -119,6 +120,10 @@ class Result:
     seconds: float = 0.0
     recorded: Recorded | None = None
     """Where it is certified: what was recorded."""
+    pieces: tuple[Recorded, ...] = ()
+    """Where it is certified over a union (`decide.perturbed`): what was recorded of each piece."""
+    worst: tuple[float, ...] = ()
+    """Of a union of boxes: the parameters of the one that is open, or has the least proved bound."""
     states: StateBounds | None = None
     """Where it is certified, and of a single query always: backward bounds of the states over the set, where some were
     computed."""

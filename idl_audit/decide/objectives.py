@@ -32,9 +32,9 @@ from idl_audit.search.pgd import Objective as Descent
 from idl_audit.search.pgd import Units, sign_descent
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
-from idl_audit.values.box import InputSet
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.network import Network
 from idl_audit.values.query import Query
 from idl_audit.values.rounding import TINY, gamma, up

@@ -239,7 +239,7 @@ class _Making:
 
     def _by_splits(self, first: Proof, is_open: BoolArray, recorded: Recorded) -> Proof | None:
         """Split the box of few moving inputs, further than what was recorded."""
-        if self.query.sparse is not None or not 0 < moving_inputs(self.query.box).size <= FEW_INPUTS:
+        if not self.query.is_box or not 0 < moving_inputs(self.query.box).size <= FEW_INPUTS:
             return None
         if first.exact:  # small, and what is left of it is branched
             return None
@@ -295,15 +295,19 @@ class _Making:
         A tree of linear programs may have a few leaves where one of boxes has thousands.
         """
         weighed = all(weighable(self.query.alternatives[number]) for number in np.flatnonzero(is_open))
-        if not weighed or self.query.sparse is not None or program_bytes(self.model) > SMALL_PROGRAM:
+        if not weighed or not self.query.is_box or program_bytes(self.model) > SMALL_PROGRAM:
             return None
 
         def grow(there: ImplicitModel, bounds: StateBounds, numbers: IntArray) -> Iterator[tuple[int, int, LpLeaves]]:
             for number in numbers:
                 yield from self._leaves_together(there, bounds, int(number))
 
+        proved = tuple(goals for goals in first.goals if not is_open[goals.alternatives].any())
+        proved = tuple(goals for goals in proved if not (goals.alternatives == REST).any())
+        (rest,) = trivial(len(self.query.alternatives)).goals
         with suppress(BudgetError):
-            return replace(self, budget=self.budget.part(TOGETHER))._with_programs(first, grow)
+            part = replace(self, budget=self.budget.part(TOGETHER))
+            return part._with_programs(replace(first, goals=(*proved, rest)), grow)
         return None
 
     def _with_programs(self, first: Proof, grow: Grow) -> Proof:
@@ -353,7 +357,7 @@ class _Making:
     ) -> Iterator[tuple[int, int, LpLeaves]]:
         """Yield the leaves of a tree of all rows of an alternative together, where that has an end."""
         alternative = self.query.alternatives[number]
-        if weighable(alternative) and self.query.sparse is None:
+        if weighable(alternative) and self.query.is_box:
             tree = LpTree(there, self._inputs, widened(bounds), self.budget, together=alternative)
             grown_ = tree.grow_together(lambda u: False)
             if grown_.lower > 0:

@@ -37,6 +37,7 @@ from idl_audit.search.splitting.boxes import moving_inputs
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
+from idl_audit.values.input_sets import NormBall
 from idl_audit.values.query import Misclassification, Query, SampleQuery
 from idl_audit.values.rounding import LEAST
 from idl_audit.values.verdicts import Reason
@@ -333,8 +334,13 @@ def _boxes(model: ImplicitModel, query: Query) -> bool:
     return isinstance(query.inputs, Box)
 
 
-def _sparse_sets(model: ImplicitModel, query: Query) -> bool:
+def _other_sets(model: ImplicitModel, query: Query) -> bool:
     return not _boxes(model, query)
+
+
+def _boxes_or_sparse(model: ImplicitModel, query: Query) -> bool:
+    """Sets for which linear programs have rows of their own."""
+    return not isinstance(query.inputs, NormBall)
 
 
 def _few_inputs(model: ImplicitModel, query: Query) -> bool:
@@ -380,7 +386,7 @@ def _classes_piecewise_linear(model: ImplicitModel, query: Query) -> bool:
 
 
 def _trees(model: ImplicitModel, query: Query) -> bool:
-    return branching.applies(model) and _boxes(model, query)
+    return branching.applies(model) and (_boxes(model, query) or isinstance(query.inputs, NormBall))
 
 
 def _no_trees(model: ImplicitModel, query: Query) -> bool:
@@ -420,11 +426,11 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
     {
         "interval": Rung(_interval, proves=True, usual=_always, together=sample_bounds.intervals),
         "random": Rung(_attack_sample("random"), fits=_classes),
-        "sign": Rung(_attack_sample("sign"), fits=_classes, usual=_sparse_sets),
+        "sign": Rung(_attack_sample("sign"), fits=_classes, usual=_other_sets),
         "sensitivity": Rung(_attack_sample("sensitivity"), fits=_classes),
         "gradient": Rung(_attack_sample("gradient"), fits=_classes),
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
-        "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse_sets),
+        "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_other_sets),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),

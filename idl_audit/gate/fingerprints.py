@@ -15,8 +15,11 @@ from idl_audit.report.wording import plain
 WITHOUT_FINGERPRINTS: Final = "1.0"
 """The version of the schema that lacks fingerprints."""
 
-THREAT_FIELDS: Final = ("set", "norm", "arithmetic", "k", "target", "clip", "free", "features_sha256", "fair")
-"""Fields of a threat model that must be equal as they are; `sigma` and `eps` are compared apart."""
+THREAT_FIELDS: Final = (
+    *("set", "norm", "arithmetic", "k", "target", "clip", "free", "perturbation", "picture"),
+    *("features_sha256", "fair"),
+)
+"""Fields of a threat model that must be equal as they are; `sigma`, `directions` and `eps` are compared apart."""
 
 
 def differences(report: Report, earlier: Report, *, same_radii: bool) -> Iterator[str]:
@@ -181,6 +184,9 @@ def _other_threat(new: ThreatModel | None, old: ThreatModel | None, *, same_radi
         if before != now:
             yield f"it has another threat model ({name} {_shown(before)}, not {_shown(now)})"
     yield from _other_radii_of_inputs(new, old)
+    if new.directions_sha256 != old.directions_sha256:
+        before, now = (f"{_shown(one.directions)}, sha256 {str(one.directions_sha256)[:12]}" for one in (old, new))
+        yield f"it has another threat model (the directions in a file: {before}, not {now})"
     before_eps, now_eps = ({point.value for point in threat.eps} for threat in (old, new))
     if same_radii and before_eps != now_eps:
         texts = [", ".join(plain(point.text) for point in threat.eps) for threat in (old, new)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from idl_audit.implicit.composition import compose
-from idl_audit.implicit.linear_maps import Selection
+from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.rounding import TINY, gamma
@@ -23,7 +23,17 @@ def in_data_units(model: ImplicitModel, factor: FloatArray, offset: FloatArray) 
     """
     if bool((factor == 1).all()) and not offset.any():
         return model
-    diagonal = Selection.diagonal(factor).uncertain(gamma(4))
+    return reading(model, Selection.diagonal(factor).uncertain(gamma(4)), offset)
+
+
+def reading(model: ImplicitModel, linear_map: LinearMap, offset: FloatArray) -> ImplicitModel:
+    """Return the model that reads v where `model` reads L v + o: B' = B L, b' = b + B o; its shapes stay.
+
+    Args:
+        model: a model with p inputs.
+        linear_map: L, with p rows.
+        offset: o, shape (p,), computed with at most four roundings.
+    """
 
     def folded(row: Affine) -> Affine:
         if row.input is None:
@@ -34,7 +44,10 @@ def in_data_units(model: ImplicitModel, factor: FloatArray, offset: FloatArray) 
         error += TINY  # what products lose below the range of float64
         error += gamma(2) * float((np.abs(row.constant) + np.abs(shift)).max(initial=0.0))
         return Affine(
-            row.states, compose(row.input, diagonal), row.constant + shift, row.constant_error + error * (1 + gamma(8))
+            row.states,
+            compose(row.input, linear_map),
+            row.constant + shift,
+            row.constant_error + error * (1 + gamma(8)),
         )
 
     return replace(model, rows=tuple(folded(row) for row in model.rows), output=folded(model.output))

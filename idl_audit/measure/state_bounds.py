@@ -35,10 +35,11 @@ from idl_audit.proof.intervals import affine_interval, block_interval, interval_
 from idl_audit.proof.linear_bounds import output_lower_bounds, rows_at_once, state_lower_bounds, tightened_by_lines
 from idl_audit.proof.zonotopes import Zonotopes, left_to_lines, zonotopes_over
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.box import InputSet, SparseBall
+from idl_audit.values.box import SparseBall
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.check import Check
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, UnsupportedModelError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.rounding import TINY, gamma
 
 METHODS: Final = ("norm", "sensitivity", "interval", "linear")

@@ -12,7 +12,8 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
+from idl_audit.values.input_sets import InputSet, NormBall
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Interval:
 
     @classmethod
     def of_set(cls, inputs: InputSet) -> Interval:
-        """Return the inputs' interval for one set; that of U_card knows how many inputs change at most."""
+        """Return the inputs' interval for one set; that of one that is no box knows its support."""
         if isinstance(inputs, Box):
             return cls.of_boxes(inputs)
-        return SparseInputs(inputs.box.lo[None], inputs.box.hi[None], inputs)
+        return SetInputs(inputs.box.lo[None], inputs.box.hi[None], inputs)
 
     def repeated(self, m: int) -> Interval:
         """Return one interval m times."""
@@ -79,18 +80,18 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class SparseInputs(Interval):
-    """Inputs of U_card, once or m times: the box around it, of whose inputs at most k differ from the centre."""
+class SetInputs(Interval):
+    """Inputs of a set that is no box, once or m times: the box around it, and the set, which knows its support."""
 
-    ball: SparseBall
+    ball: SparseBall | NormBall
 
-    def repeated(self, m: int) -> SparseInputs:
+    def repeated(self, m: int) -> SetInputs:
         """Return the same set m times."""
-        return SparseInputs(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0), self.ball)
+        return SetInputs(np.repeat(self.lo, m, axis=0), np.repeat(self.hi, m, axis=0), self.ball)
 
-    def rows(self, rows: slice | IntArray) -> SparseInputs:
+    def rows(self, rows: slice | IntArray) -> SetInputs:
         """Return the set as often as there are such rows."""
-        return SparseInputs(self.lo[rows], self.hi[rows], self.ball)
+        return SetInputs(self.lo[rows], self.hi[rows], self.ball)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel, StateBlock
-from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
+from idl_audit.proof.bounds import Interval, SetInputs, StateBounds
 from idl_audit.proof.cover import Phases
 from idl_audit.proof.forms import Form
 from idl_audit.proof.intervals import with_interval
@@ -118,7 +118,7 @@ def retightened(
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(known.z[k]), bounds.x[k].intersected(known.x[k]))
     if form is not None:
         bounds = bounds.with_block(k, block, bounds.z[k].intersected(form.interval), bounds.x[k])
-    is_exact = not model.rows[k].states and not isinstance(inputs, SparseInputs)  # an affine map of the box
+    is_exact = not model.rows[k].states and not isinstance(inputs, SetInputs)  # an affine map of the box
     if by_lines and not is_exact:
         bounds, bends = left_to_lines(model, k, bounds, zonotopes, check=check)
         if bends.any():

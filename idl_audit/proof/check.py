@@ -18,7 +18,7 @@ import numpy as np
 
 from idl_audit.implicit.elimination import without_self_feedback
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds, flattened, of_flat
+from idl_audit.proof.bounds import Interval, SetInputs, StateBounds, flattened, of_flat
 from idl_audit.proof.chain import retightened
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.exact.refutation import ExactQuery
@@ -561,7 +561,7 @@ class _Walk:
 
     def _box(self, lo: FloatArray, hi: FloatArray) -> Interval:
         """Return the inputs of some nodes; U_card is never split."""
-        sparse = isinstance(self._inputs, SparseInputs)
+        sparse = isinstance(self._inputs, SetInputs)
         return self._inputs.repeated(len(lo)) if sparse else Interval(lo, hi)
 
     def _best(
@@ -590,7 +590,7 @@ class _Walk:
         for second in (False, True):
             ends = {name: getattr(here, name).copy() for name in ("lo", "hi", "z_lo", "z_hi")}
             if variable < p:
-                if isinstance(self._inputs, SparseInputs):
+                if isinstance(self._inputs, SetInputs):
                     return "it splits an input of a set that is no box"
                 if not here.lo[variable] <= cut <= here.hi[variable]:
                     return "a split lies outside its box"

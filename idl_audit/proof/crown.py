@@ -28,7 +28,7 @@ from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Selection, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
-from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
+from idl_audit.proof.bounds import Interval, SetInputs, StateBounds
 from idl_audit.proof.dual_bound import rounding_share, sum_downward
 from idl_audit.proof.patches import (
     Gathered,
@@ -61,7 +61,7 @@ ROUNDED_SUMS: Final = 1 + 2.0**-20
 
 def lines_suit(model: ImplicitModel, inputs: Interval) -> bool:
     """Return whether this pass is for a model and a set: no loops, a box."""
-    return model.is_feed_forward and not isinstance(inputs, SparseInputs)
+    return model.is_feed_forward and not isinstance(inputs, SetInputs)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ import numpy as np
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.linear_maps import Dense, LinearMap
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.proof.bounds import Interval, SparseInputs, StateBounds
+from idl_audit.proof.bounds import Interval, SetInputs, StateBounds
 from idl_audit.proof.patches import sources
 from idl_audit.proof.planes import AllPlanes, PlaneSupport
 from idl_audit.values.arrays import FloatArray, IntArray
@@ -125,7 +125,7 @@ def _over_inputs(w: FloatArray, error: FloatArray, inputs: Interval) -> FloatArr
 
     Over U_card, w' u = w' u0 + w' (u - u0), and the second is least at minus the sum of the k largest gains of -w'.
     """
-    if isinstance(inputs, SparseInputs):
+    if isinstance(inputs, SetInputs):
         centre = np.broadcast_to(inputs.ball.centre, inputs.lo.shape)
         moved = -inputs.ball.rise(-w, error)[..., None]
         return np.concatenate([_over_box(w, error, Interval(centre, centre)), moved], axis=-1)

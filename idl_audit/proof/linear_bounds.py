@@ -18,7 +18,7 @@ import numpy as np
 
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.bounds import Interval, SetInputs, StateBounds
 from idl_audit.proof.crown import Crown, Targets, lines_suit
 from idl_audit.proof.dual_bound import Functionals, Multipliers, lower_bound
 from idl_audit.proof.intervals import with_interval
@@ -134,8 +134,9 @@ def backward_state_bounds(
     for k in model.evaluation_order:
         block = model.blocks[k]
         bounds = with_interval(model, k, bounds, inputs, check=check)
-        if not model.rows[k].states or not goes_on:
-            continue  # an affine map of the box: the interval is exact
+        is_exact = not model.rows[k].states and not isinstance(inputs, SetInputs)  # an affine map of the box
+        if is_exact or not goes_on:
+            continue
         try:
             bounds, bending = left_to_lines(model, k, bounds, zonotopes, check=both)
             if not bending.any():

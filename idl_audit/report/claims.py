@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from idl_audit.report.schema import Claim, Numbers, PreprocessingInfo, PropertyClaim, QueryFacts, SecondModel
+from idl_audit.report.wording import saturates
 from idl_audit.values.verdicts import ArithmeticName
 
 MOST_NUMBERS = 4
@@ -29,8 +30,17 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
         return
     left_out = f", the {claim.stripped_output} at the end left out" if claim.stripped_output else ""
     yield "output", (f"'{claim.output}'" if claim.output is not None else "the model's own") + left_out
+    if claim.perturbation is not None:
+        drawn = f" as pictures of {' x '.join(map(str, claim.picture))}" if claim.picture else ""
+        patch = claim.perturbation.startswith("patch=")
+        how = ", inputs saturating at clip's ends" if claim.clip and saturates(claim.perturbation) else ""
+        how = ", anywhere, with any values of clip" if patch else how
+        yield "perturbation", claim.perturbation + drawn + how
+    if claim.directions is not None:
+        yield "directions", "; ".join(map(numbers, claim.directions))
     if claim.eps is not None:
-        yield "eps", repr(claim.eps) + ("" if claim.sigma is None else f" times sigma, {numbers(claim.sigma)}")
+        norm = "" if claim.norm == "linf" else f" in the {claim.norm} norm"
+        yield "eps", repr(claim.eps) + norm + ("" if claim.sigma is None else f" times sigma, {numbers(claim.sigma)}")
     if claim.centre is not None:
         yield "centre", f"{numbers(claim.centre)}; by the file's word, sample {claim.index} of its data"
     if claim.threshold is not None:

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         Monotonicity,
         PropertyResult,
         Report,
+        SampleResult,
         Sensitivity,
         Summary,
+        ThreatModel,
         TopInput,
         Training,
     )
@@ -164,6 +166,9 @@ def _sentence(report: Report) -> str:
     if report.verification is not None:
         found = report.verification
         claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
+        if found.files:
+            held = sum(one.accepted for one in found.files)
+            return f"{held} of {len(found.files)} proof files are accepted: {claims}."
         return f"{plain(found.file)} is {'accepted' if found.accepted else 'refused'}: {claims}."
     if report.training is not None:
         return _training_sentence(report, report.training)
@@ -431,14 +436,49 @@ def _only_attacked(report: Report) -> bool:
     return report.command.split(" ")[0] == "attack"
 
 
+def is_perturbed(report: Report) -> bool:
+    """Return whether the sets are what a perturbation makes of the samples."""
+    return report.threat_model is not None and report.threat_model.set == "perturbed"
+
+
+def parameters_text(result: SampleResult) -> str | None:
+    """Return the parameters of a perturbation that an input was found with, or of the worst of several places."""
+    values = result.worst if result.adversarial is None else result.adversarial.parameters
+    return ", ".join(f"{value:.4g}" for value in values) or None
+
+
+_PATCHED: Final = ", any values in "
+
+
+def saturates(perturbation: str | None) -> bool:
+    """Return whether inputs that a perturbation would move out of the range stay at its ends."""
+    return not (perturbation or "").startswith(("patch=", "translate="))
+
+
+def is_patch(threat: ThreatModel) -> bool:
+    """Return whether the set is a patch at any place."""
+    return (threat.perturbation or "").startswith("patch=")
+
+
+def perturbation_text(threat: ThreatModel) -> str:
+    """Return what changes in place of every input: brightness=-0.1:0.1, contrast=0.8:1.2."""
+    changes = [] if threat.perturbation is None else threat.perturbation.split(",")
+    changes += [] if threat.directions is None else [f"the directions in {threat.directions}"]
+    return ", ".join(changes)
+
+
 def _sparsity(report: Report) -> str:
-    k = report.threat_model.k if report.threat_model else None
-    free = report.threat_model.free if report.threat_model else ()
     threat = report.threat_model
+    k = threat.k if threat else None
+    free = threat.free if threat else ()
     if threat is not None and threat.fair:
         return ", protected features alone changing"
     if threat is not None and threat.features is not None:
         return ", valid rows alone"
+    if threat is not None and threat.set == "perturbed":
+        return f"{_PATCHED if is_patch(threat) else ' times '}{plain(perturbation_text(threat))}"
+    if threat is not None and threat.norm != "linf":
+        return f" in the {threat.norm} norm"
     if free:
         return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"

@@ -22,10 +22,11 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.search.fast_gradients import CheckedSearch, Searched, searched
 from idl_audit.search.judge import Judge
-from idl_audit.search.pgd import Objective, Units, diversify, sign_descent
+from idl_audit.search.pgd import Objective, Units, ball_descent, diversify, sign_descent
 from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.box import Box, InputSet, SparseBall, largest_entries
+from idl_audit.values.box import Box, SparseBall, largest_entries
 from idl_audit.values.errors import BudgetError, OptionError
+from idl_audit.values.input_sets import InputSet, NormBall
 from idl_audit.values.margins import rivals
 from idl_audit.values.network import Network
 from idl_audit.values.query import Misclassification
@@ -120,6 +121,8 @@ def signed_gradient(target: Target, options: AttackOptions, rng: np.random.Gener
 
 def _best_corners(target: Target, slope: FloatArray) -> FloatArray:
     """Return the points of the set where slope . u is least: over U_card the k entries that lower it most move."""
+    if isinstance(target.inputs, NormBall):
+        return target.inputs.lowest(slope)
     corners = np.where(slope > 0, target.box.lo, target.box.hi)
     if isinstance(target.inputs, SparseBall):
         gains = np.abs(slope * (corners - target.centre))
@@ -137,6 +140,9 @@ def projected_gradient(target: Target, options: AttackOptions, rng: np.random.Ge
     if (units.lo > units.hi).any():
         return  # an interval without a float32 number: no point could be replayed
     objective = _Aim(target, aims).objective
+    if isinstance(target.inputs, NormBall):
+        yield from _in_ball(target, target.inputs, options, aims, rng)
+        return
     is_sparse = isinstance(target.inputs, SparseBall)
     if is_sparse:
         yield from _greedy(target, options, aims)
@@ -157,6 +163,25 @@ def projected_gradient(target: Target, options: AttackOptions, rng: np.random.Ge
             yield from _sparse(target, target.inputs, points, options, aims)
         else:
             yield points
+
+
+def _in_ball(
+    target: Target, ball: NormBall, options: AttackOptions, aims: IntArray, rng: np.random.Generator
+) -> Iterator[FloatArray]:
+    """Yield the ends of descent within a ball on every rival's margin: from the sample, then from random ends."""
+    objective = _Aim(target, aims).objective
+    for turn in range(options.restarts):
+        points = np.tile(ball.centre, (len(aims), 1))
+        if turn:
+            points = points + rng.random((len(aims), 1)) * (ball.lowest(rng.normal(size=points.shape)) - points)
+        yield ball_descent(
+            target.searched,
+            ball,
+            points,
+            objective,
+            steps=options.steps,
+            stop=lambda u, value: bool((value < 0).any()),
+        )
 
 
 def _greedy(target: Target, options: AttackOptions, aims: IntArray) -> Iterator[FloatArray]:

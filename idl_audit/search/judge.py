@@ -23,9 +23,9 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.exact.point import Opinion
 from idl_audit.search.fast_gradients import batch_size, in_batches
 from idl_audit.values.arrays import Float32Array, FloatArray
-from idl_audit.values.box import InputSet
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.check import Check
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.query import Query
@@ -57,6 +57,8 @@ class Found:
     """The point itself, where it is no float32 numbers and `point` has the nearest ones."""
     replays: bool = True
     """Of a counterexample: whether the network calls `point` one, too."""
+    parameters: tuple[float, ...] = ()
+    """Of a perturbation with parameters: those that the point is made with."""
 
     @property
     def predicted(self) -> int:

@@ -1,6 +1,6 @@
 """Projected gradient descent (PGD) by signs, in a box's own units t in [0, 1]^p, with momentum and shrinking steps.
 
-Elsewhere: output-diversified initialisation, ODI.
+Elsewhere: output-diversified initialisation, ODI; Frank-Wolfe, conditional gradient.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from idl_audit.search.fast_gradients import Searched, Weights
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
+from idl_audit.values.input_sets import NormBall
 
 MOMENTUM = 0.75
 DIVERSIFYING_STEPS = 20
@@ -91,6 +92,29 @@ def sign_descent(
         velocity = MOMENTUM * velocity + slope / np.where(size > 0, size, 1.0)
         t = np.clip(t - rate * np.sign(velocity), 0.0, 1.0)
     return best, least
+
+
+def ball_descent(
+    model: Searched, ball: NormBall, points: FloatArray, objective: Objective, *, steps: int, stop: Stop
+) -> FloatArray:
+    """Return the best point of every row, (m, p), after so many steps from points of a ball.
+
+    u <- u + rate (s - u), s the point of the ball where v . s is least, v as in `sign_descent`: convex combinations
+    stay inside, whatever the norm.
+    """
+    velocity = np.zeros_like(points)
+    best, least = points.copy(), np.full(len(points), np.inf)
+    for rate in (*np.geomspace(1.0, 0.05, steps), 0.0):
+        y, slope = model.slopes(points, objective.weights)
+        value = objective.value(y)
+        better = value < least
+        best[better], least[better] = points[better], value[better]
+        if stop(points, value):
+            break
+        size = np.abs(slope).sum(axis=1, keepdims=True)
+        velocity = MOMENTUM * velocity + slope / np.where(size > 0, size, 1.0)
+        points = points + rate * (ball.lowest(velocity) - points)
+    return best
 
 
 def diversify(model: Searched, units: Units, t: FloatArray, directions: FloatArray) -> FloatArray:

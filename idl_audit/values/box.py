@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -147,7 +147,7 @@ class Box:
 
         It holds for every m' with |m' - m| <= error as well.
         """
-        return _total(_gains(rows, error, self.centre, self))
+        return total(gains(rows, error, self.centre, self))
 
     def reach(self, magnitudes: FloatArray) -> FloatArray:
         """Return max of m . |u - centre| over the box for each row m >= 0, (..., p) -> (...), rounded upward."""
@@ -155,7 +155,7 @@ class Box:
 
     def support(self, rows: FloatArray) -> FloatArray:
         """Return max of m . u over the box for each row m, shape (..., p) -> (...), rounded upward."""
-        return _support(self, rows)
+        return set_support(self, rows)
 
     def contains(self, points: FloatArray | Float32Array) -> BoolArray:
         """Return for each row of `points`, shape (..., p), whether it lies in the exact set, pins put in."""
@@ -286,10 +286,10 @@ class SparseBall:
         The sum of the k largest gains, gain_i = max(m_i (hi_i - u0_i), m_i (lo_i - u0_i)) >= 0
         (docs/mathematics.md, section 6.5). It holds for every m' with |m' - m| <= error as well.
         """
-        gains = _gains(rows, error, self.centre, self.box)
+        found = gains(rows, error, self.centre, self.box)
         if self.k < self.size:
-            gains = np.partition(gains, self.size - self.k, axis=-1)[..., self.size - self.k :]
-        return _total(gains)
+            found = np.partition(found, self.size - self.k, axis=-1)[..., self.size - self.k :]
+        return total(found)
 
     def reach(self, magnitudes: FloatArray) -> FloatArray:
         """Return max of m . |u - centre| over the set for each row m >= 0, (..., p) -> (...), rounded upward."""
@@ -297,7 +297,7 @@ class SparseBall:
 
     def support(self, rows: FloatArray) -> FloatArray:
         """Return max of m . u over the set for each row m, shape (..., p) -> (...), rounded upward."""
-        return _support(self, rows)
+        return set_support(self, rows)
 
     def project(self, points: FloatArray) -> Float32Array:
         """Return float32 points of the exact set near the given ones, (..., p), where there are any.
@@ -316,8 +316,19 @@ class SparseBall:
         return np.asarray(self.box.contains(points) & (changed <= self.k))
 
 
-InputSet: TypeAlias = Box | SparseBall
-"""What an input may become."""
+class Supported(Protocol):
+    """A set that knows how far linear functions rise from its centre."""
+
+    @property
+    def centre(self) -> FloatArray:
+        """A point of it, or next to it."""
+
+    @property
+    def size(self) -> int:
+        """Number of inputs."""
+
+    def rise(self, rows: FloatArray) -> FloatArray:
+        """Return max of m . (u - centre) over the set for each row m, rounded upward."""
 
 
 def nearest_number(value: Fraction, kind: np.dtype[Any] = _FLOAT32) -> float:
@@ -362,30 +373,30 @@ def _radii(size: int, eps: float, sigma: FloatArray | None) -> tuple[FloatArray,
         return np.where(exact, product, up(product)), np.where(exact, product, np.maximum(down(product), 0.0))
 
 
-def _gains(rows: FloatArray, error: FloatArray | float, centre: FloatArray, box: Box) -> FloatArray:
+def gains(rows: FloatArray, error: FloatArray | float, centre: FloatArray, box: Box) -> FloatArray:
     """Return how much each input adds to m . (u - centre) at most, entry by entry, up to rounding; never negative."""
     with np.errstate(over="ignore", invalid="ignore"):
         above = np.where(box.hi > centre, up(box.hi - centre), 0.0)
         below = np.where(box.lo < centre, up(centre - box.lo), 0.0)
-        gains = np.where(rows >= 0, rows * above, -rows * below) + error * np.maximum(above, below)
-    return np.where((above == 0) & (below == 0), 0.0, gains)
+        found = np.where(rows >= 0, rows * above, -rows * below) + error * np.maximum(above, below)
+    return np.where((above == 0) & (below == 0), 0.0, found)
 
 
-def _total(gains: FloatArray) -> FloatArray:
-    """Return the sum over the last axis, rounded upward; infinity where it is no number."""
+def total(values: FloatArray) -> FloatArray:
+    """Return the sum of numbers >= 0 over the last axis, rounded upward; infinity where it is no number."""
     with np.errstate(over="ignore"):
-        total = gains.sum(axis=-1) * (1 + 2 * gamma(gains.shape[-1] + 8)) + TINY
-    return np.where(np.isnan(total), np.inf, total)
+        found = values.sum(axis=-1) * (1 + 2 * gamma(values.shape[-1] + 8)) + TINY
+    return np.where(np.isnan(found), np.inf, found)
 
 
-def _support(inputs: InputSet, rows: FloatArray) -> FloatArray:
+def set_support(inputs: Supported, rows: FloatArray) -> FloatArray:
     """Return max of m . u over the set for each row m, rounded upward: m . centre + rise."""
     with np.errstate(over="ignore", invalid="ignore"):
         at_centre = (rows * inputs.centre).sum(axis=-1)
         size = np.abs(rows * inputs.centre).sum(axis=-1)
-        total = at_centre + inputs.rise(rows)
-        total = total + gamma(inputs.size + 8) * (size + np.abs(total)) + TINY
-    return np.where(np.isnan(total), np.inf, total)
+        found = at_centre + inputs.rise(rows)
+        found = found + gamma(inputs.size + 8) * (size + np.abs(found)) + TINY
+    return np.where(np.isnan(found), np.inf, found)
 
 
 def _two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.box import InputSet
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import rivals
 from idl_audit.values.query import Conjunction, Exactly, SampleQuery
 from idl_audit.values.rounding import LEAST

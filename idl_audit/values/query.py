@@ -15,8 +15,9 @@ from typing import TypeAlias
 import numpy as np
 
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.errors import OptionError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import margin_functionals, margins, predictions, rivals
 from idl_audit.values.rounding import LEAST
 
@@ -89,7 +90,12 @@ class Query:
     @property
     def sparse(self) -> SparseBall | None:
         """The set where it is U_card."""
-        return None if isinstance(self.inputs, Box) else self.inputs
+        return self.inputs if isinstance(self.inputs, SparseBall) else None
+
+    @property
+    def is_box(self) -> bool:
+        """Whether the set is a box, and can be split into boxes."""
+        return isinstance(self.inputs, Box)
 
     @staticmethod
     def misclassification(inputs: InputSet, n_outputs: int, label: int, goal: int | None = None) -> Misclassification:
@@ -128,7 +134,7 @@ class Query:
 
 def plain(query: Query) -> Query:
     """Return the query as a file holds it: a box of numbers, offsets rounded downward."""
-    if query.sparse is not None:
+    if not query.is_box:
         return query
     alternatives = tuple(Conjunction(c.rows, c.offsets, (), c.strict) for c in query.alternatives)
     return Query(Box.between(query.box.lo, query.box.hi), alternatives)

@@ -11,6 +11,7 @@ Elsewhere: floating-point soundness, directed rounding.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -54,3 +55,15 @@ def up(value: FloatArray) -> FloatArray:
 def proved(least: FloatArray) -> FloatArray:
     """Return lower bounds, -inf where one is no finite number: the least of infinity and another would be the other."""
     return np.asarray(np.where(np.isfinite(least), least, -np.inf))
+
+
+def float_below(value: Fraction) -> float:
+    """Return the greatest float64 that is at most a number."""
+    near = float(value)
+    return near if Fraction(near) <= value else math.nextafter(near, -math.inf)
+
+
+def float_above(value: Fraction) -> float:
+    """Return the least float64 that is at least a number."""
+    near = float(value)
+    return near if Fraction(near) >= value else math.nextafter(near, math.inf)

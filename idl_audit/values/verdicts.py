@@ -12,6 +12,10 @@ ArithmeticName: TypeAlias = Literal["real", "float32"]
 """What a verdict is proved for: real numbers, or what runtimes compute in float32."""
 
 
+NormName: TypeAlias = Literal["linf", "l2", "l1"]
+"""What a radius bounds: the change of each input, the root of the sum of their squares, or the sum of their sizes."""
+
+
 class Verdict(StrEnum):
     """What is known about one sample within one input set."""
 

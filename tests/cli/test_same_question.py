@@ -87,6 +87,9 @@ ENTERS: Mapping[str, Enters] = {
     "--arithmetic": Enters("--arithmetic float32", "arithmetic real, not float32", ("threat_model.arithmetic",)),
     "--sparse": Enters("--sparse 2", "k none, not 2", ("threat_model.k",)),
     "--ignore": Enters("--ignore 1", "another threat model (free", ("threat_model.free",), swap=WIDE),
+    "--norm": Enters("--norm l2", "norm linf, not l2", ("threat_model.norm",)),
+    "--perturb": Enters("--perturb brightness=0.25", "set box, not perturbed", ("threat_model.perturbation",)),
+    "--directions": Enters("--directions ways.npy", "set box, not perturbed", ("threat_model.directions_sha256",)),
     "--monotone": Enters("--monotone 1+", "input 0+ of class 0, not 1+ of class 0", ("monotonicity",), swap=WAY),
     "--objective": Enters("--method pgd --objective c.npy", "", ("objectives",)),
     "--method": Enters("--method sign,pgd", "other methods", ("summary.methods",)),
@@ -219,6 +222,7 @@ def asked(shared_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     nodes = [helper.make_node("Flatten", ["x"], ["h"]), gemm("h")]
     network(folder / "image.onnx", nodes, w, inputs=(("x", (1, 2, 1, 2)),))
     rng = np.random.default_rng(5)
+    np.save(folder / "ways.npy", rng.normal(size=(2, 4)))
     np.savez(folder / "other.npz", inputs=rng.random((6, 4)), labels=np.arange(6) % 3)
     np.savez(folder / "image.npz", inputs=rng.random((6, 1, 2, 2)), labels=np.arange(6) % 3)
     network(folder / "one.onnx", [gemm()], {"w": w["w"][:, :1], "b": w["b"][:1]}, outputs=(("y", (1, 1)),))

@@ -251,3 +251,67 @@ def test_proofs_of_a_coupled_loop_go_through_files(kind: str, tmp_path: Path) ->
     assert run("sensitivity", path, "--witness", witness).code == 0
     assert run("verify", witness, path).code == 0
     assert run("verify", rewritten(witness, "S", (0, 0), 0.9), path).code == 1
+
+
+# ---- many files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def proofs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many") / "proofs"
+    found = run("certify", MODEL, "-d", DATA, "-e", "0.01,0.02", "--limit", 3, "--certificates", folder)
+    assert found.code == 0
+    assert len([*folder.iterdir()]) >= 4
+    return folder
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_folder_is_checked_with_one_start(proofs: Path, jobs: int) -> None:
+    found = run("verify", proofs, MODEL, "--jobs", jobs, "-f", "json")
+    assert (found.code, found.err) == (0, "")
+    one = found.report.verification
+    assert [file.file for file in one.files] == sorted(map(str, proofs.iterdir()))
+    assert all(file.accepted and file.claim and not file.refused for file in one.files)
+    assert (one.accepted, one.refused, one.checked) == (True, (), sum(file.checked for file in one.files))
+    assert f"{len(one.files)} of {len(one.files)} proof files are accepted" in run("verify", proofs, MODEL).out
+
+
+def test_what_is_said_of_one_of_many_is_what_is_said_of_it_alone(proofs: Path) -> None:
+    many = run("verify", proofs, MODEL, "-f", "json").report
+    for file in many.verification.files:
+        alone = run("verify", file.file, MODEL, "-f", "json").report
+        own = alone.verification
+        assert (file.claim, file.checked, file.accepted) == (own.claim, own.checked, own.accepted)
+        assert alone.model == many.model
+        assert own.files == ()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_one_refused_file_among_many_is_named_and_the_others_are_checked(
+    proofs: Path, jobs: int, tmp_path: Path
+) -> None:
+    first, *others = sorted(proofs.iterdir())
+    junk, lie, witness = tmp_path / "junk.npz", tmp_path / "lie.npz", tmp_path / "w.npz"
+    junk.write_text("no proof")
+    with np.load(first) as file:
+        arrays = dict(file)
+    np.savez(lie, **{**arrays, "meta": np.array(str(arrays["meta"]).replace('"label": ', '"label": 1'))})
+    assert run("sensitivity", MODEL, "--witness", witness).code == 0
+    more = [part for path in (junk, lie, witness, proofs) for part in ("--also", path)]
+    found = run("verify", first, MODEL, *more, "--jobs", jobs, "-f", "json")
+    assert found.code == 1
+    files = found.report.verification.files
+    names = [str(path) for path in (first, junk, lie, witness, *others)]  # each once
+    assert [file.file for file in files] == names
+    assert [file.accepted for file in files] == [name not in (str(junk), str(lie)) for name in names]
+    assert all(any(name in why for why in found.report.verification.refused) for name in (str(junk), str(lie)))
+    quiet = run("verify", first, MODEL, *more, "-q")
+    assert (quiet.code, quiet.out, quiet.err) == (1, "", "")
+
+
+def test_a_folder_without_proofs_and_a_missing_model_are_refused(proofs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    empty = run("verify", tmp_path / "empty", MODEL)
+    assert (empty.code, "has no .npz file" in empty.err) == (2, True)
+    missing = run("verify", proofs, tmp_path / "missing.onnx")
+    assert (missing.code, missing.err.count("\n")) == (2, 1)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import idl_audit
+from idl_audit.commands.compare import audit_comparison
+from idl_audit.commands.options.comparing import CompareOptions
+from idl_audit.commands.shared import comparing
 from idl_audit.graph.original import onnxruntime_network
 from idl_audit.graph.reader import read_graph
 from idl_audit.report.reading import read_report
+from idl_audit.report.schema import Report
+from idl_audit.report.schema.comparison import ComparedResult
+from idl_audit.values.options import build
+from idl_audit.values.verdicts import Reason
 from tests.shared.command_line import DATA, MODEL, Run, run
 from tests.shared.pairs import drawn, onnx_chain
 
@@ -290,3 +299,95 @@ def _about(proof: Path) -> dict[str, Any]:
     with np.load(proof) as archive:
         other = json.loads(str(archive["meta"]))["claim"]["other"]
     return {key: value for key, value in other.items() if key != "sha256"}
+
+
+# --- several at a time, and again -------------------------------------------------------------------------------------
+
+
+def told(report: Report) -> object:
+    """Return all that was found, without what clocks say."""
+    assert report.comparison is not None
+    samples = [s.model_copy(update={"results": tuple(map(timeless, s.results))}) for s in report.comparison.samples]
+    return report.comparison.per_eps, samples, report.artifacts
+
+
+def timeless(result: ComparedResult) -> ComparedResult:
+    return result.model_copy(update={"seconds": None})
+
+
+def test_several_at_a_time_find_the_same(folder: Path, tmp_path: Path) -> None:
+    proofs = ("--certificates", tmp_path / "proofs", "--bounds", "0,1")
+    one = compare(folder, "a.onnx", "b.onnx", *proofs)
+    two = compare(folder, "a.onnx", "b.onnx", *proofs, "--force", "--jobs", 2)
+    assert (one.code, two.code) == (0, 0), two.err
+    assert told(one.report) == told(two.report)
+    assert len(two.report.artifacts) >= 6
+
+
+def test_a_process_that_dies_loses_its_sample_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = build(CompareOptions, {"eps": EPS, "data": folder / "data.npz", "jobs": 2, "limit": 2})
+    monkeypatch.setattr(comparing, "Comparer", Dying)
+    monkeypatch.setattr("idl_audit.commands.compare.Comparer", Dying)
+    report = audit_comparison(folder / "a.onnx", folder / "b.onnx", options)
+    assert (report.status, report.why_incomplete) == ("incomplete", "not_judged")
+    assert report.comparison is not None
+    first, second = report.comparison.samples
+    assert (first.results[0].agree, first.results[0].reason) == ("unknown", Reason.WORKER_FAILED)
+    assert first.first is not None
+    assert second.results[0].agree == "certified"
+    assert "IDL206" in {one.code for one in report.diagnostics}
+
+
+class Dying(comparing.Comparer):
+    """Ends its process at the first sample."""
+
+    def __reduce__(self) -> tuple[type[comparing.Comparer], tuple[comparing.ComparisonSetting]]:
+        return Dying, (self.setting,)
+
+    def __call__(self, place: comparing.Place) -> comparing.ComparedAt:
+        if place.position == 0:
+            os._exit(3)
+        return super().__call__(place)
+
+
+def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = ("-o", tmp_path / "r.json", "--certificates", tmp_path / "proofs", "--bounds", "0,1")
+    whole = compare(folder, "a.onnx", "b.onnx", *out)
+    assert whole.code == 0
+    first = read_report(tmp_path / "r.json")
+    assert not (tmp_path / "r.json.journal").exists()
+    seen, compared = [], comparing.Comparer.compare
+
+    def until(self: comparing.Comparer, place: comparing.Place, heard: object) -> object:
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(place.position)
+        return compared(self, place, heard)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(comparing.Comparer, "compare", until)
+    ended = compare(folder, "a.onnx", "b.onnx", *out, "--force")
+    partial = read_report(tmp_path / "r.json")
+    assert partial.status == "incomplete"
+    assert partial.comparison is not None
+    assert partial.comparison.per_eps[0].n == 3
+    assert (tmp_path / "r.json.journal").exists()
+    assert "--resume" in ended.err
+    seen.clear()
+    monkeypatch.setattr(comparing.Comparer, "compare", compared)
+    other = compare(folder, "a.onnx", "same.onnx", *out, "--resume")
+    assert other.code == 2
+    assert "second model" in other.err
+    again = compare(folder, "a.onnx", "b.onnx", *out, "--resume")
+    assert again.code == 0, again.err
+    report = read_report(tmp_path / "r.json")
+    assert "IDL207" in {one.code for one in report.diagnostics}
+    assert told(report) == told(first)
+    assert compare(folder, "a.onnx", "b.onnx", "--resume").code == 2
+
+
+def test_python_asks_the_same(folder: Path) -> None:
+    files = (folder / "a.onnx", folder / "b.onnx", folder / "data.npz")
+    report = idl_audit.compare(*files, eps=EPS, bounds=(0, 1))
+    assert told(report) == told(compare(folder, "a.onnx", "b.onnx", "--bounds", "0,1").report)
+    with pytest.raises(TypeError, match="epsilon"):
+        idl_audit.compare(*files, epsilon=EPS)

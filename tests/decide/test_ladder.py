@@ -21,8 +21,9 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import load_model
 from idl_audit.implicit.threshold import with_threshold
 from idl_audit.proof.check import check
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.errors import OptionError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.query import Conjunction, Misclassification, Query
 from idl_audit.values.verdicts import Reason, Verdict

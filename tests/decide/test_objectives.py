@@ -15,9 +15,10 @@ from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.search.relaxation import TriangleRelaxation
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import OptionError, SolverError
+from idl_audit.values.input_sets import InputSet
 from tests.shared.small_networks import KINKED, SMOOTH, ExactModel, layered, long_double, random_network, some_points
 
 seeds = st.integers(0, 2**32 - 1)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idl_audit.decide.ladder import Options, decide_query
 from idl_audit.decide.proofs import Recorded, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.state_bounds import bound_set, prepare
@@ -24,7 +25,9 @@ from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.npz import NpzFile
 from idl_audit.values.query import Conjunction, Query, plain
+from idl_audit.values.verdicts import Verdict
 from tests.shared.cyclic_models import plain as cyclic
+from tests.shared.joint_properties import of_network
 from tests.shared.small_networks import layered, minimum_by_patterns, random_network
 
 ABOUT = About("0" * 64)
@@ -158,3 +161,33 @@ def test_which_rows_are_strict_is_kept_in_the_file(tmp_path: Path) -> None:
         assert again.claim.asked[0].alternatives[0].strict.tolist() == strict
         with NpzFile(tmp_path / "p.npz") as archive:
             assert ("part.0.alternative.0.strict" in archive.headers) == any(strict)
+
+
+def joint_query(seed: int, sizes: tuple[int, ...]) -> tuple[ImplicitModel, Query]:
+    """Rows over a box that are infeasible together, and none of them alone."""
+    made = of_network(np.random.default_rng(seed), sizes, "unsat", name="n")
+    weights = [(w.T, b) for w, b in zip(made.weights, made.biases, strict=True)]
+    box = Box.between(np.full(sizes[0], made.lo), np.full(sizes[0], made.hi))
+    return layered(weights[:-1], weights[-1]), Query(box, (Conjunction(np.eye(sizes[-1]), -made.limits),))
+
+
+def test_rows_together_come_before_boxes() -> None:
+    model, query = joint_query(0, (3, 10, 10, 3))
+    found = proved(model, query)
+    assert found is not None
+    assert found.n_leaves < 100
+    assert any(goals.own is not None for goals in found.goals)
+
+
+def test_a_large_tree_of_boxes_is_left_for_a_small_one_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idl_audit.decide.proofs.MANY_LEAVES", 16)
+    model, query = joint_query(5, (4, 10, 10, 6))
+    options = Options(methods=("split",), record=True, max_nodes=20_000)
+    result = decide_query(model, network(model), query, options)
+    assert result.verdict is Verdict.CERTIFIED
+    assert result.recorded is not None
+    assert result.recorded.splits is not None
+    boxes = len(result.recorded.splits.inputs) // 2
+    found = proved(model, query, result.recorded)
+    assert found is not None
+    assert found.n_leaves * 8 <= boxes

@@ -10,13 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idl_audit.decide.ladder import Options, Result, climbed, decide_query
+from idl_audit.decide.proofs import proof_of
 from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.check import check
 from idl_audit.proof.exact import phases
 from idl_audit.proof.exact.point import INTERVALS, RATIONALS, ExactNetwork, Opinion, exact_outputs
+from idl_audit.proof.exact.refutation import ExactQuery
 from idl_audit.search.judge import Confirm
 from idl_audit.values.box import Box
-from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.budget import Budget
+from idl_audit.values.query import Conjunction, Query, plain
 from idl_audit.values.rounding import LEAST
 from idl_audit.values.verdicts import Verdict
 from tests.proof.test_exact_phases import is_satisfiable, rows
@@ -105,3 +109,31 @@ def test_verdicts_of_the_whole_ladder_are_those_of_all_phases(seed: int) -> None
     if truth:
         assert found.found is not None
         assert found.found.confirmed_by in (INTERVALS, RATIONALS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_whatever_is_certified_at_a_border_has_a_proof(seed: int) -> None:
+    """Two alternatives, one that is met with equality at a corner and one that is not near: strictly, or not."""
+    rng = np.random.default_rng(seed)
+    width = int(rng.integers(1, 4))
+    layer = rng.integers(-2, 3, (width, 2)).astype(float), rng.integers(-1, 2, width).astype(float)
+    model = layered([layer], (rng.integers(-2, 3, (1, width)).astype(float), rng.integers(-1, 2, 1).astype(float)))
+    box = Box.between(-np.ones(2), np.ones(2))
+    (value,) = exact_outputs(model, [Fraction(int(v)) for v in rng.integers(-1, 2, 2)])
+    sign, far = float(rng.choice([-1, 1])), Fraction(int(rng.integers(1, 40)), 8)
+    border = rows([[sign]], [-int(sign) * value], [True])
+    query = Query(box, (border, rows([[sign]], [-int(sign) * value + far], [False])))
+    exact = ExactNetwork(model, lambda: model)
+
+    def network(u: np.ndarray) -> np.ndarray:
+        return model(u.astype(np.float64))
+
+    options = Options(time_limit=60.0, max_nodes=3000, confirm=exact, record=True)
+    found = decide_query(model, network, query, options)
+    if found.verdict is Verdict.CERTIFIED:
+        proof = proof_of(model, network, query, found.recorded, budget=Budget.of(nodes=3000), exact=exact)
+        assert proof is not None
+        assert check(model, plain(query), proof, exact=ExactQuery(query, exact)) == []
+        if proof.exact:
+            assert check(model, plain(query), proof) != []

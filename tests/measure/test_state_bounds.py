@@ -28,8 +28,9 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.errors import OptionError, UnsupportedModelError
+from idl_audit.values.input_sets import InputSet
 from tests.shared.budgets import no_time
 from tests.shared.small_networks import (
     KINKED,

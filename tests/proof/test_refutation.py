@@ -130,6 +130,16 @@ def test_other_alternatives_are_refused(alternative: int) -> None:
     assert "does not have" in why_open(IDENTITY, query, replace(found, alternative=alternative))
 
 
+def test_more_variables_than_searches_have_are_not_looked_at() -> None:
+    """y = sum of 30 relu(u - 1/2 + ...), most of which a file may say to bend: the programs would be large."""
+    wide = layered([(np.ones((30, 1)), np.linspace(-0.9, -0.1, 30))], (np.ones((1, 30)), [0.0]))
+    query = Query(Box.between(np.zeros(1), np.ones(1)), (rows([[-1.0]], [100], [True]),))
+    made = Refutation(
+        0, np.arange(30), np.full(30, -1.0), np.ones(30), Forest.of_leaves(1), np.zeros(0, int), np.zeros(0, int), ()
+    )
+    assert "more variables" in why_open(wide, query, made)
+
+
 @settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_multipliers_of_a_program_add_up(seed: int) -> None:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idl_audit.search.judge import Judge
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.errors import BudgetError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.network import Network
 from idl_audit.values.query import Conjunction, Misclassification, Query
 from tests.shared.budgets import no_time, ticks

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.input_sets import InputSet
 
 GREATEST = float(np.finfo(np.float64).max)
 

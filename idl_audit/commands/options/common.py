@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from idl_audit.data.numbers import Eps, parse_eps, parse_number, parse_number_list
+from idl_audit.data.perturbations import parse_perturbation
 from idl_audit.graph.torch_options import shape_like
 from idl_audit.values.errors import OptionError
+from idl_audit.values.input_sets import NORMS
 from idl_audit.values.options import PATH, REQUIRED, SECONDS, SWITCH, Declared, Reader, one_of, option, whole
+from idl_audit.values.perturbations import Perturbation
 
 DATA: Final = "Data"
 OUTPUT: Final = "Output"
@@ -114,6 +117,40 @@ def ignore() -> Any:
     return option(None, FEATURES, help, metavar="LIST")
 
 
+NORM: Final = one_of("linf", *NORMS, noun="norm")
+
+
+def norm() -> Any:
+    help = (
+        "What EPS bounds: linf, the change of each input; l2, the root of the sum of their squares; l1, the sum of "
+        "their sizes. Inputs stay within --bounds."
+    )
+    return option("linf", NORM, help, metavar="NAME")
+
+
+PERTURBATION: Final = Reader(
+    lambda text, flag: parse_perturbation(text, option=flag), was_read=lambda value: isinstance(value, Perturbation)
+)
+
+
+def perturb() -> Any:
+    help = (
+        "What changes, in place of every input by EPS: brightness=0.1, contrast=0.8:1.2, fog=0.3, tint=ff8800:0.3, "
+        "colour=0.05, blur=gauss3:0.5, or several, joined by commas; or patch=4x4, any values in a rectangle anywhere; "
+        "or translate=1, shifts by up to a pixel. "
+        "EPS, 1 unless given, multiplies all ranges. Inputs saturate at the ends of --bounds."
+    )
+    return option(None, PERTURBATION, help, metavar="LIST")
+
+
+def directions() -> Any:
+    help = (
+        "Change the inputs along the rows of a file, (k, ...): .npz (arrays directions, low, high) or .npy. "
+        "With --perturb both add up."
+    )
+    return option(None, PATH, help, metavar="FILE")
+
+
 def threshold() -> Any:
     return option(
         None,
@@ -139,9 +176,12 @@ def new_model(default: Any = REQUIRED) -> Any:
     return option(default, PATH, "The .npz file to write.", "-o", "--out", name="output", in_file=False, rank=-9)
 
 
+PICTURE: Final = shape_like("28,28 or 3,32,32")
+
+
 def image_shape() -> Any:
     help = "Shape of an input as an image, where the model reads it flat: 28,28 or 3,32,32."
-    return option(None, shape_like("28,28 or 3,32,32"), help, metavar="SHAPE", panel=OUTPUT)
+    return option(None, PICTURE, help, metavar="SHAPE", panel=OUTPUT)
 
 
 def force() -> Any:

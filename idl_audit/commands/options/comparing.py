@@ -10,6 +10,7 @@ from idl_audit.commands.options import common as c
 from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.options.robustness import CertifyVerdicts
 from idl_audit.data.numbers import Eps
+from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_folder
 from idl_audit.values.options import Declared, group
 
@@ -30,11 +31,22 @@ class CompareOptions(Declared):
     )
     force: bool = c.force()
     model: ModelOptions = group(ModelOptions)
+    jobs: int = c.jobs("Samples compared at the same time, in processes.")
+    journal: Path | None = c.file(
+        "File that takes the samples as they are compared.", typed=False, in_file=False, in_environment=False
+    )
+    """Whoever writes the report removes it (`drop_journal`)."""
+    resume: bool = c.resume(
+        "Go on from the samples that an interrupted run with the same -o has compared (OUTPUT.journal)."
+    )
+    """Files of the earlier run may be written again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.resume and self.journal is None:
+            raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
         if self.certificates is not None:
-            check_new_folder(self.certificates, force=self.force)
+            check_new_folder(self.certificates, force=self.force or self.resume)
             object.__setattr__(self, "verdicts", replace(self.verdicts, record=True))
 
 

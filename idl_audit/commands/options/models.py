@@ -230,9 +230,12 @@ class Verify(Declared):
 
     The proof of a VNN-LIB 2 query is checked against the query: FILE MODEL QUERY where it is about one network, else
     FILE --query QUERY with --network NAME=MODEL for each of them.
+
+    A folder in the place of FILE stands for all .npz files in it, and --also for others: they are checked with one
+    start, each has its line, and the exit code is 1 where one is refused.
     """
 
-    file: Path = c.model(help="Witness or certificate that --witness, --certificates or --proof wrote.")
+    file: Path = c.model(help="Witness or certificate that --witness, --certificates or --proof wrote, or a folder.")
     model: Path | None = c.model(
         None, help="Its model: ONNX, PyTorch, or an .npz with an implicit model. None where networks are given by name."
     )
@@ -249,6 +252,10 @@ class Verify(Declared):
         metavar="NAME=FILE",
         several=True,
     )
+    also: tuple[Path, ...] = option(
+        (), PATH, "Another file or folder of the same model. Again for others.", metavar="FILE", several=True
+    )
+    jobs: int = c.jobs("Files checked at the same time, in processes.")
     second: Path | None = option(
         None, PATH, "The other network, where the certificate is about two (`compare --certificates`).", metavar="MODEL"
     )

@@ -28,7 +28,8 @@ from idl_audit.values.options import (
     several_of,
     whole,
 )
-from idl_audit.values.verdicts import ArithmeticName
+from idl_audit.values.perturbations import Perturbation
+from idl_audit.values.verdicts import ArithmeticName, NormName
 
 if TYPE_CHECKING:
     from idl_audit.decide.ladder import Options
@@ -39,6 +40,32 @@ def _share(text: str, flag: str) -> float:
     if not 0 < share <= 1:
         raise OptionError(f"{flag} must lie above 0 and be at most 1, not {text}")
     return share
+
+
+def chosen_eps(given: tuple[Eps, ...] | None, *, perturbed: bool) -> tuple[Eps, ...]:
+    """Return the radii; 1 where there are none and a perturbation says how far things go. Raises OptionError."""
+    if given is None and not perturbed:
+        raise OptionError("give a radius with -e EPS, or what changes with --perturb")
+    return given or (Eps(1.0, "1"),)
+
+
+def check_arithmetic(verdicts: Options) -> None:
+    """Refuse what is not proved of perturbations. Raises OptionError."""
+    if verdicts.arithmetic != "real":
+        raise OptionError(
+            "--perturb and --directions are certified in real arithmetic alone: no float32 number is next to every "
+            "member of a family; leave --arithmetic out"
+        )
+
+
+def check_norm(norm: NormName, verdicts: Options, *others: object) -> None:
+    """Refuse what is not proved over balls of other norms. Raises OptionError."""
+    if norm == "linf":
+        return
+    if any(one is not None for one in others):
+        raise OptionError(f"--norm {norm} has no --sigma, --sparse or --ignore beside it; leave one of them out")
+    if verdicts.arithmetic != "real":
+        raise OptionError(f"--norm {norm} is certified in real arithmetic alone; leave --arithmetic out")
 
 
 @dataclass(frozen=True)
@@ -130,8 +157,9 @@ def _shard(text: str, flag: str) -> Shard:
 class RobustnessOptions(Declared):
     """What certify is asked for about samples; with `AttackedOptions`, what attack is."""
 
-    eps: tuple[Eps, ...] = c.eps(reader=c.EPS_OR_ZERO)
     data: DataOptions = group(DataOptions)
+    eps: tuple[Eps, ...] = c.eps(None, reader=c.EPS_OR_ZERO)
+    """Never empty: 1, of its ranges, where there is a perturbation and nothing else was given."""
     verdicts: Options = group(CertifyVerdicts, make=CertifyVerdicts.made)
     sparse: int | None = c.sparse()
     """At most so many inputs change; None stands for all of them."""
@@ -164,6 +192,9 @@ class RobustnessOptions(Declared):
     plot: Path | None = c.file(
         "Draw the shares of samples that are certified and not falsified, over EPS, as a PNG.", metavar="FILE"
     )
+    norm: NormName = c.norm()
+    perturb: Perturbation | None = c.perturb()
+    directions: Path | None = c.directions()
     save: Path | None = c.adversarial()
     certificates: Path | None = c.file(
         "Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.", metavar="DIR"
@@ -199,6 +230,7 @@ class RobustnessOptions(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "eps", chosen_eps(self.eps, perturbed=self.is_perturbed))
         if self.resume and self.journal is None:
             raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
         force = self.force or self.resume
@@ -223,7 +255,12 @@ class RobustnessOptions(Declared):
             check_new_file(self.plot, force=force)
             if len(self.eps) < 2 and not self.largest:
                 raise OptionError("--plot draws shares over several radii; give several with --eps, or --largest")
-        if self.image_shape is not None and self.images is None:
+        if self.is_perturbed:
+            self._check_perturbed()
+        if self.is_perturbed or self.norm != "linf":
+            self._check_boxes()
+        check_norm(self.norm, self.verdicts, self.sigma, self.sparse, self.ignore)
+        if self.image_shape is not None and self.images is None and not self.is_perturbed:
             raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
         if self.matrix is not None and "sensitivity" not in (self.verdicts.methods or ()):
             raise OptionError("--matrix ranks inputs for the method sensitivity; name it with --method sensitivity")
@@ -235,6 +272,17 @@ class RobustnessOptions(Declared):
             if self.sparse is not None or self.target is not None:
                 raise OptionError("--certificates are written for boxes and for all rivals at once")
             object.__setattr__(self, "verdicts", replace(self.verdicts, record=True))
+
+    def _check_boxes(self) -> None:
+        """Refuse what is asked of boxes alone. Raises OptionError."""
+        given = {
+            "--features": self.features is not None,
+            "--largest": self.largest,
+            "--task, --top and limits": self.demanded.beside_class,
+        }
+        wrong = [name for name, there in given.items() if there]
+        if wrong:
+            raise OptionError(f"{wrong[0]} cannot be asked of --norm, --perturb or --directions yet; leave one out")
 
     def _check_features(self) -> None:
         """Refuse what is not asked of valid rows. Raises OptionError."""
@@ -254,6 +302,22 @@ class RobustnessOptions(Declared):
         wrong = [name for name, there in given.items() if there]
         if wrong:
             raise OptionError(f"{wrong[0]} cannot be asked of the valid rows of --features yet; leave one of them out")
+
+    def _check_perturbed(self) -> None:
+        for name, value in (("sigma", self.sigma), ("sparse", self.sparse), ("ignore", self.ignore)):
+            if value is not None:
+                raise OptionError(
+                    f"--{name} is about how far each input moves, and --perturb or --directions about what moves; "
+                    "leave one of them out"
+                )
+        if self.norm != "linf":
+            raise OptionError(f"--norm {self.norm} is about balls of inputs; leave it out beside --perturb")
+        check_arithmetic(self.verdicts)
+
+    @property
+    def is_perturbed(self) -> bool:
+        """Whether the sets are families, in place of balls."""
+        return self.perturb is not None or self.directions is not None
 
     @property
     def target(self) -> int | None:
@@ -366,7 +430,7 @@ class Certify(Declared):
     )
     samples: RobustnessOptions | None = group(
         RobustnessOptions,
-        without=("sparse", "images", "image_shape", "matrix"),
+        without=("sparse", "images", "matrix"),
         when=lambda given: not {"property", "monotone"} & set(given),
         otherwise="beside a property: it says itself what is asked; leave one or the other out; samples are given with "
         "--data",
@@ -456,17 +520,31 @@ class Attack(Declared):
 class Audit(Declared):
     """What `idl_audit.audit` is asked for: the options of certify about samples."""
 
-    samples: RobustnessOptions = group(RobustnessOptions, without=("sparse", "images", "image_shape", "matrix"))
+    samples: RobustnessOptions = group(RobustnessOptions, without=("sparse", "images", "matrix"))
 
 
 @dataclass(frozen=True)
 class ArrayOptions(Declared):
     """What `idl_audit.certify` is asked for about arrays."""
 
-    eps: Eps = c.eps(reader=c.ONE_EPS)
+    eps: Eps = c.eps(None, reader=c.ONE_EPS)
+    """Never None: 1, of its ranges, where there is a perturbation and nothing else was given."""
     preprocessing: Preprocessing = group(Preprocessing, without=("scale", "mean", "std"))
     threshold: float | None = c.threshold()
+    norm: NormName = c.norm()
+    perturb: Perturbation | None = c.perturb()
+    image_shape: tuple[int, ...] | None = c.image_shape()
     verdicts: Options = group(CertifyVerdicts, make=CertifyVerdicts.made)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = None if self.eps is None else (self.eps,)
+        object.__setattr__(self, "eps", chosen_eps(given, perturbed=self.perturb is not None)[0])
+        check_norm(self.norm, self.verdicts)
+        if self.perturb is not None:
+            if self.norm != "linf":
+                raise OptionError(f"norm {self.norm} is about balls of inputs; leave it out beside perturb")
+            check_arithmetic(self.verdicts)
 
 
 @dataclass(frozen=True)

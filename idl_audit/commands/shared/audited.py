@@ -64,7 +64,7 @@ def audited(setting: Setting, subject: Subject, options: RobustnessOptions) -> A
     check = _in_range(setting, subject)
     seen = look_at(demanded.single(samples), check)
     seen_given = seen if samples is given else look_at(demanded.single(given))
-    if setting.sigma is None and setting.features is None:  # eps is a distance, and must have the data's units
+    if setting.eps_is_distance:  # it must have the data's units
         check_eps_units(options.eps, seen_given.least, seen_given.greatest, options.data.preprocessing.bounds)
     rounded = 0 if samples is chosen else _differing(chosen, samples)
     return Audited(given, unchanged(samples, seen), seen_given, seen, rounded, demanded)
@@ -99,7 +99,8 @@ def _as_read(samples: SampleStream, subject: Subject, options: RobustnessOptions
 
     That is float32, or float16 where the network reads that.
     """
-    if options.sparse is None and options.ignore is None and options.features is None:
+    of_patch = options.perturb is not None and options.perturb.patch is not None
+    if options.sparse is None and options.ignore is None and options.features is None and not of_patch:
         return samples
     kind, bounds, exactly = floats(subject, options), options.data.preprocessing.bounds, samples.inputs_at
     return replace(samples, inputs_at=lambda indices: _in_floats(exactly(indices), kind, bounds))

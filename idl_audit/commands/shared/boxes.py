@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from idl_audit.data.features import Features
 from idl_audit.data.fingerprints import numbers_sha256
@@ -12,9 +12,11 @@ from idl_audit.data.numbers import Eps
 from idl_audit.data.samples import Samples
 from idl_audit.report.schema import EpsPoint, ThreatModel
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.errors import DataError
-from idl_audit.values.verdicts import ArithmeticName
+from idl_audit.values.input_sets import InputSet, NormBall
+from idl_audit.values.perturbations import Perturbation
+from idl_audit.values.verdicts import ArithmeticName, NormName
 
 Bounds = tuple[float, float] | None
 """The valid range of the data, where it is known."""
@@ -33,9 +35,15 @@ def sample_boxes(samples: Samples, eps: Sequence[Eps], bounds: Bounds) -> list[l
 
 
 def sample_set(
-    centre: FloatArray, eps: float, bounds: Bounds, sigma: FloatArray | None, k: int | None, free: Sequence[int]
+    centre: FloatArray,
+    eps: float,
+    bounds: Bounds,
+    sigma: FloatArray | None,
+    k: int | None,
+    free: Sequence[int],
+    norm: NormName = "linf",
 ) -> InputSet:
-    """Return the set around one sample: the box, or U_card where at most k inputs change.
+    """Return the set around one sample: box or ball, or U_card where at most k inputs change.
 
     Args:
         centre: the sample, shape (p,).
@@ -44,11 +52,14 @@ def sample_set(
         sigma: how far each input moves for eps = 1, shape (p,); None stands for ones.
         k: the cardinality; None stands for all inputs.
         free: inputs that move through the whole valid range.
+        norm: what the radius bounds.
 
     Raises:
         DataError: where the sample lies outside the valid range.
     """
     lo, hi = bounds or (None, None)
+    if norm != "linf":
+        return NormBall.around(centre, eps, norm, valid_lo=lo, valid_hi=hi)
     if k is None:
         return Box.around(centre, eps, sigma=sigma, valid_lo=lo, valid_hi=hi, free=free)
     return SparseBall.around(centre, eps, k, sigma=sigma, valid_lo=lo, valid_hi=hi)
@@ -98,6 +109,10 @@ def threat_model(
     free: Sequence[int] = (),
     features: Features | None = None,
     fair: bool = False,
+    perturbation: Perturbation | None = None,
+    directions: Path | None = None,
+    shape: tuple[int, ...] = (),
+    norm: NormName = "linf",
 ) -> ThreatModel:
     """Return the report's section on how inputs may be perturbed.
 
@@ -112,10 +127,16 @@ def threat_model(
         free: inputs that move through the whole valid range.
         features: what valid rows are, where they alone count.
         fair: whether protected features alone move.
+        perturbation: what changes in place of every input.
+        directions: the file of its directions.
+        shape: of one input, as a perturbation sees it.
+        norm: what the radii bound.
     """
+    own = None if perturbation is None else perturbation.directions
     points = tuple(EpsPoint(value=radius.value, text=radius.text) for radius in eps)
     return ThreatModel(
-        set="box" if k is None else "card",
+        set=_kind(perturbation, norm, k),
+        norm=norm,
         eps=points,
         k=k,
         sigma=None if sigma is None else str(sigma),
@@ -127,4 +148,18 @@ def threat_model(
         features=None if features is None else str(features.path),
         features_sha256=None if features is None else features.sha256,
         fair=fair,
+        perturbation=None if perturbation is None else perturbation.text or None,
+        directions=None if own is None else str(directions),
+        directions_sha256=None if own is None else numbers_sha256(own.arrays),
+        picture=shape if perturbation is not None and perturbation.needs_picture else (),
     )
+
+
+def _kind(
+    perturbation: Perturbation | None, norm: NormName, k: int | None
+) -> Literal["box", "card", "ball", "perturbed"]:
+    if perturbation is not None:
+        return "perturbed"
+    if norm != "linf":
+        return "ball"
+    return "box" if k is None else "card"

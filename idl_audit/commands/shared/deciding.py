@@ -29,23 +29,26 @@ from idl_audit.decide.demands import Decision, decide_demand
 from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
 from idl_audit.decide.largest import Search
 from idl_audit.decide.mixed import Rows
+from idl_audit.decide.perturbed import decide_perturbed, perturbed_proofs
 from idl_audit.decide.proofs import Recorded, by_lines_alone, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.files.claims import Ball, DemandClaim, SampleClaim
+from idl_audit.proof.files.claims import Ball, DemandClaim, PerturbedClaim, SampleClaim
 from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.proof import Proof, trivial
 from idl_audit.values.arrays import BoolArray, FloatArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.demand import MOST_ENTRIES, AmongFirst, Demand
 from idl_audit.values.errors import IdlAuditError, InvalidInputError, ModelFileError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
+from idl_audit.values.perturbations import Around, Perturbation, Perturbed
 from idl_audit.values.query import Misclassification, Query
-from idl_audit.values.verdicts import Reason, Verdict
+from idl_audit.values.verdicts import NormName, Reason, Verdict
 
 GRACE: Final = 10.0
 """Seconds beyond its time after which a process is ended: it does not look at the clock, or hangs."""
@@ -86,16 +89,36 @@ class Setting:
     """What valid rows are, where they alone count."""
     fair: bool = False
     """Whether the protected features alone move."""
+    norm: NormName = "linf"
+    """What the radii bound."""
+    perturbation: Perturbation | None = None
+    """What changes in place of every input."""
+    shape: tuple[int, ...] = ()
+    """Of one input, as a perturbation sees it."""
 
-    def sets(self, centre: FloatArray, subject: Subject) -> list[InputSet]:
-        """Return the sets around a sample, one a radius in the order of the radii. Raises as `sample_set` does.
+    @property
+    def eps_is_distance(self) -> bool:
+        """Whether each input moves by eps itself."""
+        plain = self.sigma is None and self.perturbation is None and self.features is None
+        return plain and self.norm == "linf"
 
-        Of valid rows, they are the boxes around them.
+    def sets(self, centre: FloatArray, subject: Subject) -> Sequence[InputSet | Perturbed]:
+        """Return the sets around a sample, one a radius in the order of the radii; of valid rows the boxes around them.
+
+        Raises:
+            DataError: where the sample lies outside the valid range, or is no valid row.
+            OptionError: where a perturbation needs pictures or a valid range, and there are none.
         """
         features, fair = self.features, self.fair
         if features is not None:
             return [features.cell(centre, radius.value, protected=fair).hull for radius in self.eps]
-        bounds, chosen = self.preprocessing.bounds, (self.sigma, self.sparse, self.free)
+        bounds, chosen = self.preprocessing.bounds, (self.sigma, self.sparse, self.free, self.norm)
+        if self.perturbation is not None:
+            around = Around(centre, self.shape, bounds)
+            found = [Perturbed(around, self.perturbation, radius.value) for radius in self.eps]
+            for one in found:
+                one.check()
+            return found
         sets = (sample_set(centre, radius.value, bounds, *chosen) for radius in self.eps)
         return [subject.readable(one, self.preprocessing) for one in sets]
 
@@ -256,10 +279,12 @@ class Decider:
         self._errors.clear()
         self._proofs.clear()
         alone = self.setting.features is not None or any(task.demand is not None for task in batch.tasks)
-        if alone or len(batch.tasks) == 1:
+        if alone or len(batch.tasks) == 1 or self.setting.perturbation is not None:
             return
         model, network = self._model()
-        sets = {task.position: self._sets(task) for task in batch.tasks}
+        sets = {
+            task.position: [own for own in self._sets(task) if not isinstance(own, Perturbed)] for task in batch.tasks
+        }
         for number, radius in sorted(enumerate(self.setting.eps), key=lambda pair: pair[1].value):
             open_ = [task for task in batch.tasks if not self._is_settled(task.position)]
             samples = [Sample(task.centre, task.label, sets[task.position][number]) for task in open_]
@@ -321,8 +346,8 @@ class Decider:
 
     def decide(self, task: SampleTask, heard: Callable[[Message], None]) -> Decided:
         """Return the sample with a result for every radius, the smallest first; `heard` is told on the way."""
-        setting = self.setting
         self._model()
+        setting = self.setting
         decided = self._is_decided(task.position)  # else alone from the start, as another process would do it
         known = self._known.pop(task.position, {}) if decided else {}
 
@@ -335,7 +360,7 @@ class Decider:
         for radius, inputs in sorted(zip(setting.eps, self._sets(task), strict=True), key=lambda pair: pair[0].value):
             budget = setting.verdicts.budget
             result = _settled_or_known(sample, inputs, known.get(radius.value))
-            result = result or self._at(sample, task.centre, inputs, share, budget, radius.value)
+            result = result or self._at(sample, task, inputs, share, budget, radius.value)
             error = self._errors.pop((task.position, radius.value), None)
             if error is None or result.verdict is not Verdict.CERTIFIED:
                 error = self._float_error(sample, inputs, result, budget)
@@ -355,22 +380,25 @@ class Decider:
     def _at(
         self,
         sample: Decided,
-        centre: FloatArray,
-        inputs: InputSet,
+        task: SampleTask,
+        inputs: InputSet | Perturbed,
         share: Callable[[float], None],
         budget: Budget,
         radius: float,
     ) -> Result:
-        """Decide a sample over one set."""
+        """Return the verdict over one set."""
         (model, network), arithmetic, chosen = self._model(), self._arithmetic(), self._chosen
+        centre, label = task.centre, task.label
+        if isinstance(inputs, Perturbed):
+            return decide_perturbed(model, network, label, inputs, chosen, share, budget)
         if self.setting.features is not None:
             cell = self.setting.features.cell(centre, radius, protected=self.setting.fair)
-            return Rows(model, network, centre, sample.label, cell, chosen, budget, arithmetic).decide()
-        if sample.demand is not None:
+            return Rows(model, network, centre, label, cell, chosen, budget, arithmetic).decide()
+        if task.demand is not None:
             decision = Decision(model, network, centre, inputs, chosen, budget, share, arithmetic=arithmetic)
             flips = (one for one in sample.results.values() if one.found is not None and one.found.holds)
-            return decide_demand(decision, sample.demand, next(flips, None))
-        return decide_sample(model, network, centre, sample.label, inputs, chosen, share, budget, arithmetic=arithmetic)
+            return decide_demand(decision, task.demand, next(flips, None))
+        return decide_sample(model, network, centre, label, inputs, chosen, share, budget, arithmetic=arithmetic)
 
     def _search_below(
         self, sample: Decided, task: SampleTask, radius: Eps, result: Result, share: Callable[[float], None]
@@ -381,10 +409,11 @@ class Decider:
 
         def around(value: float) -> InputSet:
             (found,) = replace(setting, eps=(Eps(value, repr(value)),)).sets(centre, subject)
+            assert not isinstance(found, Perturbed)  # the options refuse it
             return found
 
         def decide(value: float) -> Result:
-            return self._at(sample, centre, around(value), share, setting.verdicts.budget, value)
+            return self._at(sample, task, around(value), share, setting.verdicts.budget, value)
 
         search = Search(decide, lambda value, found: _reach(centre, value, found, around), radius.value)
         search.run(result)
@@ -412,7 +441,9 @@ class Decider:
         assert self._options is not None  # set with the model
         return self._options
 
-    def _float_error(self, sample: Decided, inputs: InputSet, result: Result, budget: Budget) -> float | None:
+    def _float_error(
+        self, sample: Decided, inputs: InputSet | Perturbed, result: Result, budget: Budget
+    ) -> float | None:
         """Return how far a computed margin of a certified sample may be from the exact one; None where nothing says.
 
         It is part of what the verdict may cost: with no time left, the coarse bounds are all there is.
@@ -424,7 +455,7 @@ class Decider:
         margins = self._float_margins()
         if isinstance(margins, Unbounded):
             return None
-        if sample.demand is not None:
+        if sample.demand is not None and not isinstance(inputs, Perturbed):
             return self._error_of_demand(margins, sample.demand, inputs, result, budget)
         box, rows = Interval.of_boxes(inputs.hull), self._margin_rows(sample.label)
         proved = np.full(len(rows), result.lower)
@@ -463,40 +494,69 @@ class Decider:
         rows, goal = margin_functionals(self.subject.model.n_outputs, label), self.setting.verdicts.attack.target
         return rows if goal is None else rows[rivals(self.subject.model.n_outputs, label) == goal]
 
-    def _sets(self, task: SampleTask) -> list[InputSet]:
+    def _sets(self, task: SampleTask) -> Sequence[InputSet | Perturbed]:
         assert self.subject is not None  # read with the model
         return self.setting.sets(task.centre, self.subject)
 
     def _claim(self, task: SampleTask, radius: Eps, inputs: InputSet) -> SampleClaim:
         k = inputs.k if isinstance(inputs, SparseBall) else None
         setting = self.setting
-        ball = Ball(task.centre, radius.value, setting.sigma, setting.preprocessing.bounds, k, setting.free)
+        clip, free = setting.preprocessing.bounds, setting.free
+        ball = Ball(task.centre, radius.value, setting.sigma, clip, k, free, setting.norm)
         return SampleClaim(ball, task.label, task.index)
 
     def _certify(
-        self, sample: Decided, task: SampleTask, radius: Eps, inputs: InputSet, result: Result, folder: Path
+        self,
+        sample: Decided,
+        task: SampleTask,
+        radius: Eps,
+        inputs: InputSet | Perturbed,
+        result: Result,
+        folder: Path,
     ) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""
-        model, network = self._model()
         setting = self.setting
-        claim, recorded = _claim_of(task, self._claim(task, radius, inputs), result)
-        if claim.misfit(model):
+        proofs: tuple[SampleClaim | DemandClaim | PerturbedClaim, tuple[Proof, ...]] | None
+        if isinstance(inputs, Perturbed):
+            proofs = self._perturbed_proofs(sample, inputs, result)
+        else:
+            proofs = self._proof(task, radius, inputs, result)
+        if proofs is None:
             sample.uncertified.append(radius.value)
             return
-        budget, arithmetic = setting.verdicts.budget, self._arithmetic()
-        made = None if task.demand is not None else self._proofs.pop((task.position, radius.value), None)
-        proofs = [] if made is None else [made]
-        for query, own in () if proofs else zip(claim.queries(model), recorded, strict=True):
-            proof = proof_of(model, network, query, own, budget=budget, arithmetic=arithmetic)
-            if proof is None:
-                sample.uncertified.append(radius.value)
-                return
-            proofs.append(proof)
         path = folder / f"sample-{sample.index}-eps-{radius.value!r}.npz"
         assert self.subject is not None
         of = about(self.subject, setting.reading, setting.preprocessing, setting.verdicts.arithmetic)
-        write(path, ProofFile(of, claim, tuple(proofs)), force=setting.overwrite)
+        write(path, ProofFile(of, *proofs), force=setting.overwrite)
         sample.certificates.append(str(path))
+
+    def _perturbed_proofs(
+        self, sample: Decided, inputs: Perturbed, result: Result
+    ) -> tuple[PerturbedClaim, tuple[Proof, ...]] | None:
+        """Return a claim about what a perturbation makes of a sample and a proof for each piece; None without one."""
+        model, network = self._model()
+        claim = PerturbedClaim(inputs, sample.label, sample.index)
+        proofs = perturbed_proofs(model, network, claim.label, inputs, result, self.setting.verdicts.budget)
+        return None if proofs is None else (claim, proofs)
+
+    def _proof(
+        self, task: SampleTask, radius: Eps, inputs: InputSet, result: Result
+    ) -> tuple[SampleClaim | DemandClaim, tuple[Proof, ...]] | None:
+        """Return a claim about a ball around a sample and its proofs; None where there are none."""
+        model, network = self._model()
+        claim, recorded = _claim_of(task, self._claim(task, radius, inputs), result)
+        if claim.misfit(model):
+            return None
+        made = None if task.demand is not None else self._proofs.pop((task.position, radius.value), None)
+        if made is not None:
+            return claim, (made,)
+        budget, arithmetic, proofs = self.setting.verdicts.budget, self._arithmetic(), []
+        for query, own in zip(claim.queries(model), recorded, strict=True):
+            proof = proof_of(model, network, query, own, budget=budget, arithmetic=arithmetic)
+            if proof is None:
+                return None
+            proofs.append(proof)
+        return claim, tuple(proofs)
 
 
 def _slim(result: Result) -> Result:
@@ -506,7 +566,7 @@ def _slim(result: Result) -> Result:
     if result.found is not None and result.verdict is not Verdict.FALSIFIED:
         found, nearest = None, result.found.margin
     parts = None if result.parts is None else replace(result.parts, groups=(), recorded=())
-    slim = replace(result, lowers=known, found=found, nearest=nearest, recorded=None, states=None)
+    slim = replace(result, lowers=known, found=found, nearest=nearest, recorded=None, pieces=(), states=None)
     return replace(slim, parts=parts)
 
 
@@ -539,16 +599,18 @@ def _reach(centre: FloatArray, radius: float, result: Result, around: Callable[[
     return near
 
 
-def _settled_or_known(sample: Decided, inputs: InputSet, known: Result | None) -> Result | None:
+def _settled_or_known(sample: Decided, inputs: InputSet | Perturbed, known: Result | None) -> Result | None:
     """Return what is known of a set without deciding it: by a smaller one, or by what a batch has decided."""
     parted = sample.demand is not None and not isinstance(sample.demand, AmongFirst)
     return known if parted else _settled(sample, inputs) or known
 
 
-def _settled(sample: Decided, inputs: InputSet) -> Result | None:
-    """Return what flips the class within a smaller set: it flips it within this one."""
+def _settled(sample: Decided, inputs: InputSet | Perturbed) -> Result | None:
+    """Return what flips the class within a smaller set: it flips it within this one; smaller ranges lie in larger."""
     for smaller in sample.results.values():
-        if smaller.verdict in FLIPPED and (smaller.found is None or bool(inputs.contains(smaller.found.point))):
+        if smaller.verdict in FLIPPED and (
+            smaller.found is None or isinstance(inputs, Perturbed) or bool(inputs.contains(smaller.found.point))
+        ):
             return replace(smaller, lowers=(), seconds=0.0)
     return None
 

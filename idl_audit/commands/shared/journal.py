@@ -244,6 +244,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
         "detail": result.detail or None,
         "nearest": result.nearest,
         "denied": result.denied or None,
+        "worst": result.worst or None,
         "found": None
         if found is None
         else {
@@ -252,6 +253,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
             "margin": found.margin,
             "holds": found.holds,
             "confirmed_by": found.confirmed_by,
+            **({"parameters": found.parameters} if found.parameters else {}),
         },
     }
     told["parts"] = None if result.parts is None else _parts_entry(result.parts)
@@ -302,7 +304,7 @@ def samples_of(journal: Journal, tasks: SampleTasks, eps: Sequence[float]) -> It
 _SAMPLE: Final = ("position", "index", "predicted", "results")
 _RESULT: Final = ("eps", "verdict", "seconds")
 _MORE: Final = (
-    *("method", "lower", "float_error", "reason", "detail", "nearest", "denied", "found"),
+    *("method", "lower", "float_error", "reason", "detail", "nearest", "denied", "found", "worst"),
     *("parts", "beaten"),
 )
 
@@ -361,6 +363,7 @@ def _result(entry: Entry, predicted: int, label: int, p: int) -> Result:
         denied=entry.whole("denied") if "denied" in entry else 0,
         parts=_parts(entry.get("parts")) if "parts" in entry else None,
         beaten=tuple(entry.members("beaten", 2**31, "class")),
+        worst=entry.numbers("worst") if "worst" in entry else (),
     )
     if not (result.seconds >= 0 and (result.float_error is None or result.float_error >= 0)):
         raise ValueError("a negative time or error")
@@ -404,7 +407,7 @@ def _margin(value: object) -> float | None:
 def _found(value: object, p: int) -> Found | None:
     if value is None:
         return None
-    entry = Entry(value, "a point", ("point", "outputs", "margin", "holds", "confirmed_by"))
+    entry = Entry(value, "a point", ("point", "outputs", "margin", "holds", "confirmed_by"), ("parameters",))
     point = np.frombuffer(base64.b64decode(entry.text("point"), validate=True), "<f4").astype(np.float32)
     if point.shape != (p,) or not np.isfinite(point).all():
         raise ValueError("a point of another size")
@@ -414,4 +417,5 @@ def _found(value: object, p: int) -> Found | None:
     outputs = np.frombuffer(base64.b64decode(entry.text("outputs"), validate=True), "<f8").astype(np.float64)
     if not outputs.size:
         raise ValueError("no outputs")
-    return Found(point, outputs, margin, holds, entry.text("confirmed_by"))
+    parameters = entry.numbers("parameters") if "parameters" in entry else ()
+    return Found(point, outputs, margin, holds, entry.text("confirmed_by"), parameters=parameters)

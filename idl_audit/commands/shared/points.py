@@ -13,8 +13,9 @@ import numpy as np
 
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.arrays import BoolArray, FloatArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.errors import DataError
+from idl_audit.values.input_sets import InputSet, NormBall
 from idl_audit.values.rounding import UNIT_ROUNDOFF
 
 _TRIES: Final = 4
@@ -29,6 +30,8 @@ def readable(inputs: InputSet, point_type: np.dtype[Any], units: Preprocessing, 
         units: what stands between the data and that input.
         shape: of one input.
     """
+    if isinstance(inputs, NormBall):
+        return inputs
     if isinstance(inputs, SparseBall):
         return replace(inputs, box=readable_box(inputs.box, point_type, units, shape, centre=inputs.centre))
     return readable_box(inputs, point_type, units, shape)

@@ -54,8 +54,8 @@ from idl_audit.report.schema import (
 )
 from idl_audit.values import threads
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
-from idl_audit.values.box import InputSet
 from idl_audit.values.errors import DataError, ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.values.input_sets import InputSet
 from idl_audit.values.network import Network
 
 if TYPE_CHECKING:

@@ -70,13 +70,15 @@ class ExactNetwork:
 
     def opinion(self, query: Query, point: Point) -> Opinion:
         """Return whether the query's outputs hold at a point; whether it lies in the set is not asked here."""
-        lo, hi = enclosed_outputs(self.model, point)
-        if np.isfinite(lo).all() and np.isfinite(hi).all():
-            holds = query.holds_between(_fractions(lo), _fractions(hi))
-            if holds is not None:
-                return Opinion(holds, INTERVALS)
+        found = _by_intervals(query, *enclosed_outputs(self.model, point))
+        if found.holds is not None:
+            return found
         outputs = self.outputs(point)
         return Opinion(None) if outputs is None else Opinion(query.holds_between(outputs, outputs), RATIONALS)
+
+    def between(self, query: Query, lo: FloatArray, hi: FloatArray) -> Opinion:
+        """Return whether the query's outputs hold at every point between two, or at none; None where that is open."""
+        return _by_intervals(query, *outputs_between(self.model, lo, hi))
 
     def outputs(self, point: Point) -> tuple[Fraction, ...] | None:
         """Return the outputs exactly; None where the network has no exact form, or a very large one."""
@@ -105,11 +107,24 @@ class ExactNetwork:
         return model if model is not None and why_inexact(model) == "" else None
 
 
+def _by_intervals(query: Query, lo: FloatArray, hi: FloatArray) -> Opinion:
+    """Return whether all outputs between two make a counterexample, or none does."""
+    if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
+        return Opinion(None)
+    holds = query.holds_between(_fractions(lo), _fractions(hi))
+    return Opinion(None) if holds is None else Opinion(holds, INTERVALS)
+
+
 def enclosed_outputs(model: ImplicitModel, point: Point) -> tuple[FloatArray, FloatArray]:
     """Return (lo, hi) with lo <= y <= hi for the outputs y at a point, each (q,); infinite where nothing is known."""
-    model = without_self_feedback(model)
     lo = np.array([_rounded(value, -np.inf) for value in point])
     hi = np.array([_rounded(value, np.inf) for value in point])
+    return outputs_between(model, lo, hi)
+
+
+def outputs_between(model: ImplicitModel, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return bounds (lo, hi) of the outputs at all points between two, as `enclosed_outputs` does, by intervals."""
+    model = without_self_feedback(model)
     inputs = Interval(lo[None], hi[None])
     unknown = np.full(model.n_outputs, np.inf)
     if not model.is_well_posed:

@@ -24,6 +24,8 @@ from idl_audit.proof.exact.phases import (
     ABOVE,
     BELOW,
     FREE,
+    MOST_BENDING,
+    MOST_VARIABLES,
     NodeRows,
     Program,
     Row,
@@ -115,6 +117,10 @@ def _program(model: ImplicitModel, query: Query, found: Refutation) -> Program |
     sizes = {found.states.size, found.lo.size, found.hi.size}
     if len(sizes) > 1 or not ((found.states >= 0) & (found.states < model.n_states)).all():
         return "its variables are states that the network does not have"
+    ends = query.box.exact_ends
+    moving = 0 if ends is None else sum(low < high for low, high in zip(*ends, strict=True))
+    if found.states.size > MOST_BENDING or found.states.size + moving > MOST_VARIABLES:
+        return "it has more variables than anyone looks at"
     if not ((found.lo < 0) & (found.hi > 0)).all():
         return "a variable of it does not bend"
     own = backward_state_bounds(model, Interval.of_boxes(query.box))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from idl_audit.implicit.front import behind, moving_in
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.arrays import FloatArray, IntArray
-from idl_audit.values.box import Box, InputSet, SparseBall
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.demand import MOST_IN_A_CLAIM, AmongFirst, Demand, PixelClasses
+from idl_audit.values.errors import OptionError
+from idl_audit.values.input_sets import InputSet, NormBall
+from idl_audit.values.perturbations import Perturbed
 from idl_audit.values.query import Conjunction, Query
-from idl_audit.values.verdicts import ArithmeticName
+from idl_audit.values.verdicts import ArithmeticName, NormName
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,18 @@ class Ball:
     """How many inputs change at most; None: all of them."""
     free: tuple[int, ...] = ()
     """Inputs that move through the whole valid range; the others by eps, which may be 0 then."""
+    norm: NormName = "linf"
+    """What eps bounds."""
 
     @property
     def inputs(self) -> InputSet:
         """The set. Raises InvalidInputError where it makes no sense."""
         lo, hi = self.clip or (None, None)
         with np.errstate(over="ignore"):  # what leaves the range of float64 is refused
+            if self.norm != "linf":
+                if self.sigma is not None or self.cardinality is not None or self.free:
+                    raise OptionError(f"a ball of {self.norm} has no radii of its own, cardinality or free inputs")
+                return NormBall.around(self.centre, self.eps, self.norm, valid_lo=lo, valid_hi=hi)
             if self.cardinality is None:
                 return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi, free=self.free)
             k = self.cardinality
@@ -126,6 +137,38 @@ class DemandClaim:
         if isinstance(self.demand, AmongFirst):
             return (self.demand.query(inputs, q),)
         return tuple(self.demand.only(group).query(inputs, q) for group in self.groups)
+
+
+@dataclass(frozen=True, eq=False)
+class PerturbedClaim:
+    """Every input that a perturbation makes of a sample has y_label > y_j for every other class j."""
+
+    inputs: Perturbed
+    label: int
+    index: int
+    """Which sample of the data it is, for people."""
+
+    def misfit(self, model: ImplicitModel) -> str:
+        """Return why the model has no such classes or inputs; empty where it has."""
+        around = self.inputs.around
+        if model.n_outputs < 2:
+            return "it speaks of classes, and the model has one output and the file no threshold"
+        if not 0 <= self.label < model.n_outputs or around.sample.shape != (model.n_inputs,):
+            return f"it speaks of class {self.label} and {around.sample.size} inputs, which the model does not have"
+        if not model.is_feed_forward:
+            return "it speaks of a perturbation, and the model has loops"
+        return ""
+
+    def queries(self, model: ImplicitModel) -> tuple[Query, ...]:
+        """Return the queries that have no counterexample, if the claim holds: one for each piece of the set."""
+        return tuple(
+            Query.misclassification(moving_in(piece), model.n_outputs, self.label) for piece in self.inputs.pieces
+        )
+
+    def questions(self, model: ImplicitModel) -> Iterator[tuple[ImplicitModel, Query]]:
+        """Yield each query with the model that it is about: of the parameters of its piece."""
+        for piece, query in zip(self.inputs.pieces, self.queries(model), strict=True):
+            yield behind(model, piece), query
 
 
 @dataclass(frozen=True, eq=False)

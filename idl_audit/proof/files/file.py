@@ -7,7 +7,8 @@ is read (`door`), and everything else happens in `check`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from idl_audit.implicit.front import with_family
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.pair import FORMS
 from idl_audit.proof.check import check
@@ -38,15 +40,16 @@ from idl_audit.proof.files.claims import (
     About,
     Ball,
     DemandClaim,
+    PerturbedClaim,
     PropertyClaim,
     QueryClaim,
     SampleClaim,
     SensitivityClaim,
     Units,
 )
-from idl_audit.proof.files.door import Arrays, Spec, check_values, fit
+from idl_audit.proof.files.door import Arrays, Name, Spec, check_values, fit
 from idl_audit.proof.files.pairs import PAIRED, AgreementClaim, DifferenceClaim, Pairing
-from idl_audit.proof.files.strict_json import Damaged, Entry, Misfit, below, parsed
+from idl_audit.proof.files.strict_json import Damaged, Entry, Misfit, below, parsed, whole
 from idl_audit.proof.float_check import check_computed
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.proof import Proof
@@ -55,19 +58,34 @@ from idl_audit.values.arrays import AnyArray
 from idl_audit.values.box import Box
 from idl_audit.values.demand import AmongFirst, Limits, Parted, PixelClasses
 from idl_audit.values.errors import InvalidInputError
+from idl_audit.values.families import Family
 from idl_audit.values.npz import NpzFile, write_npz
+from idl_audit.values.patches import Patch
+from idl_audit.values.perturbations import Around, Directions, Perturbation, Perturbed, Term
 from idl_audit.values.query import Conjunction, Query
-from idl_audit.values.verdicts import ArithmeticName
+from idl_audit.values.shifts import Shift
+from idl_audit.values.verdicts import ArithmeticName, NormName
 
 SCHEMA_VERSION: Final = "2.0"
 KIND: Final = "proof"
 ARITHMETICS: Final[Mapping[str, ArithmeticName]] = MappingProxyType({"real": "real", "float32": "float32"})
 """What a claim may be about, by its word."""
+NORM_NAMES: Final[Mapping[str, NormName]] = MappingProxyType({"l2": "l2", "l1": "l1"})
+"""Norms that a claim may name; without a name it is about linf."""
 LONGEST_META: Final = 2**22
 """Characters that `meta` may have in a file of any size; a larger file may have as many as it has bytes."""
 
 SAMPLE: Final[Mapping[str, Spec]] = MappingProxyType(
     {**PROOF, "centre": Spec(REAL, ("inputs",)), "sigma": Spec(REAL, ("inputs",), 0)}
+)
+PERTURBED: Final[Mapping[str, Spec]] = MappingProxyType(
+    {
+        **PROOF,
+        "centre": Spec(REAL, ("sample",)),
+        "directions": Spec(REAL, ("directions/0", "sample")),
+        "low": Spec(REAL, ("directions/0",)),
+        "high": Spec(REAL, ("directions/0",)),
+    }
 )
 PROPERTY: Final[Mapping[str, Spec]] = MappingProxyType(
     {
@@ -109,7 +127,14 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
 """Pattern of a name -> what arrays of that name are, for each kind of claim."""
 
 Claim: TypeAlias = (
-    SampleClaim | DemandClaim | PropertyClaim | QueryClaim | SensitivityClaim | AgreementClaim | DifferenceClaim
+    SampleClaim
+    | DemandClaim
+    | PerturbedClaim
+    | PropertyClaim
+    | QueryClaim
+    | SensitivityClaim
+    | AgreementClaim
+    | DifferenceClaim
 )
 
 
@@ -170,12 +195,12 @@ class ProofFile:
         if not (queries or nothing_left) or len(queries) != len(self.proofs):
             return [f"it has {len(self.proofs)} proofs for {len(queries)} queries"]
         found = []
-        for number, (query, proof, own) in enumerate(zip(queries, self.proofs, exact, strict=True)):
-            where = f"box {number}: " if isinstance(self.claim, PropertyClaim | QueryClaim) else ""
-            where = f"group {number}: " if isinstance(self.claim, DemandClaim) and len(queries) > 1 else where
+        asked = zip(_questions(self.claim, model), self.proofs, exact, strict=True)
+        for number, ((there, query), proof, own) in enumerate(asked):
+            where = f"{_PARTS[type(self.claim)]} {number}: " if type(self.claim) in _PARTS else ""
             if not query.alternatives:
                 found.append(f"{where}it names no alternative")
-            found += [where + why for why in self._open(model, query, proof, arithmetic, own)]
+            found += [where + why for why in self._open(there, query, proof, arithmetic, own)]
         return found
 
     def _open(
@@ -191,6 +216,20 @@ class ProofFile:
     def n_leaves(self) -> int:
         """Leaves of the trees that refute alternatives."""
         return sum(proof.n_leaves for proof in self.proofs)
+
+
+def _questions(claim: Claim, model: ImplicitModel) -> Iterator[tuple[ImplicitModel, Query]]:
+    """Yield the queries of a claim, each with the model that it is about."""
+    if isinstance(claim, PerturbedClaim):
+        yield from claim.questions(model)
+    elif not isinstance(claim, SensitivityClaim):
+        yield from ((model, query) for query in claim.queries(model))
+
+
+_PARTS: Final[Mapping[type, str]] = MappingProxyType(
+    {PropertyClaim: "box", QueryClaim: "box", PerturbedClaim: "piece", DemandClaim: "group"}
+)
+"""What the queries of a claim with several are about."""
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -242,6 +281,8 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     if isinstance(claim, QueryClaim):
         networks = [{"name": name, "sha256": sha256} for name, sha256 in claim.networks]
         return {"kind": "query", "name": claim.name, "sha256": claim.sha256, "networks": networks}
+    if isinstance(claim, PerturbedClaim):
+        return _packed_perturbed(claim, arrays)
     ball = claim.ball
     arrays["centre"] = np.asarray(ball.centre, np.float64)
     if ball.sigma is not None:
@@ -260,10 +301,30 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
         "clip": ball.clip,
         "cardinality": ball.cardinality,
         **({"free": ball.free} if ball.free else {}),
+        **({"norm": ball.norm} if ball.norm != "linf" else {}),
     }
     if isinstance(claim, DemandClaim):
         return {**of_set, **_packed_demand(claim, arrays)}
     return {**of_set, "kind": "sample", "label": claim.label}
+
+
+def _packed_perturbed(claim: PerturbedClaim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    around, perturbation = claim.inputs.around, claim.inputs.perturbation
+    arrays["centre"] = np.asarray(around.sample, np.float64)
+    if perturbation.directions is not None:
+        names = ("directions", "low", "high")
+        arrays.update(dict(zip(names, perturbation.directions.arrays, strict=True)))
+    return {
+        "kind": "perturbed",
+        "index": claim.index,
+        "label": claim.label,
+        "factor": claim.inputs.factor,
+        "clip": around.clip,
+        "shape": around.shape,
+        "terms": [asdict(term) for term in perturbation.terms],
+        **({} if perturbation.patch is None else {"patch": (perturbation.patch.height, perturbation.patch.width)}),
+        **({} if perturbation.shift is None else {"translate": perturbation.shift.most}),
+    }
 
 
 def _packed_demand(claim: DemandClaim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -371,11 +432,17 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
         raise Damaged("it has a threshold, which makes two classes, and is about none")
     entry = Entry(value, "claim", ("kind", *kind.keys), kind.optional)
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
-    fit(headers, kind.table, lambda name, size: sizes(model, headers, name, size))
+    there = kind.form(model, entry)
+
+    def size_of(name: Name, size: str) -> int | None:
+        return model.n_inputs if size == "sample" else sizes(there, headers, name, size)
+
+    fit(headers, kind.table, size_of)
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
     found = kind.opened(about, entry, Arrays(arrays), model)
     if about.arithmetic != "real" and name not in ("sample", "property", "query", *DEMANDS):
-        raise Damaged("it speaks of roundings, and is about " + ("slopes" if name == "sensitivity" else "two networks"))
+        what = {"sensitivity": "slopes", "perturbed": "a perturbation"}.get(str(name), "two networks")
+        raise Damaged(f"it speaks of roundings, and is about {what}")
     if about.arithmetic == "real" and any(proof.slack for proof in found.proofs):
         raise Damaged("it speaks of roundings, and is about real numbers")
     return found
@@ -388,13 +455,18 @@ def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
     return tuple(opened(arrays, number) for number in range(count))
 
 
-def _ball(entry: Entry, arrays: Arrays, model: ImplicitModel) -> Ball:
+def _ball(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> Ball:
     """Return the set around a sample. Raises Damaged where it makes no sense."""
     cardinality = None if entry.get("cardinality") is None else entry.whole("cardinality")
     free = tuple(entry.members("free", model.n_inputs, "input"))
     if free and cardinality is not None:
         raise Damaged("its set has inputs that move freely, and a limit on how many move")
-    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality, free)
+    norm = NORM_NAMES.get(entry.text("norm")) if "norm" in entry else "linf"
+    if norm is None:
+        raise Damaged("it speaks of a norm that is not known")
+    if norm != "linf" and about.arithmetic != "real":
+        raise Damaged("it speaks of roundings, and is about a ball")
+    ball = Ball(arrays["centre"], entry.number("eps"), arrays.get("sigma"), entry.pair("clip"), cardinality, free, norm)
     try:
         _ = ball.inputs
     except InvalidInputError as error:
@@ -403,7 +475,7 @@ def _ball(entry: Entry, arrays: Arrays, model: ImplicitModel) -> Ball:
 
 
 def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
-    ball = _ball(entry, arrays, model)
+    ball = _ball(about, entry, arrays, model)
     label = below(entry.whole("label"), max(2, model.n_outputs), "the label", "class")
     return ProofFile(about, SampleClaim(ball, label, entry.whole("index")), _proofs(arrays, 1))
 
@@ -415,7 +487,7 @@ def _top(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> Pr
     demand = AmongFirst(label, k, tuple(entry.members("below", q, "class")))
     if k < 1 or label in demand.below:
         raise Damaged("it says of a class that it is among none, or stays below itself")
-    claim = DemandClaim(_ball(entry, arrays, model), demand, (), entry.whole("index"))
+    claim = DemandClaim(_ball(about, entry, arrays, model), demand, (), entry.whole("index"))
     return ProofFile(about, claim, _proofs(arrays, 1))
 
 
@@ -444,8 +516,62 @@ def _with_groups(about: About, demand: Parted, entry: Entry, arrays: Arrays, mod
     groups = tuple(arrays[f"group.{number}.parts"] for number in range(count))
     if not count or not all(group.size and np.isin(group, demand.parts).all() for group in groups):
         raise Damaged("it has a group without parts, or of parts of which nothing is demanded")
-    claim = DemandClaim(_ball(entry, arrays, model), demand, groups, entry.whole("index"))
+    claim = DemandClaim(_ball(about, entry, arrays, model), demand, groups, entry.whole("index"))
     return ProofFile(about, claim, _proofs(arrays, count))
+
+
+def _perturbed(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    shape = tuple(whole(extent, "'shape' of claim") for extent in entry.items("shape"))
+    if math.prod(shape) != model.n_inputs:
+        raise Misfit(f"its pictures have the shape {shape}, and the model has {model.n_inputs} inputs")
+    vectors, low, high = (arrays.get(name) for name in ("directions", "low", "high"))
+    try:
+        if vectors is None or low is None or high is None:
+            if not vectors is low is high is None:
+                raise Damaged("it has directions without ends, or ends without directions")
+            directions = None
+        else:
+            directions = Directions(vectors, low, high)
+        patch = _patch(entry) if "patch" in entry else None
+        shift = Shift(entry.number("translate")) if "translate" in entry else None
+        perturbation = Perturbation(tuple(_term(value) for value in entry.items("terms")), directions, patch, shift)
+        around = Around(arrays["centre"], shape, entry.pair("clip"))
+        inputs = Perturbed(around, perturbation, entry.number("factor"))
+        count = len(inputs.pieces)
+    except InvalidInputError as error:
+        raise Damaged(f"its set makes no sense: {error}") from error
+    label = below(entry.whole("label"), max(2, model.n_outputs), "the label", "class")
+    return ProofFile(about, PerturbedClaim(inputs, label, entry.whole("index")), _proofs(arrays, count))
+
+
+def _patch(entry: Entry) -> Patch:
+    sides = [whole(side, "'patch' of claim") for side in entry.items("patch")]
+    if len(sides) != 2:
+        raise Damaged("its patch has not two sides")
+    return Patch(*sides)
+
+
+def _term(value: object) -> Term:
+    entry = Entry(value, "a term", ("kind", "lo", "hi", "detail"))
+    return Term(entry.text("kind"), entry.number("lo"), entry.number("hi"), entry.text("detail"))
+
+
+def _of_parameters(model: ImplicitModel, entry: Entry) -> ImplicitModel:
+    """Return the model behind some family: its blocks have the sizes of those behind any other."""
+    if "patch" in entry:
+        return model
+    clip, p = entry.pair("clip"), model.n_inputs
+    if not model.is_feed_forward:
+        raise Misfit("it speaks of a perturbation, and the model has loops")
+    if "translate" in entry:
+        two = Box.between(np.zeros(2), np.ones(2))
+        return with_family(model, Family(np.zeros(p), np.zeros((p, 2)), two, product=np.zeros(p)))
+    if clip is not None and not clip[0] <= clip[1]:
+        raise Damaged("its valid range is empty")
+    return with_family(model, Family(np.full(p, 0.0 if clip is None else clip[0]), np.zeros((p, 1)), _UNIT, clip))
+
+
+_UNIT: Final = Box.between(np.zeros(1), np.ones(1))
 
 
 def _box_of(entry: Entry, arrays: Arrays) -> Ball:
@@ -539,6 +665,8 @@ class Kind:
     opened: Callable[[About, Entry, Arrays, ImplicitModel], ProofFile]
     optional: tuple[str, ...] = ()
     """Keys that may be left out."""
+    form: Callable[[ImplicitModel, Entry], ImplicitModel] = lambda model, entry: model
+    """A model of the form that proofs are about, for its sizes."""
 
 
 _OF_A_SAMPLE: Final = ("index", "eps", "clip", "cardinality")
@@ -546,10 +674,17 @@ _OF_A_PAIR: Final = ("index", "eps", "clip", "form", "other")
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "sample": Kind(("label", *_OF_A_SAMPLE), SAMPLE, _sample, ("free",)),
+        "sample": Kind(("label", *_OF_A_SAMPLE), SAMPLE, _sample, ("free", "norm")),
         "limits": Kind(_OF_A_SAMPLE, LIMITS, _limits, ("free",)),
         "top": Kind(("label", "k", "below", *_OF_A_SAMPLE), SAMPLE, _top, ("free",)),
         "pixels": Kind(("classes", *_OF_A_SAMPLE), PIXELS, _pixels, ("free",)),
+        "perturbed": Kind(
+            ("index", "label", "factor", "clip", "shape", "terms"),
+            PERTURBED,
+            _perturbed,
+            ("patch", "translate"),
+            _of_parameters,
+        ),
         "property": Kind(("name", "sha256"), PROPERTY, _property),
         "query": Kind(("name", "sha256", "networks"), PROOF, _asked_query),
         "sensitivity": Kind((), SENSITIVITY, _sensitivity),

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from idl_audit.report.claims import ARITHMETICS
 from idl_audit.report.render.parts import Cell, Kind, Mark, Name, PairList, Pairs, Section, Share, Table, table
 from idl_audit.report.schema import Conversion, DataInfo, Report, ThreatModel
-from idl_audit.report.wording import demand_text, figure, near_jumps, optimisation
+from idl_audit.report.wording import (
+    demand_text,
+    figure,
+    is_patch,
+    near_jumps,
+    optimisation,
+    perturbation_text,
+    saturates,
+)
 
 _LEVELS: dict[str, Kind] = {"info": "info", "warning": "warning", "error": "error"}
 
@@ -151,7 +159,13 @@ def _few(values: tuple[float, ...]) -> str:
 
 
 def _add_threat(pairs: PairList, threat: ThreatModel) -> None:
-    if threat.k is None:
+    if threat.set == "perturbed":
+        drawn = f", as pictures of {' x '.join(map(str, threat.picture))}" if threat.picture else ""
+        text = f"{'any values in ' if is_patch(threat) else 'eps times '}{perturbation_text(threat)}{drawn}"
+        text += ", inputs saturating" if threat.clip is not None and saturates(threat.perturbation) else ""
+    elif threat.norm != "linf":
+        text = f"the inputs may move by at most eps in the {threat.norm} norm, all together"
+    elif threat.k is None:
         text = "every input may move by at most eps"
     else:
         text = f"at most {threat.k} inputs may move, each by at most eps"

@@ -35,6 +35,8 @@ from idl_audit.report.wording import (
     figure,
     in_arithmetic,
     interval,
+    is_perturbed,
+    parameters_text,
     percent,
 )
 from idl_audit.report.worst_first import (
@@ -171,19 +173,22 @@ def _by_verdict(report: Report, samples: list[SampleReport]) -> Table:
     """One row per sample, each of which was tried at one radius."""
     rows: list[tuple[Cell, ...]] = []
     named = report.threat_model is not None and report.threat_model.features is not None
+    perturbed = is_perturbed(report)
     for sample in samples:
         result = sample.results[0]
         parts: tuple[Cell, ...] = ()
         if result.parts is not None:
             parts = (f"{result.parts.certified} of {result.parts.n}", result.parts.falsified)
-        changed: tuple[Cell, ...] = (changes_text(result.adversarial),) if named else ()
-        rows.append((*_who(sample), verdict_mark(result.verdict), *parts, *_why(result), *changed))
+        more: tuple[Cell, ...] = (changes_text(result.adversarial),) if named else ()
+        more += (parameters_text(result),) if perturbed else ()
+        rows.append((*_who(sample), verdict_mark(result.verdict), *parts, *_why(result), *more))
     noun = PARTS.get(report.demand.kind) if report.demand is not None else None
     of_parts = (f">{noun} certified", ">attacked") if noun else ()
     titles = (
         *(">sample", ">label", ">predicted", "verdict", *of_parts),
         *(">margin", ">becomes", "reason or method", ">seconds"),
         *(("changes",) if named else ()),
+        *((">parameters",) if perturbed else ()),
     )
     return table(f"Samples at eps {eps_text(report, samples[0].results[0].eps)}", titles, rows, note=_MARGIN)
 

@@ -82,6 +82,7 @@ from idl_audit.report.schema.subject import (
 )
 from idl_audit.report.schema.training import Fit, Training
 from idl_audit.report.schema.verification import (
+    CheckedFile,
     Claim,
     NetworkFacts,
     Numbers,
@@ -103,6 +104,7 @@ __all__ = [
     "BlockInfo",
     "BlockLink",
     "Cardinality",
+    "CheckedFile",
     "Claim",
     "ClassMargin",
     "CleanAccuracy",

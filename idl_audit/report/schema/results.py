@@ -93,6 +93,9 @@ class Adversarial(Part):
     )
     linf: NonNegative = Field(description="Largest change of an input, in data units.")
     l0: Count = Field(description="Number of inputs that change.")
+    distance: NonNegative | None = Field(
+        default=None, description="Size of the change in threat_model.norm, where that is not linf."
+    )
     margin: float | None = Field(
         description="Output of the right class minus the largest other one, at most 0; null where one is no number."
     )
@@ -105,6 +108,12 @@ class Adversarial(Part):
     )
     changes: tuple[FeatureChange, ...] = Field(
         default=(), description="With --features: the features that differ from the sample's."
+    )
+    parameters: tuple[float, ...] = Field(
+        default=(),
+        description="Of a perturbation: its parameters there, in the order of threat_model.perturbation, then those of "
+        "the directions; of a patch its row and column. The network was asked about the float32 numbers next to the "
+        "input that they make, exact arithmetic about that input.",
     )
     key: Text | None = Field(default=None, description="Name of the input in the file that --save wrote.")
 
@@ -119,6 +128,11 @@ class SampleResult(Part):
     margin_found: float | None = Field(default=None, description="Smallest margin that an attack found in the set.")
     adversarial: Adversarial | None = Field(default=None, description="For `falsified`: the input that was found.")
     reason: Reason | None = Field(default=None, description="For `unknown`: why.")
+    worst: tuple[float, ...] = Field(
+        default=(),
+        description="Of a patch that changes no class as far as is known: row and column of the position that is open, "
+        "or has the least proved bound; of shifts the signs of theirs.",
+    )
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
     parts: PartCounts | None = Field(
         default=None, description="Where what is demanded has parts - outputs, labels, pixels -: those of each verdict."

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from idl_audit.report.schema.base import Count, NonNegative, Part, Positive, Seconds, Sha256, Text
-from idl_audit.values.verdicts import ArithmeticName
+from idl_audit.values.verdicts import ArithmeticName, NormName
 
 
 class Tool(Part):
@@ -235,8 +235,13 @@ class EpsPoint(Part):
 class ThreatModel(Part):
     """How an input may be perturbed."""
 
-    set: Literal["box", "card"] = Field(description="Every input at once (box), or at most k of them (card).")
-    norm: Literal["linf"] = Field(default="linf", description="The norm that eps bounds.")
+    set: Literal["box", "card", "ball", "perturbed"] = Field(
+        description="Every input at once (box), at most k of them (card), all together in another norm than linf "
+        "(ball), or what a perturbation makes of the sample."
+    )
+    norm: NormName = Field(
+        default="linf", description="The norm that eps bounds: of the change, all inputs together; linf of each."
+    )
     eps: tuple[EpsPoint, ...] = Field(description="The radii, in data units.")
     k: int | None = Field(default=None, ge=1, description="For `card`: how many inputs may change.")
     sigma: Text | None = Field(
@@ -257,6 +262,16 @@ class ThreatModel(Part):
     free: tuple[Count, ...] = Field(
         default=(), description="Inputs, by number, that move through the whole of `clip`, whatever eps is."
     )
+    perturbation: Text | None = Field(
+        default=None,
+        description="For `perturbed`: what changes and how far, eps times: brightness=-0.1:0.1. Inputs saturate at the "
+        "ends of `clip`.",
+    )
+    directions: Text | None = Field(default=None, description="For `perturbed`: file of directions to move along.")
+    directions_sha256: Sha256 | None = Field(default=None, description="SHA-256 of the numbers in it.")
+    picture: tuple[Count, ...] = Field(
+        default=(), description="For `perturbed`: shape of an input as a picture, where the perturbation depends on it."
+    )
 
     features: Text | None = Field(
         default=None,
@@ -276,4 +291,15 @@ class ThreatModel(Part):
             raise ValueError("inputs that are free move within clip, and there is none")
         if not self.free and not self.fair and any(point.value == 0 for point in self.eps):
             raise ValueError("eps 0 leaves nothing to move, as no input is free")
+        return self
+
+    @model_validator(mode="after")
+    def _check_perturbation(self) -> Self:
+        named = self.perturbation is not None or self.directions is not None
+        if named != (self.set == "perturbed") or (self.directions is None) != (self.directions_sha256 is None):
+            raise ValueError("a set `perturbed`, and no other, has a perturbation or hashed directions")
+        if (self.norm != "linf") != (self.set == "ball"):
+            raise ValueError("a set `ball`, and no other, is one of another norm than linf")
+        if (named or self.set == "ball") and (self.k is not None or self.sigma is not None or self.free):
+            raise ValueError("no k, sigma or free inputs stand beside a perturbation or a ball")
         return self

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from idl_audit.report.schema.base import Count, NonNegative, Part, Sha256, Text
 from idl_audit.report.schema.subject import PreprocessingInfo
-from idl_audit.values.verdicts import ArithmeticName
+from idl_audit.values.verdicts import ArithmeticName, NormName
 
 
 class Numbers(Part):
@@ -106,11 +106,24 @@ class Claim(Part):
         default=None, description="Of one output: class 1 is above it, class 0 is not; null where outputs compete."
     )
     eps: NonNegative | None = Field(default=None, description="The radius, in the units of the inputs.")
+    norm: NormName = Field(default="linf", description="The norm that eps bounds.")
     centre: Numbers | None = Field(default=None, description="The sample that the set lies around.")
     sigma: Numbers | None = Field(default=None, description="Radii of the inputs for eps = 1; null stands for ones.")
-    clip: tuple[float, float] | None = Field(default=None, description="Inputs outside this range are no part of it.")
+    clip: tuple[float, float] | None = Field(
+        default=None, description="Inputs outside this range are no part of it; those of a perturbation saturate there."
+    )
     free: tuple[Count, ...] = Field(default=(), description="Inputs, by number, that move through the whole of clip.")
     cardinality: Count | None = Field(default=None, description="How many inputs change at most; null for all.")
+    perturbation: Text | None = Field(
+        default=None,
+        description="What changes in place of every input, eps times; inputs saturate at clip's ends.",
+    )
+    directions: tuple[Numbers, ...] | None = Field(
+        default=None, description="Directions that inputs change along, their least and their greatest parameters."
+    )
+    picture: tuple[Count, ...] = Field(
+        default=(), description="Shape of an input as a picture, where the perturbation depends on it."
+    )
     index: Count | None = Field(default=None, description="Position of the sample in its data, as the file states it.")
     leaves: Count | None = Field(default=None, description="Leaves of the trees that prove it.")
     property: PropertyClaim | None = Field(default=None, description="The property.")
@@ -120,6 +133,16 @@ class Claim(Part):
     limits: Numbers | None = Field(
         default=None, description="Of each output: |y - y'| is below it, or 0 where it is 0, everywhere in the set."
     )
+
+
+class CheckedFile(Part):
+    """One of several files that were checked."""
+
+    file: Text = Field(description="Its name.")
+    claim: Text | None = Field(default=None, description="What it claims, and by which proofs.")
+    accepted: bool = Field(description="Whether every claim of it holds.")
+    checked: Count = Field(description="Claims that were checked; 0 where it could not be read.")
+    refused: tuple[Text, ...] = Field(default=(), description="Claims that do not hold, and why.")
 
 
 class Verification(Part):
@@ -136,3 +159,6 @@ class Verification(Part):
     accepted: bool = Field(description="Whether every claim holds.")
     checked: Count = Field(description="Claims that were checked.")
     refused: tuple[Text, ...] = Field(default=(), description="Claims that do not hold, and why.")
+    files: tuple[CheckedFile, ...] = Field(
+        default=(), description="Each of several files, in the order in which they were given; empty for one."
+    )

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from idl_audit.report.schema import Gate, Report, RuleResult
 from idl_audit.report.terminal.layout import Section, add_columns, add_row, heading, in_colour, table, verdict_name
-from idl_audit.report.wording import eps_text, figure, plain
+from idl_audit.report.wording import eps_text, figure, is_patch, perturbation_text, plain
 
 
 def gate_sections(report: Report, gate: Gate, most: int | None) -> Iterable[Section]:
@@ -45,6 +45,11 @@ def _threat(report: Report) -> list[str]:
     """Say what is less than an attacker who changes all inputs towards any class: rules hold against no more."""
     threat = report.threat_model
     limits = []
+    if threat is not None and threat.set == "perturbed":
+        what = "within" if is_patch(threat) else "by eps times"
+        limits.append(f"inputs change {what} {plain(perturbation_text(threat))} alone")
+    if threat is not None and threat.norm != "linf":
+        limits.append(f"eps bounds the {threat.norm} norm of the change")
     if threat is not None and threat.k is not None:
         limits.append(f"at most {threat.k} inputs change")
     if threat is not None and threat.target is not None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from idl_audit.report.claims import facts
 from idl_audit.report.schema import (
     AgreementCheck,
+    CheckedFile,
     Conversion,
     Diagnostic,
     EquilibriumCheck,
@@ -78,6 +79,9 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from prediction_sections(report, most)
     if report.verification is not None:
         yield "Verification", _verification(report.verification)
+    if report.verification is not None and report.verification.files:
+        files = report.verification.files
+        yield heading("Files, refused ones first", len(files), most), _checked_files(files, most)
     if report.summary is not None and report.summary.per_eps:
         yield from verdict_sections(report, report.summary, most, wide=wide)
     if report.objectives:
@@ -174,6 +178,17 @@ def _verification(found: Verification) -> Table:
     pair(rows, "checked", f"{found.checked} claims, {len(found.refused)} refused")
     if found.refused:
         pair(rows, "refused", Text("\n".join(plain(reason) for reason in found.refused[:MAX_ROWS]), style="red"))
+    return rows
+
+
+def _checked_files(files: Sequence[CheckedFile], most: int | None) -> Table:
+    rows = table(
+        ("file", "left"), ("verdict", "left"), ("claims", "right"), ("what it claims, or why it is refused", "left")
+    )
+    for one in sorted(files, key=lambda one: one.accepted)[:most]:
+        said = one.claim or "" if one.accepted else one.refused[0] if one.refused else "a claim does not hold"
+        verdict = Text("accepted") if one.accepted else Text("refused", style="red")
+        rows.add_row(plain(one.file), verdict, f"{one.checked}", plain(said))
     return rows
 
 

@@ -31,6 +31,8 @@ from idl_audit.report.wording import (
     eps_text,
     figure,
     interval,
+    is_perturbed,
+    parameters_text,
     percent,
 )
 from idl_audit.report.worst_first import deciding_margin, has_radii, largest_certified, smallest_falsified, worst_first
@@ -148,9 +150,11 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
     made = table(("sample", "right"), ("label", "right"), ("predicts", "right"), ("verdict", "left"))
     add_columns(made, ("margin", "right"), ("becomes", "right"), ("reason", "left"))
     named = report.threat_model is not None and report.threat_model.features is not None
+    perturbed = is_perturbed(report)
     add_columns(made, *((("changes", "left"),) if named else ()))
     if wide:
-        add_columns(made, ("eps", "right"), ("method", "left"), ("inputs changed", "right"))
+        changed = "parameters" if perturbed else "inputs changed"
+        add_columns(made, ("eps", "right"), ("method", "left"), (changed, "right"))
         add_columns(made, ("confirmed by", "left"), ("seconds", "right"))
     for sample in samples[:most]:
         result = sample.results[0]
@@ -160,7 +164,8 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
         cells += [found.class_ if found else None, result.reason.value if result.reason else None]
         cells += [changes_text(found)] if named else []
         if wide:
-            cells += [eps_text(report, result.eps), result.method, found.l0 if found else None]
+            changed_by = parameters_text(result) if perturbed else found.l0 if found else None
+            cells += [eps_text(report, result.eps), result.method, changed_by]
             cells += [(", ".join(found.confirmed_by) or None) if found else None, figure(result.seconds)]
         add_row(made, cells)
     return made

@@ -18,11 +18,12 @@ from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.proof.bounds import StateBounds
+from idl_audit.search.branching.balls import SearchBall
 from idl_audit.search.branching.groups import Groups, groups_of
 from idl_audit.search.branching.tangents import Tangents
 from idl_audit.search.torch_maps import Function, load_torch, pulled, tensor
-from idl_audit.values.box import Box
 from idl_audit.values.budget import UNLIMITED, Budget
+from idl_audit.values.input_sets import InputSet, NormBall
 
 if TYPE_CHECKING:
     import torch
@@ -72,15 +73,17 @@ class Lines:
 
 
 class SearchNet:
-    """A feed-forward implicit model over one box, in float32."""
+    """A feed-forward implicit model over one box or ball, in float32."""
 
-    def __init__(self, model: ImplicitModel, box: Box, budget: Budget = UNLIMITED) -> None:
+    def __init__(self, model: ImplicitModel, inputs: InputSet, budget: Budget = UNLIMITED) -> None:
         """Put the maps of the model into torch. Raises BudgetError where the time is over before that is done."""
         load_torch()
         self.model = model
         *self.rows, self.output = _search_rows(model, budget)
-        self.centre = tensor(box.centre)
-        self.radius = tensor(box.radius)
+        self.centre = tensor(inputs.hull.centre)
+        self.radius = tensor(inputs.hull.radius)
+        self.ball = SearchBall.of(inputs) if isinstance(inputs, NormBall) else None
+        """Where the set is no box: what its support is; no plane stands in for a chord then."""
         self.convex: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Block -> (below, above) of the blocks whose states branch on the sign of z."""
         self.curved = {k for k, block in enumerate(model.blocks) if block.has_lines_of_any_slope}
@@ -197,10 +200,18 @@ class SearchNet:
             inputs = tilted
             total = total - inputs.abs().sum(-1)
         elif inputs is not None:
-            total = total + inputs @ self.centre - inputs.abs() @ self.radius
+            total = total + self._least(inputs)
         if seen is not None and inputs is not None:
             seen[-1] = inputs
         return total
+
+    def _least(self, w: torch.Tensor) -> torch.Tensor:
+        """Return the least w . u over the set, (N, p) -> (N,)."""
+        return w @ self.centre - w.abs() @ self.radius if self.ball is None else self.ball.least(w)
+
+    def lowest(self, w: torch.Tensor) -> torch.Tensor:
+        """Return about where w . u is least over the set, (N, p)."""
+        return self.centre - self.radius * w.sign() if self.ball is None else self.ball.lowest(w)
 
     @staticmethod
     def _over_states(own: Lines, v: torch.Tensor, slopes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -90,7 +90,7 @@ class Search:
         self._judge, self._record, self._watch = judge.within(budget), record, watch
         self._rounds = 0
         """Rounds of trees of hidden states so far."""
-        self._inputs = Interval.of_boxes(query.box)
+        self._inputs = Interval.of_set(query.inputs)
         self._lowers = [np.full(len(alternative.rows), -np.inf) for alternative in query.alternatives]
         self._forest: dict[int, Tree] = {}
         """Alternative -> the tree that is being grown, on the bounds as they are."""
@@ -105,7 +105,7 @@ class Search:
     def run(self) -> BranchOutcome:
         """Go through the stages until all alternatives are refuted, one holds, or the budget is spent."""
         with suppress(BudgetError):
-            self._net = SearchNet(self._model, self._query.box, self._budget)
+            self._net = SearchNet(self._model, self._query.inputs, self._budget)
             self._begin()
             if self._left:
                 self._plant()
@@ -149,14 +149,14 @@ class Search:
 
     def _plant(self) -> None:
         """Bound the states, and leave out those that are dead over the box."""
-        model, box, record = self._model, self._query.box, self._record
+        model, record = self._model, self._record
         steps = None if record is None else record.steps
         self._bounds = root_bounds(self._net, self._inputs, budget=self._budget, share=0.5, record=steps)
         kept = living_states(model, self._bounds)
         if record is not None:
             record.kept = kept
         if kept:
-            self._net = SearchNet(restricted(model, kept), box, self._budget)
+            self._net = SearchNet(restricted(model, kept), self._query.inputs, self._budget)
             self._bounds = restricted_bounds(self._bounds, kept)
 
     def _go_on(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from idl_audit.proof.bounds import SetInputs
 from idl_audit.proof.planes import PARTS, Planes, Reads, can_have_planes, slopes_of
 from idl_audit.search.torch_maps import indices, tensor
 
@@ -133,12 +134,12 @@ def planes_for(
 
     Args:
         model: the model.
-        inputs: the box.
+        inputs: the box; over sets that are none there are no planes.
         bounds: block -> z, (1, n).
         wanted: block -> coefficients of its states in the functional, (n,).
     """
     found: dict[int, SearchPlanes] = {}
-    left = MOST_NUMBERS
+    left = 0 if isinstance(inputs, SetInputs) else MOST_NUMBERS
     for k in sorted(wanted.keys() & set(range(len(model.blocks)))):
         if not can_have_planes(model, k):
             continue

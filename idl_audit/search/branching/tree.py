@@ -44,6 +44,8 @@ MOSTLY = 0.7
 ROOT_STEPS = 30
 PLANE_STEPS = 30
 """At the root, for planes."""
+BALL_STEPS = 200
+"""Of ascent in a leaf over a ball that no state is left to split in."""
 LEAF_STEPS = 14
 BATCH = 128
 LARGEST_BATCH = 512
@@ -270,8 +272,8 @@ class Tree:
     def _corners(self, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
         import torch
 
-        signs = found.seen[-1][rows.tolist()].sign() if -1 in found.seen else torch.zeros(len(rows), 1)
-        return np.asarray((self._net.centre - self._net.radius * signs).double().numpy())
+        w = found.seen[-1][rows.tolist()] if -1 in found.seen else torch.zeros(len(rows), self._net.centre.numel())
+        return np.asarray(self._net.lowest(w).double().numpy())
 
     def _exhausted(self, leaf: Leaf) -> tuple[bool, FloatArray | None]:
         """Return whether a leaf that has no state left to split is closed, and else a point: a linear program is exact.
@@ -280,6 +282,8 @@ class Tree:
         """
         import torch
 
+        if self._net.ball is not None:  # no linear program knows the ball
+            return self._raised(leaf), None
         phases = leaf.phases[None]
         own = with_phases(self._net.model, self._bounds, self._searcher.by_block(phases), 1)
         try:
@@ -302,6 +306,13 @@ class Tree:
             if proved[0] > 0:
                 return True, None
         return False, answer.point
+
+    def _raised(self, leaf: Leaf) -> bool:
+        """Return whether a leaf that has no state left to split is closed by more steps: its best bound is exact."""
+        found, _ = self._search(leaf.phases[None], [leaf], BALL_STEPS)
+        proved = self._prove(leaf.phases[None], found, np.zeros(1, np.int64))
+        self._close(leaf.phases[None], found, proved)
+        return bool(proved[0] > 0)
 
     def _close(self, phases: Phases, found: Found, proved: FloatArray) -> None:
         """Count and record the leaves that are proved, and tell the share of the tree that is."""

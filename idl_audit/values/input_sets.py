@@ -1,0 +1,232 @@
+"""Balls of the norms l2 and l1 within the valid range, and what an input set may be.
+
+    {u : |u - u0|_p <= r, lo <= u <= hi},   p = 2 or 1
+
+The greatest value of m . (u - u0) over it is at most that of m1 . (u - u0) over the ball plus that of m2 . (u - u0)
+over the box, whatever m = m1 + m2 are; the best parts make it equal (docs/mathematics.md, section 14.2). Parts are
+chosen in floating point, and evaluated rounded outward.
+
+Elsewhere: l2 threat model, l1 threat model, Euclidean robustness radius.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
+from idl_audit.values.box import Box, SparseBall, gains, set_support, total
+from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.rounding import UNIT_ROUNDOFF, gamma, up
+
+Norm: TypeAlias = Literal["l2", "l1"]
+NORMS: Final[tuple[Norm, ...]] = ("l2", "l1")
+
+STEPS: Final = 6
+"""In which the multiplier of the ball is found: each leaves out the entries at their ends, and there are few turns."""
+SHRINKS: Final = 12
+"""Tries to find float32 numbers inside the ball next to a point of it."""
+SMALL: Final = 2.0**-500
+"""What squares that underflow can take from a root, at most."""
+
+
+@dataclass(frozen=True)
+class NormBall:
+    """The ball of radius `eps` around a centre, cut with a box around it."""
+
+    centre: FloatArray
+    eps: float
+    norm: Norm
+    box: Box
+    """The least box around the set: of the same radius, clipped to the valid range."""
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise OptionError(f"there is no norm {self.norm!r} for a ball; known are linf, {', '.join(NORMS)}")
+        if not (np.isfinite(self.eps) and self.eps > 0):
+            raise OptionError(f"eps must be a positive number, not {self.eps}")
+        if self.centre.shape != self.box.lo.shape:
+            raise DataError(f"the centre has shape {self.centre.shape}, and its box {self.box.lo.shape}")
+        if not ((self.centre >= self.box.lo) & (self.centre <= self.box.hi)).all():
+            raise DataError("the centre of a ball must lie in its box")
+
+    @classmethod
+    def around(
+        cls, centre: FloatArray, eps: float, norm: Norm, *, valid_lo: float | None = None, valid_hi: float | None = None
+    ) -> NormBall:
+        """Return {u : |u - centre|_p <= eps, valid_lo <= u <= valid_hi}.
+
+        Raises:
+            OptionError: where eps is not a positive finite number.
+            DataError: where the centre lies outside the data range or is not finite.
+        """
+        box = Box.around(centre, eps, valid_lo=valid_lo, valid_hi=valid_hi)
+        return cls(np.asarray(centre, np.float64), float(eps), norm, box)
+
+    @property
+    def size(self) -> int:
+        """Number of inputs p."""
+        return self.box.size
+
+    @property
+    def hull(self) -> Box:
+        """The least box around the set."""
+        return self.box
+
+    @property
+    def radius(self) -> FloatArray:
+        """How far each input moves from the centre at most, rounded upward."""
+        return up(np.maximum(self.box.hi - self.centre, self.centre - self.box.lo))
+
+    @property
+    def moves(self) -> tuple[FloatArray, FloatArray]:
+        """How far each input falls and rises at most, both >= 0, rounded upward."""
+        below = np.where(self.box.lo < self.centre, up(self.centre - self.box.lo), 0.0)
+        return below, np.where(self.box.hi > self.centre, up(self.box.hi - self.centre), 0.0)
+
+    def rise(self, rows: FloatArray, error: FloatArray | float = 0.0) -> FloatArray:
+        """Return max of m . (u - centre) over the set for each row m, shape (..., p) -> (...), rounded upward.
+
+        It holds for every m' with |m' - m| <= error as well.
+        """
+        found = self._rise_l2(rows) if self.norm == "l2" else self._rise_l1(rows)
+        if np.any(error):
+            found = up(found + self.reach(np.broadcast_to(np.asarray(error, np.float64), rows.shape)))
+        return np.where(np.isnan(found), np.inf, found)
+
+    def reach(self, magnitudes: FloatArray) -> FloatArray:
+        """Return max of m . |u - centre| over the set for each row m >= 0, (..., p) -> (...), rounded upward."""
+        radius = self.radius
+        with np.errstate(over="ignore", invalid="ignore"):
+            by_box = total(np.where(radius > 0, magnitudes * radius, 0.0))
+            by_ball = _norm(magnitudes) if self.norm == "l2" else magnitudes.max(axis=-1, initial=0.0)
+            found = np.fmin(by_box, up(by_ball * self.eps))
+        return np.asarray(np.where(np.isnan(found), np.inf, found))
+
+    def support(self, rows: FloatArray) -> FloatArray:
+        """Return max of m . u over the set for each row m, shape (..., p) -> (...), rounded upward."""
+        return set_support(self, rows)
+
+    def _rise_l2(self, rows: FloatArray) -> FloatArray:
+        below, above = self.moves
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            first = in_ball(rows, below, above, self.eps)
+            rest = rows - first
+            others = total(gains(rest, UNIT_ROUNDOFF * np.abs(rest), self.centre, self.box))
+            return np.asarray(up(up(_norm(first) * self.eps) + others))
+
+    def _rise_l1(self, rows: FloatArray) -> FloatArray:
+        below, above = self.moves
+        size = np.abs(rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            lam = threshold(size, np.where(rows > 0, above, below), self.eps)
+            rest = np.sign(rows) * np.where(size > lam[..., None], up(size - lam[..., None]), 0.0)
+            return np.asarray(up(up(lam * self.eps) + total(gains(rest, 0.0, self.centre, self.box))))
+
+    def lowest(self, rows: FloatArray) -> FloatArray:
+        """Return about where m . u is least over the set, for each row m, (..., p); used to search, never to prove."""
+        (below, above), m = self.moves, -rows
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            if self.norm == "l2":
+                step = np.clip(m / np.maximum(multiplier(m, below, above, self.eps), 1e-300)[..., None], -below, above)
+            else:
+                far = np.where(m > 0, above, below)
+                order = np.argsort(-np.abs(m), axis=-1, kind="stable")
+                ordered = np.take_along_axis(far, order, axis=-1)
+                used = np.clip(self.eps - (np.cumsum(ordered, axis=-1) - ordered), 0.0, ordered)
+                step = np.zeros_like(m)
+                np.put_along_axis(step, order, used, axis=-1)
+                step = step * np.sign(m)
+        return np.asarray(self.centre + np.where(np.isfinite(step), step, 0.0))
+
+    def contains(self, points: FloatArray | Float32Array) -> BoolArray:
+        """Return for each row of `points`, (..., p), whether it is known to lie in the exact set.
+
+        Rounded so that a point is said to lie in it only where it does; one within 2^-40 of the sphere may not be.
+        """
+        change = np.abs(points.astype(np.float64) - self.centre)
+        change = np.where(change > 0, up(change), 0.0)
+        with np.errstate(over="ignore"):
+            inside = (total(change) if self.norm == "l1" else up(_norm(change))) <= self.eps
+        return np.asarray(self.box.contains(points) & inside)
+
+    def project(self, points: FloatArray) -> Float32Array:
+        """Return float32 points of the exact set near the given ones, (..., p), where there are any.
+
+        Onto the box, then towards the centre (l2) or onto the ball (l1), and inward by what float32 may change.
+        """
+        points = np.clip(points, self.box.lo, self.box.hi)
+        change = points - self.centre
+        change = _shrunk(change, self.eps) if self.norm == "l2" else _onto_l1(change, self.eps)
+        found = self.box.project(self.centre + change)
+        for k in range(SHRINKS):
+            outside = ~self.contains(found)
+            if not outside.any():
+                break
+            again = self.box.project(self.centre + change * (1.0 - 2.0 ** (k - 24)))
+            found = np.where(outside[..., None], again, found).astype(np.float32)
+        return found
+
+
+def _norm(rows: FloatArray) -> FloatArray:
+    """Return |m|_2 of each row, rounded upward."""
+    squares = np.einsum("...p,...p->...", rows, rows)
+    return np.asarray(up(np.sqrt(squares) * (1 + gamma(rows.shape[-1] + 8))) + SMALL)
+
+
+def multiplier(rows: FloatArray, below: FloatArray, above: FloatArray, r: float) -> FloatArray:
+    """Return lam >= 0, (...), with which clip(m / lam, -below, above) fills the ball of radius r; 0 where nothing does.
+
+    lam^2 = sum of m^2 over the entries that are not at their ends / (r^2 - sum of the squares of those that are), with
+    fewer entries inside from step to step.
+    """
+    squares, far = rows * rows, np.where(rows > 0, above, below)
+    ends, lam = far * far, np.sqrt(squares.sum(axis=-1)) / r
+    for _ in range(STEPS):
+        at_end = np.abs(rows) > lam[..., None] * far
+        if not at_end.any():
+            break
+        left = r * r - np.where(at_end, ends, 0.0).sum(axis=-1)
+        new = np.sqrt(np.where(at_end, 0.0, squares).sum(axis=-1) / np.maximum(left, 1e-300))
+        new = np.where((left > 0) & np.isfinite(new), np.minimum(new, lam), 0.0)
+        if (new >= lam).all():
+            break
+        lam = new
+    return np.asarray(lam)
+
+
+def in_ball(rows: FloatArray, below: FloatArray, above: FloatArray, r: float) -> FloatArray:
+    """Return the part m1 of each row that the ball is to bound: lam clip(m / lam, -below, above). Any m1 is sound."""
+    lam = multiplier(rows, below, above, r)[..., None]
+    found = np.clip(rows, -lam * below, lam * above)
+    return np.asarray(np.where(np.isfinite(found), found, 0.0))
+
+
+def threshold(size: FloatArray, far: FloatArray, r: float) -> FloatArray:
+    """Return lam >= 0, (...): the entry at which the largest ones, each at its end, have used up r; 0 if none has."""
+    order = np.argsort(-size, axis=-1, kind="stable")
+    used = np.cumsum(np.take_along_axis(np.broadcast_to(far, size.shape), order, axis=-1), axis=-1)
+    place = np.minimum((used < r).sum(axis=-1), size.shape[-1] - 1)
+    lam = np.take_along_axis(size, np.take_along_axis(order, place[..., None], axis=-1), axis=-1)[..., 0]
+    return np.asarray(np.where(used[..., -1] < r, 0.0, lam))
+
+
+def _shrunk(change: FloatArray, r: float) -> FloatArray:
+    norm = np.sqrt((change * change).sum(axis=-1, keepdims=True))
+    return np.asarray(change * np.minimum(1.0, r / np.maximum(norm, 1e-300)))
+
+
+def _onto_l1(change: FloatArray, r: float) -> FloatArray:
+    """Return the nearest points of the l1 ball: entries fall by one number, to 0 at least."""
+    size = np.abs(change)
+    ordered = -np.sort(-size, axis=-1)
+    spare = (np.cumsum(ordered, axis=-1) - r) / np.arange(1, size.shape[-1] + 1)
+    last = np.maximum((ordered > spare).sum(axis=-1, keepdims=True) - 1, 0)
+    by = np.maximum(np.take_along_axis(spare, last, axis=-1), 0.0)
+    return np.asarray(np.sign(change) * np.maximum(size - by, 0.0))
+
+
+InputSet: TypeAlias = Box | SparseBall | NormBall
+"""What an input may become."""
