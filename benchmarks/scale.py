@@ -79,9 +79,9 @@ def asked(folder: Path, data: Path, **more: Any) -> RobustnessOptions:
     units = Preprocessing(mean=(0.1307,), std=(0.3081,), bounds=BOUNDS)
     verdicts = Options(record="certificates" in more)
     return RobustnessOptions(
-        parse_eps("0.01"),
-        DataOptions(data, preprocessing=units),
-        verdicts,
+        eps=parse_eps("0.01"),
+        data=DataOptions(data, preprocessing=units),
+        verdicts=verdicts,
         journal=folder / "journal",
         force=True,
         **more,
