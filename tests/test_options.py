@@ -17,7 +17,7 @@ from idl_audit.cli import app as command_line
 from idl_audit.cli import loading
 from idl_audit.cli.options import Given, given_to, parameter_of, variables_of
 from idl_audit.commands.options import COMMANDS, asked_of, common
-from idl_audit.commands.options.common import Printing
+from idl_audit.commands.options.common import Printing, Watching
 from idl_audit.commands.options.robustness import (
     ArrayOptions,
     AttackedArrayOptions,
@@ -55,6 +55,8 @@ NOT_IN_A_FILE: Mapping[str, str] = {
     "verbose": TYPED,
     "force": TYPED,
     "resume": TYPED,
+    "log_json": TYPED,
+    "metrics": "what a run keeps beside it is named where it is started",
     "journal": "it stands beside --output",
 }
 NOT_IN_THE_ENVIRONMENT: Mapping[str, str] = {
@@ -68,6 +70,7 @@ NOT_TYPED: Mapping[str, str] = {
 }
 NOT_IN_PYTHON: Mapping[str, str] = {
     **{name: "Python gets the report itself" for name in options_of(Printing) if name != "force"},
+    **dict.fromkeys(options_of(Watching), "Python calls `watch`"),
     "model": "an argument without a name",
     "data": "an argument without a name",
     "property": "`audit` is about samples",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from idl_audit.cli.console import progress_bar
 from idl_audit.cli.exits import Exit, leave
-from idl_audit.cli.show import check_output, deliver, say_error, teller
+from idl_audit.cli.show import check_output, deliver, say_error
+from idl_audit.cli.watching import telling, watched
 from idl_audit.commands.bench import audit_bench, is_wrong
 from idl_audit.commands.options.many import Bench
 from idl_audit.report.json_text import from_json, to_json
@@ -31,8 +31,10 @@ def bench(asked: Bench) -> None:
         if output is not None:
             write_whole(output, lambda file: file.write(to_json(report).encode("utf-8")))
 
-    with progress_bar("bench", quiet=quiet) as watch:
-        report = audit_bench(asked.instances, options, watch=watch, save=save, tell=teller(quiet=quiet))
+    with watched("bench", quiet=quiet, asked=asked.watching) as watch:
+        report = audit_bench(
+            asked.instances, options, watch=watch, save=save, tell=telling(quiet=quiet, asked=asked.watching)
+        )
     deliver(report, asked.printing)
     unjudged = sum(entry.problem is not None for entry in report.properties)
     if unjudged:

@@ -55,17 +55,17 @@ BAR_EVERY = 0.1
 
 
 @contextmanager
-def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
+def progress_bar(title: str, *, quiet: bool, plainly: bool = False) -> Iterator[Callable[[Any], None]]:
     """Show a bar on stderr that is moved by calling what this yields with the work's progress.
 
-    Off a terminal there is a plain line now and then in its place.
+    Off a terminal, and where it is to be shown `plainly`, there is a plain line now and then in its place.
     """
     stderr = Console(stderr=True, highlight=False)
     if quiet:
         yield lambda progress: None
         return
-    if not stderr.is_terminal:
-        with _Heartbeat(title) as watch_lines:
+    if plainly or not stderr.is_terminal:
+        with Heartbeat(lambda progress, seconds: say(_line(title, progress, seconds))) as watch_lines:
             yield watch_lines
         return
     from rich import progress as bars
@@ -102,11 +102,18 @@ def _counts(progress: Any) -> str:
     return ", ".join([*tree, *counted, f"{progress.total - progress.done} open"])
 
 
-class _Heartbeat:
-    """Lines on stderr, whether anything becomes ready or not: a reader of a log sees that the command lives."""
+class Heartbeat:
+    """Says something now and then, whether anything becomes ready or not: whoever reads it sees that the command lives.
 
-    def __init__(self, title: str) -> None:
-        self._title, self._start = title, time.monotonic()
+    `say` is given the progress, None before there is any, and the seconds so far.
+    """
+
+    def __init__(
+        self, say: Callable[[Any, float], None], *, first: float | None = None, every: float | None = None
+    ) -> None:
+        """Begin at `__enter__`: first after some seconds, then every so many."""
+        self._say, self._start = say, time.monotonic()
+        self._first, self._every = first, every
         self._progress: Any = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -123,19 +130,25 @@ class _Heartbeat:
         self._progress = progress
 
     def _beat(self) -> None:
-        pause = FIRST_LINE
+        pause = FIRST_LINE if self._first is None else self._first
         while not self._over.wait(pause):
-            say(_line(self._title, self._progress, time.monotonic() - self._start))
-            pause = LINES_EVERY
+            self._say(self._progress, time.monotonic() - self._start)
+            pause = LINES_EVERY if self._every is None else self._every
+
+
+def seconds_left(progress: Any, seconds: float) -> float | None:
+    """Return how long the rest takes by the pace so far; None where nothing is decided yet, or all is."""
+    if not 0 < progress.done < progress.total:
+        return None
+    return seconds / float(progress.done) * float(progress.total - progress.done)
 
 
 def _line(title: str, progress: Any, seconds: float) -> str:
     """Return what is known after some seconds, with the time left where something is decided already."""
     if progress is None:
         return f"{title}: nothing is decided yet after {_duration(seconds)}"
-    left = ""
-    if 0 < progress.done < progress.total:
-        left = f", about {_duration(seconds / progress.done * (progress.total - progress.done))} left"
+    rest = seconds_left(progress, seconds)
+    left = "" if rest is None else f", about {_duration(rest)} left"
     return f"{title}: {progress.done} of {progress.total} after {_duration(seconds)}{left}: {_counts(progress)}"
 
 

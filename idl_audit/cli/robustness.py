@@ -7,15 +7,15 @@ from pathlib import Path
 
 import typer
 
-from idl_audit.cli.console import progress_bar
 from idl_audit.cli.exits import leave
 from idl_audit.cli.options import Given
-from idl_audit.cli.show import check_output, deliver, say, say_error, show, tell_resume, teller, written
+from idl_audit.cli.show import check_output, deliver, say, say_error, show, tell_resume, written
+from idl_audit.cli.watching import telling, watched
 from idl_audit.commands.attack_objective import audit_objectives
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_monotone import audit_monotone
 from idl_audit.commands.certify_property import audit_property
-from idl_audit.commands.options.common import Printing
+from idl_audit.commands.options.common import Printing, Watching
 from idl_audit.commands.options.robustness import (
     Attack,
     Certify,
@@ -32,25 +32,27 @@ def certify(given: Given) -> None:
     """Do `certify`."""
     asked: Certify = given.build(journal=journal_beside(given.values.get("output")))
     if asked.property is not None and asked.rule is not None:
-        _certify_property(asked.model, asked.property, asked.rule, asked.printing)
+        _certify_property(asked.model, asked.property, asked.rule, asked.printing, asked.watching)
     elif asked.way is not None:
-        _certify_monotone(asked.model, asked.way, asked.printing)
+        _certify_monotone(asked.model, asked.way, asked.printing, asked.watching)
     elif asked.samples is not None:
-        _run("certify", asked.model, asked.samples, asked.printing)
+        _run("certify", asked.model, asked.samples, asked.printing, asked.watching)
 
 
-def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing) -> None:
+def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing, watching: Watching) -> None:
     check_output(printing.output, force=printing.force, read=(model, chosen.data.path))
-    with progress_bar("certify", quiet=printing.quiet) as watch:
-        report = audit_monotone(model, chosen, watch=watch, tell=teller(quiet=printing.quiet))
+    with watched("certify", quiet=printing.quiet, asked=watching) as watch:
+        report = audit_monotone(model, chosen, watch=watch, tell=telling(quiet=printing.quiet, asked=watching))
     deliver(report, printing)
     leave(report)
 
 
-def _certify_property(model: Path, property: Path, options: PropertyOptions, printing: Printing) -> None:
+def _certify_property(
+    model: Path, property: Path, options: PropertyOptions, printing: Printing, watching: Watching
+) -> None:
     """Print sat, unsat, unknown or timeout, and for sat the witness, as the competition asks for."""
     check_output(printing.output, force=printing.force, read=(model, property))
-    with progress_bar("certify", quiet=printing.quiet):
+    with watched("certify", quiet=printing.quiet, asked=watching):
         report = audit_property(model, property, options)
     (found,) = report.properties
     if printing.format == "json" or printing.output is not None:
@@ -68,26 +70,29 @@ def attack(given: Given) -> None:
     """Do `attack`."""
     asked: Attack = given.build(journal=journal_beside(given.values.get("output")))
     if asked.measured is not None:
-        _measure(asked.model, asked.measured, asked.printing)
+        _measure(asked.model, asked.measured, asked.printing, asked.watching)
     elif asked.samples is not None:
-        _run("attack", asked.model, asked.samples, asked.printing)
+        _run("attack", asked.model, asked.samples, asked.printing, asked.watching)
 
 
-def _measure(model: Path, chosen: ObjectiveOptions, printing: Printing) -> None:
+def _measure(model: Path, chosen: ObjectiveOptions, printing: Printing, watching: Watching) -> None:
     check_output(
-        printing.output, force=printing.force, read=(model, chosen.data.path, chosen.sigma), written=(chosen.save,)
+        printing.output,
+        force=printing.force,
+        read=(model, chosen.data.path, chosen.sigma),
+        written=(chosen.save, watching.metrics),
     )
-    with progress_bar("attack", quiet=printing.quiet) as watch:
+    with watched("attack", quiet=printing.quiet, asked=watching) as watch:
         report = audit_objectives(model, chosen, watch=watch)
     deliver(report, printing)
     leave(report)
 
 
-def _run(name: str, model: Path, chosen: RobustnessOptions, printing: Printing) -> None:
+def _run(name: str, model: Path, chosen: RobustnessOptions, printing: Printing, watching: Watching) -> None:
     read = (model, chosen.data.path, chosen.data.labels, chosen.sigma)
-    check_output(printing.output, force=printing.force, read=read, written=(chosen.save,))
-    with progress_bar(name, quiet=printing.quiet) as watch:
-        report = audit_robustness(name, model, chosen, watch=watch, tell=teller(quiet=printing.quiet))
+    check_output(printing.output, force=printing.force, read=read, written=(chosen.save, watching.metrics))
+    with watched(name, quiet=printing.quiet, asked=watching) as watch:
+        report = audit_robustness(name, model, chosen, watch=watch, tell=telling(quiet=printing.quiet, asked=watching))
     with kept_journal(chosen.journal):
         report = written(report, printing.output)
     drop_journal(chosen.journal, report)

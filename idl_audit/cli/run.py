@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 
 import typer
 
-from idl_audit.cli.console import progress_bar
 from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.options import Given
-from idl_audit.cli.show import check_output, say, show, tell_resume, teller, written
+from idl_audit.cli.show import check_output, say, show, tell_resume, written
+from idl_audit.cli.watching import telling, watched
 from idl_audit.commands.options.many import Run
 from idl_audit.commands.options.measures import BoundsOptions, SensitivityOptions
 from idl_audit.commands.options.robustness import AttackedOptions, RobustnessOptions
@@ -65,9 +65,9 @@ def run(given: Given) -> None:
     check_output(output, force=asked.force, read=(model, data, labels, found.path), written=_written(options))
     gate = _gate(found, options, asked.eps or ())
     check_distinct((model, data, labels, found.path, output, None if gate is None else gate[2]), further)
-    report = audit_all(
-        model, options, bar=lambda name: progress_bar(name, quiet=printing.quiet), tell=teller(quiet=printing.quiet)
-    )
+    quiet, watching = printing.quiet, asked.watching
+    tell = telling(quiet=quiet, asked=watching)
+    report = audit_all(model, options, bar=lambda name: watched(name, quiet=quiet, asked=watching), tell=tell)
     if gate is not None:
         rules, baseline, path = gate
         try:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import typer
 
+from idl_audit import __version__
 from idl_audit.cli.app import COMMANDS, app
 from idl_audit.cli.exits import MEANINGS, PARTICULAR, Exit, codes_of
 from idl_audit.commands.shared import deciding
 from idl_audit.report.json_text import from_json
+from idl_audit.report.schema import Report, ShardInfo, Tool
 from tests.shared.blobs import blobs, distracted
 from tests.shared.command_line import MODEL, Run, gemm, network, run
 from tests.shared.gate_reports import audited, written
@@ -46,6 +48,7 @@ DONE: Mapping[str, str] = {
     "run": "run -c run.toml",
     "gate": "gate good.json --require RULE",
     "diff": "diff good.json good.json --exit-code",
+    "merge": "merge part.json",
     "report": "report good.json",
     "explain": "explain",
     "schema": "schema",
@@ -80,6 +83,7 @@ USAGE: Mapping[str, str] = {
     "run": "run -c missing.toml",
     "gate": "gate good.json --require 'zebra >= 1'",
     "diff": "diff good.json other.json --exit-code",
+    "merge": "merge good.json",
     "report": "report missing.json",
     "explain": "explain IDL999",
     "schema": "schema nonsense",
@@ -107,6 +111,7 @@ BREAKS: Mapping[str, str] = {
     "run": "audit_all",
     "gate": "judge",
     "diff": "compare",
+    "merge": "together",
     "report": "read_report",
     "explain": "CODES",
     "schema": "json",
@@ -127,10 +132,19 @@ class Breaking:
         raise self._error
 
 
+def shard(report: Report) -> Report:
+    """Return a report as that of the only shard of an audit, by this version."""
+    assert report.data is not None
+    one = ShardInfo(number=1, of=1, n=report.data.n, numbers_sha256=report.data.numbers_sha256 or "0" * 64)
+    data = report.data.model_copy(update={"shard": one})
+    return report.model_copy(update={"data": data, "tool": Tool(version=__version__)})
+
+
 @pytest.fixture
 def folder(files: Path) -> Path:
     """What the lines name."""
     written(files / "good.json", audited("c" * 9 + "u"))
+    written(files / "part.json", shard(audited("c" * 9 + "u")))
     written(files / "bad.json", audited("c" * 8 + "uu"))
     written(files / "other.json", audited("c" * 9 + "u", data=None))
     constants = {"w": np.full((64, 10), 50.0), "b": np.zeros(10)}

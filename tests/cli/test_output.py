@@ -46,8 +46,8 @@ COMMANDS = {
 }
 """Name -> a command line that succeeds."""
 
-ELSEWHERE = ("predict", "reduce", "compress", "compose", "harden", "train")
-"""Commands that make a model or numbers: they have tests of their own."""
+ELSEWHERE = ("predict", "reduce", "compress", "compose", "harden", "train", "merge")
+"""Commands that make a model, numbers or one report of several: they have tests of their own."""
 OTHERS = ("demo", "init", "convert-property", "gate", "diff", "explain", "report", "schema")
 """Commands that print no report."""
 

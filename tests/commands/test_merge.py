@@ -44,7 +44,9 @@ def audit(shard: str | None = None, *, model: Path = MODEL, **more: Any) -> Repo
     verdicts = Options(methods=more.pop("methods", FAST), seed=more.pop("seed", 0))
     part = None if shard is None else Shard(*map(int, shard.split("/")))
     eps = parse_eps(more.pop("eps", "0.02,0.05"))
-    return audit_robustness("certify", model, RobustnessOptions(eps, data, verdicts, shard=part, **more))
+    return audit_robustness(
+        "certify", model, RobustnessOptions(eps=eps, data=data, verdicts=verdicts, shard=part, **more)
+    )
 
 
 def write(folder: Path, name: str, report: Report) -> Path:
@@ -221,7 +223,8 @@ def test_a_shard_reads_and_decides_no_more_than_its_part(monkeypatch: pytest.Mon
     monkeypatch.setattr(robustness, "decide_all", watched)
     seen: list[tuple[int, int]] = []
     data = DataOptions(DATA, index=INDEX, preprocessing=Preprocessing(bounds=(0.0, 1.0)))
-    chosen = RobustnessOptions(parse_eps("0.02"), data, Options(methods=FAST), shard=Shard(3, 3))
+    verdicts = Options(methods=FAST)
+    chosen = RobustnessOptions(eps=parse_eps("0.02"), data=data, verdicts=verdicts, shard=Shard(3, 3))
     audit_robustness("certify", MODEL, chosen, watch=lambda progress: seen.append((progress.done, progress.total)))
     assert sorted(decided) == sorted(INDEX[6:])
     assert seen[0] == (0, 4)

@@ -254,6 +254,26 @@ class Printing(Declared):
 
 
 @dataclass(frozen=True)
+class Watching(Declared):
+    """What a long run says of itself while it goes on."""
+
+    progress: str = option(
+        "auto",
+        one_of("auto", "plain", "none"),
+        "How far the work is, on stderr: a bar on a terminal and lines elsewhere (auto), lines with the time left "
+        "(plain), nothing (none).",
+        panel=OUTPUT,
+        rank=8,
+    )
+    log_json: bool = option(
+        False, SWITCH, "Progress and warnings on stderr as lines of JSON.", panel=OUTPUT, rank=8, in_file=False
+    )
+    metrics: Path | None = file(
+        "Keep this file up to date with counts, times and memory, as OpenMetrics text.", rank=8, in_file=False
+    )
+
+
+@dataclass(frozen=True)
 class Answer(Printing):
     """Of the commands whose exit code says it all."""
 

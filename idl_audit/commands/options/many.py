@@ -53,6 +53,7 @@ class Bench(Declared):
     )
     options: BenchOptions = group(BenchOptions)
     printing: c.Printing = group(c.Printing)
+    watching: c.Watching = group(c.Watching)
     resume: bool = c.resume(
         "Keep the rows that the report at -o has, by this version and on these files; decide the others."
     )
@@ -86,6 +87,7 @@ class Run(Declared):
     reading: ModelOptions = group(ModelOptions)
     preprocessing: Preprocessing = group(Preprocessing)
     printing: c.Printing = group(c.Printing, without=("output",))
+    watching: c.Watching = group(c.Watching)
     output: Path | None = c.file(
         "Write the report (JSON) to this file; with -f json nothing else is printed.", "-o", own=True, rank=-1
     )

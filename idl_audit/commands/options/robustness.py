@@ -443,6 +443,7 @@ class Certify(Declared):
         otherwise="belongs to --monotone, and is not asked beside a property: leave one or the other out",
     )
     printing: c.Printing = group(c.Printing)
+    watching: c.Watching = group(c.Watching)
 
 
 @dataclass(frozen=True)
@@ -514,6 +515,7 @@ class Attack(Declared):
     )
     measured: ObjectiveOptions | None = group(ObjectiveOptions, when=lambda given: not _of_margins(given))
     printing: c.Printing = group(c.Printing)
+    watching: c.Watching = group(c.Watching)
 
 
 @dataclass(frozen=True)

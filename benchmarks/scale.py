@@ -1,0 +1,209 @@
+"""Write reports/scale.md: what many samples cost, in memory, in the parent's time, in files and pages, and in all.
+
+    IDL_AUDIT_DATA=... python -m benchmarks.scale [--images 2000] [--out DIR]
+
+Processor seconds throughout: user and system time of a process and its children. The parent alone is measured with
+processes that answer at once; verdicts are those of mnist_mlp_d3 at eps 0.01, with a certificate for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measuring import ROOT, machine, run_part
+from idl_audit.commands import certify
+from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared.deciding import Batch, Decided, SampleTask
+from idl_audit.data.numbers import parse_eps
+from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.decide.ladder import Options, Result
+from idl_audit.report.json_text import written
+from idl_audit.report.render.extras import Extras
+from idl_audit.report.render.html import to_html
+from idl_audit.report.schema import Report
+from idl_audit.values.verdicts import Verdict
+
+PACKAGES = ("numpy", "torch", "onnxruntime", "pydantic")
+BOUNDS = (0.0, 1.0)
+
+
+class AtOnce:
+    """Certifies whatever it is asked about."""
+
+    def __call__(self, task: SampleTask | Batch) -> Decided | list[Decided]:
+        """Answer a task."""
+        return self.decided(task) if isinstance(task, SampleTask) else [self.decided(one) for one in task.left]
+
+    def decided(self, task: SampleTask) -> Decided:
+        """Return a sample as a certified one comes back."""
+        lower = 1.0 + task.position / 7
+        result = Result(Verdict.CERTIFIED, task.label, "linear", (lower,), seconds=0.00123, float_error=1.2e-5)
+        names = [f"certificates/sample-{task.index}-eps-0.01.npz"]
+        return Decided(task.position, task.index, task.label, None, task.label, {0.01: result}, names)
+
+
+def write_samples(path: Path, n: int) -> None:
+    """Write the first n MNIST images, those of the test set first."""
+    with np.load(Path(os.environ["IDL_AUDIT_DATA"]) / "mnist.npz") as file:
+        pixels = np.concatenate([file["test_images"], file["train_images"]])[:n]
+        labels = np.concatenate([file["test_labels"], file["train_labels"]])[:n]
+    np.savez(path, inputs=(pixels.reshape(n, -1) / 255).astype(np.float32), labels=labels)
+
+
+def write_network(path: Path) -> None:
+    """Write mnist_mlp_d3 as an ONNX file that reads normalised images."""
+    import torch
+
+    from benchmarks.architectures import mnist_mlp_d3
+
+    module = mnist_mlp_d3()
+    weights = Path(os.environ["IDL_AUDIT_DATA"]) / "models/mnist_mlp_d3.pt"
+    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    torch.onnx.export(module, (torch.zeros(1, 1, 28, 28),), path, input_names=["x"], output_names=["y"], dynamo=True)
+
+
+def asked(folder: Path, data: Path, **more: Any) -> RobustnessOptions:
+    """Return the options of an audit in a folder."""
+    units = Preprocessing(mean=(0.1307,), std=(0.3081,), bounds=BOUNDS)
+    verdicts = Options(record="certificates" in more)
+    return RobustnessOptions(
+        eps=parse_eps("0.01"),
+        data=DataOptions(data, preprocessing=units),
+        verdicts=verdicts,
+        journal=folder / "journal",
+        force=True,
+        **more,
+    )
+
+
+def peak() -> float:
+    """Return the peak memory of this process alone, in MB (10^6 bytes); Linux counts that of its parent elsewhere."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+
+
+def parent(n: int) -> dict[str, float]:
+    """Measure the parent of n samples, whose processes answer at once."""
+    real = deciding.Decider
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_samples(folder / "data.npz", n)
+        network = Path(os.environ["SCALE_NETWORK"])
+        deciding.Decider = lambda setting: AtOnce()  # type: ignore[misc,assignment]
+        try:
+            start = time.process_time()
+            report = certify.audit_robustness("certify", network, asked(folder, folder / "data.npz", jobs=2))
+            pieces = sum(map(len, written(report)))
+            seconds = time.process_time() - start
+        finally:
+            deciding.Decider = real  # type: ignore[misc]
+        journal = (folder / "journal").stat().st_size
+    return {"seconds": seconds, "peak_mb": peak(), "journal": journal / n, "report": pieces / n}
+
+
+def verdicts(n: int) -> dict[str, Any]:
+    """Decide n samples with certificates in one process."""
+    spent: dict[str, float] = {}
+    real = certify.decide_all
+
+    def timed(*arguments: Any, **named: Any) -> Iterator[Decided]:
+        start = time.process_time()
+        yield from real(*arguments, **named)
+        spent["seconds"] = time.process_time() - start
+
+    certify.decide_all = timed  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_samples(folder / "data.npz", n)
+        network = Path(os.environ["SCALE_NETWORK"])
+        start = time.process_time()
+        chosen = asked(folder, folder / "data.npz", certificates=folder / "certificates")
+        report = certify.audit_robustness("certify", network, chosen)
+        whole = time.process_time() - start
+        files = list((folder / "certificates").iterdir())
+        size = sum(file.stat().st_size for file in files)
+    counts = Counter(sample.results[0].verdict.value for sample in report.samples)
+    return {**spent, "whole": whole, "counts": counts, "files": len(files), "bytes": size / max(1, len(files))}
+
+
+def page(n: int) -> dict[str, float]:
+    """Draw a page of n samples."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_samples(folder / "data.npz", 10)
+        network = Path(os.environ["SCALE_NETWORK"])
+        few = certify.audit_robustness("certify", network, asked(folder, folder / "data.npz"))
+    start = time.process_time()
+    made = to_html(_of_many(few, n), Extras())
+    return {"seconds": time.process_time() - start, "bytes": len(made.encode())}
+
+
+def _of_many(few: Report, n: int) -> Report:
+    samples = tuple(few.samples[i % len(few.samples)].model_copy(update={"index": i}) for i in range(n))
+    return few.model_copy(update={"samples": samples})
+
+
+def lines(images: int) -> Iterator[str]:
+    """Measure, each part in a process of its own, and yield the report."""
+    found = run_part("benchmarks.scale", "verdicts", 1, more=["--images", str(images)])
+    small, large = (run_part("benchmarks.scale", "parent", 1, more=["--images", str(n)]) for n in (1000, 10_000))
+    yield "## The parent: MNIST images that processes decide at once"
+    yield ""
+    yield "| | 1,000 images | 10,000 images | each of the 9,000 more |"
+    yield "|---|---:|---:|---:|"
+    per = (large["seconds"] - small["seconds"]) / 9
+    yield f"| processor time of the parent | {small['seconds']:.2f} s | {large['seconds']:.2f} s | {per:.3f} ms |"
+    more = large["peak_mb"] - small["peak_mb"]
+    yield f"| peak memory | {small['peak_mb']:.0f} MB | {large['peak_mb']:.0f} MB | {more / 9:.1f} kB |"
+    yield f"| journal, a certified sample | {small['journal']:.0f} bytes | {large['journal']:.0f} bytes | |"
+    yield f"| report.json, a certified sample | {small['report']:.0f} bytes | {large['report']:.0f} bytes | |"
+    drawn = run_part("benchmarks.scale", "page", 1, more=["--images", "100000"])
+    yield ""
+    yield f"A page of 100,000 samples: {drawn['bytes'] / 1e6:.2f} MB in {drawn['seconds']:.1f} s of processor time."
+    each = found["seconds"] / images * 1e3
+    yield ""
+    yield f"## Verdicts: mnist_mlp_d3 at eps 0.01, {images:,} images, a certificate each"
+    yield ""
+    yield "| verdict | images |"
+    yield "|---|---:|"
+    yield from (f"| {verdict} | {count} |" for verdict, count in sorted(found["counts"].items()))
+    yield ""
+    yield (
+        f"{each:.2f} ms of processor time an image, certificates ({found['bytes'] / 1e3:.1f} kB each) and journal "
+        f"included; {found['whole']:.1f} s in all, with reading and converting. At that pace 10,000 images take "
+        f"{each * 10:.0f} s of processor time, {each * 5:.0f} s on two cores, beside what the processes need to start."
+    )
+
+
+def main() -> None:
+    """Measure and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--part", choices=("parent", "verdicts", "page"))
+    parser.add_argument("--out", type=Path, default=ROOT / "reports")
+    given = parser.parse_args()
+    if given.part is not None:
+        print(json.dumps({"parent": parent, "verdicts": verdicts, "page": page}[given.part](given.images)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SCALE_NETWORK"] = str(Path(folder) / "mnist_mlp_d3.onnx")
+        write_network(Path(folder) / "mnist_mlp_d3.onnx")
+        head = ["# Many samples", "", f"Made by `python -m benchmarks.scale --images {given.images}`.", ""]
+        text = [*head, machine(1, PACKAGES), "", *lines(given.images), ""]
+    (given.out / "scale.md").write_text("\n".join(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
