@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from idl_audit import losses
     from idl_audit.api import Robustness, SampleVerdict, Sweep, attack, audit, certify, compare, load
+    from idl_audit.api_training import harden, train
     from idl_audit.commands.shared.subject import from_torch
     from idl_audit.implicit.model import ImplicitModel
     from idl_audit.implicit.scaling import rescale
@@ -36,7 +38,9 @@ _HOMES = {
     "from_fixed_point": "idl_audit.implicit.mondeq",
     "from_mondeq": "idl_audit.implicit.mondeq",
     "from_torch": "idl_audit.commands.shared.subject",
+    "harden": "idl_audit.api_training",
     "load": "idl_audit.api",
+    "losses": "idl_audit.losses",
     "plot_accuracy": "idl_audit.plots",
     "plot_adversarial": "idl_audit.plots",
     "plot_sensitivity": "idl_audit.plots",
@@ -46,6 +50,7 @@ _HOMES = {
     "to_dataframe": "idl_audit.reports",
     "to_html": "idl_audit.reports",
     "to_rows": "idl_audit.reports",
+    "train": "idl_audit.api_training",
 }
 
 __all__ = [
@@ -64,7 +69,9 @@ __all__ = [
     "from_fixed_point",
     "from_mondeq",
     "from_torch",
+    "harden",
     "load",
+    "losses",
     "plot_accuracy",
     "plot_adversarial",
     "plot_sensitivity",
@@ -73,6 +80,7 @@ __all__ = [
     "to_dataframe",
     "to_html",
     "to_rows",
+    "train",
 ]
 
 
@@ -80,7 +88,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'idl_audit' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    home = import_module(_HOMES[name])
+    return home if _HOMES[name] == f"{__name__}.{name}" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -45,7 +45,9 @@ def test_the_public_names_are_these():
         "from_fixed_point",
         "from_mondeq",
         "from_torch",
+        "harden",
         "load",
+        "losses",
         "plot_accuracy",
         "plot_adversarial",
         "plot_sensitivity",
@@ -54,6 +56,7 @@ def test_the_public_names_are_these():
         "to_dataframe",
         "to_html",
         "to_rows",
+        "train",
     ]
     assert dir(idl_audit) == sorted(idl_audit.__all__)
 

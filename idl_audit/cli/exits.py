@@ -55,6 +55,9 @@ PARTICULAR: Final[Mapping[str, Mapping[Exit, str]]] = MappingProxyType(
             Exit.USAGE: "wrong usage, or a report that cannot be read, does not say what is asked, or cannot be "
             "compared with the baseline",
         },
+        "compress": {
+            Exit.REFUSED: "with --keep-certified, at no level are enough samples certified; nothing was written",
+        },
         "diff": {
             Exit.DONE: "done; with --exit-code or -q, nothing got worse",
             Exit.REFUSED: "with --exit-code or -q, something got worse, or the later report is incomplete",

@@ -12,7 +12,7 @@ from idl_audit.cli.show import check_output, deliver
 from idl_audit.commands.harden import harden_model
 from idl_audit.commands.options.training import Harden
 from idl_audit.commands.shared.progress import Progress
-from idl_audit.train.schedule import Step
+from idl_audit.training.schedule import Step
 
 
 def harden(asked: Harden) -> None:

@@ -9,7 +9,7 @@ from idl_audit.cli.show import check_output, deliver
 from idl_audit.commands.options.models_from_data import Train
 from idl_audit.commands.shared.progress import Progress
 from idl_audit.commands.train import train_model
-from idl_audit.train.schedule import Step
+from idl_audit.training.schedule import Step
 
 
 def train(asked: Train) -> None:

@@ -12,10 +12,12 @@ import numpy as np
 from idl_audit.commands.options.models import CompressOptions, WriteOptions
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.kept_certified import Found, furthest_kept
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.smaller import Opened, check_same, input_box, inside, open_model, save
 from idl_audit.commands.shared.subject import describe_conversion
+from idl_audit.decide.ladder import Options
 from idl_audit.implicit.compress import (
     MATRICES,
     OUTPUT,
@@ -31,7 +33,16 @@ from idl_audit.implicit.reduce import Values, reduce_model
 from idl_audit.measure.drift import GlobalDrift, box_drift, global_drift
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
-from idl_audit.report.schema import BlockDrift, Compression, Diagnostic, Drift, NonzeroChange, Removed, Report
+from idl_audit.report.schema import (
+    BlockDrift,
+    Compression,
+    Diagnostic,
+    Drift,
+    KeptCertified,
+    NonzeroChange,
+    Removed,
+    Report,
+)
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.check import allow
 from idl_audit.values.errors import OptionError, UnsupportedModelError
@@ -129,8 +140,15 @@ def compress(
     clock = Clock()
     opened = open_model(path, options, data, clock, tell)
     model = opened.subject.model
+    kept: KeptCertified | None = None
     with clock.step("compress"):
-        pair = make(model)
+        if chosen.keep_certified is None:
+            pair = make(model)
+        else:
+            found = _kept(opened, chosen, data, options)
+            if found.level is None or found.pair is None:
+                return _nothing_kept(kind, opened, found.table, clock, options)
+            pair, setting, make, kept = found.pair, found.level.setting, found.level.make, found.table
     if model.is_well_posed and not pair.stored.is_well_posed:
         raise UnsupportedModelError(
             [f"{path}: nothing proves that the smaller model has one state for every input; compress it less"]
@@ -169,9 +187,44 @@ def compress(
             drift=drift,
             blocks=entries,
             changed_predictions=changed,
+            kept_certified=kept,
         ),
         diagnostics=tuple(told),
         artifacts=artifacts,
+    )
+
+
+def _kept(opened: Opened, chosen: CompressOptions, data: DataOptions | None, options: WriteOptions) -> Found:
+    assert chosen.keep_certified is not None
+    if data is None:
+        raise OptionError("--keep-certified counts certified samples; give them with -d FILE")
+    verdicts = Options(time_limit=chosen.time_limit, max_nodes=chosen.max_nodes, seed=options.seed)
+    return furthest_kept(opened, chosen, chosen.keep_certified, data, verdicts)
+
+
+def _nothing_kept(kind: str, opened: Opened, table: KeptCertified, clock: Clock, options: WriteOptions) -> Report:
+    """Return the report of a compression of which no level keeps enough samples certified: nothing is written."""
+    model = opened.subject.model
+    coefficients = weights(model)
+    failed = Diagnostic(
+        code="IDL309",
+        level="error",
+        message=f"at no level are {table.least} of {table.n} samples certified; nothing was written",
+        hint="ask for fewer with --keep-certified, or give each verdict more time with --time-limit",
+    )
+    return framed_report(
+        "compress",
+        clock,
+        seed=options.seed,
+        model=opened.subject.info,
+        conversion=describe_conversion(model, None, None, clock.timing().total),
+        compression=Compression(
+            kind=kind,
+            nonzeros=NonzeroChange(before=coefficients, after=coefficients),
+            drift=Drift(),
+            kept_certified=table,
+        ),
+        diagnostics=(*opened.diagnostics, failed),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, cast
@@ -13,6 +15,7 @@ from typing import Final, cast
 import numpy as np
 import torch
 
+from idl_audit import __version__
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
@@ -21,28 +24,33 @@ from idl_audit.commands.shared.apart import refuse_few, refuse_shared, split
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.samples import describe_data, open_samples
 from idl_audit.commands.shared.subject import Subject, describe_conversion, open_subject
+from idl_audit.commands.shared.trained_file import open_trained
 from idl_audit.data.samples import Samples
 from idl_audit.decide.ladder import Options, Sample
+from idl_audit.graph.fingerprint import array_sha256
 from idl_audit.graph.ir import Graph
-from idl_audit.graph.write_back import Written, initializers, write_back
+from idl_audit.graph.write_back import Written
 from idl_audit.implicit.build import build_implicit
 from idl_audit.implicit.input_units import in_data_units
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import Audited, Diagnostic, Hardening, Report, TradeOff
-from idl_audit.train import fine_tune
-from idl_audit.train.choose import Score, score
-from idl_audit.train.harden import Candidate, Outcome, Task, Weights, harden
-from idl_audit.train.losses import Method
-from idl_audit.train.network import Twin
-from idl_audit.train.schedule import Heard
+from idl_audit.training import fine_tune
+from idl_audit.training.choose import Score, certified_of, right_of, withstood
+from idl_audit.training.harden import Candidate, Outcome, Task, Weights, harden
+from idl_audit.training.losses import Method
+from idl_audit.training.memory import Memory
+from idl_audit.training.network import Twin
+from idl_audit.training.schedule import Heard
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
-from idl_audit.values.errors import AgreementError, DataError, OptionError, UnsupportedModelError
+from idl_audit.values.errors import AgreementError, DataError, UnsupportedModelError
 
 Tell = Callable[[str], Heard]
 """Name of a run -> what is told after each of its steps."""
 
+BESIDE: Final = frozenset({"out", "audit", "time_limit", "jobs", "resume", "force"})
+"""Options that change nothing of what training reaches."""
 CHECKED: Final = 100
 """Samples at which the twin is compared with the network before it is trained, and the file with the twin after."""
 AGREES: Final = 1e-4
@@ -60,12 +68,13 @@ def harden_model(path: Path, options: HardenOptions, *, heard: Tell = lambda nam
     """
     clock, start = Clock(), time.process_time()
     with clock.step("read and convert"):
-        subject, graph = _opened(path, options)
+        subject, source = open_trained(path, options.model)
+        graph = source.graph
         given = _labelled(open_samples(subject, options.data), options.data.path)
         held, trained = _apart(subject, given, options)
         unseen = _unseen(subject, options, (held, trained))
-        output, shape = subject.output or "", subject.input_shape
-        network = Twin.of(graph, output, shape, trained=initializers(path), freeze=options.freeze)
+        output, shape = source.output, subject.input_shape
+        network = Twin.of(graph, output, shape, trained=source.names, freeze=options.freeze)
         _check_twin(network, subject, given, options)
     with clock.step("train and choose"):
         task = _task(network, subject, graph, trained, held, options)
@@ -75,13 +84,15 @@ def harden_model(path: Path, options: HardenOptions, *, heard: Tell = lambda nam
     before = after = None
     if outcome.chosen is not None:
         with clock.step("write"):
-            written = write_back(path, options.out, outcome.chosen.weights)
+            written = source.write(options.out, outcome.chosen.weights)
             _check_written(written.model, network, options)
     if unseen is not None:
         with clock.step("audit"):
             before = _audited(path, unseen, options)
             after = None if written is None else _audited(written.model, unseen, options)
     subject.check_unchanged()
+    if not outcome.interrupted:
+        task.memory.forget()
     return framed_report(
         "harden",
         clock,
@@ -89,6 +100,7 @@ def harden_model(path: Path, options: HardenOptions, *, heard: Tell = lambda nam
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), None, subject.seconds),
         data=describe_data(given, options.data),
+        why_incomplete="interrupted" if outcome.interrupted else None,
         hardening=_described(task, outcome, options, held, trained, seconds, before, after),
         diagnostics=tuple(_diagnostics(outcome, task, options)),
         artifacts=() if written is None else tuple(str(file) for file in (written.model, written.data) if file),
@@ -96,20 +108,6 @@ def harden_model(path: Path, options: HardenOptions, *, heard: Tell = lambda nam
 
 
 # --- what is read -----------------------------------------------------------------------------------------------------
-
-
-def _opened(path: Path, options: HardenOptions) -> tuple[Subject, Graph]:
-    subject = open_subject(path, options.model)
-    graph = subject.graph
-    if graph is None or graph.provenance.format != "onnx":
-        raise OptionError(f"{path} is no ONNX file, whose weights can be written back; export the network as ONNX")
-    if subject.model.n_outputs < 2:
-        raise OptionError(f"{path} has one output; harden is for networks with an output for each class")
-    if graph.parts or len(graph.inputs) != 1:
-        raise OptionError(f"{path} has several inputs; harden is for networks with one")
-    if not subject.model.is_feed_forward:
-        raise OptionError(f"{path} has loops; harden is for feed-forward networks")
-    return subject, graph
 
 
 def _labelled(samples: Samples, path: Path) -> Samples:
@@ -167,6 +165,7 @@ def _labels(samples: Samples) -> np.ndarray:
 def _task(
     network: Twin, subject: Subject, graph: Graph, trained: Samples, held: Samples, options: HardenOptions
 ) -> Task:
+    memory = _memory(network, subject, trained, held, options)
     judged = held.rows(np.arange(min(held.n, MOST_JUDGED)))
     bounds = options.data.preprocessing.bounds
     lo, hi = bounds or (None, None)
@@ -175,15 +174,37 @@ def _task(
         for x, label in zip(judged.inputs, _labels(judged), strict=True)
     ]
 
-    def judge(weights: Weights) -> Score:
-        return score(_in_data_units(_model(graph, weights, subject), subject, options), samples)
+    seen, asked = _as_read(network, subject, held, options), _as_read(network, subject, judged, options)
+
+    def clean(weights: Weights) -> int:
+        network.take(weights)
+        return int(right_of(network, seen).sum())
+
+    def judge(weights: Weights, branch: bool) -> Score:
+        right = clean(weights)
+        stands = right_of(network, asked) & withstood(network, asked, options.seed)
+        left = [sample for sample, stands_so in zip(samples, stands, strict=True) if stands_so]
+        model = _in_data_units(_model(graph, weights, network.output), subject, options)
+        intervals, lines, branched, by_branching = certified_of(model, left, branch=branch)
+        return Score(held.n, right, judged.n, intervals, lines, branched, by_branching, len(left) - lines)
 
     method = cast(Method, "mtl" if options.method == "auto" else options.method)
     train = _as_read(network, subject, trained, options)
+    before = judge(network.arrays(), True)
+    least = math.ceil(before.clean - options.keep_clean * held.n)
     recipe = fine_tune.Recipe(method, seed=options.seed)
-    before = judge(network.arrays())
-    least = math.ceil(before.clean - options.keep_clean * judged.n)
-    return Task(network, train, judge, before, subject.model.nnz, recipe, 60 * options.minutes, least)
+    return Task(network, train, clean, judge, before, subject.model.nnz, recipe, 60 * options.minutes, least, memory)
+
+
+def _memory(network: Twin, subject: Subject, trained: Samples, held: Samples, options: HardenOptions) -> Memory:
+    """Return what an earlier run of the same task has done, where there was one."""
+    arrays = [array for one in (trained, held) for array in (one.inputs, _labels(one))]
+    data = [array_sha256(np.ascontiguousarray(array), "samples") for array in arrays]
+    chosen = {one.name: repr(getattr(options, one.name)) for one in fields(options) if one.name not in BESIDE}
+    told = json.dumps([__version__, subject.info.sha256, data, sorted(network.weights), chosen])
+    shapes = {name: tuple(weight.shape) for name, weight in network.weights.items()}
+    key = hashlib.sha256(told.encode()).hexdigest()
+    return Memory.open(Path(f"{options.out}.run"), key, shapes, resume=options.resume)
 
 
 def _as_read(network: Twin, subject: Subject, samples: Samples, options: HardenOptions) -> fine_tune.Samples:
@@ -200,10 +221,10 @@ def _as_read(network: Twin, subject: Subject, samples: Samples, options: HardenO
     return fine_tune.Samples(torch.from_numpy(x), labels, tensor(radius), ends)
 
 
-def _model(graph: Graph, weights: Mapping[str, FloatArray], subject: Subject) -> ImplicitModel:
+def _model(graph: Graph, weights: Mapping[str, FloatArray], output: str | None) -> ImplicitModel:
     constants = {name: np.asarray(value, graph.constants[name].dtype) for name, value in weights.items()}
     changed = replace(graph, constants=MappingProxyType({**graph.constants, **constants}))
-    return build_implicit(changed, output=subject.output_name)
+    return build_implicit(changed, output=output)
 
 
 def _in_data_units(model: ImplicitModel, subject: Subject, options: HardenOptions) -> ImplicitModel:
@@ -278,7 +299,8 @@ def _described(
         minutes=options.minutes,
         seconds=seconds,
         trained_on=trained.n,
-        held_out=outcome.before.score.n,
+        held_out=outcome.before.score.held,
+        judged=outcome.before.score.n,
         least_clean=task.least_clean,
         weights=tuple(task.network.weights),
         before=_trade_off(outcome.before),
@@ -295,9 +317,16 @@ def _diagnostics(outcome: Outcome, task: Task, options: HardenOptions) -> Iterat
         yield Diagnostic(
             code="IDL601",
             level="error",
-            message=f"no trade-off certifies more and keeps {task.least_clean} of {best.score.n} samples right; "
+            message=f"no trade-off certifies more and keeps {task.least_clean} of {best.score.held} samples right; "
             f"nothing was written (the most certified: {best.name}, with {best.score.clean} right)",
             hint="allow a larger loss with --keep-clean, train longer with --minutes, or choose a smaller eps",
+        )
+    if outcome.interrupted:
+        yield Diagnostic(
+            code="IDL605",
+            level="warning",
+            message="training was interrupted; what was chosen is the best of what it had reached",
+            hint="go on with --resume, and with --force where a file was written",
         )
     if options.holdout.path is None:
         yield Diagnostic(

@@ -19,10 +19,10 @@ from idl_audit.commands.shared.subject import Subject, describe_conversion, open
 from idl_audit.data.examples import Examples, Kind, read_examples
 from idl_audit.implicit.wellposed import MOST_STATES
 from idl_audit.report.schema import Diagnostic, Fit, Report, Training
-from idl_audit.train.fit import Moves, Task, Trained, outputs_of, train
-from idl_audit.train.implicit import Form
-from idl_audit.train.recipe import Loss, Penalties, Recipe, Solver
-from idl_audit.train.schedule import Heard
+from idl_audit.training.fit import Moves, Task, Trained, outputs_of, train
+from idl_audit.training.implicit import Form
+from idl_audit.training.recipe import Loss, Penalties, Recipe, Solver
+from idl_audit.training.schedule import Heard
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import AgreementError, DataError, OptionError
 from idl_audit.values.files import check_distinct
@@ -138,7 +138,8 @@ def _task(trained: Examples, q: int, options: TrainOptions) -> Task:
         options.select,
         seed=options.seed,
     )
-    form = Form(n, p, q, options.kappa, options.structure.layers)
+    monotone = 1 - options.kappa if options.well_posed == "monotone" else None
+    form = Form(n, p, q, options.kappa, options.structure.layers, monotone)
     targets = trained.targets if trained.targets is not None else trained.samples.labels
     assert targets is not None
     each = len(trained.input_shape) == 2 and options.preprocessing.bounds is None
@@ -197,6 +198,7 @@ def _described(task: Task, found: Trained, options: TrainOptions, seconds: float
         states=task.form.states,
         structure=str(options.structure),
         kappa=None if task.form.layers else task.form.kappa,
+        well_posed="layers" if task.form.layers else options.well_posed,
         norm_inf_A=float(np.abs(found.weights["A"]).sum(axis=1).max()),
         units="each" if task.each else "one",
         eps=None if options.eps is None else options.eps.value,

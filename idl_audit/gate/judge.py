@@ -10,13 +10,19 @@ from typing import Final
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.gate.comparison import changes, check_comparable
 from idl_audit.gate.fingerprints import notes
-from idl_audit.gate.measures import Figure, Share, measure
+from idl_audit.gate.measures import Figure, Gain, Share, measure
 from idl_audit.gate.rules import AT_EPS, COMPARED, EXAMPLE, QUANTILES, Metric, Rule, parse_rule
 from idl_audit.report.schema import Gate, NewlyFalsified, Report, RuleResult, Verdict
 from idl_audit.report.shares import wilson
 from idl_audit.report.wording import eps_text, plain
 from idl_audit.values.errors import OptionError
 
+_OF_OTHERS: Final = {
+    **dict.fromkeys(COMPARED, "compare"),
+    Metric.MONOTONE: "certify --monotone",
+    Metric.CERTIFIED_GAIN: "harden --audit",
+}
+"""Metric -> the command that alone writes reports which say something of it."""
 COMPLETE: Final = "the report is complete"
 """The rule that every gate has."""
 
@@ -44,8 +50,8 @@ def check_measured(rules: Sequence[Rule], *, radii: Sequence[Eps], sensitivity: 
     """
     known = ", ".join(radius.text for radius in radii)
     for rule in rules:
-        if rule.metric in COMPARED or rule.metric is Metric.MONOTONE:
-            which = "certify --monotone" if rule.metric is Metric.MONOTONE else "compare"
+        which = _OF_OTHERS.get(rule.metric) if rule.metric is not None else None
+        if which is not None:
             raise OptionError(f"the rule '{rule.text}' needs a report of {which}; judge that with `gate`")
         if rule.metric in (Metric.MAX_SENSITIVITY, Metric.NORM_INF_S):
             if not sensitivity:
@@ -143,7 +149,7 @@ def _check_same_kind(rule: Rule, report: Report, baseline: Report) -> None:
         )
 
 
-def _judge_drop(rule: Rule, now: Share | Figure, before: Share | Figure) -> RuleResult:
+def _judge_drop(rule: Rule, now: Share | Figure | Gain, before: Share | Figure | Gain) -> RuleResult:
     value, earlier = now.value, before.value
     if value is None or earlier is None or not isinstance(now, Share) or not isinstance(before, Share):
         return _result(rule, passed=False, found="no such samples")
@@ -152,7 +158,7 @@ def _judge_drop(rule: Rule, now: Share | Figure, before: Share | Figure) -> Rule
     return _result(rule, passed=rule.holds(drop), found=told, share=now)
 
 
-def _result(rule: Rule, *, passed: bool, found: str, share: Share | Figure | None = None) -> RuleResult:
+def _result(rule: Rule, *, passed: bool, found: str, share: Share | Figure | Gain | None = None) -> RuleResult:
     counts = share if isinstance(share, Share) else None
     return RuleResult(
         rule=plain(rule.text),
@@ -166,9 +172,11 @@ def _result(rule: Rule, *, passed: bool, found: str, share: Share | Figure | Non
     )
 
 
-def _shown(value: Fraction, rule: Rule, found: Share | Figure) -> str:
+def _shown(value: Fraction, rule: Rule, found: Share | Figure | Gain) -> str:
     if isinstance(found, Share):
         return _share_text(value, rule.limit)
+    if isinstance(found, Gain):
+        return f"{_share_text(value, rule.limit)} (from {found.before} to {found.after} of {found.n})"
     texts = (f"{found.number:.{digits}g}" for digits in range(4, 17))
     same_side = (text for text in texts if _side(Fraction(text), rule.limit) == _side(value, rule.limit))
     return next(same_side, repr(found.number))

@@ -50,7 +50,21 @@ class Figure:
         return None if self.number is None else Fraction(self.number)
 
 
-def measure(report: Report, metric: Metric, eps: str | None, label: int | None = None) -> Share | Figure:
+@dataclass(frozen=True)
+class Gain:
+    """So many of n samples more than before; fewer where it is negative."""
+
+    before: int
+    after: int
+    n: int
+
+    @property
+    def value(self) -> Fraction | None:
+        """(after - before) / n, exactly."""
+        return Fraction(self.after - self.before, self.n) if self.n else None
+
+
+def measure(report: Report, metric: Metric, eps: str | None, label: int | None = None) -> Share | Figure | Gain:
     """Return what the report says, of the samples of one class where `label` names it.
 
     Raises:
@@ -67,6 +81,8 @@ def measure(report: Report, metric: Metric, eps: str | None, label: int | None =
         return Share(own.certified, own.n)
     if metric in QUANTILES:
         return Figure(largest_at(report, quantile(eps or "", metric)))
+    if metric is Metric.CERTIFIED_GAIN:
+        return _gained(report, eps)
     if metric in AT_EPS:
         entry = entry_at(report, metric, eps)
         if metric is Metric.CERTIFIED_ACCURACY:
@@ -127,6 +143,18 @@ def _of_class(report: Report, metric: Metric, eps: str | None, label: int) -> Sh
         return Share(sum(result.reason is Reason.TIME_LIMIT for result in results), len(results))
     out_of = [one for one in results if metric is not Metric.ATTACK_SUCCESS or one.verdict is not Verdict.CLEAN_WRONG]
     return Share(sum(one.verdict is wanted[metric] for one in out_of), len(out_of))
+
+
+def _gained(report: Report, eps: str | None) -> Gain:
+    """Return what a report of `harden` says of both files."""
+    found = report.hardening
+    if found is None or found.audited_before is None:
+        raise OptionError(
+            "the report has no audit of two files, which certified_gain speaks of; write one with harden --audit FILE"
+        )
+    before = _at_radius(report, [found.audited_before.counts], Metric.CERTIFIED_GAIN, eps)
+    after = before if found.audited_after is None else found.audited_after.counts  # nothing written, nothing gained
+    return Gain(before.certified, after.certified, before.n)
 
 
 def _compared(report: Report, metric: Metric, eps: str | None) -> Share | Figure:

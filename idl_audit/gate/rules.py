@@ -34,6 +34,7 @@ class Metric(StrEnum):
     DISAGREEMENT = "disagreement"
     MAX_DIFFERENCE = "max_difference"
     MONOTONE = "monotone"
+    CERTIFIED_GAIN = "certified_gain"
 
 
 MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
@@ -50,6 +51,7 @@ MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
         Metric.AGREEMENT: "samples around which two networks provably have one class, of all",
         Metric.DISAGREEMENT: "samples around which two networks have two classes, of all",
         Metric.MONOTONE: "samples around which a score provably goes the asked way as an input rises, of all",
+        Metric.CERTIFIED_GAIN: "samples certified after harden minus those before, of all in --audit",
         Metric.MAX_DIFFERENCE: "the largest proved bound on how far outputs of two networks differ",
     }
 )
@@ -66,6 +68,7 @@ AT_EPS: Final = (
             Metric.UNKNOWN,
             Metric.TIMED_OUT,
             Metric.MONOTONE,
+            Metric.CERTIFIED_GAIN,
         }
     )
     | COMPARED

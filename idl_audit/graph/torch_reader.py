@@ -29,6 +29,7 @@ from idl_audit.graph.ir import Graph, Provenance, Value, shown
 from idl_audit.graph.onnx_reader import read_onnx
 from idl_audit.graph.original import OriginalNetwork, batched, chosen_output, feeds, first_line
 from idl_audit.graph.torch_options import TorchOptions
+from idl_audit.graph.torch_weights import own_names, weights_in
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
 
@@ -233,6 +234,42 @@ def example_of(arrays: Sequence[AnyArray]) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(np.array(samples[:1], np.float32)) for samples in arrays)
 
 
+def as_saved(path: Path, kind: str, options: TorchOptions) -> Graph:
+    """Return the graph of a network whose weights are in a file, its constants as they are saved and by these names.
+
+    Raises:
+        OptionError: where --arch or --input-shape is missing, or the file holds more than weights.
+        UnsupportedModelError: where the module cannot be exported so.
+    """
+    import torch
+
+    if options.arch is None or options.input_shape is None or len(options.input_shape) != 1:
+        raise OptionError(f"{path}: training needs --arch and --input-shape for one input, such as 1,3,32,32")
+    module = _in_evaluation(_module(path, kind, options)[0])
+    return unfused_graph(module, torch.zeros(options.input_shape[0]), str(path))
+
+
+def unfused_graph(module: nn.Module, example: torch.Tensor, what: str) -> Graph:
+    """Return the graph of a module in evaluation mode, its constants those of the module and by their names.
+
+    What exporters fuse otherwise, batch norms into convolutions, is left apart.
+
+    Raises:
+        UnsupportedModelError: where the module cannot be exported so.
+    """
+    import torch
+
+    with tempfile.TemporaryDirectory(prefix="idl-audit-") as folder:
+        exported = Path(folder) / "model.onnx"
+        try:
+            with _silence():
+                torch.onnx.export(module, (example,), str(exported), dynamo=True, optimize=False)
+        except Exception as error:  # the exporter raises whatever the module leads it to
+            raise UnsupportedModelError([f"{what}: torch.onnx.export fails ({first_line(error)})"]) from error
+        graph = read_onnx(exported, whole=False)
+    return replace(graph, inputs=tuple(_with_batch_axis(value, free=True) for value in graph.inputs))
+
+
 def _export(module: nn.Module, examples: tuple[torch.Tensor, ...], names: Sequence[str], file: Path, what: str) -> None:
     """Write the module as ONNX by today's exporter, or by the older one where that fails."""
     import torch
@@ -274,7 +311,7 @@ def _module(path: Path, kind: str, options: TorchOptions) -> tuple[nn.Module, tu
             raise OptionError(
                 f"--arch {options.arch} runs code of yours; say so with --allow-code-execution, or {_advice('it')}"
             )
-        return _filled(_factory(options.arch), _weights(path, kind), path), ()
+        return _filled(_factory(options.arch), weights_in(path, kind), path), ()
     if not options.allow_code_execution:
         raise ModelFileError(_refusal(path, kind))
     return _loaded(path, kind)
@@ -321,40 +358,6 @@ def _imports(path: Path) -> list[str] | None:
     return []
 
 
-def _weights(path: Path, kind: str) -> Mapping[str, Any]:
-    """Return the state dict in a file, read without running anything."""
-    import torch
-
-    try:
-        if kind == "safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(str(path)))
-        content = torch.load(str(path), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelFileError(
-            f"{path} cannot be read as weights ({first_line(error)}); save it with torch.save(model.state_dict(), ...)"
-        ) from error
-    for name in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ModelFileError(f"{path} holds no state dict; save one with torch.save(model.state_dict(), ...)")
-    return content
-
-
-def read_weights(path: Path) -> Mapping[str, Any]:
-    """Return the state dict in a file of weights (.pt, .pth, .safetensors), read without running anything.
-
-    Raises:
-        ModelFileError: where there is none.
-    """
-    if not path.is_file():
-        raise ModelFileError(f"{path} is no file; give a state dict that torch.save wrote")
-    return _weights(path, "safetensors" if path.suffix == ".safetensors" else "torch-zip")
-
-
 def _factory(arch: str) -> nn.Module:
     """Return what the function MODULE:FACTORY returns. The caller has allowed code to run."""
     import torch
@@ -376,12 +379,8 @@ def _factory(arch: str) -> nn.Module:
 
 def _filled(module: nn.Module, weights: Mapping[str, Any], path: Path) -> nn.Module:
     """Return the module with the weights; a prefix that all names share (`module.`) is taken off."""
-    state = dict(weights)
-    for prefix in ("module.", "model.", "_orig_mod."):
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
     try:
-        module.load_state_dict(state)
+        module.load_state_dict({own: weights[key] for own, key in own_names(weights).items()})
     except RuntimeError as error:
         lines = " ".join(str(error).split())
         raise ModelFileError(

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from idl_audit.graph.torch_reader import read_weights
+from idl_audit.graph.torch_weights import read_weights
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
 from idl_audit.values.arrays import AnyArray, FloatArray

@@ -281,6 +281,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "lambda_PF(|A|), the spectral radius of its absolute values.",
             "Nothing needs to be done: the model is the same function, and the norm is below 1.",
         ),
+        "IDL309": Code(
+            "no level of the compression keeps enough samples certified",
+            "The model was compressed as little as is tried, and fewer of the samples were certified than "
+            "--keep-certified asks for; no file was written.",
+            "Ask for fewer samples, or give each verdict more time with --time-limit.",
+        ),
         "IDL401": Code(
             "a method of bounds is left out",
             "A method does not apply to the model, or would need too much memory; the reason is in the message.",
@@ -382,6 +388,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "deviates a hundred times as much as the middle one, so that the others are hardly seen.",
             "Leave --bounds out, so that each input is trained in units of its own deviation, or give --mean and --std "
             "for each input.",
+        ),
+        "IDL605": Code(
+            "training was interrupted",
+            "The user ended `harden` before its time. What it had reached was judged as usual; what lies beside the "
+            "output (OUT.run) has where training stood.",
+            "Give the same command with --resume to go on: it ends with the weights of a run without an interruption.",
         ),
     }
 )

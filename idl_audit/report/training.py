@@ -27,9 +27,11 @@ def trade_offs(found: Hardening) -> tuple[TradeOff, ...]:
     return (found.before, *found.front)
 
 
-def shares_of(one: TradeOff, n: int) -> tuple[str, str, str]:
-    """Return the shares of n samples that are right, certified by intervals, and by lines."""
-    return percent(one.clean, n), percent(one.by_intervals, n), percent(one.by_lines, n)
+def shares_of(one: TradeOff, found: Hardening) -> tuple[str, str, str, str]:
+    """Return the shares of samples that are right, certified by intervals, by lines, and about with branching."""
+    n = found.judged
+    about = f"about {percent(round(one.certified), n)}" if one.branched else percent(one.by_lines, n)
+    return percent(one.clean, found.held_out), percent(one.by_intervals, n), percent(one.by_lines, n), about
 
 
 def audits(found: Hardening) -> tuple[tuple[str, Audited], ...]:
@@ -43,6 +45,8 @@ def training_facts(found: Training) -> Facts:
     penalties = ", ".join(f"{name} {weight:g}" for name, weight in found.penalties.items()) or "none"
     yield "trained by", f"{found.solver}, {found.loss} loss, penalties: {penalties}"
     norm = "" if found.kappa is None else f", ||A||_inf {figure(found.norm_inf_A)} <= kappa {figure(found.kappa)}"
+    if found.well_posed == "monotone":
+        norm = f", (A + A^T) / 2 <= {figure(found.kappa)} I"
     yield "states", f"{found.states:,} ({found.structure}{norm})"
     if found.eps is not None:
         yield "boxes", f"of radius {found.eps:g}, by intervals of the equilibrium; `certify` has the verdicts"

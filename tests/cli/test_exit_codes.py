@@ -54,6 +54,7 @@ DONE: Mapping[str, str] = {
     "schema": "schema",
 }
 REFUSED: Mapping[str, str] = {
+    "compress": "compress edge.onnx --quantize 16 -d edge.npz -e 0.299999 --keep-certified 1 -o out/x.npz",
     "harden": f"{HARDEN} -e 9",
     "run": "run -c fails.toml",
     "gate": "gate bad.json --require RULE",
@@ -155,6 +156,10 @@ def folder(files: Path) -> Path:
     distracted(files / "bent.onnx")
     points, labels = blobs(60)
     np.savez(files / "bent.npz", inputs=points, labels=labels)
+    # y0 - y1 = x0 + x1 / 3, and 1 / 3 is a little less in 16 bits: at eps .299999 the margin is 1e-6, then -5e-6
+    edge = {"w": np.array([[1.0, 0.0], [1 / 3, 0.0]]), "b": np.zeros(2)}
+    network(files / "edge.onnx", [gemm()], edge, inputs=(("x", (1, 2)),), outputs=(("y", (1, 2)),))
+    np.savez(files / "edge.npz", inputs=np.array([[0.1, 0.9]], np.float32), labels=np.array([0]))
     (files / "fails.toml").write_text(f'{defaults}[gate]\nrequire = "certified_accuracy@0.02 > 100 %"\n')
     return files
 

@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as safetensors_of
 
 from idl_audit.commands.harden import harden_model
-from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.options.training import HardenOptions
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.gate.judge import judge, parse_rules
 from idl_audit.graph.original import onnxruntime_network
-from idl_audit.graph.reader import read_graph
-from idl_audit.values.errors import DataError, OptionError
+from idl_audit.graph.reader import read_graph, sniff
+from idl_audit.graph.torch_options import TorchOptions
+from idl_audit.graph.torch_weights import weights_in, write_weights
+from idl_audit.training.schedule import Heard, Step
+from idl_audit.values.errors import DataError, ModelFileError, OptionError
 from tests.shared.blobs import blobs, distracted
 from tests.shared.command_line import run
 from tests.shared.implicit_models import floats, node, proto
@@ -141,3 +148,123 @@ def test_networks_that_are_no_classifiers_are_refused(folder: Path, tmp_path: Pa
     onnx.save(proto([node("MatMul", "x v")], ("N", 4), {"v": floats(rng, 4, 1)}), tmp_path / "one.onnx")
     with pytest.raises(OptionError, match="has one output"):
         harden_model(tmp_path / "one.onnx", asked(folder, tmp_path / "x.onnx"))
+
+
+# --- state dicts and safetensors ------------------------------------------------------------------------------------
+
+
+def module() -> torch.nn.Module:
+    """Return the network on blobs as a module, with a batch norm between its layers."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+
+
+def trained_module(folder: Path) -> torch.nn.Module:
+    made = module()
+    with np.load(folder / "train.npz") as data:
+        x, y = torch.from_numpy(data["inputs"]), torch.from_numpy(data["labels"])
+    optimizer = torch.optim.Adam(made.parameters(), 0.05)
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(made(x), y)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return made.eval()
+
+
+@pytest.mark.parametrize("form", ["state dict", "checkpoint", "safetensors"])
+def test_files_of_weights_keep_their_keys_and_types(form: str, folder: Path, tmp_path: Path) -> None:
+    state = trained_module(folder).state_dict()
+    given, out = tmp_path / "given.pt", tmp_path / "out.pt"
+    if form == "safetensors":
+        given, out = tmp_path / "given.safetensors", tmp_path / "out.safetensors"
+        given.write_bytes(safetensors_of({f"module.{name}": value for name, value in state.items()}, {"made by": "us"}))
+    else:
+        torch.save({"state_dict": state, "epoch": 7} if form == "checkpoint" else state, given)
+    torch_options = TorchOptions("tests.commands.test_harden:module", ((1, 4),), allow_code_execution=True)
+    chosen = asked(folder, out, model=ModelOptions(torch=torch_options), keep_clean="5%", minutes=0.01)
+    found = harden_model(given, chosen).hardening
+    assert found is not None
+    assert found.chosen is not None
+    assert set(found.weights) == {f"{k}.{part}" for k in (0, 1, 3) for part in ("weight", "bias")}
+    before, after = weights_in(given, sniff(given)), weights_in(out, sniff(out))
+    assert list(before) == list(after)
+    assert all(before[key].dtype == after[key].dtype for key in before)
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert {key.removeprefix("module.") for key in moved} == set(found.weights)
+    if form == "checkpoint":
+        assert torch.load(out, weights_only=True)["epoch"] == 7
+    if form == "safetensors":
+        with safe_open(out, framework="pt") as file:
+            assert file.metadata() == {"made by": "us"}
+
+
+def test_tensors_that_are_one_stay_one(tmp_path: Path) -> None:
+    shared = torch.ones(2, 2)
+    torch.save({"a": shared, "b": shared, "c": torch.ones(2, 2)}, tmp_path / "given.pt")
+    write_weights(tmp_path / "given.pt", "torch-zip", tmp_path / "out.pt", {"a": np.full((2, 2), 3, np.float32)})
+    found = weights_in(tmp_path / "out.pt", "torch-zip")
+    assert [float(found[key][0, 0]) for key in "abc"] == [3, 3, 1]
+    assert found["a"].data_ptr() == found["b"].data_ptr()
+    with pytest.raises(ModelFileError, match="was changed meanwhile"):
+        write_weights(tmp_path / "given.pt", "torch-zip", tmp_path / "x.pt", {"z": np.ones((2, 2), np.float32)})
+    with pytest.raises(OptionError, match="does not fit its type"):
+        write_weights(tmp_path / "given.pt", "torch-zip", tmp_path / "x.pt", {"a": np.full((2, 2), np.inf, np.float32)})
+    assert not (tmp_path / "x.pt").exists()
+
+
+# --- penalties, interrupts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["S", "rho", "mtl+S"])
+def test_the_paper_s_penalties_certify_more(method: str, folder: Path, tmp_path: Path) -> None:
+    report = harden_model(folder / "model.onnx", asked(folder, tmp_path / "x.onnx", method=method, minutes=0.01))
+    assert report.hardening is not None
+    assert report.hardening.method == method
+    assert report.hardening.chosen is not None
+
+
+def test_an_interrupt_leaves_the_best_so_far_and_resume_ends_as_without_it(folder: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.onnx", tmp_path / "cut.onnx"
+    harden_model(folder / "model.onnx", asked(folder, whole))
+
+    def interrupts(name: str) -> Heard:
+        def heard(step: Step) -> None:
+            if step.step == 40 and name != "mtl, a = 0.05":
+                raise KeyboardInterrupt
+
+        return heard
+
+    report = harden_model(folder / "model.onnx", asked(folder, cut), heard=interrupts)
+    assert report.status == "incomplete"
+    assert "IDL605" in {told.code for told in report.diagnostics}
+    assert cut.exists()
+    assert (tmp_path / "cut.onnx.run").exists()
+    with pytest.raises(OptionError, match="go on with --resume"):
+        harden_model(folder / "model.onnx", asked(folder, cut, force=True))
+    with pytest.raises(OptionError, match="other options"):
+        harden_model(folder / "model.onnx", asked(folder, cut, force=True, resume=True, seed=3))
+    harden_model(folder / "model.onnx", asked(folder, cut, force=True, resume=True))
+    assert cut.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "cut.onnx.run").exists()
+
+
+def test_the_gate_judges_what_was_gained(folder: Path, tmp_path: Path) -> None:
+    report = harden_model(folder / "model.onnx", asked(folder, tmp_path / "x.onnx", audit=folder / "audit.npz"))
+    found = report.hardening
+    assert found is not None
+    assert found.audited_before is not None
+    assert found.audited_after is not None
+    gain = found.audited_after.counts.certified - found.audited_before.counts.certified
+    assert gain > 0
+
+    def passes(rule: str) -> bool:
+        return judge(report, parse_rules([rule], [], has_baseline=False)).passed
+
+    assert passes(f"certified_gain@0.1 >= {gain}/60")
+    assert passes(f"certified_gain < {gain + 1}/60")
+    assert not passes(f"certified_gain@0.1 >= {gain + 1}/60")
+    with pytest.raises(OptionError, match="no verdicts at eps"):
+        passes("certified_gain@0.2 >= 0.1")
+    nothing = report.model_copy(update={"hardening": found.model_copy(update={"audited_after": None, "chosen": None})})
+    assert not judge(nothing, parse_rules(["certified_gain@0.1 > 0"], [], has_baseline=False)).passed

@@ -48,6 +48,7 @@ HARDENED = Hardening(
     seconds=61.5,
     trained_on=100,
     held_out=40,
+    judged=40,
     least_clean=38,
     weights=("v", "w"),
     before=trade_off("before", 39, 4),

@@ -7,21 +7,27 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
 from idl_audit.measure.sensitivity import sensitivity_matrix
-from idl_audit.train.blocks import descend_by_blocks
-from idl_audit.train.descent import Selection, descend, steps_within
-from idl_audit.train.equilibrium import PHI, equilibrium, interval_matrix
-from idl_audit.train.fit import Moves, Task, outputs_of, train
-from idl_audit.train.implicit import NAMES, Form, ImplicitNet
-from idl_audit.train.output_step import fit_output
-from idl_audit.train.projection import column_norms, project_rows, shrunk, shrunk_columns, vertex
-from idl_audit.train.recipe import Examples, Penalties, Recipe
-from idl_audit.train.spans import Span
-from idl_audit.train.units import Units, outside
+from idl_audit.training.blocks import descend_by_blocks
+from idl_audit.training.descent import Selection, descend, steps_within
+from idl_audit.training.equilibrium import (
+    PHI,
+    equilibrium,
+    interval_matrix,
+    monotone_equilibrium,
+    monotone_matrix,
+)
+from idl_audit.training.fit import Moves, Task, outputs_of, train
+from idl_audit.training.implicit import NAMES, Form, ImplicitNet
+from idl_audit.training.output_step import fit_output
+from idl_audit.training.projection import column_norms, project_rows, shrunk, shrunk_columns, vertex
+from idl_audit.training.recipe import Examples, Penalties, Recipe
+from idl_audit.training.spans import Span
+from idl_audit.training.units import Units, outside
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -120,6 +126,7 @@ def test_gradients_are_those_of_central_differences(name: str, norm: float) -> N
 
 
 @given(SEEDS, st.sampled_from([(), (3, 4)]))
+@settings(deadline=None)
 def test_intervals_enclose_the_states_and_the_margins(seed: int, layers: tuple[int, ...]) -> None:
     net = net_of(seed, Form(7, 3, 4, 0.9, layers))
     centre, radius = normal(seed + 2, 5, 3), normal(seed + 3, 5, 3).abs()
@@ -145,6 +152,7 @@ def test_the_matrix_of_intervals_is_as_long_as_A() -> None:
 
 
 @given(SEEDS, st.sampled_from([(), (4, 3)]))
+@settings(deadline=None)
 def test_the_penalty_is_the_norm_of_the_sensitivity_matrix(seed: int, layers: tuple[int, ...]) -> None:
     net = net_of(seed, Form(7, 3, 2, 0.8, layers))
     w = net.arrays()
@@ -168,6 +176,7 @@ def test_layers_read_only_those_before_them() -> None:
 
 
 @given(SEEDS)
+@settings(deadline=None)
 def test_turning_units_back_changes_no_output(seed: int) -> None:
     form = Form(5, 4, 2, 0.9)
     net = net_of(seed, form)
@@ -323,3 +332,55 @@ def test_more_minutes_are_more_steps() -> None:
     counts = [steps_within(seconds, form, 60_000, recipe, False) for seconds in (0.01, 40, 80)]
     assert counts[0] == 300
     assert counts[2] == pytest.approx(2 * counts[1], rel=0.01)
+
+
+# --- monotone models --------------------------------------------------------------------------------------------------
+
+
+@given(SEEDS, st.floats(0.02, 1.0), st.floats(0.1, 5.0))
+@settings(max_examples=25, deadline=None)
+def test_monotone_matrices_are_monotone_and_have_one_state(seed: int, m: float, size: float) -> None:
+    P, Q, drive = size * normal(seed, 5, 5), size * normal(seed + 1, 5, 5), normal(seed + 2, 6, 5)
+    A = monotone_matrix(P, Q, m)
+    least = float(torch.linalg.eigvalsh(torch.eye(5, dtype=A.dtype) - (A + A.T) / 2)[0])
+    assert least >= m - 1e-9 * (1 + float(A.abs().max()))
+    x = monotone_equilibrium(A, drive, tolerance=1e-12)
+    size_of = 1 + float(x.abs().max()) * (1 + float(A.abs().sum(1).max()))
+    assert float((x - (x @ A.T + drive).clamp(min=0)).abs().max()) <= 1e-7 * size_of
+
+
+def test_gradients_of_monotone_models_are_slopes() -> None:
+    form = Form(5, 3, 2, monotone=0.1)
+    net = ImplicitNet.random(form, normal(0, 30, 3), torch.Generator().manual_seed(0))
+    net = ImplicitNet(form, {name: 1.5 * weight for name, weight in net.weights.items()}, tolerance=1e-13)
+    u, to = normal(1, 4, 3), normal(2, 4, 2)
+
+    def value() -> torch.Tensor:
+        return (net(u) * to).sum()
+
+    value().backward()  # type: ignore[no-untyped-call]
+    assert set(net.weights) == {"P", "Q", "B", "C", "D", "b", "d"}
+    for weight in net.weights.values():
+        assert weight.grad is not None
+        flat, slopes = weight.data.reshape(-1), weight.grad.reshape(-1)
+        for k in range(flat.numel()):
+            kept, values = float(flat[k]), []
+            for step in (1e-6, -1e-6):
+                flat[k] = kept + step
+                values.append(float(value().detach()))
+            flat[k] = kept
+            assert (values[0] - values[1]) / 2e-6 == pytest.approx(float(slopes[k]), abs=1e-6)
+
+
+def test_a_monotone_model_learns_and_its_loop_is_proved() -> None:
+    """Its norm may be above 1: that is what it is for."""
+    rng = np.random.default_rng(0)
+    u = rng.uniform(-3, 3, (150, 1))
+    form = Form(20, 1, 1, kappa=0.9, monotone=0.1)
+    found = train(Task(u, np.sin(2 * u), form, Recipe("squared"), 1.5))
+    w = found.weights
+    left = outputs_of(w, form, u) - np.sin(2 * u)
+    assert np.sqrt(np.square(left).mean()) < 0.2
+    model = plain_model(*(w[name] for name in NAMES), [DeclaredBlock("relu", 20, {})])
+    assert model.is_well_posed
+    np.testing.assert_allclose(model(u), outputs_of(w, form, u), atol=1e-6)

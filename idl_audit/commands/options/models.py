@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from idl_audit.commands.options import common as c
 from idl_audit.commands.options.reading import ANY_OUTPUTS, IDLE, DataOptions, ModelOptions, NamedFile, named_file
+from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.graph.torch_options import TorchOptions
+from idl_audit.values.errors import OptionError
 from idl_audit.values.options import (
     PATH,
     REQUIRED,
     SWITCH,
     Declared,
+    Reader,
     group,
     one_of,
     option,
@@ -154,6 +158,39 @@ class Reduce(Declared):
 
 
 @dataclass(frozen=True)
+class KeepCertified:
+    """How many samples must stay certified: so many, or a share of those that are before."""
+
+    count: int | None = None
+    share: float | None = None
+
+    def __str__(self) -> str:
+        return str(self.count) if self.share is None else f"{100 * self.share:g}%"
+
+    def least(self, before: int) -> int:
+        """Return the number, where `before` samples are certified by the model as it is."""
+        return self.count if self.count is not None else math.ceil((self.share or 0.0) * before - 1e-9)
+
+
+def _keep_certified(text: str, flag: str) -> KeepCertified:
+    value = parse_number(text.removesuffix("%").strip(), option=flag)
+    if text.endswith("%"):
+        if not 0 < value <= 100:
+            raise OptionError(f"{flag} must be a share from 0% to 100%, or a number of samples, not {text!r}")
+        return KeepCertified(share=value / 100)
+    if value < 1 or value != int(value):
+        raise OptionError(f"{flag} must be a number of samples, 1 or more, or a share such as 95%, not {text!r}")
+    return KeepCertified(count=int(value))
+
+
+def _was_kept(value: object) -> bool:
+    return isinstance(value, KeepCertified)
+
+
+KEEP_CERTIFIED = Reader(_keep_certified, was_read=_was_kept)
+
+
+@dataclass(frozen=True)
 class CompressOptions(Declared):
     """Which compression, and what is asked about it; exactly one of the three is given."""
 
@@ -173,6 +210,23 @@ class CompressOptions(Declared):
     by_block: bool = option(
         False, SWITCH, "List the blocks by the drift that compressing each alone causes.", name="report"
     )
+    keep_certified: KeepCertified | None = option(
+        None,
+        KEEP_CERTIFIED,
+        "Compress only as far as K samples of -d, or P% of those that are certified before, are certified at -e EPS: "
+        "T, BITS or K of the other option is how far to go at most.",
+        metavar="K|P%",
+    )
+    eps: Eps | None = c.eps(
+        None, c.ONE_EPS, "Of --keep-certified: how far every input may move, in data units (before --scale)."
+    )
+    time_limit: float = c.time_limit()
+    max_nodes: int | None = c.max_nodes()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.keep_certified is None) != (self.eps is None):
+            raise OptionError("--keep-certified and -e EPS go together: give both")
 
 
 @dataclass(frozen=True)
@@ -181,7 +235,8 @@ class Compress(Declared):
 
     Proved are: for all inputs u a bound offset + slope max|u_j|; one number for the box of inputs (--bounds, or the
     least box around the samples of -d); one at the samples themselves. The largest difference that was measured stands
-    beside them. Bounds are in units of the outputs, for the numbers that the network reads.
+    beside them. Bounds are in units of the outputs, for the numbers that the network reads. With --keep-certified the
+    setting is the furthest at which `certify` still proves so many samples; where none does, nothing is written.
     """
 
     model: Path = c.model()

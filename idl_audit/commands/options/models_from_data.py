@@ -99,6 +99,12 @@ class TrainOptions(Declared):
         metavar="KAPPA",
         rank=1,
     )
+    well_posed: str = option(
+        "norm",
+        one_of("norm", "monotone"),
+        "What makes the state unique: norm, ||A||_inf <= KAPPA, or monotone, I - (A + A^T) / 2 >= (1 - KAPPA) I.",
+        rank=2,
+    )
     loss: str = option(
         "auto",
         one_of(*LOSSES),
@@ -169,6 +175,22 @@ class TrainOptions(Declared):
             raise OptionError(
                 "--solver frank-wolfe is for a norm of A, which layers have none of; use --solver gradient"
             )
+
+        if self.well_posed == "monotone":
+            self._check_monotone()
+
+    def _check_monotone(self) -> None:
+        """Raise OptionError where an option needs a norm of A below 1."""
+        told = {
+            "--structure": bool(self.structure.layers),
+            f"--solver {self.solver}": self.solver != "gradient",
+            "--eps": self.eps is not None,
+            "--penalty S": bool(self.penalty.S),
+            "--penalty rho": bool(self.penalty.rho),
+        }
+        for flag, given in told.items():
+            if given:
+                raise OptionError(f"{flag} needs ||A||_inf < 1, or layers; leave --well-posed monotone out")
 
     @property
     def n_states(self) -> int:

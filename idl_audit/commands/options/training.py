@@ -13,7 +13,7 @@ from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_file
 from idl_audit.values.options import PATH, REQUIRED, TEXT, Declared, Reader, group, one_of, option
 
-METHODS = ("auto", "mtl", "ibp", "sabr", "adversarial")
+METHODS = ("auto", "mtl", "ibp", "sabr", "adversarial", "S", "rho", "mtl+S", "mtl+rho")
 
 
 def _share(text: str, flag: str) -> float:
@@ -84,7 +84,7 @@ class HardenOptions(Declared):
         "auto",
         one_of(*METHODS),
         "What is trained for: mtl (attacked points and intervals, the weight of the latter chosen), ibp, sabr, "
-        "adversarial; auto is mtl.",
+        "adversarial; S or rho, the paper's penalties, alone or with mtl; auto is mtl.",
     )
     holdout: Holdout = option(
         "10%",
@@ -115,6 +115,7 @@ class HardenOptions(Declared):
     time_limit: float = c.time_limit()
     jobs: int = c.jobs("Samples of --audit decided at the same time, in processes.")
     seed: int = c.seed()
+    resume: bool = c.resume("Go on from what an interrupted run with the same options has reached (OUT.run).")
     force: bool = c.force()
     model: ModelOptions = group(ModelOptions, without=("input_name", "fix", "threshold"))
 

@@ -105,8 +105,11 @@ def lower_dropout(node: Node, values: Sequence[TensorValue | None], walk: Walk) 
 
 
 def lower_cast_like(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """CastLike: a Cast to the type of another tensor."""
-    return (as_type(node, form_input(node, values, 0), type_of(values[1] if len(values) > 1 else None), walk),)
+    """CastLike: a Cast to the type of another tensor; constants -1, 0 and 1 are the same in every float type."""
+    given, like = values[0], type_of(values[1] if len(values) > 1 else None)
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f" and not like and np.isin(given, (-1, 0, 1)).all():
+        return (given,)
+    return (as_type(node, form_input(node, values, 0), like, walk),)
 
 
 def lower_finite(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from idl_audit.report.claims import facts
 from idl_audit.report.render.parts import Cell, Mark, Name, PairList, Section, Share, Stack, Table, table
-from idl_audit.report.schema import BlockBounds, Report, Sensitivity
+from idl_audit.report.schema import BlockBounds, KeptCertified, Report, Sensitivity
 from idl_audit.report.wording import SCALARS, eps_text, figure, interval, listed_inputs
 
 MANY_OUTPUTS = 10
@@ -180,7 +180,8 @@ def other_sections(report: Report) -> Iterator[Section]:
         pairs.add(
             "drift", f"at most {figure(smaller.drift.guaranteed)} (proved), {figure(smaller.drift.measured)} seen"
         )
-        yield Section("compression", "Compression", (pairs.done(),))
+        kept = [] if smaller.kept_certified is None else [_levels(smaller.kept_certified)]
+        yield Section("compression", "Compression", (pairs.done(), *kept))
     if report.predictions:
         rows = [
             (entry.index, ", ".join(figure(value) for value in entry.output), entry.iterations, figure(entry.residual))
@@ -188,3 +189,13 @@ def other_sections(report: Report) -> Iterator[Section]:
         ]
         outputs = table("Outputs", (">sample", "output", ">iterations", ">residual"), rows)
         yield Section("predictions", "Predictions", (outputs,))
+
+
+def _levels(found: KeptCertified) -> Table:
+    rows: list[tuple[Cell, ...]] = [("as it is", None, f"{found.before:,} of {found.n:,}", None)]
+    for level in found.levels:
+        mark = Mark("enough", "good") if level.kept else Mark("too few", "error")
+        rows.append((level.setting, f"{level.nonzeros:,}", f"{level.certified:,} of {level.looked_at:,}", mark))
+    note = f"At eps {figure(found.eps)}; {found.least:,} must stay certified. Counting ends where too few are left."
+    titles = ("level", ">coefficients", ">certified", "")
+    return table("Certified samples at each level that was tried", titles, rows, note=note)

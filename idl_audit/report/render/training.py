@@ -29,9 +29,9 @@ def hardening_section(report: Report) -> Iterator[Section]:
 
 
 def _trade_off(one: TradeOff, found: Hardening) -> tuple[Cell, ...]:
-    n = found.held_out
+    n = found.judged
     about = Share(percent(round(one.certified), n), min(1.0, one.certified / n) if n else 0.0)
-    return (one.name, *shares_of(one, n), about, Mark("written", "good") if one.name == found.chosen else None)
+    return (one.name, *shares_of(one, found)[:3], about, Mark("written", "good") if one.name == found.chosen else None)
 
 
 def _audits(found: Hardening) -> Iterator[Table]:

@@ -11,7 +11,7 @@ from idl_audit.report.schema.results import EpsSummary
 
 
 class TradeOff(Part):
-    """Weights that training reached, judged on the samples kept apart; estimates to choose by, no verdicts."""
+    """Weights that training reached, judged on samples kept apart; estimates to choose by, no verdicts."""
 
     name: Text = Field(description="How they came about.")
     steps: Count = Field(description="Batches of the run.")
@@ -39,6 +39,7 @@ class Hardening(Part):
     seconds: Seconds = Field(description="Processor time that training and choice took.")
     trained_on: Count = Field(description="Samples that were trained on.")
     held_out: Count = Field(description="Samples that the choice was made by.")
+    judged: Count = Field(description="Of them, those that provers were asked about.")
     least_clean: Count = Field(description="Of them, those that had to stay right.")
     weights: tuple[Text, ...] = Field(description="Initializers that were trained.")
     before: TradeOff = Field(description="The network as it was.")

@@ -288,6 +288,28 @@ class Removed(Part):
     unobserved: Count = Field(description="No output depends on them.")
 
 
+class CertifiedLevel(Part):
+    """One level of a compression that was tried, and what is certified of it."""
+
+    setting: Text = Field(description="The threshold, the bits, or the rank.")
+    nonzeros: Count = Field(description="Stored nonzero coefficients of A, B, C, D; a kernel counts once.")
+    certified: Count = Field(description="Samples that are certified, of those looked at.")
+    looked_at: Count = Field(description="Samples looked at: all, or until too few were left.")
+    kept: bool = Field(description="Whether enough are certified.")
+
+
+class KeptCertified(Part):
+    """How far the model was compressed for so many samples to stay certified."""
+
+    eps: Positive = Field(description="The radius, in data units.")
+    n: Count = Field(description="Samples.")
+    before: Count = Field(description="Samples that are certified of the model as it is.")
+    least: Count = Field(description="So many must be.")
+    time_limit: Positive = Field(description="Seconds for each verdict.")
+    max_nodes: Count | None = Field(default=None, description="Nodes for each verdict; null for no limit.")
+    levels: tuple[CertifiedLevel, ...] = Field(description="What was tried, in this order.")
+
+
 class Compression(Part):
     """A smaller model and how far it can stray."""
 
@@ -300,6 +322,7 @@ class Compression(Part):
     removed: Removed | None = Field(default=None, description="For reduce: what is gone.")
     unused_inputs: tuple[int, ...] = Field(default=(), description="For reduce: inputs that no output depends on.")
     changed_predictions: Count | None = Field(default=None, description="Samples whose predicted class changed.")
+    kept_certified: KeptCertified | None = Field(default=None, description="Of --keep-certified.")
 
 
 class PropertyReport(Part):

@@ -30,7 +30,10 @@ class Training(Part):
     penalties: dict[Text, NonNegative] = Field(description="Weights of penalties beside the mean loss.")
     states: Count = Field(description="n.")
     structure: Text = Field(description="free, or feed-forward with the states of each layer.")
-    kappa: Positive | None = Field(default=None, description="||A||_inf <= kappa; null where layers need no norm.")
+    kappa: Positive | None = Field(
+        default=None, description="||A||_inf <= kappa, or (A + A^T) / 2 <= kappa I; null where layers need no norm."
+    )
+    well_posed: Text = Field(default="norm", description="What makes the state unique: norm, monotone or layers.")
     norm_inf_A: NonNegative = Field(description="||A||_inf of the model that was written.")
     units: Literal["each", "one"] = Field(
         description="Whether every input was trained in units of its own deviation, or all in one; folded into B, b, D."

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.table import Table
 from rich.text import Text
 
-from idl_audit.report.schema import Compression, Drift, Report
+from idl_audit.report.schema import Compression, Drift, KeptCertified, Report
 from idl_audit.report.terminal.layout import Section, add_columns, add_row, grid, heading, pair, table
 from idl_audit.report.wording import figure, percent
 
@@ -33,9 +34,20 @@ def compression_sections(report: Report, found: Compression, most: int | None, *
         yield "Reduction", rows
         return
     yield "Compression", rows
+    if found.kept_certified is not None:
+        yield "Certified samples at each level that was tried", _levels(found.kept_certified)
     yield "Drift: how far an output of the smaller model can be from the original's", _drift(found, report)
     if found.blocks:
         yield from _blocks(found, most, wide=wide)
+
+
+def _levels(found: KeptCertified) -> Table:
+    rows = table(("level", "left"), ("coefficients", "right"), ("certified", "right"), ("", "left"))
+    add_row(rows, ("as it is", "", f"{found.before:,} of {found.n:,}", f"{found.least:,} must stay"))
+    for level in found.levels:
+        counted = f"{level.certified:,} of {level.looked_at:,}"
+        add_row(rows, (level.setting, f"{level.nonzeros:,}", counted, "enough" if level.kept else "too few"))
+    return rows
 
 
 def _inputs(unused: tuple[int, ...]) -> str:

@@ -32,10 +32,8 @@ def _front(found: Hardening) -> Table:
         ("with branching", "right"),
         ("", "left"),
     )
-    n = found.held_out
     for one in trade_offs(found):
-        about = f"about {percent(round(one.certified), n)}" if one.branched else percent(one.by_lines, n)
-        add_row(rows, (one.name, *shares_of(one, n), about, "written" if one.name == found.chosen else ""))
+        add_row(rows, (one.name, *shares_of(one, found), "written" if one.name == found.chosen else ""))
     return rows
 
 

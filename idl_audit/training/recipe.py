@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idl_audit.train.implicit import ImplicitNet
-from idl_audit.train.losses import Batch, attacked
-from idl_audit.train.spans import Span, around
+from idl_audit.training.implicit import ImplicitNet
+from idl_audit.training.losses import Batch, attacked
+from idl_audit.training.spans import Span, around
 
 Loss: TypeAlias = Literal["squared", "cross-entropy"]
 Solver: TypeAlias = Literal["gradient", "bcd", "frank-wolfe"]

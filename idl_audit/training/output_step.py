@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from idl_audit.train.implicit import ImplicitNet
+from idl_audit.training.implicit import ImplicitNet
 
 RIDGES: Final = tuple(10.0**k for k in range(-8, 1))
 """Of the largest eigenvalue of the Gram matrix."""

@@ -15,12 +15,14 @@ from typing import Final, TypeAlias
 import torch
 from torch import Tensor
 
-from idl_audit.train.network import Twin
+from idl_audit.training.network import Twin
 
-PRODUCTS_A_SECOND: Final = 4e9
+PRODUCTS_A_SECOND: Final = 1e10
 """What a core of the last ten years does in float32 of small matrices."""
-SECONDS_A_NODE: Final = 1.2e-5
-"""What torch spends on one operator besides its products, forwards and backwards."""
+CONVOLVED_A_SECOND: Final = 2.5e9
+"""The same of small convolutions."""
+SECONDS_A_NODE: Final = 3.6e-5
+"""What torch spends on one operator of a batch besides its products, forwards or backwards."""
 PASSES: Final = 3.0
 """A forward pass with its gradient costs so many forward passes; an interval is two numbers."""
 OVERTIME: Final = 2.0
@@ -95,4 +97,6 @@ def seconds_a_step(network: Twin, products: int, batch: int, attack_steps: int) 
         attack_steps: of each batch.
     """
     passes = PASSES * (attack_steps + 1 + 2)
-    return passes * (batch * products / PRODUCTS_A_SECOND + len(network.nodes) * SECONDS_A_NODE)
+    dense = min(products, sum(weight.numel() for weight in network.constants.values() if weight.dim() == 2))
+    each = dense / PRODUCTS_A_SECOND + (products - dense) / CONVOLVED_A_SECOND
+    return passes * (batch * each + len(network.nodes) * SECONDS_A_NODE)

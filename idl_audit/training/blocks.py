@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idl_audit.train.descent import Selection
-from idl_audit.train.implicit import Form, ImplicitNet
-from idl_audit.train.projection import shrunk, shrunk_columns
-from idl_audit.train.recipe import BALANCE, Examples, Recipe
-from idl_audit.train.schedule import Clock, Heard, Step
+from idl_audit.training.descent import Selection
+from idl_audit.training.implicit import Form, ImplicitNet
+from idl_audit.training.projection import shrunk, shrunk_columns
+from idl_audit.training.recipe import BALANCE, Examples, Recipe
+from idl_audit.training.schedule import Clock, Heard, Step
 
 INNER: Final = 5
 """Steps within a block."""

@@ -89,6 +89,67 @@ def equilibrium(A: Tensor, drive: Tensor, phi: Phi, *, tolerance: float = 1e-6, 
     return found
 
 
+class _MonotoneEquilibrium(torch.autograd.Function):
+    """x = phi(x A^T + i) for rows i, where I - (A + A^T) / 2 is positive definite, by Peaceman-Rachford splitting."""
+
+    @staticmethod
+    def forward(ctx: Any, A: Tensor, drive: Tensor, tolerance: float) -> Tensor:
+        inverse = _resolvent(A)
+        x = split_point(inverse, drive, lambda z: z.clamp(min=0), tolerance)
+        ctx.save_for_backward(A, x, inverse)
+        ctx.tolerance = tolerance
+        return x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        _, x, inverse = ctx.saved_tensors
+        slope = (x > 0).to(x.dtype)
+        v = split_point(inverse.T, gradients[0], lambda z: slope * z, ctx.tolerance)
+        return v.T @ x, v, None
+
+
+def _resolvent(A: Tensor) -> Tensor:
+    """Return (I + (I - A))^-1."""
+    found: Tensor = torch.linalg.inv(2 * torch.eye(len(A), dtype=A.dtype) - A)
+    return found
+
+
+def split_point(inverse: Tensor, drive: Tensor, prox: Callable[[Tensor], Tensor], tolerance: float) -> Tensor:
+    """Return x = prox(A x + i) for each row i, by Peaceman-Rachford splitting (Winston and Kolter, 2020).
+
+    With V = (I + (I - A))^-1 and u = 0 at first, x = prox(u), w = 2 x - u, z = V (w + i), u = 2 z - w in turns: both
+    halves are nonexpansive, and one contracts where I - A is strongly monotone.
+
+    Args:
+        inverse: V, (n, n).
+        drive: i, (m, n).
+        prox: the proximal map of a convex function, entrywise: relu, or a product with numbers 0 and 1.
+        tolerance: of x, relative to the largest entry of a row.
+    """
+    u = torch.zeros_like(drive)
+    transposed = inverse.T.contiguous()
+    for _ in range(MOST_STEPS):
+        x = prox(u)
+        w = 2 * x - u
+        u = 2 * ((w + drive) @ transposed) - w
+        change = (prox(u) - x).abs().amax(1)
+        if bool((change <= tolerance * x.abs().amax(1) + 1e-30).all()):
+            break
+    return prox(u)
+
+
+def monotone_equilibrium(A: Tensor, drive: Tensor, *, tolerance: float = 1e-6) -> Tensor:
+    """Return x = relu(A x + i) for each row i of `drive`, differentiable once, where I - A is strongly monotone."""
+    found: Tensor = _MonotoneEquilibrium.apply(A, drive, tolerance)  # type: ignore[no-untyped-call]
+    return found
+
+
+def monotone_matrix(P: Tensor, Q: Tensor, m: float) -> Tensor:
+    """Return A = (1 - m) I - P^T P + Q - Q^T: every A with I - (A + A^T) / 2 >= m I is of this form."""
+    return (1 - m) * torch.eye(len(P), dtype=P.dtype) - P.T @ P + Q - Q.T
+
+
 def interval_matrix(A: Tensor) -> Tensor:
     """Return [[A+, A-], [A-, A+]], (2n, 2n): the A of the equilibrium of intervals.
 

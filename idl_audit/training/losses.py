@@ -5,6 +5,11 @@ adversarial  CE(f(x'), y), x' in the box by steps along the gradient's sign (Mad
 ibp          CE(worst margins over the box by intervals, y) (Gowal et al. 2018)
 mtl          (1 - a) adversarial + a ibp (De Palma et al. 2024, "MTL-IBP")
 sabr         ibp over a smaller box, a times as wide, around an attacked point (Mueller et al. 2023)
+
+and what is added to it: how far a score moves at most where inputs move by the radius, wherever they are,
+
+S            eps ||S||_inf (paper 4.3 and 6.1)
+rho          eps times the paper's bound (4.7), with the best scales of the layers, without its constant
 """
 
 from __future__ import annotations
@@ -18,10 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idl_audit.train.network import Twin
-from idl_audit.train.spans import Span
+from idl_audit.training.network import Twin
+from idl_audit.training.spans import Span
 
-Method: TypeAlias = Literal["mtl", "ibp", "sabr", "adversarial", "plain"]
+LossName: TypeAlias = Literal["mtl", "ibp", "sabr", "adversarial", "plain"]
+PenaltyName: TypeAlias = Literal["S", "rho"]
+Method: TypeAlias = Literal["mtl", "ibp", "sabr", "adversarial", "plain", "S", "rho", "mtl+S", "mtl+rho"]
 
 
 class Network(Protocol):
@@ -94,7 +101,7 @@ def sabr(network: Twin, batch: Batch, a: float, steps: int, generator: torch.Gen
 
 Loss: TypeAlias = Callable[[Twin, Batch, float, int, torch.Generator], Tensor]
 
-LOSSES: Final[Mapping[Method, Loss]] = MappingProxyType(
+LOSSES: Final[Mapping[LossName, Loss]] = MappingProxyType(
     {
         "mtl": mtl_ibp,
         "ibp": lambda network, batch, a, steps, generator: ibp(network, batch),
@@ -103,4 +110,27 @@ LOSSES: Final[Mapping[Method, Loss]] = MappingProxyType(
         "plain": lambda network, batch, a, steps, generator: plain(network, batch),
     }
 )
-"""Method -> its loss of a batch, with the coefficient a and the attack's steps."""
+"""Name -> a loss of a batch, with the coefficient a and the attack's steps."""
+
+PENALTIES: Final[Mapping[PenaltyName, Callable[[Twin, Tensor], Tensor]]] = MappingProxyType(
+    {
+        "S": lambda network, radius: network.spread(radius).amax(),
+        "rho": lambda network, radius: network.spread(radius, alike=True).amax(),
+    }
+)
+"""Name -> what is added to the loss, given how far inputs may move."""
+
+METHODS: Final[Mapping[Method, tuple[LossName, PenaltyName | None]]] = MappingProxyType(
+    {
+        "mtl": ("mtl", None),
+        "ibp": ("ibp", None),
+        "sabr": ("sabr", None),
+        "adversarial": ("adversarial", None),
+        "plain": ("plain", None),
+        "S": ("plain", "S"),
+        "rho": ("plain", "rho"),
+        "mtl+S": ("mtl", "S"),
+        "mtl+rho": ("mtl", "rho"),
+    }
+)
+"""Method -> its loss, and what is added to it."""

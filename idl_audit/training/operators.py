@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from idl_audit.graph.ir import Node, shown
-from idl_audit.train.spans import Span, Value, linear, negative, product, rising, total, valley
+from idl_audit.training.spans import Span, Value, linear, negative, product, rising, total, valley
 from idl_audit.values.errors import UnsupportedModelError
 
 Twin: TypeAlias = Callable[[Node, Sequence["Value | None"], int], "list[Value]"]
@@ -111,8 +111,11 @@ def _conv(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]
         "groups": attribute(node, "group", 1),
     }
 
+    even = pads[:rank] == pads[rank:]  # what the convolution itself pads takes no pass of its own
+
     def apply(t: Tensor, w: Tensor) -> Tensor:
-        made: Tensor = convolve(functional.pad(t, _padding(pads)) if any(pads) else t, w, **how)
+        padded = t if even else functional.pad(t, _padding(pads))
+        made: Tensor = convolve(padded, w, padding=pads[:rank] if even else 0, **how)
         return made
 
     y = linear(x, apply, weight)
@@ -454,6 +457,24 @@ def _gather(node: Node, values: Sequence[Value | None], opset: int) -> Callable[
     return gather
 
 
+def _shape(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
+    """Return the sizes of a tensor, the batch's as they are here."""
+    x = _first(values)
+    start, end = int(attribute(node, "start", 0)), attribute(node, "end", None)
+    return [torch.tensor(list(x.shape)[start : None if end is None else int(end)], dtype=torch.int64)]
+
+
+def _expand(node: Node, values: Sequence[Value | None], opset: int) -> Callable[[Tensor], Tensor]:
+    sizes = [int(n) for n in fixed(node, values[1], "the shape").tolist()]
+
+    def expand(t: Tensor) -> Tensor:
+        own = [1] * (len(sizes) - t.dim()) + list(t.shape)
+        least = [1] * (len(own) - len(sizes)) + sizes  # an axis of 1 here keeps what is there
+        return t.expand([a if b == 1 else b for a, b in zip(own, least, strict=True)])
+
+    return expand
+
+
 def _pad(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
     x = _first(values)
     pads = numbers(node, values, 1, "pads") or []
@@ -473,6 +494,13 @@ def _cast(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]
     if attribute(node, "to", 1) not in (1, 10, 11, 16):  # floats
         raise refused(node, "casts to whole numbers are not trained through")
     return [_first(values)]
+
+
+def _cast_like(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
+    like = values[1].centre if isinstance(values[1], Span) else fixed(node, values[1], "what it is cast like")
+    if not like.is_floating_point():
+        raise refused(node, "casts to whole numbers are not trained through")
+    return [_moved(_first(values), lambda t: t.to(like.dtype))]
 
 
 def _softmax(node: Node, values: Sequence[Value | None], opset: int) -> list[Value]:
@@ -549,13 +577,16 @@ TWINS: Final[Mapping[str, Twin]] = MappingProxyType(
         "Softmax": _softmax,
         # movement
         "Cast": _cast,
+        "CastLike": _cast_like,
         "Concat": _concat,
         "Dropout": _mover(_dropout),
+        "Expand": _mover(_expand),
         "Flatten": _mover(_flatten),
         "Gather": _mover(_gather),
         "Identity": _mover(_same),
         "Pad": _pad,
         "Reshape": _mover(_reshape),
+        "Shape": _shape,
         "Slice": _mover(_slice),
         "Split": _split,
         "Squeeze": _mover(_squeeze),

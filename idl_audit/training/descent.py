@@ -13,11 +13,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from idl_audit.train.fine_tune import LARGEST_GRADIENT
-from idl_audit.train.implicit import Form, ImplicitNet
-from idl_audit.train.proximal import Direction, ProximalAdam
-from idl_audit.train.recipe import Examples, Recipe, loss_of
-from idl_audit.train.schedule import Clock, Heard, Schedule, Step, batches
+from idl_audit.training.fine_tune import LARGEST_GRADIENT
+from idl_audit.training.implicit import Form, ImplicitNet
+from idl_audit.training.proximal import Direction, ProximalAdam
+from idl_audit.training.recipe import Examples, Recipe, loss_of
+from idl_audit.training.schedule import Clock, Heard, Schedule, Step, batches
 
 ITERATIONS: Final = 30
 """Steps of the state's and the gradient's iterations together, about."""

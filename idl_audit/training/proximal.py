@@ -13,8 +13,8 @@ from typing import Final, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from idl_audit.train.implicit import ImplicitNet
-from idl_audit.train.projection import shrunk, shrunk_columns, vertex
+from idl_audit.training.implicit import ImplicitNet
+from idl_audit.training.projection import shrunk, shrunk_columns, vertex
 
 Direction: TypeAlias = Literal["gradient", "frank-wolfe"]
 
@@ -72,7 +72,8 @@ class ProximalAdam:
             if kept is not None:
                 for name in "BD":
                     weights[name].mul_(kept)
-            weights["A"].copy_(self.net.form.feasible(weights["A"], self.net.mask))
+            if "A" in weights:
+                weights["A"].copy_(self.net.form.feasible(weights["A"], self.net.mask))
 
     def _lengths(self, gradients: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
         """Take the gradients in, and return what each entry's step is multiplied by."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from idl_audit.graph.ir import Graph, Node, live_nodes, shown
-from idl_audit.train.operators import TWINS, attribute
-from idl_audit.train.spans import Span, Value
+from idl_audit.training.operators import TWINS, attribute
+from idl_audit.training.spans import Span, Value
+from idl_audit.training.spreads import spread_of
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import OptionError, UnsupportedModelError
 
@@ -35,6 +36,8 @@ class Twin:
     """Those that are trained, by the names of the initializers."""
     shape: tuple[int, ...]
     """Of one sample, without a batch axis."""
+    output: str
+    """The value that was asked for."""
 
     @classmethod
     def of(
@@ -61,6 +64,7 @@ class Twin:
         """
         if len(shape) < 2 or shape[0] != 1:
             raise UnsupportedModelError(["the first axis of the input is no batch axis, and training needs batches"])
+        asked = output
         nodes = live_nodes(graph.nodes, [output])
         last = next((node for node in nodes if output in node.outputs), None)
         if last is not None and last.op in LAST:
@@ -85,7 +89,7 @@ class Twin:
         }
         if not weights:
             raise OptionError("nothing is left to train: every weight is frozen, or the network has none")
-        return cls(graph, nodes, output, constants, weights, tuple(shape[1:]))
+        return cls(graph, nodes, output, constants, weights, tuple(shape[1:]), asked)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the scores of samples, (n, ...) -> (n, q)."""
@@ -124,6 +128,27 @@ class Twin:
         scores = self.span(box)
         found = scores.hi - scores.lo[rows, labels][:, None]
         return found.index_put((rows, labels), torch.zeros(len(labels)))
+
+    def spread(self, radius: Tensor, *, alike: bool = False) -> Tensor:
+        """Return how far each score moves at most, (q,), where entries of any input move by `radius`.
+
+        That is S r for S = |C| (I - |A|)^-1 |B| + |D| (paper, Theorem 4.2), the slopes of the activations in it; with
+        `alike`, all states of a layer are taken to move as far as the one that moves most, which is what one scale a
+        layer gives in the paper's bound (4.7). See docs/mathematics.md, section 9.8.
+
+        Raises:
+            UnsupportedModelError: where nothing bounds how far an operator moves its result.
+        """
+        (entry,) = self.graph.inputs
+        moved = torch.broadcast_to(radius, self.shape)[None]
+        values: dict[str, Value] = {entry.name: Span(torch.zeros_like(moved), moved)}
+        for node in self.nodes:
+            arguments = [self._value(values, name) if name else None for name in node.inputs]
+            results = spread_of(node, arguments, self.graph.opset, alike=alike)
+            values.update(zip(node.outputs, results, strict=False))
+        found = values[self.scores]
+        assert isinstance(found, Span)
+        return found.radius.reshape(-1)
 
     def distance(self, rows: FloatArray, outputs: FloatArray) -> float:
         """Return how far the scores of several samples at once are from given ones, of max|y|; NaN counts as far.

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idl_audit.train.blocks import descend_by_blocks, rounds_within
-from idl_audit.train.descent import descend, steps_within
-from idl_audit.train.implicit import NAMES, Form, ImplicitNet
-from idl_audit.train.output_step import fit_output
-from idl_audit.train.projection import project_rows
-from idl_audit.train.recipe import Examples, Penalties, Recipe
-from idl_audit.train.schedule import Heard, Step
-from idl_audit.train.units import Units, outside
+from idl_audit.training.blocks import descend_by_blocks, rounds_within
+from idl_audit.training.descent import descend, steps_within
+from idl_audit.training.implicit import NAMES, Form, ImplicitNet
+from idl_audit.training.output_step import fit_output
+from idl_audit.training.projection import project_rows
+from idl_audit.training.recipe import Examples, Penalties, Recipe
+from idl_audit.training.schedule import Heard, Step
+from idl_audit.training.units import Units, outside
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 
 AT_ONCE: Final = 1000
@@ -124,8 +124,8 @@ def _examples(task: Task, inputs: Units, outputs: Units, dtype: torch.dtype) -> 
 
 def _exact(net: ImplicitNet) -> ImplicitNet:
     """Return the same model in float64, its rows of A within the ball whatever float32 made of them."""
-    weights = {name: net.weights[name].detach().to(torch.float64) for name in NAMES}
-    if net.mask is None:
+    weights = {name: weight.detach().to(torch.float64) for name, weight in net.weights.items()}
+    if net.mask is None and "A" in weights:
         A = project_rows(weights["A"], net.form.kappa)
         size, most = A.abs().sum(1, keepdim=True), net.form.kappa * (1 - 1e-13)  # in whatever order it is added up
         weights["A"] = torch.where(size > most, A * (most / size), A)

@@ -15,9 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idl_audit.train.equilibrium import PHI, equilibrium, interval_matrix
-from idl_audit.train.projection import column_norms, project_rows
-from idl_audit.train.spans import Span
+from idl_audit.training.equilibrium import (
+    PHI,
+    equilibrium,
+    interval_matrix,
+    monotone_equilibrium,
+    monotone_matrix,
+)
+from idl_audit.training.projection import column_norms, project_rows
+from idl_audit.training.spans import Span
 from idl_audit.values.arrays import FloatArray
 
 NAMES: Final = ("A", "B", "C", "D", "b", "d")
@@ -37,6 +43,8 @@ class Form:
     """||A||_inf <= kappa; nothing is asked of the norm where there are layers."""
     layers: tuple[int, ...] = ()
     """States of each layer, the first one first, for a strictly upper block triangular A; empty for any A."""
+    monotone: float | None = None
+    """m where I - (A + A^T) / 2 >= m I is asked for in place of a norm: A = (1 - m) I - P^T P + Q - Q^T."""
 
     def allowed(self, dtype: torch.dtype) -> Tensor | None:
         """Return 1 where A may differ from 0 and 0 elsewhere, (n, n); None where it may everywhere.
@@ -51,6 +59,11 @@ class Form:
             mask[start:end, end:] = 1
         return mask
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of what is trained."""
+        return NAMES if self.monotone is None else ("P", "Q", *NAMES[1:])
+
     def feasible(self, A: Tensor, mask: Tensor | None) -> Tensor:
         """Return the nearest A that is well-posed."""
         return project_rows(A, self.kappa) if mask is None else A * mask
@@ -61,8 +74,9 @@ class ImplicitNet:
 
     def __init__(self, form: Form, weights: Mapping[str, Tensor], *, tolerance: float = TOLERANCE) -> None:
         self.form, self.tolerance = form, tolerance
-        self.weights = {name: weights[name].detach().clone().requires_grad_() for name in NAMES}
-        self.mask = form.allowed(self.weights["A"].dtype)
+        names = NAMES if "A" in weights else form.trained
+        self.weights = {name: weights[name].detach().clone().requires_grad_() for name in names}
+        self.mask = form.allowed(self.weights["B"].dtype)
 
     @classmethod
     def random(cls, form: Form, examples: Tensor, generator: torch.Generator) -> ImplicitNet:
@@ -75,9 +89,12 @@ class ImplicitNet:
 
         spread = (2 / n) ** 0.5 if form.layers else form.kappa / n
         A, B = spread * normal(n, n), normal(n, p) * (2 / p) ** 0.5
+        of_states = {"A": form.feasible(A, form.allowed(dtype))}
+        if form.monotone is not None:
+            of_states = {"P": normal(n, n) / n**0.5, "Q": A}
         some = examples[torch.randint(len(examples), (n,), generator=generator)]
         weights = {
-            "A": form.feasible(A, form.allowed(dtype)),
+            **of_states,
             "B": B,
             "C": normal(q, n) / n**0.5,
             "D": torch.zeros((q, p), dtype=dtype),
@@ -86,9 +103,18 @@ class ImplicitNet:
         }
         return cls(form, weights)
 
+    @property
+    def A(self) -> Tensor:
+        """The matrix A, whatever is trained in its place."""
+        w, m = self.weights, self.form.monotone
+        return w["A"] if m is None or "A" in w else monotone_matrix(w["P"], w["Q"], m)
+
     def state(self, u: Tensor) -> Tensor:
         """Return x for each row of u, (m, p) -> (m, n)."""
         w = self.weights
+        if self.form.monotone is not None:
+            drive = torch.addmm(w["b"], u, w["B"].T)
+            return monotone_equilibrium(self.A, drive, tolerance=self.tolerance)
         return equilibrium(w["A"], torch.addmm(w["b"], u, w["B"].T), RELU, tolerance=self.tolerance)
 
     def output(self, x: Tensor, u: Tensor) -> Tensor:
@@ -143,4 +169,5 @@ class ImplicitNet:
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the weights in float64."""
-        return {name: weight.detach().numpy().astype(np.float64) for name, weight in self.weights.items()}
+        weights = {"A": self.A, **{name: self.weights[name] for name in NAMES[1:]}}
+        return {name: weight.detach().numpy().astype(np.float64) for name, weight in weights.items()}
