@@ -150,11 +150,15 @@ def _together(given: Sequence[_Given]) -> Report:
 
 
 def _summary(parts: Sequence[Summary]) -> Summary:
+    """Return the sums of all counts. Raises DataError where shards have counts at different radii."""
     clean = [one.clean for one in parts if one.clean is not None]
+    by_eps = [{entry.eps: entry for entry in one.per_eps} for one in parts]
+    if any(one.keys() != by_eps[0].keys() for one in by_eps):
+        raise DataError("the shards have counts at different radii; make them anew with one command")
     return parts[0].model_copy(
         update={
             "clean": CleanAccuracy(k=sum(one.k for one in clean), n=sum(one.n for one in clean)) if clean else None,
-            "per_eps": tuple(_counts(rows) for rows in zip(*(one.per_eps for one in parts), strict=True)),
+            "per_eps": tuple(_counts([one[eps] for one in by_eps]) for eps in by_eps[0]),
         }
     )
 

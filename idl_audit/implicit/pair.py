@@ -28,6 +28,7 @@ from idl_audit.implicit.activations.curved import Curved
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.activations.paired import Paired
 from idl_audit.implicit.affine import INPUT
+from idl_audit.implicit.last_operator import NAMED
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
@@ -49,6 +50,9 @@ def why_not_comparable(first: ImplicitModel, second: ImplicitModel) -> str:
         return f"the first has {first.n_inputs:,} inputs, and the second {second.n_inputs:,}"
     if first.n_outputs != second.n_outputs:
         return f"the first has {first.n_outputs:,} outputs, and the second {second.n_outputs:,}"
+    for which, model in (("first", first), ("second", second)):
+        if model.stripped_output in NAMED:  # equal scores may be two classes: files break ties in ways of their own
+            return f"the {which} ends in {model.stripped_output} and gives no scores; make those before it the output"
     return ""
 
 

@@ -230,3 +230,27 @@ def test_a_shard_reads_and_decides_no_more_than_its_part(monkeypatch: pytest.Mon
     assert seen[0] == (0, 4)
     assert seen[-1] == (4, 4)
     assert np.all(np.diff([done for done, _ in seen]) >= 0)
+
+
+def test_radii_in_another_order_are_counted_where_they_belong(tmp_path: Path) -> None:
+    files = [
+        write(tmp_path, "1.json", audit("1/2", eps="0.02,0.2")),
+        write(tmp_path, "2.json", audit("2/2", eps="0.2,0.02")),
+    ]
+    whole = audit(eps="0.02,0.2")
+    found = merge(files)
+    assert found.summary is not None
+    assert whole.summary is not None
+    assert {one.eps: one for one in found.summary.per_eps} == {one.eps: one for one in whole.summary.per_eps}
+
+
+def test_counts_that_a_shard_lacks_are_refused(parts: list[Path], tmp_path: Path) -> None:
+    report = read_report(parts[0])
+    assert report.summary is not None
+    summary = report.summary.model_copy(update={"per_eps": report.summary.per_eps[:1]})
+    samples = tuple(one.model_copy(update={"results": one.results[:1]}) for one in report.samples)
+    short = write(tmp_path, "short.json", report.model_copy(update={"summary": summary, "samples": samples}))
+    with pytest.raises(DataError, match="different radii"):
+        merge([short, *parts[1:]])
+    with pytest.raises(DataError, match="different radii"):
+        merge([*parts[1:], short])

@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
-from idl_audit.values.errors import AgreementError, UnsupportedModelError
+from idl_audit.implicit.pair import paired_model
+from idl_audit.values.errors import AgreementError, OptionError, UnsupportedModelError
 from tests.shared.command_line import DATA, MODEL, run
 from tests.shared.implicit_models import node
 
@@ -187,3 +188,17 @@ def test_another_class_than_the_scores_say_is_no_agreement(tmp_path):
     other = open_subject(written(tmp_path, [node("Neg", "s", "t"), node("ArgMax", "t", "y", axis=1)]))
     with pytest.raises(AgreementError):
         check_agreement(replace(subject, original=other.original), random_inputs(4))
+
+
+def test_networks_that_give_classes_are_not_compared_since_each_breaks_ties_in_its_own_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, last in (("first", 0), ("last", 1)):
+        written(tmp_path, [arg_max(last=last)], tie=True).rename(tmp_path / f"{name}.onnx")
+    np.savez("data.npz", inputs=np.zeros((1, 4), np.float32))
+    for names in (("first.onnx", "last.onnx"), ("first.onnx", "first.onnx")):
+        found = run("compare", *names, "-d", "data.npz", "-e", "0.1", "--certificates", "proofs")
+        assert (found.code, found.out) == (2, "")
+        assert "ends in ArgMax and gives no scores" in found.err
+    one, other = (open_subject(tmp_path / f"{name}.onnx").model for name in ("first", "last"))
+    with pytest.raises(OptionError, match="no scores"):  # what verify makes anew
+        paired_model(one, other, "apart")
