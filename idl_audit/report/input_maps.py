@@ -25,7 +25,7 @@ def as_image(values: FloatArray, shape: Sequence[int]) -> FloatArray:
     """
     axes = _axes(shape)
     if len(axes) == 3:
-        channels_last = axes[2] <= MOST_CHANNELS < min(axes[0], axes[1])
+        channels_last = axes[2] <= MOST_CHANNELS and axes[2] < min(axes[:2])
         return np.asarray(values.reshape(axes).sum(axis=2 if channels_last else 0))
     return values.reshape(axes) if len(axes) == 2 else values.reshape(1, -1)
 
@@ -35,7 +35,7 @@ def channels_last(values: FloatArray, shape: Sequence[int]) -> FloatArray:
     axes = _axes(shape)
     if len(axes) == 2:
         return values.reshape(*axes, 1)
-    if axes[2] <= MOST_CHANNELS < min(axes[0], axes[1]):
+    if axes[2] <= MOST_CHANNELS and axes[2] < min(axes[:2]):
         return values.reshape(axes)
     return values.reshape(axes).transpose(1, 2, 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 from idl_audit.values.arrays import FloatArray
 
 MOST_CHANNELS: Final = 4
-"""A last axis of at most so many, behind two longer ones, is that of the channels (height, width, channels)."""
+"""An axis of at most so many, the first or the last of three, is that of the channels."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,23 @@ class Layout:
 
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> Layout | None:
-        """Return the layout of inputs of this shape; None where they are no pictures."""
-        axes = tuple(extent for extent in shape if extent != 1)
+        """Return the layout of inputs of this shape; None where they are no pictures, or it can be read in two ways.
+
+        Axes of length 1 in front are a batch's, or one channel. Of three axes the first or the last is that of the
+        channels: the one that has at most MOST_CHANNELS, and the first where neither has. Where both have so few, or
+        the last is no shorter than another one, nobody can tell, and a wrong guess would be another set.
+        """
+        axes = shape
+        while len(axes) > 2 and axes[0] == 1:
+            axes = axes[1:]
         if len(axes) == 2:
-            return cls(1, *axes, last=False)
+            return cls(1, *axes, last=False) if min(axes) > 1 else None
         if len(axes) != 3:
             return None
-        last = axes[2] <= MOST_CHANNELS < min(axes[0], axes[1])
-        return cls(axes[2], axes[0], axes[1], True) if last else cls(*axes, last=False)
+        first, last = axes[0] <= MOST_CHANNELS, axes[2] <= MOST_CHANNELS
+        if last:
+            return None if first or axes[2] >= min(axes[:2]) else cls(axes[2], axes[0], axes[1], True)
+        return cls(*axes, last=False)
 
     def planes(self, flat: FloatArray) -> FloatArray:
         """Return inputs (..., p) as (..., channels, height, width)."""

@@ -88,8 +88,9 @@ class Around:
         found = Layout.of(self.shape)
         if found is None:
             raise OptionError(
-                f"{kind} needs pictures, and an input has shape {'x'.join(map(str, self.shape))}; say how it is one "
-                "with --image-shape, such as 28,28 or 3,32,32"
+                f"{kind} needs pictures whose channels are the first or the last of three axes, and an input has shape "
+                f"{'x'.join(map(str, self.shape))}, which is none or can be read in two ways; say how it is one with "
+                "--image-shape, such as 28,28 or 3,32,32"
             )
         return found
 

@@ -18,7 +18,7 @@ from idl_audit.values.families import Family
 from idl_audit.values.layouts import Layout
 from idl_audit.values.perturbations import KINDS, Around, Directions, Perturbation, Perturbed, Term
 
-PICTURE = Around(np.arange(12.0).reshape(-1) / 16, (3, 2, 2), (0.0, 1.0))
+PICTURE = Around(np.arange(15.0) / 20, (3, 1, 5), (0.0, 1.0))
 FLAT = Around(np.array([0.25, 0.5, 1.0]), (1, 3), (0.0, 1.0))
 
 
@@ -87,19 +87,38 @@ def test_directions_are_those_of_their_formulas(text: str, at: list[float], want
 
 def test_channels_have_a_brightness_of_their_own_and_colours_mix() -> None:
     family = parse_perturbation("colour=0.25", option="--perturb").family(PICTURE)
-    moved = family.members(np.array([[0.25, 0.0, -0.25]])).reshape(3, 4) - PICTURE.sample.reshape(3, 4)
-    np.testing.assert_array_equal(moved, np.repeat([[0.25], [0.0], [-0.25]], 4, axis=1))
+    moved = family.members(np.array([[0.25, 0.0, -0.25]])).reshape(3, 5) - PICTURE.sample.reshape(3, 5)
+    np.testing.assert_allclose(moved, np.repeat([[0.25], [0.0], [-0.25]], 5, axis=1), atol=1e-15)
     tinted = parse_perturbation("tint=ff0000:1", option="--perturb").family(PICTURE).members(np.array([[1.0]]))
-    np.testing.assert_array_equal(tinted.reshape(3, 4), np.repeat([[1.0], [0.0], [0.0]], 4, axis=1))
+    np.testing.assert_array_equal(tinted.reshape(3, 5), np.repeat([[1.0], [0.0], [0.0]], 5, axis=1))
 
 
 def test_channels_may_be_the_last_axis() -> None:
     last = Layout.of((1, 5, 6, 3))
     assert last == Layout(3, 5, 6, last=True)
     assert Layout.of((1, 3, 5, 6)) == Layout(3, 5, 6, last=False)
+    assert Layout.of((5, 5, 3)) == Layout(3, 5, 5, last=True)
+    assert Layout.of((3, 1, 5)) == Layout(3, 1, 5, last=False)
+    assert Layout.of((1, 1, 4, 4)) == Layout(1, 4, 4, last=False)
+    assert Layout.of((16, 8, 8)) == Layout(16, 8, 8, last=False)
     flat = np.arange(90.0)
     np.testing.assert_array_equal(last.planes(flat)[2, 1, 4], flat.reshape(5, 6, 3)[1, 4, 2])
     np.testing.assert_array_equal(last.flat(last.planes(flat)), flat)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (1, 4, 6, 3), (3, 3, 3), (8, 2, 3), (8, 1, 3), (3, 5, 1), (64,), (1, 64)])
+def test_a_shape_that_can_be_read_in_two_ways_is_no_picture(shape: tuple[int, ...]) -> None:
+    assert Layout.of(shape) is None
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 6), (5, 6, 3), (1, 5, 6)])
+def test_planes_are_those_of_numpy_and_come_back(shape: tuple[int, ...]) -> None:
+    layout = Layout.of(shape)
+    assert layout is not None
+    picture = np.random.default_rng(0).random(shape)
+    planes = picture if shape[0] < 5 else picture.transpose(2, 0, 1)
+    assert np.array_equal(layout.planes(picture.reshape(-1)), planes)
+    assert np.array_equal(layout.flat(planes), picture.reshape(-1))
 
 
 @pytest.mark.parametrize("name", ["gauss3", "gauss5", "box3"])
