@@ -665,7 +665,7 @@ def _result_report(
     if result.verdict is Verdict.FALSIFIED and result.found is not None:
         adversarial = _adversarial(sample, result.found, opinions, options)
     margin = result.nearest if result.found is None else result.found.margin
-    margin = None if result.verdict is Verdict.CLEAN_WRONG else margin
+    margin = None if result.verdict is Verdict.CLEAN_WRONG or not opinions.has_scores else margin
     return SampleResult(
         eps=eps.value,
         verdict=result.verdict,

@@ -27,6 +27,7 @@ from idl_audit.commands.shared import deciding
 from idl_audit.implicit.storage import load_model
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Report, Verdict
+from idl_audit.report.schema.document import SCHEMA_VERSION
 from idl_audit.report.terminal import render
 from idl_audit.values.errors import OptionError
 from tests.shared.command_line import DATA, MODEL, SAMPLES, network, run, weights
@@ -123,7 +124,7 @@ def test_json_is_one_document_that_fits_the_schema(files, told, name):
     assert found.report.command == name
     assert found.report.status == "complete"
     document = json.loads(found.out, parse_constant=lambda name: pytest.fail(f"the document has {name}"))
-    assert document["schema_version"] == "1.1"
+    assert document["schema_version"] == SCHEMA_VERSION
     assert found.out.isascii()
 
 

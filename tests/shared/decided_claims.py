@@ -148,7 +148,7 @@ def _box(lo: list[Fraction], hi: list[Fraction]) -> Box:
 
 
 class Undecided(Exception):
-    """A claim that is too nearly false for this."""
+    """A claim that is too nearly false for this, or whose numbers are too large for floats."""
 
 
 def slopes(path: Path) -> np.ndarray:
@@ -239,10 +239,13 @@ def _is_positive(
     while len(middle):
         if len(middle) > most:
             raise Undecided
-        values = margin(middle)
+        with np.errstate(all="ignore"):
+            values, falls = margin(middle), radius @ steep
+        if not (np.isfinite(values).all() and np.isfinite(falls).all()):
+            raise Undecided
         if not (values > hair).all():
             return False
-        left = ~(values - radius @ steep > hair)
+        left = ~(values - falls > hair)
         middle, radius = middle[left], radius[left]
         axis = (radius * steep).argmax(axis=1)
         radius = np.where(np.arange(2) == axis[:, None], radius / 2, radius)

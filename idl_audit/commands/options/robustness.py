@@ -45,7 +45,7 @@ def _share(text: str, flag: str) -> float:
 def chosen_eps(given: tuple[Eps, ...] | None, *, perturbed: bool) -> tuple[Eps, ...]:
     """Return the radii; 1 where there are none and a perturbation says how far things go. Raises OptionError."""
     if given is None and not perturbed:
-        raise OptionError("give a radius with -e EPS, or what changes with --perturb")
+        raise OptionError("give a radius with --eps EPS, or what changes with --perturb")
     return given or (Eps(1.0, "1"),)
 
 
