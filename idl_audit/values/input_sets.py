@@ -214,8 +214,10 @@ def threshold(size: FloatArray, far: FloatArray, r: float) -> FloatArray:
 
 
 def _shrunk(change: FloatArray, r: float) -> FloatArray:
-    norm = np.sqrt((change * change).sum(axis=-1, keepdims=True))
-    return np.asarray(change * np.minimum(1.0, r / np.maximum(norm, 1e-300)))
+    largest = np.abs(change).max(axis=-1, keepdims=True, initial=0.0)
+    shares = change / np.where(largest > 0, largest, 1.0)  # squares of what is far away would overflow
+    length = np.sqrt((shares * shares).sum(axis=-1, keepdims=True)) * largest
+    return np.asarray(change * np.where(length > r, r / np.maximum(length, r), 1.0))
 
 
 def _onto_l1(change: FloatArray, r: float) -> FloatArray:

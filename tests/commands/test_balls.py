@@ -15,6 +15,7 @@ from idl_audit.decide.ladder import Options, decide_sample
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.json_text import from_json
 from idl_audit.search.branching.balls import SearchBall
+from idl_audit.values import input_sets
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import InvalidInputError, OptionError
 from idl_audit.values.input_sets import NORMS, Norm, NormBall
@@ -252,3 +253,9 @@ def test_python_has_norms(folder: Path) -> None:
         idl_audit.certify(folder / "m.onnx", x, y, eps=0.1, norm="l2", arithmetic="float32")
     with pytest.raises(OptionError, match="beside perturb"):
         idl_audit.certify(folder / "m.onnx", x, y, norm="l2", perturb="brightness=0.1")
+
+
+def test_steps_far_beyond_any_ball_are_drawn_back_onto_it_without_overflow() -> None:
+    change = np.array([[3e200, -4e200, 0.0], [0.0, 0.0, 0.0], [0.1, 0.2, 0.2]])
+    found = input_sets._shrunk(change, 1.0)
+    np.testing.assert_allclose(found, [[0.6, -0.8, 0.0], [0.0, 0.0, 0.0], [0.1, 0.2, 0.2]], rtol=1e-14)
