@@ -145,7 +145,7 @@ def test_different_perturbations_never_compare_as_equal(folder: Path) -> None:
         (("--perturb", "fog=0.1"), "fog needs the valid range"),
         (("--perturb", "blur=box3:1"), "--image-shape"),
         (("--perturb", "brightness=0.1", "--bounds", "0,0.5"), "outside the valid data range"),
-        ((), "give a radius with -e EPS, or what changes with --perturb"),
+        ((), "give a radius with --eps EPS, or what changes with --perturb"),
         (("--perturb", "warp=1"), "'warp=1'"),
     ],
 )
