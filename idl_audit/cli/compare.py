@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from idl_audit.cli.console import progress_bar
-from idl_audit.cli.exits import leave
+from idl_audit.cli.journaled import deliver_and_leave
 from idl_audit.cli.options import Given
-from idl_audit.cli.show import check_output, show, tell_resume, teller, written
+from idl_audit.cli.show import check_output, teller
 from idl_audit.commands.compare import audit_comparison
 from idl_audit.commands.options.comparing import Compare
-from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
+from idl_audit.commands.shared.journal import journal_beside
 
 
 def compare(given: Given) -> None:
@@ -19,10 +19,4 @@ def compare(given: Given) -> None:
     check_output(printing.output, force=printing.force, read=read)
     with progress_bar("compare", quiet=printing.quiet) as watch:
         report = audit_comparison(asked.model, asked.second, chosen, watch=watch, tell=teller(quiet=printing.quiet))
-    with kept_journal(chosen.journal):
-        report = written(report, printing.output)
-    drop_journal(chosen.journal, report)
-    show(report, printing)
-    if report.status == "incomplete" and chosen.journal is not None and chosen.journal.is_file():
-        tell_resume(report)
-    leave(report)
+    deliver_and_leave(report, printing, chosen.journal)

@@ -8,8 +8,9 @@ from pathlib import Path
 import typer
 
 from idl_audit.cli.exits import leave
+from idl_audit.cli.journaled import deliver_and_leave
 from idl_audit.cli.options import Given
-from idl_audit.cli.show import check_output, deliver, say, say_error, show, tell_resume, written
+from idl_audit.cli.show import check_output, deliver, say, say_error
 from idl_audit.cli.watching import telling, watched
 from idl_audit.commands.attack_objective import audit_objectives
 from idl_audit.commands.certify import audit_robustness
@@ -24,7 +25,7 @@ from idl_audit.commands.options.robustness import (
     PropertyOptions,
     RobustnessOptions,
 )
-from idl_audit.commands.shared.journal import drop_journal, journal_beside, kept_journal
+from idl_audit.commands.shared.journal import journal_beside
 from idl_audit.report.wording import plain
 
 
@@ -93,10 +94,4 @@ def _run(name: str, model: Path, chosen: RobustnessOptions, printing: Printing, 
     check_output(printing.output, force=printing.force, read=read, written=(chosen.save, watching.metrics))
     with watched(name, quiet=printing.quiet, asked=watching) as watch:
         report = audit_robustness(name, model, chosen, watch=watch, tell=telling(quiet=printing.quiet, asked=watching))
-    with kept_journal(chosen.journal):
-        report = written(report, printing.output)
-    drop_journal(chosen.journal, report)
-    show(report, printing)
-    if report.status == "incomplete" and chosen.journal is not None and chosen.journal.is_file():
-        tell_resume(report)
-    leave(report)
+    deliver_and_leave(report, printing, chosen.journal)
