@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from idl_audit.values.arrays import FloatArray
-
-MOST_CHANNELS = 4
-"""A last axis of at most so many, behind two longer ones, is that of the channels (height, width, channels)."""
+from idl_audit.values.layouts import may_end_in_channels
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -25,8 +23,7 @@ def as_image(values: FloatArray, shape: Sequence[int]) -> FloatArray:
     """
     axes = _axes(shape)
     if len(axes) == 3:
-        channels_last = axes[2] <= MOST_CHANNELS and axes[2] < min(axes[:2])
-        return np.asarray(values.reshape(axes).sum(axis=2 if channels_last else 0))
+        return np.asarray(values.reshape(axes).sum(axis=2 if may_end_in_channels(axes) else 0))
     return values.reshape(axes) if len(axes) == 2 else values.reshape(1, -1)
 
 
@@ -35,7 +32,7 @@ def channels_last(values: FloatArray, shape: Sequence[int]) -> FloatArray:
     axes = _axes(shape)
     if len(axes) == 2:
         return values.reshape(*axes, 1)
-    if axes[2] <= MOST_CHANNELS and axes[2] < min(axes[:2]):
+    if may_end_in_channels(axes):
         return values.reshape(axes)
     return values.reshape(axes).transpose(1, 2, 0)
 

@@ -225,8 +225,30 @@ class Box:
         return np.asarray(np.clip(nearest, np.minimum(lo, hi), np.maximum(lo, hi)), np.float32)
 
 
+class Centred:
+    """What sets have that lie around a centre, within a box of the changes of each input alone."""
+
+    centre: FloatArray
+    box: Box
+
+    @property
+    def size(self) -> int:
+        """Number of inputs p."""
+        return self.box.size
+
+    @property
+    def hull(self) -> Box:
+        """The least box around the set."""
+        return self.box
+
+    @property
+    def radius(self) -> FloatArray:
+        """How far each input moves from the centre at most, rounded upward."""
+        return up(np.maximum(self.box.hi - self.centre, self.centre - self.box.lo))
+
+
 @dataclass(frozen=True)
-class SparseBall:
+class SparseBall(Centred):
     """U_card = {u in box : at most k inputs differ from the centre} (paper 4.2), flat vectors in data units.
 
     The box is that of all changes, clipped to the valid range: each input alone moves as far in either set.
@@ -264,21 +286,6 @@ class SparseBall:
         """
         box = Box.around(centre, eps, sigma=sigma, valid_lo=valid_lo, valid_hi=valid_hi)
         return cls(np.asarray(centre, np.float64), box, k)
-
-    @property
-    def size(self) -> int:
-        """Number of inputs p."""
-        return self.box.size
-
-    @property
-    def hull(self) -> Box:
-        """The least box around the set."""
-        return self.box
-
-    @property
-    def radius(self) -> FloatArray:
-        """How far each input moves from the centre at most, rounded upward."""
-        return up(np.maximum(self.box.hi - self.centre, self.centre - self.box.lo))
 
     def rise(self, rows: FloatArray, error: FloatArray | float = 0.0) -> FloatArray:
         """Return max of m . (u - centre) over the set for each row m, shape (..., p) -> (...), rounded upward.

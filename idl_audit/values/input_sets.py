@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
-from idl_audit.values.box import Box, SparseBall, gains, set_support, total
+from idl_audit.values.box import Box, Centred, SparseBall, gains, set_support, total
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.rounding import UNIT_ROUNDOFF, gamma, up
 
@@ -33,7 +33,7 @@ SMALL: Final = 2.0**-500
 
 
 @dataclass(frozen=True)
-class NormBall:
+class NormBall(Centred):
     """The ball of radius `eps` around a centre, cut with a box around it."""
 
     centre: FloatArray
@@ -64,21 +64,6 @@ class NormBall:
         """
         box = Box.around(centre, eps, valid_lo=valid_lo, valid_hi=valid_hi)
         return cls(np.asarray(centre, np.float64), float(eps), norm, box)
-
-    @property
-    def size(self) -> int:
-        """Number of inputs p."""
-        return self.box.size
-
-    @property
-    def hull(self) -> Box:
-        """The least box around the set."""
-        return self.box
-
-    @property
-    def radius(self) -> FloatArray:
-        """How far each input moves from the centre at most, rounded upward."""
-        return up(np.maximum(self.box.hi - self.centre, self.centre - self.box.lo))
 
     @property
     def moves(self) -> tuple[FloatArray, FloatArray]:

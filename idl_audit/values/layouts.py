@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,11 @@ from idl_audit.values.arrays import FloatArray
 
 MOST_CHANNELS: Final = 4
 """An axis of at most so many, the first or the last of three, is that of the channels."""
+
+
+def may_end_in_channels(axes: Sequence[int]) -> bool:
+    """Return whether the last of three axes is short enough to be that of the channels."""
+    return axes[2] <= MOST_CHANNELS and axes[2] < min(axes[:2])
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,10 @@ class Layout:
             return cls(1, *axes, last=False) if min(axes) > 1 else None
         if len(axes) != 3:
             return None
-        first, last = axes[0] <= MOST_CHANNELS, axes[2] <= MOST_CHANNELS
-        if last:
-            return None if first or axes[2] >= min(axes[:2]) else cls(axes[2], axes[0], axes[1], True)
-        return cls(*axes, last=False)
+        if axes[2] > MOST_CHANNELS:
+            return cls(*axes, last=False)
+        is_last = axes[0] > MOST_CHANNELS and may_end_in_channels(axes)
+        return cls(axes[2], axes[0], axes[1], True) if is_last else None
 
     def planes(self, flat: FloatArray) -> FloatArray:
         """Return inputs (..., p) as (..., channels, height, width)."""
