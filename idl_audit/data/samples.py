@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, ParamSpec, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from idl_audit.data.tar_files import open_tar
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.errors import DataError
 
+P = ParamSpec("P")
 Layout: TypeAlias = Literal["native", "nchw", "nhwc", "flat"]
 """The order of the data's axes: the model's own, or said explicitly."""
 
@@ -125,42 +126,6 @@ class SampleStream:
         return cls(samples.labels, samples.indices, *told, samples.inputs.shape[1], inputs)
 
 
-def read_samples(
-    path: Path,
-    *,
-    input_shape: tuple[int, ...],
-    n_classes: int | None,
-    labels: Path | None = None,
-    limit: int | None = None,
-    index: Sequence[int] | None = None,
-    layout: Layout = "native",
-    with_labels: bool = True,
-    of_labels: OneOutput | LabelRows | None = None,
-    parts: Sequence[Part] = (),
-) -> Samples:
-    """Read samples, and labels where there are any, for a model whose input for one sample has `input_shape`.
-
-    What is read is that of `stream_samples`, all of it at once.
-
-    Raises:
-        DataError: where a file cannot be read or does not fit the model, or the samples take too much memory; the
-            message says what would work.
-    """
-    given = stream_samples(
-        path,
-        input_shape=input_shape,
-        n_classes=n_classes,
-        labels=labels,
-        limit=limit,
-        index=index,
-        layout=layout,
-        with_labels=with_labels,
-        of_labels=of_labels,
-        parts=parts,
-    )
-    return all_of(given)
-
-
 def all_of(given: SampleStream) -> Samples:
     """Return all samples of a stream. Raises DataError where they take too much memory, or are not finite."""
     needed = given.n * given.p * 8
@@ -247,6 +212,17 @@ def stream_samples(
         p=math.prod(input_shape),
         inputs_at=inputs,
     )
+
+
+def _at_once(stream: Callable[P, SampleStream]) -> Callable[P, Samples]:
+    def read(*args: P.args, **kwargs: P.kwargs) -> Samples:
+        return all_of(stream(*args, **kwargs))
+
+    return read
+
+
+read_samples = _at_once(stream_samples)
+"""Return what `stream_samples` does, all of it at once. Raises DataError also where that takes too much memory."""
 
 
 @dataclass(frozen=True)

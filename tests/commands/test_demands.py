@@ -228,14 +228,18 @@ LIES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "array", "lie"), LIES)
-def test_a_lie_in_an_array_of_a_proof_is_refused(folder: Path, tmp_path: Path, name: str, array: str, lie) -> None:
+def proved(folder: Path, tmp_path: Path, name: str) -> tuple[Path, Path, dict[str, np.ndarray]]:
+    """Write proofs of a case; return the last file, the model that it is about, and its arrays."""
     (_, model, data, more, _) = next(case for case in CERTIFIED if case[0] == name)
-    model, data = folder / model, folder / data
-    certify(*more, "--certificates", tmp_path / "proofs", model=model, data=data)
+    certify(*more, "--certificates", tmp_path / "proofs", model=folder / model, data=folder / data)
     file = sorted((tmp_path / "proofs").glob("*.npz"))[-1]
     with np.load(file) as archive:
-        arrays = dict(archive)
+        return file, folder / model, dict(archive)
+
+
+@pytest.mark.parametrize(("name", "array", "lie"), LIES)
+def test_a_lie_in_an_array_of_a_proof_is_refused(folder: Path, tmp_path: Path, name: str, array: str, lie) -> None:
+    file, model, arrays = proved(folder, tmp_path, name)
     np.savez(file, **{**arrays, array: lie(arrays[array])})
     assert run("verify", file, model, "-q").code in (1, 2)
 
@@ -257,12 +261,7 @@ META_LIES = [
 
 @pytest.mark.parametrize(("name", "lie"), META_LIES)
 def test_a_lie_in_what_a_proof_says_of_itself_is_refused(folder: Path, tmp_path: Path, name: str, lie) -> None:
-    (_, model, data, more, _) = next(case for case in CERTIFIED if case[0] == name)
-    model, data = folder / model, folder / data
-    certify(*more, "--certificates", tmp_path / "proofs", model=model, data=data)
-    file = sorted((tmp_path / "proofs").glob("*.npz"))[-1]
-    with np.load(file) as archive:
-        arrays = dict(archive)
+    file, model, arrays = proved(folder, tmp_path, name)
     meta = json.loads(str(arrays["meta"]))
     meta["claim"] |= lie
     np.savez(file, **{**arrays, "meta": np.asarray(json.dumps(meta))})
