@@ -109,7 +109,7 @@ def journals(folder: Path, rng: np.random.Generator) -> Iterator[Case]:
     out = folder / "r.json"
     path = folder / "r.json.journal"
     args = ["certify", str(model), "-d", str(data), "-e", "0.05", "-o", str(out), "-q"]
-    with mock.patch("idl_audit.cli.robustness.drop_journal"):
+    with mock.patch("idl_audit.cli.journaled.drop_journal"):
         assert CliRunner().invoke(app, args).exit_code == 0
     lines = path.read_text().splitlines()
     while True:
