@@ -50,6 +50,27 @@ def members(value: Any, names: str) -> list[Any]:
     return [value[name] for name in names.split()]
 
 
+class Noted(Mapping[str, Array]):
+    """Arrays, and the names of those that were read."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays, self.seen = arrays, set[str]()
+
+    def __getitem__(self, name: str) -> Array:
+        array = self.arrays[name]
+        self.seen.add(name)
+        return array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
 class Forest:
     """Trees of a proof, and what is chosen in their leaves: for which states, and the numbers for these."""
 
@@ -108,7 +129,8 @@ def parts(arrays: Arrays, claim: Any, p: int, q: int) -> Iterator[tuple[Any, ...
 def read(model: Path, proof: Proof, arithmetic: str, load: Callable[..., Any], prove: Callable[..., None]) -> str:
     """The claim of a file whose parts are all proved for the network that is loaded; Refused whatever else it holds."""
     try:
-        with np.load(proof) if isinstance(proof, Path) else nullcontext(proof) as arrays:
+        with np.load(proof) if isinstance(proof, Path) else nullcontext(proof) as held:
+            arrays = Noted(held)
             meta = json.loads(str(take(arrays, "meta", arrays["meta"].dtype.str)))
             *head, _, about, given, claim = members(meta, "schema_version kind tool model arithmetic claim")
             demand([*head, given] == ["2.0", "proof", arithmetic], f"not a claim of format 2.0 in {arithmetic} numbers")
@@ -119,6 +141,8 @@ def read(model: Path, proof: Proof, arithmetic: str, load: Callable[..., Any], p
             demand(found, "a claim of nothing")
             for part in found:
                 prove(network, arrays, *part)
+            rest = {*arrays} - arrays.seen
+            demand(not rest, f"arrays that the format does not name here: {sorted(rest)[:3]}")
             centre = hashlib.sha256(arrays["centre"].tobytes()).hexdigest()[:16] if "centre" in arrays else None
             return f"{json.dumps(claim)}, centre {centre}, of {model.name} {json.dumps(about)}, in {arithmetic} numbers"
     except Exception as error:

@@ -17,7 +17,7 @@ from idl_audit.proof.domains import why_outside
 from idl_audit.proof.float_margins import SPARE, BoxErrors, FloatMargins, Slack, lowered, parted, unknown_slack
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import OutputBounds, backward_state_bounds, output_intervals, rows_at_once
-from idl_audit.proof.rows import plus, with_sums
+from idl_audit.proof.rows import per_row, plus, row_counts, with_sums
 from idl_audit.search.attacks import AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.judge import Judge
@@ -164,6 +164,11 @@ class Case:
             found[node][is_open] = own
         return found
 
+    def raise_by_rows(self, number: int, rows: IntArray | int, lowers: FloatArray | float) -> None:
+        """Take proved lower bounds of some of `rows_of` an alternative: that of a sum counts by the rows in it."""
+        summed = row_counts(self.proved.alternatives[number])[np.atleast_1d(rows)]
+        self.raise_lowers([number], [_greatest(per_row(np.atleast_1d(np.asarray(lowers, np.float64)), summed))])
+
     def rows_of(self, number: int) -> Conjunction:
         """Return the rows of an alternative with those sums of rows that are exact: any of them may refute it."""
         return with_sums(self.proved.alternatives[number])
@@ -226,7 +231,9 @@ class Case:
     def _take(self, group: Sequence[int], lowers: FloatArray, *, sums: bool = False) -> None:
         """Take lower bounds of the rows of some alternatives, or of their sums of rows, offsets left out."""
         rows = [self._rows(number, sums=sums) for number in group]
-        self.raise_lowers(group, [_greatest(own) for own in parted(rows, shifted(lowers, rows))])
+        for number, own in zip(group, parted(rows, shifted(lowers, rows)), strict=True):
+            first = len(self.proved.alternatives[number].rows) if sums else 0
+            self.raise_by_rows(number, np.arange(first, first + own.size), own)
 
     def _rows(self, number: int, *, sums: bool) -> Conjunction:
         """Return the rows of an alternative, or its sums of rows alone."""

@@ -177,7 +177,7 @@ def _lp(case: Case, budget: Budget) -> None:
     relaxation = TriangleRelaxation(case.proved_model, case.inputs, bounds, sparse=case.sparse, budget=budget)
     for number in case.hardest:
         asked = case.rows_of(number)
-        for row, offset, strict in zip(asked.rows, asked.offsets, asked.strict, strict=True):
+        for r, (row, offset, strict) in enumerate(zip(asked.rows, asked.offsets, asked.strict, strict=True)):
             if budget.is_spent:
                 return
             budget.spend()
@@ -185,7 +185,7 @@ def _lp(case: Case, budget: Budget) -> None:
             if answer.outcome is not Outcome.OPTIMAL:
                 case.reason = REASONS[answer.outcome]
                 continue
-            case.raise_lowers([number], [float(plus(np.asarray(answer.lower), offset, strict))])
+            case.raise_by_rows(number, r, plus(np.asarray(answer.lower), offset, strict))
             if case.lowers[number] > 0:
                 break
             if answer.point is not None and judge.propose(answer.point):
@@ -265,7 +265,7 @@ def _rows_by_trees(
         grown = tree.grow(rows[r], candidate, offset=float(offsets[r]), most_nodes=most_nodes, budget=part)
         seen.append(grown.root + float(offsets[r]))
         if grown.lower > 0:
-            case.raise_lowers([number], [grown.lower])
+            case.raise_by_rows(number, r, grown.lower)
             chain.trees[number] = replace(grown.leaves, row=r)
         elif roots is not None:
             case.reason = _why_left(grown)

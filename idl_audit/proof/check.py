@@ -471,7 +471,7 @@ class _Target:
     def of_sum(cls, alternative: Conjunction, weights: FloatArray, weighed: _Weighed) -> _Target:
         """Return the target of one sum of rows."""
         wanted = weighed.sums([alternative], [weights])
-        rows = Rows(wanted.seeds, wanted.shifts, (np.zeros(1, np.int64),), wanted.strict)
+        rows = Rows(wanted.seeds, wanted.shifts, (np.zeros(1, np.int64),), wanted.strict, np.ones(1))
         return cls(rows, np.ones(1, np.bool_), True, (alternative,))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.query import Conjunction, Query, violated
-from idl_audit.values.rounding import down
+from idl_audit.values.rounding import LEAST, down
 
 MOST_SUMMED = 12
 """Rows of an alternative up to which every two of them are added up as well."""
@@ -32,22 +32,26 @@ class Rows:
     """The rows and sums of each alternative."""
     strict: BoolArray
     """(R,): which are < 0."""
+    summed: FloatArray
+    """(R,): of how many rows each is the sum."""
 
     @classmethod
     def of(cls, query: Query) -> Rows:
         """Return the rows of every alternative, the sums of two of them, and the sum of all."""
+        summed = np.concatenate([row_counts(c) for c in query.alternatives])
         parts = [with_sums(c) for c in query.alternatives]
         ends = np.cumsum([len(part.rows) for part in parts])
         members = tuple(np.arange(end - len(part.rows), end) for part, end in zip(parts, ends, strict=True))
         rows, offsets = np.concatenate([part.rows for part in parts]), np.concatenate([part.offsets for part in parts])
-        return cls(rows, offsets, members, np.concatenate([part.strict for part in parts]))
+        return cls(rows, offsets, members, np.concatenate([part.strict for part in parts]), summed)
 
     def shifted(self, lower: FloatArray) -> FloatArray:
         """Return proved lower bounds of rows y + offsets from those of rows y, shape (m, R): above 0 they refute."""
         return plus(lower, self.offsets, self.strict)
 
     def best(self, shifted: FloatArray) -> FloatArray:
-        """Return the greatest lower bound of each alternative's rows, shape (m, a): above 0 it is refuted."""
+        """Return lower bounds of the greatest row of each alternative, shape (m, a): above 0 it is refuted."""
+        shifted = per_row(shifted, self.summed)
         columns = [shifted[:, rows].max(axis=1, initial=-np.inf) for rows in self.members]
         return np.stack(columns, axis=1)
 
@@ -83,6 +87,19 @@ def groups(alternative: Conjunction) -> list[tuple[int, ...]]:
     if count > 2:
         several.append(tuple(range(count)))
     return [*((i,) for i in range(count)), *(group for group in several if _adds_up(alternative.rows, group))]
+
+
+def row_counts(alternative: Conjunction) -> FloatArray:
+    """Return of how many rows each row of `with_sums` is the sum."""
+    return np.array([len(group) for group in groups(alternative)], np.float64)
+
+
+def per_row(lower: FloatArray, summed: FloatArray) -> FloatArray:
+    """Return lower bounds of the greatest row from those of sums of several, (m, R): what is positive stays so."""
+    if (summed == 1).all():
+        return lower
+    with np.errstate(invalid="ignore"):
+        return np.where(lower > 0, np.maximum(down(lower / summed), LEAST), lower)
 
 
 def weights_of(alternative: Conjunction, members: tuple[int, ...]) -> FloatArray:

@@ -172,7 +172,7 @@ def test_two_rows_that_fail_in_turn_are_refuted_by_their_sum() -> None:
     np.testing.assert_array_equal(rows.functionals[2], [1.0, 1.0])
     assert rows.offsets[2] <= 0.2
     outcome = split_inputs(model, Query(line, (below(np.eye(2), [0.1, 0.1]),)), budget=enough())
-    assert outcome == SplitOutcome(True, None, 1, 0, "", (pytest.approx(0.2),))
+    assert outcome == SplitOutcome(True, None, 1, 0, "", (pytest.approx(0.1),))
 
 
 def test_only_exact_sums_of_rows_are_taken() -> None:
