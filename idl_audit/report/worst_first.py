@@ -8,7 +8,8 @@ from typing import Final
 
 from idl_audit.report.schema import ComparedSample, ObjectiveReport, SampleReport, SampleResult, Verdict
 
-_WORST_FIRST: Final = (Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG, Verdict.CERTIFIED)
+WORST_FIRST: Final = (Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG, Verdict.CERTIFIED)
+"""Verdicts in the order in which they are told."""
 
 _AGREEMENT: Final = ("falsified", "unknown", "certified", None)
 
@@ -73,7 +74,7 @@ def _nearness(entry: ObjectiveReport) -> float:
 
 def _badness(result: SampleResult) -> tuple[int, float]:
     margin = deciding_margin(result)
-    return _WORST_FIRST.index(result.verdict), -math.inf if margin is None else margin
+    return WORST_FIRST.index(result.verdict), -math.inf if margin is None else margin
 
 
 def _frailty(sample: SampleReport) -> tuple[float, float]:

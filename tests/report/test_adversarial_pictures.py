@@ -1,4 +1,4 @@
-"""Pictures of adversarial inputs: changed pixels are red, all others are not, and every shape of input is drawn."""
+"""Pictures of adversarial inputs: pixels that rise are red, that fall blue, and every shape of input is drawn."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idl_audit.report.pictures import draw_adversarial
+from idl_audit.report.pictures import change_png, draw_adversarial
 
 
 def drawn(original, adversarial, shape, *, bounds=(0.0, 1.0), titles=("a", "b"), caption="c"):
@@ -17,10 +17,19 @@ def drawn(original, adversarial, shape, *, bounds=(0.0, 1.0), titles=("a", "b"),
 
 def red(png, part=slice(None)):
     """Return how many pixels of a part of the width are clearly red."""
+    return coloured(png, part, lambda r, g, b: (r > 200) & (g < 60) & (b < 60))
+
+
+def blue(png, part=slice(None)):
+    """Return how many are clearly blue."""
+    return coloured(png, part, lambda r, g, b: (r < 60) & (g < 120) & (b > 180))
+
+
+def coloured(png, part, test):
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     width = pixels.shape[1]
     chosen = pixels[:, part.start and round(part.start * width) : part.stop and round(part.stop * width)]
-    return int(((chosen[..., 0] > 200) & (chosen[..., 1] < 60) & (chosen[..., 2] < 60)).sum())
+    return int(test(*np.moveaxis(chosen, 2, 0)).sum())
 
 
 IN_THE_MIDDLE = slice(0.33, 0.62)  # without the scale beside it
@@ -48,6 +57,25 @@ def test_each_changed_pixel_is_red_and_no_other():
     assert one > 100
     for count, area in zip((2, 4, 8), areas[2:], strict=True):
         assert area == pytest.approx(count * one, rel=0.1)
+
+
+def test_pixels_that_fall_are_blue():
+    original = np.full(64, 0.5)
+    up, down = original.copy(), original.copy()
+    up[10:13], down[10:13] = 0.9, 0.1
+    rises, falls = drawn(original, up, (8, 8)), drawn(original, down, (8, 8))
+    assert (blue(rises, IN_THE_MIDDLE), red(falls, IN_THE_MIDDLE)) == (0, 0)
+    assert blue(falls, IN_THE_MIDDLE) == pytest.approx(red(rises, IN_THE_MIDDLE), rel=0.1)
+
+
+def test_the_channel_that_changes_most_says_which_way_a_pixel_goes():
+    change = np.zeros((2, 2, 2))  # two channels of 2 x 2
+    change[:, 0, 0], change[:, 1, 1] = (0.1, -0.4), (0.3, -0.2)
+    pixels = np.asarray(Image.open(io.BytesIO(change_png(change.ravel(), (1, 2, 2, 2)))).convert("RGBA")).astype(int)
+    assert pixels[0, 0, 2] > pixels[0, 0, 0]
+    assert pixels[1, 1, 0] > pixels[1, 1, 2]
+    assert pixels[0, 0, 3] > pixels[1, 1, 3] > 0
+    assert pixels[0, 1, 3] == 0
 
 
 def test_few_changed_pixels_are_framed_in_the_result_and_many_are_not():

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -22,7 +23,9 @@ from idl_audit.report.adversarial_file import Triple
 from idl_audit.report.codes import CODES
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.pictures import DARK, LIGHT, AccuracyPoint, draw_accuracy
+from idl_audit.report.pictures.accuracy import apart
 from idl_audit.report.render import Extras, Format, render
+from idl_audit.report.render.details import MOST_DETAILS
 from idl_audit.report.render.junit import to_junit
 from idl_audit.report.render.markdown import code, text
 from idl_audit.report.schema import (
@@ -172,9 +175,9 @@ ELEMENTS = {
     *("html", "head", "meta", "link", "title", "style", "body", "header", "main", "section", "footer", "nav", "div"),
     *("h1", "h2", "h3", "p", "a", "b", "small", "span", "code", "ul", "li", "dl", "dt", "dd", "details", "summary"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "picture", "source", "img"),
-    *("svg", "rect", "defs", "lineargradient", "stop"),
+    *("svg", "rect", "defs", "lineargradient", "stop", "script"),
 }
-"""Everything that a page is made of: there is no script, form, frame, or object."""
+"""Everything that a page is made of: there is no form, frame, or object, and one script."""
 
 
 class Page(HTMLParser):
@@ -217,6 +220,7 @@ def test_a_page_holds_only_known_elements_and_data_links(report):
     assert found.open == []
     assert {tag for tag, _ in found.elements} <= ELEMENTS
     assert found.comments == [" idl-audit report "]
+    assert [attributes for tag, attributes in found.elements if tag == "script"] == [{}]
     for tag, attributes in found.elements:
         assert not any(name.startswith("on") or name == "style" for name in attributes)
         for name in ("href", "src", "srcset"):
@@ -232,14 +236,17 @@ def test_hostile_strings_are_text_on_a_page():
     assert "49" not in re.sub(r"[0-9a-f]{64}", "", words)
 
 
-def test_the_policy_allows_the_style_sheet_and_nothing_else():
+def test_the_policy_allows_the_style_sheet_and_the_script_and_nothing_else():
     document = render(examples.everything(), "html")
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', document)
     (style,) = re.findall(r"<style>(.*?)</style>", document, flags=re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    (script,) = re.findall(r"<script>(.*?)</script>", document, flags=re.DOTALL)
+    of_style, of_script = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in (style, script))
     assert html.unescape(policy) == (
-        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; style-src 'sha256-{of_style}'; script-src 'sha256-{of_script}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
+    assert not re.search(r"fetch|XMLHttp|eval|innerHTML|insertAdjacent|document\.write|import|location|https?:", script)
     assert "@import" not in style
     assert "url(" not in style
 
@@ -249,6 +256,40 @@ def test_a_page_holds_the_whole_report_as_a_link():
     (link,) = (attributes for tag, attributes in page(report).elements if "download" in attributes)
     document = base64.b64decode(link["href"].partition(",")[2])
     assert from_json(document.decode()) == report
+
+
+def test_the_worst_samples_have_details_that_the_tables_and_pictures_lead_to():
+    found = page(examples.everything(), triples=(triple(784),))
+    ids = [attributes["id"] for _, attributes in found.elements if attributes.get("id", "").startswith("sample-")]
+    assert len(ids) == MOST_DETAILS
+    links = Counter(attributes["href"][1:] for tag, attributes in found.elements if tag == "a" and "href" in attributes)
+    assert all(links[one] >= 1 for one in ids)
+    words = " ".join(found.texts)
+    assert "Sample 71 at each radius" in words  # the first that is attacked
+    assert "onnxruntime, onnx2torch" in words
+    assert "survives" in words
+    assert "Sample 5 at each radius" not in words  # certified
+    assert "at each radius" not in render(examples.everything(), "markdown").split("Samples, worst first")[1]
+
+
+def test_without_the_script_all_rows_are_there_and_nothing_waits_for_it():
+    document = render(examples.everything(), "html")
+    assert document.count("data-searched") == 2  # the table's place, and the script's word for it
+    found = Page(document)
+    assert not {"button", "input", "form", "label"} & {tag for tag, _ in found.elements}
+    assert not [attributes for _, attributes in found.elements if "hidden" in attributes]
+
+
+@pytest.mark.parametrize(
+    ("top", "bottom"), [(0.3, 0.3), (0.3, 0.28), (1.0, 1.0), (1.0, 0.97), (0.0, 0.0), (0.02, 0.0), (0.9, 0.1)]
+)
+def test_names_of_edges_that_end_together_stand_apart(top, bottom):
+    high, low = apart([top, bottom], least=0.1)
+    assert high - low >= 0.1 - 1e-12
+    assert -1e-12 <= low <= high <= 1 + 1e-12
+    if top - bottom >= 0.1:
+        assert (high, low) == (top, bottom)
+    assert max(abs(high - top), abs(low - bottom)) <= 0.1 + 1e-12
 
 
 def test_headings_pictures_and_tables_are_accessible():

@@ -96,6 +96,13 @@ class Browser:
         found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(found["data"]))
 
+    def print(self, path: Path) -> None:
+        """Write what a printer would get as PDF."""
+        found = self.call(
+            "Page.printToPDF", printBackground=True, preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.7
+        )
+        path.write_bytes(base64.b64decode(found["data"]))
+
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(SECONDS)

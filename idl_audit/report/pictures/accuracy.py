@@ -106,7 +106,7 @@ def accuracy_band(points: Sequence[AccuracyPoint], *, clean: float | None, theme
         if clean is not None:
             axes.plot([0], [clean], "D", color=theme.ink, markersize=5.5, clip_on=False, zorder=3)
             axes.annotate("clean", (0, clean), (8, 7), textcoords="offset points", color=theme.ink, fontsize=size)
-        _name(axes, points, theme, size)
+        _name(axes, points, theme, size, narrow=narrow)
         axes.set_xlim(0, float(eps[-1]) * 1.001)
         axes.set_ylim(0, 1.0)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100 %"])
@@ -128,25 +128,33 @@ def _spread(eps: np.ndarray[tuple[int], np.dtype[np.float64]], least: float) -> 
     return kept[::-1]
 
 
-def _name(axes: Axes, points: Sequence[AccuracyPoint], theme: Theme, size: float) -> None:
-    """Write beside the edges, at the right end, what they are, in their colours."""
+def _name(axes: Axes, points: Sequence[AccuracyPoint], theme: Theme, size: float, *, narrow: bool) -> None:
+    """Write beside the right end of the edges what they are, in their colours; edges that meet leave them apart."""
     last = points[-1]
-    lower = last.certified
-    _beside(
-        axes, last.eps, last.attacked, "no attack found", above=last.attacked < 0.12, colour=theme.falsified, size=size
-    )
-    if lower is not None and (lower > 0.09 or last.attacked - lower > 0.2):
-        _beside(axes, last.eps, lower, "certified", above=lower <= 0.09, colour=theme.certified, size=size)
+    named = [("no attack\nfound" if narrow else "no attack found", last.attacked, theme.falsified)]
+    if last.certified is not None:
+        named.append(("certified", last.certified, theme.certified))
+    heights = apart([y for _, y, _ in named], least=0.17 if narrow else 0.1)
+    for (text, _, colour), height in zip(named, heights, strict=True):
+        axes.annotate(
+            text,
+            (1.0, height),
+            (9, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=size,
+            annotation_clip=False,
+        )
 
 
-def _beside(axes: Axes, x: float, y: float, text: str, *, above: bool, colour: str, size: float) -> None:
-    axes.annotate(
-        text,
-        (x, y),
-        (-4, 8 if above else -8),
-        textcoords="offset points",
-        ha="right",
-        va="bottom" if above else "top",
-        color=colour,
-        fontsize=size,
-    )
+def apart(values: Sequence[float], *, least: float) -> list[float]:
+    """Return falling values in [0, 1] moved as little as it takes to lie `least` apart, two at most.
+
+    Around their middle, but no further than the ends: both moved alike.
+    """
+    if len(values) < 2 or values[0] - values[1] >= least:
+        return list(values)
+    middle = min(max((values[0] + values[1]) / 2, least / 2), 1 - least / 2)
+    return [middle + least / 2, middle - least / 2]

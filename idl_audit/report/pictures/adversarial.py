@@ -1,4 +1,4 @@
-"""An adversarial input as a PNG file: the original, the change with changed pixels in red, and the result."""
+"""An adversarial input as a PNG file: the original, the change, red up and blue down, and the result."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from idl_audit.report.input_maps import channels_last, is_image
 from idl_audit.report.pictures.canvas import label, new_figure, write_png
+from idl_audit.report.pictures.thumbnails import strongest
 from idl_audit.values.arrays import FloatArray
 
 if TYPE_CHECKING:
@@ -75,20 +76,20 @@ def _images(
     caption: str,
 ) -> Figure:
     before, after = (channels_last(values, shape) for values in (original, adversarial))
-    change = np.abs(after - before).max(axis=2)
+    change = strongest(after - before)
     height, width = change.shape
     figure = new_figure(9, 1.0 + 2.7 * float(np.clip(height / width, 0.3, 2.0)))
     first, middle, last = figure.subplots(1, 3)
     _show(first, before, limits)
     _show(last, after, limits)
-    largest = float(change.max())
+    largest = float(np.abs(change).max()) or 1.0
     shown = middle.imshow(
-        np.ma.masked_equal(change, 0.0), cmap=_reds(), vmin=0, vmax=largest or 1.0, interpolation="nearest"
+        np.ma.masked_equal(change, 0.0), cmap=_both_ways(), vmin=-largest, vmax=largest, interpolation="nearest"
     )
     middle.set_facecolor("white")
     bar = figure.colorbar(shown, ax=middle, fraction=0.046, pad=0.03)
     bar.ax.tick_params(labelsize=7)
-    moved = np.argwhere(change > 0)
+    moved = np.argwhere(change != 0)
     if len(moved) <= min(MOST_FRAMED, change.size // 4):
         _frame(last, moved)
     first.set_title(label(titles[0]), fontsize=9)
@@ -111,11 +112,12 @@ def _show(axes: Axes, image: FloatArray, limits: tuple[float, float]) -> None:
         axes.imshow(shade.mean(axis=2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
-def _reds() -> object:
+def _both_ways() -> object:
     from matplotlib.colors import LinearSegmentedColormap
 
-    # the smallest change is as visible as a light red: what did not change is white
-    return LinearSegmentedColormap.from_list("changes", ["#fcaea0", "#e60000"])
+    # the smallest change is as visible as a light red or blue: what did not change is white
+    stops = [(0, "#1f5fd0"), (0.5, "#a9c6fa"), (0.5, "#fcaea0"), (1, "#e60000")]
+    return LinearSegmentedColormap.from_list("changes", stops)
 
 
 def _frame(axes: Axes, pixels: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> None:

@@ -15,6 +15,8 @@ LARGEST_SIDE = 96
 
 FAINTEST = 0.3
 """Opacity of the smallest change; what does not change is not there at all."""
+HIGHER, LOWER = (214, 32, 40), (38, 107, 214)
+"""Red where an input rises, blue where it falls."""
 
 
 def image_png(values: FloatArray, shape: Sequence[int], limits: tuple[float, float]) -> bytes:
@@ -30,14 +32,24 @@ def image_png(values: FloatArray, shape: Sequence[int], limits: tuple[float, flo
 
 
 def change_png(change: FloatArray, shape: Sequence[int]) -> bytes:
-    """Return where inputs change, shape (p,): red, the stronger the larger; transparent where nothing does."""
-    size = np.abs(channels_last(change, shape)).max(axis=2)
-    size = _reduced(size[:, :, None])[:, :, 0]
+    """Return where inputs change, shape (p,), and which way: red where they rise, blue where they fall.
+
+    The colour is the stronger the larger the change, and transparent where nothing changes. Of the channels of a pixel
+    the one that changes most counts; of the pixels that one stands for, their mean.
+    """
+    mean = _reduced(strongest(channels_last(change, shape))[:, :, None])[:, :, 0]
+    size = np.abs(mean)
     share = size / (float(size.max()) or 1.0)
     alpha = np.where(size > 0, FAINTEST + (1 - FAINTEST) * share, 0.0)
     pixels = np.zeros((*size.shape, 4))
-    pixels[..., :3], pixels[..., 3] = (214, 32, 40), 255 * alpha
+    pixels[..., :3], pixels[..., 3] = np.where(mean[..., None] > 0, HIGHER, LOWER), 255 * alpha
     return _png(np.round(pixels).astype(np.uint8))
+
+
+def strongest(change: FloatArray) -> FloatArray:
+    """Return of each pixel, shape (height, width, channels), the change of the channel that changes most."""
+    most = np.abs(change).argmax(axis=2)
+    return np.asarray(np.take_along_axis(change, most[:, :, None], axis=2)[:, :, 0])
 
 
 def heat_png(values: FloatArray, shape: Sequence[int], largest: float, *, is_map: bool = False) -> bytes:

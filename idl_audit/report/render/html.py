@@ -1,7 +1,8 @@
-"""The report as one HTML file: no script, nothing from elsewhere, light and dark, wide and narrow.
+"""The report as one HTML file: nothing from elsewhere, light and dark, wide and narrow, whole without its one script.
 
-The page forbids itself everything but its own style sheet (by hash) and pictures within it. Every string passes
-through `plain` and jinja's escaping; only what is made here, data: links and the style sheet, is marked as safe.
+The page forbids itself everything but its own style sheet and its script that looks for rows (both by hash), and
+pictures within it. Every string passes through `plain` and jinja's escaping; only what is made here, data: links, the
+style sheet and the script, is marked as safe.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ from markupsafe import Markup
 
 from idl_audit.report.json_text import to_json
 from idl_audit.report.render.extras import Extras
-from idl_audit.report.render.html_pictures import MAGMA, accuracy_chart, cards_of_triples, heat_maps, structure_picture
-from idl_audit.report.render.parts import Dot, Kind, Mark, Name, Pairs, Share, Stack
+from idl_audit.report.render.html_pictures import (
+    CHANGES,
+    MAGMA,
+    accuracy_chart,
+    cards_of_triples,
+    heat_maps,
+    structure_picture,
+)
+from idl_audit.report.render.parts import Detail, Dot, Heat, Jump, Kind, Mark, Name, Pairs, Share, Stack
 from idl_audit.report.render.sections import sections
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.wording import eps_text, percent, plain, verdict_sentence
@@ -34,9 +42,11 @@ MOST_CARRIED: Final = 5000
 
 def to_html(report: Report, extras: Extras) -> str:
     """Return the report as an HTML document."""
-    style = (files("idl_audit.report.render") / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    style, script = (_beside(name) for name in ("report.css", "report.js"))
+    policy = (
+        f"default-src 'none'; style-src {_hashed(style)}; script-src {_hashed(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
     subject = PurePath(report.model.path).name if report.model is not None else report.command
     triples, triples_note = cards_of_triples(report, extras)
     heat, heat_note = heat_maps(report, extras)
@@ -47,6 +57,7 @@ def to_html(report: Report, extras: Extras) -> str:
             mark=Markup(MARK),
             policy=policy,
             style=Markup(style),
+            script=Markup(script),
             title=f"{subject}: {_TITLES.get(report.command.split(' ')[0], report.command)}",
             arithmetic=_arithmetic(report),
             kicker=f"{report.tool.name} {report.tool.version}, {report.created:%d %B %Y, %H:%M} {report.created:%Z}",
@@ -61,6 +72,8 @@ def to_html(report: Report, extras: Extras) -> str:
             heat=heat,
             heat_note=heat_note,
             magma=MAGMA,
+            changes=CHANGES,
+            has_pictures=any(triple.pictures for triple in triples),
             structure=structure_picture(report),
             json=_document(report),
             schema_version=report.schema_version,
@@ -68,6 +81,15 @@ def to_html(report: Report, extras: Extras) -> str:
         .strip()
         + "\n"
     )
+
+
+def _beside(name: str) -> str:
+    return (files("idl_audit.report.render") / name).read_text(encoding="utf-8")
+
+
+def _hashed(content: str) -> str:
+    """Return how a policy names what it lets in."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode('utf-8')).digest()).decode()}'"
 
 
 def _document(report: Report) -> Markup:
@@ -100,7 +122,8 @@ def _environment() -> Environment:
         finalize=_shown,
         trim_blocks=True,
     )
-    kinds = {"dot": Dot, "mark": Mark, "name": Name, "stack": Stack, "share": Share, "pairs": Pairs}
+    kinds: dict[str, type] = {"dot": Dot, "mark": Mark, "name": Name, "jump": Jump, "heat": Heat, "stack": Stack}
+    kinds |= {"share": Share, "pairs": Pairs, "detail": Detail}
     made.tests.update({name: (lambda value, kind=kind: isinstance(value, kind)) for name, kind in kinds.items()})
     return made
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from idl_audit.report.adversarial_file import Triple
 from idl_audit.report.input_maps import is_image
+from idl_audit.report.render.details import detailed
 from idl_audit.report.render.extras import Extras
 from idl_audit.report.schema import Report, Sensitivity, Verdict
 from idl_audit.report.wording import eps_text, figure
@@ -29,8 +30,18 @@ MOST_CHANGES: Final = 5
 MAGMA: Final = (("0", "#000004"), ("0.25", "#51127c"), ("0.5", "#b73779"), ("0.75", "#fc8961"), ("1", "#fcfdbf"))
 """The colour scale of the heat maps, at even distances."""
 
+CHANGES: Final = (
+    ("0", "#266bd6", "1"),
+    ("0.49", "#266bd6", "0.3"),
+    ("0.49", "#266bd6", "0"),
+    ("0.51", "#d62028", "0"),
+    ("0.51", "#d62028", "0.3"),
+    ("1", "#d62028", "1"),
+)
+"""The colour scale of changes: offset, colour, opacity."""
+
 NARROW: Final = "(max-width: 40rem)"
-DARK: Final = "(prefers-color-scheme: dark)"
+DARK: Final = "screen and (prefers-color-scheme: dark)"
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class TripleCard:
 
     index: int
     told: str
+    key: str = ""
+    """Where more is told of the sample."""
     pictures: tuple[tuple[Markup, str, str], ...] = ()
     changes: tuple[tuple[int, str, str], ...] = ()
 
@@ -153,22 +166,23 @@ def cards_of_triples(report: Report, extras: Extras) -> tuple[list[TripleCard], 
         return [], hint if falsified else ""
     shape = _image_shape(report, extras)
     limits = _limits(report, extras.triples)
+    keys = detailed(report)
     cards: list[TripleCard] = []
     used = 0
     for triple in extras.triples:
         told = _told(report, triple)
         if shape is None:
-            cards.append(TripleCard(triple.index, told, changes=_changes(triple)))
+            cards.append(TripleCard(triple.index, told, keys.get(triple.index, ""), changes=_changes(triple)))
             continue
         drawn = _pictures(triple, shape, limits)
         used += sum(len(link) for link, _, _ in drawn)
         if used > MOST_BYTES:
             break
-        cards.append(TripleCard(triple.index, told, pictures=drawn))
+        cards.append(TripleCard(triple.index, told, keys.get(triple.index, ""), pictures=drawn))
     left = len(extras.triples) - len(cards)
     note = "Each falsified sample at the smallest radius that an attack was found for; the smallest first."
     if shape is not None:
-        note += " Changed pixels are red, the stronger the larger the change."
+        note += " Changed pixels are red where they rise and blue where they fall, the stronger the larger the change."
     return cards, note + (f" {left} more are left out, for the sake of the file's size." if left else "")
 
 
@@ -180,9 +194,10 @@ def _pictures(triple: Triple, shape: Sequence[int], limits: tuple[float, float])
     before = pictures.image_png(triple.original, shape, limits)
     change = pictures.change_png(triple.adversarial - triple.original, shape)
     after = pictures.image_png(triple.adversarial, shape, limits)
+    which = f"Which of the {found.l0} changed inputs rise, and which fall"
     return (
         (_link("image/png", before), f"Sample {triple.index}, original, class {triple.label}", f"class {triple.label}"),
-        (_link("image/png", change), f"Where the {found.l0} changed inputs are", "change"),
+        (_link("image/png", change), which, f"±{figure(found.linf)}"),
         (_link("image/png", after), f"Sample {triple.index}, adversarial, {becomes}", becomes),
     )
 

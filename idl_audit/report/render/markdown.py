@@ -6,7 +6,20 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from idl_audit.report.render.parts import Cell, Column, Mark, Name, Pairs, Section, Share, Stack, Table
+from idl_audit.report.render.parts import (
+    Cell,
+    Column,
+    Detail,
+    Heat,
+    Jump,
+    Mark,
+    Name,
+    Pairs,
+    Section,
+    Share,
+    Stack,
+    Table,
+)
 from idl_audit.report.render.sections import sections
 from idl_audit.report.schema import Report
 from idl_audit.report.wording import plain, verdict_sentence
@@ -31,6 +44,8 @@ def to_markdown(report: Report) -> str:
     """Return the report as Markdown; no string of it is read as markup, link, picture, mention or HTML."""
     lines = [MARK, f"## {text(report.tool.name)}", "", f"**{text(verdict_sentence(report))}**", ""]
     for section in sections(report):
+        if all(isinstance(part, Detail) for part in section.body):
+            continue  # a summary has no room for them
         lines += [*_section(section), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -64,8 +79,9 @@ def _section(section: Section) -> Iterator[str]:
     if section.intro:
         yield from (text(section.intro), "")
     for part in section.body:
-        yield from _pairs(part) if isinstance(part, Pairs) else _table(part)
-        yield ""
+        if not isinstance(part, Detail):
+            yield from _pairs(part) if isinstance(part, Pairs) else _table(part)
+            yield ""
     if folded:
         yield "</details>"
 
@@ -104,7 +120,7 @@ def _cell(cell: Cell) -> str:
             return f"**{text(cell.text)}**"
         case Name():
             return code(cell.text)
-        case Share() | Stack():
+        case Share() | Stack() | Heat() | Jump():
             return text(cell.text)
         case _:
             return text(cell)

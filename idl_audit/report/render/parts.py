@@ -5,6 +5,7 @@ Every string in a cell may come from a hostile file. A renderer makes it safe; n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
@@ -45,6 +46,27 @@ class Name:
 
 
 @dataclass(frozen=True)
+class Jump:
+    """A text that leads to another place of the document."""
+
+    text: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A number on a ground that is the stronger the larger its share, from 0 to 1."""
+
+    text: str
+    share: float
+
+    @property
+    def level(self) -> int:
+        """The strength, from 0 for nothing to 5."""
+        return min(5, math.ceil(5 * self.share)) if self.share > 0 else 0
+
+
+@dataclass(frozen=True)
 class Share:
     """A number with a bar behind it, from 0 to 1."""
 
@@ -76,7 +98,7 @@ class Stack:
         return ", ".join(f"{count} {word}" for _, word, count in self.counts)
 
 
-Cell: TypeAlias = str | int | Mark | Name | Share | Stack | None
+Cell: TypeAlias = str | int | Mark | Name | Jump | Heat | Share | Stack | None
 
 
 FOLDED: Final = 500
@@ -100,6 +122,8 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     shown: int = 20
+    searched: bool = False
+    """Whether rows may be looked for, where the document can."""
 
     @property
     def folded(self) -> list[tuple[str, tuple[tuple[Cell, ...], ...]]]:
@@ -119,12 +143,22 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """What is told of one thing and folded away at first; `key` is its address within the document."""
+
+    key: str
+    title: str
+    mark: Mark
+    body: tuple[Table | Pairs, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands below it; `key` is its address within the document."""
 
     key: str
     title: str
-    body: tuple[Table | Pairs, ...] = ()
+    body: tuple[Table | Pairs | Detail, ...] = ()
     intro: str = ""
 
 
@@ -150,10 +184,16 @@ def columns(*titles: str) -> tuple[Column, ...]:
 
 
 def table(
-    caption: str, titles: Sequence[str], rows: Sequence[Sequence[Cell]], *, note: str = "", shown: int = 20
+    caption: str,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    note: str = "",
+    shown: int = 20,
+    searched: bool = False,
 ) -> Table:
     """Return a table with these headings."""
-    return Table(caption, columns(*titles), tuple(tuple(row) for row in rows), note, shown)
+    return Table(caption, columns(*titles), tuple(tuple(row) for row in rows), note, shown, searched)
 
 
 def verdict_mark(verdict: Verdict) -> Mark:

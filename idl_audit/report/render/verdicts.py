@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from idl_audit.report.by_class import by_class, told_radii
+from idl_audit.report.groups import CLASS, groupings
 from idl_audit.report.radius_curve import radius_curve
+from idl_audit.report.render.details import detailed
 from idl_audit.report.render.parts import (
     VERDICTS,
     Cell,
     Dot,
+    Jump,
     Kind,
     Mark,
     Name,
@@ -23,7 +25,6 @@ from idl_audit.report.render.parts import (
     verdict_mark,
 )
 from idl_audit.report.schema import EpsSummary, PropertyResult, Report, SampleReport, SampleResult, Verdict
-from idl_audit.report.shares import wilson
 from idl_audit.report.wording import (
     OBJECTIVES,
     PARTS,
@@ -85,13 +86,14 @@ def gate_section(report: Report) -> Iterator[Section]:
 
 
 def verdict_section(report: Report) -> Iterator[Section]:
-    """Yield counts per radius, why verdicts are open, and the samples, worst first."""
+    """Yield counts per radius, and why verdicts are open."""
     if report.summary is not None and report.summary.per_eps:
         entries = sorted(report.summary.per_eps, key=lambda entry: entry.eps)
         yield Section("verdicts", "Verdicts", (_counts(report, entries), *_over_eps(report), *_reasons(report)))
-    classes = [_classes(report, eps) for eps in told_radii(report)]
-    if classes:
-        yield Section("classes", "By class", tuple(classes))
+
+
+def sample_section(report: Report) -> Iterator[Section]:
+    """Yield the samples, worst first."""
     tried = worst_first(report.samples)
     if tried:
         several = has_radii(tried)
@@ -143,25 +145,6 @@ def _counts(report: Report, entries: list[EpsSummary]) -> Table:
     return table("Counts at each radius", titles, rows, note=note, shown=100)
 
 
-def _classes(report: Report, eps: float) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for one in by_class(report, eps):
-        bar = Stack(tuple((VERDICTS[verdict], verdict_mark(verdict).text, one.counts[verdict]) for verdict in Verdict))
-        interval = wilson(one.counts[Verdict.CERTIFIED], one.n)
-        share = f"{percent(one.counts[Verdict.CERTIFIED], one.n)} ({interval.low:.2f} to {interval.high:.2f})"
-        counts = [one.counts[verdict] for verdict in Verdict]
-        rows.append((one.label, bar, one.n, share, *counts, one.mostly or None))
-    titles = (
-        ">class",
-        "",
-        ">n",
-        ">certified (95 %)",
-        *(f">{verdict_mark(verdict).text}" for verdict in Verdict),
-        "becomes",
-    )
-    return table(f"Classes at eps {eps_text(report, eps)}, the frailest first", titles, rows, shown=20)
-
-
 def _reasons(report: Report) -> Iterator[Table]:
     reasons = Counter(result.reason for sample in report.samples for result in sample.results if result.reason)
     if reasons:
@@ -174,6 +157,7 @@ def _by_verdict(report: Report, samples: list[SampleReport]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     named = report.threat_model is not None and report.threat_model.features is not None
     perturbed = is_perturbed(report)
+    who = _Who(report)
     for sample in samples:
         result = sample.results[0]
         parts: tuple[Cell, ...] = ()
@@ -181,16 +165,17 @@ def _by_verdict(report: Report, samples: list[SampleReport]) -> Table:
             parts = (f"{result.parts.certified} of {result.parts.n}", result.parts.falsified)
         more: tuple[Cell, ...] = (changes_text(result.adversarial),) if named else ()
         more += (parameters_text(result),) if perturbed else ()
-        rows.append((*_who(sample), verdict_mark(result.verdict), *parts, *_why(result), *more))
+        rows.append((*who.cells(sample), verdict_mark(result.verdict), *parts, *_why(result), *more))
     noun = PARTS.get(report.demand.kind) if report.demand is not None else None
     of_parts = (f">{noun} certified", ">attacked") if noun else ()
     titles = (
-        *(">sample", ">label", ">predicted", "verdict", *of_parts),
+        *(*who.titles, "verdict", *of_parts),
         *(">margin", ">becomes", "reason or method", ">seconds"),
         *(("changes",) if named else ()),
         *((">parameters",) if perturbed else ()),
     )
-    return table(f"Samples at eps {eps_text(report, samples[0].results[0].eps)}", titles, rows, note=_MARGIN)
+    caption = f"Samples at eps {eps_text(report, samples[0].results[0].eps)}"
+    return table(caption, titles, rows, note=_MARGIN, searched=True)
 
 
 def _by_radius(report: Report, samples: list[SampleReport]) -> Table:
@@ -199,6 +184,7 @@ def _by_radius(report: Report, samples: list[SampleReport]) -> Table:
     searched = any(sample.largest is not None for sample in samples)
     few, each = len(radii) <= FEW_RADII and not searched, len(radii) <= MANY_RADII and not searched
     rows: list[tuple[Cell, ...]] = []
+    who = _Who(report)
     for sample in samples:
         marks = {result.eps: verdict_mark(result.verdict) for result in sample.results}
         dots = {eps: mark if few else Dot(mark.text, mark.kind) for eps, mark in marks.items()}
@@ -209,19 +195,32 @@ def _by_radius(report: Report, samples: list[SampleReport]) -> Table:
         wrong = Verdict.CLEAN_WRONG in {result.verdict for result in sample.results}
         cells: list[Cell] = [dots.get(radius) for radius in radii] if each else []
         cells += [] if few else [limits[0], verdict_mark(Verdict.CLEAN_WRONG) if wrong else limits[1]]
-        rows.append((*_who(sample), *cells))
+        rows.append((*who.cells(sample), *cells))
     titles = (
         [f"eps {eps_text(report, radius)}" if few else eps_text(report, radius) for radius in radii] if each else []
     )
     titles += [] if few else [">certified up to", ">attacked from"]
-    return table("Samples", (">sample", ">label", ">predicted", *titles), rows)
+    return table("Samples", (*who.titles, *titles), rows, searched=True)
 
 
 _MARGIN = "Margin: that of the adversarial input where there is one, else the proved lower bound over the whole set."
 
 
-def _who(sample: SampleReport) -> tuple[Cell, ...]:
-    return sample.index, sample.label, sample.predicted
+class _Who:
+    """The first cells of a sample: its number, which leads to its details, its label, its class, its groups."""
+
+    def __init__(self, report: Report) -> None:
+        self._keys = detailed(report)
+        self._columns = [name for name in groupings(report) if name != CLASS]
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        return (">sample", ">label", ">predicted", *self._columns)
+
+    def cells(self, sample: SampleReport) -> tuple[Cell, ...]:
+        key = self._keys.get(sample.index)
+        index = sample.index if key is None else Jump(str(sample.index), key)
+        return index, sample.label, sample.predicted, *(sample.groups.get(name) for name in self._columns)
 
 
 def _why(result: SampleResult) -> tuple[Cell, ...]:

@@ -175,6 +175,9 @@ class SampleReport(Part):
     index: Count = Field(description="Position in the data file.")
     label: int | None = Field(default=None, ge=0, description="The right class; null where the data has none.")
     predicted: int | None = Field(default=None, ge=0, description="The class that the network predicts unperturbed.")
+    groups: dict[Text, Text] = Field(
+        default_factory=dict, description="With --group-by: what each column of the data says of it."
+    )
     results: tuple[SampleResult, ...] = Field(default=(), description="One entry per radius that was tried.")
     largest: LargestEps | None = Field(
         default=None,

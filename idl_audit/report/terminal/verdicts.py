@@ -9,9 +9,10 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from idl_audit.report.by_class import by_class, told_radii
+from idl_audit.report.groups import CLASS, by_group, groupings, told_radii
 from idl_audit.report.radius_curve import RadiusPoint, radius_curve
 from idl_audit.report.schema import Report, SampleReport, Summary, Verdict
+from idl_audit.report.shares import wilson
 from idl_audit.report.terminal.layout import (
     Cell,
     Section,
@@ -34,6 +35,7 @@ from idl_audit.report.wording import (
     is_perturbed,
     parameters_text,
     percent,
+    plain,
 )
 from idl_audit.report.worst_first import deciding_margin, has_radii, largest_certified, smallest_falsified, worst_first
 
@@ -53,8 +55,12 @@ def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide
     curve = radius_curve(report)
     if curve:
         yield "Over eps", _curve(curve)
-    for eps in told_radii(report) if most is None else ():
-        yield f"By class, the frailest first, at eps {eps_text(report, eps)}", _classes(report, eps)
+    for column in groupings(report):
+        for eps in told_radii(report) if most is None or column != CLASS else ():
+            yield (
+                f"By {plain(column)}, the frailest first, at eps {eps_text(report, eps)}",
+                _groups(report, column, eps),
+            )
     tried = worst_first(report.samples)
     if any(result.outputs for sample in tried for result in sample.results):
         yield heading("Outputs, worst samples first", len(tried), most), _outputs(report, tried, most)
@@ -110,12 +116,15 @@ def _outputs(report: Report, samples: Sequence[SampleReport], most: int | None) 
     return made
 
 
-def _classes(report: Report, eps: float) -> Table:
-    made = table(("class", "right"), ("n", "right"), *((verdict_name(verdict), "right") for verdict in Verdict))
-    add_columns(made, ("becomes", "left"))
-    for one in by_class(report, eps):
+def _groups(report: Report, column: str, eps: float) -> Table:
+    made = table((plain(column), "right" if column == CLASS else "left"), ("n", "right"))
+    add_columns(made, *((verdict_name(verdict), "right") for verdict in Verdict))
+    add_columns(made, ("95 % interval", "right"), ("becomes", "left"))
+    for one in by_group(report, column, eps):
         cells = [in_colour(verdict, str(one.counts[verdict])) for verdict in Verdict]
-        add_row(made, (one.label, one.n, *cells, one.mostly or None))
+        sure = wilson(one.counts[Verdict.CERTIFIED], one.n)
+        add_row(made, (one.value, one.n, *cells, f"{sure.low:.2f} to {sure.high:.2f}", one.mostly or None))
+    made.caption, made.caption_justify = Text("interval: of the certified share, Wilson score"), "left"
     return made
 
 
