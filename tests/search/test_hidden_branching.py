@@ -157,6 +157,26 @@ def chained(monkeypatch: pytest.MonkeyPatch) -> tuple[ImplicitModel, Query, Chai
     raise AssertionError("no case with trees of hidden states")
 
 
+@pytest.mark.parametrize("seed", [3, 24])
+def test_a_tree_that_seems_to_end_soon_goes_on_before_hidden_states_get_trees(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "STAGES", ((0, 1.0), (6, 1.0)))
+    monkeypatch.setattr(search, "LARGEST_GAP", np.inf)
+    monkeypatch.setattr(search, "FEW_LEAVES", 1)
+    monkeypatch.setattr(hidden, "PROBE", 100)
+    model, box = a_network(seed)
+    functional = np.array([1.0, -1.0])
+    least = float((model(some_points(np.random.default_rng(0), box, 5000)) @ functional).min())
+    query = Query(box, (Conjunction(functional[None], np.array([0.02 * (1 + abs(least)) - least])),))
+    for expected, rounds in ((np.inf, 1), (search.SOON + 1.0, 1), (search.SOON, 0)):
+        monkeypatch.setattr(search.Tree, "expected", expected)
+        chain = Chain()
+        outcome = branch(model, query, budget=enough(), judge=Judge.of(model, model, query), record=chain)
+        assert (outcome.proved, len(chain.rounds)) == (True, rounds)
+        assert refused(model, query, chain) == []
+
+
 def test_without_a_record_the_search_is_the_same_and_keeps_no_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     def count() -> int:
         return sum(type(one) in (StateStep, StateTrees, Leaves) for one in gc.get_objects())

@@ -272,7 +272,7 @@ def _sample(name: str, model: Path, *, rounds: bool = False, units: Preprocessin
         ball = Ball(
             CENTRE, eps / 2, np.array([2.0, 0.5]), (float(CENTRE.min() - eps / 3), float(CENTRE.max() + eps / 3))
         )
-    options = {"FEW_LEAVES": 0, "LARGEST_GAP": np.inf} if rounds else {"FEW_LEAVES": search.FEW_LEAVES}
+    options = {"FEW_LEAVES": 0, "LARGEST_GAP": np.inf, "SOON": 0} if rounds else {"FEW_LEAVES": search.FEW_LEAVES}
     with mock.patch.multiple(search, **options):
         inside, reader = subject.in_data_units(units), subject.network(units)
         found = certificate_of(inside, reader, ball, label, None, index=3)

@@ -155,7 +155,7 @@ def _proved(path: Path, kind: Kind, name: str, seed: int, share: float) -> Proof
     claim = (_property if kind.property_ else _sample)(kind, name, model, centre, rng, share)
     bounds = None if kind.arithmetic == "real" else float_margins(subject, units)
     proofs = []
-    options = {"FEW_LEAVES": 0, "LARGEST_GAP": np.inf} if kind.lemmas else {"FEW_LEAVES": search.FEW_LEAVES}
+    options = {"FEW_LEAVES": 0, "LARGEST_GAP": np.inf, "SOON": 0} if kind.lemmas else {"FEW_LEAVES": search.FEW_LEAVES}
     for query in claim.queries(model):
         with mock.patch.multiple(search, **options):
             wanted = Options(methods=kind.methods, record=True, max_nodes=20_000)

@@ -45,6 +45,8 @@ FIRST_LEAVES = 32
 """Of trees on the bounds of the states that are known."""
 COSTLY_ROOT = 2**27
 """Rows of states times states: about a hundred times that many operations for each step of their ascent."""
+SOON = 2048
+"""Leaves in all, as it seems by those that are closed, up to which a tree goes on before states get tighter bounds."""
 FEW_LEAVES = 32
 """That a tree without hope may have: its corners may be counterexamples."""
 
@@ -166,9 +168,16 @@ class Search:
                 pays = self._tighten(most) or most == 1
             if not self._forest:
                 self._bound_rows()
-            self._grow(self._budget.part(share), last=most == STAGES[-1][0])
+            is_last = most == STAGES[-1][0]
+            self._grow(self._budget.part(share), last=is_last)
+            if not is_last and not self._judge.has_won and self._ends_soon():
+                self._grow(self._budget.part(0.5).at_most_nodes(2 * SOON), last=True)
             if self._judge.has_won or not self._left or self._budget.is_spent:
                 break
+
+    def _ends_soon(self) -> bool:
+        """Return whether the tree that was left seems to have few leaves in all."""
+        return any(tree.expected <= SOON for tree in self._forest.values())
 
     def _tighten(self, most: int) -> bool:
         """Bound the states by trees of their own; return whether that changed anything."""

@@ -148,6 +148,11 @@ class Tree:
         """Leaves that are not closed."""
         return self._frontier.open
 
+    @property
+    def expected(self) -> float:
+        """Leaves in all, if the rest of the tree is as what has been closed of it; infinity where nothing is."""
+        return self._frontier.closed / self._share if self._share > 0 else np.inf
+
     def at_once(self, waiting: int) -> int:
         """Return how many leaves to split at a time; 0 where too many are open."""
         if self._is_whole:
