@@ -1,7 +1,8 @@
 """How far float32 kernels are from the functions: `python -m benchmarks.kernel_errors [--every 64] [--only tanh,exp]`.
 
 Every activation of one variable that is computed by a library function, as its operator and as the chains that
-exporters write, in onnxruntime without and with its optimisations and in torch, on all 2^32 float32 inputs or every
+exporters write, in onnxruntime without and with its optimisations and in torch, and as recurrent layers have it
+(`benchmarks.recurrent_kernels`), on all 2^32 float32 inputs or every
 N-th of them. The reference is the activation itself in float64 (`idl_audit.implicit.activations`), which proofs are
 about; a test compares it with mpmath. The inputs are cut into 1,024 bins of 2^22 neighbouring numbers, half an octave
 each, those around 1 first; of each bin the greatest |error|, |error| / |z| and |error| / |phi(z)| are kept.
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -35,9 +36,10 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks import recurrent_kernels
 from benchmarks.kernel_tables import BINS, COLUMNS, LARGEST, Bins, Fit, beyond, distance, is_finite, summary, written
 from idl_audit.implicit.activations import ACTIVATIONS
-from idl_audit.implicit.kernels import measured
+from idl_audit.implicit.kernels import RECURRENT, measured
 from idl_audit.values.arrays import Float32Array, FloatArray
 
 BIN: Final = 2**22
@@ -68,6 +70,8 @@ class Function:
     """Between which its values lie."""
     rises: int = 0
     """1 or -1 where it is monotone."""
+    layers: Mapping[str, Kernel] = field(default_factory=dict)
+    """Places within layers at which it is applied, besides."""
 
     def forms(self) -> list[Form]:
         """Return every way in which it is computed here, those that give the same bits only once."""
@@ -77,6 +81,7 @@ class Function:
             for level in LEVELS
         ]
         every.append(Form(f"torch, {torch.backends.cpu.get_cpu_capability()}", self._torch))
+        every += [Form(place, run) for place, run in self.layers.items()]
         return _distinct(every)
 
     def _torch(self, x: Float32Array) -> Float32Array:
@@ -240,7 +245,7 @@ CHAINS: Final[Mapping[str, Mapping[str, Callable[[], onnx.ModelProto]]]] = Mappi
         },
     }
 )
-EXPONENTS: Final = (3.0, 4.0, 5.0, 6.0, -2.0, -3.0, 1.5, 2.5, 0.25, 0.75, -1.5)
+EXPONENTS: Final = (3.0, 4.0, 5.0, 6.0, -2.0, -3.0, 1.5, 2.5, 0.25, 0.75, -0.75, -1.5)
 """Of powers that have no name of their own."""
 IN_TORCH: Final[Mapping[str, Callable[[torch.Tensor], torch.Tensor]]] = MappingProxyType(
     {
@@ -294,6 +299,9 @@ def functions() -> dict[str, Function]:
         chains = {f"Pow {exponent:g}": _chain(("Pow", ("x", exponent), "y"))}
         exact = ACTIVATIONS["power"](exponent=exponent)
         found[name] = Function(name, exact, chains, _to_the(exponent))
+    for name in recurrent_kernels.FUNCTIONS:
+        layers = {**recurrent_kernels.in_onnxruntime(name), **recurrent_kernels.in_torch(name)}
+        found[f"{RECURRENT}{name}"] = replace(found[name], name=f"{RECURRENT}{name}", rises=0, layers=layers)
     return found
 
 

@@ -9,6 +9,7 @@ bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -18,13 +19,29 @@ import numpy as np
 
 from idl_audit.graph.ir import Graph, Node, shown
 from idl_audit.implicit.activations import Activation
+from idl_audit.implicit.activations.contraction import Contraction
+from idl_audit.implicit.activations.jumping import Stairs
 from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import assembled, walk_graph
-from idl_audit.implicit.kernels import EXACT, FLOAT32, FLOAT64, SPARE, Arithmetic, Kernel, kernel_of, kernel_of_norm
+from idl_audit.implicit.kernels import (
+    EXACT,
+    FLOAT32,
+    FLOAT64,
+    SPARE,
+    Arithmetic,
+    Kernel,
+    kernel_in_layer,
+    kernel_of,
+    kernel_of_norm,
+    kernel_of_products,
+    measured,
+)
 from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.lowering.choice import PLAIN_CHOICE
 from idl_audit.implicit.lowering.einsum import adds_constants_up
 from idl_audit.implicit.lowering.jumps import COMPARISONS
+from idl_audit.implicit.lowering.recurrent import KINDS as LAYERS
+from idl_audit.implicit.lowering.reductions import competing_axes
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
 from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
@@ -45,6 +62,10 @@ class Rounding:
     kernel: Kernel = EXACT
     never_negative: bool = False
     """Whether what the function is computed of is a sum of squares."""
+    least: float = -math.inf
+    """What the function is computed of, exactly, is no less: where the block's own row does not say so."""
+    besides: float = 0.0
+    """What is added to the error of what is read, whatever its size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,13 +182,17 @@ class _Rule:
     """What an operator does."""
 
     kind: str
-    """"moves": its results are its inputs' numbers; "linear": sums of products; "states": values of a function."""
+    """"moves": its results are its inputs' numbers; "linear": sums of products; "states": values of a function;
+    "composed": several of them, one behind the other, which the lowering keeps apart (`Walk.apart`)."""
     spare: int = SPARE
     inner: bool = False
     """Whether sums within the operator are rounded before its last function is computed."""
     parts: PartsOf | None = None
     final: Callable[[Node], Kernel] = field(default=lambda node: EXACT)
     """Of "states" that are made of several activations: the error of the whole."""
+    besides: Callable[[int], float] | None = None
+    """Of "linear" ones that a runtime computes by functions of n entries each: their error. What the lowering has in
+    their place is exact."""
 
 
 def _batch_norm_parts(node: Node, values: Sequence[TensorValue | None], form: AffineForm) -> FloatArray:
@@ -188,8 +213,25 @@ def _one_difference(node: Node) -> Kernel:
     return Kernel(of_value=2 * FLOAT32.unit)
 
 
+def _logarithm_of_a_sum(n: int) -> float:
+    """|L' - L| at most, L = log(sum of exp(z_j - m)) over n entries, m the largest, and of roundings 4 u L.
+
+    The shares p_j = exp(z_j - m - L) have sum p_j (m - z_j) = (their entropy) - L <= ln n, so that rounding z_j - m
+    changes the sum by the share u ln n, besides those of exp and of adding up; and 0 <= L <= ln n.
+    """
+    exp, log, width = measured("exp"), measured("log"), math.log(n)
+    share = 1.05 * FLOAT32.unit * (width + n + 1) + exp.of_value + n * exp.absolute
+    return math.inf if share > 0.25 else 1.4 * share + (4 * FLOAT32.unit + log.of_value) * (width + 1)
+
+
 _SCATTERS: Final = ("Scatter", "ScatterElements", "ScatterND")
 """Operators that move, unless updates are added to what is there, or compete with it."""
+
+_OF_LRN_ITSELF: Final = frozenset({"product", "square"})
+"""Activations of LRN that do not read bias + (a sum of squares)."""
+
+QUANTISED: Final = frozenset({"QLinearConv", "QLinearMatMul", "QuantizeLinear"})
+"""Operators whose results are whole numbers of a grid."""
 
 _FACTORS: Final = 2
 """Of an Einsum whose sums of products are known: beyond, runtimes choose what they multiply first."""
@@ -240,6 +282,12 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
         **dict.fromkeys((*COMPARISONS, "And", "Equal", "Not", "Or", "Xor", PLAIN_CHOICE), _STATES),
         **dict.fromkeys(("GlobalLpPool", "LpPool", "ReduceL2", "ReduceLogSum"), _Rule("linear", inner=True)),
         **dict.fromkeys((*_NORMS, "ReduceSumSquare"), _LINEAR),
+        **dict.fromkeys(LAYERS, _Rule("composed", inner=True)),
+        "Attention": _Rule("composed", spare=12, inner=True),
+        "LRN": _Rule("composed", spare=12, inner=True),
+        **dict.fromkeys(("LogSoftmax", "ReduceLogSumExp"), _Rule("linear", spare=12, besides=_logarithm_of_a_sum)),
+        "DequantizeLinear": _LINEAR,
+        **dict.fromkeys(QUANTISED, _Rule("composed", spare=8, inner=True)),
         "Shrink": _Rule("states", final=_one_difference),
         "HardSigmoid": _Rule("states", final=_hard_sigmoid),
         "Swish": _LINEAR,  # its states have the kernel of SiLU; what is left is a product
@@ -263,7 +311,8 @@ def bounded_operators() -> frozenset[str]:
 
 SAME_EVERYWHERE: Final = frozenset(
     {
-        *("Abs", "Add", "Cast", "CastLike", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape", "Div"),
+        *("Abs", "Add", "Cast", "CastLike", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape"),
+        *("DequantizeLinear", "Div"),
         *("Expand", "EyeLike", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Identity", "Max", "Min"),
         *("Mul", "Neg", "Pad", "Range", "Reciprocal", "ReduceMax", "ReduceMin", "Relu", "Reshape", "ScatterElements"),
         *("ScatterND", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
@@ -277,6 +326,8 @@ LONGEST_FRACTION: Final = 2.0**12
 
 class _AsWrittenWalk(Walk):
     """A walk that keeps every operator apart, and notes how it rounds."""
+
+    keeps_apart = True
 
     def __init__(self, opset: int, max_bytes: int | None) -> None:
         super().__init__(opset, max_bytes)
@@ -296,15 +347,32 @@ class _AsWrittenWalk(Walk):
         is_state = activation.name != "identity" or maximum is not None
         in_one_step = (node.op, activation.name) in _IN_ONE_STEP
         kernel = EXACT if in_one_step else kernel_of_norm(activation) or kernel_of(activation)
+        rule = _RULES.get(node.op, _MOVES)
+        if node.op in LAYERS:
+            kernel = kernel_in_layer(activation)
+        elif rule.besides is not None:
+            kernel = EXACT  # of the whole
+        elif isinstance(activation, Contraction):
+            kernel = kernel_of_products(activation, rule.spare)
         if kernel is None:
-            self.unknown.append(f"{node.op} node '{shown(node.label)}'")
-        rule, terms = _RULES.get(node.op), 0
-        sums = rule is not None and rule.inner
-        if rule is not None and sums and not _only_moves(form):
+            within = f", whose activation {activation.name} was not measured" if node.op in LAYERS else ""
+            self.unknown.append(f"{node.op} node '{shown(node.label)}'{within}")
+        terms = 0
+        if rule.inner and _adds(form):
             terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
-        of_squares = sums and activation.name == "sqrt"
-        self.roundings.append(Rounding(is_state, terms, kernel=kernel or EXACT, never_negative=of_squares))
+        of_squares = rule.inner and activation.name == "sqrt"
+        rounding = Rounding(is_state, terms, kernel=kernel or EXACT, never_negative=of_squares)
+        if isinstance(activation, Stairs) and node.op in QUANTISED:
+            rounding = replace(rounding, besides=_of_zero_points(activation))
+        if node.op == "LRN" and is_state and float_attribute(node, "alpha", 1e-4) >= 0:
+            floor = float_attribute(node, "bias", 1.0)
+            rounding = replace(rounding, least=-math.inf if activation.name in _OF_LRN_ITSELF else floor)
+        self.roundings.append(rounding)
         return super().states(node, activation, form, suffix=suffix, maximum=maximum)
+
+    def apart(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
+        """Return an identity block in the form's place, whose roundings are its own, unless it only moves numbers."""
+        return self.cut(node, form, suffix=suffix) if _adds(form) else form
 
     def finished(
         self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
@@ -330,23 +398,39 @@ class _AsWrittenWalk(Walk):
         if rule.kind == "moves" and not form.terms and not form.constant_error:
             return form  # a constant, as it is
         interpolates = node.op in ("Resize", "Upsample")
-        if (rule.kind != "linear" or interpolates) and rule.final(node) == EXACT and _only_moves(form):
+        only_moves = not _adds(form) if rule.kind == "composed" else _only_moves(form)
+        if (rule.kind != "linear" or interpolates) and rule.final(node) == EXACT and only_moves:
             return form
         if interpolates and not all(_is_dyadic(linear_map) for linear_map in form.terms.values()):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', whose weights are no short binary fractions")
         made_of = self.cut(node, form, suffix="/rounded")
         ended = replace(form, terms=made_of.terms, constant=made_of.constant, constant_error=made_of.constant_error)
-        if rule.kind == "linear" and isinstance(form, Whole):
+        if rule.kind in ("linear", "composed") and isinstance(form, Whole):
             rule = _MOVES  # whole numbers of their type are computed exactly
         terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
         parts = None if rule.parts is None else rule.parts(node, arguments, form)
+        besides = 0.0 if rule.besides is None else rule.besides(_n_together(node, arguments, form, self.opset))
         made = {
             "moves": Rounding(False),
-            "linear": Rounding(False, terms, parts),
+            "linear": Rounding(False, terms, parts, besides=besides),
             "states": Rounding(True, kernel=rule.final(node)),
+            "composed": Rounding(False, terms),
         }
         self.roundings[-1] = made[rule.kind]
         return ended
+
+
+def _n_together(node: Node, arguments: Sequence[TensorValue | None], form: AffineForm, opset: int) -> int:
+    """Return how many entries are added up by a LogSoftmax or a ReduceLogSumExp, at most."""
+    if node.op == "LogSoftmax":
+        return math.prod(form.shape[axis] for axis in competing_axes(node, form.shape, opset))
+    read = arguments[0]
+    return read.size // max(1, form.size) if isinstance(read, AffineForm) else 1
+
+
+def _of_zero_points(activation: Stairs) -> float:
+    """Return what adding the zero point before the number is rounded may change; it is one of the type's numbers."""
+    return 4 * FLOAT32.unit * float(np.max(np.asarray(activation.highest) - np.asarray(activation.lowest)) + 1)
 
 
 def _reads_twice(arguments: Sequence[TensorValue | None]) -> bool:
@@ -361,6 +445,17 @@ def _only_moves(form: AffineForm) -> bool:
     What is read twice could cancel in a product with what comes next, and its roundings do not.
     """
     return not form.constant.any() and not form.constant_error and all(map(_moves_once, form.terms.values()))
+
+
+def _adds(form: AffineForm) -> bool:
+    """Whether some entry is more than one number that was read, or minus it, or 0: what is summed is rounded.
+
+    Where the parts of a sum are a function's (the maximum is a + relu(b - a)) `_only_moves` is enough.
+    """
+    if not _only_moves(form):
+        return True
+    read = [term.index >= 0 for term in form.terms.values() if isinstance(term, Selection)]
+    return bool((np.sum(read, axis=0, dtype=np.int64) > 1).any()) if read else False
 
 
 def _moves_once(linear_map: LinearMap) -> bool:

@@ -61,6 +61,13 @@ class Kernel:
 EXACT: Final = Kernel()
 KernelOf: TypeAlias = Callable[[Activation], Kernel]
 
+RECURRENT: Final = "recurrent "
+"""Before the names of activations that recurrent layers compute with kernels of their own."""
+
+SPARE: Final = 4
+"""Roundings beside those of the products and sums: of alpha and beta, of a bias, of a reciprocal in a division's place,
+of a constant that a runtime has multiplied into another one."""
+
 DOUBT: Final = 2.0
 """Times what was measured of every float32 number, where it counts."""
 DOUBT_OF_SAMPLES: Final = 4.0
@@ -87,6 +94,20 @@ def kernel_of(activation: Activation) -> Kernel | None:
     return measured(name) if name in MEASURED else None
 
 
+def kernel_in_layer(activation: Activation) -> Kernel | None:
+    """Return what an activation of a recurrent layer may be off by: layers compute some with kernels of their own."""
+    if activation.name in _ALIKE_IN_LAYERS:
+        return kernel_of(activation)
+    name = f"{RECURRENT}{activation.name}"
+    if activation.name == "elu":
+        return _exponential(activation, name)
+    return measured(name) if name in MEASURED else None
+
+
+_ALIKE_IN_LAYERS: Final = frozenset({"identity", "relu", "leaky_relu", "product"})
+"""Activations without a library's function: what bounds them does so everywhere."""
+
+
 def kernel_of_norm(activation: Activation) -> Kernel | None:
     """Return what (z - mean) / sqrt(mean square + eps) may be off by, however a runtime makes its mean square.
 
@@ -110,14 +131,14 @@ def _one_product(activation: Activation) -> Kernel:
     return Kernel(4 * FLOAT32.smallest * (1 + steep), 2 * FLOAT32.unit * steep)
 
 
-def _exponential(activation: Activation) -> Kernel:
+def _exponential(activation: Activation, name: str = "elu") -> Kernel:
     """gamma (z, or alpha (exp(z) - 1)): the error of ELU with alpha = 1, and two products."""
-    one, steep = measured("elu"), max(1.0, float(np.max(activation.lipschitz)))
+    one, steep = measured(name), max(1.0, float(np.max(activation.lipschitz)))
     return Kernel(
         steep * (one.absolute + 4 * FLOAT32.unit),
         steep * (float(one.relative) + 4 * FLOAT32.unit),
         within=one.within,
-        measured="elu",
+        measured=name,
     )
 
 
@@ -140,17 +161,17 @@ def _softmax(activation: Activation) -> Kernel:
 
 
 def _contraction(activation: Activation) -> Kernel:
-    """gamma_N of the products' sizes, N the number of terms, a product, and factors before and behind."""
     assert isinstance(activation, Contraction)
-    share = (activation.inner + SPARE) * FLOAT32.unit
+    return kernel_of_products(activation)
+
+
+def kernel_of_products(activation: Contraction, spare: int = SPARE) -> Kernel:
+    """gamma_N of the products' sizes, N the number of terms, a product, and factors before and behind."""
+    share = (activation.inner + spare) * FLOAT32.unit
     if share >= 0.5:
         return Kernel(math.inf)
     return Kernel(absolute=2 * activation.inner * FLOAT32.smallest, of_terms=share / (1 - share))
 
-
-SPARE: Final = 4
-"""Roundings beside those of the products and sums: of alpha and beta, of a bias, of a reciprocal in a division's place,
-of a constant that a runtime has multiplied into another one."""
 
 OF_ACTIVATIONS: Final[Mapping[str, KernelOf]] = MappingProxyType(
     {

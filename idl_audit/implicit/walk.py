@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, TypeAlias
+from typing import ClassVar, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class Walk:
     opset: int
     max_bytes: int | None = None
     pending: list[PendingBlock] = field(default_factory=list)
+    keeps_apart: ClassVar[bool] = False
+    """Whether numbers that a runtime rounds within an operator are states of their own (`apart`)."""
 
     def states(
         self,
@@ -165,6 +167,10 @@ class Walk:
     ) -> tuple[TensorValue, ...]:
         """Return what stands for a node's outputs from now on; a walk that keeps operators apart cuts here."""
         return results
+
+    def apart(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
+        """Return what stands for a number that a runtime rounds within an operator: states, where such are kept."""
+        return form
 
     def scaled(self, node: Node, form: AffineForm, factor: float, *, relative: float = 0.0) -> AffineForm:
         """Return factor * form; `relative` bounds the factor's own error."""

@@ -156,6 +156,8 @@ class FloatErrors:
         z = affine_interval(row, self._exact, self.inputs).known
         if k in self.known:
             z = z.intersected(self.known[k])
+        if rounding.least > -np.inf:
+            z = Interval(np.maximum(z.lo, rounding.least), np.maximum(z.hi, rounding.least)).known
         if rounding.never_negative:
             z = Interval(np.maximum(z.lo, 0.0), np.maximum(z.hi, 0.0)).known
         self._exact[k] = Interval(*block.interval(z.lo, z.hi)).known
@@ -184,7 +186,7 @@ class FloatErrors:
         constant = np.abs(row.constant) + row.constant_error
         if rounding.parts is not None:
             constant = np.maximum(constant, rounding.parts)
-        size, piece = size + constant, piece + row.constant_error
+        size, piece = size + constant, piece + row.constant_error + rounding.besides
         if rounding.terms:
             share = rounding.terms * arithmetic.unit
             flushed = arithmetic.smallest * (count + weights + count * widest)

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import kernel_errors, kernel_tables
+from benchmarks import kernel_errors, kernel_tables, recurrent_kernels
 from benchmarks.kernel_errors import EXPONENTS, Form, Function, functions, measure, order
 from benchmarks.kernel_tables import BINS, FILES, Bins, Fit, beyond, distance, fitted, report_of, rounded_up, table_of
 from idl_audit.implicit.kernel_table import MEASURED
-from idl_audit.implicit.kernels import measured
+from idl_audit.implicit.kernels import RECURRENT, measured
 
 FUNCTIONS = functions()
 QUICK = ("tanh", "exp", "power 3")
@@ -51,6 +51,7 @@ BY_HAND: dict[str, Callable[[Any], Any]] = {
     "square": lambda z: z * z,
     **{f"power {exponent:g}": lambda z, exponent=exponent: z**exponent for exponent in EXPONENTS},
 }
+BY_HAND |= {f"{RECURRENT}{name}": BY_HAND[name] for name in recurrent_kernels.FUNCTIONS}
 """The functions once more, in 40 digits."""
 
 

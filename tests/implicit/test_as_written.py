@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from idl_audit.graph.ir import Graph
 from idl_audit.implicit import as_written as module
@@ -63,7 +64,11 @@ def runs(model: onnx.ModelProto, rows: np.ndarray[Any, Any]) -> list[FloatArray]
     for level in LEVELS:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level, options.intra_op_num_threads, options.log_severity_level = level, 1, 4
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        try:
+            session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        except Fail:  # onnxruntime 1.31 makes int8 of a uint8 grid, and refuses it
+            assert level != LEVELS[0]
+            continue
         (entry,) = session.get_inputs()
         shape = [size if isinstance(size, int) else 1 for size in entry.shape]
         outputs = [session.run(None, {entry.name: row.reshape(shape)})[0] for row in rows]

@@ -97,7 +97,7 @@ def lower_elu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
         refuse(node, f"has alpha = {alpha} and gamma = {gamma}; only increasing functions are handled")
     if node.op == "Celu":
         return (walk.states(node, curve.celu(alpha), form),)
-    return (walk.states(node, curve.elu(alpha) if node.op == "Elu" else curve.selu(alpha, gamma), form),)
+    return (walk.states(node, curve.selu(alpha, gamma) if node.op == "Selu" else curve.elu(alpha), form),)
 
 
 def lower_gelu(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

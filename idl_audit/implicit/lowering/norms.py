@@ -19,7 +19,7 @@ from idl_audit.implicit.activations.kinked import relu
 from idl_audit.implicit.activations.normalised import Normalised
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.linear_maps import Selection, Sparse
-from idl_audit.implicit.lowering.arithmetic import inverted, multiplied, powered
+from idl_audit.implicit.lowering.arithmetic import broadcast, inverted, multiplied, powered
 from idl_audit.implicit.lowering.reductions import reduced, windows_over
 from idl_audit.implicit.lowering.sums import entries, weighted_sum
 from idl_audit.implicit.walk import (
@@ -223,8 +223,26 @@ def lower_lrn(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> t
     total = weighted_sum(node, squares, form.shape, windows, np.full(form.size, alpha / size), walk, exact=False)
     if beta == 0:
         return (form,)
-    factor = powered(node, total.scaled(1.0, bias), -beta, walk, suffix="/factor")
+    under = total.scaled(1.0, bias)
+    if walk.keeps_apart:
+        under = under.plus(_moved_along(node, squares, form.shape, alpha / size, bias, walk))
+    factor = powered(node, under, -beta, walk, suffix="/factor")
     return (multiplied(node, form, factor, walk),)
+
+
+def _moved_along(
+    node: Node, squares: AffineForm, shape: tuple[int, ...], share: float, bias: float, walk: Walk
+) -> AffineForm:
+    """Return 0, as bias + (sum over all channels) less itself, two numbers that are rounded.
+
+    onnxruntime moves a window along the channels: it adds what comes in and takes away what goes out, so that roundings
+    are those of sums over all channels, twice.
+    """
+    channels = np.moveaxis(flat_indices(shape), 1, -1).reshape(-1, shape[1])
+    shares, one = np.full(len(channels), share), (shape[0], 1, *shape[2:])
+    sums = weighted_sum(node, squares, one, channels, shares, walk, exact=False).scaled(1.0, bias)
+    added, taken = (broadcast(walk.apart(node, sums, f"/{name}"), shape) for name in ("added", "taken"))
+    return added.plus(taken.scaled(-1.0))
 
 
 def _channel_windows(shape: tuple[int, ...], size: int) -> IntArray:

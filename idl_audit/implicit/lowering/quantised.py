@@ -52,7 +52,7 @@ def lower_dequantize_linear(node: Node, values: Sequence[TensorValue | None], wa
 def lower_qlinear_conv(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
     """QLinearConv: a convolution of dequantised numbers by a dequantised kernel, quantised again."""
     x = form_input(node, values, 0)
-    read = _dequantised(node, x, _grid(node, values, 1, x), walk)
+    read = walk.apart(node, _dequantised(node, x, _grid(node, values, 1, x), walk), "/dequantised")
     kernel, scale, zero = (
         constant_input(node, values, k, what).astype(np.float64)
         for k, what in ((3, "kernel"), (4, "scale of the kernel"), (5, "zero point of the kernel"))
@@ -75,7 +75,8 @@ def lower_qlinear_matmul(node: Node, values: Sequence[TensorValue | None], walk:
     for k in (0, 3):
         value = values[k]
         if isinstance(value, AffineForm):
-            factors.append(_dequantised(node, value, _grid(node, values, k + 1, value), walk))
+            level = _dequantised(node, value, _grid(node, values, k + 1, value), walk)
+            factors.append(walk.apart(node, level, f"/dequantised{k}"))
             continue
         constant = constant_input(node, values, k, "factor").astype(np.float64)
         scale, zero = (constant_input(node, values, k + j, "grid").astype(np.float64) for j in (1, 2))

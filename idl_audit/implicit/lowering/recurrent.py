@@ -62,7 +62,7 @@ def _lowered(operator: str, **parameters: float) -> StepFunction:
     """Return the activation that an operator with attributes is."""
 
     def apply(node: Node, form: AffineForm, walk: Walk) -> AffineForm:
-        (made,) = _WITH_PARAMETERS[operator](replace(node, op=operator), (form,), walk)
+        (made,) = _WITH_PARAMETERS[operator](node, (form,), walk)
         assert isinstance(made, AffineForm)
         return made
 
@@ -169,13 +169,15 @@ class Step:
         """Return the rows of W and R that make these gates."""
         return np.concatenate([np.arange(gate * self.hidden, (gate + 1) * self.hidden) for gate in gates])
 
-    def read(self, u: AffineForm, rows: IntArray) -> AffineForm:
+    def read(self, u: AffineForm, rows: IntArray, name: str) -> AffineForm:
         """Return W u + b for some rows, (n, rows)."""
-        return self._mapped(u, self.weights[rows], self.biases[0, rows])
+        return self.apart(self._mapped(u, self.weights[rows], self.biases[0, rows]), f"{name}/W")
 
-    def recalled(self, h: AffineForm, rows: IntArray) -> AffineForm:
+    def recalled(self, h: AffineForm, rows: IntArray, name: str) -> AffineForm:
         """Return R h + b' for some rows, (n, rows)."""
-        return self._mapped(h, self.recurrence[rows], self.biases[1, rows])
+        if h.constant.any():  # R h of a constant h cancels within the product, where runtimes compute it
+            h = self.apart(h, f"{name}/h")
+        return self.apart(self._mapped(h, self.recurrence[rows], self.biases[1, rows]), f"{name}/R")
 
     def _mapped(self, form: AffineForm, matrix: FloatArray, bias: FloatArray) -> AffineForm:
         shift = np.tile(bias, form.shape[0])
@@ -183,10 +185,14 @@ class Step:
             return AffineForm((form.shape[0], len(matrix)), {}, shift)
         return times_constant(self.node, form, matrix.T, self.walk, form_on_left=True).shifted(shift)
 
-    def gates(self, u: AffineForm, h: AffineForm, *gates: int) -> AffineForm:
+    def gates(self, u: AffineForm, h: AffineForm, name: str, *gates: int) -> AffineForm:
         """Return W u + R h + b + b' of some gates, (n, gates * hidden)."""
         rows = self.rows(*gates)
-        return self.read(u, rows).plus(self.recalled(h, rows))
+        return self.apart(self.read(u, rows, name).plus(self.recalled(h, rows, name)), f"{name}/sum")
+
+    def apart(self, form: AffineForm, name: str) -> AffineForm:
+        """Return what stands for a number of this step that a runtime rounds."""
+        return self.walk.apart(self.node, form, f"/{name}")
 
     def gated(self, number: int, form: AffineForm, name: str) -> AffineForm:
         """Return an activation, by its number, of the form, clipped before."""
@@ -209,7 +215,7 @@ class Step:
     def seen(self, c: AffineForm, which: int) -> AffineForm:
         """Return P c for one gate."""
         weights = self.peepholes[which]
-        return c.scaled(weights) if weights.any() else zeros(c.shape)
+        return self.apart(c.scaled(weights), f"P{which}") if weights.any() else zeros(c.shape)
 
     def kept(self, form: AffineForm, name: str) -> AffineForm:
         """Return states that stand for a form that several others read."""
@@ -225,32 +231,32 @@ _States: TypeAlias = tuple[AffineForm, ...]
 
 
 def _rnn_step(step: Step, u: AffineForm, states: _States) -> _States:
-    return (step.gated(0, step.gates(u, states[0], 0), ""),)
+    return (step.gated(0, step.gates(u, states[0], "f", 0), ""),)
 
 
 def _gru_step(step: Step, u: AffineForm, states: _States) -> _States:
     (h,) = states
     width = step.hidden
-    gates = step.gated(0, step.gates(u, h, 0, 1), "zr")
+    gates = step.gated(0, step.gates(u, h, "zr", 0, 1), "zr")
     update, reset = _part(gates, 0, width), _part(gates, 1, width)
     rows = step.rows(2)
     if step.linear_before_reset:
-        recalled = step.times(reset, step.recalled(h, rows), "reset")
+        recalled = step.times(reset, step.recalled(h, rows, "n"), "reset")
     else:
-        recalled = step.recalled(step.times(reset, h, "reset"), rows)
-    new = step.gated(1, step.read(u, rows).plus(recalled), "n")
+        recalled = step.recalled(step.times(reset, h, "reset"), rows, "n")
+    new = step.gated(1, step.apart(step.read(u, rows, "n").plus(recalled), "n/sum"), "n")
     return (step.kept(new.plus(step.times(update, h.plus(new.scaled(-1.0)), "update")), "h"),)
 
 
 def _lstm_step(step: Step, u: AffineForm, states: _States) -> _States:
     h, c = states
-    g = step.gated(1, step.gates(u, h, _G), "g")
+    g = step.gated(1, step.gates(u, h, "g", _G), "g")
     if step.input_forget:
-        i = step.gated(0, step.gates(u, h, _I).plus(step.seen(c, _I)), "i")
-        new = c.plus(step.times(i, g.plus(c.scaled(-1.0)), "c"))
+        i = step.gated(0, step.apart(step.gates(u, h, "i", _I).plus(step.seen(c, _I)), "i/all"), "i")
+        new = step.apart(c.plus(step.times(i, g.plus(c.scaled(-1.0)), "c")), "c")
     else:
-        new = _new_cell(step, u, h, c, g)
-    o = step.gated(0, step.gates(u, h, _O).plus(step.seen(new, _O)), "o")
+        new = step.apart(_new_cell(step, u, h, c, g), "c")
+    o = step.gated(0, step.apart(step.gates(u, h, "o", _O).plus(step.seen(new, _O)), "o/all"), "o")
     return step.kept(step.times(o, step.applied(2, new, "tanh"), "h"), "h"), new
 
 
@@ -263,7 +269,7 @@ def _new_cell(step: Step, u: AffineForm, h: AffineForm, c: AffineForm, g: Affine
     n, width = c.shape
     seen = stack([step.seen(c, _I), step.seen(c, _E)], 2 * c.size)
     order = np.concatenate([flat_indices(c.shape), c.size + flat_indices(c.shape)], axis=1)
-    gates = step.gated(0, step.gates(u, h, _I, _E).plus(seen.selected(order)), "ie")
+    gates = step.gated(0, step.apart(step.gates(u, h, "ie", _I, _E).plus(seen.selected(order)), "ie/all"), "ie")
     i, e = _part(gates, 0, width), _part(gates, 1, width)
     if not c.terms:
         return step.times(i, g, "c").plus(step.times(e, c, "kept"))

@@ -233,7 +233,7 @@ def lower_log_softmax(node: Node, values: Sequence[TensorValue | None], walk: Wa
 
 def log_softmax(node: Node, form: AffineForm, axes: tuple[int, ...], walk: Walk) -> AffineForm:
     """Return the form minus the logarithm of the sum of exponentials over these axes."""
-    total = reduced(node, form, axes, True, "log-sum-exp", walk)
+    total = walk.apart(node, reduced(node, form, axes, True, "log-sum-exp", walk), "/total")
     return form.plus(broadcast(total, form.shape).scaled(-1.0))
 
 
