@@ -76,6 +76,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "data.tensor_files",
     ),
     "PIL": ("data.image_folder",),
+    "pyarrow": ("data.columns", "data.column_files"),
     "threadpoolctl": ("values.threads",),
     "safetensors": ("graph.torch_weights", "data"),
     "highspy": ("search.linprog",),

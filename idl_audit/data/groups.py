@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from idl_audit.data.array_files import read_arrays
+from idl_audit.data.column_files import is_column_file
 from idl_audit.data.rows import BLANK, Rows
+from idl_audit.data.sample_files import read_sample_file
+from idl_audit.data.tables import INPUTS
 from idl_audit.values.arrays import AnyArray, IntArray
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.text import decoded
@@ -84,6 +87,9 @@ def read_groups(path: Path, n_inputs: int) -> Groups:
         raise DataError(f"{path} cannot be read: {error.strerror}; give a file with one label per input") from error
     if magic.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
         return _of_numbers(_array(path), n_inputs, path)
+    if is_column_file(magic):
+        labels = read_sample_file(path, ((INPUTS,),)).arrays[0]
+        return _of_numbers(np.zeros(0) if labels is None else labels, n_inputs, path)
     words = _words(path, n_inputs)
     _check_count(len(words), n_inputs, path)
     if all(_INTEGER.fullmatch(word) for word in words):

@@ -48,8 +48,8 @@ class ImageFolder:
     """
 
     path: Path
-    files: tuple[Path, ...]
-    labels: IntArray | None
+    files: Sequence[Path]
+    labels: AnyArray | None
     classes: tuple[str, ...] = ()
     contents: Callable[[int], bytes] | None = None
     """Place -> the bytes of an image, where it is not a file of its own."""

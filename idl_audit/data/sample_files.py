@@ -1,4 +1,4 @@
-"""The arrays of one file of samples, whatever its format: .npz, .npy, .csv, .safetensors, .pt with plain tensors.
+"""The arrays of one file of samples, whatever its format: .npz, .npy, .csv, .parquet, .arrow, .safetensors, .pt.
 
 The format is decided by content. None of them runs code from the file.
 """
@@ -12,14 +12,18 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.data.array_files import ArrayFile, StoredFile, open_arrays, read_arrays
+from idl_audit.data.array_files import ArrayFile, StoredFile, at_once, open_arrays, read_arrays
+from idl_audit.data.column_files import is_column_file
+from idl_audit.data.columns import open_columns
 from idl_audit.data.stores import Memory
 from idl_audit.data.tables import read_table
 from idl_audit.data.tensor_files import read_safetensors, read_torch_tensors
 from idl_audit.values.errors import DataError
 from idl_audit.values.text import is_marked
 
-READABLE: Final = "give .npz (arrays inputs and labels), .npy, .csv, .safetensors, .pt, or a folder of images"
+READABLE: Final = (
+    "give .npz (arrays inputs and labels), .npy, .csv, .parquet, .arrow, .safetensors, .pt, or a folder of images"
+)
 
 _STARTS_OF_ARRAYS = (b"\x93NUMPY", b"PK\x05\x06")
 _ZIP = b"PK\x03\x04"
@@ -40,7 +44,7 @@ def read_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
 
 
 def open_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
-    """Return what `read_sample_file` does, to be read by and by where the format allows it: .npz and .npy.
+    """Return what `read_sample_file` does, to be read by and by where the format allows it: .npz, .npy and columns.
 
     Raises:
         DataError: as `read_sample_file` does.
@@ -48,6 +52,8 @@ def open_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
     start = _start(path)
     if _is_of_arrays(start, path):
         return open_arrays(path, wanted)
+    if is_column_file(start):
+        return _columns(path, wanted)
     read = _read_at_once(path, start, wanted)
     stores = tuple(None if array is None else Memory(np.asarray(array, order="C")) for array in read.arrays)
     return StoredFile(stores, (None,) * len(stores), read.names, read.sha256, read.missing)
@@ -74,6 +80,10 @@ def _start(path: Path) -> bytes:
 
 
 def _read_at_once(path: Path, start: bytes, wanted: Sequence[Sequence[str]]) -> ArrayFile:
+    if is_column_file(start):
+        found = _columns(path, wanted)
+        arrays = tuple(None if store is None else at_once(store, str(path)) for store in found.stores)
+        return ArrayFile(arrays, found.names, found.sha256, found.missing)
     if start.startswith((_PICKLE, _ZIP)):
         return read_torch_tensors(path, wanted)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
@@ -81,6 +91,13 @@ def _read_at_once(path: Path, start: bytes, wanted: Sequence[Sequence[str]]) -> 
     if _is_text(start):
         return read_table(path, wanted)
     raise DataError(f"{path} is no file of samples; {READABLE}")
+
+
+def _columns(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
+    found = open_columns(path, wanted).arrays
+    if found is None:
+        raise DataError(f"{path} holds encoded images, where arrays are needed; {READABLE}")
+    return found
 
 
 def _is_torch_archive(path: Path) -> bool:

@@ -24,9 +24,8 @@ from idl_audit.data.labels import (
     check_labels,
 )
 from idl_audit.data.sample_files import open_sample_file, read_sample_file
-from idl_audit.data.shards import chained, is_tar_file, shards_of, together
+from idl_audit.data.shards import chained, open_samples_in, shards_of, together
 from idl_audit.data.stores import Store
-from idl_audit.data.tar_files import open_tar
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.errors import DataError
 
@@ -156,8 +155,9 @@ def stream_samples(
     p numbers is reshaped, never transposed, except that layout "nhwc" moves the channels of (H, W, C) samples to the
     front for a model that reads (1, C, H, W). An array that is one sample as a whole counts as n = 1.
 
-    `path` is a file (.npz, .npy, .csv, .safetensors, .pt, .tar as WebDataset has them), a folder of images, whose
-    pixels are numbers 0 to 255, or a folder or pattern of several .npz, .npy or .tar files.
+    `path` is a file (.npz, .npy, .csv, .safetensors, .pt, .parquet, .arrow, .tar as WebDataset has them), a folder of
+    images, whose pixels are numbers 0 to 255, a folder of Hugging Face's `datasets`, or a folder or pattern of several
+    .npz, .npy, .parquet, .arrow or .tar files.
     `labels` names a file whose labels replace those in `path`; `index` selects positions, `limit` the first few of
     what is selected. Inputs are checked where they are read, labels throughout. `of_labels` says that the model
     has one output, whose classes are 0 and 1, or how many labels each sample has. `parts` are the network's own inputs:
@@ -172,18 +172,16 @@ def stream_samples(
     if os.path.isdir(path) and not shards:  # a name that no file can have is none either
         folder = list_images(path)
         return _of_images(folder, names, input_shape, n_classes, labels, limit, index, layout, of_labels, with_labels)
-    if shards and is_tar_file(shards[0]):
-        tars = [open_tar(one, _wanted(parts)) for one in shards]
-        images = [tar.images for tar in tars if tar.images is not None]
-        if images and len(images) < len(tars):
+    if shards:
+        files = [open_samples_in(one, _wanted(parts)) for one in shards]
+        images = [file.images for file in files if file.images is not None]
+        if images and len(images) < len(files):
             raise DataError(f"{path} has files of images and others of arrays; give one kind")
         if images:
             folder = together(images, path)
             chosen_as = (labels, limit, index, layout, of_labels, with_labels)
             return _of_images(folder, names, input_shape, n_classes, *chosen_as)
-        read = chained(path, shards, [tar.arrays for tar in tars if tar.arrays is not None])
-    elif shards:
-        read = chained(path, shards, [open_sample_file(one, _wanted(parts)) for one in shards])
+        read = chained(path, shards, [file.arrays for file in files if file.arrays is not None])
     else:
         read = open_sample_file(path, _wanted(parts))
     blocks = _blocks(read, input_shape, layout, parts, path)
@@ -464,7 +462,8 @@ def _select(n: int, limit: int | None, index: Sequence[int] | None, path: Path) 
 def _to_float64(
     rows: AnyArray, chosen: IntArray, path: str, missing: Mapping[int, str] = MappingProxyType({})
 ) -> FloatArray:
-    with np.errstate(over="ignore"):  # long doubles beyond float64's range become infinity, and are refused below
+    # long doubles beyond float64's range become infinity, which is refused below, as NaN of any kind is
+    with np.errstate(over="ignore", invalid="ignore"):
         inputs = rows.astype(np.float64)
     finite = np.isfinite(inputs)
     if not finite.all():

@@ -1,4 +1,7 @@
-"""A data set in several files: a folder of them or a pattern such as train-*.npz, in the order of their names."""
+"""A data set in several files: a folder of them or a pattern such as train-*.npz, in the order of their names.
+
+The files of a folder of Hugging Face's `datasets` stand in the order that it says.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,35 @@ from typing import Final
 
 import numpy as np
 
+from idl_audit.data import column_files
 from idl_audit.data.array_files import StoredFile
+from idl_audit.data.columns import open_columns
+from idl_audit.data.dataset_folder import files_of_dataset
+from idl_audit.data.file_samples import FileSamples
 from idl_audit.data.image_folder import ImageFolder, is_image
+from idl_audit.data.sample_files import open_sample_file
 from idl_audit.data.stores import Chained, Store
-from idl_audit.data.tar_files import is_tar
+from idl_audit.data.tar_files import is_tar, open_tar
 from idl_audit.values.errors import DataError
 
-SUFFIXES: Final = (".npz", ".npy", ".tar")
+SUFFIXES: Final = (".npz", ".npy", ".tar", *column_files.SUFFIXES)
 MOST: Final = 500
 """Files that are open together."""
 
 
 def shards_of(path: Path) -> list[Path]:
-    """Return the files that a folder, a pattern or the name of a .tar file stands for; none for other data.
+    """Return the files that a folder, a pattern or a file that may hold images stands for; none for other data.
 
     Raises:
         DataError: where no file has such a name, files are of several kinds, or there are too many.
     """
     try:
         if path.is_file():
-            return [path] if is_tar_file(path) else []
+            return [path] if may_hold_images(path) else []
         if path.is_dir():
+            found = files_of_dataset(path)
+            if found is not None:
+                return _few_enough(path, found)
             entries = list(path.iterdir())
             if any(one.is_dir() or is_image(one) for one in entries):
                 return []
@@ -39,7 +50,7 @@ def shards_of(path: Path) -> list[Path]:
         elif any(mark in path.name for mark in "*?["):
             found = sorted(one for one in path.parent.glob(path.name) if one.is_file())
             if not found:
-                raise DataError(f"no file is called {path}; give the pattern of existing .npz, .npy or .tar files")
+                raise DataError(f"no file is called {path}; give the pattern of existing files ({', '.join(SUFFIXES)})")
         else:
             return []
     except (OSError, ValueError):  # whoever reads it says what is wrong
@@ -47,6 +58,10 @@ def shards_of(path: Path) -> list[Path]:
     kinds = sorted({one.suffix for one in found})
     if len(kinds) > 1:
         raise DataError(f"{path} has files of several kinds ({', '.join(kinds)}); give a pattern, such as *{kinds[0]}")
+    return _few_enough(path, found)
+
+
+def _few_enough(path: Path, found: list[Path]) -> list[Path]:
     if len(found) > MOST:
         raise DataError(
             f"{path} has {len(found)} files, above the limit of {MOST}; put several into one, or use --shard"
@@ -54,10 +69,19 @@ def shards_of(path: Path) -> list[Path]:
     return found
 
 
-def is_tar_file(path: Path) -> bool:
-    """Return whether a file is a .tar file."""
+def may_hold_images(path: Path) -> bool:
+    """Return whether a file is one whose samples are arrays or images: .tar, .parquet or .arrow."""
     with path.open("rb") as stream:
-        return is_tar(stream.read(512))
+        start = stream.read(512)
+    return is_tar(start) or column_files.is_column_file(start)
+
+
+def open_samples_in(path: Path, wanted: Sequence[Sequence[str]]) -> FileSamples:
+    """Return the samples of one of several files. Raises DataError as the readers of its format do."""
+    if not may_hold_images(path):
+        return FileSamples(open_sample_file(path, wanted), None)
+    with path.open("rb") as stream:
+        return open_tar(path, wanted) if is_tar(stream.read(512)) else open_columns(path, wanted)
 
 
 def chained(path: Path, files: Sequence[Path], parts: Sequence[StoredFile]) -> StoredFile:

@@ -27,7 +27,7 @@ class Store(Protocol):
         """The number type."""
 
     def take(self, places: IntArray, p: int) -> AnyArray:
-        """Return rows of p numbers, shape (m, p)."""
+        """Return rows of p numbers, shape (m, p); float64 where one is missing and the number type has no NaN."""
 
 
 def whole(store: Store) -> AnyArray:
@@ -94,12 +94,15 @@ class Chained:
 
     def take(self, places: IntArray, p: int) -> AnyArray:
         """Return rows."""
-        rows = np.empty((len(places), p), self.dtype)
         ends = np.cumsum([part.shape[0] for part in self.parts])
         owners = np.searchsorted(ends, places, side="right")
+        taken = []
         for owner in np.unique(owners):
             part, chosen = self.parts[owner], owners == owner
-            rows[chosen] = part.take(places[chosen] - (ends[owner] - part.shape[0]), p)
+            taken.append((chosen, part.take(places[chosen] - (ends[owner] - part.shape[0]), p)))
+        rows = np.empty((len(places), p), np.result_type(self.dtype, *(found.dtype for _, found in taken)))
+        for chosen, found in taken:
+            rows[chosen] = found
         return rows
 
 

@@ -29,10 +29,11 @@ LABEL_COLUMNS: Final = frozenset({"label", "labels", "y", "class", "target"})
 SURE_LABELS: Final = frozenset({"label", "labels"})
 """Those that are taken where several of them are there: y, class or target may be inputs then."""
 
-_INPUTS: Final = "inputs"
-_LABELS: Final = "labels"
+INPUTS: Final = "inputs"
+LABELS: Final = "labels"
 _ADVICE: Final = "give one row of numbers for each sample"
-_MOST_NOTED: Final = 10_000
+MOST_NOTED: Final = 10_000
+"""Rows with a missing number whose places are kept."""
 _UNDERSCORED: Final = re.compile(r"[0-9]_[0-9]")
 
 
@@ -66,14 +67,14 @@ def read_table(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
     if not table.rows:
         raise DataError(f"{path} holds no samples: it has {'only a heading' if table.heading else 'no rows'}")
     numbers = np.array(table.rows, np.float64)
-    _refuse_index(path, table.heading, numbers)
-    place = _label_column(path, table.heading)
+    refuse_index(path, table.heading)
+    place = label_column(path, table.heading)
     labels: AnyArray | None = None if place is None else numbers[:, place]
     inputs = numbers if place is None else np.delete(numbers, place, axis=1)
-    if all(_LABELS in group for group in wanted) and labels is None:
+    if all(LABELS in group for group in wanted) and labels is None:
         labels = _only_labels(path, numbers, table.heading)
     arrays = tuple(
-        labels if _LABELS in group else inputs if _INPUTS in group else _column(group, table.heading, numbers)
+        labels if LABELS in group else inputs if INPUTS in group else _column(group, table.heading, numbers)
         for group in wanted
     )
     return ArrayFile(arrays, table.heading, hashlib.sha256(content).hexdigest(), table.missing)
@@ -148,7 +149,7 @@ class _Numbers:
         value = self.cells.number(cell, lambda: self._where(row, column))
         if math.isnan(value):
             noted = self._at_end if not cell and column == len(row.cells) - 1 else self._noted
-            if len(noted) < _MOST_NOTED:
+            if len(noted) < MOST_NOTED:
                 noted.setdefault(number, f"{self._where(row, column)} has {shown(cell) if cell else 'nothing'}")
         return value
 
@@ -233,8 +234,8 @@ def _refuse_ragged(path: Path, row: Row, heading: Sequence[str], width: int, sep
     )
 
 
-def _refuse_index(path: Path, heading: Sequence[str], numbers: FloatArray) -> None:
-    """Refuse a column that only counts the rows: pandas writes it, and it is no input."""
+def refuse_index(path: Path, heading: Sequence[str]) -> None:
+    """Refuse a column that only counts the rows: pandas writes it, and it is no input. Raises DataError."""
     if heading and (not heading[0] or heading[0].lower().startswith("unnamed:")) and len(heading) > 1:
         name = f"the name {shown(heading[0])}" if heading[0] else "no name"
         raise DataError(
@@ -243,7 +244,7 @@ def _refuse_index(path: Path, heading: Sequence[str], numbers: FloatArray) -> No
         )
 
 
-def _label_column(path: Path, heading: Sequence[str]) -> int | None:
+def label_column(path: Path, heading: Sequence[str]) -> int | None:
     """Return where the labels are. Raises DataError where several columns may be meant."""
     found = [k for k, name in enumerate(heading) if name.lower() in LABEL_COLUMNS]
     sure = [k for k in found if heading[k].lower() in SURE_LABELS]

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.data.array_files import Opened, StoredFile, number_type
+from idl_audit.data.file_samples import FileSamples
 from idl_audit.data.image_folder import SUFFIXES, ImageFolder
 from idl_audit.data.stores import Memory, Store
 from idl_audit.values.arrays import AnyArray, IntArray
@@ -45,20 +46,12 @@ class Member:
     size: int
 
 
-@dataclass(frozen=True)
-class TarSamples:
-    """The samples of a .tar file: arrays, or images, with labels where all have them."""
-
-    arrays: StoredFile | None
-    images: ImageFolder | None
-
-
 def is_tar(start: bytes) -> bool:
     """Return whether a file that begins so is a .tar file."""
     return start[257:262] == _MAGIC
 
 
-def open_tar(path: Path, wanted: Sequence[Sequence[str]]) -> TarSamples:
+def open_tar(path: Path, wanted: Sequence[Sequence[str]]) -> FileSamples:
     """Return the samples of a .tar file; their numbers are read when they are asked for.
 
     Raises:
@@ -74,7 +67,7 @@ def open_tar(path: Path, wanted: Sequence[Sequence[str]]) -> TarSamples:
         store = _Arrays.of(opened, [_part(path, key, samples[key], "npy") for key in keys])
         found = Memory(labels) if labels is not None else None
         stores: tuple[Store | None, ...] = (store, *(None for _ in wanted[1:-1]), found)
-        return TarSamples(StoredFile(stores, (None,) * len(stores), (), digest), None)
+        return FileSamples(StoredFile(stores, (None,) * len(stores), (), digest), None)
     kind = next((ext for ext in first if f".{ext}" in SUFFIXES), None)
     if kind is None:
         raise DataError(
@@ -83,7 +76,7 @@ def open_tar(path: Path, wanted: Sequence[Sequence[str]]) -> TarSamples:
         )
     images = [_part(path, key, samples[key], kind) for key in keys]
     files = tuple(path / member.name for member in images)
-    return TarSamples(
+    return FileSamples(
         None, ImageFolder(path, files, labels, contents=lambda place: _content(opened, images[place]), sha256=digest)
     )
 

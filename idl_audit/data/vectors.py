@@ -1,4 +1,4 @@
-"""Small files of numbers: .npy, .npz with named arrays, or text; radii and weights of objectives."""
+"""Small files of numbers: .npy, .npz with named arrays, columns, or text; radii and weights of objectives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Final
 import numpy as np
 
 from idl_audit.data.array_files import read_arrays
-from idl_audit.data.tables import parse_table
+from idl_audit.data.column_files import is_column_file
+from idl_audit.data.sample_files import read_sample_file
+from idl_audit.data.tables import INPUTS, parse_table
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import DataError
 from idl_audit.values.text import decoded
@@ -27,6 +29,8 @@ def read_numbers(path: Path, wanted: Sequence[Sequence[str]]) -> tuple[AnyArray 
     if path.is_file():
         with path.open("rb") as stream:
             start = stream.read(8)
+        if is_column_file(start):
+            return (_column_numbers(path), *(None for _ in wanted[1:]))
         if start and not start.startswith((b"\x93NUMPY", b"PK")):
             return (_text_numbers(path), *(None for _ in wanted[1:]))
     arrays = read_arrays(path, wanted).arrays
@@ -75,6 +79,14 @@ def read_ranking(path: Path, n_outputs: int, n_inputs: int, input_shape: tuple[i
     if not (np.isfinite(matrix).all() and (matrix >= 0).all()):
         raise DataError(f"{path} has entries of S that are negative or no finite numbers; it is no sensitivity matrix")
     return np.broadcast_to(matrix, (n_outputs, n_inputs))
+
+
+def _column_numbers(path: Path) -> FloatArray:
+    """Return the numbers of a file of columns, row by row. Raises DataError where some are missing."""
+    found = read_sample_file(path, ((INPUTS,),)).arrays[0]
+    if found is None or np.isnan(numbers := found.astype(np.float64).reshape(-1)).any():
+        raise DataError(f"{path} has cells without a number; give numbers only")
+    return numbers
 
 
 def _text_numbers(path: Path) -> FloatArray:

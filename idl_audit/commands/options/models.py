@@ -341,7 +341,7 @@ class Init(Declared):
 
     model: Path = c.model()
     data: Path | None = c.model(
-        None, help="Samples and labels: .npz, .npy, .csv, .safetensors, .pt, or a folder of images."
+        None, help="Samples and labels: .npz, .npy, .csv, .parquet, .safetensors, .pt, or a folder of images."
     )
     samples: Path | None = option(None, PATH, "The same as DATA, as in other commands.", "-d", name="data_")
     output: Path = option("idl-audit.toml", PATH, "Where to write the configuration.", "-o")

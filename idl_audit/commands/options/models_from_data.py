@@ -81,7 +81,7 @@ class TrainOptions(Declared):
     data: Path = option(
         REQUIRED,
         PATH,
-        "Samples with class numbers (labels) or numbers (targets): .npz, .csv, .safetensors or .pt.",
+        "Samples with class numbers (labels) or numbers (targets): .npz, .csv, .parquet, .safetensors or .pt.",
         positional=True,
     )
     out: Path = c.new_model()

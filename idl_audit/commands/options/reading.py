@@ -97,7 +97,8 @@ class ModelOptions(Declared):
     fix: tuple[NamedFile, ...] = option(
         (),
         named_file("an input and the file of its numbers"),
-        "Hold an input fixed at the numbers in a file: .npy, .npz, .csv, .safetensors or .pt. Again for others.",
+        "Hold an input fixed at the numbers in a file: .npy, .npz, .csv, .parquet, .safetensors or .pt. Again for "
+        "others.",
         metavar="NAME=FILE",
         several=True,
         rank=8,
@@ -144,8 +145,9 @@ class DataOptions(Declared):
     path: Path = option(
         REQUIRED,
         PATH,
-        "Samples: .npz (inputs, labels), .npy, .csv, .safetensors, .pt, .tar (WebDataset), a folder of images, or "
-        "several files: a folder of .npz, .npy or .tar, or a pattern in quotes, such as 'train-*.npz'.",
+        "Samples: .npz (inputs, labels), .npy, .csv, .parquet, .arrow, .safetensors, .pt, .tar (WebDataset), a folder "
+        "of images or of Hugging Face's datasets, or several files: a folder of them, or a pattern in quotes, such as "
+        "'train-*.npz'.",
         "-d",
         name="data",
         rank=-9,
