@@ -69,6 +69,11 @@ class WorstFirst(Generic[Leaf]):
     def __len__(self) -> int:
         return len(self._heap)
 
+    @property
+    def least(self) -> float:
+        """The bound of the leaf that comes next; 0 where there is none."""
+        return self._heap[0][0] if self._heap else 0.0
+
     def put(self, leaves: Iterable[Leaf]) -> None:
         """Add leaves."""
         for leaf in leaves:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def chained(monkeypatch: pytest.MonkeyPatch) -> tuple[ImplicitModel, Query, Chai
 
 
 @pytest.mark.parametrize("seed", [3, 24])
-def test_a_tree_that_seems_to_end_soon_goes_on_before_hidden_states_get_trees(
+def test_a_tree_whose_worst_leaf_gets_better_goes_on_before_hidden_states_get_trees(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "STAGES", ((0, 1.0), (6, 1.0)))
@@ -169,10 +170,10 @@ def test_a_tree_that_seems_to_end_soon_goes_on_before_hidden_states_get_trees(
     functional = np.array([1.0, -1.0])
     least = float((model(some_points(np.random.default_rng(0), box, 5000)) @ functional).min())
     query = Query(box, (Conjunction(functional[None], np.array([0.02 * (1 + abs(least)) - least])),))
-    for expected, rounds in ((np.inf, 1), (search.SOON + 1.0, 1), (search.SOON, 0)):
-        monkeypatch.setattr(search.Tree, "expected", expected)
+    for options, rounds in (({"SOON": 0}, 1), ({"FIRST_NODES": 2, "BETTER": 0.0}, 1), ({"SOON": search.SOON}, 0)):
         chain = Chain()
-        outcome = branch(model, query, budget=enough(), judge=Judge.of(model, model, query), record=chain)
+        with mock.patch.multiple(search, **options):
+            outcome = branch(model, query, budget=enough(), judge=Judge.of(model, model, query), record=chain)
         assert (outcome.proved, len(chain.rounds)) == (True, rounds)
         assert refused(model, query, chain) == []
 

@@ -42,7 +42,7 @@ SEARCH_ROWS = 1024
 """Leaves of one pass: few enough to stay in cache."""
 SEARCH_SHARES = 2**18
 """Of planes, in one pass: few enough to stay in cache."""
-MOST_SHARES = 2**23
+MOST_SHARES = 2**26
 """Of planes, in all leaves of a block's trees; where there would be more, chords have to do."""
 MOST_BYTES = 2**31
 """Of a block's leaves, unless less is allowed."""

@@ -46,7 +46,11 @@ FIRST_LEAVES = 32
 COSTLY_ROOT = 2**27
 """Rows of states times states: about a hundred times that many operations for each step of their ascent."""
 SOON = 2048
-"""Leaves in all, as it seems by those that are closed, up to which a tree goes on before states get tighter bounds."""
+"""Nodes up to which a tree whose worst leaves get better goes on before the states get tighter bounds."""
+FIRST_NODES = 128
+"""After so many, and twice as many each time, it is looked at what a tree has come to."""
+BETTER = 0.75
+"""Times the worst bound before: where the worst leaf is still below that, more leaves help little."""
 FEW_LEAVES = 32
 """That a tree without hope may have: its corners may be counterexamples."""
 
@@ -170,14 +174,20 @@ class Search:
                 self._bound_rows()
             is_last = most == STAGES[-1][0]
             self._grow(self._budget.part(share), last=is_last)
-            if not is_last and not self._judge.has_won and self._ends_soon():
-                self._grow(self._budget.part(0.5).at_most_nodes(2 * SOON), last=True)
+            if not is_last:
+                self._grow_while_better()
             if self._judge.has_won or not self._left or self._budget.is_spent:
                 break
 
-    def _ends_soon(self) -> bool:
-        """Return whether the tree that was left seems to have few leaves in all."""
-        return any(tree.expected <= SOON for tree in self._forest.values())
+    def _grow_while_better(self) -> None:
+        """Let trees go on, twice as far each time, as long as their worst leaves get better."""
+        nodes = FIRST_NODES
+        while self._forest and nodes <= SOON and not (self._judge.has_won or self._budget.is_spent):
+            before = {number: tree.worst for number, tree in self._forest.items()}
+            self._grow(self._budget.part(0.5).at_most_nodes(nodes), last=False, most_open=MOST_LEAVES)
+            if any(tree.worst <= BETTER * before.get(number, -np.inf) for number, tree in self._forest.items()):
+                return
+            nodes *= 2
 
     def _tighten(self, most: int) -> bool:
         """Bound the states by trees of their own; return whether that changed anything."""
@@ -210,11 +220,12 @@ class Search:
                     leaf.after = self._rounds
                     self._record.trees[number] = leaf
 
-    def _grow(self, share: Budget, *, last: bool) -> None:
-        """Grow a tree for each alternative that is left."""
+    def _grow(self, share: Budget, *, last: bool, most_open: int | None = None) -> None:
+        """Grow a tree for each alternative that is left; only the last time beyond the first that stays open."""
         left = self._left
         gap = min((float(self._lowers[number].max()) for number in left), default=0.0)
-        most_open = FEW_LEAVES if not last and gap < LARGEST_GAP else MOST_LEAVES
+        if most_open is None:
+            most_open = FEW_LEAVES if not last and gap < LARGEST_GAP else MOST_LEAVES
         for number in left:
             if share.is_spent:
                 return

@@ -125,7 +125,8 @@ class Tree:
         if self._mixture is not None:
             root.weights = np.full(len(rows.rows), (1 - MOSTLY) / len(rows.rows), np.float32)
             root.weights[first] += np.float32(MOSTLY)
-        self._frontier = Frontier(WorstFirst([root], attrgetter("bound")), candidate)
+        self._waiting = WorstFirst([root], attrgetter("bound"))
+        self._frontier = Frontier(self._waiting, candidate)
         self._is_whole = True
         """Whether the root itself is to be bounded."""
         self._budget, self._check = UNLIMITED, unchecked
@@ -149,9 +150,9 @@ class Tree:
         return self._frontier.open
 
     @property
-    def expected(self) -> float:
-        """Leaves in all, if the rest of the tree is as what has been closed of it; infinity where nothing is."""
-        return self._frontier.closed / self._share if self._share > 0 else np.inf
+    def worst(self) -> float:
+        """The least bound of an open leaf; -inf before there is one, 0 where none is open."""
+        return self._waiting.least
 
     def at_once(self, waiting: int) -> int:
         """Return how many leaves to split at a time; 0 where too many are open."""
