@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from idl_audit import __version__
+from idl_audit.commands.options.common import AUTO
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
@@ -356,7 +357,8 @@ def _with_attacks(options: RobustnessOptions) -> RobustnessOptions:
     alone = [name for name in methods if name in ("random", "sensitivity", "gradient", "mip")]
     if alone:
         raise OptionError(f"the method {alone[0]} is about one class of a sample; leave it out beside --task or limits")
-    instead = tuple(dict.fromkeys("attack" if name in ("sign", "pgd") else name for name in methods))
+    of_properties = ("sign", "pgd", *AUTO)
+    instead = tuple(dict.fromkeys("attack" if name in of_properties else name for name in methods))
     return replace(options, verdicts=replace(options.verdicts, methods=instead))
 
 

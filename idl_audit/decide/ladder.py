@@ -19,19 +19,20 @@ import numpy as np
 from idl_audit.decide.case import Case
 from idl_audit.decide.proofs import Recorded
 from idl_audit.decide.quick import looks_safe
-from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS
+from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS, STANDS_FOR
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
+from idl_audit.search.ensemble import MEMBERS
 from idl_audit.search.judge import Confirm, Found, Judge
 from idl_audit.search.mixed_integer import is_piecewise_linear
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, MemoryLimitError, OptionError, SolverError, UnsupportedModelError
-from idl_audit.values.input_sets import InputSet
+from idl_audit.values.input_sets import InputSet, NormBall
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
 from idl_audit.values.query import Misclassification, Query
@@ -41,6 +42,8 @@ LAST: Final = 0.95
 """Of the time and nodes that are left, for the last proof; the last rung of all has what there is."""
 BATCH_WORK: Final = 2**32
 """Products that linear bounds of the samples of a batch may cost, were all states of all of them bounded."""
+ATTACK_WORK: Final = 2**30
+"""Products that a step of an attack on all samples of a batch may cost."""
 MOST_AT_ONCE: Final = 64
 """Samples of a batch: more gain little, and are told of later."""
 
@@ -50,7 +53,7 @@ class Options:
     """Which rungs to climb and how long."""
 
     methods: tuple[str, ...] | None = None
-    """In this order; None stands for those that are usual for the model and the query."""
+    """In this order, `auto` spelt out; None stands for those that are usual for the model and the query."""
     time_limit: float = 60.0
     """Seconds a query."""
     attack: AttackOptions = field(default_factory=AttackOptions)
@@ -69,8 +72,11 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in self.methods or ():
-            if name not in (*METHODS, *_OF_PROPERTIES):
-                raise OptionError(f"there is no method '{name}'; known are {', '.join(METHODS)}")
+            if name not in (*METHODS, *_OF_PROPERTIES, *STANDS_FOR):
+                raise OptionError(f"there is no method '{name}'; known are {', '.join((*METHODS, *STANDS_FOR))}")
+        if self.methods is not None:
+            spelt = dict.fromkeys(one for name in self.methods for one in STANDS_FOR.get(name, (name,)))
+            object.__setattr__(self, "methods", tuple(spelt))
         if not self.time_limit > 0:
             raise OptionError(f"--time-limit must be a positive number of seconds, not {self.time_limit}")
         if self.max_nodes is not None and self.max_nodes < 1:
@@ -135,6 +141,8 @@ class Result:
     """The least margin that an attack found, where its point is not kept."""
     denied: int = 0
     """Points that are counterexamples for the network as it runs, and none in exact arithmetic as far as is known."""
+    queries: int = 0
+    """Points at which attacks evaluated the network, or its implicit form where they descend on that."""
     parts: Parts | None = None
     """Where what is demanded consists of several statements (`decide.demands`): what is known of each."""
     beaten: tuple[int, ...] = ()
@@ -199,7 +207,8 @@ class Ascent:
         query, name = self.case.query, self.left[0] if self.left else None
         if self.method is not None or name is None or RUNGS[name].together is None:
             return None
-        return name if isinstance(query, Misclassification) and isinstance(query.inputs, Box) else None
+        fits = isinstance(query.inputs, (Box, NormBall) if RUNGS[name].together_in_balls else Box)
+        return name if isinstance(query, Misclassification) and fits else None
 
     def part(self, budget: Budget) -> Budget:
         """Return what the next rung may cost."""
@@ -232,7 +241,7 @@ class Ascent:
     @property
     def result(self) -> Result:
         """What is known now, without its seconds."""
-        return replace(self._known, denied=self.case.judge.denied)
+        return replace(self._known, denied=self.case.judge.denied, queries=self.case.judge.queries)
 
     @property
     def _known(self) -> Result:
@@ -301,13 +310,15 @@ class Sample:
     inputs: InputSet
 
 
-def samples_at_once(model: ImplicitModel) -> int:
+def samples_at_once(model: ImplicitModel, methods: Sequence[str] | None = None) -> int:
     """Return how many samples are worth deciding together: fewer of a model whose bounds take long for one.
 
-    One where loops are solved box by box.
+    One where loops are solved box by box. Attacks alone, where methods are named, need no bounds.
     """
     if not model.is_feed_forward:
         return 1
+    if methods is not None and PROOFS.isdisjoint(methods):
+        return int(np.clip(ATTACK_WORK // max(1, model.nnz), 1, MOST_AT_ONCE))
     return int(np.clip(BATCH_WORK // max(1, model.nnz * (model.n_states + model.n_outputs)), 1, MOST_AT_ONCE))
 
 
@@ -338,7 +349,17 @@ def decide_together(
             one.seconds += share
         if not goes_on:
             break
+    for one in begun:
+        if one.ascent is not None and _attacks_together(one.ascent):  # the last one of a batch
+            start = budget.clock()
+            one.ascent.climb()
+            one.seconds += budget.clock() - start
     return [one.result if one.is_decided else None for one in begun]
+
+
+def _attacks_together(ascent: Ascent) -> bool:
+    """Whether nothing but attacks on many samples at once is asked for: all of it may be done in a batch."""
+    return all(name not in PROOFS and RUNGS[name].together is not None for name in ascent.names)
 
 
 @dataclass(eq=False)
@@ -354,7 +375,9 @@ class _Begun:
     def is_decided(self) -> bool:
         """Whether nothing is left to do."""
         ascent = self.ascent
-        return ascent is None or ascent.method is not None or (ascent.unbounded is not None and not ascent.left)
+        if ascent is None or ascent.method is not None:
+            return True
+        return not ascent.left and (ascent.unbounded is not None or PROOFS.isdisjoint(ascent.names))
 
     @property
     def result(self) -> Result:
@@ -521,8 +544,15 @@ def _check_fit(model: ImplicitModel, query: Query, names: Sequence[str]) -> None
         model.refuse_jumps("the attack sensitivity has no ranking of inputs")
     for name in names:
         if not RUNGS[name].fits(model, query):
-            kind = "properties" if name in ATTACKS or name == "mip" else "sets in which few inputs change"
-            raise OptionError(f"the method {name} is not for {kind}; leave it out")
+            raise OptionError(f"the method {name} is not for {_kind(query, name)}; leave it out")
+
+
+def _kind(query: Query, name: str) -> str:
+    """Return what a method does not fit."""
+    of_classes = name in (*ATTACKS, *MEMBERS, "mip")
+    if of_classes and not isinstance(query, Misclassification):
+        return "properties"
+    return f"balls of the norm {query.inputs.norm}" if isinstance(query.inputs, NormBall) else FEW_CHANGE
 
 
 def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
@@ -536,6 +566,7 @@ def _reason(case: Case, names: Sequence[str], budget: Budget) -> Reason:
     return Reason.WITHIN_ROUNDING if case.is_within_rounding else case.reason
 
 
+FEW_CHANGE: Final = "sets in which few inputs change"
 _OF_PROPERTIES: Final = ("persist", "rational", "joint")
 """Rungs of properties alone, which have no methods to choose on the command line: persist ends with the time, rational
 is for borders, joint for several rows at once."""

@@ -28,14 +28,16 @@ from idl_audit.proof.rows import plus
 from idl_audit.search import branching
 from idl_audit.search.attacks import Target, run_attack
 from idl_audit.search.branching import Chain
+from idl_audit.search.ensemble import MEMBERS
 from idl_audit.search.linprog import Outcome
 from idl_audit.search.lp_tree.tree import Grown, LpTree
 from idl_audit.search.mixed_integer import BigMProgram, is_piecewise_linear
+from idl_audit.search.pack import Quarry
 from idl_audit.search.query_attacks import attack_query
 from idl_audit.search.relaxation import TriangleRelaxation, program_bytes
 from idl_audit.search.splitting.boxes import moving_inputs
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import Box
+from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.input_sets import NormBall
 from idl_audit.values.query import Misclassification, Query, SampleQuery
@@ -69,12 +71,29 @@ REASONS: Final[Mapping[Outcome, Reason]] = MappingProxyType(
 
 def _attack_sample(name: str) -> Climb:
     def climb(case: Case, budget: Budget) -> None:
-        assert isinstance(case.query, Misclassification)
-        target = Target(case.model, case.centre, case.query, case.judge.within(budget))
-        if not run_attack(name, target, case.attack, case.rng):
+        if not run_attack(name, _target(case, budget), case.attack, case.rng):
             budget.check()
 
     return climb
+
+
+def _member(name: str) -> ClimbTogether:
+    """An attack of `auto` on many samples at once."""
+
+    def climb(cases: Sequence[Case], budget: Budget) -> None:
+        quarries = [Quarry(_target(case, budget), case.rng) for case in cases]
+        MEMBERS[name](quarries, cases[0].attack.max_queries)
+
+    return climb
+
+
+def _alone(together: ClimbTogether) -> Climb:
+    return lambda case, budget: together([case], budget)
+
+
+def _target(case: Case, budget: Budget) -> Target:
+    assert isinstance(case.query, Misclassification)
+    return Target(case.model, case.centre, case.query, case.judge.within(budget))
 
 
 def _attack(case: Case, budget: Budget, effort: int = 1) -> None:
@@ -381,6 +400,11 @@ def _classes(model: ImplicitModel, query: Query) -> bool:
     return isinstance(query, Misclassification)
 
 
+def _classes_dense(model: ImplicitModel, query: Query) -> bool:
+    """Boxes and balls, in which all inputs move."""
+    return _classes(model, query) and not isinstance(query.inputs, SparseBall)
+
+
 def _classes_piecewise_linear(model: ImplicitModel, query: Query) -> bool:
     return _classes(model, query) and is_piecewise_linear(model)
 
@@ -420,6 +444,13 @@ class Rung:
     """The method that it is the beginning of; it is told by that name, and cannot be asked for by its own."""
     together: ClimbTogether | None = None
     """For many samples at once, where that is cheaper than one after the other."""
+    together_in_balls: bool = False
+    """Whether these may be balls of another norm, too."""
+
+
+def _of_auto(name: str) -> Rung:
+    together = _member(name)
+    return Rung(_alone(together), fits=_classes_dense, together=together, together_in_balls=True)
 
 
 RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
@@ -431,6 +462,7 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "gradient": Rung(_attack_sample("gradient"), fits=_classes),
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
         "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_other_sets),
+        **{name: _of_auto(name) for name in MEMBERS},
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),
@@ -455,6 +487,9 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
 
 PROOFS: Final = frozenset(name for name, rung in RUNGS.items() if rung.proves)
 """The methods that can certify; the others only find points."""
+
+STANDS_FOR: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"auto": tuple(MEMBERS)})
+"""Names of several methods together."""
 
 IN_PLACE_OF_BRANCH: Final = ("exact", "lp")
 """What the method branch stands for where it does not fit: those that are usual then."""

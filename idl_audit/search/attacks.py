@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -65,13 +65,24 @@ class Target:
 
     @property
     def searched(self) -> Searched:
-        """The model as searches see it; it raises BudgetError where the time is over."""
+        """The model as searches see it, its evaluations counted; it raises BudgetError where the time is over."""
+        return replace(self.uncounted, count=self.judge.count)
+
+    @property
+    def uncounted(self) -> CheckedSearch:
+        """The same, for whoever counts evaluations for several samples himself."""
         return CheckedSearch(searched(self.model), self.judge.budget.check)
 
     @property
     def box(self) -> Box:
         """The set, or the least box around it."""
         return self.query.box
+
+    @property
+    def picture(self) -> tuple[int, ...]:
+        """Channels, height and width of an input that is a picture; none of others."""
+        shape = self.model.input_shape
+        return shape if len(shape) == 3 and min(shape[1:]) > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ class AttackOptions:
     chooses them at random, all of them."""
     target: int | None = None
     """Only this class counts as success; None stands for any but the label."""
+    max_queries: int = 1000
+    """Points that each attack of `auto` may evaluate."""
     ranking: Ranking | None = None
     """What sensitivity ranks inputs by; None stands for S of the network itself."""
 

@@ -65,6 +65,8 @@ class CheckedSearch:
 
     network: Searched
     check: Check
+    count: Callable[[int], None] = lambda points: None
+    """Told at how many points it is evaluated."""
 
     @property
     def batch(self) -> int:
@@ -73,12 +75,14 @@ class CheckedSearch:
 
     def outputs(self, points: FloatArray, *, check: Check = unchecked) -> FloatArray:
         """Return y for each row of points."""
+        self.count(len(points))
         return self.network.outputs(points, check=self.check)
 
     def slopes(
         self, points: FloatArray, weights: Weights, *, check: Check = unchecked
     ) -> tuple[FloatArray, FloatArray]:
         """Return y and d(w . y)/du, w = weights(y)."""
+        self.count(len(points))
         return self.network.slopes(points, weights, check=self.check)
 
 

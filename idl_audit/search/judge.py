@@ -78,6 +78,8 @@ class _Kept:
     best: Found | None = None
     denied: int = 0
     """Points that are counterexamples for the network, and none in exact arithmetic as far as is known."""
+    queries: int = 0
+    """Points at which the network, or what stands in for it, was evaluated to look for a counterexample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +137,15 @@ class Judge:
         return self._kept.denied
 
     @property
+    def queries(self) -> int:
+        """At how many points the network was evaluated: itself, or in its implicit form where an attack descends on that."""
+        return self._kept.queries
+
+    def count(self, queries: int) -> None:
+        """Count evaluations: of the network itself, or of its implicit form where an attack descends on that."""
+        self._kept.queries += queries
+
+    @property
     def can_be_asked(self) -> bool:
         """Whether each input's interval holds a float32 number at all: no other point can be handed to the network."""
         lo, hi = self.query.box.float32_bounds()
@@ -162,13 +173,19 @@ class Judge:
             outputs: shape (m, q).
             alone: whether the network was asked about one point only.
         """
+        self.count(len(inside))
         for k in self.query.nearest(outputs, ASKED_ALONE):
             seen = self._judged(inside[k], outputs[k])
             if seen.holds or self.best is None or seen.rank < self.best.rank:
-                said = outputs[k] if alone else self.network(inside[k][None])[0]
+                said = outputs[k] if alone else self._said(inside[k])
                 self._keep(self._confirmed(self._judged(inside[k], said)))
             if self.has_won:
                 break
+
+    def _said(self, point: Float32Array) -> FloatArray:
+        """Return what the network says of a point alone."""
+        self.count(1)
+        return np.asarray(self.network(point[None])[0])
 
     def _confirmed(self, found: Found) -> Found:
         """Return the point, which is a counterexample only where whoever is asked last says so."""

@@ -28,6 +28,10 @@ METHODS: Final = (
     "gradient",
     "quick",
     "pgd",
+    "apgd-ce",
+    "apgd-t",
+    "fmn",
+    "square",
     "linear",
     "attack",
     "split",
@@ -37,7 +41,9 @@ METHODS: Final = (
     "mip",
 )
 """Names of `idl_audit.decide.ladder.METHODS`, in the order of cost."""
-ATTACKS: Final = ("random", "sign", "sensitivity", "gradient", "pgd", "lp", "mip")
+AUTO: Final = ("apgd-ce", "apgd-t", "fmn", "square")
+"""What `auto` stands for: `idl_audit.search.ensemble.MEMBERS`."""
+ATTACKS: Final = ("auto", "random", "sign", "sensitivity", "gradient", "pgd", *AUTO, "lp", "mip")
 SEARCHES: Final = ("pgd", "lp")
 OBJECTIVES: Final = ("l1", "state")
 BOUNDS: Final = ("norm", "sensitivity", "interval", "linear")

@@ -101,8 +101,8 @@ class AttackVerdicts(CertifyVerdicts):
 
     methods: tuple[str, ...] | None = c.method(
         "sign,pgd,lp",
-        several_of(c.ATTACKS, "attack", c.METHODS),
-        f"Which attacks to use, a list of: {', '.join(c.ATTACKS)}.",
+        several_of(c.ATTACKS, "attack", ("auto", *c.METHODS)),
+        f"Which attacks to use, a list of: {', '.join(c.ATTACKS)}; auto stands for {', '.join(c.AUTO)}.",
     )
     fraction: float | None = option(
         None,
@@ -112,6 +112,13 @@ class AttackVerdicts(CertifyVerdicts):
     )
     draws: int = option(
         100, whole(1), "Points that sensitivity, gradient and random try; 1 is the paper's.", metavar="N"
+    )
+    max_queries: int = option(
+        1000,
+        whole(1),
+        "Points at which each attack of auto may evaluate the network for one sample at one radius.",
+        metavar="N",
+        panel=c.LIMITS,
     )
     target: int | None = option(
         None,
@@ -124,7 +131,9 @@ class AttackVerdicts(CertifyVerdicts):
         """Return it as the ladder takes it."""
         from idl_audit.search.attacks import AttackOptions
 
-        hard = AttackOptions(fraction=self.fraction, samples=self.draws, target=self.target)
+        hard = AttackOptions(
+            fraction=self.fraction, samples=self.draws, target=self.target, max_queries=self.max_queries
+        )
         return replace(super().made(), attack=hard)
 
 

@@ -685,7 +685,7 @@ def decide_all(
         known[sample.position] = True
         score.verdicts.update(result.verdict.value for result in sample.results.values())
     score.tell()
-    size = samples_at_once(subject.model)
+    size = samples_at_once(subject.model, setting.verdicts.methods)
     batches = _batches(tasks, known, size)
     if jobs == 1 and decider is None:
         decide_here = Decider(setting, subject)
