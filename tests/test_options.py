@@ -31,7 +31,7 @@ from idl_audit.data.groups import SPECS
 from idl_audit.decide import ladder, objectives
 from idl_audit.implicit.compose import COMPOSITIONS
 from idl_audit.measure import centre_radius, local_sensitivity, state_bounds
-from idl_audit.search import attacks
+from idl_audit.search import attacks, ensemble
 from idl_audit.testing import assert_robust
 from idl_audit.values.errors import OptionError
 from idl_audit.values.options import OTHER_NAMES, PATH, SWITCH, Option, options_of
@@ -80,7 +80,7 @@ NOT_IN_PYTHON: Mapping[str, str] = {
 }
 NOT_OF_ARRAYS = "arrays are in memory, as the network reads them: nothing is read, written or handed to other processes"
 OF_ARRAYS = (
-    *("arithmetic", "bounds", "draws", "eps", "fraction", "image_shape", "max_nodes", "method", "norm"),
+    *("arithmetic", "bounds", "draws", "eps", "fraction", "image_shape", "max_nodes", "max_queries", "method", "norm"),
     *("perturb", "seed", "target", "threshold", "time_limit"),
 )
 OTHER_READERS: Mapping[str, str] = {"eps": "arrays are asked about at one radius"}
@@ -331,7 +331,7 @@ def test_every_exception_is_one() -> None:
 
 def test_names_are_those_of_the_tables_that_do_the_work() -> None:
     assert tuple(ladder.METHODS) == common.METHODS
-    assert {*attacks.ATTACKS, "lp", "mip"} == set(common.ATTACKS)
+    assert {*attacks.ATTACKS, *ensemble.MEMBERS, "auto", "lp", "mip"} == set(common.ATTACKS)
     assert objectives.SEARCHES == common.SEARCHES
     assert state_bounds.METHODS == common.BOUNDS
     assert tuple(centre_radius.METHODS) == common.MATRICES

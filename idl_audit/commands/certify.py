@@ -678,6 +678,7 @@ def _result_report(
         reason=result.reason,
         worst=result.worst,
         seconds=round(result.seconds, 6),
+        queries=result.queries or None,
         parts=_counted([result.parts]),
         outputs=_outputs(result.parts),
         beaten=result.beaten,

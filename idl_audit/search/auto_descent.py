@@ -52,7 +52,7 @@ def _likelihood_weights(y: FloatArray, way: IntArray, aims: IntArray) -> FloatAr
     total = shares.sum(axis=1, keepdims=True)
     weights = -np.where(total > 0, shares / np.where(total > 0, total, 1.0), 1.0 / max(1, y.shape[1] - 1))
     weights[rows, way] = 1.0
-    return weights
+    return np.asarray(weights)
 
 
 def likelihood_of_aims() -> Loss:

@@ -138,7 +138,7 @@ class Judge:
 
     @property
     def queries(self) -> int:
-        """At how many points the network was evaluated: itself, or in its implicit form where an attack descends on that."""
+        """At how many points the network was evaluated, or its implicit form where an attack descends on that."""
         return self._kept.queries
 
     def count(self, queries: int) -> None:

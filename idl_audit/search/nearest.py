@@ -85,7 +85,7 @@ def nearest_points(pack: Pack, steps: int, *, until_found: bool) -> tuple[Pack, 
         if until_found and better.any():
             going = pack.show(state.points, better)
             pack, state = pack.rows(going), state.rows(going)
-            slopes, value, holds, distance = (array[going] for array in (slopes, value, holds, distance))
+            slopes, value, distance, holds = slopes[going], value[going], distance[going], holds[going]
         if not len(pack) or step == steps - 1:
             break
         _step(pack, state, slopes, value, holds, distance, (1 + np.cos(np.pi * step / max(1, steps - 1))) / 2)

@@ -1,4 +1,4 @@
-"""Attacks on many samples at once: a row for each sample and each class that it is to become, dropped once one is found.
+"""Attacks on many samples at once: a row for each sample and each class that it is to become, until one is found.
 
 The outputs and slopes are those of the implicit model (or of what stands in for it); a point that looks like a
 counterexample there is shown to the judge of its sample, who alone says that it is one. What a sample draws at random
@@ -67,7 +67,7 @@ class Pack:
         ]
         owner = np.repeat(np.array(going, np.int64), [len(aims[k]) for k in going])
         all_aims = np.concatenate([np.zeros(0, np.int64), *(aims[k] for k in going)]).astype(np.int64)
-        targets = [quarries[k].target for k in owner]
+        targets = [quarries[k].target for k in owner.tolist()]
         labels = np.array([one.label for one in targets], np.int64)
         is_aimed = np.array([one.query.goal is not None for one in targets], np.bool_)
         regions = Regions.of([one.inputs for one in targets], [one.centre for one in targets]) if targets else _NOWHERE
@@ -88,7 +88,7 @@ class Pack:
         return np.where(self.is_aimed, others.argmax(axis=1), self.labels)
 
     def short_of(self, outputs: FloatArray) -> FloatArray:
-        """Return how far each row is from being a counterexample, (m,): below 0 it looks like one; inf where unknown."""
+        """Return how far each row is from being a counterexample, (m,): below 0 it seems to be one; inf if unknown."""
         found = np.full(len(outputs), np.inf)
         for label in np.unique(self.labels):
             of = self.labels == label
@@ -140,7 +140,7 @@ _NOWHERE = Regions("linf", _EMPTY, _EMPTY, _EMPTY, _EMPTY, np.zeros(0))
 
 
 def nearest_rivals(quarries: Sequence[Quarry], most: int) -> list[IntArray]:
-    """Return for each sample the classes that come nearest to its own there, at most so many; the goal where it has one.
+    """Return for each sample the classes that come nearest to its own there, at most so many; or its goal.
 
     A query for each sample.
     """

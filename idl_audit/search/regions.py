@@ -88,7 +88,7 @@ class Regions:
             return np.asarray(np.sqrt(np.einsum("mp,mp->m", slopes, slopes)))
         if self.norm == "l1":
             return np.asarray(size.max(axis=1, initial=0.0))
-        return np.einsum("mp,mp->m", size, self.unit)
+        return np.asarray(np.einsum("mp,mp->m", size, self.unit))
 
     def onto(self, points: FloatArray, radius: FloatArray | None = None) -> FloatArray:
         """Return points of each row's set near the given ones, (m, p); of a smaller radius where one is given."""
@@ -109,7 +109,7 @@ class Regions:
         size = np.abs(change)
 
         def fallen(by: FloatArray) -> FloatArray:
-            return np.clip(np.sign(change) * np.maximum(size - by, 0.0), low, high)
+            return np.asarray(np.clip(np.sign(change) * np.maximum(size - by, 0.0), low, high))
 
         least, most = np.zeros_like(r), size.max(axis=1, keepdims=True, initial=0.0)
         if (np.abs(fallen(least)).sum(axis=1, keepdims=True) <= r).all():

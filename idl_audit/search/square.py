@@ -89,9 +89,7 @@ def _columns(drawn: FloatArray, shape: Sequence[int]) -> FloatArray:
     return np.broadcast_to(signs, (len(drawn), channels, height, width))
 
 
-def _moved(
-    regions: Regions, best: FloatArray, drawn: FloatArray, share: float, shape: Sequence[int]
-) -> FloatArray:
+def _moved(regions: Regions, best: FloatArray, drawn: FloatArray, share: float, shape: Sequence[int]) -> FloatArray:
     """Return each row's best point with a square of it at an end, (m, p)."""
     window = _window(drawn, share, shape, regions.centre.shape[1])
     radius = regions.radius[:, None]

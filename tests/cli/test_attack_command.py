@@ -197,3 +197,39 @@ def test_a_matrix_that_ranks_nothing_is_refused(tmp_path, S, more, method, words
     found = attack("--matrix", tmp_path / "S.npz", "--limit", 1, model=CONV, data=CONV_DATA, method=method)
     assert found.code == 2
     assert words in found.err
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.5), ("l1", 2.0)])
+def test_auto_says_which_attack_found_a_point_and_with_how_many_queries(tmp_path, norm, eps):
+    save = tmp_path / "adv.npz"
+    more = ("--norm", norm, "--max-queries", 100, "--limit", 12, "--save", save)
+    found = attack(*more, eps=str(eps), method="auto")
+    assert found.code == 0
+    report = found.report
+    assert report.summary.methods == ("apgd-ce", "apgd-t", "fmn", "square")
+    results = [sample.results[0] for sample in report.samples]
+    toppled = [one for one in results if one.verdict is Verdict.FALSIFIED]
+    assert 0 < len(toppled) < len(results)
+    assert all(one.method in report.summary.methods and one.queries > 0 for one in toppled)
+    withstood = [one.queries for one in results if one.verdict is Verdict.UNKNOWN]
+    assert all(300 <= queries <= 450 for queries in withstood)
+    saved = loaded(save)
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    sizes = np.linalg.norm(saved["inputs"].astype(np.float64) - saved["originals"], order, axis=1)
+    assert (sizes <= eps).all()
+    np.testing.assert_array_equal(predicted(MODEL, saved["inputs"]), saved["predictions"])
+    assert (saved["predictions"] != saved["labels"]).all()
+
+
+def test_auto_works_through_what_a_perturbation_changes_and_over_pixels_and_refuses_few_inputs():
+    perturbed = ("--perturb", "brightness=0.3,contrast=0.5:1.5", "--image-shape", "8,8", "--limit", 3)
+    asked = ("--method", "auto", "--max-queries", 20, *perturbed, "-f", "json")
+    found = run("attack", MODEL, "-d", DATA, "--bounds", "0,1", *asked)
+    assert found.code == 0
+    assert found.report.summary.per_eps[0].n == 3
+    assert {sample.results[0].queries is not None for sample in found.report.samples} == {True}
+    refused = attack("--sparse", 3, method="auto")
+    assert (refused.code, refused.err) == (
+        2,
+        "error: the method apgd-ce is not for sets in which few inputs change; leave it out\n",
+    )

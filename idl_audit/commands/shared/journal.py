@@ -244,6 +244,7 @@ def _result_entry(result: Result) -> dict[str, Any]:
         "detail": result.detail or None,
         "nearest": result.nearest,
         "denied": result.denied or None,
+        "queries": result.queries or None,
         "worst": result.worst or None,
         "found": None
         if found is None
@@ -304,8 +305,8 @@ def samples_of(journal: Journal, tasks: SampleTasks, eps: Sequence[float]) -> It
 _SAMPLE: Final = ("position", "index", "predicted", "results")
 _RESULT: Final = ("eps", "verdict", "seconds")
 _MORE: Final = (
-    *("method", "lower", "float_error", "reason", "detail", "nearest", "denied", "found", "worst"),
-    *("parts", "beaten"),
+    *("method", "lower", "float_error", "reason", "detail", "nearest", "denied", "queries", "found"),
+    *("worst", "parts", "beaten"),
 )
 
 
@@ -361,6 +362,7 @@ def _result(entry: Entry, predicted: int, label: int, p: int) -> Result:
         detail=entry.text("detail") if "detail" in entry else "",
         nearest=_margin(entry.get("nearest")),
         denied=entry.whole("denied") if "denied" in entry else 0,
+        queries=entry.whole("queries") if "queries" in entry else 0,
         parts=_parts(entry.get("parts")) if "parts" in entry else None,
         beaten=tuple(entry.members("beaten", 2**31, "class")),
         worst=entry.numbers("worst") if "worst" in entry else (),

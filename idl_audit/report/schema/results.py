@@ -134,6 +134,10 @@ class SampleResult(Part):
         "or has the least proved bound; of shifts the signs of theirs.",
     )
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
+    queries: Count | None = Field(
+        default=None,
+        description="Points at which attacks evaluated the network, or its implicit form where they descend on that.",
+    )
     parts: PartCounts | None = Field(
         default=None, description="Where what is demanded has parts - outputs, labels, pixels -: those of each verdict."
     )

@@ -164,7 +164,7 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
     if wide:
         changed = "parameters" if perturbed else "inputs changed"
         add_columns(made, ("eps", "right"), ("method", "left"), (changed, "right"))
-        add_columns(made, ("confirmed by", "left"), ("seconds", "right"))
+        add_columns(made, ("confirmed by", "left"), ("queries", "right"), ("seconds", "right"))
     for sample in samples[:most]:
         result = sample.results[0]
         found = result.adversarial
@@ -175,7 +175,8 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
         if wide:
             changed_by = parameters_text(result) if perturbed else found.l0 if found else None
             cells += [eps_text(report, result.eps), result.method, changed_by]
-            cells += [(", ".join(found.confirmed_by) or None) if found else None, figure(result.seconds)]
+            cells += [(", ".join(found.confirmed_by) or None) if found else None]
+            cells += [result.queries, figure(result.seconds)]
         add_row(made, cells)
     return made
 
