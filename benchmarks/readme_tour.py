@@ -1,9 +1,16 @@
-"""The README's tour: runs its commands and puts what they print between the README's markers.
+"""The README's tour and the tutorials: runs the commands that a page shows, and puts what they print below them.
 
-    python -m benchmarks.readme_tour
+    python -m benchmarks.readme_tour [PAGE ...]
 
-Sections that the tour leaves out are marked by three dots. A test runs the commands again and compares the words
-exactly, the figures within 2 per cent, and leaves out times and versions.
+A page is its own source. Its blocks are taken in their order, in one empty folder that has the sample networks:
+
+- a block with a `title` is written into the folder under that name: ```python title="make.py"
+- a `console` block runs the lines that begin with `$`: `idl-audit` and `python`. Below each stands what it prints.
+
+Of what idl-audit prints, the first section is shown and those whose first line stands in the block already; three dots
+stand for the others. What Python prints is shown in full. A line that ends in `|| echo "exit code $?"` may end with
+exit code 1, which is shown. A test runs the commands again and compares the words exactly, the figures within 2 per
+cent, and leaves out times, versions and hashes.
 """
 
 from __future__ import annotations
@@ -11,6 +18,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,67 +32,20 @@ from idl_audit.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-START, END = "<!-- tour: made by benchmarks/readme_tour.py -->", "<!-- end of tour -->"
+TUTORIALS = tuple(sorted((ROOT / "docs/tutorials").glob("*.md")))
+PAGES = (README, *TUTORIALS)
 
 WIDTH = 100
+BLOCK = re.compile(r"^```(?P<kind>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
+MAY_FAIL = ' || echo "exit code $?"'
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command: why it is run, and which sections of what it prints are shown below its first sentence."""
+    """One command, and what the page shows of its output: the lines below it."""
 
-    why: str
     line: str
-    shown: tuple[str, ...] = ()
-
-
-MODEL = "sample_models/digits_mlp.onnx"
-DATA = "-d sample_models/digits_mlp.npz"
-
-STEPS = (
-    Step("Look at a network without running it: is every part of it supported?", f"inspect {MODEL}", ("Model",)),
-    Step(
-        "Verdicts for six samples (all of them without `--index`), a report, and a proof of each certified one:",
-        f"certify {MODEL} {DATA} -e 0.05 --bounds 0,1 --index 0-3,10,14 -o verdicts.json --certificates proofs",
-        ("Verdicts", "Samples, worst first"),
-    ),
-    Step("Check a proof again, without search or solver:", f"verify proofs/sample-3-eps-0.05.npz {MODEL}"),
-    Step(
-        "Attack harder, and keep what is found:",
-        f"attack {MODEL} {DATA} -e 0.1 --bounds 0,1 --limit 20 --save adv.npz",
-        ("Verdicts",),
-    ),
-    Step(
-        "How far can each output move, for all inputs at once?",
-        f"sensitivity {MODEL} --top 3",
-        ("Sensitivity",),
-    ),
-    Step("The implicit model itself, for your own work:", f"convert {MODEL} -o implicit.npz", ("Blocks",)),
-    Step(
-        "A smaller one, its weights rounded to 8 bits, and how far its outputs can be from those of the first:",
-        f"compress {MODEL} --quantize 8 {DATA} -o smaller.npz",
-    ),
-    Step(
-        "Do both give the same class around the samples of above, and how far do their outputs differ there?",
-        f"compare {MODEL} smaller.npz {DATA} -e 0.05 --bounds 0,1 --index 0-3,10,14",
-        ("Samples, farthest apart first",),
-    ),
-    Step(
-        "For CI: a configuration with radii, valid range and rules, guessed from the data and commented:",
-        f"init {MODEL} sample_models/digits_mlp.npz",
-    ),
-    Step(
-        "Everything in it, in one report that is judged by its rules (exit code 1 where one fails):",
-        "run --limit 20",
-        ("Verdicts", "Gate"),
-    ),
-    Step(
-        "The same report judged again, without the model, by a rule of yours (those that only warn stay):",
-        "gate report.json --require 'certified_accuracy@4/255 >= 90 %'",
-        ("Gate",),
-    ),
-    Step("And as one page for a browser:", "report report.json -o report.html"),
-)
+    shown: str
 
 
 @contextmanager
@@ -99,37 +61,86 @@ def folder() -> Iterator[None]:
             os.chdir(before)
 
 
+def steps(body: str) -> list[Step]:
+    """Return the commands of a console block."""
+    parts = re.split(r"^\$ (.*)\n", body, flags=re.MULTILINE)
+    return [Step(line, shown) for line, shown in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def commands(text: str) -> list[str]:
+    """Return the commands of a page, in their order."""
+    blocks = (found["body"] for found in BLOCK.finditer(text) if found["kind"] == "console")
+    return [step.line for body in blocks for step in steps(body)]
+
+
 def printed(step: Step) -> str:
-    """Run a command and return what the tour shows of it."""
-    result = CliRunner().invoke(app, shlex.split(step.line), env={"COLUMNS": str(WIDTH)}, prog_name="idl-audit")
-    if result.exit_code:
-        raise RuntimeError(f"{step.line}: exit code {result.exit_code}: {result.stderr}")
-    sections = result.stdout.rstrip().split("\n\n")
+    """Run a command and return what the page shows of it. Raises RuntimeError where it fails."""
+    line = step.line.removesuffix(MAY_FAIL)
+    program, *arguments = shlex.split(line)
+    code, out, err = (idl_audit if program == "idl-audit" else python)(arguments)
+    if code not in (0, int(line != step.line)):
+        raise RuntimeError(f"{line}: exit code {code}: {err}")
+    sections = [_plain(section) for section in out.strip("\n").split("\n\n")]
+    if program == "idl-audit":
+        sections = chosen(sections, set(step.shown.splitlines()))
+    if line != step.line:
+        sections = [*filter(None, sections), f"exit code {code}"]
+    return "\n\n".join(sections)
+
+
+def idl_audit(arguments: list[str]) -> tuple[int, str, str]:
+    """Run idl-audit in this process; return its exit code, stdout and stderr."""
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": str(WIDTH)}, prog_name="idl-audit")
+    return result.exit_code, result.stdout, result.stderr
+
+
+def python(arguments: list[str]) -> tuple[int, str, str]:
+    """Run Python in a process of its own; return its exit code, stdout and stderr."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def _plain(section: str) -> str:
+    return "\n".join(line.rstrip() for line in section.splitlines())
+
+
+def chosen(sections: list[str], shown: set[str]) -> list[str]:
+    """Return the first section and those whose first line is shown, with three dots for the others between them."""
     kept: list[str] = []
     for place, section in enumerate(sections):
-        if place == 0 or section.splitlines()[0] in step.shown:
-            kept.append("\n".join(line.rstrip() for line in section.splitlines()))
+        if place == 0 or section.splitlines()[0] in shown:
+            kept.append(section)
         elif kept[-1] != "...":
             kept.append("...")
-    return "\n\n".join(kept)
+    return kept
 
 
-def tour() -> str:
-    """Return the text between the markers."""
+def today(text: str) -> str:
+    """Return a page with what its commands print today."""
     with folder():
-        parts = [f"{step.why}\n\n```\n$ idl-audit {step.line}\n{printed(step)}\n```" for step in STEPS]
-    return "\n\n".join(parts)
+        return BLOCK.sub(_block, text)
 
 
-def between(text: str) -> str:
-    """Return what stands between the markers."""
-    return text[text.index(START) + len(START) : text.index(END)].strip()
+def _block(found: re.Match[str]) -> str:
+    if found["title"]:
+        Path(found["title"]).write_text(found["body"], encoding="utf-8")
+    if found["kind"] != "console":
+        return found[0]
+    return "```console\n" + "\n".join(f"$ {step.line}\n{printed(step)}\n" for step in steps(found["body"])) + "```"
+
+
+def shown(text: str) -> str:
+    """Return what the console blocks of a page show."""
+    return "\n".join(found["body"] for found in BLOCK.finditer(text) if found["kind"] == "console")
 
 
 def words(text: str) -> list[str]:
-    """Return what is compared: no rules of tables, times, memory or versions."""
+    """Return what is compared: no rules of tables, times, memory, versions or hashes."""
     lines = [line for line in text.splitlines() if not re.match(r"\s+cost\s", line)]
-    found = re.sub(r"\d+\.\d+\.\d+\S*", "VERSION", "\n".join(lines)).split()
+    found = re.sub(r"\d+\.\d+\.\d+\S*", "VERSION", re.sub(r"sha256 \w+", "sha256", "\n".join(lines))).split()
     return [word for word in found if not set(word) <= {"─"}]
 
 
@@ -143,9 +154,9 @@ def same(ours: str, theirs: str) -> bool:
 
 
 def main() -> None:
-    """Write the tour into the README."""
-    text = README.read_text(encoding="utf-8")
-    README.write_text(text.replace(between(text), tour()), encoding="utf-8")
+    """Write what the commands print today into the pages that are named, or all."""
+    for page in map(Path.absolute, map(Path, sys.argv[1:])) if sys.argv[1:] else PAGES:
+        page.write_text(today(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

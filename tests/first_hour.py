@@ -1,4 +1,4 @@
-"""The README's tour as a newcomer walks through it: its commands, in its order, in an environment of its own.
+"""The README's tour and the first tutorial as a newcomer walks through them, in an environment of its own.
 
     .venv/bin/python tests/first_hour.py .venv
 
@@ -21,16 +21,16 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/tutorials/first-audit.md")
 
 WRITES = {"-o": "file", "--output": "file", "--save": "file", "--certificates": "folder"}
 """Option -> what it names; `demo`, `init` and `run` write a file without being told its name."""
 UNNAMED = {"demo": "idl-audit-demo/report.html", "init": "idl-audit.toml", "run": "report.json"}
 
 
-def commands(readme: str) -> list[str]:
-    """Return the commands of the README's tour, in its order."""
-    tour = readme[readme.index("<!-- tour") : readme.index("<!-- end of tour -->")]
-    return re.findall(r"^\$ (idl-audit .+)$", tour, flags=re.MULTILINE)
+def commands(page: str) -> list[str]:
+    """Return the commands of a page, in its order."""
+    return re.findall(r"^\$ (idl-audit .+)$", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def installation(readme: str) -> str:
@@ -89,12 +89,13 @@ def walk(programs: Path, folder: Path, lines: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """Walk through the tour; return the exit code."""
+    """Walk through the pages, each in a folder of its own; return the exit code."""
     programs = Path(sys.argv[1]).absolute() / "bin"
-    with tempfile.TemporaryDirectory() as name:
-        shutil.copytree(ROOT / "sample_models", Path(name) / "sample_models")
-        tour = commands((ROOT / "README.md").read_text(encoding="utf-8"))
-        faults = walk(programs, Path(name), ["idl-audit demo", *tour])
+    faults = []
+    for lines in (["idl-audit demo"], *map(commands, PAGES)):
+        with tempfile.TemporaryDirectory() as name:
+            shutil.copytree(ROOT / "sample_models", Path(name) / "sample_models")
+            faults += walk(programs, Path(name), lines)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     return 1 if faults else 0

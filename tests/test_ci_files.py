@@ -1,4 +1,4 @@
-"""What CI takes from here: the README's section as written, the GitHub Action, the pre-commit hook, assert_robust."""
+"""What CI takes from here: the page on it as written, the GitHub Action, the pre-commit hook, assert_robust."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from idl_audit.testing import assert_robust
 from idl_audit.values.errors import DataError, IdlAuditError, OptionError
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("## Gate your model in CI\n")[1].split("\n## ")[0]
+PAGE = (ROOT / "docs/ci.md").read_text(encoding="utf-8")
 ACTION = (ROOT / ".github/actions/idl-audit/action.yml").read_text(encoding="utf-8")
 GITLAB = (ROOT / ".gitlab/idl-audit.yml").read_text(encoding="utf-8")
 DOCKER = (ROOT / ".docker/Dockerfile").read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ def samples() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with model.onnx and data.npz, as the README has them."""
+    """A folder with model.onnx and data.npz, as the page has them."""
     for source, name in (("onnx", "model.onnx"), ("npz", "data.npz"), ("onnx.data", "digits_mlp.onnx.data")):
         (tmp_path / name).write_bytes(MODEL.with_name(f"digits_mlp.{source}").read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -50,16 +50,16 @@ def called(*arguments: str) -> int:
     return result.exit_code
 
 
-def test_the_readme_s_commands_work_as_written(project, monkeypatch):
+def test_the_page_s_commands_work_as_written(project, monkeypatch):
     monkeypatch.setenv("IDL_AUDIT_RUN_LIMIT", "15")  # a hundred samples would take too long here
-    lines = re.findall(r"^    (idl-audit .*)$", SECTION, flags=re.MULTILINE)
+    lines = re.findall(r"^    (idl-audit .*)$", PAGE, flags=re.MULTILINE)
     assert [shlex.split(line)[1] for line in lines] == ["init", "run", "gate", "gate", "diff"]
     assert [called(*shlex.split(line)[1:]) for line in lines] == [0] * len(lines)
     assert {path.name for path in project.iterdir()} >= {"idl-audit.toml", "report.json", "baseline.json"}
 
 
-def test_the_readme_s_python_works_as_written(project):
-    (block,) = re.findall(r"^```python\n(.*?)^```$", SECTION, flags=re.MULTILINE | re.DOTALL)
+def test_the_page_s_python_works_as_written(project):
+    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     with np.load("data.npz") as archive:
         names = {"x": archive["inputs"][:20], "y": archive["labels"][:20]}
     exec(block, names)
@@ -67,8 +67,8 @@ def test_the_readme_s_python_works_as_written(project):
         exec(block.replace("0.9", "1"), names)
 
 
-def test_the_readme_has_every_metric():
-    cells = " ".join(line.split("|")[1] for line in SECTION.splitlines() if line.startswith("|"))
+def test_the_page_has_every_metric():
+    cells = " ".join(line.split("|")[1] for line in PAGE.splitlines() if line.startswith("|"))
     assert set(re.findall(r"`([A-Za-z_]+)", cells)) == {*MEANINGS, "drop"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -17,14 +18,16 @@ from idl_audit.implicit.activations import ACTIVATIONS, COUPLED
 
 ROOT = Path(__file__).resolve().parents[1]
 MATHEMATICS = ROOT / "docs/mathematics.md"
-DOCUMENTS = sorted(
-    path for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md", "reports/*.md") for path in ROOT.glob(pattern)
-)
+PLACES = ("*.md", "docs/**/*.md", ".github/**/*.md", "reports/*.md", "sample_models/*.md", "findings/*.md")
+DOCUMENTS = sorted(path for pattern in PLACES for path in ROOT.glob(pattern))
 SOURCES = sorted(path for folder in ("idl_audit", "tests", "sample_models") for path in (ROOT / folder).rglob("*.py"))
 NUMBER = r"\d+(?:\.\d+)?"
 CITATION = re.compile(rf"docs/mathematics\.md, sections? ({NUMBER}(?:(?:, | and | to ){NUMBER})*)")
 """The one form of a citation: "docs/mathematics.md, section 5.3", or "sections 5.2, 5.4 and 6"."""
 WITHIN = re.compile(rf"\bsections? ({NUMBER}(?:(?:, | and | to ){NUMBER})*)")
+
+LINKS = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$|<(?:a|img)\b[^>]* (?:href|src)=\"([^\"]+)", flags=re.MULTILINE)
+"""Targets of links and pictures, in each form that Markdown has for them."""
 
 
 def headings(text: str) -> list[str]:
@@ -58,14 +61,19 @@ def prose(text: str) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """Return the anchors of a document's headings."""
-    return set(map(slug, re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)))
+    """Return the anchors of a document's headings; a heading that is there again has a number behind it."""
+    text = re.sub(r"^(```+).*?^\1$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found: set[str] = set()
+    for name in map(slug, re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)):
+        again = (f"{name}-{number}" for number in itertools.count(1))
+        found.add(name if name not in found else next(other for other in again if other not in found))
+    return found
 
 
 def broken_links(path: Path, text: str) -> list[str]:
     """Return the relative links of a document that lead nowhere."""
     broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(text)):
+    for target in map("".join, LINKS.findall(prose(text))):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
@@ -250,6 +258,18 @@ def test_broken_links_are_found(target):
     path = ROOT / "docs/x.md"
     assert broken_links(path, f"See [this]({target}).") == [target]
     assert broken_links(path, f"See `[this]({target})`.") == []
+
+
+@pytest.mark.parametrize("form", ["[a](nowhere.md)", "[a][b]\n\n[b]: nowhere.md", '<img alt="x" src="nowhere.md">'])
+def test_links_of_every_form_are_looked_at(form):
+    assert broken_links(ROOT / "docs/x.md", form) == ["nowhere.md"]
+
+
+def test_anchors_are_those_of_headings_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A `b` - c\n\n## Again\n\n## Again\n\n```sh\n# no heading\n```\n")
+    assert anchors(page) == {"a-b---c", "again", "again-1"}
+    assert broken_links(page, "[a](#again-1) [b](#no-heading)") == ["#no-heading"]
 
 
 def test_links_that_lead_somewhere_are_not_complained_of():

@@ -1,4 +1,4 @@
-"""The README against the code: its commands run in CI, its operators are lowered, its options exist."""
+"""The README and the pages of reference against the code: commands, operators, verdicts, exit codes, options."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from idl_audit.implicit.lowering.sequences import SEQUENCES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS_PAGE, OPERATORS_PAGE, VERDICTS_PAGE, PYTHON_PAGE, CI_PAGE = (
+    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
+    for name in ("commands", "operators", "verdicts", "python", "ci")
+)
 CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app).commands
 
@@ -29,10 +33,10 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in cells if not set("".join(row)) <= set("-: ")]
 
 
-def table_after(heading: str) -> list[list[str]]:
-    """Return the rows below the heading row that starts with `heading`."""
-    start = README.index(heading)
-    return rows(README[start : README.index("\n\n", start)])[1:]
+def table_after(heading: str, page: str = COMMANDS_PAGE) -> list[list[str]]:
+    """Return the rows of a page below the heading row that starts with `heading`."""
+    start = page.index(heading)
+    return rows(page[start:].split("\n\n")[0])[1:]
 
 
 def options_of(command) -> set[str]:
@@ -55,7 +59,7 @@ def test_the_files_that_the_commands_name_exist():
 
 
 def test_the_operator_table_is_the_table_of_lowerings():
-    text = README[README.index("<!-- operators") : README.index("<!-- end of operators -->")]
+    text = OPERATORS_PAGE.split("<!-- operators")[1].split("<!-- end of operators -->")[0]
     cells = " ".join(row[1] for row in rows(text)[1:])
     named = re.findall(r"\b[A-Z][A-Za-z0-9]+\b", cells)
     assert set(named) == {*LOWERINGS, *SEQUENCES, *NAMED}
@@ -69,7 +73,7 @@ def test_the_table_of_commands_is_complete():
 def test_the_verdicts_are_those_of_the_reports():
     from idl_audit.report.schema import Verdict
 
-    assert [row[0] for row in table_after("| verdict |")] == [verdict.value for verdict in Verdict]
+    assert [row[0] for row in table_after("| verdict |", VERDICTS_PAGE)] == [verdict.value for verdict in Verdict]
 
 
 def test_the_table_of_exit_codes_is_the_code_s():
@@ -110,16 +114,16 @@ def test_options_stand_beside_the_command_that_has_them(name):
 
 def test_the_examples_from_python_hold(monkeypatch):
     monkeypatch.chdir(ROOT)
-    blocks = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PYTHON_PAGE, flags=re.DOTALL | re.MULTILINE)
     (code,) = (block for block in blocks if block.startswith(">>> "))
-    found = doctest.DocTestParser().get_doctest(code, {}, "README", "README.md", 0)
+    found = doctest.DocTestParser().get_doctest(code, {}, "python", "docs/python.md", 0)
     assert len(found.examples) == 12
     assert doctest.DocTestRunner().run(found).failed == 0
 
 
 def test_the_example_for_a_test_suite_holds(monkeypatch):
     monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"^```python\n(from idl_audit.testing .*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(r"^```python\n(from idl_audit.testing .*?)^```$", CI_PAGE, flags=re.DOTALL | re.MULTILINE)
     with np.load("sample_models/digits_mlp.npz") as data:
         given = {"x": data["inputs"][:10], "y": data["labels"][:10]}
     exec(code.replace("model.onnx", "sample_models/digits_mlp.onnx"), given)
@@ -128,8 +132,13 @@ def test_the_example_for_a_test_suite_holds(monkeypatch):
         exec(code.replace("model.onnx", "sample_models/digits_mlp.onnx"), given)
 
 
-def test_the_folders_in_the_readme_exist():
-    names = re.findall(r"`((?:idl_audit|sample_models|reports)[\w/]*)`", README)
-    assert names
-    for name in names:
-        assert (ROOT / name).is_dir(), name
+def test_the_readme_is_short_and_has_one_picture():
+    assert len(README.splitlines()) <= 250
+    assert re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README) == ["docs/images/robustness.png"]
+
+
+def test_the_readme_names_commands_that_exist():
+    rows_ = table_after("| you want |", README)
+    named = {name for row in rows_ for name in re.findall(r"`([a-z][\w-]*)", row[1])}
+    assert named - {"idl-audit-vnnlib"} <= set(COMMANDS)
+    assert {"certify", "attack", "verify", "gate"} <= named

@@ -1,4 +1,4 @@
-"""How commands end: every exit code of every command on one screen; help, README and tests are made of it."""
+"""How commands end: every exit code of every command on one screen; help, documents and tests are made of it."""
 
 from __future__ import annotations
 

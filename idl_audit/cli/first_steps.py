@@ -104,5 +104,5 @@ def what_next() -> str:
         sample = "No network at hand? One comes with the package, with samples; some seconds:\n  idl-audit demo"
     return (
         f"idl-audit {__version__}: how robust is the neural network in a file?\n\n{sample}\n\n{own}\n\n"
-        "More: idl-audit --help (all commands), idl-audit certify --help (options and examples), README.md (a tour)"
+        "More: idl-audit --help (all commands), idl-audit certify --help (options and examples), docs/start.md"
     )

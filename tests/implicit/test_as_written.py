@@ -152,8 +152,8 @@ def test_rules_are_of_operators_that_are_read() -> None:
     assert set(module._RULES) <= {*LOWERINGS, *SEQUENCES, PLAIN_CHOICE}
 
 
-def test_the_readme_lists_what_has_no_bound() -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_operators_lists_what_has_no_bound() -> None:
+    text = (Path(__file__).parents[2] / "docs/operators.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r"<!-- without bounds: [^>]* -->\n(.*)\n<!-- end of operators without bounds -->", text)
     assert listed.split(", ") == sorted(set(LOWERINGS) - set(module._RULES))
 

@@ -98,7 +98,7 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
 )
 """Operators without a lowering, and what to do; what else no table has is no operator of ONNX that is known here."""
 
-_UNKNOWN: Final = Refusal("is no operator that is known here", "the README's operator table lists what can be read")
+_UNKNOWN: Final = Refusal("is no operator that is known here", "docs/operators.md lists what can be read")
 
 
 def refuse_operator(node: Node) -> NoReturn:
