@@ -51,6 +51,7 @@ def to_rows(report: Report) -> list[dict[str, Any]]:
             "becomes": None if result.adversarial is None else result.adversarial.class_,
             "reason": None if result.reason is None else result.reason.value,
             "seconds": result.seconds,
+            **sample.groups,
         }
         for sample in report.samples
         for result in sample.results

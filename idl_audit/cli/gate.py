@@ -11,6 +11,7 @@ from idl_audit.cli.exits import Exit
 from idl_audit.cli.show import check_output, print_document, write_report
 from idl_audit.commands.options.reports import Gate
 from idl_audit.gate.judge import judge, parse_rules
+from idl_audit.gate.known import read_known
 from idl_audit.report.reading import parse_report, read_bytes, read_report
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.files import check_place, write_whole
@@ -24,7 +25,8 @@ def gate(asked: Gate) -> None:
         raise OptionError("--update-baseline needs the file to update: give it with --baseline FILE")
     if baseline is not None and baseline.resolve() == report.resolve():
         raise OptionError(f"{report} is named as the report and as its baseline; give an earlier report as baseline")
-    check_output(output, force=printing.force, read=(report, baseline, asked.config))
+    check_output(output, force=printing.force, read=(report, baseline, asked.config, asked.known))
+    known = () if asked.known is None else read_known(asked.known)
     content = read_bytes(report)
     found = parse_report(content, report)
     if baseline is None:
@@ -36,7 +38,7 @@ def gate(asked: Gate) -> None:
             raise DataError(f"{report} is incomplete, and no first baseline can be made of it; complete it first")
     else:
         earlier = read_report(baseline)
-    judged = judge(found, rules, baseline=earlier, baseline_path=baseline)
+    judged = judge(found, rules, baseline=earlier, baseline_path=baseline, known=known)
     if output is not None:
         write_report(found.model_copy(update={"gate": judged}), output)
     if asked.update_baseline and baseline is not None and judged.passed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,11 +22,12 @@ from idl_audit.config.files import Configuration, read_configuration
 from idl_audit.config.finding import FILE, find_configuration
 from idl_audit.data.numbers import Eps
 from idl_audit.gate.judge import check_measured, judge, parse_rules
+from idl_audit.gate.known import Known, read_known
 from idl_audit.gate.rules import Rule
 from idl_audit.report.extra_files import find_extras
 from idl_audit.report.reading import read_report
 from idl_audit.report.render import Format, render
-from idl_audit.report.schema import Report
+from idl_audit.report.schema import Gate, Report
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import InvalidInputError, OptionError
 from idl_audit.values.files import check_distinct, check_place, write_whole
@@ -64,14 +65,13 @@ def run(given: Given) -> None:
     further = _further(asked)
     check_output(output, force=asked.force, read=(model, data, labels, found.path), written=_written(options))
     gate = _gate(found, options, asked.eps or ())
-    check_distinct((model, data, labels, found.path, output, None if gate is None else gate[2]), further)
+    check_distinct((model, data, labels, found.path, output, None if gate is None else gate.path), further)
     quiet, watching = printing.quiet, asked.watching
     tell = telling(quiet=quiet, asked=watching)
     report = audit_all(model, options, bar=lambda name: watched(name, quiet=quiet, asked=watching), tell=tell)
     if gate is not None:
-        rules, baseline, path = gate
         try:
-            report = report.model_copy(update={"gate": judge(report, rules, baseline=baseline, baseline_path=path)})
+            report = report.model_copy(update={"gate": gate.judged(report)})
         except InvalidInputError:
             if output is not None:  # hours of work are not thrown away because the baseline does not fit
                 _drop_journal(options, written(report, output))
@@ -155,10 +155,22 @@ def _write_rendered(text: str, file: Path) -> None:
     write_whole(file, lambda stream: stream.write(text.encode("utf-8")))
 
 
-def _gate(
-    found: Configuration, options: RunOptions, eps: tuple[Eps, ...]
-) -> tuple[tuple[Rule, ...], Report | None, Path | None] | None:
-    """Return the rules and the baseline, read before any work is done; None where the file has neither.
+@dataclass(frozen=True)
+class _Gate:
+    """What the report is judged by."""
+
+    rules: tuple[Rule, ...]
+    baseline: Report | None
+    path: Path | None
+    """Of the baseline."""
+    known: tuple[Known, ...]
+
+    def judged(self, report: Report) -> Gate:
+        return judge(report, self.rules, baseline=self.baseline, baseline_path=self.path, known=self.known)
+
+
+def _gate(found: Configuration, options: RunOptions, eps: tuple[Eps, ...]) -> _Gate | None:
+    """Return the rules, the baseline and known samples, read before any work is done; None where there is nothing.
 
     Raises:
         OptionError: where it has a baseline and no rule: nothing would be compared.
@@ -169,5 +181,7 @@ def _gate(
     path = table.get("baseline")
     rules = parse_rules(table.get("require", ()), table.get("warn", ()), has_baseline=path is not None)
     radii = () if options.robustness is None else tuple(eps or options.robustness.eps)
-    check_measured(rules, radii=radii, sensitivity=options.sensitivity is not None)
-    return rules, None if path is None else read_report(path), path
+    columns = () if options.robustness is None else tuple(one.name for one in options.robustness.group_by)
+    check_measured(rules, radii=radii, sensitivity=options.sensitivity is not None, columns=columns)
+    known = () if table.get("known") is None else read_known(table["known"])
+    return _Gate(rules, None if path is None else read_report(path), path, known)

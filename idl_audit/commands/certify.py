@@ -218,7 +218,7 @@ def audit_robustness(
             *_missing_opinion(opinions),
             *_other_kernels(decided.samples, subject),
         )
-        samples = tuple(_sample_report(sample, options, opinions) for sample in decided.given_up())
+        samples = tuple(_sample_report(sample, options, opinions, found) for sample in decided.given_up())
     report = framed_report(
         command,
         clock,
@@ -641,7 +641,7 @@ def _outputs(parts: Parts | None) -> tuple[OutputResult, ...]:
     )
 
 
-def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opinions) -> SampleReport:
+def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opinions, audit: Audited) -> SampleReport:
     results = tuple(
         _result_report(eps, sample, sample.results[eps.value], opinions, options)
         for eps in options.eps
@@ -653,7 +653,16 @@ def _sample_report(sample: Decided, options: RobustnessOptions, opinions: _Opini
     largest = None
     if found is not None:
         largest = LargestEps(certified=found.certified, falsified=found.falsified, tried=found.tried)
-    return SampleReport(index=sample.index, label=label, predicted=predicted, results=results, largest=largest)
+    groups = dict(audit.groups.get(sample.index, {}))
+    return SampleReport(
+        index=sample.index,
+        label=label,
+        predicted=predicted,
+        fingerprint=audit.fingerprint(sample.index),
+        groups=groups,
+        results=results,
+        largest=largest,
+    )
 
 
 def _result_report(

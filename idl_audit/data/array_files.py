@@ -27,6 +27,7 @@ MAX_ARRAY_BYTES = 4 * 2**30
 """The most that one array may take, in the file's own number type and as float64: 4 GiB."""
 
 _NUMBER_TYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f(?:2|4|8|12|16))")
+_TEXT_TYPE = re.compile(r"(?:[<>|=]?U|\|?S)[1-9][0-9]{0,4}")
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _READABLE = "give an .npz file (inputs, labels) or an .npy file"
 _READ_ERRORS = (
@@ -83,8 +84,10 @@ class StoredFile:
     missing: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def open_arrays(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
+def open_arrays(path: Path, wanted: Sequence[Sequence[str]], *, text: bool = False) -> StoredFile:
     """Return what `read_arrays` does, of which nothing but the headers is read; the file stays open.
+
+    With `text` arrays may be of texts of one length as well, which numpy writes without pickles.
 
     Raises:
         DataError: where the file is missing, truncated, of another format, or holds no plain numbers.
@@ -101,10 +104,10 @@ def open_arrays(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
         magic = opened.stream.read(8)
         opened.stream.seek(0)
         if magic.startswith(NPY_MAGIC):
-            first = _stored(opened, opened.stream, size, None)
+            first = _stored(opened, opened.stream, size, None, text=text)
             return StoredFile((first, *(None for _ in wanted[1:])), (None,) * len(wanted), (), digest)
         if magic.startswith(_ZIP_MAGICS):
-            return _open_npz(opened, wanted, digest)
+            return _open_npz(opened, wanted, digest, text=text)
     kind = "is empty" if size == 0 else "is neither .npz nor .npy"
     raise DataError(f"{path} {kind}; {_READABLE}")
 
@@ -119,7 +122,7 @@ class Opened:
         weakref.finalize(self, self.stream.close)
 
 
-def _open_npz(opened: Opened, wanted: Sequence[Sequence[str]], digest: str) -> StoredFile:
+def _open_npz(opened: Opened, wanted: Sequence[Sequence[str]], digest: str, *, text: bool) -> StoredFile:
     archive = zipfile.ZipFile(opened.stream)
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     stores: list[Store | None] = []
@@ -127,9 +130,11 @@ def _open_npz(opened: Opened, wanted: Sequence[Sequence[str]], digest: str) -> S
     for group in wanted:
         name = next((name for name in group if name in members), None)
         named.append(name)
-        stores.append(
-            None if name is None else _stored(opened, archive.open(members[name]), members[name].file_size, name)
-        )
+        if name is None:
+            stores.append(None)
+        else:
+            size = members[name].file_size
+            stores.append(_stored(opened, archive.open(members[name]), size, name, text=text))
     return StoredFile(tuple(stores), tuple(named), tuple(members), digest)
 
 
@@ -148,13 +153,13 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _stored(opened: Opened, stream: IO[bytes], size: int, name: str | None) -> Store:
+def _stored(opened: Opened, stream: IO[bytes], size: int, name: str | None, *, text: bool) -> Store:
     """Return the array of an open .npy stream of `size` bytes, in the file's own shape and type.
 
     What lies in Fortran's order has no rows that lie together, and is read as a whole.
     """
     where = _where(opened.path, name)
-    shape, order, dtype = _read_header(stream, where)
+    shape, order, dtype = _read_header(stream, where, text=text)
     declared = math.prod(shape) * dtype.itemsize
     begin = stream.tell()
     if size - begin < declared:
@@ -182,11 +187,15 @@ def _stored(opened: Opened, stream: IO[bytes], size: int, name: str | None) -> S
     return Filed(shape, dtype, read)
 
 
-def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+def _read_header(
+    stream: IO[bytes], where: str, *, text: bool
+) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
     try:
         shape, order, descr = npy_header(stream)
     except ValueError as error:
         raise DataError(f"{where} {error}") from None
+    if text and isinstance(descr, str) and _TEXT_TYPE.fullmatch(descr):
+        return shape, order, np.dtype(descr)
     return shape, order, number_type(descr, where)
 
 

@@ -22,7 +22,7 @@ from idl_audit.data.column_files import BATCH_BYTES, Rows, Table, metadata, open
 from idl_audit.data.file_samples import FileSamples
 from idl_audit.data.image_folder import ImageFolder
 from idl_audit.data.stores import Store
-from idl_audit.data.tables import INPUTS, LABELS, MOST_NOTED, label_column, refuse_index
+from idl_audit.data.tables import INPUTS, LABELS, MOST_NOTED, Aside, label_column, refuse_index
 from idl_audit.values.arrays import AnyArray, BoolArray, IntArray
 from idl_audit.values.errors import DataError
 
@@ -38,8 +38,10 @@ _INDEX: Final = "__index_level_"
 _LARGEST_IMAGE: Final = 2**30
 
 
-def open_columns(path: Path, wanted: Sequence[Sequence[str]]) -> FileSamples:
+def open_columns(path: Path, wanted: Sequence[Sequence[str]], aside: Aside | None = None) -> FileSamples:
     """Return of each group of names what the file has, read when it is asked for, as `read_table` tells them apart.
+
+    Columns that are put `aside` are as if they were not there.
 
     Raises:
         DataError: where the file is damaged, or its columns are no samples, or may be read in two ways.
@@ -48,10 +50,32 @@ def open_columns(path: Path, wanted: Sequence[Sequence[str]]) -> FileSamples:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     with told(path):
-        return _told_apart(table, wanted, digest)
+        return _told_apart(table, wanted, digest, aside)
 
 
-def _told_apart(table: Table, wanted: Sequence[Sequence[str]], digest: str) -> FileSamples:
+def read_entries(path: Path, name: str) -> list[object]:
+    """Return a column of words, numbers or truth values as it is. Raises DataError where there is none."""
+    from pyarrow import types
+
+    table = open_table(path)
+    _check_there(table, name)
+    kind = table.schema.field(name).type
+    if types.is_nested(kind) or _is_bytes(kind):
+        raise DataError(f"{path}: column {shown(name)} has {kind} in its rows, which are no groups; give words")
+    found: list[object] = []
+    for group in range(len(table.starts) - 1):
+        for batch in table.batches(group, (name,), None):
+            found += batch.column(0).to_pylist()
+    return found
+
+
+def _check_there(table: Table, name: str) -> None:
+    if name not in table.schema.names:
+        listed = ", ".join(map(shown, table.schema.names[:10]))
+        raise DataError(f"{table.path} has no column {shown(name)}; it has {listed}")
+
+
+def _told_apart(table: Table, wanted: Sequence[Sequence[str]], digest: str, aside: Aside | None = None) -> FileSamples:
     path = table.path
     heading = tuple(table.schema.names)
     refuse_index(path, heading)
@@ -59,7 +83,7 @@ def _told_apart(table: Table, wanted: Sequence[Sequence[str]], digest: str) -> F
     if index is not None:
         raise DataError(f"{path} has the column {shown(index)}, an index of pandas; write it with index=False")
     missing: dict[int, str] = {}
-    chosen = _chosen(table, wanted)
+    chosen = _chosen(table, wanted, aside)
     images = [names for names, group in zip(chosen, wanted, strict=True) if _are_images(table, names)]
     if images:
         return FileSamples(None, _images(table, images[0] or (), chosen, wanted, digest))
@@ -106,7 +130,7 @@ def _is_bytes(told_type: pa.DataType) -> bool:
     return bool(types.is_binary(told_type) or types.is_large_binary(told_type))
 
 
-def _chosen(table: Table, wanted: Sequence[Sequence[str]]) -> list[tuple[str, ...] | None]:
+def _chosen(table: Table, wanted: Sequence[Sequence[str]], aside: Aside | None = None) -> list[tuple[str, ...] | None]:
     """Return of each group of names the columns that it asks for."""
     path, names = table.path, table.schema.names
     kinds = {name: kind_of(table.schema.field(name).type) for name in names}
@@ -117,6 +141,10 @@ def _chosen(table: Table, wanted: Sequence[Sequence[str]]) -> list[tuple[str, ..
             raise DataError(f"{path} has {len(names)} columns, none of which is called label; call one so")
         label = names[0]
     rest = [name for name in names if name != label]
+    for name in () if aside is None else aside.names:
+        _check_there(table, name)
+    if aside is not None and len(rest) != aside.p:
+        rest = [name for name in rest if name not in aside.names]
     found: list[tuple[str, ...] | None] = []
     for group in wanted:
         own = [name for name in rest if name in group]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from idl_audit.data.array_files import ArrayFile, StoredFile, at_once, open_arra
 from idl_audit.data.column_files import is_column_file
 from idl_audit.data.columns import open_columns
 from idl_audit.data.stores import Memory
-from idl_audit.data.tables import read_table
+from idl_audit.data.tables import Aside, read_table
 from idl_audit.data.tensor_files import read_safetensors, read_torch_tensors
 from idl_audit.values.errors import DataError
 from idl_audit.values.text import is_marked
@@ -43,8 +43,10 @@ def read_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
     return read_arrays(path, wanted) if _is_of_arrays(start, path) else _read_at_once(path, start, wanted)
 
 
-def open_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
+def open_sample_file(path: Path, wanted: Sequence[Sequence[str]], aside: Aside | None = None) -> StoredFile:
     """Return what `read_sample_file` does, to be read by and by where the format allows it: .npz, .npy and columns.
+
+    `aside` are columns of a table that are no inputs unless the network needs them.
 
     Raises:
         DataError: as `read_sample_file` does.
@@ -53,10 +55,25 @@ def open_sample_file(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
     if _is_of_arrays(start, path):
         return open_arrays(path, wanted)
     if is_column_file(start):
-        return _columns(path, wanted)
-    read = _read_at_once(path, start, wanted)
+        return _columns(path, wanted, aside)
+    read = _read_at_once(path, start, wanted, aside)
     stores = tuple(None if array is None else Memory(np.asarray(array, order="C")) for array in read.arrays)
     return StoredFile(stores, (None,) * len(stores), read.names, read.sha256, read.missing)
+
+
+def kind_of_file(path: Path) -> Literal["arrays", "columns", "tensors", "table"]:
+    """Return what a file of samples is, by its content. Raises DataError where it is none."""
+    start = _start(path)
+    if _is_of_arrays(start, path):
+        return "arrays"
+    if is_column_file(start):
+        return "columns"
+    return "table" if not _is_of_tensors(start, path) and _is_text(start) else "tensors"
+
+
+def _is_of_tensors(start: bytes, path: Path) -> bool:
+    of_torch = start.startswith((_PICKLE, _ZIP))
+    return of_torch or (start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size)
 
 
 def _is_of_arrays(start: bytes, path: Path) -> bool:
@@ -79,22 +96,21 @@ def _start(path: Path) -> bytes:
     return start
 
 
-def _read_at_once(path: Path, start: bytes, wanted: Sequence[Sequence[str]]) -> ArrayFile:
+def _read_at_once(path: Path, start: bytes, wanted: Sequence[Sequence[str]], aside: Aside | None = None) -> ArrayFile:
     if is_column_file(start):
-        found = _columns(path, wanted)
+        found = _columns(path, wanted, aside)
         arrays = tuple(None if store is None else at_once(store, str(path)) for store in found.stores)
         return ArrayFile(arrays, found.names, found.sha256, found.missing)
-    if start.startswith((_PICKLE, _ZIP)):
-        return read_torch_tensors(path, wanted)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        return read_safetensors(path, wanted)
+    if _is_of_tensors(start, path):
+        of_torch = start.startswith((_PICKLE, _ZIP))
+        return read_torch_tensors(path, wanted) if of_torch else read_safetensors(path, wanted)
     if _is_text(start):
-        return read_table(path, wanted)
+        return read_table(path, wanted, aside)
     raise DataError(f"{path} is no file of samples; {READABLE}")
 
 
-def _columns(path: Path, wanted: Sequence[Sequence[str]]) -> StoredFile:
-    found = open_columns(path, wanted).arrays
+def _columns(path: Path, wanted: Sequence[Sequence[str]], aside: Aside | None = None) -> StoredFile:
+    found = open_columns(path, wanted, aside).arrays
     if found is None:
         raise DataError(f"{path} holds encoded images, where arrays are needed; {READABLE}")
     return found

@@ -26,6 +26,7 @@ from idl_audit.data.labels import (
 from idl_audit.data.sample_files import open_sample_file, read_sample_file
 from idl_audit.data.shards import chained, open_samples_in, shards_of, together
 from idl_audit.data.stores import Store
+from idl_audit.data.tables import Aside
 from idl_audit.values.arrays import AnyArray, FloatArray, IntArray
 from idl_audit.values.errors import DataError
 
@@ -88,6 +89,8 @@ class SampleStream:
     """Numbers of a sample."""
     inputs_at: Callable[[IntArray], FloatArray]
     """Positions in the file -> their inputs, (m, p) float64. Raises DataError."""
+    total: int = 0
+    """Samples in the file; 0 where that is not known."""
 
     @property
     def n(self) -> int:
@@ -148,6 +151,7 @@ def stream_samples(
     with_labels: bool = True,
     of_labels: OneOutput | LabelRows | None = None,
     parts: Sequence[Part] = (),
+    aside: Sequence[str] = (),
 ) -> SampleStream:
     """Return the samples of a file, and labels where there are any, for a model that reads `input_shape`.
 
@@ -162,18 +166,19 @@ def stream_samples(
     what is selected. Inputs are checked where they are read, labels throughout. `of_labels` says that the model
     has one output, whose classes are 0 and 1, or how many labels each sample has. `parts` are the network's own inputs:
     of several, the file has an array (or column) by the name of each, or one of all p numbers, one part behind the
-    other.
+    other. Columns `aside` of a table are no inputs unless the others are too few.
 
     Raises:
         DataError: where a file cannot be read or does not fit the model; the message says what would work.
     """
     names = [name for name, _ in parts]
+    kept_apart = Aside(tuple(aside), math.prod(input_shape)) if aside else None
     shards = shards_of(path)
     if os.path.isdir(path) and not shards:  # a name that no file can have is none either
         folder = list_images(path)
         return _of_images(folder, names, input_shape, n_classes, labels, limit, index, layout, of_labels, with_labels)
     if shards:
-        files = [open_samples_in(one, _wanted(parts)) for one in shards]
+        files = [open_samples_in(one, _wanted(parts), kept_apart) for one in shards]
         images = [file.images for file in files if file.images is not None]
         if images and len(images) < len(files):
             raise DataError(f"{path} has files of images and others of arrays; give one kind")
@@ -183,7 +188,7 @@ def stream_samples(
             return _of_images(folder, names, input_shape, n_classes, *chosen_as)
         read = chained(path, shards, [file.arrays for file in files if file.arrays is not None])
     else:
-        read = open_sample_file(path, _wanted(parts))
+        read = open_sample_file(path, _wanted(parts), kept_apart)
     blocks = _blocks(read, input_shape, layout, parts, path)
     n = blocks[0].n
     chosen = _select(n, limit, index, path)
@@ -209,6 +214,7 @@ def stream_samples(
         has_targets=found is not None and checked is None,
         p=math.prod(input_shape),
         inputs_at=inputs,
+        total=n,
     )
 
 
@@ -343,6 +349,7 @@ def _of_images(
         has_targets=found is not None and checked is None,
         p=shape.p,
         inputs_at=inputs,
+        total=n,
     )
 
 

@@ -22,6 +22,7 @@ from idl_audit.data.file_samples import FileSamples
 from idl_audit.data.image_folder import ImageFolder, is_image
 from idl_audit.data.sample_files import open_sample_file
 from idl_audit.data.stores import Chained, Store
+from idl_audit.data.tables import Aside
 from idl_audit.data.tar_files import is_tar, open_tar
 from idl_audit.values.errors import DataError
 
@@ -76,12 +77,12 @@ def may_hold_images(path: Path) -> bool:
     return is_tar(start) or column_files.is_column_file(start)
 
 
-def open_samples_in(path: Path, wanted: Sequence[Sequence[str]]) -> FileSamples:
+def open_samples_in(path: Path, wanted: Sequence[Sequence[str]], aside: Aside | None = None) -> FileSamples:
     """Return the samples of one of several files. Raises DataError as the readers of its format do."""
     if not may_hold_images(path):
-        return FileSamples(open_sample_file(path, wanted), None)
+        return FileSamples(open_sample_file(path, wanted, aside), None)
     with path.open("rb") as stream:
-        return open_tar(path, wanted) if is_tar(stream.read(512)) else open_columns(path, wanted)
+        return open_tar(path, wanted) if is_tar(stream.read(512)) else open_columns(path, wanted, aside)
 
 
 def chained(path: Path, files: Sequence[Path], parts: Sequence[StoredFile]) -> StoredFile:

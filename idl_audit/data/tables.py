@@ -50,7 +50,15 @@ class Table:
     missing: MappingProxyType[int, str]
 
 
-def read_table(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
+@dataclass(frozen=True)
+class Aside:
+    """Columns that samples are grouped by: inputs only where all others, labels left out, are too few for p."""
+
+    names: tuple[str, ...]
+    p: int
+
+
+def read_table(path: Path, wanted: Sequence[Sequence[str]], aside: Aside | None = None) -> ArrayFile:
     """Return the numbers of a CSV file: the column that its heading calls label as labels, all others as inputs.
 
     A file that only labels are asked of may have them as its only column, or its only row. A group of other names asks
@@ -60,10 +68,8 @@ def read_table(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
     Raises:
         DataError: where the text is too large, is no table, can be read in two ways, or has an entry that is no number.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path} has more than {MAX_BYTES / 2**30:g} GiB of text; save the samples with numpy.savez")
-    content = path.read_bytes()
-    table = parse_table(decoded(content, path, _ADVICE), path)
+    content = _content(path)
+    table = parse_table(decoded(content, path, _ADVICE), path, aside=aside)
     if not table.rows:
         raise DataError(f"{path} holds no samples: it has {'only a heading' if table.heading else 'no rows'}")
     numbers = np.array(table.rows, np.float64)
@@ -80,20 +86,65 @@ def read_table(path: Path, wanted: Sequence[Sequence[str]]) -> ArrayFile:
     return ArrayFile(arrays, table.heading, hashlib.sha256(content).hexdigest(), table.missing)
 
 
+def _content(path: Path) -> bytes:
+    if path.stat().st_size > MAX_BYTES:
+        raise DataError(f"{path} has more than {MAX_BYTES / 2**30:g} GiB of text; save the samples with numpy.savez")
+    return path.read_bytes()
+
+
+def read_texts(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return columns of a table as they are written, by their headings.
+
+    Raises:
+        DataError: where the file is no table with a heading, or a column is not there once.
+    """
+    rows = Rows(decoded(_content(path), path, _ADVICE), path, comments=True)
+    body = iter(rows)
+    first = next(body, None)
+    heading = [] if first is None else first.cells
+    for name in names:
+        _check_heading(path, heading, name)
+    places = [heading.index(name) for name in names]
+    columns: list[list[str]] = [[] for _ in names]
+    for row in body:
+        if len(row.cells) != len(heading):
+            _refuse_ragged(path, row, heading, len(heading), rows.name)
+        for column, place in zip(columns, places, strict=True):
+            column.append(row.cells[place])
+    return dict(zip(names, columns, strict=True))
+
+
+def _check_heading(path: Path, heading: Sequence[str], name: str) -> None:
+    """Refuse a table in which not exactly one column has this heading."""
+    if heading.count(name) != 1:
+        found = ", ".join(map(shown, heading[:10])) + (", ..." if len(heading) > 10 else "")
+        raise DataError(
+            f"{path} has {'no' if name not in heading else 'more than one'} column with the heading {shown(name)}; its "
+            f"first line has {found or 'nothing'}"
+        )
+
+
 def _column(group: Sequence[str], heading: Sequence[str], numbers: FloatArray) -> FloatArray | None:
     """Return the column with one of these headings, where there is exactly one."""
     places = [place for place, name in enumerate(heading) if name in group]
     return numbers[:, places] if len(places) == 1 else None
 
 
-def parse_table(text: str, path: Path, *, equal: bool = True) -> Table:
+def parse_table(text: str, path: Path, *, equal: bool = True, aside: Aside | None = None) -> Table:
     """Return the numbers of a text; `equal` asks for rows of one length.
+
+    Columns that are put `aside` are as if they were not there.
 
     Raises:
         DataError: where it is no table of numbers, or can be read in two ways.
     """
     rows = Rows(text, path, comments=True, ragged=not equal)
     heading, body = _headed(path, rows, equal=equal)
+    left_out = _left_out(path, heading, aside)
+    if left_out:
+        width = len(heading)
+        heading = [name for place, name in enumerate(heading) if place not in left_out]
+        body = _without(path, body, left_out, width, rows.name)
     reader = _Numbers(path, rows, heading, careful=_may_mislead(text, rows.separator))
     values: list[FloatArray] = []
     for row in body:
@@ -105,6 +156,35 @@ def parse_table(text: str, path: Path, *, equal: bool = True) -> Table:
         values = [value[:-1] for value in values]
         heading = heading[:-1]
     return Table(tuple(heading), tuple(values), MappingProxyType(reader.missing))
+
+
+def _left_out(path: Path, heading: Sequence[str], aside: Aside | None) -> frozenset[int]:
+    """Return the places of the columns that are put aside: none where the inputs need them.
+
+    Raises:
+        DataError: where there is no heading to find them by.
+    """
+    if aside is None:
+        return frozenset()
+    found = frozenset(place for place, name in enumerate(heading) if name in aside.names)
+    if not heading:
+        raise DataError(f"{path} has no heading, and samples are to be grouped by {aside.names[0]}; name its columns")
+    for name in aside.names:
+        _check_heading(path, heading, name)
+    labelled = any(name.lower() in LABEL_COLUMNS for name in heading)
+    return frozenset() if len(heading) - labelled == aside.p else found
+
+
+def _without(path: Path, body: Iterator[Row], places: frozenset[int], width: int, separator: str) -> Iterator[Row]:
+    """Yield rows without some of their cells. Raises DataError where a row has not as many as the heading."""
+    for row in body:
+        if len(row.cells) != width:
+            above = f"the heading {width}"
+            raise DataError(
+                f"{path}, line {row.line} has {len(row.cells)} entries, and {above}, separated by {separator}; give "
+                "every sample one row of the same length"
+            )
+        yield Row(row.line, [cell for place, cell in enumerate(row.cells) if place not in places])
 
 
 def _split_further(row: Row) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Final
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.gate.comparison import changes, check_comparable
 from idl_audit.gate.fingerprints import notes
+from idl_audit.gate.known import Known, counted_apart, idle
 from idl_audit.gate.measures import Figure, Gain, Share, measure
 from idl_audit.gate.rules import AT_EPS, COMPARED, EXAMPLE, QUANTILES, Metric, Rule, parse_rule
+from idl_audit.report.groups import CLASS
 from idl_audit.report.schema import Gate, NewlyFalsified, Report, RuleResult, Verdict
 from idl_audit.report.shares import wilson
 from idl_audit.report.wording import eps_text, plain
@@ -42,12 +45,19 @@ def parse_rules(require: Sequence[str], warn: Sequence[str], *, has_baseline: bo
     return rules
 
 
-def check_measured(rules: Sequence[Rule], *, radii: Sequence[Eps], sensitivity: bool) -> None:
+def check_measured(
+    rules: Sequence[Rule], *, radii: Sequence[Eps], sensitivity: bool, columns: Sequence[str] = ()
+) -> None:
     """Refuse, before any work is done, rules that the report to come will say nothing of.
 
     Raises:
-        OptionError: where there will be no sensitivity, no verdicts, or none at the rule's radius.
+        OptionError: where there will be no sensitivity, no verdicts, none at the rule's radius, or no such groups.
     """
+    for rule in rules:
+        if rule.group is not None and rule.group.column not in (CLASS, *columns):
+            raise OptionError(
+                f"the rule '{rule.text}' is about groups of {rule.group.column}; say --group-by {rule.group.column}"
+            )
     known = ", ".join(radius.text for radius in radii)
     for rule in rules:
         which = _OF_OTHERS.get(rule.metric) if rule.metric is not None else None
@@ -67,11 +77,18 @@ def check_measured(rules: Sequence[Rule], *, radii: Sequence[Eps], sensitivity: 
 
 
 def judge(
-    report: Report, rules: Sequence[Rule], *, baseline: Report | None = None, baseline_path: Path | None = None
+    report: Report,
+    rules: Sequence[Rule],
+    *,
+    baseline: Report | None = None,
+    baseline_path: Path | None = None,
+    known: Sequence[Known] = (),
+    today: datetime.date | None = None,
 ) -> Gate:
     """Judge the rules over a report. Integers and exact fractions are compared: k * den >= num * n.
 
-    A report that is incomplete fails, whatever its rules say; what it lacks fails the rules that ask for it.
+    A report that is incomplete fails, whatever its rules say; what it lacks fails the rules that ask for it. No rule
+    counts samples that are `known`, in the report or in the baseline; an entry whose last day is before `today` fails.
 
     Raises:
         OptionError: where a complete report does not say what a rule asks for.
@@ -83,7 +100,12 @@ def judge(
             raise OptionError(f"{name} is incomplete; give a complete report")
         check_comparable(report, baseline, name, same_radii=True)
     complete = report.status == "complete"
-    results = [RuleResult(rule=COMPLETE, passed=complete, expected="complete", found=report.status)]
+    day = today or datetime.datetime.now(datetime.UTC).date()
+    apart = counted_apart(report, known, day)
+    whole, report = report, apart.rest
+    if baseline is not None:
+        baseline = counted_apart(baseline, known, day).rest
+    results = [RuleResult(rule=COMPLETE, passed=complete, expected="complete", found=report.status), *apart.over]
     for rule in rules:
         for single in _expanded(rule, baseline or report):
             try:
@@ -98,7 +120,8 @@ def judge(
         baseline=None if baseline_path is None else str(baseline_path),
         rules=tuple(results),
         newly_falsified=worse,
-        notes=() if baseline is None else tuple(notes(report, baseline)),
+        notes=(*(() if baseline is None else notes(report, baseline)), *idle(whole, apart.told)),
+        known=apart.told,
     )
 
 
@@ -127,7 +150,7 @@ def _expanded(rule: Rule, report: Report) -> Iterator[Rule]:
 
 def _judge(rule: Rule, report: Report, baseline: Report | None) -> RuleResult:
     assert rule.metric is not None
-    now = measure(report, rule.metric, rule.eps, rule.label)
+    now = measure(report, rule.metric, rule.eps, rule.group)
     if rule.drop:
         assert baseline is not None
         _check_same_kind(rule, report, baseline)

@@ -12,8 +12,10 @@ from fractions import Fraction
 from typing import TypeVar
 
 from idl_audit.data.numbers import parse_number
-from idl_audit.gate.rules import AT_EPS, COMPARED, QUANTILES, Metric, quantile
+from idl_audit.gate.rules import AT_EPS, COMPARED, QUANTILES, Group, Metric, quantile
+from idl_audit.report.groups import CLASS, group_of, groupings
 from idl_audit.report.schema import (
+    CleanAccuracy,
     ComparedCounts,
     EpsSummary,
     MonotoneCounts,
@@ -64,14 +66,14 @@ class Gain:
         return Fraction(self.after - self.before, self.n) if self.n else None
 
 
-def measure(report: Report, metric: Metric, eps: str | None, label: int | None = None) -> Share | Figure | Gain:
-    """Return what the report says, of the samples of one class where `label` names it.
+def measure(report: Report, metric: Metric, eps: str | None, group: Group | None = None) -> Share | Figure | Gain:
+    """Return what the report says, of the samples of one group where one is named.
 
     Raises:
         OptionError: where it says nothing of the metric, or not at this radius.
     """
-    if label is not None:
-        return _of_class(report, metric, eps, label)
+    if group is not None:
+        return _of_group(report, metric, eps, group)
     if metric in COMPARED:
         return _compared(report, metric, eps)
     if metric is Metric.MONOTONE:
@@ -102,9 +104,8 @@ def measure(report: Report, metric: Metric, eps: str | None, label: int | None =
             return Share(entry.timed_out, entry.n)
         return Share(entry.falsified, entry.n - entry.clean_wrong)
     if metric is Metric.CLEAN_ACCURACY:
-        if report.summary is None or report.summary.clean is None:
-            raise OptionError("the report has no clean accuracy; write one with certify, attack or run")
-        return Share(report.summary.clean.k, report.summary.clean.n)
+        clean = _check_clean(report)
+        return Share(clean.k, clean.n)
     found = report.sensitivity
     if found is None:
         raise OptionError(f"the report has no sensitivity, which {metric} speaks of; write one with sensitivity or run")
@@ -127,11 +128,20 @@ def largest_at(report: Report, share: Fraction) -> float | None:
     return found[max(1, math.ceil(share * len(found))) - 1]
 
 
-def _of_class(report: Report, metric: Metric, eps: str | None, label: int) -> Share:
-    """Return a share of the samples of one class; of a class without samples it has no value, and no rule holds."""
-    samples = [sample for sample in report.samples if sample.label == label]
+def _of_group(report: Report, metric: Metric, eps: str | None, group: Group) -> Share:
+    """Return a share of the samples of one group; of one without samples it has no value, and no rule holds."""
+    known = groupings(report)
+    if group.column != CLASS and group.column not in known:
+        named = ", ".join(plain(name) for name in known if name != CLASS) or "none"
+        raise OptionError(
+            f"the report does not tell samples apart by {plain(group.column)} (it has {named}); write one with "
+            f"--group-by {plain(group.column)}"
+        )
+    samples = [one for one in report.samples if one.results and group_of(one, group.column) == group.entry]
     if metric is Metric.CLEAN_ACCURACY:
-        return Share(sum(sample.predicted == label for sample in samples), len(samples))
+        _check_clean(report)
+        wrong = sum(any(one.verdict is Verdict.CLEAN_WRONG for one in sample.results) for sample in samples)
+        return Share(len(samples) - wrong, len(samples))
     radius = entry_at(report, metric, eps).eps
     results = [result for sample in samples for result in sample.results if result.eps == radius]
     wanted = {
@@ -143,6 +153,13 @@ def _of_class(report: Report, metric: Metric, eps: str | None, label: int) -> Sh
         return Share(sum(result.reason is Reason.TIME_LIMIT for result in results), len(results))
     out_of = [one for one in results if metric is not Metric.ATTACK_SUCCESS or one.verdict is not Verdict.CLEAN_WRONG]
     return Share(sum(one.verdict is wanted[metric] for one in out_of), len(out_of))
+
+
+def _check_clean(report: Report) -> CleanAccuracy:
+    """Return the clean accuracy. Raises OptionError where the report has none."""
+    if report.summary is None or report.summary.clean is None:
+        raise OptionError("the report has no clean accuracy; write one with certify, attack or run")
+    return report.summary.clean
 
 
 def _gained(report: Report, eps: str | None) -> Gain:

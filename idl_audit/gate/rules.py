@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from idl_audit.data.numbers import parse_fraction
+from idl_audit.report.groups import CLASS
 from idl_audit.values.errors import OptionError
 
 Level = Literal["error", "warning"]
@@ -81,7 +82,7 @@ QUANTILES: Final = frozenset({Metric.LARGEST_CERTIFIED_EPS})
 SHARES: Final = (AT_EPS | {Metric.CLEAN_ACCURACY}) - {Metric.MAX_DIFFERENCE}
 """Metrics that are k of n."""
 
-BY_CLASS: Final = frozenset(
+BY_GROUP: Final = frozenset(
     {
         Metric.CLEAN_ACCURACY,
         Metric.CERTIFIED_ACCURACY,
@@ -90,7 +91,7 @@ BY_CLASS: Final = frozenset(
         Metric.TIMED_OUT,
     }
 )
-"""Metrics that may be asked of the samples of one class."""
+"""Metrics that may be asked of the samples of one group: of a class, or of one entry of a column (--group-by)."""
 
 ACCURACIES: Final = frozenset({Metric.CLEAN_ACCURACY, Metric.CERTIFIED_ACCURACY, Metric.CERTIFIED_SHARE})
 """Metrics that `drop` can speak of: less of them is worse."""
@@ -101,13 +102,24 @@ OPERATORS: Final[Mapping[str, Callable[[Fraction, Fraction], bool]]] = MappingPr
 
 EXAMPLE: Final = "certified_accuracy@2/255 >= 0.90"
 _TARGET = r"(?P<{0}>[A-Za-z_]+)(?:\s*@\s*(?P<{0}_eps>[^\s<>=()@%\[\]]+))?"
-_CLASS = r"(?:\s*\[\s*class\s*=\s*(?P<label>[0-9]{1,9})\s*\])?"
+_GROUP = r"(?:\s*\[\s*(?P<column>[^\[\]=]+?)\s*=\s*(?P<entry>[^\[\]]*?)\s*\])?"
 _RULE = re.compile(
-    rf"(?:(?P<drop>drop)(?:\s*\(\s*{_TARGET.format('dropped')}\s*\))?|{_TARGET.format('metric')}{_CLASS})"
+    rf"(?:(?P<drop>drop)(?:\s*\(\s*{_TARGET.format('dropped')}\s*\))?|{_TARGET.format('metric')}{_GROUP})"
     r"\s*(?P<operator>[<>=!~]+)\s*(?P<number>[^%\s<>=!~](?:[^%]*[^%\s])?)\s*(?P<percent>%)?",
     re.IGNORECASE,
 )
 _LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Group:
+    """The samples of one group: of a class, or those of which a column of the data says so."""
+
+    column: str
+    entry: str
+
+    def __str__(self) -> str:
+        return f"[{self.column}={self.entry}]"
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ class Rule:
 
     metric: None stands for every certified accuracy, in a bare `drop`.
     eps: the radius as it was written; None where none was.
-    label: the class of the samples that it is about; None for all.
+    group: the samples that it is about; None for all.
     drop: whether the rule is about the baseline's value minus the report's.
     limit: the exact number on the right, a share in [0, 1] for shares.
     """
@@ -129,7 +141,7 @@ class Rule:
     operator: str
     limit: Fraction
     limit_text: str
-    label: int | None = None
+    group: Group | None = None
 
     def holds(self, value: Fraction) -> bool:
         """Return whether the exact value fulfils the rule; nothing is rounded."""
@@ -164,11 +176,7 @@ def parse_rule(text: str, *, level: Level = "error") -> Rule:
             parse_fraction(eps, option=f"the rule {shown}")
     elif metric in QUANTILES:
         raise OptionError(f"the rule {shown} needs a quantile: write {metric}@q10, which all but a tenth reach")
-    label = None if match["label"] is None else int(match["label"])
-    if label is not None and metric not in BY_CLASS:
-        raise OptionError(
-            f"the rule {shown} is about a class, and {metric} is not counted by classes; leave [class] out"
-        )
+    group = _group(match["column"], match["entry"], metric, shown)
     sign = match["operator"]
     if sign not in OPERATORS:
         raise OptionError(f"the rule {shown} compares by {sign}; write one of {', '.join(OPERATORS)}")
@@ -182,7 +190,24 @@ def parse_rule(text: str, *, level: Level = "error") -> Rule:
         limit = limit / 100
     _check_limit(limit, share=share, percent=bool(match["percent"]), number=match["number"], shown=shown)
     limit_text = f"{match['number']} %" if match["percent"] else match["number"]
-    return Rule(text.strip(), level, metric, eps, drop, sign, limit, limit_text, label)
+    return Rule(text.strip(), level, metric, eps, drop, sign, limit, limit_text, group)
+
+
+def _group(column: str | None, entry: str, metric: Metric | None, shown: str) -> Group | None:
+    if column is None:
+        return None
+    if metric not in BY_GROUP:
+        raise OptionError(
+            f"the rule {shown} is about one group of samples, and {metric} is not counted by groups; leave [{column}] "
+            "out"
+        )
+    if len(entry) > 1 and entry[0] == entry[-1] and entry[0] in "\"'":
+        entry = entry[1:-1]
+    if column.lower() != CLASS:
+        return Group(column, entry)
+    if not re.fullmatch("[0-9]{1,9}", entry):
+        raise OptionError(f"the rule {shown} is about the class {entry!r}; classes are whole numbers: [class=3]")
+    return Group(CLASS, str(int(entry)))
 
 
 def quantile(text: str, shown: str) -> Fraction:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from idl_audit.data.numbers import Eps, parse_eps, parse_number, parse_number_list
 from idl_audit.data.perturbations import parse_perturbation
 from idl_audit.graph.torch_options import shape_like
+from idl_audit.values.columns import GroupColumn
 from idl_audit.values.errors import OptionError
 from idl_audit.values.input_sets import NORMS
 from idl_audit.values.options import PATH, REQUIRED, SECONDS, SWITCH, Declared, Reader, one_of, option, whole
@@ -121,6 +122,32 @@ def ignore() -> Any:
         "others do within EPS? With --eps 0 nothing but these moves."
     )
     return option(None, FEATURES, help, metavar="LIST")
+
+
+def _group_column(text: str, flag: str) -> GroupColumn:
+    name, mark, path = (part.strip() for part in text.partition("="))
+    if not name or (mark and not path):
+        raise OptionError(f"{flag} must be COLUMN, or COLUMN=FILE, not {text!r}")
+    if name.lower() == "class":
+        raise OptionError(f"{flag} {name}: verdicts are counted by class anyway; call a column of the data otherwise")
+    if any(mark in name for mark in "[]"):
+        raise OptionError(f"{flag} {name}: rules of `gate` name columns within brackets; call it otherwise")
+    return GroupColumn(name, Path(path) if mark else None)
+
+
+GROUP_COLUMN: Final = Reader(
+    _group_column,
+    was_read=lambda value: isinstance(value, GroupColumn),
+    placed=lambda value, folder: value if value.path is None else replace(value, path=folder / value.path),
+)
+
+
+def group_by() -> Any:
+    help = (
+        "Count verdicts by what a column (or array) of the data says of each sample, too, or one of a table beside it: "
+        "COLUMN=FILE.csv. Again for others. By class they are counted anyway."
+    )
+    return option((), GROUP_COLUMN, help, metavar="COLUMN", panel=DATA, several=True)
 
 
 NORM: Final = one_of("linf", *NORMS, noun="norm")

@@ -10,6 +10,7 @@ from idl_audit.commands.options import common as c
 from idl_audit.commands.options.reading import IDLE, DataOptions, ModelOptions
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
+from idl_audit.values.columns import GroupColumn
 from idl_audit.values.errors import OptionError
 from idl_audit.values.options import PATH, SECONDS, Declared, Reader, group, option, several_of
 from idl_audit.values.verdicts import ArithmeticName
@@ -86,6 +87,7 @@ class Run(Declared):
     )
     reading: ModelOptions = group(ModelOptions)
     preprocessing: Preprocessing = group(Preprocessing)
+    group_by: tuple[GroupColumn, ...] = c.group_by()
     printing: c.Printing = group(c.Printing, without=("output",))
     watching: c.Watching = group(c.Watching)
     output: Path | None = c.file(

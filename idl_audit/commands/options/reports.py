@@ -33,6 +33,12 @@ class Gate(Declared):
     baseline: Path | None = option(
         None, PATH, "An earlier report on the same data under the same threat model.", metavar="FILE"
     )
+    known: Path | None = option(
+        None,
+        PATH,
+        "A list of samples that may fail, with reasons: no rule counts them until the entry's last day.",
+        metavar="FILE.toml",
+    )
     update_baseline: bool = option(
         False, SWITCH, "Where the gate passes, make the report the new baseline.", in_file=False
     )

@@ -14,6 +14,7 @@ from idl_audit.commands.options.reading import ANY_OUTPUTS, DataOptions, ModelOp
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.budget import Budget
+from idl_audit.values.columns import GroupColumn
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_file, check_new_folder
 from idl_audit.values.options import (
@@ -198,6 +199,7 @@ class RobustnessOptions(Declared):
         "the one EPS given, by bisection to one per cent; --time-limit and --max-nodes are for each radius tried.",
         rank=4,
     )
+    group_by: tuple[GroupColumn, ...] = c.group_by()
     plot: Path | None = c.file(
         "Draw the shares of samples that are certified and not falsified, over EPS, as a PNG.", metavar="FILE"
     )
@@ -209,7 +211,9 @@ class RobustnessOptions(Declared):
         "Write what proves each certified sample, or the PROPERTY, into this folder, for `verify`.", metavar="DIR"
     )
     images: Path | None = c.file(
-        "Draw sample, change (changed pixels in red) and adversarial input as PNGs in this folder.", metavar="DIR"
+        "Draw sample, change (red where pixels rise, blue where they fall) and adversarial input as PNGs in this "
+        "folder.",
+        metavar="DIR",
     )
     image_shape: tuple[int, ...] | None = c.image_shape()
     matrix: Path | None = option(
@@ -239,6 +243,9 @@ class RobustnessOptions(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        names = [column.name for column in self.group_by]
+        if len(set(names)) < len(names):
+            raise OptionError(f"--group-by names {max(names, key=names.count)} twice; name each column once")
         object.__setattr__(self, "eps", chosen_eps(self.eps, perturbed=self.is_perturbed))
         if self.resume and self.journal is None:
             raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")

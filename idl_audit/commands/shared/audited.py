@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.deciding import Setting
 from idl_audit.commands.shared.demands import Demanded, read_demanded
 from idl_audit.commands.shared.subject import Subject
+from idl_audit.data.group_columns import read_groups
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.overview import Overview, look_at, unchanged
 from idl_audit.data.samples import SampleStream
@@ -38,6 +40,16 @@ class Audited:
     """How many samples are no numbers that the network reads."""
     demanded: Demanded
     """What is asked of the outputs."""
+    groups: Mapping[int, Mapping[str, str]]
+    """With --group-by: position in the file -> column -> group."""
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {index: place for place, index in enumerate(self.given.indices.tolist())}
+
+    def fingerprint(self, index: int) -> str:
+        """Return the hash of a sample's numbers, as the file has them, by its position in the file."""
+        return bytes(self.seen_given.hashes[self._places[index]]).hex()
 
     @property
     def labels(self) -> IntArray:
@@ -52,8 +64,10 @@ def audited(setting: Setting, subject: Subject, options: RobustnessOptions) -> A
     Raises:
         DataError: where the samples have no labels, or one lies outside the valid range.
     """
-    demanded = read_demanded(subject, options.data, options.model, options.demanded)
+    aside = [column.name for column in options.group_by if column.path is None]
+    demanded = read_demanded(subject, options.data, options.model, options.demanded, aside=aside)
     given = demanded.stream
+    groups = read_groups(options.data.path, options.group_by, given.indices, given.total) if options.group_by else []
     _refuse_unlabelled(demanded, given, subject)
     chosen = _but_target(given, options)
     samples = _as_read(chosen, subject, options)
@@ -67,7 +81,8 @@ def audited(setting: Setting, subject: Subject, options: RobustnessOptions) -> A
     if setting.eps_is_distance:  # it must have the data's units
         check_eps_units(options.eps, seen_given.least, seen_given.greatest, options.data.preprocessing.bounds)
     rounded = 0 if samples is chosen else _differing(chosen, samples)
-    return Audited(given, unchanged(samples, seen), seen_given, seen, rounded, demanded)
+    by_index = dict(zip(given.indices.tolist(), groups, strict=True)) if groups else {}
+    return Audited(given, unchanged(samples, seen), seen_given, seen, rounded, demanded, by_index)
 
 
 def _refuse_unlabelled(demanded: Demanded, samples: SampleStream, subject: Subject) -> None:

@@ -170,8 +170,10 @@ def _together(parts: Sequence[Limits]) -> Limits:
     return Limits(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
 
-def read_demanded(subject: Subject, data: DataOptions, reading: ModelOptions, asked: DemandOptions) -> Demanded:
-    """Read the samples, with the labels that the demand needs.
+def read_demanded(
+    subject: Subject, data: DataOptions, reading: ModelOptions, asked: DemandOptions, *, aside: Sequence[str] = ()
+) -> Demanded:
+    """Read the samples, with the labels that the demand needs; columns `aside` are no inputs where others suffice.
 
     Raises:
         DataError: where they do not fit the model, or have no labels that are needed.
@@ -183,15 +185,15 @@ def read_demanded(subject: Subject, data: DataOptions, reading: ModelOptions, as
     ):
         raise OptionError(f"--of-outputs must list different outputs of the network, 0 to {q - 1}")
     if asked.kind == "limits":
-        return Demanded(open_stream(subject, data, with_labels=False), asked)
+        return Demanded(open_stream(subject, data, with_labels=False, aside=aside), asked)
     if asked.kind in ("class", "top"):
-        return Demanded(open_stream(subject, data), asked)
+        return Demanded(open_stream(subject, data, aside=aside), asked)
     if asked.kind == "labels":
-        found = open_stream(subject, data, rows=LabelRows(q, 2, "output"))
+        found = open_stream(subject, data, rows=LabelRows(q, 2, "output"), aside=aside)
         demanded = Demanded(found, asked, _threshold(subject, reading.threshold))
     else:
         classes, places = _pixels(subject)
-        found = open_stream(subject, data, rows=LabelRows(places, classes, "pixel"))
+        found = open_stream(subject, data, rows=LabelRows(places, classes, "pixel"), aside=aside)
         demanded = Demanded(found, asked)
     if found.labels is None:
         raise DataError(

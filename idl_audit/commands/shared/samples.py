@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.fingerprints import samples_sha256
@@ -18,9 +20,16 @@ def open_samples(subject: Subject, options: DataOptions, *, with_labels: bool = 
 
 
 def open_stream(
-    subject: Subject, options: DataOptions, *, with_labels: bool = True, rows: LabelRows | None = None
+    subject: Subject,
+    options: DataOptions,
+    *,
+    with_labels: bool = True,
+    rows: LabelRows | None = None,
+    aside: Sequence[str] = (),
 ) -> SampleStream:
     """Return the samples for a model, to be read by and by; where each has several labels, those of `rows`.
+
+    Columns `aside` of a table are no inputs unless the others are too few.
 
     Raises:
         DataError: where they do not fit the model.
@@ -36,6 +45,7 @@ def open_stream(
         index=options.index,
         layout=options.layout,
         with_labels=with_labels,
+        aside=aside,
     )
 
 

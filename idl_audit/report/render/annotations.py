@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
+from idl_audit.report.known import known_samples, known_text
 from idl_audit.report.schema import Report, RuleResult, Verdict
 from idl_audit.report.wording import eps_text, plain, verdict_sentence
 from idl_audit.report.worst_first import worst_first
@@ -26,6 +27,8 @@ class Annotation:
     """What kind of thing it is: the same words from report to report."""
     title: str
     message: str
+    suppressed: str | None = None
+    """Why it is no news: it is known, and nobody need look at it."""
 
 
 def told_of(report: Report) -> Iterator[Annotation]:
@@ -80,12 +83,19 @@ def _relations(report: Report) -> Iterator[Annotation]:
 
 def _samples(report: Report) -> Iterator[Annotation]:
     ordered = worst_first(report.samples)
+    known = known_samples(report)
+    for sample in ordered:
+        entry = known.get(sample.index)
+        bad = [one for one in sample.results if one.verdict in (Verdict.FALSIFIED, Verdict.CLEAN_WRONG)]
+        if entry is not None and bad:
+            text = f"sample {sample.index} fails at eps {eps_text(report, bad[0].eps)}; {known_text(entry)}"
+            yield Annotation("notice", "falsified", f"known sample {sample.index}", text, entry.reason)
     for radius in sorted({result.eps for sample in ordered for result in sample.results}):
         fallen = [
             sample.index
             for sample in ordered
             for result in sample.results
-            if result.eps == radius and result.verdict is Verdict.FALSIFIED
+            if result.eps == radius and result.verdict is Verdict.FALSIFIED and sample.index not in known
         ]
         if fallen:
             named = ", ".join(map(str, fallen[:NAMED])) + (", ..." if len(fallen) > NAMED else "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from idl_audit.report.render.parts import Cell, Detail, Mark, PairList, Section, table, verdict_mark
+from idl_audit.report.known import known_samples, known_text
+from idl_audit.report.render.parts import Cell, Detail, Mark, Name, PairList, Section, table, verdict_mark
 from idl_audit.report.schema import Adversarial, Report, SampleReport, SampleResult, Verdict
 from idl_audit.report.wording import REASONS, changes_text, eps_text, figure, parameters_text
 from idl_audit.report.worst_first import WORST_FIRST, worst_first
@@ -34,9 +35,11 @@ def _worst(sample: SampleReport) -> Verdict:
 
 
 def _detail(report: Report, sample: SampleReport, key: str) -> Detail:
-    about = PairList()
+    about, known = PairList(), known_samples(report)
     about.add("label", sample.label)
     about.add("predicted", sample.predicted)
+    about.add("fingerprint", None if sample.fingerprint is None else Name(sample.fingerprint))
+    about.add("counted apart", known_text(known[sample.index]) if sample.index in known else None)
     for column, value in sample.groups.items():
         about.add(column, value)
     for text in dict.fromkeys(REASONS[result.reason] for result in sample.results if result.reason):

@@ -15,7 +15,8 @@ from pathlib import PurePath
 from typing import Final, Literal, TypeAlias
 from xml.etree import ElementTree
 
-from idl_audit.report.schema import Reason, Report, RuleResult, SampleResult, Verdict
+from idl_audit.report.known import known_samples, known_text
+from idl_audit.report.schema import KnownSample, Reason, Report, RuleResult, SampleResult, Verdict
 from idl_audit.report.wording import REASONS, demand_text, eps_text, figure, in_arithmetic, plain, verdict_sentence
 
 MARK: Final = "<?xml version='1.0' encoding='utf-8'?>\n<!-- idl-audit report -->"
@@ -76,9 +77,10 @@ def _suites(report: Report) -> Iterator[tuple[str, list[_Case]]]:
     yield "report", [_whole(report)]
     if report.gate is not None:
         yield "gate", [_rule(rule) for rule in report.gate.rules]
+    known = known_samples(report)
     for radius in sorted({result.eps for sample in report.samples for result in sample.results}):
         cases = [
-            _verdict(sample.index, sample.label, result, judged=report.gate is None)
+            _verdict(sample.index, sample.label, result, judged=report.gate is None, known=known.get(sample.index))
             for sample in report.samples
             for result in sample.results
             if result.eps == radius
@@ -144,12 +146,14 @@ def _rule(rule: RuleResult) -> _Case:
     return _fail(rule.rule, "gate", message)
 
 
-def _verdict(index: int, label: int | None, result: SampleResult, *, judged: bool) -> _Case:
+def _verdict(index: int, label: int | None, result: SampleResult, *, judged: bool, known: KnownSample | None) -> _Case:
     name = f"sample {index}" if label is None else f"sample {index} (label {label})"
     seconds = result.seconds or 0.0
     if result.verdict is Verdict.CERTIFIED:
         return _Case(name, seconds)
     told = f"{result.verdict.value}: {_told(result)}"
+    if known is not None:
+        return _Case(name, seconds, "skipped", message=f"{known_text(known)} ({told})")
     if judged and result.verdict is not Verdict.UNKNOWN:
         return _fail(name, result.verdict.value, told, seconds)
     return _Case(name, seconds, "skipped", message=told)

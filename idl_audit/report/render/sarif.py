@@ -69,6 +69,8 @@ def _result(told: Annotation, place: int, file: str | None) -> dict[str, Any]:
         "message": {"text": f"{plain(told.title)}: {plain(told.message, longest=2000)}"},
         "partialFingerprints": {"idlAudit/v1": same},
     }
+    if told.suppressed is not None:
+        found["suppressions"] = [{"kind": "external", "justification": plain(told.suppressed, longest=1000)}]
     if file is not None:
         where = {"artifactLocation": {"uri": quote(file)}, "region": {"startLine": 1}}
         found["locations"] = [{"physicalLocation": where}]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from idl_audit.report.groups import CLASS, groupings
+from idl_audit.report.known import entry_name, verdicts_of
 from idl_audit.report.radius_curve import radius_curve
 from idl_audit.report.render.details import detailed
 from idl_audit.report.render.parts import (
@@ -56,6 +57,7 @@ MOST_SAMPLES = 5000
 MANY_RADII = 24
 """Up to so many, each has a column of its own."""
 
+_STATES: dict[str, Kind] = {"apart": "quiet", "expired": "error", "absent": "warning"}
 _RESULTS: dict[PropertyResult, Kind] = {
     "unsat": "certified",
     "sat": "falsified",
@@ -80,9 +82,22 @@ def gate_section(report: Report) -> Iterator[Section]:
     ]
     title = "Attacked now, and not in the baseline"
     newly = (table(title, (">sample", ">eps", "before"), attacked),) if attacked else ()
+    listed = [
+        (
+            Mark(entry.state, _STATES[entry.state]),
+            entry_name(entry),
+            entry.reason,
+            entry.until,
+            verdicts_of(report, entry),
+        )
+        for entry in report.gate.known
+    ]
+    title = "Known samples: those that are apart no rule counts"
+    apart = (table(title, ("", "samples", "reason", "until", "verdicts"), listed, shown=100),) if listed else ()
     against = "" if report.gate.baseline is None else f"Compared with the baseline {report.gate.baseline}."
-    against = " ".join([against, *(f"Since then: {note}." for note in report.gate.notes)])
-    yield Section("gate", "Gate", (rules, *newly), against)
+    since = "" if report.gate.baseline is None else "Since then: "
+    against = " ".join([*filter(None, [against]), *(f"{since}{note}." for note in report.gate.notes)])
+    yield Section("gate", "Gate", (rules, *newly, *apart), against)
 
 
 def verdict_section(report: Report) -> Iterator[Section]:

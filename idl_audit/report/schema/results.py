@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from idl_audit.report.schema.base import (
     Count,
+    Fingerprint,
     Level,
     NonNegative,
     Part,
@@ -179,6 +180,9 @@ class SampleReport(Part):
     index: Count = Field(description="Position in the data file.")
     label: int | None = Field(default=None, ge=0, description="The right class; null where the data has none.")
     predicted: int | None = Field(default=None, ge=0, description="The class that the network predicts unperturbed.")
+    fingerprint: Fingerprint | None = Field(
+        default=None, description="BLAKE2b-128 of its numbers as float64, little-endian, in the model's order."
+    )
     groups: dict[Text, Text] = Field(
         default_factory=dict, description="With --group-by: what each column of the data says of it."
     )
@@ -404,6 +408,20 @@ class NewlyFalsified(Part):
     before: Verdict = Field(description="Its verdict in the baseline.")
 
 
+class KnownSample(Part):
+    """An entry of a list of samples that may fail (`gate --known`)."""
+
+    state: Literal["apart", "expired", "absent"] = Field(
+        description="apart: no rule counts the sample; expired: its last day is past, rules count it, and the gate "
+        "fails; absent: the report has no such sample."
+    )
+    indices: tuple[Count, ...] = Field(description="Positions in the data file of the samples that are meant.")
+    index: Count | None = Field(default=None, description="The position that the entry names.")
+    fingerprint: Text | None = Field(default=None, description="The fingerprint that the entry names.")
+    reason: Text = Field(description="Why the sample may fail, in the words of the list.")
+    until: Text | None = Field(default=None, description="The last day of the entry, YYYY-MM-DD; null for no end.")
+
+
 class Gate(Part):
     """Rules and a baseline, judged over the report."""
 
@@ -412,6 +430,9 @@ class Gate(Part):
     rules: tuple[RuleResult, ...] = Field(default=(), description="Every rule with its outcome.")
     newly_falsified: tuple[NewlyFalsified, ...] = Field(default=(), description="Compared with the baseline.")
     notes: tuple[Text, ...] = Field(default=(), description="What else differs from the baseline: model, methods, ...")
+    known: tuple[KnownSample, ...] = Field(
+        default=(), description="Samples that may fail, with reasons; those that are `apart` no rule counts."
+    )
 
     @model_validator(mode="after")
     def _check_passed(self) -> Self:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
+from idl_audit.report.known import entry_name
 from idl_audit.report.schema import Gate, Report, RuleResult
 from idl_audit.report.terminal.layout import Section, add_columns, add_row, heading, in_colour, table, verdict_name
 from idl_audit.report.wording import eps_text, figure, is_patch, perturbation_text, plain
@@ -22,6 +23,12 @@ def gate_sections(report: Report, gate: Gate, most: int | None) -> Iterable[Sect
                 made, (entry.index, eps_text(report, entry.eps), in_colour(entry.before, verdict_name(entry.before)))
             )
         yield heading("Attacked now, and not in the baseline", len(gate.newly_falsified), most), made
+    if gate.known:
+        made = table(("known", "left"), ("samples", "left"), ("reason", "left"), ("until", "left"))
+        for known in gate.known[:most]:
+            state = Text(known.state, style="bold red" if known.state == "expired" else "")
+            add_row(made, (state, entry_name(known), known.reason, known.until))
+        yield heading("Known samples: those that are apart no rule counts", len(gate.known), most), made
 
 
 def rules_table(report: Report, gate: Gate) -> Table:
@@ -35,7 +42,8 @@ def rules_table(report: Report, gate: Gate) -> Table:
     notes = [f"interval: {', '.join(map(plain, names))}; no rule is judged by it"] if names else []
     notes += _threat(report)
     notes += [f"baseline: {plain(gate.baseline)}"] if gate.baseline is not None else []
-    notes += [f"since the baseline: {plain(note)}" for note in gate.notes]
+    since = "" if gate.baseline is None else "since the baseline: "
+    notes += [f"{since}{plain(note)}" for note in gate.notes]
     if notes:
         made.caption, made.caption_justify = Text("\n".join(notes)), "left"
     return made
