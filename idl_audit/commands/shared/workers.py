@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from idl_audit.values.errors import IdlAuditError
@@ -70,29 +72,33 @@ def work_through(
     """
     left: deque[Task] = deque()
     waiting = iter(tasks)
-    busy: list[_Worker[Task, Answer]] = []
-    idle: list[_Worker[Task, Answer]] = []
+    packed = pickle.dumps(work)
+    busy: list[tuple[Task, Child]] = []
+    idle: list[Child] = []
     try:
         while True:
             for task in _next(left, waiting, jobs - len(busy)):
-                worker = idle.pop() if idle else _Worker(work, jobs)
-                worker.give(task, allowed(task))
-                busy.append(worker)
+                child = idle.pop() if idle else Child(packed, jobs)
+                child.give(pickle.dumps(task), allowed(task))
+                busy.append((task, child))
             if not busy:
                 return
-            wait([worker.pipe for worker in busy], timeout=WAIT)
-            for worker in list(busy):
-                done = worker.done(heard)
-                if done is None:
+            wait([child.pipe for _, child in busy], timeout=WAIT)
+            for task, child in list(busy):
+                said = child.said()
+                if isinstance(said, Message):
+                    heard(task, pickle.loads(said.packed))
+                if said is None or isinstance(said, Message):
                     continue
-                busy.remove(worker)
-                if worker.is_usable:
-                    idle.append(worker)
+                busy.remove((task, child))
+                if child.is_usable:
+                    idle.append(child)
+                done: Done[Task, Answer] = Done(task, said if isinstance(said, Lost) else said.answer(), child.seconds)
                 left.extend(follow(done))
                 yield done
     finally:
-        for worker in (*busy, *idle):
-            worker.end()
+        for child in (*(child for _, child in busy), *idle):
+            child.end()
 
 
 def _next(left: deque[Task], tasks: Iterator[Task], most: int) -> list[Task]:
@@ -101,48 +107,74 @@ def _next(left: deque[Task], tasks: Iterator[Task], most: int) -> list[Task]:
     return [*taken, *islice(tasks, most - len(taken))]
 
 
-class _Worker(Generic[Task, Answer]):
-    """One process and the task that it works on."""
+@dataclass(frozen=True)
+class Message:
+    """What a process says of its task before it answers."""
 
-    def __init__(self, work: Callable[[Task], Answer], jobs: int) -> None:
+    packed: bytes
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a process answers."""
+
+    packed: bytes
+
+    def answer(self) -> Any:
+        """Return the answer, or that there is none."""
+        return pickle.loads(self.packed)
+
+
+class Child:
+    """One process and the task that it works on; tasks and answers are pickles, which only they read who need them."""
+
+    def __init__(self, work: bytes, jobs: int = 1, folder: Path | None = None) -> None:
+        """Start it.
+
+        Args:
+            work: a pickle of what is called with each task.
+            jobs: with how many others it shares the processors.
+            folder: the folder that it works in; the present one, unless given.
+        """
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of numeric libraries
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, work, folder), daemon=True)
         with shared_by(jobs), _deaf_to_interrupts():
             self._process.start()
         theirs.close()
         self.is_usable = True
-        self._task: Any = None
         self._start = self._deadline = self._allowed = 0.0
 
-    def give(self, task: Task, seconds: float) -> None:
-        """Start a task."""
-        self._task, self._start, self._allowed = task, time.monotonic(), seconds
-        self._deadline = self._start + STARTING + seconds
-        with suppress(OSError):  # it died while idle: `done` will see the end of its pipe
-            self.pipe.send(task)
+    @property
+    def seconds(self) -> float:
+        """Time since the task that it works on began."""
+        return time.monotonic() - self._start
 
-    def done(self, heard: Callable[[Task, Any], None]) -> Done[Task, Answer] | None:
-        """Return the task with its answer, or that it is lost; None while it is being worked on."""
-        answer: Answer | Lost
+    def give(self, task: bytes, seconds: float) -> None:
+        """Start a task: a pickle of it."""
+        self._start, self._allowed = time.monotonic(), seconds
+        self._deadline = self._start + STARTING + seconds
+        with suppress(OSError):  # it died while idle: `said` will see the end of its pipe
+            self.pipe.send_bytes(task)
+
+    def said(self) -> Packed | Message | Lost | None:
+        """Return the answer, a word before it, or that the task is lost; None while there is nothing to say."""
         if self.pipe.poll():
             try:
-                answer = self.pipe.recv()
+                whole = self.pipe.recv_bytes()
             except Exception:  # a broken pipe, or half a message of a process that died
-                answer = self._lost()
-            if isinstance(answer, _Begun):
-                self._start = time.monotonic()
-                self._deadline = self._start + self._allowed
-                return None
-            if isinstance(answer, _Told):
-                heard(self._task, answer.message)
-                return None
+                return self._lost()
+            kind, packed = whole[:1], whole[1:]
+            if kind == _ANSWER:
+                return Packed(packed)
+            if kind == _TOLD:
+                return Message(packed)
+            self._start = time.monotonic()
+            self._deadline = self._start + self._allowed
         elif time.monotonic() > self._deadline:
-            answer = Lost("it took much longer than it was allowed to and was ended", overtime=True)
             self.end()
-        else:
-            return None
-        return Done(self._task, answer, time.monotonic() - self._start)
+            return Lost("it took much longer than it was allowed to and was ended", overtime=True)
+        return None
 
     def _lost(self) -> Lost:
         self._process.join(timeout=5)
@@ -161,16 +193,12 @@ class _Worker(Generic[Task, Answer]):
         self.pipe.close()
 
 
-@dataclass(frozen=True)
-class _Told:
-    """What a process says of its task before it answers."""
-
-    message: Any
-
-
-class _Begun:
-    """Said where the time of a task starts."""
-
+_BEGUN: Final = b"b"
+"""Said where the time of a task starts."""
+_TOLD: Final = b"t"
+"""Said before the answer, a pickle behind it."""
+_ANSWER: Final = b"a"
+"""Said at the end, a pickle behind it."""
 
 _to_parent: list[Connection[Any, Any]] = []
 """In a process that was started here: the pipe to the one that started it."""
@@ -179,13 +207,13 @@ _to_parent: list[Connection[Any, Any]] = []
 def tell(message: Any) -> None:
     """Say something to the process that handed out the task: it arrives at the `heard` of `work_through`."""
     for pipe in _to_parent:
-        pipe.send(_Told(message))
+        pipe.send_bytes(_TOLD + pickle.dumps(message))
 
 
 def begun() -> None:
     """Say that the time of the task starts now: what came before it is shared with others."""
     for pipe in _to_parent:
-        pipe.send(_Begun())
+        pipe.send_bytes(_BEGUN)
 
 
 def _end_with_parent() -> None:
@@ -196,13 +224,17 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _serve(pipe: Connection[Any, Any], work: Callable[[Any], Any]) -> None:
+def _serve(pipe: Connection[Any, Any], packed: bytes, folder: Path | None) -> None:
     """Answer tasks until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    if folder is not None:
+        os.chdir(folder)
+    work = pickle.loads(packed)
     _to_parent.append(pipe)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
-            task = pipe.recv()
+            task = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
         try:
@@ -214,7 +246,7 @@ def _serve(pipe: Connection[Any, Any], work: Callable[[Any], Any]) -> None:
         except Exception as error:
             answer = Lost(f"internal error: {type(error).__name__}: {error}; please report it")
         try:
-            pipe.send(answer)
+            pipe.send_bytes(_ANSWER + pickle.dumps(answer))
         except BrokenPipeError:
             return
 
