@@ -80,6 +80,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "threadpoolctl": ("values.threads",),
     "safetensors": ("graph.torch_weights", "data"),
     "highspy": ("search.linprog",),
+    "distributed": ("commands.shared.cluster", "commands.shared.relay"),
     "typer": ("cli",),
     "rich": ("report.terminal", "cli"),
     "pydantic": ("report.schema",),

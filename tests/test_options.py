@@ -43,6 +43,7 @@ TYPED = "what is shown, replaced or gone on with is said by whoever sits there"
 NOT_IN_A_FILE: Mapping[str, str] = {
     "check": "what inspect is asked at one moment",
     "allow_code_execution": "no file runs code",
+    "scheduler": "no file names who is sent pickles and sends some back",
     "config": "the file itself",
     "report": "what is judged is named where it is judged",
     "property": "what is decided in place of samples is named where it is decided",
@@ -61,6 +62,7 @@ NOT_IN_A_FILE: Mapping[str, str] = {
 }
 NOT_IN_THE_ENVIRONMENT: Mapping[str, str] = {
     "allow_code_execution": "no environment runs code",
+    "scheduler": "no environment names who is sent pickles and sends some back",
     "journal": "it stands beside --output",
     "reports": "a list of files has its place in the configuration",
 }
@@ -104,6 +106,7 @@ GOOD: Mapping[str, str] = {
     "mean": "0.5",
     "monotone": "3+",
     "network": "N=model.onnx",
+    "scheduler": "tcp://127.0.0.1:8786",
     "shard": "2/3",
     "perturb": "contrast=0.5,brightness=0.25",
     "std": "0.25",

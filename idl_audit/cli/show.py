@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HEAD: Final = 2**16
 INCOMPLETE: Final = re.compile(rb'"status":\s*"incomplete"')
 """In the head of a report: within a text its quotes would be escaped."""
+AT_ONCE: Final = frozenset({"IDL222"})
+"""What is told on stderr though nothing is wrong: who works where, and where it can be watched."""
 ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("ARGUMENTS", default=())
 """What was typed behind `idl-audit`: a report says how it came about."""
 
@@ -136,7 +138,7 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
     """Return what tells a warning at once on stderr, before the work that it may make worthless begins."""
 
     def tell(found: Diagnostic) -> None:
-        if not quiet and found.level != "info":
+        if not quiet and (found.level != "info" or found.code in AT_ONCE):
             hint = f" ({plain(found.hint)})" if found.hint else ""
             say(f"{found.level}: {plain(found.message)}{hint} [{found.code}]")
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,9 @@ from idl_audit.commands.certify_query import open_query, remarks_of
 from idl_audit.commands.options.many import BenchOptions
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import PropertyOptions
+from idl_audit.commands.shared.bench_files import ListFiles
 from idl_audit.commands.shared.bench_resume import kept_rows, property_file, row_sha256
+from idl_audit.commands.shared.cluster import Cluster, connected, lost_cluster
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
@@ -35,7 +37,7 @@ from idl_audit.decide.ladder import Options
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
 from idl_audit.search.fast_gradients import searched
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import IdlAuditError
+from idl_audit.values.errors import ClusterError, IdlAuditError
 from idl_audit.values.verdicts import ArithmeticName, Reason
 
 DEFAULT_SECONDS: Final = 60.0
@@ -110,8 +112,24 @@ def audit_bench(
 
     Raises:
         DataError: where the file is refused. Networks and properties that are refused are unknown, with a diagnostic.
+        OptionError: where a scheduler cannot be reached.
     """
+    with connected(options.scheduler) as cluster:
+        return _audit(path, options, watch, save, decide or decide_row, tell, cluster)
+
+
+def _audit(
+    path: Path,
+    options: BenchOptions,
+    watch: Watcher,
+    save: Callable[[Report], None],
+    decide: Callable[[Row], Decided],
+    tell: Teller,
+    cluster: Cluster | None,
+) -> Report:
     clock = Clock()
+    if cluster is not None:
+        tell(cluster.note())
     instances = read_instances(path)
     folder = path.absolute().parent
     seconds = [seconds_of(instance, options.cap) for instance in instances]
@@ -127,8 +145,11 @@ def audit_bench(
     files: dict[int, Files] = {}
     why: WhyIncomplete | None = None
 
+    told: list[Diagnostic] = []
+
     def report(why: WhyIncomplete | None) -> Report:
-        return _report(clock, options, found, noted, why)
+        of_cluster = () if cluster is None else tuple(cluster.notes())
+        return _report(clock, options, found, (*noted, *of_cluster, *told), why)
 
     def heard(row: Row, message: Files) -> None:
         files[row.number] = message
@@ -136,7 +157,10 @@ def audit_bench(
     _watch(watch, found, len(instances))
     with clock.step("verdicts"):
         try:
-            work = work_through(rows, decide or decide_row, jobs=options.jobs, allowed=_allowed, heard=heard)
+            if cluster is None:
+                work = work_through(rows, decide, jobs=options.jobs, allowed=_allowed, heard=heard)
+            else:
+                work = _abroad(cluster, rows, folder, decide, heard)
             with closing(work):
                 for done in work:
                     one = found[done.task.number] = _decided(done, files.get(done.task.number))
@@ -145,7 +169,26 @@ def audit_bench(
                     save(report("interrupted"))
         except KeyboardInterrupt:
             why = "interrupted"
+        except ClusterError as error:
+            why = "interrupted"
+            told.append(lost_cluster(error))
+            tell(told[-1])
     return report(why or not_judged([row.report for row in found.values()]))
+
+
+def _abroad(
+    cluster: Cluster,
+    rows: Sequence[Row],
+    folder: Path,
+    decide: Callable[[Row], Decided],
+    heard: Callable[[Row, Files], None],
+) -> Generator[Done[Row, Decided], None, None]:
+    """Let a cluster decide rows; the files that they name go along."""
+    files = ListFiles.of(folder, [row.instance for row in rows])
+    there = (replace(row, folder=files.folder_there) for row in rows)
+    return cluster.work_through(
+        there, decide, allowed=_allowed, heard=heard, files=lambda row: files.packs(row.instance)
+    )
 
 
 def _allowed(row: Row) -> float:

@@ -17,10 +17,12 @@ from idl_audit import __version__
 from idl_audit.commands.options.common import AUTO
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.shared.abroad import hands_of
 from idl_audit.commands.shared.adversarial_pictures import MOST_PICTURES, Pair, draw_pairs
 from idl_audit.commands.shared.audited import Audited, audited, floats, left_out
 from idl_audit.commands.shared.boxes import threat_model
 from idl_audit.commands.shared.class_output import gives_class
+from idl_audit.commands.shared.cluster import Cluster, connected, lost_cluster
 from idl_audit.commands.shared.deciding import Decided, SampleTasks, Setting, decide_all
 from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.features import named_inputs
@@ -69,7 +71,7 @@ from idl_audit.search.attacks import Ranking
 from idl_audit.search.judge import Found
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.demand import PartedQuery
-from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
+from idl_audit.values.errors import ClusterError, DataError, OptionError, UnsupportedModelError
 from idl_audit.values.files import write_whole
 from idl_audit.values.input_sets import InputSet
 from idl_audit.values.network import Network
@@ -159,10 +161,20 @@ def audit_robustness(
     """Decide every sample at every radius and report on it; Ctrl-C leaves a valid, incomplete report.
 
     Raises:
-        InvalidInputError: where the model, the data or an option is refused; nothing is written.
+        InvalidInputError: where the model, the data or an option is refused, or a scheduler cannot be reached; nothing
+            is written.
         AgreementError: where the implicit model is not the network.
     """
+    with connected(options.scheduler) as cluster:
+        return _audit(command, path, options, watch, tell, cluster)
+
+
+def _audit(
+    command: str, path: Path, options: RobustnessOptions, watch: Watcher, tell: Teller, cluster: Cluster | None
+) -> Report:
     clock = Clock()
+    if cluster is not None:
+        tell(cluster.note())
     with clock.step("read and convert"):
         asked = options.demanded
         subject = read_as(open_subject(path, options.model, whole=asked.of_values), options.model, asked)
@@ -189,11 +201,16 @@ def audit_robustness(
         why: WhyIncomplete | None = None
         with clock.step("verdicts"):
             try:
-                for one in _decide_with_journal(setting, subject, found, key, options, watch, by_position, kept, among):
+                work = _Work(setting, subject, found, key, options, among, cluster)
+                for one in _decide_with_journal(work, watch, by_position, kept):
                     heard.append(one)
                     tell(one)
             except KeyboardInterrupt:
                 why = "interrupted"
+            except ClusterError as error:
+                why = "interrupted"
+                heard.append(lost_cluster(error))
+                tell(heard[-1])
         subject.check_unchanged()
         decided = _Verdicts([by_position.pop(position) for position in sorted(by_position)], kept)
         with clock.step("second opinion"):
@@ -214,6 +231,7 @@ def audit_robustness(
             *left_out(found, options, subject),
             *_diagnostics(decided.samples, check, first, subject, options),
             *heard,
+            *(() if cluster is None else cluster.notes()),
             *_faults(decided.samples, options),
             *_missing_opinion(opinions),
             *_other_kernels(decided.samples, subject),
@@ -430,24 +448,33 @@ def model_key(subject: Subject, reading: ModelOptions) -> str:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is to be decided, and who does it."""
+
+    setting: Setting
+    subject: Subject
+    found: Audited
+    key: Mapping[str, str]
+    """Of the journal."""
+    options: RobustnessOptions
+    among: range
+    """The places of the samples."""
+    cluster: Cluster | None
+    """Who works, where it is not this machine."""
+
+
 def _decide_with_journal(
-    setting: Setting,
-    subject: Subject,
-    found: Audited,
-    key: Mapping[str, str],
-    options: RobustnessOptions,
-    watch: Watcher,
-    decided: dict[int, Decided],
-    kept: KeptPoints,
-    among: range,
+    given: _Work, watch: Watcher, decided: dict[int, Decided], kept: KeptPoints
 ) -> Iterator[Diagnostic]:
     """Put the samples into `decided` as they are decided, those of the journal first; yield what is to be told."""
+    setting, subject, found, options, among = given.setting, given.subject, given.found, given.options, given.among
     n, network = len(among), subject.network(options.data.preprocessing)
     tasks = SampleTasks(found.samples, lambda part: found.demanded.each(part, subject, network))
     with ExitStack() as stack:
         journal: Journal | None = None
         if options.journal is not None:
-            opened = Journal.open(options.journal, key, resume=options.resume, force=options.force)
+            opened = Journal.open(options.journal, given.key, resume=options.resume, force=options.force)
             journal = stack.enter_context(opened)
             if journal.outdated is not None:
                 count, version = journal.outdated
@@ -462,7 +489,10 @@ def _decide_with_journal(
             message = f"{len(decided)} of {n} samples were decided by an earlier run and taken from its journal"
             yield Diagnostic(code="IDL207", level="info", message=message)
         known = list(decided.values())
-        work = decide_all(setting, subject, tasks, jobs=options.jobs, earlier=known, watch=watch, among=among)
+        hands = None if given.cluster is None else hands_of(given.cluster, setting, subject)
+        work = decide_all(
+            setting, subject, tasks, jobs=options.jobs, earlier=known, watch=watch, among=among, hands=hands
+        )
         with closing(work):
             for sample in work:
                 if journal is not None and sample.lost is None:

@@ -235,6 +235,23 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "the implicit model.",
             "Nothing to do: the agreement of the two is in the report.",
         ),
+        "IDL222": Code(
+            "decided on a cluster",
+            "The workers of a Dask scheduler did the work (--scheduler). Verdicts do not depend on who decides.",
+            "Nothing to do.",
+        ),
+        "IDL223": Code(
+            "workers of a cluster were lost",
+            "Workers ended while they were at work. What they had not answered was given to others: no verdict is lost "
+            "or counted twice.",
+            "Nothing to do; where it happens often, give workers more memory.",
+        ),
+        "IDL224": Code(
+            "the scheduler was lost",
+            "The scheduler of --scheduler ended or could not be reached any more, or its workers could not do the "
+            "work. The report is incomplete.",
+            "Start it again, and the same command with --resume: what is decided is kept in the journal.",
+        ),
         "IDL301": Code(
             "the model is not rescaled",
             "No powers of two bring the norm of A below --kappa; the reason is in the message.",

@@ -11,6 +11,7 @@
         AgreementError             the implicit model is not the network in the file
         SolverError                an outside solver failed
         BudgetError                the time that a step was given is over
+        ClusterError               the machines that did the work were lost
 
 Every message is a sentence that names the thing, where it is, and what would work. The library raises; the command
 line prints.
@@ -97,3 +98,7 @@ class SolverError(IncompleteError):
 
 class BudgetError(IncompleteError):
     """The time that a step was given is over before it is done; whoever gave it goes on without."""
+
+
+class ClusterError(IncompleteError):
+    """The scheduler was lost, or its workers cannot do the work; what is decided is kept."""

@@ -21,7 +21,7 @@ from idl_audit.commands.shared import kept_points
 from idl_audit.commands.shared.deciding import Decided
 from idl_audit.commands.shared.journal import entry_of
 from idl_audit.commands.shared.kept_points import KeptPoints
-from idl_audit.commands.shared.workers import _next
+from idl_audit.commands.shared.workers import next_tasks
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, Result
@@ -150,8 +150,8 @@ def test_no_room_for_points_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_tasks_are_taken_as_they_are_needed_and_what_is_left_over_first() -> None:
     tasks, left = count(), deque([-1, -2, -3])
-    assert _next(left, tasks, 2) == [-1, -2]
-    assert _next(left, tasks, 2) == [-3, 0]
-    assert _next(left, tasks, 0) == []
-    assert _next(left, tasks, 3) == [1, 2, 3]
+    assert next_tasks(left, tasks, 2) == [-1, -2]
+    assert next_tasks(left, tasks, 2) == [-3, 0]
+    assert next_tasks(left, tasks, 0) == []
+    assert next_tasks(left, tasks, 3) == [1, 2, 3]
     assert next(tasks) == 4

@@ -255,6 +255,53 @@ def jobs(help: str = "Samples decided at the same time, in processes.") -> Any:
     return option(1, whole(1), help, metavar="N", panel=LIMITS, rank=8)
 
 
+@dataclass(frozen=True)
+class Scheduler:
+    """Where a Dask scheduler is: its address, or how many processes of this machine one of our own has."""
+
+    address: str | None
+    workers: int | None = None
+
+    def __str__(self) -> str:
+        return f"local:{self.workers}" if self.address is None else self.address
+
+
+def _scheduler(text: str, flag: str) -> Scheduler:
+    name, colon, rest = text.strip().partition(":")
+    if name == "local" and colon and rest.isascii() and rest.isdecimal() and int(rest) > 0:
+        return Scheduler(None, int(rest))
+    host, last, port = rest.removeprefix("//").rpartition(":")
+    if name in ("tcp", "tls", "ws", "wss") and rest.startswith("//") and host and last and port.isdecimal():
+        return Scheduler(text.strip())
+    raise OptionError(f"{flag} must be an address such as tcp://10.0.0.5:8786, or local:N with N from 1, not {text!r}")
+
+
+SCHEDULER: Final = Reader(_scheduler, was_read=lambda value: isinstance(value, Scheduler))
+
+
+def scheduler() -> Any:
+    help = (
+        "Work on the machines of a Dask scheduler of yours: tcp://HOST:PORT, or local:N for one with N processes of "
+        "this machine, in place of --jobs. Its workers run what they are sent (pip install 'idl-audit\\[distributed]')."
+    )
+    return option(
+        None,
+        SCHEDULER,
+        help,
+        metavar="ADDRESS",
+        panel=LIMITS,
+        rank=8,
+        in_file=False,
+        in_environment=False,  # whoever answers there can run code here: it is named by whoever sits here
+    )
+
+
+def check_hands(jobs: int, scheduler: Scheduler | None) -> None:
+    """Refuse processes of this machine beside those of a scheduler. Raises OptionError."""
+    if scheduler is not None and jobs > 1:
+        raise OptionError("--jobs is about processes of this machine alone; leave it out beside --scheduler")
+
+
 def resume(help: str) -> Any:
     return option(False, SWITCH, help, panel=OUTPUT, rank=10, in_file=False)
 

@@ -36,9 +36,14 @@ class BenchOptions(Declared):
     max_nodes: int | None = c.max_nodes()
     """For a property, at most."""
     jobs: int = c.jobs("Properties decided at the same time.")
+    scheduler: c.Scheduler | None = c.scheduler()
     seed: int = c.seed()
     earlier: Report | None = None
     """A report whose rows are kept and not decided again."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        c.check_hands(self.jobs, self.scheduler)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ class Run(Declared):
     time_limit: float = c.time_limit()
     max_nodes: int | None = c.max_nodes()
     jobs: int = c.jobs()
+    scheduler: c.Scheduler | None = c.scheduler()
     resume: bool = c.resume(
         "Go on from the samples that an interrupted run with the same -o has decided (OUTPUT.journal)."
     )

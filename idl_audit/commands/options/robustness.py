@@ -232,6 +232,7 @@ class RobustnessOptions(Declared):
         panel=c.DATA,
     )
     jobs: int = c.jobs()
+    scheduler: c.Scheduler | None = c.scheduler()
     journal: Path | None = c.file(
         "File that takes the samples as they are decided.", typed=False, in_file=False, in_environment=False
     )
@@ -247,6 +248,12 @@ class RobustnessOptions(Declared):
         if len(set(names)) < len(names):
             raise OptionError(f"--group-by names {max(names, key=names.count)} twice; name each column once")
         object.__setattr__(self, "eps", chosen_eps(self.eps, perturbed=self.is_perturbed))
+        c.check_hands(self.jobs, self.scheduler)
+        if self.scheduler is not None and (self.model.torch.arch or self.model.torch.allow_code_execution):
+            raise OptionError(
+                "--arch and --allow-code-execution run code of yours, which the workers of a scheduler do not have; "
+                "write the network as ONNX with torch.onnx.export, and audit that"
+            )
         if self.resume and self.journal is None:
             raise OptionError("--resume goes on from the journal beside the report; name the report with -o FILE")
         force = self.force or self.resume

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 
@@ -654,6 +654,22 @@ class _Score:
         self.watch(Progress(self.verdicts.total(), self.total, self.verdicts, tuple(self.shares.values())))
 
 
+class Hands(Protocol):
+    """Whoever decides tasks in place of processes of this machine."""
+
+    def __call__(
+        self,
+        tasks: Iterable[Task],
+        /,
+        *,
+        allowed: Callable[[Task], float],
+        heard: Callable[[Task, Message], None],
+        follow: Callable[[Done[Task, Answer]], Iterable[Task]],
+    ) -> Generator[Done[Task, Answer], None, None]:
+        """Yield every task with its answer, as `work_through` does."""
+        ...
+
+
 def decide_all(
     setting: Setting,
     subject: Subject,
@@ -664,6 +680,7 @@ def decide_all(
     watch: Watcher = lambda progress: None,
     among: range | None = None,
     decider: Callable[[Task], Answer] | None = None,
+    hands: Hands | None = None,
 ) -> Generator[Decided, None, None]:
     """Yield the samples as they are decided, all radii of one at a time.
 
@@ -676,6 +693,7 @@ def decide_all(
         watch: told how far the work has come.
         among: the positions that are to be decided; all of them, unless given. The others take part in batches.
         decider: what decides a sample in another process; where it is None, a `Decider`, which takes batches as well.
+        hands: who decides, where it is not this machine.
     """
     among = range(len(tasks)) if among is None else among
     score = _Score(len(among) * len(setting.eps), watch, Counter())
@@ -687,7 +705,7 @@ def decide_all(
     score.tell()
     size = samples_at_once(subject.model, setting.verdicts.methods)
     batches = _batches(tasks, known, size)
-    if jobs == 1 and decider is None:
+    if jobs == 1 and decider is None and hands is None:
         decide_here = Decider(setting, subject)
         for batch in batches:
             decide_here.decide_first(batch)
@@ -700,14 +718,11 @@ def decide_all(
     handed_out: Iterable[Task] = batches
     if decider is not None or size == 1:
         handed_out = (task for batch in batches for task in batch.left)
-    work = work_through(
-        handed_out,
-        decider or Decider(setting),
-        jobs=jobs,
-        allowed=lambda _: seconds,
-        heard=score.hear,
-        follow=_left_alone,
-    )
+    told: Mapping[str, Any] = {"allowed": lambda _: seconds, "heard": score.hear, "follow": _left_alone}
+    if hands is None:
+        work = work_through(handed_out, decider or Decider(setting), jobs=jobs, **told)
+    else:
+        work = hands(handed_out, **told)
     with closing(work):
         for done in work:
             if isinstance(done.task, SampleTask):

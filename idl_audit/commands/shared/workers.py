@@ -77,7 +77,7 @@ def work_through(
     idle: list[Child] = []
     try:
         while True:
-            for task in _next(left, waiting, jobs - len(busy)):
+            for task in next_tasks(left, waiting, jobs - len(busy)):
                 child = idle.pop() if idle else Child(packed, jobs)
                 child.give(pickle.dumps(task), allowed(task))
                 busy.append((task, child))
@@ -101,7 +101,7 @@ def work_through(
             child.end()
 
 
-def _next(left: deque[Task], tasks: Iterator[Task], most: int) -> list[Task]:
+def next_tasks(left: deque[Task], tasks: Iterator[Task], most: int) -> list[Task]:
     """Take the tasks that are to be given out now."""
     taken = [left.popleft() for _ in range(min(most, len(left)))]
     return [*taken, *islice(tasks, most - len(taken))]
