@@ -60,7 +60,7 @@ class ListFiles:
 
     def _network(self, path: Path) -> Pack:
         known = self._networks.get(path)
-        if known is None or not all(file.is_unchanged for file in known[0]):
+        if known is None or not known[0] or not all(file.is_unchanged for file in known[0]):
             files = _files_of(path)
             contents = self._contents([path, *(file.path for file in files)])
             digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in contents.values()))

@@ -106,7 +106,7 @@ def _host(run: Run) -> _Host:
     """Return where a run works here."""
     with _LOCK:
         if run.name not in _HOSTS:
-            _HOSTS[run.name] = _Host(run.work)
+            _HOSTS[run.name] = _Host(run.work, _temporary())
             threading.Thread(target=_leave_idle, args=(run.name,), daemon=True).start()
         return _HOSTS[run.name]
 
@@ -131,7 +131,7 @@ class _Host:
     """The processes and files of one run in one worker."""
 
     work: bytes
-    folder: Path = field(default_factory=_temporary)
+    folder: Path
     _idle: list[Child] = field(default_factory=list)
     _busy: list[Child] = field(default_factory=list)
     _written: dict[str, str] = field(default_factory=dict)
@@ -161,7 +161,9 @@ class _Host:
     def end(self) -> None:
         """End all processes, those at work as well, and remove the files."""
         with _LOCK:
-            for child in (*self._idle, *self._busy):
+            for child in self._busy:
+                child.kill()  # whoever waits for it sees that it is lost
+            for child in self._idle:
                 child.end()
             self._idle.clear()
         shutil.rmtree(self.folder, ignore_errors=True)

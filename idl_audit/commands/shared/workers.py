@@ -185,6 +185,10 @@ class Child:
             return Lost(f"the process working on it was ended by signal {-code}{hint}")
         return Lost(f"the process working on it ended early with exit code {code}")
 
+    def kill(self) -> None:
+        """End the process, and let `said` tell that its task is lost."""
+        self._process.kill()
+
     def end(self) -> None:
         """End the process."""
         self.is_usable = False

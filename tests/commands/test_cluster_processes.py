@@ -1,0 +1,217 @@
+"""--scheduler with a real scheduler and workers, each a process of its own: nothing lost, nothing counted twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idl_audit.commands.shared.journal import journal_beside
+from idl_audit.report.json_text import from_json
+from idl_audit.report.schema import Report
+from tests.shared.command_line import DATA, MODEL, ROOT
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 240.0
+"""After which a test gives up waiting: no test needs a tenth of it on an idle machine."""
+DASK = (sys.executable, "-c", "from dask.__main__ import main; main()")
+COMMAND = (sys.executable, "-m", "idl_audit")
+SOME = ("-d", DATA, "--bounds", "0,1", "--limit", "150", "--max-nodes", "60", "--time-limit", "600", "-f", "json")
+QUESTION = ("certify", MODEL, "-e", "0.02,0.06", *SOME)
+
+
+@dataclass
+class Fleet:
+    """A scheduler and its workers."""
+
+    folder: Path
+    address: str = ""
+    scheduler: Any = None
+    workers: list[Any] = field(default_factory=list)
+
+    def start(self, *command: object, **environment: str) -> Any:
+        log = (self.folder / f"log-{len(list(self.folder.iterdir()))}").open("w")
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        return subprocess.Popen(  # each in a group of its own, so that it can be killed with all that it has started
+            [*DASK, *map(str, command)], stdout=log, stderr=log, cwd=self.folder, env=env, start_new_session=True
+        )
+
+    def add_worker(self, **environment: str) -> None:
+        options = ("--nthreads", "1", "--no-dashboard", "--memory-limit", "0", "--death-timeout", "60")
+        self.workers.append(self.start("worker", self.address, *options, **environment))
+
+
+def kill(process: Any) -> None:
+    """End a process and all that it has started as a machine ends that loses its power."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def fleet(folder: Path, workers: int) -> Iterator[Fleet]:
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = Fleet(folder, f"tcp://127.0.0.1:{port}")
+    made.scheduler = made.start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    try:
+        until(lambda: _answers(port))
+        for _ in range(workers):
+            made.add_worker()
+        yield made
+    finally:
+        for process in (*made.workers, made.scheduler):
+            kill(process)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def done(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=SECONDS, cwd=ROOT)
+
+
+def started(*arguments: object) -> Any:
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def told(report: Report) -> tuple[Any, ...]:
+    samples = [sample.model_dump(mode="json") for sample in report.samples]
+    for result in (result for sample in samples for result in sample["results"]):
+        del result["seconds"]
+    return samples, report.summary
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Report:
+    """The report of one process."""
+    out = tmp_path_factory.mktemp("alone") / "r.json"
+    assert done(*QUESTION, "-o", out).returncode == 0
+    return from_json(out.read_text())
+
+
+def test_a_worker_that_is_killed_in_the_middle_costs_nothing(tmp_path, alone):
+    out = tmp_path / "r.json"
+    with (
+        fleet(tmp_path / "fleet", workers=2) as there,
+        started(*QUESTION, "-o", out, "--scheduler", there.address) as process,
+    ):
+        until(lambda: process.poll() is not None or lines(journal_beside(out)) > 10)
+        assert process.poll() is None
+        kill(there.workers[0])
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    assert f"workers of the Dask scheduler {there.address} decide" in err
+    report = from_json(out.read_text())
+    assert told(report) == told(alone)
+    assert report.status == "complete"
+    (lost,) = (one for one in report.diagnostics if one.code == "IDL223")
+    assert "1 worker ended while at work" in lost.message
+    assert not journal_beside(out).exists()
+
+
+def test_a_scheduler_that_is_lost_leaves_a_journal_that_goes_on_elsewhere(tmp_path, alone):
+    out = tmp_path / "r.json"
+    with (
+        fleet(tmp_path / "fleet", workers=1) as there,
+        started(*QUESTION, "-o", out, "--scheduler", there.address) as process,
+    ):
+        until(lambda: process.poll() is not None or lines(journal_beside(out)) > 10)
+        assert process.poll() is None
+        kill(there.scheduler)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert err.count("error: ") == 1
+    assert f"the scheduler {there.address} was lost in the middle of the work" in err
+    assert "--resume goes on from here" in err
+    assert "Traceback" not in err
+    report = from_json(out.read_text())
+    assert (report.status, report.why_incomplete) == ("incomplete", "interrupted")
+    assert len(report.samples) == lines(journal_beside(out)) - 1 >= 10
+    assert done(*QUESTION, "-o", out, "--resume").returncode == 0
+    assert told(from_json(out.read_text())) == told(alone)
+
+
+def test_ctrl_c_leaves_a_journal_and_nothing_on_the_workers(tmp_path, alone):
+    out = tmp_path / "r.json"
+    with fleet(tmp_path / "fleet", workers=1) as there:
+        with started(*QUESTION, "-o", out, "--scheduler", there.address) as process:
+            until(lambda: process.poll() is not None or lines(journal_beside(out)) > 10)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert "--resume goes on from here" in err
+        again = done(*QUESTION, "-o", out, "--resume", "--scheduler", there.address)
+        assert again.returncode == 0, again.stderr
+        until(lambda: not list(there.folder.rglob("idl-audit-*")))  # the folders of both runs
+    assert told(from_json(out.read_text())) == told(alone)
+
+
+def test_a_whole_list_of_properties_goes_to_the_workers(tmp_path):
+    folder = tmp_path / "list"
+    (folder / "nets").mkdir(parents=True)
+    (folder / "nets" / "digits.onnx").write_bytes(MODEL.read_bytes())
+    names = [f"X_{i}" for i in range(64)], [f"Y_{j}" for j in range(10)]
+    head = "".join(f"(declare-const {name} Real)" for part in names for name in part)
+    head += "".join(f"(assert (>= {name} 0)) (assert (<= {name} 1))" for name in names[0])
+    for number, condition in enumerate(("(>= Y_0 1e6)", "(>= Y_0 -1e6)", "(<= Y_1 -1e6)")):
+        (folder / f"p{number}.vnnlib").write_text(f"{head}(assert {condition})")
+    rows = [f"nets/digits.onnx,p{number}.vnnlib,60" for number in range(3)]
+    (folder / "instances.csv").write_text("\n".join([*rows, "nets/none.onnx,p0.vnnlib,60", ""]))
+    with fleet(tmp_path / "fleet", workers=2) as there:
+        here = done("bench", folder / "instances.csv", "-o", tmp_path / "here.json")
+        away = done("bench", folder / "instances.csv", "-o", tmp_path / "away.json", "--scheduler", there.address)
+    assert (here.returncode, away.returncode) == (3, 3), away.stderr  # one network is missing
+    reports = [from_json((tmp_path / name).read_text()) for name in ("here.json", "away.json")]
+    found = [[(row.onnx, row.vnnlib, row.result, row.sha256) for row in one.properties] for one in reports]
+    assert found[0] == found[1]
+    assert [row[2] for row in found[1]] == ["unsat", "sat", "unsat", "unknown"]
+    assert "there is no such file" in reports[1].properties[3].problem
+
+
+def test_a_worker_with_another_version_is_refused_by_name(tmp_path):
+    other = tmp_path / "other" / "idl_audit"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text('__version__ = "0.0.9"\n')
+    out = tmp_path / "r.json"
+    with fleet(tmp_path / "fleet", workers=0) as there:
+        there.add_worker(PYTHONPATH=str(tmp_path / "other"))
+        found = done(*QUESTION, "-o", out, "--scheduler", there.address)
+    assert found.returncode == 2
+    assert "has version 0.0.9 of idl-audit, and this is" in found.stderr
+    assert found.stderr.count("error: ") == 1
+    assert not out.exists()
+    assert not journal_beside(out).exists()
+    assert json.dumps(found.stderr).count("Traceback") == 0
