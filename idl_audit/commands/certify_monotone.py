@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -16,11 +15,17 @@ from idl_audit.commands.shared.features import named_inputs
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
+from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.samples import describe_data, open_samples
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.decide.monotone import Monotone, Question, decide_monotone
+from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
+from idl_audit.proof.files.claims import Ball, MonotoneClaim
+from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.forest import Forest
+from idl_audit.proof.monotone import RANKING, score_rows
 from idl_audit.report.schema import (
     Diagnostic,
     MonotoneCounts,
@@ -35,8 +40,6 @@ from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import OptionError
-
-RANKING: Final = ("Softmax", "LogSoftmax")
 
 
 def audit_monotone(
@@ -68,17 +71,23 @@ def audit_monotone(
     sets = sample_sets(samples, options.eps, preprocessing.bounds, free=(feature,))
     sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
     model, network = subject.in_data_units(preprocessing), subject.network(preprocessing)
+    if options.certificates is not None:
+        options.certificates.mkdir(exist_ok=True)
     found: list[dict[float, Monotone]] = []
+    files: list[str] = []
     total, verdicts, why = samples.n * len(options.eps), Counter[str](), None
     with clock.step("verdicts"):
         try:
-            for sample, row in zip(samples.inputs, sets, strict=True):
+            for index, sample, row in zip(samples.indices, samples.inputs, sets, strict=True):
                 results = {}
                 for radius, box in zip(options.eps, row, strict=True):
                     assert isinstance(box, Box)
                     budget = Budget.of(options.time_limit, nodes=options.max_nodes, max_bytes=options.model.max_bytes)
                     one = decide_monotone(model, network, question, sample, box, budget, options.seed)
                     results[radius.value] = one
+                    if one.tree is not None and options.certificates is not None:
+                        claim = _claim(options, feature, sample, radius.value, int(index))
+                        files.append(_written(options, subject, model, claim, one.tree))
                     verdicts[one.verdict.value] += 1
                     watch(Progress(verdicts.total(), total, verdicts))
                 found.append(results)
@@ -123,8 +132,28 @@ def audit_monotone(
                 for index, x, results in each
             ),
         ),
+        artifacts=tuple(files),
         diagnostics=(*noted, *_diagnostics(subject)),
     )
+
+
+def _claim(options: MonotoneOptions, feature: int, sample: FloatArray, eps: float, index: int) -> MonotoneClaim:
+    clip, rises = options.data.preprocessing.bounds, options.monotone.direction == "+"
+    return MonotoneClaim(Ball(sample, eps, clip=clip, free=(feature,)), options.label or 0, rises, index)
+
+
+def _written(
+    options: MonotoneOptions, subject: Subject, model: ImplicitModel, claim: MonotoneClaim, tree: Forest
+) -> str:
+    """Write the certificate of one sample, checked anew; return its file."""
+    assert options.certificates is not None
+    refused = claim.misfit(model) or claim.refused(model, tree)
+    if refused:
+        raise AssertionError(f"a proof that was found does not hold: {refused}")
+    path = options.certificates / f"sample-{claim.index}-eps-{claim.ball.eps!r}-monotone.npz"
+    of = about(subject, options.model, options.data.preprocessing)
+    write(path, ProofFile(of, claim, tree=tree), force=options.force)
+    return str(path)
 
 
 def _question(subject: Subject, feature: int, options: MonotoneOptions) -> tuple[Question, str]:
@@ -149,9 +178,9 @@ def _question(subject: Subject, feature: int, options: MonotoneOptions) -> tuple
         raise OptionError(
             f"--monotone knows no rule for the last operator {stripped} of {subject.path}; export without it"
         )
-    unit = np.eye(q)
-    rows = np.stack([unit[label] - unit[j] for j in range(q) if j != label])
-    return Question(feature, sign * rows, _column(label, sign), _log_share(label, sign)), f"{stripped} output {label}"
+    rows = score_rows(subject.model, label, rises=sign > 0)
+    assert rows is not None
+    return Question(feature, rows, _column(label, sign), _log_share(label, sign)), f"{stripped} output {label}"
 
 
 def _of_output(feature: int, label: int, q: int, sign: float) -> Question:

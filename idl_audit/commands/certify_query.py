@@ -15,18 +15,18 @@ from idl_audit.commands.shared.answers import Answer, Word, answered
 from idl_audit.commands.shared.assertions import AskedQuery, asked_query
 from idl_audit.commands.shared.bench_resume import row_sha256
 from idl_audit.commands.shared.frame import Clock, framed_report
-from idl_audit.commands.shared.networks import open_networks
+from idl_audit.commands.shared.networks import OpenNetwork, open_networks
 from idl_audit.commands.shared.proof_files import write_certificate
 from idl_audit.commands.shared.query_certificates import proof_of_answer
 from idl_audit.commands.shared.subject import describe_model
 from idl_audit.commands.shared.told_values import in_decimals, told_assignment
-from idl_audit.commands.vnnlib import assignment_lines
+from idl_audit.commands.vnnlib import TOO_LARGE, assignment_lines
 from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.decide.ladder import Options
 from idl_audit.graph.files import read_with_sha256, refuse_changed
 from idl_audit.report.schema import Diagnostic, ModelInfo, PropertyReport, PropertyResult, Report
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import BudgetError, DataError
+from idl_audit.values.errors import BudgetError, DataError, TooManyDigitsError
 
 RESULTS: Final[Mapping[Word, PropertyResult]] = MappingProxyType(
     {"sat": "sat", "unsat": "unsat", "unknown": "unknown", "timed-out": "timeout"}
@@ -38,11 +38,15 @@ RESULTS: Final[Mapping[Word, PropertyResult]] = MappingProxyType(
 class QueryOfOne:
     """A query of one network with what a report says of both."""
 
-    asked: AskedQuery
+    asked: AskedQuery | None
+    """None where nothing can be said of it."""
+    networks: tuple[OpenNetwork, ...]
     info: ModelInfo
     sha256: str
     """Of the model and the query together."""
     query_sha256: str
+    why: str = ""
+    """Why nothing can be said."""
 
     def decided(self, options: Options, budget: Budget) -> Answer:
         """Decide it, and see that no file was written over meanwhile.
@@ -51,25 +55,33 @@ class QueryOfOne:
             AgreementError: where the implicit model is not the network.
             ModelFileError: where a file was changed.
         """
-        try:
-            answer = answered(self.asked, options, budget)
-        except BudgetError:
-            answer = Answer("timed-out")
-        refuse_changed(self.asked.networks[0].graph.provenance.files)
-        if answer.word != "sat":
+        answer = self._answered(options, budget)
+        refuse_changed(self.networks[0].graph.provenance.files)
+        if answer.word != "sat" or self.asked is None:
             return answer
         assignment, remark = told_assignment(self.asked, answer.assignment, in_decimals)
         return replace(answer, assignment=assignment, remarks=(*answer.remarks, *filter(None, [remark])))
 
+    def _answered(self, options: Options, budget: Budget) -> Answer:
+        if self.asked is None:
+            return Answer("unknown", remarks=(self.why,))
+        try:
+            return answered(self.asked, options, budget)
+        except BudgetError:
+            return Answer("timed-out")
+        except OverflowError:
+            return Answer("unknown", remarks=(TOO_LARGE,))
+
     def told(self, answer: Answer) -> dict[str, object]:
         """Return what a report's entry says of an answer."""
-        found = answer.word == "sat"
-        lines = assignment_lines(self.asked.specification, answer.assignment) if found else ()
+        if answer.word != "sat" or self.asked is None:
+            return {"result": RESULTS[answer.word], "method": answer.method}
+        lines = assignment_lines(self.asked.specification, answer.assignment)
         return {
             "result": RESULTS[answer.word],
             "method": answer.method,
             "witness": "\n".join(lines) or None,
-            "confirmed_by": (self.asked.replay.name,) if found else (),
+            "confirmed_by": (self.asked.replay.name,),
         }
 
 
@@ -90,7 +102,13 @@ def open_query(path: Path, vnnlib: Path, reading: ModelOptions) -> QueryOfOne:
         )
     networks = open_networks(query, {query.networks[0].name: path})
     info = describe_model(path, networks[0].graph, None, reading)
-    return QueryOfOne(asked_query(query, networks), info, row_sha256(info.sha256, sha256), sha256)
+    row = row_sha256(info.sha256, sha256)
+    try:
+        return QueryOfOne(asked_query(query, networks), networks, info, row, sha256)
+    except TooManyDigitsError as error:
+        return QueryOfOne(None, networks, info, row, sha256, str(error))
+    except OverflowError:
+        return QueryOfOne(None, networks, info, row, sha256, TOO_LARGE)
 
 
 def audit_query(path: Path, vnnlib: Path, options: PropertyOptions) -> Report:
@@ -132,7 +150,7 @@ def _certificate(
     query: QueryOfOne, answer: Answer, vnnlib: Path, options: PropertyOptions
 ) -> tuple[tuple[str, ...], tuple[Diagnostic, ...]]:
     """Write the certificate of a query that is unsat; return the file, or say that there is none."""
-    if options.certificates is None or answer.word != "unsat":
+    if options.certificates is None or answer.word != "unsat" or query.asked is None:
         return (), ()
     found = proof_of_answer(query.asked, query.query_sha256, answer, options.budget)  # of its own, as the answer had
     if found is None:

@@ -27,6 +27,7 @@ from idl_audit.proof.files import file as today
 from idl_audit.proof.files.claims import (
     About,
     DemandClaim,
+    MonotoneClaim,
     PerturbedClaim,
     PropertyClaim,
     SampleClaim,
@@ -77,6 +78,7 @@ WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "sensitivity": "witness",
         "agreement": "certificate of two networks",
         "difference": "certificate of two networks",
+        "monotone": "certificate of a score",
     }
 )
 """Kind of a claim -> what its file is called."""
@@ -407,6 +409,8 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
         return _sample(claim, found.n_leaves, shared)
     if isinstance(claim, PerturbedClaim):
         return _perturbed(claim, found.n_leaves, shared)
+    if isinstance(claim, MonotoneClaim):
+        return _monotone(claim, found.n_leaves, shared)
     if isinstance(claim, PropertyClaim):
         return _property(claim, shared, vnnlib)
     if isinstance(claim, (AgreementClaim, DifferenceClaim)):
@@ -440,6 +444,27 @@ def _sample(claim: SampleClaim | DemandClaim, leaves: int, shared: dict[str, Any
         leaves=leaves,
     )
     return f"{kept} {where}, by {leaves} leaves", about
+
+
+def _monotone(claim: MonotoneClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
+    ball = claim.ball
+    assert ball.clip is not None  # the range that the input moves in
+    way, within = "falls" if claim.rises else "rises", f"[{ball.clip[0]!r}, {ball.clip[1]!r}]"
+    score = f"{shared['stripped_output'] or ''} output {claim.output}".strip()
+    about = Claim(
+        kind="monotone",
+        **shared,
+        label=claim.output,
+        eps=ball.eps,
+        centre=numbers(ball.centre),
+        clip=ball.clip,
+        free=ball.free,
+        direction="+" if claim.rises else "-",
+        index=claim.index,
+        leaves=leaves,
+    )
+    where = f"in the box of eps {ball.eps!r} within {within} around the file's sample {claim.index}"
+    return f"{score} never {way} while input {claim.feature} rises within {within}, {where}, by {leaves} leaves", about
 
 
 def _kept(claim: SampleClaim | DemandClaim, threshold: float | None) -> tuple[str, dict[str, Any]]:

@@ -45,6 +45,8 @@ class Asked:
     seed: int = 0
 
 
+TOO_LARGE: Final = "a number of the query is beyond the largest float64, 1.8e308"
+"""Of a real query, which may have numbers of any size: bounds are float64 numbers."""
 NO_PROOF: Final = "no proof that stands alone was found in the time"
 
 Tell: TypeAlias = Callable[[str, str], None]
@@ -120,8 +122,8 @@ def decided(
         return answered(asked, options, budget), asked
     except UnsupportedModelError as error:
         return Answer("unknown", remarks=(str(error),)), asked
-    except OverflowError:  # a real query may have numbers of any size, and bounds are float64 numbers
-        return Answer("unknown", remarks=("a number of the query is beyond the largest float64, 1.8e308",)), asked
+    except OverflowError:
+        return Answer("unknown", remarks=(TOO_LARGE,)), asked
     except BudgetError:
         return Answer("timed-out"), asked
 

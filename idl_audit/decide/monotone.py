@@ -16,8 +16,9 @@ import numpy as np
 
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
-from idl_audit.proof.linear_bounds import backward_state_bounds
-from idl_audit.proof.monotone import Rise
+from idl_audit.proof.forest import Forest
+from idl_audit.proof.monotone import Rise, part_rises
+from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search.judge import inside_of
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.box import Box
@@ -67,6 +68,8 @@ class Monotone:
     """Where it is certified: by how much the functionals rise at least for each unit of the input."""
     parts: int = 0
     """Parts of the set that were bounded."""
+    tree: Forest | None = None
+    """Where it is certified: the parts, as one tree of boxes."""
     seconds: float = 0.0
 
 
@@ -96,10 +99,10 @@ def decide_monotone(
     start = budget.clock()
     rise = Rise(model, question.feature)
     parts, slope, reason = 0, np.inf, None
-    waiting = [Interval(inputs.lo[None], inputs.hi[None])]
+    tree, waiting = SplitTree(), [(0, Interval(inputs.lo[None], inputs.hi[None]))]
     try:
         while waiting and reason is None:
-            part = waiting.pop()
+            node, part = waiting.pop()
             parts += 1
             budget.spend()
             lower = _least(rise, model, part, question, budget)
@@ -116,20 +119,23 @@ def decide_monotone(
                 if fall is not None:
                     return Monotone(Verdict.FALSIFIED, found=fall, parts=parts, seconds=budget.clock() - start)
             if reason is None:
-                waiting += _halves(part, model)
+                waiting += _halves(tree, node, part, model)
     except BudgetError:
         reason = Reason.TIME_LIMIT
     seconds = budget.clock() - start
     if reason is not None:
         return Monotone(Verdict.UNKNOWN, reason, parts=parts, seconds=seconds)
-    return Monotone(Verdict.CERTIFIED, slope=float(slope), parts=parts, seconds=seconds)
+    return Monotone(Verdict.CERTIFIED, slope=float(slope), parts=parts, tree=_forest(tree), seconds=seconds)
+
+
+def _forest(tree: SplitTree) -> Forest:
+    return Forest(np.zeros(1, np.int64), np.asarray(tree.inputs), np.asarray(tree.cuts), np.asarray(tree.children))
 
 
 def _least(rise: Rise, model: ImplicitModel, part: Interval, question: Question, budget: Budget) -> float:
     """Return the least of the rows' quotients over a part, rounded downward; NaN proves nothing."""
-    bounds = backward_state_bounds(model, part, check=budget.check)
     try:
-        found = rise.least(part, bounds, question.rows, check=budget.check)
+        found = part_rises(rise, model, part, question.rows, budget.check)
     except UnsupportedModelError:  # a bound that is no finite number
         return -np.inf
     if not found.is_at_least_zero.all():
@@ -137,8 +143,8 @@ def _least(rise: Rise, model: ImplicitModel, part: Interval, question: Question,
     return float(found.rounded(-np.inf).min())
 
 
-def _halves(part: Interval, model: ImplicitModel) -> list[Interval]:
-    """Return both halves of a part, along the input that moves the first states most."""
+def _halves(tree: SplitTree, node: int, part: Interval, model: ImplicitModel) -> list[tuple[int, Interval]]:
+    """Return both halves of a part and their nodes, along the input that moves the first states most."""
     reach = np.zeros(model.n_inputs)
     for row in (*model.rows, model.output):
         if row.input is not None:
@@ -147,7 +153,8 @@ def _halves(part: Interval, model: ImplicitModel) -> list[Interval]:
     middle = part.lo[0, j] + (part.hi[0, j] - part.lo[0, j]) / 2
     first, second = part.hi.copy(), part.lo.copy()
     first[0, j] = second[0, j] = middle
-    return [Interval(part.lo, first), Interval(second, part.hi)]
+    child = tree.split(node, j, float(middle))
+    return [(child, Interval(part.lo, first)), (child + 1, Interval(second, part.hi))]
 
 
 def _search(

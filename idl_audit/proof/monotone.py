@@ -24,9 +24,15 @@ from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.pair import written_out
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dyadic import Dyadic
+from idl_audit.proof.forest import LEAF, Forest
+from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import Box
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
+
+RANKING: Final = ("Softmax", "LogSoftmax")
+"""Last operators that are left out, and of which a class rises where all its differences to others do."""
 
 MOST_ENTRIES: Final = 2**20
 """Of all maps of a model: exact products take a ten-millionth of a second each, and memory."""
@@ -183,6 +189,80 @@ class Rise:
                 largest = dx[source][0].size.greatest(dx[source][1].size)
                 total = total - lam.size @ (own.errors @ largest)
         return total
+
+
+# --- a whole set ------------------------------------------------------------------------------------------------------
+
+
+def score_rows(model: ImplicitModel, output: int, *, rises: bool) -> FloatArray | None:
+    """Return functionals, (r, q): where none of them ever falls, the score of an output never falls, or never rises.
+
+    Of a class before a last softmax they are its differences to the other outputs; None where the last operator that
+    is left out has no such rule.
+    """
+    q, sign = model.n_outputs, 1.0 if rises else -1.0
+    unit = np.eye(q)
+    if q == 1 or not model.stripped_output:
+        return np.asarray(sign * unit[output][None])
+    if model.stripped_output not in RANKING:
+        return None
+    return np.stack([sign * (unit[output] - unit[j]) for j in range(q) if j != output])
+
+
+def part_rises(rise: Rise, model: ImplicitModel, part: Interval, rows: FloatArray, check: Check = unchecked) -> Dyadic:
+    """Return exact lower bounds of the quotients of rows over one box, (1, p), by bounds of the states there.
+
+    Raises:
+        UnsupportedModelError: where a slope or a bound is no finite number.
+    """
+    return rise.least(part, backward_state_bounds(model, part, check=check), rows, check=check)
+
+
+def never_falls(model: ImplicitModel, feature: int, rows: FloatArray, inputs: Box, tree: Forest) -> list[str]:
+    """Return why a tree of boxes does not prove that no row falls while one input rises; empty where it does.
+
+    A way along the input within the set goes through the leaves one after the other: those that it crosses at cuts of
+    the input itself, and in all others all of it lies on one side. So what never falls in any leaf never falls.
+
+    Args:
+        model: in the units of the set.
+        feature: the input.
+        rows: functionals of the outputs, (r, q).
+        inputs: the box.
+        tree: one tree that splits inputs.
+    """
+    fault = tree.fault(model.n_inputs, 0)
+    if fault or tree.n_goals != 1 or tree.has_choices:
+        return [fault or "it is not one tree of boxes"]
+    try:
+        rise = Rise(model, feature)
+    except UnsupportedModelError as error:
+        return list(error.problems)
+    boxes = {int(tree.roots[0]): Interval(inputs.lo[None], inputs.hi[None])}
+    refused = []
+    for node in range(tree.variable.size):  # children have greater numbers
+        box = boxes.pop(node, None)
+        if box is None:
+            continue  # beyond the set
+        if tree.variable[node] != LEAF:
+            boxes.update(_children(tree, node, box))
+            continue
+        try:
+            proved = bool(part_rises(rise, model, box, rows).is_at_least_zero.all())
+        except UnsupportedModelError:
+            proved = False
+        if not proved:
+            refused.append(f"leaf {node}: the score may go the wrong way there")
+    return refused
+
+
+def _children(tree: Forest, node: int, box: Interval) -> dict[int, Interval]:
+    """Return the boxes of both children of a node, those that have points."""
+    j, cut, first = int(tree.variable[node]), float(tree.cut[node]), int(tree.child[node])
+    below, above = box.hi.copy(), box.lo.copy()
+    below[0, j], above[0, j] = min(below[0, j], cut), max(above[0, j], cut)
+    both = {first: Interval(box.lo, below), first + 1: Interval(above, box.hi)}
+    return {child: own for child, own in both.items() if (own.lo <= own.hi).all()}
 
 
 def _exact(ends: tuple[FloatArray, FloatArray]) -> tuple[Dyadic, Dyadic]:

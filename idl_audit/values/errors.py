@@ -6,6 +6,7 @@
         DataError                  samples or labels
         ModelFileError             a model file that cannot be read, or must not be
         UnsupportedModelError      a model that was read but has no implicit form here
+          TooManyDigitsError       a query that was read, and computes numbers that are too long: unknown
         MemoryLimitError           it would need more memory than allowed
       IncompleteError              the work could not be finished: exit code 3
         AgreementError             the implicit model is not the network in the file
@@ -78,6 +79,10 @@ class UnsupportedModelError(InvalidInputError):
     def __init__(self, problems: Iterable[str], *, code: str | None = None) -> None:
         self.problems = folded(problems)
         super().__init__("; ".join(self.problems), code=code)
+
+
+class TooManyDigitsError(UnsupportedModelError):
+    """A query is right and computes numbers that are too long to be worked with: its answer is unknown."""
 
 
 class MemoryLimitError(InvalidInputError):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from idl_audit.commands.shared.subject import open_subject
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.reading import parse_report
 from tests.shared.command_line import Run, run
@@ -86,9 +87,11 @@ def test_what_makes_no_sense_is_refused(folder: Path) -> None:
         assert certify(folder, "rises.onnx", way).code == 2
     found = run("certify", folder / "rises.onnx", "-d", folder / "d.npz", "-e", 0.1, "--monotone", "1+")
     assert "--monotone needs the range" in found.err
-    found = certify(folder, "rises.onnx", "1+", "--certificates", folder / "none")
+    (folder / "full").mkdir(exist_ok=True)
+    (folder / "full" / "file").touch()
+    found = certify(folder, "rises.onnx", "1+", "--certificates", folder / "full")
     assert found.code == 2
-    assert "--certificates" in found.err
+    assert "--force" in found.err
 
 
 def test_views_and_gate(folder: Path) -> None:
@@ -118,3 +121,161 @@ def test_reports_that_contradict_themselves_are_refused(folder: Path) -> None:
     with pytest.raises(Exception, match="contradicts itself"):
         parse_report(json.dumps(document).encode(), Path("r.json"))
     assert from_json(to_json(report)) == report
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bent(folder: Path) -> Path:
+    """relu(u_0 - .2) - relu(u_0 - .4) + u_1, which is flat, rises and is flat again: no bound over all of it shows."""
+    onnx_chain(
+        folder / "bent.onnx",
+        [np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0], [0, 1.0, 0, 0]]), np.array([[1.0, -1.0, 1.0]])],
+        [np.array([-0.2, -0.4, 1.0]), np.zeros(1)],
+    )
+    certificates = folder / "proofs"
+    found = certify(folder, "bent.onnx", "0+", "--certificates", certificates)
+    assert words(found) == {"certified"}
+    assert sorted(map(Path, found.report.artifacts)) == sorted(certificates.iterdir())
+    assert len(list(certificates.iterdir())) == 8
+    return certificates
+
+
+def verified(folder: Path, file: Path, model: str = "bent.onnx") -> Run:
+    return run("verify", file, folder / model, "-f", "json")
+
+
+def test_what_is_certified_has_a_certificate_that_verify_accepts(folder: Path, bent: Path) -> None:
+    for file in sorted(bent.iterdir()):
+        found = verified(folder, file)
+        assert found.code == 0, found.out
+        checked = found.report.verification
+        assert checked.claim.startswith(
+            "output 0 never falls while input 0 rises within [0.0, 1.0], in the box of eps "
+        )
+        about = checked.about
+        assert (about.kind, about.label, about.free, about.direction) == ("monotone", 0, (0,), "+")
+        assert about.leaves > 1
+        assert from_json(to_json(found.report)) == found.report
+    assert verified(folder, file, "any.onnx").code == 1
+
+
+def test_a_class_before_softmax_has_certificates(folder: Path, tmp_path: Path) -> None:
+    proofs = tmp_path / "proofs"
+    certify(folder, "gains.onnx", "0+", "--class", 0, "--certificates", proofs)
+    certify(folder, "gains.onnx", "0-", "--class", 1, "--certificates", tmp_path / "falls")
+    for file in (*proofs.iterdir(), *(tmp_path / "falls").iterdir()):
+        found = verified(folder, file, "gains.onnx")
+        assert found.code == 0
+        assert found.report.verification.claim.startswith("Softmax output ")
+
+
+def forged(
+    source: Path, to: Path, arrays: dict[str, object] | None = None, of: str = "claim", **changed: object
+) -> Path:
+    """Write a file with some arrays and some of meta's words changed; an array that is None is left out."""
+    with np.load(source) as file:
+        found = {name: file[name] for name in file.files}
+    found |= arrays or {}
+    meta = json.loads(str(found["meta"]))
+    (meta if of == "meta" else meta[of]).update(changed)
+    found["meta"] = np.asarray(json.dumps(meta))
+    np.savez(to, **{name: value for name, value in found.items() if value is not None})
+    return to
+
+
+def test_forged_claims_are_refused(folder: Path, bent: Path, tmp_path: Path) -> None:
+    source = bent / "sample-0-eps-0.1-monotone.npz"
+    false = [{"direction": "-"}, {"direction": "-", "input": 1}, {"clip": [0.0, 1.0], "direction": "-", "eps": 0.5}]
+    for number, claim in enumerate(false):
+        assert verified(folder, forged(source, tmp_path / f"{number}.npz", **claim)).code == 1
+    assert verified(folder, forged(source, tmp_path / "other.npz", input=1)).code == 0  # it rises with that one, too
+    leaf = {"tree.variable": np.array([-1]), "tree.cut": np.zeros(1), "tree.child": np.zeros(1, np.int64)}
+    assert verified(folder, forged(source, tmp_path / "leaf.npz", leaf)).code == 1
+    with np.load(source) as file:
+        variable, child = file["tree.variable"], file["tree.child"]
+    for name, arrays in {
+        "beyond": {"tree.cut": np.where(variable >= 0, 9.0, 0.0)},  # every node but one is empty: the leaf is the whole
+        "negative": {"tree.cut": np.where(variable >= 0, -9.0, 0.0)},
+        "others": {"tree.variable": np.where(variable >= 0, 3, variable)},
+        "circle": {"tree.child": np.where(variable >= 0, 0, child)},
+        "states": {"tree.variable": np.where(variable >= 0, 4, variable)},
+    }.items():
+        assert verified(folder, forged(source, tmp_path / f"{name}.npz", arrays)).code == 1, name
+
+
+@pytest.mark.parametrize(
+    ("changed", "arrays"),
+    [
+        ({"direction": "up"}, {}),
+        ({"direction": None}, {}),
+        ({"input": 4}, {}),
+        ({"input": -1}, {}),
+        ({"output": 1}, {}),
+        ({"clip": None}, {}),
+        ({"clip": [0.5, 0.4]}, {}),
+        ({"eps": -0.1}, {}),
+        ({"eps": float("inf")}, {}),
+        ({"kind": "sample"}, {}),
+        ({"free": [0]}, {}),
+        ({}, {"tree.cut": None}),
+        ({}, {"tree.cut": np.array([np.nan])}),
+        ({}, {"tree.roots": np.array([0, 0]), "tree.more": np.array([0])}),
+        ({}, {"centre": np.full(4, 2.0)}),
+        ({}, {"centre": np.full(5, 0.5)}),
+        ({}, {"sigma": np.ones(4)}),
+    ],
+)
+def test_damaged_files_are_told(
+    folder: Path, bent: Path, tmp_path: Path, changed: dict[str, object], arrays: dict[str, object]
+) -> None:
+    source = bent / "sample-0-eps-0.1-monotone.npz"
+    found = verified(folder, forged(source, tmp_path / "damaged.npz", arrays, **changed))
+    assert found.code in (1, 2)
+    assert "Traceback" not in found.err
+
+
+def test_such_a_file_is_about_real_numbers_and_has_no_classes(folder: Path, bent: Path, tmp_path: Path) -> None:
+    source = bent / "sample-0-eps-0.1-monotone.npz"
+    found = verified(folder, forged(source, tmp_path / "rounded.npz", of="meta", arithmetic="float32"))
+    assert found.code == 2
+    assert "a score that never goes the wrong way" in found.err
+    assert verified(folder, forged(source, tmp_path / "classes.npz", of="model", threshold=0.5)).code == 2
+
+
+def test_no_mutant_proves_what_is_false(folder: Path, tmp_path: Path) -> None:
+    """Files of a network that rises in some places: whatever they claim and are accepted for is true on a grid."""
+    certificates = tmp_path / "proofs"
+    certify(folder, "any.onnx", "1+", "--certificates", certificates)
+    certify(folder, "any.onnx", "1-", "--certificates", certificates, "--force")
+    sources = [*certificates.iterdir(), *(folder / "proofs").iterdir()][:6]
+    assert sources
+    rng, accepted = np.random.default_rng(0), 0
+    for number in range(40):
+        source = sources[number % len(sources)]
+        model = "bent.onnx" if source.parent.name == "proofs" and source.parent.parent == folder else "any.onnx"
+        claim = {
+            "direction": str(rng.choice(["+", "-"])),
+            "input": int(rng.integers(4)),
+            "eps": float(rng.choice([0.0, 0.05, 0.2])),
+        }
+        file = forged(source, tmp_path / "mutant.npz", {"centre": rng.random(4)}, **claim)
+        if verified(folder, file, model).code == 0:
+            accepted += 1
+            assert is_true(folder / model, file, claim), claim
+    assert accepted > 5
+
+
+def is_true(model: Path, file: Path, claim: dict[str, object]) -> bool:
+    """Whether the score of the implicit model goes the right way along many lines of the claim's set."""
+    rng, network = np.random.default_rng(1), open_subject(model).model
+    with np.load(file) as found:
+        centre = found["centre"]
+    eps, feature = claim["eps"], claim["input"]
+    others = np.clip(centre + eps * rng.choice([-1.0, 1.0, 0.3], (200, 4)), 0, 1)
+    points = np.repeat(others[:, None], 50, axis=1)
+    points[..., feature] = np.linspace(0, 1, 50)
+    scores = network(points.reshape(-1, 4)).reshape(200, 50)
+    steps = np.diff(scores, axis=1) * (1 if claim["direction"] == "+" else -1)
+    return bool((steps >= -1e-12).all())

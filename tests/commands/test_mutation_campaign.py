@@ -44,12 +44,13 @@ NEVER_WRITTEN = {f"part.*.stage.*.lemma.*.duals.*.{name}" for name in ("leaves",
 """Linear programs prove alternatives alone."""
 KINDS_ELSEWHERE = {
     "query": "tests/commands/test_query_proofs.py",
+    "monotone": "tests/commands/test_certify_monotone.py",
     "perturbed": "tests/commands/test_perturbed.py",
     **dict.fromkeys(("limits", "top", "pixels"), "tests/commands/test_demands.py"),
 }
 """Kind of claim -> where forged files of it are offered."""
 ELSEWHERE = re.compile(
-    r"directions|high|low|group\.\*\.parts|limit\..*|pixel\..*"  # of these claims
+    r"directions|high|low|tree\..*|group\.\*\.parts|limit\..*|pixel\..*"  # of these claims
     r"|part\.\*\.exact\..*"  # tests/decide/test_forged_files.py, tests/proof/test_refutation.py
     r"|(part\.\*\.)?loop\.\*\.(norm|weights)|monotone\.weights|norms\..*"  # tests/decide/test_forged_files.py
 )

@@ -32,13 +32,13 @@ UNIT = Box.between(np.zeros(1), np.ones(1))
 THIRD = Fraction(1, 3)
 
 
-def decide(model: ImplicitModel, query: Query, confirm: Confirm | None = None, seconds: float = 60.0) -> Result:
+def decide(model: ImplicitModel, query: Query, confirm: Confirm | None = None, *, nodes: int = 3000) -> Result:
     confirm = confirm or ExactNetwork(model, lambda: model)
     return decide_query(
         model,
         lambda u: model(u.astype(np.float64)),
         query,
-        Options(time_limit=seconds, max_nodes=3000, confirm=confirm),
+        Options(time_limit=600.0, max_nodes=nodes, confirm=confirm),
     )
 
 
@@ -72,14 +72,14 @@ def test_a_point_that_no_float_is_is_told_exactly() -> None:
 def test_without_exact_arithmetic_nothing_is_said_at_a_border() -> None:
     query = Query(UNIT, (rows([[-1.0]], [1], [True]),))
     for confirm in (lambda query, point: Opinion(None), ExactNetwork(IDENTITY)):
-        assert decide(IDENTITY, query, confirm, seconds=1.0).verdict is Verdict.UNKNOWN
+        assert decide(IDENTITY, query, confirm, nodes=20).verdict is Verdict.UNKNOWN
 
 
 def test_large_queries_are_left_to_other_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phases, "MOST_BENDING", 0)
     straddling = Box.between(-np.ones(1), np.ones(1))
     query = Query(straddling, (rows([[-1.0]], [1], [True]),))
-    assert decide(IDENTITY, query, seconds=1.0).verdict is Verdict.UNKNOWN
+    assert decide(IDENTITY, query, nodes=20).verdict is Verdict.UNKNOWN
 
 
 def test_it_is_for_kinked_states_and_for_properties() -> None:

@@ -424,12 +424,16 @@ class MonotoneOptions(Declared):
     time_limit: float = c.time_limit()
     max_nodes: int | None = c.max_nodes()
     seed: int = c.seed()
+    certificates: Path | None = c.file("Folder for what proves each certified sample.", metavar="DIR")
+    force: bool = c.force()
     model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.data.preprocessing.bounds is None:
             raise OptionError("--monotone needs the range that the input moves in; give it with --bounds LO,HI")
+        if self.certificates is not None:
+            check_new_folder(self.certificates, force=self.force)
 
 
 @dataclass(frozen=True)

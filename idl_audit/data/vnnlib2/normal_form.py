@@ -32,7 +32,7 @@ from idl_audit.data.vnnlib2.syntax import (
 )
 from idl_audit.data.vnnlib2.terms import Entry, Key, difference, entries_of, key_of, polynomial_of, value_of
 from idl_audit.values.arrays import IntArray
-from idl_audit.values.errors import DataError, UnsupportedModelError
+from idl_audit.values.errors import DataError, TooManyDigitsError
 
 MOST_SWEEPS: Final = 8
 """Times that comparisons of inputs narrow each other's bounds."""
@@ -96,7 +96,7 @@ def normal_form(query: Specification) -> NormalForm:
 
     Raises:
         DataError: where it exceeds a limit, or a constant is no number of its type.
-        UnsupportedModelError: where a number that it computes has too many digits.
+        TooManyDigitsError: where a number that it computes has too many digits.
     """
     variables = {variable.name: variable for variable in query.variables}
     columns = _columns(query)
@@ -107,7 +107,7 @@ def normal_form(query: Specification) -> NormalForm:
     except _Fault as error:
         raise DataError(f"{query.source}: {error}") from None
     except TooManyDigits as error:  # the query is right all the same
-        raise UnsupportedModelError([f"{query.source}: {error}"]) from None
+        raise TooManyDigitsError([f"{query.source}: {error}"]) from None
     except DataError as error:
         raise DataError(f"{query.source}: {error}") from None
 

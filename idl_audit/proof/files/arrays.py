@@ -40,7 +40,7 @@ WEIGHTED: Final = MONOTONE | {"weights"}
 NORMED: Final = frozenset({"norm", "v"})
 
 
-def _tree(prefix: str) -> dict[str, Spec]:
+def tree_of(prefix: str) -> dict[str, Spec]:
     """Return the entries of the nodes of trees; sizes are shared below their prefix."""
     depth = prefix.count(".") + 1
     trees, nodes = f"trees/{depth}", f"nodes/{depth}"
@@ -55,7 +55,7 @@ def _tree(prefix: str) -> dict[str, Spec]:
 def _forest(prefix: str) -> Iterator[tuple[str, Spec]]:
     """Yield the entries of a forest; sizes are shared below its prefix."""
     depth = prefix.count(".") + 1
-    yield from ((f"{prefix}.{name}", spec) for name, spec in _tree(prefix).items())
+    yield from ((f"{prefix}.{name}", spec) for name, spec in tree_of(prefix).items())
     for kind in ("slopes", "multipliers", "duals"):
         leaves = f"leaves/{depth + 2}"
         yield f"{prefix}.{kind}.*.leaves", Spec(WHOLE, (leaves,), 0, ascending=True)
@@ -89,7 +89,7 @@ PROOF: Final[Mapping[str, Spec]] = MappingProxyType(
         f"{EXACT}.states": Spec(WHOLE, ("variables/4",), 0),
         f"{EXACT}.lo": Spec(REAL, ("variables/4",)),
         f"{EXACT}.hi": Spec(REAL, ("variables/4",)),
-        **{f"{EXACT}.{name}": spec for name, spec in _tree(EXACT).items()},
+        **{f"{EXACT}.{name}": spec for name, spec in tree_of(EXACT).items()},
         f"{EXACT}.leaves": Spec(WHOLE, ("used/4",), 0),
         f"{EXACT}.rows": Spec(WHOLE, ("used/4",), 0),
         f"{EXACT}.multipliers": Spec(BYTE, ("digits/4",)),
@@ -110,7 +110,7 @@ def packed(proof: Proof, part: int, arrays: dict[str, AnyArray]) -> None:
         for j, lemma in enumerate(lemmas):
             key = f"{prefix}.stage.{s}.lemma.{j}"
             arrays[f"{key}.states"], arrays[f"{key}.signs"] = _whole(lemma.states), np.asarray(lemma.signs, np.int8)
-            _pack_forest(lemma.forest, key, arrays)
+            pack_forest(lemma.forest, key, arrays)
     for a, slack in enumerate(proof.slack):
         arrays[f"{prefix}.delta.{a}"] = np.asarray(slack, np.float64)
     for g, goals in enumerate(proof.goals):
@@ -120,7 +120,7 @@ def packed(proof: Proof, part: int, arrays: dict[str, AnyArray]) -> None:
         if goals.own is not None:
             arrays[f"{key}.own.leaves"] = _whole(goals.own.leaves)
             arrays[f"{key}.own.weights"] = np.asarray(goals.own.values, np.float32)
-        _pack_forest(goals.forest, key, arrays)
+        pack_forest(goals.forest, key, arrays)
     for e, refutation in enumerate(proof.exact):
         _pack_refutation(refutation, f"{prefix}.exact.{e}", arrays)
 
@@ -132,7 +132,7 @@ def _pack_refutation(found: Refutation, key: str, arrays: dict[str, AnyArray]) -
     arrays[f"{key}.lo"], arrays[f"{key}.hi"] = np.asarray(found.lo, np.float64), np.asarray(found.hi, np.float64)
     text = " ".join(f"{value:x}" for value in found.multipliers)
     arrays[f"{key}.multipliers"] = np.frombuffer(text.encode("ascii"), np.uint8)
-    _pack_forest(found.forest, key, arrays)
+    pack_forest(found.forest, key, arrays)
 
 
 def pack_loop(witness: ProofWitness, key: str, arrays: dict[str, AnyArray]) -> None:
@@ -143,7 +143,8 @@ def pack_loop(witness: ProofWitness, key: str, arrays: dict[str, AnyArray]) -> N
         arrays[f"{key}.middle"] = np.asarray([float(witness.middle)])
 
 
-def _pack_forest(forest: Forest, key: str, arrays: dict[str, AnyArray]) -> None:
+def pack_forest(forest: Forest, key: str, arrays: dict[str, AnyArray]) -> None:
+    """Put a forest among other arrays, below a key."""
     for name in ("roots", "variable", "child"):
         arrays[f"{key}.{name}"] = _whole(getattr(forest, name))
     arrays[f"{key}.cut"] = np.asarray(forest.cut, np.float64)
@@ -242,7 +243,7 @@ def _opened_stage(arrays: Arrays, key: str) -> tuple[Lemma, ...]:
             int(block),
             arrays[f"{key}.lemma.{j}.states"],
             arrays[f"{key}.lemma.{j}.signs"].astype(np.int64),
-            _opened_forest(arrays, f"{key}.lemma.{j}"),
+            opened_forest(arrays, f"{key}.lemma.{j}"),
         )
         for j, block in enumerate(blocks)
     )
@@ -254,7 +255,7 @@ def _opened_goals(arrays: Arrays, key: str) -> Goals:
         int(arrays[f"{key}.stage"][0]),
         arrays[f"{key}.alternatives"],
         arrays[f"{key}.weights"],
-        _opened_forest(arrays, key),
+        opened_forest(arrays, key),
         LeafWeights(arrays[f"{key}.own.leaves"], arrays[f"{key}.own.weights"]) if has_own else None,
     )
 
@@ -265,7 +266,7 @@ def _opened_refutation(arrays: Arrays, key: str) -> Refutation:
         arrays[f"{key}.states"],
         arrays[f"{key}.lo"],
         arrays[f"{key}.hi"],
-        _opened_forest(arrays, key),
+        opened_forest(arrays, key),
         arrays[f"{key}.leaves"],
         arrays[f"{key}.rows"],
         _hexadecimal(arrays[f"{key}.multipliers"], f"{key}.multipliers"),
@@ -283,7 +284,9 @@ def _hexadecimal(digits: AnyArray, name: str) -> tuple[int, ...]:
 _NUMBERS: Final = re.compile(rb"([0-9a-f]+( [0-9a-f]+)*)?")
 
 
-def _opened_forest(arrays: Arrays, key: str) -> Forest:
+def opened_forest(arrays: Arrays, key: str) -> Forest:
+    """Return the forest below a key. Raises Damaged where something is missing."""
+
     def choices(kind: str) -> dict[int, Choices]:
         at = f"{key}.{kind}"
         return {k: Choices(arrays[f"{at}.{k}.leaves"], arrays[f"{at}.{k}.values"]) for k in arrays.numbers(at)}

@@ -9,6 +9,8 @@ import numpy as np
 
 from idl_audit.implicit.front import behind, moving_in
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.proof.forest import Forest
+from idl_audit.proof.monotone import never_falls, score_rows
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.demand import MOST_IN_A_CLAIM, AmongFirst, Demand, PixelClasses
@@ -96,6 +98,43 @@ class SampleClaim:
     def queries(self, model: ImplicitModel) -> tuple[Query, ...]:
         """Return the query that has no counterexample, if the claim holds."""
         return (Query.misclassification(self.ball.inputs, model.n_outputs, self.label),)
+
+
+@dataclass(frozen=True, eq=False)
+class MonotoneClaim:
+    """The score of an output never falls, or never rises, between two inputs of a set that differ in one entry alone.
+
+    The score is the output or, where a last softmax is left out, what that makes of it. The entry is the set's one free
+    input, and larger at the second.
+    """
+
+    ball: Ball
+    output: int
+    rises: bool
+    """Whether it never falls; never rises otherwise."""
+    index: int
+    """Which sample of the data it is, for people."""
+
+    @property
+    def feature(self) -> int:
+        """The input that rises."""
+        (feature,) = self.ball.free
+        return feature
+
+    def misfit(self, model: ImplicitModel) -> str:
+        """Return why the model has no such score or inputs; empty where it has."""
+        if not 0 <= self.output < model.n_outputs or self.ball.centre.shape != (model.n_inputs,):
+            return "it speaks of an output or of inputs that the model does not have"
+        if score_rows(model, self.output, rises=self.rises) is None:
+            return f"it speaks of a score of {model.stripped_output}, of which no rule is known"
+        return ""
+
+    def refused(self, model: ImplicitModel, tree: Forest) -> list[str]:
+        """Return why a tree of boxes does not prove it; empty where it does."""
+        rows, inputs = score_rows(model, self.output, rises=self.rises), self.ball.inputs
+        if rows is None or not isinstance(inputs, Box):
+            return ["it is about no box, or no score"]
+        return never_falls(model, self.feature, rows, inputs, tree)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,16 +30,20 @@ from idl_audit.proof.files.arrays import (
     WEIGHTED,
     WHOLE,
     opened,
+    opened_forest,
     opened_loop,
     opened_loops,
+    pack_forest,
     pack_loop,
     packed,
     sizes,
+    tree_of,
 )
 from idl_audit.proof.files.claims import (
     About,
     Ball,
     DemandClaim,
+    MonotoneClaim,
     PerturbedClaim,
     PropertyClaim,
     QueryClaim,
@@ -52,6 +56,7 @@ from idl_audit.proof.files.pairs import PAIRED, AgreementClaim, DifferenceClaim,
 from idl_audit.proof.files.strict_json import Damaged, Entry, Misfit, below, parsed, whole
 from idl_audit.proof.float_check import check_computed
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
+from idl_audit.proof.forest import Forest
 from idl_audit.proof.proof import Proof
 from idl_audit.proof.sensitivity_witness import Checked, Witness, check_witness
 from idl_audit.values.arrays import AnyArray
@@ -111,6 +116,9 @@ LIMITS: Final[Mapping[str, Spec]] = MappingProxyType(
 )
 PIXELS: Final[Mapping[str, Spec]] = MappingProxyType({**GROUPS, "pixel.labels": Spec(WHOLE, ("pixels/1",), 0)})
 DIFFERENCE: Final[Mapping[str, Spec]] = MappingProxyType({**SAMPLE, "limits": Spec(REAL, ("pair outputs",), 0)})
+MONOTONE: Final[Mapping[str, Spec]] = MappingProxyType(
+    {"centre": Spec(REAL, ("inputs",)), **{f"tree.{name}": spec for name, spec in tree_of("tree").items()}}
+)
 SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
     {
         "S": Spec(REAL, ("outputs", "inputs")),
@@ -129,6 +137,7 @@ SENSITIVITY: Final[Mapping[str, Spec]] = MappingProxyType(
 Claim: TypeAlias = (
     SampleClaim
     | DemandClaim
+    | MonotoneClaim
     | PerturbedClaim
     | PropertyClaim
     | QueryClaim
@@ -140,12 +149,14 @@ Claim: TypeAlias = (
 
 @dataclass(frozen=True, eq=False)
 class ProofFile:
-    """A claim and what proves it: a proof for each query of a sample or property, a witness of S."""
+    """A claim and what proves it: a proof for each query of a sample or property, a witness of S, a tree of boxes."""
 
     about: About
     claim: Claim
     proofs: tuple[Proof, ...] = ()
     witness: Witness | None = None
+    tree: Forest | None = None
+    """Of a score that never falls."""
     fault: str = ""
     """Of a file of format 1: why its choices are no proof."""
 
@@ -165,6 +176,9 @@ class ProofFile:
         why = self.claim.misfit(model)
         if why:
             return Checked(1, (why,))
+        if isinstance(self.claim, MonotoneClaim):
+            nothing = ["nothing in the file proves it"]
+            return Checked(1, tuple(nothing if self.tree is None else self.claim.refused(model, self.tree)))
         if isinstance(self.claim, PAIRED) and (self.claim.is_settled(model) or self.claim.pairing.other == self.about):
             return Checked(1, () if model.is_well_posed else ("nothing proves that the models have one state",))
         queries = self.claim.queries(model)
@@ -215,14 +229,14 @@ class ProofFile:
     @property
     def n_leaves(self) -> int:
         """Leaves of the trees that refute alternatives."""
-        return sum(proof.n_leaves for proof in self.proofs)
+        return sum(proof.n_leaves for proof in self.proofs) + (0 if self.tree is None else self.tree.n_leaves)
 
 
 def _questions(claim: Claim, model: ImplicitModel) -> Iterator[tuple[ImplicitModel, Query]]:
     """Yield the queries of a claim, each with the model that it is about."""
     if isinstance(claim, PerturbedClaim):
         yield from claim.questions(model)
-    elif not isinstance(claim, SensitivityClaim):
+    elif not isinstance(claim, SensitivityClaim | MonotoneClaim):
         yield from ((model, query) for query in claim.queries(model))
 
 
@@ -251,6 +265,8 @@ def write_proof(path: Path, found: ProofFile, *, tool: str, force: bool) -> None
         packed(proof, number, arrays)
     if found.witness is not None:
         _pack_witness(found.witness, arrays)
+    if found.tree is not None:
+        pack_forest(found.tree, "tree", arrays)
     arrays["meta"] = np.asarray(json.dumps(meta, allow_nan=False))
     write_npz(path, arrays, force=force)
 
@@ -287,6 +303,9 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     arrays["centre"] = np.asarray(ball.centre, np.float64)
     if ball.sigma is not None:
         arrays["sigma"] = np.asarray(ball.sigma, np.float64)
+    if isinstance(claim, MonotoneClaim):
+        moved = {"input": claim.feature, "output": claim.output, "direction": "+" if claim.rises else "-"}
+        return {"kind": "monotone", "index": claim.index, "eps": ball.eps, "clip": ball.clip, **moved}
     if isinstance(claim, PAIRED):
         pairing = {"form": claim.pairing.form, "other": _packed_about(claim.pairing.other)}
         shared = {"index": claim.index, "eps": ball.eps, "clip": ball.clip, **pairing}
@@ -428,7 +447,7 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Damaged("'claim' of meta is of no kind that is known")
-    if about.threshold is not None and name in ("property", "query", "sensitivity", *DEMANDS):
+    if about.threshold is not None and name in ("property", "query", "sensitivity", "monotone", *DEMANDS):
         raise Damaged("it has a threshold, which makes two classes, and is about none")
     entry = Entry(value, "claim", ("kind", *kind.keys), kind.optional)
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
@@ -441,11 +460,17 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
     found = kind.opened(about, entry, Arrays(arrays), model)
     if about.arithmetic != "real" and name not in ("sample", "property", "query", *DEMANDS):
-        what = {"sensitivity": "slopes", "perturbed": "a perturbation"}.get(str(name), "two networks")
+        what = _NEVER_ROUNDED.get(str(name), "two networks")
         raise Damaged(f"it speaks of roundings, and is about {what}")
     if about.arithmetic == "real" and any(proof.slack for proof in found.proofs):
         raise Damaged("it speaks of roundings, and is about real numbers")
     return found
+
+
+_NEVER_ROUNDED: Final[Mapping[str, str]] = MappingProxyType(
+    {"sensitivity": "slopes", "perturbed": "a perturbation", "monotone": "a score that never goes the wrong way"}
+)
+"""Claims about real numbers alone, in words; others are about two networks."""
 
 
 def _proofs(arrays: Arrays, count: int) -> tuple[Proof, ...]:
@@ -478,6 +503,21 @@ def _sample(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) ->
     ball = _ball(about, entry, arrays, model)
     label = below(entry.whole("label"), max(2, model.n_outputs), "the label", "class")
     return ProofFile(about, SampleClaim(ball, label, entry.whole("index")), _proofs(arrays, 1))
+
+
+def _monotone(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    feature = below(entry.whole("input"), model.n_inputs, "the input", "input")
+    output = below(entry.whole("output"), model.n_outputs, "the output", "output")
+    direction = entry.text("direction")
+    if direction not in ("+", "-"):
+        raise Damaged("its score goes neither up (+) nor down (-)")
+    ball = Ball(arrays["centre"], entry.number("eps"), clip=entry.pair("clip"), free=(feature,))
+    try:
+        _ = ball.inputs
+    except InvalidInputError as error:
+        raise Damaged(f"its set makes no sense: {error}") from error
+    claim = MonotoneClaim(ball, output, direction == "+", entry.whole("index"))
+    return ProofFile(about, claim, tree=opened_forest(arrays, "tree"))
 
 
 def _top(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
@@ -690,6 +730,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "sensitivity": Kind((), SENSITIVITY, _sensitivity),
         "agreement": Kind((*_OF_A_PAIR, "reference", "first", "second"), SAMPLE, _agreement),
         "difference": Kind(_OF_A_PAIR, DIFFERENCE, _difference),
+        "monotone": Kind(("index", "eps", "clip", "input", "output", "direction"), MONOTONE, _monotone),
     }
 )
 """What a claim may be."""

@@ -71,13 +71,22 @@ class SecondModel(Part):
 class Claim(Part):
     """What exactly was checked; what a file merely says of itself is called so."""
 
-    kind: Literal["class", "top", "limits", "pixels", "property", "query", "sensitivity", "agreement", "difference"] = (
-        Field(
-            description="One class for all inputs of a set, a class among the first, outputs on their side of limits, "
-            "pixels of one class each, a property without counterexample, a VNN-LIB 2 query that no assignment "
-            "satisfies, bounds S of all slopes; of two networks, one class of both at every input of a set, or limits "
-            "of how far their outputs differ there."
-        )
+    kind: Literal[
+        "class",
+        "top",
+        "limits",
+        "pixels",
+        "property",
+        "query",
+        "sensitivity",
+        "agreement",
+        "difference",
+        "monotone",
+    ] = Field(
+        description="One class for all inputs of a set, a class among the first, outputs on their side of limits, "
+        "pixels of one class each, a property without counterexample, a VNN-LIB 2 query that no assignment "
+        "satisfies, bounds S of all slopes; of two networks, one class of both at every input of a set, or limits "
+        "of how far their outputs differ there; a score that never goes the wrong way while an input rises."
     )
     arithmetic: ArithmeticName = Field(
         default="real",
@@ -114,6 +123,10 @@ class Claim(Part):
     )
     free: tuple[Count, ...] = Field(default=(), description="Inputs, by number, that move through the whole of clip.")
     cardinality: Count | None = Field(default=None, description="How many inputs change at most; null for all.")
+    direction: Literal["+", "-"] | None = Field(
+        default=None,
+        description="While the free input rises, the score of output `label` never falls (+) or rises (-).",
+    )
     perturbation: Text | None = Field(
         default=None,
         description="What changes in place of every input, eps times; inputs saturate at clip's ends.",
