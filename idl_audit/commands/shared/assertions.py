@@ -41,7 +41,7 @@ from idl_audit.implicit.exact_constants import rounded_constants
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
-from idl_audit.values.errors import DataError, UnsupportedModelError
+from idl_audit.values.errors import DataError, TooManyDigitsError, UnsupportedModelError
 from idl_audit.values.query import Conjunction, Query
 
 FAR_AWAY: Final = Fraction(2**20)
@@ -363,7 +363,7 @@ class _Making:
         try:
             row = scaled_row(OutputRow(tuple(terms.items()), whole.get((), Fraction(0))), self.query.source)
         except DataError as error:  # the query is right all the same
-            raise UnsupportedModelError([str(error)]) from error
+            raise TooManyDigitsError([str(error)]) from error
         return _Row(row.coefficients, row.offset, literal.strict)
 
     def _rounded_row(self, literal: Literal) -> _Row:

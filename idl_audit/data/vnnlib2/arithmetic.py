@@ -16,14 +16,10 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.data.vnnlib2.syntax import REAL
-from idl_audit.values.errors import DataError
+from idl_audit.values.errors import DataError, TooManyDigitsError
 
 MOST_BITS: Final = 20_000
 """Of a number that is computed exactly."""
-
-
-class TooManyDigits(DataError):
-    """A number that the assertions compute is beyond its type, or beyond what is computed exactly here."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ class Arithmetic:
     def combined(self, operator: str, parts: Iterable[Fraction]) -> Fraction:
         """Return the sum, difference or product of numbers, rounded from the left as this type does.
 
-        Raises DataError where a result is beyond the type.
+        Raises TooManyDigitsError where a result is beyond the type.
         """
         values = list(parts)
         if operator == "-" and len(values) == 1:
@@ -113,7 +109,7 @@ class Arithmetic:
         else:
             found = value if value.numerator.bit_length() + value.denominator.bit_length() <= MOST_BITS else None
         if found is None:
-            raise TooManyDigits(f"a computed constant is beyond what {self.name} holds; write smaller numbers")
+            raise TooManyDigitsError([f"a computed constant is beyond what {self.name} holds; write smaller numbers"])
         return found
 
 

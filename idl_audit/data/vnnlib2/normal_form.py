@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from idl_audit.data.vnnlib import MAX_CASES, MAX_LITERALS
-from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, Arithmetic, TooManyDigits
+from idl_audit.data.vnnlib2.arithmetic import ARITHMETICS, Arithmetic
 from idl_audit.data.vnnlib2.syntax import (
     Access,
     Comparison,
@@ -106,7 +106,7 @@ def normal_form(query: Specification) -> NormalForm:
         return NormalForm(columns, making.boxes(cases))
     except _Fault as error:
         raise DataError(f"{query.source}: {error}") from None
-    except TooManyDigits as error:  # the query is right all the same
+    except TooManyDigitsError as error:  # the query is right all the same
         raise TooManyDigitsError([f"{query.source}: {error}"]) from None
     except DataError as error:
         raise DataError(f"{query.source}: {error}") from None
@@ -385,7 +385,7 @@ def _computed(operator: str, a: Fraction | None, b: Fraction | None, arithmetic:
         return None
     try:
         return arithmetic.combined(operator, (a, b))
-    except DataError:  # beyond the type
+    except TooManyDigitsError:  # beyond the type
         return None
 
 

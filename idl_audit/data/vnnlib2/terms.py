@@ -7,9 +7,9 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from idl_audit.data.vnnlib2.arithmetic import MOST_BITS, Arithmetic, TooManyDigits
+from idl_audit.data.vnnlib2.arithmetic import MOST_BITS, Arithmetic
 from idl_audit.data.vnnlib2.syntax import Access, Constant, Operation, Term
-from idl_audit.values.errors import DataError
+from idl_audit.values.errors import DataError, TooManyDigitsError
 
 Entry: TypeAlias = tuple[str, int]
 """A variable, and the number of one of its entries in row-major order."""
@@ -48,7 +48,7 @@ def key_of(term: Term) -> Key:
 def value_of(term: Term, arithmetic: Arithmetic, read: Callable[[Entry], Fraction | None]) -> Fraction | None:
     """Return a term's value, operation by operation; None where an entry has none.
 
-    Raises DataError where a number is beyond the type.
+    Raises TooManyDigitsError where a number is beyond the type.
     """
     match term:
         case Constant():
@@ -111,7 +111,7 @@ def _without_zeros(found: Mapping[Monomial, Fraction]) -> Polynomial:
 
 def _limited(value: Fraction) -> Fraction:
     if value.numerator.bit_length() + value.denominator.bit_length() > MOST_BITS:
-        raise TooManyDigits("a computed number has too many digits; write the numbers out")
+        raise TooManyDigitsError(["a computed number has too many digits; write the numbers out"])
     return value
 
 
