@@ -55,6 +55,7 @@ NOT_IN_A_FILE: Mapping[str, str] = {
     "quiet": TYPED,
     "verbose": TYPED,
     "force": TYPED,
+    "only": "the file has the audits of which it chooses",
     "resume": TYPED,
     "log_json": TYPED,
     "metrics": "what a run keeps beside it is named where it is started",
@@ -64,6 +65,7 @@ NOT_IN_THE_ENVIRONMENT: Mapping[str, str] = {
     "allow_code_execution": "no environment runs code",
     "scheduler": "no environment names who is sent pickles and sends some back",
     "journal": "it stands beside --output",
+    "only": "what is left out is seen in the command",
     "reports": "a list of files has its place in the configuration",
 }
 NOT_TYPED: Mapping[str, str] = {

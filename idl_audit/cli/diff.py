@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -17,10 +18,14 @@ from idl_audit.gate.difference import Difference, compare
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.wording import eps_text, figure, percent, plain
+from idl_audit.values.errors import DataError
 
 
 def diff(asked: Diff) -> None:
     """Do `diff`."""
+    if asked.more:
+        _diff_several(asked)
+        return
     later = read_report(asked.new)
     found = compare(read_report(asked.old), later, asked.old)
     if asked.printing.format == "json":
@@ -31,6 +36,50 @@ def diff(asked: Diff) -> None:
         print_sections(sentence, _sections(found, later, verbose=asked.printing.verbose), console())
     if (asked.exit_code or asked.quiet) and found.regressions:
         raise typer.Exit(Exit.REFUSED)
+
+
+def _diff_several(asked: Diff) -> None:
+    """Put more than two reports into one table, and compare each with the first where that can be done."""
+    from idl_audit.report.side_by_side import Entry, SideBySide, index_of
+
+    first, *others = paths = (asked.old, asked.new, *asked.more)
+    names = _names(paths)
+    reports = {path: read_report(path) for path in paths}
+    found = SideBySide.of([Entry(names[path], path, reports[path]) for path in reports])
+    told: dict[str, dict[str, Any]] = {}
+    for path in dict.fromkeys(others):
+        if path == first:
+            continue
+        try:
+            regressions = list(compare(reports[first], reports[path], first).regressions)
+            told[names[path]] = {"regressions": regressions}
+        except DataError as error:
+            if asked.exit_code or asked.quiet:  # the answer is asked for, and there is none
+                raise
+            told[names[path]] = {"not_compared": str(error)}
+    worse = {name: one["regressions"] for name, one in told.items() if one.get("regressions")}
+    if asked.printing.format == "json":
+        document = {**index_of(found, Path("index.json")), "against": names[first], "compared": told}
+        print_document(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    elif not asked.quiet:
+        from idl_audit.report.terminal.side_by_side import sections
+
+        to = console()
+        sentence = "; ".join(f"{name}: {'; '.join(one)}" for name, one in worse.items())
+        sentence = f"Worse than {names[first]}: {sentence}." if worse else f"Nothing is worse than {names[first]}."
+        parts = list(sections(found, width=to.width, verbose=asked.printing.verbose))
+        apart = [f"{name}: {one['not_compared']}" for name, one in told.items() if "not_compared" in one]
+        if apart:
+            parts.append(("Not compared", Text("\n".join(plain(line) for line in apart))))
+        print_sections(sentence, parts, to)
+    if (asked.exit_code or asked.quiet) and worse:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return what rows are called: the files' names without their ending, or with their folders where these repeat."""
+    stems = [path.stem for path in dict.fromkeys(paths)]
+    return {path: path.stem if stems.count(path.stem) == 1 else str(path) for path in paths}
 
 
 def _document(found: Difference) -> dict[str, Any]:

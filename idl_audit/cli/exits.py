@@ -43,7 +43,7 @@ PARTICULAR: Final[Mapping[str, Mapping[Exit, str]]] = MappingProxyType(
         "run": {
             Exit.DONE: "done, and every rule of level error holds",
             Exit.REFUSED: "a rule of level error does not hold",
-            Exit.INCOMPLETE: _LOST,
+            Exit.INCOMPLETE: f"{_LOST}; of several audits the worst code of all",
         },
         "bench": {
             Exit.INCOMPLETE: "a row could not be judged (its files are missing or refused, its process died, the "

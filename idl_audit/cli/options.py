@@ -31,6 +31,8 @@ class Given:
     values: Mapping[str, Any]
     typed: frozenset[str]
     """Those on the command line."""
+    configured: frozenset[str] = frozenset()
+    """Those of a configuration."""
 
     def build(self, **more: Any) -> Any:
         """Return the options, with `more` that follows from others. Raises OptionError where they make no sense."""
@@ -68,7 +70,11 @@ def given_to(ctx: typer.Context) -> Given:
         if source is not None and source.name != "DEFAULT":
             sources[name] = source.name
     values = {name: ctx.params[parameter_of(name)] for name in sources}
-    return Given(kind, values, frozenset(name for name, source in sources.items() if source == "COMMANDLINE"))
+    typed, configured = (
+        frozenset(name for name, source in sources.items() if source == place)
+        for place in ("COMMANDLINE", "DEFAULT_MAP")
+    )
+    return Given(kind, values, typed, configured)
 
 
 def _is_short(flag: str) -> bool:

@@ -45,16 +45,72 @@ _ASKED: Final[dict[str, type[Any]]] = {
 """Step -> its options."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """One audit, ready to be done: everything that can be refused before any work has been looked at."""
+
+    model: Path
+    asked: Run
+    options: RunOptions
+    further: Mapping[Path, Format]
+    """Reports beside the JSON."""
+    gate: _Gate | None
+
+    @property
+    def journal(self) -> Path | None:
+        """Return where decided samples are kept; None where nothing keeps them."""
+        return None if self.options.robustness is None else self.options.robustness.journal
+
+    @property
+    def written(self) -> list[Path]:
+        """Return every file and folder that it writes, its report apart."""
+        return [*(one for one in _written(self.options) if one is not None), *self.further]
+
+
 def run(given: Given) -> None:
     """Do `run`."""
     found = _configuration(given.values.get("config"))
-    asked: Run = given.build(reports=found.table("run").get("reports"))
-    model, output, printing = asked.model, asked.output, asked.printing
+    only = tuple(given.values.get("only") or ())
+    if found.audits:
+        from idl_audit.cli.run_several import run_several
+
+        run_several(given, found, only)
+        return
+    if only:
+        raise OptionError(f"{found.path} has no tables [[audit]], of which --only chooses; leave it out")
+    job = prepared(given, found)
+    report = carried_out(job)
+    asked, printing = job.asked, job.asked.printing
+    show(report, replace(printing, output=asked.output))
+    if not printing.quiet and asked.output is not None:
+        say(f"written: {', '.join(plain(file) for file in (asked.output, *job.further))}")
+    if report.status == "incomplete" and job.journal is not None:
+        tell_resume(report)
+    leave(report)
+    if report.gate is not None and not report.gate.passed:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def prepared(given: Given, found: Configuration, *, force: bool = False, **more: Any) -> Job:
+    """Return what is to be done.
+
+    Args:
+        given: what the command was given.
+        found: the configuration.
+        force: whether an earlier report may be lost though nobody gave --force.
+        more: options in place of those given.
+
+    Raises:
+        InvalidInputError: where something is missing, makes no sense, or would destroy another file.
+    """
+    asked: Run = given.build(reports=found.table("run").get("reports"), **more)
+    model, output = asked.model, asked.output
     data, labels = (None, None) if asked.data is None else (asked.data.path, asked.data.labels)
     if model is None:
         raise OptionError(f"{found.path} names no model; write model = 'model.onnx' under [defaults]")
     if asked.resume and output is None:
         raise OptionError("--resume goes on beside a report; name it with -o REPORT")
+    given = replace(given, values={**given.values, **more})
     verdicts: Literal["attack", "certify"] = "attack" if "attack" in asked.steps else "certify"
     options = RunOptions(
         sensitivity=_step("sensitivity", asked, given, found),
@@ -63,34 +119,47 @@ def run(given: Given) -> None:
         verdicts=verdicts,
     )
     further = _further(asked)
-    check_output(output, force=asked.force, read=(model, data, labels, found.path), written=_written(options))
+    read = (model, data, labels, found.path)
+    check_output(output, force=asked.force or force, read=read, written=_written(options))
     gate = _gate(found, options, asked.eps or ())
-    check_distinct((model, data, labels, found.path, output, None if gate is None else gate.path), further)
-    quiet, watching = printing.quiet, asked.watching
+    check_distinct((*read, output, None if gate is None else gate.path), further)
+    return Job(model, asked, options, further, gate)
+
+
+def carried_out(job: Job, *, title: str = "", keep: bool = False) -> Report:
+    """Do the work, write the report and those beside it, and return it.
+
+    Args:
+        job: what is to be done.
+        title: stands before what progress says of each step.
+        keep: whether the journal stays when the report is complete.
+
+    Raises:
+        InvalidInputError: where an input is refused.
+        IncompleteError: where model or data changed meanwhile.
+    """
+    options, output = job.options, job.asked.output
+    quiet, watching = job.asked.printing.quiet, job.asked.watching
     tell = telling(quiet=quiet, asked=watching)
-    report = audit_all(model, options, bar=lambda name: watched(name, quiet=quiet, asked=watching), tell=tell)
-    if gate is not None:
+    report = audit_all(
+        job.model, options, bar=lambda name: watched(f"{title}{name}", quiet=quiet, asked=watching), tell=tell
+    )
+    if job.gate is not None:
         try:
-            report = report.model_copy(update={"gate": gate.judged(report)})
+            report = report.model_copy(update={"gate": job.gate.judged(report)})
         except InvalidInputError:
             if output is not None:  # hours of work are not thrown away because the baseline does not fit
-                _drop_journal(options, written(report, output))
+                drop_journal(job.journal, written(report, output))
             raise
-    with kept_journal(None if options.robustness is None else options.robustness.journal):
+    with kept_journal(job.journal):
         report = written(report, output)
-    _drop_journal(options, report)
-    for file, text_format in further.items():
+    if not keep:
+        drop_journal(job.journal, report)
+    for file, text_format in job.further.items():
         folder = (Path() if output is None else output.parent).absolute()
         extras, _ = find_extras(report, folder=folder, adversarial=None, matrix=None, image_shape=None)
         _write_rendered(render(report, text_format, extras=extras), file)
-    show(report, replace(printing, output=output))
-    if not printing.quiet and output is not None:
-        say(f"written: {', '.join(plain(file) for file in (output, *further))}")
-    if report.status == "incomplete" and options.robustness is not None and options.robustness.journal is not None:
-        tell_resume(report)
-    leave(report)
-    if report.gate is not None and not report.gate.passed:
-        raise typer.Exit(Exit.REFUSED)
+    return report
 
 
 def _step(name: str, asked: Run, given: Given, found: Configuration) -> Any:
@@ -143,12 +212,6 @@ def _further(asked: Run) -> dict[Path, Format]:
             raise OptionError(f"reports has {file}; the ending must be one of {', '.join(FORMATS)}")
         check_place(file)
     return {file: FORMATS[suffix] for file, suffix in files.items()}
-
-
-def _drop_journal(options: RunOptions, report: Report) -> None:
-    """Remove the journal of a report that is written."""
-    if options.robustness is not None and options.robustness.journal is not None:
-        drop_journal(options.robustness.journal, report)
 
 
 def _write_rendered(text: str, file: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from idl_audit.commands.options import COMMANDS, asked_of
 from idl_audit.commands.options.reading import DataOptions
@@ -31,6 +32,13 @@ _AT_ALL_INPUTS: Final = ("sensitivity", "convert")
 _OF_SAMPLES: Final = (options_of(DataOptions).keys() - options_of(Preprocessing).keys()) | {"bounds", "eps"}
 
 
+AUDITS: Final = "audit"
+"""The list of tables [[audit]]: what `run` does several times, each with keys before those of the file."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAMES: Final = "letters, digits, dots, dashes and underscores, 64 at most"
+
+
 TABLES: Final = (SHARED, *(name for name in CONFIGURED if name != "inspect"))
 
 
@@ -43,13 +51,30 @@ def keys_of(table: str) -> Mapping[str, Option]:
     return {one.key: one for one in declared if one.in_file and (one.own or one.key not in keys_of(SHARED))}
 
 
+Tables: TypeAlias = "Mapping[str, Mapping[str, Any]]"
+"""Table -> option by name -> value, read; relative files start at the configuration's folder."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One of several audits: what it has other than the rest of the file."""
+
+    name: str
+    tables: Tables
+
+
 @dataclass(frozen=True)
 class Configuration:
     """A configuration and the file that it comes from."""
 
     path: Path
-    tables: Mapping[str, Mapping[str, Any]]
-    """Table -> option by name -> value, read; relative files start at the configuration's folder."""
+    tables: Tables
+    audits: tuple[Audit, ...] = ()
+
+    def of(self, audit: Audit) -> Configuration:
+        """Return the configuration of one audit: its own keys before the file's."""
+        names = dict.fromkeys((*self.tables, *audit.tables))
+        return Configuration(self.path, {name: self.table(name) | dict(audit.tables.get(name, {})) for name in names})
 
     def options(self, command: str) -> dict[str, Any]:
         """Return what the file has for a command, by option."""
@@ -79,10 +104,11 @@ def read_configuration(path: Path) -> Configuration:
             raise OptionError(f"{path} has no table [tool.idl-audit]; write one, or make {FILE} with `idl-audit init`")
         document = tool["idl-audit"]
     tables: dict[str, dict[str, Any]] = {}
-    wrong = list(_read_tables(document, tables, path.parent))
+    audits: list[Audit] = []
+    wrong = list(_read_tables(document, tables, path.parent, audits))
     if wrong:
         raise OptionError(f"{path}: {'; '.join(wrong)}")
-    return Configuration(path, tables)
+    return Configuration(path, tables, tuple(audits))
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -102,19 +128,45 @@ def _document(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path} is no TOML: {error}; mend it there") from None
 
 
-def _read_tables(document: Any, tables: dict[str, dict[str, Any]], folder: Path) -> Iterator[str]:
-    """Fill `tables`, and yield what is wrong."""
+def _read_tables(
+    document: Any, tables: dict[str, dict[str, Any]], folder: Path, audits: list[Audit] | None = None
+) -> Iterator[str]:
+    """Fill `tables` and, where there may be some, `audits`, and yield what is wrong."""
     if not isinstance(document, dict):
         yield "the whole is refused (tables are needed)"
         return
     for name, entries in document.items():
-        if name not in TABLES:
+        if name == AUDITS and audits is not None:
+            yield from _read_audits(entries, audits, folder)
+        elif name not in TABLES:
             yield _unknown("the file", name, TABLES)
         elif not isinstance(entries, dict):
             yield f"{name} is refused (a table is needed: write [{name}])"
         else:
             tables[name] = {}
             yield from _read_table(name, entries, tables[name], folder)
+
+
+def _read_audits(entries: Any, audits: list[Audit], folder: Path) -> Iterator[str]:
+    """Fill `audits`, and yield what is wrong."""
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries) or not entries:
+        yield f"{AUDITS} is refused (a list of tables is needed: write [[{AUDITS}]])"
+        return
+    for number, entry in enumerate(entries, 1):
+        name = entry.get("name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            yield f"[[{AUDITS}]] number {number} needs a name of its own: name = '...', of {_NAMES}"
+            continue
+        if name.lower() in [one.name.lower() for one in audits]:  # reports are files called like it
+            yield f"[[{AUDITS}]] has the name '{name}' twice; give each its own"
+        flat = {key: value for key, value in entry.items() if key != "name" and not isinstance(value, dict)}
+        own = {key: value for key, value in flat.items() if OTHER_NAMES.get(key, key) in keys_of("run")}
+        tables = {key: value for key, value in entry.items() if isinstance(value, dict)}
+        tables["run"] = {**tables.get("run", {}), **own}
+        tables[SHARED] = {**tables.get(SHARED, {}), **{key: flat[key] for key in flat if key not in own}}
+        found: dict[str, dict[str, Any]] = {}
+        yield from (f"{AUDITS} '{name}': {one}" for one in _read_tables(tables, found, folder))
+        audits.append(Audit(name, found))
 
 
 def _read_table(table: str, entries: Mapping[str, Any], found: dict[str, Any], folder: Path) -> Iterator[str]:
@@ -153,7 +205,17 @@ def _unknown(place: str, key: str, known: Iterable[str]) -> str:
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a configuration."""
     tables = {name: _object({key: _described(one) for key, one in keys_of(name).items()}) for name in TABLES}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "idl-audit.toml", **_object(tables)}
+    named = {"type": "string", "pattern": f"^{_NAME.pattern}$", "description": f"Of {_NAMES}; its report is NAME.json."}
+    flat = {key: _described(one) for name in (SHARED, "run") for key, one in keys_of(name).items()}
+    audit = {**_object({"name": named, **flat, **tables}), "required": ["name"]}
+    audits = {
+        "type": "array",
+        "minItems": 1,
+        "description": "What run does for each model and data set.",
+        "items": audit,
+    }
+    whole = {**tables, AUDITS: audits}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "idl-audit.toml", **_object(whole)}
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,10 +145,12 @@ def test_no_table_has_a_key_for_running_code():
 
 def test_the_schema_has_every_key():
     document = schema()
+    audit = document["properties"].pop("audit")["items"]
     assert {name: set(part["properties"]) for name, part in document["properties"].items()} == {
         name: set(keys_of(name)) for name in TABLES
     }
     assert document["additionalProperties"] is False
-    assert all(part["additionalProperties"] is False for part in document["properties"].values())
+    assert all(part["additionalProperties"] is False for part in (audit, *document["properties"].values()))
+    assert set(audit["properties"]) == {"name", *TABLES, *keys_of("defaults"), *keys_of("run")}
     assert document["properties"]["defaults"]["properties"]["jobs"]["minimum"] == 1
     assert document["properties"]["attack"]["properties"]["draws"]["default"] == 100

@@ -12,7 +12,7 @@ from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.columns import GroupColumn
 from idl_audit.values.errors import OptionError
-from idl_audit.values.options import PATH, SECONDS, Declared, Reader, group, option, several_of
+from idl_audit.values.options import PATH, SECONDS, TEXT, Declared, Reader, group, option, several_of
 from idl_audit.values.verdicts import ArithmeticName
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ class Run(Declared):
     """Do everything in the configuration and write one report: for CI.
 
     `idl-audit init MODEL DATA` writes a configuration. Options given here
-    replace what it says.
+    replace what it says. With tables [[audit]], each with a name and keys of
+    its own, it does so for each, writes a report for each, and a page that
+    compares them beside the index at -o.
     """
 
     model: Path | None = c.model(None, help="The model file, where the configuration has none.")
@@ -97,6 +99,15 @@ class Run(Declared):
     watching: c.Watching = group(c.Watching)
     output: Path | None = c.file(
         "Write the report (JSON) to this file; with -f json nothing else is printed.", "-o", own=True, rank=-1
+    )
+    only: tuple[str, ...] = option(
+        (),
+        TEXT,
+        "Of several audits ([[audit]] in the configuration) do only the one with this name. Again for others.",
+        metavar="NAME",
+        several=True,
+        in_file=False,
+        in_environment=False,
     )
     reports: tuple[Path, ...] = option(
         (),

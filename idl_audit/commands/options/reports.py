@@ -57,6 +57,14 @@ class Diff(Declared):
 
     old: Path = c.model(help="The earlier report.json.")
     new: Path = c.model(help="The later report.json, on the same data.")
+    more: tuple[Path, ...] = option(
+        (),
+        PATH,
+        "Further reports: all become rows of one table, and each is compared with the first where it can be.",
+        metavar="REPORT...",
+        positional=True,
+        several=True,
+    )
     exit_code: bool = option(False, SWITCH, "Exit with 1 where the network got worse.")
     printing: c.Printing = group(c.Printing, without=("output", "quiet", "force"))
     quiet: bool = option(

@@ -42,16 +42,16 @@ MOST_CARRIED: Final = 5000
 
 def to_html(report: Report, extras: Extras) -> str:
     """Return the report as an HTML document."""
-    style, script = (_beside(name) for name in ("report.css", "report.js"))
+    style, script = (beside(name) for name in ("report.css", "report.js"))
     policy = (
-        f"default-src 'none'; style-src {_hashed(style)}; script-src {_hashed(script)}; img-src data:; "
+        f"default-src 'none'; style-src {hashed(style)}; script-src {hashed(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
     subject = PurePath(report.model.path).name if report.model is not None else report.command
     triples, triples_note = cards_of_triples(report, extras)
     heat, heat_note = heat_maps(report, extras)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             mark=Markup(MARK),
@@ -83,11 +83,12 @@ def to_html(report: Report, extras: Extras) -> str:
     )
 
 
-def _beside(name: str) -> str:
+def beside(name: str) -> str:
+    """Return the text of a file that stands beside this one."""
     return (files("idl_audit.report.render") / name).read_text(encoding="utf-8")
 
 
-def _hashed(content: str) -> str:
+def hashed(content: str) -> str:
     """Return how a policy names what it lets in."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode('utf-8')).digest()).decode()}'"
 
@@ -114,7 +115,8 @@ _TITLES: Final = {
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what fills templates: every string is made safe."""
     made = Environment(
         loader=PackageLoader("idl_audit.report.render", "."),
         autoescape=True,
