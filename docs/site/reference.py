@@ -163,17 +163,14 @@ def operators() -> dict[str, str]:
     """Return the table of every operator that is read, and of every one that is refused."""
     lists = dict.fromkeys(SEQUENCES, "sequences")
     read = {name: lowering.__module__.rsplit(".", 1)[1] for name, lowering in LOWERINGS.items()} | lists
-    rows = (
-        [name, code(f"idl_audit.implicit.lowering.{read[name]}"), "yes" if name in as_written._RULES else "no"]
-        for name in sorted(read)
-    )
+    rows = ([name, read[name].replace("_", " "), "yes" if name in as_written._RULES else "no"] for name in sorted(read))
     refused = ([name, prose(why.what), prose(why.instead)] for name, why in sorted(REFUSED.items()))
     return {
         "operators-a-z.md": "\n\n".join(
             (
                 "# Operators from A to Z",
                 f"{len(read)} operators are read. [What is read](operators.md) has them by family, with limits.",
-                table(("operator", "lowered in", "float32 rounding is bounded"), rows),
+                table(("operator", "family", "float32 rounding is bounded"), rows),
                 "## Refused",
                 "A model that has one of these on the way from its inputs to its output is refused, with this advice.",
                 table(("operator", "what it does", "what would work"), refused),
