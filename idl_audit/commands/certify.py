@@ -43,6 +43,7 @@ from idl_audit.data.perturbations import read_directions
 from idl_audit.data.radii import read_radii
 from idl_audit.data.vectors import read_ranking
 from idl_audit.decide.ladder import Parts, Result, climbed, in_order_of_cost
+from idl_audit.decide.minimal import METHOD as NEAREST
 from idl_audit.decide.perturbed import methods_of
 from idl_audit.decide.rungs import RUNGS
 from idl_audit.graph.files import read_with_sha256
@@ -346,6 +347,7 @@ def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
         options.norm,
         _perturbation(options, subject.model.n_inputs),
         options.image_shape or subject.input_shape,
+        minimal=options.is_minimal,
     )
 
 
@@ -613,7 +615,7 @@ def _methods(setting: Setting, subject: Subject, found: Audited, options: Robust
     if options.verdicts.methods is not None:
         return options.verdicts.methods
     sets = (setting.sets(x, subject)[0] for x in found.seen.tried.inputs)
-    usual = [_climbed(subject, one, options) for one in sets]
+    usual = [(*((NEAREST,) if options.is_minimal else ()), *_climbed(subject, one, options)) for one in sets]
     return in_order_of_cost([RUNGS[name].begins or name for names in usual for name in names])
 
 

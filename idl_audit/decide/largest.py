@@ -36,6 +36,8 @@ class Search:
     """The smallest that is falsified."""
     proof: Result | None = None
     """What certifies the largest."""
+    nearest: Result | None = None
+    """What falsifies the smallest."""
     tried: int = 0
     _unknown: list[float] = field(default_factory=list)
 
@@ -46,7 +48,8 @@ class Search:
             self.certified, self.proof = radius, result
         elif result.verdict is Verdict.FALSIFIED:
             found = min(radius, self.reach(radius, result))
-            self.falsified = found if self.falsified is None else min(found, self.falsified)
+            if self.falsified is None or found < self.falsified:
+                self.falsified, self.nearest = found, result
         elif result.verdict is Verdict.UNKNOWN:
             self._unknown.append(radius)
         self._unknown = [r for r in self._unknown if r > (self.certified or 0.0)]

@@ -52,7 +52,7 @@ def _one_aim(quarry: Quarry) -> IntArray:
 
 def targeted_descent(quarries: Sequence[Quarry], queries: int) -> None:
     """Descend on the difference of logits ratio towards each of the nearest classes, from a random point each."""
-    pack, steps = _towards_rivals(quarries, queries)
+    pack, steps = towards_rivals(quarries, queries)
     if pack.regions.norm == "l1":
         corner_descent(pack, pack.regions.centre.copy(), logits_ratio(), steps)
     else:
@@ -61,11 +61,11 @@ def targeted_descent(quarries: Sequence[Quarry], queries: int) -> None:
 
 def nearest_search(quarries: Sequence[Quarry], queries: int) -> None:
     """Look for the nearest points of the nearest classes; any in the set is enough."""
-    pack, steps = _towards_rivals(quarries, queries)
+    pack, steps = towards_rivals(quarries, queries)
     nearest_points(pack, steps, until_found=True)
 
 
-def _towards_rivals(quarries: Sequence[Quarry], queries: int) -> tuple[Pack, int]:
+def towards_rivals(quarries: Sequence[Quarry], queries: int) -> tuple[Pack, int]:
     """Return a row for each of the nearest classes, and the queries that each row has."""
     aims = nearest_rivals(quarries, min(MOST_AIMS, max(1, queries // FEWEST_STEPS)))
     most = max(len(own) for own in aims)

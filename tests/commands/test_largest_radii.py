@@ -48,6 +48,59 @@ def test_the_true_radius_is_bracketed(line: tuple[Path, Path]) -> None:
     assert points[0.4].certified == points[0.4].attacked == 0.25
 
 
+DISTANCES = {"linf": (0.125, 0.25), "l2": (0.125 * 2**0.5, 0.25 * 2**0.5), "l1": (0.25, 0.5)}
+"""How far the first two samples are from the other class."""
+
+
+@pytest.mark.parametrize("norm", DISTANCES)
+def test_the_nearest_attack_is_told_beside_the_largest_certified_radius(
+    line: tuple[Path, Path], tmp_path: Path, norm: str
+) -> None:
+    greatest = 0.4 if norm == "linf" else 0.6
+    asked = ("-d", line[1], "-e", greatest, "--norm", norm, "--minimal", "--max-queries", 200, "-q", "-f", "json")
+    report = run("attack", line[0], *asked, "--save", tmp_path / "adv.npz").report
+    assert "fmn" in report.summary.methods
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    with np.load(tmp_path / "adv.npz") as saved:
+        points, originals = saved["inputs"].astype(np.float64), saved["originals"]
+    for place, truth in enumerate(DISTANCES[norm]):
+        found = report.samples[place].largest
+        assert found.certified < truth <= found.falsified <= (1 + 1e-4) * truth
+        assert found.falsified - found.certified <= 0.02 * truth
+        result = report.samples[place].results[0]
+        assert (result.verdict, result.method) == (Verdict.FALSIFIED, "fmn")
+        assert 0 < result.queries <= 300
+        assert points[place, 0] < points[place, 1]
+        # rounded norms: the exact ones are compared where boxes and balls are tested
+        assert truth <= np.linalg.norm(points[place] - originals[place], order) <= found.falsified
+    far, wrong = report.samples[2:]
+    assert (far.largest.certified, far.largest.falsified) == (greatest, None)
+    assert far.results[0].verdict is Verdict.CERTIFIED
+    assert wrong.results[0].verdict is Verdict.CLEAN_WRONG
+    assert {points.shape, originals.shape} == {(2, 2)}
+
+
+def test_certified_radii_are_found_in_other_norms(line: tuple[Path, Path]) -> None:
+    report = run("certify", line[0], "-d", line[1], "-e", 0.6, "--norm", "l2", "--largest", "-q", "-f", "json").report
+    for sample, truth in zip(report.samples, DISTANCES["l2"], strict=False):
+        assert sample.largest.certified < truth <= sample.largest.falsified <= 1.02 * sample.largest.certified
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("-e", "0.1,0.2"), "--minimal looks between 0 and one radius; give one with --eps"),
+        (("-e", 0.1, "--sparse", 1), "--minimal is for boxes and balls, and knows no --sparse yet"),
+        (("--perturb", "brightness=0.1"), "--minimal is for boxes and balls, and knows no --perturb yet"),
+        (("-e", 0.1, "--within", 0.5), "--minimal is for boxes and balls, and knows no --task, --top and limits yet"),
+    ],
+)
+def test_sets_without_one_radius_have_no_nearest_attack(line: tuple[Path, Path], more: tuple, why: str) -> None:
+    found = run("attack", line[0], "-d", line[1], "--minimal", "--bounds", "0,1", *more)
+    assert found.code == 2
+    assert why in found.err
+
+
 def test_quantiles_are_gated(line: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "r.json"
     certify(line, "-o", output)

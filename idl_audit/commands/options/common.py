@@ -45,6 +45,7 @@ METHODS: Final = (
 AUTO: Final = ("apgd-ce", "apgd-t", "fmn", "square")
 """What `auto` stands for: `idl_audit.search.ensemble.MEMBERS`."""
 ATTACKS: Final = ("auto", "random", "sign", "sensitivity", "gradient", "pgd", *AUTO, "lp", "mip")
+USUAL_ATTACKS: Final = ("sign", "pgd", "lp")
 SEARCHES: Final = ("pgd", "lp")
 OBJECTIVES: Final = ("l1", "state")
 BOUNDS: Final = ("norm", "sensitivity", "interval", "linear")

@@ -101,9 +101,10 @@ class AttackVerdicts(CertifyVerdicts):
     """How attack decides a sample."""
 
     methods: tuple[str, ...] | None = c.method(
-        "sign,pgd,lp",
+        None,
         several_of(c.ATTACKS, "attack", ("auto", *c.METHODS)),
-        f"Which attacks to use, a list of: {', '.join(c.ATTACKS)}; auto stands for {', '.join(c.AUTO)}.",
+        f"Which attacks to use, a list of: {', '.join(c.ATTACKS)}; auto stands for {', '.join(c.AUTO)}; without it "
+        f"{','.join(c.USUAL_ATTACKS)}, and with --minimal what certify uses.",
     )
     fraction: float | None = option(
         None,
@@ -300,7 +301,7 @@ class RobustnessOptions(Declared):
         """Refuse what is asked of boxes alone. Raises OptionError."""
         given = {
             "--features": self.features is not None,
-            "--largest": self.largest,
+            "--largest": self.largest and self.is_perturbed,
             "--task, --top and limits": self.demanded.beside_class,
         }
         wrong = [name for name, there in given.items() if there]
@@ -338,6 +339,11 @@ class RobustnessOptions(Declared):
         check_arithmetic(self.verdicts)
 
     @property
+    def is_minimal(self) -> bool:
+        """Whether the nearest counterexample of each sample is looked for."""
+        return False
+
+    @property
     def is_perturbed(self) -> bool:
         """Whether the sets are families, in place of balls."""
         return self.perturb is not None or self.directions is not None
@@ -353,6 +359,49 @@ class AttackedOptions(RobustnessOptions):
     """What attack is asked for."""
 
     verdicts: Options = group(AttackVerdicts, make=AttackVerdicts.made)
+    minimal: bool = option(
+        False,
+        SWITCH,
+        "Find the smallest radius at which each sample is attacked, up to the one EPS given, by an attack that looks "
+        "for the nearest counterexample and by bisection, beside the largest that is certified; --time-limit and "
+        "--max-nodes are for each radius tried.",
+        rank=4,
+    )
+
+    def __post_init__(self) -> None:
+        if self.minimal:
+            self._check_minimal()
+            object.__setattr__(self, "largest", True)
+        object.__setattr__(self, "verdicts", with_usual_attacks(self.verdicts, minimal=self.minimal))
+        super().__post_init__()
+
+    @property
+    def is_minimal(self) -> bool:
+        """Whether the nearest counterexample of each sample is looked for."""
+        return self.minimal
+
+    def _check_minimal(self) -> None:
+        """Refuse sets that have no radius, or several. Raises OptionError."""
+        if self.eps is not None and len(self.eps) != 1:
+            raise OptionError("--minimal looks between 0 and one radius; give one with --eps")
+        given = {
+            "--sparse": self.sparse is not None,
+            "--ignore": self.ignore is not None,
+            "--features": self.features is not None,
+            "--perturb": self.perturb is not None,
+            "--directions": self.directions is not None,
+            "--task, --top and limits": self.demanded.beside_class,
+        }
+        wrong = [name for name, there in given.items() if there]
+        if wrong:
+            raise OptionError(f"--minimal is for boxes and balls, and knows no {wrong[0]} yet; leave one of them out")
+
+
+def with_usual_attacks(verdicts: Options, *, minimal: bool = False) -> Options:
+    """Return how attack decides a sample where no method was named."""
+    if verdicts.methods is not None or minimal:
+        return verdicts
+    return replace(verdicts, methods=c.USUAL_ATTACKS)
 
 
 @dataclass(frozen=True)
@@ -581,3 +630,7 @@ class AttackedArrayOptions(ArrayOptions):
     """What `idl_audit.attack` is asked for about arrays."""
 
     verdicts: Options = group(AttackVerdicts, make=AttackVerdicts.made)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "verdicts", with_usual_attacks(self.verdicts))
+        super().__post_init__()

@@ -28,6 +28,7 @@ from idl_audit.data.samples import Samples, SampleStream
 from idl_audit.decide.demands import Decision, decide_demand
 from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together, samples_at_once
 from idl_audit.decide.largest import Search
+from idl_audit.decide.minimal import Nearest, reach
 from idl_audit.decide.mixed import Rows
 from idl_audit.decide.perturbed import decide_perturbed, perturbed_proofs
 from idl_audit.decide.proofs import Recorded, by_lines_alone, proof_of
@@ -95,6 +96,8 @@ class Setting:
     """What changes in place of every input."""
     shape: tuple[int, ...] = ()
     """Of one input, as a perturbation sees it."""
+    minimal: bool = False
+    """Whether the nearest counterexample is looked for first."""
 
     @property
     def eps_is_distance(self) -> bool:
@@ -279,7 +282,7 @@ class Decider:
         self._errors.clear()
         self._proofs.clear()
         alone = self.setting.features is not None or any(task.demand is not None for task in batch.tasks)
-        if alone or len(batch.tasks) == 1 or self.setting.perturbation is not None:
+        if alone or len(batch.tasks) == 1 or self.setting.perturbation is not None or self.setting.minimal:
             return
         model, network = self._model()
         sets = {
@@ -360,12 +363,13 @@ class Decider:
         for radius, inputs in sorted(zip(setting.eps, self._sets(task), strict=True), key=lambda pair: pair[0].value):
             budget = setting.verdicts.budget
             result = _settled_or_known(sample, inputs, known.get(radius.value))
+            result = result or self._nearest(task, radius, budget)
             result = result or self._at(sample, task, inputs, share, budget, radius.value)
             error = self._errors.pop((task.position, radius.value), None)
             if error is None or result.verdict is not Verdict.CERTIFIED:
                 error = self._float_error(sample, inputs, result, budget)
             if setting.largest:
-                self._search_below(sample, task, radius, result, share)
+                result = self._search_below(sample, task, radius, result, share)
             elif setting.certificates is not None and _has_proof(result):
                 self._certify(sample, task, radius, inputs, result, setting.certificates)
             result = _slim(replace(result, float_error=error))
@@ -402,25 +406,51 @@ class Decider:
 
     def _search_below(
         self, sample: Decided, task: SampleTask, radius: Eps, result: Result, share: Callable[[float], None]
-    ) -> None:
-        """Bisect between 0 and the radius given; certify the largest radius that is certified."""
-        setting, subject, centre = self.setting, self.subject, task.centre
-        assert subject is not None
+    ) -> Result:
+        """Bisect between 0 and the radius given; certify the largest radius that is certified.
 
-        def around(value: float) -> InputSet:
-            (found,) = replace(setting, eps=(Eps(value, repr(value)),)).sets(centre, subject)
-            assert not isinstance(found, Perturbed)  # the options refuse it
-            return found
+        Returns the result at that radius; where the nearest counterexample is looked for, with that.
+        """
+        setting, centre, around = self.setting, task.centre, self._around(task)
 
         def decide(value: float) -> Result:
             return self._at(sample, task, around(value), share, setting.verdicts.budget, value)
 
-        search = Search(decide, lambda value, found: _reach(centre, value, found, around), radius.value)
+        def near(value: float, found: Result) -> float:
+            if found.found is None or found.found.pinned:
+                return value
+            return reach(centre, value, found.found.point, around)
+
+        search = Search(decide, near, radius.value)
         search.run(result)
         sample.largest = Largest(search.certified, search.falsified, search.tried)
         if search.certified is not None and search.proof is not None and setting.certificates is not None:
             value = Eps(search.certified, repr(search.certified))
             self._certify(sample, task, value, around(value.value), search.proof, setting.certificates)
+        nearest = search.nearest
+        if nearest is None or not setting.minimal:
+            return result
+        return replace(nearest, seconds=result.seconds, queries=max(result.queries, nearest.queries))
+
+    def _around(self, task: SampleTask) -> Callable[[float], InputSet]:
+        """Return the set of any radius around a sample."""
+        setting, subject = self.setting, self.subject
+        assert subject is not None
+
+        def around(value: float) -> InputSet:
+            (found,) = replace(setting, eps=(Eps(value, repr(value)),)).sets(task.centre, subject)
+            assert not isinstance(found, Perturbed)  # the options refuse it
+            return found
+
+        return around
+
+    def _nearest(self, task: SampleTask, radius: Eps, budget: Budget) -> Result | None:
+        """Return the nearest counterexample that an attack finds, where that is asked; None without one."""
+        if not self.setting.minimal:
+            return None
+        model, network = self._model()
+        around = self._around(task)
+        return Nearest(model, network, task.centre, task.label, around, radius.value, self._chosen, budget).look()
 
     def _model(self) -> tuple[ImplicitModel, Network]:
         if self._ready is None:
@@ -586,17 +616,6 @@ def _claim_of(
 def _has_proof(result: Result) -> bool:
     """Return whether something is certified: a sample, or parts of it."""
     return bool(result.parts.groups) if result.parts is not None else result.verdict is Verdict.CERTIFIED
-
-
-def _reach(centre: FloatArray, radius: float, result: Result, around: Callable[[float], InputSet]) -> float:
-    """Return the least radius, of those up to the one given, that is seen to hold the point that was found."""
-    if result.found is None or result.found.pinned:
-        return radius
-    change = np.abs(result.found.point.astype(np.float64) - centre)
-    near = float(np.nextafter(change.max(initial=0.0), np.inf))
-    if not 0 < near < radius or not bool(around(near).contains(result.found.point)):
-        return radius
-    return near
 
 
 def _settled_or_known(sample: Decided, inputs: InputSet | Perturbed, known: Result | None) -> Result | None:

@@ -20,6 +20,7 @@ from idl_audit.report.render.parts import (
     Name,
     PairList,
     Section,
+    Share,
     Stack,
     Table,
     table,
@@ -204,9 +205,12 @@ def _by_radius(report: Report, samples: list[SampleReport]) -> Table:
         marks = {result.eps: verdict_mark(result.verdict) for result in sample.results}
         dots = {eps: mark if few else Dot(mark.text, mark.kind) for eps, mark in marks.items()}
         proved, broken = largest_certified(sample), smallest_falsified(sample)
-        limits = [None if value is None else eps_text(report, value) for value in (proved, broken)]
+        limits: list[Cell] = [None if value is None else eps_text(report, value) for value in (proved, broken)]
         if sample.largest is not None:
-            limits = [None if proved is None else at_most(proved), None if broken is None else at_least(broken)]
+            limits = [
+                None if proved is None else Share(at_most(proved), proved / radii[-1]),
+                None if broken is None else Share(at_least(broken), broken / radii[-1]),
+            ]
         wrong = Verdict.CLEAN_WRONG in {result.verdict for result in sample.results}
         cells: list[Cell] = [dots.get(radius) for radius in radii] if each else []
         cells += [] if few else [limits[0], verdict_mark(Verdict.CLEAN_WRONG) if wrong else limits[1]]

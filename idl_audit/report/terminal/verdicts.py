@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -41,6 +42,8 @@ from idl_audit.report.worst_first import deciding_margin, has_radii, largest_cer
 
 BAR: Final = 32
 """Characters of a bar for all samples."""
+REACH: Final = 14
+"""Characters of a bar for the greatest radius."""
 
 
 def verdict_sections(report: Report, summary: Summary, most: int | None, *, wide: bool) -> Iterable[Section]:
@@ -181,10 +184,26 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
     return made
 
 
+def _reach(sample: SampleReport) -> Text:
+    """Return how far a sample is certified, then how far nothing is known, as shares of the greatest radius."""
+    greatest = max(result.eps for result in sample.results)
+    proved, broken = largest_certified(sample) or 0.0, smallest_falsified(sample)
+    if any(result.verdict is Verdict.CLEAN_WRONG for result in sample.results):
+        broken = 0.0
+    sure = math.floor(proved / greatest * REACH)
+    perhaps = REACH if broken is None else math.floor(broken / greatest * REACH)
+    return Text("=" * sure, "green") + Text("-" * max(0, perhaps - sure), "yellow")
+
+
 def _by_radius(report: Report, samples: Sequence[SampleReport], most: int | None) -> Table:
-    """One row per sample: the largest radius with a proof, the smallest with an attack."""
+    """One row per sample: the largest radius with a proof, the smallest with an attack.
+
+    Where these were looked for, they are drawn up to the greatest radius as well.
+    """
+    searched = any(sample.largest is not None for sample in samples)
     made = table(("sample", "right"), ("label", "right"), ("predicts", "right"))
-    add_columns(made, ("certified up to", "right"), ("attacked from", "right"), ("radii undecided", "right"))
+    add_columns(made, ("certified up to", "right"), ("attacked from", "right"))
+    add_columns(made, ("up to eps", "left") if searched else ("radii undecided", "right"))
     for sample in samples[:most]:
         proved, broken = largest_certified(sample), smallest_falsified(sample)
         undecided = sum(result.verdict is Verdict.UNKNOWN for result in sample.results)
@@ -196,6 +215,7 @@ def _by_radius(report: Report, samples: Sequence[SampleReport], most: int | None
             attacked = in_colour(Verdict.CLEAN_WRONG, verdict_name(Verdict.CLEAN_WRONG))
         cells: list[Cell] = [sample.index, sample.label, sample.predicted]
         cells += [None if below is None else in_colour(Verdict.CERTIFIED, below), attacked]
-        cells += [in_colour(Verdict.UNKNOWN, str(undecided)) if undecided else None]
+        told = in_colour(Verdict.UNKNOWN, str(undecided)) if undecided else None
+        cells += [_reach(sample) if searched else told]
         add_row(made, cells)
     return made
