@@ -33,6 +33,7 @@ from idl_audit.implicit.activations import Coupled
 from idl_audit.implicit.activations.base import FAR
 from idl_audit.implicit.activations.jumping import Jumping
 from idl_audit.implicit.activations.normalised import Normalised
+from idl_audit.implicit.activations.product import Product, paired
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
@@ -85,6 +86,8 @@ class _State:
     """r E + the kernel's error."""
     error: FloatArray
     """E."""
+    crossed: FloatArray | None = None
+    """Of products, pairs (z1, z2): what the error of z2 is multiplied by on its way into z1 z2, at the places of z1."""
 
 
 @dataclass(eq=False)
@@ -205,7 +208,7 @@ class FloatErrors:
         if self.sharp and block.maximum is None:
             error = self._sharpened(k, block, z, read)
         reach = z.largest + error
-        own = _off(block, kernel, reach, x.largest) + smallest
+        own, crossed = _off(block, kernel, reach, x.largest) + smallest, None
         if isinstance(block.activation, Coupled) or block.maximum is not None:
             centre = np.zeros_like(error)
             moved = _moved(block, z, error)
@@ -215,7 +218,11 @@ class FloatErrors:
                 factor = z.hi + error
                 unit = self.written.arithmetic.unit
                 own = own + _of_norm(block.activation, kernel.of_group, unit, read.size, factor, x.largest + moved)
-            added = (moved + own + kernel.of_value * moved) * GROWN
+            along = own + kernel.of_value * moved
+            added = whole = (moved + along) * GROWN
+            if isinstance(block.activation, Product) and not np.any(block.exponent):
+                centre, crossed, rest = _about_the_middle(z, error, moved)
+                added = (rest + along + smallest * (np.abs(centre) + np.abs(crossed))) * GROWN
         else:
             lo, hi = down(z.lo - error), up(z.hi + error)
             lo = np.maximum(lo, 0.0) if rounding.never_negative else lo
@@ -228,9 +235,9 @@ class FloatErrors:
                 centre, spread = np.where(steep, 0.0, centre), np.where(steep, _jumped(block, lo, hi, error), spread)
             along = kernel.of_value * (np.abs(centre) * error + spread)
             added = (spread + own + along + smallest * np.abs(centre)) * GROWN
-        self._states[k] = _State(read.piece, centre, added, error)
-        moved = (np.abs(centre) * error + added) * GROWN
-        return Tensor((x.largest + moved) * GROWN, np.zeros_like(moved), moved)
+            whole = (np.abs(centre) * error + added) * GROWN
+        self._states[k] = _State(read.piece, centre, added, error, crossed)
+        return Tensor((x.largest + whole) * GROWN, np.zeros_like(whole), whole)
 
     # --- backwards ----------------------------------------------------------------------------------------------------
 
@@ -275,8 +282,7 @@ class FloatErrors:
                 lam = v
                 total += (doubt * tensor.error[:, None, :]).sum(axis=-1)
             else:
-                lam = v * state.centre[:, None, :]
-                lost = doubt * np.abs(state.centre)[:, None, :] + 2.0**-50 * np.abs(lam)
+                lam, lost = _through_slopes(v, doubt, state)
                 total += (lost * state.error[:, None, :]).sum(axis=-1)
                 total += np.einsum("mrn,mn->mr", np.abs(v) + doubt, state.added)
                 total += np.einsum("mrn,mn->mr", np.abs(lam), state.entering)
@@ -304,6 +310,33 @@ class _Pull:
             if k in self.sums:
                 product, doubt = self.sums[k] + product, self.doubts[k] + doubt
             self.sums[k], self.doubts[k] = product, doubt
+
+
+def _through_slopes(v: FloatArray, doubt: FloatArray, state: _State) -> tuple[FloatArray, FloatArray]:
+    """Return v times the middles of a block's slopes, (m, R, n), and what is uncertain in that, v off by a doubt."""
+    lam, weights = v * state.centre[:, None, :], np.abs(state.centre)
+    size = np.abs(lam)
+    if state.crossed is not None:
+        over = v[..., 0::2] * state.crossed[:, None, 0::2]
+        lam[..., 1::2] += over
+        size[..., 1::2] += np.abs(over)
+        weights[:, 1::2] += np.abs(state.crossed[:, 0::2])
+    return lam, doubt * weights[:, None, :] + 2.0**-50 * size
+
+
+def _about_the_middle(z: Interval, error: FloatArray, moved: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return how errors pass through products of pairs: by c2 and 1, by c1 at the places of z1, and what is left.
+
+    z1' z2' - z1 z2 = c2 e1 + c1 e2 + (z2 - c2) e1 + (z1 - c1) e2 + e1 e2, c the middles of the intervals of z; the
+    second state of a pair is z2. Where there are no such numbers all of it is left, `moved`.
+    """
+    middle = z.lo / 2 + z.hi / 2
+    radius = up(np.maximum(z.hi - middle, middle - z.lo))
+    (c1, c2), (r1, r2), (e1, e2) = ((part[:, 0::2], part[:, 1::2]) for part in (middle, radius, error))
+    rest = (r2 * e1 + r1 * e2 + e1 * e2) * GROWN
+    known = np.isfinite(c1) & np.isfinite(c2) & np.isfinite(rest)
+    centre, crossed = paired(np.where(known, c2, 0.0), np.ones(1)), paired(np.where(known, c1, 0.0), np.zeros(1))
+    return centre, crossed, paired(np.where(known, rest, moved[:, 0::2]), np.zeros(1))
 
 
 def _off(block: StateBlock, kernel: Kernel, reach: FloatArray, value: FloatArray) -> FloatArray:

@@ -187,6 +187,32 @@ def test_an_activation_of_a_layer_that_was_not_measured_has_no_bound() -> None:
         as_written(Network(model).graph)
 
 
+def test_what_enters_a_product_twice_is_counted_once() -> None:
+    """n + z (h - n), z near 1/2: half the error of n is left, of which both terms have a whole and a half."""
+    nodes = [
+        node("Split", "x", "u z h", axis=1, num_outputs=3),
+        node("Mul", "u a", "l"),
+        node("Sub", "l a", "s"),
+        node("Relu", "s", "n"),
+        node("Sub", "h n", "d"),
+        node("Mul", "z d", "p"),
+        node("Add", "n p", "whole"),
+    ]
+    lo = f(1.00001, 0.5, 3.0)
+    networks = [proto(nodes, (1, 3), {"a": f(1e8)}, opset=18, outputs=[out]) for out in ("n", "whole")]
+    alone, both = (compared(model, lo, lo + f(1e-6, 1e-6, 1e-6))[0][0] for model in networks)
+    assert alone >= 4
+    assert both <= 0.55 * alone
+
+
+def test_a_gated_layer_of_many_steps_forgets_its_roundings() -> None:
+    rng = np.random.default_rng(0)
+    draw = [rng.uniform(-0.35, 0.35, shape) for shape in ((3, 8, 4), (3, 8, 8), (2, 3, 8))]
+    centre = rng.normal(size=40)
+    bound, _ = compared(layer("GRU", *draw, length=10), centre - 1e-3, centre + 1e-3, 8)
+    assert bound.max() <= 1e-3
+
+
 # --- logarithms of softmax --------------------------------------------------------------------------------------------
 
 
