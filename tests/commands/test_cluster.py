@@ -267,6 +267,7 @@ class Client:
 
     faults: dict[Any, BaseException] = field(default_factory=dict)
     status: str = "running"
+    threads: dict[str, int] = field(default_factory=dict)
     sent: list[tuple[Any, ...]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
@@ -279,6 +280,9 @@ class Client:
 
     def gather(self, futures):
         return [future.result() for future in futures]
+
+    def nthreads(self):
+        return self.threads
 
     def run(self, function, name, on_error):
         self.left.append(name)
@@ -313,6 +317,15 @@ def test_tasks_are_taken_as_they_are_needed():
     assert len(taken) <= clusters.AHEAD * 2
     work.close()
     assert len(there.client.left) > 1  # what was out is cancelled, and the run is left
+
+
+def test_workers_that_join_later_are_given_tasks(monkeypatch):
+    monkeypatch.setattr(clusters, "LOOK", -1.0)
+    there = Cluster("here", Client(threads={"a": 4, "b": 5}), "", threads=1)
+    work = there.work_through(range(100), light_workers.echoed, allowed=lambda task: 1.0)
+    sent = [len(there.client.sent) for _ in zip(range(5), work, strict=False)]
+    assert sent[-1] > clusters.AHEAD * 9
+    assert (there.workers, there.threads) == (2, 9)
 
 
 def test_a_task_on_which_workers_end_is_lost_and_the_others_are_done():
@@ -368,17 +381,22 @@ def test_the_files_of_a_list_go_along_with_each_row(tmp_path):
     (tmp_path / "list").mkdir()
     (tmp_path / "nets").mkdir()
     (tmp_path / "list" / "p.vnnlib.gz").write_bytes(b"packed")
-    path = tmp_path / "nets" / "a.onnx"
+    path, beside = tmp_path / "nets" / MODEL.name, tmp_path / "nets" / f"{MODEL.name}.data"
     path.write_bytes(MODEL.read_bytes())
-    row = Instance("../nets/a.onnx", "p.vnnlib", 5.0, None)
+    beside.write_bytes(MODEL.with_name(beside.name).read_bytes())
+    row = Instance(f"../nets/{MODEL.name}", "p.vnnlib", 5.0, None)
     files = ListFiles.of(tmp_path / "list", [row])
     assert (files.root, files.folder_there) == (tmp_path, Path("list"))
     net, own = files.packs(row)
-    assert net.files == {"nets/a.onnx": MODEL.read_bytes()}
+    assert net.files == {f"nets/{file.name}": file.read_bytes() for file in (path, beside)}
     assert own == Pack({f"list/{HERE}": b"", "list/p.vnnlib.gz": b"packed"})
     assert files.packs(row)[0].key == net.key
-    path.write_bytes(MODEL.read_bytes() + b"\x00")
+    beside.write_bytes(beside.read_bytes() + b"\x00")
     assert files.packs(row)[0].key != net.key
+    path.write_bytes(b"nonsense")
+    assert files.packs(row)[0].files == {f"nets/{MODEL.name}": b"nonsense"}
+    path.write_bytes(b"other nonsense")
+    assert files.packs(row)[0].files == {f"nets/{MODEL.name}": b"other nonsense"}
 
 
 def test_files_that_are_missing_or_have_absolute_names_are_left_to_the_workers(tmp_path):

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.fleet import SECONDS, fleet, kill, until
 from idl_audit.commands.shared.journal import journal_beside
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report
@@ -24,73 +19,9 @@ from tests.shared.command_line import DATA, MODEL, ROOT
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 900.0
-"""After which a test gives up waiting: no test needs a tenth of it on an idle machine."""
-DASK = (sys.executable, "-c", "from dask.__main__ import main; main()")
 COMMAND = (sys.executable, "-m", "idl_audit")
 SOME = ("-d", DATA, "--bounds", "0,1", "--limit", "60", "--max-nodes", "60", "--time-limit", "600", "-f", "json")
 QUESTION = ("certify", MODEL, "-e", "0.02,0.06", *SOME)
-
-
-@dataclass
-class Fleet:
-    """A scheduler and its workers."""
-
-    folder: Path
-    address: str = ""
-    scheduler: Any = None
-    workers: list[Any] = field(default_factory=list)
-
-    def start(self, *command: object, **environment: str) -> Any:
-        log = (self.folder / f"log-{len(list(self.folder.iterdir()))}").open("w")
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-        return subprocess.Popen(  # each in a group of its own, so that it can be killed with all that it has started
-            [*DASK, *map(str, command)], stdout=log, stderr=log, cwd=self.folder, env=env, start_new_session=True
-        )
-
-    def add_worker(self, **environment: str) -> None:
-        options = ("--nthreads", "1", "--no-dashboard", "--memory-limit", "0", "--death-timeout", "60")
-        self.workers.append(self.start("worker", self.address, *options, **environment))
-
-
-def kill(process: Any) -> None:
-    """End a process and all that it has started as a machine ends that loses its power."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@contextmanager
-def fleet(folder: Path, workers: int) -> Iterator[Fleet]:
-    folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = Fleet(folder, f"tcp://127.0.0.1:{port}")
-    made.scheduler = made.start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
-    try:
-        until(lambda: _answers(port))
-        for _ in range(workers):
-            made.add_worker()
-        yield made
-    finally:
-        for process in (*made.workers, made.scheduler):
-            kill(process)
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def done(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -182,13 +113,14 @@ def test_ctrl_c_leaves_a_journal_and_nothing_on_the_workers(tmp_path, alone):
 def test_a_whole_list_of_properties_goes_to_the_workers(tmp_path):
     folder = tmp_path / "list"
     (folder / "nets").mkdir(parents=True)
-    (folder / "nets" / "digits.onnx").write_bytes(MODEL.read_bytes())
+    for file in (MODEL, MODEL.with_name(f"{MODEL.name}.data")):
+        (folder / "nets" / file.name).write_bytes(file.read_bytes())
     names = [f"X_{i}" for i in range(64)], [f"Y_{j}" for j in range(10)]
     head = "".join(f"(declare-const {name} Real)" for part in names for name in part)
     head += "".join(f"(assert (>= {name} 0)) (assert (<= {name} 1))" for name in names[0])
-    for number, condition in enumerate(("(>= Y_0 1e6)", "(>= Y_0 -1e6)", "(<= Y_1 -1e6)")):
+    for number, condition in enumerate(("(>= Y_0 1000000)", "(>= Y_0 -1000000)", "(<= Y_1 -1000000)")):
         (folder / f"p{number}.vnnlib").write_text(f"{head}(assert {condition})")
-    rows = [f"nets/digits.onnx,p{number}.vnnlib,60" for number in range(3)]
+    rows = [f"nets/digits_mlp.onnx,p{number}.vnnlib,60" for number in range(3)]
     (folder / "instances.csv").write_text("\n".join([*rows, "nets/none.onnx,p0.vnnlib,60", ""]))
     with fleet(tmp_path / "fleet", workers=2) as there:
         here = done("bench", folder / "instances.csv", "-o", tmp_path / "here.json")

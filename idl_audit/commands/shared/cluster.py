@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import pickle
 import queue
+import time
 import uuid
 import warnings
 from collections import OrderedDict, deque
@@ -41,8 +42,8 @@ FETCHED: Final = 64
 """Answers fetched at once, at most."""
 SHARED: Final = 4
 """Packs that are kept on the workers: the latest."""
-LOOK: Final = 20
-"""Waits between two looks at how many workers there are."""
+LOOK: Final = 5.0
+"""Seconds between two looks at how many workers there are."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Cluster:
     """Tasks that were given to others for that."""
     _own: set[str] = field(default_factory=set)
     """Keys of tasks that are out."""
+    _looked: float = field(default_factory=time.monotonic)
 
     def work_through(
         self,
@@ -151,8 +153,10 @@ class Cluster:
 
     def look(self) -> None:
         """Count the workers and their threads."""
-        threads = self.client.nthreads()
-        self.workers, self.threads = max(self.workers, len(threads)), sum(threads.values())
+        self._looked = time.monotonic()
+        with suppress(OSError):  # it is gone, which `_check` will say
+            threads = self.client.nthreads()
+            self.workers, self.threads = max(self.workers, len(threads)), sum(threads.values())
 
     def heard_of(self, event: tuple[float, Mapping[str, Any]]) -> None:
         """Take what the scheduler says of all: here, of workers that are gone."""
@@ -164,16 +168,14 @@ class Cluster:
 
     def _ended(self, ended: queue.SimpleQueue[Any]) -> list[Any]:
         """Wait for tasks that have ended. Raises ClusterError where nothing can come any more."""
-        looks = 0
         while True:
+            if time.monotonic() - self._looked > LOOK:
+                self.look()
             try:
                 found = [ended.get(timeout=WAIT)]
                 break
             except queue.Empty:
                 self._check()
-                looks += 1
-                if looks % LOOK == 0:
-                    self.look()
         with suppress(queue.Empty):
             while len(found) < FETCHED:
                 found.append(ended.get_nowait())
