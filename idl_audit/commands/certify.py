@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.features import named_inputs
 from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.frame import Clock, framed_report
-from idl_audit.commands.shared.journal import TOOL, Journal, digest, entry_of, samples_of
+from idl_audit.commands.shared.journal import COUNT, DATA, TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.commands.shared.kept_points import KeptPoints
 from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
@@ -37,6 +38,7 @@ from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.commands.shared.tallies import tally, told
 from idl_audit.data.features import Features, read_features
+from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps
 from idl_audit.data.overview import look_at
 from idl_audit.data.perturbations import read_directions
@@ -431,14 +433,28 @@ def _key(
         TOOL: __version__,
         "command": command,
         "model": model_key(subject, reading),
-        "data file": digest(
-            found.seen.numbers_sha256.encode(),
-            found.samples.indices.tobytes(),
-            found.labels.tobytes(),
-            b"" if setting.sigma is None else setting.sigma.tobytes(),
-        ),
+        DATA: _data_key(found, setting, found.samples.n, found.seen.numbers_sha256),
+        COUNT: str(found.samples.n),
         "set of options": digest(repr(asked).encode()),
     }
+
+
+def _data_key(found: Audited, setting: Setting, n: int, numbers: str) -> str:
+    """Return a hash of the first n samples, whose numbers have a hash already."""
+    return digest(
+        numbers.encode(),
+        found.samples.indices[:n].tobytes(),
+        found.labels[:n].tobytes(),
+        b"" if setting.sigma is None else setting.sigma.tobytes(),
+    )
+
+
+def _of_the_first(found: Audited, setting: Setting, n: int) -> str:
+    """Return what the key of a run over the first n samples says of the data; they are read for it."""
+    first = found.samples.rows(np.arange(n))
+    order = np.argsort(first.indices, kind="stable")
+    numbers = numbers_sha256(row for _, part in first.parts(order) for row in part.inputs)
+    return _data_key(found, setting, n, numbers)
 
 
 def model_key(subject: Subject, reading: ModelOptions) -> str:
@@ -476,7 +492,13 @@ def _decide_with_journal(
     with ExitStack() as stack:
         journal: Journal | None = None
         if options.journal is not None:
-            opened = Journal.open(options.journal, given.key, resume=options.resume, force=options.force)
+            opened = Journal.open(
+                options.journal,
+                given.key,
+                resume=options.resume,
+                force=options.force,
+                of_the_first=None if options.shard is not None else partial(_of_the_first, found, setting),
+            )
             journal = stack.enter_context(opened)
             if journal.outdated is not None:
                 count, version = journal.outdated

@@ -21,6 +21,7 @@ from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Report, Verdict
+from idl_audit.values.errors import OptionError
 from tests.shared import decider_workers
 from tests.shared.lonely_samples import one_by_one
 
@@ -149,3 +150,47 @@ def test_a_process_that_dies_on_a_batch_leaves_its_samples_to_others():
     done = list(work)
     assert f"signal {signal.SIGKILL:d}" in done[0].answer.why
     assert [one.answer.position for one in done[1:]] == [1, 2]
+
+
+def test_a_resumed_run_may_have_more_samples_and_decides_those_alone(tmp_path, monkeypatch):
+    path = tmp_path / "j"
+    first = audit(count=7, journal=path)
+    whole = audit(count=12)
+    decided = []
+    real = deciding.decide_together
+
+    def counted(*arguments, **named):
+        found = real(*arguments, **named)
+        decided.extend(found)
+        return found
+
+    monkeypatch.setattr(deciding, "decide_together", counted)
+    grown = audit(count=12, journal=path, resume=True)
+    assert [one.results for one in grown.samples[:7]] == [one.results for one in first.samples]  # seconds included
+    assert rounded(told(grown)) == rounded(told(whole))
+    assert len(decided) < len(whole.samples) * 3
+    assert "7 of 12 samples were decided by an earlier run" in str(grown.diagnostics)
+    again = audit(count=12, journal=path, resume=True)
+    assert [one.results for one in again.samples] == [one.results for one in grown.samples]
+    with pytest.raises(OptionError, match="another data file and another number of samples"):
+        audit(count=7, journal=path, resume=True)
+
+
+def test_more_samples_of_other_data_or_asked_otherwise_are_no_continuation(tmp_path):
+    path = tmp_path / "j"
+    audit(count=3, journal=path)
+    with pytest.raises(OptionError, match="set of options"):
+        audit(count=5, eps="0.02,0.05", journal=path, resume=True)
+    with np.load(DATA) as file:
+        inputs, labels = file["inputs"][:5].copy(), file["labels"][:5]
+    inputs[1, 3] += 0.25
+    np.savez(tmp_path / "other.npz", inputs=inputs, labels=labels)
+    of_others = RobustnessOptions(
+        eps=parse_eps("0.02,0.05,0.1"),
+        data=DataOptions(tmp_path / "other.npz", limit=5, preprocessing=Preprocessing(bounds=(0.0, 1.0))),
+        verdicts=Options(methods=FIRST, record=False, time_limit=math.inf, max_nodes=200),
+        journal=path,
+        resume=True,
+    )
+    with pytest.raises(OptionError, match="data file"):
+        audit_robustness("certify", MODEL, of_others)

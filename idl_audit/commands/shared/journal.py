@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from io import FileIO
@@ -35,6 +35,13 @@ VERSION: Final = 2
 TOOL: Final = "version of idl-audit"
 """The word of a key for what decided the samples."""
 HEAD: Final = b'{"idl_audit_journal"'
+DATA: Final = "data file"
+"""The word of a key for the samples."""
+COUNT: Final = "number of samples"
+"""The word of a key for how many there are, as text."""
+_GROWN: Final = "goes_on"
+"""The word of a line with the key of a run that went on with more samples."""
+_GROWN_LINE: Final = b'{"goes_on"'
 
 
 def journal_beside(report: Path | None) -> Path | None:
@@ -89,7 +96,15 @@ class Journal:
     _appended: bool = False
 
     @classmethod
-    def open(cls, path: Path, key: Mapping[str, str], *, resume: bool, force: bool = False) -> Journal:
+    def open(
+        cls,
+        path: Path,
+        key: Mapping[str, str],
+        *,
+        resume: bool,
+        force: bool = False,
+        of_the_first: Callable[[int], str] | None = None,
+    ) -> Journal:
         """Open the journal of the run with this key: the earlier one with `resume`, else a new one.
 
         A journal that differs by the version of idl-audit alone is begun anew: `outdated` says so.
@@ -99,6 +114,8 @@ class Journal:
             key: what must be the same in the run that goes on, as words -> hash: "model" -> ...
             resume: whether to go on from what the file has; where there is none, everything is still to be done.
             force: whether samples that an earlier run has decided may be lost, where it is not resumed.
+            of_the_first: (n) -> what the key would say of the data if the first n samples were all: a run that had
+                just these is gone on from. None where none is.
 
         Raises:
             OptionError: where the file belongs to another run, is no journal, holds samples that would be lost, or
@@ -117,18 +134,22 @@ class Journal:
             whole, newline, rest = file.read().rpartition(b"\n")
             if not newline and not rest.startswith(HEAD[: len(rest)]):
                 raise OptionError(f"{path} is no journal; move it away to start anew")
-            lines = _lines(path, whole)
+            lines, known = _apart(_lines(path, whole))
             if len(lines) > 1 and not (resume or force):
                 raise OptionError(
                     f"{path} holds {len(lines) - 1} samples that an earlier run has decided; go on from there with "
                     "--resume, or lose them with --force"
                 )
-            outdated = _compare(path, _head(lines).get("key"), key) if resume and lines else None
+            grown = bool(resume and lines) and of_the_first is not None and _is_grown(known, key, of_the_first)
+            outdated = _compare(path, known, key) if resume and lines and not grown else None
             if resume and lines and outdated is None:
                 file.truncate(len(whole) + 1)
                 if not _ends_well(whole):  # its last line was damaged
                     file.truncate(whole.rfind(b"\n") + 1)
-                return cls(path, file, lines[1:])
+                found = cls(path, file, lines[1:])
+                if grown:
+                    found.append({_GROWN: dict(key)})
+                return found
             file.truncate(0)
             journal = cls(
                 path, file, outdated=None if outdated is None or len(lines) < 2 else (len(lines) - 1, outdated)
@@ -182,6 +203,26 @@ def _lines(path: Path, whole: bytes) -> list[bytes]:
     if _head(lines).get("idl_audit_journal") != VERSION:
         raise OptionError(f"{path} is no journal of this version of idl-audit; move it away to start anew")
     return lines if _parsed(lines[-1]) is not None else lines[:-1]
+
+
+def _apart(lines: list[bytes]) -> tuple[list[bytes], object]:
+    """Return the head and the samples, and the key that holds now: that of the last run that had more samples."""
+    grown = [line for line in lines[1:] if line.startswith(_GROWN_LINE)]
+    if not grown:
+        return lines, _head(lines).get("key") if lines else None
+    samples = [line for line in lines[1:] if not line.startswith(_GROWN_LINE)]
+    return [lines[0], *samples], (_parsed(grown[-1]) or {}).get(_GROWN)
+
+
+def _is_grown(found: object, key: Mapping[str, str], of_the_first: Callable[[int], str]) -> bool:
+    """Return whether a key is that of a run with the first few of the samples of this one, and all else alike."""
+    known = found if isinstance(found, dict) else {}
+    count, now = str(known.get(COUNT)), key.get(COUNT, "")
+    if any(known.get(word) != key[word] for word in key if word not in (DATA, COUNT)):
+        return False
+    if not (count.isascii() and count.isdecimal() and len(count) <= len(now) and 0 < int(count) < int(now)):
+        return False
+    return known.get(DATA) == of_the_first(int(count))
 
 
 def _head(lines: Sequence[bytes]) -> dict[str, Any]:
