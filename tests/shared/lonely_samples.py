@@ -9,4 +9,4 @@ from idl_audit.commands.shared import deciding
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no sample be decided with others."""
-    monkeypatch.setattr(deciding, "samples_at_once", lambda model: 1)
+    monkeypatch.setattr(deciding, "samples_at_once", lambda *_: 1)
