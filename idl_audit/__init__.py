@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from idl_audit import losses
-    from idl_audit.api import Robustness, SampleVerdict, Sweep, attack, audit, certify, compare, load
+    from idl_audit.api import (
+        Robustness,
+        SampleVerdict,
+        Sweep,
+        attack,
+        audit,
+        certify,
+        certify_everywhere,
+        compare,
+        load,
+    )
     from idl_audit.api_training import harden, train
     from idl_audit.commands.shared.subject import from_torch
     from idl_audit.implicit.model import ImplicitModel
@@ -34,6 +44,7 @@ _HOMES = {
     "attack": "idl_audit.api",
     "audit": "idl_audit.api",
     "certify": "idl_audit.api",
+    "certify_everywhere": "idl_audit.api",
     "compare": "idl_audit.api",
     "from_fixed_point": "idl_audit.implicit.mondeq",
     "from_mondeq": "idl_audit.implicit.mondeq",
@@ -64,6 +75,7 @@ __all__ = [
     "attack",
     "audit",
     "certify",
+    "certify_everywhere",
     "check_rules",
     "compare",
     "from_fixed_point",

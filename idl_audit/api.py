@@ -37,8 +37,10 @@ import numpy as np
 import numpy.typing as npt
 
 from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.certify_everywhere import audit_everywhere
 from idl_audit.commands.compare import audit_comparison
 from idl_audit.commands.options.comparing import CompareOptions
+from idl_audit.commands.options.everywhere import EverywhereOptions
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOptions, Audit
 from idl_audit.commands.shared import subject as subjects
@@ -334,6 +336,25 @@ def audit(model: str | Path, data: str | Path, **options: Any) -> Report:
     """
     given = by_keywords(Audit, options, "audit")
     return audit_robustness("certify", Path(model), build(Audit, given | {"data": data}).samples)
+
+
+@asking(EverywhereOptions, without=("everywhere",))
+def certify_everywhere(model: str | Path, **options: Any) -> Report:
+    """Return the report of `idl-audit certify --everywhere` on a file: statements over the whole range of the inputs.
+
+    The options are those of that command.
+
+    Raises:
+        InvalidInputError: where the model or an option is refused.
+        UnsupportedModelError: where the model has loops.
+        AgreementError: where the implicit model is not the network.
+
+    >>> report = certify_everywhere("sample_models/digits_mlp.onnx", bounds=(0, 1), above=-1000)
+    >>> [(one.text, str(one.verdict)) for one in report.everywhere.statements]
+    [('every output stays above -1000', 'certified')]
+    """
+    given = by_keywords(EverywhereOptions, options, "certify_everywhere")
+    return audit_everywhere(Path(model), build(EverywhereOptions, given | {"everywhere": True}))
 
 
 @asking(CompareOptions, without=("data",))

@@ -48,6 +48,7 @@ NOT_IN_A_FILE: Mapping[str, str] = {
     "report": "what is judged is named where it is judged",
     "property": "what is decided in place of samples is named where it is decided",
     "monotone": "what is decided in place of samples is named where it is decided",
+    "everywhere": "what is decided in place of samples is named where it is decided",
     "update_baseline": "a rule file does not replace what it is compared with",
     "output": "what a command makes is named where it is made; [run] has it, as its report is what a job keeps",
     "json": TYPED,
@@ -79,6 +80,9 @@ NOT_IN_PYTHON: Mapping[str, str] = {
     "data": "an argument without a name",
     "property": "`audit` is about samples",
     "monotone": "`audit` is about samples",
+    "everywhere": "`certify_everywhere` is",
+    "never": "`certify_everywhere` has it",
+    "axes": "`certify_everywhere` has it",
     "class": "`audit` is about samples",
     "objective": "`attack` is about verdicts",
 }

@@ -40,6 +40,7 @@ def test_the_public_names_are_these():
         "attack",
         "audit",
         "certify",
+        "certify_everywhere",
         "check_rules",
         "compare",
         "from_fixed_point",

@@ -14,9 +14,11 @@ from idl_audit.cli.show import check_output, deliver, say, say_error
 from idl_audit.cli.watching import telling, watched
 from idl_audit.commands.attack_objective import audit_objectives
 from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.certify_everywhere import audit_everywhere
 from idl_audit.commands.certify_monotone import audit_monotone
 from idl_audit.commands.certify_property import audit_property
 from idl_audit.commands.options.common import Printing, Watching
+from idl_audit.commands.options.everywhere import EverywhereOptions
 from idl_audit.commands.options.robustness import (
     Attack,
     Certify,
@@ -34,6 +36,8 @@ def certify(given: Given) -> None:
     asked: Certify = given.build(journal=journal_beside(given.values.get("output")))
     if asked.property is not None and asked.rule is not None:
         _certify_property(asked.model, asked.property, asked.rule, asked.printing, asked.watching)
+    elif asked.whole is not None:
+        _certify_everywhere(asked.model, asked.whole, asked.printing, asked.watching)
     elif asked.way is not None:
         _certify_monotone(asked.model, asked.way, asked.printing, asked.watching)
     elif asked.samples is not None:
@@ -44,6 +48,15 @@ def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing, 
     check_output(printing.output, force=printing.force, read=(model, chosen.data.path))
     with watched("certify", quiet=printing.quiet, asked=watching) as watch:
         report = audit_monotone(model, chosen, watch=watch, tell=telling(quiet=printing.quiet, asked=watching))
+    deliver(report, printing)
+    leave(report)
+
+
+def _certify_everywhere(model: Path, chosen: EverywhereOptions, printing: Printing, watching: Watching) -> None:
+    read, written = (model, chosen.features), (chosen.plot, watching.metrics)
+    check_output(printing.output, force=printing.force, read=read, written=written)
+    with watched("certify", quiet=printing.quiet, asked=watching) as watch:
+        report = audit_everywhere(model, chosen, watch=watch)
     deliver(report, printing)
     leave(report)
 

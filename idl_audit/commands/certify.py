@@ -34,6 +34,7 @@ from idl_audit.commands.shared.kept_points import KeptPoints
 from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
+from idl_audit.commands.shared.ranges import refuse_other_size
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.commands.shared.tallies import tally, told
@@ -357,9 +358,8 @@ def _features(subject: Subject, options: RobustnessOptions) -> Features | None:
     """Return what the inputs are, where a file says so. Raises DataError where it speaks of others."""
     if options.features is None:
         return None
-    found, p = read_features(options.features), subject.model.n_inputs
-    if found.size != p:
-        raise DataError(f"{options.features} speaks of {found.size} inputs, and {subject.path} has {p}")
+    found = read_features(options.features)
+    refuse_other_size(found, subject.model.n_inputs, subject.path)
     if options.fair and not any(one.protected for one in found.features):
         raise DataError(
             f"{options.features} has no protected feature; write protected = true for those that --fair moves"

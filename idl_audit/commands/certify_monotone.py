@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def audit_monotone(
         samples = open_samples(subject, options.data, with_labels=False)
         check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), preprocessing.bounds)
         (feature,) = named_inputs(subject, (options.monotone.name,), "--monotone")
-        question, score = _question(subject, feature, options)
+        question, score = question_of(subject, feature, options.monotone.direction, options.label)
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))
@@ -156,13 +157,18 @@ def _written(
     return str(path)
 
 
-def _question(subject: Subject, feature: int, options: MonotoneOptions) -> tuple[Question, str]:
+def question_of(
+    subject: Subject, feature: int, direction: Literal["+", "-"], label: int | None
+) -> tuple[Question, str]:
     """Return what must not fall, and what the score is, in words.
 
     Of a class before a last softmax, the score falls nowhere where no difference to another output does.
+
+    Raises:
+        OptionError: where the class is none of the outputs, or one is needed.
     """
-    q, label, stripped = subject.model.n_outputs, options.label, subject.model.stripped_output
-    sign = 1.0 if options.monotone.direction == "+" else -1.0
+    q, stripped = subject.model.n_outputs, subject.model.stripped_output
+    sign = 1.0 if direction == "+" else -1.0
     if q == 1:
         if label is not None:
             raise OptionError(f"--class names an output, and {subject.path} has one; leave it out")

@@ -126,6 +126,30 @@ class Features:
             lo[where], hi[where] = one.lo, one.hi
         return Cell(self._box(row, eps, sigma, (lo, hi), free), tuple(choices))
 
+    def whole(self, clip: tuple[float, float] | None = None) -> Cell:
+        """Return all valid rows, fixed features included: each feature through its range.
+
+        Args:
+            clip: the range of features that the file gives none.
+
+        Raises:
+            DataError: where a feature has no range, or too many values in it.
+        """
+        choices, ends = [], np.zeros((2, self.size))
+        for one in self.features:
+            has_own = math.isfinite(one.lo) or one.kind == "integer" or clip is None
+            lo, hi = (one.lo, one.hi) if has_own or clip is None else clip
+            if one.kind == "categorical":
+                choices.append(Choice(one.columns, np.eye(one.size)))
+                continue
+            if not (math.isfinite(lo) and math.isfinite(hi)):
+                raise DataError(f"{self.path}: {one.name} has no range; give it range = [LO, HI]")
+            ends[:, one.place] = lo, hi
+            if one.kind == "integer":
+                values = self._whole(one, lo, 0.0, everywhere=True)
+                choices.append(Choice(one.columns, values[:, None]))
+        return Cell(Box.between(*ends), tuple(choices))
+
     def _box(
         self,
         row: FloatArray,

@@ -8,7 +8,7 @@ of the original network falls, and that of the model in float64, too: a fall tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -173,19 +173,26 @@ def _search(
     corners = np.where(rng.random((WAYS, p)) < 0.5, lo, hi)
     others = np.concatenate([first[None], random, corners])
     grid = np.linspace(lo[f], hi[f], GRID)
-    best: tuple[float, Fall] | None = None
+    ways = []
     for one in others:
         way = np.repeat(one[None], GRID, axis=0)
         way[:, f] = grid
         inside = inside_of(inputs, way)
-        if len(inside) < GRID:
-            continue
-        scores = question.score(np.asarray(network(inside), np.float64))
-        if not np.isfinite(scores).all():
+        ways += [inside] if len(inside) == GRID else []
+    return fall_on(model, network, question, ways)
+
+
+def fall_on(model: ImplicitModel, network: Network, question: Question, ways: Sequence[Float32Array]) -> Fall | None:
+    """Return the greatest fall on ways through the range of the input, each (values, p), which rise with it alone."""
+    f = question.feature
+    best: tuple[float, Fall] | None = None
+    for way in ways:
+        scores = question.score(np.asarray(network(way), np.float64)) if len(way) > 1 else np.zeros(0)
+        if not (scores.size and np.isfinite(scores).all()):
             continue
         i, j = _steepest_fall(scores)
-        if inside[i, f] < inside[j, f] and (best is None or scores[i] - scores[j] > best[0]):
-            best = float(scores[i] - scores[j]), Fall(inside[i], inside[j], (float(scores[i]), float(scores[j])))
+        if way[i, f] < way[j, f] and (best is None or scores[i] - scores[j] > best[0]):
+            best = float(scores[i] - scores[j]), Fall(way[i], way[j], (float(scores[i]), float(scores[j])))
     return None if best is None else _confirmed(model, network, question, best[1])
 
 

@@ -153,6 +153,13 @@ def _other_relation(report: Report, earlier: Report) -> Iterator[str]:
             yield f"it asks about another score (input {ways[0]}, not {ways[1]})"
     elif new is not old:
         yield "only one of the two reports asks which way a score goes"
+    whole, earlier_whole = report.everywhere, earlier.everywhere
+    if whole is not None and earlier_whole is not None:
+        statements = [[(one.text, one.range_sha256) for one in which.statements] for which in (earlier_whole, whole)]
+        if statements[0] != statements[1]:
+            yield "it asks about other statements, or another range of the inputs"
+    elif whole is not earlier_whole:
+        yield "only one of the two reports asks about the whole range of the inputs"
     now, before = report.comparison, earlier.comparison
     if now is not None and before is not None:
         if now.second.sha256 != before.second.sha256:

@@ -23,6 +23,7 @@ from idl_audit.values.errors import OptionError
 _OF_OTHERS: Final = {
     **dict.fromkeys(COMPARED, "compare"),
     Metric.MONOTONE: "certify --monotone",
+    Metric.EVERYWHERE: "certify --everywhere",
     Metric.CERTIFIED_GAIN: "harden --audit",
 }
 """Metric -> the command that alone writes reports which say something of it."""

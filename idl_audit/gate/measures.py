@@ -81,6 +81,11 @@ def measure(report: Report, metric: Metric, eps: str | None, group: Group | None
             raise OptionError("the report has no monotonicity, which monotone speaks of; write one with certify")
         own = _at_radius(report, report.monotonicity.per_eps, metric, eps)
         return Share(own.certified, own.n)
+    if metric is Metric.EVERYWHERE:
+        if report.everywhere is None:
+            raise OptionError("the report has no statements over a whole range; write one with certify --everywhere")
+        verdicts = [one.verdict for one in report.everywhere.statements]
+        return Share(verdicts.count(Verdict.CERTIFIED), len(verdicts))
     if metric in QUANTILES:
         return Figure(largest_at(report, quantile(eps or "", metric)))
     if metric is Metric.CERTIFIED_GAIN:

@@ -35,6 +35,7 @@ class Metric(StrEnum):
     DISAGREEMENT = "disagreement"
     MAX_DIFFERENCE = "max_difference"
     MONOTONE = "monotone"
+    EVERYWHERE = "everywhere"
     CERTIFIED_GAIN = "certified_gain"
 
 
@@ -52,6 +53,7 @@ MEANINGS: Final[Mapping[Metric, str]] = MappingProxyType(
         Metric.AGREEMENT: "samples around which two networks provably have one class, of all",
         Metric.DISAGREEMENT: "samples around which two networks have two classes, of all",
         Metric.MONOTONE: "samples around which a score provably goes the asked way as an input rises, of all",
+        Metric.EVERYWHERE: "statements that provably hold over the whole range of the inputs, of all",
         Metric.CERTIFIED_GAIN: "samples certified after harden minus those before, of all in --audit",
         Metric.MAX_DIFFERENCE: "the largest proved bound on how far outputs of two networks differ",
     }
@@ -79,7 +81,7 @@ AT_EPS: Final = (
 QUANTILES: Final = frozenset({Metric.LARGEST_CERTIFIED_EPS})
 """Metrics of a quantile, q0 to q100, over the samples."""
 
-SHARES: Final = (AT_EPS | {Metric.CLEAN_ACCURACY}) - {Metric.MAX_DIFFERENCE}
+SHARES: Final = (AT_EPS | {Metric.CLEAN_ACCURACY, Metric.EVERYWHERE}) - {Metric.MAX_DIFFERENCE}
 """Metrics that are k of n."""
 
 BY_GROUP: Final = frozenset(

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         Compression,
         Conversion,
         EpsSummary,
+        Everywhere,
         Hardening,
+        InputRange,
         ModelInfo,
         Monotonicity,
         PropertyResult,
@@ -176,6 +178,8 @@ def _sentence(report: Report) -> str:
         return _comparison_sentence(report, report.comparison)
     if report.monotonicity is not None:
         return _monotone_sentence(report, report.monotonicity)
+    if report.everywhere is not None:
+        return _everywhere_sentence(report.everywhere)
     if report.hardening is not None:
         return _hardening_sentence(report, report.hardening)
     if report.objectives:
@@ -221,6 +225,41 @@ def _monotone_sentence(report: Report, found: Monotonicity) -> str:
         for entry in found.per_eps
     ]
     return f"It is proved that {what}: {'; '.join(parts)}." if parts else "Nothing was looked at."
+
+
+def _everywhere_sentence(found: Everywhere) -> str:
+    if not found.statements:
+        return "Nothing was looked at."
+    told = []
+    for one in found.statements:
+        shares = f"it is proved in {share_text(one.holding)} of the range, {share_text(one.open)} is open"
+        words = {
+            Verdict.CERTIFIED: f"It is proved everywhere that {plain(one.text)}.",
+            Verdict.FALSIFIED: f"It does not hold everywhere that {plain(one.text)}: {shares}.",
+            Verdict.UNKNOWN: f"It is undecided whether {plain(one.text)}: {shares}.",
+        }
+        told.append(words.get(one.verdict, ""))
+    return " ".join(told)
+
+
+def share_text(share: float) -> str:
+    """Return a share in per cent; 100 and 0 only where they are exact."""
+    if share in (0.0, 1.0):
+        return "100 %" if share else "0 %"
+    return f"{min(max(100 * share, 0.01), 99.99):.2f} %"
+
+
+def limits_text(limits: Sequence[InputRange]) -> str:
+    """Return the values of some inputs in words; the whole range where none is limited."""
+    told = []
+    for one in limits:
+        if one.lo is not None and one.hi is not None:
+            told.append(f"{plain(one.name)} {one.lo:.6g} to {one.hi:.6g}")
+            continue
+        count, values = one.n_values or len(one.values), [plain(value) for value in one.values]
+        listed = ", ".join(values) if count == len(values) else f"{values[0]} ... {values[-1]} ({count} values)"
+        told.append(f"{plain(one.name)} {listed}")
+    return "; ".join(told) or "the whole range"
 
 
 def _compared(report: Report, found: Comparison, entry: ComparedCounts) -> str:

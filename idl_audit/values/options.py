@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import keyword
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -278,7 +279,8 @@ def asking(kind: type, *, without: Iterable[str] = ()) -> Callable[[Function], F
 
 def _keyword(name: str, one: Option) -> inspect.Parameter:
     default = inspect.Parameter.empty if one.required else one.default
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+    word = f"{name}_" if keyword.iskeyword(name) else name
+    return inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=default)
 
 
 # --- readers ----------------------------------------------------------------------------------------------------------

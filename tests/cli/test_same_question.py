@@ -64,6 +64,9 @@ WITHIN = (("-e 0.02", "-e 0.02 --within 0.5"),)
 SEVERAL = (("-d small.npz", "-d small.npz -y several.npy"),)
 WAY = (("--method interval", "--monotone 0+ --class 0 --bounds 0,2 --max-nodes 1"),)
 
+SAMPLES = "-d small.npz -e 0.02 --method interval"
+WHOLE = ((SAMPLES, "--everywhere --bounds 0,2 --above -99"),)
+
 ENTERS: Mapping[str, Enters] = {
     "model": Enters("", "another network", ("model.sha256",), only_more=(("small.onnx", "other.onnx"),)),
     "--data": Enters("-d other.npz", "other data", ("data.numbers_sha256",)),
@@ -91,6 +94,8 @@ ENTERS: Mapping[str, Enters] = {
     "--perturb": Enters("--perturb brightness=0.25", "set box, not perturbed", ("threat_model.perturbation",)),
     "--directions": Enters("--directions ways.npy", "set box, not perturbed", ("threat_model.directions_sha256",)),
     "--monotone": Enters("--monotone 1+", "input 0+ of class 0, not 1+ of class 0", ("monotonicity",), swap=WAY),
+    "--everywhere": Enters("", "the whole range of the inputs", ("everywhere",), only_more=WHOLE),
+    "--never": Enters("--never 1", "other statements", ("everywhere.statements",), swap=WHOLE),
     "--objective": Enters("--method pgd --objective c.npy", "", ("objectives",)),
     "--method": Enters("--method sign,pgd", "other methods", ("summary.methods",)),
     "--time-limit": Enters("--time-limit 7", "another time limit", ("summary.time_limit",)),
@@ -142,6 +147,7 @@ HARMLESS: Mapping[str, str] = {
     "--save": OUTPUT,
     "--images": OUTPUT,
     "--plot": OUTPUT,
+    "--axes": OUTPUT,
     "--image-shape": OUTPUT,
     "--certificates": OUTPUT,
     "--witness": OUTPUT,

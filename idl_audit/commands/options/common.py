@@ -151,6 +151,14 @@ def group_by() -> Any:
     return option((), GROUP_COLUMN, help, metavar="COLUMN", panel=DATA, several=True)
 
 
+def features() -> Any:
+    help = (
+        "features.toml: names, kinds, ranges and categories of the inputs of a table. Whole numbers and categories "
+        "move as such, each feature by at most EPS times its radius, and only a valid row falsifies."
+    )
+    return option(None, PATH, help, metavar="FILE", rank=3)
+
+
 NORM: Final = one_of("linf", *NORMS, noun="norm")
 
 

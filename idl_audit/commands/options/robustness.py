@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from idl_audit.commands.options import common as c
 from idl_audit.commands.options.demands import DemandOptions
+from idl_audit.commands.options.everywhere import PLOT, EverywhereOptions, is_asked
 from idl_audit.commands.options.reading import ANY_OUTPUTS, DataOptions, ModelOptions
+from idl_audit.commands.options.scores import Direction, class_of_score, monotone
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.budget import Budget
@@ -177,14 +179,7 @@ class RobustnessOptions(Declared):
     sigma: Path | None = c.sigma()
     ignore: tuple[str, ...] | None = c.ignore()
     """Inputs that move through the whole valid range."""
-    features: Path | None = option(
-        None,
-        PATH,
-        "features.toml: names, kinds, ranges and categories of the inputs of a table. Whole numbers and categories "
-        "move as such, each feature by at most EPS times its radius, and only a valid row falsifies.",
-        metavar="FILE",
-        rank=3,
-    )
+    features: Path | None = c.features()
     fair: bool = option(
         False,
         SWITCH,
@@ -201,9 +196,7 @@ class RobustnessOptions(Declared):
         rank=4,
     )
     group_by: tuple[GroupColumn, ...] = c.group_by()
-    plot: Path | None = c.file(
-        "Draw the shares of samples that are certified and not falsified, over EPS, as a PNG.", metavar="FILE"
-    )
+    plot: Path | None = c.file(PLOT, metavar="FILE")
     norm: NormName = c.norm()
     perturb: Perturbation | None = c.perturb()
     directions: Path | None = c.directions()
@@ -431,45 +424,13 @@ class PropertyOptions(Declared):
 
 
 @dataclass(frozen=True)
-class Direction:
-    """An input, and which way a score may not go while it rises."""
-
-    name: str
-    direction: Literal["+", "-"]
-
-    def __str__(self) -> str:
-        return f"{self.name}{self.direction}"
-
-
-def _direction(text: str, flag: str) -> Direction:
-    name, sign = text.strip()[:-1].strip(), text.strip()[-1:]
-    for known in ("+", "-"):
-        if sign == known and name:
-            return Direction(name, known)
-    raise OptionError(f"{flag} must be an input and + or -, such as 3+ or age-, not {text!r}")
-
-
-@dataclass(frozen=True)
 class MonotoneOptions(Declared):
     """What certify --monotone is asked for."""
 
-    monotone: Direction = option(
-        REQUIRED,
-        Reader(_direction, was_read=lambda value: isinstance(value, Direction)),
-        "Does the score never fall (3+) or never rise (3-) while input 3 alone rises within --bounds, whatever the "
-        "others do within EPS? The score is the output or, of several, that of --class.",
-        metavar="INPUT+|-",
-        in_file=False,
-    )
+    monotone: Direction = monotone(REQUIRED)
     eps: tuple[Eps, ...] = c.eps(reader=c.EPS_OR_ZERO)
     data: DataOptions = group(DataOptions, without=("labels",))
-    label: int | None = option(
-        None,
-        whole(0),
-        "With --monotone, where there are several outputs: the class whose score it is.",
-        metavar="K",
-        name="class",
-    )
+    label: int | None = class_of_score()
     time_limit: float = c.time_limit()
     max_nodes: int | None = c.max_nodes()
     seed: int = c.seed()
@@ -507,16 +468,21 @@ class Certify(Declared):
     samples: RobustnessOptions | None = group(
         RobustnessOptions,
         without=("sparse", "images", "matrix"),
-        when=lambda given: not {"property", "monotone"} & set(given),
-        otherwise="beside a property: it says itself what is asked; leave one or the other out; samples are given with "
-        "--data",
+        when=lambda given: not ({"property", "monotone"} & set(given) or is_asked(given)),
+        otherwise="beside a property, which says itself what is asked, or --everywhere: leave one or the other out; "
+        "samples are given with --data",
         missing="give samples with -d DATA and a radius with -e c.EPS, or a PROPERTY",
     )
     rule: PropertyOptions | None = group(PropertyOptions, when=c.given("property"))
     way: MonotoneOptions | None = group(
         MonotoneOptions,
-        when=lambda given: "monotone" in given and "property" not in given,
+        when=lambda given: "monotone" in given and "property" not in given and not is_asked(given),
         otherwise="belongs to --monotone, and is not asked beside a property: leave one or the other out",
+    )
+    whole: EverywhereOptions | None = group(
+        EverywhereOptions,
+        when=lambda given: is_asked(given) and "property" not in given,
+        otherwise="belongs to --everywhere: give that as well, or leave it out",
     )
     printing: c.Printing = group(c.Printing)
     watching: c.Watching = group(c.Watching)

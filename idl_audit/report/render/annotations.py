@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from idl_audit.report.known import known_samples, known_text
 from idl_audit.report.schema import Report, RuleResult, Verdict
-from idl_audit.report.wording import eps_text, plain, verdict_sentence
+from idl_audit.report.wording import eps_text, plain, share_text, verdict_sentence
 from idl_audit.report.worst_first import worst_first
 
 NAMED = 10
@@ -79,6 +79,10 @@ def _relations(report: Report) -> Iterator[Annotation]:
                 message = f"around {counts.falsified} of {counts.n} samples the score goes the wrong way"
                 title = f"monotonicity at eps {eps_text(report, counts.eps)}"
                 yield Annotation("warning", "monotonicity", title, message)
+    for one in () if report.everywhere is None else report.everywhere.statements:
+        if one.verdict is Verdict.FALSIFIED:
+            message = f"it does not hold everywhere that {one.text}; it is proved in {share_text(one.holding)}"
+            yield Annotation("warning", "everywhere", "a statement fails", message)
 
 
 def _samples(report: Report) -> Iterator[Annotation]:

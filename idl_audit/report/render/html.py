@@ -26,6 +26,7 @@ from idl_audit.report.render.html_pictures import (
     accuracy_chart,
     cards_of_triples,
     heat_maps,
+    statement_maps,
     structure_picture,
 )
 from idl_audit.report.render.parts import Detail, Dot, Heat, Jump, Kind, Mark, Name, Pairs, Share, Stack
@@ -75,6 +76,7 @@ def to_html(report: Report, extras: Extras) -> str:
             changes=CHANGES,
             has_pictures=any(triple.pictures for triple in triples),
             structure=structure_picture(report),
+            maps=statement_maps(report),
             json=_document(report),
             schema_version=report.schema_version,
         )

@@ -14,8 +14,8 @@ from idl_audit.report.adversarial_file import Triple
 from idl_audit.report.input_maps import is_image
 from idl_audit.report.render.details import detailed
 from idl_audit.report.render.extras import Extras
-from idl_audit.report.schema import Report, Sensitivity, Verdict
-from idl_audit.report.wording import eps_text, figure
+from idl_audit.report.schema import Report, Sensitivity, Verdict, WholeStatement
+from idl_audit.report.wording import eps_text, figure, plain, share_text
 from idl_audit.values.arrays import FloatArray
 
 MOST_BYTES: Final = 900_000
@@ -121,6 +121,33 @@ def accuracy_chart(report: Report) -> Picture | None:
         "larger one proves and the smaller one refutes: nothing is interpolated."
     )
     return _in_four_forms("accuracy", draw, alt, caption)
+
+
+def statement_maps(report: Report) -> list[Picture]:
+    """Return where each statement over the whole range is open and where it fails, over two inputs."""
+    found: list[Picture] = []
+    for one in () if report.everywhere is None else report.everywhere.statements[:MOST_MAPS]:
+        if one.map is not None:
+            found.append(_statement_map(one, len(found)))
+    return found
+
+
+def _statement_map(one: WholeStatement, number: int) -> Picture:
+    from idl_audit.report import pictures
+
+    assert one.map is not None
+    x, y = one.map.x, one.map.y
+
+    def draw(dark: bool, narrow: bool) -> str:
+        return pictures.draw_parts(one, theme=pictures.DARK if dark else pictures.LIGHT, narrow=narrow)
+
+    told = f"{share_text(one.open)} of the range is open and it fails in {share_text(one.failing)}"
+    alt = f"Map over {plain(x)} and {plain(y)}: {plain(one.text)}; {told}."
+    caption = (
+        f"{plain(one.text)}: where it is open and where it fails, over {plain(x)} and {plain(y)}; elsewhere it is "
+        "proved. The stronger the colour, the larger the share of what the other inputs may be."
+    )
+    return _in_four_forms(f"parts-{number}", draw, alt, caption)
 
 
 def structure_picture(report: Report) -> Picture | None:

@@ -16,8 +16,17 @@ from typing import Final, Literal, TypeAlias
 from xml.etree import ElementTree
 
 from idl_audit.report.known import known_samples, known_text
-from idl_audit.report.schema import KnownSample, Reason, Report, RuleResult, SampleResult, Verdict
-from idl_audit.report.wording import REASONS, demand_text, eps_text, figure, in_arithmetic, plain, verdict_sentence
+from idl_audit.report.schema import KnownSample, Reason, Report, RuleResult, SampleResult, Verdict, WholeStatement
+from idl_audit.report.wording import (
+    REASONS,
+    demand_text,
+    eps_text,
+    figure,
+    in_arithmetic,
+    plain,
+    share_text,
+    verdict_sentence,
+)
 
 MARK: Final = "<?xml version='1.0' encoding='utf-8'?>\n<!-- idl-audit report -->"
 Outcome: TypeAlias = Literal["failure", "error", "skipped"]
@@ -110,6 +119,9 @@ def _relations(report: Report, *, judged: bool) -> Iterator[tuple[str, list[_Cas
             here = [(s.index, r) for s in report.monotonicity.samples for r in s.results if r.eps == counts.eps]
             cases = [_related(i, r.verdict.value, r.reason, r.seconds, "the wrong way", judged=judged) for i, r in here]
             yield f"monotonicity at eps {eps_text(report, counts.eps)}", cases
+    if report.everywhere is not None:
+        stated = report.everywhere.statements
+        yield "everywhere", [_stated(one, judged=judged) for one in stated]
 
 
 def _related(
@@ -123,6 +135,16 @@ def _related(
         return _fail(name, "falsified", told, time) if judged else _Case(name, time, "skipped", message=told)
     told = "unknown" if reason is None else f"{reason.value}, {REASONS[reason]}"
     return _Case(name, time, "skipped", message=told)
+
+
+def _stated(one: WholeStatement, *, judged: bool) -> _Case:
+    time = one.seconds or 0.0
+    if one.verdict is Verdict.CERTIFIED:
+        return _Case(one.text, time)
+    told = f"{one.verdict.value}: proved in {share_text(one.holding)} of the range, {share_text(one.open)} open"
+    if one.verdict is Verdict.FALSIFIED and judged:
+        return _fail(one.text, "falsified", told, time)
+    return _Case(one.text, time, "skipped", message=told)
 
 
 def _whole(report: Report) -> _Case:

@@ -23,6 +23,7 @@ RULES: Final[Mapping[str, str]] = MappingProxyType(
         "falsified": "samples can be attacked: the original network misclassifies an input of the set",
         "two-networks": "two networks have two classes",
         "monotonicity": "a score goes the wrong way",
+        "everywhere": "a statement over the whole range of the inputs does not hold",
         "not-judged": "a property could not be judged",
         "contradiction": "a verdict contradicts the truth that was given",
         "property-violated": "a property has a counterexample",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from idl_audit.report.render.comparison import comparison_section, monotone_section
 from idl_audit.report.render.details import detail_section
+from idl_audit.report.render.everywhere import everywhere_section
 from idl_audit.report.render.groups import group_sections
 from idl_audit.report.render.measures import bounds_section, other_sections, sensitivity_section
 from idl_audit.report.render.parts import Section
@@ -26,6 +27,7 @@ ORDER = (
     detail_section,
     comparison_section,
     monotone_section,
+    everywhere_section,
     hardening_section,
     training_section,
     objective_section,

@@ -12,6 +12,14 @@ from idl_audit.report.schema.comparison import (
 )
 from idl_audit.report.schema.demand import DemandInfo, OutputResult, PartCounts
 from idl_audit.report.schema.document import READ_VERSIONS, SCHEMA_VERSION, Report, Timing
+from idl_audit.report.schema.everywhere import (
+    Everywhere,
+    InputRange,
+    OpenPart,
+    PartsMap,
+    WholeStatement,
+    Witness,
+)
 from idl_audit.report.schema.hardening import Audited, Hardening, TradeOff
 from idl_audit.report.schema.monotonicity import (
     MonotoneCounts,
@@ -127,6 +135,7 @@ __all__ = [
     "EpsPoint",
     "EpsSummary",
     "EquilibriumCheck",
+    "Everywhere",
     "FeatureChange",
     "Fit",
     "FixedInfo",
@@ -135,6 +144,7 @@ __all__ = [
     "InputGroups",
     "InputInfo",
     "InputMap",
+    "InputRange",
     "KeptCertified",
     "KnownSample",
     "LargestEps",
@@ -152,11 +162,13 @@ __all__ = [
     "Nonzeros",
     "Numbers",
     "ObjectiveReport",
+    "OpenPart",
     "Optimisation",
     "OutputBounds",
     "OutputResult",
     "Part",
     "PartCounts",
+    "PartsMap",
     "Prediction",
     "PreprocessingInfo",
     "PropertyClaim",
@@ -190,6 +202,8 @@ __all__ = [
     "Verdict",
     "Verification",
     "WellPosed",
+    "WholeStatement",
     "WhyIncomplete",
+    "Witness",
     "WrongWay",
 ]

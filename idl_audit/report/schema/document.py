@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from idl_audit.report.schema.base import Part, Seconds, Status, Text, WhyIncomplete
 from idl_audit.report.schema.comparison import Comparison
 from idl_audit.report.schema.demand import DemandInfo
+from idl_audit.report.schema.everywhere import Everywhere
 from idl_audit.report.schema.hardening import Hardening
 from idl_audit.report.schema.monotonicity import Monotonicity
 from idl_audit.report.schema.results import (
@@ -73,6 +74,7 @@ class Report(Part):
     training: Training | None = Field(default=None, description="A model that was made from data.")
     comparison: Comparison | None = Field(default=None, description="Another network, compared with this one.")
     monotonicity: Monotonicity | None = Field(default=None, description="Which way a score goes as one input rises.")
+    everywhere: Everywhere | None = Field(default=None, description="Statements over the whole range of the inputs.")
     hardening: Hardening | None = Field(default=None, description="Weights that were trained.")
     properties: tuple[PropertyReport, ...] = Field(default=(), description="VNN-LIB properties.")
     predictions: tuple[Prediction, ...] = Field(default=(), description="Outputs of the implicit model.")

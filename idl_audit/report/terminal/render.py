@@ -27,6 +27,7 @@ from idl_audit.report.schema import (
 from idl_audit.report.terminal.bounds import bounds_sections
 from idl_audit.report.terminal.comparison import comparison_sections
 from idl_audit.report.terminal.compression import compression_sections, prediction_sections
+from idl_audit.report.terminal.everywhere import everywhere_sections
 from idl_audit.report.terminal.gate import gate_sections
 from idl_audit.report.terminal.hardening import hardening_sections
 from idl_audit.report.terminal.layout import MAX_ROWS, WIDE, Section, add_row, grid, heading, pair, table
@@ -73,6 +74,8 @@ def _sections(report: Report, *, wide: bool, verbose: bool) -> Iterable[Section]
         yield from comparison_sections(report, report.comparison, most, wide=wide)
     if report.monotonicity is not None:
         yield from monotone_sections(report, report.monotonicity, most)
+    if report.everywhere is not None:
+        yield from everywhere_sections(report.everywhere, most)
     if report.hardening is not None:
         yield from hardening_sections(report.hardening)
     if report.predictions:

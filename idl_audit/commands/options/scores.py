@@ -1,0 +1,49 @@
+"""What is asked of a score: which way it may not go while an input rises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from idl_audit.values.errors import OptionError
+from idl_audit.values.options import Reader, option, whole
+
+
+@dataclass(frozen=True)
+class Direction:
+    """An input, and which way a score may not go while it rises."""
+
+    name: str
+    direction: Literal["+", "-"]
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.direction}"
+
+
+def _direction(text: str, flag: str) -> Direction:
+    name, sign = text.strip()[:-1].strip(), text.strip()[-1:]
+    for known in ("+", "-"):
+        if sign == known and name:
+            return Direction(name, known)
+    raise OptionError(f"{flag} must be an input and + or -, such as 3+ or age-, not {text!r}")
+
+
+def monotone(default: Any = None) -> Any:
+    return option(
+        default,
+        Reader(_direction, was_read=lambda value: isinstance(value, Direction)),
+        "Does the score never fall (3+) or never rise (3-) while input 3 alone rises within --bounds, whatever the "
+        "others do within EPS, or anywhere with --everywhere? The score is the output or, of several, that of --class.",
+        metavar="INPUT+|-",
+        in_file=False,
+    )
+
+
+def class_of_score() -> Any:
+    return option(
+        None,
+        whole(0),
+        "With --monotone, where there are several outputs: the class whose score it is.",
+        metavar="K",
+        name="class",
+    )
