@@ -389,7 +389,8 @@ def _perturbation(options: RobustnessOptions, size: int) -> Perturbation | None:
     if options.directions is None:
         return options.perturb
     terms = () if options.perturb is None else options.perturb.terms
-    alone = (None, None) if options.perturb is None else (options.perturb.patch, options.perturb.shift)
+    own = options.perturb
+    alone = (None, None, None) if own is None else (own.patch, own.shift, own.rotation)
     return Perturbation(terms, read_directions(options.directions, size), *alone)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -12,7 +13,11 @@ from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.patches import Patch
 from idl_audit.values.perturbations import KINDS, Directions, Perturbation, Term
+from idl_audit.values.rotations import Rotation
 from idl_audit.values.shifts import Shift
+
+ALONE: Final = ("patch=", "translate=", "rotate=")
+"""What stands alone, and is no change along directions."""
 
 
 def parse_perturbation(text: str, *, option: str) -> Perturbation:
@@ -30,8 +35,12 @@ def parse_perturbation(text: str, *, option: str) -> Perturbation:
     shifts = [Shift(parse_number(part[10:], option=option)) for part in parts if part.startswith("translate=")]
     if len(shifts) > 1:
         raise OptionError(f"{option} translates twice; give it once")
-    terms = tuple(_term(part, option) for part in parts if not part.startswith(("patch=", "translate=")))
-    return Perturbation(terms, patch=patches[0] if patches else None, shift=shifts[0] if shifts else None)
+    rotations = [Rotation(parse_number(part[7:], option=option)) for part in parts if part.startswith("rotate=")]
+    if len(rotations) > 1:
+        raise OptionError(f"{option} rotates twice; give it once")
+    terms = tuple(_term(part, option) for part in parts if not part.startswith(ALONE))
+    patch, shift, rotation = ((found or [None])[0] for found in (patches, shifts, rotations))
+    return Perturbation(terms, patch=patch, shift=shift, rotation=rotation)
 
 
 def _patch(text: str, option: str) -> Patch:
@@ -45,7 +54,7 @@ def _term(text: str, option: str) -> Term:
     name, mark, rest = text.partition("=")
     kind = KINDS.get(name.strip())
     if kind is None or not mark:
-        known = ", ".join([*(one.example for one in KINDS.values()), "patch=4x4", "translate=1"])
+        known = ", ".join([*(one.example for one in KINDS.values()), "patch=4x4", "translate=1", "rotate=5"])
         raise OptionError(f"{option} must be a list of changes such as {known}; it has {text[:60]!r}")
     parts, detail = rest.strip().split(":"), ""
     if kind.detail is not None:

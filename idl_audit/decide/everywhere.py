@@ -5,7 +5,7 @@ fails everywhere in it by proved bounds as well, or the part is cut in two, at t
 between the values of a feature that has finitely many. What is left when the budget ends is open. A part's share of
 the volume is halved with each cut of an interval, and goes by the number of values otherwise.
 
-Elsewhere: preimage under- and over-approximation, exact quantitative verification, input splitting.
+Elsewhere: global specification, quantitative verification, preimage approximation, input splitting.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from idl_audit.decide.ladder import (
     samples_at_once,
 )
 from idl_audit.decide.proofs import Recorded, proof_of
+from idl_audit.decide.rotated import decide_rotated
 from idl_audit.implicit.front import behind, moving_in, with_family
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.exact.point import ExactNetwork, Opinion
@@ -139,6 +140,8 @@ def decide_perturbed(
         OptionError, DataError: where the perturbation makes no sense for the sample.
     """
     budget = options.budget if budget is None else budget
+    if inputs.perturbation.rotation is not None:
+        return decide_rotated(model, network, label, inputs, options, budget)
     start, exact = budget.clock(), ExactNetwork(model)
     decided: dict[int, Result] = {}
     waiting = list(questions_of(model, network, inputs))

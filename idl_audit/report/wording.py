@@ -491,7 +491,7 @@ _PATCHED: Final = ", any values in "
 
 def saturates(perturbation: str | None) -> bool:
     """Return whether inputs that a perturbation would move out of the range stay at its ends."""
-    return not (perturbation or "").startswith(("patch=", "translate="))
+    return not (perturbation or "").startswith(("patch=", "translate=", "rotate="))
 
 
 def is_patch(threat: ThreatModel) -> bool:

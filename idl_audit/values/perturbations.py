@@ -25,6 +25,7 @@ from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.families import Family
 from idl_audit.values.layouts import Layout
 from idl_audit.values.patches import Patch
+from idl_audit.values.rotations import Rotated, Rotation
 from idl_audit.values.rounding import float_above, float_below
 from idl_audit.values.shifts import QUADRANTS, Shift
 
@@ -238,9 +239,11 @@ class Perturbation:
     """It stands alone."""
     shift: Shift | None = None
     """It stands alone, too."""
+    rotation: Rotation | None = None
+    """So does it."""
 
     def __post_init__(self) -> None:
-        alone = [one.text for one in (self.patch, self.shift) if one is not None]
+        alone = self._alone
         if not self.terms and self.directions is None and not alone:
             raise OptionError("a perturbation must name at least one change")
         if len(alone) > 1 or (alone and (self.terms or self.directions is not None)):
@@ -252,8 +255,12 @@ class Perturbation:
     @property
     def text(self) -> str:
         """How its terms are written in full."""
-        alone = [one.text for one in (self.patch, self.shift) if one is not None]
-        return ",".join([*(term.text for term in self.terms), *alone])
+        return ",".join([*(term.text for term in self.terms), *self._alone])
+
+    @property
+    def _alone(self) -> list[str]:
+        """What stands alone, as it is written."""
+        return [one.text for one in (self.patch, self.shift, self.rotation) if one is not None]
 
     @property
     def needs_picture(self) -> bool:
@@ -261,6 +268,7 @@ class Perturbation:
         return (
             self.patch is not None
             or self.shift is not None
+            or self.rotation is not None
             or any(KINDS[term.kind].needs_picture for term in self.terms)
         )
 
@@ -341,12 +349,21 @@ class Perturbed:
     def pieces(self) -> tuple[Piece, ...]:
         """What the set is the union of: families, or boxes of inputs. Raises as `Perturbation.family` does."""
         patch, shift, around = self.perturbation.patch, self.perturbation.shift, self.around
+        if self.perturbation.rotation is not None:
+            reach = self.perturbation.rotation.reach(self.factor)[1]
+            return tuple(self.rotated.family(*ends) for ends in ((-reach, 0.0), (0.0, reach)))
         if shift is not None:
             refuse_outside(around)
             return tuple(shift.families(around.sample, around.layout("translate"), self.factor))
         if patch is None:
             return (self.perturbation.family(around, self.factor),)
         return tuple(patch.boxes(around.sample, around.layout("patch"), around.range("patch")))
+
+    @property
+    def rotated(self) -> Rotated:
+        """The picture and what its rotations are between. Raises as `Perturbation.family` does."""
+        refuse_outside(self.around)
+        return Rotated.of(self.around.sample, self.around.layout("rotate"))
 
     def values(self, number: int, point: FloatArray) -> tuple[float, ...]:
         """Return the parameters of a point of one of the pieces: of a patch its row and column."""

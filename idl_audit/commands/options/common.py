@@ -179,7 +179,7 @@ def perturb() -> Any:
     help = (
         "What changes, in place of every input by EPS: brightness=0.1, contrast=0.8:1.2, fog=0.3, tint=ff8800:0.3, "
         "colour=0.05, blur=gauss3:0.5, or several, joined by commas; or patch=4x4, any values in a rectangle anywhere; "
-        "or translate=1, shifts by up to a pixel. "
+        "or translate=1, shifts by up to a pixel; or rotate=5, turns by up to 5 degrees (bilinear). "
         "EPS, 1 unless given, multiplies all ranges. Inputs saturate at the ends of --bounds."
     )
     return option(None, PERTURBATION, help, metavar="LIST")
