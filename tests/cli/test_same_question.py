@@ -133,6 +133,7 @@ PARTICULAR: Mapping[tuple[str, str], Enters] = {
         for command in ("certify", "attack")
     },
     ("certify", "--class"): Enters("--class 1", "not 0+ of class 1", ("monotonicity.label",), swap=WAY),
+    ("sensitivity", "--norm"): Enters("--norm l2", "", ("sensitivity.induced",)),
     ("bounds", "--method"): Enters("--method linear", "", ("bounds",)),
     ("bench", "--arithmetic"): Enters("--arithmetic float32", "", ("properties",)),
     ("bench", "--max-nodes"): Enters("--max-nodes 9", "", ("properties",)),

@@ -11,7 +11,7 @@ from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.files import check_new_file, check_new_folder
 from idl_audit.values.options import TEXT, Declared, group, one_of, option, several_of, whole
-from idl_audit.values.verdicts import ArithmeticName
+from idl_audit.values.verdicts import ArithmeticName, NormName
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ class SensitivityOptions(Declared):
     )
     sparse: int | None = option(
         None, whole(1), "Also bound the outputs where at most K inputs change, by EPS (or 1) each.", metavar="K"
+    )
+    norm: NormName = option(
+        "linf",
+        c.NORM,
+        "Also bound all outputs together by all inputs together, in this norm (l2, l1) of both, by that of S.",
+        metavar="NAME",
     )
     groups: str | None = option(
         None,

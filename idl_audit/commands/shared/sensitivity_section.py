@@ -23,12 +23,13 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.cardinality import cardinality_bounds
 from idl_audit.measure.centre_radius import LARGEST, applicable_methods
 from idl_audit.measure.groups import group_sums
+from idl_audit.measure.induced_norms import induced_norm
 from idl_audit.measure.local_sensitivity import taken_methods
 from idl_audit.measure.norm_matrix import norm_bound
 from idl_audit.measure.reachability import independent_pairs
 from idl_audit.measure.sensitivity import Sensitivity
-from idl_audit.measure.spectral import spectral_scalar
-from idl_audit.report.schema import Cardinality, InputGroups
+from idl_audit.measure.spectral import spectral_bound, spectral_scalar
+from idl_audit.report.schema import Cardinality, InducedNorm, InputGroups
 from idl_audit.report.schema import Sensitivity as SensitivitySection
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.margins import rivals
@@ -106,7 +107,21 @@ def sensitivity_section(
         matrix_file=None if options.save is None or not found.is_finite else str(options.save),
         images=images,
     )
-    return section if not found.is_finite else section.model_copy(update=_read_off(found, inputs, options))
+    if not found.is_finite:
+        return section
+    parts = _read_off(found, inputs, options) | {"induced": _induced(found, model, options)}
+    return section.model_copy(update=parts)
+
+
+def _induced(found: Found, model: ImplicitModel, options: SensitivityOptions) -> InducedNorm | None:
+    """Return the least known bound in the norm that was asked for; of l2 for all inputs spectral norms are another."""
+    if options.norm == "linf":
+        return None
+    by_matrix = induced_norm(found.matrix, options.norm)
+    by_norms = spectral_bound(model) if options.norm == "l2" and options.local is None else None
+    if by_norms is not None and (by_matrix is None or by_norms < by_matrix):
+        return InducedNorm(norm=options.norm, value=by_norms, by="spectral norms")
+    return None if by_matrix is None else InducedNorm(norm=options.norm, value=by_matrix, by="S")
 
 
 def _read_off(found: Found, inputs: Inputs, options: SensitivityOptions) -> dict[str, object]:

@@ -43,6 +43,9 @@ def _scalars(report: Report, found: Sensitivity) -> Table:
     add("spectral", found.spectral_inf, "sqrt(p) times spectral norms")
     if found.smallest is not None:
         add("smallest", found.smallest.value, SCALARS[found.smallest.name])
+    if found.induced is not None:
+        one = found.induced
+        add(f"in {one.norm}", one.value, f"bounds all outputs together by all inputs together, by {one.by}")
     if found.cardinality is not None:
         few = found.cardinality
         text = f"what an output moves at most when {few.k} inputs change by {eps_text(report, few.sigma)} at most"

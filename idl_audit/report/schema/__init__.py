@@ -62,6 +62,7 @@ from idl_audit.report.schema.results import (
 from idl_audit.report.schema.sensitivity import (
     Cardinality,
     ClassMargin,
+    InducedNorm,
     InputGroups,
     InputMap,
     LocalSensitivity,
@@ -141,6 +142,7 @@ __all__ = [
     "FixedInfo",
     "Gate",
     "Hardening",
+    "InducedNorm",
     "InputGroups",
     "InputInfo",
     "InputMap",

@@ -35,6 +35,16 @@ class SmallestScalar(Part):
     value: NonNegative = Field(description="||y(u) - y(v)||_inf <= value ||u - v||_inf.")
 
 
+class InducedNorm(Part):
+    """How far all outputs move together: ||y(u) - y(v)||_p <= value ||u - v||_p, a bound by S, not the gain itself."""
+
+    norm: Literal["l2", "l1"] = Field(description="p, of the inputs and of the outputs.")
+    value: NonNegative = Field(description="The bound, in data units.")
+    by: Literal["S", "spectral norms"] = Field(
+        description="||S||_(p->p), or of l2 the product of spectral norms where it is less."
+    )
+
+
 class Cardinality(Part):
     """Bounds where only few inputs change: |y(u) - y(v)| if u and v differ in k inputs, by sigma at most."""
 
@@ -117,6 +127,7 @@ class Sensitivity(Part):
     margins: tuple[ClassMargin, ...] = Field(
         default=(), description="For --class: the differences to the other outputs, the most sensitive first."
     )
+    induced: InducedNorm | None = Field(default=None, description="For --norm: all outputs together in that norm.")
     cardinality: Cardinality | None = Field(default=None, description="For --sparse: bounds where few inputs change.")
     groups: InputGroups | None = Field(default=None, description="For --groups: sums over groups of inputs.")
     independent_pairs: Count | None = Field(

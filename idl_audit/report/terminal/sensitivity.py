@@ -46,6 +46,9 @@ def _scalars(report: Report, found: Sensitivity) -> Table:
         pair(rows, "spectral", f"{figure(found.spectral_inf)} (sqrt(p) times spectral norms, all inputs)")
     if found.smallest is not None:
         pair(rows, "smallest", f"{figure(found.smallest.value)}, {SCALARS[found.smallest.name]}")
+    if found.induced is not None:
+        one = found.induced
+        pair(rows, f"in {one.norm}", f"{figure(one.value)} bounds all outputs together by all inputs, by {one.by}")
     if found.independent_pairs is not None:
         pair(rows, "independent", f"{found.independent_pairs:,} pairs of an output and an input")
     if found.cardinality is not None:
