@@ -39,8 +39,12 @@ def parse_perturbation(text: str, *, option: str) -> Perturbation:
     if len(rotations) > 1:
         raise OptionError(f"{option} rotates twice; give it once")
     terms = tuple(_term(part, option) for part in parts if not part.startswith(ALONE))
-    patch, shift, rotation = ((found or [None])[0] for found in (patches, shifts, rotations))
-    return Perturbation(terms, patch=patch, shift=shift, rotation=rotation)
+    return Perturbation(
+        terms,
+        patch=patches[0] if patches else None,
+        shift=shifts[0] if shifts else None,
+        rotation=rotations[0] if rotations else None,
+    )
 
 
 def _patch(text: str, option: str) -> Patch:
