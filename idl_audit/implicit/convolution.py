@@ -186,8 +186,8 @@ class Convolution(LinearMap):
         return total[self._inner]
 
     def _read_by(self, tap: tuple[int, ...], extent: tuple[int, ...]) -> tuple[slice, ...]:
-        """Return what a tap reads of the padded input, for windows of so many outputs along each axis."""
-        each = zip(tap, self.dilations, self.strides, extent, strict=True)
+        """Return what a tap reads along the first axes of the padded input, for so many outputs along each."""
+        each = zip(tap, self.dilations, self.strides, extent, strict=False)
         return tuple(slice(t * d, t * d + (e - 1) * s + 1, s) for t, d, s, e in each)
 
     def adjoint_patches(self, y: FloatArray) -> FloatArray:
@@ -206,11 +206,50 @@ class Convolution(LinearMap):
         return self._folded(y)
 
     def _folded(self, y: FloatArray) -> FloatArray:
+        rows, *extent, channels = y.shape
+        sizes = [
+            (e - 1) * s + d * (n - 1) + 1
+            for e, s, d, n in zip(extent, self.strides, self.dilations, self.kernel.shape[2:], strict=True)
+        ]
+        if self._runs is None:
+            return self._folded_by_taps(y, tuple(sizes))
+        kernels, shift = self._runs
+        *leading, count = kernels.shape[:-2]
+        kernels = kernels.reshape(-1, *kernels.shape[-2:])
+        run = extent[-1] * kernels.shape[-1]
+        result = np.zeros((rows, *sizes[:-1], (count - 1) * shift + run))
+        at_once = max(1, FOLDED_AT_ONCE // max(1, math.prod(extent[:-1]) * len(kernels) * run))
+        for start in range(0, rows, at_once):
+            part = y[start : start + at_once]
+            product = np.matmul(part.reshape(-1, channels), kernels).reshape(-1, len(part), *extent[:-1], run)
+            for each, (*tap, number) in zip(product, np.ndindex(*leading, count), strict=True):
+                window = self._read_by(tuple(tap), tuple(extent[:-1]))
+                first = number * shift
+                result[(slice(start, start + at_once), *window, slice(first, first + run))] += each
+        return result.reshape(rows, *sizes[:-1], -1, self.channels_in)[..., : sizes[-1], :]
+
+    @cached_property
+    def _runs(self) -> tuple[FloatArray, int] | None:
+        """Kernels by which neighbouring outputs give back to neighbouring inputs, and how far one lies behind another.
+
+        As many taps of the last axis as its stride has steps go together, zeros where there are fewer: what a line of
+        outputs gives back to is a line without gaps. They have the shape (*leading taps, runs, out channels, taps of a
+        run * in channels). None where a line has gaps all the same, or where there are groups.
+        """
+        step, dilation, taps = self.strides[-1], self.dilations[-1], self.kernel.shape[-1]
+        if self.groups > 1 or (step > 1 and dilation > 1):
+            return None
+        missing = -taps % step
+        kernel = np.pad(self.kernel, [(0, 0)] * (1 + self.rank) + [(0, missing)])
+        kernel = kernel.reshape(*kernel.shape[:-1], -1, step)  # (out, in, *leading, runs, step)
+        order = (*range(2, 2 + self.rank), 0, 2 + self.rank, 1)
+        kernel = np.ascontiguousarray(kernel.transpose(order))
+        shift = step if step > 1 else dilation
+        return kernel.reshape(*kernel.shape[:-2], -1), shift * self.channels_in
+
+    def _folded_by_taps(self, y: FloatArray, sizes: tuple[int, ...]) -> FloatArray:
         rows, *extent, _ = y.shape
         taps = self.kernel.shape[2:]
-        sizes = [
-            (e - 1) * s + d * (n - 1) + 1 for e, s, d, n in zip(extent, self.strides, self.dilations, taps, strict=True)
-        ]
         result = np.zeros((rows, *sizes, self.channels_in))
         at_once = max(1, FOLDED_AT_ONCE // max(1, math.prod(extent) * math.prod(taps) * self.channels_in))
         for start in range(0, rows, at_once):
