@@ -8,8 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import audit_property
@@ -58,13 +60,75 @@ def sample_of(model: Path, folder: Path) -> Path:
     return folder / "d.npz"
 
 
-def test_accepts_what_the_tool_writes_of_samples(tmp_path: Path) -> None:
-    files = certificates(SAMPLES / "digits_mlp.onnx", SAMPLES / "digits_mlp.npz", tmp_path, "0.01", 2)
-    assert len(files) == 2
+@pytest.mark.parametrize(("name", "count"), [("digits_mlp", 2), ("digits_conv", 1)])
+def test_accepts_what_the_tool_writes_of_samples(tmp_path: Path, name: str, count: int) -> None:
+    model = SAMPLES / f"{name}.onnx"
+    files = certificates(model, SAMPLES / f"{name}.npz", tmp_path, "0.01", count)
+    assert len(files) == count
     for file in files:
-        assert "in float32" in independent_float32.check(SAMPLES / "digits_mlp.onnx", file)
+        assert "in float32" in independent_float32.check(model, file)
         with pytest.raises(Refused, match=r"not a claim of format 2\.0"):
-            independent_checker.check(SAMPLES / "digits_mlp.onnx", file)
+            independent_checker.check(model, file)
+
+
+def convolutional(folder: Path, seed: int) -> Path:
+    """Return a network of two convolutions, a maximum and a mean, on pictures of 4 x 4 numbers."""
+    rng = np.random.default_rng(seed)
+    nodes = [
+        ("Reshape", "x picture", "p", {}),
+        ("Conv", "p w0 b0", "g0", {"pads": [1, 1, 1, 1]}),
+        ("Relu", "g0", "h0", {}),
+        ("MaxPool", "h0", "m", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Conv", "m w1 b1", "g1", {"pads": [1, 1, 0, 0], "strides": [1, 1]}),
+        ("Relu", "g1", "h1", {}),
+        ("AveragePool", "h1", "a", {"kernel_shape": [2, 2]}),
+        ("Flatten", "a", "f", {}),
+        ("Gemm", "f w2 b2", "y", {}),
+    ]
+    shapes = {"w0": (2, 1, 3, 3), "b0": (2,), "w1": (3, 2, 2, 2), "b1": (3,), "w2": (3, 2), "b2": (2,)}
+    constants = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    path = saved(folder / f"conv{seed}.onnx", nodes, constants, n=16)
+    proto = onnx.load(path)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.int64([1, 1, 4, 4]), "picture"))
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_convolutions_are_bounded_on_their_own(tmp_path: Path, seed: int) -> None:
+    """Its bounds hold of onnxruntime, accept what the tool writes, and refuse what says that nothing is rounded."""
+    model, rng = convolutional(tmp_path, seed), np.random.default_rng(seed)
+    centre = rng.normal(size=16).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(model))
+    label = session.run(None, {"x": centre[None]})[0].argmax(axis=1)
+    np.savez(tmp_path / "d.npz", inputs=centre[None], labels=label)
+    (file,) = certificates(model, tmp_path / "d.npz", tmp_path / "proofs", "0.001")
+    assert "in float32" in independent_float32.check(model, file)
+    with np.load(file) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(tmp_path / "forged.npz", allow_pickle=True, **{**arrays, "part.0.delta.0": np.full(1, 1e-9)})
+    with pytest.raises(Refused, match="roundings may be larger"):
+        independent_float32.check(model, tmp_path / "forged.npz")
+    point = np.array([Fraction(float(v)) for v in centre])
+    errors = independent_float32.roundings(model, point, point)
+    exact = ReferenceEvaluator(in_float64(model)).run(None, {"x": centre[None].astype(float)})[0][0]
+    seen = np.abs(session.run(None, {"x": centre[None]})[0][0] - exact)
+    assert (errors > 0).all()
+    assert (seen <= errors.astype(float)).all()
+    assert errors.max() < 1e-3
+
+
+def in_float64(path: Path) -> onnx.ModelProto:
+    """Return a network with its numbers in float64."""
+    proto = onnx.load(path)
+    for tensor in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(float), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    return proto
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -124,8 +188,8 @@ def _exactly(model: Path, point: np.ndarray) -> np.ndarray:
     found = {}
     made = independent_float32._made
 
-    def kept(node, inputs):
-        found["last"] = made(node, inputs)
+    def kept(*given):
+        found["last"] = made(*given)
         return found["last"]
 
     with pytest.MonkeyPatch.context() as patch:
