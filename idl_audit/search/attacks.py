@@ -82,6 +82,8 @@ class Target:
     def picture(self) -> tuple[int, ...]:
         """Channels, height and width of an input that is a picture; none of others."""
         shape = self.model.input_shape
+        while len(shape) > 3 and shape[0] == 1:  # one sample
+            shape = shape[1:]
         return shape if len(shape) == 3 and min(shape[1:]) > 1 else ()
 
 

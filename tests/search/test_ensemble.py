@@ -144,6 +144,30 @@ def test_squares_see_the_network_alone() -> None:
     assert found == {"apgd-ce": False, "apgd-t": False, "fmn": False, "square": True}
 
 
+def test_squares_are_squares_of_pixels() -> None:
+    """Every move of a picture changes a square in each of its channels, and what is no picture has none."""
+    model = build_implicit(read_graph(SAMPLES / "digits_conv.onnx"))
+    seen: list[np.ndarray] = []
+
+    def asked(points: np.ndarray) -> np.ndarray:
+        seen.append(points[0].astype(np.float64))
+        return np.array([[1.0, 0.0] + [0.0] * 8]) - (len(seen) == 1)  # nothing is better than the first
+
+    centre = np.full(64, 0.5)
+    one = hunted(model, asked, centre, 0, around(centre, 0.25, "linf"))
+    assert one.picture == (1, 8, 8)
+    MEMBERS["square"]([Quarry(one, np.random.default_rng(0))], 30)
+    first = seen[0].reshape(8, 8)
+    assert (first == first[:1]).all()  # columns
+    for point in seen[1:]:
+        rows, columns = np.nonzero(point.reshape(8, 8) != first)
+        if rows.size:
+            window = point.reshape(8, 8)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            assert len(np.unique(window)) == 1
+    digit = digits()[0]
+    assert hunted(digit, own(digit), centre, 0, around(centre, 0.25, "linf")).picture == ()
+
+
 def test_an_output_that_is_no_number_ends_no_attack() -> None:
     """A network whose outputs overflow: no warning, no error; what is found is another class, or none."""
     model = linear(np.array([[1e200] * 3, [-1e200] * 3]), np.zeros(2))
