@@ -3,7 +3,8 @@
     IDL_AUDIT_DATA=... python -m benchmarks.scale [--images 2000] [--out DIR]
 
 Processor seconds throughout: user and system time of a process and its children. The parent alone is measured with
-processes that answer at once; verdicts are those of mnist_mlp_d3 at eps 0.01, with a certificate for each.
+processes that answer at once; verdicts are those of mnist_mlp_d3 at eps 0.01, with a certificate for each. Workers of
+a Dask scheduler are processes of this machine on the loopback address.
 """
 
 from __future__ import annotations
@@ -11,21 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.fleet import fleet
 from benchmarks.measuring import ROOT, machine, run_part
 from idl_audit.commands import certify
+from idl_audit.commands.options.common import Scheduler
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
-from idl_audit.commands.shared import deciding
-from idl_audit.commands.shared.deciding import Batch, Decided, SampleTask
+from idl_audit.commands.shared import abroad, cluster, deciding
+from idl_audit.commands.shared.deciding import Batch, Decided, SampleTask, Setting
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, Result
@@ -35,12 +40,17 @@ from idl_audit.report.render.html import to_html
 from idl_audit.report.schema import Report
 from idl_audit.values.verdicts import Verdict
 
-PACKAGES = ("numpy", "torch", "onnxruntime", "pydantic")
+PACKAGES = ("numpy", "torch", "onnxruntime", "pydantic", "distributed")
 BOUNDS = (0.0, 1.0)
 
 
+@dataclass
 class AtOnce:
     """Certifies whatever it is asked about."""
+
+    setting: Setting | None = None
+    writes: bool = True
+    """Whether it names a certificate."""
 
     def __call__(self, task: SampleTask | Batch) -> Decided | list[Decided]:
         """Answer a task."""
@@ -50,7 +60,7 @@ class AtOnce:
         """Return a sample as a certified one comes back."""
         lower = 1.0 + task.position / 7
         result = Result(Verdict.CERTIFIED, task.label, "linear", (lower,), seconds=0.00123, float_error=1.2e-5)
-        names = [f"certificates/sample-{task.index}-eps-0.01.npz"]
+        names = [f"certificates/sample-{task.index}-eps-0.01.npz"] if self.writes else []
         return Decided(task.position, task.index, task.label, None, task.label, {0.01: result}, names)
 
 
@@ -138,6 +148,123 @@ def verdicts(n: int) -> dict[str, Any]:
     return {**spent, "whole": whole, "counts": counts, "files": len(files), "bytes": size / max(1, len(files))}
 
 
+def processor_seconds(pid: int) -> float:
+    """Return the processor time of a process so far, its threads included."""
+    words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def handed_out(n: int, *, alone: bool = False) -> dict[str, float]:
+    """Measure parent and scheduler of n samples, which two workers answer at once; each alone, or in batches."""
+    from benchmarks import scale as itself  # so that pickles name a module that workers can import
+
+    sent: list[Any] = []
+    send = cluster._Sender.send
+
+    def counted(self: Any, task: Any, *more: Any) -> Any:
+        sent.append(task)
+        return send(self, task, *more)
+
+    abroad.Decider = lambda setting: itself.AtOnce(setting, writes=False)  # type: ignore[misc,assignment]
+    cluster._Sender.send = counted  # type: ignore[method-assign]
+    if alone:
+        deciding.samples_at_once = lambda *_: 1
+    with tempfile.TemporaryDirectory() as name, fleet(Path(name) / "fleet", 2) as there:
+        write_samples(Path(name) / "data.npz", n)
+        network, scheduler = Path(os.environ["SCALE_NETWORK"]), there.scheduler.pid
+        chosen = asked(Path(name), Path(name) / "data.npz", scheduler=Scheduler(there.address))
+        before, start = processor_seconds(scheduler), time.process_time()
+        certify.audit_robustness("certify", network, chosen)
+        found = {"seconds": time.process_time() - start, "scheduler": processor_seconds(scheduler) - before}
+    return {**found, "tasks": len(sent), "bytes": len(pickle.dumps(sent[0]))}
+
+
+def one_by_one(n: int) -> dict[str, float]:
+    """Measure parent and scheduler of n samples that are tasks of their own."""
+    return handed_out(n, alone=True)
+
+
+def workers(n: int) -> dict[str, float]:
+    """Return the wall time of n verdicts with certificates by one worker and by two: the least of two runs each."""
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(2):
+        for count, found in times.items():
+            with tempfile.TemporaryDirectory() as name, fleet(Path(name) / "fleet", count) as there:
+                write_samples(Path(name) / "data.npz", n)
+                network = Path(os.environ["SCALE_NETWORK"])
+                chosen = asked(
+                    Path(name),
+                    Path(name) / "data.npz",
+                    certificates=Path(name) / "certificates",
+                    scheduler=Scheduler(there.address),
+                )
+                report = certify.audit_robustness("certify", network, chosen)
+            assert report.timing is not None
+            found.append(report.timing.steps["verdicts"])
+    return {"one": min(times[1]), "two": min(times[2]), "load": os.getloadavg()[0]}
+
+
+MACHINES = 1000
+"""Cores of the model of the cost."""
+
+
+def dask_lines(each: float, images: int) -> Iterator[str]:
+    """Measure work that a scheduler hands out, and yield the tables; `each` is what a verdict takes, in ms."""
+    few, many = 1000, 10_000
+    batches = [run_part("benchmarks.scale", "batches", 1, more=["--images", str(n)]) for n in (few, many)]
+    single = [run_part("benchmarks.scale", "single", 1, more=["--images", str(n)]) for n in (few // 10, few)]
+    speed = run_part("benchmarks.scale", "workers", 1, more=["--images", str(images)])
+    costs = {
+        "in batches": _cost(*batches, more=many - few),
+        "each alone": _cost(*single, more=few - few // 10),
+    }
+    yield "## Dask: samples that two workers decide at once"
+    yield ""
+    yield "| samples | tasks for 1,000 | bytes a task | parent, a sample | scheduler, a sample |"
+    yield "|---|---:|---:|---:|---:|"
+    for name, cost in costs.items():
+        yield (
+            f"| {name} | {1000 * cost['tasks']:.0f} | {cost['bytes']:,.0f} | {cost['parent']:.3f} ms | "
+            f"{cost['scheduler']:.3f} ms |"
+        )
+    yield ""
+    yield (
+        f"{images:,} images with certificates: {speed['one']:.1f} s of wall time by one worker, {speed['two']:.1f} s "
+        f"by two, {speed['one'] / speed['two']:.2f} times as fast (two cores, {speed['load']:.1f} processes on them)."
+    )
+    yield ""
+    yield f"## What {MACHINES:,} cores would do"
+    yield ""
+    yield (
+        "Parent and scheduler work on one sample after the other: whichever takes longer for one bounds how many cores "
+        "have work, and how many samples a second there are. Easy samples go in batches, others alone. A model, from "
+        "the figures above; networks and disks are not in it."
+    )
+    yield ""
+    yield f"| a sample takes | cores with work | samples a second, {MACHINES:,} cores | their bytes |"
+    yield "|---|---:|---:|---:|"
+    for name, ms, kind in (
+        (f"{each:.1f} ms", each, "in batches"),
+        ("1 s", 1e3, "each alone"),
+        ("60 s", 6e4, "each alone"),
+    ):
+        cost = costs[kind]
+        slowest = max(cost["parent"], cost["scheduler"])
+        rate = 1e3 * min(MACHINES / ms, 1 / slowest)
+        size = rate * cost["tasks"] * cost["bytes"]
+        yield f"| {name} | {ms / slowest:,.0f} | {rate:,.0f} | {size / 1e6:,.1f} MB/s |"
+
+
+def _cost(small: dict[str, float], large: dict[str, float], *, more: int) -> dict[str, float]:
+    """Return what each of the samples costs that one run has more than another: tasks, and ms."""
+    return {
+        "parent": (large["seconds"] - small["seconds"]) / more * 1e3,
+        "scheduler": (large["scheduler"] - small["scheduler"]) / more * 1e3,
+        "tasks": (large["tasks"] - small["tasks"]) / more,
+        "bytes": large["bytes"],
+    }
+
+
 def page(n: int) -> dict[str, float]:
     """Draw a page of n samples."""
     with tempfile.TemporaryDirectory() as name:
@@ -185,17 +312,29 @@ def lines(images: int) -> Iterator[str]:
         f"included; {found['whole']:.1f} s in all, with reading and converting. At that pace 10,000 images take "
         f"{each * 10:.0f} s of processor time, {each * 5:.0f} s on two cores, beside what the processes need to start."
     )
+    yield ""
+    yield from dask_lines(each, images)
+
+
+PARTS: dict[str, Any] = {
+    "parent": parent,
+    "verdicts": verdicts,
+    "page": page,
+    "batches": handed_out,
+    "single": one_by_one,
+    "workers": workers,
+}
 
 
 def main() -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--part", choices=("parent", "verdicts", "page"))
+    parser.add_argument("--part", choices=tuple(PARTS))
     parser.add_argument("--out", type=Path, default=ROOT / "reports")
     given = parser.parse_args()
     if given.part is not None:
-        print(json.dumps({"parent": parent, "verdicts": verdicts, "page": page}[given.part](given.images)))
+        print(json.dumps(PARTS[given.part](given.images)))
         return
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SCALE_NETWORK"] = str(Path(folder) / "mnist_mlp_d3.onnx")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -146,6 +148,20 @@ def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
     assert codes(report) == ["IDL206"]
     assert report.why_incomplete == "not_judged"
     assert from_json(to_json(report)) == report
+
+
+@pytest.mark.parametrize("numbers", [[0.5, -0.0, 1 / 255], [np.float32(0.1), 2.0**-149, 1e300], [math.nan, 1.0, 2.0]])
+def test_a_task_is_the_same_on_the_other_side(numbers):
+    task = deciding.SampleTask(3, 7, 1, np.array(numbers, np.float64))
+    there = pickle.loads(pickle.dumps(task))
+    assert (there.position, there.index, there.label, there.demand) == (3, 7, 1, None)
+    assert there.centre.dtype == np.float64
+    assert there.centre.tobytes() == task.centre.tobytes()
+
+
+def test_a_task_of_float32_numbers_takes_half_the_bytes():
+    sizes = [len(pickle.dumps(deciding.SampleTask(0, 0, 0, np.full(1000, x)))) for x in (0.5, 0.1)]
+    assert sizes[1] - sizes[0] == 4000
 
 
 # ---- the journal -----------------------------------------------------------------------------------------------------

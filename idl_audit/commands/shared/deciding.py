@@ -39,7 +39,7 @@ from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.proof import Proof, trivial
-from idl_audit.values.arrays import BoolArray, FloatArray
+from idl_audit.values.arrays import AnyArray, BoolArray, FloatArray
 from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.demand import MOST_ENTRIES, AmongFirst, Demand
@@ -139,9 +139,20 @@ class SampleTask:
     demand: Demand | None = None
     """What is to hold of the outputs; None: their class is the label."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle numbers that are float32 as such: half the bytes on their way to other processes."""
+        with np.errstate(over="ignore"):
+            narrow = self.centre.astype(np.float32)
+        sent = narrow if np.array_equal(narrow, self.centre) else self.centre
+        return _unpacked, (self.position, self.index, self.label, sent, self.demand)
+
     def errs(self, outputs: FloatArray) -> BoolArray:
         """Return which outputs, (m, q), are not as they should be."""
         return Decided.of(self).query(outputs.shape[1]).holds(outputs)
+
+
+def _unpacked(position: int, index: int, label: int, centre: AnyArray, demand: Demand | None) -> SampleTask:
+    return SampleTask(position, index, label, centre.astype(np.float64), demand)
 
 
 NOWHERE: Final = Box.between(np.zeros(0), np.zeros(0))
