@@ -43,7 +43,7 @@ from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps
 from idl_audit.data.overview import look_at
 from idl_audit.data.perturbations import read_directions
-from idl_audit.data.radii import read_radii
+from idl_audit.data.radii import read_sample_radii
 from idl_audit.data.vectors import read_ranking
 from idl_audit.decide.ladder import Parts, Result, climbed, in_order_of_cost
 from idl_audit.decide.minimal import METHOD as NEAREST
@@ -330,7 +330,9 @@ def _shard(found: Audited, among: range, options: RobustnessOptions) -> Iterator
 
 def _setting(subject: Subject, options: RobustnessOptions) -> Setting:
     _refuse_unproved(subject, options)
-    sigma = None if options.sigma is None else read_radii(options.sigma, subject.input_shape, options.data.layout)
+    sigma = None
+    if options.sigma is not None:
+        sigma = read_sample_radii(options.sigma, subject.input_shape, options.data.layout)
     return Setting(
         subject.path,
         options.model,

@@ -9,8 +9,43 @@ import numpy as np
 
 from idl_audit.data.samples import Layout
 from idl_audit.data.vectors import read_numbers
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import DataError
+
+
+def read_sample_radii(path: Path, input_shape: tuple[int, ...], layout: Layout = "native") -> FloatArray:
+    """Return radii as `read_radii` does, (p,), or those of each sample of a data file, (N, p).
+
+    An .npz has an array `eps`, one factor for each sample, alone or beside `sigma`, whose products they are; or the
+    file's `sigma` has a row for each sample, (N, p) or (N, ...) in the model's own order.
+
+    Raises:
+        DataError: as `read_radii`, or where a factor is no finite number >= 0.
+    """
+    p = math.prod(input_shape)
+    first, sigma, factors = read_numbers(path, (("eps", "sigma"), ("sigma",), ("eps",)))
+    assert first is not None
+    rows = first if sigma is None else sigma
+    if factors is None and not (rows.ndim > 1 and rows.size != p and rows.size == len(rows) * p):
+        return read_radii(path, input_shape, layout)
+    if layout == "nhwc":
+        raise DataError(f"{path} has radii for each sample; give them, and the samples, in the model's own order")
+    if factors is None:
+        return _usable(path, rows.reshape(len(rows), p))
+    if factors.size != max(factors.shape, default=1):
+        raise DataError(f"{path} has eps of shape {factors.shape}; give one number for each sample")
+    own = np.ones(p) if sigma is None else read_radii(path, input_shape, layout)
+    return _usable(path, _usable(path, factors.reshape(-1, 1)) * own)
+
+
+def _usable(path: Path, given: AnyArray) -> FloatArray:
+    radii = given.astype(np.float64)
+    usable = np.isfinite(radii) & (radii >= 0)
+    if not usable.all():
+        row = int(np.argmin(usable.all(axis=1)))
+        worst = float(radii[row][~usable[row]][0])
+        raise DataError(f"{path} has {worst:g} for sample {row}; every radius must be a finite number, 0 or more")
+    return radii
 
 
 def read_radii(path: Path, input_shape: tuple[int, ...], layout: Layout = "native") -> FloatArray:

@@ -103,7 +103,10 @@ def sparse() -> Any:
 
 
 def sigma() -> Any:
-    help = "One radius for each input, multiplied by EPS; 0 holds it fixed. .npy, .npz (array sigma) or .csv."
+    help = (
+        "One radius for each input, multiplied by EPS; 0 holds it fixed. .npy, .npz (array sigma) or .csv. certify and "
+        "attack take those of each sample, too: an array eps, or rows of sigma."
+    )
     return option(None, PATH, help, metavar="FILE")
 
 

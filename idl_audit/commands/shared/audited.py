@@ -71,6 +71,7 @@ def audited(setting: Setting, subject: Subject, options: RobustnessOptions) -> A
     _refuse_unlabelled(demanded, given, subject)
     chosen = _but_target(given, options)
     samples = _as_read(chosen, subject, options)
+    _refuse_other_count(setting, given, options)
     lo, hi = setting.preprocessing.bounds or (None, None)
     if setting.features is None:
         inside = np.clip(samples.read(slice(1)).inputs[0], lo, hi)
@@ -137,6 +138,18 @@ def _in_floats(inputs: FloatArray, kind: np.dtype[Any], bounds: tuple[float, flo
     return rounded.astype(np.float64)
 
 
+def _refuse_other_count(setting: Setting, given: SampleStream, options: RobustnessOptions) -> None:
+    """Refuse radii of samples that are not as many as the data has. Raises DataError."""
+    if setting.sigma is None or setting.sigma.ndim == 1:
+        return
+    there = given.total or int(given.indices.max(initial=-1)) + 1  # of some files nobody knows how many they have
+    if len(setting.sigma) < there or (given.total and len(setting.sigma) > there):
+        raise DataError(
+            f"{options.sigma} has radii for {len(setting.sigma)} samples, and the data {there}; give one row, or one "
+            "number, for each"
+        )
+
+
 def _in_range(setting: Setting, subject: Subject) -> Callable[[IntArray, FloatArray], None]:
     """Return what refuses samples around which there is no set: outside the valid range, or next to infinity."""
     lo, hi = setting.preprocessing.bounds or (-NEAR_INFINITY, NEAR_INFINITY)
@@ -147,7 +160,7 @@ def _in_range(setting: Setting, subject: Subject) -> Callable[[IntArray, FloatAr
         each = setting.features is not None  # must be a valid row
         for row in np.flatnonzero(odd | each):
             try:
-                setting.sets(inputs[row], subject)
+                setting.sets(inputs[row], subject, int(indices[row]))
             except DataError as error:
                 raise DataError(f"sample {int(indices[row])}: {error}") from error
 

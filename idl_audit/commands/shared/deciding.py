@@ -105,8 +105,16 @@ class Setting:
         plain = self.sigma is None and self.perturbation is None and self.features is None
         return plain and self.norm == "linf"
 
-    def sets(self, centre: FloatArray, subject: Subject) -> Sequence[InputSet | Perturbed]:
+    def sigma_of(self, index: int | None) -> FloatArray | None:
+        """Return how far each input of a sample moves for eps = 1, (p,); of no sample in particular the most."""
+        if self.sigma is None or self.sigma.ndim == 1:
+            return self.sigma
+        return np.asarray(self.sigma.max(axis=0) if index is None else self.sigma[index])
+
+    def sets(self, centre: FloatArray, subject: Subject, index: int | None = None) -> Sequence[InputSet | Perturbed]:
         """Return the sets around a sample, one a radius in the order of the radii; of valid rows the boxes around them.
+
+        `index` is its place in the data file, where radii differ from sample to sample.
 
         Raises:
             DataError: where the sample lies outside the valid range, or is no valid row.
@@ -115,7 +123,7 @@ class Setting:
         features, fair = self.features, self.fair
         if features is not None:
             return [features.cell(centre, radius.value, protected=fair).hull for radius in self.eps]
-        bounds, chosen = self.preprocessing.bounds, (self.sigma, self.sparse, self.free, self.norm)
+        bounds, chosen = self.preprocessing.bounds, (self.sigma_of(index), self.sparse, self.free, self.norm)
         if self.perturbation is not None:
             around = Around(centre, self.shape, bounds)
             found = [Perturbed(around, self.perturbation, radius.value) for radius in self.eps]
@@ -449,7 +457,7 @@ class Decider:
         assert subject is not None
 
         def around(value: float) -> InputSet:
-            (found,) = replace(setting, eps=(Eps(value, repr(value)),)).sets(task.centre, subject)
+            (found,) = replace(setting, eps=(Eps(value, repr(value)),)).sets(task.centre, subject, task.index)
             assert not isinstance(found, Perturbed)  # the options refuse it
             return found
 
@@ -537,13 +545,13 @@ class Decider:
 
     def _sets(self, task: SampleTask) -> Sequence[InputSet | Perturbed]:
         assert self.subject is not None  # read with the model
-        return self.setting.sets(task.centre, self.subject)
+        return self.setting.sets(task.centre, self.subject, task.index)
 
     def _claim(self, task: SampleTask, radius: Eps, inputs: InputSet) -> SampleClaim:
         k = inputs.k if isinstance(inputs, SparseBall) else None
         setting = self.setting
         clip, free = setting.preprocessing.bounds, setting.free
-        ball = Ball(task.centre, radius.value, setting.sigma, clip, k, free, setting.norm)
+        ball = Ball(task.centre, radius.value, setting.sigma_of(task.index), clip, k, free, setting.norm)
         return SampleClaim(ball, task.label, task.index)
 
     def _certify(
