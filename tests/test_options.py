@@ -99,6 +99,7 @@ ALL = [(command, one) for command in COMMANDS for one in options_of(asked_of(com
 ON_THE_LINE = [(command, one) for command, one in ALL if one.typed]
 
 GOOD: Mapping[str, str] = {
+    "action": "show",
     "bounds": "0,2",
     "code": "IDL101",
     "eps": "0.25",

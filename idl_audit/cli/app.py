@@ -45,6 +45,7 @@ COMMANDS = {
     "diff": "diff",
     "merge": "merge",
     "report": "report",
+    "history": "history",
     "explain": "explain",
     "schema": "schema",
 }

@@ -70,6 +70,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "diff": ("idl-audit diff old.json new.json --exit-code",),
         "merge": ("idl-audit merge part-*.json -o report.json",),
         "report": ("idl-audit report report.json -f html -o report.html",),
+        "history": (
+            "idl-audit history add report.json --commit $GITHUB_SHA",
+            "idl-audit history plot -o history.html",
+        ),
         "explain": ("idl-audit explain IDL101",),
         "schema": ("idl-audit schema > report.schema.json",),
     }

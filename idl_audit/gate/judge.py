@@ -14,10 +14,10 @@ from idl_audit.gate.fingerprints import notes
 from idl_audit.gate.known import Known, counted_apart, idle
 from idl_audit.gate.measures import Figure, Gain, Share, measure
 from idl_audit.gate.rules import AT_EPS, COMPARED, EXAMPLE, QUANTILES, Metric, Rule, parse_rule
-from idl_audit.report.groups import CLASS
 from idl_audit.report.schema import Gate, NewlyFalsified, Report, RuleResult, Verdict
 from idl_audit.report.shares import wilson
 from idl_audit.report.wording import eps_text, plain
+from idl_audit.values.columns import CLASS
 from idl_audit.values.errors import OptionError
 
 _OF_OTHERS: Final = {

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from idl_audit.data.numbers import parse_number
 from idl_audit.gate.rules import AT_EPS, COMPARED, QUANTILES, Group, Metric, quantile
-from idl_audit.report.groups import CLASS, group_of, groupings
+from idl_audit.report.groups import group_of, groupings
 from idl_audit.report.schema import (
     CleanAccuracy,
     ComparedCounts,
@@ -24,6 +24,7 @@ from idl_audit.report.schema import (
     Verdict,
 )
 from idl_audit.report.wording import eps_text, plain
+from idl_audit.values.columns import CLASS
 from idl_audit.values.errors import OptionError
 
 

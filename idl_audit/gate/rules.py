@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from idl_audit.data.numbers import parse_fraction
-from idl_audit.report.groups import CLASS
+from idl_audit.values.columns import CLASS
 from idl_audit.values.errors import OptionError
 
 Level = Literal["error", "warning"]

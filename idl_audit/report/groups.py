@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from idl_audit.report.schema import Report, SampleReport, SampleResult, Verdict
+from idl_audit.values.columns import CLASS
 
-CLASS: Final = "class"
-"""What groups by label are called; the others have the names of columns (--group-by)."""
 MOST_RADII = 3
 """More are told of by the least, one in the middle, and the greatest."""
 MOST_CLASSES = 3

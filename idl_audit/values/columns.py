@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+CLASS: Final = "class"
+"""What groups by label are called; the others have the names of columns (--group-by)."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ DONE: Mapping[str, str] = {
     "diff": "diff good.json good.json --exit-code",
     "merge": "merge part.json",
     "report": "report good.json",
+    "history": "history add good.json --commit abc --database out/h.sqlite --force",
     "explain": "explain",
     "schema": "schema",
 }
@@ -86,6 +87,7 @@ USAGE: Mapping[str, str] = {
     "diff": "diff good.json other.json --exit-code",
     "merge": "merge good.json",
     "report": "report missing.json",
+    "history": "history show --database missing.sqlite",
     "explain": "explain IDL999",
     "schema": "schema nonsense",
 }
@@ -114,6 +116,7 @@ BREAKS: Mapping[str, str] = {
     "diff": "compare",
     "merge": "together",
     "report": "read_report",
+    "history": "read_report",
     "explain": "CODES",
     "schema": "json",
 }

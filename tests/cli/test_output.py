@@ -49,7 +49,7 @@ COMMANDS = {
 
 ELSEWHERE = ("predict", "reduce", "compress", "compose", "harden", "train", "merge")
 """Commands that make a model, numbers or one report of several: they have tests of their own."""
-OTHERS = ("demo", "init", "convert-property", "gate", "diff", "explain", "report", "schema")
+OTHERS = ("demo", "init", "convert-property", "gate", "diff", "explain", "report", "history", "schema")
 """Commands that print no report."""
 
 REPORT_FILE = {

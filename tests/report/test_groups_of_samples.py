@@ -10,12 +10,13 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from idl_audit.report.groups import CLASS, by_group, confusion, groupings, in_order, told_radii
+from idl_audit.report.groups import by_group, confusion, groupings, in_order, told_radii
 from idl_audit.report.render import render
 from idl_audit.report.render.groups import MOST_CONFUSED
 from idl_audit.report.schema import Verdict
 from idl_audit.report.shares import wilson
 from idl_audit.report.terminal import render as print_tables
+from idl_audit.values.columns import CLASS
 from tests.shared.gate_reports import POINTS, audited
 
 EPS = POINTS["2/255"]

@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "diff": "reports:Diff",
         "merge": "reports:Merge",
         "report": "reports:Rendering",
+        "history": "reports:History",
         "explain": "reports:Explain",
         "schema": "reports:Schema",
     }

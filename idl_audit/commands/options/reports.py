@@ -8,7 +8,7 @@ from pathlib import Path
 from idl_audit.commands.options import common as c
 from idl_audit.gate.rules import EXAMPLE, MEANINGS
 from idl_audit.values.errors import OptionError
-from idl_audit.values.options import PATH, SWITCH, TEXT, Declared, group, one_of, option
+from idl_audit.values.options import PATH, REQUIRED, SWITCH, TEXT, Declared, group, one_of, option
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,33 @@ class Rendering(Declared):
     force: bool = c.force()
     quiet: bool = c.notes()
     verbose: bool = option(False, SWITCH, "Print every row of long tables.", "-v", panel=c.OUTPUT, rank=9)
+
+
+@dataclass(frozen=True)
+class History(Declared):
+    """Keep reports of many commits in one file, and tell how a model's figures moved: add, show, plot.
+
+    add REPORT... --commit HASH keeps reports; show prints what moved; plot -o
+    history.html (or .png) draws it. Reports on other samples or threat models
+    are told apart. Several processes may add at once.
+    """
+
+    action: str = option(
+        REQUIRED, one_of("add", "show", "plot"), "add, show or plot.", positional=True, metavar="ACTION", in_file=False
+    )
+    reports: tuple[Path, ...] = option(
+        (), PATH, "For add: reports to keep.", metavar="[REPORT]...", positional=True, several=True, in_file=False
+    )
+    commit: str | None = option(None, TEXT, "For add: the commit that the reports are of.", metavar="HASH")
+    database: Path = option(Path("idl-audit-history.sqlite"), PATH, "The file that keeps them.", metavar="FILE")
+    model: str | None = option(None, TEXT, "Only reports of the model file with this name.", metavar="NAME")
+    output: Path | None = c.file("For plot: the page (.html) or picture (.png) to write.", "-o")
+    format: str = option("table", one_of("table", "json"), "For show: tables, or JSON.", "-f", panel=c.OUTPUT, rank=-2)
+    force: bool = c.force()
+    quiet: bool = c.notes()
+    verbose: bool = option(
+        False, SWITCH, "For show: all figures, of the last commits side by side.", "-v", panel=c.OUTPUT, rank=9
+    )
 
 
 @dataclass(frozen=True)

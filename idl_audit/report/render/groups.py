@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from idl_audit.report.groups import CLASS, by_group, confusion, groupings, told_radii
+from idl_audit.report.groups import by_group, confusion, groupings, told_radii
 from idl_audit.report.render.parts import VERDICTS, Cell, Heat, Section, Stack, Table, table, verdict_mark
 from idl_audit.report.schema import Report, Verdict
 from idl_audit.report.shares import wilson
 from idl_audit.report.wording import eps_text, percent
+from idl_audit.values.columns import CLASS
 
 MOST_CONFUSED: Final = 16
 """So many classes have a row or a column; the others share one."""

@@ -81,7 +81,9 @@ def _link(kind: str, content: bytes) -> Markup:
     return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")
 
 
-def _in_four_forms(key: str, draw: Callable[[bool, bool], str], alt: str, caption: str) -> Picture:
+def in_four_forms(key: str, draw: Callable[[bool, bool], str], alt: str, caption: str) -> Picture:
+    """Return a drawing, (dark, narrow) -> SVG, in its four forms."""
+
     def source(dark: bool, narrow: bool) -> Markup:
         return _link("image/svg+xml", draw(dark, narrow).encode("utf-8"))
 
@@ -120,7 +122,7 @@ def accuracy_chart(report: Report) -> Picture | None:
         "Accuracy under the worst change of at most eps lies within the band. Between two radii its edges are what the "
         "larger one proves and the smaller one refutes: nothing is interpolated."
     )
-    return _in_four_forms("accuracy", draw, alt, caption)
+    return in_four_forms("accuracy", draw, alt, caption)
 
 
 def statement_maps(report: Report) -> list[Picture]:
@@ -147,7 +149,7 @@ def _statement_map(one: WholeStatement, number: int) -> Picture:
         f"{plain(one.text)}: where it is open and where it fails, over {plain(x)} and {plain(y)}; elsewhere it is "
         "proved. The stronger the colour, the larger the share of what the other inputs may be."
     )
-    return _in_four_forms(f"parts-{number}", draw, alt, caption)
+    return in_four_forms(f"parts-{number}", draw, alt, caption)
 
 
 def structure_picture(report: Report) -> Picture | None:
@@ -180,7 +182,7 @@ def structure_picture(report: Report) -> Picture | None:
         "Structure of the matrices: a row is a block of states, at the bottom the outputs y; a column is what it "
         "reads, on the right the inputs u. The darker, the larger the share of nonzeros. Blocks stand in order."
     )
-    return _in_four_forms("structure", draw, alt, caption)
+    return in_four_forms("structure", draw, alt, caption)
 
 
 def cards_of_triples(report: Report, extras: Extras) -> tuple[list[TripleCard], str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from idl_audit.report.groups import CLASS, groupings
+from idl_audit.report.groups import groupings
 from idl_audit.report.known import entry_name, verdicts_of
 from idl_audit.report.radius_curve import radius_curve
 from idl_audit.report.render.details import detailed
@@ -50,6 +50,7 @@ from idl_audit.report.worst_first import (
     smallest_falsified,
     worst_first,
 )
+from idl_audit.values.columns import CLASS
 
 FEW_RADII = 3
 """Up to so many radii, verdicts are told in words among the samples."""

@@ -10,7 +10,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from idl_audit.report.groups import CLASS, by_group, groupings, told_radii
+from idl_audit.report.groups import by_group, groupings, told_radii
 from idl_audit.report.radius_curve import RadiusPoint, radius_curve
 from idl_audit.report.schema import Report, SampleReport, Summary, Verdict
 from idl_audit.report.shares import wilson
@@ -39,6 +39,7 @@ from idl_audit.report.wording import (
     plain,
 )
 from idl_audit.report.worst_first import deciding_margin, has_radii, largest_certified, smallest_falsified, worst_first
+from idl_audit.values.columns import CLASS
 
 BAR: Final = 32
 """Characters of a bar for all samples."""
