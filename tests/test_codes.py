@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import idl_audit
+from idl_audit.cli.options import codes_from
 from idl_audit.report.codes import CODES, WORDS
 from idl_audit.values.verdicts import Reason, Verdict
 from tests.shared.command_line import run
@@ -43,3 +44,12 @@ def test_every_word_of_a_verdict_is_explained():
         assert entry.meaning.endswith(".")
         assert entry.advice.endswith(".")
     assert "clean_wrong" in run("explain").out
+
+
+def test_the_shell_completes_codes_and_words():
+    words = {"_IDL_AUDIT_COMPLETE": "complete_bash", "COMP_WORDS": "idl-audit explain IDL50", "COMP_CWORD": "2"}
+    offered = run(**words).out.split()
+    assert offered == [code for code in CODES if code.startswith("IDL50")]
+    assert codes_from("time") == ["time_limit"]
+    assert codes_from("idl101") == ["IDL101"]
+    assert set(codes_from("")) == {*CODES, *WORDS}

@@ -81,6 +81,13 @@ def _is_short(flag: str) -> bool:
     return not flag.startswith("--")
 
 
+def codes_from(incomplete: str) -> list[str]:
+    """Return the codes and words of verdicts that go on from what is typed, for the shell."""
+    from idl_audit.report.codes import CODES, WORDS
+
+    return [name for name in (*CODES, *WORDS) if name.lower().startswith(incomplete.lower())]
+
+
 def _parameter(command: str, one: Option) -> inspect.Parameter:
     reader = one.reader
     kind = Literal[reader.choices] if reader.choices else list[str] if one.several else reader.kind
@@ -97,6 +104,8 @@ def _parameter(command: str, one: Option) -> inspect.Parameter:
         from idl_audit.cli.defaults import take
 
         said |= {"is_eager": True, "callback": take}
+    if command == "explain":
+        said["autocompletion"] = codes_from
     if one.positional:
         made = typer.Argument(**said)
     else:

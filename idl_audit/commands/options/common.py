@@ -213,7 +213,8 @@ def file(help: str, *flags: str, **more: Any) -> Any:
 
 def adversarial() -> Any:
     return file(
-        "Write the adversarial inputs to this .npz file (inputs, labels, predictions, eps, indices, originals)."
+        "Write the adversarial inputs to this .npz file (inputs, labels, predictions, eps, indices, originals), rows "
+        "in the model's own order, whatever --layout says."
     )
 
 
