@@ -345,12 +345,14 @@ def _summary_sentence(report: Report, summary: Summary) -> str:
     images = _noun(report, entry.n)
     wrong = f"{entry.clean_wrong} {_wrong_before(report)}{_parts(report, entry)}"
     if _only_attacked(report):
-        proved = f"{entry.certified} certified by the LP's bound, " if entry.certified else ""
+        searched = any(sample.largest is not None for sample in report.samples)
+        by = "" if searched else " by the LP's bound"
+        proved = f"{entry.certified} certified{by}, " if entry.certified else ""
         withstood = entry.unknown - _not_tried(report)
         failed = f"{entry.unknown - withstood} not decided, " if entry.unknown > withstood else ""
         return (
             f"{start}{entry.falsified} of {entry.n} {images} can be attacked, {proved}{withstood} withstood these "
-            f"attacks (which is no proof), {failed}{wrong}."
+            f"attacks (which is no proof), {failed}{wrong}.{_quantiles(report)}"
         )
     verb = "is" if entry.certified == 1 else "are"
     return (

@@ -12,6 +12,7 @@ from idl_audit.gate.fingerprints import differences
 from idl_audit.report.json_text import from_json
 from idl_audit.report.radius_curve import radius_curve
 from idl_audit.report.schema import Report, Verdict
+from idl_audit.report.wording import verdict_sentence
 from tests.shared.command_line import Run, gemm, network, run
 
 N = 4
@@ -73,6 +74,9 @@ def test_the_nearest_attack_is_told_beside_the_largest_certified_radius(
         assert points[place, 0] < points[place, 1]
         # rounded norms: the exact ones are compared where boxes and balls are tested
         assert truth <= np.linalg.norm(points[place] - originals[place], order) <= found.falsified
+    sentence = verdict_sentence(report)
+    assert "1 certified, 0 withstood" in sentence
+    assert "The largest certified eps is" in sentence
     far, wrong = report.samples[2:]
     assert (far.largest.certified, far.largest.falsified) == (greatest, None)
     assert far.results[0].verdict is Verdict.CERTIFIED
