@@ -338,7 +338,7 @@ def _leaf(column: pa.Array, path: Path) -> tuple[AnyArray, BoolArray]:
             column = column.dictionary_decode()
         absent = np.asarray(column.is_null(), np.bool_)
         if types.is_decimal(column.type):
-            column = column.cast(pa.float64())
+            column = column.cast(pa.string()).cast(pa.float64())  # the nearest one, which a cast alone may miss
         if not absent.any():
             return column.to_numpy(zero_copy_only=False), absent
         plain = column.drop_null().to_numpy(zero_copy_only=False)

@@ -16,7 +16,8 @@ import numpy as np
 
 from idl_audit.data import column_files
 from idl_audit.data.array_files import StoredFile
-from idl_audit.data.columns import open_columns
+from idl_audit.data.cells import shown
+from idl_audit.data.columns import Columns, open_columns
 from idl_audit.data.dataset_folder import files_of_dataset
 from idl_audit.data.file_samples import FileSamples
 from idl_audit.data.image_folder import ImageFolder, is_image
@@ -89,7 +90,7 @@ def chained(path: Path, files: Sequence[Path], parts: Sequence[StoredFile]) -> S
     """Return the arrays of several files as those of one, samples behind one another.
 
     Raises:
-        DataError: where a file has not what the first one has, or samples of another shape.
+        DataError: where a file has not what the first one has, samples of another shape, or columns in another order.
     """
     if len(parts) == 1:
         return parts[0]
@@ -108,8 +109,23 @@ def chained(path: Path, files: Sequence[Path], parts: Sequence[StoredFile]) -> S
                     f"{file} has an array of shape {one.shape}, and {files[0]} one of {whole[0].shape}: samples must "
                     "be of one shape"
                 )
+            _refuse_other_columns(file, one, files[found.index(whole[0])], whole[0])
         stores.append(Chained(tuple(whole)))
     return StoredFile(tuple(stores), parts[0].named, parts[0].names, _digest(files, [part.sha256 for part in parts]))
+
+
+def _refuse_other_columns(file: Path, own: Store, first_file: Path, first: Store) -> None:
+    """Refuse numbers side by side whose columns are called otherwise, or stand in another order. Raises DataError."""
+    if not isinstance(own, Columns) or not isinstance(first, Columns):
+        return
+    ours, theirs = own.rows.columns, first.rows.columns
+    if ours != theirs and max(len(ours), len(theirs)) > 1:
+        at = next((k for k, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
+        mine, known = (", ".join(map(shown, names[at : at + 4])) for names in (ours, theirs))
+        raise DataError(
+            f"{file} has the columns {mine} where {first_file} has {known}; write all of them with the same columns, "
+            "in the same order"
+        )
 
 
 def together(folders: Sequence[ImageFolder], path: Path) -> ImageFolder:

@@ -290,6 +290,39 @@ def test_a_sample_with_a_missing_number_can_be_left_out(tmp_path: Path) -> None:
     assert read(path, limit=9).n == 9
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_files_whose_columns_stand_in_another_order_are_refused(tmp_path: Path, kind: str) -> None:
+    names, folder = table().column_names, tmp_path / "two"
+    folder.mkdir()
+    one, two = (folder / f"{k}.parquet" for k in (1, 2))
+    WRITERS[kind](one, table())
+    others = {
+        "turned": (
+            table().select([*names[1::-1], *names[2:]]),
+            "the columns 'f1', 'f0', 'f2', 'f3' where .*'f0', 'f1'",
+        ),
+        "renamed": (table().rename_columns([*names[:-2], "g", "label"]), "the columns 'g' where .* has 'f11'"),
+        "lists": (pa.table({"f0": lists(numbers()), "label": classes()}), "the columns 'f0' where .* has 'f0', 'f1'"),
+    }
+    for found, words in others.values():
+        WRITERS[kind](two, found)
+        with pytest.raises(DataError, match=words):
+            read(folder)
+    WRITERS[kind](two, table().select([names[-1], *names[:-1]]))  # the labels may stand anywhere
+    np.testing.assert_array_equal(read(folder).inputs, np.concatenate([numbers(), numbers()]))
+
+
+@pytest.mark.parametrize("scale", [5, 20])
+def test_decimals_are_the_nearest_numbers(tmp_path: Path, scale: int) -> None:
+    """A cast makes -123.45678000000001 of the one, and .09999999999999999 of the other."""
+    texts = ["0.1", "-123.45678", "3.3", "0.00001", "-99999.99999"]
+    column = pa.array(list(map(Decimal, texts)), pa.decimal128(scale + 8, scale))
+    for kind, write in WRITERS.items():
+        write(tmp_path / kind, pa.table({"inputs": column}))
+        found = read_samples(tmp_path / kind, input_shape=(1, 1), n_classes=2)
+        assert found.inputs[:, 0].tolist() == list(map(float, texts))
+
+
 def test_a_dictionary_in_a_stream_is_refused(tmp_path: Path) -> None:
     stream(tmp_path / "a.arrow", pa.table({"x": TYPES["coded"]}))
     with pytest.raises(DataError, match="dictionaries of values"):
