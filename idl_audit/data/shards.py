@@ -109,7 +109,7 @@ def chained(path: Path, files: Sequence[Path], parts: Sequence[StoredFile]) -> S
                     f"{file} has an array of shape {one.shape}, and {files[0]} one of {whole[0].shape}: samples must "
                     "be of one shape"
                 )
-            _refuse_other_columns(file, one, files[found.index(whole[0])], whole[0])
+            _refuse_other_columns(file, one, files[0], whole[0])
         stores.append(Chained(tuple(whole)))
     return StoredFile(tuple(stores), parts[0].named, parts[0].names, _digest(files, [part.sha256 for part in parts]))
 

@@ -40,6 +40,7 @@ from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.lowering.choice import PLAIN_CHOICE
 from idl_audit.implicit.lowering.einsum import adds_constants_up
 from idl_audit.implicit.lowering.jumps import COMPARISONS
+from idl_audit.implicit.lowering.quantised import is_of_another_grid
 from idl_audit.implicit.lowering.recurrent import KINDS as LAYERS
 from idl_audit.implicit.lowering.reductions import competing_axes
 from idl_audit.implicit.lowering.sequences import SEQUENCES
@@ -233,6 +234,9 @@ _OF_LRN_ITSELF: Final = frozenset({"product", "square"})
 QUANTISED: Final = frozenset({"QLinearConv", "QLinearMatMul", "QuantizeLinear"})
 """Operators whose results are whole numbers of a grid."""
 
+COUNTED: Final = 2.0**31
+"""Steps of a grid, below which kernels that round to int32 first do not overflow."""
+
 _FACTORS: Final = 2
 """Of an Einsum whose sums of products are known: beyond, runtimes choose what they multiply first."""
 
@@ -363,7 +367,7 @@ class _AsWrittenWalk(Walk):
         of_squares = rule.inner and activation.name == "sqrt"
         rounding = Rounding(is_state, terms, kernel=kernel or EXACT, never_negative=of_squares)
         if isinstance(activation, Stairs) and node.op in QUANTISED:
-            rounding = replace(rounding, besides=_of_zero_points(activation))
+            rounding = replace(rounding, kernel=Kernel(within=COUNTED), besides=_of_zero_points(activation))
         if node.op == "LRN" and is_state and float_attribute(node, "alpha", 1e-4) >= 0:
             floor = float_attribute(node, "bias", 1.0)
             rounding = replace(rounding, least=-math.inf if activation.name in _OF_LRN_ITSELF else floor)
@@ -390,6 +394,10 @@ class _AsWrittenWalk(Walk):
         if rule is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")
             return results
+        if is_of_another_grid(node, arguments):
+            self.unknown.append(
+                f"{node.op} node '{shown(node.label)}', a second grid that runtimes merge with the first"
+            )
         return tuple(
             self._ended(node, rule, arguments, value) if isinstance(value, AffineForm) else value for value in results
         )

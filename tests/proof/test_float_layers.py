@@ -293,6 +293,41 @@ def test_a_zero_point_may_be_added_before_the_number_is_rounded() -> None:
     assert bound >= 1
 
 
+def two_grids(scale: float, zero: int) -> onnx.ModelProto:
+    nodes = [
+        *(node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d")),
+        *(node("QuantizeLinear", "d t w", "r"), node("DequantizeLinear", "r t w")),
+    ]
+    constants = {"s": f(0.5)[0], "z": np.uint8(100), "t": np.float32(scale), "w": np.uint8(zero)}
+    return proto(nodes, (1, 1), constants)
+
+
+def test_two_grids_have_no_bound() -> None:
+    """onnxruntime makes one grid of them: it is off by a step where no threshold is near."""
+    points = np.linspace(-10, 10, 501, dtype=np.float32)[:, None]
+    apart, merged = runs(two_grids(0.37, 128), points)
+    assert np.abs(apart - merged).max() > 0.3
+    with pytest.raises(UnsupportedModelError, match=r"QuantizeLinear node .* a second grid"):
+        as_written(Network(two_grids(0.37, 128)).graph)
+    compared(two_grids(0.5, 100), f(-3.3), f(4.4))
+
+
+def test_more_steps_than_whole_numbers_have_no_bound() -> None:
+    """600 * 700 is 2.5e9 steps: beyond int32, where onnxruntime's product of quantised numbers ends below all."""
+    grids = {"s": f(4.0)[0], "z": np.uint8(255), "t": f(7.0)[0], "w": np.uint8(200), "u": np.float32(1.6e-4)}
+    nodes = [
+        *(node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d")),
+        *(node("QuantizeLinear", "x t w", "p"), node("DequantizeLinear", "p t w", "e")),
+        node("Mul", "d e", "m"),
+        *(node("QuantizeLinear", "m u w", "r"), node("DequantizeLinear", "r u w")),
+    ]
+    model = proto(nodes, (1, 1), grids)
+    apart, fused = runs(model, f(-650)[None])
+    assert np.abs(apart - fused).max() > 0.03
+    assert np.isinf(bound_of(Network(model), f(-650), f(-650))).all()
+    assert bound_of(Network(model), f(-200), f(-199)).max() < 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_quantised_layers(seed: int) -> None:
     rng = np.random.default_rng(seed)

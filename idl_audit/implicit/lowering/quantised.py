@@ -125,6 +125,16 @@ def _quantised(node: Node, form: AffineForm, grid: Grid, kind: str, walk: Walk) 
     return typed(made.scaled(1.0, grid.zero.reshape(form.shape)), kind)
 
 
+def is_of_another_grid(node: Node, values: Sequence[TensorValue | None]) -> bool:
+    """Whether numbers of one grid are quantised to another one: onnxruntime makes one grid of two."""
+    form = values[0] if values else None
+    if node.op != "QuantizeLinear" or not isinstance(form, OnGrid):
+        return False
+    zero = optional_constant(node, values, 2, "zero point")
+    kind = element_type(node, "output_dtype", np.uint8 if zero is None else zero.dtype).name
+    return not _is_of(form, _grid(node, values, 1, form), kind)
+
+
 def _is_of(form: OnGrid, grid: Grid, kind: str) -> bool:
     return form.kind == kind and bool((grid.scale == form.scale).all() and (grid.zero == form.zero).all())
 
