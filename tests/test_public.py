@@ -155,7 +155,7 @@ def code_of(error: BaseException) -> int:
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_every_error_has_an_exit_code(kind, capsys):
-    error = kind(["one\nthing"]) if kind is errors.UnsupportedModelError else kind("one\nthing")
+    error = kind(["one\nthing"]) if issubclass(kind, errors.UnsupportedModelError) else kind("one\nthing")
     expected = Exit.USAGE if issubclass(kind, errors.InvalidInputError) else Exit.INCOMPLETE
     assert code_of(error) == expected
     assert capsys.readouterr() == ("", "error: one thing\n")

@@ -158,6 +158,8 @@ HARMLESS: Mapping[str, str] = {
     "--progress": OUTPUT,
     "--log-json": OUTPUT,
     "--metrics": OUTPUT,
+    "--group-by": "it adds what columns of the data say of samples; all other figures are the same",
+    "--scheduler": "the same samples are decided by the same code, on other machines",
     "--jobs": "the same samples are decided by the same code, several at a time",
     "--resume": "a journal is only taken over where all that is asked is the same, as is tested here",
     "--max-memory": "more or less is refused; what is done is the same",
@@ -173,6 +175,7 @@ HARMLESS: Mapping[str, str] = {
 
 HARMLESS_HERE: Mapping[tuple[str, str], str] = {
     ("sensitivity", "--labels"): "S is made around samples, whatever class they have",
+    ("run", "--only"): "which audits of a configuration run; each has a report of its own",
     ("bounds", "--time-limit"): "what is proved holds; IDL402 says where the time ran out",
 }
 
