@@ -337,6 +337,8 @@ class _AsWrittenWalk(Walk):
         super().__init__(opset, max_bytes)
         self.roundings: list[Rounding] = []
         self.unknown: list[str] = []
+        self._unmeasured: list[str] = []
+        """Activations of the steps of the layer that is being lowered."""
 
     def states(
         self,
@@ -358,9 +360,10 @@ class _AsWrittenWalk(Walk):
             kernel = EXACT  # of the whole
         elif isinstance(activation, Contraction):
             kernel = kernel_of_products(activation, rule.spare)
-        if kernel is None:
-            within = f", whose activation {activation.name} was not measured" if node.op in LAYERS else ""
-            self.unknown.append(f"{node.op} node '{shown(node.label)}'{within}")
+        if kernel is None and node.op in LAYERS:
+            self._unmeasured.append(activation.name)
+        elif kernel is None:
+            self.unknown.append(f"{node.op} node '{shown(node.label)}'")
         terms = 0
         if rule.inner and _adds(form):
             terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
@@ -382,6 +385,9 @@ class _AsWrittenWalk(Walk):
         self, node: Node, arguments: Sequence[TensorValue | None], results: tuple[TensorValue, ...]
     ) -> tuple[TensorValue, ...]:
         """Return the results with an identity block behind each that is more than moved numbers."""
+        for name in dict.fromkeys(self._unmeasured):
+            self.unknown.append(f"{node.op} node '{shown(node.label)}', whose activation {name} was not measured")
+        self._unmeasured.clear()
         of_a_constant = node.op == "Pow" and not isinstance(arguments[0], AffineForm)
         op = _POWER_OF_A_CONSTANT if of_a_constant else node.op
         rule = None if node.rounds_otherwise else (_RULES.get(op) or _OF_USES.get(op))

@@ -122,7 +122,7 @@ def test_an_interruption_of_a_batch_leaves_a_valid_report(monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(deciding, "samples_at_once", lambda model: 8)
+    monkeypatch.setattr(deciding, "samples_at_once", lambda *_: 8)
     monkeypatch.setattr(deciding, "decide_together", decide)
     report = audit()
     assert (report.status, len(report.samples)) == ("incomplete", 8)

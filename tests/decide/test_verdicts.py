@@ -18,6 +18,7 @@ from idl_audit.implicit.activations import ACTIVATIONS
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.scaling import rescale
 from idl_audit.search.attacks import ATTACKS, AttackOptions
+from idl_audit.search.ensemble import MEMBERS
 from idl_audit.search.linprog import LinearProgram, Outcome, Solution
 from idl_audit.values.box import Box
 from idl_audit.values.errors import OptionError, SolverError
@@ -248,10 +249,10 @@ def test_every_method_is_an_attack_or_a_proof() -> None:
     begun = {name for name, rung in RUNGS.items() if rung.begins}
     assert (
         set(METHODS)
-        == PROOFS - begun - of_properties | set(ATTACKS) | {"quick", "attack", "mip"}
+        == PROOFS - begun - of_properties | {*ATTACKS, *MEMBERS} | {"quick", "attack", "mip"}
         == set(RUNGS) - begun - of_properties - {"persist"}
     )
-    assert not PROOFS & {*ATTACKS, "quick", "attack", "mip", "persist"}
+    assert not PROOFS & {*ATTACKS, *MEMBERS, "quick", "attack", "mip", "persist"}
     assert set(REASONS) == set(Outcome) - {Outcome.OPTIMAL}
 
 

@@ -164,11 +164,12 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
     add_columns(made, ("margin", "right"), ("becomes", "right"), ("reason", "left"))
     named = report.threat_model is not None and report.threat_model.features is not None
     perturbed = is_perturbed(report)
+    counted = any(sample.results[0].queries is not None for sample in samples)
     add_columns(made, *((("changes", "left"),) if named else ()))
     if wide:
         changed = "parameters" if perturbed else "inputs changed"
         add_columns(made, ("eps", "right"), ("method", "left"), (changed, "right"))
-        add_columns(made, ("confirmed by", "left"), ("queries", "right"), ("seconds", "right"))
+        add_columns(made, ("confirmed by", "left"), *((("queries", "right"),) if counted else ()), ("seconds", "right"))
     for sample in samples[:most]:
         result = sample.results[0]
         found = result.adversarial
@@ -180,7 +181,7 @@ def _by_verdict(report: Report, samples: Sequence[SampleReport], most: int | Non
             changed_by = parameters_text(result) if perturbed else found.l0 if found else None
             cells += [eps_text(report, result.eps), result.method, changed_by]
             cells += [(", ".join(found.confirmed_by) or None) if found else None]
-            cells += [result.queries, figure(result.seconds)]
+            cells += [*([result.queries] if counted else []), figure(result.seconds)]
         add_row(made, cells)
     return made
 
