@@ -29,7 +29,7 @@ from tests.shared import mutated_proofs, mutated_texts
 from tests.shared.mutated_case import Case
 
 LONGEST, LARGEST = 30.0, 1000.0
-"""Seconds and MB that a case may take."""
+"""Seconds that a case may take, and MB beyond what its process had before."""
 KINDS: dict[str, Callable[[Path, np.random.Generator], Iterator[Case]]] = {
     "proofs": mutated_proofs.cases,
     "reports": mutated_texts.reports,
@@ -68,11 +68,12 @@ def tried(kind: str, count: int, seed: int, folder: Path) -> Tally:
     for _ in range(count):
         case = next(stream)
         _forget_peak()
+        before = _peak()
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             result = CliRunner().invoke(app, case.args, prog_name="idl-audit")
-        seconds, megabytes = time.perf_counter() - start, _peak()
+        seconds, megabytes = time.perf_counter() - start, _peak() - before
         label = f"{kind}, seed {seed}: {case.name}: {' '.join(case.args)[:200]}"
         found.codes[kind, int(result.exit_code)] += 1
         found.names[case.name, result.exit_code == 0] += 1
@@ -140,7 +141,7 @@ def told(total: Tally) -> str:
         accepted, all_of_them = codes.get(0, 0), sum(codes.values())
         lines.append(f"  {kind}: {all_of_them} cases, accepted {accepted}, refused {all_of_them - accepted} {codes}")
     lines.append(f"slowest: {total.slowest[0]:.1f} s ({total.slowest[1]})")
-    lines.append(f"peak memory: {total.largest[0]:.0f} MB ({total.largest[1]})")
+    lines.append(f"most memory of a case: {total.largest[0]:.0f} MB ({total.largest[1]})")
     lines.append(f"problems: {len(total.problems)}")
     return "\n".join([*lines, *(f"  {problem}" for problem in total.problems)])
 
