@@ -52,23 +52,27 @@ def alone(tmp_path_factory) -> Report:
 
 
 def test_a_worker_that_is_killed_in_the_middle_costs_nothing(tmp_path, alone):
-    out = tmp_path / "r.json"
-    with (
-        fleet(tmp_path / "fleet", workers=2) as there,
-        started(*QUESTION, "-o", out, "--scheduler", there.address) as process,
-    ):
-        until(lambda: process.poll() is not None or lines(journal_beside(out)) > 10)
-        assert process.poll() is None
-        kill(there.workers[0])
-        _, err = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, err
-    assert f"workers of the Dask scheduler {there.address} decide" in err
-    report = from_json(out.read_text())
-    assert told(report) == told(alone)
-    assert report.status == "complete"
-    (lost,) = (one for one in report.diagnostics if one.code == "IDL223")
-    assert "1 worker ended while at work" in lost.message
-    assert not journal_beside(out).exists()
+    lost = []
+    for turn in range(5):  # it may have just ended its last task
+        out = tmp_path / f"{turn}.json"
+        with (
+            fleet(tmp_path / f"fleet{turn}", workers=2) as there,
+            started(*QUESTION, "-o", out, "--scheduler", there.address) as process,
+        ):
+            until(lambda out=out, process=process: process.poll() is not None or lines(journal_beside(out)) > 1)
+            kill(there.workers[0])
+            _, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, err
+        assert f"workers of the Dask scheduler {there.address} decide" in err
+        report = from_json(out.read_text())
+        assert told(report) == told(alone)
+        assert report.status == "complete"
+        assert not journal_beside(out).exists()
+        lost = [one for one in report.diagnostics if one.code == "IDL223"]
+        if lost:
+            break
+    (one,) = lost
+    assert "1 worker ended while at work" in one.message
 
 
 def test_a_scheduler_that_is_lost_leaves_a_journal_that_goes_on_elsewhere(tmp_path, alone):
