@@ -106,7 +106,8 @@ class InFractions:
     def _exactly(self, box: Box, alternatives: tuple[Conjunction, ...]) -> bool:
         model, query = _as_written(self.path), Query(box, alternatives)
         program = program_of(model, box, backward_state_bounds(model, Interval.of_boxes(box)))
-        assert program is not None
+        if program is None:  # bounds of states beyond floats
+            raise Undecided
         decider = Decider(model, query, program)
         return all(decider.decide(alternative).refuted for alternative in query.alternatives)
 
