@@ -178,6 +178,7 @@ class Features:
                 f"{self.path}: {one.name} has more than {MOST_VALUES} values within the set; call it continuous"
             )
         found = np.array([start + k * one.step for k in range(first, last + 1)], np.float32).astype(np.float64)
+        found = np.unique(found)  # beyond 2^24 float32 does not have every whole number
         reach = eps * one.radius * (1 + 2.0**-50)  # a whole step that its decimals reach is reached
         near = (found >= low) & (found <= high) if everywhere else np.abs(found - value) <= reach
         kept = found[(near & (found >= one.lo) & (found <= one.hi)) | (found == value)]
@@ -286,8 +287,8 @@ def _range(entry: Mapping[str, Any], where: str) -> tuple[float, float]:
     numbers = isinstance(found, list) and len(found) == 2 and all(_is_number(one) for one in found)
     if not numbers or not found[0] < found[1]:
         raise DataError(f"{where} needs range = [LO, HI] with LO < HI")
-    lo, hi = (float(np.float32(one)) for one in found)
-    return lo, hi
+    lo, hi = ((float(one), float(np.float32(one))) for one in found)
+    return min(lo), max(hi)  # the numbers as they are written, and those that a table of float32 has for them
 
 
 def _number(entry: Mapping[str, Any], key: str, where: str) -> float | None:

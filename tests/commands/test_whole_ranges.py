@@ -86,6 +86,36 @@ def test_a_score_rises_over_the_whole_range(table: Path) -> None:
     assert one.witness.point[1] < one.witness.second[1]
 
 
+REST = "".join(f'[[feature]]\nname = "{name}"\nrange = [0, 1]\n' for name in "bcd")
+"""Features that nothing reads."""
+
+
+@pytest.mark.parametrize(
+    ("ends", "bound", "verdict"),
+    [
+        ("-2.1, -0.7", -2.09999999, Verdict.UNKNOWN),  # the nearest float32 number is above -2.1
+        ("-2.1, -0.7", -2.1000001, Verdict.CERTIFIED),
+        ("-1.7, -0.7", -1.6999999, Verdict.FALSIFIED),
+        ("-1.7, -0.7", -1.7000001, Verdict.CERTIFIED),
+    ],
+)
+def test_ends_of_a_range_are_what_is_written(tmp_path: Path, ends: str, bound: float, verdict: Verdict) -> None:
+    network(tmp_path / "m.onnx", [gemm()], {"w": np.eye(4, 1), "b": np.zeros(1)})
+    (tmp_path / "f.toml").write_text(f'[[feature]]\nname = "a"\nrange = [{ends}]\n{REST}')
+    given = ("--everywhere", "--features", tmp_path / "f.toml", f"--above={bound}", "-q", "-f", "json")
+    (one,) = run("certify", tmp_path / "m.onnx", *given, "--max-nodes", 200).report.everywhere.statements
+    assert one.verdict is verdict
+
+
+def test_whole_numbers_that_float32_does_not_have_are_no_values(tmp_path: Path) -> None:
+    network(tmp_path / "m.onnx", [gemm()], {"w": np.eye(4, 1), "b": np.zeros(1)})
+    own = '[[feature]]\nname = "a"\nkind = "integer"\nrange = [16777216, 16777220]\n'
+    (tmp_path / "f.toml").write_text(own + REST)
+    given = ("--everywhere", "--features", tmp_path / "f.toml", "--below", 16777219, "-q", "-f", "json")
+    (one,) = run("certify", tmp_path / "m.onnx", *given).report.everywhere.statements
+    assert one.failing == pytest.approx(1 / 3)
+
+
 def test_rules_views_and_python_know_it(table: Path, tmp_path: Path) -> None:
     given = {"features": table / "f.toml", "never": ["1 where sex = male", "2"], "max_nodes": 200}
     report = idl_audit.certify_everywhere(table / "m.onnx", **given)
