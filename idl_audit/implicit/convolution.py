@@ -186,8 +186,8 @@ class Convolution(LinearMap):
         return total[self._inner]
 
     def _read_by(self, tap: tuple[int, ...], extent: tuple[int, ...]) -> tuple[slice, ...]:
-        """Return what a tap reads along the first axes of the padded input, for so many outputs along each."""
-        each = zip(tap, self.dilations, self.strides, extent, strict=False)
+        """Return what a tap reads of the padded input, for windows of so many outputs along each axis."""
+        each = zip(tap, self.dilations, self.strides, extent, strict=True)
         return tuple(slice(t * d, t * d + (e - 1) * s + 1, s) for t, d, s, e in each)
 
     def adjoint_patches(self, y: FloatArray) -> FloatArray:
@@ -223,7 +223,7 @@ class Convolution(LinearMap):
             part = y[start : start + at_once]
             product = np.matmul(part.reshape(-1, channels), kernels).reshape(-1, len(part), *extent[:-1], run)
             for each, (*tap, number) in zip(product, np.ndindex(*leading, count), strict=True):
-                window = self._read_by(tuple(tap), tuple(extent[:-1]))
+                window = self._read_by((*tap, 0), tuple(extent))[:-1]
                 first = number * shift
                 result[(slice(start, start + at_once), *window, slice(first, first + run))] += each
         return result.reshape(rows, *sizes[:-1], -1, self.channels_in)[..., : sizes[-1], :]
