@@ -231,8 +231,12 @@ class Case:
     def _take(self, group: Sequence[int], lowers: FloatArray, *, sums: bool = False) -> None:
         """Take lower bounds of the rows of some alternatives, or of their sums of rows, offsets left out."""
         rows = [self._rows(number, sums=sums) for number in group]
-        for number, own in zip(group, parted(rows, shifted(lowers, rows)), strict=True):
-            first = len(self.proved.alternatives[number].rows) if sums else 0
+        found = parted(rows, shifted(lowers, rows))
+        if not sums:
+            self.raise_lowers(group, map(_greatest, found))
+            return
+        for number, own in zip(group, found, strict=True):
+            first = len(self.proved.alternatives[number].rows)
             self.raise_by_rows(number, np.arange(first, first + own.size), own)
 
     def _rows(self, number: int, *, sums: bool) -> Conjunction:

@@ -38,8 +38,9 @@ class Rows:
     @classmethod
     def of(cls, query: Query) -> Rows:
         """Return the rows of every alternative, the sums of two of them, and the sum of all."""
-        summed = np.concatenate([row_counts(c) for c in query.alternatives])
-        parts = [with_sums(c) for c in query.alternatives]
+        found = [(c, groups(c)) for c in query.alternatives]
+        summed = np.concatenate([_sizes(own) for _, own in found])
+        parts = [_summed(*one) for one in found]
         ends = np.cumsum([len(part.rows) for part in parts])
         members = tuple(np.arange(end - len(part.rows), end) for part, end in zip(parts, ends, strict=True))
         rows, offsets = np.concatenate([part.rows for part in parts]), np.concatenate([part.offsets for part in parts])
@@ -62,12 +63,16 @@ def plus(lower: FloatArray, offsets: FloatArray, strict: BoolArray) -> FloatArra
         return violated(np.where(offsets == 0, lower, down(lower + offsets)), strict)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of what overflows, none is exact, and offsets are rounded downward
 def with_sums(alternative: Conjunction) -> Conjunction:
     """Return the alternative with those sums of its rows that are exact in float64: the same points satisfy it."""
+    return _summed(alternative, groups(alternative))
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of what overflows, none is exact, and offsets are rounded downward
+def _summed(alternative: Conjunction, found: list[tuple[int, ...]]) -> Conjunction:
     rows, offsets = list(alternative.rows), list(alternative.offsets)
     exact, strict = list(alternative.exact_offsets), list(alternative.strict)
-    for group in groups(alternative)[len(rows) :]:
+    for group in found[len(rows) :]:
         total, offset = alternative.rows[group[0]], alternative.offsets[group[0]]
         for i in group[1:]:
             total, offset = total + alternative.rows[i], down(offset + alternative.offsets[i])
@@ -91,7 +96,11 @@ def groups(alternative: Conjunction) -> list[tuple[int, ...]]:
 
 def row_counts(alternative: Conjunction) -> FloatArray:
     """Return of how many rows each row of `with_sums` is the sum."""
-    return np.array([len(group) for group in groups(alternative)], np.float64)
+    return _sizes(groups(alternative))
+
+
+def _sizes(found: list[tuple[int, ...]]) -> FloatArray:
+    return np.array([len(group) for group in found], np.float64)
 
 
 def per_row(lower: FloatArray, summed: FloatArray) -> FloatArray:
