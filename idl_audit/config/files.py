@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +16,7 @@ from idl_audit.config.finding import CONFIGURED, FILE, PROJECT
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.errors import OptionError
 from idl_audit.values.options import OTHER_NAMES, Option, options_of
-from idl_audit.values.text import decoded
+from idl_audit.values.text import read_toml
 
 _LARGEST: Final = 10**6
 _ADVICE: Final = "write a configuration with `idl-audit init MODEL DATA`"
@@ -97,7 +95,7 @@ def read_configuration(path: Path) -> Configuration:
         OptionError: where it cannot be read, is no TOML, or has unknown keys or values that make no sense; all of
             them are named.
     """
-    document = _document(path)
+    document = read_toml(path, "configuration", _ADVICE, most=_LARGEST)
     if path.name == PROJECT:
         tool = document.get("tool")
         if not isinstance(tool, dict) or "idl-audit" not in tool:
@@ -109,23 +107,6 @@ def read_configuration(path: Path) -> Configuration:
     if wrong:
         raise OptionError(f"{path}: {'; '.join(wrong)}")
     return Configuration(path, tables, tuple(audits))
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        if path.exists() and not path.is_file():
-            raise OptionError(f"{path} is no regular file; give a configuration such as {FILE}")
-        if path.is_file() and os.path.getsize(path) > _LARGEST:
-            raise OptionError(f"{path} is longer than {_LARGEST} bytes; no configuration is")
-        return tomllib.loads(decoded(path.read_bytes(), path, _ADVICE, OptionError))
-    except FileNotFoundError:
-        raise OptionError(f"{path}: no such file; {_ADVICE}") from None
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read ({error.strerror}); give another file") from None
-    except RecursionError:
-        raise OptionError(f"{path} is nested too deeply; no configuration is") from None
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{path} is no TOML: {error}; mend it there") from None
 
 
 def _read_tables(

@@ -10,9 +10,7 @@ until = 2027-03-31              # the last day
 from __future__ import annotations
 
 import datetime
-import os
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +31,7 @@ from idl_audit.report.schema import (
 )
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import OptionError
-from idl_audit.values.text import decoded
+from idl_audit.values.text import read_toml
 
 LARGEST: Final = 10**7
 """Bytes of a list."""
@@ -72,18 +70,7 @@ def read_known(path: Path) -> tuple[Known, ...]:
     Raises:
         OptionError: where it cannot be read, or an entry is not as it must be; all of them are named.
     """
-    try:
-        if path.is_file() and os.path.getsize(path) > LARGEST:
-            raise OptionError(f"{path} is longer than {LARGEST:,} bytes; no list of known samples is")
-        document = tomllib.loads(decoded(path.read_bytes(), path, _EXAMPLE, OptionError))
-    except FileNotFoundError:
-        raise OptionError(f"{path}: no such file; {_EXAMPLE}") from None
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read ({error.strerror}); {_EXAMPLE}") from None
-    except RecursionError:
-        raise OptionError(f"{path} is nested too deeply; {_EXAMPLE}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{path} is no TOML: {error}; mend it there") from None
+    document = read_toml(path, "list of known samples", _EXAMPLE, most=LARGEST)
     entries = document.get("known")
     if set(document) != {"known"} or not isinstance(entries, list) or not entries:
         raise OptionError(f"{path} has no list of known samples, or more than it; {_EXAMPLE}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import os
+import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from idl_audit.values.errors import DataError, InvalidInputError
+from idl_audit.values.errors import DataError, InvalidInputError, OptionError
 
 MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -54,3 +56,31 @@ def decoded(content: bytes, path: Path | str, advice: str, error: type[InvalidIn
         hint = "; save it as UTF-8, or as UTF-16 with a byte order mark" if wide else ""
         raise error(f"{path} is no text file{hint}; {advice}")
     return text.lstrip(_MARK).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_toml(path: Path, what: str, advice: str, *, most: int) -> dict[str, Any]:
+    """Return a file of TOML.
+
+    Args:
+        path: the file.
+        what: what it is to be, for messages.
+        advice: what would work.
+        most: bytes that it may have.
+
+    Raises:
+        OptionError: where it is none, is no regular file, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise OptionError(f"{path} cannot be read: it is no regular file; {advice}")
+        if path.is_file() and os.path.getsize(path) > most:
+            raise OptionError(f"{path} is longer than {most:,} bytes; no {what} is")
+        return tomllib.loads(decoded(path.read_bytes(), path, advice, OptionError))
+    except FileNotFoundError:
+        raise OptionError(f"{path}: no such file; {advice}") from None
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read ({error.strerror}); give another file") from None
+    except RecursionError:
+        raise OptionError(f"{path} is nested too deeply; no {what} is") from None
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"{path} is no TOML: {error}; mend it there") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import html
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -174,3 +175,9 @@ def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
         read_known(tmp_path / "none.toml")
     with pytest.raises(OptionError, match="cannot be read"):
         read_known(tmp_path)
+
+
+def test_a_list_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(OptionError, match="no regular file"):
+        read_known(tmp_path / "pipe.toml")
