@@ -15,7 +15,7 @@ from idl_audit.commands.options.common import OBJECTIVES
 from idl_audit.commands.options.robustness import ObjectiveOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.class_output import gives_class
-from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
@@ -164,12 +164,7 @@ def _arrays(found: list[_Entry], size: int) -> dict[str, AnyArray]:
 
 
 def _diagnostics(subject: Subject, objective: Objective) -> Iterator[Diagnostic]:
-    if subject.info.stripped_output:
-        yield Diagnostic(
-            code="IDL201",
-            level="info",
-            message=f"the last operator, {subject.info.stripped_output}, is left out: outputs are those before it",
-        )
+    yield from without_last_operator(subject.info.stripped_output, "outputs are those before it")
     if objective.reads_states:
         yield Diagnostic(
             code="IDL221",

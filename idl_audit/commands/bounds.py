@@ -17,7 +17,7 @@ from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.measures import BoundsOptions
 from idl_audit.commands.shared.boxes import threat_model
 from idl_audit.commands.shared.float_margins import float_margins
-from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
@@ -325,12 +325,7 @@ def _finite(value: float) -> float | None:
 def _diagnostics(
     subject: Subject, prepared: Prepared, found: Sequence[_Found], options: BoundsOptions
 ) -> Iterator[Diagnostic]:
-    if subject.info.stripped_output:
-        yield Diagnostic(
-            code="IDL201",
-            level="info",
-            message=f"the last operator, {subject.info.stripped_output}, is left out: these are bounds of its input",
-        )
+    yield from without_last_operator(subject.info.stripped_output, "these are bounds of its input")
     if options.arithmetic != "real":
         yield Diagnostic(
             code="IDL405",

@@ -28,7 +28,7 @@ from idl_audit.commands.shared.deciding import Decided, SampleTasks, Setting, de
 from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.features import named_inputs
 from idl_audit.commands.shared.float_margins import float_margins
-from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.journal import COUNT, DATA, TOOL, Journal, digest, entry_of, samples_of
 from idl_audit.commands.shared.kept_points import KeptPoints
 from idl_audit.commands.shared.measured_kernels import told_versions
@@ -844,11 +844,10 @@ def _left_out_at_the_end(subject: Subject) -> Iterator[Diagnostic]:
             message=f"the network has one output: class 1 is where it is above {threshold.value!r}, class 0 elsewhere",
             hint="another number is given with --threshold",
         )
-    if operator:
-        why = "it changes no ranking of outputs"
-        if threshold is not None:
-            why = "it rises with its input, and proved margins are differences of that input"
-        yield Diagnostic(code="IDL201", level="info", message=f"the last operator, {operator}, is left out: {why}")
+    why = "it changes no ranking of outputs"
+    if threshold is not None:
+        why = "it rises with its input, and proved margins are differences of that input"
+    yield from without_last_operator(operator, why)
 
 
 def _close_calls(

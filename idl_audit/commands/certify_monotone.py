@@ -13,7 +13,7 @@ from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.robustness import MonotoneOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.features import named_inputs
-from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
@@ -236,11 +236,5 @@ def _result(
 
 
 def _diagnostics(subject: Subject) -> Iterator[Diagnostic]:
-    operator = subject.info.stripped_output
-    if operator:
-        yield Diagnostic(
-            code="IDL201",
-            level="info",
-            message=f"the last operator, {operator}, is left out: its output of a class rises where all differences of "
-            "the class to others do, which is what is proved",
-        )
+    why = "its output of a class rises where all differences of the class to others do, which is what is proved"
+    yield from without_last_operator(subject.info.stripped_output, why)

@@ -22,7 +22,7 @@ from idl_audit.commands.shared.float_margins import (
     told_unknown,
     without_bound,
 )
-from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.measured_kernels import told_versions
 from idl_audit.commands.shared.proof_files import about, write_certificate
 from idl_audit.commands.shared.questions import AskedProperty, read_property
@@ -272,12 +272,7 @@ def _written(value: float | Fraction) -> str:
 
 
 def _diagnostics(asked: AskedProperty) -> Iterator[Diagnostic]:
-    if asked.stripped:
-        yield Diagnostic(
-            code="IDL201",
-            level="info",
-            message=f"the last operator, {asked.stripped}, is left out: it changes no comparison of outputs",
-        )
+    yield from without_last_operator(asked.stripped, "it changes no comparison of outputs")
     for query in asked.queries:
         lo, hi = query.box.float32_bounds()
         if (lo > hi).any():

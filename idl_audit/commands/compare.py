@@ -18,7 +18,7 @@ from idl_audit.commands.options.comparing import CompareOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.comparing import ComparedAt, Comparer, ComparisonSetting, Place, Subjects, open_subjects
 from idl_audit.commands.shared.deciding import GRACE
-from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.journal import TOOL, Journal, digest
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
@@ -265,9 +265,9 @@ class _Run:
                 f"{names[1]} in the second, and only classes can be compared"
             )
             yield Diagnostic(code="IDL216", level="warning", message=message, hint="export both with the same output")
-        elif first:
-            message = f"the last operator, {first}, is left out: it changes no class, and differences are those of its "
-            yield Diagnostic(code="IDL201", level="info", message=message + "input, by the implicit models")
+        else:
+            why = "it changes no class, and differences are those of its input, by the implicit models"
+            yield from without_last_operator(first, why)
         if not self.both.has_classes:
             message = "both networks have one output and no threshold: differences are compared, and no classes"
             yield Diagnostic(code="IDL216", level="info", message=message, hint="give --threshold T for two classes")

@@ -9,7 +9,7 @@ import numpy as np
 from idl_audit.commands.options.models import PredictOptions
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.classifier import open_labelled
-from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
@@ -83,9 +83,7 @@ def predict(path: Path, data: DataOptions, options: PredictOptions, *, tell: Tel
     if not model.is_well_posed:
         message = "nothing proves that the model has one state for every input; the states below solve its equation"
         told.append(Diagnostic(code="IDL305", level="warning", message=message))
-    if subject.info.stripped_output:
-        message = f"the last operator, {subject.info.stripped_output}, is left out: these are its inputs"
-        told.append(Diagnostic(code="IDL201", level="info", message=message))
+    told += without_last_operator(subject.info.stripped_output, "these are its inputs")
     if options.save is not None:
         with clock.step("write"):
             arrays = {"outputs": y, "indices": samples.indices, **_states(model, np.vstack(states))}

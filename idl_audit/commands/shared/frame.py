@@ -13,7 +13,16 @@ from typing import Any
 
 from idl_audit import __version__
 from idl_audit.commands.shared.runtime import told_changed
-from idl_audit.report.schema import AgreementCheck, Conversion, Environment, Report, Timing, Tool, WhyIncomplete
+from idl_audit.report.schema import (
+    AgreementCheck,
+    Conversion,
+    Diagnostic,
+    Environment,
+    Report,
+    Timing,
+    Tool,
+    WhyIncomplete,
+)
 from idl_audit.values.threads import in_use
 
 LIBRARIES = ("numpy", "scipy", "highspy", "onnx", "onnxruntime", "onnx2torch", "torch")
@@ -83,3 +92,9 @@ def _versions() -> tuple[tuple[str, str], ...]:
         with suppress(PackageNotFoundError):
             found.append((name, version(name)))
     return tuple(found)
+
+
+def without_last_operator(operator: str | None, why: str) -> Iterator[Diagnostic]:
+    """Say that the last operator of a network is left out, where one is."""
+    if operator:
+        yield Diagnostic(code="IDL201", level="info", message=f"the last operator, {operator}, is left out: {why}")
