@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.common import OBJECTIVES
 from idl_audit.commands.options.robustness import ObjectiveOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
@@ -18,7 +17,13 @@ from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
-from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.subject import (
+    CHECKED_SAMPLES,
+    Subject,
+    check_agreement,
+    describe_conversion,
+    open_subject,
+)
 from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii

@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.measures import BoundsOptions
 from idl_audit.commands.shared.boxes import threat_model
 from idl_audit.commands.shared.float_margins import float_margins
@@ -21,7 +20,13 @@ from idl_audit.commands.shared.frame import Clock, framed_report, without_last_o
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
-from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.subject import (
+    CHECKED_SAMPLES,
+    Subject,
+    check_agreement,
+    describe_conversion,
+    open_subject,
+)
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.robustness import MonotoneOptions
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.features import named_inputs
@@ -18,7 +17,13 @@ from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.samples import describe_data, open_samples
-from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.subject import (
+    CHECKED_SAMPLES,
+    Subject,
+    check_agreement,
+    describe_conversion,
+    open_subject,
+)
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.decide.monotone import Monotone, Question, decide_monotone
 from idl_audit.implicit.model import ImplicitModel

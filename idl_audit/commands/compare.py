@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit import __version__
-from idl_audit.commands.certify import CHECKED_SAMPLES, model_key
 from idl_audit.commands.options.comparing import CompareOptions
+from idl_audit.commands.robustness.keys import model_key
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
 from idl_audit.commands.shared.comparing import ComparedAt, Comparer, ComparisonSetting, Place, Subjects, open_subjects
 from idl_audit.commands.shared.deciding import GRACE
@@ -23,7 +23,7 @@ from idl_audit.commands.shared.journal import TOOL, Journal, digest
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
-from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion
+from idl_audit.commands.shared.subject import CHECKED_SAMPLES, Subject, check_agreement, describe_conversion
 from idl_audit.commands.shared.workers import Lost, work_through
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii

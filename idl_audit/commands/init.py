@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.shared.classifier import open_labelled
-from idl_audit.commands.shared.subject import Subject, open_subject
+from idl_audit.commands.shared.subject import CHECKED_SAMPLES, Subject, open_subject
 from idl_audit.data.samples import Samples
 from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import predictions

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_audit.commands.certify import CHECKED_SAMPLES
 from idl_audit.commands.options.measures import SensitivityOptions
 from idl_audit.commands.shared.boxes import box_threat_model, sample_boxes
 from idl_audit.commands.shared.classifier import open_labelled
@@ -19,7 +18,14 @@ from idl_audit.commands.shared.proof_files import units_of, write
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.sensitivity_pictures import draw_rows
 from idl_audit.commands.shared.sensitivity_section import Found, Inputs, saved_arrays, sensitivity_section
-from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject, random_inputs
+from idl_audit.commands.shared.subject import (
+    CHECKED_SAMPLES,
+    Subject,
+    check_agreement,
+    describe_conversion,
+    open_subject,
+    random_inputs,
+)
 from idl_audit.data.groups import parse_groups
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.samples import Samples

@@ -281,7 +281,7 @@ class Runner:
 
     def _run(self, line: str) -> Done:
         keys: list[Mapping[str, str]] = []
-        real: Callable[..., Any] = robustness._key
+        real: Callable[..., Any] = robustness.run_key
 
         def key(*arguments: Any) -> Any:
             keys.append(real(*arguments))
@@ -291,7 +291,7 @@ class Runner:
         output.unlink(missing_ok=True)
         with self._patch.context() as patch:
             patch.chdir(self._folder)
-            patch.setattr(robustness, "_key", key)
+            patch.setattr(robustness, "run_key", key)
             found = run(*line.split(), "-q", "-f", "json", "-o", output)
         assert found.code == 0, (line, found.err)
         return Done(read_report(output), keys[-1] if keys else None)

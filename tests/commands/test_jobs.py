@@ -19,6 +19,7 @@ from idl_audit.commands import certify as robustness
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.robustness import keys
 from idl_audit.commands.shared import deciding, journal, workers
 from idl_audit.commands.shared.deciding import decide_all
 from idl_audit.commands.shared.journal import HEAD, drop_journal, journal_beside
@@ -305,7 +306,8 @@ def test_the_journal_of_another_run_is_refused(tmp_path, change, words):
 def test_samples_of_another_version_are_decided_again(tmp_path, monkeypatch):
     path = tmp_path / "j"
     with monkeypatch.context() as patch:
-        patch.setattr(robustness, "__version__", "0.0.9")
+        for module in (robustness, keys):
+            patch.setattr(module, "__version__", "0.0.9")
         first = interrupted_after(3, path, monkeypatch)
     before = path.read_bytes()
     with pytest.raises(OptionError, match="another version of idl-audit and another set of options"):

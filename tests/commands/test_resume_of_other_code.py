@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 import pytest
 
-from idl_audit.commands.certify import model_key
 from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.robustness.keys import model_key
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.graph.fingerprint import graph_sha256

@@ -426,6 +426,10 @@ def random_inputs(n_inputs: int, *, n: int = 20, seed: int = 0) -> FloatArray:
     return np.vstack([rng.standard_normal((n - n // 2, n_inputs)), rng.random((n // 2, n_inputs))])
 
 
+CHECKED_SAMPLES: Final = 100
+"""The agreement check of an audit runs on the first so many samples."""
+
+
 def check_agreement(subject: Subject, inputs: FloatArray) -> AgreementCheck:
     """Compare the implicit model with the original network on inputs in the network's own units, shape (n, p).
 

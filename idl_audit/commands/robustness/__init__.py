@@ -1,0 +1,1 @@
+"""What attack and certify share, piece by piece: the question, its answers, and what is said of them."""
