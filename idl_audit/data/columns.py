@@ -21,6 +21,7 @@ from idl_audit.data.cells import shown
 from idl_audit.data.column_files import BATCH_BYTES, Rows, Table, metadata, open_table, told
 from idl_audit.data.file_samples import FileSamples
 from idl_audit.data.image_folder import ImageFolder
+from idl_audit.data.integers import NOT_HELD, first_inexact
 from idl_audit.data.stores import Store
 from idl_audit.data.tables import INPUTS, LABELS, MOST_NOTED, Aside, label_column, refuse_index
 from idl_audit.values.arrays import AnyArray, BoolArray, IntArray
@@ -262,7 +263,17 @@ class Columns:
                 if len(self.missing) < MOST_NOTED:
                     self.missing.setdefault(row, f"row {row}, column {shown(name)} has nothing")
             found.append(cells)
+        if len({cells.dtype for cells in found}) > 1:
+            self._check_exact(found, path)
         return np.stack(found, axis=-1) if len(found) > 1 else found[0].copy()  # no view: it keeps the whole batch
+
+    def _check_exact(self, found: Sequence[AnyArray], path: Path) -> None:
+        """Refuse whole numbers that the number type of all columns does not hold. Raises DataError."""
+        for name, cells in zip(self.rows.columns, found, strict=True):
+            place = first_inexact(cells)
+            if place is not None:
+                whole = int(cells.reshape(-1)[place])
+                raise DataError(f"{path}: column {shown(name)} has {whole}, {NOT_HELD}", code="IDL116")
 
 
 def _number_type(told_type: pa.DataType) -> np.dtype[Any]:
@@ -304,7 +315,7 @@ def _decoded(column: pa.Array, path: Path, name: str, places: IntArray) -> tuple
             shape.append(size)
         else:
             break
-    numbers, absent = _leaf(column, path)
+    numbers, absent = _leaf(column, path, name)
     rows = np.zeros(m, np.bool_)
     rows[owners[absent]] = True
     return numbers.reshape(m, *shape), rows
@@ -328,7 +339,7 @@ def _size_of_lists(column: pa.Array, path: Path, name: str, places: IntArray, ow
     return int(lengths[0])
 
 
-def _leaf(column: pa.Array, path: Path) -> tuple[AnyArray, BoolArray]:
+def _leaf(column: pa.Array, path: Path, name: str) -> tuple[AnyArray, BoolArray]:
     """Return plain numbers, and which are missing."""
     import pyarrow as pa
     from pyarrow import types
@@ -342,6 +353,12 @@ def _leaf(column: pa.Array, path: Path) -> tuple[AnyArray, BoolArray]:
         if not absent.any():
             return column.to_numpy(zero_copy_only=False), absent
         plain = column.drop_null().to_numpy(zero_copy_only=False)
+        place = first_inexact(plain)
+        if place is not None:
+            raise DataError(
+                f"{path}: column {shown(name)} lacks some numbers and has {int(plain[place])}, {NOT_HELD}",
+                code="IDL116",
+            )
         numbers = np.full(len(absent), np.nan)
         numbers[~absent] = plain
         return numbers, absent

@@ -15,6 +15,7 @@ import numpy as np
 from idl_audit.data.array_files import MAX_ARRAY_BYTES, ArrayFile, StoredFile, at_once
 from idl_audit.data.cells import shown
 from idl_audit.data.image_folder import ImageFolder, digest, list_images, pixel_shape, read_images
+from idl_audit.data.integers import NOT_HELD, first_inexact
 from idl_audit.data.labels import (
     LabelRows,
     OneOutput,
@@ -200,7 +201,7 @@ def stream_samples(
     else:
         given = _read_labels(labels)
         found, missing = given.arrays[-1], given.missing
-    checked = _checked(found, n, n_classes, of_labels, labels or path, missing)
+    checked = _checked(_read_of(found, chosen, n), n, n_classes, of_labels, labels or path, missing)
 
     def inputs(indices: IntArray) -> FloatArray:
         return np.hstack([_to_float64(block.take(indices), indices, block.where, read.missing) for block in blocks])
@@ -334,7 +335,7 @@ def _of_images(
     if with_labels:
         own = labels is None
         found = _folder_labels(folder, n_classes) if own else _read_labels(labels or path).arrays[0]
-    checked = _checked(found, n, n_classes, of_labels, labels or path, {})
+    checked = _checked(_read_of(found, chosen, n), n, n_classes, of_labels, labels or path, {})
     shape = pixel_shape(folder, input_shape)
 
     def inputs(indices: IntArray) -> FloatArray:
@@ -397,6 +398,16 @@ def _checked(
     if of_labels is not None:
         return check_binary_labels(labels, n, path, missing=missing)
     return check_labels(labels, n, n_classes, path, missing=missing)
+
+
+def _read_of(labels: AnyArray | None, chosen: IntArray, n: int) -> AnyArray | None:
+    """Return labels in which those that are missing, of samples that are left out, are that of one that is chosen."""
+    if labels is None or labels.dtype.kind != "f" or labels.ndim == 0 or len(labels) != n or not chosen.size:
+        return labels
+    left_out = np.isnan(labels)
+    left_out[chosen] = False
+    first = labels[chosen[0]]
+    return np.where(left_out, first, labels) if left_out.any() else labels
 
 
 def _in_model_order(
@@ -472,6 +483,14 @@ def _to_float64(
     # long doubles beyond float64's range become infinity, which is refused below, as NaN of any kind is
     with np.errstate(over="ignore", invalid="ignore"):
         inputs = rows.astype(np.float64)
+    inexact = first_inexact(rows)
+    if inexact is not None:
+        row, column = divmod(inexact, rows.shape[1])
+        raise DataError(
+            f"{path}: sample {int(chosen[row])} has {int(rows[row, column])} at input {column}, {NOT_HELD}, or leave "
+            "the sample out with --index",
+            code="IDL116",
+        )
     finite = np.isfinite(inputs)
     if not finite.all():
         row, column = (int(axis[0]) for axis in np.nonzero(~finite))

@@ -176,6 +176,8 @@ _IN_ONE_STEP: Final = frozenset({("Div", "reciprocal"), ("Pow", "exp")})
 """Operator and activation: the operator computes what follows with it in one step, and its rule has the error."""
 
 _POWER_OF_A_CONSTANT: Final = "Pow of a constant"
+_POWER_OF_A_TENSOR: Final = "Pow of a tensor by another one"
+"""Of which no bound is known."""
 
 
 @dataclass(frozen=True)
@@ -388,8 +390,9 @@ class _AsWrittenWalk(Walk):
         for name in dict.fromkeys(self._unmeasured):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', whose activation {name} was not measured")
         self._unmeasured.clear()
-        of_a_constant = node.op == "Pow" and not isinstance(arguments[0], AffineForm)
-        op = _POWER_OF_A_CONSTANT if of_a_constant else node.op
+        op = node.op
+        if op == "Pow" and isinstance(arguments[1], AffineForm):
+            op = _POWER_OF_A_TENSOR if isinstance(arguments[0], AffineForm) else _POWER_OF_A_CONSTANT
         rule = None if node.rounds_otherwise else (_RULES.get(op) or _OF_USES.get(op))
         if node.op in ("Mean", "Sum") and _reads_twice(arguments):
             rule = None

@@ -55,6 +55,11 @@ class LinearMap(ABC):
         """Number of entries that the CSR form would hold (an upper bound on the nonzeros)."""
 
     @property
+    def nonzeros(self) -> int:
+        """Number of entries that are not 0, where they are stored one by one; else `nnz`."""
+        return self.nnz
+
+    @property
     @abstractmethod
     def row_terms(self) -> int:
         """Largest number of products that are summed for one entry of W x."""
@@ -262,6 +267,11 @@ class Dense(LinearMap):
         return int(self.matrix.size)
 
     @property
+    def nonzeros(self) -> int:
+        """Number of entries that are not 0."""
+        return int(np.count_nonzero(self.matrix))
+
+    @property
     def row_terms(self) -> int:
         """Number of columns."""
         return self.n_in
@@ -308,6 +318,11 @@ class Sparse(LinearMap):
     def nnz(self) -> int:
         """Number of stored entries."""
         return int(self.matrix.nnz)
+
+    @property
+    def nonzeros(self) -> int:
+        """Number of stored entries that are not 0."""
+        return int(np.count_nonzero(self.matrix.data))
 
     @cached_property
     def row_terms(self) -> int:

@@ -167,7 +167,8 @@ def _sentence(report: Report) -> str:
         )
     if report.verification is not None:
         found = report.verification
-        claims = f"{found.checked} claims were checked, {len(found.refused)} refused"
+        were = "was" if found.checked == 1 else "were"
+        claims = f"{counted(found.checked, 'claim')} {were} checked, {len(found.refused)} refused"
         if found.files:
             held = sum(one.accepted for one in found.files)
             return f"{held} of {len(found.files)} proof files are accepted: {claims}."
@@ -440,9 +441,8 @@ def _sensitivity_sentence(found: Sensitivity) -> str:
 
 
 def _conversion_sentence(report: Report, found: Conversion) -> str:
-    size = (
-        f"{_count(found.n_states, 'state')}, {_count(found.n_inputs, 'input')} and {_count(found.n_outputs, 'output')}"
-    )
+    states, inputs = counted(found.n_states, "state"), counted(found.n_inputs, "input")
+    size = f"{states}, {inputs} and {counted(found.n_outputs, 'output')}"
     if report.command == "compose" and report.model is not None:
         return f"{plain(report.model.path)} are one implicit model with {size}; {plain(found.well_posed.proof)}."
     start = f"{_file_name(report)} is one implicit model with {size}"
@@ -586,7 +586,8 @@ def _named(report: Report, inputs: Sequence[int]) -> str:
     return f"input{'' if len(inputs) == 1 else 's'} {few}{more}"
 
 
-def _count(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """Return a number and its noun, which takes an s."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 

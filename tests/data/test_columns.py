@@ -258,6 +258,14 @@ REFUSED: dict[str, tuple[pa.Table, str]] = {
         r"sample 9 has NaN at input 3 \(row 9, column 'age' has nothing, a missing number\)",
     ),
     "a whole number of nothing": (table().set_column(3, "age", [pa.array([1] * 9 + [None, 2])]), "column 'age' has"),
+    "a whole number between two floats": (
+        table().set_column(3, "age", [pa.array([1] * 9 + [2**53 + 1, 2])]),
+        "column 'age' has 9007199254740993, a whole number that float64 does not hold",
+    ),
+    "such a one beside nothing": (
+        table().set_column(3, "age", [pa.array([1] * 9 + [2**53 + 1, None])]),
+        "column 'age' lacks some numbers and has 9007199254740993, a whole number that float64",
+    ),
     "a number in a list of nothing": (pa.table({"a": [[1.0] * P, [None] + [1.0] * 11]}), "row 1, column 'a' has noth"),
     "a label of nothing": (table().set_column(P, "label", [pa.array([1] * 9 + [None, 2])]), "label of sample 9 is nan"),
     "a class that is none": (table().set_column(P, "label", [pa.array([-1] * 11)]), "label of sample 0 is -1"),
@@ -288,6 +296,14 @@ def test_a_sample_with_a_missing_number_can_be_left_out(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet(path, table().set_column(3, "f3", [pa.array([1] * 9 + [None, 2])]))
     assert read(path, limit=9).n == 9
+
+
+def test_a_sample_without_a_label_can_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet(path, table().set_column(P, "label", [pa.array([1, 3] + [2] * 7 + [None, 4])]))
+    found = read(path, index=[10, 1])
+    assert found.labels is not None
+    assert found.labels.tolist() == [4, 3]
 
 
 @pytest.mark.parametrize("kind", WRITERS)

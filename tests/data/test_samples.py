@@ -193,6 +193,21 @@ def test_nan_in_samples_that_nobody_asked_for_is_no_matter(save):
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 2**63 - 1])
+def test_whole_numbers_that_float64_does_not_hold_are_refused(save, number):
+    path = save(inputs=np.array([[1, 2**53, 3], [2**62, number, 3]]), labels=np.array([0, 1]))
+    with pytest.raises(DataError, match=rf"sample 1 has {number} at input 1, a whole number that float64"):
+        read_samples(path, input_shape=(3,), n_classes=2)
+    assert read_samples(path, input_shape=(3,), n_classes=2, limit=1).inputs.tolist() == [[1, 2**53, 3]]
+
+
+def test_missing_labels_of_samples_that_nobody_asked_for_are_no_matter(save):
+    path = save(inputs=np.zeros((4, 3)), labels=np.array([0.0, np.nan, 2.0, 1.0]))
+    assert read_samples(path, input_shape=(3,), n_classes=3, index=[3, 2]).labels.tolist() == [1, 2]
+    with pytest.raises(DataError, match="label of sample 1 is nan"):
+        read_samples(path, input_shape=(3,), n_classes=3, index=[1, 2])
+
+
 @pytest.mark.parametrize("labels", [[0, 9, 3, 3, 1], [[0], [9], [3], [3], [1]], [0.0, 9.0, 3.0, 3.0, 1.0]])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
 def test_labels_become_int64(save, labels, dtype):

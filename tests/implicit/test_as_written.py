@@ -41,6 +41,8 @@ LEVELS = (
 UNKNOWN = {
     "Mean: of itself": "what is added several times may be reordered",
     "Sum: of one shape": "likewise",
+    "Pow: of two tensors": "runtimes compute a power in a way of their own",
+    "Pow: of tensors that broadcast": "likewise",
     "Resize": "weights that are no short binary fractions",
     "Upsample": "likewise",
     "Einsum": "of three factors, runtimes choose which they multiply first",

@@ -73,10 +73,23 @@ def test_absolute_is_exact(kind: str, seed: int) -> None:
 def test_counts_are_upper_bounds(kind: str, seed: int) -> None:
     found = drawn(kind, seed)
     nonzero = matrix(found) != 0
-    assert found.nnz >= nonzero.sum()
+    assert found.nnz >= found.nonzeros >= nonzero.sum()
     assert found.nnz >= found.to_sparse().nnz
     assert found.row_terms >= nonzero.sum(axis=1).max(initial=0)
     assert found.column_terms >= nonzero.sum(axis=0).max(initial=0)
+
+
+@given(seed=SEEDS)
+@QUICK
+def test_zeros_that_are_stored_are_no_nonzeros(seed: int) -> None:
+    """As where rows of zeros stand below a matrix."""
+    rng = np.random.default_rng(seed)
+    found = np.vstack([rng.normal(size=(3, 4)) * (rng.random((3, 4)) < 0.7), np.zeros((2, 4))])
+    stored = sp.csr_array(np.ones((5, 4)))
+    stored.data = found.ravel()
+    for held in (Dense(matrix=found), Sparse(matrix=stored)):
+        assert held.nnz == 20
+        assert held.nonzeros == (found != 0).sum()
 
 
 @pytest.mark.parametrize("kind", ["selection", "monomial", "dense", "sparse", "conv1d", "conv2d", "conv3d"])
@@ -84,7 +97,7 @@ def test_counts_are_upper_bounds(kind: str, seed: int) -> None:
 @QUICK
 def test_counts_are_exact_where_nothing_is_left_as_factors(kind: str, seed: int) -> None:
     found = drawn(kind, seed)
-    assert found.nnz == (matrix(found) != 0).sum()
+    assert found.nnz == found.nonzeros == (matrix(found) != 0).sum()
     if isinstance(found, Convolution):
         assert TransposedConvolution(forward=found).nnz == found.nnz
 

@@ -227,7 +227,8 @@ REFUSED: dict[str, tuple[list[NodeProto], tuple[int, ...], dict[str, Any], str]]
     "a vector of bounds": ([node("Clip", "x lo")], ROW, {"lo": f(6)}, "not one number"),
     "a large power": ([node("Pow", "x e")], ROW, {"e": scalar(100)}, "to the power 100; powers up to 64"),
     "a power of a constant below 0": ([node("Pow", "c x")], ROW, {"c": scalar(-2)}, "a constant that is not above 0"),
-    "a power of a tensor": ([node("Pow", "x x")], ROW, {}, "a power that depends on the input as its base does"),
+    "the rest of a division by a tensor": ([node("Mod", "x x", fmod=1)], ROW, {}, "by what depends on the input"),
+    "the rest of a division by zero": ([node("Mod", "x c", fmod=1)], ROW, {"c": scalar(0)}, "divides by 0"),
     "scores of attention": (
         [node("Attention", "x x x", "h - - s", q_num_heads=1, kv_num_heads=1), node("Add", "h h")],
         (1, 2, 3),

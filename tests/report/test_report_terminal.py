@@ -333,6 +333,10 @@ SENTENCES = {
         examples.report(verification=Verification(file="w.npz", accepted=True, checked=4)),
         "w.npz is accepted: 4 claims were checked, 0 refused.",
     ),
+    "verify, one claim": (
+        examples.report(verification=Verification(file="w.npz", accepted=True, checked=1)),
+        "w.npz is accepted: 1 claim was checked, 0 refused.",
+    ),
     "properties": (
         examples.report(
             properties=tuple(

@@ -82,6 +82,10 @@ JUMP_CASES = [
         chain("Floor", f"behind a layer, {shape}", "MatMul x w -> h; Floor h -> y", {"w": f(6, 4)}, shape=shape)
         for shape in ((1, 6), (2, 6))
     ),
+    *(
+        chain("Mod", f"of floats, {name}", "Mod x a -> y", {"a": np.float32(by)}, fmod=1)
+        for name, by in (("0.7", 0.7), ("below 0", -0.3), ("each", [0.5, 2, -1, 3, 0.1, -0.25]))
+    ),
     case("ThresholdedRelu", "above 0", ROW, first=10, alpha=0.5),
     case("ThresholdedRelu", "below 0", ROW, first=10, alpha=-0.5),
     case("Shrink", "hard", ROW, first=9, lambd=0.5),

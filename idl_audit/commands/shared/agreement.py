@@ -251,6 +251,15 @@ def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatAr
                 "or without such numbers"
             ]
         )
+    if _is_at_thresholds(pair, read, theirs):
+        raise UnsupportedModelError(
+            [
+                f"{pair.path}: every input that was tried lies at a threshold, where rounding decides which way "
+                f"{pair.original.name} goes, as where a tensor is compared with its own largest entries (x >= max(x)): "
+                f"it differs by {found.error:.1e} of max|y| from exact arithmetic; compare with numbers that lie "
+                "between, or leave the comparison out"
+            ]
+        )
     kernels = sorted({node.op for node in pair.graph.nodes} & _SATURATING) if pair.graph is not None else []
     if kernels:
         raise UnsupportedModelError(
@@ -261,6 +270,15 @@ def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatAr
             ]
         )
     _refuse(pair, read, found)
+
+
+def _is_at_thresholds(pair: Compared, read: FloatArray, theirs: FloatArray) -> bool:
+    """Whether no input is clear of jumps, and all outputs are among those that either side leads to."""
+    if pair.graph is None or not pair.model.has_jumps:
+        return False
+    found, near = outputs_near_jumps(pair.model, read, UNIT_ROUNDOFFS[pair.graph.arithmetic])
+    room = TOLERANCE * float(np.abs(theirs).max())
+    return bool(near.all() and ((theirs >= found.lo - room) & (theirs <= found.hi + room)).all())
 
 
 def _refuse(pair: Compared, read: FloatArray, found: _Difference) -> NoReturn:

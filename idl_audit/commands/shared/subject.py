@@ -453,12 +453,11 @@ def describe_conversion(
 ) -> Conversion:
     """Return the report's section on the implicit model; `rescaled` None leaves the norms of A out."""
     scaling = rescaled.scaling if rescaled is not None else model.scaling
-    nnz = _nonzeros(model)
     return Conversion(
         n_states=model.n_states,
         n_inputs=model.n_inputs,
         n_outputs=model.n_outputs,
-        nnz=nnz,
+        nnz=_nonzeros(model),
         blocks=tuple(
             BlockInfo(name=b.name, op=b.op, activation=b.activation.name, shape=b.shape, size=b.size)
             for b in model.blocks[::-1]
@@ -473,7 +472,7 @@ def describe_conversion(
         ),
         check=check,
         equilibrium=None if check is None or model.is_feed_forward else _equilibria(model),
-        estimated_mb=(nnz.A + nnz.B + nnz.C + nnz.D) * BYTES_PER_ENTRY / 1e6,
+        estimated_mb=sum(one.nnz for row in (*model.rows, model.output) for one in row.maps) * BYTES_PER_ENTRY / 1e6,
         seconds=seconds,
         peak_mb=peak_megabytes(),
     )
@@ -484,9 +483,9 @@ def _links(model: ImplicitModel) -> Iterator[BlockLink]:
     n = len(model.blocks)
     for place, row in enumerate((*model.rows[::-1], model.output)):
         for block in sorted(row.states, reverse=True):
-            yield BlockLink(row=place, column=n - 1 - block, nnz=row.states[block].nnz)
+            yield BlockLink(row=place, column=n - 1 - block, nnz=row.states[block].nonzeros)
         if row.input is not None:
-            yield BlockLink(row=place, column=n, nnz=row.input.nnz)
+            yield BlockLink(row=place, column=n, nnz=row.input.nonzeros)
 
 
 def _equilibria(model: ImplicitModel) -> EquilibriumCheck | None:
@@ -534,10 +533,10 @@ _PROOFS: Final[Mapping[str, str]] = MappingProxyType(
 
 def _nonzeros(model: ImplicitModel) -> Nonzeros:
     return Nonzeros(
-        A=sum(linear_map.nnz for row in model.rows for linear_map in row.states.values()),
-        B=sum(row.input.nnz for row in model.rows if row.input is not None),
-        C=sum(linear_map.nnz for linear_map in model.output.states.values()),
-        D=0 if model.output.input is None else model.output.input.nnz,
+        A=sum(linear_map.nonzeros for row in model.rows for linear_map in row.states.values()),
+        B=sum(row.input.nonzeros for row in model.rows if row.input is not None),
+        C=sum(linear_map.nonzeros for linear_map in model.output.states.values()),
+        D=0 if model.output.input is None else model.output.input.nonzeros,
     )
 
 

@@ -59,6 +59,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Add": arithmetic.lower_add,
         "Div": arithmetic.lower_div,
         "Mean": arithmetic.lower_mean,
+        "Mod": arithmetic.lower_mod,
         "Mul": arithmetic.lower_mul,
         "Neg": arithmetic.lower_neg,
         "Pow": arithmetic.lower_pow,

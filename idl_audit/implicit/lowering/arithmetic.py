@@ -11,11 +11,12 @@ from typing import Final
 import numpy as np
 
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.activations import Activation
+from idl_audit.implicit.activations import Activation, jumping
 from idl_audit.implicit.activations.analytic import (
     LARGEST_POWER,
     LIBRARY_ERROR,
     exp,
+    log,
     power,
     reciprocal,
     rsqrt,
@@ -24,7 +25,16 @@ from idl_audit.implicit.activations.analytic import (
 )
 from idl_audit.implicit.affine import AffineForm, PartlyAbsent
 from idl_audit.implicit.linear_maps import Selection
-from idl_audit.implicit.walk import PendingBlock, TensorValue, Walk, flat_indices, form_input, refuse, refuse_infinity
+from idl_audit.implicit.walk import (
+    PendingBlock,
+    TensorValue,
+    Walk,
+    flat_indices,
+    form_input,
+    int_attribute,
+    refuse,
+    refuse_infinity,
+)
 from idl_audit.values.arrays import AnyArray, BoolArray
 from idl_audit.values.rounding import gamma
 
@@ -169,12 +179,14 @@ def _times(
 
 
 def lower_pow(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
-    """Pow with constant exponents: 0 and 1 are linear, every other one a curve of its own; of constants an exp."""
+    """Pow: of constant exponents 0 and 1 are linear, others curves; else exp(exponent ln base), for a base above 0."""
     base, exponent = _pair(node, values)
-    if isinstance(exponent, AffineForm) and not isinstance(base, AffineForm):
-        return (_exponential(node, base, exponent, walk),)
-    if isinstance(exponent, AffineForm) or not isinstance(base, AffineForm):
-        refuse(node, "raises to a power that depends on the input as its base does; one of the two must be a constant")
+    if isinstance(exponent, AffineForm):
+        if not isinstance(base, AffineForm):
+            return (_exponential(node, base, exponent, walk),)
+        logarithm = walk.states(node, log(), base, suffix="/log")
+        return (walk.states(node, exp(), multiplied(node, exponent, logarithm, walk), suffix="/exp"),)
+    assert isinstance(base, AffineForm)  # two constants are folded before they get here
     shape = tuple(np.broadcast_shapes(base.shape, exponent.shape))
     powers = np.broadcast_to(exponent, shape).astype(np.float64)
     if not powers.any():
@@ -220,6 +232,23 @@ def _power_of_some(node: Node, form: AffineForm, some: BoolArray, exponent: floa
     back = np.full(form.size, -1, np.int64)
     back[chosen] = np.arange(chosen.size)
     return made.selected(back.reshape(form.shape))
+
+
+def lower_mod(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:
+    """Mod of floats by constants (fmod = 1): x - y trunc(x / y)."""
+    form, divisor = _pair(node, values)
+    if not int_attribute(node, "fmod", 0):
+        refuse(node, "has fmod = 0, which is for whole numbers; of floats it can be read with fmod = 1")
+    if isinstance(divisor, AffineForm) or not isinstance(form, AffineForm):
+        refuse(node, "divides by what depends on the input; by constants it can be read")
+    if not (np.isfinite(divisor).all() and np.all(divisor)):
+        refuse(node, "divides by 0, or by infinity; by other constants it can be read")
+    shape = tuple(np.broadcast_shapes(form.shape, divisor.shape))
+    by = np.abs(divisor.astype(np.float64))  # the rest has the sign of x, whatever that of the divisor is
+    quotient = _times(node, form, 1.0 / by, shape, walk, relative=gamma(2))
+    above = walk.states(node, jumping.floor(lowest=0.0), quotient, suffix="/above")
+    whole = above.plus(walk.states(node, jumping.ceil(highest=0.0), quotient, suffix="/below"))
+    return (broadcast(form, shape).plus(_times(node, whole, -by, shape, walk, relative=0.0)),)
 
 
 def lower_neg(node: Node, values: Sequence[TensorValue | None], walk: Walk) -> tuple[TensorValue, ...]:

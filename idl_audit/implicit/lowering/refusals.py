@@ -48,7 +48,6 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
         # jumps
         **dict.fromkeys(("ArgMax", "ArgMin", "Hardmax"), Refusal(_JUMPS, _SCORES)),
-        "Mod": Refusal("jumps wherever its quotient is whole", "Floor can be read: x - y * Floor(x / y), y a constant"),
         # whole numbers
         "DynamicQuantizeLinear": Refusal(
             "takes its scale from the numbers of each input, so that all its thresholds move with them", _STATIC

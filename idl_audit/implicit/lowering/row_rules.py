@@ -407,9 +407,9 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         **dict.fromkeys(
             (
                 *("Abs", "Add", "Cast", "CastLike", "Celu", "Clip", "Div", "Dropout", "Elu", "Erf", "Gelu"),
-                *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mul", "Neg"),
-                *("Optional", "OptionalGetElement", "PRelu", "Pow", "Relu", "Selu", "Shrink", "Sigmoid", "Silu"),
-                *("Softplus", "Softsign", "Sub", "Sum", "SwiGLU", "Swish", "Tanh", "ThresholdedRelu", "Where"),
+                *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mod", "Mul"),
+                *("Neg", "Optional", "OptionalGetElement", "PRelu", "Pow", "Relu", "Selu", "Shrink", "Sigmoid"),
+                *("Silu", "Softplus", "Softsign", "Sub", "Sum", "SwiGLU", "Swish", "Tanh", "ThresholdedRelu", "Where"),
                 *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Exp", "Log", "Reciprocal"),
                 *("Sin", "Sinh", "Sqrt", "Tan"),
                 *("And", "Ceil", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Round"),

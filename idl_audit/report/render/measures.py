@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from idl_audit.report.claims import facts
 from idl_audit.report.render.parts import Cell, Mark, Name, PairList, Section, Share, Stack, Table, table
 from idl_audit.report.schema import BlockBounds, KeptCertified, Report, Sensitivity
-from idl_audit.report.wording import SCALARS, eps_text, figure, interval, listed_inputs
+from idl_audit.report.wording import SCALARS, counted, eps_text, figure, interval, listed_inputs
 
 MANY_OUTPUTS = 10
 """Outputs whose interval stands in the table."""
@@ -172,7 +172,7 @@ def other_sections(report: Report) -> Iterator[Section]:
         for name, text in facts(found.about) if found.about is not None else ():
             pairs.add(name, text)
         pairs.add("||S||_inf", None if found.norm_inf is None else f"{figure(found.norm_inf)}, proved")
-        pairs.add("checked", f"{found.checked} claims, {len(found.refused)} refused")
+        pairs.add("checked", f"{counted(found.checked, 'claim')}, {len(found.refused)} refused")
         refused = [table("Refused claims", ("claim",), [(text,) for text in found.refused])] if found.refused else []
         yield Section("verification", "Verification", (pairs.done(), *refused))
     if report.compression is not None:

@@ -37,7 +37,7 @@ from idl_audit.report.terminal.properties import property_sections
 from idl_audit.report.terminal.sensitivity import sensitivity_sections
 from idl_audit.report.terminal.training import training_sections
 from idl_audit.report.terminal.verdicts import verdict_sections
-from idl_audit.report.wording import figure, near_jumps, optimisation, plain, verdict_sentence
+from idl_audit.report.wording import counted, figure, near_jumps, optimisation, plain, verdict_sentence
 
 MANY_FILES: Final = 8
 """More within one folder are counted."""
@@ -178,7 +178,7 @@ def _verification(found: Verification) -> Table:
         pair(rows, name, plain(text))
     if found.norm_inf is not None:
         pair(rows, "||S||_inf", f"{figure(found.norm_inf)}, proved")
-    pair(rows, "checked", f"{found.checked} claims, {len(found.refused)} refused")
+    pair(rows, "checked", f"{counted(found.checked, 'claim')}, {len(found.refused)} refused")
     if found.refused:
         pair(rows, "refused", Text("\n".join(plain(reason) for reason in found.refused[:MAX_ROWS]), style="red"))
     return rows
