@@ -236,17 +236,21 @@ _LABELS: Final = "makes class labels, which jump; make its scores, the second ou
 
 
 def _normalizer(node: Node, body: Body, work: _Work) -> None:
-    """Probabilities that sum to one already are handed on; every other norm depends on the input."""
+    """Rows divided by their L1 or L2 norm; probabilities that sum to one already are handed on."""
     norm = _text(node, "norm", "MAX")
-    if norm != "L1" or _one(node) not in work.sums_to_one:
+    if norm not in _POWERS:
         _refuse(
-            node,
-            f"divides by the {norm} norm of its input, for which there are no states; this version of idl-audit reads "
-            "it where it is L1 and behind a softmax, whose numbers sum to one: make the scores before it the output "
-            "(onnx.utils.extract_model), or train without it",
+            node, f"divides by the {norm} norm of its input, the largest of its numbers; L1 and L2 norms can be read"
         )
-    work.add(node, "Identity", (_one(node),), node.outputs[0])
-    work.sums_to_one.add(node.outputs[0])
+    if norm == "L1" and _one(node) in work.sums_to_one:
+        work.add(node, "Identity", (_one(node),), node.outputs[0])
+        work.sums_to_one.add(node.outputs[0])
+        return
+    work.add(node, "LpNormalization", (work.floats(node, _one(node)),), node.outputs[0], axis=-1, p=_POWERS[norm])
+
+
+_POWERS: Final[Mapping[str, int]] = MappingProxyType({"L1": 1, "L2": 2})
+"""Norm of a Normalizer -> p of the plain operator."""
 
 
 def _extractor(node: Node, body: Body, work: _Work) -> None:

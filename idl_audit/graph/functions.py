@@ -22,7 +22,8 @@ _DEEPEST: Final = 30
 
 _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "com.microsoft": "onnxruntime's own, written by its optimiser or quantiser; give the model as it was before",
+        "com.microsoft": "onnxruntime's own, written by its optimiser or quantiser; give the model as it was before, "
+        "or quantised by quantize_static in QuantFormat.QDQ (without UseQDQContribOps; 16 bits from opset 21 on)",
         "ai.onnx.ml": "ONNX's own for trees, text and classical learning, of which linear models and scalers are read; "
         "give a network of ONNX's plain operators",
         "ai.onnx.preview.training": "ONNX's own for training; export the model for inference",

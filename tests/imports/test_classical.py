@@ -84,6 +84,9 @@ READ = {
         classifier(3, "SOFTMAX"),
         ml("Normalizer", "y", "z", norm="L1"),
     ],
+    "Normalizer behind sigmoids": [classifier(3, "LOGISTIC"), ml("Normalizer", "y", "z", norm="L1")],
+    "Normalizer of the input": [ml("Normalizer", "x", norm="L1")],
+    "Normalizer to unit length": [ml("Normalizer", "x", norm="L2")],
     "ZipMap": [classifier(3, "LOGISTIC"), ml("ZipMap", "y", "z", classlabels_int64s=[0, 1, 2])],
 }
 
@@ -137,8 +140,7 @@ def hardmax(source: str) -> list[onnx.NodeProto]:
         ([classifier(1, "SOFTMAX")], "ends in SOFTMAX of 1 scores"),
         ([classifier(1, "NONE")], "not the class of its label"),
         ([classifier(1, "NONE"), ml("ZipMap", "y", "z", classlabels_int64s=[0, 1])], "not the class of its label"),
-        ([ml("Normalizer", "x", norm="L2")], "divides by the L2 norm"),
-        ([classifier(3, "LOGISTIC"), ml("Normalizer", "y", "z", norm="L1")], "divides by the L1 norm"),
+        ([ml("Normalizer", "x", norm="MAX")], "divides by the MAX norm"),
         ([ml("Scaler", "x", offset=[0.0], scale=[1.0, 2.0])], "1 offsets and 2 scales"),
         ([ml("LinearRegressor", "x", coefficients=numbers(5), targets=2)], "5 coefficients"),
         ([ml("LinearRegressor", "x", coefficients=numbers(4), post_transform="PROBIT")], "ends in PROBIT"),
