@@ -30,6 +30,7 @@ from idl_audit.commands.robustness.setting import (
     with_attacks,
     with_ranking,
 )
+from idl_audit.commands.robustness.without_form import attacked_alone, opened_for, told_no_form
 from idl_audit.commands.shared.abroad import hands_of
 from idl_audit.commands.shared.audited import Audited, audited, floats, left_out
 from idl_audit.commands.shared.boxes import threat_model
@@ -47,14 +48,10 @@ from idl_audit.commands.shared.subject import (
     Subject,
     check_agreement,
     describe_conversion,
-    open_subject,
 )
 from idl_audit.implicit.scaling import rescale
-from idl_audit.report.schema import (
-    Diagnostic,
-    Report,
-    WhyIncomplete,
-)
+from idl_audit.report.schema import AgreementCheck, Conversion, Diagnostic, Report, WhyIncomplete
+from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import ClusterError
 
 
@@ -85,7 +82,10 @@ def _audit(
         tell(cluster.note())
     with clock.step("read and convert"):
         asked = options.demanded
-        subject = read_as(open_subject(path, options.model, whole=asked.of_values), options.model, asked)
+        opened = opened_for(path, options)
+        if opened.no_form is not None:
+            options = attacked_alone(opened.no_form, options)
+        subject = read_as(opened, options.model, asked)
         check_target(subject, options)
         options = with_attacks(with_ranking(subject, options))
         check_image_shape(subject, options)
@@ -94,7 +94,10 @@ def _audit(
     preprocessing = options.data.preprocessing
     with clock.step("check"):
         first = found.samples.read(slice(CHECKED_SAMPLES)).inputs
-        check = check_agreement(subject, preprocessing.apply(first, subject.input_shape).astype(float))
+        check = _checked(subject, preprocessing.apply(first, subject.input_shape).astype(float))
+    no_form = [] if subject.no_form is None else [told_no_form(subject.no_form, subject.original.name)]
+    for one in no_form:
+        tell(one)
     with clock.step("preflight"):
         radii = options.eps if setting.eps_is_distance else ()
         given = found.demanded.single(found.given)
@@ -127,12 +130,14 @@ def _audit(
             except KeyboardInterrupt:
                 own = (subject.original.name, subject.network(preprocessing))
                 opinions, why = Opinions((own,), options.target, floats(subject, options)), "interrupted"
-        opinions = replace(opinions, has_scores=not gives_class(subject.model), features=setting.features)
+        has_scores = subject.no_form is not None or not gives_class(subject.model)
+        opinions = replace(opinions, has_scores=has_scores, features=setting.features)
         certificates = [file for sample in decided.samples for file in sample.certificates]
         artifacts = (*save(options, decided, found.samples.p), *draw(options, decided, subject), *certificates)
         summary = summary_of(command, decided.samples, options, methods_of_all(setting, subject, found, options))
         why = why or not_judged(decided.samples)
         diagnostics = (
+            *no_form,
             *noted,
             *told_ranking(options),
             *told_shard(found, among, options),
@@ -151,7 +156,7 @@ def _audit(
         seed=options.verdicts.seed,
         why_incomplete=why,
         model=subject.info,
-        conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
+        conversion=_conversion(subject, check),
         data=data_section(found, options),
         threat_model=threat_model(
             options.eps,
@@ -176,6 +181,17 @@ def _audit(
         artifacts=artifacts,
     )
     return plotted(report, options)
+
+
+def _checked(subject: Subject, inputs: FloatArray) -> AgreementCheck | None:
+    """Compare the implicit model with the network; nothing where there is none."""
+    return None if subject.no_form is not None else check_agreement(subject, inputs)
+
+
+def _conversion(subject: Subject, check: AgreementCheck | None) -> Conversion | None:
+    if subject.no_form is not None:
+        return None
+    return describe_conversion(subject.model, rescale(subject.model), check, subject.seconds)
 
 
 @dataclass(frozen=True, eq=False)

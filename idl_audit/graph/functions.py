@@ -162,6 +162,8 @@ class Plain:
     constants: Mapping[str, AnyArray]
     problems: tuple[str, ...]
     """Why they are not read."""
+    classical: tuple[str, ...] = ()
+    """Those of them that are about operators of classical learning, which are ONNX's own."""
 
 
 @dataclass
@@ -171,6 +173,7 @@ class _Expansion:
     names: Names
     constants: dict[str, AnyArray] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    classical: list[str] = field(default_factory=list)
     sizes: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     def size(self, call: Call, within: tuple[tuple[str, str, str], ...]) -> int:
@@ -205,7 +208,8 @@ def without_calls(body: Body, functions: Mapping[tuple[str, str, str], Function]
     """
     work = _Expansion(functions, opset, names)
     nodes = _expanded(body.nodes, work, ())
-    return Plain(tuple(nodes), MappingProxyType(work.constants), tuple(dict.fromkeys(work.problems)))
+    problems, classical = (tuple(dict.fromkeys(found)) for found in (work.problems, work.classical))
+    return Plain(tuple(nodes), MappingProxyType(work.constants), problems, classical)
 
 
 def _expanded(nodes: Sequence[Node], work: _Expansion, within: tuple[tuple[str, str, str], ...]) -> list[Node]:
@@ -216,6 +220,8 @@ def _expanded(nodes: Sequence[Node], work: _Expansion, within: tuple[tuple[str, 
                 found.extend(_called(node, work, within))
             except UnsupportedModelError as error:
                 work.problems.extend(error.problems)
+                if node.target[0] == CLASSICAL and node.op in OF_CLASSICAL and node.target not in work.functions:
+                    work.classical.extend(error.problems)
                 found.append(Refused.instead_of(node))
         else:
             found.append(_with_plain_bodies(node, work, within))

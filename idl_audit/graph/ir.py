@@ -175,6 +175,9 @@ class Graph:
     """Output that is a dictionary for every sample, where the file is run -> its keys, in the order of the numbers."""
     problems: tuple[str, ...] = ()
     """What of the file is not read: no model is made of the rest."""
+    may_run: bool = True
+    """Whether the file may be run all the same: of its problems each is an operator of classical learning, and none a
+    fault of the file."""
 
     @property
     def opset(self) -> int:

@@ -93,6 +93,7 @@ def read_onnx(
         tuple(value for value in contents.inputs if value.name in fixed),
         maps=translated.maps,
         problems=surveyed.problems,
+        may_run=surveyed.may_run,
     )
     return with_choice(graph, chosen.names, path)
 
@@ -180,7 +181,12 @@ def _surveyed(translated: Translated, opset: int) -> Surveyed:
         *_input_faults(contents.inputs, found),
         *_value_faults(found.constants),
     ]
-    return replace(found, problems=tuple(dict.fromkeys(problems)), constants=_without_faults(found.constants))
+    return replace(
+        found,
+        problems=tuple(dict.fromkeys(problems)),
+        constants=_without_faults(found.constants),
+        may_run=set(problems) <= {*translated.problems, *plain.classical},
+    )
 
 
 def _sound(nodes: Iterable[Node], opset: int) -> tuple[list[Node], list[str]]:

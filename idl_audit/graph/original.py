@@ -416,6 +416,25 @@ def onnx2torch_network(path: Path, graph: Graph, *, output: str | None = None) -
     return BatchedNetwork(f"onnx2torch {metadata.version('onnx2torch')}", path, form, run)
 
 
+def onnx2torch_slopes(
+    path: Path, graph: Graph, *, output: str | None = None
+) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    """Return the function of rows (u, w) -> d(w . y)/du, (m, p), (m, q) -> (m, p), by the copy of `onnx2torch_network`.
+
+    Raises as `onnx2torch_network` does, and UnsupportedModelError where an operator of it has no slope.
+    """
+    from idl_audit.graph.torch_copy import torch_slopes  # imports torch: seconds
+
+    name = chosen_output(path, graph, output)
+    pulled, form = torch_slopes(path, graph, name), _form(path, with_one_input(graph, name).inputs[0])
+
+    def slopes(points: FloatArray, weights: FloatArray) -> FloatArray:
+        rows = [pulled(u.reshape(form.shape), w) for u, w in zip(points, weights, strict=True)]
+        return np.asarray(rows, np.float64).reshape(points.shape)
+
+    return slopes
+
+
 def _widened(form: InputForm) -> InputForm:
     """Return the form for the copy, whose 16-bit weights were widened when they were read."""
     return InputForm(form.shape, np.result_type(form.dtype, np.float32), form.free_leading_axis)

@@ -73,6 +73,8 @@ class Surveyed:
     arithmetic: str
     """The coarsest type of float among the tensors that depend on the input; '' where none is a float."""
     problems: tuple[str, ...]
+    may_run: bool = True
+    """As `Graph.may_run`, where a file is read; nothing that the walk finds is anything else than a fault."""
 
 
 def survey(

@@ -34,6 +34,33 @@ def torch_function(path: Path, graph: Graph, output: str, *, double: bool = Fals
     With `double`, it computes in float64 whatever the file says.
     Raises UnsupportedModelError where onnx2torch can convert no version of the model.
     """
+    return _function(_converted(path, graph, output, double=double))
+
+
+def torch_slopes(path: Path, graph: Graph, output: str) -> Callable[[AnyArray, AnyArray], AnyArray]:
+    """Return the function (u, w) -> d(w . y)/du for arrays u and w of the shapes of the input and the output, float32.
+
+    Raises as `torch_function` does; what it returns raises UnsupportedModelError where there is no slope.
+    """
+    module = _converted(path, graph, output)
+
+    def pulled(points: AnyArray, weights: AnyArray) -> AnyArray:
+        u = torch.from_numpy(points.astype("float32")).requires_grad_()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                y = module(u)
+                (y.reshape(-1) * torch.from_numpy(weights.astype("float32")).reshape(-1)).sum().backward()
+        except Exception as error:  # an operator without a slope, whatever torch calls it
+            raise UnsupportedModelError([f"{path}: torch finds no slope ({first_line(error)})"]) from error
+        found: AnyArray = torch.zeros_like(u).numpy() if u.grad is None else u.grad.numpy()
+        return found
+
+    return pulled
+
+
+def _converted(path: Path, graph: Graph, output: str, *, double: bool = False) -> Any:
+    """Return the network as a module of torch. Raises as `torch_function` does."""
     try:
         onnx2torch = _import_onnx2torch()
     except Exception as error:  # whatever an installation can be broken by
@@ -49,7 +76,7 @@ def torch_function(path: Path, graph: Graph, output: str, *, double: bool = Fals
         except Exception as error:  # NotImplementedError, KeyError, AssertionError, whatever its converters meet
             reasons.append(f"{version}: {first_line(error)}")
             continue
-        return _function(module)
+        return module
     raise UnsupportedModelError([f"{path}: onnx2torch cannot convert the model (operator set {reasons[0]})"])
 
 

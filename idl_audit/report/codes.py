@@ -252,6 +252,13 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "work. The report is incomplete.",
             "Start it again, and the same command with --resume: what is decided is kept in the journal.",
         ),
+        "IDL225": Code(
+            "no implicit form",
+            "Parts of the network are not read, so that nothing about it can be proved. attack, and certify with "
+            "--best-effort, go on with what needs the original network alone: sign, random and pgd, with slopes by "
+            "torch or by differences. falsified is the network's own word, as it runs; nothing is certified.",
+            "The message names the parts, and what can be read in their place; docs/operators.md has the list.",
+        ),
         "IDL301": Code(
             "the model is not rescaled",
             "No powers of two bring the norm of A below --kappa; the reason is in the message.",
@@ -501,6 +508,12 @@ WORDS: Final[Mapping[str, Code]] = MappingProxyType(
             "why a verdict is unknown",
             "With --arithmetic float32: the margin is proved in exact arithmetic, and rounding may take more than it.",
             "Take a smaller eps, or leave --arithmetic out.",
+        ),
+        "no_implicit_form": Code(
+            "why a verdict is unknown",
+            "Parts of the network are not read, so that nothing can be proved; attacks on the network itself found no "
+            "point.",
+            "IDL225 names the parts; put what docs/operators.md lists in their place for a proof.",
         ),
     }
 )

@@ -52,6 +52,7 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.OUTSIDE_DOMAIN: "an operator may have no value in the set (0 as a divisor, say): try a smaller eps",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
         Reason.NO_ROUNDING_BOUND: "nothing is known to bound what float32 arithmetic changes: try --arithmetic real",
+        Reason.NO_IMPLICIT_FORM: "parts of the network are not read, so that nothing can be proved: see the warning",
         Reason.WITHIN_ROUNDING: "the margin is not above what float32 arithmetic may change: try a smaller eps",
     }
 )
@@ -374,7 +375,7 @@ def _quantiles(report: Report) -> str:
 
 def _not_tried(report: Report) -> int:
     """Return how many verdicts are unknown because attacks were cut short."""
-    tried = (Reason.ATTACKS_FAILED, Reason.RELAXATION_GAP, Reason.SOLVER_ONLY, None)
+    tried = (Reason.ATTACKS_FAILED, Reason.RELAXATION_GAP, Reason.SOLVER_ONLY, Reason.NO_IMPLICIT_FORM, None)
     results = [result for sample in report.samples for result in sample.results]
     return sum(result.verdict is Verdict.UNKNOWN and result.reason not in tried for result in results)
 

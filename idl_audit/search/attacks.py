@@ -22,6 +22,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.measure.sensitivity import sensitivity_matrix
 from idl_audit.search.fast_gradients import CheckedSearch, Searched, searched
 from idl_audit.search.judge import Judge
+from idl_audit.search.opaque import Opaque
 from idl_audit.search.pgd import Objective, Units, ball_descent, diversify, sign_descent
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box, SparseBall, largest_entries
@@ -42,7 +43,7 @@ GREEDY_STEPS = 32
 class Target:
     """What is attacked: a sample, the query that asks for another class around it, and the judge of the points."""
 
-    model: ImplicitModel
+    model: ImplicitModel | Opaque
     centre: FloatArray
     """The sample itself, shape (p,)."""
     query: Misclassification
@@ -66,12 +67,21 @@ class Target:
     @property
     def searched(self) -> Searched:
         """The model as searches see it, its evaluations counted; it raises BudgetError where the time is over."""
+        if isinstance(self.model, Opaque):  # a slope costs it several evaluations, which it counts itself
+            return CheckedSearch(self.model.within(self.box, self.judge.count), self.judge.budget.check)
         return replace(self.uncounted, count=self.judge.count)
 
     @property
     def uncounted(self) -> CheckedSearch:
         """The same, for whoever counts evaluations for several samples himself."""
-        return CheckedSearch(searched(self.model), self.judge.budget.check)
+        return CheckedSearch(searched(self.form), self.judge.budget.check)
+
+    @property
+    def form(self) -> ImplicitModel:
+        """The implicit model. Raises TypeError where the network has none: such attacks are not offered there."""
+        if isinstance(self.model, Opaque):
+            raise TypeError("this attack reads the implicit form, and the network has none")
+        return self.model
 
     @property
     def box(self) -> Box:
@@ -245,7 +255,7 @@ def sensitivity_ranking(target: Target, options: AttackOptions, rng: np.random.G
     of them goes to random values, or ends, of their intervals.
     """
     given = options.ranking
-    own = _sensitivity_of_output(target.model, target.label) if given is None else given.matrix[target.label]
+    own = _sensitivity_of_output(target.form, target.label) if given is None else given.matrix[target.label]
     yield _ranked(target, own, options, rng)
 
 

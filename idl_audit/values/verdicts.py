@@ -42,3 +42,5 @@ class Reason(StrEnum):
     """Asked of floating-point arithmetic: nothing bounds what it changes in this network, or over this set."""
     WITHIN_ROUNDING = "within_rounding"
     """Asked of floating-point arithmetic: what it may change, as far as is proved, is not below the margin."""
+    NO_IMPLICIT_FORM = "no_implicit_form"
+    """The network has parts that are not read: attacks were tried, and nothing can be proved."""

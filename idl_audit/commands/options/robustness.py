@@ -195,6 +195,13 @@ class RobustnessOptions(Declared):
         "the one EPS given, by bisection to one per cent; --time-limit and --max-nodes are for each radius tried.",
         rank=4,
     )
+    best_effort: bool = option(
+        False,
+        SWITCH,
+        "Attack a network that has no implicit form, too: verdicts are then falsified, or unknown with the reason "
+        "no_implicit_form, and never certified.",
+        rank=4,
+    )
     group_by: tuple[GroupColumn, ...] = c.group_by()
     plot: Path | None = c.file(PLOT, metavar="FILE")
     norm: NormName = c.norm()
@@ -339,6 +346,11 @@ class RobustnessOptions(Declared):
         return False
 
     @property
+    def may_lack_form(self) -> bool:
+        """Whether a network without an implicit form is attacked all the same."""
+        return self.best_effort
+
+    @property
     def is_perturbed(self) -> bool:
         """Whether the sets are families, in place of balls."""
         return self.perturb is not None or self.directions is not None
@@ -374,6 +386,11 @@ class AttackedOptions(RobustnessOptions):
     def is_minimal(self) -> bool:
         """Whether the nearest counterexample of each sample is looked for."""
         return self.minimal
+
+    @property
+    def may_lack_form(self) -> bool:
+        """Whether a network without an implicit form is attacked all the same: attacks claim nothing else."""
+        return True
 
     def _check_minimal(self) -> None:
         """Refuse sets that have no radius, or several. Raises OptionError."""
@@ -553,7 +570,7 @@ class Attack(Declared):
     )
     samples: AttackedOptions | None = group(
         AttackedOptions,
-        without=("certificates", "largest"),
+        without=("certificates", "largest", "best_effort"),
         when=_of_margins,
         otherwise="goes with the objective margin: leave one or the other out",
     )

@@ -102,11 +102,16 @@ def told_ranking(options: RobustnessOptions) -> Iterator[Diagnostic]:
 
 
 def told_margins(
-    decided: Sequence[Decided], check: AgreementCheck, first: FloatArray, subject: Subject, options: RobustnessOptions
+    decided: Sequence[Decided],
+    check: AgreementCheck | None,
+    first: FloatArray,
+    subject: Subject,
+    options: RobustnessOptions,
 ) -> Iterator[Diagnostic]:
     """Say how outputs are read, which margins rounding may turn, and which points exact arithmetic denies."""
     yield from _left_out_at_the_end(subject)
-    yield from _close_calls(decided, check, first, subject, options)
+    if check is not None:
+        yield from _close_calls(decided, check, first, subject, options)
     yield from _denied(decided)
 
 

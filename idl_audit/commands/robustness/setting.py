@@ -44,9 +44,10 @@ def setting_of(subject: Subject, options: RobustnessOptions) -> Setting:
         _features(subject, options),
         options.fair,
         options.norm,
-        perturbation_of(options, subject.model.n_inputs),
+        perturbation_of(options, subject.n_inputs),
         options.image_shape or subject.input_shape,
         minimal=options.is_minimal,
+        may_lack_form=options.may_lack_form,
     )
 
 
@@ -55,7 +56,7 @@ def _features(subject: Subject, options: RobustnessOptions) -> Features | None:
     if options.features is None:
         return None
     found = read_features(options.features)
-    refuse_other_size(found, subject.model.n_inputs, subject.path)
+    refuse_other_size(found, subject.n_inputs, subject.path)
     if options.fair and not any(one.protected for one in found.features):
         raise DataError(
             f"{options.features} has no protected feature; write protected = true for those that --fair moves"
@@ -92,6 +93,8 @@ def perturbation_of(options: RobustnessOptions, size: int) -> Perturbation | Non
 
 def _refuse_unproved(subject: Subject, options: RobustnessOptions) -> None:
     """Refuse networks for which sets that are no boxes are not proved. Raises UnsupportedModelError."""
+    if subject.no_form is not None:  # nothing of it is proved
+        return
     if options.is_perturbed and not subject.model.is_feed_forward:
         raise UnsupportedModelError(
             [f"{subject.path} has loops, and perturbations are decided for networks without; give -e alone"]
@@ -104,7 +107,7 @@ def _refuse_unproved(subject: Subject, options: RobustnessOptions) -> None:
 
 def check_target(subject: Subject, options: RobustnessOptions) -> None:
     """Raise OptionError where --target is no class of the network."""
-    q = subject.model.n_outputs
+    q = subject.n_outputs
     if options.target is not None and not 0 <= options.target < q:
         raise OptionError(f"--target must be a class of the network, 0 to {q - 1}, not {options.target}")
 
@@ -113,7 +116,7 @@ def with_ranking(subject: Subject, options: RobustnessOptions) -> RobustnessOpti
     """Return the options with S of --matrix read."""
     if options.matrix is None:
         return options
-    q, p = subject.model.n_outputs, subject.model.n_inputs
+    q, p = subject.n_outputs, subject.n_inputs
     matrix, sha256 = read_with_sha256(options.matrix, lambda path: read_ranking(path, q, p, subject.input_shape))
     attack = replace(options.verdicts.attack, ranking=Ranking(matrix, sha256))
     return replace(options, verdicts=replace(options.verdicts, attack=attack))
@@ -121,6 +124,6 @@ def with_ranking(subject: Subject, options: RobustnessOptions) -> RobustnessOpti
 
 def check_image_shape(subject: Subject, options: RobustnessOptions) -> None:
     """Raise OptionError where --image-shape has another number of pixels than an input."""
-    shape, p = options.image_shape, subject.model.n_inputs
+    shape, p = options.image_shape, subject.n_inputs
     if shape is not None and math.prod(shape) != p:
         raise OptionError(f"--image-shape {','.join(map(str, shape))} has {math.prod(shape)} numbers, and an input {p}")

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.commands.options.reading import DataOptions
+from idl_audit.commands.shared.no_form import NoForm
 from idl_audit.commands.shared.samples import open_samples
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.samples import Samples
@@ -67,6 +68,8 @@ def as_classifier(subject: Subject, threshold: float | None = None) -> Subject:
     """
     if subject.threshold is not None:
         return subject
+    if subject.no_form is not None:
+        return _without_form(subject, subject.no_form, threshold)
     value = chosen_threshold(subject.model, threshold, subject.path)
     if value is None:
         return subject
@@ -76,9 +79,30 @@ def as_classifier(subject: Subject, threshold: float | None = None) -> Subject:
     )
     return replace(
         subject,
-        model=model,
+        form=model,
         original=Judge(subject.original, found),
         info=info,
+        threshold=found,
+        network_itself=subject,
+    )
+
+
+def _without_form(subject: Subject, form: NoForm, threshold: float | None) -> Subject:
+    """Return the subject as `as_classifier` does, of a network of whose output no range is known."""
+    if form.n_outputs != 1:
+        if threshold is not None:
+            raise OptionError(f"--threshold makes classes of one output, and {subject.path} has {form.n_outputs}")
+        return subject
+    if threshold is None or not math.isfinite(threshold):
+        raise OptionError(
+            f"{subject.path} has one output; give the number above which it means class 1 with --threshold"
+        )
+    found = Threshold(threshold)
+    return replace(
+        subject,
+        form=replace(form, output_shape=(1, 2)),
+        original=Judge(subject.original, found),
+        info=subject.info.model_copy(update={"threshold": threshold}),
         threshold=found,
         network_itself=subject,
     )

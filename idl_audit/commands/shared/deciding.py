@@ -30,6 +30,7 @@ from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, deci
 from idl_audit.decide.largest import Search
 from idl_audit.decide.minimal import Nearest, reach
 from idl_audit.decide.mixed import Rows
+from idl_audit.decide.opaque import decide_opaque
 from idl_audit.decide.perturbed import decide_perturbed, perturbed_proofs
 from idl_audit.decide.proofs import Recorded, by_lines_alone, proof_of
 from idl_audit.implicit.model import ImplicitModel
@@ -39,6 +40,7 @@ from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.proof import Proof, trivial
+from idl_audit.search.opaque import Opaque
 from idl_audit.values.arrays import AnyArray, BoolArray, FloatArray
 from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
@@ -98,6 +100,8 @@ class Setting:
     """Of one input, as a perturbation sees it."""
     minimal: bool = False
     """Whether the nearest counterexample is looked for first."""
+    may_lack_form: bool = False
+    """Whether a network without an implicit form is attacked all the same."""
 
     @property
     def eps_is_distance(self) -> bool:
@@ -263,6 +267,8 @@ class Decider:
     setting: Setting
     subject: Subject | None = None
     _ready: tuple[ImplicitModel, Network] | None = None
+    _bare: Opaque | None = None
+    """In the place of the model, where the network has no implicit form."""
     _options: Options | None = None
     """Those of the setting, with what confirms counterexamples of this model."""
     _last: float = 0.0
@@ -279,7 +285,7 @@ class Decider:
 
     def __call__(self, task: Task) -> Answer:
         """Decide what another process asks for: a sample, or those samples of a batch that its first rungs decide."""
-        self._model()
+        self._opened()
         begun()
         if isinstance(task, SampleTask):
             return self.decide(task, tell)
@@ -368,7 +374,7 @@ class Decider:
 
     def decide(self, task: SampleTask, heard: Callable[[Message], None]) -> Decided:
         """Return the sample with a result for every radius, the smallest first; `heard` is told on the way."""
-        self._model()
+        self._opened()
         setting = self.setting
         decided = self._is_decided(task.position)  # else alone from the start, as another process would do it
         known = self._known.pop(task.position, {}) if decided else {}
@@ -410,6 +416,8 @@ class Decider:
         radius: float,
     ) -> Result:
         """Return the verdict over one set."""
+        if self._opened().no_form is not None and not isinstance(inputs, Perturbed):
+            return decide_opaque(self._opaque(), task.centre, task.label, inputs, self.setting.verdicts, budget)
         (model, network), arithmetic, chosen = self._model(), self._arithmetic(), self._chosen
         centre, label = task.centre, task.label
         if isinstance(inputs, Perturbed):
@@ -471,19 +479,31 @@ class Decider:
         around = self._around(task)
         return Nearest(model, network, task.centre, task.label, around, radius.value, self._chosen, budget).look()
 
+    def _opened(self) -> Subject:
+        """Return the subject, read where this is another process."""
+        if self.subject is None:
+            asked, may_lack = self.setting.demanded, self.setting.may_lack_form
+            read = open_subject(self.setting.path, self.setting.reading, whole=asked.of_values, may_lack_form=may_lack)
+            self.subject = read_as(read, self.setting.reading, asked)
+        if self.subject.info.sha256 != self.setting.sha256:
+            raise ModelFileError(f"{self.setting.path} was changed while it was being audited; start again")
+        return self.subject
+
     def _model(self) -> tuple[ImplicitModel, Network]:
         if self._ready is None:
-            if self.subject is None:
-                asked = self.setting.demanded
-                read = open_subject(self.setting.path, self.setting.reading, whole=asked.of_values)
-                self.subject = read_as(read, self.setting.reading, asked)
-            if self.subject.info.sha256 != self.setting.sha256:
-                raise ModelFileError(f"{self.setting.path} was changed while it was being audited; start again")
-            units = self.setting.preprocessing
-            self._ready = self.subject.in_data_units(units), self.subject.network(units)
+            subject, units = self._opened(), self.setting.preprocessing
+            self._ready = subject.in_data_units(units), subject.network(units)
             exact = self.setting.verdicts.arithmetic == "real"  # else the runtime has the last word
-            self._options = replace(self.setting.verdicts, confirm=self.subject.exact(units) if exact else None)
+            self._options = replace(self.setting.verdicts, confirm=subject.exact(units) if exact else None)
         return self._ready
+
+    def _opaque(self) -> Opaque:
+        """Return the network without an implicit form."""
+        if self._bare is None:
+            subject, units = self._opened(), self.setting.preprocessing
+            network, shape = subject.network(units), subject.input_shape
+            self._bare = Opaque(network, subject.n_outputs, shape, subject.pulled(units))
+        return self._bare
 
     @property
     def _chosen(self) -> Options:
@@ -741,7 +761,7 @@ def decide_all(
         known[sample.position] = True
         score.verdicts.update(result.verdict.value for result in sample.results.values())
     score.tell()
-    size = samples_at_once(subject.model, setting.verdicts.methods)
+    size = 1 if subject.no_form is not None else samples_at_once(subject.model, setting.verdicts.methods)
     batches = _batches(tasks, known, size)
     if jobs == 1 and decider is None and hands is None:
         decide_here = Decider(setting, subject)

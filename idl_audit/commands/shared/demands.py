@@ -44,10 +44,9 @@ def read_as(subject: Subject, reading: ModelOptions, asked: DemandOptions) -> Su
     if kind in ("class", "top"):
         _refuse_spatial(subject, asked)
         subject = as_classifier(subject, reading.threshold)
-        if asked.top is not None and asked.top >= subject.model.n_outputs:
+        if asked.top is not None and asked.top >= subject.n_outputs:
             raise OptionError(
-                f"--top {asked.top} holds whatever the network does, which has {subject.model.n_outputs} classes; give "
-                "less"
+                f"--top {asked.top} holds whatever the network does, which has {subject.n_outputs} classes; give less"
             )
         return subject
     if kind == "limits" and reading.threshold is not None:
@@ -68,7 +67,7 @@ def read_as(subject: Subject, reading: ModelOptions, asked: DemandOptions) -> Su
 
 def _refuse_spatial(subject: Subject, asked: DemandOptions) -> None:
     """Refuse to take an output with a class for each place as one class among all its numbers."""
-    shape = subject.model.output_shape
+    shape = subject.output_shape
     if asked.task is None and sum(size > 1 for size in shape[1:]) > 1:
         listed = " x ".join(map(str, shape))
         raise OptionError(
@@ -135,7 +134,7 @@ class Demanded:
         Raises:
             DataError: where the network gives no number for a sample from which outputs may move by so much.
         """
-        labels, q = samples.labels, subject.model.n_outputs
+        labels, q = samples.labels, subject.n_outputs
         if self.kind == "limits":
             outputs = np.arange(q) if self.asked.of_outputs is None else np.asarray(sorted(self.asked.of_outputs))
             return [
@@ -179,7 +178,7 @@ def read_demanded(
         DataError: where they do not fit the model, or have no labels that are needed.
         OptionError: where outputs are named that there are not.
     """
-    q = subject.model.n_outputs
+    q = subject.n_outputs
     if asked.of_outputs is not None and (
         max(asked.of_outputs) >= q or len(set(asked.of_outputs)) < len(asked.of_outputs)
     ):

@@ -21,7 +21,7 @@ def named_inputs(subject: Subject, names: Sequence[str], option: str) -> tuple[i
         OptionError: where there is no such input, or one is named twice.
     """
     known: dict[str, int] = {}
-    p, start = subject.model.n_inputs, 0
+    p, start = subject.n_inputs, 0
     for name, shape in subject.parts:
         size = math.prod(shape)
         known |= {f"{name}[{k}]": start + k for k in range(size)} | ({name: start} if size == 1 else {})

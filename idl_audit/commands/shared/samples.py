@@ -38,7 +38,7 @@ def open_stream(
         options.path,
         input_shape=subject.input_shape,
         parts=subject.parts,
-        n_classes=subject.model.n_outputs,
+        n_classes=subject.n_outputs,
         of_labels=rows or _one_output(subject),
         labels=options.labels,
         limit=options.limit,
@@ -53,7 +53,7 @@ def _one_output(subject: Subject) -> OneOutput | None:
     """Return what the labels of a network with one output can be; None where it has several."""
     if subject.threshold is not None:
         return OneOutput.CLASS
-    return OneOutput.VALUE if subject.model.n_outputs == 1 else None
+    return OneOutput.VALUE if subject.n_outputs == 1 else None
 
 
 def describe_data(samples: Samples | SampleStream, options: DataOptions, seen: Overview | None = None) -> DataInfo:

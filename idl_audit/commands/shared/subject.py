@@ -17,6 +17,7 @@ import numpy as np
 from idl_audit.commands.options.reading import ModelOptions, NamedFile
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.class_output import as_scores
+from idl_audit.commands.shared.no_form import NoForm, Pulled, in_units, measured, slopes_by_torch, without_form
 from idl_audit.commands.shared.points import readable
 from idl_audit.commands.shared.runtime import Judged, judged
 from idl_audit.data.preprocessing import Preprocessing
@@ -54,7 +55,7 @@ from idl_audit.report.schema import (
 )
 from idl_audit.values import threads
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
-from idl_audit.values.errors import DataError, ModelFileError, OptionError, UnsupportedModelError
+from idl_audit.values.errors import DataError, MemoryLimitError, ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.values.input_sets import InputSet
 from idl_audit.values.network import Network
 
@@ -77,8 +78,8 @@ class Subject:
     """A model file with everything that audits ask of it."""
 
     path: Path
-    model: ImplicitModel
-    """Reads what the network reads: preprocessing is not part of it."""
+    form: ImplicitModel | NoForm
+    """The implicit model, or why there is none."""
     original: OriginalNetwork
     info: ModelInfo
     seconds: float
@@ -104,15 +105,46 @@ class Subject:
         refuse_changed(self.files)
 
     @property
+    def model(self) -> ImplicitModel:
+        """The implicit model, which reads what the network reads: preprocessing is not part of it.
+
+        Raises:
+            UnsupportedModelError: where the network has none; so does MemoryLimitError.
+        """
+        if isinstance(self.form, NoForm):
+            raise self.form.error
+        return self.form
+
+    @property
+    def no_form(self) -> NoForm | None:
+        """Why there is no implicit model; None where there is one."""
+        return self.form if isinstance(self.form, NoForm) else None
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
-        return self.model.input_shape
+        return self.form.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output of one sample."""
+        return self.form.output_shape
+
+    @property
+    def n_inputs(self) -> int:
+        """The number p of inputs."""
+        return self.form.n_inputs
+
+    @property
+    def n_outputs(self) -> int:
+        """The number q of outputs."""
+        return self.form.n_outputs
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """The network's own inputs, with their shapes for one sample; none where the file is a plain implicit model."""
-        if self.model.input_parts or self.graph is None:
-            return tuple((part.name, part.shape) for part in self.model.input_parts)
+        if self.form.input_parts or self.graph is None:
+            return tuple((part.name, part.shape) for part in self.form.input_parts)
         return tuple((value.name, self.input_shape) for value in live_inputs(self.graph, self.output or ""))
 
     @property
@@ -123,7 +155,8 @@ class Subject:
     @property
     def point_type(self) -> np.dtype[Any]:
         """The type of the network's input; points are float32 numbers where it is finer."""
-        return _compared(self).point_type
+        itself = self.network_itself or self
+        return input_type(itself.graph, itself.output_name)
 
     def readable(self, inputs: InputSet, preprocessing: Preprocessing) -> InputSet:
         """Return the same set, whose points are those that the network reads as numbers inside it."""
@@ -165,7 +198,8 @@ class Subject:
         points = np.asarray(inputs, np.float32)
         try:
             second = onnx2torch_network(self.path, self.graph, output=self.output_name)
-            judge = _in_data_units(as_scores(second, self.model, self.path), preprocessing, self.input_shape)
+            theirs_read = second if self.no_form is not None else as_scores(second, self.model, self.path)
+            judge = _in_data_units(theirs_read, preprocessing, self.input_shape)
             theirs, ours = self._read(judge(points)), self.network(preprocessing)(points)
         except UnsupportedModelError as error:
             return SecondOpinion(None, str(error))
@@ -177,6 +211,13 @@ class Subject:
             why = f"as {second.name} converts it, the network differs from {self.original.name} by {differ:.1e}"
             return SecondOpinion(None, f"{why} of max|y|")
         return SecondOpinion((second.name, lambda points: self._read(judge(points))))
+
+    def pulled(self, preprocessing: Preprocessing) -> Pulled | None:
+        """Return slopes of `network` by torch; None where torch has no copy of it."""
+        if self.graph is None:
+            return None
+        own = slopes_by_torch(self.path, self.graph, self.output_name, self.form, threshold=self.threshold is not None)
+        return None if own is None else in_units(own, preprocessing, self.input_shape)
 
     def _read(self, outputs: FloatArray) -> FloatArray:
         """Return the outputs as the audit reads them: scores of two classes where there is a threshold."""
@@ -200,13 +241,16 @@ class _ImplicitOriginal:
         return self.model(inputs.astype(np.float64))
 
 
-def open_subject(path: Path, options: ModelOptions | None = None, *, whole: bool = False) -> Subject:
+def open_subject(
+    path: Path, options: ModelOptions | None = None, *, whole: bool = False, may_lack_form: bool = False
+) -> Subject:
     """Read a model file (ONNX, PyTorch, or a converted .npz) and build its implicit model.
 
     Args:
         path: the file.
         options: how to read it.
         whole: keep a last softmax, where the values of outputs count and not their order alone.
+        may_lack_form: where the network has no implicit form and can be run, return it with `NoForm`.
 
     Raises:
         ModelFileError: where the file cannot be read, or must not be.
@@ -227,20 +271,25 @@ def open_subject(path: Path, options: ModelOptions | None = None, *, whole: bool
         _refuse_onnx_options(path, options)
         network = read_torch(path, kind, options.torch, chosen=chosen, output=options.output_name)
         graph, original = network.graph, network.original
-        model = _build(path, graph, options, whole=whole)
+        form = _form(path, graph, options, whole=whole, may_lack=may_lack_form)
     else:
         _refuse_torch_options(path, options.torch)
         graph = named(path, lambda: read_graph(path, chosen=chosen, whole=False))
-        model = _build(path, graph, options, whole=whole)
-        points = random_inputs(model.n_inputs, n=COMPARED)
+        form = _form(path, graph, options, whole=whole, may_lack=may_lack_form)
+        points = random_inputs(form.n_inputs, n=COMPARED)
         chosen_form = judged(path, graph, options, points, allowed=tolerance(graph))
         original = chosen_form.network
     files = graph.provenance.files
     refuse_changed(files)  # the network was read twice: by us, and by what runs it
+    model = None if isinstance(form, NoForm) else form
+    if isinstance(form, NoForm):
+        form = measured(path, form, original)
     info = describe_model(path, graph, model, options)
     seconds = time.monotonic() - start
-    original = as_scores(original, model, path)
-    return Subject(path, model, original, info, seconds, graph, options.output_name, files, judged=chosen_form)
+    original = original if model is None else as_scores(original, model, path)
+    if isinstance(form, NoForm):
+        info = info.model_copy(update={"unsupported": form.problems, "n_outputs": form.n_outputs})
+    return Subject(path, form, original, info, seconds, graph, options.output_name, files, judged=chosen_form)
 
 
 COMPARED: Final = 10
@@ -304,6 +353,17 @@ def _build(path: Path, graph: Graph, options: ModelOptions, *, whole: bool = Fal
     check_chosen(graph, options.input_name or (), chosen_output(path, graph, options.output_name), path)
     output, most = options.output_name, options.max_bytes
     return named(path, lambda: build_implicit(graph, output=output, max_bytes=most, whole=whole))
+
+
+def _form(path: Path, graph: Graph, options: ModelOptions, *, whole: bool, may_lack: bool) -> ImplicitModel | NoForm:
+    """Return the implicit model; where it is refused and the network may be run all the same, what stands for it."""
+    try:
+        return _build(path, graph, options, whole=whole)
+    except (UnsupportedModelError, MemoryLimitError) as error:
+        found = without_form(path, graph, options.output_name, error) if may_lack else None
+        if found is None:
+            raise
+        return found
 
 
 def named(path: Path, step: Callable[[], Step]) -> Step:
