@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from idl_audit.training.adam import Adam
 from idl_audit.training.losses import LOSSES, METHODS, PENALTIES, Batch, Method
 from idl_audit.training.network import Twin
 from idl_audit.training.schedule import Clock, Heard, Schedule, Step, batches
@@ -50,7 +51,7 @@ class Recipe:
     """How to train."""
 
     method: Method = "mtl"
-    a: float = 0.05
+    a: float = 0.0125
     """The share of intervals in the loss, or the width of SABR's boxes."""
     weight: float = 0.03
     """Of the penalty, where the method has one."""
@@ -132,7 +133,7 @@ def fine_tune(
                 break
     except KeyboardInterrupt:
         interrupted = True  # perhaps within a step: what was kept last is what goes on
-    return Tuned({name: value.numpy().copy() for name, value in run.mean.items()}, run.step, interrupted)
+    return Tuned(run.mean(), run.step, interrupted)
 
 
 class _Run:
@@ -140,9 +141,7 @@ class _Run:
 
     def __init__(self, network: Twin, samples: Samples, recipe: Recipe, schedule: Schedule) -> None:
         self.network, self.samples, self.recipe, self.schedule = network, samples, recipe, schedule
-        self.scales = _scales(network)
-        self.optimizer = torch.optim.Adam([{"params": [weight]} for weight in network.weights.values()])
-        self.mean = {name: weight.detach().clone() for name, weight in network.weights.items()}
+        self.adam = Adam(list(network.weights.values()), _scales(network), LARGEST_GRADIENT)
         self.chance = torch.Generator().manual_seed(recipe.seed + 1)
         self.step = 0
 
@@ -150,49 +149,39 @@ class _Run:
         """Take one step on some samples; return the loss before it."""
         recipe, network = self.recipe, self.network
         batch = self.samples.batch(places, recipe.wider * self.schedule.radius(self.step))
-        for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
-            group["lr"] = scale * recipe.rate * self.schedule.rate(self.step)
         loss_name, penalty = METHODS[recipe.method]
         loss = LOSSES[loss_name](network, batch, recipe.a, recipe.attack_steps, self.chance)
         if penalty is not None:
             loss = loss + recipe.weight * PENALTIES[penalty](network, self.samples.radius)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(network.weights.values(), LARGEST_GRADIENT)
-        if bool(torch.isfinite(norm)):
-            self.optimizer.step()
-        _average(self.mean, network, self.step)
+        self.adam.descend(loss, recipe.rate * self.schedule.rate(self.step), self.step)
+        self.adam.average(min(AVERAGED, (self.step + 1) / (self.step + 10)))
         self.step += 1
         return float(loss.detach())
 
+    def mean(self) -> dict[str, FloatArray]:
+        """Return the running mean of the weights."""
+        return dict(zip(self.network.weights, self._arrays(self.adam.mean), strict=True))
+
     def state(self) -> State:
         """Return where it stands."""
-        weights = list(self.network.weights.values())
-        adam = [self.optimizer.state.get(weight, {}) for weight in weights]
-        first, second = (
-            [own.get(key, torch.zeros_like(weight)) for own, weight in zip(adam, weights, strict=True)]
-            for key in ("exp_avg", "exp_avg_sq")
-        )
-        mean = list(self.mean.values())
-        chance = self.chance.get_state().numpy().copy()
-        return State(self.step, _copied(weights), _copied(mean), _copied(first), _copied(second), chance)
+        adam, chance = self.adam, self.chance.get_state().numpy().copy()
+        weights, mean = self._arrays(adam.vector), self._arrays(adam.mean)
+        return State(self.step, weights, mean, self._arrays(adam.first), self._arrays(adam.second), chance)
 
     def take(self, state: State) -> None:
         """Stand where an earlier run stood."""
         self.step = state.step
-        self.network.take(dict(zip(self.network.weights, state.weights, strict=True)))
-        self.mean = {name: torch.from_numpy(own.copy()) for name, own in zip(self.mean, state.mean, strict=True)}
-        for weight, first, second in zip(self.network.weights.values(), state.first, state.second, strict=True):
-            self.optimizer.state[weight] = {
-                "step": torch.tensor(float(state.step)),
-                "exp_avg": torch.from_numpy(first.copy()),
-                "exp_avg_sq": torch.from_numpy(second.copy()),
-            }
+        adam = self.adam
+        for vector, arrays in zip(
+            (adam.vector, adam.mean, adam.first, adam.second),
+            (state.weights, state.mean, state.first, state.second),
+            strict=True,
+        ):
+            vector.copy_(adam.layout.joined([torch.from_numpy(array) for array in arrays]))
         self.chance.set_state(torch.from_numpy(state.chance.copy()))
 
-
-def _copied(tensors: Sequence[Tensor]) -> tuple[FloatArray, ...]:
-    return tuple(tensor.detach().numpy().copy() for tensor in tensors)
+    def _arrays(self, vector: Tensor) -> tuple[FloatArray, ...]:
+        return tuple(view.numpy().copy() for view in self.adam.layout.views(vector))
 
 
 def _scales(network: Twin) -> list[float]:
@@ -208,10 +197,3 @@ def _scales(network: Twin) -> list[float]:
         size if weight.dim() > 1 and size else middle
         for size, weight in zip(sizes, network.weights.values(), strict=True)
     ]
-
-
-def _average(mean: dict[str, Tensor], network: Twin, step: int) -> None:
-    keep = min(AVERAGED, (step + 1) / (step + 10))
-    with torch.no_grad():
-        for name, weight in network.weights.items():
-            mean[name].mul_(keep).add_(weight, alpha=1 - keep)

@@ -1,17 +1,18 @@
 """Hardening: the weights of a given network are fine-tuned until more of its samples can be proved.
 
-One long run from the weights as they are, then short ones from where it ended with other coefficients: a smaller one
-where too much clean accuracy was lost, a larger one where there is some to spare; and mixtures of neighbours of which
-one keeps clean accuracy and the other does not. What is best on samples kept apart, judged by our own prover, is the
-answer.
+One long run from the weights as they are, with a small coefficient; then shorter ones with larger coefficients, each
+from where the one before ended, as long as clean accuracy is kept. Once one has lost it, coefficients between it and
+the last that kept it; where none has kept it, smaller ones, from the weights as they are: what a network has lost to
+intervals it does not find again in the time that is left. And mixtures of a run that has lost too much and the weights
+that it began with. What is best on samples kept apart, judged by our own prover, is the answer.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,13 +26,13 @@ from idl_audit.values.arrays import FloatArray
 
 Weights = Mapping[str, FloatArray]
 
-FIRST_SHARE: Final = 0.6
+FIRST_SHARE: Final = 0.4
 """Of the seconds, for the first run; the others share what is left."""
 FURTHER_RUNS: Final = 3
 FACTOR: Final = 4.0
 """Between the coefficients of two runs."""
 NARROWER: Final = 0.85
-"""Times the radius of training, where a run has lost too much: attacks cost clean accuracy as intervals do."""
+"""Times the radius of training, where no run has kept accuracy yet: attacks cost it as intervals do."""
 HALVINGS: Final = 4
 """Of the way between two neighbours, for the mixture that loses no more than it may."""
 FEWEST_STEPS: Final = 50
@@ -100,25 +101,30 @@ def harden(task: Task, heard: Callable[[str], Heard] = lambda name: lambda step:
     """
     network = task.network
     runs = _Runs(task, network.arrays(), heard)
-    recipe = task.recipe
-    has_more = _coefficient(recipe) is not None
-    runs.go(recipe, FIRST_SHARE * task.seconds if has_more else task.seconds, runs.before, Schedule)
-    share = (1 - FIRST_SHARE) / FURTHER_RUNS * task.seconds
-    for number in range(FURTHER_RUNS if has_more else 0):
-        if runs.interrupted:
-            break
-        found = _other(recipe, more=task.keeps(runs.front[-1]))
-        if found is None:
-            break
-        recipe = found
-        again = replace(recipe, rate=recipe.rate / 2, seed=task.recipe.seed + number + 1)
-        runs.go(again, share, runs.front[-1], _without_ramp)
-    front = [*runs.front, *_mixtures(task, [runs.before, *runs.front])]
+    if _coefficient(task.recipe) is None:
+        runs.go(_Run(task.recipe, task.seconds, runs.before, Schedule))
+    else:
+        run: _Run | None = _Run(task.recipe, FIRST_SHARE * task.seconds, runs.before, Schedule)
+        while run is not None and not runs.interrupted:
+            runs.go(run)
+            run = _next(runs)
+    front = [*runs.front, *_mixtures(runs)]
     chosen = _best(task, front)
     if chosen is not None and not chosen.score.certified > runs.before.score.certified:
         chosen = None
     network.take(runs.before.weights if chosen is None else chosen.weights)
     return Outcome(runs.before, tuple(front), chosen, runs.interrupted)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a run is to do."""
+
+    recipe: Recipe
+    seconds: float
+    start: Candidate
+    make: Callable[[int], Schedule]
+    """Steps -> their schedule."""
 
 
 class _Runs:
@@ -127,35 +133,56 @@ class _Runs:
     def __init__(self, task: Task, start: Weights, heard: Callable[[str], Heard]) -> None:
         self.task, self.heard = task, heard
         self.before = Candidate("before", start, task.before)
-        self.front: list[Candidate] = []
+        self.made: list[tuple[_Run, Candidate]] = []
         self.interrupted = False
 
-    def go(self, recipe: Recipe, seconds: float, start: Candidate, make: Callable[[int], Schedule]) -> None:
+    @property
+    def front(self) -> list[Candidate]:
+        """What the runs have reached."""
+        return [reached for _, reached in self.made]
+
+    def go(self, run: _Run) -> None:
         """Train from some weights, and have what comes of it judged."""
-        task, memory = self.task, self.task.memory
-        if len(self.front) < len(memory.runs):
-            done = memory.runs[len(self.front)]
-            self.front.append(Candidate(done.name, done.weights, done.score, done.steps))
+        task, memory, recipe = self.task, self.task.memory, run.recipe
+        if len(self.made) < len(memory.runs):
+            done = memory.runs[len(self.made)]
+            self.made.append((run, Candidate(done.name, done.weights, done.score, done.steps)))
             return
         each = seconds_a_step(task.network, task.products, recipe.batch, recipe.attack_steps)
-        schedule = make(max(FEWEST_STEPS, int(seconds / each)))
         name = _name(recipe)
-        task.network.take(start.weights)
+        task.network.take(run.start.weights)
         found = fine_tune(
             task.network,
             task.train,
             recipe,
-            schedule,
-            seconds=seconds,
+            run.make(max(FEWEST_STEPS, int(run.seconds / each))),
+            seconds=run.seconds,
             heard=self.heard(name),
             begun=memory.state,
             keep=memory.stands,
         )
         self.interrupted = found.interrupted
         reached = task.candidate(name, found.weights, found.steps)
-        self.front.append(reached)
+        self.made.append((run, reached))
         if not self.interrupted:
             memory.done(Done(name, reached.weights, reached.steps, reached.score))
+
+
+def _next(runs: _Runs) -> _Run | None:
+    """Return the run that the ones before make sensible; None where there were enough, or nothing is left to try."""
+    task, number = runs.task, len(runs.made)
+    if number > FURTHER_RUNS:
+        return None
+    kept = [(run.recipe, reached) for run, reached in runs.made if task.keeps(reached)]
+    lost = [run.recipe for run, reached in runs.made if not task.keeps(reached)]
+    recipe = _other(kept[-1][0] if kept else None, lost[-1] if lost else None)
+    if recipe is None:
+        return None
+    seconds = (1 - FIRST_SHARE) / FURTHER_RUNS * task.seconds
+    recipe = replace(recipe, seed=task.recipe.seed + number)
+    if not kept:
+        return _Run(recipe, seconds, runs.before, Schedule)
+    return _Run(replace(recipe, rate=task.recipe.rate / 2), seconds, kept[-1][1], _without_ramp)
 
 
 def _coefficient(recipe: Recipe) -> str | None:
@@ -164,17 +191,29 @@ def _coefficient(recipe: Recipe) -> str | None:
     return "a" if loss in ("mtl", "sabr") else None if penalty is None else "weight"
 
 
-def _other(recipe: Recipe, *, more: bool) -> Recipe | None:
-    """Return the recipe with a larger coefficient, or with a smaller one and radius; None where there is no larger."""
-    name = _coefficient(recipe)
+def _other(kept: Recipe | None, lost: Recipe | None) -> Recipe | None:
+    """Return the recipe to try next; None where there is no larger coefficient.
+
+    Args:
+        kept: the one of the largest coefficient that has kept clean accuracy.
+        lost: the one of the smallest coefficient that has lost it.
+    """
+    base = kept or lost
+    assert base is not None
+    name = _coefficient(base)
     assert name is not None
-    now = getattr(recipe, name)
-    then = now * FACTOR if more else now / FACTOR
+    now = float(getattr(base, name))
+    if kept is None:
+        return _with(replace(base, wider=base.wider * NARROWER), name, now / FACTOR)
+    then = now * FACTOR if lost is None else math.sqrt(now * float(getattr(lost, name)))
     if name == "a":
         then = min(then, 1.0)
-    if then == now:
-        return None
-    return replace(recipe, **{name: then}, wider=recipe.wider * (1.0 if more else NARROWER))
+    return None if then == now else _with(base, name, then)
+
+
+def _with(recipe: Recipe, name: str, value: float) -> Recipe:
+    changed: dict[str, Any] = {name: value}
+    return replace(recipe, **changed)
 
 
 def _name(recipe: Recipe) -> str:
@@ -191,19 +230,18 @@ def _without_ramp(steps: int) -> Schedule:
     return Schedule(steps, ramp=0.0)
 
 
-def _mixtures(task: Task, path: Sequence[Candidate]) -> list[Candidate]:
-    """Return weights between neighbours of which one keeps clean accuracy: as far as possible from that one.
+def _mixtures(runs: _Runs) -> list[Candidate]:
+    """Return weights between what runs began with that have lost too much, and where they ended: as far as allowed.
 
     Between the weights before and a run there is a long way, on which networks are poor; it is gone where nothing else
     keeps clean accuracy.
     """
-    runs = path[1:]
-    pairs = [(a, b) for a, b in pairwise(runs) if task.keeps(a) != task.keeps(b)]
-    if not any(map(task.keeps, runs)):
-        pairs = [(path[0], max(runs, key=lambda one: one.score.clean))]
+    task = runs.task
+    pairs = [(run.start, end) for run, end in runs.made if run.start is not runs.before and not task.keeps(end)]
+    if not any(map(task.keeps, runs.front)):
+        pairs = [(runs.before, max(runs.front, key=lambda one: one.score.clean))]
     found = []
-    for one, other in pairs:
-        kept, lost = (one, other) if task.keeps(one) else (other, one)
+    for kept, lost in pairs:
         share = _furthest(task, kept, lost)
         if share:
             name = f"{share:.0%} of the way from {kept.name} to {lost.name}"

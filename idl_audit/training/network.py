@@ -118,16 +118,16 @@ class Twin:
                 matrix = weight if last.transposed else weight.T
                 bias = None if last.bias is None else self._value(values, last.bias)
                 if isinstance(bias, Tensor | None) and last.scale == 1:
-                    apart = matrix[None] - matrix[labels][:, None]
-                    found = torch.einsum("nqh,nh->nq", apart, hidden.centre)
-                    found = found + torch.einsum("nqh,nh->nq", apart.abs(), hidden.radius)
+                    own, places = torch.unique(labels, return_inverse=True)
+                    apart = (matrix[None] - matrix[own][:, None]).abs()
+                    spread = (hidden.radius @ apart.flatten(0, 1).T).reshape(len(labels), len(own), -1)[rows, places]
+                    found: Tensor = hidden.centre @ matrix.T
                     if bias is not None:
-                        flat = bias.reshape(-1).expand(matrix.shape[0])
-                        found = found + flat[None] - flat[labels][:, None]
-                    return found
+                        found = found + bias.reshape(-1)
+                    return found - found[rows, labels][:, None] + spread
         scores = self.span(box)
-        found = scores.hi - scores.lo[rows, labels][:, None]
-        return found.index_put((rows, labels), torch.zeros(len(labels)))
+        above = scores.hi - scores.lo[rows, labels][:, None]
+        return above.index_put((rows, labels), torch.zeros(len(labels)))
 
     def spread(self, radius: Tensor, *, alike: bool = False) -> Tensor:
         """Return how far each score moves at most, (q,), where entries of any input move by `radius`.

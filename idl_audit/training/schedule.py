@@ -17,11 +17,11 @@ from torch import Tensor
 
 from idl_audit.training.network import Twin
 
-PRODUCTS_A_SECOND: Final = 1e10
+PRODUCTS_A_SECOND: Final = 2.5e10
 """What a core of the last ten years does in float32 of small matrices."""
-CONVOLVED_A_SECOND: Final = 2.5e9
+CONVOLVED_A_SECOND: Final = 1.2e10
 """The same of small convolutions."""
-SECONDS_A_NODE: Final = 3.6e-5
+SECONDS_A_NODE: Final = 8e-5
 """What torch spends on one operator of a batch besides its products, forwards or backwards."""
 PASSES: Final = 3.0
 """A forward pass with its gradient costs so many forward passes; an interval is two numbers."""

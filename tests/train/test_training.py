@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -17,6 +18,7 @@ from torch import Tensor
 from idl_audit import load, sensitivity_matrix
 from idl_audit.graph.original import chosen_output
 from idl_audit.graph.reader import read_graph
+from idl_audit.training.adam import Adam, Layout
 from idl_audit.training.choose import Score
 from idl_audit.training.fine_tune import Recipe, Samples, fine_tune
 from idl_audit.training.harden import FURTHER_RUNS, NARROWER, Candidate, Task, _other, harden
@@ -236,31 +238,39 @@ def chosen_by(task: Task) -> tuple[str | None, list[str]]:
     return (None if found.chosen is None else found.chosen.name), [one.name for one in found.front]
 
 
-def test_runs_take_less_of_what_costs_accuracy_and_more_where_there_is_some_to_spare() -> None:
+def test_runs_take_more_while_accuracy_is_kept_and_then_what_lies_between() -> None:
     name, front = chosen_by(asked_of([(98, 10), (97, 60), (90, 80), (97, 70), (97, 65)], least=96))
-    assert front == ["mtl, a = 0.05", "mtl, a = 0.2", "mtl, a = 0.05", "mtl, a = 0.2"]  # mixtures lose too much
-    assert name in front
-    scores = [(98, 10), (90, 80), (90, 80), (90, 80), (97, 50)]
-    name, front = chosen_by(asked_of(scores, least=96, mixed=(96, 55)))
-    assert front[:3] == ["mtl, a = 0.05", "mtl, a = 0.0125", "mtl, a = 0.00313"]
-    assert front[3] == "mtl, a = 0.000781"
-    assert name == front[4] == "94% of the way from mtl, a = 0.000781 to mtl, a = 0.00313"
+    assert front == ["mtl, a = 0.0125", "mtl, a = 0.05", "mtl, a = 0.025", "mtl, a = 0.0354"]  # mixtures lose too much
+    assert name == "mtl, a = 0.025"
+    name, front = chosen_by(asked_of([(98, 10), (97, 60), *[(90, 80)] * 3], least=96, mixed=(96, 65)))
+    assert front[1:4] == ["mtl, a = 0.05", "mtl, a = 0.025", "mtl, a = 0.0177"]
+    assert name == front[4] == "94% of the way from mtl, a = 0.0125 to mtl, a = 0.05"
+    assert len(front) == 7
+
+
+def test_runs_take_less_from_the_weights_before_until_accuracy_is_kept() -> None:
+    task = asked_of([(98, 10), *[(90, 80)] * 3, (97, 50)], least=96, mixed=(96, 55))
+    name, front = chosen_by(task)
+    assert front == ["mtl, a = 0.0125", "mtl, a = 0.00313", "mtl, a = 0.000781", "mtl, a = 0.000195"]
+    assert name == front[-1]
 
 
 def test_the_radius_of_training_shrinks_with_the_coefficient() -> None:
-    less = _other(Recipe("mtl", a=0.4, wider=1.0), more=False)
+    recipe = Recipe("mtl", a=0.4, wider=1.0)
+    less, more, between = _other(None, recipe), _other(recipe, None), _other(recipe, replace(recipe, a=0.9))
     assert less is not None
     assert (less.a, less.wider) == pytest.approx((0.1, NARROWER))
-    more = _other(Recipe("mtl", a=0.4, wider=1.0), more=True)
     assert more is not None
     assert (more.a, more.wider) == (1.0, 1.0)
-    assert _other(more, more=True) is None
+    assert between is not None
+    assert (between.a, between.wider) == pytest.approx((0.6, 1.0))
+    assert _other(more, None) is None
 
 
 def test_penalties_have_weights_and_methods_without_a_number_have_one_run() -> None:
     assert chosen_by(asked_of([(98, 10), (97, 60)], least=98, method="S"))[1][0] == "S, weight = 0.03"
     assert chosen_by(asked_of([(98, 10), (97, 60)], least=96, method="ibp")) == ("ibp", ["ibp"])
-    assert chosen_by(asked_of([(98, 10), (97, 60)], least=96, method="mtl+S"))[1][0] == "mtl+S, a = 0.05"
+    assert chosen_by(asked_of([(98, 10), (97, 60)], least=96, method="mtl+S"))[1][0] == "mtl+S, a = 0.0125"
 
 
 def test_nothing_is_chosen_where_nothing_keeps_clean_accuracy_or_nothing_is_gained() -> None:
@@ -272,7 +282,7 @@ def test_nothing_is_chosen_where_nothing_keeps_clean_accuracy_or_nothing_is_gain
 
 def test_a_way_back_to_the_weights_before_is_gone_where_nothing_else_keeps_accuracy() -> None:
     name, front = chosen_by(asked_of([(98, 10), *[(50, 60)] * (1 + FURTHER_RUNS)], least=96, mixed=(97, 20)))
-    assert name == front[-1] == "94% of the way from before to mtl, a = 0.05"
+    assert name == front[-1] == "94% of the way from before to mtl, a = 0.0125"
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
@@ -386,3 +396,43 @@ def test_candidates_are_values() -> None:
     assert score.certified == 4.0
     assert replace(score, branched=0, by_branching=0).certified == 2.0
     assert Candidate("before", {}, score).steps == 0
+
+
+def test_adam_on_one_vector_is_torch_s_on_each_weight() -> None:
+    """With steps in units of each weight, gradients cut to a length, and kernels whose channels come last."""
+    chance = torch.Generator().manual_seed(0)
+    shapes, scales = ((3, 2), (3,), (2, 3, 2, 2), (4,)), [0.5, 1.0, 2.0, 1.0]
+    given = [torch.randn(shape, generator=chance) for shape in shapes]
+    goals = [torch.randn(shape, generator=chance) for shape in shapes]
+    ours, theirs = ([one.clone().requires_grad_() for one in given] for _ in range(2))
+    adam = Adam(ours, scales, 1.0)
+    assert all(torch.equal(one, other) for one, other in zip(ours, given, strict=True))
+    peer = torch.optim.Adam([{"params": [one], "lr": 0.1 * s} for one, s in zip(theirs, scales, strict=True)])
+    for number in range(5):
+
+        def loss(weights: list[Tensor]) -> Tensor:  # the last weight is not read
+            pairs = zip(weights[:3], goals, strict=False)
+            return torch.stack([(one - goal).square().sum() for one, goal in pairs]).sum()
+
+        adam.descend(loss(ours), 0.1, number)
+        peer.zero_grad()
+        loss(theirs).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+        peer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(ours[3], given[3])
+    stays = adam.vector.clone()
+    adam.descend(ours[0].sum() * math.inf, 0.1, 5)
+    assert torch.equal(adam.vector, stays)
+
+
+def test_what_lies_in_one_vector_comes_back() -> None:
+    tensors = [torch.arange(24.0).reshape(2, 3, 2, 2), torch.arange(3.0), torch.arange(6.0).reshape(2, 3)]
+    layout = Layout(tensors)
+    vector = layout.joined(tensors)
+    assert all(torch.equal(one, other) for one, other in zip(layout.views(vector), tensors, strict=True))
+    kernel = layout.views(vector)[0]
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    kernel[0, 1, 0, 0] = -7
+    assert (vector == -7).sum() == 1
