@@ -23,7 +23,7 @@ from idl_audit.values.verdicts import Reason, Verdict
 from tests.shared.command_line import run
 
 FLOAT = TensorProto.FLOAT
-REMAINDER = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], np.float32)
+ROWS = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], np.float32)
 
 
 def saved(path: Path, nodes, constants=(), *, n: int = 3, outputs=("y",), ml: int = 0) -> Path:
@@ -60,20 +60,23 @@ def tree(path: Path) -> Path:
     return saved(path, [node], ml=3)
 
 
-def remainder(path: Path, *, rows: np.ndarray = REMAINDER) -> Path:
-    """y = rows^T (x mod 10): the identity on small numbers, by an operator that is not read."""
+def ranked(path: Path, *, rows: np.ndarray = ROWS) -> Path:
+    """y = rows^T (x + 0 argmax(x)): linear, with an operator that is not read."""
     nodes = [
-        helper.make_node("Mod", ["x", "m"], ["r"], name="rest", fmod=1),
+        helper.make_node("ArgMax", ["x"], ["k"], name="rest", axis=1),
+        helper.make_node("Cast", ["k"], ["f"], to=FLOAT),
+        helper.make_node("Mul", ["f", "m"], ["z"]),
+        helper.make_node("Add", ["x", "z"], ["r"]),
         helper.make_node("MatMul", ["r", "w"], ["y"]),
     ]
-    return saved(path, nodes, {"m": np.float32(10), "w": rows}, n=len(rows))
+    return saved(path, nodes, {"m": np.float32(0), "w": rows}, n=len(rows))
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tree(Path("tree.onnx"))
-    remainder(Path("rest.onnx"))
+    ranked(Path("rest.onnx"))
     inputs = np.array([[0.48, 0.0, 0.0], [0.2, 0.3, 0.0], [0.9, 0.1, 0.0]], np.float32)
     np.savez("tree.npz", inputs=inputs, labels=[0, 0, 0])
     np.savez("rest.npz", inputs=inputs, labels=[0, 1, 1])
@@ -113,7 +116,7 @@ def test_best_effort_certifies_nothing_and_a_gate_says_so(folder, name):
 def test_without_best_effort_certify_refuses_and_names_it(folder):
     ran = run("certify", "rest.onnx", "-d", "rest.npz", "-e", "0.1")
     assert ran.code == 2
-    assert "Mod node 'rest' jumps" in ran.err
+    assert "ArgMax node 'rest' jumps" in ran.err
     assert "certify with --best-effort" in ran.err
 
 
@@ -148,7 +151,7 @@ def test_what_is_found_lies_in_the_set_and_is_misclassified(folder, asked):
     with np.load("adv.npz") as file:
         found = dict(file)
     change = found["inputs"].astype(np.float64) - found["originals"]
-    assert np.argmax(found["inputs"] @ REMAINDER, axis=1).tolist() == [0]
+    assert np.argmax(found["inputs"] @ ROWS, axis=1).tolist() == [0]
     assert np.abs(change).max() <= 0.15
     if "--sparse" in asked:
         assert np.count_nonzero(np.abs(change) > 1e-7) == 1
@@ -159,12 +162,12 @@ def test_what_is_found_lies_in_the_set_and_is_misclassified(folder, asked):
 def test_who_asks_for_the_model_gets_the_refusal(folder):
     subject = open_subject(Path("rest.onnx"), ModelOptions(), may_lack_form=True)
     assert (subject.n_inputs, subject.n_outputs) == (3, 2)
-    with pytest.raises(UnsupportedModelError, match="Mod node 'rest' jumps"):
+    with pytest.raises(UnsupportedModelError, match="ArgMax node 'rest' jumps"):
         _ = subject.model
 
 
 def test_one_output_needs_a_threshold(folder):
-    remainder(Path("one.onnx"), rows=REMAINDER[:, :1])
+    ranked(Path("one.onnx"), rows=ROWS[:, :1])
     np.savez("one.npz", inputs=np.array([[0.48, 0, 0], [0.2, 0, 0]], np.float32), labels=[0, 0])
     refused = run("attack", "one.onnx", "-d", "one.npz", "-e", "0.05")
     assert refused.code == 2
@@ -184,10 +187,11 @@ def test_a_network_that_draws_numbers_is_no_function(folder):
 def test_a_file_with_faults_is_shown_to_nobody(folder):
     """An operator is asked for an attribute that it does not have: no runtime is to see that."""
     nodes = [
-        helper.make_node("Mod", ["x", "m"], ["r"], name="rest", fmod=1),
+        helper.make_node("ArgMax", ["x"], ["k"], name="rest", axis=1),
+        helper.make_node("Cast", ["k"], ["r"], to=FLOAT),
         helper.make_node("Softmax", ["r"], ["y"], sides=3),
     ]
-    saved(Path("odd.onnx"), nodes, {"m": np.float32(10)})
+    saved(Path("odd.onnx"), nodes)
     ran = run("attack", "odd.onnx", "-d", "rest.npz", "-e", "0.1")
     assert ran.code == 2
     assert "sides" in ran.err
