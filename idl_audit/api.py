@@ -428,6 +428,9 @@ def _of_balls(opened: _Opened, asked: ArrayOptions) -> Callable[[FloatArray, int
     check_eps_units((radius,), float(rows.min()), float(rows.max()), asked.preprocessing.bounds)
     lo, hi = asked.preprocessing.bounds or (None, None)
     arithmetic = None if options.arithmetic == "real" else opened.bounds()
+    if isinstance(arithmetic, FloatMargins) and arithmetic.written.arithmetic.name != options.arithmetic:
+        own = arithmetic.written.arithmetic.name
+        raise OptionError(f"the network computes in {own}; ask for arithmetic={own!r}, or 'real'")
 
     def decide(row: FloatArray, label: int) -> Result:
         box = Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type)

@@ -15,7 +15,7 @@ import numpy as np
 
 from idl_audit.commands.options.measures import BoundsOptions
 from idl_audit.commands.shared.boxes import threat_model
-from idl_audit.commands.shared.float_margins import float_margins
+from idl_audit.commands.shared.float_margins import check_arithmetic, float_margins
 from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
@@ -64,6 +64,7 @@ def audit_bounds(
     clock = Clock()
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
+        check_arithmetic(subject, options.arithmetic)
         samples = open_samples(subject, options.data, with_labels=False)
         sets = _Sets(options, subject, samples)
     preprocessing = options.data.preprocessing

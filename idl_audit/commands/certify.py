@@ -38,6 +38,7 @@ from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.cluster import Cluster, connected, lost_cluster
 from idl_audit.commands.shared.deciding import Decided, SampleTasks, Setting, decide_all
 from idl_audit.commands.shared.demands import read_as
+from idl_audit.commands.shared.float_margins import check_arithmetic
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.journal import Journal, entry_of, samples_of
 from idl_audit.commands.shared.kept_points import KeptPoints
@@ -82,6 +83,7 @@ def _audit(
         tell(cluster.note())
     with clock.step("read and convert"):
         asked = options.demanded
+from idl_audit.commands.shared.float_margins import check_arithmetic
         opened = opened_for(path, options)
         if opened.no_form is not None:
             options = attacked_alone(opened.no_form, options)

@@ -16,6 +16,7 @@ from idl_audit.commands.certify_query import audit_query
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_resume import row_sha256
 from idl_audit.commands.shared.float_margins import (
+    check_arithmetic,
     errors_of_alike,
     float_margins,
     told_denied,
@@ -158,6 +159,7 @@ def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOpt
 
     Each of the latter gets an equal part of what is left. unsat: all of them are.
     """
+    check_arithmetic(subject, options.arithmetic)
     diagnostics = tuple(_diagnostics(asked))
     model, original, arithmetic = subject.model, subject.original, _arithmetic(subject, options)
     if isinstance(arithmetic, Unbounded):

@@ -125,7 +125,7 @@ class Product:
             nodes,
             MappingProxyType({name: value for name, value in self.constants.items() if name in read}),
             self._provenance(),
-            max((graph.arithmetic for graph in graphs), key=_COARSENESS.index),
+            max([self.element, *(graph.arithmetic for graph in graphs)], key=_COARSENESS.index),
             problems=tuple(dict.fromkeys(problem for graph in graphs for problem in graph.problems)),
         )
 

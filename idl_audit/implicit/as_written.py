@@ -4,32 +4,35 @@
 is the same function; in floating point |W2||W1| and the sizes of the single constants decide what is rounded away. Here
 every operator that rounds ends in an identity block, with what is to be known of its roundings (docs/mathematics.md,
 section 12). What an operator does to its numbers beyond that is a table; an operator that is not in it has no known
-bound.
+bound. The format is a property of each block: the coarsest type of floats among what its operator reads and makes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.graph.ir import Graph, Node, shown
+from idl_audit.graph.ir import Graph, Node, live_inputs, shown
+from idl_audit.graph.original import chosen_output
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.contraction import Contraction
 from idl_audit.implicit.activations.jumping import Stairs
 from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import assembled, walk_graph
 from idl_audit.implicit.kernels import (
+    ARITHMETICS,
     EXACT,
     FLOAT32,
-    FLOAT64,
     SPARE,
     Arithmetic,
     Kernel,
+    coarsest,
     kernel_in_layer,
     kernel_of,
     kernel_of_norm,
@@ -56,8 +59,10 @@ class Rounding:
 
     is_state: bool
     """Whether they are values of a nonlinear operator: their size is that of the values, whatever they are made of."""
-    terms: int = 0
-    """Of a linear operator: roundings that one entry goes through at most; 0 where it is exact."""
+    arithmetic: Arithmetic = FLOAT32
+    """The format of its numbers, or a coarser one."""
+    share: float = 0.0
+    """Of a linear operator: gamma, what the sizes of its terms are multiplied by; 0 where it is exact."""
     parts: FloatArray | None = None
     """Sizes of the constants that are added one by one, (n,); the form's own constant where left out."""
     kernel: Kernel = EXACT
@@ -71,7 +76,7 @@ class Rounding:
 
 @dataclass(frozen=True, eq=False)
 class AsWritten:
-    """The network operator by operator, the arithmetic that it runs in, and how its blocks round."""
+    """The network operator by operator, the coarsest arithmetic that it runs in, and how its blocks round."""
 
     model: ImplicitModel
     roundings: tuple[Rounding, ...]
@@ -79,6 +84,8 @@ class AsWritten:
     arithmetic: Arithmetic
     output: Rounding = Rounding(False)
     """Of the outputs, where they are more than moved numbers."""
+    entry: Arithmetic = FLOAT32
+    """The format of its inputs, or a finer one than what they are rounded to."""
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -115,17 +122,21 @@ def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None
         UnsupportedModelError: with every operator whose rounding nothing is known of, and what else has no model.
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
-    walk = _AsWrittenWalk(graph.opset, max_bytes)
+    walk = _AsWrittenWalk(graph.opset, max_bytes, _Elements(graph))
     walked = walk_graph(graph, walk, output)
+    target = chosen_output(graph.provenance.path or Path("the model"), graph, output)
+    kinds = {value.dtype for value in live_inputs(graph, target)} & set(ARITHMETICS)
+    used = walk.kinds | kinds | {graph.arithmetic}
     problems = list(dict.fromkeys(walk.unknown))
-    for node in walked.folded:
-        if node.op not in SAME_EVERYWHERE:
-            problems.append(f"{node.op} node '{shown(node.label)}' computes a constant, as each runtime does it")
-    arithmetic = _arithmetic(graph, problems)
-    if problems or arithmetic is None:
+    for node in _computed_differently(walked.folded, walk.elements, used):
+        problems.append(f"{node.op} node '{shown(node.label)}' computes a constant, as each runtime does it")
+    if used >= _HALF:
+        problems.append("arithmetic in both float16 and bfloat16")
+    if problems:
         raise UnsupportedModelError(problems)
     model, made = assembled(walked)
-    return AsWritten(model, tuple(walk.roundings[number] for number in made), arithmetic)
+    roundings = tuple(walk.roundings[number] for number in made)
+    return AsWritten(model, roundings, coarsest(used), Rounding(False, coarsest(used)), coarsest(kinds))
 
 
 def of_implicit_model(model: ImplicitModel) -> AsWritten:
@@ -142,29 +153,50 @@ def of_implicit_model(model: ImplicitModel) -> AsWritten:
         kernel = kernel_of(block.activation)
         if kernel is None:
             unknown[f"the activation {block.activation.name}"] = None
-        terms = sum(linear_map.row_terms for linear_map in row.maps) + SPARE
-        roundings.append(Rounding(True, terms, kernel=kernel or EXACT))
+        share = FLOAT32.gamma(sum(linear_map.row_terms for linear_map in row.maps), SPARE)
+        roundings.append(Rounding(True, share=share, kernel=kernel or EXACT))
     if unknown:
         raise UnsupportedModelError(list(unknown))
-    terms = sum(linear_map.row_terms for linear_map in model.output.maps) + SPARE
-    return AsWritten(model, tuple(roundings), FLOAT32, Rounding(False, terms))
+    share = FLOAT32.gamma(sum(linear_map.row_terms for linear_map in model.output.maps), SPARE)
+    return AsWritten(model, tuple(roundings), FLOAT32, Rounding(False, share=share))
 
 
-def _arithmetic(graph: Graph, problems: list[str]) -> Arithmetic | None:
-    """Return the arithmetic of the file's numbers; casts to a narrower one count for all of it."""
-    kinds = {value.dtype for value in graph.inputs}
-    casts = {node.attributes.get("to") for node in graph.nodes if node.op == "Cast"}
-    half = {"float16", "bfloat16"}
-    if kinds & half or casts & {_FLOAT16, _BFLOAT16} or graph.arithmetic in half:
-        problems.append("arithmetic in half precision")
-        return None
-    if kinds == {"float64"}:
-        return FLOAT32 if _FLOAT in casts else FLOAT64
-    return FLOAT32
+class _Elements:
+    """The types of floats that each node of a graph reads and makes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._of = {value.name: value.dtype for value in graph.inputs}
+        self._of |= {name: value.dtype.name for name, value in graph.constants.items()}
+        self._every: frozenset[str] = frozenset()
+        self._nodes: dict[tuple[str, str], frozenset[str]] = {}
+        for node in graph.nodes:
+            read = [self._of[name] for name in node.inputs if self._of.get(name) in ARITHMETICS]
+            told = [_FLOATS[number] for key in _TYPES if (number := node.attributes.get(key)) in _FLOATS]
+            if node.op in ("Cast", "CastLike"):
+                like = self._of.get(node.inputs[1], "float32") if node.op == "CastLike" else ""
+                made = like or (told[0] if told else "int64")
+            else:
+                made = max([*read, *told], key=_COARSENESS.index, default="")
+            found = frozenset({*read, *told, made} & set(ARITHMETICS))
+            self._every |= found
+            for name in node.outputs:
+                self._of[name] = made
+                self._nodes[node.op, name] = found
+        self._every |= {value.dtype for value in graph.inputs} & set(ARITHMETICS)
+
+    def of(self, node: Node) -> frozenset[str]:
+        """Return those of a node; of one that stands for several, which the graph does not have, all that there are."""
+        own = [self._nodes.get((node.op, name)) for name in node.outputs if name]
+        known = [found for found in own if found]
+        return frozenset().union(*known) if known and len(known) == len(own) else self._every
 
 
-_FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16
+_FLOATS: Final[Mapping[Any, str]] = MappingProxyType({1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"})
 """TensorProto's numbers of these types."""
+_WIDE: Final = frozenset({1, 11})
+_TYPES: Final = ("to", "dtype", "output_dtype", "softmax_precision")
+"""Attributes that name a type."""
+_COARSENESS: Final = tuple(ARITHMETICS)
 
 
 # --- what operators do ------------------------------------------------------------------------------------------------
@@ -191,9 +223,9 @@ class _Rule:
     inner: bool = False
     """Whether sums within the operator are rounded before its last function is computed."""
     parts: PartsOf | None = None
-    final: Callable[[Node], Kernel] = field(default=lambda node: EXACT)
+    final: Callable[[Node, Arithmetic], Kernel] = field(default=lambda node, arithmetic: EXACT)
     """Of "states" that are made of several activations: the error of the whole."""
-    besides: Callable[[int], float] | None = None
+    besides: Callable[[int, Arithmetic], float] | None = None
     """Of "linear" ones that a runtime computes by functions of n entries each: their error. What the lowering has in
     their place is exact."""
 
@@ -206,25 +238,26 @@ def _batch_norm_parts(node: Node, values: Sequence[TensorValue | None], form: Af
     return np.broadcast_to(sizes.reshape(behind), form.shape).reshape(-1) * (1 + 1e-9)
 
 
-def _hard_sigmoid(node: Node) -> Kernel:
+def _hard_sigmoid(node: Node, arithmetic: Arithmetic) -> Kernel:
     """alpha z + beta, which counts where it is within [0, 1]."""
-    return Kernel(8 * FLOAT32.unit * (1 + 2 * abs(float_attribute(node, "beta", 0.5))))
+    return Kernel(8 * arithmetic.unit * (1 + 2 * abs(float_attribute(node, "beta", 0.5))))
 
 
-def _one_difference(node: Node) -> Kernel:
+def _one_difference(node: Node, arithmetic: Arithmetic) -> Kernel:
     """z - bias, beyond the threshold alone."""
-    return Kernel(of_value=2 * FLOAT32.unit)
+    return Kernel(of_value=2 * arithmetic.unit)
 
 
-def _logarithm_of_a_sum(n: int) -> float:
+def _logarithm_of_a_sum(n: int, arithmetic: Arithmetic) -> float:
     """|L' - L| at most, L = log(sum of exp(z_j - m)) over n entries, m the largest, and of roundings 4 u L.
 
     The shares p_j = exp(z_j - m - L) have sum p_j (m - z_j) = (their entropy) - L <= ln n, so that rounding z_j - m
     changes the sum by the share u ln n, besides those of exp and of adding up; and 0 <= L <= ln n.
     """
-    exp, log, width = measured("exp"), measured("log"), math.log(n)
-    share = 1.05 * FLOAT32.unit * (width + n + 1) + exp.of_value + n * exp.absolute
-    return math.inf if share > 0.25 else 1.4 * share + (4 * FLOAT32.unit + log.of_value) * (width + 1)
+    exp, log, width = measured("exp", arithmetic), measured("log", arithmetic), math.log(n)
+    adding = arithmetic.unit * (width + 1) + arithmetic.accumulator * n
+    share = 1.05 * adding + exp.of_value + n * exp.absolute
+    return math.inf if share > 0.25 else 1.4 * share + (4 * arithmetic.unit + log.of_value) * (width + 1)
 
 
 _SCATTERS: Final = ("Scatter", "ScatterElements", "ScatterND")
@@ -244,6 +277,15 @@ _FACTORS: Final = 2
 
 _NORMS: Final = ("GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization")
 """Operators that are one norm, a scale and a shift."""
+
+_IN_ACCUMULATORS: Final = frozenset(
+    {
+        *("Attention", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gemm"),
+        *("GlobalAveragePool", "GlobalLpPool", "LogSoftmax", "LpPool", "MatMul", "ReduceL1", "ReduceL2"),
+        *("ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceSum", "ReduceSumSquare", *LAYERS, *_NORMS),
+    }
+)
+"""Operators whose sums of many terms are made in float32 or finer floats, whatever they add up."""
 
 _MOVES, _LINEAR, _STATES = _Rule("moves"), _Rule("linear"), _Rule("states")
 
@@ -304,7 +346,7 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
 
 _OF_USES: Final[Mapping[str, _Rule]] = MappingProxyType(
     {
-        _POWER_OF_A_CONSTANT: _Rule("states", final=lambda node: Kernel(of_value=4 * FLOAT32.unit)),
+        _POWER_OF_A_CONSTANT: _Rule("states", final=lambda node, arithmetic: Kernel(of_value=4 * arithmetic.unit)),
     }
 )
 """Uses of operators that round otherwise than the operators do."""
@@ -326,6 +368,37 @@ SAME_EVERYWHERE: Final = frozenset(
 )
 """Operators on constants whose result is the same in every runtime: moved, or correctly rounded."""
 
+MOVED_EVERYWHERE: Final = SAME_EVERYWHERE - {
+    *("Add", "Cast", "CastLike", "DequantizeLinear", "Div", "Mul", "Range", "Reciprocal", "Sqrt", "Sub")
+}
+"""Those that round nothing: of 16-bit floats some runtimes round each step, and others the last one alone."""
+
+
+_HALF: Final = frozenset({"float16", "bfloat16"})
+
+
+def _computed_differently(folded: Sequence[Node], elements: _Elements, used: frozenset[str]) -> Iterator[Node]:
+    """Yield the nodes of constants whose results are not the same numbers in every runtime.
+
+    What a file holds in 16 bits has the same numbers in float32 where it is cast, and is known as float32 here: what
+    was computed before a cast may have been rounded to 16 bits, or not.
+    """
+    computed: set[str] = set()
+    for node in folded:
+        after = not computed.isdisjoint(node.inputs)
+        if node.op == "Cast" and node.attributes.get("to") in _WIDE and not after:
+            continue
+        kinds = elements.of(node) | used
+        if (node.op in ("Cast", "CastLike") and after) or node.op not in _same(kinds):
+            yield node
+        if after or node.op not in MOVED_EVERYWHERE:
+            computed.update(node.outputs)
+
+
+def _same(kinds: frozenset[str]) -> frozenset[str]:
+    return MOVED_EVERYWHERE if kinds & _HALF else SAME_EVERYWHERE
+
+
 LONGEST_FRACTION: Final = 2.0**12
 """Weights of an interpolation that are whole numbers of 1 / this are exact in every runtime; others are not."""
 
@@ -335,9 +408,12 @@ class _AsWrittenWalk(Walk):
 
     keeps_apart = True
 
-    def __init__(self, opset: int, max_bytes: int | None) -> None:
+    def __init__(self, opset: int, max_bytes: int | None, elements: _Elements) -> None:
         super().__init__(opset, max_bytes)
         self.roundings: list[Rounding] = []
+        self.kinds: frozenset[str] = frozenset()
+        """The types of floats that were met."""
+        self.elements = elements
         self.unknown: list[str] = []
         self._unmeasured: list[str] = []
         """Activations of the steps of the layer that is being lowered."""
@@ -354,30 +430,35 @@ class _AsWrittenWalk(Walk):
         """Make a block, as in every walk, with the error of its function."""
         is_state = activation.name != "identity" or maximum is not None
         in_one_step = (node.op, activation.name) in _IN_ONE_STEP
-        kernel = EXACT if in_one_step else kernel_of_norm(activation) or kernel_of(activation)
+        arithmetic = self._arithmetic(node)
+        kernel = EXACT if in_one_step else kernel_of_norm(activation, arithmetic) or kernel_of(activation, arithmetic)
         rule = _RULES.get(node.op, _MOVES)
         if node.op in LAYERS:
-            kernel = kernel_in_layer(activation)
+            kernel = kernel_in_layer(activation, arithmetic)
         elif rule.besides is not None:
             kernel = EXACT  # of the whole
         elif isinstance(activation, Contraction):
-            kernel = kernel_of_products(activation, rule.spare)
+            kernel = kernel_of_products(activation, arithmetic, rule.spare)
         if kernel is None and node.op in LAYERS:
             self._unmeasured.append(activation.name)
         elif kernel is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")
-        terms = 0
-        if rule.inner and _adds(form):
-            terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
+        share = _share(node, rule, form, arithmetic) if rule.inner and _adds(form) else 0.0
         of_squares = rule.inner and activation.name == "sqrt"
-        rounding = Rounding(is_state, terms, kernel=kernel or EXACT, never_negative=of_squares)
+        rounding = Rounding(is_state, arithmetic, share, kernel=kernel or EXACT, never_negative=of_squares)
         if isinstance(activation, Stairs) and node.op in QUANTISED:
-            rounding = replace(rounding, kernel=Kernel(within=COUNTED), besides=_of_zero_points(activation))
+            besides = _of_zero_points(activation, arithmetic)
+            rounding = replace(rounding, kernel=Kernel(within=COUNTED), besides=besides)
         if node.op == "LRN" and is_state and float_attribute(node, "alpha", 1e-4) >= 0:
             floor = float_attribute(node, "bias", 1.0)
             rounding = replace(rounding, least=-math.inf if activation.name in _OF_LRN_ITSELF else floor)
         self.roundings.append(rounding)
         return super().states(node, activation, form, suffix=suffix, maximum=maximum)
+
+    def _arithmetic(self, node: Node) -> Arithmetic:
+        kinds = self.elements.of(node)
+        self.kinds |= kinds
+        return coarsest(kinds)
 
     def apart(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
         """Return an identity block in the form's place, whose roundings are its own, unless it only moves numbers."""
@@ -414,9 +495,9 @@ class _AsWrittenWalk(Walk):
     def _ended(self, node: Node, rule: _Rule, arguments: Sequence[TensorValue | None], form: AffineForm) -> AffineForm:
         if rule.kind == "moves" and not form.terms and not form.constant_error:
             return form  # a constant, as it is
-        interpolates = node.op in ("Resize", "Upsample")
+        interpolates, arithmetic = node.op in ("Resize", "Upsample"), self._arithmetic(node)
         only_moves = not _adds(form) if rule.kind == "composed" else _only_moves(form)
-        if (rule.kind != "linear" or interpolates) and rule.final(node) == EXACT and only_moves:
+        if (rule.kind != "linear" or interpolates) and rule.final(node, arithmetic) == EXACT and only_moves:
             return form
         if interpolates and not all(_is_dyadic(linear_map) for linear_map in form.terms.values()):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', whose weights are no short binary fractions")
@@ -424,17 +505,26 @@ class _AsWrittenWalk(Walk):
         ended = replace(form, terms=made_of.terms, constant=made_of.constant, constant_error=made_of.constant_error)
         if rule.kind in ("linear", "composed") and isinstance(form, Whole):
             rule = _MOVES  # whole numbers of their type are computed exactly
-        terms = sum(linear_map.row_terms for linear_map in form.terms.values()) + rule.spare
+        share = _share(node, rule, form, arithmetic)
         parts = None if rule.parts is None else rule.parts(node, arguments, form)
-        besides = 0.0 if rule.besides is None else rule.besides(_n_together(node, arguments, form, self.opset))
+        together = 0 if rule.besides is None else _n_together(node, arguments, form, self.opset)
+        besides = 0.0 if rule.besides is None else rule.besides(together, arithmetic)
         made = {
-            "moves": Rounding(False),
-            "linear": Rounding(False, terms, parts, besides=besides),
-            "states": Rounding(True, kernel=rule.final(node)),
-            "composed": Rounding(False, terms),
+            "moves": Rounding(False, arithmetic),
+            "linear": Rounding(False, arithmetic, share, parts, besides=besides),
+            "states": Rounding(True, arithmetic, kernel=rule.final(node, arithmetic)),
+            "composed": Rounding(False, arithmetic, share),
         }
         self.roundings[-1] = made[rule.kind]
         return ended
+
+
+def _share(node: Node, rule: _Rule, form: AffineForm, arithmetic: Arithmetic) -> float:
+    """Return gamma of an operator that adds up."""
+    terms = sum(linear_map.row_terms for linear_map in form.terms.values())
+    if node.op in _IN_ACCUMULATORS:
+        return arithmetic.gamma(terms, rule.spare)
+    return arithmetic.gamma(0, terms + rule.spare)
 
 
 def _n_together(node: Node, arguments: Sequence[TensorValue | None], form: AffineForm, opset: int) -> int:
@@ -445,9 +535,9 @@ def _n_together(node: Node, arguments: Sequence[TensorValue | None], form: Affin
     return read.size // max(1, form.size) if isinstance(read, AffineForm) else 1
 
 
-def _of_zero_points(activation: Stairs) -> float:
+def _of_zero_points(activation: Stairs, arithmetic: Arithmetic) -> float:
     """Return what adding the zero point before the number is rounded may change; it is one of the type's numbers."""
-    return 4 * FLOAT32.unit * float(np.max(np.asarray(activation.highest) - np.asarray(activation.lowest)) + 1)
+    return 4 * arithmetic.unit * float(np.max(np.asarray(activation.highest) - np.asarray(activation.lowest)) + 1)
 
 
 def _reads_twice(arguments: Sequence[TensorValue | None]) -> bool:

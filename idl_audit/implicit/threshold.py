@@ -86,15 +86,15 @@ class Threshold:
         """Return (0, y - T) for one output y."""
         return Fraction(0), outputs[0] - Fraction(self.value)
 
-    def margin(self, error: float) -> float:
+    def margin(self, error: float, last: float = FLOAT32_ERROR) -> float:
         """Return a margin of the classifier beyond which an error of that size in y changes no class.
 
-        Where phi is left out, the largest |z - phi^-1(T)| with |phi(z) - T| <= error + what float32 may do to phi;
-        infinite where phi saturates: there the network's own output is the same number for all z.
+        Where phi is left out, the largest |z - phi^-1(T)| with |phi(z) - T| <= error + `last`, what its kernel may be
+        off by; infinite where phi saturates: there the network's own output is the same number for all z.
         """
         if not self.activation:
             return error
-        rising, error = RISING[self.activation], error + FLOAT32_ERROR
+        rising, error = RISING[self.activation], error + last
         middle = rising.at(self.value)
         return max(rising.at(self.value + error) - middle, middle - rising.at(self.value - error))
 

@@ -36,7 +36,7 @@ def unrounded_outputs(written: AsWritten) -> BoolArray:
 
 def _read(row: Affine, rounding: Rounding, rounded: dict[int, BoolArray]) -> BoolArray:
     """Return which entries of an affine map of tensors are rounded, or read what is."""
-    if rounding.terms or rounding.parts is not None or row.constant_error:
+    if rounding.share or rounding.parts is not None or row.constant_error:
         return np.ones(row.size, np.bool_)
     found = np.zeros(row.size, np.bool_)
     for source, linear_map in _maps(row):

@@ -37,7 +37,7 @@ from idl_audit.implicit.activations.product import Product, paired
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
-from idl_audit.implicit.kernels import FLOAT32, Kernel
+from idl_audit.implicit.kernels import FLOAT32, Arithmetic
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.implicit.model import Affine, PoolWindows, StateBlock
 from idl_audit.proof.bounds import Interval
@@ -118,6 +118,8 @@ class FloatErrors:
         m = len(self.inputs.lo)
         self.overflowing = np.zeros(m, np.bool_)
         size = self.inputs.largest + self.input_error
+        if self.written.entry.largest < FLOAT32.largest:
+            self.overflowing |= ~(size < self.written.entry.largest).all(axis=1)
         self.tensors[INPUT] = Tensor(size * GROWN, self.input_error, np.zeros_like(size))
         with np.errstate(all="ignore"):
             for k in self.written.model.evaluation_order:
@@ -135,7 +137,7 @@ class FloatErrors:
             entering, before = (_weighed(np.abs(functionals), part) for part in (read.piece, read.before))
             total = np.minimum(self._pushed(row, functionals, 0), before) + entering
             total = (total * GROWN**4) + TINY
-        lost = self.overflowing | self._overflows(read.size)
+        lost = self.overflowing | _overflows(read.size, self.written.output.arithmetic)
         return np.where(lost[:, None] | ~np.isfinite(total), np.inf, total)
 
     @property
@@ -165,17 +167,15 @@ class FloatErrors:
             z = Interval(np.maximum(z.lo, 0.0), np.maximum(z.hi, 0.0)).known
         self._exact[k] = Interval(*block.interval(z.lo, z.hi)).known
         made = self._through(k, block, rounding, z, read) if rounding.is_state else read
-        lost = self._overflows(read.size) | self._overflows(made.size) | ~np.isfinite(made.error).all(axis=1)
+        lost = _overflows(read.size, rounding.arithmetic) | _overflows(made.size, rounding.arithmetic)
+        lost |= ~np.isfinite(made.error).all(axis=1)
         self.overflowing |= lost
         keep = np.where(lost, 0.0, 1.0)[:, None]  # the others go on without infinities
         self.tensors[k] = Tensor(*(np.where(keep > 0, part, 0.0) for part in (made.size, made.piece, made.before)))
 
-    def _overflows(self, size: FloatArray) -> BoolArray:
-        return np.asarray(~(size < self.written.arithmetic.largest).all(axis=1))
-
     def _read(self, row: Affine, rounding: Rounding) -> Tensor:
         """Return what is known of an affine map of computed tensors."""
-        arithmetic = self.written.arithmetic
+        arithmetic = rounding.arithmetic
         m, n = len(self.inputs.lo), row.size
         sums = np.zeros((3 * m, n))
         weights, count, widest = np.zeros(n), 1.0, np.zeros((m, 1))
@@ -190,10 +190,9 @@ class FloatErrors:
         if rounding.parts is not None:
             constant = np.maximum(constant, rounding.parts)
         size, piece = size + constant, piece + row.constant_error + rounding.besides
-        if rounding.terms:
-            share = rounding.terms * arithmetic.unit
+        if rounding.share:
             flushed = arithmetic.smallest * (count + weights + count * widest)
-            piece = piece + (share / (1 - share) if share < 0.5 else np.inf) * size + flushed
+            piece = piece + rounding.share * size + flushed
         return Tensor((size + piece) * GROWN, piece * GROWN, before)
 
     def _largest(self, pool: PoolWindows) -> Tensor:
@@ -203,12 +202,12 @@ class FloatErrors:
 
     def _through(self, k: int, block: StateBlock, rounding: Rounding, z: Interval, read: Tensor) -> Tensor:
         """Return what is known of x' = phi'(z'), and keep how errors pass."""
-        smallest, kernel, x = self.written.arithmetic.smallest, rounding.kernel, self._exact[k]
+        smallest, kernel, x = rounding.arithmetic.smallest, rounding.kernel, self._exact[k]
         error = read.error
         if self.sharp and block.maximum is None:
             error = self._sharpened(k, block, z, read)
         reach = z.largest + error
-        own, crossed = _off(block, kernel, reach, x.largest) + smallest, None
+        own, crossed = _off(block, rounding, reach, x.largest) + smallest, None
         if isinstance(block.activation, Coupled) or block.maximum is not None:
             centre = np.zeros_like(error)
             moved = _moved(block, z, error)
@@ -216,8 +215,7 @@ class FloatErrors:
                 moved = np.minimum(moved, _of_shares(block.activation, x.hi, error))
             if isinstance(block.activation, Normalised) and kernel.of_group:
                 factor = z.hi + error
-                unit = self.written.arithmetic.unit
-                own = own + _of_norm(block.activation, kernel.of_group, unit, read.size, factor, x.largest + moved)
+                own = own + _of_norm(block.activation, rounding, read.size, factor, x.largest + moved)
             along = own + kernel.of_value * moved
             added = whole = (moved + along) * GROWN
             if isinstance(block.activation, Product) and not np.any(block.exponent):
@@ -339,11 +337,13 @@ def _about_the_middle(z: Interval, error: FloatArray, moved: FloatArray) -> tupl
     return centre, crossed, paired(np.where(known, rest, moved[:, 0::2]), np.zeros(1))
 
 
-def _off(block: StateBlock, kernel: Kernel, reach: FloatArray, value: FloatArray) -> FloatArray:
+def _off(block: StateBlock, rounding: Rounding, reach: FloatArray, value: FloatArray) -> FloatArray:
     """Return what a kernel is off by at most, where |z'| <= reach and |phi(z)| <= value."""
+    kernel = rounding.kernel
     off = kernel.absolute + kernel.relative * reach + kernel.of_value * value
-    if kernel.of_terms:
-        off = off + kernel.of_terms * GROWN * block(reach)  # sums of the products of the factors' sizes
+    if kernel.of_terms:  # sums of the products of the factors' sizes, which parts of a sum may reach
+        sizes = GROWN * block(reach)
+        off = np.where(sizes < rounding.arithmetic.largest, off + kernel.of_terms * sizes, np.inf)
     return np.where(np.maximum(reach, value) < kernel.within, off, np.inf)
 
 
@@ -374,7 +374,7 @@ def _weighed(weights: FloatArray, sizes: FloatArray) -> FloatArray:
 
 
 def _of_norm(
-    activation: Normalised, share: float, unit: float, size: FloatArray, factor: FloatArray, value: FloatArray
+    activation: Normalised, rounding: Rounding, size: FloatArray, factor: FloatArray, value: FloatArray
 ) -> FloatArray:
     """Return what d / s is off by, s^2 = q + eps, made in whatever order of computed numbers below M.
 
@@ -383,20 +383,23 @@ def _of_norm(
 
         |x' - x| <= 2 gamma M / s + (D / s^2 + 8 u) |x|.
 
+    Nothing is known where the sum of the squares may overflow.
+
     Args:
         activation: the norm, its groups with the factor 1 / s behind the entries.
-        share: gamma.
-        unit: u.
+        rounding: its block's, with gamma and u.
         size: (1 - 1/n) M at least for one entry of each group: sums of the sizes of what d is made of.
         factor: 1 / s at most, behind the entries of each group.
         value: |d / s| at most.
     """
+    share, unit, smallest = rounding.kernel.of_group, rounding.arithmetic.unit, rounding.arithmetic.smallest
     most = activation.grouped(size)[..., :-1].max(axis=-1, keepdims=True) * (1 + 2 / activation.n)
     steep = activation.grouped(factor)[..., -1:]
-    square = (4 * share * most * most + 4 * FLOAT32.smallest) * steep * steep * GROWN
+    square = (4 * share * most * most + 4 * smallest) * steep * steep * GROWN
     off = (square + 8 * unit) * activation.grouped(value)[..., :-1]
-    own = (2 * share * most + 4 * FLOAT32.smallest) * steep * (1 + square + 8 * unit) + off * (1 + 8 * unit)
-    known = np.where((square < 0.5) & (steep > 0), own * GROWN, np.inf)
+    own = (2 * share * most + 4 * smallest) * steep * (1 + square + 8 * unit) + off * (1 + 8 * unit)
+    fits = activation.n * most * most < rounding.arithmetic.largest
+    known = np.where((square < 0.5) & (steep > 0) & fits, own * GROWN, np.inf)
     return np.concatenate([known, np.zeros_like(steep)], axis=-1).reshape(size.shape)
 
 
@@ -407,6 +410,10 @@ def _of_shares(activation: Softmax, most: FloatArray, error: FloatArray) -> Floa
     """
     widest = activation.grouped(error).max(axis=-1, keepdims=True)
     return np.asarray(activation.grouped(most) * (np.expm1(2 * widest) * GROWN)).reshape(most.shape)
+
+
+def _overflows(size: FloatArray, arithmetic: Arithmetic) -> BoolArray:
+    return np.asarray(~(size < arithmetic.largest).all(axis=1))
 
 
 def _sources(row: Affine) -> list[tuple[int, LinearMap]]:

@@ -23,7 +23,7 @@ from idl_audit.implicit.kernels import FLOAT32
 from idl_audit.implicit.last_operator import NAMED
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.implicit.threshold import Threshold
+from idl_audit.implicit.threshold import FLOAT32_ERROR, Threshold
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.float_errors import GROWN, FloatErrors
 from idl_audit.proof.intervals import affine_interval
@@ -35,12 +35,15 @@ from idl_audit.values.rounding import down, gamma
 MOST_WORK: Final = 5 * 10**9
 """Products that bounds of every state's error may take; a network that needs more has the coarser ones."""
 
-TIE: Final = 2.0**-19
-"""Logits that are further apart than this have different probabilities, whatever softmax a runtime computes:
-e^-t (1 + 2 rho + u t) < 1 - 2^-22 with twice the measured rho of exp."""
+TIE: Final = 32.0
+"""Logits that are further apart than u times this have different probabilities, whatever softmax a runtime computes:
+e^-t (1 + 2 rho + u t) (1 + u)^4 < 1 - 4 u with twice the measured rho of exp."""
 
 SEEN: Final = 64.0
 """Logits that are not further below the largest one have probabilities far above the smallest normal number."""
+
+FEW: Final = 2**12
+"""Classes of which the largest probability is a normal number of float16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,7 @@ class FloatMargins:
 
     What is claimed: for every input in the set that is a number of the format, a functional of the outputs that a
     runtime computes differs from the exact one by the bound at most. A runtime may add in any order, fuse multiply-add,
-    fold and merge linear operators, and flush subnormal numbers; TF32, half precision, Winograd and Fourier
+    fold and merge linear operators, and flush subnormal numbers; TF32, accumulators of 16 bits, Winograd and Fourier
     convolutions, integer kernels and approximate divisions are not covered. Errors of exp, tanh and the like are
     measured ones, doubled. Of a last softmax or of a last activation that the model leaves out, the functionals are
     those of what it reads, and the bound is one beyond which the operator's own results are ranked alike.
@@ -106,14 +109,19 @@ class FloatMargins:
     def _read_inputs(self, inputs: Interval) -> tuple[Interval, FloatArray]:
         """Return the box as the network reads it, and how far preprocessing in float32 may be from exact one.
 
-        (u s - m) / t with s, m and t rounded first: at most five roundings of either part.
+        (u s - m) / t with s, m and t rounded first: at most five roundings of either part, and one more where the
+        network reads 16-bit floats.
         """
         if self.units is None:
             return inputs, np.zeros_like(inputs.lo)
         factor, offset = self.units.factor, self.units.offset
         row = Affine({}, Selection.diagonal(factor).uncertain(gamma(4)), offset, float(np.abs(offset).max()) * gamma(4))
         size = inputs.largest * np.abs(factor) + np.abs(offset)
-        return affine_interval(row, {}, inputs), (5 * FLOAT32.unit * size + 4 * FLOAT32.smallest) * GROWN
+        error = 5 * FLOAT32.unit * size + 4 * FLOAT32.smallest
+        entry = self.written.entry
+        if entry.unit > FLOAT32.unit:
+            error = error + entry.unit * (size + error) + entry.smallest
+        return affine_interval(row, {}, inputs), error * GROWN
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,19 +142,24 @@ class BoxErrors:
         operator = "" if left_out in NAMED else left_out  # a class is named by what the scores are, without rounding
         if margins.threshold is not None:
             one = self.errors.of_outputs(np.ones((1, 1)))[:, 0]
-            needed = np.array([_margin(margins.threshold, error) for error in one.tolist()])
+            last = max(FLOAT32_ERROR, 16 * margins.written.arithmetic.unit)
+            needed = np.array([_margin(margins.threshold, error, last) for error in one.tolist()])
             weights = np.abs(functionals[..., 1])
             return np.where(weights > 0, np.maximum(weights, 1.0) * needed[:, None], 0.0)
-        found = self.errors.of_outputs(functionals)
+        found, arithmetic = self.errors.of_outputs(functionals), margins.written.arithmetic
         if margins.unrounded is not None and not operator:
             found = np.where((functionals[..., ~margins.unrounded] != 0).any(axis=-1), found, 0.0)
         if operator == "Softmax":
-            found = found + TIE
+            has_few_exponents = arithmetic.largest < FLOAT32.largest
+            found = found + TIE * arithmetic.unit
+            if has_few_exponents and functionals.shape[-1] > FEW:
+                found = np.full_like(found, np.inf)
             if not ranked:  # neither of two probabilities need be the largest: both arguments of exp are rounded
-                found = np.where(self._is_seen(functionals), found + 4 * FLOAT32.unit * SEEN, np.inf)
+                is_seen = not has_few_exponents and self._is_seen(functionals)
+                found = np.where(is_seen, found + 4 * arithmetic.unit * SEEN, np.inf)
         elif operator:  # LogSoftmax: x - max - log(sum), each of them rounded
             q = functionals.shape[-1]
-            found = found + 16 * FLOAT32.unit * (2 * self.errors.largest_output[:, None] + math.log(q) + 1)
+            found = found + 16 * arithmetic.unit * (2 * self.errors.largest_output[:, None] + math.log(q) + 1)
         return np.asarray(found)
 
     def of_each_output(self) -> FloatArray:
@@ -161,8 +174,8 @@ class BoxErrors:
         return np.asarray((near[:, None, :] | (functionals <= 0)).all(axis=-1))
 
 
-def _margin(threshold: Threshold, error: float) -> float:
-    return threshold.margin(error) * GROWN if error < math.inf else math.inf
+def _margin(threshold: Threshold, error: float, last: float) -> float:
+    return threshold.margin(error, last) * GROWN if error < math.inf else math.inf
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,14 @@ HASH = 16
 ARITHMETICS: Final[Mapping[ArithmeticName, str]] = MappingProxyType(
     {
         "real": "real numbers: what floating point does to the network is not part of it",
-        "float32": "float32, as runtimes compute: sums in any order, fused and folded or not",
+        **{
+            name: f"{name}, as runtimes compute: sums in any order, fused and folded or not"
+            for name in ("float64", "float32")
+        },
+        **{
+            name: f"{name}, as runtimes compute: summed up in float32 or finer, in any order, every step rounded or not"
+            for name in ("float16", "bfloat16")
+        },
     }
 )
 """What a claim speaks of."""
@@ -81,7 +88,7 @@ def _of_query(found: QueryFacts, leaves: int, arithmetic: ArithmeticName) -> Ite
     proved = "which contradict each other" if not found.boxes else proved
     yield "boxes", f"{found.boxes} with {found.alternatives} alternatives, {proved}"
     words = ARITHMETICS[arithmetic]
-    yield "arithmetic", words if arithmetic == "real" else words.replace("float32", ", ".join(found.elements), 1)
+    yield "arithmetic", words if arithmetic == "real" else words.replace(arithmetic, ", ".join(found.elements), 1)
 
 
 def _of_second(found: SecondModel) -> Iterator[tuple[str, str]]:

@@ -109,8 +109,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "every operator of the file in its own precision, added up in any order, fused and folded or not, over the "
             "whole set; errors of exp, tanh and the like are measured ones, doubled. Without it, no float32 input of "
             "the set is misclassified by such a runtime. TF32 (torch's default for convolutions on CUDA: switch it off "
-            "by torch.backends.cudnn.allow_tf32 = False), half precision, Winograd convolutions and integer kernels "
-            "are not covered. It is also told where no bound is known of an operator, and named.",
+            "by torch.backends.cudnn.allow_tf32 = False), accumulators of 16 bits, Winograd convolutions and "
+            "integer kernels are not covered. It is also told where no bound is known of an operator, and named.",
             "The proof holds for the weights in the file in exact arithmetic; a device may still compute the other "
             "class somewhere in the set. --arithmetic float32 proves verdicts with this bound, or finds such inputs. A "
             "smaller eps has larger margins; a proof by splitting ends as soon as a margin is positive.",
@@ -207,9 +207,9 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "Give --threshold, or export both networks with the same last operator.",
         ),
         "IDL217": Code(
-            "no bound of what float32 changes",
-            "Verdicts were asked for in float32 arithmetic, and the network has an operator, or computes in a way, for "
-            "which nothing bounds what runtimes round. The verdicts are unknown; no time was spent on them.",
+            "no bound of what rounding changes",
+            "Verdicts were asked for in the floats that the network computes in, and it has an operator, or computes "
+            "in a way, for which nothing bounds what runtimes round. Verdicts are unknown; no time was spent on them.",
             "Ask for --arithmetic real: its proofs hold in exact arithmetic, and IDL202 says that no more is known.",
         ),
         "IDL218": Code(
@@ -334,7 +334,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         "IDL405": Code(
             "bounds of computed outputs",
             "With --arithmetic float32 the outputs' bounds hold for whatever a runtime computes for float32 inputs of "
-            "the set. Bounds of states, and the widths that each method gives, are those of exact arithmetic.",
+            "the set, and with the name of other floats likewise. Bounds of states, and the widths that each method "
+            "gives, are those of exact arithmetic.",
             "Nothing needs to be done.",
         ),
         "IDL501": Code(

@@ -51,9 +51,9 @@ REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.SOLVER_ONLY: "only the MIP solver says that there is no attack, which is no proof: certify with branch",
         Reason.OUTSIDE_DOMAIN: "an operator may have no value in the set (0 as a divisor, say): try a smaller eps",
         Reason.ATTACKS_FAILED: "no attack was found; nothing was proved: use certify",
-        Reason.NO_ROUNDING_BOUND: "nothing is known to bound what float32 arithmetic changes: try --arithmetic real",
+        Reason.NO_ROUNDING_BOUND: "nothing is known to bound what rounding changes: try --arithmetic real",
         Reason.NO_IMPLICIT_FORM: "parts of the network are not read, so that nothing can be proved: see the warning",
-        Reason.WITHIN_ROUNDING: "the margin is not above what float32 arithmetic may change: try a smaller eps",
+        Reason.WITHIN_ROUNDING: "the margin is not above what rounding may change: try a smaller eps",
     }
 )
 """What each reason for an unknown verdict means, and what would help."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-ArithmeticName: TypeAlias = Literal["real", "float32"]
-"""What a verdict is proved for: real numbers, or what runtimes compute in float32."""
+ArithmeticName: TypeAlias = Literal["real", "float64", "float32", "float16", "bfloat16"]
+"""What a verdict is proved for: real numbers, or what runtimes compute in the floats that the network computes in."""
 
 
 NormName: TypeAlias = Literal["linf", "l2", "l1"]

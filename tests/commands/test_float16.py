@@ -337,3 +337,58 @@ def test_only_sixteen_bits_change_a_set() -> None:
     found = readable(ball, F16, Preprocessing(mean=(0.5,)), (1, 3))
     assert isinstance(found, SparseBall)
     assert bool(found.contains(ball.centre))
+
+
+def test_what_is_certified_in_float16_says_so_and_is_verified(folder: Path) -> None:
+    words = ("certify", "m.onnx", "-d", "d.npz", "-e", "0.01", "--limit", "2", "--bounds", "0,1")
+    report = command(folder, *words, "--arithmetic", "float16", "--certificates", str(folder / "proofs"))
+    assert report["threat_model"]["arithmetic"] == "float16"
+    assert [sample["results"][0]["verdict"] for sample in report["samples"]] == ["certified"] * 2
+    file = folder / "proofs/sample-0-eps-0.01.npz"
+    done = CliRunner().invoke(app, ["verify", str(file), str(folder / "m.onnx")])
+    assert done.exit_code == 0, done.output
+    assert "in float16 arithmetic as runtimes compute" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("other", ["float32", "bfloat16", "float64"])
+def test_a_proof_about_other_floats_than_the_network_s_is_refused(folder: Path, other: str) -> None:
+    words = ("certify", "m.onnx", "-d", "d.npz", "-e", "0.01", "--limit", "1", "--bounds", "0,1")
+    command(folder, *words, "--arithmetic", "float16", "--certificates", str(folder / "proofs"))
+    file = folder / "proofs/sample-0-eps-0.01.npz"
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    arrays["meta"] = np.array(str(arrays["meta"]).replace('"arithmetic": "float16"', f'"arithmetic": "{other}"'))
+    np.savez(file, **arrays)
+    done = CliRunner().invoke(app, ["verify", str(file), str(folder / "m.onnx")])
+    assert done.exit_code == 1
+    assert f"it speaks of {other} arithmetic, and the network computes in float16" in " ".join(done.output.split())
+
+
+def test_other_floats_than_the_network_s_are_not_asked_about(folder: Path) -> None:
+    where = ["-d", str(folder / "d.npz"), "-e", "0.01", "--arithmetic", "float32"]
+    for name in ("certify", "bounds"):
+        done = CliRunner().invoke(app, [name, str(folder / "m.onnx"), *where])
+        assert done.exit_code == 2
+        assert "the network computes in float16; ask for --arithmetic float16, or real" in " ".join(done.output.split())
+
+
+def test_a_point_that_only_float16_misclassifies_is_no_certified_one(folder: Path) -> None:
+    """y0 = relu(g + 1) - relu(g), g = 4096 u, is 1 in exact arithmetic, 0 where each step is rounded; y1 = .5."""
+    nodes = [
+        node("MatMul", ["x", "k"], ["g"]),
+        node("Add", ["g", "one"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("Relu", ["g"], ["s"]),
+        node("Sub", ["r", "s"], ["d"]),
+        node("MatMul", ["d", "w"], ["e"]),
+        node("Add", ["e", "b"], ["y"]),
+    ]
+    constants = {"k": [[4096.0]], "one": [1.0], "w": [[1.0, 0.0]], "b": [0.0, 0.5]}
+    path = saved(folder, nodes, constants, shape=("n", 1), name="bump.onnx")
+    np.savez(folder / "one.npz", inputs=np.array([[0.25]]), labels=np.array([0]))
+    assert (run(path, np.array([[0.9]])) == [[1, 0.5]]).all()  # onnxruntime rounds at the end alone
+    words = ("certify", "bump.onnx", "-d", "one.npz", "-e", "0.25", "--max-nodes", "20")
+    verdicts = [
+        command(folder, *words, "--arithmetic", name)["samples"][0]["results"][0] for name in ("real", "float16")
+    ]
+    assert [one["verdict"] for one in verdicts] == ["certified", "unknown"]

@@ -44,7 +44,7 @@ class Written:
         values = {name: np.asarray(value, dtype) for name, value in constants.items()}
         values |= {name: np.asarray(v) for name, v in constants.items() if np.asarray(v).dtype == np.int64}
         entry, last = Value("u", (1, n_inputs), dtype), Value(nodes[-1][2], None, dtype)
-        self.graph = Graph((entry,), (last,), made, values, Provenance(None, "onnx", "", 17, "tests"))
+        self.graph = Graph((entry,), (last,), made, values, Provenance(None, "onnx", "", 17, "tests"), dtype)
         self.n_inputs = n_inputs
         self.model = build_implicit(self.graph)
         self.written = as_written(self.graph)

@@ -53,7 +53,7 @@ MATRICES: Final = ("paper", "half-step", "centre-radius", "monotone", "gains", "
 STATE_BOUNDS: Final = ("interval", "linear")
 STEPS: Final = ("sensitivity", "bounds", "certify", "attack")
 """What `run` can do, in the order it is done in: verdicts, the slowest, come last and can be resumed."""
-ARITHMETICS: Final = ("real", "float32")
+ARITHMETICS: Final = ("real", "float64", "float32", "float16", "bfloat16")
 FORMS: Final = ("table", "html", "markdown", "junit", "github", "sarif")
 KINDS: Final = ("cascade", "sum", "concat", "feedback")
 
@@ -258,8 +258,8 @@ def max_nodes() -> Any:
 
 def arithmetic(help: str = "") -> Any:
     usual = (
-        "What certified and unsat are proved for: real numbers, or float32: what a runtime computes, however it adds, "
-        "fuses and folds, for all float32 inputs of the set."
+        "What certified and unsat are proved for: real numbers, or the floats that the network computes in, mostly "
+        "float32: what a runtime computes, however it adds, fuses and folds, for all such inputs of the set."
     )
     return option("real", one_of(*ARITHMETICS, noun="arithmetic"), help or usual, metavar="NAME")
 

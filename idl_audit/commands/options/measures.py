@@ -116,8 +116,8 @@ class BoundsOptions(Declared):
     """At most so many inputs change; None stands for all of them."""
     sigma: Path | None = c.sigma()
     arithmetic: ArithmeticName = c.arithmetic(
-        "What the outputs' bounds hold for: real numbers, or float32: what a runtime computes, however it adds, fuses "
-        "and folds."
+        "What the outputs' bounds hold for: real numbers, or the floats that the network computes in, mostly float32: "
+        "what a runtime computes, however it adds, fuses and folds."
     )
     time_limit: float = c.time_limit()
     """Seconds of backward bounds for one sample at one radius."""

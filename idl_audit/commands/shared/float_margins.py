@@ -19,8 +19,9 @@ from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.report.schema import Diagnostic, Level
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.errors import BudgetError, UnsupportedModelError
+from idl_audit.values.errors import BudgetError, OptionError, UnsupportedModelError
 from idl_audit.values.query import Misclassification, Query
+from idl_audit.values.verdicts import ArithmeticName
 
 BOXES_AT_ONCE: Final = 2**17
 """Times the number of states: of boxes that are looked at together."""
@@ -42,6 +43,13 @@ def float_margins(
         return Unbounded(error.problems)
     units = None if preprocessing.is_identity else Units(*preprocessing.affine(subject.input_shape))
     return FloatMargins(written, subject.in_data_units(preprocessing), units, subject.threshold)
+
+
+def check_arithmetic(subject: Subject, asked: ArithmeticName) -> None:
+    """Raise OptionError where verdicts are asked for in other floats than those that the network computes in."""
+    own = subject.info.arithmetic
+    if asked not in ("real", own):
+        raise OptionError(f"{subject.path}: the network computes in {own}; ask for --arithmetic {own}, or real")
 
 
 def float_margins_of(

@@ -18,7 +18,7 @@ from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.graph.files import combined_sha256, read_with_sha256
 from idl_audit.proof.exact.refutation import ExactQuery
 from idl_audit.proof.files.claims import About, QueryClaim
-from idl_audit.proof.files.file import ProofFile, read_proof, read_without_proofs
+from idl_audit.proof.files.file import ARITHMETICS, ProofFile, read_proof, read_without_proofs
 from idl_audit.proof.files.strict_json import Misfit
 from idl_audit.proof.float_margins import Unbounded
 from idl_audit.proof.sensitivity_witness import Checked
@@ -42,7 +42,9 @@ def named_networks(networks: Sequence[OpenNetwork]) -> tuple[tuple[str, str], ..
 
 def arithmetic_of(asked: AskedQuery) -> ArithmeticName:
     """Return what `unsat` says of a query: of real numbers, or of what is computed in the types that it declares."""
-    return "real" if asked.is_real else "float32"
+    if asked.is_real:
+        return "real"
+    return "float32" if asked.graph is None else ARITHMETICS[asked.graph.arithmetic]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 import numpy as np
 
@@ -73,7 +73,7 @@ from idl_audit.values.verdicts import ArithmeticName, NormName
 
 SCHEMA_VERSION: Final = "2.0"
 KIND: Final = "proof"
-ARITHMETICS: Final[Mapping[str, ArithmeticName]] = MappingProxyType({"real": "real", "float32": "float32"})
+ARITHMETICS: Final[Mapping[str, ArithmeticName]] = MappingProxyType({one: one for one in get_args(ArithmeticName)})
 """What a claim may be about, by its word."""
 NORM_NAMES: Final[Mapping[str, NormName]] = MappingProxyType({"l2": "l2", "l1": "l1"})
 """Norms that a claim may name; without a name it is about linf."""
@@ -192,8 +192,13 @@ class ProofFile:
 
     def _unbounded(self, arithmetic: Arithmetic) -> str:
         """Return why nothing is known of the roundings that the claim is about; empty where that is known."""
-        if self.about.arithmetic == "real" or isinstance(arithmetic, FloatMargins):
+        if self.about.arithmetic == "real":
             return ""
+        if isinstance(arithmetic, FloatMargins):
+            own = arithmetic.written.arithmetic.name
+            if own == self.about.arithmetic:
+                return ""
+            return f"it speaks of {self.about.arithmetic} arithmetic, and the network computes in {own}"
         return arithmetic.told if isinstance(arithmetic, Unbounded) else "nothing bounds what its arithmetic changes"
 
     def _refused(

@@ -353,7 +353,7 @@ class PropertyReport(Part):
     max_nodes: Count | None = Field(default=None, description="Nodes that it was given; null for no limit.")
     arithmetic: ArithmeticName = Field(
         default="real",
-        description="What unsat speaks of: the network in real numbers, or as it is computed in float32.",
+        description="What unsat speaks of: the network in real numbers, or as it is computed in floats.",
     )
     problem: Text | None = Field(default=None, description="Why it could not be judged; null where it was.")
     sha256: Sha256 | None = Field(

@@ -251,7 +251,7 @@ class ThreatModel(Part):
     arithmetic: ArithmeticName = Field(
         default="real",
         description="What `certified` speaks of: the network in real numbers, without rounding, or as runtimes compute "
-        "it in float32 (in float64 where that is what the network computes in), whatever they round.",
+        "it in the floats that it computes in, whatever they round.",
     )
     target: int | None = Field(
         default=None,

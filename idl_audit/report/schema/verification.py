@@ -90,7 +90,8 @@ class Claim(Part):
     )
     arithmetic: ArithmeticName = Field(
         default="real",
-        description="Of the network that the claim is about: exact, or rounded as runtimes round it in float32.",
+        description="Of the network that the claim is about: exact, or rounded as runtimes round it in the floats that "
+        "it computes in.",
     )
     output: Text | None = Field(
         default=None, description="Name of the output that was checked; null where the model's output has no name."
