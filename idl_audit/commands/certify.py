@@ -83,11 +83,11 @@ def _audit(
         tell(cluster.note())
     with clock.step("read and convert"):
         asked = options.demanded
-from idl_audit.commands.shared.float_margins import check_arithmetic
         opened = opened_for(path, options)
         if opened.no_form is not None:
             options = attacked_alone(opened.no_form, options)
         subject = read_as(opened, options.model, asked)
+        check_arithmetic(subject, options.verdicts.arithmetic)
         check_target(subject, options)
         options = with_attacks(with_ranking(subject, options))
         check_image_shape(subject, options)

@@ -146,7 +146,8 @@ def of_implicit_model(model: ImplicitModel) -> AsWritten:
         UnsupportedModelError: where it has loops, or activations whose rounding nothing is known of.
     """
     if model.loops:
-        raise UnsupportedModelError([f"the loop '{loop.block.name}'" for loop in model.loops.values()])
+        why = "which an iteration only comes near to: how near, is not said by the model"
+        raise UnsupportedModelError([f"the state of loop '{loop.block.name}', {why}" for loop in model.loops.values()])
     unknown: dict[str, None] = {}
     roundings = []
     for block, row in zip(model.blocks, model.rows, strict=True):
@@ -266,6 +267,24 @@ _SCATTERS: Final = ("Scatter", "ScatterElements", "ScatterND")
 _OF_LRN_ITSELF: Final = frozenset({"product", "square"})
 """Activations of LRN that do not read bias + (a sum of squares)."""
 
+_LOSSES: Final = frozenset({"NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"})
+"""Operators that divide by a sum of weights, which runtimes add up."""
+
+_FAR: Final = 2.0**62
+"""Products of two factors below this are finite."""
+
+WHY: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("AffineGrid", "GridSample"), "whose places and weights runtimes compute and round themselves"),
+        **dict.fromkeys(("CumProd", "ReduceProd"), "whose factors, in another order, may leave the range in between"),
+        **dict.fromkeys(("DFT", "STFT"), "which runtimes compute by fast transforms"),
+        "Det": "which runtimes compute by elimination, with pivots of their own",
+        "Mod": "whose quotient may be rounded across a whole number",
+        "LinearAttention": "whose steps runtimes may take in chunks",
+    }
+)
+"""Why operators that are read have no bound."""
+
 QUANTISED: Final = frozenset({"QLinearConv", "QLinearMatMul", "QuantizeLinear"})
 """Operators whose results are whole numbers of a grid."""
 
@@ -334,6 +353,11 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
         "Attention": _Rule("composed", spare=12, inner=True),
         "LRN": _Rule("composed", spare=12, inner=True),
         **dict.fromkeys(("LogSoftmax", "ReduceLogSumExp"), _Rule("linear", spare=12, besides=_logarithm_of_a_sum)),
+        "NegativeLogLikelihoodLoss": _Rule("linear", spare=8),
+        "SoftmaxCrossEntropyLoss": _Rule("linear", spare=16, besides=_logarithm_of_a_sum),
+        "MeanVarianceNormalization": _LINEAR,
+        "LpNormalization": _Rule("linear", spare=8, inner=True),
+        "SwiGLU": _Rule("composed", inner=True),
         "DequantizeLinear": _LINEAR,
         **dict.fromkeys(QUANTISED, _Rule("composed", spare=8, inner=True)),
         "Shrink": _Rule("states", final=_one_difference),
@@ -446,6 +470,8 @@ class _AsWrittenWalk(Walk):
         share = _share(node, rule, form, arithmetic) if rule.inner and _adds(form) else 0.0
         of_squares = rule.inner and activation.name == "sqrt"
         rounding = Rounding(is_state, arithmetic, share, kernel=kernel or EXACT, never_negative=of_squares)
+        if node.op == "SwiGLU" and is_state:  # two of its three factors may be multiplied first
+            rounding = replace(rounding, kernel=replace(rounding.kernel, within=min(rounding.kernel.within, _FAR)))
         if isinstance(activation, Stairs) and node.op in QUANTISED:
             besides = _of_zero_points(activation, arithmetic)
             rounding = replace(rounding, kernel=Kernel(within=COUNTED), besides=besides)
@@ -482,7 +508,8 @@ class _AsWrittenWalk(Walk):
         if node.op == "Einsum" and (len(arguments) > _FACTORS or adds_constants_up(node, arguments)):
             rule = None
         if rule is None:
-            self.unknown.append(f"{node.op} node '{shown(node.label)}'")
+            why = f", {WHY[node.op]}" if node.op in WHY else ""
+            self.unknown.append(f"{node.op} node '{shown(node.label)}'{why}")
             return results
         if is_of_another_grid(node, arguments):
             self.unknown.append(
@@ -508,7 +535,7 @@ class _AsWrittenWalk(Walk):
         share = _share(node, rule, form, arithmetic)
         parts = None if rule.parts is None else rule.parts(node, arguments, form)
         together = 0 if rule.besides is None else _n_together(node, arguments, form, self.opset)
-        besides = 0.0 if rule.besides is None else rule.besides(together, arithmetic)
+        besides = 0.0 if rule.besides is None else rule.besides(together, arithmetic) * _weight(node, form)
         made = {
             "moves": Rounding(False, arithmetic),
             "linear": Rounding(False, arithmetic, share, parts, besides=besides),
@@ -522,16 +549,28 @@ class _AsWrittenWalk(Walk):
 def _share(node: Node, rule: _Rule, form: AffineForm, arithmetic: Arithmetic) -> float:
     """Return gamma of an operator that adds up."""
     terms = sum(linear_map.row_terms for linear_map in form.terms.values())
+    if node.op in _LOSSES:
+        terms *= 2
     if node.op in _IN_ACCUMULATORS:
         return arithmetic.gamma(terms, rule.spare)
     return arithmetic.gamma(0, terms + rule.spare)
 
 
+def _weight(node: Node, form: AffineForm) -> float:
+    """Return by how much a result of an operator moves, at most, where all logarithms in it are off by 1."""
+    if node.op not in _LOSSES:
+        return 1.0
+    weights = np.sum([linear_map.row_sums for linear_map in form.terms.values()], axis=0)
+    return float(np.max(weights, initial=0.0))
+
+
 def _n_together(node: Node, arguments: Sequence[TensorValue | None], form: AffineForm, opset: int) -> int:
-    """Return how many entries are added up by a LogSoftmax or a ReduceLogSumExp, at most."""
+    """Return how many exponentials are added up, at most."""
     if node.op == "LogSoftmax":
         return math.prod(form.shape[axis] for axis in competing_axes(node, form.shape, opset))
     read = arguments[0]
+    if node.op == "SoftmaxCrossEntropyLoss":
+        return read.shape[1] if isinstance(read, AffineForm) else 1
     return read.size // max(1, form.size) if isinstance(read, AffineForm) else 1
 
 

@@ -169,18 +169,16 @@ def kernel_in_layer(activation: Activation, arithmetic: Arithmetic = FLOAT32) ->
     )
 
 
-_ALIKE_IN_LAYERS: Final = frozenset({"identity", "relu", "leaky_relu", "product"})
-"""Activations without a library's function: what bounds them does so everywhere."""
+_ALIKE_IN_LAYERS: Final = frozenset({"identity", "relu", "leaky_relu", "product", "step"})
+"""Activations without a library's function: what bounds them does so everywhere (a ThresholdedRelu compares)."""
 
 
 def kernel_of_norm(activation: Activation, arithmetic: Arithmetic = FLOAT32) -> Kernel | None:
     """Return what (z - mean) / sqrt(mean square + eps) may be off by, however a runtime makes its mean square.
 
-    None for what is no norm, and for norms with something beside the root, or a least divisor.
+    None for what is no norm, and for norms with a least divisor.
     """
-    if not isinstance(activation, Normalised) or activation.beside or activation.least:
-        return None
-    if activation.n < 2 or activation.count != activation.n or not activation.under > 0:
+    if not isinstance(activation, Normalised) or activation.least or activation.n < 2:
         return None
     share = arithmetic.gamma(activation.n, 3 * SPARE)
     return Kernel(of_group=share) if share < 1 else None

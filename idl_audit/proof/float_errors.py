@@ -44,6 +44,7 @@ from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import affine_interval
 from idl_audit.values.arrays import BoolArray, FloatArray
 from idl_audit.values.check import Check, unchecked
+from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.rounding import TINY, down, gamma, up
 
 GROWN = 1 + 2.0**-20
@@ -365,7 +366,15 @@ def _moved(block: StateBlock, z: Interval, error: FloatArray) -> FloatArray:
     if not isinstance(block.activation, Coupled):
         return block.activation.moved(error)
     lo, hi = block.unscaled(down(z.lo - error), up(z.hi + error))
-    return np.stack([block.activation.within(*ends).moved(e) for *ends, e in zip(lo, hi, error, strict=True)])
+    return np.stack([_moved_within(block.activation, *ends) for ends in zip(lo, hi, error, strict=True)])
+
+
+def _moved_within(activation: Coupled, lo: FloatArray, hi: FloatArray, error: FloatArray) -> FloatArray:
+    """Return how far the states of a block move within one box, (n,); infinite where nothing bounds its slopes."""
+    try:
+        return activation.within(lo, hi).moved(error)
+    except UnsupportedModelError:  # a norm whose divisor may be 0
+        return np.full_like(error, np.inf)
 
 
 def _weighed(weights: FloatArray, sizes: FloatArray) -> FloatArray:
@@ -383,7 +392,9 @@ def _of_norm(
 
         |x' - x| <= 2 gamma M / s + (D / s^2 + 8 u) |x|.
 
-    Nothing is known where the sum of the squares may overflow.
+    Where the mean square is a sum divided by another count than n, D is n / count times that. What is added beside the
+    root, s = t + beta, is 1e-9 in MeanVarianceNormalization, and some runtimes add it below the root: a share of
+    beta / t + beta / t^2 of 1 / s covers both. Nothing is known where the sum of the squares may overflow.
 
     Args:
         activation: the norm, its groups with the factor 1 / s behind the entries.
@@ -395,7 +406,9 @@ def _of_norm(
     share, unit, smallest = rounding.kernel.of_group, rounding.arithmetic.unit, rounding.arithmetic.smallest
     most = activation.grouped(size)[..., :-1].max(axis=-1, keepdims=True) * (1 + 2 / activation.n)
     steep = activation.grouped(factor)[..., -1:]
-    square = (4 * share * most * most + 4 * smallest) * steep * steep * GROWN
+    beside, ratio = activation.beside, activation.n / activation.count
+    root = steep / np.where(beside * steep < 0.5, 1 - beside * steep, 0.0) * GROWN  # 1 / t
+    square = (4 * share * ratio * most * most + 4 * smallest) * root * root * GROWN + beside * (root + root * root)
     off = (square + 8 * unit) * activation.grouped(value)[..., :-1]
     own = (2 * share * most + 4 * smallest) * steep * (1 + square + 8 * unit) + off * (1 + 8 * unit)
     fits = activation.n * most * most < rounding.arithmetic.largest

@@ -114,21 +114,15 @@ def test_ordinary_margins_of_the_sample_models_are_above_it(name: str) -> None:
 
 def test_a_network_without_a_bound_is_told_once_with_the_operator(tmp_path: Path) -> None:
     nodes: Nodes = [
-        ("Reshape", "x shape", "s", {}),
-        ("RNN", "s w r", "all", {"hidden_size": 2, "activations": ["ThresholdedRelu"], "activation_alpha": [0.01]}),
-        ("Reshape", "all flat", "h", {}),
+        ("ReduceProd", "x", "h", {"axes": [1]}),
         ("Gemm", "h v c", "y", {}),
     ]
-    constants = {"w": np.ones((1, 2, 1)) / 2, "r": np.eye(2)[None] / 2, "v": np.eye(4, 2), "c": [3.0, 0.0]}
-    model = saved(tmp_path / "rnn.onnx", nodes, constants, n=2)
-    proto = onnx.load(model)
-    for name, value in (("shape", [2, 1, 1]), ("flat", [1, 4])):
-        proto.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
-    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    onnx.save(proto, model)
+    model = saved(tmp_path / "product.onnx", nodes, {"v": [[1.0, 0.5]], "c": [3.0, 0.0]}, n=2)
     np.savez(tmp_path / "d.npz", inputs=np.float32([[0.1, 0.2], [0.3, 0.1]]), labels=[0, 0])
     (entry,) = told(certified(model, tmp_path / "d.npz", "0.01", methods=("linear",)))
-    assert entry.message.endswith(" RNN node 'all', whose activation step was not measured")
+    assert entry.message.endswith(
+        " ReduceProd node 'h', whose factors, in another order, may leave the range in between"
+    )
     assert "2 certified verdicts" in entry.message
 
 

@@ -38,11 +38,16 @@ def test_every_activation_has_a_bound_or_a_reason_to_have_none(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "other", [{"beside": 1e-3}, {"least": 1e-3}, {"under": 0.0}, {"count": 3.0}, {"width": 2, "count": 1.0}]
+    ("other", "known"),
+    [
+        ({"least": 1e-3}, False),
+        ({"width": 2, "count": 1.0}, False),
+        *(({name: value}, True) for name, value in (("beside", 1e-3), ("under", 0.0), ("count", 3.0))),
+    ],
 )
-def test_norms_of_other_formulas_have_no_bound(other: dict[str, Any]) -> None:
+def test_norms_of_other_formulas_have_a_bound_or_none(other: dict[str, Any], known: bool) -> None:
     given: dict[str, Any] = {"width": 5, "count": 4.0, "under": 1e-5, **other}
-    assert kernel_of_norm(ACTIVATIONS["normalised"](**given)) is None
+    assert (kernel_of_norm(ACTIVATIONS["normalised"](**given)) is not None) == known
 
 
 def test_powers_are_looked_up_by_their_exponent() -> None:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from idl_audit.implicit import kernels
 from idl_audit.implicit.as_written import as_written
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.float_errors import FloatErrors
@@ -181,7 +182,17 @@ def test_softplus_overflows_within_a_layer() -> None:
     assert np.isinf(of(90.0)).all()
 
 
-def test_an_activation_of_a_layer_that_was_not_measured_has_no_bound() -> None:
+def test_a_threshold_within_a_layer_is_a_comparison() -> None:
+    model = layer("RNN", [[[1.0]]], [[[0.0]]], [[1e3], [-1e3]], activations=["ThresholdedRelu"], activation_alpha=[1.0])
+    for ends in ((0.1, 0.2), (1.1, 1.2)):
+        bound, _ = compared(model, *map(f, ends))
+        assert (bound < 1e-2).all()
+    bound, _ = compared(model, f(0.9), f(1.1))
+    assert 1 <= bound < 1.3
+
+
+def test_an_activation_of_a_layer_that_was_not_measured_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_ALIKE_IN_LAYERS", frozenset())
     model = layer("RNN", [[[1.0]]], [[[0.0]]], np.zeros((2, 1)), activations=["ThresholdedRelu"])
     with pytest.raises(UnsupportedModelError, match=r"RNN node .*activation step was not measured"):
         as_written(Network(model).graph)
