@@ -162,14 +162,26 @@ class _Run:
 
     def _chosen(self, found: Any) -> torch.Tensor:
         """Return the output that is asked for: of several, those of floats are the graph's."""
-        import torch
-
-        several = [found] if isinstance(found, torch.Tensor) else list(found)
+        several = list(_tensors_in(found))
         if len(self.graph.outputs) < len(several):
             several = [one for one in several if one.is_floating_point()]
         place = [value.name for value in self.graph.outputs].index(self.output)
         chosen: torch.Tensor = several[place]
         return chosen
+
+
+def _tensors_in(found: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors that a module returns, in the order in which exporters make outputs of them."""
+    import torch
+
+    if isinstance(found, torch.Tensor):
+        yield found
+    elif isinstance(found, Mapping):
+        for one in found.values():
+            yield from _tensors_in(one)
+    elif isinstance(found, Sequence) and not isinstance(found, str):
+        for one in found:
+            yield from _tensors_in(one)
 
 
 def _with_batch_axis(value: Value, *, free: bool) -> Value:

@@ -34,6 +34,9 @@ MONDEQ: Final[Mapping[str, tuple[str, ...]]] = {"A": ("A.weight", "A"), "B": ("B
 """Parameter -> how its name in a state dict ends."""
 FIXED_POINT: Final[Mapping[str, tuple[str, ...]]] = {"W": ("W.weight", "W"), **_OUTER}
 
+_MOST_LISTED: Final = 12
+"""Parameters of a file that a message names."""
+
 PLAIN: Final = ("relu", "tanh", "sigmoid", "softplus", "softsign", "erf", "selu", "silu", "gelu", "mish")
 """Activations that a fixed-point layer may have: those without parameters."""
 
@@ -153,10 +156,12 @@ def _parameter(weights: Mapping[str, Any], name: str, names: Mapping[str, tuple[
     matches = [key for key in weights for end in names[name] if key == end or (end != name and key.endswith(f".{end}"))]
     if len(matches) != 1:
         what = "no" if not matches else f"{len(matches)}"
-        kind = "a monDEQ" if "A" in names else "a fixed-point layer"
+        needed = ", ".join(long for long, *_ in names.values())
+        if "A" in names:
+            raise ModelFileError(f"{where} has {what} parameters named {names[name][0]}; a monDEQ has {needed}")
         raise ModelFileError(
-            f"{where} has {what} parameters named {names[name][0]}; {kind} has "
-            f"{', '.join(long for long, *_ in names.values())}"
+            f"{where} has {what} parameters named {names[name][0]}; a fixed-point layer has {needed}: say with names= "
+            f"which of {', '.join(sorted(weights)[:_MOST_LISTED])} they are"
         )
     value = weights[matches[0]]
     array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)

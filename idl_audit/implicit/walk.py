@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NoReturn, TypeAlias
+from typing import ClassVar, Final, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -255,6 +255,12 @@ def form_input(node: Node, values: Sequence[TensorValue | None], k: int) -> Affi
     )
 
 
+ONLY_CONSTANTS: Final = (
+    "only constants can be handled there: audit the network behind it (onnx.utils.extract_model), or hold fixed with "
+    "--fix what it is made of"
+)
+
+
 def constant_input(node: Node, values: Sequence[TensorValue | None], k: int, what: str) -> AnyArray:
     """Return input k, which must be a constant."""
     value = optional_constant(node, values, k, what)
@@ -267,9 +273,7 @@ def optional_constant(node: Node, values: Sequence[TensorValue | None], k: int, 
     """Return input k, a constant, or None where it is left out."""
     value = values[k] if k < len(values) else None
     if isinstance(value, AffineForm):
-        refuse(
-            node, f"has a {what} (input {k}) that depends on the network's input; only constants can be handled there"
-        )
+        refuse(node, f"has a {what} (input {k}) that depends on the network's input; {ONLY_CONSTANTS}")
     return value
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from idl_audit import from_torch
 from idl_audit.graph.reader import sniff
 from idl_audit.graph.torch_options import TorchOptions
-from idl_audit.graph.torch_reader import read_torch
+from idl_audit.graph.torch_reader import network_of, read_torch
 from idl_audit.implicit.build import build_implicit
 from idl_audit.values.errors import ModelFileError, OptionError, UnsupportedModelError
 
@@ -80,6 +80,22 @@ def test_an_exported_program_knows_its_input(tmp_path, module):
     path = tmp_path / "program.pt2"
     torch.export.save(torch.export.export(module, (torch.zeros(1, 4),)), path)
     assert same(read(path, TorchOptions(None, None, True)), module)
+
+
+class Named(nn.Module):
+    """Scores by name, as large libraries return them."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> dict[str, tuple[torch.Tensor]]:
+        return {"scores": (self.inner(x),)}
+
+
+@pytest.mark.slow
+def test_modules_may_return_tensors_by_name(module):
+    assert same(network_of(Named(module), torch.zeros(1, 4)), module)
 
 
 def test_nothing_runs_without_the_switch(tmp_path, module):

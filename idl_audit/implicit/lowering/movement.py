@@ -19,6 +19,7 @@ from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.lowering.arithmetic import add_values, broadcast, lower_mul, negated
 from idl_audit.implicit.walk import (
     NO_BOUND,
+    ONLY_CONSTANTS,
     TensorValue,
     Walk,
     constant_input,
@@ -194,7 +195,7 @@ def moved(
             arguments.append((flat_indices(value.shape) + (total + shift)).astype(np.float64))
             total += int(np.prod(value.shape, dtype=np.int64))
         elif isinstance(value, AffineForm):
-            refuse(node, f"has an input {k} that depends on the network's input; only constants can be handled there")
+            refuse(node, f"has an input {k} that depends on the network's input; {ONLY_CONSTANTS}")
         else:
             arguments.append(value)
     results = fold_node(node, arguments, walk.opset if opset is None else opset)
