@@ -12,7 +12,8 @@
 # batch has rows;
 # LpNormalization with p=1 sums values and not absolute values; Resize with align_corners and a
 # fractional scale uses a length that is no whole number; MaxPool with SAME_LOWER rounds the length down
-# and so contradicts ONNX's own shape inference too. Others fail on valid input.
+# and so contradicts ONNX's own shape inference too; GlobalMaxPool of a sequence (one spatial axis) takes
+# one maximum over all channels. Others fail on valid input.
 #
 # Seen:
 #   BatchNormalization, opset 9     should be 1, 3           reference 0.8, 2.8
@@ -24,6 +25,7 @@
 #   Resize nearest align_corners    should be 0, 5           reference 0, 3
 #   OneHot with depth of shape (1)  should be 0, 1, 0        reference TypeError
 #   Pad by (-1, 2)                  should be 1, 2, 0, 0     reference ValueError
+#   GlobalMaxPool of a sequence     should be 5, 7           reference shape (1, 1, 1)
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -98,6 +100,8 @@ right.append(check("OneHot with depth of shape (1)", 11, node("OneHot", ["x", "d
                    np.array([1]), dict(d=np.array([3]), v=f32(0, 1)), f32([0, 1, 0])))
 right.append(check("Pad by (-1, 2)", 13, node("Pad", ["x", "p"], ["y"]), f32(0, 1, 2),
                    dict(p=np.array([-1, 2])), f32(1, 2, 0, 0)))
+right.append(check("GlobalMaxPool of a sequence", 22, node("GlobalMaxPool", ["x"], ["y"]),
+                   f32([[1, 5, 2], [7, 3, 4]]), {}, f32([[5], [7]])))
 if not all(right):
     raise SystemExit("changed: not every case is as stated above")
 EOF

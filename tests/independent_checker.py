@@ -243,7 +243,11 @@ class Part:
             total = total + self.states(t, v, lam, b[t])
             if lines != "none":  # duals may prove a leaf empty whatever the functional is
                 parts = added(parts, {j: lam @ m for j, m in self.network.maps[t].items()})
-        return total + sum(least(w, w, b[t]) for t, w in parts.items())
+        return total + sum(self.rest(t, w, b) for t, w in parts.items())
+
+    def rest(self, t: int, w: Exact, b: Bounds) -> Array:
+        """The least that what is read of the constant or of the inputs adds."""
+        return least(w, w, b[t])
 
     def states(self, t: int, v: Exact, lam: Exact, bounds: Array) -> Array:
         """The sum over states of the minimum of v phi(z) - lam z, times 2**GRID."""
@@ -285,8 +289,12 @@ class Part:
 
     def meet(self, t: int, b: Bounds, rows: Array, values: Array) -> None:
         """Intersect the bounds of a block with lower bounds of z and -z; the first ones are of all its states."""
-        b[t] = b[t].copy()  # and a hair: an end that is 0 is beyond it for who writes in float64
-        np.maximum.at(b[t].reshape(-1), rows, values - self.hairs.setdefault(t, 1 + (abs(values).max(initial=0) >> 47)))
+        b[t] = b[t].copy()
+        np.maximum.at(b[t].reshape(-1), rows, values - self.hair(t, values))
+
+    def hair(self, t: int, values: Array) -> int:
+        """How much further ends are taken: one that is 0 is beyond it for who writes in float64."""
+        return self.hairs.setdefault(t, 1 + (abs(values).max(initial=0) >> 47))
 
     def refine(self, t: int, b: Bounds, every: bool = False) -> None:
         """Bounds of a block by intervals and the usual lines: of states that bend or, after chords, of every one."""
