@@ -25,7 +25,7 @@
 #   Resize nearest align_corners    should be 0, 5           reference 0, 3
 #   OneHot with depth of shape (1)  should be 0, 1, 0        reference TypeError
 #   Pad by (-1, 2)                  should be 1, 2, 0, 0     reference ValueError
-#   GlobalMaxPool of a sequence     should be 5, 7           reference shape (1, 1, 1)
+#   GlobalMaxPool of a sequence     should be 5, 7           reference shape (1, 1)
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

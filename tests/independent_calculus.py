@@ -2,7 +2,7 @@
 
 Each formula is written once and read with floats, with intervals of mpmath, and with jets of either (value, slope,
 bend). Where a curve is convex or concave is found by halving intervals, so that no place of a turn is believed. Nothing
-here shares code with idl_audit; the names are those of docs/proof-format.md, section 12.
+here shares code with idl_audit; the names are those of part 13 of docs/proof-format.md.
 """
 
 import functools

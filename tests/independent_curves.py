@@ -6,7 +6,7 @@ Beside what `tests.independent_checker` knows: stairs and steps (in fractions), 
 mpmath), and groups: products, matrix products, norms and softmax (`tests.independent_groups`). z, trees, lemmas and
 goals are as there. Of a few operators it makes the model of an ONNX file itself: Sign, Floor, Ceil, Round,
 QuantizeLinear with DequantizeLinear, Exp, Log, Reciprocal, Sigmoid, Softplus, Sqrt, Tanh, squares, and Mul of two
-tensors. Else `convert` has written what the model is (section 12 of the format): `tests.independent_models` reads that,
+tensors. Else `convert` has written what the model is (part 13 of the format): `tests.independent_models` reads that,
 for a claim about that file or about the network that was converted. It shares no code with idl_audit.
 """
 

@@ -1,8 +1,8 @@
 """Groups of states that read each other's z, for independent checkers: products, matrix products, norms, softmax.
 
-Each has its values, multipliers lam that docs/proof-format.md and docs/mathematics.md (sections 6.8 and 6.10) tell, in
-floating point since any are sound, and a lower bound of v . phi(z) - lam . z over the box of every group for whatever
-lam is: in whole numbers and fractions, with intervals of mpmath for exp and log. Nothing is shared with idl_audit.
+Each has its values, multipliers lam that part 12 of docs/proof-format.md tells, in floating point since any are sound,
+and a lower bound of v . phi(z) - lam . z over the box of every group for whatever lam is: in whole numbers and
+fractions, with intervals of mpmath for exp and log. Nothing is shared with idl_audit.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Models that `convert` has written, read by docs/proof-format.md, section 12, and never by idl_audit.
+"""Models that `convert` has written, read by part 13 of docs/proof-format.md and never by idl_audit.
 
 Block 0 is the constant 1 here, block 1 the inputs as the network reads them, and then the oldest states come first.
 What coefficients may be off by is read with them, as a block of its own number below 0: `CurvedPart.rest` counts it.
@@ -62,7 +62,7 @@ class StoredNetwork(CurvedNetwork):
             demand(entry["exponent"] == 0 and "parts" not in entry, f"block {k}: a scale, or several activations")
             self.below.append(self.activation(f"phi.{k}.", entry, t))
         self.output = Tensor(tuple(meta["output_shape"]), dict(self.row("y", meta["output"], self.last)))
-        if path != converted:  # of a network the blocks of a norm are what its operator is, section 1
+        if path != converted:  # of a network the blocks of a norm are what its operator is, part 1
             for t, phi in self.phis.items():
                 if isinstance(phi, Norms) and self.is_wired(t, phi):
                     self.phis[t] = Norms(*(getattr(phi, n) for n in NORM), aided=True)

@@ -34,6 +34,9 @@ SCHEMA_VERSION: Final = "1.0"
 _MAY_BE_NEGATIVE: Final = frozenset({"leaky_relu", "power", *JUMPS})
 """Activations whose parameters (slopes, exponents, heights, places) may be negative."""
 
+_BY_STATE: Final = frozenset({"leaky_relu", *JUMPS})
+"""Activations whose parameters may differ from state to state."""
+
 
 @dataclass(frozen=True)
 class StoredModel:
@@ -305,6 +308,8 @@ class _Reader:
         }
         for name, value in parameters.items():
             self._check(bool(np.isfinite(value).all()), f"the {name} of '{key}' is a number")
+            single = isinstance(value, float) or entry["activation"] in _BY_STATE
+            self._check(single, f"the {name} of '{key}' is one number for all states")
         if entry["activation"] not in _MAY_BE_NEGATIVE:
             self._check(all(np.all(value >= 0) for value in parameters.values()), f"'{key}' has no negative parameter")
             dividing = entry["activation"] in ("celu", "softmax")

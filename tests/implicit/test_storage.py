@@ -15,7 +15,7 @@ import pytest
 
 from idl_audit.implicit.activations import ACTIVATIONS, COUPLED
 from idl_audit.implicit.build import build_implicit
-from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
 from idl_audit.implicit.scaling import rescale
 from idl_audit.implicit.storage import SCHEMA_VERSION, load_model, save_model
@@ -374,6 +374,23 @@ DAMAGE: dict[str, Callable[[Meta, dict[str, Any]], None]] = {
 @pytest.mark.parametrize("damage", sorted(DAMAGE))
 def test_damage_is_refused_in_a_sentence(tmp_path: Path, damage: str) -> None:
     refusal(edited(tmp_path, DAMAGE[damage]))
+
+
+@pytest.mark.parametrize("name", ["under", "beside", "least"])
+def test_a_norm_that_has_a_number_for_each_state_is_refused(tmp_path: Path, name: str) -> None:
+    """Of one group of two states it would be some function, of others an error where it is asked for a value."""
+
+    def change(meta: Meta, arrays: dict[str, Any]) -> None:
+        meta["blocks"][0]["parameters"][name] = None
+        arrays[f"phi.0.{name}"] = np.ones(2)
+
+    block = StateBlock("b", "Op", ACTIVATIONS["normalised"](width=2.0, count=1.0), (1, 2))
+    row, output = (Affine(states, inputs, np.zeros(2)) for states, inputs in (({}, IDENTITY), ({0: IDENTITY}, None)))
+    model = ImplicitModel((block,), (row,), output, (2,), (2,))
+    assert "one number for all states" in refusal(edited(tmp_path, change, model))
+
+
+IDENTITY = Selection.identity(2)
 
 
 @pytest.mark.parametrize("part", ["data", "indices", "indptr"])
