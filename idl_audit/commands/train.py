@@ -33,6 +33,8 @@ CHECKED: Final = 20
 """Samples at which the file is compared with what was trained."""
 AGREES: Final = 1e-6
 """Of max|y|: how far the two may be apart."""
+FEW_PIXELS: Final = 4
+"""What has no more of them along an axis may have channels there."""
 UNEQUAL: Final = 100.0
 """Times that the deviation of one input is another's: in one unit, the latter is hardly seen."""
 
@@ -136,6 +138,7 @@ def _task(trained: Examples, q: int, options: TrainOptions) -> Task:
         cast(Solver, options.solver),
         Penalties(weights.S, weights.rho, weights.columns, weights.l1),
         options.select,
+        shift=options.shift or 0,
         seed=options.seed,
     )
     monotone = 1 - options.kappa if options.well_posed == "monotone" else None
@@ -143,8 +146,25 @@ def _task(trained: Examples, q: int, options: TrainOptions) -> Task:
     targets = trained.targets if trained.targets is not None else trained.samples.labels
     assert targets is not None
     each = len(trained.input_shape) == 2 and options.preprocessing.bounds is None
+    image = None if options.shift is None else _image(trained.input_shape, options.shift)
     rows = _as_read(trained, options)
-    return Task(rows, targets, form, recipe, 60 * options.minutes, each, _moves(trained, options))
+    return Task(rows, targets, form, recipe, 60 * options.minutes, each, _moves(trained, options), image)
+
+
+def _image(shape: tuple[int, ...], shift: int) -> tuple[int, int, int]:
+    """Return channels, rows and columns of samples that are shifted.
+
+    Raises:
+        OptionError: where they are no images, or smaller than what they are shifted by.
+    """
+    own = shape[1:]
+    if len(own) not in (2, 3) or min(own[-2:]) <= max(shift, FEW_PIXELS):
+        raise OptionError(
+            f"--shift {shift} needs images of shape (rows, columns) or (channels, rows, columns), larger than "
+            f"the shift and {FEW_PIXELS} pixels; the samples are {' x '.join(map(str, own))}"
+        )
+    channels, rows, columns = (1, *own)[-3:]
+    return channels, rows, columns
 
 
 def _moves(trained: Examples, options: TrainOptions) -> Moves | None:
@@ -208,6 +228,7 @@ def _described(task: Task, found: Trained, options: TrainOptions, seconds: float
         train=fits[0],
         holdout=fits[1],
         select=options.select,
+        shift=options.shift,
         kept_inputs=tuple(acting) if chosen else (),
         column_norms=tuple(map(float, norms)) if chosen else (),
     )

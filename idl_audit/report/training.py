@@ -48,6 +48,8 @@ def training_facts(found: Training) -> Facts:
     if found.well_posed == "monotone":
         norm = f", (A + A^T) / 2 <= {figure(found.kappa)} I"
     yield "states", f"{found.states:,} ({found.structure}{norm})"
+    if found.shift is not None:
+        yield "images", f"moved by up to {found.shift} pixels each time they were trained on"
     if found.eps is not None:
         yield "boxes", f"of radius {found.eps:g}, by intervals of the equilibrium; `certify` has the verdicts"
     yield "on samples trained on", _fit(found.train)

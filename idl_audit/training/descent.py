@@ -114,8 +114,9 @@ def descend(
     selection = Selection.of(recipe.select, EVERY / max(1, choosing))
     clock = Clock(seconds)
     for step, places in zip(range(steps), batches(len(examples.u), recipe.batch, chance), strict=False):
-        box = examples.box(places, recipe.wider * schedule.radius(step))
-        loss = loss_of(net, examples.u[places], examples.y[places], box, recipe, chance)
+        u = examples.inputs(places, recipe.shift, chance)
+        box = examples.box(u, recipe.wider * schedule.radius(step))
+        loss = loss_of(net, u, examples.y[places], box, recipe, chance)
         balanced = bool(penalties.columns)
         gradients = _gradients(loss + penalties.smooth(net, balanced=balanced), net)
         if gradients is not None:

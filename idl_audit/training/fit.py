@@ -51,6 +51,8 @@ class Task:
     each: bool = True
     """Whether every input is trained in units of its own deviation; else all share one unit."""
     moves: Moves | None = None
+    image: tuple[int, int, int] | None = None
+    """Channels, rows and columns of an input, where images are shifted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,7 @@ def _examples(task: Task, inputs: Units, outputs: Units, dtype: torch.dtype) -> 
     valid = None
     if moves is not None and moves.valid is not None:
         valid = (tensor(inputs.inside(moves.valid[0])), tensor(inputs.inside(moves.valid[1])))
-    return Examples(tensor(inputs.inside(task.inputs)), y, radius, valid)
+    return Examples(tensor(inputs.inside(task.inputs)), y, radius, valid, task.image)
 
 
 def _exact(net: ImplicitNet) -> ImplicitNet:

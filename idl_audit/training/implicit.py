@@ -143,13 +143,15 @@ class ImplicitNet:
     def worst(self, box: Span, labels: Tensor) -> Tensor:
         """Return upper bounds of y_j - y_label over boxes, (m, q), by intervals; 0 at the label itself."""
         w, x = self.weights, self.states_of(box)
-        found = torch.zeros((len(labels), self.form.outputs), dtype=x.centre.dtype)
-        for label in sorted(set(labels.tolist())):
-            rows = labels == label
-            C, D, d = (w[name] - w[name][label] for name in "CDd")
-            middle = x.centre[rows] @ C.T + box.centre[rows] @ D.T + d
-            found[rows] = middle + x.radius[rows] @ C.abs().T + box.radius[rows] @ D.abs().T
-        return found
+        y = self.output(x.centre, box.centre)
+        order = labels.argsort(stable=True)
+        radii, sizes = torch.cat([x.radius, box.radius], 1).index_select(0, order), labels.bincount()
+        E = torch.cat([w["C"], w["D"]], 1)
+        apart = [
+            rows @ (E - E[label]).abs().T for label, rows in enumerate(torch.split(radii, sizes.tolist())) if len(rows)
+        ]
+        spread = torch.cat(apart).index_select(0, order.argsort())
+        return y - y.gather(1, labels[:, None]) + spread
 
     def norm_of_S(self) -> Tensor:
         """Return ||S||_inf for S = |C| (I - |A|)^-1 |B| + |D|: the greatest row sum, by one linear system."""

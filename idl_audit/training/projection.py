@@ -13,21 +13,24 @@ from torch import Tensor
 def project_rows(A: Tensor, kappa: float) -> Tensor:
     """Return the matrix nearest to A (n, k) with ||A||_inf <= kappa; rows that satisfy it stay as they are.
 
-    The answer is sign(a) max(|a| - t, 0) in each row; t solves sum_i max(|a_i| - t, 0) = kappa, which is linear between
-    two neighbours of the sorted |a_i|: t = (|a|_(1) + ... + |a|_(r) - kappa) / r for the largest r with |a|_(r) > t.
+    The answer is sign(a) max(|a| - t, 0) in each row, with sum_i max(|a_i| - t, 0) = kappa. The sum is convex and
+    piecewise linear in t, so that Newton's steps from t = 0 rise to the solution and end there, after few of them where
+    a row is hardly too long.
     """
     size = A.abs()
     too_long = size.sum(1) > kappa
     if not bool(too_long.any()):
         return A
     rows = size[too_long]
-    falling = rows.sort(dim=1, descending=True).values
-    counts = torch.arange(1, rows.shape[1] + 1, dtype=A.dtype)
-    thresholds = (falling.cumsum(1) - kappa) / counts
-    last = (falling > thresholds).sum(1, keepdim=True) - 1
-    shorter = (rows - thresholds.gather(1, last)).clamp(min=0)
+    threshold, settled = torch.zeros_like(rows[:, :1]), 4 * torch.finfo(A.dtype).eps * kappa
+    for _ in range(rows.shape[1] + 1):
+        shorter = (rows - threshold).clamp(min=0)
+        further = (shorter.sum(1, keepdim=True) - kappa) / shorter.count_nonzero(1).clamp(min=1)[:, None]
+        if not bool((further > settled).any()):
+            break
+        threshold = threshold + further.clamp(min=0)
     found = A.clone()
-    found[too_long] = torch.copysign(shorter, A[too_long])
+    found[too_long] = torch.copysign((rows - threshold).clamp(min=0), A[too_long])
     return found
 
 

@@ -58,15 +58,15 @@ class ProximalAdam:
             kept: (p,), 0 for inputs whose columns of (B; D) are zero and stay so.
         """
         self.steps += 1
-        lengths = self._lengths(gradients, rate)
+        lengths = self._lengths(gradients)
         with torch.no_grad():
             weights = self.net.weights
             for name, weight in weights.items():
-                self._move(name, weight, lengths[name])
+                self._move(name, weight, lengths[name], rate)
                 if l1 and weight.dim() == 2:
-                    weight.copy_(shrunk(weight, l1 * lengths[name]))
+                    weight.copy_(shrunk(weight, l1 * rate / lengths[name]))
             if columns:
-                moved = shrunk_columns(weights["B"], weights["D"], columns * lengths["B"])
+                moved = shrunk_columns(weights["B"], weights["D"], columns * rate / lengths["B"])
                 for name, weight in zip("BD", moved, strict=True):
                     weights[name].copy_(weight)
             if kept is not None:
@@ -75,26 +75,30 @@ class ProximalAdam:
             if "A" in weights:
                 weights["A"].copy_(self.net.form.feasible(weights["A"], self.net.mask))
 
-    def _lengths(self, gradients: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
-        """Take the gradients in, and return what each entry's step is multiplied by."""
-        squared = {name: gradient.square() for name, gradient in gradients.items()}
+    def _lengths(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the gradients in, and return what each entry's step is divided by: about as long as its gradients are.
+
+        In place where it can be: for many inputs this is a large part of a step.
+        """
+        known = 1 - KEPT_SQUARES**self.steps
+        together = None
         if self.by_column:
-            total = squared["B"].sum(0) + squared["D"].sum(0)
-            squared["B"] = squared["D"] = total / (self.net.form.states + self.net.form.outputs)
+            total = gradients["B"].square().sum(0) + gradients["D"].square().sum(0)
+            together = (total / (self.net.form.states + self.net.form.outputs)).sqrt()
         found = {}
         for name, gradient in gradients.items():
+            typical = gradient if together is None or name not in "BD" else together
             mean = self.means.setdefault(name, torch.zeros_like(gradient))
-            mean.mul_(KEPT).add_(gradient, alpha=1 - KEPT)
-            square = self.squares.setdefault(name, torch.zeros_like(squared[name]))
-            square.mul_(KEPT_SQUARES).add_(squared[name], alpha=1 - KEPT_SQUARES)
-            typical = (square / (1 - KEPT_SQUARES**self.steps)).sqrt()
-            found[name] = rate / (typical + SMALLEST)
+            mean.lerp_(gradient, 1 - KEPT)
+            square = self.squares.setdefault(name, torch.zeros_like(typical))
+            square.mul_(KEPT_SQUARES).addcmul_(typical, typical, value=1 - KEPT_SQUARES)
+            found[name] = square.sqrt().mul_(known**-0.5).add_(SMALLEST)
         return found
 
-    def _move(self, name: str, weight: Tensor, length: Tensor) -> None:
-        mean = self.means[name] / (1 - KEPT**self.steps)
+    def _move(self, name: str, weight: Tensor, length: Tensor, rate: float) -> None:
+        known = 1 - KEPT**self.steps
         if name == "A" and self.how == "frank-wolfe" and self.net.mask is None:
             share = 2 / (self.steps + VERTEX_DELAY)
-            weight.mul_(1 - share).add_(vertex(mean, self.net.form.kappa), alpha=share)
+            weight.mul_(1 - share).add_(vertex(self.means[name], self.net.form.kappa), alpha=share)
         else:
-            weight.sub_(length * mean)
+            weight.addcdiv_(self.means[name], length, value=-rate / known)

@@ -56,9 +56,11 @@ class Recipe:
     """So many inputs may act."""
     share: float = 0.1
     """Of the loss that is the worst one over boxes, by intervals, where there are any."""
-    attack_steps: int = 2
-    wider: float = 1.1
+    attack_steps: int = 1
+    wider: float = 1.2
     """The radius of training, as a multiple of the one that is asked for."""
+    shift: int = 0
+    """Pixels that images are moved by at most, along rows and columns, anew in every batch."""
     rate: float = 3e-3
     batch: int = 100
     seed: int = 0
@@ -76,12 +78,30 @@ class Examples:
     """How far each input may move, (p,)."""
     valid: tuple[Tensor, Tensor] | None = None
     """The ends of the valid range, (p,) each."""
+    image: tuple[int, int, int] | None = None
+    """Channels, rows and columns, where an input is an image."""
 
-    def box(self, places: Tensor, share: float) -> Span | None:
-        """Return boxes around some examples, of a share of the radius; None where nothing moves."""
+    def inputs(self, places: Tensor, shift: int, chance: torch.Generator) -> Tensor:
+        """Return the inputs of some examples, images moved by up to so many pixels, their edges repeated."""
+        u = self.u.index_select(0, places)
+        return u if not shift or self.image is None else shifted(u, self.image, shift, chance)
+
+    def box(self, u: Tensor, share: float) -> Span | None:
+        """Return boxes around inputs, of a share of the radius; None where nothing moves."""
         if self.radius is None:
             return None
-        return Span.between(*around(self.u[places], self.radius, share, self.valid))
+        return Span.between(*around(u, self.radius, share, self.valid))
+
+
+def shifted(u: Tensor, image: tuple[int, int, int], most: int, chance: torch.Generator) -> Tensor:
+    """Return images, (m, p), each moved by whole pixels from -most to most along rows and columns, edges repeated."""
+    channels, rows, columns = image
+    by = torch.randint(-most, most + 1, (2, len(u), 1), generator=chance)
+    row = (torch.arange(rows) + by[0]).clamp(0, rows - 1)
+    column = (torch.arange(columns) + by[1]).clamp(0, columns - 1)
+    places = (row[:, :, None] * columns + column[:, None, :]).view(len(u), 1, -1)
+    planes = u.view(len(u), channels, -1)
+    return planes.gather(2, places.expand(-1, channels, -1)).view(len(u), -1)
 
 
 def squared(found: Tensor, wanted: Tensor) -> Tensor:

@@ -135,6 +135,8 @@ def test_the_same_seed_writes_the_same_bytes(folder: Path, tmp_path: Path) -> No
         ({"select": 2, "penalty": "columns=1"}, "--select finds the weight"),
         ({"select": 9}, "--select 9 is more than the 4 inputs"),
         ({"states": 10**5}, "is too many"),
+        ({"shift": 1}, "--shift 1 needs images of shape .* the samples are 4"),
+        ({"shift": 1, "solver": "bcd"}, "takes all samples at once"),
     ],
     ids=str,
 )
@@ -142,6 +144,26 @@ def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path, more: dict
     with pytest.raises(OptionError, match=words):
         train_model(asked(folder, tmp_path / "m.npz", **more))
     assert not (tmp_path / "m.npz").exists()
+
+
+def test_images_are_shifted_while_trained_on_and_judged_as_they_are(folder: Path, tmp_path: Path) -> None:
+    """A class is where a bright column is; shifted copies of the samples kept apart are then right as well."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = 0.1 * rng.standard_normal((120, 8, 8))
+    images[np.arange(120), :, 2 + 3 * labels] += 1
+    np.savez(tmp_path / "images.npz", inputs=images, labels=labels)
+    found = train_model(asked(tmp_path, tmp_path / "m.npz", "images.npz", shift=1)).training
+    assert found is not None
+    assert found.shift == 1
+    assert found.holdout.right == found.holdout.n
+    moved = np.concatenate([images[:, :, :1], images[:, :, :-1]], axis=2)
+    model = idl_audit.load(tmp_path / "m.npz")
+    assert (model(moved.reshape(120, -1)).argmax(axis=1) == labels).mean() > 0.95
+    wide = images.reshape(120, 32, 2, 1)
+    np.savez(tmp_path / "last.npz", inputs=wide, labels=labels)
+    with pytest.raises(OptionError, match="the samples are 32 x 2 x 1"):
+        train_model(asked(tmp_path, tmp_path / "n.npz", "last.npz", shift=1))
 
 
 def test_data_that_teach_nothing_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from idl_audit.implicit.plain import DeclaredBlock, plain_model
 from idl_audit.measure.sensitivity import sensitivity_matrix
@@ -25,7 +26,7 @@ from idl_audit.training.fit import Moves, Task, outputs_of, train
 from idl_audit.training.implicit import NAMES, Form, ImplicitNet
 from idl_audit.training.output_step import fit_output
 from idl_audit.training.projection import column_norms, project_rows, shrunk, shrunk_columns, vertex
-from idl_audit.training.recipe import Examples, Penalties, Recipe
+from idl_audit.training.recipe import Examples, Penalties, Recipe, shifted
 from idl_audit.training.spans import Span
 from idl_audit.training.units import Units, outside
 
@@ -80,6 +81,24 @@ def test_the_projection_is_what_bisection_finds() -> None:
             above = np.maximum(np.abs(row) - middle, 0).sum() > 0.95
             low, high = (middle, high) if above else (low, middle)
         assert np.abs(found - np.sign(row) * np.maximum(np.abs(row) - high, 0)).max() < 1e-12
+
+
+@given(SEEDS, st.integers(2, 6), st.floats(0.1, 2.0))
+@settings(max_examples=10, deadline=None)
+def test_no_solver_of_quadratic_programs_finds_a_nearer_matrix(seed: int, k: int, kappa: float) -> None:
+    """min |p - q - a|^2 for p, q >= 0 with sum(p + q) <= kappa, by scipy."""
+    (row,) = (2 * normal(seed, 1, k)).numpy()
+
+    def distance(parts: np.ndarray) -> float:
+        return float(np.square(parts[:k] - parts[k:] - row).sum())
+
+    asked = {"type": "ineq", "fun": lambda parts: kappa - parts.sum()}
+    solved = minimize(
+        distance, np.zeros(2 * k), bounds=[(0, None)] * (2 * k), constraints=[asked], options={"ftol": 1e-14}
+    )
+    found = project_rows(torch.from_numpy(row[None]), kappa).numpy()[0]
+    assert np.square(found - row).sum() <= solved.fun + 1e-9
+    assert found == pytest.approx(solved.x[:k] - solved.x[k:], abs=1e-4)
 
 
 @given(SEEDS, st.integers(1, 6))
@@ -280,6 +299,25 @@ def test_boxes_make_intervals_narrow() -> None:
         widths.append(float((worst.amax(1) < 0).double().mean()))
     assert widths[1] > widths[0] + 0.1
     assert widths[1] > 0.5
+
+
+def test_images_move_as_a_whole_and_their_edges_repeat() -> None:
+    """Channel, row and column are written into each pixel, so that it says where it came from."""
+    shape = (2, 6, 5)
+    image = sum(100**k * np.arange(size).reshape(-1, *[1] * k) for k, size in enumerate(reversed(shape)))
+    u = torch.from_numpy(np.tile(np.asarray(image, np.float64).reshape(1, -1), (200, 1)))
+    chance = torch.Generator().manual_seed(0)
+    found = shifted(u, shape, 2, chance).numpy().reshape(200, *shape).astype(int)
+    seen = set()
+    for one in found:
+        by = (one[0, 2, 2] // 100 - 2, one[0, 2, 2] % 100 - 2)
+        rows, columns = (np.clip(np.arange(size) + move, 0, size - 1) for size, move in zip((6, 5), by, strict=True))
+        assert np.array_equal(one, image[:, rows][:, :, columns])
+        seen.add(by)
+    assert seen == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+    examples = Examples(u, torch.zeros(200, dtype=torch.int64), image=shape)
+    places = torch.arange(3)
+    assert torch.equal(examples.inputs(places, 0, chance), u[:3])
 
 
 def test_penalties_make_small_what_they_charge() -> None:

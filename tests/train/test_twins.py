@@ -10,6 +10,8 @@ import torch
 
 from idl_audit.graph.ir import Node
 from idl_audit.graph.original import chosen_output
+from idl_audit.proof.bounds import Interval
+from idl_audit.proof.intervals import affine_interval, interval_bounds
 from idl_audit.training.network import Twin
 from idl_audit.training.operators import TWINS
 from idl_audit.training.spans import Span
@@ -47,6 +49,7 @@ def twin_of(case: Case) -> tuple[Twin, Network] | None:
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.op}: {c.what}") for c in TRAINED])
 def test_twins_compute_what_onnxruntime_does_and_spans_hold_it(case: Case) -> None:
+    """Spans hold the outputs of points, and the intervals of the proofs, which multiply affine maps out first."""
     found = twin_of(case)
     if found is None:
         return
@@ -73,6 +76,17 @@ def test_twins_compute_what_onnxruntime_does_and_spans_hold_it(case: Case) -> No
             assert (y >= span.lo - room).all()
             assert (y <= span.hi + room).all()
             assert (span.radius >= -room).all()
+    if case.op in ("Max", "Min"):  # the model has sums with relu for them: the same function, wider intervals
+        return
+    x = Interval(*((centre + sign * radius).numpy().reshape(1, -1).astype(np.float64) for sign in (-1, 1)))
+    try:
+        proved = affine_interval(original.implicit.output, interval_bounds(original.implicit, x).x, x)
+    except UnsupportedModelError:
+        return
+    lo, hi = span.lo.numpy().reshape(1, -1), span.hi.numpy().reshape(1, -1)
+    room = 1e-4 * (1 + np.abs(lo) + np.abs(hi))
+    assert (lo <= proved.lo + room).all()
+    assert (hi >= proved.hi - room).all()
 
 
 def is_computed(case: Case) -> bool:

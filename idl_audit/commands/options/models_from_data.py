@@ -143,6 +143,13 @@ class TrainOptions(Declared):
         metavar="K",
         panel=TRAINING,
     )
+    shift: int | None = option(
+        None,
+        whole(1),
+        "Move each image by up to K pixels along rows and columns, anew each time it is trained on, edges repeated.",
+        metavar="K",
+        panel=TRAINING,
+    )
     minutes: float = option("1", MINUTES, "How much training, in minutes of one core, at most.", panel=TRAINING)
     holdout: Holdout = option(
         "10%",
@@ -171,6 +178,8 @@ class TrainOptions(Declared):
             raise OptionError("--select finds the weight of the columns itself; leave it out of --penalty")
         if self.solver == "bcd" and (self.eps is not None or self.penalty.S or self.penalty.rho):
             raise OptionError("--solver bcd takes the penalties columns and l1, and no --eps; use --solver gradient")
+        if self.solver == "bcd" and self.shift is not None:
+            raise OptionError("--solver bcd takes all samples at once, as they are; for --shift use --solver gradient")
         if self.solver == "frank-wolfe" and layers:
             raise OptionError(
                 "--solver frank-wolfe is for a norm of A, which layers have none of; use --solver gradient"

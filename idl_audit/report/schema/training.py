@@ -45,6 +45,7 @@ class Training(Part):
     train: Fit = Field(description="On the samples that were trained on.")
     holdout: Fit = Field(description="On samples that were not.")
     select: Count | None = Field(default=None, description="How many inputs were to act; null where all may.")
+    shift: Count | None = Field(default=None, description="Pixels by which images were moved at most; null: none.")
     kept_inputs: tuple[Count, ...] = Field(
         default=(), description="Inputs that act, the strongest first, where --select or columns made others zero."
     )
