@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from idl_audit.training.descent import descend
@@ -143,3 +144,15 @@ def grey(images: AnyArray) -> FloatArray:
     flat = flat.reshape(len(flat), -1)
     flat -= flat.mean(axis=1, keepdims=True)
     return np.asarray(flat / np.maximum(flat.std(axis=1, keepdims=True), 5.0))
+
+
+def local_contrast(images: AnyArray) -> FloatArray:
+    """Return grey images, (n, 1, 32, 32), each pixel less the mean of the 9 x 9 around it, in units of what is left.
+
+    Signs are photographed by day and by night: what a pixel says is how much brighter it is than its neighbours.
+    """
+    around = (1, 1, 9, 9)
+    plain = grey(images).reshape(-1, 1, 32, 32)
+    left = plain - uniform_filter(plain, around, mode="mirror")
+    spread = np.sqrt(np.maximum(uniform_filter(left * left, around, mode="mirror"), 0))
+    return np.asarray(left / np.maximum(spread, 0.25), np.float32)
