@@ -292,10 +292,11 @@ def _compression_sentence(report: Report, found: Compression) -> str:
     proved = found.drift.at_samples if found.drift.guaranteed is None else found.drift.guaranteed
     if proved is None:
         return f"{start}; an output moved by up to {figure(found.drift.measured)} where it was measured."
-    where = "in the box of inputs" if found.drift.guaranteed is not None else "at the samples"
-    return (
-        f"{start}; no output moves by more than {figure(proved)} {where}, {figure(found.drift.measured)} was measured."
-    )
+    measured = f"{figure(found.drift.measured)} was measured"
+    if found.drift.guaranteed is None:
+        measured = f"and {measured} there and in the box around them, where nothing is proved"
+        return f"{start}; no output moves by more than {figure(proved)} at the samples, {measured}."
+    return f"{start}; no output moves by more than {figure(proved)} in the box of inputs, {measured}."
 
 
 def _predictions_sentence(report: Report) -> str:

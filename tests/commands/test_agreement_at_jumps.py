@@ -75,6 +75,35 @@ def test_another_network_does_not_agree(network: Network, factor: float, clear: 
         check(compared(network, wrong), inputs.astype(np.float32).astype(float))
 
 
+def test_what_compares_a_tensor_with_its_own_largest_entries_is_told_so() -> None:
+    """In exact arithmetic the second of them is as large as itself; rounding decides whether it is so in floats."""
+    nodes = [
+        node("TopK", "x k", "top places"),
+        node("Slice", "top one k one", "second"),
+        node("GreaterOrEqual", "x second", "c"),
+        node("Cast", "c", "m", to=1),
+        node("MatMul", "m w"),
+    ]
+    w = np.eye(6, 3, dtype=np.float32)
+    network = Network(proto(nodes, (1, 6), {"k": np.array([2]), "one": np.array([1]), "w": w}))
+
+    class OtherSide:
+        name = "another runtime"
+
+        def __call__(self, rows: np.ndarray) -> np.ndarray:
+            return (rows >= rows.max(axis=1, keepdims=True)) @ w
+
+    other = replace(compared(network, network.implicit), original=OtherSide())
+    with pytest.raises(UnsupportedModelError, match="every input that was tried lies at a threshold"):
+        check(other, RNG.normal(size=(20, 6)).astype(np.float32).astype(float))
+
+
+def test_inputs_without_a_value_are_told_so() -> None:
+    network = Network(proto([node("LpNormalization", "x", axis=1, p=2)], (1, 3), {}))
+    with pytest.raises(UnsupportedModelError, match=r"or lie where '[^']*' \(LpNormalization\) has no value"):
+        check(compared(network, network.implicit), np.zeros((2, 3)))
+
+
 def test_kernels_that_saturate_are_named() -> None:
     """Sums of two products beyond 16 bits: a processor without VNNI saturates them, one with it agrees."""
     constants = {

@@ -11,11 +11,14 @@ from rich.console import Console
 
 from idl_audit.report.schema import (
     BlockInfo,
+    Compression,
     Diagnostic,
+    Drift,
     EpsSummary,
     Gate,
     InputGroups,
     InputMap,
+    NonzeroChange,
     PropertyReport,
     Reason,
     RuleResult,
@@ -332,6 +335,18 @@ SENTENCES = {
     "verify": (
         examples.report(verification=Verification(file="w.npz", accepted=True, checked=4)),
         "w.npz is accepted: 4 claims were checked, 0 refused.",
+    ),
+    "smaller, without a bound over the box": (
+        examples.report(
+            compression=Compression(
+                kind="prune",
+                setting="0.01",
+                nonzeros=NonzeroChange(before=100, after=90),
+                drift=Drift(measured=0.5, at_samples=0.25),
+            )
+        ),
+        "90.0 % of the coefficients are left (prune 0.01); no output moves by more than 0.25 at the samples, and 0.5 "
+        "was measured there and in the box around them, where nothing is proved.",
     ),
     "verify, one claim": (
         examples.report(verification=Verification(file="w.npz", accepted=True, checked=1)),

@@ -218,11 +218,14 @@ def _refuse_overflow(pair: Compared, ours: FloatArray, theirs: FloatArray) -> No
         return
     kind = "float32" if pair.graph is None else pair.graph.arithmetic
     largest = {"float16": "65504", "float64": "1.8e308"}.get(kind, "3.4e38")
+    why = f"its numbers exceed the largest {kind}, {largest}"
+    bounded = [f"'{block.name}' ({block.op})" for block in pair.model.blocks if block.activation.forbidden]
+    if bounded:
+        why += f", or lie where {bounded[-1]} has no value"
     raise UnsupportedModelError(
         [
-            f"{pair.path}: {pair.original.name} gives NaN or infinity on the checked inputs, since its numbers exceed "
-            f"the largest {kind}, {largest}; give the data that the network is made for (--data), or export it with "
-            "smaller weights or finer floats"
+            f"{pair.path}: {pair.original.name} gives NaN or infinity on the checked inputs, since {why}; give "
+            "the data that the network is made for (--data), or export it with smaller weights or finer floats"
         ]
     )
 
@@ -242,15 +245,6 @@ def _compare_precise(pair: Compared, graph: Graph, read: FloatArray, ours: Float
 def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatArray, found: _Difference) -> None:
     """Say whose fault a difference is: onnxruntime's optimisations', the network's own arithmetic's, or ours."""
     _refuse_optimised(pair, read, ours, theirs, found)
-    if pair.graph is not None and _is_rounding(pair, pair.graph, read, ours, theirs):
-        raise UnsupportedModelError(
-            [
-                f"{pair.path}: the network's own {pair.graph.arithmetic} arithmetic is off by {found.error:.1e} of "
-                f"max|y| from exact arithmetic, more than {found.allowed:.1e} allows (large numbers cancel, or small "
-                "ones vanish), so that what is proved of one would not hold for the other; export it in finer floats, "
-                "or without such numbers"
-            ]
-        )
     if _is_at_thresholds(pair, read, theirs):
         raise UnsupportedModelError(
             [
@@ -258,6 +252,15 @@ def _explain(pair: Compared, read: FloatArray, ours: FloatArray, theirs: FloatAr
                 f"{pair.original.name} goes, as where a tensor is compared with its own largest entries (x >= max(x)): "
                 f"it differs by {found.error:.1e} of max|y| from exact arithmetic; compare with numbers that lie "
                 "between, or leave the comparison out"
+            ]
+        )
+    if pair.graph is not None and _is_rounding(pair, pair.graph, read, ours, theirs):
+        raise UnsupportedModelError(
+            [
+                f"{pair.path}: the network's own {pair.graph.arithmetic} arithmetic is off by {found.error:.1e} of "
+                f"max|y| from exact arithmetic, more than {found.allowed:.1e} allows (large numbers cancel, or small "
+                "ones vanish), so that what is proved of one would not hold for the other; export it in finer floats, "
+                "or without such numbers"
             ]
         )
     kernels = sorted({node.op for node in pair.graph.nodes} & _SATURATING) if pair.graph is not None else []
