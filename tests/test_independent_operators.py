@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx.reference
 import pytest
 
@@ -20,6 +21,8 @@ from tests import independent_curves
 from tests.implicit.test_operators import CASES
 from tests.independent_files import Refused
 from tests.independent_models import StoredNetwork
+from tests.shared.implicit_models import node
+from tests.shared.operator_cases import Case
 from tests.shared.operator_proofs import Proved, proved, uses, written
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/operators.md").read_text()
@@ -36,6 +39,9 @@ NOT_RUN = {
     "Swish": "onnxruntime 1.31 has no kernel for it",
 }
 """What is read, but refused where a network is audited: onnxruntime does not run it, and nothing else is the judge."""
+
+NOT_INSIDE = {"ArgMax": "is read as the last operator alone, and left out: claims are about the scores"}
+OTHERS = [op for op in OPERATORS if op not in {*NOT_RUN, *NOT_INSIDE}]
 
 MOVES = ("other linear maps", "data movement", "lists of tensors", "no effect", "linear layers")
 DEAR = ("Attention", "GRU", "GroupNormalization", "LRN", "LSTM", "MeanVarianceNormalization", "RNN")
@@ -76,7 +82,7 @@ def accepted(found: Proved, arrays: dict[str, np.ndarray]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("op", [marked(op) for op in OPERATORS if op not in NOT_RUN])
+@pytest.mark.parametrize("op", [marked(op) for op in OTHERS])
 def test_a_proof_about_every_operator_is_accepted(op: str, tmp_path: Path) -> None:
     found = about(op, tmp_path)
     assert found.verified()
@@ -89,12 +95,19 @@ def test_what_onnxruntime_does_not_run_is_refused_by_name(op: str, tmp_path: Pat
         written(tmp_path, uses(CASES, op)[0])
 
 
+@pytest.mark.parametrize("op", NOT_INSIDE)
+def test_what_is_read_as_the_last_operator_is_refused_by_name_elsewhere(op: str, tmp_path: Path) -> None:
+    nodes = node(op, "x", "k", axis=1, keepdims=1), node("Cast", "k", "y", to=onnx.TensorProto.FLOAT)
+    with pytest.raises(UnsupportedModelError, match=op):
+        written(tmp_path, Case(op, "inside", (1, 6), nodes, first=13))
+
+
 ALTERNATIVES = [f"part.0.alternative.{k}.offsets" for k in (0, 1)]
 WILD = (7.0, -3.0, 1e30, 0.5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", [op for op in OPERATORS if op not in NOT_RUN])
+@pytest.mark.parametrize("op", OTHERS)
 def test_no_proof_of_what_is_false_of_an_operator_is_accepted(op: str, tmp_path: Path) -> None:
     """An output is said to stay away from the value that it has in the middle; with any choices, and larger boxes."""
     found, rng = about(op, tmp_path), np.random.default_rng(0)
@@ -126,7 +139,7 @@ def chosen(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", [op for op in OPERATORS if op not in NOT_RUN])
+@pytest.mark.parametrize("op", OTHERS)
 def test_the_model_that_the_checker_reads_is_the_network(op: str, tmp_path: Path) -> None:
     found = about(op, tmp_path)
     digest = found.meta["model"]["sha256"]
