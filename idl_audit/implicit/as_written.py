@@ -4,7 +4,7 @@
 is the same function; in floating point |W2||W1| and the sizes of the single constants decide what is rounded away. Here
 every operator that rounds ends in an identity block, with what is to be known of its roundings (docs/mathematics.md,
 section 12). What an operator does to its numbers beyond that is a table; an operator that is not in it has no known
-bound. The format is a property of each block: the coarsest type of floats among what its operator reads and makes.
+bound. The format of every block is the coarsest in which the network computes: bounds for it hold for finer ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.contraction import Contraction
 from idl_audit.implicit.activations.jumping import Stairs
 from idl_audit.implicit.affine import AffineForm, Whole
-from idl_audit.implicit.build import assembled, walk_graph
+from idl_audit.implicit.build import Walked, assembled, walk_graph
 from idl_audit.implicit.kernels import (
     ARITHMETICS,
     EXACT,
@@ -49,7 +49,7 @@ from idl_audit.implicit.lowering.reductions import competing_axes
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
 from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import UnsupportedModelError
 
 
@@ -122,13 +122,14 @@ def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None
         UnsupportedModelError: with every operator whose rounding nothing is known of, and what else has no model.
         MemoryLimitError: where a matrix would exceed `max_bytes`.
     """
-    walk = _AsWrittenWalk(graph.opset, max_bytes, _Elements(graph))
-    walked = walk_graph(graph, walk, output)
     target = chosen_output(graph.provenance.path or Path("the model"), graph, output)
     kinds = {value.dtype for value in live_inputs(graph, target)} & set(ARITHMETICS)
-    used = walk.kinds | kinds | {graph.arithmetic}
+    used = kinds | {graph.arithmetic} | _hidden_types(graph)
+    arithmetic = coarsest(used)
+    walk = _AsWrittenWalk(graph.opset, max_bytes, arithmetic)
+    walked = walk_graph(graph, walk, output)
     problems = list(dict.fromkeys(walk.unknown))
-    for node in _computed_differently(walked.folded, walk.elements, used):
+    for node in _computed_differently(walked, arithmetic):
         problems.append(f"{node.op} node '{shown(node.label)}' computes a constant, as each runtime does it")
     if used >= _HALF:
         problems.append("arithmetic in both float16 and bfloat16")
@@ -136,7 +137,7 @@ def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None
         raise UnsupportedModelError(problems)
     model, made = assembled(walked)
     roundings = tuple(walk.roundings[number] for number in made)
-    return AsWritten(model, roundings, coarsest(used), Rounding(False, coarsest(used)), coarsest(kinds))
+    return AsWritten(model, roundings, arithmetic, Rounding(False, arithmetic), coarsest(kinds))
 
 
 def of_implicit_model(model: ImplicitModel) -> AsWritten:
@@ -160,44 +161,6 @@ def of_implicit_model(model: ImplicitModel) -> AsWritten:
         raise UnsupportedModelError(list(unknown))
     share = FLOAT32.gamma(sum(linear_map.row_terms for linear_map in model.output.maps), SPARE)
     return AsWritten(model, tuple(roundings), FLOAT32, Rounding(False, share=share))
-
-
-class _Elements:
-    """The types of floats that each node of a graph reads and makes."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._of = {value.name: value.dtype for value in graph.inputs}
-        self._of |= {name: value.dtype.name for name, value in graph.constants.items()}
-        self._every: frozenset[str] = frozenset()
-        self._nodes: dict[tuple[str, str], frozenset[str]] = {}
-        for node in graph.nodes:
-            read = [self._of[name] for name in node.inputs if self._of.get(name) in ARITHMETICS]
-            told = [_FLOATS[number] for key in _TYPES if (number := node.attributes.get(key)) in _FLOATS]
-            if node.op in ("Cast", "CastLike"):
-                like = self._of.get(node.inputs[1], "float32") if node.op == "CastLike" else ""
-                made = like or (told[0] if told else "int64")
-            else:
-                made = max([*read, *told], key=_COARSENESS.index, default="")
-            found = frozenset({*read, *told, made} & set(ARITHMETICS))
-            self._every |= found
-            for name in node.outputs:
-                self._of[name] = made
-                self._nodes[node.op, name] = found
-        self._every |= {value.dtype for value in graph.inputs} & set(ARITHMETICS)
-
-    def of(self, node: Node) -> frozenset[str]:
-        """Return those of a node; of one that stands for several, which the graph does not have, all that there are."""
-        own = [self._nodes.get((node.op, name)) for name in node.outputs if name]
-        known = [found for found in own if found]
-        return frozenset().union(*known) if known and len(known) == len(own) else self._every
-
-
-_FLOATS: Final[Mapping[Any, str]] = MappingProxyType({1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"})
-"""TensorProto's numbers of these types."""
-_WIDE: Final = frozenset({1, 11})
-_TYPES: Final = ("to", "dtype", "output_dtype", "softmax_precision")
-"""Attributes that name a type."""
-_COARSENESS: Final = tuple(ARITHMETICS)
 
 
 # --- what operators do ------------------------------------------------------------------------------------------------
@@ -398,29 +361,53 @@ MOVED_EVERYWHERE: Final = SAME_EVERYWHERE - {
 """Those that round nothing: of 16-bit floats some runtimes round each step, and others the last one alone."""
 
 
+def _hidden_types(graph: Graph) -> frozenset[str]:
+    """Return {float16} where a network that computes in bfloat16 may do so in float16, too, as it casts to it."""
+    casts = [node for node in graph.nodes if node.op in ("Cast", "CastLike")]
+    is_there = any(node.op == "CastLike" or node.attributes.get("to") == _FLOAT16 for node in casts)
+    return frozenset({"float16"}) if graph.arithmetic == "bfloat16" and is_there else frozenset()
+
+
+_FLOAT16: Final = 10
 _HALF: Final = frozenset({"float16", "bfloat16"})
+_WIDE: Final = frozenset({1, 11})
+"""TensorProto's numbers of float32 and float64."""
+_NARROW: Final = frozenset({10, 16})
+"""Of the types of 16 bits."""
 
 
-def _computed_differently(folded: Sequence[Node], elements: _Elements, used: frozenset[str]) -> Iterator[Node]:
+def _computed_differently(walked: Walked, arithmetic: Arithmetic) -> Iterator[Node]:
     """Yield the nodes of constants whose results are not the same numbers in every runtime.
 
     What a file holds in 16 bits has the same numbers in float32 where it is cast, and is known as float32 here: what
     was computed before a cast may have been rounded to 16 bits, or not.
     """
     computed: set[str] = set()
-    for node in folded:
-        after = not computed.isdisjoint(node.inputs)
-        if node.op == "Cast" and node.attributes.get("to") in _WIDE and not after:
+    same = MOVED_EVERYWHERE if arithmetic.name in _HALF else SAME_EVERYWHERE
+    for node in walked.folded:
+        if _is_zero(node, walked.constants):
             continue
-        kinds = elements.of(node) | used
-        if (node.op in ("Cast", "CastLike") and after) or node.op not in _same(kinds):
+        after = not computed.isdisjoint(node.inputs)
+        to = node.attributes.get("to")
+        if node.op == "Cast" and to in _WIDE and not after:
+            continue
+        if (node.op in ("Cast", "CastLike") and (after or to in _NARROW)) or node.op not in same:
             yield node
         if after or node.op not in MOVED_EVERYWHERE:
             computed.update(node.outputs)
 
 
-def _same(kinds: frozenset[str]) -> frozenset[str]:
-    return MOVED_EVERYWHERE if kinds & _HALF else SAME_EVERYWHERE
+def _is_zero(node: Node, constants: Mapping[str, AnyArray]) -> bool:
+    """Whether an operator makes nothing but 0 of nothing but 0, as at the start of a recurrence."""
+    read = [constants[name] for name in node.inputs if name in constants]
+    if node.op in _PRODUCTS:
+        return any(not value.any() for value in read)
+    return node.op in _ODD and not any(value.any() for value in read)
+
+
+_PRODUCTS: Final = frozenset({"MatMul", "Mul"})
+_ODD: Final = frozenset({"Erf", "Sin", "Softsign", "Tanh"})
+"""Functions of a library that are 0 at 0."""
 
 
 LONGEST_FRACTION: Final = 2.0**12
@@ -432,12 +419,10 @@ class _AsWrittenWalk(Walk):
 
     keeps_apart = True
 
-    def __init__(self, opset: int, max_bytes: int | None, elements: _Elements) -> None:
+    def __init__(self, opset: int, max_bytes: int | None, arithmetic: Arithmetic) -> None:
         super().__init__(opset, max_bytes)
         self.roundings: list[Rounding] = []
-        self.kinds: frozenset[str] = frozenset()
-        """The types of floats that were met."""
-        self.elements = elements
+        self._arithmetic = arithmetic
         self.unknown: list[str] = []
         self._unmeasured: list[str] = []
         """Activations of the steps of the layer that is being lowered."""
@@ -454,7 +439,7 @@ class _AsWrittenWalk(Walk):
         """Make a block, as in every walk, with the error of its function."""
         is_state = activation.name != "identity" or maximum is not None
         in_one_step = (node.op, activation.name) in _IN_ONE_STEP
-        arithmetic = self._arithmetic(node)
+        arithmetic = self._arithmetic
         kernel = EXACT if in_one_step else kernel_of_norm(activation, arithmetic) or kernel_of(activation, arithmetic)
         rule = _RULES.get(node.op, _MOVES)
         if node.op in LAYERS:
@@ -480,11 +465,6 @@ class _AsWrittenWalk(Walk):
             rounding = replace(rounding, least=-math.inf if activation.name in _OF_LRN_ITSELF else floor)
         self.roundings.append(rounding)
         return super().states(node, activation, form, suffix=suffix, maximum=maximum)
-
-    def _arithmetic(self, node: Node) -> Arithmetic:
-        kinds = self.elements.of(node)
-        self.kinds |= kinds
-        return coarsest(kinds)
 
     def apart(self, node: Node, form: AffineForm, suffix: str) -> AffineForm:
         """Return an identity block in the form's place, whose roundings are its own, unless it only moves numbers."""
@@ -522,7 +502,7 @@ class _AsWrittenWalk(Walk):
     def _ended(self, node: Node, rule: _Rule, arguments: Sequence[TensorValue | None], form: AffineForm) -> AffineForm:
         if rule.kind == "moves" and not form.terms and not form.constant_error:
             return form  # a constant, as it is
-        interpolates, arithmetic = node.op in ("Resize", "Upsample"), self._arithmetic(node)
+        interpolates, arithmetic = node.op in ("Resize", "Upsample"), self._arithmetic
         only_moves = not _adds(form) if rule.kind == "composed" else _only_moves(form)
         if (rule.kind != "linear" or interpolates) and rule.final(node, arithmetic) == EXACT and only_moves:
             return form

@@ -1,9 +1,10 @@
-"""Rounding of unit vectors, of norms with something beside the root, of losses and of gated products."""
+"""Rounding of unit vectors, of norms with something beside the root, of losses, gated products, and unrolled loops."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.implicit.test_as_written import Network
 from tests.proof.test_float_layers import bound_of, compared, f
@@ -81,3 +82,31 @@ def test_a_gated_product_whose_factors_may_be_multiplied_in_another_order() -> N
     for scale, finite in ((10.0, True), (1e22, False)):
         network = Network(proto(nodes, (1, 2), {"k": f(scale)}, opset=28))
         assert np.isfinite(bound_of(network, f(-0.2, -0.2), f(-0.1, -0.1))).all() == finite
+
+
+@pytest.mark.parametrize("op", ["Loop", "Scan"])
+def test_steps_of_a_fixed_number_are_bounded_as_what_they_come_to(op: str) -> None:
+    """h' = tanh(h W + 8) - 8 + u, three times: a bound, and no runtime beyond it."""
+    steps = [
+        node("MatMul", "h W", "a"),
+        node("Tanh", "a", "t"),
+        node("Add", "t k", "b"),
+        node("Sub", "b k", "c"),
+        node("Add", "c x", "next"),
+    ]
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("h", "next")}
+    if op == "Loop":
+        steps.append(node("Identity", "go", "on"))
+        flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
+        counter = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+        body = helper.make_graph(steps, "body", [counter, flags[0], values["h"]], [flags[1], values["next"]])
+        whole = node("Loop", "n yes start", body=body)
+    else:
+        row = helper.make_tensor_value_info("row", TensorProto.FLOAT, [1])
+        body = helper.make_graph(steps, "body", [values["h"], row], [values["next"]])
+        whole = node("Scan", "start rows", num_scan_inputs=1, body=body)
+    constants = {"W": f(0.5, -0.7, 0.3, 0.9).reshape(2, 2), "k": f(8), "start": f(0, 0).reshape(1, 2)}
+    constants |= {"n": np.int64(3), "yes": np.bool_(True), "rows": np.zeros((3, 1), np.float32)}
+    bound, worst = compared(proto([whole], (1, 2), constants), f(0.1, 0.2), f(0.3, 0.4))
+    assert (worst > 2 * UNIT).all()
+    assert (bound < 1e-4).all()

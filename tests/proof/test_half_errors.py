@@ -174,8 +174,8 @@ def test_small_results_lose_what_float16_has_no_numbers_for(tmp_path: Path) -> N
     assert off(graph, points, stepwise) <= bound(graph, points)
 
 
-def test_what_is_cast_to_float16_in_between_is_of_both_formats(tmp_path: Path) -> None:
-    """The first product is rounded to 24 bits, what follows the cast to 11: bounds are those of each block."""
+def test_what_is_cast_to_float16_in_between_is_bounded_as_float16(tmp_path: Path) -> None:
+    """The first product is rounded to 24 bits, what follows the cast to 11: bounds of the coarser one hold for both."""
     nodes = [
         node("MatMul", ["u", "w"], ["a"]),
         node("Cast", ["a"], ["h"], to=HALF),
@@ -185,7 +185,7 @@ def test_what_is_cast_to_float16_in_between_is_of_both_formats(tmp_path: Path) -
     model = proto(nodes, {"w": np.float32([[0.3, 1], [2, -0.7]])}, 2, FLOAT, FLOAT)
     written = as_written(read(model, tmp_path))
     assert written.arithmetic.name == "float16"
-    assert [one.arithmetic.name for one in reversed(written.roundings)] == ["float32", "float16", "float16", "float32"]
+    assert {one.arithmetic.name for one in written.roundings} == {"float16"}
     points = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
     graph = read(model, tmp_path)
     assert (off(graph, points, *[_run(model, level, points[:20]) for level in LEVELS]) <= bound(graph, points)).all()
@@ -267,3 +267,31 @@ def test_gamma_keeps_accumulators_apart() -> None:
     assert FLOAT16.gamma(0, 1000) == pytest.approx(1000 / 2048 / (1 - 1000 / 2048))
     assert FLOAT16.gamma(0, 1025) == math.inf
     assert ARITHMETICS["float32"].gamma(3, 4) == 7 * 2.0**-24 / (1 - 7 * 2.0**-24)
+
+
+def test_what_is_chosen_among_constants_of_float16_is_float16(tmp_path: Path) -> None:
+    """Where(u > 0, a, b) w: no operator with a name for a type stands between the comparison and the product."""
+    nodes = [
+        node("Greater", ["u", "zero"], ["is"]),
+        node("Where", ["is", "a", "b"], ["h"]),
+        node("Mul", ["h", "w"], ["p"]),
+        node("Cast", ["p"], ["y"], to=FLOAT),
+    ]
+    half = {name: np.float16([value]) for name, value in (("a", 0.1), ("b", 0.3), ("w", 0.7))}
+    graph = read(proto(nodes, {"zero": np.float32([0]), **half}, 1, FLOAT, FLOAT), tmp_path)
+    written = as_written(graph)
+    assert written.arithmetic.name == "float16"
+    assert {one.arithmetic.name for one in written.roundings if one.share} == {"float16"}
+    points = np.array([[0.5]], np.float32)
+    computed = np.array([[float(half["a"][0] * half["w"][0])]])
+    assert 0 < off(graph, points, computed) <= bound(graph, points)
+
+
+def test_what_is_cast_like_a_constant_of_float16_is_float16(tmp_path: Path) -> None:
+    nodes = [
+        node("CastLike", ["u", "k"], ["h"]),
+        node("Mul", ["h", "k"], ["p"]),
+        node("Cast", ["p"], ["y"], to=FLOAT),
+    ]
+    written = as_written(read(proto(nodes, {"k": np.float16([0.3])}, 1, FLOAT, FLOAT), tmp_path))
+    assert {one.arithmetic.name for one in written.roundings} == {"float16"}
