@@ -36,6 +36,8 @@ NARROWER: Final = 0.85
 HALVINGS: Final = 4
 """Of the way between two neighbours, for the mixture that loses no more than it may."""
 FEWEST_STEPS: Final = 50
+JUDGED: Final = 3
+"""Candidates whose open samples are branched on: it takes longer than a short training does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +90,8 @@ class Task:
         return candidate.score.clean >= self.least_clean
 
     def candidate(self, name: str, weights: Weights, steps: int = 0) -> Candidate:
-        """Return weights with what the judge says; those that lose too much are not worth branching."""
-        return Candidate(name, weights, self.judge(weights, self.clean(weights) >= self.least_clean), steps)
+        """Return weights with what the judge says without branching."""
+        return Candidate(name, weights, self.judge(weights, False), steps)
 
 
 def harden(task: Task, heard: Callable[[str], Heard] = lambda name: lambda step: None) -> Outcome:
@@ -108,7 +110,7 @@ def harden(task: Task, heard: Callable[[str], Heard] = lambda name: lambda step:
         while run is not None and not runs.interrupted:
             runs.go(run)
             run = _next(runs)
-    front = [*runs.front, *_mixtures(runs)]
+    front = _branched(task, [*runs.front, *_mixtures(runs)])
     chosen = _best(task, front)
     if chosen is not None and not chosen.score.certified > runs.before.score.certified:
         chosen = None
@@ -224,6 +226,12 @@ def _name(recipe: Recipe) -> str:
 def _best(task: Task, front: Sequence[Candidate]) -> Candidate | None:
     """Return the candidate of most certified samples among those that keep clean accuracy."""
     return max(filter(task.keeps, front), key=lambda one: (one.score.certified, one.score.clean), default=None)
+
+
+def _branched(task: Task, front: Sequence[Candidate]) -> list[Candidate]:
+    """Return all candidates; of those that keep clean accuracy, the ones that lines certify most are branched on."""
+    kept = sorted(filter(task.keeps, front), key=lambda one: one.score.by_lines, reverse=True)[:JUDGED]
+    return [replace(one, score=task.judge(one.weights, True)) if one in kept else one for one in front]
 
 
 def _without_ramp(steps: int) -> Schedule:
