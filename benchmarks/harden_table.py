@@ -146,7 +146,7 @@ def main() -> None:
         "# Hardened networks",
         "",
         "Made by `python -m benchmarks.harden_table --names NAME`, one network after the other (`--minutes` and "
-        "`--images` as in the table).",
+        "`--images` as in the table: the budgets that are asked for stand in benchmarks.hardened_networks).",
         "",
         machine(1, ("numpy", "torch")),
         "",
