@@ -3,8 +3,8 @@
     IDL_AUDIT_DATA=... python -m benchmarks.sets_table [--balls 100] [--families 20] [--patches 20] [--out DIR]
 
 1. l2 balls on mnist-net_256x2 beside a global certificate: the margin over the product of the layers' spectral norms.
-2. Brightness and contrast on resnet_2b, inputs saturating.
-3. A patch of 3x3 pixels at every position on mnist-net_256x2.
+2. Brightness and contrast on resnet_2b, inputs saturating; sets-families.png shows samples and where they fall.
+3. A patch of 3x3 pixels at every position on mnist-net_256x2; sets-patches.png shows the worst positions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from benchmarks.measuring import machine
 from idl_audit.commands.shared.subject import Subject, open_subject
@@ -38,9 +40,27 @@ PACKAGES = ("numpy", "scipy", "torch", "onnxruntime")
 L2, LINF = (0.5, 1.0), 0.03
 CHANGES = "brightness=0.05,contrast=0.9:1.1"
 PATCH = "patch=3x3"
+DRAWN = 8
+"""Samples of a picture."""
 CIFAR = Preprocessing(1.0, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 NAMES = (Verdict.CERTIFIED, Verdict.FALSIFIED, Verdict.UNKNOWN, Verdict.CLEAN_WRONG)
-HEAD = "| set | images | certified | falsified | undecided | wrong | s of CPU, median | greatest | decided by |"
+HEAD = "| set | images | certified | falsified | undecided | wrong | s of CPU, median | greatest | all | decided by |"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample of a picture."""
+
+    sample: FloatArray
+    label: int
+    result: Result
+
+    @property
+    def title(self) -> str:
+        """What is known of it."""
+        values = self.result.found.parameters if self.result.found is not None else ()
+        told = ", ".join(f"{value:.3g}" for value in values or self.result.worst)
+        return f"{self.label}: {self.result.verdict.value}\n{told}"
 
 
 @dataclass
@@ -51,6 +71,8 @@ class Row:
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     methods: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    """Samples that were classified right, with what was found."""
 
     def take(self, result: Result, seconds: float) -> None:
         """Count a verdict and its processor time."""
@@ -63,13 +85,13 @@ class Row:
     def line(self) -> str:
         """The row of the table."""
         cells = [self.name, str(len(self.seconds)), *(str(self.verdicts[name]) for name in NAMES)]
-        cells += [f"{statistics.median(self.seconds):.1f}", f"{max(self.seconds):.1f}"]
+        cells += [f"{value:.1f}" for value in (statistics.median(self.seconds), max(self.seconds), sum(self.seconds))]
         return f"| {' | '.join([*cells, ', '.join(f'{name} {n}' for name, n in self.methods.most_common())])} |"
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Return a table of rows."""
-    return [HEAD, "|---|---:|---:|---:|---:|---:|---:|---:|---|", *(row.line for row in rows)]
+    return [HEAD, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|", *(row.line for row in rows)]
 
 
 def global_l2(model: ImplicitModel, x: FloatArray, labels: IntArray, eps: float) -> int:
@@ -94,7 +116,29 @@ def decided(subject: Subject, x: FloatArray, labels: IntArray, name: str, sets: 
     return row
 
 
-def balls_section(data: Path, n: int) -> list[str]:
+def drawn(row: Row, shape: Sequence[int], path: Path) -> None:
+    """Draw samples above the pictures that the network errs at or, where there are none, the worst position."""
+    fallen = [one for one in row.shown if one.result.verdict is Verdict.FALSIFIED]
+    shown = [*fallen, *(one for one in row.shown if one not in fallen)][:DRAWN]
+    figure, axes = plt.subplots(2, len(shown), figsize=(1.6 * len(shown), 3.8), squeeze=False)
+    for (above, below), one in zip(axes.T, shown, strict=True):
+        found = one.result.found if one.result.verdict is Verdict.FALSIFIED else None
+        other = one.sample if found is None else found.point.astype(np.float64)
+        for place, picture in ((above, one.sample), (below, other)):
+            planes = picture.reshape(shape)
+            place.imshow(planes if len(shape) == 2 else np.moveaxis(planes, 0, -1), cmap="gray", vmin=0, vmax=1)
+            place.axis("off")
+        if found is None and len(one.result.worst) == 2:
+            row_, column = one.result.worst
+            below.add_patch(Rectangle((column - 0.5, row_ - 0.5), 3, 3, fill=False, edgecolor="tab:red"))
+        below.set_title(one.title, fontsize=7)
+    figure.suptitle(f"{row.name}: samples, and below them what falls or the position nearest to it", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def balls_section(data: Path, n: int, out: Path) -> list[str]:
     """Return the verdicts over balls of l2, beside the global certificate and a box."""
     subject = open_subject(data / "vnncomp/mnist_fc/mnist-net_256x2.onnx")
     x, labels = mnist(data, n)
@@ -124,27 +168,35 @@ def perturbed(
     for sample, label in zip(x, labels.tolist(), strict=True):
         start = time.process_time()
         inputs = Perturbed(Around(sample, tuple(shape), (0.0, 1.0)), changes)
-        row.take(decide_perturbed(model, network, label, inputs, options), time.process_time() - start)
+        result = decide_perturbed(model, network, label, inputs, options)
+        row.take(result, time.process_time() - start)
+        print(text, len(row.seconds), result.verdict.value, f"{row.seconds[-1]:.1f} s", flush=True)
+        if result.verdict is not Verdict.CLEAN_WRONG:
+            row.shown.append(Shown(sample, label, result))
     return row
 
 
-def families_section(data: Path, n: int) -> list[str]:
+def families_section(data: Path, n: int, out: Path) -> list[str]:
     """Return the verdicts under brightness and contrast."""
     subject = open_subject(data / "vnncomp/cifar10_resnet/resnet_2b.onnx")
     with np.load(data / "cifar10_test.npz") as file:
         x = (file["images"][:n].reshape(n, -1) / 255.0).astype(np.float32).astype(np.float64)
         labels = file["labels"][:n].astype(np.int64)
     row = perturbed(subject, CIFAR, x, labels, CHANGES, subject.input_shape)
-    return [f"## Families, resnet_2b, first {n} test images of CIFAR-10, saturating at 0 and 1", "", *table([row])]
+    drawn(row, subject.input_shape, out / "sets-families.png")
+    lines = [f"## Families, resnet_2b, first {n} test images of CIFAR-10, saturating at 0 and 1", "", *table([row])]
+    return [*lines, "", "![Samples, and what the network errs at](sets-families.png)"]
 
 
-def patches_section(data: Path, n: int) -> list[str]:
+def patches_section(data: Path, n: int, out: Path) -> list[str]:
     """Return the verdicts under a patch at every position."""
     subject = open_subject(data / "vnncomp/mnist_fc/mnist-net_256x2.onnx")
     x, labels = mnist(data, n)
     row = perturbed(subject, Preprocessing(), x, labels, PATCH, (28, 28))
     lines = [f"## Patches, mnist-net_256x2, first {n} test images", "", *table([row]), ""]
-    return [*lines, "A picture has 676 positions; one that is falsified ends with the first."]
+    drawn(row, (28, 28), out / "sets-patches.png")
+    lines += ["A picture has 676 positions; one that is falsified ends with the first.", ""]
+    return [*lines, "![Samples, and the worst positions of the patch](sets-patches.png)"]
 
 
 def mnist(data: Path, n: int) -> tuple[FloatArray, IntArray]:
@@ -167,7 +219,7 @@ def main() -> None:
     lines += [machine(threads=int(os.environ.get("OMP_NUM_THREADS", "1")), packages=PACKAGES), ""]
     for section, n in sections:
         if n:
-            lines += [*section(data, n), ""]
+            lines += [*section(data, n, given.out), ""]
     (given.out / "sets.md").write_text("\n".join(lines), encoding="utf-8")
 
 

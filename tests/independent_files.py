@@ -126,7 +126,14 @@ def parts(arrays: Arrays, claim: Any, p: int, q: int) -> Iterator[tuple[Any, ...
         yield key, *box, np.concatenate(rows), np.concatenate(offsets), whose
 
 
-def read(model: Path, proof: Proof, arithmetic: str, load: Callable[..., Any], prove: Callable[..., None]) -> str:
+def read(
+    model: Path,
+    proof: Proof,
+    arithmetic: str,
+    load: Callable[..., Any],
+    prove: Callable[..., None],
+    parts: Callable[..., Iterator[tuple[Any, ...]]] = parts,
+) -> str:
     """The claim of a file whose parts are all proved for the network that is loaded; Refused whatever else it holds."""
     try:
         with np.load(proof) if isinstance(proof, Path) else nullcontext(proof) as held:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -16,13 +15,18 @@ from idl_audit.commands.options.everywhere import EverywhereOptions
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.progress import Progress, Watcher
+from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.ranges import Ranges, range_sha256, refuse_other_size
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
 from idl_audit.data.features import read_features
 from idl_audit.data.statements import Never
-from idl_audit.decide.everywhere import Everywhere, Part, decide_everywhere, decide_rising, drawn
+from idl_audit.decide.everywhere import Everywhere, Part, as_interval, decide_everywhere, decide_rising, drawn
 from idl_audit.decide.ladder import Options
+from idl_audit.decide.proofs import proof_of
+from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
+from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.files.ranges import NeverFalls, NeverPredicted, RangeClaim
 from idl_audit.report.pictures import plot_parts
 from idl_audit.report.schema import (
     Diagnostic,
@@ -39,7 +43,6 @@ from idl_audit.values.demand import Limits
 from idl_audit.values.errors import OptionError, UnsupportedModelError
 from idl_audit.values.files import write_whole
 from idl_audit.values.mixed import Cell
-from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.verdicts import Verdict
 
 MOST_LISTED: Final = 20
@@ -61,6 +64,10 @@ class _Asked:
     cell: Cell
     decide: Callable[[Budget], Everywhere]
     subject: Subject
+    model: ImplicitModel
+    """In data units."""
+    claim: RangeClaim
+    """What is known where it is certified."""
     told: tuple[str, ...] = field(default=())
 
 
@@ -83,13 +90,18 @@ def audit_everywhere(path: Path, options: EverywhereOptions, *, watch: Watcher =
     with clock.step("check"):
         check = check_agreement(subject, _points(ranges, options))
     found: list[WholeStatement] = []
+    files: list[str] = []
     verdicts, why = Counter[str](), False
+    if options.certificates is not None:
+        options.certificates.mkdir(exist_ok=True)
     with clock.step("verdicts"):
         try:
             for one in asked:
                 budget = Budget.of(options.time_limit, nodes=options.max_nodes, max_bytes=options.model.max_bytes)
                 result = one.decide(budget)
-                found.append(_told(one, result, ranges, axes))
+                proof = _written(one, result, options, len(found))
+                files += [] if proof is None else [proof]
+                found.append(_told(one, result, ranges, axes, proof))
                 verdicts[result.verdict.value] += 1
                 watch(Progress(len(found), len(asked), verdicts))
         except KeyboardInterrupt:
@@ -110,6 +122,7 @@ def audit_everywhere(path: Path, options: EverywhereOptions, *, watch: Watcher =
             ranges=ranges.all_told(ranges.whole),
             statements=tuple(found),
         ),
+        artifacts=tuple(files),
         diagnostics=tuple(_diagnostics(subject)),
     )
     return _plotted(report, options)
@@ -121,6 +134,26 @@ def _plotted(report: Report, options: EverywhereOptions) -> Report:
         return report
     write_whole(options.plot, lambda stream: plot_parts(report, stream))
     return report.model_copy(update={"artifacts": (*report.artifacts, str(options.plot))})
+
+
+def _written(asked: _Asked, found: Everywhere, options: EverywhereOptions, number: int) -> str | None:
+    """Write the certificate of a statement, checked anew; return its file, None where there is none."""
+    if options.certificates is None or found.verdict is not Verdict.CERTIFIED:
+        return None
+    of, model = about(asked.subject, options.model, options.preprocessing), asked.model
+    proof = ProofFile(of, asked.claim, tree=found.tree)
+    if found.tree is None:
+        budget = Budget.of(options.time_limit, nodes=options.max_nodes, max_bytes=options.model.max_bytes)
+        network, (query,) = asked.subject.network(options.preprocessing), asked.claim.queries(model)
+        made = proof_of(model, network, query, found.recorded, budget=budget)
+        if made is None:
+            return None
+        proof = replace(proof, proofs=(made,))
+    if not proof.checked(model).accepted:
+        return None
+    path = options.certificates / f"statement-{number}-{asked.kind}.npz"
+    write(path, proof, force=options.force)
+    return str(path)
 
 
 def _ranges(subject: Subject, options: EverywhereOptions) -> Ranges:
@@ -167,11 +200,7 @@ def _limits(path: Path, ranges: Ranges, options: EverywhereOptions) -> Iterator[
             n = outputs.size
             limits = Limits(outputs, np.full(n, side), np.full(n, value), np.ones(n, np.bool_))
             text = f"{who} stays {kind} {value:.9g}"
-            yield _ruled(text, kind, subject, ranges.whole, partial(_within, limits, q), options)
-
-
-def _within(limits: Limits, n_outputs: int, cell: Cell) -> Query:
-    return limits.query(cell.hull, n_outputs)
+            yield _ruled(text, kind, subject, RangeClaim(ranges.whole, limits), options)
 
 
 def _never(never: Never, subject: Subject, ranges: Ranges, options: EverywhereOptions) -> _Asked:
@@ -179,20 +208,14 @@ def _never(never: Never, subject: Subject, ranges: Ranges, options: EverywhereOp
     q, label = subject.model.n_outputs, never.label
     if not (q > 1 and label < q):
         raise OptionError(f"--never speaks of class {label}, and {subject.path} has classes 0 to {q - 1}")
-    others = np.array([j for j in range(q) if j != label])
-    rows = np.zeros((q - 1, q))
-    rows[np.arange(q - 1), others], rows[:, label] = 1.0, -1.0
-    alternative = Conjunction(rows, np.zeros(q - 1), (), others < label)
     cell = ranges.where(ranges.whole, never.conditions, "--never")
     text = f"class {label} is never predicted"
     if never.conditions:
         text += f" where {' and '.join(map(str, never.conditions))}"
-    return _ruled(text, "never", subject, cell, lambda cell: Query(cell.hull, (alternative,)), options)
+    return _ruled(text, "never", subject, RangeClaim(cell, NeverPredicted(label)), options)
 
 
-def _ruled(
-    text: str, kind: Kind, subject: Subject, cell: Cell, make: Callable[[Cell], Query], options: EverywhereOptions
-) -> _Asked:
+def _ruled(text: str, kind: Kind, subject: Subject, claim: RangeClaim, options: EverywhereOptions) -> _Asked:
     units = options.preprocessing
     chosen = Options(
         seed=options.seed,
@@ -200,13 +223,15 @@ def _ruled(
         max_nodes=options.max_nodes,
         max_bytes=options.model.max_bytes,
         confirm=subject.exact(units),
+        record=options.certificates is not None,
     )
     model, network = subject.in_data_units(units), subject.network(units)
 
     def decide(budget: Budget) -> Everywhere:
-        return decide_everywhere(model, network, cell, make, chosen, budget)
+        (query,) = claim.queries(model)
+        return decide_everywhere(model, network, claim.cell, query, chosen, budget)
 
-    return _Asked(text, kind, cell, decide, subject)
+    return _Asked(text, kind, claim.cell, decide, subject, model, claim)
 
 
 def _monotone(ranges: Ranges, options: EverywhereOptions) -> _Asked:
@@ -222,7 +247,8 @@ def _monotone(ranges: Ranges, options: EverywhereOptions) -> _Asked:
         found = decide_rising(model, network, question, cell, budget, options.seed)
         return found if way.direction == "+" or found.fall is None else _turned(found)
 
-    return _Asked(text, "monotone", cell, decide, subject, (subject.original.name, "the implicit model"))
+    claim = RangeClaim(as_interval(cell, feature), NeverFalls(feature, options.label or 0, way.direction == "+"))
+    return _Asked(text, "monotone", cell, decide, subject, model, claim, (subject.original.name, "the implicit model"))
 
 
 def _turned(found: Everywhere) -> Everywhere:
@@ -235,7 +261,9 @@ def _turned(found: Everywhere) -> Everywhere:
 # --- what a report says ----------------------------------------------------------------------------------------------
 
 
-def _told(asked: _Asked, found: Everywhere, ranges: Ranges, axes: Sequence[int] | None) -> WholeStatement:
+def _told(
+    asked: _Asked, found: Everywhere, ranges: Ranges, axes: Sequence[int] | None, proof: str | None
+) -> WholeStatement:
     listed = tuple(
         OpenPart(share=min(1.0, part.share), limits=ranges.told(asked.cell, part.lo, part.hi, part.choices))
         for part in found.open[:MOST_LISTED]
@@ -256,6 +284,7 @@ def _told(asked: _Asked, found: Everywhere, ranges: Ranges, axes: Sequence[int] 
         open_parts=listed,
         map=_map(asked.cell, found, ranges, axes),
         witness=_witness(asked, found, ranges) if found.verdict is Verdict.FALSIFIED else None,
+        certificate=proof,
         seconds=found.seconds,
     )
 

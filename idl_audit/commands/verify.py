@@ -36,6 +36,7 @@ from idl_audit.proof.files.claims import (
 )
 from idl_audit.proof.files.file import ProofFile, read_meta
 from idl_audit.proof.files.pairs import AgreementClaim, DifferenceClaim, Pairing
+from idl_audit.proof.files.ranges import NeverFalls, NeverPredicted, RangeClaim
 from idl_audit.proof.files.strict_json import Damaged, Misfit
 from idl_audit.proof.format_1 import reading as format_1
 from idl_audit.proof.sensitivity_witness import Checked, Witness
@@ -79,6 +80,7 @@ WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "agreement": "certificate of two networks",
         "difference": "certificate of two networks",
         "monotone": "certificate of a score",
+        **dict.fromkeys(("stays", "never", "rising"), "certificate of a whole range"),
     }
 )
 """Kind of a claim -> what its file is called."""
@@ -136,7 +138,7 @@ def verify(
             raise OptionError(f"{file} is a {asked.word}; give its model: idl-audit verify {file} MODEL")
         if vnnlib is not None and asked.kind != "property":
             raise OptionError(f"{file} is a {asked.word} and not of a property; leave {vnnlib} out")
-        whole = asked.kind == "limits"
+        whole = asked.kind in ("limits", "stays")
         subject = _with_classes(asked, opened(model, _with_output(asked, options), whole=whole))
         other, against = _second(asked, options, second, opened), None
         found: ProofFile | str
@@ -411,6 +413,8 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
         return _perturbed(claim, found.n_leaves, shared)
     if isinstance(claim, MonotoneClaim):
         return _monotone(claim, found.n_leaves, shared)
+    if isinstance(claim, RangeClaim):
+        return _range(claim, found.n_leaves, shared)
     if isinstance(claim, PropertyClaim):
         return _property(claim, shared, vnnlib)
     if isinstance(claim, (AgreementClaim, DifferenceClaim)):
@@ -467,6 +471,33 @@ def _monotone(claim: MonotoneClaim, leaves: int, shared: dict[str, Any]) -> tupl
     return f"{score} never {way} while input {claim.feature} rises within {within}, {where}, by {leaves} leaves", about
 
 
+def _range(claim: RangeClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
+    statement, cell = claim.statement, claim.cell
+    hull, facts = cell.hull, dict[str, Any]()
+    if isinstance(statement, NeverPredicted):
+        what, facts = f"class {statement.label} is never predicted", {"kind": "never", "label": statement.label}
+    elif isinstance(statement, NeverFalls):
+        way = "falls" if statement.rises else "rises"
+        score = f"{shared['stripped_output'] or ''} output {statement.output}".strip()
+        what = f"{score} never {way} while input {statement.feature} rises"
+        facts = {"kind": "rising", "label": statement.output, "free": (statement.feature,)}
+        facts["direction"] = "+" if statement.rises else "-"
+    else:
+        columns = (statement.outputs, statement.sides, statement.values, statement.strict)
+        limits = np.column_stack([np.asarray(column, np.float64) for column in columns])
+        what, facts = _in_words(statement), {"kind": "stays", "output_limits": numbers(limits)}
+    apart = f", {len(cell.choices)} features at values of their own" if cell.choices else ""
+    least, greatest = float(hull.lo.min()), float(hull.hi.max())
+    about = Claim(
+        **shared,
+        **facts,
+        range=(numbers(np.stack([hull.lo, hull.hi])), *(numbers(choice.values) for choice in cell.choices)),
+        leaves=leaves,
+    )
+    where = f"in the file's whole range of {hull.size} inputs, within [{least!r}, {greatest!r}]{apart}"
+    return f"{what} {where}, by {leaves} leaves", about
+
+
 def _kept(claim: SampleClaim | DemandClaim, threshold: float | None) -> tuple[str, dict[str, Any]]:
     """Return what is kept everywhere in a set, in words and as facts of a report."""
     if isinstance(claim, SampleClaim):
@@ -503,8 +534,9 @@ def _perturbed(claim: PerturbedClaim, leaves: int, shared: dict[str, Any]) -> tu
     what += [] if directions is None else [f"{len(directions.vectors)} directions of the file"]
     times = "" if inputs.factor == 1 else f" (ranges times {inputs.factor!r})"
     within = "" if around.clip is None else f", saturating at {around.clip[0]!r} and {around.clip[1]!r},"
-    alone = inputs.perturbation.patch is not None or inputs.perturbation.shift is not None
-    if alone and around.clip is not None:
+    if claim.angles is not None:
+        within = f" in {claim.angles.size - 1} intervals of angles"
+    elif not inputs.perturbation.terms and directions is None and around.clip is not None:
         within = f" within [{around.clip[0]!r}, {around.clip[1]!r}]"
     drawn = f" as {'x'.join(map(str, around.shape))}" if inputs.perturbation.needs_picture else ""
     means = "" if limit is None else f" (output {'above' if claim.label else 'below'} {limit!r})"

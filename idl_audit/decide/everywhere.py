@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -20,12 +20,15 @@ import numpy as np
 
 from idl_audit.decide.ladder import Options, decide_query
 from idl_audit.decide.monotone import GRID, Fall, Question, fall_on
+from idl_audit.decide.proofs import Recorded
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.box_bounds import BoxBounds, RowBounds, bounded
+from idl_audit.proof.forest import LEAF, Forest
 from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.proof.monotone import Rise
 from idl_audit.proof.rows import Rows
+from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search.judge import Found, Judge
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.budget import Budget
@@ -62,6 +65,10 @@ class Part:
     choices: tuple[Choice, ...]
     share: float = 1.0
     """Of the volume of the whole range."""
+    node: int = 0
+    """Of the tree that shares the range out."""
+    came: tuple[int, float] = (LEAF, 0.0)
+    """What cut it off: an input and where, or p + the number of a choice and how many values its first half has."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,10 @@ class Everywhere:
     """Parts at every point of which it does not hold."""
     n_parts: int = 0
     """That were bounded."""
+    recorded: Recorded | None = None
+    """Of a range that the ladder certified: what was recorded."""
+    tree: Forest | None = None
+    """Of one that was cut and is certified: its parts."""
     seconds: float = 0.0
 
     @property
@@ -143,6 +154,7 @@ class Cover:
     stuck: list[Part] = field(default_factory=list)
     """Open, and nothing of them can be cut."""
     n_parts: int = 0
+    tree: SplitTree = field(default_factory=SplitTree)
     _made: int = 0
 
     def grow(self) -> Reason | None:
@@ -200,8 +212,9 @@ class Cover:
         for i in left:
             halves = cut(batch[i], settled.scores[i], self.root)
             self.stuck += [] if halves else [batch[i]]
-            for half in halves:
-                self._add(half)
+            first = self.tree.split(batch[i].node, *halves[0].came) if halves else 0
+            for k, half in enumerate(halves):
+                self._add(replace(half, node=first + k))
 
 
 def cut(part: Part, scores: FloatArray, whole: Part) -> tuple[Part, ...]:
@@ -227,12 +240,13 @@ def cut(part: Part, scores: FloatArray, whole: Part) -> tuple[Part, ...]:
 
 def _values_cut(part: Part, number: int) -> tuple[Part, ...]:
     made, own = [], part.choices[number]
+    came = part.lo.size + number, float(len(own.half(True).values))
     for first in (True, False):
         half = own.half(first)
         lo, hi, where = part.lo.copy(), part.hi.copy(), list(own.columns)
         lo[where], hi[where] = half.values.min(axis=0), half.values.max(axis=0)
         choices = (*part.choices[:number], half, *part.choices[number + 1 :])
-        made.append(Part(lo, hi, choices, part.share * len(half.values) / len(own.values)))
+        made.append(Part(lo, hi, choices, part.share * len(half.values) / len(own.values), came=came))
     return tuple(made)
 
 
@@ -240,8 +254,8 @@ def _interval_cut(part: Part, j: int, middle: float) -> tuple[Part, Part]:
     lower, upper = part.hi.copy(), part.lo.copy()
     lower[j] = upper[j] = middle
     return (
-        replace(part, hi=lower, share=part.share / 2),
-        replace(part, lo=upper, share=part.share / 2),
+        replace(part, hi=lower, share=part.share / 2, came=(j, middle)),
+        replace(part, lo=upper, share=part.share / 2, came=(j, middle)),
     )
 
 
@@ -349,7 +363,7 @@ def decide_everywhere(
     model: ImplicitModel,
     network: Network,
     cell: Cell,
-    make: Callable[[Cell], Query],
+    query: Query,
     options: Options,
     budget: Budget,
 ) -> Everywhere:
@@ -359,7 +373,7 @@ def decide_everywhere(
         model: the implicit model in data units, feed-forward.
         network: the original network in data units.
         cell: the range: a box, or the rows of a table.
-        make: cell -> the query over its hull.
+        query: over its hull.
         options: of the ladder, which is climbed first where the range is a box; what confirms counterexamples.
         budget: what all may cost; a part is a node.
 
@@ -367,7 +381,7 @@ def decide_everywhere(
         UnsupportedModelError: where the model has loops.
     """
     _refuse_loops(model)
-    start, query = budget.clock(), make(cell)
+    start = budget.clock()
     judge = Judge.of(model, network, query, budget, options.confirm)
     ruled = Ruled(model, cell, judge, options.seed)
     found: Found | None = None
@@ -379,7 +393,8 @@ def decide_everywhere(
                 result = decide_query(model, network, query, options, budget=budget.part(LADDER))
             if result.verdict is Verdict.CERTIFIED:
                 seconds = budget.clock() - start
-                return Everywhere(Verdict.CERTIFIED, method=result.method, n_parts=1, seconds=seconds)
+                known = Everywhere(Verdict.CERTIFIED, method=result.method, n_parts=1, seconds=seconds)
+                return replace(known, recorded=result.recorded)
             if result.verdict is Verdict.FALSIFIED and result.found is not None:
                 found, method = result.found, result.method or method
                 ruled.is_known_to_fail = True
@@ -405,7 +420,7 @@ def _told(cover: Cover, reason: Reason | None, *, failed: bool) -> Everywhere:
         return replace(known, verdict=Verdict.FALSIFIED)
     if open_ or failing:  # fails by proof, though no float32 point of it was shown
         return replace(known, reason=reason or Reason.RELAXATION_GAP)
-    return replace(known, verdict=Verdict.CERTIFIED)
+    return replace(known, verdict=Verdict.CERTIFIED, tree=cover.tree.forest)
 
 
 def _refuse_loops(model: ImplicitModel) -> None:
@@ -440,16 +455,6 @@ class Rising:
     def has_failed(self) -> bool:
         """Whether the network has shown a fall."""
         return self.fall is not None
-
-    @property
-    def as_interval(self) -> Cell:
-        """The range with the input as an interval: what never falls on all of it never falls on its whole numbers.
-
-        A way along the input would cross the gap between two parts that share its values out.
-        """
-        hull = self._cell.hull
-        others = tuple(one for one in self._cell.choices if self._question.feature not in one.columns)
-        return Cell(hull, others)
 
     def settle(self, inputs: Interval, check: Check) -> Settled:
         """Return where no row falls, and where the only one falls everywhere."""
@@ -506,6 +511,14 @@ class Rising:
         return np.clip(grid.astype(np.float32), lo[f], hi[f])
 
 
+def as_interval(cell: Cell, feature: int) -> Cell:
+    """Return a range with an input as an interval: what never falls on all of it never falls on its whole numbers.
+
+    A way along the input would cross the gap between two parts that share its values out.
+    """
+    return Cell(cell.hull, tuple(one for one in cell.choices if feature not in one.columns))
+
+
 def decide_rising(
     model: ImplicitModel, network: Network, question: Question, cell: Cell, budget: Budget, seed: int = 0
 ) -> Everywhere:
@@ -519,7 +532,7 @@ def decide_rising(
     _refuse_loops(model)
     start = budget.clock()
     rising = Rising(model, network, question, cell, seed)
-    cover = _cover(model, rising, rising.as_interval, budget)
+    cover = _cover(model, rising, as_interval(cell, question.feature), budget)
     reason = cover.grow()
     known = _told(cover, reason, failed=rising.has_failed)
     return replace(known, method="parts", fall=rising.fall, seconds=budget.clock() - start)

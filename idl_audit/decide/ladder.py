@@ -128,6 +128,8 @@ class Result:
     """Where it is certified: what was recorded."""
     pieces: tuple[Recorded, ...] = ()
     """Where it is certified over a union (`decide.perturbed`): what was recorded of each piece."""
+    angles: tuple[float, ...] = ()
+    """Where it is certified over rotations: the ends of the intervals that the pieces are about, ascending."""
     worst: tuple[float, ...] = ()
     """Of a union of boxes: the parameters of the one that is open, or has the least proved bound."""
     states: StateBounds | None = None

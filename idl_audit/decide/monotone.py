@@ -125,11 +125,7 @@ def decide_monotone(
     seconds = budget.clock() - start
     if reason is not None:
         return Monotone(Verdict.UNKNOWN, reason, parts=parts, seconds=seconds)
-    return Monotone(Verdict.CERTIFIED, slope=float(slope), parts=parts, tree=_forest(tree), seconds=seconds)
-
-
-def _forest(tree: SplitTree) -> Forest:
-    return Forest(np.zeros(1, np.int64), np.asarray(tree.inputs), np.asarray(tree.cuts), np.asarray(tree.children))
+    return Monotone(Verdict.CERTIFIED, slope=float(slope), parts=parts, tree=tree.forest, seconds=seconds)
 
 
 def _least(rise: Rise, model: ImplicitModel, part: Interval, question: Question, budget: Budget) -> float:

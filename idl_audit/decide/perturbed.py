@@ -24,7 +24,7 @@ from idl_audit.decide.ladder import (
     samples_at_once,
 )
 from idl_audit.decide.proofs import Recorded, proof_of
-from idl_audit.decide.rotated import decide_rotated
+from idl_audit.decide.rotated import agreeing, decide_rotated
 from idl_audit.implicit.front import behind, moving_in, with_family
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.exact.point import ExactNetwork, Opinion
@@ -205,7 +205,12 @@ def _first(
 def perturbed_proofs(
     model: ImplicitModel, network: Network, label: int, inputs: Perturbed, result: Result, budget: Budget
 ) -> tuple[Proof, ...] | None:
-    """Return a proof for each piece of a certified set, checked; None where the budget does not suffice for one."""
+    """Return a proof for each piece of a certified set, checked; None where the budget does not suffice for one.
+
+    Of rotations: for each interval of angles that was closed.
+    """
+    if inputs.perturbation.rotation is not None:
+        return _rotated_proofs(model, network, label, inputs, result, budget)
     proofs = []
     recorded = result.pieces or (None,) * len(inputs.pieces)
     for question, own in zip(questions_of(model, network, inputs), recorded, strict=True):
@@ -215,6 +220,19 @@ def perturbed_proofs(
             return None
         proofs.append(proof)
     return tuple(proofs)
+
+
+def _rotated_proofs(
+    model: ImplicitModel, network: Network, label: int, inputs: Perturbed, result: Result, budget: Budget
+) -> tuple[Proof, ...] | None:
+    proofs = []
+    for family, own in zip(inputs.turned(result.angles), result.pieces, strict=True):
+        query, asked = Query.misclassification(family.parameters, model.n_outputs, label), behind(model, family)
+        proof = proof_of(asked, agreeing(model.n_outputs, label), query, own, budget=budget)
+        if proof is None or proof.has_planes:
+            return None
+        proofs.append(proof)
+    return tuple(proofs) or None
 
 
 def _together(results: Sequence[Result]) -> Result:

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.decide.proofs import Recorded
 from idl_audit.implicit.front import with_family
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.exact.point import ExactNetwork
@@ -57,6 +58,8 @@ class Turns:
     nearest: Found | None = None
     """Where the network is nearest to erring."""
     denied: int = 0
+    closed: list[tuple[float, float, Recorded]] = field(default_factory=list)
+    """(lo, hi) of the intervals that are proved, and what was recorded of it where that is asked for."""
     waiting: list[tuple[float, float, float]] = field(default_factory=list)
     """(-width, lo, hi)"""
 
@@ -77,7 +80,10 @@ class Turns:
         open_ = self._proved()
         if open_ is None:
             lowers = () if self.lowest is None else tuple(self.lowest.tolist())
-            return Result(Verdict.CERTIFIED, predicted, method=self.method, lowers=lowers, found=self.nearest)
+            known = Result(Verdict.CERTIFIED, predicted, method=self.method, lowers=lowers, found=self.nearest)
+            closed = sorted(self.closed, key=lambda one: one[0])
+            angles = (*(lo for lo, _, _ in closed), *(hi for _, hi, _ in closed[-1:]))
+            return replace(known, pieces=tuple(recorded for *_, recorded in closed), angles=angles)
         reason = Reason.RELAXATION_GAP
         if self.budget.is_spent:
             reason = Reason.TIME_LIMIT if self.budget.out_of_time else Reason.NODE_LIMIT
@@ -145,17 +151,19 @@ class Turns:
         query = Query.misclassification(family.parameters, behind.n_outputs, self.label)
         asked = self.options.methods
         names = tuple(name for name in BOUNDS if asked is None or name in asked) or BOUNDS[:1]
-        options = replace(self.options, methods=names, confirm=None, record=False)
-        found = decide_query(behind, _agreeing(behind.n_outputs, self.label), query, options, budget=self.budget)
+        options = replace(self.options, methods=names, confirm=None)
+        found = decide_query(behind, agreeing(behind.n_outputs, self.label), query, options, budget=self.budget)
         if found.verdict is not Verdict.CERTIFIED:
             return False
+        if self.options.record:
+            self.closed.append((lo, hi, found.recorded or Recorded()))
         lowers = np.asarray(found.lowers)
         self.lowest = lowers if self.lowest is None else np.minimum(self.lowest, lowers)
         self.method = found.method if self.method in (None, *BOUNDS[:1]) else self.method
         return True
 
 
-def _agreeing(n_outputs: int, label: int) -> Network:
+def agreeing(n_outputs: int, label: int) -> Network:
     """Return a network that never errs: what a family holds beside rotated pictures falsifies nothing."""
     return lambda points: np.repeat(np.eye(n_outputs)[label][None], len(points), axis=0)
 

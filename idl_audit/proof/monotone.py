@@ -23,13 +23,14 @@ from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.model import Affine, ImplicitModel
 from idl_audit.implicit.pair import written_out
 from idl_audit.proof.bounds import Interval, StateBounds
+from idl_audit.proof.cells import fault, leaves
 from idl_audit.proof.dyadic import Dyadic
-from idl_audit.proof.forest import LEAF, Forest
+from idl_audit.proof.forest import Forest
 from idl_audit.proof.linear_bounds import backward_state_bounds
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import Box
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.mixed import Cell
 
 RANKING: Final = ("Softmax", "LogSoftmax")
 """Last operators that are left out, and of which a class rises where all its differences to others do."""
@@ -218,7 +219,7 @@ def part_rises(rise: Rise, model: ImplicitModel, part: Interval, rows: FloatArra
     return rise.least(part, backward_state_bounds(model, part, check=check), rows, check=check)
 
 
-def never_falls(model: ImplicitModel, feature: int, rows: FloatArray, inputs: Box, tree: Forest) -> list[str]:
+def never_falls(model: ImplicitModel, feature: int, rows: FloatArray, cell: Cell, tree: Forest) -> list[str]:
     """Return why a tree of boxes does not prove that no row falls while one input rises; empty where it does.
 
     A way along the input within the set goes through the leaves one after the other: those that it crosses at cuts of
@@ -226,43 +227,28 @@ def never_falls(model: ImplicitModel, feature: int, rows: FloatArray, inputs: Bo
 
     Args:
         model: in the units of the set.
-        feature: the input.
+        feature: the input, which no choice of the range has.
         rows: functionals of the outputs, (r, q).
-        inputs: the box.
-        tree: one tree that splits inputs.
+        cell: the range.
+        tree: one tree that shares it out.
     """
-    fault = tree.fault(model.n_inputs, 0)
-    if fault or tree.n_goals != 1 or tree.has_choices:
-        return [fault or "it is not one tree of boxes"]
+    why = fault(cell, tree)
+    if why:
+        return [why]
     try:
         rise = Rise(model, feature)
     except UnsupportedModelError as error:
         return list(error.problems)
-    boxes = {int(tree.roots[0]): Interval(inputs.lo[None], inputs.hi[None])}
     refused = []
-    for node in range(tree.variable.size):  # children have greater numbers
-        box = boxes.pop(node, None)
-        if box is None:
-            continue  # beyond the set
-        if tree.variable[node] != LEAF:
-            boxes.update(_children(tree, node, box))
-            continue
+    for node, piece in leaves(cell, tree):
         try:
-            proved = bool(part_rises(rise, model, box, rows).is_at_least_zero.all())
+            part = Interval(piece.lo[None], piece.hi[None])
+            proved = bool(part_rises(rise, model, part, rows).is_at_least_zero.all())
         except UnsupportedModelError:
             proved = False
         if not proved:
             refused.append(f"leaf {node}: the score may go the wrong way there")
     return refused
-
-
-def _children(tree: Forest, node: int, box: Interval) -> dict[int, Interval]:
-    """Return the boxes of both children of a node, those that have points."""
-    j, cut, first = int(tree.variable[node]), float(tree.cut[node]), int(tree.child[node])
-    below, above = box.hi.copy(), box.lo.copy()
-    below[0, j], above[0, j] = min(below[0, j], cut), max(above[0, j], cut)
-    both = {first: Interval(box.lo, below), first + 1: Interval(above, box.hi)}
-    return {child: own for child, own in both.items() if (own.lo <= own.hi).all()}
 
 
 def _exact(ends: tuple[FloatArray, FloatArray]) -> tuple[Dyadic, Dyadic]:

@@ -101,6 +101,12 @@ class Proof:
         return replace(self, goals=(*goals, *self.goals))
 
     @property
+    def has_planes(self) -> bool:
+        """Whether a leaf chooses planes of states that read the inputs."""
+        lemmas = [lemma.forest for stage in self.stages for lemma in stage]
+        return any(forest.planes for forest in (*lemmas, *(goals.forest for goals in self.goals)))
+
+    @property
     def n_leaves(self) -> int:
         """Leaves of all goals' trees."""
         goals = sum(goals.forest.n_leaves for goals in self.goals)

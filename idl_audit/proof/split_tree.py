@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from idl_audit.proof.bounds import Interval
+from idl_audit.proof.forest import Forest
 from idl_audit.values.arrays import Float32Array
 
 NO_INPUT = -1
@@ -34,6 +35,11 @@ class SplitTree:
     def leaves(self) -> int:
         """Number of leaves."""
         return sum(j == NO_INPUT for j in self.inputs)
+
+    @property
+    def forest(self) -> Forest:
+        """The tree, without weights."""
+        return Forest(np.zeros(1, np.int64), np.asarray(self.inputs), np.asarray(self.cuts), np.asarray(self.children))
 
     def split(self, node: int, j: int, cut: float) -> int:
         """Split a leaf and return its first child, that with u_j <= cut; the second has the next number."""

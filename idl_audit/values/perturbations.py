@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -358,6 +359,12 @@ class Perturbed:
         if patch is None:
             return (self.perturbation.family(around, self.factor),)
         return tuple(patch.boxes(around.sample, around.layout("patch"), around.range("patch")))
+
+    def turned(self, angles: Sequence[float]) -> Iterator[Family]:
+        """Yield for each interval between neighbouring angles a family that holds what is rotated by one of it."""
+        rotated = self.rotated
+        for lo, hi in pairwise(angles):
+            yield rotated.family(lo, hi)
 
     @property
     def rotated(self) -> Rotated:

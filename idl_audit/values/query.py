@@ -113,6 +113,13 @@ class Query:
         alternatives = tuple(Conjunction(row[None], np.zeros(1)) for row in rows)
         return Misclassification(inputs, alternatives, label, goal)
 
+    @staticmethod
+    def prediction(inputs: InputSet, n_outputs: int, label: int) -> Query:
+        """Return the query for a point of the class: y_label >= y_j for all j, > for those before it."""
+        others = rivals(n_outputs, label)
+        rows = -margin_functionals(n_outputs, label)
+        return Query(inputs, (Conjunction(rows, np.zeros(len(rows)), (), others < label),))
+
     def holds_between(self, lo: Exactly, hi: Exactly) -> bool | None:
         """Return whether all outputs between lo and hi make their point a counterexample, or none; None if unknown."""
         found = [alternative.holds_between(lo, hi) for alternative in self.alternatives]

@@ -35,6 +35,8 @@ from idl_audit.values.layouts import Layout
 from idl_audit.values.rounding import TINY, UNIT_ROUNDOFF, down, float_above, float_below, gamma, up
 
 MOST_DEGREES: Final = 45
+LARGEST: Final = 1e150
+"""Of a pixel: differences, times slopes, are far from the end of float64."""
 TERMS: Final = 12
 """Of the series of sine and cosine, of which the next term bounds what is left out: (pi / 4)^24 / 24! < 2^-87."""
 FINE: Final = 2**160
@@ -71,6 +73,13 @@ class Rotation:
         if not 0 <= largest <= MOST_DEGREES:
             raise OptionError(f"{self.text} times {factor:g} is more than {MOST_DEGREES} degrees; give a smaller eps")
         return float_below(largest), float_above(largest)
+
+    def is_covered(self, angles: FloatArray, factor: float) -> bool:
+        """Return whether intervals between neighbouring angles, ascending, hold all angles times a factor, exactly."""
+        if not (angles.size > 1 and (np.abs(angles) <= MOST_DEGREES).all() and (np.diff(angles) > 0).all()):
+            return False
+        largest = Fraction(self.most) * Fraction(factor)
+        return Fraction(float(angles[0])) <= -largest and largest <= Fraction(float(angles[-1]))
 
 
 @lru_cache(maxsize=4096)
@@ -109,9 +118,9 @@ class Rotated:
 
     @classmethod
     def of(cls, sample: FloatArray, layout: Layout) -> Rotated:
-        """Take a sample, (p,). Raises DataError where it is not finite."""
-        if not np.isfinite(sample).all():
-            raise DataError("a sample needs finite numbers to be rotated")
+        """Take a sample, (p,). Raises DataError where it has numbers of which nothing could be computed."""
+        if not (np.abs(sample) <= LARGEST).all():
+            raise DataError(f"a sample needs finite numbers to be rotated, none above {LARGEST:g} either way")
         return cls(layout.planes(np.asarray(sample, np.float64)), layout)
 
     @property
@@ -159,9 +168,14 @@ class Rotated:
         spare = up(np.maximum(high - low / 2 - high / 2, low / 2 + high / 2 - low) * (1 + gamma(8)) + TINY)
         lost = gamma(16) * half * (np.abs(low) + np.abs(high))
         spread = up(up(spare * half) + up(lost + error)) + TINY
-        ends = np.ones(1 + value.size)
         flat = self.layout.flat
-        return Family(flat(value), flat(slope)[:, None], Box.between(-ends, ends), spread=flat(spread))
+        return Family(flat(value), flat(slope)[:, None], self.parameters, spread=flat(spread))
+
+    @property
+    def parameters(self) -> Box:
+        """What moves in any family: t, and e of each input, from -1 to 1."""
+        ends = np.ones(1 + self.planes.size)
+        return Box.between(-ends, ends)
 
     def _value(self, angle: float) -> Ends:
         """Return about the picture at one angle, and how far each pixel may be from it, (channels, height, width)."""

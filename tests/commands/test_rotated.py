@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from idl_audit.decide.ladder import Options
 from idl_audit.decide.perturbed import decide_perturbed
@@ -14,7 +18,9 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.report.schema import Verdict
 from idl_audit.values.perturbations import Around, Perturbation, Perturbed
 from idl_audit.values.rotations import Rotation
-from tests.shared.command_line import DATA, MODEL, Run, run
+from tests import independent_rotations
+from tests.independent_files import Refused
+from tests.shared.command_line import DATA, MODEL, Run, network, run
 from tests.shared.pairs import chain
 from tests.values.test_rotations import roughly
 
@@ -93,7 +99,79 @@ def test_no_nodes_leave_it_unknown() -> None:
     assert found.verdict in (Verdict.UNKNOWN, Verdict.FALSIFIED, Verdict.CLEAN_WRONG)
 
 
-def test_certificates_are_refused_in_one_sentence(tmp_path: Path) -> None:
-    found = asked("--perturb", "rotate=1", "--certificates", tmp_path / "c")
-    assert found.code == 2
-    assert "not written for rotations" in found.err
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of 4 x 4 pictures, one of them, and the certificate of its rotations by 3 degrees.
+
+    The score of class 0 is above that of class 1 by 0.02 at least, at the worst angle.
+    """
+    folder, rng = tmp_path_factory.mktemp("turned"), np.random.default_rng(4)
+    sample = rng.integers(0, 256, 16) / 256
+    first = rng.integers(-64, 65, (6, 16)) / 64
+    states = np.maximum(roughly(sample.reshape(1, 4, 4), np.linspace(-3, 3, 2001)).reshape(-1, 16) @ first.T, 0)
+    last = np.stack([rng.integers(-64, 65, 6) / 64, np.zeros(6)])
+    least = float((states @ last[0]).min())
+    constants = {"w": first.T, "b": np.zeros(6), "v": last.T, "c": np.array([0.0, np.floor(64 * (least - 0.02)) / 64])}
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["z"]), helper.make_node("Relu", ["z"], ["h"])]
+    nodes.append(helper.make_node("Gemm", ["h", "v", "c"], ["y"]))
+    network(folder / "m.onnx", nodes, constants, inputs=(("x", (1, 16)),), outputs=(("y", (1, 2)),))
+    np.savez(folder / "d.npz", inputs=sample[None], labels=np.zeros(1, np.int64))
+    asked = ("-d", folder / "d.npz", "--image-shape", "4,4", "--bounds", "0,1", "--certificates", folder / "c")
+    assert run("certify", folder / "m.onnx", *asked, "--perturb", "rotate=3").code == 0
+    return folder
+
+
+def test_certificates_are_checked_from_the_sample(turned: Path) -> None:
+    proof = turned / "c" / "sample-0-eps-1.0.npz"
+    found = run("verify", proof, turned / "m.onnx")
+    assert found.code == 0
+    assert "class 0 for all of rotate=3.0 in" in " ".join(found.out.split())
+    assert '"rotate": 3.0' in independent_rotations.check(turned / "m.onnx", proof)
+
+
+def forged(turned: Path, path: Path, claim: dict[str, Any], change: Callable[[dict[str, Any]], Any]) -> Path:
+    with np.load(turned / "c" / "sample-0-eps-1.0.npz") as read:
+        made = {name: read[name] for name in read.files}
+    meta = json.loads(str(made["meta"][()]))
+    meta["claim"] = {key: value for key, value in (meta["claim"] | claim).items() if value is not ...}
+    change(made)
+    np.savez(path, **(made | {"meta": np.asarray(json.dumps(meta))}))
+    return path
+
+
+def without_last_part(made: dict[str, Any]) -> None:
+    last = made["angles"].size - 2
+    for name in [name for name in made if name.startswith(f"part.{last}.")]:
+        del made[name]
+    made["angles"] = made["angles"][:-1]
+
+
+FORGERIES: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]] = {
+    "more degrees": ({"rotate": 3.0000000000000004}, lambda made: None),
+    "a larger factor": ({"factor": 1.01}, lambda made: None),
+    "beyond 45": ({"rotate": 90.0}, lambda made: None),
+    "less than nothing": ({"factor": -1.0}, lambda made: None),
+    "another class": ({"label": 1}, lambda made: None),
+    "no rotation": ({"rotate": ...}, lambda made: None),
+    "with a shift": ({"translate": 0.1}, lambda made: None),
+    "outside the range": ({"clip": [0.5, 1.0]}, lambda made: None),
+    "no intervals": ({}, lambda made: made.pop("angles")),
+    "one interval less": ({}, without_last_part),
+    "intervals that overlap": (
+        {},
+        lambda made: made.update(angles=np.insert(made["angles"][:-1], 1, made["angles"][2])),
+    ),
+    "an interval left out": ({}, lambda made: made["angles"].__setitem__(-1, 2.9)),
+    "wide intervals": ({"rotate": 40.0}, lambda made: made.update(angles=np.linspace(-45, 45, made["angles"].size))),
+    "another picture": ({}, lambda made: made.update(centre=1 - made["centre"])),
+    "no number": ({}, lambda made: made["angles"].__setitem__(0, np.nan)),
+    "numbers without end": ({"clip": None}, lambda made: made.update(centre=np.tile([1.7e308, -1.7e308], 8))),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forged_certificates_are_refused(turned: Path, tmp_path: Path, name: str) -> None:
+    path = forged(turned, tmp_path / "f.npz", *FORGERIES[name])
+    assert run("verify", path, turned / "m.onnx").code in (1, 2)
+    with pytest.raises(Refused):
+        independent_rotations.check(turned / "m.onnx", path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,3 +190,72 @@ def test_what_is_no_statement_is_refused(text: str) -> None:
 def test_a_statement_is_read_as_it_is_written() -> None:
     for text in ("3", "1 where a < 2", "2 where a b >= 1/3 and c = x y and d > -1"):
         assert str(parse_never(text, "--never")) == text
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certified(table: Path) -> Path:
+    words = ("--never", "1 where hours < 20", "--never", "2 where sex = male", "--above", -100, "--monotone", "hours+")
+    given = ("--everywhere", "--features", table / "f.toml", "--class", 1, "--certificates", table / "c")
+    done = run("certify", table / "m.onnx", *given, *words, "-q", "-f", "json")
+    assert [one.certificate is not None for one in done.report.everywhere.statements] == [True] * 4
+    box = ("--everywhere", "--bounds", "0,1", "--below", 10, "--certificates", table / "box")
+    assert run("certify", table / "m.onnx", *box).code == 0
+    return table
+
+
+def test_certificates_of_statements_are_accepted(certified: Path) -> None:
+    said = {
+        "c/statement-0-above.npz": "output 0 > -100.0",
+        "c/statement-1-never.npz": "class 1 is never predicted in the file's whole range of 4 inputs",
+        "c/statement-2-never.npz": "class 2 is never predicted",
+        "c/statement-3-monotone.npz": "output 1 never falls while input 1 rises",
+        "box/statement-0-below.npz": "output 0 < 10.0",
+    }
+    for name, words in said.items():
+        found = run("verify", certified / name, certified / "m.onnx", "-f", "json")
+        assert found.code == 0
+        assert words in found.report.verification.claim
+
+
+def moved(name: str, number: float) -> Any:
+    return lambda made: made.__setitem__(name, np.full_like(made[name], number))
+
+
+LIES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "more hours": ("c/statement-1-never.npz", {}, moved("range.hi", 60.0)),
+    "another class": ("c/statement-2-never.npz", {"label": 1}, lambda made: None),
+    "no such class": ("c/statement-2-never.npz", {"label": 3}, lambda made: None),
+    "another way": ("c/statement-3-monotone.npz", {"direction": "-"}, lambda made: None),
+    "a column of a category": ("c/statement-3-monotone.npz", {"input": 2}, lambda made: None),
+    "a larger limit": ("c/statement-0-above.npz", {}, moved("limit.values", 0.0)),
+    "another side": ("c/statement-0-above.npz", {}, moved("limit.sides", -1)),
+    "a lower limit": ("box/statement-0-below.npz", {}, moved("limit.values", -31.0)),
+    "an empty range": ("box/statement-0-below.npz", {}, moved("range.hi", -1.0)),
+    "nothing to prove it": ("c/statement-2-never.npz", {}, lambda made: made.pop("tree.roots")),
+    "more values": (
+        "c/statement-1-never.npz",
+        {},
+        lambda made: made.update({"range.choice.1.values": np.array([[1.0, 0.0], [0.0, 1e3]])}),
+    ),
+    "no values": ("c/statement-1-never.npz", {}, moved("range.choice.0.values", np.nan)),
+    "a column twice": (
+        "c/statement-1-never.npz",
+        {},
+        lambda made: made.update({"range.choice.0.columns": np.array([2])}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_what_lies_about_a_range_is_refused(certified: Path, tmp_path: Path, name: str) -> None:
+    file, claim, change = LIES[name]
+    with np.load(certified / file) as read:
+        made = {key: read[key] for key in read.files}
+    meta = json.loads(str(made["meta"][()]))
+    meta["claim"] |= claim
+    change(made)
+    np.savez(tmp_path / "f.npz", **(made | {"meta": np.asarray(json.dumps(meta))}))
+    assert run("verify", tmp_path / "f.npz", certified / "m.onnx").code in (1, 2)

@@ -16,7 +16,7 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.demand import Limits
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.mixed import Cell, Choice
-from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.query import Query
 from idl_audit.values.verdicts import Reason, Verdict
 from tests.shared.cyclic_models import plain
 from tests.shared.pairs import chain, layered
@@ -29,7 +29,7 @@ def box(lo: float, hi: float, p: int) -> Cell:
 def ruled(model: ImplicitModel, cell: Cell, query: Query, nodes: int = 200) -> Everywhere:
     options = Options(("interval", "linear"), confirm=ExactNetwork(model), max_nodes=nodes)
     budget = Budget.of(60.0, nodes=nodes)
-    return decide_everywhere(model, lambda u: model(u.astype(np.float64)), cell, lambda _: query, options, budget)
+    return decide_everywhere(model, lambda u: model(u.astype(np.float64)), cell, query, options, budget)
 
 
 def below(cell: Cell, value: float, q: int = 1) -> Query:
@@ -38,10 +38,7 @@ def below(cell: Cell, value: float, q: int = 1) -> Query:
 
 
 def never(cell: Cell, label: int, q: int) -> Query:
-    others = np.array([j for j in range(q) if j != label])
-    rows = np.zeros((q - 1, q))
-    rows[np.arange(q - 1), others], rows[:, label] = 1.0, -1.0
-    return Query(cell.hull, (Conjunction(rows, np.zeros(q - 1), (), others < label),))
+    return Query.prediction(cell.hull, q, label)
 
 
 def inside(points: FloatArray, parts: tuple[Part, ...]) -> np.ndarray:

@@ -14,7 +14,7 @@ from idl_audit.commands.options.scores import Direction, class_of_score, monoton
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.statements import Never, parse_never
 from idl_audit.values.errors import OptionError
-from idl_audit.values.files import check_new_file
+from idl_audit.values.files import check_new_file, check_new_folder
 from idl_audit.values.options import SWITCH, Declared, Reader, group, option
 
 NEVER: Final = Reader(parse_never, was_read=lambda value: isinstance(value, Never))
@@ -66,6 +66,7 @@ class EverywhereOptions(Declared):
         rank=7,
     )
     plot: Path | None = c.file(PLOT, metavar="FILE")
+    certificates: Path | None = c.file("Folder for what proves each certified statement.", metavar="DIR")
     preprocessing: Preprocessing = group(Preprocessing)
     time_limit: float = c.time_limit()
     """Seconds for each statement."""
@@ -90,3 +91,5 @@ class EverywhereOptions(Declared):
             raise OptionError("--axes must name two inputs, such as age,income or 0,3")
         if self.plot is not None:
             check_new_file(self.plot, force=self.force)
+        if self.certificates is not None:
+            check_new_folder(self.certificates, force=self.force)

@@ -292,8 +292,6 @@ class RobustnessOptions(Declared):
             check_new_file(self.save, force=force)
         for folder in filter(None, (self.images, self.certificates)):
             check_new_folder(folder, force=force)
-        if self.certificates is not None and self.perturb is not None and self.perturb.rotation is not None:
-            raise OptionError("--certificates are not written for rotations yet; leave one of them out")
         if self.certificates is not None:
             if self.sparse is not None or self.target is not None:
                 raise OptionError("--certificates are written for boxes and for all rivals at once")

@@ -604,7 +604,8 @@ class Decider:
     ) -> tuple[PerturbedClaim, tuple[Proof, ...]] | None:
         """Return a claim about what a perturbation makes of a sample and a proof for each piece; None without one."""
         model, network = self._model()
-        claim = PerturbedClaim(inputs, sample.label, sample.index)
+        angles = np.array(result.angles) if inputs.perturbation.rotation is not None else None
+        claim = PerturbedClaim(inputs, sample.label, sample.index, angles)
         proofs = perturbed_proofs(model, network, claim.label, inputs, result, self.setting.verdicts.budget)
         return None if proofs is None else (claim, proofs)
 
@@ -635,7 +636,7 @@ def _slim(result: Result) -> Result:
     if result.found is not None and result.verdict is not Verdict.FALSIFIED:
         found, nearest = None, result.found.margin
     parts = None if result.parts is None else replace(result.parts, groups=(), recorded=())
-    slim = replace(result, lowers=known, found=found, nearest=nearest, recorded=None, pieces=(), states=None)
+    slim = replace(result, lowers=known, found=found, nearest=nearest, recorded=None, pieces=(), angles=(), states=None)
     return replace(slim, parts=parts)
 
 

@@ -16,6 +16,7 @@ from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.demand import MOST_IN_A_CLAIM, AmongFirst, Demand, PixelClasses
 from idl_audit.values.errors import OptionError
 from idl_audit.values.input_sets import InputSet, NormBall
+from idl_audit.values.mixed import Cell
 from idl_audit.values.perturbations import Perturbed
 from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.verdicts import ArithmeticName, NormName
@@ -134,7 +135,7 @@ class MonotoneClaim:
         rows, inputs = score_rows(model, self.output, rises=self.rises), self.ball.inputs
         if rows is None or not isinstance(inputs, Box):
             return ["it is about no box, or no score"]
-        return never_falls(model, self.feature, rows, inputs, tree)
+        return never_falls(model, self.feature, rows, Cell(inputs, ()), tree)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,10 +187,14 @@ class PerturbedClaim:
     label: int
     index: int
     """Which sample of the data it is, for people."""
+    angles: FloatArray | None = None
+    """Of rotations: the ends of the intervals that are proved one by one, ascending."""
 
     def misfit(self, model: ImplicitModel) -> str:
         """Return why the model has no such classes or inputs; empty where it has."""
-        around = self.inputs.around
+        around, rotation = self.inputs.around, self.inputs.perturbation.rotation
+        if rotation is not None and (self.angles is None or not rotation.is_covered(self.angles, self.inputs.factor)):
+            return "its intervals leave out some of the angles"
         if model.n_outputs < 2:
             return "it speaks of classes, and the model has one output and the file no threshold"
         if not 0 <= self.label < model.n_outputs or around.sample.shape != (model.n_inputs,):
@@ -199,14 +204,21 @@ class PerturbedClaim:
         return ""
 
     def queries(self, model: ImplicitModel) -> tuple[Query, ...]:
-        """Return the queries that have no counterexample, if the claim holds: one for each piece of the set."""
+        """Return the queries that have no counterexample, if the claim holds: one for each piece of the set.
+
+        Of rotations: one for each interval, all of which have the same parameters.
+        """
+        if self.angles is not None:
+            box = self.inputs.rotated.parameters
+            return (Query.misclassification(box, model.n_outputs, self.label),) * (self.angles.size - 1)
         return tuple(
             Query.misclassification(moving_in(piece), model.n_outputs, self.label) for piece in self.inputs.pieces
         )
 
     def questions(self, model: ImplicitModel) -> Iterator[tuple[ImplicitModel, Query]]:
         """Yield each query with the model that it is about: of the parameters of its piece."""
-        for piece, query in zip(self.inputs.pieces, self.queries(model), strict=True):
+        pieces = self.inputs.pieces if self.angles is None else self.inputs.turned(self.angles.tolist())
+        for piece, query in zip(pieces, self.queries(model), strict=True):
             yield behind(model, piece), query
 
 

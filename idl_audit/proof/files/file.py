@@ -53,6 +53,17 @@ from idl_audit.proof.files.claims import (
 )
 from idl_audit.proof.files.door import Arrays, Name, Spec, check_values, fit
 from idl_audit.proof.files.pairs import PAIRED, AgreementClaim, DifferenceClaim, Pairing
+from idl_audit.proof.files.ranges import (
+    NEVER,
+    OF_LIMITS,
+    RISING,
+    STAYS,
+    RangeClaim,
+    opened_limits,
+    opened_range,
+    pack_limits,
+    pack_range,
+)
 from idl_audit.proof.files.strict_json import Damaged, Entry, Misfit, below, parsed, whole
 from idl_audit.proof.float_check import check_computed
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
@@ -61,13 +72,14 @@ from idl_audit.proof.proof import Proof
 from idl_audit.proof.sensitivity_witness import Checked, Witness, check_witness
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.box import Box
-from idl_audit.values.demand import AmongFirst, Limits, Parted, PixelClasses
-from idl_audit.values.errors import InvalidInputError
+from idl_audit.values.demand import AmongFirst, Parted, PixelClasses
+from idl_audit.values.errors import DataError, InvalidInputError
 from idl_audit.values.families import Family
 from idl_audit.values.npz import NpzFile, write_npz
 from idl_audit.values.patches import Patch
 from idl_audit.values.perturbations import Around, Directions, Perturbation, Perturbed, Term
 from idl_audit.values.query import Conjunction, Query
+from idl_audit.values.rotations import MOST_DEGREES, Rotation
 from idl_audit.values.shifts import Shift
 from idl_audit.values.verdicts import ArithmeticName, NormName
 
@@ -90,6 +102,7 @@ PERTURBED: Final[Mapping[str, Spec]] = MappingProxyType(
         "directions": Spec(REAL, ("directions/0", "sample")),
         "low": Spec(REAL, ("directions/0",)),
         "high": Spec(REAL, ("directions/0",)),
+        "angles": Spec(REAL, ("angles/1",), -MOST_DEGREES, MOST_DEGREES, ascending=True),
     }
 )
 PROPERTY: Final[Mapping[str, Spec]] = MappingProxyType(
@@ -105,15 +118,7 @@ PROPERTY: Final[Mapping[str, Spec]] = MappingProxyType(
 GROUPS: Final[Mapping[str, Spec]] = MappingProxyType(
     {**SAMPLE, "group.*.parts": Spec(WHOLE, ("parts/2",), 0, ascending=True)}
 )
-LIMITS: Final[Mapping[str, Spec]] = MappingProxyType(
-    {
-        **GROUPS,
-        "limit.outputs": Spec(WHOLE, ("limits/1",), 0),
-        "limit.sides": Spec(WHOLE, ("limits/1",), -1, 1),
-        "limit.values": Spec(REAL, ("limits/1",)),
-        "limit.strict": Spec(WHOLE, ("limits/1",), 0, 1),
-    }
-)
+LIMITS: Final[Mapping[str, Spec]] = MappingProxyType({**GROUPS, **OF_LIMITS})
 PIXELS: Final[Mapping[str, Spec]] = MappingProxyType({**GROUPS, "pixel.labels": Spec(WHOLE, ("pixels/1",), 0)})
 DIFFERENCE: Final[Mapping[str, Spec]] = MappingProxyType({**SAMPLE, "limits": Spec(REAL, ("pair outputs",), 0)})
 MONOTONE: Final[Mapping[str, Spec]] = MappingProxyType(
@@ -138,6 +143,7 @@ Claim: TypeAlias = (
     SampleClaim
     | DemandClaim
     | MonotoneClaim
+    | RangeClaim
     | PerturbedClaim
     | PropertyClaim
     | QueryClaim
@@ -176,9 +182,11 @@ class ProofFile:
         why = self.claim.misfit(model)
         if why:
             return Checked(1, (why,))
-        if isinstance(self.claim, MonotoneClaim):
-            nothing = ["nothing in the file proves it"]
-            return Checked(1, tuple(nothing if self.tree is None else self.claim.refused(model, self.tree)))
+        if isinstance(self.claim, MonotoneClaim) or (isinstance(self.claim, RangeClaim) and not self.proofs):
+            if self.tree is None:
+                return Checked(1, ("nothing in the file proves it",))
+            with np.errstate(all="ignore"):
+                return Checked(1, tuple(self.claim.refused(model, self.tree)))
         if isinstance(self.claim, PAIRED) and (self.claim.is_settled(model) or self.claim.pairing.other == self.about):
             return Checked(1, () if model.is_well_posed else ("nothing proves that the models have one state",))
         queries = self.claim.queries(model)
@@ -188,7 +196,11 @@ class ProofFile:
         why = self._unbounded(arithmetic)
         if why:
             return Checked(count, (why,))
-        return Checked(count, tuple(self._refused(model, queries, arithmetic, exact or (None,) * len(queries))))
+        try:
+            refused = self._refused(model, queries, arithmetic, exact or (None,) * len(queries))
+        except DataError as error:  # a piece that is made where it is checked
+            refused = [f"its set makes no sense: {error}"]
+        return Checked(count, tuple(refused))
 
     def _unbounded(self, arithmetic: Arithmetic) -> str:
         """Return why nothing is known of the roundings that the claim is about; empty where that is known."""
@@ -304,6 +316,8 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
         return {"kind": "query", "name": claim.name, "sha256": claim.sha256, "networks": networks}
     if isinstance(claim, PerturbedClaim):
         return _packed_perturbed(claim, arrays)
+    if isinstance(claim, RangeClaim):
+        return pack_range(claim, arrays)
     ball = claim.ball
     arrays["centre"] = np.asarray(ball.centre, np.float64)
     if ball.sigma is not None:
@@ -335,6 +349,8 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
 def _packed_perturbed(claim: PerturbedClaim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     around, perturbation = claim.inputs.around, claim.inputs.perturbation
     arrays["centre"] = np.asarray(around.sample, np.float64)
+    if claim.angles is not None:
+        arrays["angles"] = np.asarray(claim.angles, np.float64)
     if perturbation.directions is not None:
         names = ("directions", "low", "high")
         arrays.update(dict(zip(names, perturbation.directions.arrays, strict=True)))
@@ -348,6 +364,7 @@ def _packed_perturbed(claim: PerturbedClaim, arrays: dict[str, AnyArray]) -> dic
         "terms": [asdict(term) for term in perturbation.terms],
         **({} if perturbation.patch is None else {"patch": (perturbation.patch.height, perturbation.patch.width)}),
         **({} if perturbation.shift is None else {"translate": perturbation.shift.most}),
+        **({} if perturbation.rotation is None else {"rotate": perturbation.rotation.most}),
     }
 
 
@@ -361,10 +378,7 @@ def _packed_demand(claim: DemandClaim, arrays: dict[str, AnyArray]) -> dict[str,
     if isinstance(demand, PixelClasses):
         arrays["pixel.labels"] = demand.labels.astype(np.int64)
         return {"kind": "pixels", "classes": demand.classes}
-    arrays["limit.outputs"] = demand.outputs.astype(np.int64)
-    arrays["limit.sides"] = demand.sides.astype(np.int64)
-    arrays["limit.values"] = np.asarray(demand.values, np.float64)
-    arrays["limit.strict"] = demand.strict.astype(np.int64)
+    pack_limits(demand, arrays)
     return {"kind": "limits"}
 
 
@@ -452,7 +466,15 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Damaged("'claim' of meta is of no kind that is known")
-    if about.threshold is not None and name in ("property", "query", "sensitivity", "monotone", *DEMANDS):
+    if about.threshold is not None and name in (
+        "property",
+        "query",
+        "sensitivity",
+        "monotone",
+        "stays",
+        "rising",
+        *DEMANDS,
+    ):
         raise Damaged("it has a threshold, which makes two classes, and is about none")
     entry = Entry(value, "claim", ("kind", *kind.keys), kind.optional)
     headers = {name: header for name, header in archive.headers.items() if name != "meta"}
@@ -473,7 +495,12 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
 
 
 _NEVER_ROUNDED: Final[Mapping[str, str]] = MappingProxyType(
-    {"sensitivity": "slopes", "perturbed": "a perturbation", "monotone": "a score that never goes the wrong way"}
+    {
+        "sensitivity": "slopes",
+        "perturbed": "a perturbation",
+        "monotone": "a score that never goes the wrong way",
+        **dict.fromkeys(("stays", "never", "rising"), "a whole range"),
+    }
 )
 """Claims about real numbers alone, in words; others are about two networks."""
 
@@ -537,13 +564,14 @@ def _top(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> Pr
 
 
 def _limits(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
-    outputs, sides = arrays["limit.outputs"], arrays["limit.sides"]
-    if not (outputs < model.n_outputs).all():
-        raise Misfit("it is about outputs that the model does not have")
-    if not outputs.size or not (np.abs(sides) == 1).all():
-        raise Damaged("it has no limit, or one that is on no side")
-    demand = Limits(outputs, sides, arrays["limit.values"], arrays["limit.strict"].astype(np.bool_))
-    return _with_groups(about, demand, entry, arrays, model)
+    return _with_groups(about, opened_limits(arrays, model), entry, arrays, model)
+
+
+def _range(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    claim, is_tree = opened_range(entry, arrays, model), bool(arrays.words("tree"))
+    if is_tree:
+        return ProofFile(about, claim, _proofs(arrays, 0), tree=opened_forest(arrays, "tree"))
+    return ProofFile(about, claim, _proofs(arrays, 1))
 
 
 def _pixels(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
@@ -570,6 +598,9 @@ def _perturbed(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel)
     if math.prod(shape) != model.n_inputs:
         raise Misfit(f"its pictures have the shape {shape}, and the model has {model.n_inputs} inputs")
     vectors, low, high = (arrays.get(name) for name in ("directions", "low", "high"))
+    angles = arrays.get("angles")
+    if ("rotate" in entry) != (angles is not None and angles.size > 1):
+        raise Damaged("it has rotations without intervals of angles, or intervals without rotations")
     try:
         if vectors is None or low is None or high is None:
             if not vectors is low is high is None:
@@ -579,14 +610,21 @@ def _perturbed(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel)
             directions = Directions(vectors, low, high)
         patch = _patch(entry) if "patch" in entry else None
         shift = Shift(entry.number("translate")) if "translate" in entry else None
-        perturbation = Perturbation(tuple(_term(value) for value in entry.items("terms")), directions, patch, shift)
+        turn = Rotation(entry.number("rotate")) if "rotate" in entry else None
+        terms = tuple(_term(value) for value in entry.items("terms"))
+        perturbation = Perturbation(terms, directions, patch, shift, turn)
         around = Around(arrays["centre"], shape, entry.pair("clip"))
         inputs = Perturbed(around, perturbation, entry.number("factor"))
-        count = len(inputs.pieces)
+        count = len(inputs.pieces) if angles is None else int(angles.size) - 1
+        if turn is not None:
+            _ = inputs.rotated, turn.reach(inputs.factor)
     except InvalidInputError as error:
         raise Damaged(f"its set makes no sense: {error}") from error
     label = below(entry.whole("label"), max(2, model.n_outputs), "the label", "class")
-    return ProofFile(about, PerturbedClaim(inputs, label, entry.whole("index")), _proofs(arrays, count))
+    found = ProofFile(about, PerturbedClaim(inputs, label, entry.whole("index"), angles), _proofs(arrays, count))
+    if turn is not None and any(proof.has_planes for proof in found.proofs):
+        raise Damaged("it has planes, which proofs of rotations do not have")
+    return found
 
 
 def _patch(entry: Entry) -> Patch:
@@ -611,6 +649,9 @@ def _of_parameters(model: ImplicitModel, entry: Entry) -> ImplicitModel:
     if "translate" in entry:
         two = Box.between(np.zeros(2), np.ones(2))
         return with_family(model, Family(np.zeros(p), np.zeros((p, 2)), two, product=np.zeros(p)))
+    if "rotate" in entry:
+        one = Box.between(-np.ones(1 + p), np.ones(1 + p))
+        return with_family(model, Family(np.zeros(p), np.zeros((p, 1)), one, spread=np.zeros(p)))
     if clip is not None and not clip[0] <= clip[1]:
         raise Damaged("its valid range is empty")
     return with_family(model, Family(np.full(p, 0.0 if clip is None else clip[0]), np.zeros((p, 1)), _UNIT, clip))
@@ -727,7 +768,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             ("index", "label", "factor", "clip", "shape", "terms"),
             PERTURBED,
             _perturbed,
-            ("patch", "translate"),
+            ("patch", "translate", "rotate"),
             _of_parameters,
         ),
         "property": Kind(("name", "sha256"), PROPERTY, _property),
@@ -735,6 +776,9 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "sensitivity": Kind((), SENSITIVITY, _sensitivity),
         "agreement": Kind((*_OF_A_PAIR, "reference", "first", "second"), SAMPLE, _agreement),
         "difference": Kind(_OF_A_PAIR, DIFFERENCE, _difference),
+        "stays": Kind((), STAYS, _range),
+        "never": Kind(("label",), NEVER, _range),
+        "rising": Kind(("input", "output", "direction"), RISING, _range),
         "monotone": Kind(("index", "eps", "clip", "input", "output", "direction"), MONOTONE, _monotone),
     }
 )

@@ -94,6 +94,7 @@ class WholeStatement(Part):
     open_parts: tuple[OpenPart, ...] = Field(default=(), description="The largest of them.")
     map: PartsMap | None = Field(default=None, description="Where they are, over two inputs.")
     witness: Witness | None = Field(default=None, description="For `falsified`: where it does not hold.")
+    certificate: Text | None = Field(default=None, description="The file that holds its proof; null without one.")
     seconds: Seconds | None = Field(default=None, description="Time spent on it.")
 
     @model_validator(mode="after")

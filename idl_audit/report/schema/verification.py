@@ -82,11 +82,15 @@ class Claim(Part):
         "agreement",
         "difference",
         "monotone",
+        "stays",
+        "never",
+        "rising",
     ] = Field(
         description="One class for all inputs of a set, a class among the first, outputs on their side of limits, "
         "pixels of one class each, a property without counterexample, a VNN-LIB 2 query that no assignment "
         "satisfies, bounds S of all slopes; of two networks, one class of both at every input of a set, or limits "
-        "of how far their outputs differ there; a score that never goes the wrong way while an input rises."
+        "of how far their outputs differ there; a score that never goes the wrong way while an input rises; over a "
+        "whole range, outputs on their side of limits, a class that is never predicted, such a score."
     )
     arithmetic: ArithmeticName = Field(
         default="real",
@@ -134,6 +138,10 @@ class Claim(Part):
     )
     directions: tuple[Numbers, ...] | None = Field(
         default=None, description="Directions that inputs change along, their least and their greatest parameters."
+    )
+    range: tuple[Numbers, ...] = Field(
+        default=(),
+        description="Of a whole range: least and greatest inputs, then the values of features that have some.",
     )
     picture: tuple[Count, ...] = Field(
         default=(), description="Shape of an input as a picture, where the perturbation depends on it."
