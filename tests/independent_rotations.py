@@ -1,7 +1,8 @@
-"""An independent checker of proofs about rotated pictures, by docs/proof-format.md and section 14.5 of the mathematics.
+"""An independent checker of proofs about rotated pictures, written from docs/proof-format.md alone.
 
-It shares no code with idl_audit. Sine, cosine, places and slopes of pixels are enclosed in rational numbers; what is
-left is a network of (t, e), which the checker of `independent_checker` proves.
+What a rotation is stands in docs/mathematics.md, section 14.5. It shares no code with idl_audit. Sine, cosine, places
+and slopes of pixels are enclosed in rational numbers; what is left is a network of (t, e), which the checker of
+`independent_checker` proves.
 """
 
 import copy

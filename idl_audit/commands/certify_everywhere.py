@@ -11,7 +11,8 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from idl_audit.commands.certify_monotone import question_of
-from idl_audit.commands.options.everywhere import EverywhereOptions
+from idl_audit.commands.options.everywhere import NOTHING_ASKED, EverywhereOptions
+from idl_audit.commands.options.scores import Direction
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.frame import Clock, framed_report
 from idl_audit.commands.shared.progress import Progress, Watcher
@@ -86,6 +87,8 @@ def audit_everywhere(path: Path, options: EverywhereOptions, *, watch: Watcher =
         subject = open_subject(path, options.model)
         ranges = _ranges(subject, options)
         asked = tuple(_statements(path, ranges, options))
+        if not asked:
+            raise OptionError(NOTHING_ASKED)
         axes = None if options.axes is None else tuple(ranges.place(name, "--axes") for name in options.axes)
     with clock.step("check"):
         check = check_agreement(subject, _points(ranges, options))
@@ -179,7 +182,16 @@ def _statements(path: Path, ranges: Ranges, options: EverywhereOptions) -> Itera
         for never in options.never:
             yield _never(never, subject, ranges, options)
     if options.monotone is not None:
-        yield _monotone(ranges, options)
+        yield _monotone(ranges, options, options.monotone)
+    else:
+        yield from (_monotone(ranges, options, way) for way in _told_of_features(ranges))
+
+
+def _told_of_features(ranges: Ranges) -> Iterator[Direction]:
+    """Yield the ways that the file of features says that a score goes."""
+    for one in () if ranges.features is None else ranges.features.features:
+        if one.monotone is not None:
+            yield Direction(one.name, one.monotone)
 
 
 def _limits(path: Path, ranges: Ranges, options: EverywhereOptions) -> Iterator[_Asked]:
@@ -234,9 +246,8 @@ def _ruled(text: str, kind: Kind, subject: Subject, claim: RangeClaim, options: 
     return _Asked(text, kind, claim.cell, decide, subject, model, claim)
 
 
-def _monotone(ranges: Ranges, options: EverywhereOptions) -> _Asked:
-    assert options.monotone is not None
-    subject, units, way = ranges.subject, options.preprocessing, options.monotone
+def _monotone(ranges: Ranges, options: EverywhereOptions, way: Direction) -> _Asked:
+    subject, units = ranges.subject, options.preprocessing
     feature = ranges.place(way.name, "--monotone")
     question, score = question_of(subject, feature, way.direction, options.label)
     cell = ranges.whole

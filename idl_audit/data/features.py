@@ -11,6 +11,10 @@
     categories = ["female", "male"]   # one input each, 1 for the category and 0 for the others
     protected = true
 
+    [[rule]]
+    holds = "total = a + b"     # or "min <= max", "2 * a - b >= 0.5": valid rows satisfy it
+    tolerance = 0.01            # 0, unless it is given
+
 Features stand in the order of the inputs. A categorical one takes as many inputs as it has categories.
 """
 
@@ -26,14 +30,16 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
+from idl_audit.data.feature_rules import read_rules
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError
+from idl_audit.values.linear_rules import LinearRule
 from idl_audit.values.mixed import Cell, Choice
 from idl_audit.values.text import decoded
 
 Kind = Literal["continuous", "integer", "categorical", "fixed"]
-KEYS: Final = ("name", "kind", "range", "step", "radius", "categories", "moves", "protected", "unit")
+KEYS: Final = ("name", "kind", "range", "step", "radius", "categories", "moves", "protected", "unit", "monotone")
 MOST_VALUES: Final = 4096
 """Values of a whole-number feature within a set."""
 MOST_BYTES: Final = 2**22
@@ -60,6 +66,8 @@ class Feature:
     """Whether it moves at all where it is not protected: categories do not unless this says so."""
     protected: bool = False
     unit: str = ""
+    monotone: Literal["+", "-"] | None = None
+    """The way that a score is to go while it rises: what --everywhere asks where nothing else is said."""
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -82,6 +90,8 @@ class Features:
     path: Path
     sha256: str
     features: tuple[Feature, ...]
+    rules: tuple[LinearRule, ...] = ()
+    """What valid rows satisfy beside."""
 
     @property
     def size(self) -> int:
@@ -124,7 +134,14 @@ class Features:
             elif moves:
                 sigma[where] = one.radius
             lo[where], hi[where] = one.lo, one.hi
-        return Cell(self._box(row, eps, sigma, (lo, hi), free), tuple(choices))
+        for rule in self.rules:
+            over = rule.value(row)
+            if over > 0:
+                raise DataError(
+                    f"{self.path}: the rule '{rule.text}' does not hold, by {float(over):g}; leave the row out, or "
+                    "give the rule a tolerance"
+                )
+        return Cell(self._box(row, eps, sigma, (lo, hi), free), tuple(choices), self.rules)
 
     def whole(self, clip: tuple[float, float] | None = None) -> Cell:
         """Return all valid rows, fixed features included: each feature through its range.
@@ -148,7 +165,7 @@ class Features:
             if one.kind == "integer":
                 values = self._whole(one, lo, 0.0, everywhere=True)
                 choices.append(Choice(one.columns, values[:, None]))
-        return Cell(Box.between(*ends), tuple(choices))
+        return Cell(Box.between(*ends), tuple(choices), self.rules)
 
     def _box(
         self,
@@ -215,8 +232,8 @@ def read_features(path: Path) -> Features:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{path} is no TOML ({error}); write [[feature]] tables") from error
     entries = found.get("feature")
-    if set(found) != {"feature"} or not isinstance(entries, list) or not entries:
-        raise DataError(f"{path} must have [[feature]] tables, and nothing beside them")
+    if not set(found) <= {"feature", "rule"} or not isinstance(entries, list) or not entries:
+        raise DataError(f"{path} must have [[feature]] tables, perhaps [[rule]] tables, and nothing beside them")
     features: list[Feature] = []
     for number, entry in enumerate(entries):
         place = sum(one.size for one in features)
@@ -224,7 +241,8 @@ def read_features(path: Path) -> Features:
     names = [one.name for one in features]
     if len(set(names)) < len(names):
         raise DataError(f"{path} names a feature twice; give each a name of its own")
-    return Features(path, hashlib.sha256(content).hexdigest(), tuple(features))
+    rules = read_rules(found.get("rule", []), features, path)
+    return Features(path, hashlib.sha256(content).hexdigest(), tuple(features), rules)
 
 
 def _feature(entry: object, place: int, where: str) -> Feature:
@@ -268,7 +286,17 @@ def _feature(entry: object, place: int, where: str) -> Feature:
         moves=(kind != "categorical") if moves is None else moves,
         protected=bool(protected),
         unit=unit,
+        monotone=_way(entry, kind, where),
     )
+
+
+def _way(entry: Mapping[str, Any], kind: str, where: str) -> Literal["+", "-"] | None:
+    found = entry.get("monotone")
+    if found is None:
+        return None
+    if found not in ("+", "-") or kind == "categorical":
+        raise DataError(f'{where}: monotone is "+" or "-", of a feature that is a number')
+    return "+" if found == "+" else "-"
 
 
 def _categories(entry: Mapping[str, Any], where: str) -> tuple[str, ...]:

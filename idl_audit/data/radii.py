@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from idl_audit.data.samples import Layout
 from idl_audit.data.vectors import read_numbers
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import DataError
+from idl_audit.values.rounding import up
 
 
 def read_sample_radii(path: Path, input_shape: tuple[int, ...], layout: Layout = "native") -> FloatArray:
     """Return radii as `read_radii` does, (p,), or those of each sample of a data file, (N, p).
 
-    An .npz has an array `eps`, one factor for each sample, alone or beside `sigma`, whose products they are; or the
-    file's `sigma` has a row for each sample, (N, p) or (N, ...) in the model's own order.
+    An .npz has an array `eps`, one factor for each sample, alone or beside `sigma`, whose products they are, rounded
+    upward; or the file's `sigma` has a row for each sample, (N, p) or (N, ...) in the model's own order.
 
     Raises:
         DataError: as `read_radii`, or where a factor is no finite number >= 0.
@@ -35,7 +37,22 @@ def read_sample_radii(path: Path, input_shape: tuple[int, ...], layout: Layout =
     if factors.size != max(factors.shape, default=1):
         raise DataError(f"{path} has eps of shape {factors.shape}; give one number for each sample")
     own = np.ones(p) if sigma is None else read_radii(path, input_shape, layout)
-    return _usable(path, _usable(path, factors.reshape(-1, 1)) * own)
+    return _usable(path, _products(_usable(path, factors.reshape(-1, 1)), own))
+
+
+def _products(factors: FloatArray, own: FloatArray) -> FloatArray:
+    """Return factors times radii, (N, 1) x (p,) -> (N, p); what float64 does not hold, or only as 0, is rounded upward.
+
+    A radius that would underflow to 0 would be a set that the input does not move in.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        product = factors * own
+    if ((factors == 1) | (factors == 0)).all() or ((own == 1) | (own == 0)).all():
+        return product
+    exact = np.frompyfunc(Fraction, 1, 1)
+    finite = np.where(np.isfinite(product), product, 0.0)
+    short = np.asarray(exact(finite) < exact(factors) * exact(own), np.bool_)
+    return np.where(short & np.isfinite(product), up(product), product)
 
 
 def _usable(path: Path, given: AnyArray) -> FloatArray:

@@ -388,7 +388,7 @@ def decide_everywhere(
     method = "parts"
     try:
         ruled.look_first()
-        if not (ruled.has_failed or cell.choices):
+        if not (ruled.has_failed or cell.choices or cell.rules):
             with np.errstate(over="ignore", invalid="ignore"):
                 result = decide_query(model, network, query, options, budget=budget.part(LADDER))
             if result.verdict is Verdict.CERTIFIED:

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.decide.ladder import Options, Result, decide_query
+from idl_audit.implicit.front import with_input_rows
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.float_margins import Arithmetic
 from idl_audit.search.judge import Found, Judge
@@ -21,11 +22,13 @@ from idl_audit.values.budget import Budget
 from idl_audit.values.margins import predictions
 from idl_audit.values.mixed import Cell
 from idl_audit.values.network import Network
-from idl_audit.values.query import Query
+from idl_audit.values.query import Conjunction, Query
 from idl_audit.values.verdicts import Reason, Verdict
 
 BOUNDS: Final = ("interval", "linear")
 """What is tried over a hull that holds more than valid rows."""
+OF_CLASSES: Final = ("quick", "random", "sign", "pgd", "gradient", "sensitivity", "minimum", "square", "apgd")
+"""Methods that are about one row of each alternative."""
 FIRST_ROWS: Final = 512
 """Random valid rows that are tried before anything is proved."""
 ROWS: Final = 32
@@ -69,6 +72,26 @@ class Rows:
     def _query(self, cell: Cell) -> Query:
         return Query.misclassification(cell.hull, self.model.n_outputs, self.label)
 
+    def _ruled(self, cell: Cell) -> tuple[ImplicitModel, Network, Query]:
+        """Return the question with the rules among the rows of each alternative: they hold at a counterexample, too."""
+        query = self._query(cell)
+        if not cell.rules or self.arithmetic is not None or not self.model.is_feed_forward:
+            return self.model, self.network, query
+        made = [rule.row(query.box) for rule in cell.rules]
+        rows, limits = np.stack([row for row, _ in made]), np.array([limit for _, limit in made])
+        model, network = with_input_rows(self.model, rows, limits), self.network
+
+        def asked(points: Float32Array) -> FloatArray:
+            return np.hstack([network(points), points.astype(np.float64) @ rows.T - limits])
+
+        r, q = rows.shape[0], self.model.n_outputs
+        beside = np.hstack([np.zeros((r, q)), np.eye(r)])
+        alternatives = tuple(
+            Conjunction(np.vstack([np.hstack([one.rows, np.zeros((1, r))]), beside]), np.zeros(1 + r))
+            for one in query.alternatives
+        )
+        return model, asked, Query(query.box, alternatives)
+
     def _grown(self) -> Result:
         open_ = [self.cell]
         if self._tried(self.cell, FIRST_ROWS):
@@ -108,6 +131,11 @@ class Rows:
             self.lowest = lowers if self.lowest is None else np.minimum(self.lowest, lowers)
             self.method = found.method if self.method in (None, *BOUNDS) else self.method
             return True
+        if cell.is_settled and cell.rules:
+            if found.found is not None and self._shown(cell, found.found.point[None]):
+                return False
+            self.reason = self.reason or found.reason or Reason.RELAXATION_GAP
+            return True
         if cell.is_settled and found.verdict is Verdict.FALSIFIED:
             if found.found is not None and bool(self.cell.contains(found.found.point[None])[0]):
                 self.found, self.method = found.found, found.method
@@ -119,10 +147,13 @@ class Rows:
         return cell.is_settled
 
     def _decided(self, cell: Cell, options: Options) -> Result:
-        query, centre = self._query(cell), cell.hull.centre
+        centre = cell.hull.centre
+        model, network, query = self._ruled(cell)
+        if query.alternatives and len(query.alternatives[0].rows) > 1:
+            options = replace(options, methods=_of_properties(options.methods), confirm=None)
         return decide_query(
-            self.model,
-            self.network,
+            model,
+            network,
             query,
             options,
             budget=self.budget,
@@ -132,9 +163,13 @@ class Rows:
 
     def _tried(self, cell: Cell, count: int) -> bool:
         """Show valid rows of a cell to the network; return whether one falsifies."""
+        return self._shown(cell, self._drawn(cell, count))
+
+    def _shown(self, cell: Cell, rows: Float32Array) -> bool:
+        """Show the valid ones of some rows, and what is nearest to them by the rules; return whether one falsifies."""
         confirm = self.options.confirm if self.arithmetic is None else None
         judge = Judge.of(self.model, self.network, self._query(cell), self.budget, confirm)
-        rows = self._drawn(cell, count)
+        rows = cell.mended(rows)
         if judge.propose(rows[self.cell.contains(rows)]):
             self.found, self.method = judge.found, "random"
         return judge.has_won
@@ -146,3 +181,10 @@ class Rows:
         share[: count // 2] = np.round(share[: count // 2])
         picks = [self._rng.integers(len(choice.values), size=count) for choice in cell.choices]
         return cell.rows(box.lo + share * (box.hi - box.lo), picks)
+
+
+def _of_properties(methods: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return methods for alternatives with several rows: one attack in place of those on a class."""
+    if methods is None:
+        return None
+    return tuple(dict.fromkeys("attack" if name in OF_CLASSES else name for name in methods))

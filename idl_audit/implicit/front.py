@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from idl_audit.implicit.activations.kinked import relu
+from idl_audit.implicit.activations.kinked import identity, relu
 from idl_audit.implicit.activations.product import product
 from idl_audit.implicit.composition import compose
 from idl_audit.implicit.input_units import reading
@@ -80,6 +80,27 @@ def _with_product(model: ImplicitModel, linear_map: LinearMap, family: Family) -
         input_parts=(),
         scaling=None,
     )
+
+
+def with_input_rows(model: ImplicitModel, rows: FloatArray, limits: FloatArray) -> ImplicitModel:
+    """Return the model with more outputs: (y, G u - h), G of shape (r, p), exactly these numbers.
+
+    They are the states of one block that is the identity, behind all others.
+    """
+    n, q, r = len(model.blocks), model.n_outputs, len(rows)
+    first = Selection(index=np.concatenate([np.arange(q), np.full(r, -1)]), size_in=q)
+    last = Selection(index=np.concatenate([np.full(q, -1), np.arange(r)]), size_in=r)
+    own = model.output
+    output = Affine(
+        {**{k: compose(first, linear_map) for k, linear_map in own.states.items()}, n: last},
+        None if own.input is None else compose(first, own.input),
+        np.concatenate([own.constant, np.zeros(r)]),
+        own.constant_error,
+    )
+    block = StateBlock("rules of the inputs", "Identity", identity(), (r,))
+    rules = Affine({}, Dense(matrix=np.asarray(rows, np.float64)), -limits)
+    found = replace(model, blocks=(*model.blocks, block), rows=(*model.rows, rules), output=output)
+    return replace(found, output_shape=(q + r,), scaling=None)
 
 
 def behind(model: ImplicitModel, piece: Piece) -> ImplicitModel:

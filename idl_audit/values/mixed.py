@@ -18,6 +18,7 @@ import numpy as np
 
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from idl_audit.values.box import Box
+from idl_audit.values.linear_rules import LinearRule, kept, towards
 
 MOST_ROWS: Final = 2**40
 """Beyond which nobody counts."""
@@ -44,6 +45,8 @@ class Cell:
     box: Box
     """What it says of the inputs of choices does not count."""
     choices: tuple[Choice, ...]
+    rules: tuple[LinearRule, ...] = ()
+    """What rows satisfy beside: the hull is around more."""
 
     @property
     def hull(self) -> Box:
@@ -85,7 +88,19 @@ class Cell:
             where = list(choice.columns)
             inside &= (moved[:, None, where] == choice.values[None]).all(axis=2).any(axis=1)
             moved[:, where] = self.box.inner_lo[where]
-        return np.asarray(inside & self.box.contains(moved))
+        inside &= self.box.contains(moved)
+        where_ = np.flatnonzero(inside) if self.rules else np.zeros(0, np.int64)
+        inside[where_] = kept(self.rules, points[where_])
+        return np.asarray(inside)
+
+    def mended(self, rows: Float32Array) -> Float32Array:
+        """Return rows moved towards the rules, by inputs without values of their own."""
+        if not self.rules:
+            return rows
+        frozen = np.zeros(self.box.size, np.bool_)
+        for choice in self.choices:
+            frozen[list(choice.columns)] = True
+        return towards(self.rules, rows, self.box, frozen)
 
     def rows(self, points: FloatArray, picks: Sequence[IntArray]) -> Float32Array:
         """Return rows of the cell near points, (m, p), with the chosen values, one number (m,) for each choice."""

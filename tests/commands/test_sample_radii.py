@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,14 @@ def test_radii_that_do_not_fit_are_refused(files: Path, tmp_path: Path) -> None:
         read_sample_radii(tmp_path / "table.npz", (1, 4))
     found = run("bounds", files / "m.onnx", "-d", files / "d.npz", "-e", 1, "--sigma", files / "rows.npz", "-q")
     assert found.code == 2
+
+
+def test_products_are_never_too_small(tmp_path: Path) -> None:
+    """A radius that float64 has no number for is rounded upward, not to a set in which nothing moves."""
+    eps, sigma = np.array([1e-200, 0.1, 1.0, 0.0]), np.array([1e-200, 0.1, 0.5, 0.0])
+    np.savez(tmp_path / "r.npz", eps=eps, sigma=sigma)
+    found = read_sample_radii(tmp_path / "r.npz", (1, 4))
+    for i, j in np.ndindex(4, 4):
+        exact = Fraction(eps[i]) * Fraction(sigma[j])
+        assert exact <= Fraction(found[i, j]) <= exact * (1 + Fraction(1, 2**51)) + Fraction(5e-324)
+    assert found[0, 0] > 0

@@ -20,6 +20,10 @@ from idl_audit.values.options import SWITCH, Declared, Reader, group, option
 NEVER: Final = Reader(parse_never, was_read=lambda value: isinstance(value, Never))
 
 
+NOTHING_ASKED: Final = (
+    "--everywhere needs what is to hold: --above T, --below T, --never '2 where age < 30', --monotone 3+, or features "
+    "with monotone in --features FILE"
+)
 PLOT: Final = (
     "Draw the shares of samples that are certified and not falsified, over EPS, as a PNG; with --everywhere, where "
     "statements are open and where they fail, over two inputs."
@@ -77,15 +81,13 @@ class EverywhereOptions(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.never or self.monotone or self.limits.has_limits):
-            raise OptionError(
-                "--everywhere needs what is to hold: --above T, --below T, --never '2 where age < 30' or --monotone 3+"
-            )
+        if not (self.never or self.monotone or self.limits.has_limits or self.features):
+            raise OptionError(NOTHING_ASKED)
         if self.preprocessing.bounds is None and self.features is None:
             raise OptionError(
                 "--everywhere needs the range of the inputs: give --bounds LO,HI, or --features FILE with ranges"
             )
-        if self.label is not None and self.monotone is None:
+        if self.label is not None and self.monotone is None and self.features is None:
             raise OptionError("--class names the score of --monotone; give both, or leave it out")
         if self.axes is not None and len(self.axes) != 2:
             raise OptionError("--axes must name two inputs, such as age,income or 0,3")
