@@ -46,10 +46,14 @@ from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOpt
 from idl_audit.commands.shared import subject as subjects
 from idl_audit.commands.shared.classifier import as_classifier, model_classifier
 from idl_audit.commands.shared.float_margins import float_margins, float_margins_of
+from idl_audit.commands.shared.ranges import refuse_other_size
+from idl_audit.data.features import Features, read_features
+from idl_audit.data.frames import is_frame, plain_rows, rows_of
 from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Result, decide_sample
+from idl_audit.decide.mixed import Rows
 from idl_audit.decide.perturbed import decide_perturbed
 from idl_audit.graph.torch_reader import argument_names, example_of
 from idl_audit.implicit.model import ImplicitModel
@@ -267,13 +271,15 @@ def certify(model: str | Path | Module | ImplicitModel, x: Any, y: Any = None, *
     Args:
         model: a model file, a torch module, or an implicit model, which is then itself the judge of attacks.
         x: n samples as the network reads them, shape (n, ...): an array or a tensor; for a network with several
-            inputs a tuple of them in the order of the inputs, or a mapping by their names.
+            inputs a tuple of them in the order of the inputs, or a mapping by their names; of a table a data frame of
+            pandas, whose columns are matched by name with those of features, where that is given, categories as texts.
         y: their n classes, counted from 0; 0 and 1, or -1 and +1, for a network with one output. Without them the
             class that the network predicts is taken for right: none is then clean_wrong.
         options: eps, the radius in the units of x: 0.03 or "8/255", or a list of radii; norm, what it bounds: linf, l2
             or l1; bounds, the valid range of the inputs; perturb, what changes in place of every input, such as
             "brightness=0.1,contrast=0.8:1.2", with image_shape where an input is a picture that the network reads flat;
-            method, threshold, arithmetic, time_limit, max_nodes, seed.
+            features, a features.toml, which says what valid rows are; method, threshold, arithmetic, time_limit,
+            max_nodes, seed.
 
     Raises:
         InvalidInputError: where the model, the samples or an option is refused.
@@ -390,11 +396,15 @@ def _decide(
     if several and not len(radii):
         raise OptionError("eps is an empty list; give at least one radius, such as [0.01, 0.02]")
     asked = [build(kind, given | {"eps": radius}) for radius in (radii if several else [radii])]
-    opened, target = _opened(model, _Given.of(x), asked[0].threshold), asked[0].verdicts.attack.target
+    features = None if asked[0].features is None else read_features(asked[0].features)
+    given_x = _Given.of(x, features)
+    opened, target = _opened(model, given_x, asked[0].threshold), asked[0].verdicts.attack.target
+    if features is not None:
+        refuse_other_size(features, opened.model.n_inputs, "the model")
     if target is not None and not 0 <= target < opened.model.n_outputs:
         raise OptionError(f"target must be a class of the network, 0 to {opened.model.n_outputs - 1}, not {target}")
     labels = _labels(opened, y)
-    found = tuple(_decide_at(opened, labels, one) for one in asked)
+    found = tuple(_decide_at(opened, labels, one, features) for one in asked)
     return Sweep(found) if several else found[0]
 
 
@@ -409,9 +419,14 @@ def _labels(opened: _Opened, y: Any) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _decide_at(opened: _Opened, labels: npt.NDArray[np.int64], asked: ArrayOptions) -> Robustness:
+def _decide_at(
+    opened: _Opened, labels: npt.NDArray[np.int64], asked: ArrayOptions, features: Features | None
+) -> Robustness:
     rows, target = opened.rows, asked.verdicts.attack.target
-    decide = _of_perturbation(opened, asked) if asked.perturb is not None else _of_balls(opened, asked)
+    if features is not None:
+        decide = _of_rows(opened, asked, features)
+    else:
+        decide = _of_perturbation(opened, asked) if asked.perturb is not None else _of_balls(opened, asked)
     samples = tuple(
         _verdict(place, label, decide(rows[place], label))
         for place, label in enumerate(labels.tolist())
@@ -435,6 +450,19 @@ def _of_balls(opened: _Opened, asked: ArrayOptions) -> Callable[[FloatArray, int
     def decide(row: FloatArray, label: int) -> Result:
         box = Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type)
         return decide_sample(opened.model, opened.network, row, label, box, options, arithmetic=arithmetic)
+
+    return decide
+
+
+def _of_rows(opened: _Opened, asked: ArrayOptions, features: Features) -> Callable[[FloatArray, int], Result]:
+    """Return what decides a sample with a label over the valid rows around it."""
+    options, arithmetic = asked.verdicts, None if asked.verdicts.arithmetic == "real" else opened.bounds()
+
+    def decide(row: FloatArray, label: int) -> Result:
+        own = row.astype(np.float32).astype(np.float64)  # rows are numbers that the network reads
+        cell = features.cell(own, asked.eps.value, protected=False)
+        model, network = opened.model, opened.network
+        return Rows(model, network, own, label, cell, options, options.budget, arithmetic).decide()
 
     return decide
 
@@ -505,7 +533,9 @@ class _Given:
     """Of each array, where they are given by name."""
 
     @classmethod
-    def of(cls, x: Any) -> _Given:
+    def of(cls, x: Any, features: Features | None) -> _Given:
+        if is_frame(x):
+            return cls((plain_rows(x) if features is None else rows_of(x, features),))
         if isinstance(x, Mapping):
             return cls(tuple(map(_array, x.values())), tuple(map(str, x)))
         return cls(tuple(map(_array, x)) if isinstance(x, tuple) else (_array(x),))

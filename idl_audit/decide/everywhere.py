@@ -460,13 +460,15 @@ class Rising:
         """Return where no row falls, and where the only one falls everywhere."""
         holds, fails = np.zeros(len(inputs.lo), np.bool_), np.zeros(len(inputs.lo), np.bool_)
         rows = self._question.rows
+        asked = np.concatenate([rows, -rows]) if len(rows) == 1 else rows
         for i in range(len(inputs.lo)):
             part = Interval(inputs.lo[i : i + 1], inputs.hi[i : i + 1])
             try:
                 bounds = backward_state_bounds(self._model, part, check=check)
-                holds[i] = self._rise.least(part, bounds, rows, check=check).is_at_least_zero.all()
+                least = self._rise.least(part, bounds, asked, check=check)
+                holds[i] = least.is_at_least_zero[: len(rows)].all()
                 if len(rows) == 1 and not holds[i]:
-                    fails[i] = self._rise.least(part, bounds, -rows, check=check).rounded(-np.inf).min() > 0
+                    fails[i] = least.rounded(-np.inf)[1] > 0
             except UnsupportedModelError:  # a bound that is no finite number
                 continue
         return Settled(holds, fails, (inputs.hi - inputs.lo) * self._reach)

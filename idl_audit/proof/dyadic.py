@@ -5,6 +5,7 @@ What is proved with them holds without any rounding: that a number is at least 0
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -95,9 +96,20 @@ class Dyadic:
 
     def rounded(self, direction: float) -> FloatArray:
         """Return the nearest float64 below (-inf) or above (inf) each entry; the entry itself where it is one."""
-        scale = Fraction(2) ** self.shift
-        found = [_rounded(Fraction(int(value)) / scale, direction) for value in self.values.reshape(-1)]
+        found = [_outward(int(value), self.shift, direction) for value in self.values.reshape(-1)]
         return np.asarray(found, np.float64).reshape(self.values.shape)
+
+
+def _outward(value: int, shift: int, direction: float) -> float:
+    """Round value 2^-shift: the digits that float64 has no room for are cut off downward, of minus it upward."""
+    digits = value.bit_length()
+    if not -1021 <= digits - shift <= 1023:  # beyond the normal numbers
+        return _rounded(value / (Fraction(2) ** shift), direction)
+    spare = digits - DIGITS
+    if spare <= 0:
+        return math.ldexp(value, -shift)
+    kept = value >> spare if direction < 0 else -(-value >> spare)
+    return math.ldexp(kept, spare - shift)
 
 
 def _rounded(value: Fraction, direction: float) -> float:

@@ -595,10 +595,13 @@ class ArrayOptions(Declared):
     norm: NormName = c.norm()
     perturb: Perturbation | None = c.perturb()
     image_shape: tuple[int, ...] | None = c.image_shape()
+    features: Path | None = c.features()
     verdicts: Options = group(CertifyVerdicts, make=CertifyVerdicts.made)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.features is not None and (self.perturb is not None or self.norm != "linf"):
+            raise OptionError("features say how far each one moves; leave norm and perturb out beside them")
         given = None if self.eps is None else (self.eps,)
         object.__setattr__(self, "eps", chosen_eps(given, perturbed=self.perturb is not None)[0])
         check_norm(self.norm, self.verdicts)
