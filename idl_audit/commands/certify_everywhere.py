@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from idl_audit.commands.certify_monotone import question_of
-from idl_audit.commands.options.everywhere import NOTHING_ASKED, EverywhereOptions
+from idl_audit.commands.options.everywhere import NO_SCORE, NOTHING_ASKED, EverywhereOptions
 from idl_audit.commands.options.scores import Direction
 from idl_audit.commands.shared.classifier import as_classifier
 from idl_audit.commands.shared.frame import Clock, framed_report
@@ -89,6 +89,8 @@ def audit_everywhere(path: Path, options: EverywhereOptions, *, watch: Watcher =
         asked = tuple(_statements(path, ranges, options))
         if not asked:
             raise OptionError(NOTHING_ASKED)
+        if options.label is not None and all(one.kind != "monotone" for one in asked):
+            raise OptionError(NO_SCORE)
         axes = None if options.axes is None else tuple(ranges.place(name, "--axes") for name in options.axes)
     with clock.step("check"):
         check = check_agreement(subject, _points(ranges, options))

@@ -154,8 +154,7 @@ def test_a_report_that_contradicts_itself_is_refused(folder: Path) -> None:
     ("line", "words"),
     [
         (("--norm", "l3"), "there is no norm 'l3'; known are linf, l2, l1"),
-        (("--norm", "l2", "--sigma", "radii.csv"), "has no --sigma"),
-        (("--norm", "l2", "--ignore", "1"), "has no --sigma, --sparse or --ignore"),
+        (("--norm", "l2", "--ignore", "1"), "has no --sparse or --ignore"),
         (("--norm", "l2", "--arithmetic", "float32"), "in real arithmetic alone"),
         (("--norm", "l2", "--perturb", "brightness=0.1"), "leave it out beside --perturb"),
         (("--norm", "l2", "--method", "split"), "split is not for"),

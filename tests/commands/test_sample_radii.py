@@ -86,3 +86,25 @@ def test_products_are_never_too_small(tmp_path: Path) -> None:
         exact = Fraction(eps[i]) * Fraction(sigma[j])
         assert exact <= Fraction(found[i, j]) <= exact * (1 + Fraction(1, 2**51)) + Fraction(5e-324)
     assert found[0, 0] > 0
+
+
+def test_balls_have_one_factor_a_sample(files: Path, tmp_path: Path) -> None:
+    """In l2 the margin m falls at m / sqrt 2, in l1 at m: the radii of the samples are 0.4, 0.6 and 0.9."""
+    wanted = {
+        ("l2", "1.17"): [Verdict.CERTIFIED, Verdict.CERTIFIED, Verdict.CERTIFIED],
+        ("l2", "1.2"): [Verdict.CERTIFIED, Verdict.FALSIFIED, Verdict.CERTIFIED],
+        ("l2", "1.6"): [Verdict.CERTIFIED, Verdict.FALSIFIED, Verdict.FALSIFIED],
+        ("l1", "2"): [Verdict.CERTIFIED, Verdict.FALSIFIED, Verdict.CERTIFIED],
+    }
+    for (norm, eps), verdict in wanted.items():
+        given = ("-d", files / "d.npz", "--sigma", files / "eps.npz", "-q", "-f", "json")
+        found = run("certify", files / "m.onnx", *given, "--norm", norm, "-e", eps)
+        assert verdicts(found) == verdict, (norm, eps)
+    assert asked(files, "eps.npz", "--norm", "l2", "--certificates", tmp_path / "c").code == 0
+    for path in (tmp_path / "c").iterdir():
+        assert run("verify", path, files / "m.onnx").code == 0
+    with np.load(tmp_path / "c" / "sample-0-eps-1.0.npz") as proof:
+        assert '"eps": 0.4' in str(proof["meta"])
+    found = asked(files, "both.npz", "--norm", "l2")
+    assert found.code == 2
+    assert "several radii for the inputs of one sample" in found.err

@@ -24,6 +24,7 @@ NOTHING_ASKED: Final = (
     "--everywhere needs what is to hold: --above T, --below T, --never '2 where age < 30', --monotone 3+, or features "
     "with monotone in --features FILE"
 )
+NO_SCORE: Final = "--class names the score of --monotone; give both, or leave it out"
 PLOT: Final = (
     "Draw the shares of samples that are certified and not falsified, over EPS, as a PNG; with --everywhere, where "
     "statements are open and where they fail, over two inputs."
@@ -88,7 +89,7 @@ class EverywhereOptions(Declared):
                 "--everywhere needs the range of the inputs: give --bounds LO,HI, or --features FILE with ranges"
             )
         if self.label is not None and self.monotone is None and self.features is None:
-            raise OptionError("--class names the score of --monotone; give both, or leave it out")
+            raise OptionError(NO_SCORE)
         if self.axes is not None and len(self.axes) != 2:
             raise OptionError("--axes must name two inputs, such as age,income or 0,3")
         if self.plot is not None:

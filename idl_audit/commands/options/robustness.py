@@ -66,7 +66,7 @@ def check_norm(norm: NormName, verdicts: Options, *others: object) -> None:
     if norm == "linf":
         return
     if any(one is not None for one in others):
-        raise OptionError(f"--norm {norm} has no --sigma, --sparse or --ignore beside it; leave one of them out")
+        raise OptionError(f"--norm {norm} has no --sparse or --ignore beside it; leave one of them out")
     if verdicts.arithmetic != "real":
         raise OptionError(f"--norm {norm} is certified in real arithmetic alone; leave --arithmetic out")
 
@@ -283,7 +283,7 @@ class RobustnessOptions(Declared):
             self._check_perturbed()
         if self.is_perturbed or self.norm != "linf":
             self._check_boxes()
-        check_norm(self.norm, self.verdicts, self.sigma, self.sparse, self.ignore)
+        check_norm(self.norm, self.verdicts, self.sparse, self.ignore)
         if self.image_shape is not None and self.images is None and not self.is_perturbed:
             raise OptionError("--image-shape says how pictures are drawn; ask for them with --images DIR")
         if self.matrix is not None and "sensitivity" not in (self.verdicts.methods or ()):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, TypeVar
+
+import numpy as np
 
 from idl_audit.data.features import Features
 from idl_audit.data.fingerprints import numbers_sha256
@@ -13,9 +16,10 @@ from idl_audit.data.samples import Samples
 from idl_audit.report.schema import EpsPoint, ThreatModel
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box, SparseBall
-from idl_audit.values.errors import DataError
+from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.input_sets import InputSet, NormBall
 from idl_audit.values.perturbations import Perturbation
+from idl_audit.values.rounding import float_above
 from idl_audit.values.verdicts import ArithmeticName, NormName
 
 Bounds = tuple[float, float] | None
@@ -59,10 +63,30 @@ def sample_set(
     """
     lo, hi = bounds or (None, None)
     if norm != "linf":
-        return NormBall.around(centre, eps, norm, valid_lo=lo, valid_hi=hi)
+        return NormBall.around(centre, ball_radius(eps, sigma), norm, valid_lo=lo, valid_hi=hi)
     if k is None:
         return Box.around(centre, eps, sigma=sigma, valid_lo=lo, valid_hi=hi, free=free)
     return SparseBall.around(centre, eps, k, sigma=sigma, valid_lo=lo, valid_hi=hi)
+
+
+def ball_radius(eps: float, sigma: FloatArray | None) -> float:
+    """Return the radius of a ball of another norm: eps times one factor for all inputs, rounded upward.
+
+    Raises:
+        OptionError: where inputs have factors of their own, or the radius is no positive number.
+    """
+    if sigma is None:
+        return eps
+    factor = float(sigma[0])
+    if not (sigma == factor).all():
+        raise OptionError(
+            "--sigma has several radii for the inputs of one sample, and --norm bounds all of them together: give one "
+            "factor for each sample (an .npz with eps)"
+        )
+    exact = Fraction(eps) * Fraction(factor)
+    if not 0 < exact < Fraction(float(np.finfo(np.float64).max)):
+        raise OptionError(f"eps {eps:g} times the factor {factor:g} of --sigma is no radius of a ball; leave it out")
+    return float_above(exact)
 
 
 def sample_sets(

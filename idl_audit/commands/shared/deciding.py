@@ -14,7 +14,7 @@ import numpy as np
 
 from idl_audit.commands.options.demands import DemandOptions
 from idl_audit.commands.options.reading import ModelOptions
-from idl_audit.commands.shared.boxes import sample_set
+from idl_audit.commands.shared.boxes import ball_radius, sample_set
 from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.float_margins import errors, errors_of, float_margins
 from idl_audit.commands.shared.progress import Progress, Watcher
@@ -571,7 +571,10 @@ class Decider:
         k = inputs.k if isinstance(inputs, SparseBall) else None
         setting = self.setting
         clip, free = setting.preprocessing.bounds, setting.free
-        ball = Ball(task.centre, radius.value, setting.sigma_of(task.index), clip, k, free, setting.norm)
+        sigma, value = setting.sigma_of(task.index), radius.value
+        if setting.norm != "linf":  # one factor for all inputs of a sample
+            sigma, value = None, ball_radius(value, sigma)
+        ball = Ball(task.centre, value, sigma, clip, k, free, setting.norm)
         return SampleClaim(ball, task.label, task.index)
 
     def _certify(

@@ -300,6 +300,8 @@ class ThreatModel(Part):
             raise ValueError("a set `perturbed`, and no other, has a perturbation or hashed directions")
         if (self.norm != "linf") != (self.set == "ball"):
             raise ValueError("a set `ball`, and no other, is one of another norm than linf")
-        if (named or self.set == "ball") and (self.k is not None or self.sigma is not None or self.free):
-            raise ValueError("no k, sigma or free inputs stand beside a perturbation or a ball")
+        if (named or self.set == "ball") and (self.k is not None or self.free):
+            raise ValueError("no k or free inputs stand beside a perturbation or a ball")
+        if named and self.sigma is not None:
+            raise ValueError("no sigma stands beside a perturbation")
         return self
