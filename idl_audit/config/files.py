@@ -174,6 +174,11 @@ def _unknown(place: str, key: str, known: Iterable[str]) -> str:
     only = [one for name in COMMANDS for one in options_of(asked_of(name)).values() if not one.in_environment]
     if plain in [one.key for one in only if one.typed]:
         return f"{plain} is never taken from a file; give --{plain} on the command line where you trust the code"
+    if plain == "everywhere":
+        return (
+            "statements over whole ranges are asked on the command line: certify MODEL --everywhere, which takes its "
+            "other options, such as never and features, from [certify]"
+        )
     near = difflib.get_close_matches(plain.lower(), list(known), n=1)
     if near:
         return f"{place} has the unknown key '{key}'; did you mean '{near[0]}'?"

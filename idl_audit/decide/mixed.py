@@ -127,7 +127,7 @@ class Rows:
         else:
             return False
         if found.verdict is Verdict.CERTIFIED:
-            lowers = np.asarray(found.lowers)
+            lowers = np.asarray(found.lowers)  # rules are <= 0 at valid rows: what a sum is above, the margin is
             self.lowest = lowers if self.lowest is None else np.minimum(self.lowest, lowers)
             self.method = found.method if self.method in (None, *BOUNDS) else self.method
             return True

@@ -161,7 +161,15 @@ REFUSED = [
     (("--never", "2", "-e", "0.1"), "--eps"),
     (("--never", "2", "-d", "d.npz"), "--data"),
     (("--above", "0", "--of-outputs", "3"), "--of-outputs must list"),
+    (("--never", "2", "--arithmetic", "float32"), "in real arithmetic alone"),
 ]
+
+
+def test_a_configuration_has_its_options_and_not_the_question(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "idl-audit.toml").write_text('[run]\nsteps = ["certify"]\n[certify]\neverywhere = true\n')
+    found = run("run", "-c", tmp_path / "idl-audit.toml")
+    assert found.code == 2
+    assert "are asked on the command line: certify MODEL --everywhere" in found.err
 
 
 @pytest.mark.parametrize(("more", "words"), REFUSED)

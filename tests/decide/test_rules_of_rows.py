@@ -87,6 +87,7 @@ def test_rows_that_break_a_rule_neither_falsify_nor_keep_from_a_proof(tmp_path: 
     ruled = features(tmp_path / "f.toml", 'holds = "total = a + b"')
     result, _ = decided(model, row, 0, ruled, 1.0)
     assert result.verdict is Verdict.CERTIFIED
+    assert 0 < result.lower <= 0.5, "what a sum with rules is above, the margin is on valid rows"
     free = features(tmp_path / "f.toml")
     assert decided(model, row, 0, free, 1.0)[0].verdict is Verdict.FALSIFIED
     tight = scored([-1, -1, 1], -0.25)

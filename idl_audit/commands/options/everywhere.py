@@ -16,6 +16,7 @@ from idl_audit.data.statements import Never, parse_never
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_file, check_new_folder
 from idl_audit.values.options import SWITCH, Declared, Reader, group, option
+from idl_audit.values.verdicts import ArithmeticName
 
 NEVER: Final = Reader(parse_never, was_read=lambda value: isinstance(value, Never))
 
@@ -73,6 +74,7 @@ class EverywhereOptions(Declared):
     plot: Path | None = c.file(PLOT, metavar="FILE")
     certificates: Path | None = c.file("Folder for what proves each certified statement.", metavar="DIR")
     preprocessing: Preprocessing = group(Preprocessing)
+    arithmetic: ArithmeticName = c.arithmetic()
     time_limit: float = c.time_limit()
     """Seconds for each statement."""
     max_nodes: int | None = c.max_nodes()
@@ -84,6 +86,8 @@ class EverywhereOptions(Declared):
         super().__post_init__()
         if not (self.never or self.monotone or self.limits.has_limits or self.features):
             raise OptionError(NOTHING_ASKED)
+        if self.arithmetic != "real":
+            raise OptionError("--everywhere is proved in real arithmetic alone; leave --arithmetic out")
         if self.preprocessing.bounds is None and self.features is None:
             raise OptionError(
                 "--everywhere needs the range of the inputs: give --bounds LO,HI, or --features FILE with ranges"
