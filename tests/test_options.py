@@ -88,7 +88,19 @@ NOT_IN_PYTHON: Mapping[str, str] = {
 }
 NOT_OF_ARRAYS = "arrays are in memory, as the network reads them: nothing is read, written or handed to other processes"
 OF_ARRAYS = (
-    *("arithmetic", "bounds", "draws", "eps", "fraction", "image_shape", "max_nodes", "max_queries", "method", "norm"),
+    *(
+        "arithmetic",
+        "bounds",
+        "draws",
+        "eps",
+        "features",
+        "fraction",
+        "image_shape",
+        "max_nodes",
+        "max_queries",
+        "method",
+        "norm",
+    ),
     *("perturb", "seed", "target", "threshold", "time_limit"),
 )
 OTHER_READERS: Mapping[str, str] = {"eps": "arrays are asked about at one radius"}
