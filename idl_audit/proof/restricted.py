@@ -146,7 +146,7 @@ class Restricted(Activation):
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the slopes of the box, whatever lo and hi are."""
-        zero = np.zeros_like(lo + hi)
+        zero = np.zeros(np.broadcast_shapes(lo.shape, hi.shape))
         return self.least + zero, self.most + zero
 
     def __call__(self, z: FloatArray) -> FloatArray:

@@ -103,7 +103,7 @@ class Contraction(Coupled):
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return zeros: no state of a group is a function of its own pre-activation alone."""
-        zero = np.zeros_like(lo + hi)
+        zero = np.zeros(np.broadcast_shapes(lo.shape, hi.shape))
         return zero, zero
 
     def bends(self, lo: FloatArray, hi: FloatArray) -> BoolArray:

@@ -98,5 +98,5 @@ class Coupled(Activation):
 
     def relaxation_slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return 0 and 0: a state that is looked at by itself has constant bounds."""
-        zero = np.zeros_like(lo + hi)
+        zero = np.zeros(np.broadcast_shapes(lo.shape, hi.shape))
         return zero, zero

@@ -202,7 +202,7 @@ class Normalised(Coupled):
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of the diagonal slopes: between 0 and 1 / least s, and 1 of the factor."""
-        entries, factor = self._parts(np.zeros_like(lo + hi))
+        entries, factor = self._parts(np.zeros(np.broadcast_shapes(lo.shape, hi.shape)))
         steepest = entries + np.asarray(self._gain())[..., None]
         return self._joined(entries, factor + 1.0), self._joined(steepest, factor + 1.0)
 

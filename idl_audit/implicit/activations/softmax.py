@@ -94,7 +94,8 @@ class Softmax(Coupled):
 
     def slopes(self, lo: FloatArray, hi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return bounds of the diagonal slopes, 0 and 1/4; the states are never stable."""
-        return np.zeros_like(lo + hi), np.full_like(lo + hi, 0.25)
+        shape = np.broadcast_shapes(lo.shape, hi.shape)
+        return np.zeros(shape), np.full(shape, 0.25)
 
     def within(self, lo: FloatArray, hi: FloatArray) -> Activation:
         """Return the same: its slopes are bounded everywhere."""
