@@ -18,7 +18,7 @@ import typer
 from idl_audit.cli.exits import Exit
 from idl_audit.commands.options.common import Printing
 from idl_audit.report.wording import plain
-from idl_audit.values.errors import IdlAuditError, IncompleteError, InvalidInputError, OptionError
+from idl_audit.values.errors import IdlAuditError, IncompleteError, InvalidInputError, MissingTorchError, OptionError
 from idl_audit.values.files import check_distinct, check_place, write_whole
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ def guarded(work: Callable[[typer.Context], None]) -> Callable[..., None]:
             _fail("out of memory; audit a smaller model, or fewer samples at a time with --limit", Exit.INCOMPLETE)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                _internal(error)
+            _fail(str(MissingTorchError()), Exit.USAGE)
         except Exception as error:
             _internal(error)
 

@@ -2,7 +2,8 @@
 
 Linear models, scalers and what stands around them are linear maps, a softmax or a sigmoid. Class labels jump and are
 not audited: where a file has outputs of floats, its others are left out, and a ZipMap, which makes a dictionary of
-every sample's probabilities, hands these on. Trees and kernels have no plain form, and are refused by name.
+every sample's probabilities, hands these on. Trees, and kernels whose classes vote, have no plain form, and are refused
+by name.
 """
 
 from __future__ import annotations
@@ -279,14 +280,70 @@ def _imputer(node: Node, body: Body, work: _Work) -> None:
     work.add(node, "Identity", (_one(node),), node.outputs[0])
 
 
+def _binarizer(node: Node, body: Body, work: _Work) -> None:
+    """y = 1 where x > threshold, else 0: a jump."""
+    threshold = node.attributes.get("threshold", 0.0)
+    if not isinstance(threshold, int | float) or not math.isfinite(threshold):
+        _refuse(node, "has a threshold that is no number")
+    limit = work.constant(node, "threshold", np.array(threshold, np.float32))
+    above = work.add(node, "Greater", (work.floats(node, _one(node)), limit))
+    work.add(node, "Cast", (above,), node.outputs[0], to=_FLOAT)
+
+
+def _kernel_regressor(node: Node, body: Body, work: _Work) -> None:
+    """y = sum_i a_i K(x, s_i) + rho, K(x, s) = x . s (LINEAR) or exp(-gamma |x - s|^2) (RBF), the file's own numbers.
+
+    Without support vectors, the coefficients are those of the inputs.
+    """
+    how, kernel = _text(node, "post_transform", "NONE"), _text(node, "kernel_type", "LINEAR")
+    if how != "NONE" or node.attributes.get("one_class", 0):
+        _refuse(node, "ends in a jump or a post_transform; the regressor itself (SVR) can be read")
+    coefficients, rho = _numbers(node, "coefficients"), _numbers(node, "rho")
+    vectors, n = _numbers(node, "support_vectors"), node.attributes.get("n_supports", 0)
+    if rho.size != 1 or not coefficients.size:
+        _refuse(node, f"has {coefficients.size} coefficients and {rho.size} numbers rho; some and 1 are needed")
+    if not n and kernel == "LINEAR":
+        _linear(node, work, coefficients[None], rho, node.outputs[0])
+        return
+    if not isinstance(n, int) or n != coefficients.size or not vectors.size or vectors.size % n:
+        _refuse(node, f"has {vectors.size} numbers and {coefficients.size} coefficients for {n} support vectors")
+    rows = vectors.reshape(n, -1)
+    x = work.floats(node, _one(node))
+    if kernel == "LINEAR":
+        similar = work.add(node, "MatMul", (x, work.constant(node, "vectors", np.ascontiguousarray(rows.T))))
+    elif kernel == "RBF":
+        similar = _bells(node, work, x, rows)
+    else:
+        _refuse(node, f"has the kernel {shown(kernel)}; LINEAR and RBF can be read")
+    total = work.add(node, "MatMul", (similar, work.constant(node, "coefficients", coefficients[:, None])))
+    work.add(node, "Add", (total, work.constant(node, "rho", rho)), node.outputs[0])
+
+
+def _bells(node: Node, work: _Work, x: str, rows: AnyArray) -> str:
+    """Return exp(-gamma |x - s_i|^2) for each row s_i, (N, p) -> (N, n): nothing is multiplied out."""
+    parameters = _numbers(node, "kernel_params")
+    if not parameters.size or not parameters[0] > 0:
+        _refuse(node, "has an RBF kernel without a positive gamma")
+    p = rows.shape[1]
+    shape = work.constant(node, "shape", np.array([-1, 1, p], np.int64))
+    apart = work.add(node, "Sub", (work.add(node, "Reshape", (x, shape)), work.constant(node, "vectors", rows)))
+    ones = work.constant(node, "ones", np.ones((p, 1), np.float32))
+    squares = work.add(node, "MatMul", (work.add(node, "Mul", (apart, apart)), ones))
+    flat = work.add(node, "Reshape", (squares, work.constant(node, "flat", np.array([-1, len(rows)], np.int64))))
+    gamma = work.constant(node, "gamma", -parameters[:1])
+    return work.add(node, "Exp", (work.add(node, "Mul", (flat, gamma)),))
+
+
 PLAIN: Final[Mapping[str, Callable[[Node, Body, _Work], None]]] = MappingProxyType(
     {
         "ArrayFeatureExtractor": _extractor,
+        "Binarizer": _binarizer,
         "FeatureVectorizer": _vectorizer,
         "Imputer": _imputer,
         "LinearClassifier": _classifier,
         "LinearRegressor": _regressor,
         "Normalizer": _normalizer,
+        "SVMRegressor": _kernel_regressor,
         "Scaler": _scaler,
         "ZipMap": _zip_map,
     }

@@ -39,16 +39,15 @@ _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
 CLASSICAL: Final = "ai.onnx.ml"
 _TREES: Final = "is a sum of trees, which jumps: audit a network, or a linear model, trained in its place"
 _WORDS: Final = "reads text or categories, which no small change moves: audit the model behind it"
-_KERNELS: Final = (
-    "sums kernels, for which there are no states: LinearClassifier and LinearRegressor (scikit-learn's LinearSVC, "
-    "LinearSVR) can be read, and networks"
+_VOTES: Final = (
+    "lets its pairs of classes vote, which jumps: SVMRegressor (scikit-learn's SVR) of linear and RBF kernels can be "
+    "read, LinearClassifier (LinearSVC), and networks"
 )
 
 OF_CLASSICAL: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Binarizer": "jumps: audit the model behind it",
         **dict.fromkeys(("CategoryMapper", "DictVectorizer", "LabelEncoder", "OneHotEncoder"), _WORDS),
-        **dict.fromkeys(("SVMClassifier", "SVMRegressor"), _KERNELS),
+        "SVMClassifier": _VOTES,
         **dict.fromkeys(("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"), _TREES),
     }
 )

@@ -408,7 +408,10 @@ def onnx2torch_network(path: Path, graph: Graph, *, output: str | None = None) -
     It is handed a copy without the file's names, made from `graph`. Raises UnsupportedModelError where onnx2torch can
     convert the model in no operator set version, which is so for a few in a hundred.
     """
-    from idl_audit.graph.torch_copy import torch_function  # imports torch: seconds
+    try:
+        from idl_audit.graph.torch_copy import torch_function  # imports torch: seconds
+    except ModuleNotFoundError as error:
+        raise UnsupportedModelError([f"{path}: torch, which would run its copy, is not installed"]) from error
 
     name = chosen_output(path, graph, output)
     run = torch_function(path, graph, name)
@@ -423,7 +426,10 @@ def onnx2torch_slopes(
 
     Raises as `onnx2torch_network` does, and UnsupportedModelError where an operator of it has no slope.
     """
-    from idl_audit.graph.torch_copy import torch_slopes  # imports torch: seconds
+    try:
+        from idl_audit.graph.torch_copy import torch_slopes  # imports torch: seconds
+    except ModuleNotFoundError as error:
+        raise UnsupportedModelError([f"{path}: torch, which would run its copy, is not installed"]) from error
 
     name = chosen_output(path, graph, output)
     pulled, form = torch_slopes(path, graph, name), _form(path, with_one_input(graph, name).inputs[0])

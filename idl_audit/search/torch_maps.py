@@ -13,6 +13,7 @@ from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.budget import loading
+from idl_audit.values.errors import MissingTorchError
 
 if TYPE_CHECKING:
     import torch
@@ -27,9 +28,15 @@ SPARSE = 0.08
 
 
 def load_torch() -> None:
-    """Load torch, off the clock of every budget: a second or more, the first time."""
+    """Load torch, off the clock of every budget: a second or more, the first time.
+
+    Raises MissingTorchError where it is not installed.
+    """
     with loading():
-        import torch  # noqa: F401
+        try:
+            import torch  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MissingTorchError from error
 
 
 def tensor(array: AnyArray) -> torch.Tensor:

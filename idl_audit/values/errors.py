@@ -81,6 +81,16 @@ class UnsupportedModelError(InvalidInputError):
         super().__init__("; ".join(self.problems), code=code)
 
 
+class MissingTorchError(InvalidInputError):
+    """torch is not installed, and what is asked needs it: searches, attacks, training, PyTorch's own files."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this needs torch, which is not installed here: pip install torch; gate, report, diff, verify, inspect, "
+            "convert, and certify with --method interval,linear do without"
+        )
+
+
 class TooManyDigitsError(UnsupportedModelError):
     """A query is right and computes numbers that are too long to be worked with: its answer is unknown."""
 

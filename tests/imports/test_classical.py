@@ -61,6 +61,11 @@ def classifier(rows: int, how: str, **more: Any) -> onnx.NodeProto:
     )
 
 
+def kernels(kind: str, *, gamma: float = 0.0, **more: Any) -> onnx.NodeProto:
+    given = {"coefficients": numbers(3), "support_vectors": numbers(12), "rho": numbers(1), "n_supports": 3} | more
+    return ml("SVMRegressor", "x", kernel_type=kind, kernel_params=[gamma, 0.0, 3.0], **given)
+
+
 READ = {
     "Scaler": [ml("Scaler", "x", offset=numbers(4), scale=numbers(4))],
     "Scaler one": [ml("Scaler", "x", offset=numbers(1), scale=numbers(1))],
@@ -74,6 +79,20 @@ READ = {
     "LinearClassifier one row": [classifier(1, "NONE"), ml("ArrayFeatureExtractor", "y places", "z")],
     "LinearClassifier one sigmoid": [classifier(1, "LOGISTIC")],
     "LinearClassifier names": [classifier(2, "SOFTMAX", classlabels_ints=None, classlabels_strings=["no", "yes"])],
+    "Binarizer": [ml("Binarizer", "x", threshold=0.25)],
+    "SVMRegressor": [kernels("RBF", gamma=0.5)],
+    "SVMRegressor linear": [kernels("LINEAR")],
+    "SVMRegressor coefficients": [
+        ml(
+            "SVMRegressor",
+            "x",
+            coefficients=numbers(4),
+            rho=numbers(1),
+            n_supports=0,
+            kernel_type="LINEAR",
+            kernel_params=[0.0, 0.0, 0.0],
+        )
+    ],
     "ArrayFeatureExtractor": [ml("ArrayFeatureExtractor", "x places")],
     "FeatureVectorizer": [
         helper.make_node("Relu", ["x"], ["h"]),
@@ -141,6 +160,11 @@ def hardmax(source: str) -> list[onnx.NodeProto]:
         ([classifier(1, "NONE")], "not the class of its label"),
         ([classifier(1, "NONE"), ml("ZipMap", "y", "z", classlabels_int64s=[0, 1])], "not the class of its label"),
         ([ml("Normalizer", "x", norm="MAX")], "divides by the MAX norm"),
+        ([kernels("POLY", gamma=0.5)], "has the kernel POLY"),
+        ([kernels("RBF", gamma=0.0)], "without a positive gamma"),
+        ([kernels("RBF", gamma=0.5, one_class=1)], "ends in a jump"),
+        ([kernels("RBF", gamma=0.5, n_supports=5)], "for 5 support vectors"),
+        ([kernels("RBF", gamma=0.5, rho=[0.5, 0.5])], "2 numbers rho"),
         ([ml("Scaler", "x", offset=[0.0], scale=[1.0, 2.0])], "1 offsets and 2 scales"),
         ([ml("LinearRegressor", "x", coefficients=numbers(5), targets=2)], "5 coefficients"),
         ([ml("LinearRegressor", "x", coefficients=numbers(4), post_transform="PROBIT")], "ends in PROBIT"),
@@ -178,8 +202,8 @@ def pipelines() -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import MinMaxScaler, StandardScaler
-    from sklearn.svm import LinearSVC
+    from sklearn.preprocessing import Binarizer, MinMaxScaler, StandardScaler
+    from sklearn.svm import SVR, LinearSVC
 
     return {
         "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
@@ -188,6 +212,8 @@ def pipelines() -> dict[str, Any]:
         "support vectors": LinearSVC(),
         "discriminant": LinearDiscriminantAnalysis(),
         "ridge": Ridge(),
+        "bells": make_pipeline(StandardScaler(), SVR(C=0.5)),
+        "above the mean": make_pipeline(StandardScaler(), Binarizer(), LogisticRegression()),
     }
 
 
@@ -210,11 +236,25 @@ def test_a_pipeline_of_scikit_learn_predicts_as_it_does(tmp_path, name, classes)
     subject = open_subject(tmp_path / "m.onnx")
     check_agreement(subject, x[:20].astype(np.float64))
     found = subject.model(x.astype(np.float64))
-    if name == "ridge":
+    if name in ("ridge", "bells"):
         np.testing.assert_allclose(found[:, 0], model.predict(x), atol=1e-4)
     else:
         classes_found = found.argmax(1) if found.shape[1] > 1 else found[:, 0] > 0
         np.testing.assert_array_equal(classes_found, model.predict(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pipeline_with_an_input_of_doubles_is_read(tmp_path):
+    to_onnx = pytest.importorskip("skl2onnx").to_onnx
+    x, y = data()
+    model = pipelines()["logistic"].fit(x, y)
+    (tmp_path / "m.onnx").write_bytes(
+        to_onnx(model, x[:1].astype(np.float64), options={"zipmap": False}).SerializeToString()
+    )
+    subject = open_subject(tmp_path / "m.onnx")
+    assert subject.point_type == np.float64
+    check_agreement(subject, x[:20].astype(np.float64))
+    np.testing.assert_array_equal(subject.model(x.astype(np.float64)).argmax(1), model.predict(x))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -32,7 +32,7 @@ def attacked_alone(form: NoForm, options: RobustnessOptions) -> RobustnessOption
         "--largest and --minimal": options.largest or options.is_minimal,
         "--perturb and --directions": options.is_perturbed,
         "--task, --top and limits": options.demanded.beside_class,
-        "--arithmetic float32": options.verdicts.arithmetic != "real",
+        "--arithmetic": options.verdicts.arithmetic != "real",
         "--scheduler": options.scheduler is not None,
     }
     asked = [name for name, there in needs.items() if there]
